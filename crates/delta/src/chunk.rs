@@ -1,0 +1,156 @@
+//! Rows with signed weights.
+
+use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+
+/// Rows that change a relation.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The rows.
+    pub rows: RecordBatch,
+    /// One weight a row: +n inserts n copies, -n deletes n. `None`: every row is +1, the append-only fast path.
+    /// Never null.
+    pub weights: Option<Int64Array>,
+}
+
+impl Chunk {
+    /// Rows that are each inserted once.
+    pub fn insert(rows: RecordBatch) -> Chunk {
+        Chunk { rows, weights: None }
+    }
+
+    /// Rows that are each deleted once.
+    pub fn delete(rows: RecordBatch) -> Chunk {
+        let weights = Int64Array::from(vec![-1; rows.num_rows()]);
+        Chunk { rows, weights: Some(weights) }
+    }
+
+    /// The weight of row `row`.
+    pub fn weight(&self, row: usize) -> i64 {
+        self.weights.as_ref().map_or(1, |weights| weights.value(row))
+    }
+
+    /// The weights as an array, made where there are none.
+    pub fn weights_or_ones(&self) -> Int64Array {
+        self.weights.clone().unwrap_or_else(|| Int64Array::from(vec![1; self.rows.num_rows()]))
+    }
+
+    /// The rows with each positive weight written out as that many copies. Rows of weight zero or less vanish.
+    pub fn expand(&self) -> Result<RecordBatch, ArrowError> {
+        let Some(weights) = &self.weights else { return Ok(self.rows.clone()) };
+        if weights.values().iter().all(|weight| *weight == 1) {
+            return Ok(self.rows.clone());
+        }
+        let mut indices = Vec::with_capacity(weights.len());
+        for (row, weight) in weights.values().iter().enumerate() {
+            indices.extend(std::iter::repeat_n(row as u32, (*weight).max(0) as usize));
+        }
+        take_record_batch(&self.rows, &UInt32Array::from(indices))
+    }
+}
+
+/// What one epoch changes in one relation: chunks of one schema, each bounded in rows.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    /// In the order in which they happened, which means nothing for the result.
+    pub chunks: Vec<Chunk>,
+}
+
+impl Delta {
+    /// A delta that inserts `rows`; empty when there are none.
+    pub fn insert(rows: RecordBatch) -> Delta {
+        Delta::of(Chunk::insert(rows))
+    }
+
+    /// A delta of one chunk; empty when the chunk has no rows.
+    pub fn of(chunk: Chunk) -> Delta {
+        let mut delta = Delta::default();
+        delta.push(chunk);
+        delta
+    }
+
+    /// Adds a chunk unless it is empty.
+    pub fn push(&mut self, chunk: Chunk) {
+        if chunk.rows.num_rows() > 0 {
+            self.chunks.push(chunk);
+        }
+    }
+
+    /// Adds all chunks of `other`.
+    pub fn append(&mut self, other: Delta) {
+        self.chunks.extend(other.chunks);
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Whether every row is an insert of one copy.
+    pub fn is_append_only(&self) -> bool {
+        self.chunks.iter().all(|chunk| chunk.weights.is_none())
+    }
+
+    /// How many rows it holds, whatever their weights.
+    pub fn num_rows(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.rows.num_rows()).sum()
+    }
+
+    /// How many bytes its arrays take in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.rows.get_array_memory_size()).sum()
+    }
+
+    /// All chunks as one; `None` when the delta is empty.
+    pub fn into_one(self, schema: &SchemaRef) -> Result<Option<Chunk>, ArrowError> {
+        let mut chunks = self.chunks;
+        if chunks.len() <= 1 {
+            return Ok(chunks.pop());
+        }
+        let weights = if chunks.iter().all(|chunk| chunk.weights.is_none()) {
+            None
+        } else {
+            let weights: Vec<i64> =
+                chunks.iter().flat_map(|chunk| chunk.weights_or_ones().values().to_vec()).collect();
+            Some(Int64Array::from(weights))
+        };
+        let rows = concat_batches(schema, chunks.iter().map(|chunk| &chunk.rows))?;
+        Ok(Some(Chunk { rows, weights }))
+    }
+
+    /// The rows with a positive weight, then the rows with a negative one whose weight is made positive.
+    pub fn split_by_sign(&self) -> Result<(Delta, Delta), ArrowError> {
+        let (mut inserts, mut deletes) = (Delta::default(), Delta::default());
+        for chunk in &self.chunks {
+            let Some(weights) = &chunk.weights else {
+                inserts.push(chunk.clone());
+                continue;
+            };
+            for (delta, sign) in [(&mut inserts, 1), (&mut deletes, -1)] {
+                let mask = weights.values().iter().map(|weight| weight.signum() == sign).collect::<Vec<_>>().into();
+                let kept = arrow::compute::filter(weights, &mask)?;
+                let kept: Int64Array = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&kept)
+                    .unary(|weight| weight * sign);
+                delta.push(Chunk { rows: filter_record_batch(&chunk.rows, &mask)?, weights: Some(kept) });
+            }
+        }
+        Ok((inserts, deletes))
+    }
+
+    /// The same changes under another schema of the same shape (other names, other metadata).
+    pub fn with_schema(self, schema: &SchemaRef) -> Result<Delta, ArrowError> {
+        let mut delta = Delta::default();
+        for chunk in self.chunks {
+            delta.push(Chunk { rows: under_schema(&chunk.rows, schema)?, weights: chunk.weights });
+        }
+        Ok(delta)
+    }
+}
+
+/// The columns of `batch` under a schema of the same shape: other names, metadata or nullability.
+pub fn under_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)
+}

@@ -1,0 +1,549 @@
+//! Exact sums of floats: the same for every order, split, merge and take-back, rounded once at the end.
+//!
+//! ```
+//! use millstream_delta::Expansion;
+//! let mut sum = Expansion::default();
+//! for x in [1e100, 1.0, -1e100] {
+//!     sum.add(x);
+//! }
+//! assert_eq!(sum.value(), 1.0);
+//! sum.add_times(0.1, -10); // takes ten copies of 0.1 back
+//! assert!(sum.value() < 0.0 && sum.value() > -1e-15);
+//! ```
+//!
+//! A sum is kept as an unevaluated sum of floats that don't overlap (Shewchuk, "Adaptive Precision Floating-Point
+//! Arithmetic", 1997, section 2; rounding as in Python's `fsum`). Two terms hold nearly every sum that occurs and stand
+//! inline; more spill to the heap.
+//!
+//! **Overflow.** An input of at least 2^896 is kept apart, scaled down by 2^600, which loses nothing since its lowest
+//! bit is far from the bottom. So neither part can overflow in less than 2^63 additions; the two are put together in
+//! fixed point when the value is asked for. A value beyond the largest float is infinite, in any order of additions.
+//! **Not numbers.** NaN and infinities are counted, so they can be taken back too.
+//! **Zero.** A sum of zero is +0.0.
+//!
+//! Deliberately absent: SQL's NULL for the sum of nothing; who sums counts its rows.
+
+/// From here on an input is kept scaled.
+const BIG: f64 = f64::from_bits((1023 + 896) << 52);
+/// Below this an input times any weight stays below [`BIG`].
+const BIG_TIMES: f64 = f64::from_bits((1023 + 800) << 52);
+/// By what the big ones are scaled.
+const SCALE_EXPONENT: i64 = 600;
+const SCALE: f64 = f64::from_bits((1023 - 600) << 52);
+
+/// An exact sum of floats.
+#[derive(Debug, Clone, Default)]
+pub struct Expansion {
+    /// The sum so far, as one float.
+    high: f64,
+    /// What that lacks, exactly. (It may come to overlap with `high`.)
+    low: f64,
+    rest: Option<Box<Rest>>,
+}
+
+/// What few sums need. All terms stand here then, and none inline.
+#[derive(Debug, Clone, Default)]
+struct Rest {
+    /// The terms, from the smallest on; they don't overlap.
+    terms: Vec<f64>,
+    /// The terms of the scaled sum, from the smallest on.
+    big: Vec<f64>,
+    nans: i64,
+    infinities: i64,
+    negative_infinities: i64,
+}
+
+impl Expansion {
+    /// Adds a number.
+    #[inline]
+    pub fn add(&mut self, x: f64) {
+        if x.abs() < BIG && self.rest.is_none() {
+            let (high, lost) = two_sum(self.high, x);
+            let (low, remainder) = two_sum(self.low, lost);
+            if remainder == 0.0 {
+                (self.high, self.low) = (high, low);
+                return;
+            }
+            // The terms may have come to overlap; told apart again, two are mostly enough.
+            let (high, low) = two_sum(high, low);
+            let (low, remainder) = two_sum(low, remainder);
+            if remainder == 0.0 {
+                (self.high, self.low) = (high, low);
+                return;
+            }
+        }
+        self.add_slowly(x, 1);
+    }
+
+    /// Adds `times` copies of a number; a negative count takes copies back.
+    pub fn add_times(&mut self, x: f64, times: i64) {
+        match times {
+            1 => self.add(x),
+            -1 if x.is_finite() => self.add(-x),
+            _ => self.add_slowly(x, times),
+        }
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Expansion) {
+        if self.rest.is_none() && other.rest.is_none() {
+            self.add(other.low);
+            self.add(other.high);
+            return;
+        }
+        let rest = self.rest();
+        other.inline().for_each(|term| grow(&mut rest.terms, term));
+        if let Some(theirs) = &other.rest {
+            theirs.terms.iter().for_each(|term| grow(&mut rest.terms, *term));
+            theirs.big.iter().for_each(|term| grow(&mut rest.big, *term));
+            rest.nans += theirs.nans;
+            rest.infinities += theirs.infinities;
+            rest.negative_infinities += theirs.negative_infinities;
+        }
+        self.tidy();
+    }
+
+    /// The sum, rounded to the nearest float (ties to even).
+    pub fn value(&self) -> f64 {
+        let Some(rest) = &self.rest else { return self.high + self.low + 0.0 };
+        if rest.nans != 0 || (rest.infinities != 0 && rest.negative_infinities != 0) {
+            f64::NAN
+        } else if rest.infinities != 0 {
+            f64::INFINITY
+        } else if rest.negative_infinities != 0 {
+            f64::NEG_INFINITY
+        } else if rest.big.is_empty() {
+            round(&rest.terms) + 0.0
+        } else {
+            let mut sum = Fixed::default();
+            rest.terms.iter().for_each(|term| sum.add(*term, 0));
+            rest.big.iter().for_each(|term| sum.add(*term, SCALE_EXPONENT));
+            sum.value()
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| {
+            size_of::<Rest>() + (rest.terms.capacity() + rest.big.capacity()) * size_of::<f64>()
+        })
+    }
+
+    /// Appends the sum as a list of floats, which [`Expansion::decode`] reads: its terms, if that is all; else a NaN,
+    /// the counts of NaN, infinity and minus infinity, the number of scaled terms, those, and the other terms.
+    pub fn encode(&self, list: &mut Vec<f64>) {
+        match &self.rest {
+            None => list.extend(self.inline()),
+            Some(rest) => {
+                let counts = [rest.nans, rest.infinities, rest.negative_infinities, rest.big.len() as i64];
+                list.push(f64::NAN);
+                // Counts stay exact as floats up to 2^53, more rows than one key can have.
+                list.extend(counts.map(|count| count as f64));
+                list.extend(&rest.big);
+                list.extend(&rest.terms);
+            }
+        }
+    }
+
+    /// The sum that [`Expansion::encode`] wrote; none for a list that it can't have written.
+    pub fn decode(list: &[f64]) -> Option<Expansion> {
+        let mut sum = Expansion::default();
+        let Some((first, tail)) = list.split_first() else { return Some(sum) };
+        if !first.is_nan() {
+            return list.iter().all(|term| term.is_finite()).then(|| {
+                list.iter().for_each(|term| sum.add(*term));
+                sum
+            });
+        }
+        let (counts, terms) = tail.split_at_checked(4)?;
+        let (big, terms) = terms.split_at_checked(counts[3] as usize)?;
+        if !big.iter().chain(terms).all(|term| term.is_finite()) {
+            return None;
+        }
+        let rest = sum.rest();
+        terms.iter().for_each(|term| grow(&mut rest.terms, *term));
+        big.iter().for_each(|term| grow(&mut rest.big, *term));
+        (rest.nans, rest.infinities, rest.negative_infinities) =
+            (counts[0] as i64, counts[1] as i64, counts[2] as i64);
+        sum.tidy();
+        Some(sum)
+    }
+
+    /// Any number, any weight.
+    #[cold]
+    fn add_slowly(&mut self, x: f64, times: i64) {
+        if times == 0 {
+            return;
+        }
+        if x.is_nan() {
+            self.rest().nans += times;
+        } else if x == f64::INFINITY {
+            self.rest().infinities += times;
+        } else if x == f64::NEG_INFINITY {
+            self.rest().negative_infinities += times;
+        } else if x.abs() < BIG_TIMES || (times == 1 && x.abs() < BIG) {
+            products(x, times, |part| self.grow(part));
+        } else {
+            let rest = self.rest();
+            products(x * SCALE, times, |part| grow(&mut rest.big, part));
+        }
+        self.tidy();
+    }
+
+    /// What stands on the heap, where the inline terms move first.
+    fn rest(&mut self) -> &mut Rest {
+        let (high, low) = two_sum(std::mem::take(&mut self.high), std::mem::take(&mut self.low));
+        let rest = self.rest.get_or_insert_default();
+        rest.terms.extend([low, high].iter().filter(|term| **term != 0.0));
+        rest
+    }
+
+    /// Adds a term, however many there are.
+    fn grow(&mut self, x: f64) {
+        grow(&mut self.rest().terms, x);
+    }
+
+    /// The inline terms; zeros when all terms are on the heap.
+    fn inline(&self) -> impl Iterator<Item = f64> {
+        [self.low, self.high].into_iter().filter(|term| *term != 0.0)
+    }
+
+    /// Goes back inline when one term is enough again. (Not at two: a sum that needs three would come and go.)
+    fn tidy(&mut self) {
+        let small = |rest: &Rest| {
+            rest.terms.len() <= 1
+                && rest.big.is_empty()
+                && (rest.nans, rest.infinities, rest.negative_infinities) == (0, 0, 0)
+        };
+        if self.rest.as_deref().is_some_and(small) {
+            let rest = self.rest.take().unwrap_or_default();
+            self.high = rest.terms.first().copied().unwrap_or(0.0);
+        }
+    }
+}
+
+/// The rounded sum and what the rounding lost, exactly (Knuth).
+#[inline(always)]
+fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let b_part = sum - a;
+    (sum, (a - (sum - b_part)) + (b - b_part))
+}
+
+/// Adds a number to terms that don't overlap, from the smallest on; zeros are left out.
+fn grow(terms: &mut Vec<f64>, x: f64) {
+    let mut sum = x;
+    let mut kept = 0;
+    for at in 0..terms.len() {
+        let (next, lost) = two_sum(sum, terms[at]);
+        if lost != 0.0 {
+            terms[kept] = lost;
+            kept += 1;
+        }
+        sum = next;
+    }
+    terms.truncate(kept);
+    if sum != 0.0 {
+        terms.push(sum);
+    }
+}
+
+/// Rounds a sum of terms that don't overlap to the nearest float.
+fn round(terms: &[f64]) -> f64 {
+    let mut below = terms.iter().rev();
+    let Some(first) = below.next() else { return 0.0 };
+    let mut high = *first;
+    while let Some(term) = below.next() {
+        let (sum, lost) = two_sum(high, *term);
+        high = sum;
+        if lost != 0.0 {
+            // What is left is a tie if the loss is half a unit: then the sign of the rest decides.
+            let next = below.next().copied().unwrap_or(0.0);
+            if (lost < 0.0 && next < 0.0) || (lost > 0.0 && next > 0.0) {
+                let twice = lost * 2.0;
+                let other = high + twice;
+                if other - high == twice {
+                    high = other;
+                }
+            }
+            return high;
+        }
+    }
+    high
+}
+
+/// Calls `f` with numbers whose sum is `x * times`, exactly: pieces of 26 and 27 bits, whose products fit a float.
+fn products(x: f64, times: i64, mut f: impl FnMut(f64)) {
+    if times == 1 {
+        return f(x);
+    }
+    let high = f64::from_bits(x.to_bits() & !((1 << 27) - 1));
+    let low = x - high;
+    let sign = if times < 0 { -1.0 } else { 1.0 };
+    let mut left = times.unsigned_abs();
+    let mut unit = sign;
+    while left > 0 {
+        let digit = (left & ((1 << 26) - 1)) as f64 * unit;
+        if digit != 0.0 {
+            f(high * digit);
+            f(low * digit);
+        }
+        left >>= 26;
+        unit *= (1u64 << 26) as f64;
+    }
+}
+
+/// Limbs of 32 bits from 2^-1074 on, enough for any sum of scaled and unscaled terms.
+const LIMBS: usize = 74;
+const BOTTOM: i64 = 1074;
+
+/// A fixed-point number that holds any float exactly; slow, and rarely needed.
+struct Fixed([i64; LIMBS]);
+
+impl Default for Fixed {
+    fn default() -> Fixed {
+        Fixed([0; LIMBS])
+    }
+}
+
+impl Fixed {
+    /// Adds `x * 2^scale`.
+    fn add(&mut self, x: f64, scale: i64) {
+        let bits = x.to_bits();
+        let exponent = ((bits >> 52) & 0x7ff) as i64;
+        let fraction = bits & ((1 << 52) - 1);
+        let (mantissa, exponent) =
+            if exponent == 0 { (fraction, -1074) } else { (fraction | 1 << 52, exponent - 1075) };
+        let place = (exponent + scale + BOTTOM) as usize;
+        let mut wide = (mantissa as u128) << (place % 32);
+        let mut limb = place / 32;
+        while wide > 0 {
+            let part = (wide & 0xffff_ffff) as i64;
+            self.0[limb] += if x < 0.0 { -part } else { part };
+            wide >>= 32;
+            limb += 1;
+        }
+    }
+
+    /// Carries over so that all limbs hold 32 bits; whether the number is negative (then its complement stands here).
+    fn carry(&mut self) -> bool {
+        let mut carry = 0;
+        for limb in &mut self.0 {
+            let sum = *limb + carry;
+            *limb = sum & 0xffff_ffff;
+            carry = sum >> 32;
+        }
+        carry < 0
+    }
+
+    /// Rounded to the nearest float.
+    fn value(mut self) -> f64 {
+        let mut copy = Fixed(self.0);
+        let negative = copy.carry();
+        if negative {
+            self.0.iter_mut().for_each(|limb| *limb = -*limb);
+        }
+        self.carry();
+        let Some(top) = self.0.iter().rposition(|limb| *limb != 0) else { return 0.0 };
+        let highest = top * 32 + 63 - (self.0[top] as u64).leading_zeros() as usize;
+        let lowest = highest.saturating_sub(52);
+        let bit = |place: usize| (self.0[place / 32] >> (place % 32)) & 1;
+        let mut mantissa: u64 = 0;
+        for place in (lowest..=highest).rev() {
+            mantissa = mantissa << 1 | bit(place) as u64;
+        }
+        if lowest > 0 && bit(lowest - 1) == 1 {
+            let exactly_half = (0..lowest - 1).all(|place| bit(place) == 0);
+            if !exactly_half || mantissa & 1 == 1 {
+                mantissa += 1;
+            }
+        }
+        // The mantissa has at most 53 bits after rounding up to a power of two, so the product is exact or infinite.
+        let magnitude = scale_up(mantissa as f64, lowest as i64 - BOTTOM);
+        if negative { -magnitude } else { magnitude }
+    }
+}
+
+/// `x * 2^exponent` in steps that lose nothing on the way.
+fn scale_up(mut x: f64, mut exponent: i64) -> f64 {
+    while exponent > 0 {
+        let step = exponent.min(1000);
+        x *= f64::from_bits(((1023 + step) as u64) << 52);
+        exponent -= step;
+    }
+    while exponent < 0 {
+        let step = (-exponent).min(1000);
+        x *= f64::from_bits(((1023 - step) as u64) << 52);
+        exponent += step;
+    }
+    x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A generator of numbers (xorshift), so that failures repeat.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        fn below(&mut self, n: usize) -> usize {
+            (self.next() % n as u64) as usize
+        }
+
+        /// Finite floats: of any exponent, or all near one another, so that they cancel.
+        fn float(&mut self, kind: usize) -> f64 {
+            let fraction = self.next() & ((1 << 52) - 1);
+            let exponent = match kind {
+                0 => self.next() % 2046,
+                1 => 1023 + self.next() % 4,
+                2 => self.next() % 60,
+                3 => 2046 - self.next() % 3,
+                4 => 1023 + 890 + self.next() % 12,
+                _ => 1000 + self.next() % 60,
+            };
+            let fraction =
+                if self.next().is_multiple_of(4) { fraction & !0xffff_ffff_ffff } else { fraction };
+            f64::from_bits((self.next() & 1) << 63 | exponent << 52 | fraction)
+        }
+    }
+
+    /// The same sum in fixed point, which knows nothing of terms.
+    fn fixed(numbers: &[f64]) -> f64 {
+        let mut sum = Fixed::default();
+        numbers.iter().for_each(|x| sum.add(*x, 0));
+        sum.value()
+    }
+
+    fn sum(numbers: &[f64]) -> Expansion {
+        let mut sum = Expansion::default();
+        numbers.iter().for_each(|x| sum.add(*x));
+        sum
+    }
+
+    #[test]
+    fn fixed_point_agrees_with_integers() {
+        let mut random = Random(1);
+        for _ in 0..1000 {
+            let numbers: Vec<i64> = (0..8).map(|_| random.next() as i64 >> (random.next() % 50)).collect();
+            let exact: i128 = numbers.iter().map(|n| ((*n as f64) as i128) << 3).sum();
+            let floats: Vec<f64> = numbers.iter().map(|n| *n as f64 * 8.0).collect();
+            assert_eq!(fixed(&floats), exact as f64);
+        }
+        assert_eq!(fixed(&[5e-324, 5e-324]), 1e-323);
+        assert_eq!(fixed(&[f64::MAX, f64::MAX]), f64::INFINITY);
+        assert_eq!(fixed(&[f64::MAX, f64::MAX, -f64::MAX]), f64::MAX);
+        assert_eq!(fixed(&[-1.0, 2f64.powi(-54)]), -1.0);
+        assert_eq!(fixed(&[1.0, 2f64.powi(-53), 5e-324]), 1.0 + f64::EPSILON);
+    }
+
+    #[test]
+    fn sums_are_exact_in_any_order() {
+        let mut random = Random(7);
+        for round in 0..3000 {
+            let kind = round % 7;
+            let count = 1 + random.below(40);
+            let mut numbers: Vec<f64> =
+                (0..count).map(|_| random.float(if kind == 6 { round % 6 } else { kind })).collect();
+            if kind == 6 {
+                let copies: Vec<f64> = numbers.iter().skip(1).map(|x| -x).collect();
+                numbers.extend(copies);
+            }
+            let expected = fixed(&numbers);
+            for _ in 0..4 {
+                for at in 0..numbers.len() {
+                    numbers.swap(at, random.below(at + 1));
+                }
+                assert_eq!(sum(&numbers).value().to_bits(), expected.to_bits(), "{numbers:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn splits_merges_and_codes_change_nothing() {
+        let mut random = Random(11);
+        for round in 0..2000 {
+            let numbers: Vec<f64> = (0..2 + random.below(40)).map(|_| random.float(round % 6)).collect();
+            let (left, right) = numbers.split_at(random.below(numbers.len()));
+            let mut merged = sum(left);
+            merged.merge(&sum(right));
+            assert_eq!(merged.value().to_bits(), sum(&numbers).value().to_bits());
+            let mut list = Vec::new();
+            merged.encode(&mut list);
+            let decoded = Expansion::decode(&list).unwrap();
+            assert_eq!(decoded.value().to_bits(), merged.value().to_bits());
+        }
+        assert!(Expansion::decode(&[f64::INFINITY]).is_none());
+        assert!(Expansion::decode(&[f64::NAN, 1.0]).is_none());
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_nothing() {
+        let mut random = Random(13);
+        for round in 0..2000 {
+            let mut total = Expansion::default();
+            let numbers: Vec<f64> = (0..1 + random.below(20)).map(|_| random.float(round % 6)).collect();
+            numbers.iter().for_each(|x| total.add(*x));
+            let gone = random.below(numbers.len() + 1);
+            numbers[..gone].iter().for_each(|x| total.add_times(*x, -1));
+            assert_eq!(total.value().to_bits(), sum(&numbers[gone..]).value().to_bits());
+            numbers[gone..].iter().for_each(|x| total.add_times(*x, -1));
+            assert_eq!(total.value().to_bits(), 0f64.to_bits());
+            assert!(total.rest.is_none(), "{total:?}");
+        }
+    }
+
+    #[test]
+    fn weights_multiply_exactly() {
+        let mut random = Random(17);
+        for round in 0..2000 {
+            let x = random.float(round % 6);
+            let times = random.below(50) as i64 - 25;
+            let mut weighted = Expansion::default();
+            weighted.add_times(x, times);
+            let copies = vec![if times < 0 { -x } else { x }; times.unsigned_abs() as usize];
+            assert_eq!(weighted.value().to_bits(), fixed(&copies).to_bits());
+            let large = random.next() as i64 >> 1;
+            weighted.add_times(x, large);
+            weighted.add_times(x, -large);
+            weighted.add_times(x, -times);
+            assert_eq!(weighted.value(), 0.0);
+        }
+        let mut huge = Expansion::default();
+        huge.add_times(1.0, i64::MIN);
+        assert_eq!(huge.value(), i64::MIN as f64);
+    }
+
+    #[test]
+    fn what_is_no_number_is_counted() {
+        let mut sum = Expansion::default();
+        sum.add(1.5);
+        sum.add(f64::INFINITY);
+        assert_eq!(sum.value(), f64::INFINITY);
+        sum.add(f64::NEG_INFINITY);
+        assert!(sum.value().is_nan());
+        sum.add_times(f64::INFINITY, -1);
+        assert_eq!(sum.value(), f64::NEG_INFINITY);
+        sum.add(f64::NAN);
+        assert!(sum.value().is_nan());
+        sum.add_times(f64::NAN, -1);
+        sum.add_times(f64::NEG_INFINITY, -1);
+        assert_eq!(sum.value(), 1.5);
+        assert_eq!(sum.heap_bytes(), 0);
+    }
+
+    #[test]
+    fn zero_is_positive_and_overflow_does_not_depend_on_order() {
+        assert_eq!(sum(&[-0.0]).value().to_bits(), 0f64.to_bits());
+        assert_eq!(sum(&[f64::MAX, f64::MAX]).value(), f64::INFINITY);
+        assert_eq!(sum(&[f64::MAX, f64::MAX, -f64::MAX]).value(), f64::MAX);
+        assert_eq!(sum(&[f64::MAX, -f64::MAX, f64::MAX]).value(), f64::MAX);
+    }
+}

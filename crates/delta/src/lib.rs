@@ -1,0 +1,16 @@
+//! What a change is, and in which epoch it happened.
+//!
+//! A relation is a log of [`Delta`]s, one an [`Epoch`]. A delta holds [`Chunk`]s: Arrow record batches with an
+//! optional weight a row. What decides an epoch is its [`Cut`], a plain value that can be recorded and replayed.
+//!
+//! Deliberately absent: anything that stores, indexes or evaluates rows; see the crates `state` and `flow`.
+
+mod chunk;
+mod cut;
+mod encode;
+mod expansion;
+
+pub use chunk::{Chunk, Delta, under_schema};
+pub use cut::{Cut, Epoch, Position, Progress, Span, Timestamp};
+pub use encode::{RowEncoder, consolidate};
+pub use expansion::Expansion;
