@@ -1,0 +1,120 @@
+//! Arrays that own no more memory than their values need.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayData, ArrayRef, BinaryViewArray, MutableArrayData, RecordBatch, StringViewArray, make_array,
+};
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+
+/// What an array may waste before it is worth a copy, besides as much again as it needs.
+const SLACK_BYTES: usize = 4096;
+
+/// The same rows, copied where a column holds on to much more memory than it shows: a filter's three rows may
+/// reference a text block of many megabytes.
+pub(crate) fn compact(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = rows.columns().iter().map(compact_array).collect::<Result<Vec<_>, _>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(rows.schema(), columns, &options)
+}
+
+fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    if let Some(views) = array.as_any().downcast_ref::<StringViewArray>() {
+        return Ok(if wasteful_views(views.total_buffer_bytes_used(), views.len(), views.data_buffers()) {
+            Arc::new(views.gc())
+        } else {
+            array.clone()
+        });
+    }
+    if let Some(views) = array.as_any().downcast_ref::<BinaryViewArray>() {
+        return Ok(if wasteful_views(views.total_buffer_bytes_used(), views.len(), views.data_buffers()) {
+            Arc::new(views.gc())
+        } else {
+            array.clone()
+        });
+    }
+    if contains_views(array.data_type()) {
+        return compact_children(array);
+    }
+    let data = array.to_data();
+    // Union and run-end encoded arrays can't say how much they need; they stay as they are.
+    let Ok(needed) = data.get_slice_memory_size() else { return Ok(array.clone()) };
+    if data.get_buffer_memory_size() <= 2 * needed + SLACK_BYTES {
+        return Ok(array.clone());
+    }
+    let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+    copy.try_extend(0, 0, data.len())?;
+    Ok(make_array(copy.freeze()))
+}
+
+/// Whether views use little of their buffers, or are spread over so many that readers suffer.
+fn wasteful_views(used: usize, rows: usize, buffers: &[arrow::buffer::Buffer]) -> bool {
+    let held: usize = buffers.iter().map(|buffer| buffer.capacity()).sum();
+    held > 2 * used + SLACK_BYTES || buffers.len() > 8 + rows / 512
+}
+
+fn contains_views(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8View | DataType::BinaryView => true,
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => contains_views(field.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| contains_views(field.data_type())),
+        _ => false,
+    }
+}
+
+fn compact_children(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let data = array.to_data();
+    let children = data
+        .child_data()
+        .iter()
+        .map(|child| Ok(compact_array(&make_array(child.clone()))?.to_data()))
+        .collect::<Result<Vec<ArrayData>, ArrowError>>()?;
+    Ok(make_array(data.into_builder().child_data(children).build()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{Field, Schema};
+
+    #[test]
+    fn a_few_rows_of_a_large_block_let_the_block_go() {
+        let text: StringViewArray =
+            (0..10_000).map(|n| Some(format!("a line of the text, number {n}"))).collect();
+        let numbers = Int64Array::from_iter_values(0..10_000);
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("t", DataType::Utf8View, true),
+            Field::new("n", DataType::Int64, true),
+        ]));
+        let rows = RecordBatch::try_new(schema, vec![Arc::new(text), Arc::new(numbers)]).unwrap();
+        let few = rows.slice(5000, 3);
+        let small = compact(&few).unwrap();
+        assert_eq!(small, few);
+        assert!(small.get_array_memory_size() < 2000, "{}", small.get_array_memory_size());
+        assert_eq!(small.column(0).as_string_view().value(2), "a line of the text, number 5002");
+        let whole = compact(&rows).unwrap();
+        assert!(Arc::ptr_eq(whole.column(0), rows.column(0)), "nothing is copied where nothing is wasted");
+    }
+
+    #[test]
+    fn views_inside_lists_are_compacted_too() {
+        let mut builder = arrow::array::ListBuilder::new(arrow::array::StringViewBuilder::new());
+        for n in 0..5000 {
+            builder.values().append_value(format!("a word that is longer than a view, {n}"));
+            builder.append(true);
+        }
+        let lists = builder.finish();
+        let field = Field::new("l", lists.data_type().clone(), true);
+        let all = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![Arc::new(lists)]).unwrap();
+        let few =
+            arrow::compute::take_record_batch(&all, &arrow::array::UInt32Array::from(vec![7, 4000])).unwrap();
+        let small = compact(&few).unwrap();
+        assert_eq!(small, few);
+        assert!(small.get_array_memory_size() < 3000, "{}", small.get_array_memory_size());
+    }
+}

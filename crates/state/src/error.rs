@@ -1,0 +1,39 @@
+//! What can go wrong when state is changed.
+
+use arrow::error::ArrowError;
+use millstream_delta::Delta;
+
+/// Why a change could not be applied. The state is then as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Rows were deleted more often than they are there. Each row's weight is the number of copies missing.
+    #[error(
+        "a delete matches no row: {} distinct rows were deleted more often than they are present; \
+         a delete must follow the insert of an equal row",
+        .0.num_rows()
+    )]
+    Negative(Delta),
+    /// A key column holds NULL.
+    #[error("NULL in key column \"{column}\" of row {row}; a primary key must have a value in every column")]
+    NullKey {
+        /// The name of the column.
+        column: String,
+        /// The position of the row in its batch, from 0.
+        row: usize,
+    },
+    /// A row's key is there already, and the caller asked for that to be an error.
+    #[error("row {row} has a key that is already present; delete it first, or ask for it to be replaced")]
+    DuplicateKey {
+        /// The position of the row in its batch, from 0.
+        row: usize,
+    },
+    /// An index reached the number of keys that it can number.
+    #[error("the index holds {0} keys, which is as many as it can")]
+    Full(usize),
+    /// A kernel failed, or a type can't be indexed.
+    #[error("{0}")]
+    Arrow(#[from] ArrowError),
+}
+
+/// What changing state returns.
+pub type Result<T> = std::result::Result<T, Error>;

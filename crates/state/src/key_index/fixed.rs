@@ -1,0 +1,328 @@
+//! Keys of fixed-width columns, packed into a few words.
+
+use std::hash::Hasher;
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, BooleanBuilder, make_array};
+use arrow::buffer::{MutableBuffer, NullBuffer};
+use arrow::datatypes::{ArrowNativeType, DataType};
+use arrow::error::ArrowError;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as TableEntry;
+
+use super::slots::{Slots, spread};
+use super::{Found, NO_SLOT, WINDOW_ROWS, hasher};
+use crate::Result;
+
+/// Where one column lies in a key.
+#[derive(Clone, Debug)]
+struct Place {
+    data_type: DataType,
+    width: usize,
+    word: usize,
+    shift: u32,
+}
+
+/// Where the columns lie in a key, and where its NULLs are marked.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    places: Vec<Place>,
+    /// The word and the first bit of one bit a column, set where it is NULL; `None` for a single column, whose
+    /// NULL has a slot of its own.
+    mask: Option<(usize, u32)>,
+    pub(super) words: usize,
+}
+
+/// How many bytes a value of this type takes; `None` if that isn't fixed, or the type has to be encoded.
+fn width(data_type: &DataType) -> Option<usize> {
+    match data_type {
+        DataType::Boolean => Some(1),
+        DataType::Null | DataType::FixedSizeBinary(_) => None,
+        _ => data_type.primitive_width(),
+    }
+}
+
+impl Layout {
+    /// The layout of keys of these types; `None` where they aren't all of fixed width or take too much.
+    pub(super) fn of(types: &[DataType]) -> Option<Layout> {
+        let widths = types.iter().map(width).collect::<Option<Vec<_>>>()?;
+        // From wide to narrow no value lies across two words.
+        let mut order: Vec<usize> = (0..types.len()).collect();
+        order.sort_by_key(|column| std::cmp::Reverse(widths[*column]));
+        let mut places = vec![None; types.len()];
+        let mut bytes = 0;
+        for column in order {
+            let (word, shift) = (bytes / 8, (bytes % 8 * 8) as u32);
+            places[column] =
+                Some(Place { data_type: types[column].clone(), width: widths[column], word, shift });
+            bytes += widths[column];
+        }
+        let places = places.into_iter().collect::<Option<Vec<_>>>()?;
+        let mut mask = None;
+        if types.len() > 1 {
+            let mask_bytes = types.len().div_ceil(8);
+            if bytes % 8 + mask_bytes > 8 {
+                bytes = bytes.next_multiple_of(8);
+            }
+            mask = Some((bytes / 8, (bytes % 8 * 8) as u32));
+            bytes += mask_bytes;
+        }
+        let words = [1, 2, 4].into_iter().find(|words| bytes <= words * 8)?;
+        (types.len() <= 32).then_some(Layout { places, mask, words })
+    }
+
+    /// Packs some rows; `keys` has one key a row of `range`.
+    fn pack<const N: usize>(&self, columns: &[ArrayData], range: Range<usize>, keys: &mut [[u64; N]]) {
+        keys.fill([0; N]);
+        for (number, (place, data)) in self.places.iter().zip(columns).enumerate() {
+            let mark = self.mask.map(|(word, first)| (word, 1u64 << (first + number as u32)));
+            let nulls = data.nulls().filter(|nulls| nulls.null_count() > 0);
+            let mut put = |row: usize, words: &[u64]| {
+                let key = &mut keys[row - range.start];
+                if nulls.is_some_and(|nulls| nulls.is_null(row)) {
+                    if let Some((word, bit)) = mark {
+                        key[word] |= bit;
+                    }
+                } else if let [word] = words {
+                    key[place.word] |= word << place.shift;
+                } else {
+                    key[place.word..place.word + words.len()].copy_from_slice(words);
+                }
+            };
+            match (&place.data_type, place.width) {
+                (DataType::Boolean, _) => {
+                    let bits = BooleanArray::from(data.clone());
+                    range.clone().for_each(|row| put(row, &[u64::from(bits.value(row))]));
+                }
+                (DataType::Float16, _) => {
+                    let values = &data.buffer::<u16>(0)[..data.len()];
+                    range.clone().for_each(|row| put(row, &[u64::from(canonical_f16(values[row]))]));
+                }
+                (DataType::Float32, _) => {
+                    let values = &data.buffer::<f32>(0)[..data.len()];
+                    range.clone().for_each(|row| put(row, &[u64::from(canonical_f32(values[row]))]));
+                }
+                (DataType::Float64, _) => {
+                    let values = &data.buffer::<f64>(0)[..data.len()];
+                    range.clone().for_each(|row| put(row, &[canonical_f64(values[row])]));
+                }
+                (_, 1) => narrow::<u8>(data, range.clone(), put),
+                (_, 2) => narrow::<u16>(data, range.clone(), put),
+                (_, 4) => narrow::<u32>(data, range.clone(), put),
+                (_, 8) => narrow::<u64>(data, range.clone(), put),
+                (_, wide) => {
+                    let (words, each) = (data.buffers()[0].typed_data::<u64>(), wide / 8);
+                    range.clone().for_each(|row| {
+                        let at = (data.offset() + row) * each;
+                        put(row, &words[at..at + each]);
+                    });
+                }
+            }
+        }
+    }
+
+    /// The columns of these keys. `null` says which keys are NULL where there is one column.
+    fn unpack<const N: usize>(&self, keys: &[[u64; N]], null: Option<NullBuffer>) -> Result<Vec<ArrayRef>> {
+        let columns = self.places.iter().enumerate().map(|(number, place)| {
+            let nulls = match self.mask {
+                None => null.clone(),
+                Some((word, first)) => {
+                    let valid =
+                        keys.iter().map(|key| key[word] & (1 << (first + number as u32)) == 0).collect();
+                    Some(valid).filter(|nulls: &NullBuffer| nulls.null_count() > 0)
+                }
+            };
+            place.array(keys, nulls)
+        });
+        Ok(columns.collect::<std::result::Result<Vec<_>, ArrowError>>()?)
+    }
+}
+
+impl Place {
+    fn array<const N: usize>(
+        &self,
+        keys: &[[u64; N]],
+        nulls: Option<NullBuffer>,
+    ) -> std::result::Result<ArrayRef, ArrowError> {
+        if self.data_type == DataType::Boolean {
+            let mut values = BooleanBuilder::with_capacity(keys.len());
+            keys.iter().for_each(|key| values.append_value((key[self.word] >> self.shift) & 1 == 1));
+            let data = values.finish().into_data().into_builder().nulls(nulls).build()?;
+            return Ok(make_array(data));
+        }
+        let mut buffer = MutableBuffer::with_capacity(keys.len() * self.width);
+        let word = |key: &[u64; N]| key[self.word] >> self.shift;
+        match self.width {
+            1 => keys.iter().for_each(|key| buffer.push(word(key) as u8)),
+            2 => keys.iter().for_each(|key| buffer.push(word(key) as u16)),
+            4 => keys.iter().for_each(|key| buffer.push(word(key) as u32)),
+            8 => keys.iter().for_each(|key| buffer.push(word(key))),
+            wide => {
+                keys.iter().for_each(|key| buffer.extend_from_slice(&key[self.word..self.word + wide / 8]))
+            }
+        }
+        let data =
+            ArrayData::builder(self.data_type.clone()).len(keys.len()).add_buffer(buffer.into()).nulls(nulls);
+        Ok(make_array(data.build()?))
+    }
+}
+
+fn narrow<T: ArrowNativeType + Into<u64>>(
+    data: &ArrayData,
+    range: Range<usize>,
+    mut put: impl FnMut(usize, &[u64]),
+) {
+    let values = &data.buffer::<T>(0)[..data.len()];
+    range.for_each(|row| put(row, &[values[row].into()]));
+}
+
+pub(super) fn canonical_f64(value: f64) -> u64 {
+    if value.is_nan() { f64::NAN.to_bits() } else { (value + 0.0).to_bits() }
+}
+
+pub(super) fn canonical_f32(value: f32) -> u32 {
+    if value.is_nan() { f32::NAN.to_bits() } else { (value + 0.0).to_bits() }
+}
+
+/// Half floats as bits: an exponent of all ones with a fraction is a NaN.
+pub(super) fn canonical_f16(bits: u16) -> u16 {
+    match bits {
+        0x8000 => 0,
+        bits if bits & 0x7fff > 0x7c00 => 0x7e00,
+        bits => bits,
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry<const N: usize> {
+    key: [u64; N],
+    slot: u32,
+    hash: u32,
+}
+
+/// Keys of `N` words, compared in the table itself.
+#[derive(Debug)]
+pub(super) struct FixedKeys<const N: usize> {
+    layout: Layout,
+    table: HashTable<Entry<N>>,
+    by_slot: Vec<[u64; N]>,
+    null_slot: Option<u32>,
+    slots: Slots,
+}
+
+impl<const N: usize> FixedKeys<N> {
+    pub(super) fn new(layout: Layout) -> FixedKeys<N> {
+        FixedKeys {
+            layout,
+            table: HashTable::new(),
+            by_slot: Vec::new(),
+            null_slot: None,
+            slots: Slots::default(),
+        }
+    }
+
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    fn hash(key: &[u64; N]) -> u32 {
+        let mut hasher = hasher();
+        key.iter().for_each(|word| hasher.write_u64(*word));
+        hasher.finish() as u32
+    }
+
+    /// Runs `each` for the rows of all columns, with the key and its hash; `None` is the NULL of a single column.
+    fn for_each(&self, columns: &[ArrayRef], mut each: impl FnMut(Option<(&[u64; N], u32)>)) {
+        let data: Vec<ArrayData> = columns.iter().map(|column| column.to_data()).collect();
+        let rows = columns[0].len();
+        let nulls = columns[0].nulls().filter(|nulls| self.layout.mask.is_none() && nulls.null_count() > 0);
+        let mut keys = vec![[0; N]; rows.min(WINDOW_ROWS)];
+        let mut hashes = vec![0; keys.len()];
+        for start in (0..rows).step_by(WINDOW_ROWS) {
+            let range = start..rows.min(start + WINDOW_ROWS);
+            let keys = &mut keys[..range.len()];
+            self.layout.pack(&data, range.clone(), keys);
+            hashes.iter_mut().zip(keys.iter()).for_each(|(hash, key)| *hash = Self::hash(key));
+            for (row, (key, hash)) in range.zip(keys.iter().zip(&hashes)) {
+                let null = nulls.is_some_and(|nulls| nulls.is_null(row));
+                each((!null).then_some((key, *hash)));
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, columns: &[ArrayRef], found: &mut Found) -> Result<()> {
+        let (mut table, mut by_slot) = (std::mem::take(&mut self.table), std::mem::take(&mut self.by_slot));
+        let (mut slots, mut null_slot) = (std::mem::take(&mut self.slots), self.null_slot);
+        self.for_each(columns, |row| {
+            let slot = match row {
+                None => *null_slot.get_or_insert_with(|| {
+                    let slot = slots.take();
+                    found.new.push(slot);
+                    slot
+                }),
+                Some((key, hash)) => {
+                    let entry =
+                        table.entry(spread(hash), |entry| entry.key == *key, |entry| spread(entry.hash));
+                    match entry {
+                        TableEntry::Occupied(entry) => entry.get().slot,
+                        TableEntry::Vacant(vacant) => {
+                            let slot = slots.take();
+                            found.new.push(slot);
+                            vacant.insert(Entry { key: *key, slot, hash });
+                            if slot as usize == by_slot.len() {
+                                by_slot.push(*key);
+                            } else if let Some(kept) = by_slot.get_mut(slot as usize) {
+                                *kept = *key;
+                            } else {
+                                // The slot of NULL lies between; it has no key.
+                                by_slot.resize(slot as usize, [0; N]);
+                                by_slot.push(*key);
+                            }
+                            slot
+                        }
+                    }
+                }
+            };
+            found.slots.push(slot);
+        });
+        (self.table, self.by_slot, self.slots, self.null_slot) = (table, by_slot, slots, null_slot);
+        self.slots.check()
+    }
+
+    pub(super) fn find(&self, columns: &[ArrayRef], out: &mut Vec<u32>) {
+        self.for_each(columns, |row| {
+            out.push(match row {
+                None => self.null_slot.unwrap_or(NO_SLOT),
+                Some((key, hash)) => self
+                    .table
+                    .find(spread(hash), |entry| entry.key == *key)
+                    .map_or(NO_SLOT, |entry| entry.slot),
+            });
+        });
+    }
+
+    pub(super) fn free(&mut self, slot: u32) {
+        if self.null_slot == Some(slot) {
+            self.null_slot = None;
+        } else {
+            let hash = spread(Self::hash(&self.by_slot[slot as usize]));
+            let Ok(entry) = self.table.find_entry(hash, |entry| entry.slot == slot) else { return };
+            entry.remove();
+        }
+        self.slots.put(slot);
+    }
+
+    pub(super) fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        let keys: Vec<[u64; N]> =
+            slots.iter().map(|slot| self.by_slot.get(*slot as usize).copied().unwrap_or([0; N])).collect();
+        let null = self.null_slot.filter(|_| self.layout.mask.is_none());
+        let nulls = null.map(|null| slots.iter().map(|slot| *slot != null).collect::<NullBuffer>());
+        self.layout.unpack(&keys, nulls.filter(|nulls| nulls.null_count() > 0))
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.table.allocation_size()
+            + self.by_slot.capacity() * size_of::<[u64; N]>()
+            + self.slots.memory_bytes()
+    }
+}

@@ -1,0 +1,398 @@
+//! Distinct keys, numbered.
+
+mod bytes;
+mod encoded;
+mod fixed;
+mod slots;
+mod text;
+
+use std::hash::BuildHasher;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use foldhash::fast::{FixedState, FoldHasher};
+
+use crate::Result;
+use encoded::EncodedKeys;
+use fixed::{FixedKeys, Layout};
+use slots::Slots;
+use text::TextKeys;
+
+/// The slot of a key that isn't there.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// How many rows are hashed before they are looked up.
+const WINDOW_ROWS: usize = 1024;
+
+/// The same in every run, so that runs are alike.
+const HASHES: FixedState = FixedState::with_seed(0x6b65_7973);
+
+#[inline]
+fn hasher() -> FoldHasher<'static> {
+    HASHES.build_hasher()
+}
+
+/// Numbers the distinct keys of one or more columns: each has a *slot*, a small number by which its owner
+/// addresses columns of its own.
+///
+/// NULL is a key like any other, 0.0 and -0.0 are one key, and so are all NaNs. Slots depend on the order in
+/// which keys come and go, never on their hashes. Slots of keys that were freed are used again.
+///
+/// Keys of fixed width up to 32 bytes and short texts are compared in the hash table itself; longer ones lie in
+/// pages beside it.
+#[derive(Debug)]
+pub struct KeyIndex {
+    /// The types that columns are given and taken in.
+    types: Vec<DataType>,
+    /// The types that are kept: a dictionary's values instead of a dictionary.
+    kept: Vec<DataType>,
+    keys: Keys,
+}
+
+#[derive(Debug)]
+enum Keys {
+    One(FixedKeys<1>),
+    Two(FixedKeys<2>),
+    Four(FixedKeys<4>),
+    Text(TextKeys),
+    Encoded(EncodedKeys),
+}
+
+/// What a batch of keys gave.
+#[derive(Default)]
+struct Found {
+    slots: Vec<u32>,
+    new: Vec<u32>,
+}
+
+impl KeyIndex {
+    /// An index of keys of these types, at least one.
+    pub fn new(types: Vec<DataType>) -> Result<KeyIndex> {
+        let kept: Vec<DataType> =
+            types.iter().map(|data_type| dictionary_values(data_type).clone()).collect();
+        let layout = Layout::of(&kept);
+        let text = if let [data_type] = &kept[..] { TextKeys::of(data_type) } else { None };
+        let keys = match (layout, text) {
+            (Some(layout), _) if layout.words == 1 => Keys::One(FixedKeys::new(layout)),
+            (Some(layout), _) if layout.words == 2 => Keys::Two(FixedKeys::new(layout)),
+            (Some(layout), _) => Keys::Four(FixedKeys::new(layout)),
+            (None, Some(text)) => Keys::Text(text),
+            (None, None) => Keys::Encoded(EncodedKeys::new(&kept)?),
+        };
+        Ok(KeyIndex { types, kept, keys })
+    }
+
+    /// Finds the slots of all rows and appends them to `out`; keys that are new get a slot. Returns the slots
+    /// that are new, in the order in which their keys appear.
+    pub fn slots(&mut self, columns: &[ArrayRef], out: &mut Vec<u32>) -> Result<Vec<u32>> {
+        let columns = self.kept_columns(columns)?;
+        let mut found = Found { slots: std::mem::take(out), new: Vec::new() };
+        found.slots.reserve(columns[0].len());
+        let done = match &mut self.keys {
+            Keys::One(keys) => keys.insert(&columns, &mut found),
+            Keys::Two(keys) => keys.insert(&columns, &mut found),
+            Keys::Four(keys) => keys.insert(&columns, &mut found),
+            Keys::Text(keys) => keys.insert(&columns[0], &mut found),
+            Keys::Encoded(keys) => keys.insert(&columns, &mut found),
+        };
+        *out = found.slots;
+        done.map(|()| found.new)
+    }
+
+    /// Finds the slots of all rows and appends them to `out`, [`NO_SLOT`] for keys that aren't there.
+    pub fn find(&self, columns: &[ArrayRef], out: &mut Vec<u32>) -> Result<()> {
+        let columns = self.kept_columns(columns)?;
+        match &self.keys {
+            Keys::One(keys) => keys.find(&columns, out),
+            Keys::Two(keys) => keys.find(&columns, out),
+            Keys::Four(keys) => keys.find(&columns, out),
+            Keys::Text(keys) => keys.find(&columns[0], out)?,
+            Keys::Encoded(keys) => keys.find(&columns, out)?,
+        }
+        Ok(())
+    }
+
+    /// Forgets a key. Its slot will be given to another.
+    pub fn free(&mut self, slot: u32) {
+        match &mut self.keys {
+            Keys::One(keys) => keys.free(slot),
+            Keys::Two(keys) => keys.free(slot),
+            Keys::Four(keys) => keys.free(slot),
+            Keys::Text(keys) => keys.table.free(slot),
+            Keys::Encoded(keys) => keys.table.free(slot),
+        }
+    }
+
+    /// The key columns of these slots, in the types that they came in.
+    pub fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        let columns = match &self.keys {
+            Keys::One(keys) => keys.keys(slots),
+            Keys::Two(keys) => keys.keys(slots),
+            Keys::Four(keys) => keys.keys(slots),
+            Keys::Text(keys) => keys.keys(slots),
+            Keys::Encoded(keys) => keys.keys(slots),
+        }?;
+        columns.into_iter().zip(&self.types).map(|(column, data_type)| cast_to(column, data_type)).collect()
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.taken().taken()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every slot is below this.
+    pub fn slots_end(&self) -> usize {
+        self.taken().end()
+    }
+
+    /// The slots of all keys, ascending.
+    pub fn live(&self) -> Vec<u32> {
+        self.taken().live()
+    }
+
+    /// About how many bytes the index takes.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.keys {
+            Keys::One(keys) => keys.memory_bytes(),
+            Keys::Two(keys) => keys.memory_bytes(),
+            Keys::Four(keys) => keys.memory_bytes(),
+            Keys::Text(keys) => keys.table.memory_bytes(),
+            Keys::Encoded(keys) => keys.table.memory_bytes(),
+        }
+    }
+
+    fn taken(&self) -> &Slots {
+        match &self.keys {
+            Keys::One(keys) => keys.slots(),
+            Keys::Two(keys) => keys.slots(),
+            Keys::Four(keys) => keys.slots(),
+            Keys::Text(keys) => keys.table.slots(),
+            Keys::Encoded(keys) => keys.table.slots(),
+        }
+    }
+
+    fn kept_columns(&self, columns: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+        columns.iter().zip(&self.kept).map(|(column, kept)| cast_to(column.clone(), kept)).collect()
+    }
+}
+
+fn dictionary_values(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => dictionary_values(values),
+        data_type => data_type,
+    }
+}
+
+fn cast_to(column: ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    Ok(if column.data_type() == data_type { column } else { cast(&column, data_type)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use arrow::array::{Float64Array, Int64Array, StringArray, StructArray};
+    use arrow::datatypes::{Field, IntervalUnit, TimeUnit};
+    use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+    use super::*;
+
+    /// A small generator of numbers, so that tests need no crate for it.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % bound
+        }
+    }
+
+    /// Some values of a type, with NULLs; the same number gives the same value.
+    fn column(data_type: &DataType, numbers: &[Option<u64>]) -> ArrayRef {
+        if data_type.is_floating() {
+            let special =
+                [0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::from_bits(0x7ff8_0000_0000_0001)];
+            let values: Float64Array = numbers
+                .iter()
+                .map(|n| n.map(|n| special.get(n as usize).copied().unwrap_or(n as f64 / 4.0)))
+                .collect();
+            return cast(&values, data_type).unwrap();
+        }
+        if let DataType::Struct(fields) = data_type {
+            let columns = fields.iter().map(|field| column(field.data_type(), numbers)).collect();
+            let nulls = numbers.iter().map(|n| n.is_some()).collect();
+            return Arc::new(StructArray::new(fields.clone(), columns, Some(nulls)));
+        }
+        let text: StringArray = numbers
+            .iter()
+            .map(|n| n.map(|n| if n % 3 == 0 { format!("{n}") } else { format!("a text that is long, {n}") }))
+            .collect();
+        let integers: Int64Array = numbers.iter().map(|n| n.map(|n| n as i64 % 100 - 3)).collect();
+        match dictionary_values(data_type) {
+            DataType::Null => arrow::array::new_null_array(data_type, numbers.len()),
+            DataType::Boolean => cast(&cast(&integers, &DataType::Int32).unwrap(), data_type).unwrap(),
+            DataType::Interval(_) => {
+                let months = cast(&integers, &DataType::Int32).unwrap();
+                let months = cast(&months, &DataType::Interval(IntervalUnit::YearMonth)).unwrap();
+                cast(&months, data_type).unwrap()
+            }
+            DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Utf8View
+            | DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView => cast(&text, data_type).unwrap(),
+            DataType::Date32 | DataType::Time32(_) => {
+                cast(&cast(&integers, &DataType::Int32).unwrap(), data_type).unwrap()
+            }
+            _ => cast(&integers, data_type).unwrap(),
+        }
+    }
+
+    fn combinations() -> Vec<Vec<DataType>> {
+        use DataType::*;
+        let dictionary = Dictionary(Box::new(Int8), Box::new(Utf8));
+        let nested = Struct(vec![Field::new("x", Float64, true), Field::new("t", Utf8View, true)].into());
+        vec![
+            vec![Int64],
+            vec![Boolean],
+            vec![UInt8],
+            vec![Int16],
+            vec![Float16],
+            vec![Float32],
+            vec![Float64],
+            vec![Date32],
+            vec![Timestamp(TimeUnit::Microsecond, Some("+01:00".into()))],
+            vec![Interval(IntervalUnit::MonthDayNano)],
+            vec![Decimal128(12, 2)],
+            vec![Decimal256(50, 2)],
+            vec![Utf8],
+            vec![LargeUtf8],
+            vec![Utf8View],
+            vec![Binary],
+            vec![LargeBinary],
+            vec![BinaryView],
+            vec![dictionary.clone()],
+            vec![Int32, Int16],
+            vec![Int8, Float64, Boolean],
+            vec![Int64, Int64],
+            vec![Decimal128(12, 2), Int64, Float32],
+            vec![Int64, Utf8],
+            vec![Float64, dictionary],
+            vec![nested.clone()],
+            vec![nested, Null],
+        ]
+    }
+
+    /// What tells a key from another, as text.
+    fn plain(columns: &[ArrayRef]) -> Vec<String> {
+        let options = FormatOptions::new().with_null("NULL");
+        let formats: Vec<_> = columns
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap())
+            .collect();
+        let value = |format: &ArrayFormatter<'_>, row| match format.value(row).to_string().as_str() {
+            "-0" => "0".to_string(),
+            text => text.replace("-0.0", "0.0").replace("-NaN", "NaN"),
+        };
+        let row = |row| formats.iter().map(|format| value(format, row)).collect::<Vec<_>>().join("|");
+        (0..columns[0].len()).map(row).collect()
+    }
+
+    #[test]
+    fn keys_of_every_type_keep_their_slots_until_they_are_freed() {
+        for (seed, types) in combinations().into_iter().enumerate() {
+            let mut random = Random(seed as u64);
+            let mut index = KeyIndex::new(types.clone()).unwrap();
+            let mut expected: HashMap<String, u32> = HashMap::new();
+            for round in 0..12 {
+                let rows = [0, 1, 30, 3000][random.below(4) as usize];
+                let columns: Vec<ArrayRef> = types
+                    .iter()
+                    .map(|data_type| {
+                        let mut number = || Some(random.below(90)).filter(|n| *n != 17);
+                        let numbers: Vec<_> = (0..rows + 2).map(|_| number()).collect();
+                        // A slice shows whether offsets are heeded.
+                        column(data_type, &numbers).slice(1, rows)
+                    })
+                    .collect();
+                let names = plain(&columns);
+
+                let mut found = Vec::new();
+                index.find(&columns, &mut found).unwrap();
+                let known: Vec<u32> =
+                    names.iter().map(|n| expected.get(n).copied().unwrap_or(NO_SLOT)).collect();
+                assert_eq!(found, known, "{types:?}, round {round}");
+
+                let mut slots = vec![77];
+                let new = index.slots(&columns, &mut slots).unwrap();
+                assert_eq!((slots.remove(0), slots.len()), (77, rows));
+                let mut appeared = Vec::new();
+                for (name, slot) in names.iter().zip(&slots) {
+                    if expected.insert(name.clone(), *slot).is_none() {
+                        appeared.push(*slot);
+                    }
+                    assert_eq!(expected[name], *slot, "{types:?}, {name}");
+                }
+                assert_eq!(new, appeared, "{types:?}");
+                let mut distinct: Vec<u32> = expected.values().copied().collect();
+                distinct.sort_unstable();
+                assert_eq!(index.live(), distinct, "{types:?}");
+                assert_eq!(index.len(), distinct.len());
+
+                let keys = index.keys(&slots).unwrap();
+                assert_eq!(plain(&keys), names, "{types:?}");
+                assert!(keys.iter().zip(&types).all(|(key, data_type)| key.data_type() == data_type));
+
+                expected.retain(|_, slot| {
+                    let kept = random.below(3) > 0;
+                    if !kept {
+                        index.free(*slot);
+                    }
+                    kept
+                });
+            }
+            assert!(index.memory_bytes() > 0);
+        }
+    }
+
+    #[test]
+    fn keys_that_are_gone_leave_no_memory_behind() {
+        let mut index = KeyIndex::new(vec![DataType::Utf8]).unwrap();
+        let mut bytes = Vec::new();
+        for round in 0..60u64 {
+            let keys: StringArray = (0..2000).map(|n| Some(format!("{:>100}", round * 2000 + n))).collect();
+            let mut slots = Vec::new();
+            index.slots(&[Arc::new(keys.clone())], &mut slots).unwrap();
+            let back = index.keys(&slots).unwrap();
+            assert_eq!(back[0].as_ref(), &keys as &dyn Array);
+            slots.iter().skip(1).for_each(|slot| index.free(*slot));
+            bytes.push(index.memory_bytes());
+        }
+        assert_eq!(index.len(), 60);
+        assert!(bytes[59] < 3 << 20, "{bytes:?}");
+    }
+
+    #[test]
+    fn zero_and_not_a_number_are_one_key_each() {
+        let values = Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN]);
+        for types in [vec![DataType::Float64], vec![DataType::Float64, DataType::Utf8]] {
+            let text: ArrayRef = Arc::new(StringArray::from(vec!["t"; 4]));
+            let columns = [Arc::new(values.clone()) as ArrayRef, text];
+            let mut index = KeyIndex::new(types.clone()).unwrap();
+            let mut slots = Vec::new();
+            index.slots(&columns[..types.len()], &mut slots).unwrap();
+            assert_eq!(slots, [0, 0, 1, 1]);
+            let keys = index.keys(&[0]).unwrap();
+            let zero = Float64Array::from(keys[0].to_data()).value(0);
+            assert!(zero == 0.0 && zero.is_sign_positive());
+        }
+    }
+}

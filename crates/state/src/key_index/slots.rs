@@ -1,0 +1,55 @@
+//! Numbers for keys, used again when their keys are gone.
+
+use crate::{Error, Result};
+
+/// Which slots are taken.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    end: usize,
+    free: Vec<u32>,
+}
+
+impl Slots {
+    /// A slot that was freed, or else the next one.
+    pub(super) fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.end += 1;
+            (self.end - 1) as u32
+        })
+    }
+
+    pub(super) fn put(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+
+    /// Fails when more slots were taken than there are numbers; asked once a batch.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.end >= u32::MAX as usize { Err(Error::Full(self.end)) } else { Ok(()) }
+    }
+
+    /// Slots are below this.
+    pub(super) fn end(&self) -> usize {
+        self.end
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.end - self.free.len()
+    }
+
+    /// The slots that are taken, ascending.
+    pub(super) fn live(&self) -> Vec<u32> {
+        let mut is_live = vec![true; self.end];
+        self.free.iter().for_each(|slot| is_live[*slot as usize] = false);
+        (0..self.end as u32).filter(|slot| is_live[*slot as usize]).collect()
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.free.capacity() * size_of::<u32>()
+    }
+}
+
+/// The hash that a table works with, from the 32 bits that are kept of it.
+#[inline]
+pub(super) fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

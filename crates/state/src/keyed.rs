@@ -1,0 +1,326 @@
+//! One row a key.
+
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Chunk, Delta, RowEncoder};
+
+use crate::key_index::{KeyIndex, NO_SLOT};
+use crate::store::{RowsSnapshot, Store};
+use crate::{Error, Result};
+
+/// The id of a row that isn't there.
+const NO_ROW: u64 = u64::MAX;
+
+/// What becomes of a row whose key is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// It takes the place of the row that is there.
+    Replace,
+    /// It is dropped.
+    Keep,
+    /// It is an error, and none of its batch is taken.
+    Fail,
+}
+
+/// Rows of one schema, at most one for each key.
+///
+/// Keys are equal as [`KeyIndex`] has it, but for NULL, which no key may hold.
+#[derive(Debug)]
+pub struct Keyed {
+    store: Store,
+    key_columns: Vec<usize>,
+    keys: KeyIndex,
+    /// The id of each slot's row.
+    rows: Vec<u64>,
+    /// For each slot the row of the batch at hand that decides about it; all [`NO_SLOT`] between batches.
+    deciding: Vec<u32>,
+    encoder: Option<RowEncoder>,
+}
+
+impl Keyed {
+    /// No rows yet. The key is made of the columns at these positions, at least one.
+    pub fn new(schema: SchemaRef, key_columns: Vec<usize>) -> Result<Keyed> {
+        let types = key_columns.iter().map(|column| schema.field(*column).data_type().clone()).collect();
+        // Rows of types that have no encoding are taken as changed whenever they come again.
+        let encoder = RowEncoder::new(&schema).ok();
+        Ok(Keyed {
+            keys: KeyIndex::new(types)?,
+            store: Store::new(schema),
+            key_columns,
+            rows: Vec::new(),
+            deciding: Vec::new(),
+            encoder,
+        })
+    }
+
+    /// The rows' schema.
+    pub fn schema(&self) -> &SchemaRef {
+        self.store.schema()
+    }
+
+    /// The positions of the key's columns.
+    pub fn key_columns(&self) -> &[usize] {
+        &self.key_columns
+    }
+
+    /// How many rows there are.
+    pub fn num_rows(&self) -> usize {
+        self.store.copies() as usize
+    }
+
+    /// About how many bytes the rows and their index take.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.memory_bytes()
+            + self.keys.memory_bytes()
+            + self.rows.capacity() * 8
+            + self.deciding.capacity() * 4
+    }
+
+    /// The rows as they are now. Takes no time; later changes copy what they touch.
+    pub fn snapshot(&self) -> RowsSnapshot {
+        self.store.snapshot()
+    }
+
+    /// The ids of the rows with these keys (one array a key column), good for [`Keyed::gather`] until the next
+    /// change.
+    pub fn lookup(&self, keys: &[ArrayRef]) -> Result<Vec<Option<u64>>> {
+        let mut slots = Vec::new();
+        self.keys.find(keys, &mut slots)?;
+        Ok(slots.into_iter().map(|slot| (slot != NO_SLOT).then(|| self.rows[slot as usize])).collect())
+    }
+
+    /// The rows with these ids, in that order.
+    pub fn gather(&self, ids: &[u64]) -> Result<RecordBatch> {
+        Ok(self.store.gather(ids)?)
+    }
+
+    /// Takes rows and returns what changed: old rows deleted, new ones inserted; nothing for a row that is there
+    /// just so. Where a key comes more than once in the batch, the last row counts for [`Conflict::Replace`] and
+    /// the first for [`Conflict::Keep`]. An error leaves the rows as they were.
+    pub fn upsert(&mut self, rows: &RecordBatch, on_conflict: Conflict) -> Result<Delta> {
+        let rows = RecordBatch::try_new(self.schema().clone(), rows.columns().to_vec())?;
+        let keys = self.key_arrays(&rows);
+        self.check_not_null(&keys)?;
+        let mut slots = Vec::with_capacity(rows.num_rows());
+        let new = self.keys.slots(&keys, &mut slots)?;
+        self.rows.resize(self.keys.slots_end(), NO_ROW);
+        let decided = match self.decide(&slots, on_conflict) {
+            Ok(decided) => decided,
+            Err(error) => {
+                new.iter().for_each(|slot| self.keys.free(*slot));
+                return Err(error);
+            }
+        };
+        let decided = self.without_unchanged(&rows, decided)?;
+        self.put(&rows, &decided)
+    }
+
+    /// Deletes the rows that have the keys of `rows`, whatever their other columns hold, and returns what
+    /// changed. Keys that aren't there change nothing.
+    pub fn delete(&mut self, rows: &RecordBatch) -> Result<Delta> {
+        let mut slots = Vec::with_capacity(rows.num_rows());
+        self.keys.find(&self.key_arrays(rows), &mut slots)?;
+        let mut ids = Vec::new();
+        for slot in slots.into_iter().filter(|slot| *slot != NO_SLOT) {
+            let id = std::mem::replace(&mut self.rows[slot as usize], NO_ROW);
+            if id != NO_ROW {
+                ids.push(id);
+                self.keys.free(slot);
+            }
+        }
+        let old = self.store.gather(&ids)?;
+        self.remove(&ids)?;
+        Ok(Delta::of(Chunk::delete(old)))
+    }
+
+    fn key_arrays(&self, rows: &RecordBatch) -> Vec<ArrayRef> {
+        self.key_columns.iter().map(|column| rows.column(*column).clone()).collect()
+    }
+
+    fn check_not_null(&self, keys: &[ArrayRef]) -> Result<()> {
+        for (key, column) in keys.iter().zip(&self.key_columns) {
+            let Some(nulls) = key.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { continue };
+            let row = (0..nulls.len()).find(|row| nulls.is_null(*row)).unwrap_or(0);
+            return Err(Error::NullKey { column: self.schema().field(*column).name().clone(), row });
+        }
+        Ok(())
+    }
+
+    /// The rows of a batch that are to be put, each with its slot, in their order.
+    fn decide(&mut self, slots: &[u32], on_conflict: Conflict) -> Result<Vec<(u32, u32)>> {
+        self.deciding.resize(self.keys.slots_end(), NO_SLOT);
+        let mut failed = None;
+        for (row, slot) in slots.iter().enumerate() {
+            let deciding = &mut self.deciding[*slot as usize];
+            let taken = *deciding != NO_SLOT || self.rows[*slot as usize] != NO_ROW;
+            if !taken || on_conflict == Conflict::Replace {
+                *deciding = row as u32;
+            } else if on_conflict == Conflict::Fail {
+                failed = Some(row);
+                break;
+            }
+        }
+        let mut decided = Vec::new();
+        for (row, slot) in slots.iter().enumerate() {
+            if self.deciding[*slot as usize] == row as u32 {
+                decided.push((row as u32, *slot));
+            }
+        }
+        slots.iter().for_each(|slot| self.deciding[*slot as usize] = NO_SLOT);
+        failed.map_or(Ok(decided), |row| Err(Error::DuplicateKey { row }))
+    }
+
+    /// Leaves out rows that are there already, bit for bit.
+    fn without_unchanged(&self, rows: &RecordBatch, decided: Vec<(u32, u32)>) -> Result<Vec<(u32, u32)>> {
+        let Some(encoder) = &self.encoder else { return Ok(decided) };
+        let known = |slot: u32| Some(self.rows[slot as usize]).filter(|id| *id != NO_ROW);
+        let (at, ids): (Vec<u32>, Vec<u64>) =
+            decided.iter().filter_map(|(row, slot)| Some((*row, known(*slot)?))).unzip();
+        if ids.is_empty() {
+            return Ok(decided);
+        }
+        let old = encoder.encode(&self.store.gather(&ids)?)?;
+        let new = encoder.encode(&take_record_batch(rows, &UInt32Array::from(at))?)?;
+        let mut position = 0;
+        let mut kept = decided;
+        kept.retain(|(_, slot)| {
+            if known(*slot).is_none() {
+                return true;
+            }
+            position += 1;
+            old.row(position - 1) != new.row(position - 1)
+        });
+        Ok(kept)
+    }
+
+    fn put(&mut self, rows: &RecordBatch, decided: &[(u32, u32)]) -> Result<Delta> {
+        let replaced: Vec<u64> =
+            decided.iter().map(|(_, slot)| self.rows[*slot as usize]).filter(|id| *id != NO_ROW).collect();
+        let old = self.store.gather(&replaced)?;
+        let new = if decided.len() == rows.num_rows() {
+            rows.clone()
+        } else {
+            take_record_batch(rows, &UInt32Array::from_iter_values(decided.iter().map(|(row, _)| *row)))?
+        };
+        self.remove(&replaced)?;
+        let first = self.store.push(&new, None)?;
+        for (id, (_, slot)) in (first..).zip(decided) {
+            self.rows[*slot as usize] = id;
+        }
+        let mut delta = Delta::of(Chunk::delete(old));
+        delta.push(Chunk::insert(new));
+        Ok(delta)
+    }
+
+    fn remove(&mut self, ids: &[u64]) -> Result<()> {
+        let changes: Vec<(u64, i64)> = ids.iter().map(|id| (*id, 0)).collect();
+        Ok(self.store.set_counts(&changes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    use super::*;
+
+    fn batch(rows: &[(i64, &str)]) -> RecordBatch {
+        let schema = Schema::new(vec![
+            Field::new("key", DataType::Int64, true),
+            Field::new("value", DataType::Utf8, true),
+        ]);
+        let keys = Int64Array::from_iter_values(rows.iter().map(|row| row.0));
+        let values = StringArray::from_iter_values(rows.iter().map(|row| row.1));
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(keys), Arc::new(values)]).unwrap()
+    }
+
+    fn changes(delta: &Delta) -> Vec<(i64, String, i64)> {
+        let mut all = Vec::new();
+        for chunk in &delta.chunks {
+            let (keys, values) =
+                (chunk.rows.column(0).as_primitive::<Int64Type>(), chunk.rows.column(1).as_string::<i32>());
+            all.extend(
+                (0..keys.len())
+                    .map(|row| (keys.value(row), values.value(row).to_string(), chunk.weight(row))),
+            );
+        }
+        all
+    }
+
+    fn content(keyed: &Keyed) -> BTreeMap<i64, String> {
+        let all = changes(&keyed.snapshot().delta().unwrap());
+        let rows = all.len();
+        let content: BTreeMap<i64, String> = all.into_iter().map(|(key, value, _)| (key, value)).collect();
+        assert_eq!((content.len(), rows), (rows, keyed.num_rows()));
+        content
+    }
+
+    #[test]
+    fn the_last_row_of_a_key_replaces_the_one_before() {
+        let mut keyed = Keyed::new(batch(&[]).schema(), vec![0]).unwrap();
+        let delta = keyed.upsert(&batch(&[(1, "a"), (2, "b"), (1, "c")]), Conflict::Replace).unwrap();
+        assert_eq!(changes(&delta), [(2, "b".into(), 1), (1, "c".into(), 1)]);
+        let delta = keyed.upsert(&batch(&[(1, "d"), (2, "b"), (3, "e")]), Conflict::Replace).unwrap();
+        assert_eq!(changes(&delta), [(1, "c".into(), -1), (1, "d".into(), 1), (3, "e".into(), 1)]);
+        let delta = keyed.upsert(&batch(&[(4, "f"), (1, "g"), (4, "h")]), Conflict::Keep).unwrap();
+        assert_eq!(changes(&delta), [(4, "f".into(), 1)]);
+        let delta = keyed.delete(&batch(&[(1, ""), (9, ""), (1, "")])).unwrap();
+        assert_eq!(changes(&delta), [(1, "d".into(), -1)]);
+        let error = keyed.upsert(&batch(&[(7, "i"), (1, "j"), (7, "k")]), Conflict::Fail).unwrap_err();
+        assert!(matches!(error, Error::DuplicateKey { row: 2 }), "{error}");
+        let before = content(&keyed);
+        let found = keyed.lookup(&[Arc::new(Int64Array::from(vec![7, 3]))]).unwrap();
+        assert_eq!(found[0], None);
+        assert_eq!(keyed.gather(&[found[1].unwrap()]).unwrap(), batch(&[(3, "e")]));
+        assert_eq!(content(&keyed), before);
+        let delta = keyed.upsert(&batch(&[(7, "i"), (1, "j")]), Conflict::Fail).unwrap();
+        assert_eq!(delta.num_rows(), 2);
+        assert_eq!(content(&keyed).into_keys().collect::<Vec<_>>(), [1, 2, 3, 4, 7]);
+    }
+
+    #[test]
+    fn a_key_must_have_a_value() {
+        let mut keyed = Keyed::new(batch(&[]).schema(), vec![0]).unwrap();
+        let keys = Int64Array::from(vec![Some(1), None]);
+        let rows = vec![Arc::new(keys) as ArrayRef, Arc::new(StringArray::from(vec!["a", "b"]))];
+        let rows = RecordBatch::try_new(keyed.schema().clone(), rows).unwrap();
+        let error = keyed.upsert(&rows, Conflict::Replace).unwrap_err();
+        assert!(matches!(&error, Error::NullKey { column, row: 1 } if column == "key"), "{error}");
+        assert_eq!(keyed.num_rows(), 0);
+    }
+
+    #[test]
+    fn the_sum_of_all_changes_is_the_content() {
+        let mut keyed = Keyed::new(batch(&[]).schema(), vec![0]).unwrap();
+        let (mut expected, mut sum) = (BTreeMap::new(), BTreeMap::<(i64, String), i64>::new());
+        let mut state = 7u64;
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        for round in 0..300 {
+            let rows: Vec<(i64, String)> =
+                (0..below(40)).map(|_| (below(500) as i64, format!("value {}", below(3)))).collect();
+            let plain: Vec<(i64, &str)> = rows.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            let delta = if round % 3 == 2 {
+                rows.iter().for_each(|(key, _)| _ = expected.remove(key));
+                keyed.delete(&batch(&plain)).unwrap()
+            } else {
+                expected.extend(rows.iter().cloned());
+                keyed.upsert(&batch(&plain), Conflict::Replace).unwrap()
+            };
+            for (key, value, weight) in changes(&delta) {
+                *sum.entry((key, value)).or_insert(0) += weight;
+            }
+            sum.retain(|_, count| *count != 0);
+            assert_eq!(content(&keyed), expected);
+            assert!(sum.values().all(|count| *count == 1));
+            assert_eq!(sum.keys().cloned().collect::<BTreeMap<_, _>>(), expected);
+        }
+    }
+}

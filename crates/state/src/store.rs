@@ -1,0 +1,368 @@
+//! Rows in immutable chunks, each row with an id that stays.
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use millstream_delta::{Chunk, Delta};
+
+use crate::compact::compact;
+
+/// Neighbouring chunks are merged while together they are no larger than this.
+const MERGED_ROWS_MAX: usize = 16_384;
+/// Wide rows stop merging earlier.
+const MERGED_BYTES_MAX: usize = 8 << 20;
+/// How many rows a batch of copies has at most.
+const EXPANDED_ROWS_MAX: usize = 65_536;
+
+/// Some rows with their ids and their counts.
+#[derive(Clone, Debug)]
+struct Stored {
+    rows: RecordBatch,
+    /// How many copies of each row there are, 0 when it is dead. `None`: one of each.
+    counts: Option<Vec<i64>>,
+    /// What each row's id is beyond the chunk's first, ascending. `None`: 0, 1, 2 and so on.
+    offsets: Option<Vec<u32>>,
+    dead: usize,
+    bytes: usize,
+}
+
+impl Stored {
+    fn new(rows: RecordBatch, counts: Option<Vec<i64>>, offsets: Option<Vec<u32>>) -> Stored {
+        let counts = counts.filter(|counts| counts.iter().any(|count| *count != 1));
+        let dead = counts.as_ref().map_or(0, |counts| counts.iter().filter(|count| **count == 0).count());
+        let bytes = rows.get_array_memory_size() + 8 * counts.as_ref().map_or(0, Vec::len);
+        Stored { rows, counts, offsets, dead, bytes }
+    }
+
+    fn live(&self) -> usize {
+        self.rows.num_rows() - self.dead
+    }
+
+    fn count(&self, row: usize) -> i64 {
+        self.counts.as_ref().map_or(1, |counts| counts[row])
+    }
+
+    fn offset(&self, row: usize) -> u32 {
+        self.offsets.as_ref().map_or(row as u32, |offsets| offsets[row])
+    }
+
+    fn row_at(&self, offset: u64) -> Option<usize> {
+        match &self.offsets {
+            None => Some(offset as usize).filter(|row| *row < self.rows.num_rows()),
+            Some(offsets) => offsets.binary_search(&u32::try_from(offset).ok()?).ok(),
+        }
+    }
+
+    fn set_count(&mut self, row: usize, count: i64) {
+        let counts = self.counts.get_or_insert_with(|| vec![1; self.rows.num_rows()]);
+        let was_dead = counts[row] == 0;
+        counts[row] = count;
+        self.dead = self.dead + usize::from(count == 0) - usize::from(was_dead);
+    }
+
+    /// The same without its dead rows.
+    fn without_dead(&self) -> Result<Stored, ArrowError> {
+        let live: Vec<u32> =
+            (0..self.rows.num_rows()).filter(|row| self.count(*row) != 0).map(|row| row as u32).collect();
+        let counts = live.iter().map(|row| self.count(*row as usize)).collect();
+        let offsets = live.iter().map(|row| self.offset(*row as usize)).collect();
+        let rows = compact(&take_record_batch(&self.rows, &UInt32Array::from(live))?)?;
+        Ok(Stored::new(rows, Some(counts), Some(offsets)))
+    }
+
+    /// This and then `other`, whose first id is `distance` after this one's.
+    fn merged(&self, other: &Stored, distance: u32) -> Result<Stored, ArrowError> {
+        let rows = concat_batches(&self.rows.schema(), [&self.rows, &other.rows])?;
+        let both = [self, other];
+        let counts = both.iter().any(|part| part.counts.is_some()).then(|| {
+            both.iter().flat_map(|part| (0..part.rows.num_rows()).map(|row| part.count(row))).collect()
+        });
+        let plain =
+            both.iter().all(|part| part.offsets.is_none()) && distance as usize == self.rows.num_rows();
+        let offsets = (!plain).then(|| {
+            let first = (0..self.rows.num_rows()).map(|row| self.offset(row));
+            first.chain((0..other.rows.num_rows()).map(|row| distance + other.offset(row))).collect()
+        });
+        Ok(Stored::new(compact(&rows)?, counts, offsets))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    first: u64,
+    chunk: Arc<Stored>,
+}
+
+/// Chunks in the order of their ids.
+#[derive(Debug)]
+pub(crate) struct Store {
+    schema: SchemaRef,
+    chunks: Arc<Vec<Held>>,
+    next_id: u64,
+    copies: u64,
+}
+
+/// Live rows of one chunk.
+pub(crate) struct Piece {
+    pub(crate) rows: RecordBatch,
+    pub(crate) ids: Vec<u64>,
+    pub(crate) counts: Vec<i64>,
+}
+
+impl Store {
+    pub(crate) fn new(schema: SchemaRef) -> Store {
+        Store { schema, chunks: Arc::default(), next_id: 0, copies: 0 }
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The id that the next row will get.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    pub(crate) fn copies(&self) -> u64 {
+        self.copies
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.chunks.iter().map(|held| held.chunk.bytes + size_of::<Held>() + size_of::<Stored>()).sum()
+    }
+
+    pub(crate) fn snapshot(&self) -> RowsSnapshot {
+        RowsSnapshot { schema: self.schema.clone(), chunks: self.chunks.clone(), copies: self.copies }
+    }
+
+    /// Appends rows, each with a positive count, and returns the id of the first; the others follow on.
+    pub(crate) fn push(&mut self, rows: &RecordBatch, counts: Option<Vec<i64>>) -> Result<u64, ArrowError> {
+        let first = self.next_id;
+        if rows.num_rows() == 0 {
+            return Ok(first);
+        }
+        let copies: u64 = counts
+            .as_ref()
+            .map_or(rows.num_rows() as u64, |counts| counts.iter().map(|count| *count as u64).sum());
+        // Producers name columns and mark them nullable as they like; what is kept has one schema.
+        let rows = RecordBatch::try_new(self.schema.clone(), compact(rows)?.columns().to_vec())?;
+        let chunk = Arc::new(Stored::new(rows, counts, None));
+        self.next_id += chunk.rows.num_rows() as u64;
+        self.copies += copies;
+        Arc::make_mut(&mut self.chunks).push(Held { first, chunk });
+        self.merge_tail()?;
+        Ok(first)
+    }
+
+    /// Merges the last chunks so that sizes fall at least by half from one to the next: a row is copied
+    /// logarithmically often, and a million epochs of one row leave few chunks.
+    fn merge_tail(&mut self) -> Result<(), ArrowError> {
+        while let [.., before, last] = &self.chunks[..] {
+            if before.chunk.rows.num_rows() >= 2 * last.chunk.rows.num_rows() {
+                return Ok(());
+            }
+            if !self.merge_at(self.chunks.len() - 2)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges the chunk at `position` with the next one if the result isn't too large.
+    fn merge_at(&mut self, position: usize) -> Result<bool, ArrowError> {
+        let Some([before, after]) = self.chunks.get(position..position + 2) else { return Ok(false) };
+        let too_large = before.chunk.rows.num_rows() + after.chunk.rows.num_rows() > MERGED_ROWS_MAX
+            || before.chunk.bytes + after.chunk.bytes > MERGED_BYTES_MAX;
+        let last_offset = after.first - before.first + after.chunk.rows.num_rows() as u64;
+        let reaches = after.chunk.offsets.as_ref().and_then(|offsets| offsets.last()).copied().unwrap_or(0);
+        if too_large || last_offset + u64::from(reaches) > u64::from(u32::MAX) {
+            return Ok(false);
+        }
+        let chunk = Arc::new(before.chunk.merged(&after.chunk, (after.first - before.first) as u32)?);
+        let first = before.first;
+        let chunks = Arc::make_mut(&mut self.chunks);
+        chunks[position] = Held { first, chunk };
+        chunks.remove(position + 1);
+        Ok(true)
+    }
+
+    /// The chunk and the row in it that have this id.
+    fn locate(&self, id: u64) -> (usize, usize) {
+        let position = self.chunks.partition_point(|held| held.first <= id).saturating_sub(1);
+        let held = &self.chunks[position];
+        let row = held.chunk.row_at(id - held.first).expect("only ids of rows that are kept are looked up");
+        (position, row)
+    }
+
+    pub(crate) fn count(&self, id: u64) -> i64 {
+        let (position, row) = self.locate(id);
+        self.chunks[position].chunk.count(row)
+    }
+
+    /// Sets the counts of some rows. A row whose count is zero is gone: its id must not be used again.
+    pub(crate) fn set_counts(&mut self, changes: &[(u64, i64)]) -> Result<(), ArrowError> {
+        let mut touched = Vec::new();
+        for (id, count) in changes {
+            let (position, row) = self.locate(*id);
+            let chunk = Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[position].chunk);
+            self.copies = self.copies.wrapping_add_signed(count - chunk.count(row));
+            chunk.set_count(row, *count);
+            if touched.last() != Some(&position) {
+                touched.push(position);
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for position in touched.into_iter().rev() {
+            self.drop_dead(position)?;
+        }
+        Ok(())
+    }
+
+    /// Rewrites a chunk that is more than half dead: what it costs, those deletes have paid for.
+    fn drop_dead(&mut self, position: usize) -> Result<(), ArrowError> {
+        let chunk = &self.chunks[position].chunk;
+        if chunk.live() == 0 {
+            Arc::make_mut(&mut self.chunks).remove(position);
+            return Ok(());
+        }
+        if chunk.dead <= chunk.live() {
+            return Ok(());
+        }
+        let chunk = Arc::new(chunk.without_dead()?);
+        Arc::make_mut(&mut self.chunks)[position].chunk = chunk;
+        self.merge_at(position)?;
+        if position > 0 {
+            self.merge_at(position - 1)?;
+        }
+        Ok(())
+    }
+
+    /// The rows with these ids, in that order.
+    pub(crate) fn gather(&self, ids: &[u64]) -> Result<RecordBatch, ArrowError> {
+        if ids.is_empty() {
+            return Ok(RecordBatch::new_empty(self.schema.clone()));
+        }
+        // Kernels look at every batch they are given, so only those that are needed are.
+        let mut dense = vec![u32::MAX; self.chunks.len()];
+        let mut batches: Vec<&RecordBatch> = Vec::new();
+        let mut indices = Vec::with_capacity(ids.len());
+        for id in ids {
+            let (position, row) = self.locate(*id);
+            if dense[position] == u32::MAX {
+                dense[position] = batches.len() as u32;
+                batches.push(&self.chunks[position].chunk.rows);
+            }
+            indices.push((dense[position] as usize, row));
+        }
+        interleave_record_batch(&batches, &indices)
+    }
+
+    /// Live rows with ids from `from` on, of one chunk, at most `rows_max`; `None` when there are no more.
+    pub(crate) fn piece(&self, from: u64, rows_max: usize) -> Result<Option<Piece>, ArrowError> {
+        let start = self.chunks.partition_point(|held| held.first <= from).saturating_sub(1);
+        for held in &self.chunks[start.min(self.chunks.len())..] {
+            let chunk = &held.chunk;
+            let id = |row: usize| held.first + u64::from(chunk.offset(row));
+            let live = (0..chunk.rows.num_rows()).filter(|row| id(*row) >= from && chunk.count(*row) != 0);
+            let taken: Vec<u32> = live.take(rows_max).map(|row| row as u32).collect();
+            if taken.is_empty() {
+                continue;
+            }
+            let ids = taken.iter().map(|row| id(*row as usize)).collect();
+            let counts = taken.iter().map(|row| chunk.count(*row as usize)).collect();
+            let (first, last) = (taken[0] as usize, taken[taken.len() - 1] as usize);
+            let rows = if last - first + 1 == taken.len() {
+                chunk.rows.slice(first, taken.len())
+            } else {
+                take_record_batch(&chunk.rows, &UInt32Array::from(taken))?
+            };
+            return Ok(Some(Piece { rows, ids, counts }));
+        }
+        Ok(None)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn num_chunks(&self) -> usize {
+        self.chunks.len()
+    }
+}
+
+/// Rows as they were at one moment; what changes later doesn't show in it.
+#[derive(Clone, Debug)]
+pub struct RowsSnapshot {
+    schema: SchemaRef,
+    chunks: Arc<Vec<Held>>,
+    copies: u64,
+}
+
+impl RowsSnapshot {
+    /// A snapshot of `copies` rows that have no columns.
+    pub(crate) fn without_columns(schema: SchemaRef, copies: u64) -> RowsSnapshot {
+        RowsSnapshot { schema, chunks: Arc::default(), copies }
+    }
+
+    /// The rows' schema.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// How many rows there are, each copy counted.
+    pub fn num_rows(&self) -> usize {
+        self.copies as usize
+    }
+
+    /// The rows, n copies as n rows, in the order in which they came. Nothing is copied where every row of a
+    /// chunk is there once.
+    pub fn batches(&self) -> Result<Vec<RecordBatch>, ArrowError> {
+        let mut batches = Vec::with_capacity(self.chunks.len());
+        if self.schema.fields().is_empty() && self.copies > 0 {
+            batches.push(empty_rows(&self.schema, self.copies as usize)?);
+        }
+        for Held { chunk, .. } in self.chunks.iter() {
+            let Some(counts) = &chunk.counts else {
+                batches.push(chunk.rows.clone());
+                continue;
+            };
+            let copies = |row: usize| std::iter::repeat_n(row as u32, counts[row].max(0) as usize);
+            let mut indices = (0..counts.len()).flat_map(copies);
+            loop {
+                let some: Vec<u32> = indices.by_ref().take(EXPANDED_ROWS_MAX).collect();
+                if some.is_empty() {
+                    break;
+                }
+                batches.push(take_record_batch(&chunk.rows, &UInt32Array::from(some))?);
+            }
+        }
+        Ok(batches)
+    }
+
+    /// The rows as the delta that inserts them all.
+    pub fn delta(&self) -> Result<Delta, ArrowError> {
+        let mut delta = Delta::default();
+        if self.schema.fields().is_empty() && self.copies > 0 {
+            let weights = (self.copies > 1).then(|| Int64Array::from(vec![self.copies as i64]));
+            delta.push(Chunk { rows: empty_rows(&self.schema, 1)?, weights });
+        }
+        for Held { chunk, .. } in self.chunks.iter() {
+            if chunk.counts.is_none() {
+                delta.push(Chunk::insert(chunk.rows.clone()));
+                continue;
+            }
+            let chunk = if chunk.dead > 0 { &chunk.without_dead()? } else { &**chunk };
+            delta.push(Chunk {
+                rows: chunk.rows.clone(),
+                weights: chunk.counts.clone().map(Int64Array::from),
+            });
+        }
+        Ok(delta)
+    }
+}
+
+fn empty_rows(schema: &SchemaRef, rows: usize) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), Vec::new(), &options)
+}
