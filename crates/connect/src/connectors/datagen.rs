@@ -1,0 +1,282 @@
+//! The connector `datagen`: rows made up from a seed, for tests, benchmarks and first steps.
+
+mod column;
+
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use millstream_delta::{Position, Span};
+use tokio::time::Instant;
+
+use super::has_no;
+use crate::{Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use column::Column;
+
+/// Rows a second of a source that has no end, unless told otherwise.
+const ROWS_PER_SECOND: f64 = 1000.0;
+
+/// Rows in one batch at most.
+const BATCH_ROWS: u64 = 16 * 1024;
+
+/// How long rows gather before they are handed over, where they come slowly enough for that to matter.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// The only split.
+const SPLIT: &str = "0";
+
+/// The connector `datagen`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Datagen;
+
+const OPTIONS: &[OptionDoc] = &[
+    OptionDoc {
+        name: "rows",
+        default: Some("no end"),
+        doc: "How many rows there are; then the source has ended.",
+    },
+    OptionDoc {
+        name: "rows_per_second",
+        default: Some("1000; as fast as asked for, where rows is given"),
+        doc: "How many rows come in a second.",
+    },
+    OptionDoc {
+        name: "seed",
+        default: Some("0"),
+        doc: "A number. Row i depends on the seed, the columns and i alone: the same in every run.",
+    },
+    OptionDoc {
+        name: "fields.<column>.kind",
+        default: Some("random"),
+        doc: "sequence: start, start + 1, and so on; random: values between min and max.",
+    },
+    OptionDoc {
+        name: "fields.<column>.start",
+        default: Some("0; for dates and timestamps 2000-01-01"),
+        doc: "sequence: the first value. Dates go up by a day, timestamps by a second, booleans alternate; text is \
+              the number.",
+    },
+    OptionDoc {
+        name: "fields.<column>.end",
+        default: Some("none"),
+        doc: "sequence: the last value, after which it begins again at start.",
+    },
+    OptionDoc {
+        name: "fields.<column>.min",
+        default: Some("0; for dates and timestamps 2000-01-01"),
+        doc: "random: the least value.",
+    },
+    OptionDoc {
+        name: "fields.<column>.max",
+        default: Some(
+            "999,999 or the type's greatest; 1 for REAL and DOUBLE PRECISION; 2029-12-31 for dates",
+        ),
+        doc: "random: the greatest value.",
+    },
+    OptionDoc {
+        name: "fields.<column>.length",
+        default: Some("10"),
+        doc: "random text: how many characters (a-z) a value has.",
+    },
+    OptionDoc {
+        name: "fields.<column>.cardinality",
+        default: Some("no bound"),
+        doc: "random: how many different values there are at most.",
+    },
+    OptionDoc {
+        name: "fields.<column>.null_ratio",
+        default: Some("0"),
+        doc: "Which share of the values is NULL, from 0 to 1.",
+    },
+];
+
+impl Connector for Datagen {
+    fn name(&self) -> &'static str {
+        "datagen"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Makes up rows from a seed, the same in every run."
+    }
+
+    fn source_options(&self) -> &'static [OptionDoc] {
+        OPTIONS
+    }
+
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+
+    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Generator::open(spec)?))
+    }
+
+    fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        Err(has_no("sink", "datagen", "source"))
+    }
+}
+
+struct Generator {
+    schema: SchemaRef,
+    columns: Vec<Column>,
+    rows: Option<u64>,
+    /// `None`: as fast as asked for.
+    rows_per_second: Option<f64>,
+    next: u64,
+    /// When the first row was asked for, and which row that was.
+    began: Option<(Instant, u64)>,
+}
+
+impl Generator {
+    fn open(spec: &SourceSpec) -> Result<Generator> {
+        let Some(schema) = spec.columns.clone().filter(|columns| !columns.fields().is_empty()) else {
+            return Err(Error::Invalid(format!(
+                "source '{}' declares no columns, and datagen can't guess them: declare its columns",
+                spec.name
+            )));
+        };
+        check_names(spec, &schema)?;
+        let options = &spec.options;
+        let rows: Option<u64> = options.parse("rows", "a number of rows")?;
+        let given: Option<f64> = options.parse("rows_per_second", "a number above 0")?;
+        if let Some(rate) = given
+            && !(rate > 0.0 && rate.is_finite())
+        {
+            return Err(Error::Invalid(format!(
+                "option 'rows_per_second' is '{rate}', but a number above 0 was expected"
+            )));
+        }
+        let rows_per_second = if rows.is_none() { given.or(Some(ROWS_PER_SECOND)) } else { given };
+        let seed: u64 = options.parse("seed", "a whole number from 0 on")?.unwrap_or(0);
+        let columns = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(index, field)| Column::new(field, options, column::mix(seed, index as u64)))
+            .collect::<Result<_>>()?;
+        Ok(Generator { schema, columns, rows, rows_per_second, next: 0, began: None })
+    }
+
+    /// How many rows could have come by now.
+    fn due(&mut self) -> u64 {
+        let end = self.rows.unwrap_or(u64::MAX);
+        let Some(rate) = self.rows_per_second else { return end };
+        let (began, first) = *self.began.get_or_insert((Instant::now(), self.next));
+        let since = began.elapsed().as_secs_f64() * rate;
+        // The first row comes at once.
+        end.min(first.saturating_add(since as u64).saturating_add(1))
+    }
+
+    fn rows(&self, from: u64, to: u64) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        let mut at = from;
+        while at < to {
+            let end = to.min(at + BATCH_ROWS);
+            let columns = self.columns.iter().map(|column| column.values(at..end)).collect::<Result<_>>()?;
+            let options = RecordBatchOptions::new().with_row_count(Some((end - at) as usize));
+            let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options);
+            batches.push(
+                batch.map_err(|error| Error::Bug(format!("datagen made rows of another schema: {error}")))?,
+            );
+            at = end;
+        }
+        Ok(batches)
+    }
+
+    /// How many rows from `from` on are within `limit`.
+    fn within(&self, limit: Limit) -> u64 {
+        let row_bytes: usize = self.columns.iter().map(Column::value_bytes).sum::<usize>().max(1);
+        limit.rows.min(limit.bytes.div_ceil(row_bytes)).max(1) as u64
+    }
+
+    fn arrival(&self, from: u64, to: u64, done: bool, more: More) -> Result<Arrival> {
+        let spans = match from < to || done {
+            true => vec![Span { split: SPLIT.into(), from, to, done }],
+            false => vec![],
+        };
+        Ok(Arrival { rows: self.rows(from, to)?, spans, bad_rows: vec![], more })
+    }
+}
+
+/// Fails for options of columns that there aren't.
+fn check_names(spec: &SourceSpec, schema: &SchemaRef) -> Result<()> {
+    for name in spec.options.0.keys() {
+        let Some((column, _)) = name.strip_prefix("fields.").and_then(|rest| rest.rsplit_once('.')) else {
+            continue;
+        };
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        if names.iter().all(|name| !name.eq_ignore_ascii_case(column)) {
+            let near = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, column));
+            let near = near.filter(|name| strsim::damerau_levenshtein(name, column) <= 3);
+            let near = near.map_or_else(String::new, |near| format!(" Did you mean '{near}'?"));
+            return Err(Error::Invalid(format!(
+                "option '{name}' is about column '{column}', which source '{}' doesn't have.{near} Its columns are: {}.",
+                spec.name,
+                names.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Source for Generator {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn replayable(&self) -> bool {
+        true
+    }
+
+    fn bounded(&self) -> bool {
+        self.rows.is_some()
+    }
+
+    async fn seek(&mut self, after: &Position) -> Result<()> {
+        self.next = after.splits.get(SPLIT).map_or(0, |progress| progress.through);
+        Ok(())
+    }
+
+    async fn next(&mut self, limit: Limit) -> Result<Arrival> {
+        let due = self.due();
+        let to = due.min(self.next.saturating_add(self.within(limit))).max(self.next);
+        let done = self.rows.is_some_and(|rows| to >= rows);
+        let more = match (done, to < due) {
+            (true, _) => More::Never,
+            (false, true) => More::Now,
+            (false, false) => More::Later,
+        };
+        let arrival = self.arrival(self.next, to, done, more)?;
+        self.next = to;
+        Ok(arrival)
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let (Some(rate), Some((began, first))) = (self.rows_per_second, self.began) else { return Ok(()) };
+        let gathered = ((rate * GATHER.as_secs_f64()) as u64).max(1);
+        let seconds = (self.next - first + gathered - 1) as f64 / rate;
+        // A rate so low that the time has no representation waits for a year at a time.
+        let wait = Duration::try_from_secs_f64(seconds)
+            .unwrap_or(Duration::MAX)
+            .min(Duration::from_secs(31_536_000));
+        tokio::time::sleep_until(began + wait).await;
+        Ok(())
+    }
+
+    async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
+        let to = span.to.min(span.from.saturating_add(self.within(limit)));
+        let more = if to < span.to { More::Now } else { More::Never };
+        let mut arrival = self.arrival(span.from, to, false, more)?;
+        arrival.spans = vec![Span { to, done: span.done && to >= span.to, ..span.clone() }];
+        Ok(arrival)
+    }
+
+    async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

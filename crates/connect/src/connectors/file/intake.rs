@@ -1,0 +1,417 @@
+//! Takes the files of a source in order, each once, and notices those that change later.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use millstream_delta::{Position, Span};
+
+use super::paths::Paths;
+use super::reading::{FileReader, Layout, Piece, stat, unreadable};
+use crate::formats::{Compression, Format};
+use crate::{Arrival, BadRow, Error, Limit, More, Result};
+
+/// How many files one pull touches at most, so that many empty files don't make it long.
+const FILES_PER_PULL: usize = 1024;
+
+/// How many of the files that were read are looked at again in one listing.
+const CHECKS_PER_LISTING: usize = 1024;
+
+/// A split that stands for no file: it says that the files which `start = 'new'` leaves out were noted.
+const START_NOTED: &str = "";
+
+/// In which order new files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Name,
+    Modified,
+}
+
+/// What to do when a file changes that was read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnChange {
+    Ignore,
+    Error,
+    Reread,
+}
+
+/// How the files of a source are followed.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub source: String,
+    pub order: Order,
+    /// Whether files that are there at the start are left out.
+    pub only_new: bool,
+    pub bounded: bool,
+    pub settle_time: Duration,
+    pub on_change: OnChange,
+    pub poll_interval: Duration,
+}
+
+impl Settings {
+    /// The file of a split, and which reading of it the split is.
+    pub fn parse_split(&self, split: &str) -> (Arc<str>, u32) {
+        if self.on_change == OnChange::Reread
+            && let Some((path, number)) = split.rsplit_once('#')
+            && let Ok(generation @ 2..) = number.parse()
+        {
+            return (path.into(), generation);
+        }
+        (split.into(), 1)
+    }
+}
+
+/// The state of reading; all of its methods may block.
+pub(super) struct Intake {
+    settings: Arc<Settings>,
+    layout: Arc<Layout>,
+    paths: Paths,
+    known: HashMap<Arc<str>, Known>,
+    /// Files whose end was reached, to look whether they change; the cursor goes round.
+    watched: Vec<Arc<str>>,
+    watched_next: usize,
+    /// Files that were seen, but changed a moment ago.
+    unsettled: BTreeMap<Arc<str>, ()>,
+    queue: VecDeque<Arc<str>>,
+    current: Option<(Arc<str>, FileReader)>,
+    /// Spans of files that are left out, and of the note that they are.
+    left_out: Vec<Span>,
+    listed: bool,
+    start_noted: bool,
+    listing_due: Instant,
+    changes: u64,
+    failure: Option<Error>,
+}
+
+/// What is known of one file.
+#[derive(Debug)]
+struct Known {
+    /// How many times it was read anew, from 1.
+    generation: u32,
+    through: u64,
+    done: bool,
+    /// Its length and time when it was last looked at.
+    seen: Option<(u64, Option<SystemTime>)>,
+    /// Whether it is among the watched ones.
+    watched: bool,
+}
+
+impl Known {
+    fn new(generation: u32) -> Known {
+        Known { generation, through: 0, done: false, seen: None, watched: false }
+    }
+}
+
+/// The name of a split: the file's path, with a number from the second reading on.
+fn split_name(path: &Arc<str>, generation: u32) -> Arc<str> {
+    if generation <= 1 { path.clone() } else { format!("{path}#{generation}").into() }
+}
+
+impl Intake {
+    /// An intake that has read nothing.
+    pub fn new(settings: Arc<Settings>, layout: Arc<Layout>, paths: Paths) -> Intake {
+        Intake {
+            settings,
+            layout,
+            paths,
+            known: HashMap::new(),
+            watched: Vec::new(),
+            watched_next: 0,
+            unsettled: BTreeMap::new(),
+            queue: VecDeque::new(),
+            current: None,
+            left_out: Vec::new(),
+            listed: false,
+            start_noted: false,
+            listing_due: Instant::now(),
+            changes: 0,
+            failure: None,
+        }
+    }
+
+    /// When the directories are looked at next.
+    pub fn listing_due(&self) -> Instant {
+        self.listing_due
+    }
+
+    /// Which reading of `path` is the newest.
+    pub fn generation(&self, path: &str) -> u32 {
+        self.known.get(path).map_or(1, |known| known.generation)
+    }
+
+    /// Continues after `position`.
+    pub fn seek(&mut self, position: &Position) {
+        for (split, progress) in &position.splits {
+            self.start_noted = true;
+            if split.as_ref() == START_NOTED {
+                continue;
+            }
+            let (path, generation) = self.settings.parse_split(split);
+            let known = self.known.entry(path).or_insert_with(|| Known::new(generation));
+            if generation >= known.generation {
+                *known = Known { through: progress.through, done: progress.done, ..Known::new(generation) };
+            }
+        }
+        let mut open: Vec<Arc<str>> = Vec::new();
+        for (path, known) in &mut self.known {
+            known.watched = known.done || self.layout.grows;
+            if known.watched {
+                self.watched.push(path.clone());
+            }
+            if !known.done {
+                open.push(path.clone());
+            }
+        }
+        self.watched.sort_unstable();
+        open.sort_unstable();
+        self.queue = open.into();
+    }
+
+    /// Takes what is there, within `limit`.
+    pub fn next(&mut self, limit: Limit) -> Result<Arrival> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        let mut arrival =
+            Arrival { rows: Vec::new(), spans: Vec::new(), bad_rows: Vec::new(), more: More::Later };
+        match self.take(limit, &mut arrival) {
+            Ok(()) => {}
+            // What was taken before is not lost: the failure is told next time.
+            Err(failure) if !arrival.spans.is_empty() => self.failure = Some(failure),
+            Err(failure) => return Err(failure),
+        }
+        arrival.more = if self.current.is_some() || !self.queue.is_empty() || self.failure.is_some() {
+            More::Now
+        } else if self.settings.bounded && self.listed {
+            More::Never
+        } else {
+            More::Later
+        };
+        Ok(arrival)
+    }
+
+    fn take(&mut self, limit: Limit, arrival: &mut Arrival) -> Result<()> {
+        let (mut rows, mut bytes, mut files) = (0, 0, 0);
+        while rows < limit.rows && bytes < limit.bytes && files < FILES_PER_PULL {
+            if self.current.is_none() && self.queue.is_empty() && !self.list_when_due()? {
+                break;
+            }
+            arrival.spans.append(&mut self.left_out);
+            if !self.open_next()? {
+                files += 1;
+                continue;
+            }
+            let Some((path, reader)) = &mut self.current else { continue };
+            let path = path.clone();
+            let piece = match reader.next(Limit { rows: limit.rows - rows, bytes: limit.bytes - bytes }) {
+                Ok(piece) => piece,
+                Err(error) => {
+                    self.queue.push_front(path);
+                    self.current = None;
+                    self.listing_due = Instant::now() + self.settings.poll_interval;
+                    return Err(error);
+                }
+            };
+            rows += piece.batch.as_ref().map_or(0, |batch| batch.num_rows()) + piece.bad.len();
+            bytes += piece.bytes;
+            let stays = !piece.done && piece.to > piece.from;
+            self.note(&path, piece, arrival);
+            if !stays {
+                self.current = None;
+                files += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds `piece` of the file `path` to the arrival and to what is known.
+    fn note(&mut self, path: &Arc<str>, piece: Piece, arrival: &mut Arrival) {
+        let generation = self.generation(path);
+        let split = split_name(path, generation);
+        let compares_length = self.whole_length_is_position(path);
+        let Some(known) = self.known.get_mut(path) else { return };
+        known.through = piece.to;
+        known.done = piece.done;
+        if piece.done {
+            known.seen = stat(path).ok().map(|found| {
+                let length = if compares_length { piece.to } else { found.len() };
+                (length, found.modified().ok())
+            });
+        }
+        if piece.done && !std::mem::replace(&mut known.watched, true) {
+            self.watched.push(path.clone());
+        }
+        for bad in piece.bad {
+            arrival.bad_rows.push(BadRow {
+                split: split.clone(),
+                offset: bad.offset,
+                reason: bad.reason,
+                bytes: bad.bytes,
+            });
+        }
+        arrival.rows.extend(piece.batch);
+        if piece.done || piece.to > piece.from {
+            push_span(&mut arrival.spans, Span { split, from: piece.from, to: piece.to, done: piece.done });
+        }
+    }
+
+    /// Whether a file's position at its end is its length, so that a changed length shows even after a restart.
+    fn whole_length_is_position(&self, path: &str) -> bool {
+        !matches!(self.layout.format, Format::Parquet | Format::Csv(_)) && Compression::of(path).is_none()
+    }
+
+    /// Makes the next file of the queue the current one; whether there is one now.
+    fn open_next(&mut self) -> Result<bool> {
+        if self.current.is_some() {
+            return Ok(true);
+        }
+        let Some(path) = self.queue.pop_front() else { return Ok(false) };
+        let from = self.known.entry(path.clone()).or_insert_with(|| Known::new(1)).through;
+        match FileReader::open(&self.layout, &path, from, None) {
+            Ok(reader) => {
+                self.current = Some((path, reader));
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && from == 0 && !self.settings.bounded => {
+                tracing::warn!(source = self.settings.source, file = %path, "a file was gone before it was read");
+                self.known.remove(&path);
+                Ok(false)
+            }
+            Err(error) => {
+                let error = unreadable(&path, &error);
+                self.queue.push_front(path);
+                self.listing_due = Instant::now() + self.settings.poll_interval;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lists the directories if it is time to; whether there are files to read now, or spans to tell.
+    fn list_when_due(&mut self) -> Result<bool> {
+        if (self.listed && self.settings.bounded) || Instant::now() < self.listing_due {
+            return Ok(false);
+        }
+        self.listing_due = Instant::now() + self.settings.poll_interval;
+        self.check_watched()?;
+        let mut found: Vec<(Option<SystemTime>, Arc<str>)> = Vec::new();
+        let (known, unsettled) = (&self.known, &mut self.unsettled);
+        let mut fresh: Vec<Arc<str>> = std::mem::take(unsettled).into_keys().collect();
+        let mut seen = |path: Arc<str>| {
+            if !known.contains_key(&path) {
+                fresh.push(path);
+            }
+        };
+        let source = &self.settings.source;
+        self.paths.list(&mut seen).map_err(|error| {
+            Error::External(format!("source '{source}' could not list its files: {error}"))
+        })?;
+        fresh.sort_unstable();
+        fresh.dedup();
+        let leave_out = self.settings.only_new && !self.start_noted;
+        for path in fresh {
+            if leave_out {
+                self.left_out.push(Span { split: path.clone(), from: 0, to: 0, done: true });
+                self.watched.push(path.clone());
+                self.known.insert(path, Known { done: true, watched: true, ..Known::new(1) });
+                continue;
+            }
+            let Some(modified) = self.settled(&path) else { continue };
+            found.push((modified, path));
+        }
+        if leave_out {
+            self.left_out.push(Span { split: START_NOTED.into(), from: 0, to: 0, done: true });
+        }
+        self.start_noted = true;
+        self.listed = true;
+        found.sort_unstable();
+        for (_, path) in found {
+            self.known.insert(path.clone(), Known { watched: self.layout.grows, ..Known::new(1) });
+            if self.layout.grows {
+                self.watched.push(path.clone());
+            }
+            self.queue.push_back(path);
+        }
+        Ok(!self.queue.is_empty() || !self.left_out.is_empty())
+    }
+
+    /// The time to order a new file by, once it may be read; looks at the file only where that matters.
+    fn settled(&mut self, path: &Arc<str>) -> Option<Option<SystemTime>> {
+        let waits = !self.settings.bounded && !self.settings.settle_time.is_zero();
+        if !waits && self.settings.order == Order::Name {
+            return Some(None);
+        }
+        // A file that is gone again is found when it is opened.
+        let modified = stat(path).ok()?.modified().ok();
+        let recent = |at: SystemTime| at.elapsed().is_ok_and(|age| age < self.settings.settle_time);
+        if waits && modified.is_some_and(recent) {
+            self.unsettled.insert(path.clone(), ());
+            return None;
+        }
+        Some(modified.filter(|_| self.settings.order == Order::Modified))
+    }
+
+    /// Looks at some of the files that were read, whether they changed.
+    fn check_watched(&mut self) -> Result<()> {
+        for _ in 0..self.watched.len().min(CHECKS_PER_LISTING) {
+            let path = self.watched[self.watched_next % self.watched.len()].clone();
+            self.watched_next = (self.watched_next + 1) % self.watched.len();
+            // A file that was read may go.
+            let Ok(found) = stat(&path) else { continue };
+            let now = (found.len(), found.modified().ok());
+            let compares_length = self.whole_length_is_position(&path);
+            let Some(known) = self.known.get_mut(&path) else { continue };
+            let before = known.seen;
+            if self.layout.grows && now.0 >= known.through {
+                if before != Some(now) && now.0 > known.through && !self.queue.contains(&path) {
+                    self.queue.push_back(path.clone());
+                }
+                known.seen = Some(now);
+                continue;
+            }
+            let changed = match before {
+                Some(before) => before != now,
+                None => compares_length && known.through > 0 && known.through != now.0,
+            };
+            if changed {
+                self.changed(&path, now)?;
+            } else {
+                known.seen = Some(now);
+            }
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, path: &Arc<str>, now: (u64, Option<SystemTime>)) -> Result<()> {
+        self.changes += 1;
+        let Some(known) = self.known.get_mut(path) else { return Ok(()) };
+        let source = &self.settings.source;
+        match self.settings.on_change {
+            OnChange::Ignore => known.seen = Some(now),
+            OnChange::Error => {
+                return Err(Error::External(format!(
+                    "file '{path}' of source '{source}' changed after it was read: it has {} bytes now. Put it back, \
+                     or set on_change = 'ignore' or 'reread'",
+                    now.0
+                )));
+            }
+            OnChange::Reread => {
+                *known = Known { seen: Some(now), watched: true, ..Known::new(known.generation + 1) };
+                self.queue.push_back(path.clone());
+            }
+        }
+        tracing::warn!(source, file = %path, changes = self.changes, "a file changed after it was read");
+        Ok(())
+    }
+}
+
+/// Adds `span`, as a part of the one before where it continues that.
+fn push_span(spans: &mut Vec<Span>, span: Span) {
+    match spans.last_mut() {
+        Some(last) if last.split == span.split && last.to == span.from && !last.done => {
+            last.to = span.to;
+            last.done = span.done;
+        }
+        _ => spans.push(span),
+    }
+}

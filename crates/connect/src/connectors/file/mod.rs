@@ -1,0 +1,290 @@
+//! Files: lines of text, CSV, JSON and Parquet, read each once and written an epoch at a time.
+//!
+//! Deliberately absent so far: `ALTER SOURCE … REPLAY 'glob'`. Its place is the intake: it would put the matching
+//! files back into the queue under the next generation of their split, as `on_change = 'reread'` does.
+
+mod intake;
+mod paths;
+mod reading;
+mod sink;
+mod source;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::formats::{Compression, Format, csv, json, parquet, sql_type};
+use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use intake::{Intake, OnChange, Order, Settings};
+use paths::Paths;
+use reading::Layout;
+
+/// How many records of the first file are looked at to find columns that nobody declared.
+const INFERENCE_ROWS: usize = 1000;
+
+/// How often directories are looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The connector `file`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Files;
+
+const SOURCE_OPTIONS: &[OptionDoc] = &[
+    OptionDoc {
+        name: "path",
+        default: None,
+        doc: "A file, a directory, or a glob such as 'in/*/*.csv' (`**` stands for any directories). It is \
+              evaluated anew at each listing. Names that begin with '.' or '_' wait until they are renamed.",
+    },
+    OptionDoc {
+        name: "format",
+        default: Some("by the extension of the path, of match_pattern or of the first file, else text"),
+        doc: "text (a line is one TEXT column), csv, json (an object a line) or parquet.",
+    },
+    OptionDoc {
+        name: "match_pattern",
+        default: Some("every name"),
+        doc: "Reads only files whose name, without directories, matches this glob, such as '*.json'.",
+    },
+    OptionDoc {
+        name: "recursive",
+        default: Some("false"),
+        doc: "Whether a directory's directories are read too.",
+    },
+    OptionDoc {
+        name: "order",
+        default: Some("name"),
+        doc: "In which order the files of one listing are read: name, or mtime (the time of their last change).",
+    },
+    OptionDoc {
+        name: "start",
+        default: Some("all"),
+        doc: "all: files that are there already are read; new: they are left out.",
+    },
+    OptionDoc {
+        name: "bounded",
+        default: Some("false"),
+        doc: "true: reads what the first listing gives, whatever settle_time says, and ends; false: goes on with \
+              files that appear later.",
+    },
+    OptionDoc {
+        name: "settle_time",
+        default: Some("0"),
+        doc: "A file waits until it did not change for so long, such as '2 seconds'; for writers that don't rename \
+              finished files into place.",
+    },
+    OptionDoc {
+        name: "on_change",
+        default: Some("ignore"),
+        doc: "When a file changes that was read to its end: ignore (logged with a count), error, or reread (from \
+              its beginning, as a split of its own whose name ends with '#2' and so on).",
+    },
+    OptionDoc {
+        name: "tail",
+        default: Some("false"),
+        doc: "true: a file has no end, and what is appended to it is read; a last line without its line end waits.",
+    },
+    OptionDoc { name: "poll_interval", default: Some("100 ms"), doc: "How often directories are looked at." },
+    OptionDoc {
+        name: "delimiter",
+        default: Some("',', or a tab for .tsv"),
+        doc: "csv: the character between two fields; '\\t' is a tab.",
+    },
+    OptionDoc {
+        name: "header",
+        default: Some("true"),
+        doc: "csv: whether the first record of each file names its columns, which are then matched by name, in any \
+              order; a file without one of the declared columns is kept aside whole, as one bad row.",
+    },
+    OptionDoc {
+        name: "null",
+        default: Some("'', the empty field"),
+        doc: "csv: the text that stands for NULL.",
+    },
+];
+
+const SINK_OPTIONS: &[OptionDoc] = &[
+    OptionDoc {
+        name: "path",
+        default: None,
+        doc: "The directory to write to; it is made if it isn't there.",
+    },
+    OptionDoc {
+        name: "format",
+        default: Some("by the extension of filename, else text"),
+        doc: "text (one column, a value a line, NULL is an empty line), csv, json (an object a line) or parquet.",
+    },
+    OptionDoc {
+        name: "filename",
+        default: Some("part-{batch_time_ms}-{epoch}.ext, with .txt, .csv, .json or .parquet by the format"),
+        doc: "The name of each epoch's file. {batch_time_ms} is the batch time in milliseconds since 1970, {epoch} \
+              the epoch's number; one of them must be in it. With .gz or .zst at its end the file is compressed.",
+    },
+    OptionDoc {
+        name: "changelog",
+        default: Some("false"),
+        doc: "true: writes changes, with a first column _op that is 'insert' or 'delete'; needed for a relation \
+              whose rows change or go.",
+    },
+    OptionDoc {
+        name: "delimiter",
+        default: Some("',', or a tab for .tsv"),
+        doc: "csv: the character between two fields; '\\t' is a tab.",
+    },
+    OptionDoc {
+        name: "header",
+        default: Some("true"),
+        doc: "csv: whether the first line of each file names its columns.",
+    },
+    OptionDoc { name: "null", default: Some("'', the empty field"), doc: "csv: the text written for NULL." },
+];
+
+impl Connector for Files {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Reads files, each once and in order, follows directories, and writes one file an epoch."
+    }
+
+    fn source_options(&self) -> &'static [OptionDoc] {
+        SOURCE_OPTIONS
+    }
+
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        SINK_OPTIONS
+    }
+
+    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
+        let settings = Arc::new(settings(spec)?);
+        let grows = spec.options.parse("tail", "true or false")?.unwrap_or(false);
+        if grows && settings.bounded {
+            return Err(Error::Invalid(
+                "with tail = 'true' a file has no end, so bounded = 'true' can't hold: leave one of them out"
+                    .into(),
+            ));
+        }
+        let paths = Paths::from_options(&spec.options)?;
+        let needs_file = paths.typical_name().is_none() && spec.options.get("format").is_none();
+        let first = match needs_file || spec.columns.is_none() || (settings.bounded && paths.is_glob()) {
+            true => first_file(&spec.options)?,
+            false => None,
+        };
+        if first.is_none() && settings.bounded && paths.is_glob() {
+            let path = spec.options.get("path").unwrap_or_default();
+            return Err(Error::Invalid(format!(
+                "no file matches '{path}', and with bounded = 'true' none can come later: check the pattern"
+            )));
+        }
+        let name = paths.typical_name().or(first.as_deref()).unwrap_or_default();
+        let format = Format::from_options(&spec.options, name)?;
+        if grows && (matches!(format, Format::Parquet) || Compression::of(name).is_some()) {
+            return Err(Error::Invalid(
+                "tail = 'true' follows text, csv and json files that are not compressed: leave it out".into(),
+            ));
+        }
+        let columns = match &spec.columns {
+            Some(columns) => columns.clone(),
+            None => infer(&format, first.as_deref(), spec)?,
+        };
+        check_columns(&format, &columns)?;
+        let layout = Arc::new(Layout::new(format, columns, spec.max_record_bytes, grows));
+        let intake = Intake::new(settings.clone(), layout.clone(), paths);
+        Ok(Box::new(source::FileSource::new(layout, settings, intake)))
+    }
+
+    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        Ok(Box::new(sink::FileSink::open(spec)?))
+    }
+}
+
+fn settings(spec: &SourceSpec) -> Result<Settings> {
+    let options = &spec.options;
+    Ok(Settings {
+        source: spec.name.clone(),
+        order: match options.choice("order", &["name", "mtime"])? {
+            "mtime" => Order::Modified,
+            _ => Order::Name,
+        },
+        only_new: options.choice("start", &["all", "new"])? == "new",
+        bounded: options.parse("bounded", "true or false")?.unwrap_or(false),
+        settle_time: options.duration("settle_time")?.unwrap_or_default(),
+        on_change: match options.choice("on_change", &["ignore", "error", "reread"])? {
+            "error" => OnChange::Error,
+            "reread" => OnChange::Reread,
+            _ => OnChange::Ignore,
+        },
+        poll_interval: options.duration("poll_interval")?.unwrap_or(POLL_INTERVAL),
+    })
+}
+
+/// The first file by name.
+fn first_file(options: &crate::Options) -> Result<Option<Arc<str>>> {
+    let mut first: Option<Arc<str>> = None;
+    let mut visit = |path: Arc<str>| {
+        if first.as_ref().is_none_or(|first| path < *first) {
+            first = Some(path);
+        }
+    };
+    let listed = Paths::from_options(options)?.list(&mut visit);
+    listed.map_err(|error| Error::External(format!("the files could not be listed: {error}")))?;
+    Ok(first)
+}
+
+/// The columns of a source whose statement declares none.
+fn infer(format: &Format, first: Option<&str>, spec: &SourceSpec) -> Result<SchemaRef> {
+    if matches!(format, Format::Text) {
+        return Ok(Arc::new(Schema::new(vec![Field::new("line", DataType::Utf8View, true)])));
+    }
+    let Some(path) = first else {
+        return Err(Error::Invalid(format!(
+            "source '{}' declares no columns, and there is no file yet to find them in: declare its columns",
+            spec.name
+        )));
+    };
+    let wrong = |error: String| {
+        Error::Invalid(format!(
+            "the columns of source '{}' can't be found in '{path}': {error}. Declare its columns",
+            spec.name
+        ))
+    };
+    let unreadable = |error: io::Error| wrong(error.to_string());
+    let sample = || reading::sample(format, path, spec.max_record_bytes, INFERENCE_ROWS).map_err(unreadable);
+    let columns = match format {
+        Format::Csv(csv) => csv.infer(&sample()?).map_err(wrong)?,
+        Format::Json => json::infer(&sample()?).map_err(wrong)?,
+        _ => parquet::infer(std::fs::File::open(path).map_err(unreadable)?).map_err(wrong)?,
+    };
+    if columns.fields().is_empty() {
+        return Err(wrong("it is empty".into()));
+    }
+    Ok(columns)
+}
+
+fn check_columns(format: &Format, columns: &SchemaRef) -> Result<()> {
+    match format {
+        Format::Text => {
+            match columns.fields().iter().map(|field| field.data_type()).collect::<Vec<_>>()[..] {
+                [DataType::Utf8View] => Ok(()),
+                [other] => Err(Error::Invalid(format!(
+                    "format 'text' has one column of type TEXT, but '{}' is {}: declare it TEXT and cast it in a query",
+                    columns.field(0).name(),
+                    sql_type(other)
+                ))),
+                _ => Err(Error::Invalid(format!(
+                    "format 'text' has one column, but {} are declared: say format = 'csv' or 'json', or declare one",
+                    columns.fields().len()
+                ))),
+            }
+        }
+        Format::Csv(_) => csv::check_columns(columns),
+        Format::Json => json::JsonDecoder::new(columns).map(|_| ()),
+        Format::Parquet => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

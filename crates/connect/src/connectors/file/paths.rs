@@ -1,0 +1,313 @@
+//! Which files a path stands for.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use glob::{MatchOptions, Pattern};
+
+use crate::{Error, Options, Result};
+
+/// A directory whose time is this far in the past has no change in it that the same time could hide.
+const DIRECTORY_TIME_SETTLES_AFTER: Duration = Duration::from_secs(2);
+
+/// Every so many listings all directories are read, in case a file system doesn't keep their times.
+const LISTINGS_BETWEEN_FULL_ONES: u32 = 50;
+
+const MATCH: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
+
+/// A path as the user gave it, evaluated anew at each listing.
+#[derive(Debug)]
+pub(super) struct Paths {
+    kind: Kind,
+    /// Which file names count.
+    names: Option<Pattern>,
+    /// Directories that were read, by path.
+    directories: HashMap<String, Directory>,
+    listings: u32,
+}
+
+#[derive(Debug)]
+enum Kind {
+    File(String),
+    Directory { path: String, recursive: bool },
+    Glob { base: String, whole: Pattern, parts: Vec<String> },
+}
+
+#[derive(Debug)]
+struct Directory {
+    modified: SystemTime,
+    inner: Vec<String>,
+}
+
+impl Paths {
+    /// What `path`, `match_pattern` and `recursive` say. A path that doesn't exist is an error that offers near
+    /// ones.
+    pub fn from_options(options: &Options) -> Result<Paths> {
+        let path = options.require("path")?;
+        let recursive = options.parse("recursive", "true or false")?.unwrap_or(false);
+        let names = match options.get("match_pattern") {
+            None => None,
+            Some(text) => Some(pattern("match_pattern", text)?),
+        };
+        let kind = if path.contains(['*', '?', '[']) && !Path::new(path).exists() {
+            parse_glob(path)?
+        } else {
+            let found = fs::metadata(path).map_err(|error| missing(path, &error))?;
+            match found.is_dir() {
+                true => Kind::Directory { path: directory_prefix(path), recursive },
+                false => Kind::File(path.to_string()),
+            }
+        };
+        Ok(Paths { kind, names, directories: HashMap::new(), listings: 0 })
+    }
+
+    /// The name whose extension may tell the format; `None` where only the files can.
+    pub fn typical_name(&self) -> Option<&str> {
+        match (&self.kind, &self.names) {
+            (Kind::File(path), _) => Some(path),
+            (_, Some(names)) if names.as_str().contains('.') => Some(names.as_str()),
+            (Kind::Glob { whole, .. }, _)
+                if whole.as_str().rsplit('/').next().is_some_and(|name| name.contains('.')) =>
+            {
+                Some(whole.as_str())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it can match many files.
+    pub fn is_glob(&self) -> bool {
+        matches!(self.kind, Kind::Glob { .. })
+    }
+
+    /// Calls `visit` with each file there is, in no order. Directories that did not change since they were last
+    /// read are passed over, so their files are not visited again.
+    pub fn list(&mut self, visit: &mut dyn FnMut(Arc<str>)) -> io::Result<()> {
+        if self.listings % LISTINGS_BETWEEN_FULL_ONES == 0 {
+            self.directories.clear();
+        }
+        self.listings += 1;
+        let mut open = match &self.kind {
+            Kind::File(path) => {
+                visit(path.as_str().into());
+                return Ok(());
+            }
+            Kind::Directory { path, .. } => vec![(path.clone(), 0)],
+            Kind::Glob { base, .. } => vec![(base.clone(), 0)],
+        };
+        let root = open[0].0.clone();
+        while let Some((directory, depth)) = open.pop() {
+            match self.list_directory(&directory, depth, visit) {
+                Ok(inner) => open.extend(inner.into_iter().map(|inner| (inner, depth + 1))),
+                // A directory below may vanish while it is listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && directory != root => {}
+                Err(error) => {
+                    return Err(io::Error::new(error.kind(), format!("directory '{directory}': {error}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list_directory(
+        &mut self,
+        directory: &str,
+        depth: usize,
+        visit: &mut dyn FnMut(Arc<str>),
+    ) -> io::Result<Vec<String>> {
+        let here = if directory.is_empty() { "." } else { directory };
+        let modified = fs::metadata(here)?.modified()?;
+        if let Some(known) = self.directories.get(directory)
+            && known.modified == modified
+        {
+            return Ok(known.inner.clone());
+        }
+        let mut inner = Vec::new();
+        for entry in fs::read_dir(here)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                tracing::warn!(directory, name = ?name, "a file is left out because its name is not UTF-8");
+                continue;
+            };
+            if self.is_hidden(name, depth) {
+                continue;
+            }
+            let path = format!("{directory}{name}");
+            let kind = entry.file_type()?;
+            let (is_dir, is_file) = match kind.is_symlink() {
+                true => fs::metadata(&path).map_or((false, false), |found| (found.is_dir(), found.is_file())),
+                false => (kind.is_dir(), kind.is_file()),
+            };
+            if is_dir && self.descends(name, depth) {
+                inner.push(path + "/");
+            } else if is_file && self.matches(&path, name) {
+                visit(path.into());
+            }
+        }
+        if modified.elapsed().is_ok_and(|age| age > DIRECTORY_TIME_SETTLES_AFTER) {
+            self.directories.insert(directory.to_string(), Directory { modified, inner: inner.clone() });
+        }
+        Ok(inner)
+    }
+
+    /// Whether a name is hidden: by its first character, unless the pattern asks for just that.
+    fn is_hidden(&self, name: &str, depth: usize) -> bool {
+        let asked = match &self.kind {
+            Kind::Glob { parts, .. } => parts.get(depth).and_then(|part| part.chars().next()),
+            _ => None,
+        };
+        name.starts_with(['.', '_']) && !asked.is_some_and(|first| name.starts_with(first))
+    }
+
+    fn descends(&self, name: &str, depth: usize) -> bool {
+        match &self.kind {
+            Kind::File(_) => false,
+            Kind::Directory { recursive, .. } => *recursive,
+            Kind::Glob { parts, .. } => {
+                let free = parts.iter().take(depth + 1).any(|part| part == "**");
+                let matching =
+                    || Pattern::new(&parts[depth]).is_ok_and(|part| part.matches_with(name, MATCH));
+                free || (depth + 1 < parts.len() && matching())
+            }
+        }
+    }
+
+    fn matches(&self, path: &str, name: &str) -> bool {
+        let in_place = match &self.kind {
+            Kind::Glob { whole, .. } => whole.matches_with(path, MATCH),
+            _ => true,
+        };
+        in_place && self.names.as_ref().is_none_or(|names| names.matches_with(name, MATCH))
+    }
+}
+
+fn pattern(option: &str, text: &str) -> Result<Pattern> {
+    Pattern::new(text).map_err(|error| {
+        Error::Invalid(format!("option '{option}' is '{text}', which is no pattern of file names: {error}"))
+    })
+}
+
+fn directory_prefix(path: &str) -> String {
+    if path.is_empty() || path.ends_with('/') { path.to_string() } else { format!("{path}/") }
+}
+
+/// Splits a glob at its first part with a wildcard: what is before it must exist.
+fn parse_glob(path: &str) -> Result<Kind> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let first = parts.iter().position(|part| part.contains(['*', '?', '['])).unwrap_or(parts.len());
+    let base = parts[..first].iter().map(|part| format!("{part}/")).collect::<String>();
+    if !base.is_empty() {
+        fs::metadata(&base).map_err(|error| missing(&base, &error))?;
+    }
+    let whole = pattern("path", path)?;
+    Ok(Kind::Glob { base, whole, parts: parts[first..].iter().map(|part| part.to_string()).collect() })
+}
+
+/// The error of a path that can't be opened, with the names beside it that are most like it.
+fn missing(path: &str, error: &io::Error) -> Error {
+    if error.kind() != io::ErrorKind::NotFound {
+        return Error::Invalid(format!("option 'path' is '{path}', which can't be opened: {error}"));
+    }
+    // The first part of the path that is missing is the one to look for.
+    let mut at = Path::new(path);
+    while let Some(parent) = at.parent() {
+        if parent.as_os_str().is_empty() || parent.exists() {
+            break;
+        }
+        at = parent;
+    }
+    let wanted = at.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let parent = at.parent().map_or_else(String::new, |parent| parent.display().to_string());
+    let here = if parent.is_empty() { "." } else { &parent };
+    let mut names: Vec<String> = fs::read_dir(here)
+        .map(|entries| {
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        })
+        .unwrap_or_default();
+    names.retain(|name| strsim::damerau_levenshtein(name, &wanted) <= 3.min(wanted.len() / 2).max(1));
+    names.sort_by_cached_key(|name| (strsim::damerau_levenshtein(name, &wanted), name.clone()));
+    let near: Vec<String> =
+        names.iter().take(3).map(|name| format!("'{}'", at.with_file_name(name).display())).collect();
+    let near = if near.is_empty() { String::new() } else { format!(" Did you mean {}?", near.join(" or ")) };
+    Error::Invalid(format!(
+        "there is no file or directory '{path}' ('{}' is missing in '{here}').{near}",
+        wanted
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        dir
+    }
+
+    fn check(dir: &tempfile::TempDir, path: &str, more: &[(&str, &str)], expect: &[&str]) {
+        let root = dir.path().to_str().unwrap();
+        let mut options = Options::default();
+        options.0.insert("path".into(), format!("{root}/{path}"));
+        options.0.extend(more.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        let mut found = Vec::new();
+        let mut paths = Paths::from_options(&options).unwrap();
+        paths.list(&mut |path| found.push(path[root.len() + 1..].to_string())).unwrap();
+        found.sort();
+        assert_eq!(found, expect, "{path} {more:?}");
+    }
+
+    #[test]
+    fn paths_are_files_directories_or_globs() {
+        let dir = tree(&[
+            "a.csv",
+            "b.json",
+            ".hidden.csv",
+            "_temporary/x.csv",
+            "sub/c.csv",
+            "sub/deep/d.csv",
+            "sub2/e.csv",
+        ]);
+        check(&dir, "a.csv", &[], &["a.csv"]);
+        check(&dir, "", &[], &["a.csv", "b.json"]);
+        check(&dir, "", &[("match_pattern", "*.json")], &["b.json"]);
+        check(
+            &dir,
+            "",
+            &[("recursive", "true")],
+            &["a.csv", "b.json", "sub/c.csv", "sub/deep/d.csv", "sub2/e.csv"],
+        );
+        check(&dir, "*.csv", &[], &["a.csv"]);
+        check(&dir, ".h*", &[], &[".hidden.csv"]);
+        check(&dir, "*/*.csv", &[], &["sub/c.csv", "sub2/e.csv"]);
+        check(&dir, "sub*/**/*.csv", &[], &["sub/c.csv", "sub/deep/d.csv", "sub2/e.csv"]);
+        check(&dir, "sub/deep/?.csv", &[], &["sub/deep/d.csv"]);
+    }
+
+    #[test]
+    fn a_missing_path_is_named_with_near_ones() {
+        let dir = tree(&["orders/2024.csv", "customers/x"]);
+        let root = dir.path().to_str().unwrap();
+        let fails = |path: &str| {
+            let options = Options([("path".to_string(), format!("{root}/{path}"))].into());
+            Paths::from_options(&options).unwrap_err().to_string()
+        };
+        let error = fails("oders/2024.csv");
+        assert!(error.contains(&format!("Did you mean '{root}/orders'?")), "{error}");
+        assert!(fails("orders/2025.csv").contains("orders/2024.csv"));
+        assert!(fails("oders/*.csv").contains(&format!("Did you mean '{root}/orders'?")));
+    }
+}

@@ -1,0 +1,339 @@
+//! Reads one file in bounded pieces, from any position that a piece ended at.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+
+use crate::formats::csv::CsvDecoder;
+use crate::formats::decode::{Decode, decode_run};
+use crate::formats::framing::{BadRecord, Framer, Framing};
+use crate::formats::json::JsonDecoder;
+use crate::formats::parquet::ParquetRows;
+use crate::formats::text::{TextDecoder, repeated};
+use crate::formats::{Compression, Format};
+use crate::{Error, HIDDEN, Limit, Result};
+
+/// Rows in one batch at most.
+const BATCH_ROWS: usize = 16 * 1024;
+
+/// What every file of a source is read as.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub format: Format,
+    /// The declared columns.
+    pub columns: SchemaRef,
+    /// The declared columns, then the hidden ones.
+    pub schema: SchemaRef,
+    pub record_bytes_max: usize,
+    /// Whether a file may grow: then it has no end, and a last line without a line end waits.
+    pub grows: bool,
+}
+
+impl Layout {
+    /// A layout of files with `columns`.
+    pub fn new(format: Format, columns: SchemaRef, record_bytes_max: usize, grows: bool) -> Layout {
+        let hidden = |name: &str, data_type| {
+            let metadata = [(HIDDEN.to_string(), "true".to_string())].into();
+            Arc::new(Field::new(name, data_type, false).with_metadata(metadata))
+        };
+        let mut fields: Vec<FieldRef> = columns.fields().iter().cloned().collect();
+        fields.push(hidden("_file", DataType::Utf8View));
+        fields.push(hidden("_offset", DataType::Int64));
+        let schema = Arc::new(Schema::new(fields));
+        Layout { format, columns, schema, record_bytes_max, grows }
+    }
+
+    fn framing(&self) -> Framing {
+        match &self.format {
+            Format::Csv(csv) => csv.framing(),
+            _ => Framing::Line,
+        }
+    }
+
+    fn batch(&self, mut columns: Vec<ArrayRef>, path: &str, offsets: Vec<i64>) -> Result<RecordBatch> {
+        let rows = offsets.len();
+        columns.push(Arc::new(repeated(path, rows)));
+        columns.push(Arc::new(Int64Array::from(offsets)));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| {
+            Error::Bug(format!("file '{path}' was decoded to other columns than declared: {error}"))
+        })
+    }
+}
+
+/// What one pull gives of a file.
+pub(super) struct Piece {
+    pub batch: Option<RecordBatch>,
+    pub bad: Vec<BadRecord>,
+    pub from: u64,
+    pub to: u64,
+    /// Whether the file has nothing more.
+    pub done: bool,
+    /// About how many bytes were decoded.
+    pub bytes: usize,
+}
+
+/// One open file.
+pub(super) struct FileReader {
+    layout: Arc<Layout>,
+    path: Arc<str>,
+    /// The end of what was given.
+    through: u64,
+    content: Content,
+}
+
+enum Content {
+    Lines {
+        framer: Framer,
+        decoder: Box<dyn Decode>,
+        compressed: bool,
+    },
+    Parquet(ParquetRows),
+    /// The whole file, or all that is left of it, is one bad record.
+    Refused(BadRecord),
+    /// There is nothing in the file, or not yet.
+    Empty,
+}
+
+impl FileReader {
+    /// Opens the file at `from`, to be read up to `to` at most.
+    pub fn open(layout: &Arc<Layout>, path: &Arc<str>, from: u64, to: Option<u64>) -> io::Result<FileReader> {
+        let content = match layout.format {
+            Format::Parquet => {
+                let file = File::open(path.as_ref())?;
+                match ParquetRows::open(file, &layout.columns, from, to) {
+                    Ok(rows) => Content::Parquet(rows),
+                    Err(reason) => Content::Refused(BadRecord::new(from, reason, b"")),
+                }
+            }
+            _ => open_lines(layout, path, from, to)?,
+        };
+        Ok(FileReader { layout: layout.clone(), path: path.clone(), through: from, content })
+    }
+
+    /// The next rows of the file, within `limit`.
+    pub fn next(&mut self, limit: Limit) -> Result<Piece> {
+        let limit = Limit { rows: limit.rows.clamp(1, BATCH_ROWS), bytes: limit.bytes.max(1) };
+        let from = self.through;
+        let mut piece = Piece { batch: None, bad: Vec::new(), from, to: from, done: false, bytes: 0 };
+        match &mut self.content {
+            Content::Empty => piece.done = !self.layout.grows,
+            Content::Refused(bad) => {
+                piece.bad.push(bad.clone());
+                // The file's end is not known; one unit stands for all of it, so that the span isn't empty.
+                piece.to = bad.offset.max(from) + 1;
+                piece.done = true;
+            }
+            Content::Lines { .. } => self.next_lines(limit, &mut piece)?,
+            Content::Parquet(_) => self.next_rows(limit, &mut piece)?,
+        }
+        self.through = piece.to;
+        Ok(piece)
+    }
+
+    fn next_lines(&mut self, limit: Limit, piece: &mut Piece) -> Result<()> {
+        let Content::Lines { framer, decoder, compressed } = &mut self.content else { return Ok(()) };
+        let run = match framer.next_run(limit.rows, limit.bytes) {
+            Ok(run) => run,
+            Err(error) if *compressed && is_about_data(&error) => {
+                let reason = format!("the rest of the file can't be decompressed and is kept aside: {error}");
+                piece.bad.push(BadRecord::new(framer.position(), reason, framer.unread()));
+                // One byte further than what could be decompressed, so that a replay comes to the broken place.
+                piece.to = framer.position() + framer.unread().len() as u64 + 1;
+                piece.done = true;
+                return Ok(());
+            }
+            Err(error) => return Err(unreadable(&self.path, &error)),
+        };
+        piece.to = framer.position();
+        let nothing = run.records.is_empty() && run.bad.is_empty();
+        piece.done = !self.layout.grows && (nothing || framer.is_exhausted());
+        let offset = run.offset;
+        piece.bytes = (framer.position() - piece.from) as usize;
+        let decoded = decode_run(decoder.as_mut(), run).map_err(|error| {
+            Error::Bug(format!("records of file '{}' decode one by one only: {error}", self.path))
+        })?;
+        piece.bad = decoded.bad;
+        if !decoded.records.is_empty() {
+            let offsets =
+                decoded.records.iter().map(|record| (offset + u64::from(record.start)) as i64).collect();
+            piece.batch = Some(self.layout.batch(decoded.columns, &self.path, offsets)?);
+        }
+        Ok(())
+    }
+
+    fn next_rows(&mut self, limit: Limit, piece: &mut Piece) -> Result<()> {
+        let Content::Parquet(rows) = &mut self.content else { return Ok(()) };
+        let at = rows.position();
+        match rows.next(limit) {
+            Ok(None) => piece.done = true,
+            Ok(Some(found)) => {
+                piece.to = rows.position();
+                piece.done = rows.is_exhausted();
+                piece.bytes = found.columns.iter().map(|column| column.get_array_memory_size()).sum();
+                piece.bad = found.bad;
+                if !found.rows.is_empty() {
+                    piece.batch = Some(self.layout.batch(found.columns, &self.path, found.rows)?);
+                }
+            }
+            Err(reason) => {
+                let reason = format!("the rest of the file can't be read and is kept aside: {reason}");
+                piece.bad.push(BadRecord::new(at, reason, b""));
+                piece.to = at + 1;
+                piece.done = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error of a file that could not be read.
+pub(super) fn unreadable(path: &str, error: &io::Error) -> Error {
+    Error::External(format!("file '{path}' could not be read: {error}; it is tried again"))
+}
+
+/// Whether the bytes are at fault, not the system they come from.
+fn is_about_data(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
+}
+
+fn open_lines(layout: &Layout, path: &str, from: u64, to: Option<u64>) -> io::Result<Content> {
+    let compressed = Compression::of(path).is_some();
+    let mut decoder: Option<Box<dyn Decode>> = match &layout.format {
+        Format::Csv(csv) if csv.header => None,
+        Format::Csv(csv) => match CsvDecoder::new(csv, &layout.columns, None) {
+            Ok(decoder) => Some(Box::new(decoder)),
+            Err(reason) => return Ok(Content::Refused(BadRecord::new(from, reason, b""))),
+        },
+        Format::Json => match JsonDecoder::new(&layout.columns) {
+            Ok(decoder) => Some(Box::new(decoder)),
+            Err(error) => return Ok(Content::Refused(BadRecord::new(from, error.to_string(), b""))),
+        },
+        _ => Some(Box::new(TextDecoder)),
+    };
+    let mut framer = None;
+    if let (Format::Csv(csv), None) = (&layout.format, &decoder) {
+        // The header is read whole even where only a part of what follows is: it decides about the file.
+        let mut head = open_framer(layout, path, 0, None)?;
+        let run = match head.next_run(1, usize::MAX) {
+            Ok(run) => run,
+            Err(error) if compressed && is_about_data(&error) => {
+                let reason = format!("the file can't be decompressed and is kept aside whole: {error}");
+                return Ok(Content::Refused(BadRecord::new(0, reason, head.unread())));
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(record) = run.records.first() else {
+            return Ok(run.bad.into_iter().next().map_or(Content::Empty, Content::Refused));
+        };
+        let header = &run.block[record.start as usize..record.end as usize];
+        let names = csv.fields(header).ok_or_else(|| "the header can't be split into names".to_string());
+        match names.and_then(|names| CsvDecoder::new(csv, &layout.columns, Some(&names))) {
+            Ok(with_header) => decoder = Some(Box::new(with_header)),
+            Err(reason) => {
+                return Ok(Content::Refused(BadRecord::new(
+                    run.offset + u64::from(record.start),
+                    reason,
+                    header,
+                )));
+            }
+        }
+        framer = match to {
+            None if from <= head.position() => Some(head),
+            _ => Some(open_framer(layout, path, from.max(head.position()), to)?),
+        };
+    }
+    let framer = match framer {
+        Some(framer) => framer,
+        None => open_framer(layout, path, from, to)?,
+    };
+    Ok(decoder.map_or(Content::Empty, |decoder| Content::Lines { framer, decoder, compressed }))
+}
+
+fn open_framer(layout: &Layout, path: &str, from: u64, to: Option<u64>) -> io::Result<Framer> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut expected = u64::MAX;
+    let mut input: Box<dyn Read + Send> = match Compression::of(path) {
+        None => {
+            if length < from {
+                let message = format!("it has {length} bytes now, but was read up to byte {from} before");
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+            }
+            expected = length - from;
+            file.seek(SeekFrom::Start(from))?;
+            Box::new(file)
+        }
+        Some((compression, _)) => {
+            let mut input = Pieces::new(match compression {
+                Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
+                Compression::Zstd => Box::new(zstd::Decoder::new(file)?),
+            });
+            io::copy(&mut (&mut input).take(from), &mut io::sink())?;
+            Box::new(input)
+        }
+    };
+    if let Some(to) = to {
+        expected = expected.min(to.saturating_sub(from));
+        input = Box::new(input.take(to.saturating_sub(from)));
+    }
+    Ok(Framer::new(input, from, layout.framing(), layout.record_bytes_max)
+        .skip_blank(!matches!(layout.format, Format::Text))
+        .end_completes(!layout.grows)
+        .expect_bytes(expected))
+}
+
+/// The first records of a file, for finding its columns.
+pub(super) fn sample(
+    format: &Format,
+    path: &str,
+    record_bytes_max: usize,
+    rows: usize,
+) -> io::Result<Vec<u8>> {
+    let layout = Layout::new(format.clone(), Arc::new(Schema::empty()), record_bytes_max, false);
+    let mut framer = open_framer(&layout, path, 0, None)?;
+    let run = framer.next_run(rows, usize::MAX)?;
+    let mut bytes = Vec::new();
+    for record in &run.records {
+        bytes.extend_from_slice(&run.block[record.start as usize..record.end as usize]);
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+/// The size and time of a file, to notice that it changed.
+pub(super) fn stat(path: &str) -> io::Result<std::fs::Metadata> {
+    std::fs::metadata(Path::new(path))
+}
+
+/// Reads a decompressor in pieces of one size, however it is read itself: so data before a broken place comes
+/// through the same way each time.
+struct Pieces {
+    input: Box<dyn Read + Send>,
+    piece: Vec<u8>,
+    at: usize,
+    filled: usize,
+}
+
+impl Pieces {
+    fn new(input: Box<dyn Read + Send>) -> Pieces {
+        Pieces { input, piece: vec![0; 64 * 1024], at: 0, filled: 0 }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.filled {
+            self.filled = self.input.read(&mut self.piece)?;
+            self.at = 0;
+        }
+        let n = out.len().min(self.filled - self.at);
+        out[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}

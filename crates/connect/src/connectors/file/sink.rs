@@ -1,0 +1,263 @@
+//! The file sink: one file an epoch, which appears whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use millstream_delta::{Cut, Delta, Epoch};
+use tokio::task::spawn_blocking;
+
+use crate::formats::encode::{check_columns, encode};
+use crate::formats::{Compression, Format};
+use crate::{Error, Result, Sink, SinkSpec};
+
+const BATCH_TIME: &str = "{batch_time_ms}";
+const EPOCH: &str = "{epoch}";
+
+/// Writes each epoch's rows to a file of its own.
+pub(super) struct FileSink {
+    target: Arc<Target>,
+    /// Files that are written but not yet in place.
+    staged: Vec<Staged>,
+}
+
+/// Where files go and what is in them.
+struct Target {
+    sink: String,
+    directory: PathBuf,
+    filename: String,
+    format: Format,
+    /// The columns of the files.
+    columns: SchemaRef,
+    changelog: bool,
+}
+
+struct Staged {
+    epoch: Epoch,
+    hidden: PathBuf,
+    place: PathBuf,
+}
+
+impl FileSink {
+    /// Opens a sink; makes its directory.
+    pub fn open(spec: &SinkSpec) -> Result<FileSink> {
+        let options = &spec.options;
+        let directory = PathBuf::from(options.require("path")?);
+        let changelog = options.parse("changelog", "true or false")?.unwrap_or(false);
+        if !spec.append_only && !changelog {
+            return Err(Error::Invalid(format!(
+                "the rows that sink '{}' delivers change or go, which plain files can't say: add changelog = 'true', \
+                 which writes a first column _op with 'insert' or 'delete'",
+                spec.name
+            )));
+        }
+        let format = Format::from_options(options, options.get("filename").unwrap_or(""))?;
+        let extension = if matches!(format, Format::Text) { "txt" } else { format.name() };
+        let filename = options
+            .get("filename")
+            .map_or_else(|| format!("part-{BATCH_TIME}-{EPOCH}.{extension}"), str::to_string);
+        check_filename(&filename, &format)?;
+        let mut columns: Vec<FieldRef> = spec.columns.fields().iter().cloned().collect();
+        if changelog {
+            columns.insert(0, Arc::new(Field::new("_op", DataType::Utf8View, false)));
+        }
+        let columns = Arc::new(Schema::new(columns));
+        check_columns(&format, &columns)?;
+        fs::create_dir_all(&directory).map_err(|error| {
+            Error::Invalid(format!(
+                "directory '{}' (option 'path') can't be made: {error}",
+                directory.display()
+            ))
+        })?;
+        let target = Target { sink: spec.name.clone(), directory, filename, format, columns, changelog };
+        Ok(FileSink { target: Arc::new(target), staged: Vec::new() })
+    }
+}
+
+fn check_filename(filename: &str, format: &Format) -> Result<()> {
+    let wrong =
+        |expected: &str| Err(Error::Invalid(format!("option 'filename' is '{filename}', but {expected}")));
+    if !filename.contains(BATCH_TIME) && !filename.contains(EPOCH) {
+        return wrong("{batch_time_ms} or {epoch} must be in it, so that each epoch has its own file");
+    }
+    if filename.contains('/') || filename.starts_with('.') {
+        return wrong("it must be a name without directories that doesn't begin with '.'");
+    }
+    let rest = filename.replace(BATCH_TIME, "").replace(EPOCH, "");
+    if rest.contains(['{', '}']) {
+        return wrong("{batch_time_ms} and {epoch} are all that can stand in braces");
+    }
+    if matches!(format, Format::Parquet) && Compression::of(filename).is_some() {
+        return wrong("Parquet files are compressed inside: leave the extension out");
+    }
+    Ok(())
+}
+
+impl Target {
+    /// Writes the file of an epoch under a hidden name, to the disk.
+    fn stage(&self, cut: &Cut, delta: &Delta) -> Result<Staged> {
+        let name = self
+            .filename
+            .replace(BATCH_TIME, &cut.now.millis().to_string())
+            .replace(EPOCH, &cut.epoch.to_string());
+        let hidden = self.directory.join(format!(".{name}.tmp"));
+        let batches = self.batches(delta)?;
+        if let Err(error) = self.write_file(&hidden, &batches) {
+            // Whatever was written is of no use, and its space may be what is missing.
+            let _ = fs::remove_file(&hidden);
+            return Err(Error::External(format!(
+                "sink '{}' could not write '{}': {error}; the file of epoch {} is written again once that is mended",
+                self.sink,
+                hidden.display(),
+                cut.epoch
+            )));
+        }
+        Ok(Staged { epoch: cut.epoch, hidden, place: self.directory.join(name) })
+    }
+
+    fn write_file(&self, path: &Path, batches: &[RecordBatch]) -> Result<(), String> {
+        let text = |error: io::Error| error.to_string();
+        let file = BufWriter::new(File::create(path).map_err(text)?);
+        let file = match Compression::of(&self.filename).map(|(compression, _)| compression) {
+            None => {
+                let mut file = file;
+                encode(&self.format, &self.columns, batches, &mut file)?;
+                file
+            }
+            Some(Compression::Gzip) => {
+                let mut out = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+                encode(&self.format, &self.columns, batches, &mut out)?;
+                out.finish().map_err(text)?
+            }
+            Some(Compression::Zstd) => {
+                let mut out = zstd::Encoder::new(file, 0).map_err(text)?;
+                encode(&self.format, &self.columns, batches, &mut out)?;
+                out.finish().map_err(text)?
+            }
+        };
+        let file = file.into_inner().map_err(|error| error.to_string())?;
+        file.sync_all().map_err(text)
+    }
+
+    fn batches(&self, delta: &Delta) -> Result<Vec<RecordBatch>> {
+        let wrong = |error: arrow::error::ArrowError| {
+            Error::Bug(format!("sink '{}' got rows of another schema: {error}", self.sink))
+        };
+        if !self.changelog {
+            return delta.chunks.iter().map(|chunk| chunk.expand().map_err(wrong)).collect();
+        }
+        let (inserts, deletes) = delta.split_by_sign().map_err(wrong)?;
+        let mut batches = Vec::new();
+        // Deletes come first: who applies the file in order then never holds two rows of one key.
+        for (op, delta) in [("delete", deletes), ("insert", inserts)] {
+            for chunk in &delta.chunks {
+                let rows = chunk.expand().map_err(wrong)?;
+                let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+                let ops = StringViewArray::from_iter_values(std::iter::repeat_n(op, rows.num_rows()));
+                columns.insert(0, Arc::new(ops));
+                batches.push(RecordBatch::try_new(self.columns.clone(), columns).map_err(wrong)?);
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Moves a staged file into place, for good.
+    fn publish(&self, staged: &Staged) -> Result<()> {
+        let renamed = match fs::rename(&staged.hidden, &staged.place) {
+            // It was moved before, and only the sync after it failed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && staged.place.exists() => Ok(()),
+            other => other,
+        };
+        renamed.and_then(|()| File::open(&self.directory)?.sync_all()).map_err(|error| {
+            Error::External(format!(
+                "sink '{}' could not put '{}' into place: {error}",
+                self.sink,
+                staged.place.display()
+            ))
+        })
+    }
+
+    /// The newest epoch that has a file; removes what was staged and never published.
+    fn recover(&self) -> Result<Epoch> {
+        let failed = |error: io::Error| {
+            Error::External(format!(
+                "sink '{}' could not look at its directory '{}': {error}",
+                self.sink,
+                self.directory.display()
+            ))
+        };
+        let mut newest = 0;
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let staged = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+            if staged.is_some_and(|name| epoch_of(&self.filename, name).is_some()) {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            } else if let Some(Some(epoch)) = epoch_of(&self.filename, name) {
+                newest = newest.max(epoch);
+            }
+        }
+        Ok(Epoch(newest))
+    }
+}
+
+/// Whether `name` is a name of `pattern`, and the epoch in it where the pattern has one.
+fn epoch_of(pattern: &str, name: &str) -> Option<Option<u64>> {
+    let number = |place: &str| {
+        pattern.strip_prefix(place).map(|pattern| {
+            let sign = usize::from(place == BATCH_TIME && name.starts_with('-'));
+            let digits = name[sign..].find(|c: char| !c.is_ascii_digit()).unwrap_or(name.len() - sign);
+            (digits > 0)
+                .then(|| (pattern, &name[sign + digits..], name[sign..sign + digits].parse::<u64>().ok()))
+        })
+    };
+    if let Some(found) = number(BATCH_TIME) {
+        let (pattern, name, _) = found?;
+        return epoch_of(pattern, name);
+    }
+    if let Some(found) = number(EPOCH) {
+        let (pattern, name, epoch) = found?;
+        return epoch_of(pattern, name).map(|_| epoch);
+    }
+    match (pattern.chars().next(), name.chars().next()) {
+        (None, None) => Some(None),
+        (Some(a), Some(b)) if a == b => epoch_of(&pattern[a.len_utf8()..], &name[b.len_utf8()..]),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Sink for FileSink {
+    async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
+        let (target, cut, delta) = (self.target.clone(), cut.clone(), delta.clone());
+        let staged = spawn_blocking(move || target.stage(&cut, &delta)).await;
+        let staged = staged.map_err(|error| Error::Bug(format!("writing a file stopped: {error}")))??;
+        self.staged.retain(|other| other.epoch != staged.epoch);
+        self.staged.push(staged);
+        Ok(())
+    }
+
+    async fn commit(&mut self, through: Epoch) -> Result<()> {
+        while let Some(at) = self.staged.iter().position(|staged| staged.epoch <= through) {
+            let (target, staged) = (self.target.clone(), &self.staged[at]);
+            let (hidden, place) = (staged.hidden.clone(), staged.place.clone());
+            let staged = Staged { epoch: staged.epoch, hidden, place };
+            let published = spawn_blocking(move || target.publish(&staged)).await;
+            published.map_err(|error| Error::Bug(format!("publishing a file stopped: {error}")))??;
+            self.staged.remove(at);
+        }
+        Ok(())
+    }
+
+    async fn recover(&mut self) -> Result<Epoch> {
+        let target = self.target.clone();
+        self.staged.clear();
+        let recovered = spawn_blocking(move || target.recover()).await;
+        recovered.map_err(|error| Error::Bug(format!("looking at a directory stopped: {error}")))?
+    }
+}

@@ -1,0 +1,168 @@
+//! The file source: an intake whose blocking work runs on threads made for that.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use millstream_delta::{Position, Span};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::intake::{Intake, Settings};
+use super::reading::{FileReader, Layout, unreadable};
+use crate::{Arrival, BadRow, Error, Limit, More, Result, Source};
+
+/// Rows of files.
+pub(super) struct FileSource {
+    layout: Arc<Layout>,
+    settings: Arc<Settings>,
+    /// Here, or in `pull`.
+    intake: Option<Box<Intake>>,
+    /// A pull under way. It stays here when its caller stops waiting, so that nothing it takes is lost.
+    pull: Option<JoinHandle<(Box<Intake>, Result<Arrival>)>>,
+    /// Where the last replay stopped, with the file still open.
+    replayed: Option<Replay>,
+}
+
+struct Replay {
+    span: Span,
+    reader: FileReader,
+}
+
+impl FileSource {
+    /// A source that takes what `intake` gives.
+    pub fn new(layout: Arc<Layout>, settings: Arc<Settings>, intake: Intake) -> FileSource {
+        FileSource { layout, settings, intake: Some(Box::new(intake)), pull: None, replayed: None }
+    }
+
+    /// Waits for a pull under way, keeping what it took for the next call.
+    async fn settle(&mut self) -> Result<Option<Result<Arrival>>> {
+        let Some(pull) = &mut self.pull else { return Ok(None) };
+        let finished = pull.await;
+        self.pull = None;
+        let (intake, arrival) =
+            finished.map_err(|error| Error::Bug(format!("reading files stopped: {error}")))?;
+        self.intake = Some(intake);
+        Ok(Some(arrival))
+    }
+
+    fn intake(&mut self) -> Result<&mut Intake> {
+        self.intake.as_deref_mut().ok_or_else(|| Error::Bug("reading files stopped before".into()))
+    }
+}
+
+#[async_trait]
+impl Source for FileSource {
+    fn schema(&self) -> &SchemaRef {
+        &self.layout.schema
+    }
+
+    fn replayable(&self) -> bool {
+        true
+    }
+
+    fn bounded(&self) -> bool {
+        self.settings.bounded
+    }
+
+    async fn seek(&mut self, after: &Position) -> Result<()> {
+        self.intake()?.seek(after);
+        Ok(())
+    }
+
+    async fn next(&mut self, limit: Limit) -> Result<Arrival> {
+        if self.pull.is_none() {
+            let mut intake =
+                self.intake.take().ok_or_else(|| Error::Bug("reading files stopped before".into()))?;
+            self.pull = Some(spawn_blocking(move || {
+                let arrival = intake.next(limit);
+                (intake, arrival)
+            }));
+        }
+        match self.settle().await? {
+            Some(arrival) => arrival,
+            None => Err(Error::Bug("a pull was started but is not there".into())),
+        }
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        if self.pull.is_none() {
+            let due = self.intake()?.listing_due();
+            tokio::time::sleep_until(due.into()).await;
+        }
+        Ok(())
+    }
+
+    async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
+        if span.to == 0 {
+            return Ok(Arrival {
+                rows: vec![],
+                spans: vec![span.clone()],
+                bad_rows: vec![],
+                more: More::Never,
+            });
+        }
+        let (path, generation) = self.settings.parse_split(&span.split);
+        if self.intake.as_ref().is_some_and(|intake| generation < intake.generation(&path)) {
+            return Err(Error::External(format!(
+                "file '{path}' changed since it was read, so what was read can't be read again"
+            )));
+        }
+        let kept = self.replayed.take().filter(|kept| kept.span == *span);
+        let (layout, span) = (self.layout.clone(), span.clone());
+        let replayed = spawn_blocking(move || replay(&layout, &path, span, kept, limit)).await;
+        let (arrival, kept) =
+            replayed.map_err(|error| Error::Bug(format!("replaying a file stopped: {error}")))??;
+        self.replayed = kept;
+        Ok(arrival)
+    }
+
+    async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads the first part of `span` within `limit`; with the open file where there is more.
+fn replay(
+    layout: &Arc<Layout>,
+    path: &Arc<str>,
+    span: Span,
+    kept: Option<Replay>,
+    limit: Limit,
+) -> Result<(Arrival, Option<Replay>)> {
+    let mut reader = match kept {
+        Some(kept) => kept.reader,
+        None => {
+            let opened = FileReader::open(layout, path, span.from, Some(span.to));
+            opened.map_err(|error| unreadable(path, &error))?
+        }
+    };
+    let mut arrival =
+        Arrival { rows: Vec::new(), spans: Vec::new(), bad_rows: Vec::new(), more: More::Never };
+    let (mut rows, mut bytes, mut at) = (0, 0, span.from);
+    while at < span.to && rows < limit.rows && bytes < limit.bytes {
+        let piece = reader.next(Limit { rows: limit.rows - rows, bytes: limit.bytes - bytes })?;
+        if piece.to == at {
+            return Err(Error::External(format!(
+                "file '{path}' ends at {at}, but was read up to {} before: put the file back as it was",
+                span.to
+            )));
+        }
+        at = piece.to;
+        rows += piece.batch.as_ref().map_or(0, |batch| batch.num_rows()) + piece.bad.len();
+        bytes += piece.bytes;
+        arrival.rows.extend(piece.batch);
+        arrival.bad_rows.extend(piece.bad.into_iter().map(|bad| BadRow {
+            split: span.split.clone(),
+            offset: bad.offset,
+            reason: bad.reason,
+            bytes: bad.bytes,
+        }));
+    }
+    let rest = Span { from: at, ..span.clone() };
+    arrival.spans.push(Span { to: at, done: span.done && at >= span.to, ..span });
+    if at >= rest.to {
+        return Ok((arrival, None));
+    }
+    arrival.more = More::Now;
+    Ok((arrival, Some(Replay { span: rest, reader })))
+}

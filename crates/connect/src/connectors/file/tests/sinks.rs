@@ -1,0 +1,157 @@
+//! The files that are written.
+
+use arrow::array::{Int64Array, StringViewArray};
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+fn rows(words: &[&str]) -> RecordBatch {
+    let numbers = Int64Array::from_iter_values(0..words.len() as i64);
+    let words = StringViewArray::from_iter_values(words.iter().copied());
+    RecordBatch::try_from_iter([("w", Arc::new(words) as _), ("n", Arc::new(numbers) as _)]).unwrap()
+}
+
+fn sink_to(path: &Path, append_only: bool, more: &[(&str, &str)]) -> Result<Box<dyn Sink>> {
+    let mut options = Options::default();
+    options.0.insert("path".into(), path.to_str().unwrap().to_string());
+    options.0.extend(more.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+    options.check(Files.sink_options())?;
+    Files.sink(&SinkSpec { name: "k".into(), columns: rows(&[]).schema(), append_only, options })
+}
+
+fn cut(epoch: u64) -> Cut {
+    Cut { epoch: Epoch(epoch), now: Timestamp(epoch as i64 * 1_000_000), positions: vec![] }
+}
+
+fn listing(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn an_epoch_is_a_file_that_appears_at_its_commit() {
+    let dir = Dir::new();
+    let out = dir.path().join("out");
+    let mut sink = sink_to(&out, true, &[("format", "csv")]).unwrap();
+    assert_eq!(sink.recover().await.unwrap(), Epoch(0));
+    sink.write(&cut(1), &Delta::insert(rows(&["a", "b,c"]))).await.unwrap();
+    sink.write(&cut(2), &Delta::of(Chunk { rows: rows(&["d"]), weights: Some(vec![2].into()) }))
+        .await
+        .unwrap();
+    assert_eq!(listing(&out), [".part-1000-1.csv.tmp", ".part-2000-2.csv.tmp"]);
+    sink.commit(Epoch(1)).await.unwrap();
+    assert_eq!(listing(&out), [".part-2000-2.csv.tmp", "part-1000-1.csv"]);
+    sink.commit(Epoch(2)).await.unwrap();
+    sink.commit(Epoch(2)).await.unwrap();
+    assert_eq!(fs::read_to_string(out.join("part-1000-1.csv")).unwrap(), "w,n\na,0\n\"b,c\",1\n");
+    assert_eq!(fs::read_to_string(out.join("part-2000-2.csv")).unwrap(), "w,n\nd,0\nd,0\n");
+    sink.write(&cut(3), &Delta::insert(rows(&["e"]))).await.unwrap();
+    drop(sink);
+    dir.write("out/part-9-x.csv", "");
+    let mut sink = sink_to(&out, true, &[("format", "csv")]).unwrap();
+    assert_eq!(sink.recover().await.unwrap(), Epoch(2));
+    assert_eq!(listing(&out), ["part-1000-1.csv", "part-2000-2.csv", "part-9-x.csv"]);
+}
+
+#[tokio::test]
+async fn what_a_sink_writes_a_source_reads() {
+    for (format, filename) in [
+        ("csv", "x-{epoch}.csv"),
+        ("json", "x-{batch_time_ms}.json"),
+        ("parquet", "x-{epoch}-{batch_time_ms}.parquet"),
+        ("csv", "x-{epoch}.csv.gz"),
+        ("json", "x-{epoch}.json.zst"),
+    ] {
+        let dir = Dir::new();
+        let mut sink = sink_to(dir.path(), true, &[("filename", filename)]).unwrap();
+        for epoch in 1..3 {
+            sink.write(&cut(epoch), &Delta::insert(rows(&["a", "b\n\"c"]))).await.unwrap();
+        }
+        sink.commit(Epoch(2)).await.unwrap();
+        let columns: &[(&str, DataType)] = &[("w", DataType::Utf8View), ("n", DataType::Int64)];
+        let (taken, _) =
+            take(dir.open(Some(columns), &[("bounded", "true"), ("format", format)]).as_mut(), WIDE).await;
+        assert!(taken.bad.is_empty(), "{:?}", taken.bad);
+        let words: Vec<String> =
+            taken.lines(&dir).iter().map(|line| line.split('@').next().unwrap().to_string()).collect();
+        assert_eq!(words, ["a|0", "b\n\"c|1", "a|0", "b\n\"c|1"], "{filename}");
+    }
+}
+
+#[tokio::test]
+async fn changes_need_a_changelog() {
+    let dir = Dir::new();
+    let error = sink_to(dir.path(), false, &[]).err().unwrap().to_string();
+    assert!(error.contains("changelog = 'true'"), "{error}");
+    let mut sink = sink_to(dir.path(), false, &[("changelog", "true"), ("format", "json")]).unwrap();
+    let delta = Delta::of(Chunk { rows: rows(&["a", "b"]), weights: Some(vec![2, -1].into()) });
+    sink.write(&cut(1), &delta).await.unwrap();
+    sink.commit(Epoch(1)).await.unwrap();
+    let text = fs::read_to_string(dir.path().join("part-1000-1.json")).unwrap();
+    let insert = "{\"_op\":\"insert\",\"w\":\"a\",\"n\":0}\n";
+    assert_eq!(text, format!("{{\"_op\":\"delete\",\"w\":\"b\",\"n\":1}}\n{insert}{insert}"));
+}
+
+#[test]
+fn wrong_sink_options_are_named() {
+    let dir = Dir::new();
+    let fails = |options: &[(&str, &str)]| sink_to(dir.path(), true, options).err().unwrap().to_string();
+    assert!(fails(&[("format", "text")]).contains("writes one column, but there are 2 (w, n)"));
+    assert!(fails(&[("filename", "all.csv")]).contains("{epoch} must be in it"));
+    assert!(fails(&[("filename", "a/{epoch}.csv")]).contains("without directories"));
+    assert!(fails(&[("filename", "{epoch}-{day}.csv")]).contains("in braces"));
+    assert!(fails(&[("filename", "{epoch}.parquet.gz")]).contains("compressed inside"));
+}
+
+/// A file system of one megabyte, while it lives.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "millstream-test"])
+            .arg(dir.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(SmallDisk(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_the_epoch_is_written_once_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("skipped: a small file system can't be mounted here (that needs root)");
+        return;
+    };
+    let out = disk.0.path().join("out");
+    for format in ["csv", "json", "parquet"] {
+        let mut sink = sink_to(&out, true, &[("format", format)]).unwrap();
+        sink.write(&cut(1), &Delta::insert(rows(&["before"]))).await.unwrap();
+        sink.commit(Epoch(1)).await.unwrap();
+        fs::write(out.join("ballast"), vec![0; 900 << 10]).unwrap();
+        let mut random = SmallRng::seed_from_u64(1);
+        let noise: Vec<String> =
+            (0..200).map(|_| (0..1000).map(|_| random.random_range('!'..'~')).collect()).collect();
+        let noise = Delta::insert(rows(&noise.iter().map(String::as_str).collect::<Vec<_>>()));
+        let error = sink.write(&cut(2), &noise).await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::External(_)) && text.contains("No space left"), "{format}: {text}");
+        assert_eq!(listing(&out).len(), 2, "{:?}", listing(&out));
+        fs::remove_file(out.join("ballast")).unwrap();
+        sink.write(&cut(2), &noise).await.unwrap();
+        sink.commit(Epoch(2)).await.unwrap();
+        assert_eq!(listing(&out).len(), 2);
+        fs::remove_dir_all(&out).unwrap();
+    }
+}

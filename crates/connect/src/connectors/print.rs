@@ -1,0 +1,242 @@
+//! The connector `print`: the first rows of each batch, for people.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use millstream_delta::{Cut, Delta, Epoch};
+
+use super::has_no;
+use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+
+/// Rows of a batch that are printed unless `limit` says otherwise.
+const LIMIT: usize = 10;
+
+const RULE: &str = "-------------------------------------------";
+
+/// Prints the first rows of each batch under its time, as Spark Streaming's `print` does.
+#[derive(Clone)]
+pub struct Print {
+    /// Standard output where there is none.
+    out: Option<Arc<Mutex<dyn Write + Send>>>,
+}
+
+impl Print {
+    /// Prints to `out` instead of standard output.
+    pub fn to(out: impl Write + Send + 'static) -> Print {
+        Print { out: Some(Arc::new(Mutex::new(out))) }
+    }
+}
+
+impl Default for Print {
+    fn default() -> Print {
+        Print { out: None }
+    }
+}
+
+impl fmt::Debug for Print {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Print").finish_non_exhaustive()
+    }
+}
+
+impl Connector for Print {
+    fn name(&self) -> &'static str {
+        "print"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Prints the first rows of each batch under the batch's time."
+    }
+
+    fn source_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        &[OptionDoc {
+            name: "limit",
+            default: Some("10"),
+            doc: "How many rows of a batch are printed; '...' stands for the rest. A relation whose rows change is \
+                  printed with + before what comes and - before what goes.",
+        }]
+    }
+
+    fn source(&self, _spec: &SourceSpec) -> Result<Box<dyn Source>> {
+        Err(has_no("source", "print", "sink"))
+    }
+
+    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        let limit = spec.options.parse("limit", "a number of rows")?.unwrap_or(LIMIT);
+        Ok(Box::new(PrintSink {
+            name: spec.name.clone(),
+            out: self.out.clone(),
+            limit,
+            signed: !spec.append_only,
+            last: Epoch(0),
+        }))
+    }
+}
+
+struct PrintSink {
+    name: String,
+    out: Option<Arc<Mutex<dyn Write + Send>>>,
+    limit: usize,
+    /// Whether rows carry + or -.
+    signed: bool,
+    last: Epoch,
+}
+
+impl PrintSink {
+    fn render(&self, cut: &Cut, delta: &Delta) -> Result<String> {
+        let mut text = format!("{RULE}\nTime: {} ms\n{RULE}\n", cut.now.millis());
+        let mut left = self.limit;
+        'delta: for chunk in &delta.chunks {
+            for row in 0..chunk.rows.num_rows() {
+                let weight = chunk.weight(row);
+                let sign = match (self.signed, weight < 0) {
+                    (false, _) => "",
+                    (true, false) => "+",
+                    (true, true) => "-",
+                };
+                if weight == 0 {
+                    continue;
+                }
+                if left == 0 {
+                    text.push_str("...\n");
+                    break 'delta;
+                }
+                let line = render_row(&chunk.rows, row).map_err(|error| Error::Bug(error.to_string()))?;
+                let copies = usize::try_from(weight.unsigned_abs()).unwrap_or(usize::MAX);
+                for _ in 0..copies.min(left) {
+                    text.push_str(sign);
+                    text.push_str(&line);
+                    text.push('\n');
+                }
+                if copies > left {
+                    text.push_str("...\n");
+                    break 'delta;
+                }
+                left -= copies;
+            }
+        }
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+/// `(a,b)`, or the value alone where there is one column.
+fn render_row(rows: &RecordBatch, row: usize) -> Result<String, arrow::error::ArrowError> {
+    let options = FormatOptions::default().with_null("NULL");
+    let mut line = String::new();
+    for (at, column) in rows.columns().iter().enumerate() {
+        if at > 0 {
+            line.push(',');
+        }
+        let formatter = ArrayFormatter::try_new(column, &options)?;
+        // Writing to a string fails only where a value has no text.
+        write!(line, "{}", formatter.value(row))
+            .map_err(|_| arrow::error::ArrowError::CastError("a value can't be shown as text".into()))?;
+    }
+    if rows.num_columns() == 1 { Ok(line) } else { Ok(format!("({line})")) }
+}
+
+#[async_trait]
+impl Sink for PrintSink {
+    async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
+        let text = self.render(cut, delta)?;
+        let written = match &self.out {
+            Some(out) => {
+                let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+                out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            }
+            None => {
+                let mut out = std::io::stdout().lock();
+                out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            }
+        };
+        self.last = cut.epoch;
+        written.map_err(|error| Error::External(format!("sink '{}' could not print: {error}", self.name)))
+    }
+
+    async fn commit(&mut self, _through: Epoch) -> Result<()> {
+        Ok(())
+    }
+
+    async fn recover(&mut self) -> Result<Epoch> {
+        Ok(self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use arrow::array::{Int64Array, StringViewArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use millstream_delta::{Chunk, Timestamp};
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn printed(words: &[&str], counts: Option<Vec<i64>>, weights: Option<Vec<i64>>, limit: &str) -> String {
+        let mut fields = vec![Field::new("word", DataType::Utf8View, true)];
+        let mut columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(StringViewArray::from_iter_values(words.iter().copied()))];
+        if let Some(counts) = counts {
+            fields.push(Field::new("count", DataType::Int64, true));
+            columns.push(Arc::new(Int64Array::from(counts)));
+        }
+        let schema = Arc::new(Schema::new(fields));
+        let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+        let page = Page::default();
+        let spec = SinkSpec {
+            name: "p".into(),
+            columns: schema,
+            append_only: weights.is_none(),
+            options: Options([("limit".to_string(), limit.to_string())].into()),
+        };
+        let mut sink = Print::to(page.clone()).sink(&spec).unwrap();
+        let cut = Cut { epoch: Epoch(1), now: Timestamp(1_357_008_430_000_000), positions: vec![] };
+        let delta = Delta::of(Chunk { rows, weights: weights.map(Int64Array::from) });
+        block_on(sink.write(&cut, &delta)).unwrap();
+        String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn under_its_time(rows: &str) -> String {
+        format!("{RULE}\nTime: 1357008430000 ms\n{RULE}\n{rows}\n")
+    }
+
+    #[test]
+    fn rows_stand_under_their_time() {
+        let text = printed(&["a", "b"], Some(vec![1, 2]), None, "10");
+        assert_eq!(text, under_its_time("(a,1)\n(b,2)\n"));
+        assert_eq!(printed(&["a", "b", "c"], None, None, "2"), under_its_time("a\nb\n...\n"));
+        assert_eq!(printed(&["a", "b"], None, None, "2"), under_its_time("a\nb\n"));
+    }
+
+    #[test]
+    fn changes_are_signed_and_copies_written_out() {
+        let text = printed(&["a", "b", "c"], Some(vec![1, 2, 3]), Some(vec![-1, 0, 2]), "10");
+        assert_eq!(text, under_its_time("-(a,1)\n+(c,3)\n+(c,3)\n"));
+        assert_eq!(printed(&["a"], None, Some(vec![5]), "2"), under_its_time("+a\n+a\n...\n"));
+    }
+}

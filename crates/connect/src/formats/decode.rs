@@ -1,0 +1,67 @@
+//! Turns runs of records into columns, and tells the records apart that can't be.
+
+use arrow::array::ArrayRef;
+use arrow::buffer::Buffer;
+
+use super::framing::{BadRecord, Record, Run};
+
+/// How the records of one format become columns.
+///
+/// Whether a record can be decoded depends on that record alone, never on its neighbours.
+pub(crate) trait Decode: Send {
+    /// The columns of `records`, all or nothing.
+    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String>;
+    /// What is wrong with a record that failed by itself with `error`, in the user's words.
+    fn explain(&mut self, record: &[u8], error: String) -> String;
+}
+
+/// What a run decodes to.
+pub(crate) struct Decoded {
+    /// The columns of the records in `records`; empty where there are none.
+    pub columns: Vec<ArrayRef>,
+    /// The records that could be decoded.
+    pub records: Vec<Record>,
+    /// The records that could not, in the order of the stream.
+    pub bad: Vec<BadRecord>,
+}
+
+/// Decodes `run`; when that fails, bisects to the records that fail by themselves.
+pub(crate) fn decode_run(decoder: &mut dyn Decode, run: Run) -> Result<Decoded, String> {
+    let Run { block, offset, records, mut bad } = run;
+    if records.is_empty() {
+        return Ok(Decoded { columns: Vec::new(), records, bad });
+    }
+    if let Ok(columns) = decoder.decode(&block, &records) {
+        return Ok(Decoded { columns, records, bad });
+    }
+    let mut failing = vec![false; records.len()];
+    let mut ranges = vec![0..records.len()];
+    while let Some(range) = ranges.pop() {
+        let Err(error) = decoder.decode(&block, &records[range.clone()]) else { continue };
+        if range.len() > 1 {
+            let middle = range.start + range.len() / 2;
+            ranges.push(range.start..middle);
+            ranges.push(middle..range.end);
+            continue;
+        }
+        let record = records[range.start];
+        let bytes = &block[record.start as usize..record.end as usize];
+        let reason = match std::str::from_utf8(bytes) {
+            Ok(_) => decoder.explain(bytes, error),
+            Err(error) => invalid_utf8(bytes, error),
+        };
+        failing[range.start] = true;
+        bad.push(BadRecord::new(offset + u64::from(record.start), reason, bytes));
+    }
+    bad.sort_by_key(|bad| bad.offset);
+    let mut failing = failing.into_iter();
+    let good: Vec<Record> = records.into_iter().filter(|_| failing.next() != Some(true)).collect();
+    let columns = if good.is_empty() { Vec::new() } else { decoder.decode(&block, &good)? };
+    Ok(Decoded { columns, records: good, bad })
+}
+
+fn invalid_utf8(bytes: &[u8], error: std::str::Utf8Error) -> String {
+    let at = error.valid_up_to();
+    let found = bytes.get(at).copied().unwrap_or_default();
+    format!("invalid UTF-8: byte {at} of the record is 0x{found:02X}; text must be encoded as UTF-8")
+}

@@ -1,0 +1,85 @@
+//! Rows as the bytes of a file.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::csv::WriterBuilder as CsvWriterBuilder;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::json::WriterBuilder as JsonWriterBuilder;
+use arrow::json::writer::LineDelimited;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression as ParquetCompression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::{Format, csv};
+use crate::{Error, Result};
+
+/// Fails for columns that `format` can't hold.
+pub(crate) fn check_columns(format: &Format, columns: &SchemaRef) -> Result<()> {
+    let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
+    match format {
+        Format::Text if names.len() != 1 => Err(Error::Invalid(format!(
+            "format 'text' writes one column, but there are {} ({}): select one, or use csv, json or parquet",
+            names.len(),
+            names.join(", ")
+        ))),
+        Format::Csv(_) => csv::check_columns(columns),
+        _ => Ok(()),
+    }
+}
+
+/// Writes `batches` to `out` as one file.
+pub(crate) fn encode(
+    format: &Format,
+    columns: &SchemaRef,
+    batches: &[RecordBatch],
+    out: &mut (dyn Write + Send),
+) -> Result<(), String> {
+    match format {
+        Format::Text => encode_text(batches, out),
+        Format::Csv(csv) => {
+            let mut writer = CsvWriterBuilder::new()
+                .with_header(csv.header)
+                .with_delimiter(csv.delimiter)
+                .with_null(csv.null.clone())
+                .build(out);
+            batches.iter().try_for_each(|batch| writer.write(batch)).map_err(|error| error.to_string())
+        }
+        Format::Json => {
+            let builder = JsonWriterBuilder::new().with_explicit_nulls(true);
+            let mut writer = builder.build::<_, LineDelimited>(out);
+            let batches: Vec<&RecordBatch> = batches.iter().collect();
+            writer.write_batches(&batches).and_then(|()| writer.finish()).map_err(|error| error.to_string())
+        }
+        Format::Parquet => {
+            let properties = WriterProperties::builder()
+                .set_compression(ParquetCompression::ZSTD(ZstdLevel::default()))
+                .build();
+            let writer = ArrowWriter::try_new(out, Arc::clone(columns), Some(properties));
+            writer
+                .and_then(|mut writer| {
+                    batches.iter().try_for_each(|batch| writer.write(batch))?;
+                    writer.close()
+                })
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// A value a line; NULL is an empty line.
+fn encode_text(batches: &[RecordBatch], out: &mut dyn Write) -> Result<(), String> {
+    for batch in batches {
+        let text = cast(batch.column(0), &DataType::Utf8View).map_err(|error| error.to_string())?;
+        let text = text.as_string_view();
+        for row in 0..text.len() {
+            let value = if text.is_null(row) { "" } else { text.value(row) };
+            out.write_all(value.as_bytes())
+                .and_then(|()| out.write_all(b"\n"))
+                .map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}

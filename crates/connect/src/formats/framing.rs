@@ -1,0 +1,438 @@
+//! Splits a stream of bytes into records.
+
+use std::io::{self, Read};
+
+use arrow::buffer::Buffer;
+use memchr::{memchr, memchr2};
+
+use crate::BadRow;
+
+/// How many bytes are read at once.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Where a record ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// At each newline.
+    Line,
+    /// At each newline outside of quotes. A quote opens only at the start of a field, as CSV readers have it.
+    Quoted {
+        /// The byte between two fields.
+        delimiter: u8,
+        /// The byte around a field.
+        quote: u8,
+    },
+}
+
+/// Where one record lies in its block: content without the line end, and where the next record begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub start: u32,
+    pub end: u32,
+    pub next: u32,
+}
+
+/// A record that is no record: its offset in the stream, what is wrong, its first bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BadRecord {
+    pub offset: u64,
+    pub reason: String,
+    pub bytes: Vec<u8>,
+}
+
+impl BadRecord {
+    /// A bad record that keeps no more of `bytes` than is kept of any.
+    pub fn new(offset: u64, reason: impl Into<String>, bytes: &[u8]) -> BadRecord {
+        BadRecord {
+            offset,
+            reason: reason.into(),
+            bytes: bytes[..bytes.len().min(BadRow::BYTES_MAX)].to_vec(),
+        }
+    }
+}
+
+/// Records that follow each other in one block.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// The block; columns of text may point into it.
+    pub block: Buffer,
+    /// Where the block's first byte lies in the stream.
+    pub offset: u64,
+    pub records: Vec<Record>,
+    pub bad: Vec<BadRecord>,
+}
+
+/// Reads a stream in large blocks and frames its records.
+///
+/// What it yields is a function of the bytes alone, never of how they were cut into blocks or runs: so a part
+/// of a stream that ends at a record's end can be read again with the same result.
+pub(crate) struct Framer {
+    input: Box<dyn Read + Send>,
+    framing: Framing,
+    record_bytes_max: usize,
+    /// Whether records without content are passed over.
+    skip_blank: bool,
+    /// Whether the bytes after the last line end are a record when the stream ends.
+    end_completes: bool,
+    block: Buffer,
+    /// Where the first byte that was not taken lies in the block.
+    at: usize,
+    /// Where the block lies in the stream.
+    offset: u64,
+    /// How many bytes may come, where that is known.
+    expected: usize,
+    ended: bool,
+    failure: Option<io::Error>,
+}
+
+enum Found {
+    Record {
+        end: usize,
+        next: usize,
+    },
+    /// There is no end within what a record may hold.
+    TooLong {
+        quoted: bool,
+    },
+    /// The quote that opens in this record is still open where the stream ends.
+    Unclosed,
+    NeedsMore,
+    Nothing,
+}
+
+enum Scan {
+    End(usize),
+    Open { quoted: bool },
+}
+
+impl Framer {
+    /// A framer of `input`, whose first byte lies at `offset` of the stream.
+    pub fn new(
+        input: Box<dyn Read + Send>,
+        offset: u64,
+        framing: Framing,
+        record_bytes_max: usize,
+    ) -> Framer {
+        // Positions in a block have 32 bits, and a block may hold two records of the longest kind.
+        let record_bytes_max = record_bytes_max.min(1 << 30);
+        Framer {
+            input,
+            framing,
+            record_bytes_max,
+            skip_blank: false,
+            end_completes: true,
+            block: Buffer::from_vec(Vec::<u8>::new()),
+            at: 0,
+            offset,
+            expected: BLOCK_BYTES,
+            ended: false,
+            failure: None,
+        }
+    }
+
+    /// Passes over records without content.
+    pub fn skip_blank(mut self, skip: bool) -> Framer {
+        self.skip_blank = skip;
+        self
+    }
+
+    /// Leaves a last record without a line end alone: the stream may still grow.
+    pub fn end_completes(mut self, completes: bool) -> Framer {
+        self.end_completes = completes;
+        self
+    }
+
+    /// Says about how many bytes will come, so that small streams take little memory.
+    pub fn expect_bytes(mut self, bytes: u64) -> Framer {
+        self.expected = usize::try_from(bytes).unwrap_or(BLOCK_BYTES).saturating_add(1).min(BLOCK_BYTES);
+        self
+    }
+
+    /// The offset of the first byte that was not taken.
+    pub fn position(&self) -> u64 {
+        self.offset + self.at as u64
+    }
+
+    /// Whether all was taken, as far as is known without reading.
+    pub fn is_exhausted(&self) -> bool {
+        self.ended && self.failure.is_none() && self.at == self.block.len()
+    }
+
+    /// The bytes that follow [`Framer::position`] and are in memory.
+    pub fn unread(&self) -> &[u8] {
+        &self.block[self.at..]
+    }
+
+    /// The next records, at most `rows` of them and ending with the one that reaches `bytes`. Without records
+    /// and bad records the stream has ended (or, where its end completes nothing, has nothing whole now).
+    pub fn next_run(&mut self, rows: usize, bytes: usize) -> io::Result<Run> {
+        let (rows, bytes) = (rows.max(1), bytes.max(1));
+        loop {
+            let mut run =
+                Run { block: self.block.clone(), offset: self.offset, records: Vec::new(), bad: Vec::new() };
+            let begin = self.at;
+            self.skip_byte_order_mark();
+            while run.records.len() + run.bad.len() < rows && self.at - begin < bytes {
+                match self.find() {
+                    Found::Record { end, next } => {
+                        if !(self.skip_blank && self.block[self.at..end].iter().all(u8::is_ascii_whitespace))
+                        {
+                            run.records.push(Record {
+                                start: self.at as u32,
+                                end: end as u32,
+                                next: next as u32,
+                            });
+                        }
+                        self.at = next;
+                    }
+                    Found::TooLong { quoted: true } | Found::Unclosed => run.bad.push(self.take_unclosed()),
+                    Found::TooLong { quoted: false } => {
+                        // Its rest is not in this block: the block changes, so the run ends here.
+                        let bad = self.take_overlong()?;
+                        run.bad.push(bad);
+                        break;
+                    }
+                    Found::NeedsMore | Found::Nothing => break,
+                }
+            }
+            if !run.records.is_empty() || !run.bad.is_empty() {
+                return Ok(run);
+            }
+            if self.at > begin {
+                continue;
+            }
+            if let Some(failure) = self.failure.take() {
+                self.ended = true;
+                return Err(failure);
+            }
+            if self.ended {
+                return Ok(run);
+            }
+            self.fill();
+        }
+    }
+
+    fn skip_byte_order_mark(&mut self) {
+        if self.position() == 0 && self.block[self.at..].starts_with(b"\xEF\xBB\xBF") {
+            self.at += 3;
+        }
+    }
+
+    /// Looks for the end of the record at `self.at`. Looks no further than the longest record reaches, whatever
+    /// the block holds, so that the result doesn't depend on the block.
+    fn find(&self) -> Found {
+        let data = &self.block[self.at..];
+        let window = &data[..data.len().min(self.record_bytes_max + 2)];
+        let quoted = match self.scan(window) {
+            Scan::End(newline) => {
+                let end = if newline > 0 && window[newline - 1] == b'\r' { newline - 1 } else { newline };
+                if end > self.record_bytes_max {
+                    return Found::TooLong { quoted: false };
+                }
+                return Found::Record { end: self.at + end, next: self.at + newline + 1 };
+            }
+            Scan::Open { quoted } => quoted,
+        };
+        if window.len() == self.record_bytes_max + 2 {
+            return Found::TooLong { quoted: quoted && memchr(b'\n', window).is_some() };
+        }
+        if !self.ended {
+            return Found::NeedsMore;
+        }
+        if data.is_empty() || !self.end_completes || self.failure.is_some() {
+            return Found::Nothing;
+        }
+        match quoted {
+            true => Found::Unclosed,
+            false if data.len() > self.record_bytes_max => Found::TooLong { quoted: false },
+            false => Found::Record { end: self.block.len(), next: self.block.len() },
+        }
+    }
+
+    fn scan(&self, data: &[u8]) -> Scan {
+        match self.framing {
+            Framing::Line => memchr(b'\n', data).map_or(Scan::Open { quoted: false }, Scan::End),
+            Framing::Quoted { delimiter, quote } => match memchr2(b'\n', quote, data) {
+                Some(at) if data[at] == b'\n' => Scan::End(at),
+                Some(_) => scan_quoted(data, delimiter, quote),
+                None => Scan::Open { quoted: false },
+            },
+        }
+    }
+
+    /// Takes the line at hand as bad, because the quote that opens in it is never closed. The record would
+    /// swallow all that follows; so the next line is a record again.
+    fn take_unclosed(&mut self) -> BadRecord {
+        let data = &self.block[self.at..];
+        let newline = memchr(b'\n', data).unwrap_or(data.len());
+        let line = data[..newline].strip_suffix(b"\r").unwrap_or(&data[..newline]);
+        let reason = format!(
+            "a quote opens here that is not closed before the end of the file or within {} bytes (max_record_bytes)",
+            self.record_bytes_max
+        );
+        let bad = BadRecord::new(self.position(), reason, line);
+        self.at += (newline + 1).min(data.len());
+        bad
+    }
+
+    /// Takes a record that is too long, up to the end of its line, without holding all of it.
+    fn take_overlong(&mut self) -> io::Result<BadRecord> {
+        let offset = self.position();
+        let mut head: Vec<u8> = Vec::new();
+        loop {
+            let data = &self.block[self.at..];
+            let newline = memchr(b'\n', data);
+            let line = &data[..newline.unwrap_or(data.len())];
+            head.extend_from_slice(
+                &line[..line.len().min((BadRow::BYTES_MAX + 1).saturating_sub(head.len()))],
+            );
+            self.at += newline.map_or(data.len(), |newline| newline + 1);
+            if newline.is_some() || self.ended {
+                break;
+            }
+            self.fill();
+        }
+        if head.len() <= BadRow::BYTES_MAX && head.last() == Some(&b'\r') {
+            head.pop();
+        }
+        let reason =
+            format!("the record is longer than max_record_bytes, which is {}", self.record_bytes_max);
+        Ok(BadRecord::new(offset, reason, &head))
+    }
+
+    /// Puts more of the stream behind what was not taken.
+    fn fill(&mut self) {
+        let rest = &self.block[self.at..];
+        // A record that spans blocks grows its block by doubling, so that it is searched a bounded number of times.
+        let want = self.expected.max(rest.len());
+        let mut block = Vec::with_capacity(rest.len() + want + 64);
+        block.extend_from_slice(rest);
+        let before = block.len();
+        let outcome = (&mut self.input).take(want as u64).read_to_end(&mut block);
+        self.failure = outcome.err();
+        self.ended = self.failure.is_some() || block.len() - before < want;
+        self.expected = BLOCK_BYTES;
+        self.offset += self.at as u64;
+        self.at = 0;
+        self.block = Buffer::from_vec(block);
+    }
+}
+
+/// Where the first newline outside of quotes is. `data` begins with a record.
+fn scan_quoted(data: &[u8], delimiter: u8, quote: u8) -> Scan {
+    let mut at = 0;
+    let mut field_starts = true;
+    while let Some(byte) = data.get(at) {
+        match *byte {
+            b'\n' => return Scan::End(at),
+            byte if byte == quote && field_starts => {
+                match quoted_end(&data[at + 1..], quote) {
+                    Some(end) => at += 1 + end,
+                    None => return Scan::Open { quoted: true },
+                }
+                field_starts = false;
+            }
+            byte => field_starts = byte == delimiter,
+        }
+        at += 1;
+    }
+    Scan::Open { quoted: false }
+}
+
+/// Where the quote is that closes a field; two quotes stand for one in the field.
+fn quoted_end(data: &[u8], quote: u8) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr(quote, &data[at..])?;
+        if data.get(at + 1) != Some(&quote) {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CSV: Framing = Framing::Quoted { delimiter: b',', quote: b'"' };
+
+    /// Hands out few bytes at a time, to show that blocks don't matter.
+    struct Dribble(Vec<u8>, usize);
+
+    impl Read for Dribble {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let n = out.len().min(3).min(self.0.len() - self.1);
+            out[..n].copy_from_slice(&self.0[self.1..self.1 + n]);
+            self.1 += n;
+            Ok(n)
+        }
+    }
+
+    fn framed(text: &[u8], framing: Framing, max: usize, block: u64) -> Vec<(u64, String)> {
+        let mut framer = Framer::new(Box::new(Dribble(text.to_vec(), 0)), 0, framing, max)
+            .skip_blank(framing != Framing::Line)
+            .expect_bytes(block);
+        let mut all = Vec::new();
+        loop {
+            let run = framer.next_run(2, usize::MAX).unwrap();
+            if run.records.is_empty() && run.bad.is_empty() {
+                assert!(framer.is_exhausted());
+                assert_eq!(framer.position(), text.len() as u64);
+                all.sort();
+                return all;
+            }
+            for record in &run.records {
+                let content = &run.block[record.start as usize..record.end as usize];
+                all.push((run.offset + u64::from(record.start), String::from_utf8_lossy(content).into()));
+            }
+            for bad in run.bad {
+                all.push((bad.offset, format!("bad {}", String::from_utf8_lossy(&bad.bytes))));
+            }
+        }
+    }
+
+    fn check(text: &str, framing: Framing, max: usize, expect: &[(u64, &str)]) {
+        let expect: Vec<_> = expect.iter().map(|(offset, text)| (*offset, text.to_string())).collect();
+        for block in [0, 1, 5, 1000] {
+            assert_eq!(framed(text.as_bytes(), framing, max, block), expect, "{text:?} in blocks of {block}");
+        }
+    }
+
+    #[test]
+    fn lines_end_with_newline_or_crlf_or_the_stream() {
+        check("a\n\nbc\r\nd", Framing::Line, 100, &[(0, "a"), (2, ""), (3, "bc"), (7, "d")]);
+        check("", Framing::Line, 100, &[]);
+        check("\u{feff}a\n", Framing::Line, 100, &[(3, "a")]);
+    }
+
+    #[test]
+    fn newlines_in_quotes_belong_to_the_record() {
+        check("a,\"b\nc\"\nd\n", CSV, 100, &[(0, "a,\"b\nc\""), (8, "d")]);
+        check("\"a\"\"\n\"\nb\"c\nd", CSV, 100, &[(0, "\"a\"\"\n\""), (7, "b\"c"), (11, "d")]);
+        check("\n \r\na\n", CSV, 100, &[(4, "a")]);
+    }
+
+    #[test]
+    fn an_unclosed_quote_costs_its_line_only() {
+        check("a\n\"b\nc\nd\n", CSV, 100, &[(0, "a"), (2, "bad \"b"), (5, "c"), (7, "d")]);
+        check("x,\"b", CSV, 100, &[(0, "bad x,\"b")]);
+        check("x,\"b\nccc\nddd\n", CSV, 4, &[(0, "bad x,\"b"), (5, "ccc"), (9, "ddd")]);
+    }
+
+    #[test]
+    fn a_long_record_is_passed_over() {
+        check(
+            "ab\nabcdefgh\nabc\nabcd\r\nabcde\nz",
+            Framing::Line,
+            4,
+            &[(0, "ab"), (3, "bad abcdefgh"), (12, "abc"), (16, "abcd"), (22, "bad abcde"), (28, "z")],
+        );
+        check("abcdefgh", Framing::Line, 4, &[(0, "bad abcdefgh")]);
+        let long = "x".repeat(3 << 20);
+        let text = format!("{long}\nb\n");
+        let all = framed(text.as_bytes(), Framing::Line, 1000, 10);
+        assert_eq!(all[0].1.len(), BadRow::BYTES_MAX + 4);
+        assert_eq!(all[1], (long.len() as u64 + 1, "b".into()));
+    }
+}

@@ -1,0 +1,75 @@
+//! JSON, one object a line.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StructArray};
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::json::ReaderBuilder;
+use arrow::json::reader::{Decoder, infer_json_schema};
+
+use super::decode::Decode;
+use super::framing::Record;
+use crate::{Error, Result};
+
+/// Decodes one object a record: fields that nobody declared are left out, missing ones are NULL.
+pub(crate) struct JsonDecoder {
+    columns: SchemaRef,
+}
+
+impl JsonDecoder {
+    /// A decoder of objects with `columns`; fails for types that JSON can't hold.
+    pub fn new(columns: &SchemaRef) -> Result<JsonDecoder> {
+        let decoder = JsonDecoder { columns: columns.clone() };
+        decoder
+            .decoder(1)
+            .map_err(|error| Error::Invalid(format!("format 'json' can't hold these columns: {error}")))?;
+        Ok(decoder)
+    }
+
+    fn decoder(&self, rows: usize) -> Result<Decoder, String> {
+        ReaderBuilder::new(self.columns.clone())
+            // A number or a boolean in a TEXT column is taken as it is written.
+            .with_coerce_primitive(true)
+            // One more than there are, so that a record that holds two objects is noticed.
+            .with_batch_size(rows + 1)
+            .build_decoder()
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Names and types found in the first records of a file.
+pub(crate) fn infer(sample: &[u8]) -> Result<SchemaRef, String> {
+    let (schema, _) = infer_json_schema(sample, None).map_err(|error| error.to_string())?;
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| match field.data_type() {
+            DataType::Utf8 | DataType::Null => Field::new(field.name(), DataType::Utf8View, true),
+            other => Field::new(field.name(), other.clone(), true),
+        })
+        .collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+impl Decode for JsonDecoder {
+    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
+        let mut decoder = self.decoder(records.len())?;
+        for (index, record) in records.iter().enumerate() {
+            let bytes = &block[record.start as usize..record.end as usize];
+            let taken = decoder.decode(bytes).map_err(|error| error.to_string())?;
+            if decoder.has_partial_record() {
+                return Err("the record ends before its JSON object does; expected one object a line".into());
+            }
+            if taken < bytes.len() || decoder.len() != index + 1 {
+                return Err("the record holds more than one JSON value; expected one object a line".into());
+            }
+        }
+        let batch = decoder.flush().map_err(|error| error.to_string())?;
+        Ok(batch.map(|batch| StructArray::from(batch).into_parts().1).unwrap_or_default())
+    }
+
+    fn explain(&mut self, _record: &[u8], error: String) -> String {
+        error.strip_prefix("Json error: ").unwrap_or(&error).to_string()
+    }
+}

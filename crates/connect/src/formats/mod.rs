@@ -1,0 +1,132 @@
+//! How bytes become rows and rows become bytes.
+//!
+//! A line format is a framing, which splits a stream into records, with a decoder, which turns records into
+//! columns; all line formats share one pipeline, so that a bad record is the same thing in each. Parquet has its
+//! own. Deliberately absent: where bytes come from and go to, which is a connector's business.
+
+pub(crate) mod csv;
+pub(crate) mod decode;
+pub(crate) mod encode;
+pub(crate) mod framing;
+pub(crate) mod json;
+pub(crate) mod parquet;
+pub(crate) mod text;
+
+use arrow::datatypes::{DataType, TimeUnit};
+
+use crate::{Error, Options, Result};
+use csv::Csv;
+
+/// A format with its options.
+#[derive(Clone, Debug)]
+pub(crate) enum Format {
+    /// A line is a value.
+    Text,
+    /// Fields between delimiters.
+    Csv(Csv),
+    /// An object a line.
+    Json,
+    /// Columns.
+    Parquet,
+}
+
+impl Format {
+    /// The format that option `format` names, or that `file`'s extension does where the option is not given.
+    pub fn from_options(options: &Options, file: &str) -> Result<Format> {
+        let stem = Compression::of(file).map_or(file, |(_, stem)| stem);
+        let extension = stem.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
+        let name = match (options.get("format"), extension.as_str()) {
+            (Some(name), _) => name.to_ascii_lowercase(),
+            (None, "csv" | "tsv") => "csv".into(),
+            (None, "json" | "ndjson" | "jsonl") => "json".into(),
+            (None, "parquet") => "parquet".into(),
+            (None, _) => "text".into(),
+        };
+        let format = match name.as_str() {
+            "text" => Format::Text,
+            "csv" => Format::Csv(Csv {
+                delimiter: delimiter(options, if extension == "tsv" { b'\t' } else { b',' })?,
+                header: options.parse("header", "true or false")?.unwrap_or(true),
+                null: options.get("null").unwrap_or("").to_string(),
+            }),
+            "json" => Format::Json,
+            "parquet" => Format::Parquet,
+            other => {
+                return Err(Error::Invalid(format!(
+                    "option 'format' is '{other}', but text, csv, json or parquet was expected"
+                )));
+            }
+        };
+        for option in ["delimiter", "header", "null"] {
+            if options.get(option).is_some() && !matches!(format, Format::Csv(_)) {
+                return Err(Error::Invalid(format!(
+                    "option '{option}' is for format 'csv' only, but the format is '{name}': leave it out"
+                )));
+            }
+        }
+        Ok(format)
+    }
+
+    /// Its name, which is also the extension of its files but for text.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Csv(_) => "csv",
+            Format::Json => "json",
+            Format::Parquet => "parquet",
+        }
+    }
+}
+
+fn delimiter(options: &Options, default: u8) -> Result<u8> {
+    let Some(text) = options.get("delimiter") else { return Ok(default) };
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        _ => Err(Error::Invalid(format!(
+            "option 'delimiter' is '{text}', but one ASCII character (or \\t) other than a quote was expected"
+        ))),
+    }
+}
+
+/// How a file is compressed, which its name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    /// `.gz`
+    Gzip,
+    /// `.zst`
+    Zstd,
+}
+
+impl Compression {
+    /// The compression of a file of this name, and the name without its extension.
+    pub fn of(file: &str) -> Option<(Compression, &str)> {
+        let (stem, extension) = file.rsplit_once('.')?;
+        match extension.to_ascii_lowercase().as_str() {
+            "gz" => Some((Compression::Gzip, stem)),
+            "zst" => Some((Compression::Zstd, stem)),
+            _ => None,
+        }
+    }
+}
+
+/// A type as SQL writes it, for messages.
+pub(crate) fn sql_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Int8 => "TINYINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int32 => "INT".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::Float32 => "REAL".into(),
+        DataType::Float64 => "DOUBLE PRECISION".into(),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            format!("NUMERIC({precision}, {scale})")
+        }
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".into(),
+        DataType::Date32 => "DATE".into(),
+        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP".into(),
+        DataType::Timestamp(TimeUnit::Nanosecond, Some(_)) => "TIMESTAMPTZ".into(),
+        other => other.to_string(),
+    }
+}

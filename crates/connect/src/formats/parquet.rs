@@ -1,0 +1,209 @@
+//! Parquet files, whose position is a row number.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+
+use super::framing::BadRecord;
+use super::sql_type;
+use crate::Limit;
+
+/// Rows decoded at once.
+const BATCH_ROWS: usize = 8192;
+
+/// The schema of a file, its types as SQL has them.
+pub(crate) fn infer(file: File) -> Result<SchemaRef, String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+    let fields: Vec<Field> = reader
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| {
+            let data_type = match field.data_type() {
+                DataType::Dictionary(_, value) => value.as_ref(),
+                other => other,
+            };
+            let data_type = match data_type {
+                DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+                other => other.clone(),
+            };
+            Field::new(field.name(), data_type, field.is_nullable())
+        })
+        .collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Reads the declared columns of one file in bounded pieces.
+pub(crate) struct ParquetRows {
+    columns: SchemaRef,
+    reader: ParquetRecordBatchReader,
+    /// Where each declared column is in what `reader` gives.
+    places: Vec<usize>,
+    /// Rows that were decoded but not taken.
+    waiting: Option<RecordBatch>,
+    /// The number of the next row.
+    row: u64,
+    rows_total: u64,
+}
+
+/// What one pull gives: columns of consecutive rows but for the bad ones.
+pub(crate) struct ParquetPiece {
+    /// The declared columns.
+    pub columns: Vec<ArrayRef>,
+    /// The row number of each row.
+    pub rows: Vec<i64>,
+    pub bad: Vec<BadRecord>,
+}
+
+impl ParquetRows {
+    /// Opens `file` at row `from`, to be read to row `to` at most. Fails with what is wrong with the file when
+    /// it isn't Parquet or is of another schema.
+    pub fn open(file: File, columns: &SchemaRef, from: u64, to: Option<u64>) -> Result<ParquetRows, String> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+            .map_err(|error| format!("not a Parquet file that can be read: {error}"))?;
+        let found = builder.schema().clone();
+        let mut roots = Vec::with_capacity(columns.fields().len());
+        for field in columns.fields() {
+            let Ok(at) = found.index_of(field.name()) else {
+                let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
+                return Err(format!(
+                    "another schema: the file has no column '{}', it has {}; the file is kept aside whole",
+                    field.name(),
+                    names.join(", ")
+                ));
+            };
+            if !fits(found.field(at).data_type(), field.data_type()) {
+                return Err(format!(
+                    "another schema: column '{}' is {} in the file, expected {}; the file is kept aside whole",
+                    field.name(),
+                    sql_type(found.field(at).data_type()),
+                    sql_type(field.data_type())
+                ));
+            }
+            roots.push(at);
+        }
+        let mut read = roots.clone();
+        read.sort_unstable();
+        let places = roots.iter().map(|at| read.partition_point(|other| other < at)).collect();
+        let rows_total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let rows_total = to.map_or(rows_total, |to| to.min(rows_total));
+        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+        let reader = builder
+            .with_projection(mask)
+            .with_batch_size(BATCH_ROWS)
+            .with_offset(from as usize)
+            .with_limit(rows_total.saturating_sub(from) as usize)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(ParquetRows { columns: columns.clone(), reader, places, waiting: None, row: from, rows_total })
+    }
+
+    /// The number of the next row.
+    pub fn position(&self) -> u64 {
+        self.row
+    }
+
+    /// Whether all rows were taken.
+    pub fn is_exhausted(&self) -> bool {
+        self.row >= self.rows_total
+    }
+
+    /// The next rows; `None` at the end. Fails with what is wrong with the rest of the file.
+    pub fn next(&mut self, limit: Limit) -> Result<Option<ParquetPiece>, String> {
+        let batch = match self.waiting.take() {
+            Some(batch) => batch,
+            None if self.is_exhausted() => return Ok(None),
+            None => match self.reader.next() {
+                Some(batch) => batch.map_err(|error| error.to_string())?,
+                None => {
+                    return Err(format!("the file says it has {} rows, but ends here", self.rows_total));
+                }
+            },
+        };
+        let row_bytes = (batch.get_array_memory_size() / batch.num_rows().max(1)).max(1);
+        let take = batch.num_rows().min(limit.rows).min((limit.bytes / row_bytes).max(1));
+        let taken = batch.slice(0, take);
+        if take < batch.num_rows() {
+            self.waiting = Some(batch.slice(take, batch.num_rows() - take));
+        }
+        let first = self.row;
+        self.row += take as u64;
+        self.convert(&taken, first).map(Some)
+    }
+
+    /// Casts rows to the declared types. A value that doesn't fit makes its row a bad one.
+    fn convert(&self, batch: &RecordBatch, first: u64) -> Result<ParquetPiece, String> {
+        let mut columns = Vec::with_capacity(self.places.len());
+        let mut wrong: Vec<Option<String>> = vec![None; batch.num_rows()];
+        for (field, place) in self.columns.fields().iter().zip(&self.places) {
+            let found = batch.column(*place);
+            let column = cast(found, field.data_type()).map_err(|error| error.to_string())?;
+            if column.null_count() > if field.is_nullable() { found.logical_null_count() } else { 0 } {
+                mark(&mut wrong, field, found, &column);
+            }
+            columns.push(column);
+        }
+        let rows = (0..batch.num_rows() as i64).map(|row| first as i64 + row);
+        if wrong.iter().all(Option::is_none) {
+            return Ok(ParquetPiece { columns, rows: rows.collect(), bad: Vec::new() });
+        }
+        let good: BooleanArray = wrong.iter().map(|reason| Some(reason.is_none())).collect();
+        let rows = rows.zip(&wrong).filter(|(_, reason)| reason.is_none()).map(|(row, _)| row).collect();
+        let nullable: Vec<Field> =
+            self.columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let all = RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns);
+        let kept = all.and_then(|all| filter_record_batch(&all, &good)).map_err(|error| error.to_string())?;
+        let bad = wrong.into_iter().zip(first..);
+        let bad = bad.filter_map(|(reason, row)| Some(BadRecord::new(row, reason?, b""))).collect();
+        Ok(ParquetPiece { columns: kept.columns().to_vec(), rows, bad })
+    }
+}
+
+/// Notes for each row what is wrong with its value in one column.
+fn mark(wrong: &mut [Option<String>], field: &Field, found: &ArrayRef, column: &ArrayRef) {
+    let nulls = found.logical_nulls();
+    for (row, reason) in wrong.iter_mut().enumerate().filter(|(_, reason)| reason.is_none()) {
+        let was_null = nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        if column.is_null(row) && (!was_null || !field.is_nullable()) {
+            let value = match was_null {
+                true => "NULL".to_string(),
+                false => arrow::util::display::array_value_to_string(found, row).unwrap_or_default(),
+            };
+            let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
+            *reason = Some(format!(
+                "column '{}': found {value}, expected {}{not_null}",
+                field.name(),
+                sql_type(field.data_type())
+            ));
+        }
+    }
+}
+
+/// Whether a column of type `found` is one of type `declared`: the same kind, no less wide.
+fn fits(found: &DataType, declared: &DataType) -> bool {
+    use DataType::*;
+    let text = |data_type: &DataType| matches!(data_type, Utf8 | LargeUtf8 | Utf8View);
+    match (found, declared) {
+        (found, declared) if found == declared => true,
+        (Dictionary(_, value), declared) => fits(value, declared),
+        (found, declared) if text(found) => text(declared),
+        (Binary | LargeBinary | BinaryView | FixedSizeBinary(_), Binary | LargeBinary | BinaryView) => true,
+        (Float16 | Float32, Float32 | Float64) => true,
+        (found, declared) if found.is_integer() && declared.is_integer() => {
+            let wider = declared.primitive_width() > found.primitive_width();
+            let same_sign = found.is_signed_integer() == declared.is_signed_integer();
+            wider && (same_sign || declared.is_signed_integer())
+        }
+        (
+            Decimal128(p, s) | Decimal32(p, s) | Decimal64(p, s),
+            Decimal128(to_p, to_s) | Decimal256(to_p, to_s),
+        ) => s == to_s && p <= to_p,
+        (Timestamp(_, zone), Timestamp(_, to_zone)) => zone.is_some() == to_zone.is_some(),
+        _ => false,
+    }
+}

@@ -1,0 +1,32 @@
+//! The contract of a sink.
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use millstream_delta::{Cut, Delta, Epoch};
+
+use crate::{Options, Result};
+
+/// What a sink is opened with.
+#[derive(Clone, Debug)]
+pub struct SinkSpec {
+    /// The sink's name in the catalog, for messages.
+    pub name: String,
+    /// The columns of the relation it delivers.
+    pub columns: SchemaRef,
+    /// Whether the relation only ever appends. Otherwise its deltas hold deletes, and a sink that can't express
+    /// them refuses to open, saying what to write instead.
+    pub append_only: bool,
+    /// The `WITH` options.
+    pub options: Options,
+}
+
+/// Delivery of a relation's changes to the outside, an epoch at a time.
+#[async_trait]
+pub trait Sink: Send {
+    /// Stages the delta of one epoch. Called once an epoch, in their order; the delta is never empty.
+    async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()>;
+    /// Publishes all that was staged up to `through`. Idempotent.
+    async fn commit(&mut self, through: Epoch) -> Result<()>;
+    /// The last epoch it holds; the engine sends again from there.
+    async fn recover(&mut self) -> Result<Epoch>;
+}

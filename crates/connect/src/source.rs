@@ -1,0 +1,103 @@
+//! The contract of a source.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use millstream_delta::{Position, Span};
+
+use crate::{Options, Result};
+
+/// What a source is opened with.
+#[derive(Clone, Debug)]
+pub struct SourceSpec {
+    /// The source's name in the catalog, for messages.
+    pub name: String,
+    /// The declared columns; `None` where the statement has none, and the source finds its own.
+    pub columns: Option<SchemaRef>,
+    /// The `WITH` options.
+    pub options: Options,
+    /// A record longer than this is a bad row.
+    pub max_record_bytes: usize,
+}
+
+/// The key of a field's metadata that marks, with the value `true`, a column which `*` leaves out.
+pub const HIDDEN: &str = "millstream.hidden";
+
+/// How much one pull may bring. A source stops at the first record that reaches either bound, so one long
+/// record always comes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Rows at most.
+    pub rows: usize,
+    /// Decoded bytes, about.
+    pub bytes: usize,
+}
+
+/// Whether another pull will bring more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// More is there now.
+    Now,
+    /// Nothing more for the moment: wait with [`Source::ready`].
+    Later,
+    /// The source has ended.
+    Never,
+}
+
+/// A record that could not be decoded. It is data: counted, kept aside, shown by `bad_rows('source')`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRow {
+    /// The split it came from.
+    pub split: Arc<str>,
+    /// Where in the split it begins, in the source's units.
+    pub offset: u64,
+    /// What was found and what was expected.
+    pub reason: String,
+    /// The record's bytes, cut at [`BadRow::BYTES_MAX`].
+    pub bytes: Vec<u8>,
+}
+
+impl BadRow {
+    /// How many bytes of a bad record are kept.
+    pub const BYTES_MAX: usize = 64 * 1024;
+}
+
+/// What one pull brought.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Rows of the source's schema, each batch within the limit.
+    pub rows: Vec<RecordBatch>,
+    /// What was read to get them: reading these spans again brings the same rows and bad rows.
+    pub spans: Vec<Span>,
+    /// Records that could not be decoded.
+    pub bad_rows: Vec<BadRow>,
+    /// Whether another pull will bring more.
+    pub more: More,
+}
+
+/// Rows from outside, pulled in bounded pieces.
+///
+/// All methods are cancel-safe: a future that is dropped before it is ready has taken nothing.
+#[async_trait]
+pub trait Source: Send {
+    /// The schema of the rows, fixed from the opening on.
+    fn schema(&self) -> &SchemaRef;
+    /// Whether [`Source::replay`] works: what was read once can be read again, byte for byte.
+    fn replayable(&self) -> bool;
+    /// Whether it ends by itself.
+    fn bounded(&self) -> bool;
+    /// Continues after `after`; called once, before the first `next`, when the source was read before.
+    async fn seek(&mut self, after: &Position) -> Result<()>;
+    /// Takes what is there now, within `limit`, without waiting for more to come.
+    async fn next(&mut self, limit: Limit) -> Result<Arrival>;
+    /// Waits until `next` may bring something; called after [`More::Later`].
+    async fn ready(&mut self) -> Result<()>;
+    /// Reads (a first part of) `span` again, within `limit`; the arrival's only span says how far it got
+    /// ([`More::Now`]: call again with the rest). Does not move what `next` takes. Only where
+    /// [`Source::replayable`] holds.
+    async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival>;
+    /// All up to `through` is durable: a reliable source answers its sender now.
+    async fn acknowledge(&mut self, through: &Position) -> Result<()>;
+}
