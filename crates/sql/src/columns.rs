@@ -1,0 +1,423 @@
+//! The column list of CREATE TABLE and CREATE SOURCE: names, types, NOT NULL and the primary key.
+//!
+//! ```
+//! use millstream_sql::{Planner, TokenReader};
+//! let mut reader = TokenReader::new("(id BIGINT PRIMARY KEY, v TEXT NOT NULL)").unwrap();
+//! let columns = Planner::new().columns(&mut reader).unwrap();
+//! assert_eq!(columns.primary_key, [0]);
+//! assert!(!columns.schema.field(1).is_nullable());
+//! ```
+//!
+//! Deliberately absent until they are built, and refused by name: WATERMARK, GENERATED, DEFAULT, CHECK, REFERENCES,
+//! UNIQUE.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::DataFusionError;
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType, Ident};
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::near;
+use crate::planner::Planner;
+use crate::reader::{TokenReader, is_word};
+use crate::relation::{Relation, Relations};
+use crate::tokens::DIALECT;
+
+/// Declared columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Columns {
+    /// Names, types and nullability; columns of the primary key are NOT NULL.
+    pub schema: SchemaRef,
+    /// The columns of the primary key in its order; empty without one.
+    pub primary_key: Vec<usize>,
+}
+
+/// Type names that are offered when one is not known.
+const TYPES: [&str; 31] = [
+    "boolean",
+    "bool",
+    "smallint",
+    "int2",
+    "int",
+    "int4",
+    "integer",
+    "bigint",
+    "int8",
+    "tinyint",
+    "real",
+    "float4",
+    "float",
+    "float8",
+    "double",
+    "numeric",
+    "decimal",
+    "text",
+    "varchar",
+    "char",
+    "string",
+    "bytea",
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "interval",
+    "array",
+    "int unsigned",
+    "bigint unsigned",
+    "struct",
+];
+
+/// Words that end a column's type, with what they begin.
+const AFTER_TYPE: [&str; 13] = [
+    "NOT",
+    "NULL",
+    "PRIMARY",
+    "DEFAULT",
+    "GENERATED",
+    "CHECK",
+    "REFERENCES",
+    "UNIQUE",
+    "CONSTRAINT",
+    "COLLATE",
+    "AS",
+    "COMMENT",
+    "OPTIONS",
+];
+
+impl Planner {
+    /// Reads a column list in parentheses.
+    pub fn columns(&self, reader: &mut TokenReader) -> Result<Columns> {
+        let start = reader.position();
+        reader.expect_symbol(Token::LParen)?;
+        let mut list = List::default();
+        if reader.symbol(Token::RParen) {
+            return Err(Error::invalid("a column list needs at least one column").at(start));
+        }
+        loop {
+            self.item(reader, &mut list)?;
+            if reader.symbol(Token::RParen) {
+                break;
+            }
+            if !reader.symbol(Token::Comma) {
+                return Err(reader.expected("\",\" or \")\""));
+            }
+        }
+        list.finish(start)
+    }
+
+    /// Reads one type name: `NUMERIC(10, 2)`, `TIMESTAMP WITH TIME ZONE`, `BIGINT[]`.
+    pub fn data_type(&self, text: &str) -> Result<FieldRef> {
+        let mut reader = TokenReader::new(text)?;
+        let found = self.type_of(&mut reader)?;
+        reader.expect_end()?;
+        Ok(found)
+    }
+
+    fn item(&self, reader: &mut TokenReader, list: &mut List) -> Result<()> {
+        let start = reader.position();
+        if reader.is_keyword(&["WATERMARK", "FOR"]) {
+            return Err(Error::unsupported("WATERMARK").at(start));
+        }
+        if reader.keyword(&["CONSTRAINT"]) {
+            reader.identifier()?;
+        }
+        for word in ["UNIQUE", "CHECK", "FOREIGN", "EXCLUDE", "LIKE"] {
+            let next_opens = *reader.peek_at(1) == Token::LParen || word == "FOREIGN" || word == "LIKE";
+            let a_type_follows = word == "LIKE" && reader.peek_at(2) != &Token::RParen;
+            if reader.is_keyword(&[word]) && next_opens && !a_type_follows {
+                return Err(Error::unsupported(word).at(start));
+            }
+        }
+        match reader.keyword(&["PRIMARY", "KEY"]) {
+            true => list.key(reader, start),
+            false => self.column(reader, list),
+        }
+    }
+
+    fn column(&self, reader: &mut TokenReader, list: &mut List) -> Result<()> {
+        let start = reader.position();
+        let name = reader.identifier().map_err(|_| reader.expected("the name of a column"))?;
+        if list.fields.iter().any(|field| *field.name() == name) {
+            return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
+        }
+        let field = self.type_of(reader)?.as_ref().clone().with_name(&name);
+        let mut nullable = true;
+        loop {
+            let place = reader.position();
+            if reader.keyword(&["NOT", "NULL"]) {
+                nullable = false;
+            } else if reader.keyword(&["NULL"]) {
+            } else if reader.keyword(&["PRIMARY", "KEY"]) {
+                list.set_key(vec![(name.clone(), start.clone())], place)?;
+            } else if matches!(reader.peek(), Token::Comma | Token::RParen) {
+                break;
+            } else if let Some(word) = AFTER_TYPE.iter().find(|word| reader.is_keyword(&[word])) {
+                let word = if *word == "AS" { "GENERATED" } else { word };
+                return Err(Error::unsupported(format!("{word} for column \"{name}\"")).at(place));
+            } else {
+                return Err(reader.expected("\",\", \")\", NOT NULL or PRIMARY KEY"));
+            }
+        }
+        list.fields.push(field.with_nullable(nullable));
+        Ok(())
+    }
+
+    /// Reads a type up to the word or symbol that ends it.
+    fn type_of(&self, reader: &mut TokenReader) -> Result<FieldRef> {
+        let start = reader.position();
+        let mut tokens: Vec<TokenWithSpan> = Vec::new();
+        let mut depth = 0;
+        for lexeme in reader.rest() {
+            match &lexeme.token.token {
+                Token::LParen | Token::LBracket | Token::Lt => depth += 1,
+                Token::RParen if depth == 0 => break,
+                Token::RParen | Token::RBracket | Token::Gt => depth -= 1,
+                Token::ShiftRight => depth -= 2,
+                Token::Comma if depth == 0 => break,
+                token if depth == 0 && AFTER_TYPE.iter().any(|word| is_word(token, word)) => break,
+                _ => {}
+            }
+            tokens.push(lexeme.token.clone());
+        }
+        if tokens.is_empty() {
+            return Err(reader.expected("a type"));
+        }
+        for _ in 0..tokens.len() {
+            reader.next();
+        }
+        let place = start.start..reader.last_position().end;
+        let written = reader.text()[place.clone()].to_string();
+        self.convert(tokens, &written)
+            .map_err(|error| if error.span.is_none() { error.at(place) } else { error })
+    }
+
+    fn convert(&self, tokens: Vec<TokenWithSpan>, written: &str) -> Result<FieldRef> {
+        let unknown = || unknown_type(written);
+        let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
+        let parsed = parser.parse_data_type().map_err(|_| unknown())?;
+        if parser.peek_token().token != Token::EOF {
+            return Err(unknown());
+        }
+        let column = ColumnDef { name: Ident::new("c"), data_type: parsed, options: Vec::new() };
+        let context = Context::new(self.state(), self.type_planner(), &NoRelations, &[]);
+        let options = ParserOptions::from(&self.state().config_options().sql_parser);
+        let schema = SqlToRel::new_with_options(&context, options).build_schema(vec![column]);
+        match schema {
+            Ok(schema) => Ok(Arc::clone(&schema.fields()[0])),
+            Err(DataFusionError::NotImplemented(_)) => Err(unknown()),
+            Err(error) => Err(Error::from(error)),
+        }
+    }
+}
+
+/// `type "x" not found`, with near names.
+pub(crate) fn unknown_type(written: &str) -> Error {
+    let base = written.split(['(', '[', '<', ' ']).next().unwrap_or(written);
+    Error::invalid(format!("type \"{written}\" not found")).maybe_hint(near::hint(
+        &base.to_lowercase(),
+        "types",
+        TYPES,
+    ))
+}
+
+/// Spellings of types that the query engine doesn't know, for columns and casts alike; then the user's own types.
+#[derive(Debug)]
+pub(crate) struct Spellings {
+    /// The type planner of the user's session.
+    pub(crate) users: Option<Arc<dyn TypePlanner>>,
+}
+
+impl TypePlanner for Spellings {
+    fn plan_type_field(&self, sql_type: &SqlType) -> datafusion::error::Result<Option<FieldRef>> {
+        if let Some(users) = &self.users
+            && let Some(found) = users.plan_type_field(sql_type)?
+        {
+            return Ok(Some(found));
+        }
+        Ok(match sql_type {
+            SqlType::CharacterVarying(_) | SqlType::CharVarying(_) | SqlType::Character(_) => {
+                Some(Arc::new(Field::new("", DataType::Utf8View, true)))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// A name and its place in the text.
+type Named = (String, Range<usize>);
+
+/// A column list that is being read.
+#[derive(Default)]
+struct List {
+    fields: Vec<Field>,
+    /// The names in PRIMARY KEY, each with its place.
+    key: Option<Vec<Named>>,
+}
+
+impl List {
+    fn key(&mut self, reader: &mut TokenReader, start: Range<usize>) -> Result<()> {
+        reader.expect_symbol(Token::LParen)?;
+        let mut names: Vec<Named> = Vec::new();
+        loop {
+            let place = reader.position();
+            let name = reader.identifier()?;
+            if names.iter().any(|(other, _)| *other == name) {
+                return Err(Error::invalid(format!("column \"{name}\" is in the key twice")).at(place));
+            }
+            names.push((name, place));
+            if reader.symbol(Token::RParen) {
+                return self.set_key(names, start);
+            }
+            if !reader.symbol(Token::Comma) {
+                return Err(reader.expected("\",\" or \")\""));
+            }
+        }
+    }
+
+    fn set_key(&mut self, names: Vec<Named>, place: Range<usize>) -> Result<()> {
+        match self.key.replace(names) {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid("there is more than one primary key")
+                .hint("Name all its columns in one PRIMARY KEY (a, b).")
+                .at(place)),
+        }
+    }
+
+    fn finish(mut self, start: Range<usize>) -> Result<Columns> {
+        if self.fields.is_empty() {
+            return Err(Error::invalid("a column list needs at least one column").at(start));
+        }
+        let mut primary_key = Vec::new();
+        for (name, place) in self.key.take().into_iter().flatten() {
+            let names = || self.fields.iter().map(|field| field.name().as_str());
+            let index = names().position(|other| other == name).ok_or_else(|| {
+                Error::invalid(format!("column \"{name}\" of the primary key not found"))
+                    .maybe_hint(near::hint(&name, "columns", names()))
+                    .at(place)
+            })?;
+            primary_key.push(index);
+        }
+        for index in &primary_key {
+            self.fields[*index].set_nullable(false);
+        }
+        Ok(Columns { schema: Arc::new(Schema::new(self.fields)), primary_key })
+    }
+}
+
+struct NoRelations;
+
+impl Relations for NoRelations {
+    fn get(&self, _name: &str) -> Option<Relation> {
+        None
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::TimeUnit;
+
+    use super::*;
+
+    fn columns(sql: &str) -> Columns {
+        Planner::new().columns(&mut TokenReader::new(sql).unwrap()).unwrap()
+    }
+
+    fn fails(sql: &str, expected: &str) {
+        let error = Planner::new().columns(&mut TokenReader::new(sql).unwrap()).unwrap_err();
+        assert_eq!(error.render(sql), expected);
+    }
+
+    fn is(written: &str, expected: DataType) {
+        assert_eq!(*Planner::new().data_type(written).unwrap().data_type(), expected, "{written}");
+    }
+
+    #[test]
+    fn types_are_the_query_engines_under_the_spellings_of_postgresql() {
+        for text in ["VARCHAR", "TEXT", "text", "CHARACTER VARYING", "VARCHAR(10)"] {
+            is(text, DataType::Utf8View);
+        }
+        is("NUMERIC(10,2)", DataType::Decimal128(10, 2));
+        is("decimal", DataType::Decimal128(38, 10));
+        for text in ["int8", "BIGINT"] {
+            is(text, DataType::Int64);
+        }
+        for text in ["INT", "integer", "int4"] {
+            is(text, DataType::Int32);
+        }
+        is("smallint", DataType::Int16);
+        is("double precision", DataType::Float64);
+        is("float8", DataType::Float64);
+        is("real", DataType::Float32);
+        is("bool", DataType::Boolean);
+        is("date", DataType::Date32);
+        is("bytea", DataType::Binary);
+        is("TIMESTAMP", DataType::Timestamp(TimeUnit::Nanosecond, None));
+        for text in ["TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"] {
+            is(text, DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())));
+        }
+        is("BIGINT[]", DataType::new_list(DataType::Int64, true));
+    }
+
+    #[test]
+    fn keys_and_nulls_are_read_inline_and_apart() {
+        let found = columns("(id BIGINT PRIMARY KEY, v TEXT NULL, n INT NOT NULL)");
+        assert_eq!(found.primary_key, [0]);
+        let nullable: Vec<bool> = found.schema.fields().iter().map(|field| field.is_nullable()).collect();
+        assert_eq!(nullable, [false, true, false]);
+        let found = columns("(a INT, b NUMERIC(3, 1), \"C\" TEXT, CONSTRAINT k PRIMARY KEY (\"C\", a))");
+        assert_eq!(found.primary_key, [2, 0]);
+        assert_eq!(found.schema.field(2).name(), "C");
+        assert!(!found.schema.field(2).is_nullable() && found.schema.field(1).is_nullable());
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown() {
+        fails(
+            "(id BIGNIT)",
+            "type \"BIGNIT\" not found\nLINE 1: (id BIGNIT)\n            ^^^^^^\nHINT: Did you mean \"bigint\"?",
+        );
+        fails("(id)", "syntax error: expected a type, found )\nLINE 1: (id)\n           ^");
+        fails("()", "a column list needs at least one column\nLINE 1: ()\n        ^");
+        fails("(a INT, A INT)", "column \"a\" is declared twice\nLINE 1: (a INT, A INT)\n                ^");
+        fails(
+            "(abc INT, PRIMARY KEY (abd))",
+            "column \"abd\" of the primary key not found\nLINE 1: (abc INT, PRIMARY KEY (abd))\n                               ^^^\nHINT: Did you mean \"abc\"?",
+        );
+        fails(
+            "(a INT PRIMARY KEY, b INT PRIMARY KEY)",
+            "there is more than one primary key\nLINE 1: (a INT PRIMARY KEY, b INT PRIMARY KEY)\n                                  ^^^^^^^\nHINT: Name all its columns in one PRIMARY KEY (a, b).",
+        );
+        fails(
+            "(a INT b INT)",
+            "type \"INT b INT\" not found\nLINE 1: (a INT b INT)\n           ^^^^^^^^^\nHINT: Did you mean \"int\", \"int2\" or \"int4\"?",
+        );
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        for (sql, message) in [
+            ("(ts TIMESTAMP, WATERMARK FOR ts AS ts)", "WATERMARK is not supported yet"),
+            ("(a INT DEFAULT 1)", "DEFAULT for column \"a\" is not supported yet"),
+            ("(a INT GENERATED ALWAYS AS (1))", "GENERATED for column \"a\" is not supported yet"),
+            ("(a INT CHECK (a > 0))", "CHECK for column \"a\" is not supported yet"),
+            ("(a INT REFERENCES b)", "REFERENCES for column \"a\" is not supported yet"),
+            ("(a INT UNIQUE)", "UNIQUE for column \"a\" is not supported yet"),
+            ("(a INT, UNIQUE (a))", "UNIQUE is not supported yet"),
+            ("(a INT, CHECK (a > 1))", "CHECK is not supported yet"),
+        ] {
+            let error = Planner::new().columns(&mut TokenReader::new(sql).unwrap()).unwrap_err();
+            assert_eq!(error.message, message);
+        }
+    }
+}

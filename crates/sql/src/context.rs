@@ -1,0 +1,188 @@
+//! Answers the query engine's planner about tables and functions.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{DFSchema, TableReference};
+use datafusion::datasource::cte_worktable::CteWorkTable;
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::error::Result as PlanResult;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::var_provider::{VarType, is_system_variables};
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+
+use crate::error::{Error, Result};
+use crate::hidden;
+use crate::near;
+use crate::relation::{Relation, RelationTable, Relations};
+
+/// The functions and settings of a session, and the relations of the engine.
+pub(crate) struct Context<'a> {
+    state: &'a SessionState,
+    type_planner: Arc<dyn TypePlanner>,
+    relations: &'a dyn Relations,
+    /// The hidden columns that the query names, which are then columns like others.
+    shown: &'a [String],
+    reads: Mutex<BTreeSet<String>>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(
+        state: &'a SessionState,
+        type_planner: Arc<dyn TypePlanner>,
+        relations: &'a dyn Relations,
+        shown: &'a [String],
+    ) -> Context<'a> {
+        Context { state, type_planner, relations, shown, reads: Mutex::default() }
+    }
+
+    /// The names that were looked up and found.
+    pub(crate) fn into_reads(self) -> Vec<String> {
+        self.reads.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+    }
+
+    fn source(&self, name: String, relation: Relation) -> Arc<dyn TableSource> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        match relation {
+            Relation::Rows { schema, key } => {
+                let schema = hidden::shown(&schema, self.shown);
+                provider_as_source(Arc::new(RelationTable::new(name, schema, key)))
+            }
+            Relation::View(plan) => provider_as_source(Arc::new(ViewTable::new(plan, None))),
+        }
+    }
+
+    fn table(&self, name: &TableReference) -> Result<Arc<dyn TableSource>> {
+        if let Some(schema) = name.schema()
+            && schema != "public"
+        {
+            return Err(Error::invalid(format!("schema \"{schema}\" not found"))
+                .hint("There is only the schema public."));
+        }
+        match self.relations.get(name.table()) {
+            Some(relation) => Ok(self.source(name.table().to_string(), relation)),
+            None => Err(unknown_relation(name.table(), self.relations)),
+        }
+    }
+
+    fn literal_arguments(&self, arguments: Vec<Expr>) -> PlanResult<Vec<Expr>> {
+        let settings = SimplifyContext::builder()
+            .with_config_options(Arc::clone(self.state.config_options()))
+            .with_query_execution_start_time(self.state.execution_props().query_execution_start_time)
+            .build();
+        let simplifier = ExprSimplifier::new(settings);
+        let schema = DFSchema::empty();
+        let literal = |argument| simplifier.coerce(argument, &schema).and_then(|e| simplifier.simplify(e));
+        arguments.into_iter().map(literal).collect()
+    }
+}
+
+/// `relation "x" not found`, with near names.
+pub(crate) fn unknown_relation(name: &str, relations: &dyn Relations) -> Error {
+    let names = relations.names();
+    Error::invalid(format!("relation \"{name}\" not found"))
+        .maybe_hint(near::did_you_mean(name, names.iter().map(String::as_str)))
+}
+
+/// The name that a table function's relation is bound by: `bad_rows('orders')`.
+pub(crate) fn function_relation_name(name: &str, arguments: &[String]) -> String {
+    let quoted: Vec<String> = arguments.iter().map(|a| format!("'{}'", a.replace('\'', "''"))).collect();
+    format!("{name}({})", quoted.join(", "))
+}
+
+impl ContextProvider for Context<'_> {
+    fn get_table_source(&self, name: TableReference) -> PlanResult<Arc<dyn TableSource>> {
+        Ok(self.table(&name)?)
+    }
+
+    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> PlanResult<Arc<dyn TableSource>> {
+        let args = self.literal_arguments(args)?;
+        let texts: Option<Vec<String>> = args
+            .iter()
+            .map(|arg| match arg {
+                Expr::Literal(value, _) => Some(value.to_string()),
+                _ => None,
+            })
+            .collect();
+        if let Some(texts) = texts
+            && let Some(relation) = self.relations.function(name, &texts)?
+        {
+            return Ok(self.source(function_relation_name(name, &texts), relation));
+        }
+        let functions = self.state.table_functions();
+        let Some(function) = functions.get(name) else {
+            let names = functions.keys().map(String::as_str).chain(["bad_rows", "unnest"]);
+            return Err(Error::invalid(format!("table function \"{name}\" not found"))
+                .maybe_hint(near::did_you_mean(name, names))
+                .into());
+        };
+        let arguments = datafusion::catalog::TableFunctionArgs::new(&args, self.state);
+        Ok(provider_as_source(function.create_table_provider_with_args(arguments)?))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> PlanResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        self.state.relation_planners()
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::clone(&self.type_planner))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, names: &[String]) -> Option<DataType> {
+        let kind = match is_system_variables(names) {
+            _ if names.is_empty() => return None,
+            true => VarType::System,
+            false => VarType::UserDefined,
+        };
+        self.state.execution_props().var_providers.as_ref()?.get(&kind)?.get_type(names)
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.window_functions().keys().cloned().collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! What the dialect adds to a query: clauses at its end and streaming table functions.
+//!
+//! They are found by their tokens, before the parser of queries sees the text: it would take `EMIT` for an alias.
+
+use std::ops::Range;
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use crate::error::{Error, Result};
+use crate::reader::{TokenReader, is_word};
+
+/// How a query says that its result is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emit {
+    /// `EMIT CHANGES`: each change as it happens.
+    Changes,
+    /// `EMIT ON WINDOW CLOSE`: each window once, when it closes.
+    OnWindowClose,
+    /// `FOR EACH BATCH`: the query anew over each batch.
+    EachBatch,
+}
+
+impl Emit {
+    /// The clause as it is written.
+    pub fn clause(self) -> &'static str {
+        match self {
+            Emit::Changes => "EMIT CHANGES",
+            Emit::OnWindowClose => "EMIT ON WINDOW CLOSE",
+            Emit::EachBatch => "FOR EACH BATCH",
+        }
+    }
+}
+
+/// Table functions of the dialect that aren't built yet. The second kind are also plausible names of columns or
+/// scalar functions, so they count only right after FROM or JOIN.
+const WINDOWS: [&str; 4] = ["TUMBLE", "HOP", "CUMULATE", "UPDATE_STATE"];
+const AFTER_FROM: [&str; 3] = ["SESSION", "LAST", "CHANGES"];
+
+/// Finds the clause that ends a query at its top level, with its bytes (up to the end of the text).
+pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
+    let tokens = reader.rest();
+    let end = tokens.last()?.range.end;
+    let mut depth = 0;
+    let mut found = None;
+    for (at, lexeme) in tokens.iter().enumerate() {
+        match &lexeme.token.token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket => depth -= 1,
+            _ if depth > 0 => {}
+            token => {
+                let follows = |words: &[&str]| {
+                    words.iter().enumerate().all(|(n, word)| {
+                        tokens.get(at + n + 1).is_some_and(|next| is_word(&next.token.token, word))
+                    })
+                };
+                if is_word(token, "EMIT") && follows(&["CHANGES"]) {
+                    found = Some((Emit::Changes, lexeme.range.start..end));
+                } else if is_word(token, "EMIT") && follows(&["ON", "WINDOW", "CLOSE"]) {
+                    found = Some((Emit::OnWindowClose, lexeme.range.start..end));
+                } else if is_word(token, "FOR") && follows(&["EACH", "BATCH"]) {
+                    found = Some((Emit::EachBatch, lexeme.range.start..end));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Refuses what the dialect has and the engine hasn't yet.
+pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
+    if let Some((emit, span)) = trailing_emit(reader) {
+        return Err(Error::unsupported(emit.clause()).at(span));
+    }
+    let tokens = reader.rest();
+    for (at, lexeme) in tokens.iter().enumerate() {
+        let token = &lexeme.token.token;
+        let is =
+            |n: usize, word: &str| tokens.get(at + n).is_some_and(|next| is_word(&next.token.token, word));
+        let called = tokens.get(at + 1).is_some_and(|next| next.token.token == Token::LParen);
+        let before = at.checked_sub(1).map(|before| &tokens[before].token.token);
+        let after_from = before.is_some_and(|token| is_word(token, "FROM") || is_word(token, "JOIN"));
+        let after_comma = before.is_some_and(|token| matches!(token, Token::Comma | Token::LParen));
+        let named = |names: &[&'static str]| names.iter().copied().find(|name| is_word(token, name));
+
+        let what = if called && (after_from || after_comma) && named(&WINDOWS).is_some() {
+            named(&WINDOWS).map(|name| format!("{name}(…)"))
+        } else if called && after_from && named(&AFTER_FROM).is_some() {
+            named(&AFTER_FROM).map(|name| format!("{name}(…)"))
+        } else if is(0, "FOR") && is(1, "SYSTEM_TIME") {
+            Some("FOR SYSTEM_TIME AS OF".to_string())
+        } else if is(0, "ASOF") && is(1, "JOIN") {
+            Some("ASOF JOIN".to_string())
+        } else if called && is(0, "MATCH_RECOGNIZE") {
+            Some("MATCH_RECOGNIZE".to_string())
+        } else {
+            None
+        };
+        if let Some(what) = what {
+            return Err(Error::unsupported(what).at(lexeme.range.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn emit(sql: &str) -> Option<(Emit, &str)> {
+        let reader = TokenReader::new(sql).unwrap();
+        trailing_emit(&reader).map(|(emit, span)| (emit, &sql[span]))
+    }
+
+    #[test]
+    fn a_clause_counts_at_the_top_level_only() {
+        assert_eq!(emit("SELECT * FROM t EMIT CHANGES"), Some((Emit::Changes, "EMIT CHANGES")));
+        assert_eq!(
+            emit("SELECT * FROM t emit changes LIMIT 3"),
+            Some((Emit::Changes, "emit changes LIMIT 3"))
+        );
+        assert_eq!(
+            emit("SELECT 1 EMIT ON WINDOW CLOSE"),
+            Some((Emit::OnWindowClose, "EMIT ON WINDOW CLOSE"))
+        );
+        assert_eq!(emit("SELECT 1 FOR EACH BATCH"), Some((Emit::EachBatch, "FOR EACH BATCH")));
+        assert_eq!(emit("SELECT (SELECT 1 EMIT CHANGES)"), None);
+        assert_eq!(emit("SELECT emit FROM t emit"), None);
+    }
+
+    fn refused(sql: &str, expected: &str) {
+        let error = refuse_unbuilt(&TokenReader::new(sql).unwrap()).unwrap_err();
+        assert_eq!(error.message, expected);
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        refused("SELECT 1 FOR EACH BATCH", "FOR EACH BATCH is not supported yet");
+        refused("SELECT * FROM TUMBLE(t, ts, INTERVAL '1 s')", "TUMBLE(…) is not supported yet");
+        refused("SELECT * FROM t, hop(t, ts, 1, 2)", "HOP(…) is not supported yet");
+        refused("SELECT * FROM LAST(t, INTERVAL '1 s')", "LAST(…) is not supported yet");
+        refused("SELECT * FROM t FOR SYSTEM_TIME AS OF 3", "FOR SYSTEM_TIME AS OF is not supported yet");
+        refused("SELECT * FROM t ASOF JOIN u ON a = b", "ASOF JOIN is not supported yet");
+        refused("SELECT * FROM t MATCH_RECOGNIZE (x)", "MATCH_RECOGNIZE is not supported yet");
+    }
+
+    #[test]
+    fn columns_of_these_names_are_left_alone() {
+        for sql in ["SELECT last, session, hop FROM tumble", "SELECT a, last(b) FROM t"] {
+            assert!(refuse_unbuilt(&TokenReader::new(sql).unwrap()).is_ok(), "{sql}");
+        }
+    }
+}

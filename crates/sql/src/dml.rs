@@ -1,0 +1,613 @@
+//! Plans INSERT, UPDATE and DELETE as queries for the rows that change.
+//!
+//! An INSERT's rows are whole rows of the table, a DELETE's the old rows, an UPDATE's the old columns followed by the
+//! new ones. Hidden columns are left out. Who runs the plan calls [`Dml::check`] on every batch.
+//!
+//! Deliberately absent until they are built, and refused by name: RETURNING, ON CONFLICT, DEFAULT values.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::{Column, DFSchema};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, SortExpr};
+use datafusion::sql::sqlparser::ast::{
+    self, AssignmentTarget, FromTable, Ident, ObjectName, Query as QueryTree, SelectItem, SetExpr, Spanned,
+    Statement, TableAlias, TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
+};
+use datafusion::sql::sqlparser::parser::Parser;
+
+use crate::context::unknown_relation;
+use crate::error::{Error, Result};
+use crate::hidden::{self, fold, last_name};
+use crate::near;
+use crate::planner::{Planner, Query, Raw};
+use crate::reader::TokenReader;
+use crate::relation::{Relation, Relations};
+use crate::rules::orderable;
+use crate::tokens::{DIALECT, offset};
+
+/// Relations among which the target of an INSERT takes NULL everywhere, so that [`Dml::check`] can name the column,
+/// and has no hidden columns, which can't be given.
+struct Open<'a> {
+    all: &'a dyn Relations,
+    table: &'a str,
+    columns: &'a Schema,
+}
+
+impl Relations for Open<'_> {
+    fn get(&self, name: &str) -> Option<Relation> {
+        if name != self.table {
+            return self.all.get(name);
+        }
+        let fields = self.columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        Some(Relation::Rows { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())), key: None })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.all.names()
+    }
+
+    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
+        self.all.function(name, arguments)
+    }
+}
+
+/// What is done to a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Rows are added.
+    Insert,
+    /// Rows are replaced.
+    Update,
+    /// Rows are taken out.
+    Delete,
+}
+
+/// A planned INSERT, UPDATE or DELETE.
+#[derive(Debug, Clone)]
+pub struct Dml {
+    /// What is done.
+    pub operation: Operation,
+    /// To which relation; whether that takes rows is for the caller to know.
+    pub table: String,
+    /// The columns of the table, without hidden ones.
+    pub columns: SchemaRef,
+    /// The rows: new (insert), old (delete), or old and new side by side (update).
+    pub query: Query,
+}
+
+impl Dml {
+    /// Fails if a new row lacks a value that must be there.
+    pub fn check(&self, rows: &RecordBatch) -> Result<()> {
+        let first = match self.operation {
+            Operation::Insert => 0,
+            Operation::Update => self.columns.fields().len(),
+            Operation::Delete => return Ok(()),
+        };
+        for (at, field) in self.columns.fields().iter().enumerate() {
+            if !field.is_nullable() && rows.column(first + at).logical_null_count() > 0 {
+                return Err(not_null(field.name(), &self.table));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_null(column: &str, table: &str) -> Error {
+    Error::invalid(format!("column \"{column}\" of \"{table}\" is NOT NULL and a row has no value for it"))
+}
+
+/// The table that a statement changes.
+struct Target {
+    name: String,
+    /// What it goes by in the statement.
+    alias: Ident,
+    factor: TableFactor,
+    columns: SchemaRef,
+}
+
+/// A statement's text, and what it may name.
+struct Scope<'a> {
+    planner: &'a Planner,
+    reader: &'a TokenReader<'a>,
+    relations: &'a dyn Relations,
+    shown: Vec<String>,
+}
+
+impl Planner {
+    /// Plans an INSERT, UPDATE or DELETE.
+    pub fn dml(&self, text: &str, relations: &dyn Relations) -> Result<Dml> {
+        let reader = TokenReader::new(text)?;
+        let statement = self.parse(&reader)?;
+        let shown = hidden::named(reader.rest(), relations);
+        let scope = Scope { planner: self, reader: &reader, relations, shown };
+        match statement {
+            Statement::Insert(insert) => scope.insert(insert),
+            Statement::Update(update) => scope.update(update),
+            Statement::Delete(delete) => scope.delete(delete),
+            _ => Err(reader.expected("INSERT, UPDATE or DELETE")),
+        }
+    }
+}
+
+impl Scope<'_> {
+    fn insert(&self, mut insert: ast::Insert) -> Result<Dml> {
+        refuse(insert.returning.is_some(), "RETURNING")?;
+        refuse(insert.on.is_some() || insert.or.is_some() || insert.ignore, "ON CONFLICT")?;
+        refuse(insert.overwrite || insert.replace_into, "INSERT OVERWRITE")?;
+        refuse(!insert.assignments.is_empty(), "INSERT … SET")?;
+        let TableObject::TableName(name) = &insert.table else {
+            return Err(Error::unsupported("INSERT into a table function"));
+        };
+        let (table, columns) = self.table(name)?;
+        let Some(source) = insert.source.as_mut() else {
+            return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
+        };
+        hidden::narrow_wildcards(source, &self.shown, self.relations)?;
+        self.check_columns(&insert.columns, &table, &columns)?;
+        self.check_values(source, insert.columns.len(), &table, &columns)?;
+        let relations = Open { all: self.relations, table: &table, columns: &columns };
+        let plan =
+            self.planner.translate(Statement::Insert(insert), &self.shown, &relations, self.reader.text());
+        let Raw { plan, reads } = plan.map_err(|error| wrong_count(error, &columns))?;
+        let LogicalPlan::Dml(plan) = plan else {
+            return Err(Error::bug("an INSERT was planned as something else"));
+        };
+        let raw = Raw { plan: plan.input.as_ref().clone(), reads };
+        let query = self.planner.finish(raw, self.reader.text())?;
+        Ok(Dml { operation: Operation::Insert, table, columns, query })
+    }
+
+    /// The named columns exist, each once, and those left out may be NULL.
+    fn check_columns(&self, named: &[ObjectName], table: &str, columns: &Schema) -> Result<()> {
+        let mut seen: Vec<String> = Vec::new();
+        for name in named {
+            let column = last_name(name).unwrap_or_default();
+            let error = match () {
+                _ if columns.index_of(&column).is_err() => Some(unknown_column(&column, table, columns)),
+                _ if seen.contains(&column) => {
+                    Some(Error::invalid(format!("column \"{column}\" is named twice")))
+                }
+                _ => None,
+            };
+            if let Some(error) = error {
+                return Err(self.place(error, name));
+            }
+            seen.push(column);
+        }
+        let missing = |name: &String| !named.is_empty() && !seen.contains(name);
+        match columns.fields().iter().find(|field| !field.is_nullable() && missing(field.name())) {
+            Some(field) => Err(not_null(field.name(), table).hint(format!("Name \"{}\" too.", field.name()))),
+            None => Ok(()),
+        }
+    }
+
+    /// VALUES has as many values a row as there are columns, none of them DEFAULT.
+    fn check_values(&self, source: &QueryTree, named: usize, table: &str, columns: &Schema) -> Result<()> {
+        let SetExpr::Values(values) = source.body.as_ref() else { return Ok(()) };
+        let expected = if named == 0 { columns.fields().len() } else { named };
+        for row in &values.rows {
+            let row = &row.content;
+            if row.len() != expected {
+                let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
+                return Err(Error::invalid(format!(
+                    "INSERT has {} values where \"{table}\" takes {expected}",
+                    row.len()
+                ))
+                .hint(format!("The columns are {}.", names.join(", "))));
+            }
+            let default = |value: &&ast::Expr| matches!(value, ast::Expr::Identifier(name) if name.value.eq_ignore_ascii_case("default"));
+            if let Some(value) = row.iter().find(default) {
+                return Err(self.place(Error::unsupported("DEFAULT as a value"), value));
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&self, delete: ast::Delete) -> Result<Dml> {
+        refuse(delete.returning.is_some(), "RETURNING")?;
+        refuse(delete.limit.is_some() || !delete.order_by.is_empty(), "DELETE … LIMIT")?;
+        refuse(!delete.tables.is_empty(), "DELETE from several tables")?;
+        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = delete.from;
+        let target = self.target(from)?;
+        let mut tree = self.template()?;
+        let select = select_of(&mut tree)?;
+        select.projection =
+            target.columns.fields().iter().map(|f| old(&target, f.name(), f.name())).collect();
+        select.from = vec![plain_from(target.factor.clone())];
+        select.selection = match delete.using {
+            None => delete.selection,
+            Some(using) => {
+                let mut inner = self.template()?;
+                let matched = select_of(&mut inner)?;
+                matched.from = using;
+                matched.selection = delete.selection;
+                Some(ast::Expr::Exists { subquery: inner, negated: false })
+            }
+        };
+        let raw = self.translate(tree)?;
+        let query = self.planner.finish(raw, self.reader.text())?;
+        Ok(Dml { operation: Operation::Delete, table: target.name, columns: target.columns, query })
+    }
+
+    fn update(&self, update: ast::Update) -> Result<Dml> {
+        refuse(update.returning.is_some(), "RETURNING")?;
+        refuse(update.limit.is_some() || !update.order_by.is_empty(), "UPDATE … LIMIT")?;
+        refuse(update.or.is_some(), "UPDATE OR")?;
+        let target = self.target(vec![update.table])?;
+        let mut values = self.assignments(&target, update.assignments)?;
+        let mut tree = self.template()?;
+        let select = select_of(&mut tree)?;
+        let fields = target.columns.fields();
+        select.projection =
+            fields.iter().map(|f| old(&target, f.name(), &format!("old.{}", f.name()))).collect();
+        for (at, field) in fields.iter().enumerate() {
+            let expr = values[at].take().unwrap_or_else(|| column(&target.alias, field.name()));
+            select
+                .projection
+                .push(SelectItem::ExprWithAlias { expr, alias: quoted(&format!("new.{}", field.name())) });
+        }
+        select.selection = update.selection;
+        select.from = vec![plain_from(target.factor.clone())];
+        let raw = match update.from {
+            None => self.translate(tree)?,
+            Some(UpdateTableFromKind::BeforeSet(from) | UpdateTableFromKind::AfterSet(from)) => {
+                self.number_rows(select_of(&mut tree)?, &target, from)?;
+                let Raw { plan, reads } = self.translate(tree)?;
+                let plan = once_a_row(plan).map_err(|e| Error::from_datafusion(&e, self.reader.text()))?;
+                Raw { plan, reads }
+            }
+        };
+        let raw = Raw { plan: self.cast_new(raw.plan, &target.columns)?, ..raw };
+        let query = self.planner.finish(raw, self.reader.text())?;
+        Ok(Dml { operation: Operation::Update, table: target.name, columns: target.columns, query })
+    }
+
+    /// The expression that each column is set to, where it is.
+    fn assignments(&self, target: &Target, all: Vec<ast::Assignment>) -> Result<Vec<Option<ast::Expr>>> {
+        let mut values = vec![None; target.columns.fields().len()];
+        for assignment in all {
+            let AssignmentTarget::ColumnName(name) = &assignment.target else {
+                return Err(self.place(Error::unsupported("SET (…) = (…)"), &assignment));
+            };
+            let column = last_name(name).unwrap_or_default();
+            let Ok(index) = target.columns.index_of(&column) else {
+                return Err(self.place(unknown_column(&column, &target.name, &target.columns), name));
+            };
+            if matches!(&assignment.value, ast::Expr::Identifier(name) if name.value.eq_ignore_ascii_case("default"))
+            {
+                return Err(self.place(Error::unsupported("DEFAULT as a value"), &assignment.value));
+            }
+            if values[index].replace(assignment.value).is_some() {
+                return Err(self.place(Error::invalid(format!("column \"{column}\" is set twice")), name));
+            }
+        }
+        Ok(values)
+    }
+
+    /// Numbers the rows of the target, so that a row that FROM matches several times is changed once.
+    fn number_rows(
+        &self,
+        select: &mut ast::Select,
+        target: &Target,
+        from: Vec<TableWithJoins>,
+    ) -> Result<()> {
+        let mut inner = self.parse(&format!("SELECT *, row_number() OVER () AS \"{ROW}\" FROM x"))?;
+        let TableFactor::Table { name, .. } = &target.factor else {
+            return Err(Error::bug("the target of an UPDATE is no table"));
+        };
+        select_of(&mut inner)?.from = vec![plain_from(named_table(name.clone()))];
+        let derived = TableFactor::Derived {
+            lateral: false,
+            subquery: inner,
+            alias: Some(TableAlias {
+                explicit: true,
+                name: target.alias.clone(),
+                columns: Vec::new(),
+                at: None,
+            }),
+            sample: None,
+        };
+        select
+            .projection
+            .push(SelectItem::ExprWithAlias { expr: column(&target.alias, ROW), alias: quoted(ROW) });
+        select.from = vec![plain_from(derived)];
+        select.from.extend(from);
+        Ok(())
+    }
+
+    /// Casts the new columns to the types of the table.
+    fn cast_new(&self, raw: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
+        let schema = Arc::clone(raw.schema());
+        let count = columns.fields().len();
+        let mut items: Vec<Expr> = Vec::with_capacity(2 * count);
+        for at in 0..2 * count {
+            let item = Expr::Column(Column::from(schema.qualified_field(at)));
+            items.push(if at < count { item } else { self.cast(item, &schema, columns, at - count)? });
+        }
+        LogicalPlanBuilder::from(raw)
+            .project(items)
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(|error| Error::from_datafusion(&error, self.reader.text()))
+    }
+
+    fn cast(&self, item: Expr, schema: &DFSchema, columns: &Schema, at: usize) -> Result<Expr> {
+        let field = columns.field(at);
+        let found = item.get_type(schema)?;
+        let name = format!("new.{}", field.name());
+        match item.cast_to(field.data_type(), schema) {
+            Ok(cast) => Ok(cast.alias(name)),
+            Err(_) => Err(Error::invalid(format!(
+                "column \"{}\" is of type {} and the expression of type {found}",
+                field.name(),
+                field.data_type()
+            ))
+            .hint("Cast the expression, as in x::TYPE.")),
+        }
+    }
+
+    fn target(&self, mut from: Vec<TableWithJoins>) -> Result<Target> {
+        let Some(table) = from.pop().filter(|table| from.is_empty() && table.joins.is_empty()) else {
+            return Err(Error::unsupported("changing several tables in one statement"));
+        };
+        let factor = table.relation;
+        let TableFactor::Table { name, alias, .. } = &factor else {
+            return Err(Error::invalid("only a table can be changed"));
+        };
+        let (table, columns) = self.table(name)?;
+        let alias = match alias {
+            Some(alias) => alias.name.clone(),
+            None => quoted(&table),
+        };
+        let factor = named_factor(name.clone(), alias.clone());
+        Ok(Target { name: table, alias, factor, columns })
+    }
+
+    fn table(&self, name: &ObjectName) -> Result<(String, SchemaRef)> {
+        let table = last_name(name).unwrap_or_default();
+        match self.relations.get(&table) {
+            Some(Relation::Rows { schema, .. }) => Ok((table, hidden::shown(&schema, &[]))),
+            Some(Relation::View(_)) => Err(self
+                .place(Error::invalid(format!("\"{table}\" is a view: it keeps no rows of its own")), name)
+                .hint("Change the tables that it reads.")),
+            None => Err(self.place(unknown_relation(&table, self.relations), name)),
+        }
+    }
+
+    fn translate(&self, mut tree: Box<QueryTree>) -> Result<Raw> {
+        hidden::narrow_wildcards(&mut tree, &self.shown, self.relations)?;
+        self.planner.translate(Statement::Query(tree), &self.shown, self.relations, self.reader.text())
+    }
+
+    /// `SELECT 1`, to be filled in.
+    fn template(&self) -> Result<Box<QueryTree>> {
+        self.parse("SELECT 1")
+    }
+
+    fn parse(&self, sql: &str) -> Result<Box<QueryTree>> {
+        let parsed = Parser::new(&DIALECT).try_with_sql(sql).and_then(|mut parser| parser.parse_query());
+        parsed.map_err(|error| Error::bug(error.to_string()))
+    }
+
+    /// Points at a node of the syntax tree.
+    fn place(&self, error: Error, node: &impl Spanned) -> Error {
+        let (span, text) = (node.span(), self.reader.text());
+        match (offset(text, span.start.line, span.start.column), offset(text, span.end.line, span.end.column))
+        {
+            (Some(start), Some(end)) => error.at(start..end),
+            _ => error,
+        }
+    }
+}
+
+/// The column that numbers the rows of an UPDATE … FROM.
+const ROW: &str = "__row";
+
+/// Keeps one match a row: the first by the new values.
+fn once_a_row(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+    let schema = Arc::clone(plan.schema());
+    let column = |at: usize| Expr::Column(Column::from(schema.qualified_field(at)));
+    let count = schema.fields().len() - 1;
+    let row = column(count);
+    let mut order = vec![SortExpr::new(row.clone(), true, false)];
+    let later = (0..count).filter(|at| orderable(schema.field(*at).data_type()));
+    order.extend(later.map(|at| SortExpr::new(column(at), true, false)));
+    LogicalPlanBuilder::from(plan)
+        .distinct_on(vec![row], (0..count).map(column).collect(), Some(order))?
+        .build()
+}
+
+fn refuse(found: bool, what: &str) -> Result<()> {
+    if found { Err(Error::unsupported(what)) } else { Ok(()) }
+}
+
+fn wrong_count(error: Error, columns: &Schema) -> Error {
+    match error.message.contains("olumn count doesn't match") {
+        false => error,
+        true => {
+            let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
+            Error::invalid("the query of the INSERT gives another number of columns than the table takes")
+                .hint(format!("The columns are {}.", names.join(", ")))
+        }
+    }
+}
+
+fn unknown_column(column: &str, table: &str, columns: &Schema) -> Error {
+    let names = columns.fields().iter().map(|field| field.name().as_str());
+    Error::invalid(format!("column \"{column}\" not found in \"{table}\""))
+        .maybe_hint(near::hint(column, "columns", names))
+}
+
+fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
+    match tree.body.as_mut() {
+        SetExpr::Select(select) => Ok(select),
+        _ => Err(Error::bug("a template is no SELECT")),
+    }
+}
+
+fn quoted(name: &str) -> Ident {
+    Ident::with_quote('"', name)
+}
+
+fn column(alias: &Ident, name: &str) -> ast::Expr {
+    ast::Expr::CompoundIdentifier(vec![quoted(&fold(alias)), quoted(name)])
+}
+
+fn old(target: &Target, name: &str, alias: &str) -> SelectItem {
+    SelectItem::ExprWithAlias { expr: column(&target.alias, name), alias: quoted(alias) }
+}
+
+fn plain_from(relation: TableFactor) -> TableWithJoins {
+    TableWithJoins { relation, joins: Vec::new() }
+}
+
+fn named_table(name: ObjectName) -> TableFactor {
+    TableFactor::Table {
+        name,
+        alias: None,
+        args: None,
+        with_hints: Vec::new(),
+        version: None,
+        with_ordinality: false,
+        partitions: Vec::new(),
+        json_path: None,
+        sample: None,
+        index_hints: Vec::new(),
+    }
+}
+
+fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
+    let mut factor = named_table(name);
+    if let TableFactor::Table { alias: place, .. } = &mut factor {
+        *place = Some(TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None });
+    }
+    factor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Tables, lines};
+
+    fn tables() -> Tables {
+        Tables::new()
+            .table(
+                "t",
+                "(id INT PRIMARY KEY, name TEXT, n DOUBLE)",
+                "VALUES (1, 'a', 1.5), (2, 'b', NULL), (3, 'c', 3)",
+            )
+            .table("log", "(id INT, n INT)", "VALUES (1, 10), (1, 20), (3, 30), (1, 10)")
+            .view("v", "SELECT * FROM t")
+    }
+
+    fn check(sql: &str, expected: &[&str]) -> Dml {
+        let tables = tables();
+        let dml = tables.planner.dml(sql, &tables).unwrap_or_else(|error| panic!("{}", error.render(sql)));
+        let rows = tables.execute(&dml.query.plan, &|batch| vec![batch]).unwrap();
+        assert_eq!(lines(&rows), expected, "{sql}");
+        dml
+    }
+
+    fn fails(sql: &str, expected: &str) {
+        let tables = tables();
+        assert_eq!(tables.planner.dml(sql, &tables).unwrap_err().render(sql), expected);
+    }
+
+    #[test]
+    fn an_insert_gives_whole_rows_of_the_tables_types() {
+        let dml = check("INSERT INTO t VALUES (7, 'x', 1), (8, NULL, NULL)", &["7|x|1.0", "8|NULL|NULL"]);
+        assert_eq!((dml.operation, dml.table.as_str()), (Operation::Insert, "t"));
+        let types =
+            |schema: &Schema| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
+        assert_eq!(types(&dml.query.schema), types(&dml.columns));
+        check("INSERT INTO t (n, id) VALUES ('2.5', 7)", &["7|NULL|2.5"]);
+        check("INSERT INTO t SELECT id + 10, 'l', n FROM log WHERE n > 10", &["11|l|20.0", "13|l|30.0"]);
+    }
+
+    #[test]
+    fn a_delete_gives_the_old_rows() {
+        let dml = check(
+            "DELETE FROM t WHERE n IS NULL OR id IN (SELECT id FROM log WHERE n = 30)",
+            &["2|b|NULL", "3|c|3.0"],
+        );
+        assert_eq!(dml.operation, Operation::Delete);
+        check("DELETE FROM t", &["1|a|1.5", "2|b|NULL", "3|c|3.0"]);
+        check("DELETE FROM t AS x USING log l WHERE x.id = l.id", &["1|a|1.5", "3|c|3.0"]);
+    }
+
+    #[test]
+    fn an_update_gives_old_and_new_columns() {
+        let dml = check(
+            "UPDATE t SET n = id, name = upper(name) WHERE id < 3",
+            &["1|a|1.5|1|A|1.0", "2|b|NULL|2|B|2.0"],
+        );
+        assert_eq!(dml.operation, Operation::Update);
+        check("UPDATE t SET name = NULL WHERE id = 1", &["1|a|1.5|1|NULL|1.5"]);
+        check("UPDATE t SET n = (SELECT max(n) FROM log) WHERE id = 2", &["2|b|NULL|2|b|30.0"]);
+    }
+
+    #[test]
+    fn an_update_from_changes_each_row_once() {
+        check("UPDATE t SET n = l.n FROM log l WHERE t.id = l.id", &["1|a|1.5|1|a|10.0", "3|c|3.0|3|c|30.0"]);
+        check(
+            "UPDATE log SET n = t.n FROM t WHERE t.id = log.id",
+            &["1|10|1|1", "1|10|1|1", "1|20|1|1", "3|30|3|3"],
+        );
+    }
+
+    #[test]
+    fn missing_values_are_found() {
+        let tables = tables();
+        let dml = tables.planner.dml("INSERT INTO t VALUES (NULL, 'x', 1)", &tables).unwrap();
+        let rows = tables.execute(&dml.query.plan, &|batch| vec![batch]).unwrap();
+        let error = rows.iter().try_for_each(|batch| dml.check(batch)).unwrap_err();
+        assert_eq!(error.message, "column \"id\" of \"t\" is NOT NULL and a row has no value for it");
+        fails(
+            "INSERT INTO t (name) VALUES ('x')",
+            "column \"id\" of \"t\" is NOT NULL and a row has no value for it\nHINT: Name \"id\" too.",
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown() {
+        fails(
+            "INSERT INTO tt VALUES (1)",
+            "relation \"tt\" not found\nLINE 1: INSERT INTO tt VALUES (1)\n                    ^^\nHINT: Did you mean \"t\"?",
+        );
+        fails(
+            "INSERT INTO v VALUES (1)",
+            "\"v\" is a view: it keeps no rows of its own\nLINE 1: INSERT INTO v VALUES (1)\n                    ^\nHINT: Change the tables that it reads.",
+        );
+        fails(
+            "INSERT INTO t VALUES (1, 'a')",
+            "INSERT has 2 values where \"t\" takes 3\nHINT: The columns are id, name, n.",
+        );
+        fails(
+            "INSERT INTO t SELECT 1",
+            "the query of the INSERT gives another number of columns than the table takes\nHINT: The columns are id, name, n.",
+        );
+        fails(
+            "INSERT INTO t (id, nam) VALUES (1, 'a')",
+            "column \"nam\" not found in \"t\"\nLINE 1: INSERT INTO t (id, nam) VALUES (1, 'a')\n                           ^^^\nHINT: Did you mean \"name\"?",
+        );
+        fails(
+            "UPDATE t SET nam = 1",
+            "column \"nam\" not found in \"t\"\nLINE 1: UPDATE t SET nam = 1\n                     ^^^\nHINT: Did you mean \"name\"?",
+        );
+        fails(
+            "UPDATE t SET n = 1, n = 2",
+            "column \"n\" is set twice\nLINE 1: UPDATE t SET n = 1, n = 2\n                            ^",
+        );
+        fails(
+            "UPDATE t SET n = [1]",
+            "column \"n\" is of type Float64 and the expression of type List(Int64)\nHINT: Cast the expression, as in x::TYPE.",
+        );
+        fails("DELETE FROM t RETURNING id", "RETURNING is not supported yet");
+        fails("INSERT INTO t VALUES (1, 'a', 1) ON CONFLICT DO NOTHING", "ON CONFLICT is not supported yet");
+        fails(
+            "SELECT 1",
+            "syntax error: expected INSERT, UPDATE or DELETE, found SELECT\nLINE 1: SELECT 1\n        ^^^^^^",
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! What is wrong with a statement, who must act, and where in the text it is.
+//!
+//! ```
+//! use millstream_sql::Error;
+//! let sql = "SELECT amout FROM orders";
+//! let error = Error::invalid("column \"amout\" not found").hint("Did you mean \"amount\"?").at(7..12);
+//! assert_eq!(
+//!     error.render(sql),
+//!     "column \"amout\" not found\nLINE 1: SELECT amout FROM orders\n               ^^^^^\nHINT: Did you mean \"amount\"?"
+//! );
+//! ```
+
+use std::ops::Range;
+
+use datafusion::error::DataFusionError;
+
+use crate::failure;
+
+/// Who must act on an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The user must change the statement or the data.
+    Invalid,
+    /// The outside failed; the same call may succeed later.
+    External,
+    /// What was stored is damaged: an administrator must act.
+    Corrupt,
+    /// Ours.
+    Bug,
+}
+
+/// An error about a statement. `span` counts bytes in the text that was given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Who must act.
+    pub kind: Kind,
+    /// What is wrong: the object, what was found, what was expected.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Where in the text it is, in bytes.
+    pub span: Option<Range<usize>>,
+}
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of this kind, without a hint or a place.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into(), hint: None, span: None }
+    }
+
+    /// The user must change the statement or the data.
+    pub fn invalid(message: impl Into<String>) -> Error {
+        Error::new(Kind::Invalid, message)
+    }
+
+    /// The outside failed.
+    pub fn external(message: impl Into<String>) -> Error {
+        Error::new(Kind::External, message)
+    }
+
+    /// What was stored is damaged.
+    pub fn corrupt(message: impl Into<String>) -> Error {
+        Error::new(Kind::Corrupt, message)
+    }
+
+    /// Ours; the message says so.
+    pub fn bug(message: impl Into<String>) -> Error {
+        Error::new(Kind::Bug, format!("{} (this is a bug in Millstream)", message.into()))
+    }
+
+    /// Something that is planned and isn't built yet.
+    pub fn unsupported(what: impl std::fmt::Display) -> Error {
+        Error::invalid(format!("{what} is not supported yet"))
+    }
+
+    /// Says what to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what to do, if there is something to say.
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Error {
+        self.hint = hint.or(self.hint);
+        self
+    }
+
+    /// Says where it is, in bytes of the text that was given.
+    pub fn at(mut self, span: Range<usize>) -> Error {
+        self.span = Some(span);
+        self
+    }
+
+    /// The same error in a text of which the one that was looked at starts at byte `offset`.
+    pub fn shift(mut self, offset: usize) -> Error {
+        self.span = self.span.map(|span| span.start + offset..span.end + offset);
+        self
+    }
+
+    /// Turns an error of the query engine over this text into a message for the user.
+    pub fn from_datafusion(error: &DataFusionError, sql: &str) -> Error {
+        failure::explain(error, Some(sql))
+    }
+
+    /// The message, the line with a caret under the place, and the hint.
+    pub fn render(&self, sql: &str) -> String {
+        let mut text = self.message.clone();
+        if let Some(lines) = self.span.as_ref().and_then(|span| pointer(sql, span)) {
+            text.push('\n');
+            text.push_str(&lines);
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str("\nHINT: ");
+            text.push_str(hint);
+        }
+        text
+    }
+}
+
+/// Without the text there is no place to point at.
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Error {
+        failure::explain(&error, None)
+    }
+}
+
+/// So that an error of ours passes through the query engine's planner unharmed.
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> DataFusionError {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+/// Characters of a line that are shown at most; a longer line is cut around the place.
+const WIDTH_MAX: usize = 100;
+
+/// `LINE n: text` and a line of carets below the span.
+fn pointer(sql: &str, span: &Range<usize>) -> Option<String> {
+    let start = span.start.min(sql.len());
+    let before = sql.get(..start)?;
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line_end = sql.get(start..)?.find('\n').map_or(sql.len(), |at| start + at);
+    let number = before.matches('\n').count() + 1;
+    let line: Vec<char> = sql[line_start..line_end].trim_end_matches('\r').chars().collect();
+    let from = sql[line_start..start].chars().count();
+    let carets =
+        sql.get(start..span.end.clamp(start, line_end)).map_or(1, |text| text.chars().count()).max(1);
+
+    let skip = if line.len() > WIDTH_MAX && from > WIDTH_MAX / 2 { from - WIDTH_MAX / 2 } else { 0 };
+    let cut = line.len() > skip + WIDTH_MAX;
+    let mut shown = String::new();
+    shown.push_str(if skip > 0 { "…" } else { "" });
+    shown.extend(line.iter().skip(skip).take(WIDTH_MAX).map(|c| if *c == '\t' { ' ' } else { *c }));
+    shown.push_str(if cut { "…" } else { "" });
+
+    let label = format!("LINE {number}: ");
+    let indent = label.len() + from - skip + usize::from(skip > 0);
+    let carets = carets.min(WIDTH_MAX.saturating_sub(from - skip)).max(1);
+    Some(format!("{label}{shown}\n{}{}", " ".repeat(indent), "^".repeat(carets)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(sql: &str, span: Range<usize>, expected: &str) {
+        assert_eq!(Error::invalid("m").at(span).render(sql), expected);
+    }
+
+    #[test]
+    fn a_caret_points_at_the_span() {
+        check("SELECT a", 7..8, "m\nLINE 1: SELECT a\n               ^");
+        check("SELECT\n  abc,\n d", 9..12, "m\nLINE 2:   abc,\n          ^^^");
+        check("SELECT ä, bc", 11..13, "m\nLINE 1: SELECT ä, bc\n                  ^^");
+    }
+
+    #[test]
+    fn the_end_of_the_text_and_spans_beyond_a_line_are_shown() {
+        check("SELECT", 6..6, "m\nLINE 1: SELECT\n              ^");
+        check("a b\nc", 2..5, "m\nLINE 1: a b\n          ^");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_place() {
+        let sql = format!("SELECT {}x", "1 + ".repeat(100));
+        let shown = Error::invalid("m").at(407..408).render(&sql);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[1].starts_with("LINE 1: …") && lines[1].ends_with('x'));
+        assert_eq!(lines[2].chars().count(), lines[1].chars().count());
+    }
+
+    #[test]
+    fn a_shifted_error_points_into_the_whole_text() {
+        assert_eq!(Error::invalid("m").at(1..2).shift(10).span, Some(11..12));
+    }
+}

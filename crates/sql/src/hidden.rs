@@ -1,0 +1,259 @@
+//! Columns that are not in `*` but can be named, such as `_file`.
+//!
+//! A field says so in its metadata ([`hidden()`]). A query that names none plans against schemas without them. One
+//! that does sees the ones it names as ordinary columns of every relation that has them, and its wildcards leave
+//! them out: `SELECT *` over a source becomes `SELECT * EXCLUDE (_file)`.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{
+    ExcludeSelectItem, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    WildcardAdditionalOptions,
+};
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use crate::error::{Error, Result};
+use crate::relation::{Relation, Relations};
+use crate::tokens::Lexeme;
+
+/// The key in a field's metadata that hides the column; its value is `true`.
+pub const HIDDEN: &str = "millstream.hidden";
+
+/// The same field, hidden from `*`.
+pub fn hidden(field: Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(HIDDEN.into(), "true".into());
+    field.with_metadata(metadata)
+}
+
+/// Whether a column is hidden from `*`.
+pub fn is_hidden(field: &Field) -> bool {
+    field.metadata().get(HIDDEN).is_some_and(|value| value == "true")
+}
+
+/// The same field as an ordinary column.
+fn reveal(field: &Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.remove(HIDDEN);
+    field.clone().with_metadata(metadata)
+}
+
+/// The columns that a query sees which names these hidden ones.
+pub(crate) fn shown(schema: &SchemaRef, names: &[String]) -> SchemaRef {
+    if !schema.fields().iter().any(|field| is_hidden(field)) {
+        return Arc::clone(schema);
+    }
+    let fields = schema.fields().iter().filter(|field| !is_hidden(field) || names.contains(field.name()));
+    let fields: Vec<Field> = fields.map(|field| reveal(field)).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// The hidden columns of any relation that are named in these tokens.
+pub(crate) fn named(lexemes: &[Lexeme], relations: &dyn Relations) -> Vec<String> {
+    let mut words: HashSet<String> = HashSet::new();
+    for lexeme in lexemes {
+        if let Token::Word(word) = &lexeme.token.token {
+            words.insert(if word.quote_style.is_some() {
+                word.value.clone()
+            } else {
+                word.value.to_lowercase()
+            });
+        }
+    }
+    let mut found: Vec<String> = Vec::new();
+    for word in &words {
+        if let Some(Relation::Rows { schema, .. }) = relations.get(word) {
+            let named =
+                schema.fields().iter().filter(|field| is_hidden(field) && words.contains(field.name()));
+            found.extend(named.map(|field| field.name().clone()));
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Leaves the shown hidden columns out of every wildcard over a relation that has them.
+pub(crate) fn narrow_wildcards(query: &mut Query, shown: &[String], relations: &dyn Relations) -> Result<()> {
+    if shown.is_empty() {
+        return Ok(());
+    }
+    let mut visitor = Narrow { shown, relations, names: Vec::new() };
+    match query.visit(&mut visitor) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Narrow<'a> {
+    shown: &'a [String],
+    relations: &'a dyn Relations,
+    /// The names that WITH defines, by nesting: they stand before relations.
+    names: Vec<Vec<String>>,
+}
+
+impl VisitorMut for Narrow<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.names.push(tables.map(|table| fold(&table.alias.name)).collect());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+        self.names.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        match self.narrow(select) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+/// A table of a FROM clause: the name it goes by, and which hidden columns it shows.
+struct Factor {
+    name: ObjectName,
+    alias: String,
+    shown: Vec<String>,
+}
+
+impl Narrow<'_> {
+    fn narrow(&self, select: &mut Select) -> Result<()> {
+        let factors = self.factors(&select.from)?;
+        if factors.iter().all(|factor| factor.shown.is_empty()) {
+            return Ok(());
+        }
+        let merged = select.from.iter().flat_map(|from| &from.joins).any(|join| {
+            matches!(
+                constraint(&join.join_operator),
+                Some(JoinConstraint::Using(_) | JoinConstraint::Natural)
+            )
+        });
+        let mut items = Vec::with_capacity(select.projection.len());
+        for item in std::mem::take(&mut select.projection) {
+            match item {
+                SelectItem::Wildcard(options) if merged || factors.len() == 1 => {
+                    let hidden: Vec<String> =
+                        factors.iter().flat_map(|factor| factor.shown.clone()).collect();
+                    items.push(SelectItem::Wildcard(exclude(options, &hidden)));
+                }
+                SelectItem::Wildcard(options) => items.extend(factors.iter().map(|factor| {
+                    let kind = SelectItemQualifiedWildcardKind::ObjectName(factor.name.clone());
+                    SelectItem::QualifiedWildcard(kind, exclude(options.clone(), &factor.shown))
+                })),
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                    let wanted = last_name(&name);
+                    let factor = factors.iter().find(|factor| Some(&factor.alias) == wanted.as_ref());
+                    let options = factor.map_or(options.clone(), |factor| exclude(options, &factor.shown));
+                    items.push(SelectItem::QualifiedWildcard(
+                        SelectItemQualifiedWildcardKind::ObjectName(name),
+                        options,
+                    ));
+                }
+                other => items.push(other),
+            }
+        }
+        select.projection = items;
+        Ok(())
+    }
+
+    fn factors(&self, from: &[TableWithJoins]) -> Result<Vec<Factor>> {
+        let mut factors = Vec::new();
+        for table in from {
+            self.factor(&table.relation, &mut factors)?;
+            for join in &table.joins {
+                self.factor(&join.relation, &mut factors)?;
+                let natural = matches!(constraint(&join.join_operator), Some(JoinConstraint::Natural));
+                if natural && factors.iter().any(|factor| !factor.shown.is_empty()) {
+                    let names = self.shown.join(", ");
+                    return Err(Error::invalid(format!("NATURAL JOIN in a query that names {names}"))
+                        .hint("Say which columns must be equal: JOIN … USING (…)."));
+                }
+            }
+        }
+        Ok(factors)
+    }
+
+    fn factor(&self, factor: &TableFactor, factors: &mut Vec<Factor>) -> Result<()> {
+        let (name, alias) = match factor {
+            TableFactor::Table { name, alias, .. } => (Some(name), alias.as_ref()),
+            TableFactor::Derived { alias, .. }
+            | TableFactor::UNNEST { alias, .. }
+            | TableFactor::Function { alias, .. }
+            | TableFactor::TableFunction { alias, .. } => (None, alias.as_ref()),
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                factors.extend(self.factors(std::slice::from_ref(table_with_joins.as_ref()))?);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let shown = name.map_or(Vec::new(), |name| self.shown_of(name));
+        let name = match (alias, name) {
+            (Some(alias), _) => ObjectName::from(vec![alias.name.clone()]),
+            (None, Some(name)) => name.clone(),
+            (None, None) => return Ok(()),
+        };
+        let alias = last_name(&name).unwrap_or_default();
+        factors.push(Factor { name, alias, shown });
+        Ok(())
+    }
+
+    fn shown_of(&self, name: &ObjectName) -> Vec<String> {
+        let Some(name) = last_name(name) else { return Vec::new() };
+        if self.names.iter().flatten().any(|other| *other == name) {
+            return Vec::new();
+        }
+        match self.relations.get(&name) {
+            Some(Relation::Rows { schema, .. }) => {
+                let hidden = schema.fields().iter().filter(|f| is_hidden(f) && self.shown.contains(f.name()));
+                hidden.map(|field| field.name().clone()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn exclude(mut options: WildcardAdditionalOptions, hidden: &[String]) -> WildcardAdditionalOptions {
+    if hidden.is_empty() {
+        return options;
+    }
+    let mut names: Vec<ObjectName> = match options.opt_exclude.take() {
+        Some(ExcludeSelectItem::Single(name)) => vec![name],
+        Some(ExcludeSelectItem::Multiple(names)) => names,
+        None => Vec::new(),
+    };
+    names.extend(hidden.iter().map(|name| ObjectName::from(vec![Ident::new(name)])));
+    options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));
+    options
+}
+
+fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
+    match operator {
+        JoinOperator::Join(c)
+        | JoinOperator::Inner(c)
+        | JoinOperator::Left(c)
+        | JoinOperator::LeftOuter(c)
+        | JoinOperator::Right(c)
+        | JoinOperator::RightOuter(c)
+        | JoinOperator::FullOuter(c) => Some(c),
+        _ => None,
+    }
+}
+
+/// A name as the planner folds it.
+pub(crate) fn fold(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}
+
+/// The last part of a dotted name, folded.
+pub(crate) fn last_name(name: &ObjectName) -> Option<String> {
+    name.0.last().and_then(|part| part.as_ident()).map(fold)
+}

@@ -1,0 +1,36 @@
+//! Turns query text into a logical plan that says the same thing to a batch and to a stream.
+//!
+//! A text is cut into [`statements`]; a statement of ours is read with a [`TokenReader`]; a query becomes a
+//! [`Query`] through the [`Planner`], which plans against relations that only have a schema ([`Relations`]) and
+//! completes what the query leaves open (see [`rules`]).
+//!
+//! Deliberately absent: IO, execution, the catalog's content, and statements other than queries and DML, whose
+//! syntax lives beside their execution.
+
+pub mod columns;
+mod context;
+pub mod dialect;
+pub mod dml;
+mod error;
+mod failure;
+#[cfg(test)]
+mod fixture;
+pub mod functions;
+mod hidden;
+pub mod near;
+pub mod planner;
+mod reader;
+pub mod relation;
+mod respell;
+pub mod rules;
+mod tokens;
+
+pub use columns::Columns;
+pub use dialect::Emit;
+pub use dml::{Dml, Operation};
+pub use error::{Error, Kind, Result};
+pub use hidden::{HIDDEN, hidden, is_hidden};
+pub use planner::{Planner, Query};
+pub use reader::TokenReader;
+pub use relation::{Provide, Relation, RelationTable, Relations, bind, relation_of};
+pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};

@@ -1,0 +1,572 @@
+//! Plans queries: text to a logical plan that is analysed, made deterministic and optimised.
+//!
+//! ```
+//! # use millstream_sql::{Planner, Relation, Relations};
+//! struct Nothing;
+//! impl Relations for Nothing {
+//!     fn get(&self, _name: &str) -> Option<Relation> { None }
+//!     fn names(&self) -> Vec<String> { Vec::new() }
+//! }
+//! let query = Planner::new().query("SELECT 1 + 1 AS two", &Nothing).unwrap();
+//! assert_eq!(query.schema.field(0).name(), "two");
+//! ```
+//!
+//! Deliberately absent: scans. A plan's leaves only have a schema until [`crate::bind`] gives them rows.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::alias::AliasGenerator;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{SessionState, context::SessionContext};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility, WindowFunctionDefinition};
+use datafusion::optimizer::Analyzer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::{Query as QueryTree, SetExpr, Statement};
+
+use crate::columns::Spellings;
+use crate::context::Context;
+use crate::dialect;
+use crate::error::{Error, Result};
+use crate::hidden;
+use crate::near;
+use crate::reader::TokenReader;
+use crate::relation::Relations;
+use crate::respell;
+use crate::rules;
+use crate::tokens::DIALECT;
+
+/// A planned query.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// The plan to execute or to maintain: analysed and optimised. It must not be optimised again: make it physical
+    /// with [`Planner::physical`].
+    pub plan: LogicalPlan,
+    /// The plan as written, for views ([`crate::Relation::View`]) and [`Planner::continuous`].
+    pub raw: LogicalPlan,
+    /// The columns of the result, under the names that a batch query would give them.
+    pub schema: SchemaRef,
+    /// The relations and views that the text names, sorted. (One that is only the name of a WITH query too may be
+    /// among them.) A table function of the engine's stands here as its call, `bad_rows('orders')`.
+    pub reads: Vec<String>,
+}
+
+/// A plan as written, and what it reads.
+pub(crate) struct Raw {
+    pub(crate) plan: LogicalPlan,
+    pub(crate) reads: Vec<String>,
+}
+
+impl Query {
+    /// Fails if two columns of the result have the same name: what is kept must be nameable.
+    pub fn check_names(&self) -> Result<()> {
+        let mut seen = HashSet::new();
+        match self.schema.fields().iter().find(|field| !seen.insert(field.name())) {
+            None => Ok(()),
+            Some(field) => {
+                Err(Error::invalid(format!("column \"{}\" appears twice in the result", field.name()))
+                    .hint("Name one of them with AS."))
+            }
+        }
+    }
+}
+
+/// Plans queries with the functions and settings of one session. Cheap to clone.
+#[derive(Clone)]
+pub struct Planner {
+    state: Arc<SessionState>,
+    type_planner: Arc<dyn TypePlanner>,
+    analyzer: Arc<Analyzer>,
+}
+
+impl Default for Planner {
+    fn default() -> Planner {
+        Planner::new()
+    }
+}
+
+impl Planner {
+    /// A planner with the functions that come with the query engine.
+    pub fn new() -> Planner {
+        Planner::with_state(SessionStateBuilder::new().with_default_features().build())
+    }
+
+    /// A planner with the functions and settings of a user's session.
+    pub fn with_context(context: &SessionContext) -> Planner {
+        Planner::with_state(context.state())
+    }
+
+    /// A planner with the functions and settings of a state; the settings that right answers need are ours.
+    pub fn with_state(state: SessionState) -> Planner {
+        let mut builder = SessionStateBuilder::new_from_existing(state);
+        let type_planner = Arc::new(Spellings { users: builder.type_planner().clone() });
+        // Functions take their settings over when a state is built, so these come first.
+        settle(builder.config().get_or_insert_default().options_mut());
+        let mut state = builder.build();
+        // Physical expressions read the settings from here; the clock is given with `at`.
+        state.mark_start_execution();
+        state.execution_props_mut().query_execution_start_time = None;
+        let analyzer = analyzer(&state, true);
+        Planner { state: Arc::new(state), type_planner, analyzer: Arc::new(analyzer) }
+    }
+
+    /// The session for executing plans.
+    pub fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    /// The same planner for a query that is read once: a LIMIT without ORDER BY may take any rows, so that it can
+    /// stop early.
+    pub fn once(&self) -> Planner {
+        Planner { analyzer: Arc::new(analyzer(&self.state, false)), ..self.clone() }
+    }
+
+    /// The same planner with a clock that stands at these microseconds since 1970 UTC: what `now()` says.
+    pub fn at(&self, now_us: i64) -> Planner {
+        let mut state = self.state.as_ref().clone();
+        let now = arrow::temporal_conversions::timestamp_us_to_datetime(now_us).map(|now| now.and_utc());
+        state.execution_props_mut().query_execution_start_time = now;
+        Planner { state: Arc::new(state), ..self.clone() }
+    }
+
+    /// Plans a query: SELECT, WITH, VALUES.
+    pub fn query(&self, text: &str, relations: &dyn Relations) -> Result<Query> {
+        let reader = TokenReader::new(text)?;
+        let tree = self.parse_query(&reader)?;
+        self.plan_tree(tree, &reader, relations)
+    }
+
+    /// Plans a query that was parsed from the text of this reader.
+    pub(crate) fn plan_tree(
+        &self,
+        mut tree: Box<QueryTree>,
+        reader: &TokenReader,
+        relations: &dyn Relations,
+    ) -> Result<Query> {
+        let shown = hidden::named(reader.rest(), relations);
+        hidden::narrow_wildcards(&mut tree, &shown, relations)?;
+        let raw = self.translate(Statement::Query(tree), &shown, relations, reader.text())?;
+        self.finish(raw, reader.text())
+    }
+
+    /// A statement as a plan, nothing analysed yet.
+    pub(crate) fn translate(
+        &self,
+        mut statement: Statement,
+        shown: &[String],
+        relations: &dyn Relations,
+        text: &str,
+    ) -> Result<Raw> {
+        respell::respell(&mut statement)?;
+        let context = Context::new(&self.state, self.type_planner(), relations, shown);
+        let options = ParserOptions::from(&self.state.config_options().sql_parser);
+        let plan = SqlToRel::new_with_options(&context, options)
+            .sql_statement_to_plan(statement)
+            .map_err(|error| self.name_functions(Error::from_datafusion(&error, text)))?;
+        Ok(Raw { plan, reads: context.into_reads() })
+    }
+
+    /// Near names for an unknown function; the query engine's one suggestion is often far.
+    fn name_functions(&self, error: Error) -> Error {
+        let name =
+            error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
+        let Some(name) = name.map(str::to_string) else { return error };
+        if self.state.window_functions().contains_key(&name) {
+            let message = format!("function \"{name}\" needs an OVER clause");
+            return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));
+        }
+        match self.function_hint(&name) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    /// Analyses and optimises a plan.
+    pub(crate) fn finish(&self, raw: Raw, text: &str) -> Result<Query> {
+        let Raw { plan: raw, reads } = raw;
+        let plan = self.optimize(raw.clone()).map_err(|error| Error::from_datafusion(&error, text))?;
+        let fields: Vec<Field> = plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        Ok(Query { plan, raw, schema: Arc::new(Schema::new(fields)), reads })
+    }
+
+    fn optimize(&self, raw: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+        // Names that the optimizer makes up count from one in every query, so that a query's plan is always the same.
+        let mut state = self.state.as_ref().clone();
+        state.execution_props_mut().alias_generator = Arc::new(AliasGenerator::new());
+        let analysed = self.analyzer.execute_and_check(raw, state.config_options(), |_, _| {})?;
+        state.optimizer().optimize(analysed, &state, |_, _| {})
+    }
+
+    /// Makes an optimised plan physical, without optimising it a second time. Its relations must be bound.
+    pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self.state.query_planner().create_physical_plan(plan, self.state.as_ref()).await?)
+    }
+
+    /// Parses what is left of a statement as one query.
+    pub(crate) fn parse_query(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
+        dialect::refuse_unbuilt(reader)?;
+        match self.parse(reader)? {
+            Statement::Query(query) => {
+                refuse_into(&query)?;
+                Ok(query)
+            }
+            _ => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
+        }
+    }
+
+    /// Parses what is left of a statement.
+    pub(crate) fn parse(&self, reader: &TokenReader) -> Result<Statement> {
+        if reader.is_end() {
+            return Err(reader.expected("a query (SELECT, WITH or VALUES)"));
+        }
+        let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
+        let parsed = DFParserBuilder::new(reader.rest_tokens())
+            .with_dialect(&DIALECT)
+            .with_recursion_limit(limit)
+            .build()
+            .and_then(|mut parser| parser.parse_statements())
+            .map_err(|error| Error::from_datafusion(&error, reader.text()))?;
+        let mut parsed = parsed.into_iter();
+        match (parsed.next(), parsed.next()) {
+            (Some(ParsedStatement::Statement(statement)), None) => Ok(*statement),
+            (Some(_), None) => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
+            (_, Some(_)) => Err(Error::invalid("more than one statement where one was expected")),
+            (None, None) => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
+        }
+    }
+
+    /// Refuses what a query that runs for ever can't hold: the present time and volatile functions.
+    pub fn continuous(&self, query: &Query) -> Result<()> {
+        let mut found = None;
+        query.raw.apply_with_subqueries(|node| {
+            node.apply_expressions(|expression| {
+                expression.apply(|part| {
+                    found = found.take().or_else(|| refuse_unsteady(part));
+                    Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+                })
+            })
+        })?;
+        match found {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn type_planner(&self) -> Arc<dyn TypePlanner> {
+        Arc::clone(&self.type_planner)
+    }
+
+    /// Near names among the functions there are.
+    pub fn function_hint(&self, name: &str) -> Option<String> {
+        let scalar = self.state.scalar_functions().keys();
+        let names = scalar.chain(self.state.aggregate_functions().keys());
+        near::did_you_mean(name, names.chain(self.state.window_functions().keys()).map(String::as_str))
+    }
+}
+
+/// Settings without which answers would be wrong or errors worse; each says why.
+fn settle(options: &mut ConfigOptions) {
+    // A plan that is kept and run again would keep the filters that its first run pushed into the scans.
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    // Off, a scalar subquery with two rows gives rows instead of an error.
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = true;
+    // A rule that fails must fail the query, not leave it half planned.
+    options.optimizer.skip_failed_rules = false;
+    // So that errors can point into the text.
+    options.sql_parser.collect_spans = true;
+    // Names are looked up in the engine's catalog alone.
+    options.catalog.information_schema = false;
+    // Without a zone TIMESTAMP WITH TIME ZONE would lose its own.
+    options.execution.time_zone.get_or_insert_with(|| "+00:00".to_string());
+}
+
+/// The analyzer's rules: ours that need the plan as written, the query engine's and the user's, ours that need types.
+fn analyzer(state: &SessionState, complete_limits: bool) -> Analyzer {
+    let mut all = rules::before_types();
+    all.extend(state.analyzer().rules.iter().cloned());
+    all.extend(rules::after_types(complete_limits));
+    let mut analyzer = Analyzer::with_rules(all);
+    for rewrite in state.analyzer().function_rewrites() {
+        analyzer.add_function_rewrite(Arc::clone(rewrite));
+    }
+    analyzer
+}
+
+fn refuse_into(query: &QueryTree) -> Result<()> {
+    match query.body.as_ref() {
+        SetExpr::Select(select) if select.into.is_some() => Err(Error::unsupported("SELECT INTO")
+            .hint("Use CREATE TABLE and INSERT, or CREATE MATERIALIZED VIEW.")),
+        _ => Ok(()),
+    }
+}
+
+/// Functions of the present time; each is folded to a literal when a plan is optimised.
+const CLOCKS: [&str; 8] = [
+    "now",
+    "current_timestamp",
+    "current_date",
+    "current_time",
+    "localtimestamp",
+    "localtime",
+    "today",
+    "transaction_timestamp",
+];
+
+fn refuse_unsteady(expression: &Expr) -> Option<Error> {
+    let (name, volatility) = match expression {
+        Expr::ScalarFunction(f) => (f.func.name(), f.func.signature().volatility),
+        Expr::AggregateFunction(f) => (f.func.name(), f.func.signature().volatility),
+        Expr::WindowFunction(f) => match &f.fun {
+            WindowFunctionDefinition::AggregateUDF(fun) => (fun.name(), fun.signature().volatility),
+            WindowFunctionDefinition::WindowUDF(fun) => (fun.name(), fun.signature().volatility),
+        },
+        _ => return None,
+    };
+    if CLOCKS.contains(&name) {
+        return Some(Error::invalid(format!("{name}() in a continuous query is not supported yet")).hint(
+            "Its value would change without any change of the input. Keep a column with the time of each row and \
+             compare with a literal, or use a SELECT, which runs once.",
+        ));
+    }
+    (volatility == Volatility::Volatile).then(|| {
+        Error::invalid(format!("{name}() in a continuous query is not supported yet"))
+            .hint("It gives another value each time. Use a SELECT, which runs once, or store the value with INSERT.")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use arrow::datatypes::DataType;
+
+    use super::*;
+    use crate::fixture::Tables;
+    use crate::hidden::hidden;
+
+    fn orders() -> Tables {
+        Tables::new()
+            .table(
+                "orders",
+                "(id BIGINT PRIMARY KEY, customer TEXT, amount NUMERIC(10,2), tags TEXT[])",
+                "VALUES (1, 'ann', 10.50, ['a','b']), (2, 'bob', 2, NULL), (3, 'ann', 0.5, ['c'])",
+            )
+            .view("big", "SELECT id, customer FROM orders WHERE amount > 1")
+    }
+
+    fn files() -> Tables {
+        let fields = vec![
+            Field::new("line", DataType::Utf8, true),
+            hidden(Field::new("_file", DataType::Utf8, true)),
+            hidden(Field::new("_offset", DataType::Int64, true)),
+        ];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec!["x", "y"])),
+            Arc::new(StringArray::from(vec!["f1", "f2"])),
+            Arc::new(Int64Array::from(vec![0, 7])),
+        ];
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        Tables::new().rows("lines", batch).table("t", "(line TEXT, n INT)", "VALUES ('x', 1)")
+    }
+
+    #[test]
+    fn postgresql_spellings_work() {
+        let tables = orders();
+        tables.check("SELECT '7'::INT + 1, E'a\\tb', 'Ann' ILIKE 'a%'", &["8|a\tb|true"]);
+        tables.check(
+            "SELECT DISTINCT ON (customer) customer, id FROM orders ORDER BY customer, id DESC",
+            &["ann|3", "bob|2"],
+        );
+        tables.check("SELECT count(*) FILTER (WHERE amount > 1) FROM orders", &["2"]);
+        tables.check("SELECT string_to_array('a b', ' '), ARRAY[1,2][1]", &["[a, b]|1"]);
+        tables.check("SELECT id FROM orders ORDER BY id LIMIT 1 OFFSET 1", &["2"]);
+        tables.check("WITH x AS (SELECT 1 AS a) SELECT * FROM x UNION ALL VALUES (2)", &["1", "2"]);
+        tables
+            .check("SELECT customer, sum(amount) FROM public.orders GROUP BY 1", &["ann|11.00", "bob|2.00"]);
+        tables.check("SELECT * FROM big", &["1|ann", "2|bob"]);
+        tables.check("SELECT TIMESTAMPTZ '2024-01-01 00:00:00+02'", &["2023-12-31T22:00:00Z"]);
+        tables.check("SELECT 7::CHARACTER VARYING(3)", &["7"]);
+    }
+
+    #[test]
+    fn recursive_queries_and_subqueries_plan() {
+        let tables = orders();
+        let sql =
+            "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT * FROM n";
+        tables.check(sql, &["1", "2", "3"]);
+        tables.check("SELECT id FROM orders WHERE amount = (SELECT max(amount) FROM orders)", &["1"]);
+        tables.fails("SELECT (SELECT id FROM orders)", "scalar subquery returned more than one row");
+    }
+
+    #[test]
+    fn columns_are_named_as_a_batch_names_them() {
+        let tables = orders();
+        let query = tables
+            .planner
+            .query("SELECT id, count(*), amount * 2 AS double FROM orders GROUP BY 1, 3", &tables);
+        let names: Vec<String> = query.unwrap().schema.fields().iter().map(|f| f.name().clone()).collect();
+        assert_eq!(names, ["id", "count(*)", "double"]);
+        let twice = tables
+            .planner
+            .query("SELECT a.id, b.id FROM orders a JOIN orders b ON a.id = b.id", &tables)
+            .unwrap();
+        let error = twice.check_names().unwrap_err();
+        assert_eq!(
+            error.render(""),
+            "column \"id\" appears twice in the result\nHINT: Name one of them with AS."
+        );
+    }
+
+    #[test]
+    fn names_that_are_wrong_get_near_names_and_a_place() {
+        let tables = orders();
+        tables.fails(
+            "SELECT amout FROM orders",
+            "column \"amout\" not found\nLINE 1: SELECT amout FROM orders\n               ^^^^^\nHINT: Did you mean \"amount\"?",
+        );
+        tables.fails(
+            "SELECT 1,\n o.amout\nFROM orders o",
+            "column \"amout\" not found in \"o\"\nLINE 2:  o.amout\n         ^^^^^^^\nHINT: Did you mean \"amount\"?",
+        );
+        tables.fails(
+            "SELECT x.id FROM orders o",
+            "column \"id\" not found in \"x\"\nLINE 1: SELECT x.id FROM orders o\n               ^^^^\nHINT: There is only o.",
+        );
+        tables.fails(
+            "SELECT * FROM ordrs",
+            "relation \"ordrs\" not found\nLINE 1: SELECT * FROM ordrs\n                      ^^^^^\nHINT: Did you mean \"orders\"?",
+        );
+        tables.fails(
+            "SELECT cuont(*) FROM orders",
+            "function \"cuont\" not found\nLINE 1: SELECT cuont(*) FROM orders\n               ^^^^^\nHINT: Did you mean \"count\"?",
+        );
+        tables.fails(
+            "SELECT id FROM orders a, orders b",
+            "column \"id\" is ambiguous\nLINE 1: SELECT id FROM orders a, orders b\n               ^^\nHINT: Write the table's name before it, as in t.x.",
+        );
+        tables.fails(
+            "SELECT * FROM bad_row('orders')",
+            "table function \"bad_row\" not found\nLINE 1: SELECT * FROM bad_row('orders')\n                      ^^^^^^^\nHINT: Did you mean \"bad_rows\"?",
+        );
+        tables.fails("SELECT * FROM bad_rows('x')", "source \"x\" not found");
+        tables.fails(
+            "SELECT * FROM other.orders",
+            "schema \"other\" not found\nLINE 1: SELECT * FROM other.orders\n                      ^^^^^^^^^^^^\nHINT: There is only the schema public.",
+        );
+    }
+
+    #[test]
+    fn syntax_errors_show_their_place() {
+        let tables = orders();
+        tables.fails(
+            "SELECT id FORM orders WHERE",
+            "syntax error: expected end of statement, found orders\nLINE 1: SELECT id FORM orders WHERE\n                       ^^^^^^",
+        );
+        tables.fails(
+            "SELECT id FROM orders WHERE",
+            "syntax error: expected an expression, found the end of the statement\nLINE 1: SELECT id FROM orders WHERE\n                                   ^",
+        );
+        tables.fails("", "syntax error: expected a query (SELECT, WITH or VALUES), found the end of the statement\nLINE 1: \n        ^");
+        tables.fails(
+            "DROP TABLE x",
+            "syntax error: expected a query (SELECT, WITH or VALUES), found DROP\nLINE 1: DROP TABLE x\n        ^^^^",
+        );
+        tables.fails(
+            "SELECT * INTO x FROM orders",
+            "SELECT INTO is not supported yet\nHINT: Use CREATE TABLE and INSERT, or CREATE MATERIALIZED VIEW.",
+        );
+        tables.fails(
+            "SELECT * FROM orders EMIT CHANGES",
+            "EMIT CHANGES is not supported yet\nLINE 1: SELECT * FROM orders EMIT CHANGES\n                             ^^^^^^^^^^^^",
+        );
+    }
+
+    #[test]
+    fn what_fails_while_running_stays_readable() {
+        let tables = orders();
+        tables.fails("SELECT 1 / (id - id) FROM orders", "division by zero");
+        tables.fails(
+            "SELECT CAST(customer AS INT) FROM orders",
+            "cannot cast string 'ann' to value of Int32 type",
+        );
+        tables.fails(
+            "SELECT customer + INTERVAL '1 day' FROM orders",
+            "cannot coerce arithmetic expression Utf8View + Interval(MonthDayNano) to valid types\nLINE 1: SELECT customer + INTERVAL '1 day' FROM orders\n               ^^^^^^^^",
+        );
+    }
+
+    #[test]
+    fn hidden_columns_can_be_named_and_are_not_in_a_wildcard() {
+        let tables = files();
+        tables.check("SELECT * FROM lines", &["x", "y"]);
+        tables.check("SELECT _file, line FROM lines", &["f1|x", "f2|y"]);
+        tables.check("SELECT *, _offset FROM lines", &["x|0", "y|7"]);
+        tables.check("SELECT l.* FROM lines l WHERE l._file = 'f2'", &["y"]);
+        tables.check("SELECT * FROM lines l, t WHERE l.line = t.line AND _file = 'f1'", &["x|x|1"]);
+        tables.check("SELECT * FROM lines JOIN t USING (line) WHERE _file = 'f1'", &["x|1"]);
+        tables.check("SELECT * FROM (SELECT _file, line FROM lines) AS s", &["f1|x", "f2|y"]);
+        tables.check("WITH lines AS (SELECT 1 AS _file) SELECT * FROM lines", &["1"]);
+        let query = tables.planner.query("SELECT _file FROM lines", &tables).unwrap();
+        assert!(!crate::is_hidden(query.schema.field(0)));
+        tables.fails(
+            "SELECT _file FROM lines NATURAL JOIN t",
+            "NATURAL JOIN in a query that names _file\nHINT: Say which columns must be equal: JOIN … USING (…).",
+        );
+        tables.fails(
+            "SELECT _fil FROM lines",
+            "column \"_fil\" not found\nLINE 1: SELECT _fil FROM lines\n               ^^^^\nHINT: There is only line.",
+        );
+    }
+
+    #[test]
+    fn the_clock_is_given_and_continuous_queries_have_none() {
+        let tables = orders();
+        let planner = tables.planner.at(86_400_000_000);
+        let query = planner.query("SELECT now(), current_date", &tables).unwrap();
+        let rows = tables.execute(&query.plan, &|batch| vec![batch]).unwrap();
+        assert_eq!(crate::fixture::lines(&rows), ["1970-01-02T00:00:00Z|1970-01-02"]);
+
+        for (sql, name) in [
+            ("SELECT * FROM orders WHERE now() > TIMESTAMP '2024-01-01'", "now"),
+            ("SELECT id, random() FROM orders", "random"),
+            ("SELECT (SELECT max(id) FROM orders WHERE current_date > DATE '2024-01-01')", "current_date"),
+            ("SELECT uuid()", "uuid"),
+        ] {
+            let query = planner.query(sql, &tables).unwrap();
+            let error = planner.continuous(&query).unwrap_err();
+            assert_eq!(error.message, format!("{name}() in a continuous query is not supported yet"));
+            assert!(error.hint.is_some());
+        }
+        let steady = planner.query("SELECT id, lower(customer) FROM orders", &tables).unwrap();
+        planner.continuous(&steady).unwrap();
+    }
+
+    #[test]
+    fn a_plan_is_always_the_same_and_says_what_it_reads() {
+        let tables = orders();
+        let sql = "SELECT id FROM big WHERE id IN (SELECT id FROM orders WHERE amount > 1) AND id < (SELECT max(id) FROM orders)";
+        let plans: Vec<Query> = (0..2).map(|_| tables.planner.query(sql, &tables).unwrap()).collect();
+        assert_eq!(plans[0].plan.display_indent().to_string(), plans[1].plan.display_indent().to_string());
+        assert_eq!(plans[0].reads, ["big", "orders"]);
+        let query = tables.planner.query("SELECT * FROM bad_rows('orders')", &tables).unwrap();
+        assert_eq!(query.reads, ["bad_rows('orders')"]);
+    }
+
+    #[test]
+    fn settings_and_functions_of_a_users_session_are_kept() {
+        let config = datafusion::prelude::SessionConfig::new().with_batch_size(77);
+        let context = SessionContext::new_with_config(config);
+        let planner = Planner::with_context(&context);
+        assert_eq!(planner.state().config().batch_size(), 77);
+        assert!(planner.state().config_options().sql_parser.collect_spans);
+        assert_eq!(planner.function_hint("lowr"), Some("Did you mean \"lower\"?".into()));
+    }
+}

@@ -1,0 +1,443 @@
+//! Reads a statement of ours token by token.
+//!
+//! ```
+//! use millstream_sql::TokenReader;
+//! let mut reader = TokenReader::new("DROP SOURCE IF EXISTS \"Orders\" CASCADE").unwrap();
+//! reader.expect_keyword(&["DROP", "SOURCE"]).unwrap();
+//! assert!(reader.keyword(&["IF", "EXISTS"]));
+//! assert_eq!(reader.identifier().unwrap(), "Orders");
+//! assert!(reader.keyword(&["CASCADE"]));
+//! reader.expect_end().unwrap();
+//! ```
+//!
+//! Deliberately absent: expressions and queries, which are the planner's: hand it [`TokenReader::rest_text`].
+
+use std::ops::Range;
+
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::error::{Error, Result};
+use crate::tokens::{Lexeme, tokenise};
+
+/// A place in the tokens of a text. Cloning it is how to look ahead.
+#[derive(Debug, Clone)]
+pub struct TokenReader<'a> {
+    text: &'a str,
+    lexemes: std::sync::Arc<[Lexeme]>,
+    at: usize,
+    end: usize,
+}
+
+static EOF: Token = Token::EOF;
+
+impl<'a> TokenReader<'a> {
+    /// Tokenises a text and stands before its first token.
+    pub fn new(text: &'a str) -> Result<TokenReader<'a>> {
+        let lexemes: std::sync::Arc<[Lexeme]> = tokenise(text)?.into();
+        let end = lexemes.len();
+        Ok(TokenReader { text, lexemes, at: 0, end })
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The next token; `Token::EOF` at the end.
+    pub fn peek(&self) -> &Token {
+        self.peek_at(0)
+    }
+
+    /// The token `n` after the next one.
+    pub fn peek_at(&self, n: usize) -> &Token {
+        match self.at + n < self.end {
+            true => &self.lexemes[self.at + n].token.token,
+            false => &EOF,
+        }
+    }
+
+    /// Takes the next token.
+    #[allow(clippy::should_implement_trait)] // There is always a next token: the end has one of its own.
+    pub fn next(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.at = (self.at + 1).min(self.end);
+        token
+    }
+
+    /// Whether everything has been read.
+    pub fn is_end(&self) -> bool {
+        self.at >= self.end
+    }
+
+    /// The bytes of the next token; an empty range behind the last one at the end.
+    pub fn position(&self) -> Range<usize> {
+        match self.at < self.end {
+            true => self.lexemes[self.at].range.clone(),
+            false => {
+                let end = self.lexemes[..self.end].last().map_or(self.text.len(), |lexeme| lexeme.range.end);
+                end..end
+            }
+        }
+    }
+
+    /// The bytes of the token that was read last.
+    pub fn last_position(&self) -> Range<usize> {
+        match self.at.checked_sub(1) {
+            Some(last) => self.lexemes[last].range.clone(),
+            None => 0..0,
+        }
+    }
+
+    /// Whether these words come next (unquoted, in any case); takes nothing.
+    pub fn is_keyword(&self, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(n, word)| is_word(self.peek_at(n), word))
+    }
+
+    /// Takes these words if they come next.
+    pub fn keyword(&mut self, words: &[&str]) -> bool {
+        let found = self.is_keyword(words);
+        if found {
+            self.at += words.len();
+        }
+        found
+    }
+
+    /// Takes these words or fails.
+    pub fn expect_keyword(&mut self, words: &[&str]) -> Result<()> {
+        for word in words {
+            if !self.keyword(&[word]) {
+                return Err(self.expected(word));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the first of these phrases that comes next and says which: `[&["MATERIALIZED", "VIEW"], &["VIEW"]]`.
+    pub fn one_of(&mut self, phrases: &[&[&str]]) -> Option<usize> {
+        phrases.iter().position(|words| self.keyword(words))
+    }
+
+    /// Takes a symbol if it comes next.
+    pub fn symbol(&mut self, symbol: Token) -> bool {
+        let found = *self.peek() == symbol;
+        if found {
+            self.at += 1;
+        }
+        found
+    }
+
+    /// Takes a symbol or fails.
+    pub fn expect_symbol(&mut self, symbol: Token) -> Result<()> {
+        match self.symbol(symbol.clone()) {
+            true => Ok(()),
+            false => Err(self.expected(&format!("\"{symbol}\""))),
+        }
+    }
+
+    /// A name; folded to lower case unless it is quoted.
+    pub fn identifier(&mut self) -> Result<String> {
+        let name = match self.peek() {
+            Token::Word(word) if word.quote_style.is_some() => word.value.clone(),
+            Token::Word(word) => word.value.to_lowercase(),
+            _ => return Err(self.expected("a name")),
+        };
+        self.at += 1;
+        Ok(name)
+    }
+
+    /// The name of a relation, with or without the schema `public`.
+    pub fn relation_name(&mut self) -> Result<String> {
+        let start = self.position();
+        let name = self.identifier()?;
+        if !self.symbol(Token::Period) {
+            return Ok(name);
+        }
+        let inner = self.identifier()?;
+        match name == "public" {
+            true => Ok(inner),
+            false => Err(Error::invalid(format!("schema \"{name}\" not found"))
+                .hint("There is only the schema public.")
+                .at(start)),
+        }
+    }
+
+    /// A string literal.
+    pub fn string(&mut self) -> Result<String> {
+        let text = match self.peek() {
+            Token::SingleQuotedString(text)
+            | Token::EscapedStringLiteral(text)
+            | Token::UnicodeStringLiteral(text)
+            | Token::NationalStringLiteral(text) => text.clone(),
+            Token::DollarQuotedString(text) => text.value.clone(),
+            _ => return Err(self.expected("a string in single quotes")),
+        };
+        self.at += 1;
+        Ok(text)
+    }
+
+    /// A whole number that isn't negative.
+    pub fn number(&mut self) -> Result<u64> {
+        let number = match self.peek() {
+            Token::Number(digits, _) => digits.parse().ok(),
+            _ => None,
+        };
+        let number = number.ok_or_else(|| self.expected("a whole number"))?;
+        self.at += 1;
+        Ok(number)
+    }
+
+    /// A literal or a bare word as text: `'x'`, `-1.5`, `true`, `json`; `10 s` and `INTERVAL '10 s'` too.
+    pub fn value(&mut self) -> Result<String> {
+        self.keyword(&["INTERVAL"]);
+        let minus = match self.peek() {
+            Token::Minus if matches!(self.peek_at(1), Token::Number(..)) => {
+                self.at += 1;
+                "-"
+            }
+            _ => "",
+        };
+        match self.peek().clone() {
+            Token::Number(digits, _) => {
+                self.at += 1;
+                Ok(format!("{minus}{digits}"))
+            }
+            Token::Word(word) => {
+                self.at += 1;
+                Ok(word.value)
+            }
+            _ => self.string().map_err(|_| self.expected("a value, as in 'text', 1 or true")),
+        }
+    }
+
+    /// The settings of `WITH (k = 'v', a.b.c = 1, "quoted" = true)`, in their order; none without WITH. A key that
+    /// is written twice is an error.
+    pub fn options(&mut self) -> Result<Vec<(String, String)>> {
+        let mut options: Vec<(String, String)> = Vec::new();
+        if !self.keyword(&["WITH"]) {
+            return Ok(options);
+        }
+        self.expect_symbol(Token::LParen)?;
+        if self.symbol(Token::RParen) {
+            return Ok(options);
+        }
+        loop {
+            let start = self.position();
+            let key = self.option_key()?;
+            if options.iter().any(|(other, _)| *other == key) {
+                let place = start.start..self.last_position().end;
+                return Err(Error::invalid(format!("option \"{key}\" is given twice")).at(place));
+            }
+            self.expect_symbol(Token::Eq)?;
+            options.push((key, self.value()?));
+            if self.symbol(Token::RParen) {
+                return Ok(options);
+            }
+            if !self.symbol(Token::Comma) {
+                return Err(self.expected("\",\" or \")\""));
+            }
+        }
+    }
+
+    fn option_key(&mut self) -> Result<String> {
+        if matches!(self.peek(), Token::SingleQuotedString(_)) {
+            return self.string();
+        }
+        let mut key = self.identifier().map_err(|_| self.expected("the name of an option"))?;
+        while self.symbol(Token::Period) {
+            key.push('.');
+            key.push_str(&self.identifier()?);
+        }
+        Ok(key)
+    }
+
+    /// The bytes of a group in parentheses without them; reads past its end.
+    pub fn group(&mut self) -> Result<Range<usize>> {
+        let open = self.position();
+        self.expect_symbol(Token::LParen)?;
+        let mut depth = 1;
+        while depth > 0 {
+            match self.next() {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                Token::EOF => return Err(Error::invalid("syntax error: \"(\" is never closed").at(open)),
+                _ => {}
+            }
+        }
+        Ok(open.end..self.last_position().start)
+    }
+
+    /// The bytes of all that is left; takes nothing.
+    pub fn rest_text(&self) -> Range<usize> {
+        match self.at < self.end {
+            true => self.lexemes[self.at].range.start..self.lexemes[self.end - 1].range.end,
+            false => self.position(),
+        }
+    }
+
+    /// The tokens that are left.
+    pub fn rest(&self) -> &[Lexeme] {
+        &self.lexemes[self.at..self.end]
+    }
+
+    /// The tokens that are left, as the parser of queries takes them.
+    pub(crate) fn rest_tokens(&self) -> Vec<TokenWithSpan> {
+        self.rest().iter().map(|lexeme| lexeme.token.clone()).collect()
+    }
+
+    /// Takes everything that is left and gives its bytes.
+    pub fn take_rest(&mut self) -> Range<usize> {
+        let rest = self.rest_text();
+        self.at = self.end;
+        rest
+    }
+
+    /// Makes what begins at byte `from` invisible, as if the text ended there: how a clause at the end is cut off.
+    pub fn cut(&mut self, from: usize) {
+        while self.end > self.at && self.lexemes[self.end - 1].range.start >= from {
+            self.end -= 1;
+        }
+    }
+
+    /// Cuts the `WITH (…)` that ends the text, if there is one, and gives its settings. `CREATE SINK k AS SELECT …
+    /// FROM t WITH (…)` needs it: the parser of queries would take it as hints for t.
+    pub fn cut_options(&mut self) -> Result<Vec<(String, String)>> {
+        if self.end == self.at || self.lexemes[self.end - 1].token.token != Token::RParen {
+            return Ok(Vec::new());
+        }
+        let mut depth = 0;
+        let mut open = self.end;
+        while open > self.at {
+            open -= 1;
+            match self.lexemes[open].token.token {
+                Token::RParen => depth += 1,
+                Token::LParen => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        if depth != 0 || open <= self.at || !is_word(&self.lexemes[open - 1].token.token, "WITH") {
+            return Ok(Vec::new());
+        }
+        let mut tail = TokenReader { at: open - 1, ..self.clone() };
+        let options = tail.options()?;
+        self.end = open - 1;
+        Ok(options)
+    }
+
+    /// Fails unless everything has been read.
+    pub fn expect_end(&self) -> Result<()> {
+        match self.is_end() {
+            true => Ok(()),
+            false => Err(self.expected("the end of the statement")),
+        }
+    }
+
+    /// `syntax error: expected …, found …` at the next token.
+    pub fn expected(&self, what: &str) -> Error {
+        let found = match self.peek() {
+            Token::EOF => "the end of the statement".to_string(),
+            token => token.to_string(),
+        };
+        Error::invalid(format!("syntax error: expected {what}, found {found}")).at(self.position())
+    }
+}
+
+/// Whether a token is this word, unquoted and in any case.
+pub(crate) fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails<T: std::fmt::Debug>(sql: &str, read: impl Fn(&mut TokenReader) -> Result<T>, expected: &str) {
+        let mut reader = TokenReader::new(sql).unwrap();
+        assert_eq!(read(&mut reader).unwrap_err().render(sql), expected);
+    }
+
+    fn options(sql: &str) -> Vec<(String, String)> {
+        TokenReader::new(sql).unwrap().options().unwrap()
+    }
+
+    #[test]
+    fn options_have_bare_dotted_and_quoted_keys() {
+        let found =
+            options("WITH (Connector = 'file', properties.bootstrap.server = 'x', \"Odd\" = true, n = -1.5)");
+        let found: Vec<_> = found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let expected =
+            [("connector", "file"), ("properties.bootstrap.server", "x"), ("Odd", "true"), ("n", "-1.5")];
+        assert_eq!(found, expected);
+        assert!(options("WITH ()").is_empty() && options("").is_empty());
+        assert_eq!(options("WITH (t = INTERVAL '1 second')"), [("t".to_string(), "1 second".to_string())]);
+    }
+
+    #[test]
+    fn errors_say_what_was_expected_where() {
+        fails(
+            "WITH (a 1)",
+            |r| r.options(),
+            "syntax error: expected \"=\", found 1\nLINE 1: WITH (a 1)\n                ^",
+        );
+        fails(
+            "WITH (a = 1, a = 2)",
+            |r| r.options(),
+            "option \"a\" is given twice\nLINE 1: WITH (a = 1, a = 2)\n                     ^",
+        );
+        fails(
+            "WITH (a = )",
+            |r| r.options(),
+            "syntax error: expected a value, as in 'text', 1 or true, found )\nLINE 1: WITH (a = )\n                  ^",
+        );
+        fails(
+            "DROP",
+            |r| r.expect_keyword(&["DROP", "TABLE"]),
+            "syntax error: expected TABLE, found the end of the statement\nLINE 1: DROP\n            ^",
+        );
+        fails("1", |r| r.identifier(), "syntax error: expected a name, found 1\nLINE 1: 1\n        ^");
+        fails("x", |r| r.number(), "syntax error: expected a whole number, found x\nLINE 1: x\n        ^");
+        fails("(a", |r| r.group(), "syntax error: \"(\" is never closed\nLINE 1: (a\n        ^");
+        fails(
+            "a b",
+            |r| {
+                r.identifier()?;
+                r.expect_end()
+            },
+            "syntax error: expected the end of the statement, found b\nLINE 1: a b\n          ^",
+        );
+        fails(
+            "x.t",
+            |r| r.relation_name(),
+            "schema \"x\" not found\nLINE 1: x.t\n        ^\nHINT: There is only the schema public.",
+        );
+    }
+
+    #[test]
+    fn names_fold_to_lower_case_unless_quoted() {
+        let mut reader = TokenReader::new("Public.Orders \"Orders\"").unwrap();
+        assert_eq!(reader.relation_name().unwrap(), "orders");
+        assert_eq!(reader.relation_name().unwrap(), "Orders");
+    }
+
+    #[test]
+    fn the_rest_and_a_group_are_byte_ranges() {
+        let sql = "CREATE TABLE t (a INT, b NUMERIC(1,2)) AS  SELECT 'ä' -- end\n";
+        let mut reader = TokenReader::new(sql).unwrap();
+        reader.expect_keyword(&["CREATE", "TABLE", "T"]).unwrap();
+        assert_eq!(&sql[reader.group().unwrap()], "a INT, b NUMERIC(1,2)");
+        assert!(reader.keyword(&["AS"]));
+        assert_eq!(&sql[reader.take_rest()], "SELECT 'ä'");
+        assert!(reader.is_end());
+    }
+
+    #[test]
+    fn options_at_the_end_are_cut_off() {
+        let sql = "SELECT f(a) FROM t WITH (connector = 'print', limit = 3)";
+        let mut reader = TokenReader::new(sql).unwrap();
+        assert_eq!(reader.cut_options().unwrap().len(), 2);
+        assert_eq!(&sql[reader.rest_text()], "SELECT f(a) FROM t");
+        assert!(reader.cut_options().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,139 @@
+//! The relations that a query may name: schemas to plan against, never rows.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{Constraint, Constraints};
+use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::error::Result as PlanResult;
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::error::{Error, Result};
+
+/// What the planner may ask about the relations there are. Names are plain: folded or as they were quoted.
+pub trait Relations: Send + Sync {
+    /// The relation of this name.
+    fn get(&self, name: &str) -> Option<Relation>;
+
+    /// All names, for hints.
+    fn names(&self) -> Vec<String>;
+
+    /// The relation that a table function of the engine's gives for literal arguments: `bad_rows('orders')`. None
+    /// for a function that isn't the engine's; what is wrong with the arguments is an error. Scans of it are bound
+    /// by the call's text, `bad_rows('orders')`.
+    fn function(&self, _name: &str, _arguments: &[String]) -> Result<Option<Relation>> {
+        Ok(None)
+    }
+}
+
+/// A relation as a query sees it.
+#[derive(Debug, Clone)]
+pub enum Relation {
+    /// Rows of a schema; its scans carry a [`RelationTable`]. Hidden columns come last, see [`crate::hidden`].
+    Rows {
+        /// All columns, hidden ones included.
+        schema: SchemaRef,
+        /// Columns that no two rows share. Only what intake enforces: the optimizer relies on it.
+        key: Option<Vec<usize>>,
+    },
+    /// A named query: the `raw` plan of a [`crate::Query`], not analysed, so that the rules see the whole query at
+    /// once.
+    View(LogicalPlan),
+}
+
+/// A table that only has a schema. Whoever executes a plan replaces it, see [`bind`].
+pub struct RelationTable {
+    name: String,
+    schema: SchemaRef,
+    constraints: Option<Constraints>,
+}
+
+impl RelationTable {
+    pub(crate) fn new(name: String, schema: SchemaRef, key: Option<Vec<usize>>) -> RelationTable {
+        let constraints = key
+            .filter(|key| !key.is_empty())
+            .map(|key| Constraints::new_unverified(vec![Constraint::PrimaryKey(key)]));
+        RelationTable { name, schema, constraints }
+    }
+
+    /// The relation's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same table without a declared key; none if it has none.
+    pub(crate) fn without_key(&self) -> Option<RelationTable> {
+        self.constraints.as_ref()?;
+        Some(RelationTable::new(self.name.clone(), Arc::clone(&self.schema), None))
+    }
+
+    /// The columns that can be named: with hidden ones only where the query names one.
+    pub fn columns(&self) -> &SchemaRef {
+        &self.schema
+    }
+}
+
+impl fmt::Debug for RelationTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RelationTable({})", self.name)
+    }
+}
+
+#[async_trait]
+impl TableProvider for RelationTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn constraints(&self) -> Option<&Constraints> {
+        self.constraints.as_ref()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        Err(Error::bug(format!("relation \"{}\" was to be scanned before it was bound", self.name)).into())
+    }
+}
+
+/// The relation that a scan reads; none for a scan of something else (a work table, a generated series).
+pub fn relation_of(scan: &TableScan) -> Option<Arc<dyn TableProvider>> {
+    let provider = source_as_provider(&scan.source).ok()?;
+    is_relation(provider.as_ref()).then_some(provider)
+}
+
+fn is_relation(provider: &dyn TableProvider) -> bool {
+    (provider as &dyn Any).is::<RelationTable>()
+}
+
+/// Gives the provider of a relation by its name and the columns to show.
+pub type Provide<'a> = dyn FnMut(&str, &SchemaRef) -> Result<Arc<dyn TableProvider>> + 'a;
+
+/// Replaces the provider of every scan of a relation, within subqueries too, by the one that `f` gives for its name
+/// and the columns that the plan knows it by.
+pub fn bind(plan: LogicalPlan, f: &mut Provide<'_>) -> Result<LogicalPlan> {
+    let bound = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        let provider = source_as_provider(&scan.source)?;
+        let Some(table) = (provider.as_ref() as &dyn Any).downcast_ref::<RelationTable>() else {
+            return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+        };
+        scan.source = provider_as_source(f(&table.name, &table.schema)?);
+        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+    })?;
+    Ok(bound.data)
+}

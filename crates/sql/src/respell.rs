@@ -1,0 +1,170 @@
+//! Rewrites a parsed statement where the query engine's planner has a gap, and refuses what it would ignore.
+//!
+//! | written | planned as | because |
+//! | --- | --- | --- |
+//! | `ARRAY[a, b]`, `[a, b]` | `make_array(a, b)` | elements of a literal can't refer to outer rows or to WITH |
+//! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` | it isn't planned |
+//! | `EXISTS (… ORDER BY … LIMIT n)` | `EXISTS (…)` | neither matters, and not every such subquery is planned |
+//!
+//! TABLESAMPLE, hints after a table and LIMIT BY would be ignored without a word: they are refused.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    LimitClause, ObjectName, Query, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
+};
+
+use crate::error::{Error, Result};
+
+/// Rewrites a statement in place.
+pub(crate) fn respell(statement: &mut Statement) -> Result<()> {
+    match statement.visit(&mut Respell) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Respell;
+
+impl VisitorMut for Respell {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        let by = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty());
+        if by {
+            return ControlFlow::Break(Error::unsupported("LIMIT … BY"));
+        }
+        let Some(fetch) = query.fetch.take() else { return ControlFlow::Continue(()) };
+        if fetch.with_ties || fetch.percent {
+            let what = if fetch.with_ties { "FETCH … WITH TIES" } else { "FETCH … PERCENT" };
+            return ControlFlow::Break(Error::unsupported(what));
+        }
+        let count = fetch.quantity.unwrap_or_else(|| Expr::value(Value::Number("1".into(), false)));
+        query.limit_clause = match query.limit_clause.take() {
+            None => Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: Vec::new() }),
+            Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) => {
+                Some(LimitClause::LimitOffset { limit: Some(count), offset, limit_by })
+            }
+            Some(_) => return ControlFlow::Break(Error::invalid("both LIMIT and FETCH are given")),
+        };
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        let refused = match factor {
+            TableFactor::Table { with_hints, .. } if !with_hints.is_empty() => Some("WITH (…) after a table"),
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
+                Some("TABLESAMPLE")
+            }
+            TableFactor::Table { version: Some(_), .. } => Some("reading a table as of another time"),
+            TableFactor::Table { with_ordinality: true, .. } => Some("WITH ORDINALITY"),
+            TableFactor::Table { partitions, .. } if !partitions.is_empty() => {
+                Some("PARTITION (…) after a table")
+            }
+            _ => None,
+        };
+        match refused {
+            Some(what) => ControlFlow::Break(Error::unsupported(what)),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Error> {
+        match expression {
+            Expr::Array(array) => *expression = make_array(std::mem::take(&mut array.elem)),
+            Expr::Exists { subquery, .. } => any_row(subquery),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Drops what doesn't change whether a query has rows.
+fn any_row(query: &mut Query) {
+    let keeps_a_row = |limit: &Expr| match limit {
+        Expr::Value(value) => {
+            matches!(&value.value, Value::Number(count, _) if count.parse::<u64>().is_ok_and(|n| n > 0))
+        }
+        _ => false,
+    };
+    let distinct_on = matches!(query.body.as_ref(), SetExpr::Select(select) if select.distinct.is_some());
+    match &query.limit_clause {
+        None if !distinct_on => query.order_by = None,
+        Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, .. }) if keeps_a_row(limit) => {
+            query.limit_clause = None;
+            if !distinct_on {
+                query.order_by = None;
+            }
+        }
+        _ => {}
+    }
+}
+
+fn make_array(elements: Vec<Expr>) -> Expr {
+    let args = elements.into_iter().map(|element| FunctionArg::Unnamed(FunctionArgExpr::Expr(element)));
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new("make_array")]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    fn tables() -> Tables {
+        Tables::new().table("t", "(a INT, b INT)", "VALUES (1, 2), (3, 4), (5, 6)")
+    }
+
+    #[test]
+    fn fetch_is_a_limit() {
+        let tables = tables();
+        tables.check("SELECT a FROM t ORDER BY a FETCH FIRST 2 ROWS ONLY", &["1", "3"]);
+        tables.check("SELECT a FROM t ORDER BY a OFFSET 1 ROWS FETCH NEXT ROW ONLY", &["3"]);
+        tables
+            .fails("SELECT a FROM t FETCH FIRST 1 ROWS WITH TIES", "FETCH … WITH TIES is not supported yet");
+        tables.fails("SELECT a FROM t LIMIT 1 FETCH FIRST 1 ROWS ONLY", "both LIMIT and FETCH are given");
+    }
+
+    #[test]
+    fn elements_of_arrays_see_what_other_expressions_see() {
+        let tables = tables();
+        tables.check("SELECT [a, b], ARRAY[[a], [7]] FROM t WHERE a = 1", &["[1, 2]|[[1], [7]]"]);
+        tables.check("SELECT n FROM t, UNNEST([a, b]) AS x(n) WHERE n < 3", &["1", "2"]);
+        tables.check("WITH x AS (SELECT 9 AS n) SELECT [(SELECT n FROM x)]", &["[9]"]);
+        let query = tables.planner.query("SELECT [a] FROM t", &tables).unwrap();
+        assert_eq!(query.schema.field(0).name(), "make_array(t.a)");
+    }
+
+    #[test]
+    fn whether_rows_exist_needs_no_order() {
+        let tables = tables();
+        for tail in ["", " LIMIT 1", " ORDER BY y.b", " ORDER BY y.b LIMIT 2", " FETCH FIRST ROW ONLY"] {
+            tables.check(
+                &format!("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM t AS y WHERE y.a = t.b - 1{tail})"),
+                &["1", "3", "5"],
+            );
+        }
+        tables.check("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM t AS y LIMIT 0)", &[]);
+        tables.check("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM t AS y OFFSET 3)", &[]);
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let tables = tables();
+        tables.fails("SELECT * FROM t WITH (NOLOCK)", "WITH (…) after a table is not supported yet");
+        tables.fails("SELECT * FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not supported yet");
+        tables.fails("SELECT * FROM t LIMIT 1 BY a", "LIMIT … BY is not supported yet");
+    }
+}

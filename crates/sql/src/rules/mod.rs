@@ -1,0 +1,29 @@
+//! The analyzer rules that make a query mean the same to a batch and to a stream.
+//!
+//! They complete what SQL leaves open, so that equal inputs give equal results, byte for byte, however the input is
+//! split and ordered.
+
+pub mod exact;
+pub mod lateral_unnest;
+pub mod orderings;
+pub mod unnest_keys;
+
+use std::sync::Arc;
+
+use datafusion::optimizer::AnalyzerRule;
+
+pub(crate) use orderings::orderable;
+
+/// A rule as the analyzer takes it.
+pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
+
+/// The rules that need the plan as it was written.
+pub fn before_types() -> Vec<Rule> {
+    vec![Arc::new(lateral_unnest::LateralUnnest), Arc::new(unnest_keys::UnnestKeys)]
+}
+
+/// The rules that need the types of expressions. With `complete_limits`, a LIMIT without ORDER BY takes the first
+/// rows by all columns instead of any.
+pub fn after_types(complete_limits: bool) -> Vec<Rule> {
+    vec![Arc::new(orderings::Orderings { limits: complete_limits }), Arc::new(exact::ExactSums)]
+}

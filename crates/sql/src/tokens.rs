@@ -1,0 +1,176 @@
+//! Cuts a text into tokens and statements, each with its byte range.
+//!
+//! ```
+//! let pieces = millstream_sql::statements("SELECT ';' ; -- done\n SELECT 2;").unwrap();
+//! let texts: Vec<&str> = pieces.iter().map(|piece| piece.text.as_str()).collect();
+//! assert_eq!(texts, ["SELECT ';'", "SELECT 2"]);
+//! ```
+
+use std::ops::Range;
+
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, TokenizerError};
+
+use crate::error::{Error, Result};
+
+/// The dialect of every text: it accepts PostgreSQL's grammar and most of what others write.
+pub(crate) static DIALECT: GenericDialect = GenericDialect {};
+
+/// A token that means something (no space, no comment), with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lexeme {
+    /// The token, with the line and column that the parser reports.
+    pub token: TokenWithSpan,
+    /// Its bytes in the text.
+    pub range: Range<usize>,
+}
+
+/// One statement of a text, without the `;` that ends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Its bytes in the whole text.
+    pub range: Range<usize>,
+    /// Its text, from the first token to the last.
+    pub text: String,
+}
+
+/// The tokens of a text that mean something.
+pub fn tokenise(sql: &str) -> Result<Vec<Lexeme>> {
+    let tokens =
+        Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|error| unreadable(sql, error))?;
+    let mut cursor = Cursor::new(sql);
+    let mut lexemes = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let start = cursor.seek(token.span.start.line, token.span.start.column);
+        let end = cursor.seek(token.span.end.line, token.span.end.column);
+        if !matches!(token.token, Token::Whitespace(_)) {
+            lexemes.push(Lexeme { token, range: start..end });
+        }
+    }
+    Ok(lexemes)
+}
+
+/// Splits a text at each `;` between statements. What holds only comments is dropped.
+pub fn statements(sql: &str) -> Result<Vec<Piece>> {
+    let lexemes = tokenise(sql)?;
+    let parts = lexemes.split(|lexeme| lexeme.token.token == Token::SemiColon);
+    Ok(parts
+        .filter_map(|part| Some(part.first()?.range.start..part.last()?.range.end))
+        .map(|range| Piece { text: sql[range.clone()].to_string(), range })
+        .collect())
+}
+
+/// Whether a text that is being typed ends with a whole statement: its last token is a `;`. A text of comments
+/// alone is complete; one within a string, a quoted name or a comment isn't.
+pub fn is_complete(sql: &str) -> bool {
+    let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize() else { return false };
+    let last = tokens.iter().rev().find(|token| !matches!(token, Token::Whitespace(_)));
+    last.is_none_or(|token| *token == Token::SemiColon)
+}
+
+fn unreadable(sql: &str, error: TokenizerError) -> Error {
+    let at = offset(sql, error.location.line, error.location.column).unwrap_or(sql.len());
+    let message = error.message.to_lowercase();
+    let hint = message.contains("unterminated").then(|| "Close it.".to_string());
+    Error::invalid(format!("syntax error: {message}")).at(at..sql.len().min(at + 1)).maybe_hint(hint)
+}
+
+/// Walks once through a text and turns lines and columns, which count characters, into bytes.
+struct Cursor<'a> {
+    chars: std::str::CharIndices<'a>,
+    line: u64,
+    column: u64,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(sql: &'a str) -> Cursor<'a> {
+        Cursor { chars: sql.char_indices(), line: 1, column: 1 }
+    }
+
+    /// The byte at this place, which must not lie before the last one asked for.
+    fn seek(&mut self, line: u64, column: u64) -> usize {
+        while (self.line, self.column) < (line, column) {
+            match self.chars.next() {
+                Some((_, '\n')) => (self.line, self.column) = (self.line + 1, 1),
+                Some(_) => self.column += 1,
+                None => break,
+            }
+        }
+        self.chars.offset()
+    }
+}
+
+/// The byte at a line and column, both from 1; none for the empty place 0, 0.
+pub(crate) fn offset(sql: &str, line: u64, column: u64) -> Option<usize> {
+    (line > 0 && column > 0).then(|| Cursor::new(sql).seek(line, column))
+}
+
+/// The range of the token that starts at a line and column.
+pub(crate) fn token_at(sql: &str, line: u64, column: u64) -> Range<usize> {
+    let Some(start) = offset(sql, line, column) else { return sql.len()..sql.len() };
+    let lexemes = tokenise(sql).unwrap_or_default();
+    match lexemes.into_iter().find(|lexeme| lexeme.range.contains(&start)) {
+        Some(lexeme) => lexeme.range,
+        None => start..start,
+    }
+}
+
+/// The one place where a name stands in a text, if it stands there once.
+pub(crate) fn only_place_of(sql: &str, name: &str) -> Option<Range<usize>> {
+    let lexemes = tokenise(sql).ok()?;
+    let mut places = lexemes.into_iter().filter(|lexeme| match &lexeme.token.token {
+        Token::Word(word) => word.value == name || word.value.to_lowercase() == name,
+        _ => false,
+    });
+    let first = places.next()?;
+    places.next().is_none().then_some(first.range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(sql: &str) -> Vec<String> {
+        statements(sql).unwrap().into_iter().map(|piece| piece.text).collect()
+    }
+
+    #[test]
+    fn a_semicolon_splits_only_between_statements() {
+        assert_eq!(split("a;b ; c"), ["a", "b", "c"]);
+        assert_eq!(split("SELECT ';''; ';x"), ["SELECT ';''; '", "x"]);
+        assert_eq!(split("SELECT \"a;b\" -- ; no\n;/* ; /* ; */ */ y"), ["SELECT \"a;b\"", "y"]);
+        assert_eq!(split("SELECT $$a;b$$; SELECT $x$ ; $$ $x$"), ["SELECT $$a;b$$", "SELECT $x$ ; $$ $x$"]);
+        assert_eq!(split("SELECT E'\\';' ; y"), ["SELECT E'\\';'", "y"]);
+        assert_eq!(split(";; -- nothing\n ;"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn ranges_count_bytes_of_the_whole_text() {
+        let sql = "SELECT 'ä€';\r\n  SELECT ü ;";
+        for piece in statements(sql).unwrap() {
+            assert_eq!(&sql[piece.range.clone()], piece.text);
+        }
+        let lexemes = tokenise(sql).unwrap();
+        assert_eq!(&sql[lexemes[1].range.clone()], "'ä€'");
+        assert_eq!(&sql[lexemes[4].range.clone()], "ü");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_shown() {
+        let error = statements("SELECT 1;\nSELECT 'abc").unwrap_err();
+        assert_eq!(
+            error.render("SELECT 1;\nSELECT 'abc"),
+            "syntax error: unterminated string literal\nLINE 2: SELECT 'abc\n               ^\nHINT: Close it."
+        );
+    }
+
+    #[test]
+    fn a_typed_text_is_complete_at_its_semicolon() {
+        for sql in ["SELECT 1;", "SELECT 1; -- x", "", "-- only\n"] {
+            assert!(is_complete(sql), "{sql}");
+        }
+        for sql in ["SELECT 1", "SELECT ';", "SELECT 1; SELECT", "SELECT $$;", "/* ;"] {
+            assert!(!is_complete(sql), "{sql}");
+        }
+    }
+}
