@@ -1,0 +1,59 @@
+//! The one place where a DataFusion plan is planned and driven to completion.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::execution::TaskContext;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::prelude::SessionConfig;
+use tokio::runtime::Handle;
+
+use crate::Result;
+use crate::leaf::LeafPlanner;
+
+/// Plans fragments of queries once and runs them again and again, on one partition.
+///
+/// DataFusion's sorts and merges spawn tasks, so a plan runs within a tokio runtime. The caller must not be one of
+/// its workers.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    state: SessionState,
+    task: Arc<TaskContext>,
+    handle: Handle,
+}
+
+impl Driver {
+    /// A driver with the functions and settings of `state`, whose spawned tasks run on `handle`'s runtime.
+    pub fn new(state: &SessionState, handle: Handle) -> Driver {
+        let config: SessionConfig = state.config().clone().with_target_partitions(1);
+        let mut state = state.clone();
+        *state.config_mut() = config;
+        let task = state.task_ctx();
+        Driver { state, task, handle }
+    }
+
+    /// Makes the physical plan of an optimised logical plan, without optimising it again.
+    pub fn plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(LeafPlanner)]);
+        Ok(self.handle.block_on(planner.create_physical_plan(plan, &self.state))?)
+    }
+
+    /// Makes the physical form of an expression over rows of `plan`.
+    pub fn expression(&self, expr: &Expr, plan: &LogicalPlan) -> Result<Arc<dyn PhysicalExpr>> {
+        let context = PhysicalPlanningContext::default();
+        Ok(create_physical_expr(expr, plan.schema(), self.state.execution_props(), &context)?)
+    }
+
+    /// Runs a kept plan to its end. The plan's leaves hold their current batches; what earlier runs left in the
+    /// plan is reset first.
+    pub fn run(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+        let plan = reset_plan_states(plan.clone())?;
+        Ok(self.handle.block_on(collect(plan, self.task.clone()))?)
+    }
+}

@@ -1,0 +1,38 @@
+//! What can go wrong while a query is compiled or stepped, by who must act.
+
+use datafusion::error::DataFusionError;
+
+/// A failure of a query. A query that fails in a step is in an unknown state and must not be stepped again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An expression failed for some row, or a plan could not be made: the user must change query or data.
+    #[error("{0}")]
+    Query(Box<DataFusionError>),
+    /// A bound that the user set was exceeded.
+    #[error("{0}")]
+    Limit(String),
+    /// Ours.
+    #[error("{0} (this is a bug in Millstream)")]
+    Bug(String),
+}
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Error {
+        Error::Query(Box::new(error))
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Error {
+        Error::Query(Box::new(error.into()))
+    }
+}
+
+impl From<millstream_state::Error> for Error {
+    fn from(error: millstream_state::Error) -> Error {
+        Error::Bug(error.to_string())
+    }
+}

@@ -1,0 +1,20 @@
+//! Turns a LogicalPlan into operators and steps them one epoch.
+//!
+//! [`Flow::compile`] plans once; [`Flow::step`] turns the deltas of a query's inputs into the delta of its result
+//! and plans nothing. Operators are synchronous, do no IO and read no clock.
+//!
+//! Deliberately absent: the epoch loop, the catalog and anything that parses SQL; see the crates `engine` and `sql`.
+
+mod drive;
+mod error;
+mod flow;
+mod leaf;
+mod lower;
+mod operator;
+pub mod operators;
+
+pub use drive::Driver;
+pub use error::{Error, Result};
+pub use flow::Flow;
+pub use lower::{Choice, Limits, Relation, Resolve};
+pub use operator::{Cost, Description, Operator, Properties};

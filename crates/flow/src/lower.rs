@@ -1,0 +1,354 @@
+//! From an optimised logical plan to operators, cheapest that is right.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+
+use crate::flow::{Flow, Node};
+use crate::leaf::{Leaf, Slot};
+use crate::operator::{Cost, Operator, Properties};
+use crate::operators::constant::Constant;
+use crate::operators::stateless::{Stage, Stateless, Unnest};
+use crate::operators::union::Union;
+use crate::operators::whole::Whole;
+use crate::operators::aggregate;
+use crate::{Driver, Result};
+
+/// Which operators may be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The cheapest that is right.
+    #[default]
+    Cheapest,
+    /// Whole for everything, so that tests can compare.
+    WholeOnly,
+}
+
+/// Bounds of a query, fixed at its creation.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many rows of input a Whole operator may keep.
+    pub whole_rows_max: usize,
+}
+
+/// A relation that a table scan reads.
+#[derive(Clone, Debug)]
+pub struct Relation {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it only ever gains rows.
+    pub append_only: bool,
+}
+
+/// Finds the relation behind a table scan; `None` for scans of anything else (a recursive query's own rows, a
+/// table function).
+pub type Resolve<'a> = &'a dyn Fn(&TableScan) -> Option<Relation>;
+
+impl Flow {
+    /// Compiles an analysed and optimised plan. The outermost ORDER BY has no effect.
+    pub fn compile(
+        plan: &LogicalPlan,
+        resolve: Resolve<'_>,
+        driver: &Driver,
+        choice: Choice,
+        limits: Limits,
+    ) -> Result<Flow> {
+        let plan = without_order(plan);
+        let mut lowering = Lowering {
+            resolve,
+            driver,
+            limits,
+            relations: Vec::new(),
+            nodes: Vec::new(),
+            scans: HashMap::new(),
+            why: String::new(),
+        };
+        let lowered = match choice {
+            Choice::Cheapest => lowering.lower(&plan)?,
+            Choice::WholeOnly => {
+                lowering.because("only Whole is allowed");
+                None
+            }
+        };
+        let root = match lowered {
+            Some(root) => root,
+            None => lowering.whole(&plan, choice)?,
+        };
+        Ok(lowering.finish(root))
+    }
+}
+
+struct Lowering<'a> {
+    resolve: Resolve<'a>,
+    driver: &'a Driver,
+    limits: Limits,
+    relations: Vec<Arc<str>>,
+    nodes: Vec<Node>,
+    scans: HashMap<Arc<str>, usize>,
+    why: String,
+}
+
+impl Lowering<'_> {
+    /// Adds operators for `plan` and returns the last one's place; `None` where a part of it needs Whole, with
+    /// the reason left in `why`.
+    fn lower(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
+        if !self.reads_relations(plan)? {
+            return self.constant(plan);
+        }
+        if let Some(reason) = holds_subquery(plan)? {
+            return Ok(self.because(reason));
+        }
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
+            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::Unnest(_) => self.stateless(plan),
+            LogicalPlan::Union(union) => self.union(plan, &union.inputs),
+            LogicalPlan::Aggregate(node) => self.aggregate(plan, node),
+            other => Ok(self.because(format!("{} has no cheaper operator yet", node_name(other)))),
+        }
+    }
+
+    fn because(&mut self, reason: impl Into<String>) -> Option<usize> {
+        self.why = reason.into();
+        None
+    }
+
+    fn push(&mut self, operator: impl Operator + 'static, inputs: Vec<usize>) -> usize {
+        self.nodes.push(Node::Operator { operator: Box::new(operator), inputs });
+        self.nodes.len() - 1
+    }
+
+    fn append_only(&self, node: usize) -> bool {
+        self.nodes[node].properties().append_only
+    }
+
+    fn constant(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
+        if is_open(plan)? {
+            return Ok(self.because("it is part of a recursive or correlated query"));
+        }
+        let operator = Constant::new(plan, self.driver)?;
+        Ok(Some(self.push(operator, Vec::new())))
+    }
+
+    fn scan(&mut self, scan: &TableScan) -> Result<Option<usize>> {
+        let Some(relation) = (self.resolve)(scan) else {
+            return Ok(self.because("it reads no relation of the catalog"));
+        };
+        let schema = scan.source.schema();
+        let input = match self.scans.get(&relation.name) {
+            Some(input) => *input,
+            None => {
+                let properties =
+                    Properties { schema: schema.clone(), append_only: relation.append_only, cost: Cost::Delta };
+                self.relations.push(relation.name.clone());
+                self.nodes.push(Node::Input { relation: self.relations.len() - 1, properties });
+                self.scans.insert(relation.name, self.nodes.len() - 1);
+                self.nodes.len() - 1
+            }
+        };
+        let Some(columns) = &scan.projection else { return Ok(Some(input)) };
+        if columns.iter().copied().eq(0..schema.fields().len()) {
+            return Ok(Some(input));
+        }
+        let schema = scan.projected_schema.inner().clone();
+        let mut operator = Stateless::new(schema.clone(), relation.append_only);
+        operator.push(Stage::Columns(columns.clone(), schema.clone()), schema);
+        Ok(Some(self.push(operator, vec![input])))
+    }
+
+    /// Fuses a chain of projections, filters and unnests into one operator.
+    fn stateless(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
+        let mut chain = Vec::new();
+        let mut below = plan;
+        loop {
+            if holds_subquery(below)?.is_some() {
+                break;
+            }
+            let input = match below {
+                LogicalPlan::Projection(node) => &node.input,
+                LogicalPlan::Filter(node) => &node.input,
+                LogicalPlan::Unnest(node) => &node.input,
+                LogicalPlan::SubqueryAlias(node) => &node.input,
+                _ => break,
+            };
+            chain.push(below);
+            below = input;
+        }
+        let Some(input) = self.lower(below)? else { return Ok(None) };
+        let mut operator = Stateless::new(below.schema().inner().clone(), self.append_only(input));
+        for node in chain.into_iter().rev() {
+            if let Some(stage) = self.stage(node)? {
+                operator.push(stage, node.schema().inner().clone());
+            }
+        }
+        Ok(Some(self.push(operator, vec![input])))
+    }
+
+    fn stage(&self, node: &LogicalPlan) -> Result<Option<Stage>> {
+        Ok(match node {
+            LogicalPlan::Projection(projection) => {
+                let exprs = projection
+                    .expr
+                    .iter()
+                    .map(|expr| self.driver.expression(expr, &projection.input))
+                    .collect::<Result<_>>()?;
+                Some(Stage::Project(exprs, node.schema().inner().clone()))
+            }
+            LogicalPlan::Filter(filter) => {
+                Some(Stage::Filter(self.driver.expression(&filter.predicate, &filter.input)?))
+            }
+            LogicalPlan::Unnest(unnest) => Some(Stage::Unnest(Box::new(Unnest::new(unnest, self.driver)?))),
+            _ => None,
+        })
+    }
+
+    fn union(&mut self, plan: &LogicalPlan, inputs: &[Arc<LogicalPlan>]) -> Result<Option<usize>> {
+        let mut lowered = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let Some(input) = self.lower(input)? else { return Ok(None) };
+            lowered.push(input);
+        }
+        let append_only = lowered.iter().all(|input| self.append_only(*input));
+        let operator = Union::new(plan.schema().inner().clone(), append_only);
+        Ok(Some(self.push(operator, lowered)))
+    }
+
+    fn aggregate(
+        &mut self,
+        plan: &LogicalPlan,
+        node: &datafusion::logical_expr::Aggregate,
+    ) -> Result<Option<usize>> {
+        let Some(input) = self.lower(&node.input)? else { return Ok(None) };
+        match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
+            Ok(operator) => Ok(Some(self.push(operator, vec![input]))),
+            Err(reason) => Ok(self.because(reason)),
+        }
+    }
+
+    /// One Whole operator for `plan`, over the largest parts of it that have cheaper operators.
+    fn whole(&mut self, plan: &LogicalPlan, choice: Choice) -> Result<usize> {
+        let why = std::mem::take(&mut self.why);
+        let mut inputs = Vec::new();
+        let mut slots = Vec::new();
+        let fragment = plan.clone().transform_down_with_subqueries(|node| {
+            let scan_only = choice == Choice::WholeOnly && !matches!(node, LogicalPlan::TableScan(_));
+            if scan_only || !self.reads_relations(&node).map_err(external)? || is_open(&node).map_err(external)? {
+                return Ok(Transformed::no(node));
+            }
+            let Some(input) = self.lower(&node).map_err(external)? else { return Ok(Transformed::no(node)) };
+            let slot = Slot::default();
+            let leaf = Leaf::plan(slots.len(), node.schema().clone(), slot.clone());
+            inputs.push(input);
+            slots.push((node.schema().inner().clone(), slot));
+            Ok(Transformed::new(leaf, true, TreeNodeRecursion::Jump))
+        })?;
+        let operator = Whole::new(fragment.data, slots, self.driver, why, self.limits.whole_rows_max)?;
+        Ok(self.push(operator, inputs))
+    }
+
+    fn reads_relations(&self, plan: &LogicalPlan) -> Result<bool> {
+        let mut found = false;
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                found |= (self.resolve)(scan).is_some();
+            }
+            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        Ok(found)
+    }
+
+    /// The flow whose result is `root`'s, without the nodes that `root` doesn't need.
+    fn finish(self, root: usize) -> Flow {
+        let mut needed = vec![false; self.nodes.len()];
+        needed[root] = true;
+        for place in (0..=root).rev() {
+            if let (true, Node::Operator { inputs, .. }) = (needed[place], &self.nodes[place]) {
+                inputs.iter().for_each(|input| needed[*input] = true);
+            }
+        }
+        let (mut places, mut relations, mut nodes) = (HashMap::new(), Vec::new(), Vec::new());
+        for (place, mut node) in self.nodes.into_iter().enumerate().filter(|(place, _)| needed[*place]) {
+            match &mut node {
+                Node::Input { relation, .. } => {
+                    relations.push(self.relations[*relation].clone());
+                    *relation = relations.len() - 1;
+                }
+                Node::Operator { inputs, .. } => inputs.iter_mut().for_each(|input| *input = places[input]),
+            }
+            places.insert(place, nodes.len());
+            nodes.push(node);
+        }
+        Flow { relations, nodes, started: false }
+    }
+}
+
+fn external(error: crate::Error) -> datafusion::error::DataFusionError {
+    match error {
+        crate::Error::Query(error) => *error,
+        other => datafusion::error::DataFusionError::External(Box::new(other)),
+    }
+}
+
+/// The plan without an ORDER BY that only orders the final result.
+fn without_order(plan: &LogicalPlan) -> LogicalPlan {
+    match plan {
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => without_order(&sort.input),
+        LogicalPlan::Projection(projection) => {
+            let mut projection = projection.clone();
+            projection.input = Arc::new(without_order(&projection.input));
+            LogicalPlan::Projection(projection)
+        }
+        _ => plan.clone(),
+    }
+}
+
+/// A subquery in the node's own expressions.
+fn holds_subquery(plan: &LogicalPlan) -> Result<Option<&'static str>> {
+    let mut found = None;
+    plan.apply_expressions(|expr| {
+        expr.apply(|expr| {
+            found = match expr {
+                Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => {
+                    Some("a subquery in an expression has no cheaper operator yet")
+                }
+                Expr::OuterReferenceColumn(..) => Some("a correlated subquery has no cheaper operator yet"),
+                _ => return Ok(TreeNodeRecursion::Continue),
+            };
+            Ok(TreeNodeRecursion::Stop)
+        })
+    })?;
+    Ok(found)
+}
+
+/// Whether the plan means nothing by itself: it reads a recursive query's own rows or an outer query's columns.
+fn is_open(plan: &LogicalPlan) -> Result<bool> {
+    let mut open = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let provider = datafusion::datasource::source_as_provider(&scan.source)?;
+            open |= provider.downcast_ref::<datafusion::datasource::cte_worktable::CteWorkTable>().is_some();
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                open |= matches!(expr, Expr::OuterReferenceColumn(..));
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(open)
+}
+
+fn node_name(plan: &LogicalPlan) -> &'static str {
+    match plan {
+        LogicalPlan::Join(_) => "a join",
+        LogicalPlan::Window(_) => "OVER",
+        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => "ORDER BY … LIMIT",
+        LogicalPlan::Distinct(_) => "DISTINCT ON",
+        LogicalPlan::RecursiveQuery(_) => "a recursive query",
+        LogicalPlan::Extension(_) => "an extension",
+        _ => "this part of the query",
+    }
+}

@@ -1,0 +1,73 @@
+//! The contract of an incremental operator.
+
+use std::fmt::Debug;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Cut, Delta};
+
+use crate::Result;
+
+/// What an epoch costs, cheapest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cost {
+    /// The rows of the delta.
+    Delta,
+    /// The whole input.
+    Whole,
+}
+
+impl Cost {
+    /// As EXPLAIN shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cost::Delta => "delta",
+            Cost::Whole => "whole",
+        }
+    }
+}
+
+/// What is known of an operator before it runs; derived once.
+#[derive(Clone, Debug)]
+pub struct Properties {
+    /// The columns of its output.
+    pub schema: SchemaRef,
+    /// Whether its output only ever inserts.
+    pub append_only: bool,
+    /// What an epoch costs.
+    pub cost: Cost,
+}
+
+/// An operator as EXPLAIN shows it.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// The operator's name.
+    pub name: &'static str,
+    /// Its expressions.
+    pub detail: String,
+    /// What it keeps, in words; empty where it keeps nothing.
+    pub state: String,
+    /// Why no cheaper operator serves; empty for the cheapest.
+    pub why: String,
+}
+
+/// One node of a maintained query: turns the deltas of its inputs into the delta of its output.
+///
+/// The sum of all deltas that an operator has put out equals the batch answer over the sum of all deltas it was
+/// given, after every step. A step is a function of (state, cut, input deltas).
+pub trait Operator: Send + Debug {
+    /// What was derived when it was made.
+    fn properties(&self) -> &Properties;
+    /// For EXPLAIN.
+    fn describe(&self) -> Description;
+    /// Takes one epoch. The first call comes at the query's creation, with whatever its inputs hold, perhaps
+    /// nothing: an operator whose answer over no input has rows puts them out then. Later calls come only when an
+    /// input changes. An error leaves the state unknown.
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta>;
+    /// The result it maintains, where it keeps that anyway: all its rows, n copies as n rows.
+    fn content(&self) -> Option<Result<Vec<RecordBatch>>>;
+    /// How many rows it keeps.
+    fn state_rows(&self) -> usize;
+    /// How many bytes its state takes, about.
+    fn state_bytes(&self) -> usize;
+}

@@ -1,0 +1,217 @@
+//! min and max over rows that are never taken back.
+
+use std::cmp::Ordering;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BinaryViewBuilder, BooleanArray,
+    PrimitiveArray, downcast_primitive,
+};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+
+use super::slot::{Batch, SlotAggregate};
+use crate::Result;
+
+/// Which end of the order is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extreme {
+    Min,
+    Max,
+}
+
+/// The least or greatest values of a type; `None` where it has no order here.
+pub(super) fn extreme(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn SlotAggregate>> {
+    macro_rules! primitive {
+        ($type:ty) => {
+            match extreme {
+                Extreme::Min => Some(Box::new(Primitive::<$type, false>::new(data_type))),
+                Extreme::Max => Some(Box::new(Primitive::<$type, true>::new(data_type))),
+            }
+        };
+    }
+    downcast_primitive! {
+        data_type => (primitive),
+        DataType::Boolean => Some(Box::new(Booleans { extreme, values: Vec::new() })),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+        | DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+            Some(Box::new(Bytes { extreme, data_type: data_type.clone(), values: Vec::new(), bytes: 0 }))
+        }
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+struct Primitive<T: ArrowPrimitiveType, const MAX: bool> {
+    data_type: DataType,
+    values: Vec<Option<T::Native>>,
+}
+
+impl<T: ArrowPrimitiveType, const MAX: bool> Primitive<T, MAX> {
+    fn new(data_type: &DataType) -> Primitive<T, MAX> {
+        Primitive { data_type: data_type.clone(), values: Vec::new() }
+    }
+}
+
+/// The order of values, in which NaN, whatever its sign, is above all numbers.
+#[allow(clippy::eq_op)]
+#[inline(always)]
+fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
+    // Only a NaN differs from itself.
+    match (left != left, right != right) {
+        (true, false) => Ordering::Greater,
+        (false, true) => Ordering::Less,
+        _ => left.compare(right),
+    }
+}
+
+impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive<T, MAX> {
+    fn resize(&mut self, end: usize) {
+        self.values.resize(end, None);
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let values = batch.values[0].as_primitive::<T>().values();
+        let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
+        batch.for_each(|row, slot, _| {
+            let kept = &mut self.values[slot];
+            if kept.is_none_or(|kept| order(values[row], kept) == wanted) {
+                *kept = Some(values[row]);
+            }
+        });
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let values: PrimitiveArray<T> = slots.iter().map(|slot| self.values[*slot as usize]).collect();
+        Ok(Arc::new(values.with_data_type(self.data_type.clone())))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.values[slot as usize] = None;
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.values.capacity() * size_of::<Option<T::Native>>()
+    }
+}
+
+#[derive(Debug)]
+struct Booleans {
+    extreme: Extreme,
+    values: Vec<Option<bool>>,
+}
+
+impl SlotAggregate for Booleans {
+    fn resize(&mut self, end: usize) {
+        self.values.resize(end, None);
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let values = batch.values[0].as_boolean();
+        let wanted = self.extreme == Extreme::Max;
+        batch.for_each(|row, slot, _| {
+            let kept = &mut self.values[slot];
+            let value = values.value(row);
+            if kept.is_none() || value == wanted {
+                *kept = Some(value);
+            }
+        });
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let values: BooleanArray = slots.iter().map(|slot| self.values[*slot as usize]).collect();
+        Ok(Arc::new(values))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.values[slot as usize] = None;
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.values.capacity() * size_of::<Option<bool>>()
+    }
+}
+
+/// Text and binary data, in the order of their bytes.
+#[derive(Debug)]
+struct Bytes {
+    extreme: Extreme,
+    data_type: DataType,
+    values: Vec<Option<Vec<u8>>>,
+    /// What the values have allocated.
+    bytes: usize,
+}
+
+impl SlotAggregate for Bytes {
+    fn resize(&mut self, end: usize) {
+        self.values.resize(end, None);
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let values = cast(&batch.values[0], &DataType::BinaryView)?;
+        let values = values.as_binary_view();
+        let wanted = if self.extreme == Extreme::Max { Ordering::Greater } else { Ordering::Less };
+        batch.for_each(|row, slot, _| {
+            let value = values.value(row);
+            match &mut self.values[slot] {
+                Some(kept) if value.cmp(kept) != wanted => {}
+                kept => {
+                    let kept = kept.get_or_insert_default();
+                    self.bytes -= kept.capacity();
+                    kept.clear();
+                    kept.extend_from_slice(value);
+                    self.bytes += kept.capacity();
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let mut values = BinaryViewBuilder::with_capacity(slots.len());
+        slots.iter().for_each(|slot| values.append_option(self.values[*slot as usize].as_deref()));
+        Ok(cast(&values.finish(), &self.data_type)?)
+    }
+
+    fn free(&mut self, slot: u32) {
+        let value = self.values[slot as usize].take();
+        self.bytes -= value.map_or(0, |value| value.capacity());
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.values.capacity() * size_of::<Option<Vec<u8>>>() + self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Float64Array;
+    use arrow::datatypes::Float64Type;
+
+    use super::*;
+
+    #[test]
+    fn not_a_number_is_above_all_numbers_and_infinities_count() {
+        let cases: [(&[f64], f64, f64); 4] = [
+            (&[1.0, f64::NAN, 2.0], 1.0, f64::NAN),
+            (&[-f64::NAN, 3.0], 3.0, f64::NAN),
+            (&[f64::NEG_INFINITY, f64::NEG_INFINITY], f64::NEG_INFINITY, f64::NEG_INFINITY),
+            (&[0.0, -0.0, f64::INFINITY], -0.0, f64::INFINITY),
+        ];
+        for (values, least, greatest) in cases {
+            for (end, expected) in [(Extreme::Min, least), (Extreme::Max, greatest)] {
+                let mut kept = extreme(end, &DataType::Float64).unwrap();
+                kept.resize(1);
+                let column: ArrayRef = Arc::new(Float64Array::from(values.to_vec()));
+                let slots = vec![0; values.len()];
+                kept.update(&Batch { slots: &slots, values: &[column], valid: None, weights: None }).unwrap();
+                let found = kept.evaluate(&[0]).unwrap().as_primitive::<Float64Type>().value(0);
+                let equal = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+                assert!(equal, "{end:?} of {values:?} is {found}");
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! sum and avg where adding is exact: integers, decimals, durations, intervals.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, PrimitiveArray, PrimitiveBuilder,
+};
+use arrow::compute::DecimalCast;
+use arrow::datatypes::{
+    ArrowNativeType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType,
+    DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType, DurationSecondType, Int64Type,
+    IntervalDayTime, IntervalDayTimeType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
+    IntervalYearMonthType, TimeUnit, UInt64Type, i256,
+};
+use datafusion::common::exec_datafusion_err;
+
+use super::slot::{Batch, SlotAggregate};
+use crate::Result;
+
+/// A value that can be added any number of times, or taken away. On overflow it wraps, so the order in which
+/// values are added doesn't matter.
+trait Add: Copy + Debug + Default + Send {
+    fn add(&mut self, value: Self, times: i64);
+}
+
+macro_rules! add_integers {
+    ($($integer:ty),*) => {$(
+        impl Add for $integer {
+            #[inline(always)]
+            fn add(&mut self, value: $integer, times: i64) {
+                *self = self.wrapping_add(value.wrapping_mul(times as $integer));
+            }
+        }
+    )*};
+}
+
+add_integers!(i32, i64, u64, i128);
+
+impl Add for i256 {
+    #[inline(always)]
+    fn add(&mut self, value: i256, times: i64) {
+        *self = match times {
+            1 => self.wrapping_add(value),
+            times => self.wrapping_add(value.wrapping_mul(i256::from_i128(i128::from(times)))),
+        };
+    }
+}
+
+impl Add for IntervalDayTime {
+    fn add(&mut self, value: IntervalDayTime, times: i64) {
+        self.days.add(value.days, times);
+        self.milliseconds.add(value.milliseconds, times);
+    }
+}
+
+impl Add for IntervalMonthDayNano {
+    fn add(&mut self, value: IntervalMonthDayNano, times: i64) {
+        self.months.add(value.months, times);
+        self.days.add(value.days, times);
+        self.nanoseconds.add(value.nanoseconds, times);
+    }
+}
+
+/// A sum and of how many values it is; of none it is NULL.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cell<S> {
+    sum: S,
+    count: i64,
+}
+
+/// The sums of a type.
+#[derive(Debug)]
+struct Sum<T: ArrowPrimitiveType> {
+    output: DataType,
+    cells: Vec<Cell<T::Native>>,
+}
+
+/// The sums that yield `output`, which is the argument's type but for the precision of decimals; `None` where
+/// adding isn't exact or isn't defined.
+pub(super) fn sum(output: &DataType) -> Option<Box<dyn SlotAggregate>> {
+    fn of<T: ArrowPrimitiveType + Debug>(output: &DataType) -> Option<Box<dyn SlotAggregate>>
+    where
+        T::Native: Add,
+    {
+        Some(Box::new(Sum::<T> { output: output.clone(), cells: Vec::new() }))
+    }
+    match output {
+        DataType::Int64 => of::<Int64Type>(output),
+        DataType::UInt64 => of::<UInt64Type>(output),
+        DataType::Decimal32(..) => of::<Decimal32Type>(output),
+        DataType::Decimal64(..) => of::<Decimal64Type>(output),
+        DataType::Decimal128(..) => of::<Decimal128Type>(output),
+        DataType::Decimal256(..) => of::<Decimal256Type>(output),
+        DataType::Duration(TimeUnit::Second) => of::<DurationSecondType>(output),
+        DataType::Duration(TimeUnit::Millisecond) => of::<DurationMillisecondType>(output),
+        DataType::Duration(TimeUnit::Microsecond) => of::<DurationMicrosecondType>(output),
+        DataType::Duration(TimeUnit::Nanosecond) => of::<DurationNanosecondType>(output),
+        DataType::Interval(IntervalUnit::YearMonth) => of::<IntervalYearMonthType>(output),
+        DataType::Interval(IntervalUnit::DayTime) => of::<IntervalDayTimeType>(output),
+        DataType::Interval(IntervalUnit::MonthDayNano) => of::<IntervalMonthDayNanoType>(output),
+        _ => None,
+    }
+}
+
+impl<T: ArrowPrimitiveType + Debug> SlotAggregate for Sum<T>
+where
+    T::Native: Add,
+{
+    fn resize(&mut self, end: usize) {
+        self.cells.resize(end, Cell::default());
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let values = batch.values[0].as_primitive::<T>().values();
+        batch.for_each(|row, slot, weight| {
+            let cell = &mut self.cells[slot];
+            cell.sum.add(values[row], weight);
+            cell.count += weight;
+        });
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let cells = slots.iter().map(|slot| &self.cells[*slot as usize]);
+        let sums: PrimitiveArray<T> = cells.map(|cell| (cell.count != 0).then_some(cell.sum)).collect();
+        Ok(Arc::new(sums.with_data_type(self.output.clone())))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.cells[slot as usize] = Cell::default();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.cells.capacity() * size_of::<Cell<T::Native>>()
+    }
+}
+
+/// Averages of `I`, from sums of `S`.
+struct Average<I, S: ArrowPrimitiveType, D> {
+    output: DataType,
+    cells: Vec<Cell<S::Native>>,
+    divide: D,
+    input: std::marker::PhantomData<I>,
+}
+
+/// The averages of `input` that yield `output`; `None` where they aren't defined or their sums aren't exact.
+pub(super) fn average(input: &DataType, output: &DataType) -> Option<Box<dyn SlotAggregate>> {
+    match (input, output) {
+        (DataType::Decimal32(_, scale), DataType::Decimal32(..)) => {
+            decimal::<Decimal32Type, Decimal128Type>(*scale, output)
+        }
+        (DataType::Decimal64(_, scale), DataType::Decimal64(..)) => {
+            decimal::<Decimal64Type, Decimal128Type>(*scale, output)
+        }
+        // DataFusion's sums have 13 digits more than their values, for a billion rows and the scale of the result.
+        (DataType::Decimal128(precision, scale), DataType::Decimal128(..)) if *precision <= 25 => {
+            decimal::<Decimal128Type, Decimal128Type>(*scale, output)
+        }
+        (DataType::Decimal128(_, scale), DataType::Decimal128(..)) => {
+            decimal::<Decimal128Type, Decimal256Type>(*scale, output)
+        }
+        (DataType::Decimal256(_, scale), DataType::Decimal256(..)) => {
+            decimal::<Decimal256Type, Decimal256Type>(*scale, output)
+        }
+        (DataType::Duration(unit), DataType::Duration(_)) => match unit {
+            TimeUnit::Second => duration::<DurationSecondType>(output),
+            TimeUnit::Millisecond => duration::<DurationMillisecondType>(output),
+            TimeUnit::Microsecond => duration::<DurationMicrosecondType>(output),
+            TimeUnit::Nanosecond => duration::<DurationNanosecondType>(output),
+        },
+        _ => None,
+    }
+}
+
+/// Averages of decimals: the sum at the result's scale, divided towards zero. Too many digits are an error.
+fn decimal<I, S>(scale: i8, output: &DataType) -> Option<Box<dyn SlotAggregate>>
+where
+    I: DecimalType + Debug + Send,
+    S: DecimalType + Debug + Send,
+    I::Native: Into<S::Native> + DecimalCast,
+    S::Native: Add + DecimalCast,
+{
+    let (DataType::Decimal32(precision, to)
+    | DataType::Decimal64(precision, to)
+    | DataType::Decimal128(precision, to)
+    | DataType::Decimal256(precision, to)) = output
+    else {
+        return None;
+    };
+    let (precision, to) = (*precision, *to);
+    if scale < 0 || to < scale {
+        return None;
+    }
+    let factor = S::Native::from_usize(10)?.pow_wrapping((to - scale) as u32);
+    let divide = move |sum: S::Native, count: i64| {
+        let scaled = sum.mul_checked(factor).ok()?;
+        let average = scaled.div_wrapping(S::Native::from_usize(count as usize)?);
+        S::validate_decimal_precision(average, precision, to).ok()?;
+        I::Native::from_decimal(average)
+    };
+    Some(Box::new(averages::<I, S, _>(output, divide)))
+}
+
+fn duration<T: ArrowPrimitiveType<Native = i64> + Debug + Send>(
+    output: &DataType,
+) -> Option<Box<dyn SlotAggregate>> {
+    Some(Box::new(averages::<T, T, _>(output, |sum: i64, count: i64| Some(sum.wrapping_div(count)))))
+}
+
+impl<I, S: ArrowPrimitiveType, D> Debug for Average<I, S, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Average")
+            .field("output", &self.output)
+            .field("cells", &self.cells)
+            .finish_non_exhaustive()
+    }
+}
+
+fn averages<I, S: ArrowPrimitiveType, D>(output: &DataType, divide: D) -> Average<I, S, D> {
+    Average { output: output.clone(), cells: Vec::new(), divide, input: std::marker::PhantomData }
+}
+
+impl<I, S, D> SlotAggregate for Average<I, S, D>
+where
+    I: ArrowPrimitiveType + Debug + Send,
+    S: ArrowPrimitiveType + Debug,
+    I::Native: Into<S::Native>,
+    S::Native: Add,
+    D: Fn(S::Native, i64) -> Option<I::Native> + Send,
+{
+    fn resize(&mut self, end: usize) {
+        self.cells.resize(end, Cell::default());
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let values = batch.values[0].as_primitive::<I>().values();
+        batch.for_each(|row, slot, weight| {
+            let cell = &mut self.cells[slot];
+            cell.sum.add(values[row].into(), weight);
+            cell.count += weight;
+        });
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let mut averages =
+            PrimitiveBuilder::<I>::with_capacity(slots.len()).with_data_type(self.output.clone());
+        for slot in slots {
+            let cell = &self.cells[*slot as usize];
+            if cell.count == 0 {
+                averages.append_null();
+                continue;
+            }
+            let average = (self.divide)(cell.sum, cell.count)
+                .ok_or_else(|| exec_datafusion_err!("Arithmetic Overflow in AvgAccumulator"))?;
+            averages.append_value(average);
+        }
+        Ok(Arc::new(averages.finish()))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.cells[slot as usize] = Cell::default();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.cells.capacity() * size_of::<Cell<S::Native>>()
+    }
+}

@@ -1,0 +1,61 @@
+//! Rows that depend on no relation: `VALUES`, a `SELECT` without `FROM`.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use millstream_delta::{Chunk, Cut, Delta, under_schema};
+
+use crate::operator::{Cost, Description, Operator, Properties};
+use crate::{Driver, Result};
+
+/// Puts out its rows at the query's creation and is silent from then on.
+#[derive(Debug)]
+pub struct Constant {
+    properties: Properties,
+    plan: Arc<dyn ExecutionPlan>,
+    driver: Driver,
+    started: bool,
+}
+
+impl Constant {
+    /// The rows of `plan`, which reads no relation.
+    pub fn new(plan: &LogicalPlan, driver: &Driver) -> Result<Constant> {
+        let schema = plan.schema().inner().clone();
+        let properties = Properties { schema, append_only: true, cost: Cost::Delta };
+        Ok(Constant { properties, plan: driver.plan(plan)?, driver: driver.clone(), started: false })
+    }
+}
+
+impl Operator for Constant {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        Description { name: "Constant", ..Description::default() }
+    }
+
+    fn step(&mut self, _cut: &Cut, _inputs: &[&Delta]) -> Result<Delta> {
+        let mut delta = Delta::default();
+        if !std::mem::replace(&mut self.started, true) {
+            for batch in self.driver.run(&self.plan)? {
+                delta.push(Chunk::insert(under_schema(&batch, &self.properties.schema)?));
+            }
+        }
+        Ok(delta)
+    }
+
+    fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
+        None
+    }
+
+    fn state_rows(&self) -> usize {
+        0
+    }
+
+    fn state_bytes(&self) -> usize {
+        0
+    }
+}

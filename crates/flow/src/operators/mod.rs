@@ -1,0 +1,7 @@
+//! The incremental operators, one a file.
+
+pub mod aggregate;
+pub mod constant;
+pub mod stateless;
+pub mod union;
+pub mod whole;

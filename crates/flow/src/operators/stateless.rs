@@ -1,0 +1,219 @@
+//! Projection, filter and unnest: what can be said of a row by looking at that row alone.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{filter, filter_record_batch, prep_null_mask_filter};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::logical_expr::logical_plan::Unnest as UnnestPlan;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
+use millstream_delta::{Chunk, Cut, Delta, under_schema};
+
+use crate::leaf::{LeafExec, Slot};
+use crate::operator::{Cost, Description, Operator, Properties};
+use crate::{Driver, Error, Result};
+
+/// Runs a chain of stages over each chunk. Weights go with their rows.
+#[derive(Debug)]
+pub struct Stateless {
+    properties: Properties,
+    stages: Vec<Stage>,
+}
+
+/// One step of the chain.
+#[derive(Debug)]
+pub enum Stage {
+    /// Keeps the rows for which the condition is true.
+    Filter(Arc<dyn PhysicalExpr>),
+    /// Computes the columns of a new schema.
+    Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
+    /// Keeps some columns.
+    Columns(Vec<usize>, SchemaRef),
+    /// One row for each element of lists.
+    Unnest(Box<Unnest>),
+}
+
+impl Stateless {
+    /// An operator without stages over input of `schema`.
+    pub fn new(schema: SchemaRef, append_only: bool) -> Stateless {
+        Stateless { properties: Properties { schema, append_only, cost: Cost::Delta }, stages: Vec::new() }
+    }
+
+    /// Adds a stage at the end, after which rows have `schema`.
+    pub fn push(&mut self, stage: Stage, schema: SchemaRef) {
+        self.properties.schema = schema;
+        self.stages.push(stage);
+    }
+
+    fn run(&self, chunk: &Chunk) -> Result<Chunk> {
+        let mut chunk = chunk.clone();
+        for stage in &self.stages {
+            if chunk.rows.num_rows() == 0 {
+                break;
+            }
+            chunk = stage.run(chunk)?;
+        }
+        Ok(chunk)
+    }
+}
+
+impl Operator for Stateless {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let stages: Vec<String> = self.stages.iter().map(Stage::describe).collect();
+        Description { name: "Stateless", detail: stages.join("; "), ..Description::default() }
+    }
+
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+        let mut output = Delta::default();
+        for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
+            output.push(self.run(chunk)?);
+        }
+        Ok(output)
+    }
+
+    fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
+        None
+    }
+
+    fn state_rows(&self) -> usize {
+        0
+    }
+
+    fn state_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Stage {
+    fn run(&self, chunk: Chunk) -> Result<Chunk> {
+        match self {
+            Stage::Filter(condition) => keep(condition, chunk),
+            Stage::Project(exprs, schema) => project(exprs, schema, chunk),
+            Stage::Columns(columns, schema) => {
+                let rows = under_schema(&chunk.rows.project(columns)?, schema)?;
+                Ok(Chunk { rows, weights: chunk.weights })
+            }
+            Stage::Unnest(unnest) => unnest.run(chunk),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Stage::Filter(condition) => format!("filter {condition}"),
+            Stage::Project(exprs, _) => {
+                let exprs: Vec<String> = exprs.iter().map(ToString::to_string).collect();
+                format!("project {}", exprs.join(", "))
+            }
+            Stage::Columns(_, schema) => {
+                let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                format!("columns {}", names.join(", "))
+            }
+            Stage::Unnest(unnest) => format!("unnest {}", unnest.names.join(", ")),
+        }
+    }
+}
+
+fn keep(condition: &Arc<dyn PhysicalExpr>, chunk: Chunk) -> Result<Chunk> {
+    let mask = condition.evaluate(&chunk.rows)?.into_array(chunk.rows.num_rows())?;
+    let mask = mask.as_boolean_opt().ok_or_else(|| Error::Bug("a filter gave no booleans".into()))?;
+    let mask = if mask.null_count() > 0 { &prep_null_mask_filter(mask) } else { mask };
+    let weights = match &chunk.weights {
+        Some(weights) => Some(filter(weights, mask)?.as_primitive::<Int64Type>().clone()),
+        None => None,
+    };
+    Ok(Chunk { rows: filter_record_batch(&chunk.rows, mask)?, weights })
+}
+
+fn project(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, chunk: Chunk) -> Result<Chunk> {
+    let count = chunk.rows.num_rows();
+    let columns = exprs
+        .iter()
+        .map(|expr| expr.evaluate(&chunk.rows)?.into_array(count))
+        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    let rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+    Ok(Chunk { rows, weights: chunk.weights })
+}
+
+/// A kept unnest plan. Weights travel through it as one more column at the end.
+#[derive(Debug)]
+pub struct Unnest {
+    names: Vec<String>,
+    plain: Kept,
+    weighted: Kept,
+    schema: SchemaRef,
+    driver: Driver,
+}
+
+#[derive(Debug)]
+struct Kept {
+    slot: Slot,
+    input: SchemaRef,
+    plan: Arc<dyn ExecutionPlan>,
+}
+
+impl Unnest {
+    /// The kept form of `unnest`.
+    pub fn new(unnest: &UnnestPlan, driver: &Driver) -> Result<Unnest> {
+        let input = unnest.input.schema().inner().clone();
+        let output = unnest.schema.inner().clone();
+        let kept = |input: SchemaRef, output: SchemaRef| -> Result<Kept> {
+            let slot = Slot::default();
+            let lists = unnest.list_type_columns.iter().map(|(index, list)| ListUnnest {
+                index_in_input_schema: *index,
+                depth: list.depth,
+            });
+            let plan = UnnestExec::new(
+                Arc::new(LeafExec::new(input.clone(), slot.clone())),
+                lists.collect(),
+                unnest.struct_type_columns.clone(),
+                output,
+                unnest.options.clone(),
+            )?;
+            Ok(Kept { slot, input, plan: Arc::new(plan) })
+        };
+        Ok(Unnest {
+            names: unnest.exec_columns.iter().map(|column| column.name.clone()).collect(),
+            plain: kept(input.clone(), output.clone())?,
+            weighted: kept(with_weight(&input), with_weight(&output))?,
+            schema: output,
+            driver: driver.clone(),
+        })
+    }
+
+    fn run(&self, chunk: Chunk) -> Result<Chunk> {
+        let mut columns = chunk.rows.columns().to_vec();
+        let kept = match chunk.weights {
+            None => &self.plain,
+            Some(weights) => {
+                columns.push(Arc::new(weights));
+                &self.weighted
+            }
+        };
+        kept.slot.fill(vec![RecordBatch::try_new(kept.input.clone(), columns)?]);
+        let batches = self.driver.run(&kept.plan)?;
+        kept.slot.fill(Vec::new());
+        let rows = arrow::compute::concat_batches(&kept.plan.schema(), &batches)?;
+        let width = self.schema.fields().len();
+        let weights = rows.columns().get(width).map(|weights| weights.as_primitive::<Int64Type>().clone());
+        Ok(Chunk { rows: self.strip(&rows)?, weights })
+    }
+
+    fn strip(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let columns = rows.columns()[..self.schema.fields().len()].to_vec();
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+}
+
+fn with_weight(schema: &SchemaRef) -> SchemaRef {
+    let mut fields = schema.fields().to_vec();
+    fields.push(Arc::new(Field::new("weight of the row", DataType::Int64, true)));
+    Arc::new(Schema::new(fields))
+}

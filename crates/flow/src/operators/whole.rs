@@ -1,0 +1,162 @@
+//! Any query at all: keeps its whole input, computes the answer anew and puts out what changed.
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
+use millstream_state::Rows;
+
+use crate::leaf::Slot;
+use crate::operator::{Cost, Description, Operator, Properties};
+use crate::{Driver, Error, Result};
+
+/// Runs a plan fragment in DataFusion over the kept rows of its inputs; its delta is the difference to what it
+/// had put out before.
+#[derive(Debug)]
+pub struct Whole {
+    properties: Properties,
+    inputs: Vec<Kept>,
+    fragment: Fragment,
+    emitted: Rows,
+    driver: Driver,
+    why: String,
+    rows_max: usize,
+}
+
+/// One input: its rows, and where the plan reads them.
+#[derive(Debug)]
+struct Kept {
+    rows: Rows,
+    slot: Slot,
+}
+
+/// What is run each epoch.
+#[derive(Debug)]
+enum Fragment {
+    /// Planned once, reset between runs.
+    Physical(Arc<dyn ExecutionPlan>),
+    /// A recursive query's physical plan can't be run twice: it alone is planned each time.
+    Recursive(Box<LogicalPlan>),
+}
+
+impl Whole {
+    /// Maintains `plan`, whose leaves read `inputs`. It refuses to keep more than `rows_max` rows of input.
+    pub fn new(
+        plan: LogicalPlan,
+        inputs: Vec<(arrow::datatypes::SchemaRef, Slot)>,
+        driver: &Driver,
+        why: String,
+        rows_max: usize,
+    ) -> Result<Whole> {
+        let schema = plan.schema().inner().clone();
+        let fragment = if is_recursive(&plan)? {
+            Fragment::Recursive(Box::new(plan))
+        } else {
+            Fragment::Physical(driver.plan(&plan)?)
+        };
+        Ok(Whole {
+            emitted: Rows::new(schema.clone()),
+            properties: Properties { schema, append_only: false, cost: Cost::Whole },
+            inputs: inputs.into_iter().map(|(schema, slot)| Kept { rows: Rows::new(schema), slot }).collect(),
+            fragment,
+            driver: driver.clone(),
+            why,
+            rows_max,
+        })
+    }
+
+    fn check_size(&self) -> Result<()> {
+        let rows: usize = self.inputs.iter().map(|input| input.rows.num_rows()).sum();
+        if rows > self.rows_max {
+            return Err(Error::Limit(format!(
+                "its operator Whole would keep {rows} rows, but whole_rows_max is {}: make the query cheaper (EXPLAIN \
+                 shows why it needs Whole) or SET whole_rows_max higher before creating it",
+                self.rows_max
+            )));
+        }
+        Ok(())
+    }
+
+    fn compute(&self) -> Result<Vec<RecordBatch>> {
+        for input in &self.inputs {
+            input.slot.fill(input.rows.snapshot().batches()?);
+        }
+        let result = match &self.fragment {
+            Fragment::Physical(plan) => self.driver.run(plan),
+            Fragment::Recursive(plan) => self.driver.run(&self.driver.plan(plan)?),
+        };
+        for input in &self.inputs {
+            input.slot.fill(Vec::new());
+        }
+        result
+    }
+}
+
+impl Operator for Whole {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let detail = match &self.fragment {
+            Fragment::Physical(plan) => fragment_text(plan.as_ref()),
+            Fragment::Recursive(_) => "recursive query, planned each epoch".into(),
+        };
+        Description { name: "Whole", detail, state: "its input, its result".into(), why: self.why.clone() }
+    }
+
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+        for (kept, delta) in self.inputs.iter_mut().zip(inputs) {
+            kept.rows.apply(delta)?;
+        }
+        self.check_size()?;
+        let mut change = Delta::default();
+        for batch in self.compute()? {
+            change.push(Chunk::insert(under_schema(&batch, &self.properties.schema)?));
+        }
+        for batch in self.emitted.snapshot().batches()? {
+            let weights = Int64Array::from(vec![-1; batch.num_rows()]);
+            change.push(Chunk { rows: batch, weights: Some(weights) });
+        }
+        let change = consolidate(change, &self.properties.schema)?;
+        self.emitted.apply(&change)?;
+        Ok(change)
+    }
+
+    fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
+        Some(self.emitted.snapshot().batches().map_err(Error::from))
+    }
+
+    fn state_rows(&self) -> usize {
+        self.emitted.num_rows() + self.inputs.iter().map(|input| input.rows.num_rows()).sum::<usize>()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.emitted.memory_bytes() + self.inputs.iter().map(|input| input.rows.memory_bytes()).sum::<usize>()
+    }
+}
+
+/// The physical nodes of the fragment, from the root, without the leaves.
+fn fragment_text(plan: &dyn ExecutionPlan) -> String {
+    let mut names = Vec::new();
+    let mut rest = vec![plan];
+    while let Some(plan) = rest.pop() {
+        if plan.name() != "LeafExec" {
+            names.push(plan.name().trim_end_matches("Exec").to_string());
+        }
+        rest.extend(plan.children().into_iter().rev().map(AsRef::as_ref));
+    }
+    names.join(", ")
+}
+
+fn is_recursive(plan: &LogicalPlan) -> Result<bool> {
+    let mut recursive = false;
+    plan.apply_with_subqueries(|node| {
+        recursive |= matches!(node, LogicalPlan::RecursiveQuery(_));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(recursive)
+}
