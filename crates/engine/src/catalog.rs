@@ -1,0 +1,216 @@
+//! What exists: objects by name, and who reads whom.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
+use millstream_connect::{Connector, SinkSpec, SourceSpec};
+use millstream_sql::{Error, Relation, Relations, Result, near};
+
+/// One state of the catalog; a plain value that sessions plan against. Only the loop publishes a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Rises with every change.
+    pub version: u64,
+    objects: BTreeMap<Arc<str>, Arc<Object>>,
+}
+
+/// Something that a CREATE statement made.
+#[derive(Debug)]
+pub struct Object {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The statement that made it.
+    pub ddl: String,
+    /// The objects it was made of.
+    pub reads: Vec<Arc<str>>,
+    /// What it is.
+    pub definition: Definition,
+}
+
+/// What an object is.
+pub enum Definition {
+    /// Rows from outside.
+    Source {
+        /// Its columns, hidden ones last.
+        schema: SchemaRef,
+        /// What opens it.
+        connector: Arc<dyn Connector>,
+        /// With what.
+        spec: SourceSpec,
+    },
+    /// Rows kept whole, the target of DML.
+    Table {
+        /// Its columns.
+        schema: SchemaRef,
+        /// Its primary key's columns; empty without one.
+        key: Vec<usize>,
+    },
+    /// A named query.
+    View {
+        /// Its plan before analysis.
+        raw: LogicalPlan,
+        /// Its columns.
+        schema: SchemaRef,
+    },
+    /// A query that is maintained.
+    MaterializedView {
+        /// Its optimised plan.
+        plan: LogicalPlan,
+        /// Its columns.
+        schema: SchemaRef,
+    },
+    /// Delivery to the outside.
+    Sink {
+        /// The relation it delivers; a sink over a query has one of its own name.
+        from: Arc<str>,
+        /// The query of CREATE SINK … AS.
+        query: Option<LogicalPlan>,
+        /// What opens it.
+        connector: Arc<dyn Connector>,
+        /// With what; whether the relation only appends is set when it is opened.
+        spec: SinkSpec,
+    },
+}
+
+impl Definition {
+    /// What it is called in messages and in SHOW.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Definition::Source { .. } => "source",
+            Definition::Table { .. } => "table",
+            Definition::View { .. } => "view",
+            Definition::MaterializedView { .. } => "materialized view",
+            Definition::Sink { .. } => "sink",
+        }
+    }
+
+    /// The columns, where it has rows that a query may read.
+    pub fn schema(&self) -> Option<&SchemaRef> {
+        match self {
+            Definition::Source { schema, .. }
+            | Definition::Table { schema, .. }
+            | Definition::View { schema, .. }
+            | Definition::MaterializedView { schema, .. } => Some(schema),
+            Definition::Sink { .. } => None,
+        }
+    }
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+impl Catalog {
+    /// The object of this name.
+    pub fn find(&self, name: &str) -> Option<&Arc<Object>> {
+        self.objects.get(name)
+    }
+
+    /// The object of this name, or an error with near names.
+    pub fn get(&self, name: &str) -> Result<&Arc<Object>> {
+        self.find(name).ok_or_else(|| {
+            let names = self.objects.keys().map(AsRef::as_ref);
+            Error::invalid(format!("there is no relation \"{name}\"")).maybe_hint(near::did_you_mean(name, names))
+        })
+    }
+
+    /// All objects in the order of their names.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// Adds an object; its name must be free.
+    pub fn add(&mut self, object: Arc<Object>) -> Result<()> {
+        if let Some(old) = self.find(&object.name) {
+            return Err(Error::invalid(format!("{} \"{}\" already exists", old.definition.kind(), old.name))
+                .hint("Drop it first, choose another name, or say IF NOT EXISTS."));
+        }
+        self.version += 1;
+        self.objects.insert(object.name.clone(), object);
+        Ok(())
+    }
+
+    /// Removes an object; the caller removes those that read it as well.
+    pub fn remove(&mut self, name: &str) {
+        self.version += 1;
+        self.objects.remove(name);
+    }
+
+    /// The objects that read `name`, directly or through others, nearest first.
+    pub fn dependants(&self, name: &str) -> Vec<Arc<str>> {
+        let mut found: Vec<Arc<str>> = Vec::new();
+        let mut rest = vec![Arc::<str>::from(name)];
+        while let Some(name) = rest.pop() {
+            for object in self.objects.values().filter(|object| object.reads.contains(&name)) {
+                if !found.contains(&object.name) {
+                    found.push(object.name.clone());
+                    rest.push(object.name.clone());
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The internal name under which a source's bad rows are read.
+pub fn bad_rows_of(relation: &str) -> Option<&str> {
+    relation.strip_prefix("bad_rows('")?.strip_suffix("')")
+}
+
+/// The columns of `bad_rows('source')`.
+pub fn bad_rows_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("split", DataType::Utf8View, false),
+        Field::new("position", DataType::Int64, false),
+        Field::new("reason", DataType::Utf8View, false),
+        Field::new("bytes", DataType::BinaryView, false),
+    ]))
+}
+
+impl Relations for Catalog {
+    fn get(&self, name: &str) -> Option<Relation> {
+        let object = self.find(name)?;
+        let rows = |schema: &SchemaRef, key: Option<Vec<usize>>| Relation::Rows {
+            schema: schema.clone(),
+            key,
+        };
+        match &object.definition {
+            Definition::Source { schema, .. } | Definition::MaterializedView { schema, .. } => {
+                Some(rows(schema, None))
+            }
+            Definition::Table { schema, key } => Some(rows(schema, (!key.is_empty()).then(|| key.clone()))),
+            Definition::View { raw, .. } => Some(Relation::View(raw.clone())),
+            Definition::Sink { .. } => None,
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let relations = self.objects.values().filter(|object| object.definition.schema().is_some());
+        relations.map(|object| object.name.to_string()).collect()
+    }
+
+    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
+        if name == "bad_rows" { self.bad_rows(arguments).map(Some) } else { Ok(None) }
+    }
+}
+
+impl Catalog {
+    fn bad_rows(&self, arguments: &[String]) -> Result<Relation> {
+        let [source] = arguments else {
+            return Err(Error::invalid("bad_rows takes one argument, the name of a source: bad_rows('orders')"));
+        };
+        let object = self.get(source)?;
+        if !matches!(object.definition, Definition::Source { .. }) {
+            return Err(Error::invalid(format!(
+                "\"{source}\" is a {}: only a source has bad rows",
+                object.definition.kind()
+            )));
+        }
+        Ok(Relation::Rows { schema: bad_rows_schema(), key: None })
+    }
+}

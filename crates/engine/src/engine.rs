@@ -1,0 +1,219 @@
+//! The handle on a running engine, and how one is made.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use datafusion::prelude::SessionContext;
+use millstream_connect::Connector;
+use millstream_delta::{Cut, Delta};
+use millstream_flow::Choice;
+use millstream_sql::{Error, Planner, Result};
+use tokio::runtime::{Handle, Runtime};
+
+use crate::catalog::Catalog;
+use crate::error;
+use crate::event::{Event, Reply};
+use crate::run;
+use crate::session::Session;
+
+/// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use millstream_engine::Engine;
+/// let engine = Engine::start()?;
+/// let mut session = engine.session();
+/// session.execute("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)").await?;
+/// session.execute("INSERT INTO t VALUES (1, 'one')").await?;
+/// engine.stop().await?;
+/// # Ok::<(), millstream_engine::Error>(())
+/// # }).expect("a fresh engine takes these statements");
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// What decided one epoch, with the rows that can't be read again: all that a replay needs.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The cut.
+    pub cut: Cut,
+    /// The changes of tables, by their names.
+    pub changes: Vec<(Arc<str>, Delta)>,
+}
+
+/// How far an engine has come.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Epochs done.
+    pub epochs: u64,
+    /// Rows taken of all sources.
+    pub rows: u64,
+    /// Records of all sources that could not be decoded.
+    pub bad_rows: u64,
+    /// Sources in use that have not ended.
+    pub sources_open: usize,
+    /// Sources in use that never end by themselves.
+    pub sources_following: usize,
+    /// Sources in use.
+    pub sources: usize,
+    /// What is wrong now, in sentences: failing sinks and sources, suspended queries.
+    pub problems: Vec<String>,
+}
+
+/// What sessions and the loop share.
+pub(crate) struct Shared {
+    pub(crate) events: Sender<Event>,
+    pub(crate) catalog: RwLock<Arc<Catalog>>,
+    pub(crate) progress: Mutex<Progress>,
+    pub(crate) planner: Planner,
+    pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
+    pub(crate) handle: Handle,
+}
+
+impl Shared {
+    /// The catalog as it is now.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends an event and waits for its answer.
+    pub(crate) async fn ask<T>(&self, event: impl FnOnce(Reply<T>) -> Event) -> Result<T> {
+        let (reply, answer) = Reply::new();
+        self.events.send(event(reply)).map_err(|_| error::stopped())?;
+        answer.await.map_err(|_| error::stopped())?
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = self.events.send(Event::Stop { reply: None });
+    }
+}
+
+impl Engine {
+    /// How to make one that differs from the default.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// An engine in memory with the built-in connectors.
+    pub fn start() -> Result<Engine> {
+        Engine::builder().start()
+    }
+
+    /// A new session.
+    pub fn session(&self) -> Session {
+        Session::new(self.shared.clone())
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether some source in use never ends by itself.
+    pub fn follows(&self) -> bool {
+        self.progress().sources_following > 0
+    }
+
+    /// Waits until all sources in use have ended, every query has taken everything in and every sink has
+    /// delivered. Never ready while a source follows. An error when a source or a sink has failed for good.
+    pub async fn finished(&self) -> Result<()> {
+        self.shared.ask(|reply| Event::Finished { reply }).await
+    }
+
+    /// Runs a recorded epoch again: reads what its cut names of the sources and applies its changes. Only under a
+    /// manual clock that nothing else moves.
+    pub async fn replay(&self, record: Record) -> Result<()> {
+        self.shared.ask(|reply| Event::Replay { record: Box::new(record), reply }).await
+    }
+
+    /// Finishes the epoch, lets the sinks deliver and ends.
+    pub async fn stop(&self) -> Result<()> {
+        self.shared.ask(|reply| Event::Stop { reply: Some(reply) }).await
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("progress", &self.progress()).finish_non_exhaustive()
+    }
+}
+
+/// Sees the record of each epoch, before it runs.
+pub(crate) type Recorder = Box<dyn FnMut(&Record) + Send>;
+
+/// Settings of an engine that is not started yet.
+#[derive(Default)]
+pub struct EngineBuilder {
+    connectors: Vec<Arc<dyn Connector>>,
+    context: Option<SessionContext>,
+    recorder: Option<Recorder>,
+    choice: Choice,
+}
+
+impl EngineBuilder {
+    /// Adds a connector, or replaces the one of its name.
+    pub fn connector(mut self, connector: Arc<dyn Connector>) -> EngineBuilder {
+        self.connectors.push(connector);
+        self
+    }
+
+    /// Plans with the functions and settings of `context`.
+    pub fn session_context(mut self, context: SessionContext) -> EngineBuilder {
+        self.context = Some(context);
+        self
+    }
+
+    /// Shows the record of each epoch to `recorder` before it runs, on the loop's thread.
+    pub fn recorder(mut self, recorder: impl FnMut(&Record) + Send + 'static) -> EngineBuilder {
+        self.recorder = Some(Box::new(recorder));
+        self
+    }
+
+    /// Runs every query with the operator Whole alone, so that tests can compare.
+    pub fn whole_only(mut self) -> EngineBuilder {
+        self.choice = Choice::WholeOnly;
+        self
+    }
+
+    /// Starts the engine.
+    pub fn start(self) -> Result<Engine> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("millstream-io")
+            .build()
+            .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
+        let mut connectors = BTreeMap::new();
+        for connector in millstream_connect::connectors::builtin().into_iter().chain(self.connectors) {
+            connectors.insert(connector.name(), connector);
+        }
+        let (events, inbox) = std::sync::mpsc::channel();
+        let shared = Arc::new(Shared {
+            events,
+            catalog: RwLock::default(),
+            progress: Mutex::default(),
+            planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
+            connectors,
+            handle: runtime.handle().clone(),
+        });
+        let parts = run::Parts { recorder: self.recorder, choice: self.choice, runtime };
+        run::spawn(&shared, inbox, parts)?;
+        Ok(Engine { shared })
+    }
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder").field("connectors", &self.connectors).finish_non_exhaustive()
+    }
+}
+
+/// What the loop's thread holds beyond what it shares; the runtime ends with it.
+pub(crate) fn end(runtime: Runtime) {
+    runtime.shutdown_background();
+}

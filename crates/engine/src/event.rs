@@ -1,0 +1,124 @@
+//! All that can happen to the loop.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::logical_expr::LogicalPlan;
+use millstream_connect::{Arrival, Source};
+use millstream_delta::{Epoch, Timestamp};
+use millstream_sql::{Dml, Result};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::Record;
+use crate::catalog::Object;
+use crate::settings::Settings;
+
+/// Where an answer goes. Whoever asked may have gone away: sending never fails.
+#[derive(Debug)]
+pub(crate) struct Reply<T>(oneshot::Sender<Result<T>>);
+
+impl<T> Reply<T> {
+    /// A reply and the place to wait for it.
+    pub(crate) fn new() -> (Reply<T>, oneshot::Receiver<Result<T>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Reply(sender), receiver)
+    }
+
+    /// Answers.
+    pub(crate) fn send(self, answer: Result<T>) {
+        let _ = self.0.send(answer);
+    }
+}
+
+/// A change of the catalog.
+pub(crate) enum Change {
+    /// A new object; a source comes opened.
+    Create { object: Arc<Object>, source: Option<Box<dyn Source>> },
+    /// Objects to remove, those that read others first.
+    Drop { names: Vec<Arc<str>> },
+}
+
+/// A change of a table's rows.
+pub(crate) enum Modification {
+    /// INSERT, UPDATE, DELETE.
+    Statement(Box<Dml>),
+    /// Rows to insert.
+    Insert { table: Arc<str>, rows: RecordBatch },
+    /// Rows to delete, each once.
+    Delete { table: Arc<str>, rows: RecordBatch },
+}
+
+/// How far a manual clock moves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Advance {
+    /// By as many batches.
+    Batches(u64),
+    /// To a time.
+    To(Timestamp),
+}
+
+/// The content of relations after one epoch.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// The rows of each relation that was asked for, in that order.
+    pub(crate) relations: Vec<Vec<RecordBatch>>,
+}
+
+/// An object as SHOW shows it.
+#[derive(Clone, Debug)]
+pub(crate) struct ObjectStatus {
+    pub(crate) name: Arc<str>,
+    pub(crate) status: &'static str,
+    pub(crate) reason: Option<String>,
+    pub(crate) rows: Option<u64>,
+    pub(crate) bad_rows: Option<u64>,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) state_bytes: Option<u64>,
+}
+
+/// The closed list of what the loop reacts to.
+pub(crate) enum Event {
+    /// Change the catalog, all or nothing, if it is still the one that `base` names. `Ok(false)`: it isn't, plan
+    /// again.
+    Change { base: u64, changes: Vec<Change>, reply: Reply<Option<Vec<String>>> },
+    /// Change rows; answers with the number of rows when their epoch is done.
+    Modify { modification: Modification, reply: Reply<u64> },
+    /// Read relations.
+    Read { relations: Vec<Arc<str>>, reply: Reply<Snapshot> },
+    /// Compile a query and say how it would run.
+    Explain { plan: Box<LogicalPlan>, reply: Reply<Vec<String>> },
+    /// Describe all objects.
+    Status { reply: Reply<Vec<ObjectStatus>> },
+    /// Change a setting.
+    Set { name: String, value: String, reply: Reply<()> },
+    /// Read the settings.
+    Settings { reply: Reply<Settings> },
+    /// Move a manual clock.
+    Advance { advance: Advance, reply: Reply<()> },
+    /// Answer when all that was written before is taken in.
+    Flush { reply: Reply<()> },
+    /// Start no epoch and read no source until told otherwise.
+    Hold(bool),
+    /// Answer when every source has ended and everything is taken in and delivered.
+    Finished { reply: Reply<()> },
+    /// Run a recorded epoch again.
+    Replay { record: Box<Record>, reply: Reply<()> },
+    /// A source's answer to a pull.
+    Arrived { source: Arc<str>, ticket: u64, result: Result<Arrival> },
+    /// A source's answer to a replay.
+    Replayed { source: Arc<str>, result: Result<Arrival> },
+    /// A piece of what a new query reads of a source's past, or `None` at its end. The permit is given back when
+    /// the piece has been taken in.
+    CaughtUp {
+        query: Arc<str>,
+        source: Arc<str>,
+        piece: Option<Result<Arrival>>,
+        permit: Option<OwnedSemaphorePermit>,
+    },
+    /// A sink has published its epochs up to `through`.
+    Delivered { sink: Arc<str>, through: Epoch },
+    /// A sink failed and tries again, or for good.
+    SinkFailed { sink: Arc<str>, reason: String, attempts: u32, lasting: bool },
+    /// Finish the epoch, let sinks finish, end.
+    Stop { reply: Option<Reply<()>> },
+}

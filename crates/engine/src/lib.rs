@@ -1,0 +1,23 @@
+//! The epoch loop, sessions, statements: owns all that changes.
+//!
+//! An [`Engine`] is a handle on a loop that runs on a thread of its own and alone changes anything. A [`Session`]
+//! turns text into plans against a snapshot of the catalog and sends the loop events; what it reads are snapshots.
+//!
+//! Deliberately absent: query planning (crate `sql`), operators (crate `flow`), connectors (crate `connect`).
+
+mod catalog;
+mod engine;
+mod error;
+mod event;
+mod plan;
+mod run;
+mod script;
+mod session;
+mod settings;
+mod snapshot;
+mod statements;
+
+pub use engine::{Engine, EngineBuilder, Progress, Record};
+pub use error::{Error, Kind, Result};
+pub use script::{Outcome, Script};
+pub use session::{Response, Session, Tag};

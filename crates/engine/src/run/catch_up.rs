@@ -1,0 +1,286 @@
+//! Reading the past: what a new query takes of sources that were read before it, and recorded epochs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use millstream_connect::{Arrival, Connector, Limit, More, SourceSpec};
+use millstream_delta::{Chunk, Cut, Delta, Span};
+use millstream_sql::{Error, Result};
+use tokio::sync::Semaphore;
+
+use super::epoch::Deltas;
+use super::query::Status;
+use super::Loop;
+use crate::catalog::Definition;
+use crate::error;
+use crate::event::{Event, Reply};
+use crate::Record;
+
+/// Pieces of the past that may wait for the loop.
+const PIECES_MAX: usize = 2;
+
+/// A new query on its way to the present: it is pinned at one epoch, takes what its inputs held then in bounded
+/// pieces, then what has come since.
+#[derive(Debug, Default)]
+pub(crate) struct CatchUp {
+    /// Sources whose past is still being read.
+    reading: Vec<Arc<str>>,
+    /// The epochs since it was pinned, with the deltas of its inputs.
+    since: VecDeque<(Cut, Vec<Delta>)>,
+}
+
+impl CatchUp {
+    /// Keeps an epoch for later.
+    pub(crate) fn keep(&mut self, cut: &Cut, inputs: Vec<Delta>) {
+        self.since.push_back((cut.clone(), inputs));
+    }
+}
+
+impl Loop {
+    /// Starts queries whose inputs are all there.
+    pub(super) fn start_queries(&mut self) {
+        for place in 0..self.queries.len() {
+            if !matches!(self.queries[place].status, Status::Waiting) {
+                continue;
+            }
+            let inputs = self.queries[place].flow.relations().to_vec();
+            if inputs.iter().any(|name| self.query(name).is_some_and(|input| input.is_starting())) {
+                continue;
+            }
+            if let Err(reason) = self.start_query(place, &inputs) {
+                let epoch = self.epoch;
+                self.queries[place].suspend(reason, epoch);
+            }
+        }
+    }
+
+    fn start_query(&mut self, place: usize, inputs: &[Arc<str>]) -> Result<()> {
+        let cut = self.standing_cut();
+        let mut first = Vec::with_capacity(inputs.len());
+        let mut reading = Vec::new();
+        for name in inputs {
+            let mut delta = Delta::default();
+            for batch in self.content_or_nothing(name)? {
+                delta.push(Chunk::insert(batch));
+            }
+            first.push(delta);
+            if self.sources.get(name).is_some_and(|source| source.replayable && !source.position.splits.is_empty()) {
+                reading.push(name.clone());
+            }
+        }
+        let query = &mut self.queries[place];
+        let first: Vec<&Delta> = first.iter().collect();
+        // The status is set before the step, which may suspend the query.
+        query.status = Status::Running;
+        let delta = query.step(&cut, &first);
+        let name = query.name.clone();
+        if !reading.is_empty() && query.is_running() {
+            query.status = Status::CatchingUp(Box::new(CatchUp { reading: reading.clone(), since: VecDeque::new() }));
+            for source in reading {
+                self.read_past(&name, &source)?;
+            }
+        } else {
+            self.deliver_first(&name, &cut, delta);
+        }
+        Ok(())
+    }
+
+    /// A sink made with its query delivers the first result as well.
+    fn deliver_first(&mut self, name: &Arc<str>, cut: &Cut, delta: Delta) {
+        for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
+            // An epoch's number is delivered once: what comes before the next epoch has its own.
+            sink.push(cut, &delta);
+        }
+    }
+
+    fn content_or_nothing(&self, name: &str) -> Result<Vec<arrow::array::RecordBatch>> {
+        if self.sources.contains_key(name) { Ok(Vec::new()) } else { self.content(name) }
+    }
+
+    /// Opens a second reader of a source and lets it send all that was taken in so far.
+    fn read_past(&mut self, query: &Arc<str>, name: &Arc<str>) -> Result<()> {
+        let Definition::Source { connector, spec, .. } = &self.catalog.get(name)?.definition else {
+            return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
+        };
+        let spans = self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect());
+        let limit = Limit { rows: self.settings.max_batch_rows, bytes: self.settings.max_batch_bytes };
+        let past = Past {
+            query: query.clone(),
+            source: name.clone(),
+            connector: connector.clone(),
+            spec: spec.clone(),
+            limit,
+        };
+        self.handle.spawn(past.read(spans, self.events.clone()));
+        Ok(())
+    }
+
+    pub(super) fn caught_up(&mut self, name: &str, source: &str, piece: Option<Result<Arrival>>) {
+        let Some(place) = self.queries.iter().position(|query| query.name.as_ref() == name) else { return };
+        let cut = self.standing_cut();
+        let query = &mut self.queries[place];
+        let Status::CatchingUp(catch_up) = &mut query.status else { return };
+        match piece {
+            Some(Err(reason)) => query.suspend(reason, cut.epoch),
+            Some(Ok(arrival)) => {
+                let mut delta = Delta::default();
+                arrival.rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+                let inputs = query.inputs(|input| if input == source { Some(&delta) } else { None });
+                let inputs: Vec<Delta> = inputs.into_iter().cloned().collect();
+                query.step(&cut, &inputs.iter().collect::<Vec<_>>());
+            }
+            None => {
+                catch_up.reading.retain(|reading| reading.as_ref() != source);
+                if catch_up.reading.is_empty() {
+                    self.arrive(place);
+                }
+            }
+        }
+    }
+
+    /// Takes in what has come since the query was pinned, and makes its result visible.
+    fn arrive(&mut self, place: usize) {
+        let query = &mut self.queries[place];
+        while let Status::CatchingUp(catch_up) = &mut query.status {
+            let Some((cut, inputs)) = catch_up.since.pop_front() else {
+                query.status = Status::Running;
+                break;
+            };
+            query.step(&cut, &inputs.iter().collect::<Vec<_>>());
+        }
+        let name = query.name.clone();
+        let cut = self.standing_cut();
+        if self.sinks.values().any(|sink| sink.from == name)
+            && let Ok(batches) = self.content(&name)
+        {
+            let mut delta = Delta::default();
+            batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+            self.deliver_first(&name, &cut, delta);
+        }
+    }
+
+    /// Reads what a recorded cut names of the sources.
+    pub(super) fn begin_replay(&mut self, record: Record, reply: Reply<()>) {
+        let mut spans: VecDeque<(Arc<str>, Span)> = VecDeque::new();
+        for (name, of_source) in &record.cut.positions {
+            spans.extend(of_source.iter().map(|span| (name.clone(), span.clone())));
+        }
+        self.waiters.replay = Some(Replaying { record, reply, spans, deltas: Deltas::new() });
+        self.replay_next();
+    }
+
+    fn replay_next(&mut self) {
+        let Some(replaying) = &self.waiters.replay else { return };
+        match replaying.spans.front().cloned() {
+            Some((name, span)) => self.ask_replay(&name, span),
+            None => {
+                if let Some(replaying) = self.waiters.replay.take() {
+                    let result = self.finish_replay(replaying.record, replaying.deltas);
+                    replaying.reply.send(result);
+                }
+            }
+        }
+    }
+
+    pub(super) fn replayed(&mut self, name: &str, result: Result<Arrival>) {
+        let Some(replaying) = &mut self.waiters.replay else { return };
+        let arrival = match result {
+            Ok(arrival) => arrival,
+            Err(error) => {
+                if let Some(replaying) = self.waiters.replay.take() {
+                    replaying.reply.send(Err(error));
+                }
+                return;
+            }
+        };
+        if let Some((_, span)) = replaying.spans.front_mut() {
+            let through = arrival.spans.last().map_or(span.to, |read| read.to);
+            if arrival.more == More::Now && through < span.to {
+                span.from = through;
+            } else {
+                replaying.spans.pop_front();
+            }
+        }
+        let delta = replaying.deltas.entry(name.into()).or_default();
+        arrival.rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+        if let Some(source) = self.sources.get_mut(name) {
+            arrival.spans.iter().for_each(|span| source.position.advance(span));
+        }
+        self.replay_next();
+    }
+
+    fn finish_replay(&mut self, record: Record, mut deltas: Deltas) -> Result<()> {
+        for (name, delta) in &record.changes {
+            if let Some(table) = self.tables.get_mut(name) {
+                table.replay(delta)?;
+                table.take();
+            }
+            deltas.insert(name.clone(), delta.clone());
+        }
+        self.epoch = record.cut.epoch;
+        self.clock.stamp(record.cut.now);
+        self.decide_and_step(record.cut, record.changes, deltas);
+        Ok(())
+    }
+}
+
+/// A recorded epoch whose rows are being read.
+#[derive(Debug)]
+pub(crate) struct Replaying {
+    record: Record,
+    reply: Reply<()>,
+    spans: VecDeque<(Arc<str>, Span)>,
+    deltas: Deltas,
+}
+
+/// A second reader of a source, for one query.
+struct Past {
+    query: Arc<str>,
+    source: Arc<str>,
+    connector: Arc<dyn Connector>,
+    spec: SourceSpec,
+    limit: Limit,
+}
+
+impl Past {
+    async fn read(self, spans: Vec<Span>, events: std::sync::mpsc::Sender<Event>) {
+        let (query, source) = (self.query.clone(), self.source.clone());
+        let piece = |piece, permit| Event::CaughtUp { query: query.clone(), source: source.clone(), piece, permit };
+        let (connector, spec) = (self.connector.clone(), self.spec.clone());
+        let opened = tokio::task::spawn_blocking(move || connector.source(&spec)).await;
+        let mut source = match opened {
+            Ok(Ok(source)) => source,
+            Ok(Err(error)) => {
+                let _ = events.send(piece(Some(Err(error::connect(error))), None));
+                return;
+            }
+            Err(error) => {
+                let _ = events.send(piece(Some(Err(Error::bug(error.to_string()))), None));
+                return;
+            }
+        };
+        let permits = Arc::new(Semaphore::new(PIECES_MAX));
+        for mut span in spans {
+            loop {
+                let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                let result = source.replay(&span, self.limit).await.map_err(error::connect);
+                let rest = result.as_ref().ok().and_then(|arrival| rest_of(&span, arrival));
+                let failed = result.is_err();
+                if events.send(piece(Some(result), Some(permit))).is_err() || failed {
+                    return;
+                }
+                match rest {
+                    Some(rest) => span = rest,
+                    None => break,
+                }
+            }
+        }
+        let _ = events.send(piece(None, None));
+    }
+}
+
+/// What of a span is still to be read.
+fn rest_of(span: &Span, arrival: &Arrival) -> Option<Span> {
+    let through = arrival.spans.last().map_or(span.to, |read| read.to);
+    (arrival.more == More::Now && through < span.to).then(|| Span { from: through, ..span.clone() })
+}

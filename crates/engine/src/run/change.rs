@@ -1,0 +1,204 @@
+//! Adding and removing objects between two epochs.
+
+use std::sync::Arc;
+
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::{LogicalPlan, TableScan};
+use millstream_connect::{Sink, Source};
+use millstream_delta::{Chunk, Delta};
+use millstream_flow::{Flow, Limits, Relation};
+use millstream_sql::{Error, RelationTable, Result};
+
+use super::Loop;
+use super::query::RunningQuery;
+use super::sink::RunningSink;
+use super::source::RunningSource;
+use super::table::Table;
+use crate::catalog::{Catalog, Definition, Object};
+use crate::error;
+use crate::event::{Change, Reply};
+
+/// Something new that is checked and opened but not yet part of the engine.
+enum Prepared {
+    Source(Arc<Object>, Box<dyn Source>),
+    Table(Arc<Object>, Box<Table>),
+    View,
+    Query(Arc<Object>, Box<RunningQuery>),
+    Sink { object: Arc<Object>, from: Arc<str>, sink: Box<dyn Sink>, query: Option<Box<RunningQuery>> },
+    Drop(Vec<Arc<str>>),
+}
+
+impl Loop {
+    /// Carries out a group of changes, all or nothing. `Ok(None)`: the catalog is another one by now.
+    pub(super) fn change(&mut self, base: u64, changes: Vec<Change>, reply: Reply<Option<Vec<String>>>) {
+        if base != self.catalog.version {
+            return reply.send(Ok(None));
+        }
+        let mut catalog = self.catalog.as_ref().clone();
+        let mut prepared = Vec::with_capacity(changes.len());
+        for change in changes {
+            match self.prepare(change, &mut catalog, &prepared) {
+                Ok(part) => prepared.push(part),
+                Err(error) => return reply.send(Err(error)),
+            }
+        }
+        let mut names = Vec::new();
+        let mut notices = Vec::new();
+        self.publish_catalog(catalog);
+        for part in prepared {
+            self.install(part, &mut names, &mut notices);
+        }
+        self.mark_used_sources();
+        self.start_queries();
+        self.waiters.changes.push((names, notices, reply));
+    }
+
+    fn prepare(&self, change: Change, catalog: &mut Catalog, before: &[Prepared]) -> Result<Prepared> {
+        let (object, source) = match change {
+            Change::Drop { names } => {
+                names.iter().for_each(|name| catalog.remove(name));
+                return Ok(Prepared::Drop(names));
+            }
+            Change::Create { object, source } => (object, source),
+        };
+        catalog.add(object.clone())?;
+        Ok(match &object.definition {
+            Definition::Source { .. } => {
+                let source = source.ok_or_else(|| Error::bug("a source comes opened"))?;
+                Prepared::Source(object, source)
+            }
+            Definition::Table { schema, key } => {
+                let table = Table::new(schema, key)?;
+                Prepared::Table(object, Box::new(table))
+            }
+            Definition::View { .. } => Prepared::View,
+            Definition::MaterializedView { plan, .. } => {
+                let flow = self.compile(plan, before)?;
+                let query = RunningQuery::new(object.name.clone(), flow, true)?;
+                Prepared::Query(object, Box::new(query))
+            }
+            Definition::Sink { from, query, connector, spec } => {
+                let query = match query {
+                    None => None,
+                    Some(plan) => {
+                        Some(Box::new(RunningQuery::new(from.clone(), self.compile(plan, before)?, true)?))
+                    }
+                };
+                let mut spec = spec.clone();
+                spec.append_only = match &query {
+                    Some(query) => query.flow.append_only().map_err(error::flow)?,
+                    None => self.append_only(from, before),
+                };
+                let sink = connector.sink(&spec).map_err(error::connect)?;
+                Prepared::Sink { from: from.clone(), object, sink, query }
+            }
+        })
+    }
+
+    fn install(&mut self, part: Prepared, names: &mut Vec<Arc<str>>, notices: &mut Vec<String>) {
+        match part {
+            Prepared::Source(object, source) => {
+                let running =
+                    RunningSource::start(object.name.clone(), source, self.events.clone(), &self.handle);
+                self.sources.insert(object.name.clone(), running);
+            }
+            Prepared::Table(object, table) => {
+                self.tables.insert(object.name.clone(), *table);
+            }
+            Prepared::View => {}
+            Prepared::Query(object, query) => {
+                names.push(object.name.clone());
+                self.notice_missed(&query, notices);
+                self.queries.push(*query);
+            }
+            Prepared::Sink { object, from, sink, query } => {
+                let mut running = RunningSink::start(
+                    object.name.clone(),
+                    from.clone(),
+                    sink,
+                    self.events.clone(),
+                    &self.handle,
+                );
+                match query {
+                    Some(query) => {
+                        names.push(from);
+                        self.notice_missed(&query, notices);
+                        self.queries.push(*query);
+                    }
+                    None => self.push_content(&mut running),
+                }
+                self.sinks.insert(object.name.clone(), running);
+            }
+            Prepared::Drop(dropped) => self.remove(&dropped),
+        }
+    }
+
+    /// What the relation holds already is the first that a new sink delivers.
+    fn push_content(&self, sink: &mut RunningSink) {
+        let mut delta = Delta::default();
+        if let Ok(batches) = self.content(&sink.from) {
+            batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+        }
+        sink.push(&self.standing_cut(), &delta);
+    }
+
+    /// Says what a query can't see since its source can't be read again.
+    fn notice_missed(&self, query: &RunningQuery, notices: &mut Vec<String>) {
+        for name in query.flow.relations() {
+            if let Some(source) = self.sources.get(name)
+                && !source.replayable
+                && !source.position.splits.is_empty()
+            {
+                notices.push(format!("source \"{name}\" can't be read again: \"{}\" starts with what comes now", query.name));
+            }
+        }
+    }
+
+    fn remove(&mut self, names: &[Arc<str>]) {
+        for name in names {
+            self.tables.remove(name);
+            self.sources.remove(name);
+            if let Some(sink) = self.sinks.remove(name) {
+                self.queries.retain(|query| query.name != sink.from || self.catalog.find(&query.name).is_some());
+            }
+            self.queries.retain(|query| query.name != *name);
+        }
+    }
+
+    /// A source is read only while something depends on it.
+    fn mark_used_sources(&mut self) {
+        for (name, source) in &mut self.sources {
+            let read = self.queries.iter().any(|query| query.flow.relations().contains(name));
+            source.used = read || self.sinks.values().any(|sink| sink.from == *name);
+        }
+    }
+
+    /// Compiles a query over relations that exist or are about to.
+    fn compile(&self, plan: &LogicalPlan, before: &[Prepared]) -> Result<Flow> {
+        let resolve = |scan: &TableScan| {
+            let provider = source_as_provider(&scan.source).ok()?;
+            let table = provider.downcast_ref::<RelationTable>()?;
+            Some(Relation { name: table.name().into(), append_only: self.append_only(table.name(), before) })
+        };
+        let limits = Limits { whole_rows_max: self.settings.whole_rows_max };
+        Flow::compile(plan, &resolve, &self.driver, self.choice, limits).map_err(error::flow)
+    }
+
+    pub(super) fn explain(&self, plan: &LogicalPlan) -> Result<Vec<String>> {
+        Ok(self.compile(plan, &[])?.explain())
+    }
+
+    /// Whether a relation only ever gains rows.
+    fn append_only(&self, name: &str, before: &[Prepared]) -> bool {
+        let prepared = before.iter().find_map(|part| match part {
+            Prepared::Query(object, query) if object.name.as_ref() == name => Some(&query.flow),
+            _ => None,
+        });
+        let is_source = |part: &Prepared| matches!(part, Prepared::Source(object, _) if object.name.as_ref() == name);
+        if self.sources.contains_key(name) || before.iter().any(is_source) {
+            return true;
+        }
+        let running = || self.query(name).map(|query| &query.flow);
+        prepared.or_else(running).is_some_and(|flow| flow.append_only().unwrap_or(false))
+    }
+}

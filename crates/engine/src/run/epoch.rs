@@ -1,0 +1,134 @@
+//! One epoch: decide, step, hand out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta, Epoch, Span};
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::query::{RunningQuery, Status};
+use crate::Record;
+use crate::event::Reply;
+
+/// The deltas of an epoch, by relation.
+pub(crate) type Deltas = HashMap<Arc<str>, Delta>;
+
+impl Loop {
+    /// Takes in what waits and runs every query over it.
+    pub(super) fn run_epoch(&mut self) {
+        let (now, takes_sources) = self.begin_epoch();
+        let taken = if takes_sources { self.take_sources() } else { Vec::new() };
+        let mut deltas = Deltas::new();
+        let mut positions: Vec<(Arc<str>, Vec<Span>)> = Vec::with_capacity(taken.len());
+        for (name, delta, spans) in taken {
+            positions.push((name.clone(), spans));
+            deltas.insert(name, delta);
+        }
+        let mut replies: Vec<(Reply<u64>, u64)> = Vec::new();
+        let mut changes = Vec::new();
+        for (name, table) in self.tables.iter_mut().filter(|(_, table)| table.is_changed()) {
+            let (delta, waiting) = table.take();
+            replies.extend(waiting);
+            if !delta.is_empty() {
+                changes.push((name.clone(), delta.clone()));
+                deltas.insert(name.clone(), delta);
+            }
+        }
+        self.epoch = self.epoch.next();
+        let cut = Cut { epoch: self.epoch, now, positions };
+        self.decide_and_step(cut, changes, deltas);
+        replies.into_iter().for_each(|(reply, count)| reply.send(Ok(count)));
+    }
+
+    /// Runs an epoch that is decided: its cut is shown to the recorder first.
+    pub(super) fn decide_and_step(&mut self, cut: Cut, changes: Vec<(Arc<str>, Delta)>, deltas: Deltas) {
+        let record = Record { cut, changes };
+        if let Some(recorder) = &mut self.recorder {
+            recorder(&record);
+        }
+        self.step_queries(&record.cut, deltas);
+    }
+
+    fn step_queries(&mut self, cut: &Cut, mut deltas: Deltas) {
+        let span = tracing::debug_span!("epoch", epoch = cut.epoch.0);
+        let _guard = span.enter();
+        for place in 0..self.queries.len() {
+            self.suspend_with_inputs(place, cut.epoch);
+            let query = &mut self.queries[place];
+            let inputs = query.inputs(|name| deltas.get(name));
+            if inputs.iter().all(|delta| delta.is_empty()) {
+                continue;
+            }
+            match &mut query.status {
+                Status::Running => {
+                    let delta = query.step(cut, &inputs);
+                    if !delta.is_empty() {
+                        deltas.insert(query.name.clone(), delta);
+                    }
+                }
+                Status::CatchingUp(catch_up) => {
+                    catch_up.keep(cut, inputs.into_iter().cloned().collect());
+                }
+                Status::Waiting | Status::Suspended { .. } => {}
+            }
+        }
+        for sink in self.sinks.values_mut() {
+            if let Some(delta) = deltas.get(&sink.from) {
+                sink.push(cut, delta);
+            }
+        }
+    }
+
+    /// A query over a suspended one can't go on either.
+    fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
+        let (before, rest) = self.queries.split_at_mut(place);
+        let Some(query) = rest.first_mut() else { return };
+        if matches!(query.status, Status::Suspended { .. }) {
+            return;
+        }
+        let suspended = |name: &Arc<str>| {
+            let input = before.iter().find(|input| input.name == *name)?;
+            matches!(input.status, Status::Suspended { .. }).then(|| name.clone())
+        };
+        if let Some(name) = query.flow.relations().iter().find_map(suspended) {
+            query.suspend(Error::invalid(format!("it reads \"{name}\", which is suspended")), epoch);
+        }
+    }
+
+    /// The query of this name.
+    pub(super) fn query(&self, name: &str) -> Option<&RunningQuery> {
+        self.queries.iter().find(|query| query.name.as_ref() == name)
+    }
+
+    /// Begins to run a recorded epoch again; see `catch_up.rs` for what is read of the sources.
+    pub(super) fn replay(&mut self, record: Record, reply: Reply<()>) {
+        if let Err(error) = self.check_replay(&record) {
+            return reply.send(Err(error));
+        }
+        self.begin_replay(record, reply);
+    }
+
+    fn check_replay(&self, record: &Record) -> Result<()> {
+        if record.cut.epoch != self.epoch.next() {
+            return Err(Error::invalid(format!(
+                "the record is of epoch {}, but the next epoch here is {}",
+                record.cut.epoch,
+                self.epoch.next()
+            )));
+        }
+        for name in record.changes.iter().map(|(name, _)| name) {
+            if !self.tables.contains_key(name) {
+                return Err(Error::invalid(format!("the record changes table \"{name}\", which doesn't exist here")));
+            }
+        }
+        for name in record.cut.positions.iter().map(|(name, _)| name) {
+            if !self.sources.get(name).is_some_and(|source| source.replayable) {
+                return Err(Error::invalid(format!(
+                    "the record reads source \"{name}\", which doesn't exist here or can't be read again"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

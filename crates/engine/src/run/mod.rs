@@ -1,0 +1,210 @@
+//! The epoch loop: the only place where anything changes.
+//!
+//! It runs on a thread of its own, reacts to one closed list of events, and starts an epoch when its pace says so.
+//! Sources and sinks are tasks of their own that it talks to in bounded messages.
+
+mod catch_up;
+mod change;
+mod epoch;
+mod modify;
+mod pace;
+mod query;
+mod sink;
+mod source;
+mod status;
+mod table;
+mod waiters;
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Instant;
+
+use millstream_delta::{Cut, Delta, Epoch};
+use millstream_flow::{Choice, Driver};
+use millstream_sql::{Error, Result};
+use tokio::runtime::{Handle, Runtime};
+
+use crate::catalog::Catalog;
+use crate::engine::{Progress, Recorder, Shared};
+use crate::event::Event;
+use crate::settings::Settings;
+use pace::Clock;
+use query::RunningQuery;
+use sink::RunningSink;
+use source::RunningSource;
+use table::Table;
+use waiters::Waiters;
+
+/// Events taken before the loop looks at what there is to do.
+const EVENTS_MAX: usize = 1024;
+
+/// What the loop gets besides what it shares.
+pub(crate) struct Parts {
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) choice: Choice,
+    pub(crate) runtime: Runtime,
+}
+
+/// All that changes.
+pub(crate) struct Loop {
+    shared: Weak<Shared>,
+    events: std::sync::mpsc::Sender<Event>,
+    handle: Handle,
+    driver: Driver,
+    choice: Choice,
+    recorder: Option<Recorder>,
+    catalog: Arc<Catalog>,
+    settings: Settings,
+    clock: Clock,
+    epoch: Epoch,
+    progress: Progress,
+    tables: BTreeMap<Arc<str>, Table>,
+    sources: BTreeMap<Arc<str>, RunningSource>,
+    /// In the order of their creation, which is topological.
+    queries: Vec<RunningQuery>,
+    sinks: BTreeMap<Arc<str>, RunningSink>,
+    waiters: Waiters,
+    held: bool,
+    ended: bool,
+}
+
+/// Starts the loop's thread.
+pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) -> Result<()> {
+    let weak = Arc::downgrade(shared);
+    let events = shared.events.clone();
+    let planner = shared.planner.clone();
+    std::thread::Builder::new()
+        .name("millstream-loop".into())
+        .spawn(move || {
+            let handle = parts.runtime.handle().clone();
+            let driver = Driver::new(planner.state(), handle.clone());
+            let state = Loop {
+                shared: weak,
+                events,
+                handle,
+                driver,
+                choice: parts.choice,
+                recorder: parts.recorder,
+                catalog: Arc::default(),
+                settings: Settings::default(),
+                clock: Clock::default(),
+                epoch: Epoch::default(),
+                progress: Progress::default(),
+                tables: BTreeMap::new(),
+                sources: BTreeMap::new(),
+                queries: Vec::new(),
+                sinks: BTreeMap::new(),
+                waiters: Waiters::default(),
+                held: false,
+                ended: false,
+            };
+            state.run(&inbox);
+            crate::engine::end(parts.runtime);
+        })
+        .map_err(|error| Error::external(format!("the engine's thread can't be started: {error}")))?;
+    Ok(())
+}
+
+impl Loop {
+    fn run(mut self, inbox: &Receiver<Event>) {
+        while !self.ended {
+            let event = match self.wake_at() {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(event) => self.react(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            for event in inbox.try_iter().take(EVENTS_MAX) {
+                self.react(event);
+            }
+            self.work();
+        }
+    }
+
+    /// One call an event.
+    fn react(&mut self, event: Event) {
+        match event {
+            Event::Change { base, changes, reply } => self.change(base, changes, reply),
+            Event::Modify { modification, reply } => self.modify(modification, reply),
+            Event::Read { relations, reply } => reply.send(self.read(&relations)),
+            Event::Explain { plan, reply } => reply.send(self.explain(&plan)),
+            Event::Status { reply } => reply.send(Ok(self.status())),
+            Event::Set { name, value, reply } => reply.send(self.set(&name, &value)),
+            Event::Settings { reply } => reply.send(Ok(self.settings.clone())),
+            Event::Advance { advance, reply } => self.advance(advance, reply),
+            Event::Flush { reply } => self.flush(reply),
+            Event::Hold(held) => self.held = held,
+            Event::Finished { reply } => self.waiters.finished.push(reply),
+            Event::Replay { record, reply } => self.replay(*record, reply),
+            Event::Arrived { source, ticket, result } => self.arrived(&source, ticket, result),
+            Event::Replayed { source, result } => self.replayed(&source, result),
+            Event::CaughtUp { query, source, piece, permit } => {
+                self.caught_up(&query, &source, piece);
+                drop(permit);
+            }
+            Event::Delivered { sink, through } => self.delivered(&sink, through),
+            Event::SinkFailed { sink, reason, attempts, lasting } => {
+                self.sink_failed(&sink, reason, attempts, lasting);
+            }
+            Event::Stop { reply } => self.stop(reply),
+        }
+    }
+
+    /// All that is due now.
+    fn work(&mut self) {
+        self.start_queries();
+        self.advance_clock();
+        while self.epoch_is_due() {
+            self.run_epoch();
+            self.advance_clock();
+        }
+        self.pull_sources();
+        self.deliver_sinks();
+        self.answer_waiters();
+        self.publish_progress();
+    }
+
+    /// Makes a catalog the one that sessions see.
+    fn publish_catalog(&mut self, catalog: Catalog) {
+        self.catalog = Arc::new(catalog);
+        if let Some(shared) = self.shared.upgrade() {
+            let slot: &RwLock<Arc<Catalog>> = &shared.catalog;
+            *slot.write().unwrap_or_else(PoisonError::into_inner) = self.catalog.clone();
+        }
+    }
+
+    fn publish_progress(&mut self) {
+        let used: Vec<&RunningSource> = self.sources.values().filter(|source| source.used).collect();
+        self.progress.epochs = self.epoch.0;
+        self.progress.rows = used.iter().map(|source| source.rows).sum();
+        self.progress.bad_rows = used.iter().map(|source| source.bad.count()).sum();
+        self.progress.sources = used.len();
+        self.progress.sources_open = used.iter().filter(|source| !source.has_ended()).count();
+        self.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
+        self.progress.problems = self.problems();
+        if let Some(shared) = self.shared.upgrade() {
+            *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.progress.clone();
+        }
+    }
+
+    fn stop(&mut self, reply: Option<crate::event::Reply<()>>) {
+        if let Some(reply) = reply {
+            self.waiters.stop.push(reply);
+            self.waiters.stopping = true;
+        } else {
+            self.ended = true;
+        }
+    }
+
+    /// The cut of what happens between epochs: the number of the last one, and the time now.
+    fn standing_cut(&self) -> Cut {
+        Cut { epoch: self.epoch, now: self.now().max(self.clock.last()), positions: Vec::new() }
+    }
+}
+
+/// What nothing changes.
+static NOTHING: Delta = Delta { chunks: Vec::new() };

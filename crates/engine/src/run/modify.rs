@@ -1,0 +1,94 @@
+//! INSERT, UPDATE, DELETE: one after the other, each over the rows that those before it have left.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::under_schema;
+use millstream_sql::{Dml, Error, Operation, Result};
+
+use super::Loop;
+use super::table::Table;
+use crate::catalog::Definition;
+use crate::error;
+use crate::event::{Modification, Reply};
+use crate::settings::ClockKind;
+use crate::snapshot;
+
+impl Loop {
+    pub(super) fn modify(&mut self, modification: Modification, reply: Reply<u64>) {
+        let result = match modification {
+            Modification::Statement(dml) => self.modify_by(&dml),
+            Modification::Insert { table, rows } => {
+                self.fitting(&table, rows).and_then(|rows| Ok((self.table(&table)?.insert(&[rows])?, table)))
+            }
+            Modification::Delete { table, rows } => {
+                self.fitting(&table, rows).and_then(|rows| Ok((self.table(&table)?.delete(&[rows])?, table)))
+            }
+        };
+        match result {
+            Ok((count, table)) => match self.tables.get_mut(&table) {
+                Some(table) if self.settings.clock == ClockKind::System => table.wait(reply, count),
+                _ => reply.send(Ok(count)),
+            },
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    fn table(&mut self, name: &str) -> Result<&mut Table> {
+        self.tables.get_mut(name).ok_or_else(|| Error::invalid(format!("there is no table \"{name}\"")))
+    }
+
+    fn columns(&self, name: &str) -> Result<SchemaRef> {
+        match &self.catalog.get(name)?.definition {
+            Definition::Table { schema, .. } => Ok(schema.clone()),
+            other => Err(Error::invalid(format!("\"{name}\" is a {}, not a table", other.kind()))),
+        }
+    }
+
+    /// Rows from a program, under the table's schema.
+    fn fitting(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
+        let schema = self.columns(table)?;
+        under_schema(&rows, &schema).map_err(|error| {
+            Error::invalid(format!("the rows don't fit the columns of table \"{table}\" ({schema}): {error}"))
+        })
+    }
+
+    fn modify_by(&mut self, dml: &Dml) -> Result<(u64, Arc<str>)> {
+        let name: Arc<str> = dml.table.as_str().into();
+        let schema = self.columns(&name)?;
+        let batches = self.run_over_tables(dml)?;
+        batches.iter().try_for_each(|batch| dml.check(batch))?;
+        let width = schema.fields().len();
+        let part = |from: usize| -> Result<RecordBatch> {
+            let columns: Vec<usize> = (from..from + width).collect();
+            let parts = batches
+                .iter()
+                .map(|batch| under_schema(&batch.project(&columns)?, &schema))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| Error::invalid(format!("the rows don't fit table \"{name}\": {error}")))?;
+            concat_batches(&schema, &parts).map_err(error::arrow)
+        };
+        let table = self.tables.get_mut(&name).ok_or_else(|| Error::bug("a table in the catalog has rows"))?;
+        let count = match dml.operation {
+            Operation::Insert => table.insert(&[part(0)?])?,
+            Operation::Delete => table.delete(&[part(0)?])?,
+            Operation::Update => table.update(part(0)?, part(width)?)?,
+        };
+        Ok((count, name))
+    }
+
+    /// Runs a statement's query over the staged rows of tables and the present result of views.
+    fn run_over_tables(&self, dml: &Dml) -> Result<Vec<RecordBatch>> {
+        let plan = millstream_sql::bind(dml.query.plan.clone(), &mut |name, schema| {
+            let batches = match self.tables.get(name) {
+                Some(table) => table.staged().batches().map_err(error::arrow)?,
+                None => self.content(name)?,
+            };
+            snapshot::table(&batches, schema, 1)
+        })?;
+        let physical = self.driver.plan(&plan).map_err(error::flow)?;
+        self.driver.run(&physical).map_err(error::flow)
+    }
+}

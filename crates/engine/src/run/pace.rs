@@ -1,0 +1,250 @@
+//! When epochs start, and what time they have.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use millstream_delta::Timestamp;
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::source::RunningSource;
+use super::table::Table;
+use crate::event::{Advance, Reply};
+use crate::settings::{ClockKind, Pace};
+
+/// The time of batches: strictly increasing, whoever says what time it is.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    last: Timestamp,
+    /// What a manual clock shows.
+    manual: Timestamp,
+    /// Batch times of a fixed interval that came due and have not run.
+    due: VecDeque<Timestamp>,
+    /// Intervals that were merged since too many waited.
+    pub(crate) merged: u64,
+    /// The next multiple of a fixed interval.
+    next_tick: Option<Timestamp>,
+    moving: Option<Moving>,
+}
+
+/// An ADVANCE that is being carried out.
+#[derive(Debug)]
+struct Moving {
+    left: Left,
+    collecting: bool,
+    reply: Reply<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Left {
+    Batches(u64),
+    To(Timestamp),
+}
+
+impl Clock {
+    /// The time of the last epoch.
+    pub(crate) fn last(&self) -> Timestamp {
+        self.last
+    }
+
+    /// Whether an ADVANCE waits for its sources.
+    pub(crate) fn is_collecting(&self) -> bool {
+        self.moving.as_ref().is_some_and(|moving| moving.collecting)
+    }
+
+    /// The batch time of an epoch that begins at `at`.
+    pub(crate) fn stamp(&mut self, at: Timestamp) -> Timestamp {
+        self.last = Timestamp(at.0.max(self.last.0 + 1));
+        self.last
+    }
+}
+
+/// The machine's time.
+fn system_time() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(since.as_micros() as i64)
+}
+
+impl Loop {
+    /// The time now, by the clock in force.
+    pub(super) fn now(&self) -> Timestamp {
+        match self.settings.clock {
+            ClockKind::System => system_time(),
+            ClockKind::Manual => self.clock.manual,
+        }
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let mut settings = self.settings.clone();
+        settings.set(name, value)?;
+        if settings.clock != self.settings.clock {
+            if self.epoch.0 > 0 && settings.clock == ClockKind::Manual {
+                return Err(Error::invalid("the clock can't become manual after the first epoch")
+                    .hint("SET clock = 'manual' before any row is written or read."));
+            }
+            if settings.clock == ClockKind::System {
+                self.clock.moving = None;
+            }
+        }
+        self.settings = settings;
+        self.clock.due.clear();
+        self.clock.next_tick = None;
+        Ok(())
+    }
+
+    /// How far one batch moves a manual clock.
+    fn step_us(&self) -> i64 {
+        match self.settings.pace {
+            Pace::Auto => 1_000,
+            Pace::Fixed(interval) => interval.as_micros() as i64,
+        }
+    }
+
+    pub(super) fn advance(&mut self, advance: Advance, reply: Reply<()>) {
+        if self.settings.clock != ClockKind::Manual {
+            let error = Error::invalid("ADVANCE needs a manual clock").hint("SET clock = 'manual' first.");
+            return reply.send(Err(error));
+        }
+        if self.clock.moving.is_some() {
+            return reply.send(Err(Error::external("another ADVANCE is running: try again when it is done")));
+        }
+        let left = match advance {
+            Advance::Batches(count) => Left::Batches(count),
+            Advance::To(time) if time < self.clock.manual => {
+                let error = format!(
+                    "the clock can't go back: it shows {} us since 1970, {} was asked for",
+                    self.clock.manual.0, time.0
+                );
+                return reply.send(Err(Error::invalid(error)));
+            }
+            Advance::To(time) => Left::To(time),
+        };
+        self.clock.moving = Some(Moving { left, collecting: false, reply });
+    }
+
+    /// Moves the clock as far as it may go before an epoch must run.
+    pub(super) fn advance_clock(&mut self) {
+        match self.settings.clock {
+            ClockKind::System => self.advance_system(),
+            ClockKind::Manual => self.advance_manual(),
+        }
+    }
+
+    fn advance_system(&mut self) {
+        let Pace::Fixed(interval) = self.settings.pace else { return };
+        let (now, interval) = (system_time(), interval.as_micros() as i64);
+        let next = self.clock.next_tick.unwrap_or(Timestamp((now.0 / interval + 1) * interval));
+        let mut next = next;
+        while next <= now {
+            self.clock.due.push_back(next);
+            next = Timestamp(next.0 + interval);
+        }
+        self.clock.next_tick = Some(next);
+        while self.clock.due.len() > self.settings.max_queued_batches {
+            self.clock.due.pop_front();
+            self.clock.merged += 1;
+        }
+    }
+
+    /// Starts the next batch of an ADVANCE by asking the sources what they have.
+    fn advance_manual(&mut self) {
+        let step = self.step_us();
+        let Some(moving) = &mut self.clock.moving else { return };
+        if moving.collecting {
+            return;
+        }
+        let target = match &mut moving.left {
+            Left::Batches(0) => None,
+            Left::Batches(count) => {
+                *count -= 1;
+                Some(Timestamp((self.clock.manual.0 / step + 1) * step))
+            }
+            Left::To(time) => {
+                // At auto pace nothing is due on the way but what is waiting now; at a fixed one each tick is.
+                let tick = match self.settings.pace {
+                    Pace::Auto => *time,
+                    Pace::Fixed(_) => Timestamp((self.clock.manual.0 / step + 1) * step),
+                };
+                let end = *time;
+                if self.clock.manual >= end {
+                    None
+                } else if tick > end {
+                    self.clock.manual = end;
+                    None
+                } else {
+                    Some(tick)
+                }
+            }
+        };
+        match target {
+            Some(time) => {
+                moving.collecting = true;
+                self.clock.manual = time;
+                self.collect_sources();
+            }
+            None => {
+                if let Some(moving) = self.clock.moving.take() {
+                    moving.reply.send(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Whether an epoch must run now.
+    pub(super) fn epoch_is_due(&mut self) -> bool {
+        if self.held {
+            return false;
+        }
+        if self.settings.clock == ClockKind::Manual {
+            return self.clock.is_collecting() && self.sources.values().all(|source| source.has_answered());
+        }
+        if self.tables.values().any(Table::is_changed) {
+            return true;
+        }
+        if self.sinks_are_behind() {
+            return false;
+        }
+        match self.settings.pace {
+            Pace::Auto => self.sources.values().any(|source| source.used && source.has_rows()),
+            Pace::Fixed(_) => !self.clock.due.is_empty(),
+        }
+    }
+
+    /// The time of the epoch that starts now, and whether it takes rows of sources.
+    pub(super) fn begin_epoch(&mut self) -> (Timestamp, bool) {
+        if self.settings.clock == ClockKind::Manual {
+            if let Some(moving) = &mut self.clock.moving {
+                moving.collecting = false;
+            }
+            let manual = self.clock.manual;
+            return (self.clock.stamp(manual), true);
+        }
+        match self.settings.pace {
+            Pace::Auto => {
+                let blocked = self.sinks_are_behind();
+                (self.clock.stamp(system_time()), !blocked)
+            }
+            Pace::Fixed(_) => {
+                if self.tables.values().any(Table::is_changed) {
+                    return (self.clock.stamp(system_time()), false);
+                }
+                let due = self.clock.due.pop_front();
+                (self.clock.stamp(due.unwrap_or_else(system_time)), true)
+            }
+        }
+    }
+
+    /// When the loop must look again although nothing happens.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        if self.settings.clock == ClockKind::Manual || self.held {
+            return None;
+        }
+        let Pace::Fixed(_) = self.settings.pace else { return None };
+        let waiting = self.sources.values().any(|source| source.used && !source.has_ended());
+        if !waiting && !self.sources.values().any(RunningSource::has_rows) {
+            return None;
+        }
+        let wait = self.clock.next_tick.map_or(0, |tick| (tick.0 - system_time().0).max(0));
+        Some(Instant::now() + Duration::from_micros(wait as u64))
+    }
+}

@@ -1,0 +1,134 @@
+//! A query that is maintained.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use millstream_delta::{Cut, Delta, Epoch};
+use millstream_flow::Flow;
+use millstream_sql::{Error, Kind, Result};
+use millstream_state::Rows;
+
+use super::NOTHING;
+use super::catch_up::CatchUp;
+use crate::error;
+
+/// One materialized view, or the query of a sink.
+#[derive(Debug)]
+pub(crate) struct RunningQuery {
+    /// The name of its result.
+    pub(crate) name: Arc<str>,
+    pub(crate) flow: Flow,
+    pub(crate) status: Status,
+    /// Its result, where neither the flow's root keeps it nor nobody reads it.
+    content: Option<Rows>,
+    /// The last epoch it took in.
+    pub(crate) epoch: Epoch,
+    /// Rows of all its deltas.
+    pub(crate) rows_out: u64,
+}
+
+/// Where a query stands.
+#[derive(Debug)]
+pub(crate) enum Status {
+    /// It waits for the queries it reads.
+    Waiting,
+    /// It reads what its inputs held before it was made.
+    CatchingUp(Box<CatchUp>),
+    /// It takes in each epoch.
+    Running,
+    /// It failed and is not stepped again.
+    Suspended {
+        /// Why.
+        reason: Error,
+        /// When.
+        epoch: Epoch,
+    },
+}
+
+impl RunningQuery {
+    /// A query that is not started; `keep` where readers will ask for its result.
+    pub(crate) fn new(name: Arc<str>, flow: Flow, keep: bool) -> Result<RunningQuery> {
+        let content = if keep && flow.content().is_none() {
+            Some(Rows::new(flow.schema().map_err(error::flow)?.clone()))
+        } else {
+            None
+        };
+        Ok(RunningQuery { name, flow, status: Status::Waiting, content, epoch: Epoch::default(), rows_out: 0 })
+    }
+
+    /// Whether its result is not there yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.status, Status::Waiting | Status::CatchingUp(_))
+    }
+
+    /// Whether it takes in epochs.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.status, Status::Running)
+    }
+
+    /// Takes in one epoch, or a piece of what its inputs held before. A failure suspends it, and it alone.
+    pub(crate) fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Delta {
+        match self.try_step(cut, inputs) {
+            Ok(delta) => delta,
+            Err(reason) => {
+                self.suspend(reason, cut.epoch);
+                Delta::default()
+            }
+        }
+    }
+
+    fn try_step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+        let delta = self.flow.step(cut, inputs).map_err(error::flow)?;
+        if let Some(rows) = &mut self.content {
+            rows.apply(&delta).map_err(error::state)?;
+        }
+        self.epoch = cut.epoch;
+        self.rows_out += delta.num_rows() as u64;
+        Ok(delta)
+    }
+
+    /// Stops it for good.
+    pub(crate) fn suspend(&mut self, reason: Error, epoch: Epoch) {
+        tracing::warn!(query = %self.name, epoch = epoch.0, reason = %reason, "a query is suspended");
+        self.status = Status::Suspended { reason, epoch };
+    }
+
+    /// The deltas of its inputs out of those of an epoch.
+    pub(crate) fn inputs<'a>(&self, find: impl Fn(&str) -> Option<&'a Delta>) -> Vec<&'a Delta> {
+        self.flow.relations().iter().map(|name| find(name).unwrap_or(&NOTHING)).collect()
+    }
+
+    /// All rows of its result.
+    pub(crate) fn read(&self) -> Result<Vec<RecordBatch>> {
+        match &self.status {
+            Status::Suspended { reason, epoch } => Err(Error::new(
+                Kind::Invalid,
+                format!("\"{}\" is suspended since epoch {epoch}: {}", self.name, reason.message),
+            )
+            .hint("Mend the query or its input, then drop the view and create it again.")),
+            Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
+                "\"{}\" is still reading what its inputs held before it was made: try again later",
+                self.name
+            ))),
+            Status::Running => self.batches(),
+        }
+    }
+
+    fn batches(&self) -> Result<Vec<RecordBatch>> {
+        match (&self.content, self.flow.content()) {
+            (Some(rows), _) => rows.snapshot().batches().map_err(error::arrow),
+            (None, Some(content)) => content.map_err(error::flow),
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+
+    /// How many rows its result has, where it is kept.
+    pub(crate) fn result_rows(&self) -> Option<u64> {
+        self.batches().ok().map(|batches| batches.iter().map(|batch| batch.num_rows() as u64).sum())
+    }
+
+    /// How many bytes it keeps, about.
+    pub(crate) fn state_bytes(&self) -> usize {
+        self.flow.state_bytes() + self.content.as_ref().map_or(0, Rows::memory_bytes)
+    }
+}

@@ -1,0 +1,119 @@
+//! What readers are told: contents, and how every object is doing.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::query::Status;
+use super::source::RunningSource;
+use crate::catalog::bad_rows_of;
+use crate::error;
+use crate::event::{ObjectStatus, Snapshot};
+
+impl Loop {
+    pub(super) fn read(&self, names: &[Arc<str>]) -> Result<Snapshot> {
+        let relations = names.iter().map(|name| self.content(name)).collect::<Result<_>>()?;
+        Ok(Snapshot { relations })
+    }
+
+    /// All rows of a relation as of the last epoch.
+    pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
+        if let Some(table) = self.tables.get(name) {
+            return table.published().batches().map_err(error::arrow);
+        }
+        if let Some(query) = self.query(name) {
+            return query.read();
+        }
+        if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
+            return Ok(vec![source.bad.batch()?]);
+        }
+        if self.sources.contains_key(name) {
+            return Err(Error::invalid(format!("source \"{name}\" keeps no rows, so a SELECT has nothing to read"))
+                .hint(format!("CREATE MATERIALIZED VIEW v AS SELECT … FROM {name}, and SELECT from that.")));
+        }
+        Err(Error::invalid(format!("there is no relation \"{name}\"")))
+    }
+
+    pub(super) fn status(&self) -> Vec<ObjectStatus> {
+        self.catalog.objects().map(|object| self.status_of(&object.name)).collect()
+    }
+
+    fn status_of(&self, name: &Arc<str>) -> ObjectStatus {
+        let mut status = ObjectStatus {
+            name: name.clone(),
+            status: "running",
+            reason: None,
+            rows: None,
+            bad_rows: None,
+            epoch: None,
+            state_bytes: None,
+        };
+        if let Some(table) = self.tables.get(name) {
+            status.rows = Some(table.published().num_rows() as u64);
+        } else if let Some(source) = self.sources.get(name) {
+            status.status = source_status(source);
+            status.reason.clone_from(&source.failure);
+            status.rows = Some(source.rows);
+            status.bad_rows = Some(source.bad.count());
+        } else if let Some(sink) = self.sinks.get(name) {
+            status.rows = Some(sink.rows);
+            status.epoch = Some(sink.delivered.0);
+            if let Some((reason, attempts)) = &sink.failure {
+                status.status = if sink.failed { "failed" } else { "retrying" };
+                status.reason = Some(format!("{reason} (attempt {attempts})"));
+            }
+        }
+        let of_sink = self.sinks.get(name).map_or(name, |sink| &sink.from);
+        if let Some(query) = self.query(of_sink) {
+            status.state_bytes = Some(query.state_bytes() as u64);
+            if !self.sinks.contains_key(name) {
+                status.rows = query.result_rows();
+                status.epoch = Some(query.epoch.0);
+            }
+            match &query.status {
+                Status::Running => {}
+                Status::Waiting | Status::CatchingUp(_) => status.status = "starting",
+                Status::Suspended { reason, epoch } => {
+                    status.status = "suspended";
+                    status.reason = Some(format!("{} (epoch {epoch})", reason.message));
+                }
+            }
+        }
+        status
+    }
+
+    /// What is wrong now.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, source) in &self.sources {
+            if let Some(reason) = &source.failure {
+                let verb = if source.has_failed() { "failed" } else { "is retried" };
+                problems.push(format!("source \"{name}\" {verb}: {reason}"));
+            }
+        }
+        for query in &self.queries {
+            if let Status::Suspended { reason, epoch } = &query.status {
+                problems.push(format!("\"{}\" is suspended since epoch {epoch}: {}", query.name, reason.message));
+            }
+        }
+        for (name, sink) in &self.sinks {
+            if let Some((reason, attempts)) = &sink.failure {
+                let verb = if sink.failed { "failed" } else { "is retried" };
+                problems.push(format!("sink \"{name}\" {verb} (attempt {attempts}): {reason}"));
+            }
+        }
+        problems
+    }
+}
+
+fn source_status(source: &RunningSource) -> &'static str {
+    match () {
+        () if source.has_failed() => "failed",
+        () if source.failure.is_some() => "retrying",
+        () if source.has_ended() => "ended",
+        () if source.used => "running",
+        () => "unused",
+    }
+}

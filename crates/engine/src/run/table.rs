@@ -1,0 +1,156 @@
+//! A table's rows: as DML statements see them, and as readers do.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Chunk, Delta};
+use millstream_sql::{Error, Result};
+use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot};
+
+use crate::error;
+use crate::event::Reply;
+
+/// The rows of a table. Statements change the staged rows at once; the next epoch takes their changes in, and
+/// readers see the rows as of the last epoch.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Content,
+    pending: Delta,
+    published: Option<RowsSnapshot>,
+    replies: Vec<(Reply<u64>, u64)>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Without a primary key: a multiset.
+    Bag(Rows),
+    /// One row a key.
+    Keyed(Keyed),
+}
+
+impl Content {
+    fn snapshot(&self) -> RowsSnapshot {
+        match self {
+            Content::Bag(rows) => rows.snapshot(),
+            Content::Keyed(rows) => rows.snapshot(),
+        }
+    }
+}
+
+impl Table {
+    /// An empty table; `key` is empty where it has no primary key.
+    pub(crate) fn new(schema: &SchemaRef, key: &[usize]) -> Result<Table> {
+        let rows = if key.is_empty() {
+            Content::Bag(Rows::new(schema.clone()))
+        } else {
+            Content::Keyed(Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?)
+        };
+        Ok(Table { rows, pending: Delta::default(), published: None, replies: Vec::new() })
+    }
+
+    /// Whether a statement waits for its epoch.
+    pub(crate) fn is_changed(&self) -> bool {
+        !self.pending.is_empty() || !self.replies.is_empty()
+    }
+
+    /// The rows as of the last epoch.
+    pub(crate) fn published(&self) -> RowsSnapshot {
+        self.published.clone().unwrap_or_else(|| self.rows.snapshot())
+    }
+
+    /// The rows as a statement sees them.
+    pub(crate) fn staged(&self) -> RowsSnapshot {
+        self.rows.snapshot()
+    }
+
+    /// Inserts rows; where there is a key, a row replaces the one of its key.
+    pub(crate) fn insert(&mut self, batches: &[RecordBatch]) -> Result<u64> {
+        self.stage();
+        let mut count = 0;
+        for batch in batches {
+            count += batch.num_rows() as u64;
+            self.pending_insert(batch.clone(), Conflict::Replace)?;
+        }
+        Ok(count)
+    }
+
+    fn pending_insert(&mut self, batch: RecordBatch, conflict: Conflict) -> Result<()> {
+        let delta = match &mut self.rows {
+            Content::Bag(rows) => {
+                let delta = Delta::insert(batch);
+                rows.apply(&delta).map_err(user)?;
+                delta
+            }
+            Content::Keyed(rows) => rows.upsert(&batch, conflict).map_err(user)?,
+        };
+        self.pending.append(delta);
+        Ok(())
+    }
+
+    /// Deletes rows, each once; all must be there.
+    pub(crate) fn delete(&mut self, batches: &[RecordBatch]) -> Result<u64> {
+        self.stage();
+        let mut count = 0;
+        for batch in batches {
+            count += batch.num_rows() as u64;
+            let delta = match &mut self.rows {
+                Content::Bag(rows) => {
+                    let delta = Delta::of(Chunk::delete(batch.clone()));
+                    rows.apply(&delta).map_err(user)?;
+                    delta
+                }
+                Content::Keyed(rows) => rows.delete(batch).map_err(user)?,
+            };
+            self.pending.append(delta);
+        }
+        Ok(count)
+    }
+
+    /// Replaces rows by others, one for one. When the new ones don't fit, nothing changes.
+    pub(crate) fn update(&mut self, old: RecordBatch, new: RecordBatch) -> Result<u64> {
+        let before = self.pending.chunks.len();
+        let count = self.delete(std::slice::from_ref(&old))?;
+        self.pending_insert(new, Conflict::Fail).inspect_err(|_| {
+            // The old rows were there a moment ago, so they fit.
+            let _ = self.pending_insert(old, Conflict::Fail);
+            self.pending.chunks.truncate(before);
+        })?;
+        Ok(count)
+    }
+
+    /// Applies a recorded change.
+    pub(crate) fn replay(&mut self, delta: &Delta) -> Result<()> {
+        let (inserts, deletes) = delta.split_by_sign().map_err(error::arrow)?;
+        let expand = |delta: Delta| -> Result<Vec<RecordBatch>> {
+            delta.chunks.iter().map(|chunk| chunk.expand().map_err(error::arrow)).collect()
+        };
+        self.delete(&expand(deletes)?)?;
+        self.insert(&expand(inserts)?)?;
+        Ok(())
+    }
+
+    /// Lets `reply` wait for the epoch that takes the changes in.
+    pub(crate) fn wait(&mut self, reply: Reply<u64>, count: u64) {
+        self.replies.push((reply, count));
+    }
+
+    /// What statements have changed since the last epoch, which takes it in now.
+    pub(crate) fn take(&mut self) -> (Delta, Vec<(Reply<u64>, u64)>) {
+        self.published = None;
+        (std::mem::take(&mut self.pending), std::mem::take(&mut self.replies))
+    }
+
+    /// Keeps the rows as readers see them before the first change of an epoch.
+    fn stage(&mut self) {
+        if self.published.is_none() {
+            self.published = Some(self.rows.snapshot());
+        }
+    }
+}
+
+/// A change that doesn't fit the rows is the user's to mend.
+fn user(error: millstream_state::Error) -> Error {
+    match error {
+        millstream_state::Error::Full(_) | millstream_state::Error::Arrow(_) => error::state(error),
+        other => Error::invalid(other.to_string()),
+    }
+}

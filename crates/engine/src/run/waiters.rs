@@ -1,0 +1,91 @@
+//! Who waits for what: FLUSH, the end of a bounded run, the end of the engine.
+
+use std::sync::Arc;
+
+use millstream_sql::Error;
+
+use super::Loop;
+use super::catch_up::Replaying;
+use crate::event::{Advance, Reply};
+use crate::settings::ClockKind;
+
+/// A sink that has failed as often as this no longer holds back the end of a bounded run.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Replies that wait for a state of the whole engine.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    flush: Vec<Reply<()>>,
+    pub(crate) finished: Vec<Reply<()>>,
+    pub(crate) stop: Vec<Reply<()>>,
+    pub(crate) stopping: bool,
+    /// CREATE and DROP statements whose queries are still starting, with their notices.
+    pub(crate) changes: Vec<(Vec<Arc<str>>, Vec<String>, Reply<Option<Vec<String>>>)>,
+    /// A recorded epoch that is being run again.
+    pub(crate) replay: Option<Replaying>,
+}
+
+impl Loop {
+    /// Asks every source what it has, and answers when all of it is taken in.
+    pub(super) fn flush(&mut self, reply: Reply<()>) {
+        if self.settings.clock == ClockKind::Manual {
+            return self.advance(Advance::Batches(1), reply);
+        }
+        for source in self.sources.values_mut().filter(|source| source.used) {
+            source.ask_at_once();
+        }
+        self.waiters.flush.push(reply);
+    }
+
+    /// Answers those who wait for what is now the case.
+    pub(super) fn answer_waiters(&mut self) {
+        self.answer_changes();
+        if !self.waiters.flush.is_empty() && self.is_flushed() {
+            self.waiters.flush.drain(..).for_each(|reply| reply.send(Ok(())));
+        }
+        if !self.waiters.finished.is_empty() {
+            self.answer_finished();
+        }
+        if self.waiters.stopping && !self.tables_are_changed() && self.sinks_are_done(ATTEMPTS_MAX.min(1)) {
+            self.ended = true;
+            self.waiters.stop.drain(..).for_each(|reply| reply.send(Ok(())));
+        }
+    }
+
+    /// A CREATE is done when its queries have taken in what was there before them.
+    fn answer_changes(&mut self) {
+        for (names, notices, reply) in std::mem::take(&mut self.waiters.changes) {
+            let starting = |name: &Arc<str>| self.query(name).is_some_and(|query| query.is_starting());
+            if names.iter().any(starting) {
+                self.waiters.changes.push((names, notices, reply));
+            } else {
+                reply.send(Ok(Some(notices)));
+            }
+        }
+    }
+
+    fn tables_are_changed(&self) -> bool {
+        self.settings.clock == ClockKind::System && self.tables.values().any(super::table::Table::is_changed)
+    }
+
+    /// Whether all that was there when it was last asked for has gone through every query.
+    fn is_flushed(&self) -> bool {
+        let idle = |source: &&super::source::RunningSource| source.is_idle();
+        !self.held
+            && self.sources.values().filter(|source| source.used).all(|source| idle(&source))
+            && !self.tables_are_changed()
+            && self.queries.iter().all(|query| !query.is_starting())
+    }
+
+    fn answer_finished(&mut self) {
+        let ended = self.sources.values().filter(|source| source.used).all(|source| source.has_ended() && !source.has_rows());
+        let taken_in = ended && !self.tables_are_changed() && self.queries.iter().all(|query| !query.is_starting());
+        if self.held || !taken_in || !self.sinks_are_done(ATTEMPTS_MAX) {
+            return;
+        }
+        let failures = self.problems();
+        for reply in self.waiters.finished.drain(..) {
+            reply.send(if failures.is_empty() { Ok(()) } else { Err(Error::external(failures.join("\n"))) });
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A text of several statements, run one step at a time.
+
+use std::collections::VecDeque;
+
+use millstream_sql::{Error, Piece, Result, TokenReader};
+
+use crate::session::{Response, Session};
+use crate::statements;
+
+/// Statements that wait to be run, see [`Session::step`].
+#[derive(Debug)]
+pub struct Script {
+    pieces: VecDeque<Piece>,
+    gather: bool,
+    holding: bool,
+}
+
+/// One statement's answer.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The statement.
+    pub sql: String,
+    /// Its answer.
+    pub response: Response,
+}
+
+impl Script {
+    /// Splits a text at each `;` between statements.
+    pub fn parse(sql: &str) -> Result<Script> {
+        let pieces = millstream_sql::statements(sql)?.into();
+        Ok(Script { pieces, gather: false, holding: false })
+    }
+
+    /// Lets all CREATE, DROP and SET statements before the first other statement stand before the first epoch.
+    pub fn gather_ddl(&mut self) {
+        self.gather = true;
+    }
+
+    /// How many statements are left.
+    pub fn remaining(&self) -> usize {
+        self.pieces.len()
+    }
+}
+
+impl Session {
+    /// Runs the next statement of `script`, or the next run of CREATE and DROP statements, which take effect
+    /// together before the next epoch, or not at all. `None`: the script is done. An error's span counts in the
+    /// script's text.
+    pub async fn step(&mut self, script: &mut Script) -> Result<Option<Vec<Outcome>>> {
+        let result = self.step_held(script).await;
+        if script.holding && !matches!(result, Ok(Some(_))) {
+            script.holding = false;
+            self.hold(false)?;
+        }
+        result
+    }
+
+    async fn step_held(&mut self, script: &mut Script) -> Result<Option<Vec<Outcome>>> {
+        if script.gather && !script.holding {
+            script.gather = false;
+            script.holding = true;
+            self.hold(true)?;
+        }
+        let mut group: Vec<Piece> = Vec::new();
+        while let Some(piece) = script.pieces.front() {
+            if !statements::is_ddl(&piece.text).map_err(|error| error.shift(piece.range.start))? {
+                break;
+            }
+            group.extend(script.pieces.pop_front());
+        }
+        if !group.is_empty() {
+            return self.run_group(&group).await.map(Some);
+        }
+        let Some(piece) = script.pieces.pop_front() else { return Ok(None) };
+        let Piece { range, text: sql } = piece;
+        if script.holding && !TokenReader::new(&sql)?.is_keyword(&["SET"]) {
+            script.holding = false;
+            self.hold(false)?;
+        }
+        let response = self.execute(&sql).await.map_err(|error| error.shift(range.start))?;
+        Ok(Some(vec![Outcome { sql, response }]))
+    }
+
+    async fn run_group(&mut self, group: &[Piece]) -> Result<Vec<Outcome>> {
+        let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
+        let tags = self.change(&texts).await.map_err(|(place, error): (usize, Error)| {
+            error.shift(group.get(place).map_or(0, |piece| piece.range.start))
+        })?;
+        let outcomes = texts.iter().zip(tags).map(|(sql, tag)| Outcome {
+            sql: (*sql).to_string(),
+            response: Response::Done(tag),
+        });
+        Ok(outcomes.collect())
+    }
+}

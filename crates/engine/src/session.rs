@@ -1,0 +1,137 @@
+//! One user's conversation with an engine.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use millstream_sql::{Error, Result, TokenReader};
+
+use crate::engine::Shared;
+use crate::error;
+use crate::event::{Change, Event, Modification};
+use crate::plan::Working;
+use crate::statements;
+
+/// Turns statements into answers. What a session has written, it reads.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// The answer to one statement.
+pub enum Response {
+    /// It was done.
+    Done(Tag),
+    /// Rows, as they come.
+    Rows(SendableRecordBatchStream),
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Response::Done(tag) => tag.fmt(f),
+            Response::Rows(rows) => write!(f, "Rows({:?})", rows.schema()),
+        }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tag {
+    /// PostgreSQL's command tag: `CREATE TABLE`, `INSERT 0 3`.
+    pub text: String,
+    /// What the user should know besides.
+    pub notices: Vec<String>,
+}
+
+impl Tag {
+    /// A tag without notices.
+    pub(crate) fn new(text: impl Into<String>) -> Tag {
+        Tag { text: text.into(), notices: Vec::new() }
+    }
+}
+
+impl From<Tag> for Response {
+    fn from(tag: Tag) -> Response {
+        Response::Done(tag)
+    }
+}
+
+/// How often a statement is planned again when the catalog changes under it.
+const PLANS_MAX: usize = 100;
+
+impl Session {
+    pub(crate) fn new(shared: Arc<Shared>) -> Session {
+        Session { shared }
+    }
+
+    /// Runs exactly one statement.
+    pub async fn execute(&mut self, sql: &str) -> Result<Response> {
+        let pieces = millstream_sql::statements(sql)?;
+        let [piece] = pieces.as_slice() else {
+            return Err(Error::invalid(format!("one statement was expected, {} were found", pieces.len()))
+                .hint("Run several statements as a script."));
+        };
+        let result = if statements::is_ddl(&piece.text)? {
+            let changed = self.change(&[&piece.text]).await.map_err(|(_, error)| error);
+            changed.map(|mut tags| tags.pop().unwrap_or_default().into())
+        } else {
+            statements::run(self, TokenReader::new(&piece.text)?).await
+        };
+        result.map_err(|error| error.shift(piece.range.start))
+    }
+
+    /// Inserts rows into a table, as an INSERT would: columns in the table's order. Returns when their epoch is
+    /// done; under a manual clock, when they are accepted.
+    pub async fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
+        let count = self.modify(Modification::Insert { table: table.into(), rows }).await?;
+        Ok(Tag::new(format!("INSERT 0 {count}")))
+    }
+
+    /// Deletes rows of a table, each once; all must be there.
+    pub async fn delete_rows(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
+        let count = self.modify(Modification::Delete { table: table.into(), rows }).await?;
+        Ok(Tag::new(format!("DELETE {count}")))
+    }
+
+    pub(crate) async fn modify(&self, modification: Modification) -> Result<u64> {
+        self.shared.ask(|reply| Event::Modify { modification, reply }).await
+    }
+
+    pub(crate) fn hold(&self, hold: bool) -> Result<()> {
+        self.shared.events.send(Event::Hold(hold)).map_err(|_| error::stopped())
+    }
+
+    /// Runs CREATE and DROP statements that take effect together. An error names the statement's place.
+    pub(crate) async fn change(&self, texts: &[&str]) -> Result<Vec<Tag>, (usize, Error)> {
+        for _ in 0..PLANS_MAX {
+            let mut working = Working::new(self.shared.catalog());
+            let base = working.catalog.version;
+            let mut tags = Vec::with_capacity(texts.len());
+            for (place, text) in texts.iter().enumerate() {
+                let tag = statements::plan_ddl(self, &mut working, text).await;
+                tags.push(tag.map_err(|error| (place, error))?);
+            }
+            if working.changes.is_empty() {
+                return Ok(tags);
+            }
+            let changes: Vec<Change> = working.changes;
+            let answer = self.shared.ask(|reply| Event::Change { base, changes, reply }).await;
+            let last = texts.len().saturating_sub(1);
+            if let Some(notices) = answer.map_err(|error| (last, error))? {
+                if let Some(tag) = tags.last_mut() {
+                    tag.notices.extend(notices);
+                }
+                return Ok(tags);
+            }
+        }
+        Err((0, Error::external("the catalog keeps changing: try again")))
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session")
+    }
+}

@@ -1,0 +1,249 @@
+//! What SET changes and SHOW shows.
+
+use std::time::Duration;
+
+use millstream_sql::{Error, Result, near};
+
+/// A setting's name, default and sentence for the reference.
+pub struct SettingDoc {
+    /// Its name.
+    pub name: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+}
+
+/// Every setting.
+pub const SETTINGS: &[SettingDoc] = &[
+    SettingDoc {
+        name: "batch_interval",
+        doc: "auto: a batch starts when rows are there and the engine is free; or an interval such as '1 second'",
+    },
+    SettingDoc {
+        name: "clock",
+        doc: "system; or manual: time starts at 1970-01-01 00:00:00 UTC and only ADVANCE moves it",
+    },
+    SettingDoc { name: "max_batch_bytes", doc: "bytes that one batch takes of all sources, about" },
+    SettingDoc { name: "max_batch_rows", doc: "rows that one batch takes of all sources at most" },
+    SettingDoc {
+        name: "max_queued_batches",
+        doc: "under a fixed interval: how many intervals may wait before they are merged",
+    },
+    SettingDoc { name: "max_record_bytes", doc: "a longer record of a source is a bad row" },
+    SettingDoc { name: "parallelism", doc: "threads that an ad-hoc SELECT uses" },
+    SettingDoc { name: "whole_rows_max", doc: "rows of input that an operator Whole may keep" },
+];
+
+/// How batches start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// When rows are there and the engine is free.
+    Auto,
+    /// At multiples of an interval.
+    Fixed(Duration),
+}
+
+/// Who says what time it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockKind {
+    /// The machine.
+    System,
+    /// ADVANCE statements.
+    Manual,
+}
+
+/// The engine's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `batch_interval`
+    pub pace: Pace,
+    /// `clock`
+    pub clock: ClockKind,
+    /// `max_batch_rows`; a number that was set is kept to exactly.
+    pub max_batch_rows: usize,
+    /// `max_batch_bytes`
+    pub max_batch_bytes: usize,
+    /// `max_queued_batches`
+    pub max_queued_batches: usize,
+    /// `max_record_bytes`
+    pub max_record_bytes: usize,
+    /// `parallelism`
+    pub parallelism: usize,
+    /// `whole_rows_max`
+    pub whole_rows_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            pace: Pace::Auto,
+            clock: ClockKind::System,
+            max_batch_rows: 256 * 1024,
+            max_batch_bytes: 64 << 20,
+            max_queued_batches: 10,
+            max_record_bytes: 16 << 20,
+            parallelism: std::thread::available_parallelism().map_or(1, usize::from),
+            whole_rows_max: 1_000_000,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether there is a setting of this name.
+    pub fn knows(name: &str) -> bool {
+        SETTINGS.iter().any(|setting| setting.name == name)
+    }
+
+    /// The error for a name that isn't a setting.
+    pub fn unknown(name: &str) -> Error {
+        let names = SETTINGS.iter().map(|setting| setting.name);
+        Error::invalid(format!("there is no setting \"{name}\"")).maybe_hint(near::hint(name, "settings", names))
+    }
+
+    /// Changes one setting.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        match name {
+            "batch_interval" => self.pace = pace(value)?,
+            "clock" => self.clock = clock(value)?,
+            "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
+            "max_batch_rows" => self.max_batch_rows = count(name, value)?,
+            "max_queued_batches" => self.max_queued_batches = count(name, value)?,
+            "max_record_bytes" => self.max_record_bytes = size(name, value)?,
+            "parallelism" => self.parallelism = count(name, value)?,
+            "whole_rows_max" => self.whole_rows_max = count(name, value)?,
+            _ => return Err(Settings::unknown(name)),
+        }
+        Ok(())
+    }
+
+    /// A setting as SHOW shows it.
+    pub fn show(&self, name: &str) -> Result<String> {
+        Ok(match name {
+            "batch_interval" => match self.pace {
+                Pace::Auto => "auto".into(),
+                Pace::Fixed(interval) => interval_text(interval),
+            },
+            "clock" => match self.clock {
+                ClockKind::System => "system".into(),
+                ClockKind::Manual => "manual".into(),
+            },
+            "max_batch_bytes" => self.max_batch_bytes.to_string(),
+            "max_batch_rows" => self.max_batch_rows.to_string(),
+            "max_queued_batches" => self.max_queued_batches.to_string(),
+            "max_record_bytes" => self.max_record_bytes.to_string(),
+            "parallelism" => self.parallelism.to_string(),
+            "whole_rows_max" => self.whole_rows_max.to_string(),
+            _ => return Err(Settings::unknown(name)),
+        })
+    }
+}
+
+fn pace(value: &str) -> Result<Pace> {
+    if value.eq_ignore_ascii_case("auto") {
+        return Ok(Pace::Auto);
+    }
+    Ok(Pace::Fixed(interval("batch_interval", value)?))
+}
+
+fn clock(value: &str) -> Result<ClockKind> {
+    match value.to_ascii_lowercase().as_str() {
+        "system" => Ok(ClockKind::System),
+        "manual" => Ok(ClockKind::Manual),
+        _ => Err(Error::invalid(format!("clock is '{value}', but 'system' or 'manual' was expected"))),
+    }
+}
+
+fn count(name: &str, value: &str) -> Result<usize> {
+    value.replace('_', "").parse().ok().filter(|count| *count > 0).ok_or_else(|| {
+        Error::invalid(format!("{name} is '{value}', but a whole number above zero was expected"))
+    })
+}
+
+/// Bytes, with a unit or without: `65536`, `64 KiB`, `16MB`.
+fn size(name: &str, value: &str) -> Result<usize> {
+    let text = value.trim().to_ascii_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let factor = match text[digits..].trim() {
+        "" | "b" => Some(1),
+        "kib" | "kb" | "k" => Some(1 << 10),
+        "mib" | "mb" | "m" => Some(1 << 20),
+        "gib" | "gb" | "g" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = text[..digits].parse::<usize>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        Error::invalid(format!("{name} is '{value}', but bytes were expected, such as 65536, '64 KiB' or '16 MiB'"))
+    })
+}
+
+const UNITS: &[(&str, u64)] = &[
+    ("microsecond", 1),
+    ("millisecond", 1_000),
+    ("second", 1_000_000),
+    ("minute", 60_000_000),
+    ("hour", 3_600_000_000),
+    ("day", 86_400_000_000),
+];
+
+/// A length of time: `1 second`, `500 ms`, `1.5 s`, `2 min`.
+fn interval(name: &str, value: &str) -> Result<Duration> {
+    let wrong = || Error::invalid(format!("{name} is '{value}', but auto or an interval such as '1 second' was expected"));
+    let text = value.trim().to_ascii_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit = match text[digits..].trim().trim_end_matches('s') {
+        "u" | "us" | "microsecond" => 1,
+        "m" if text.ends_with("ms") => 1_000,
+        "millisecond" | "msec" => 1_000,
+        "" if text.ends_with('s') => 1_000_000,
+        "sec" | "second" => 1_000_000,
+        "m" | "min" | "minute" => 60_000_000,
+        "h" | "hour" => 3_600_000_000,
+        "d" | "day" => 86_400_000_000_u64,
+        _ => return Err(wrong()),
+    };
+    let micros = (number * unit as f64).round();
+    if micros < 1.0 || micros > 1e15 { Err(wrong()) } else { Ok(Duration::from_micros(micros as u64)) }
+}
+
+fn interval_text(interval: Duration) -> String {
+    let micros = interval.as_micros() as u64;
+    let (name, unit) = UNITS.iter().rev().find(|(_, unit)| micros.is_multiple_of(*unit)).copied().unwrap_or(UNITS[0]);
+    let count = micros / unit;
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_as_they_are_understood() {
+        let check = |name: &str, value: &str, shown: &str| {
+            let mut settings = Settings::default();
+            settings.set(name, value).unwrap();
+            assert_eq!(settings.show(name).unwrap(), shown);
+        };
+        check("batch_interval", "1 second", "1 second");
+        check("batch_interval", "1500 ms", "1500 milliseconds");
+        check("batch_interval", "2s", "2 seconds");
+        check("batch_interval", "120s", "2 minutes");
+        check("batch_interval", "AUTO", "auto");
+        check("max_record_bytes", "16 MiB", "16777216");
+        check("max_batch_rows", "1_000", "1000");
+        check("clock", "Manual", "manual");
+    }
+
+    #[test]
+    fn wrong_values_say_what_was_expected() {
+        let check = |name: &str, value: &str, part: &str| {
+            let error = Settings::default().set(name, value).unwrap_err();
+            assert!(error.render("").contains(part), "{error}");
+        };
+        check("batch_interval", "soon", "an interval such as '1 second'");
+        check("batch_interval", "0 s", "an interval such as");
+        check("max_batch_rows", "0", "above zero");
+        check("max_record_bytes", "9 parsecs", "bytes were expected");
+        check("clock", "sundial", "'system' or 'manual'");
+        check("batch_intervall", "1 s", "batch_interval");
+    }
+}

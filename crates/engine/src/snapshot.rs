@@ -1,0 +1,70 @@
+//! Table providers over the rows that a reader was given.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use millstream_delta::under_schema;
+use millstream_sql::Result;
+
+use crate::error;
+
+/// Rows below which a second partition costs more than it saves.
+const PARTITION_ROWS_MIN: usize = 8 * 1024;
+
+/// A table over `batches`, whose first columns are those of `schema`, cut into up to `partitions` parts.
+pub(crate) fn table(
+    batches: &[RecordBatch],
+    schema: &SchemaRef,
+    partitions: usize,
+) -> Result<Arc<dyn TableProvider>> {
+    let width = schema.fields().len();
+    let columns: Vec<usize> = (0..width).collect();
+    let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let partitions = partitions.min(total / PARTITION_ROWS_MIN).max(1);
+    let mut parts: Vec<Vec<RecordBatch>> = vec![Vec::new(); partitions];
+    let mut rows_before = 0;
+    for batch in batches {
+        let batch = if batch.num_columns() > width { batch.project(&columns).map_err(error::arrow)? } else { batch.clone() };
+        let batch = under_schema(&batch, schema).map_err(error::arrow)?;
+        let mut offset = 0;
+        while offset < batch.num_rows() {
+            let part = (rows_before * partitions / total.max(1)).min(partitions - 1);
+            let part_end = ((part + 1) * total).div_ceil(partitions);
+            let length = (batch.num_rows() - offset).min((part_end - rows_before).max(1));
+            parts[part].push(batch.slice(offset, length));
+            offset += length;
+            rows_before += length;
+        }
+    }
+    Ok(Arc::new(MemTable::try_new(schema.clone(), parts)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    #[test]
+    fn every_row_is_in_one_partition() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, true)]));
+        let batch = |rows: i64| {
+            RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from_iter_values(0..rows))]).unwrap()
+        };
+        for sizes in [vec![], vec![1], vec![100_000], vec![3, 50_000, 7, 20_000]] {
+            let batches: Vec<RecordBatch> = sizes.iter().map(|size| batch(*size)).collect();
+            let table = table(&batches, &schema, 3).unwrap();
+            let table: &dyn std::any::Any = table.as_ref();
+            let table = table.downcast_ref::<MemTable>().unwrap();
+            let rows: usize = table
+                .batches
+                .iter()
+                .map(|part| part.try_read().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>())
+                .sum();
+            assert_eq!(rows as i64, sizes.iter().sum::<i64>());
+        }
+    }
+}

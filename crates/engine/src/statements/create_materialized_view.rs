@@ -1,0 +1,28 @@
+//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name AS SELECT …`
+
+use millstream_sql::{Result, TokenReader};
+
+use super::create_view::named_query;
+use super::{existed, new_name};
+use crate::catalog::{Definition, Object};
+use crate::plan::Working;
+use crate::session::{Session, Tag};
+
+pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    let (name, exists) = new_name(working, &mut reader)?;
+    if exists {
+        return Ok(existed("MATERIALIZED VIEW", &name));
+    }
+    reader.expect_keyword(&["AS"])?;
+    let (query, reads) = named_query(session, working, &reader)?;
+    session.shared.planner.continuous(&query)?;
+    let mut tag = Tag::new("CREATE MATERIALIZED VIEW");
+    if matches!(query.plan, datafusion::logical_expr::LogicalPlan::Sort(ref sort) if sort.fetch.is_none()) {
+        tag.notices.push(format!(
+            "ORDER BY without LIMIT has no effect in \"{name}\": order its rows where you SELECT from it"
+        ));
+    }
+    let definition = Definition::MaterializedView { plan: query.plan, schema: query.schema };
+    working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
+    Ok(tag)
+}

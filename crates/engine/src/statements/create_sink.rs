@@ -1,0 +1,122 @@
+//! `CREATE SINK [IF NOT EXISTS] name FROM relation WITH (…)`, `CREATE SINK name AS SELECT … WITH (…)`
+
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use millstream_connect::{Connector, Options, SinkSpec};
+use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
+
+use super::create_view::named_query;
+use super::{existed, new_name};
+use crate::catalog::{Definition, Object};
+use crate::error;
+use crate::plan::Working;
+use crate::session::{Session, Tag};
+
+pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    let (name, exists) = new_name(working, &mut reader)?;
+    if exists {
+        return Ok(existed("SINK", &name));
+    }
+    if reader.is_keyword(&["INTO"]) {
+        return Err(Error::unsupported("CREATE SINK … INTO").at(reader.position()));
+    }
+    let options = reader.cut_options()?;
+    let mut options = Options(options.into_iter().collect());
+    let connector = connector(session, &mut options)?;
+    if connector.sink_options().is_empty() {
+        return Err(Error::invalid(format!("connector '{}' has no sink", connector.name()))
+            .hint("It can be used in CREATE SOURCE."));
+    }
+    options.check(connector.sink_options()).map_err(error::connect)?;
+    let planned = if reader.keyword(&["FROM"]) {
+        from_relation(session, working, &name, &mut reader)?
+    } else {
+        reader.expect_keyword(&["AS"])?;
+        from_query(session, working, &name, &reader)?
+    };
+    let spec = SinkSpec { name: name.to_string(), columns: planned.columns, append_only: false, options };
+    let definition = Definition::Sink { from: planned.from, query: planned.query, connector, spec };
+    let object = Object { name, ddl: reader.text().to_string(), reads: planned.reads, definition };
+    working.create(object, None)?;
+    Ok(Tag::new("CREATE SINK"))
+}
+
+struct Planned {
+    from: Arc<str>,
+    query: Option<datafusion::logical_expr::LogicalPlan>,
+    columns: arrow::datatypes::SchemaRef,
+    reads: Vec<Arc<str>>,
+}
+
+fn from_relation(
+    session: &Session,
+    working: &Working,
+    name: &str,
+    reader: &mut TokenReader<'_>,
+) -> Result<Planned> {
+    let relation: Arc<str> = reader.relation_name()?.into();
+    let at = reader.last_position();
+    reader.expect_end()?;
+    let object = working.catalog.get(&relation).map_err(|error| error.at(at.clone()))?;
+    match &object.definition {
+        Definition::Table { schema, .. } | Definition::MaterializedView { schema, .. } => Ok(Planned {
+            from: relation.clone(),
+            query: None,
+            columns: schema.clone(),
+            reads: vec![relation],
+        }),
+        // What keeps nothing is read through a query, so that a late sink gets the past as any query does.
+        Definition::Source { schema, .. } | Definition::View { schema, .. } => {
+            let visible: Vec<String> = schema
+                .fields()
+                .iter()
+                .filter(|field| !is_hidden(field))
+                .map(|field| format!("\"{}\"", field.name().replace('"', "\"\"")))
+                .collect();
+            let text = format!("SELECT {} FROM \"{}\"", visible.join(", "), relation.replace('"', "\"\""));
+            let query = session.shared.planner.query(&text, working.catalog.as_ref())?;
+            session.shared.planner.continuous(&query)?;
+            Ok(Planned {
+                from: own_relation(name),
+                query: Some(query.plan),
+                columns: query.schema,
+                reads: vec![relation],
+            })
+        }
+        Definition::Sink { .. } => Err(Error::invalid(format!("\"{relation}\" is a sink: it has no rows to deliver"))
+            .at(at)
+            .hint("Deliver the relation it delivers.")),
+    }
+}
+
+fn from_query(session: &Session, working: &Working, name: &str, reader: &TokenReader<'_>) -> Result<Planned> {
+    let (query, reads) = named_query(session, working, reader)?;
+    session.shared.planner.continuous(&query)?;
+    let columns = Arc::new(Schema::new(query.schema.fields().clone()));
+    Ok(Planned { from: own_relation(name), query: Some(query.plan), columns, reads })
+}
+
+/// The name of the relation of a sink's own query, which no statement can name.
+fn own_relation(sink: &str) -> Arc<str> {
+    format!("query of sink {sink}").into()
+}
+
+/// Takes the option `connector` and finds what it names.
+pub(super) fn connector(session: &Session, options: &mut Options) -> Result<Arc<dyn Connector>> {
+    let names = || session.shared.connectors.keys().copied();
+    let Some(name) = options.0.remove("connector") else {
+        return Err(Error::invalid("option 'connector' is missing")
+            .maybe_hint(near::hint("", "connectors", names()))
+            .hint(format!("Add WITH (connector = '…'). The connectors are {}.", list(names()))));
+    };
+    session.shared.connectors.get(name.as_str()).cloned().ok_or_else(|| {
+        let near = near::did_you_mean(&name, names()).map_or_else(String::new, |near| format!("{near} "));
+        Error::invalid(format!("there is no connector '{name}'"))
+            .hint(format!("{near}The connectors are {}.", list(names())))
+    })
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}

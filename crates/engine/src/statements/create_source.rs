@@ -1,0 +1,54 @@
+//! `CREATE SOURCE [IF NOT EXISTS] name [(columns)] WITH (connector = '…', …)`
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_connect::{Options, SourceSpec};
+use millstream_sql::{Error, Result, TokenReader};
+
+use super::{existed, new_name};
+use crate::catalog::{Definition, Object};
+use crate::error;
+use crate::event::Event;
+use crate::plan::Working;
+use crate::session::{Session, Tag};
+
+pub(crate) async fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    let (name, exists) = new_name(working, &mut reader)?;
+    if exists {
+        return Ok(existed("SOURCE", &name));
+    }
+    let columns = if *reader.peek() == Token::LParen { Some(session.shared.planner.columns(&mut reader)?) } else { None };
+    if columns.as_ref().is_some_and(|columns| !columns.primary_key.is_empty()) {
+        return Err(Error::unsupported("PRIMARY KEY of a source").hint("Declare it on a table, or leave it out."));
+    }
+    let at = reader.position();
+    let options = reader.options()?;
+    reader.expect_end()?;
+    let mut options = Options(options.into_iter().collect());
+    let connector = super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
+    if connector.source_options().is_empty() {
+        return Err(Error::invalid(format!("connector '{}' has no source", connector.name()))
+            .hint("It can be used in CREATE SINK.")
+            .at(at));
+    }
+    options.check(connector.source_options()).map_err(|error| error::connect(error).at(at.clone()))?;
+    let settings = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let spec = SourceSpec {
+        name: name.to_string(),
+        columns: columns.map(|columns| columns.schema),
+        options,
+        max_record_bytes: settings.max_record_bytes,
+    };
+    let opened = {
+        let (connector, spec) = (connector.clone(), spec.clone());
+        session.shared.handle.spawn_blocking(move || connector.source(&spec)).await
+    };
+    let source = opened
+        .map_err(|error| Error::bug(format!("opening source \"{name}\" failed: {error}")))?
+        .map_err(|error| error::connect(error).at(at))?;
+    let definition = Definition::Source { schema: source.schema().clone(), connector, spec };
+    let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
+    working.create(object, Some(source))?;
+    Ok(Tag::new("CREATE SOURCE"))
+}

@@ -1,0 +1,75 @@
+//! `DROP kind [IF EXISTS] name [, …] [CASCADE]`
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Error, Result, TokenReader};
+
+use crate::plan::Working;
+use crate::session::Tag;
+
+const KINDS: &[&[&str]] = &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["SINK"]];
+
+pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    let Some(kind) = reader.one_of(KINDS) else {
+        return Err(reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK"));
+    };
+    let kind = KINDS[kind].join(" ");
+    let lenient = reader.keyword(&["IF", "EXISTS"]);
+    let mut names = Vec::new();
+    loop {
+        let name: Arc<str> = reader.relation_name()?.into();
+        names.push((name, reader.last_position()));
+        if !reader.symbol(Token::Comma) {
+            break;
+        }
+    }
+    let cascade = reader.keyword(&["CASCADE"]);
+    if !cascade {
+        reader.keyword(&["RESTRICT"]);
+    }
+    reader.expect_end()?;
+    let mut tag = Tag::new(format!("DROP {kind}"));
+    let mut dropped: Vec<Arc<str>> = Vec::new();
+    for (name, at) in &names {
+        let Some(object) = working.catalog.find(name) else {
+            if lenient {
+                tag.notices.push(format!("{} \"{name}\" does not exist, nothing was done", kind.to_lowercase()));
+                continue;
+            }
+            return Err(working.catalog.get(name).map_or_else(|error| error, |_| Error::bug("found and not")).at(at.clone()));
+        };
+        let found = object.definition.kind().to_uppercase();
+        if found != kind {
+            return Err(Error::invalid(format!("\"{name}\" is a {}, not a {}", found.to_lowercase(), kind.to_lowercase()))
+                .at(at.clone())
+                .hint(format!("Use DROP {found} {name}.")));
+        }
+        dropped.push(name.clone());
+    }
+    let all = with_dependants(working, &dropped, cascade)?;
+    tag.notices.extend(all.iter().filter(|name| !dropped.contains(name)).map(|name| format!("\"{name}\" was dropped too")));
+    if !all.is_empty() {
+        working.drop(all);
+    }
+    Ok(tag)
+}
+
+/// The objects to drop, those that read others first.
+fn with_dependants(working: &Working, dropped: &[Arc<str>], cascade: bool) -> Result<Vec<Arc<str>>> {
+    let mut all: Vec<Arc<str>> = Vec::new();
+    for name in dropped {
+        let dependants = working.catalog.dependants(name);
+        let others: Vec<&str> =
+            dependants.iter().filter(|other| !dropped.contains(other)).map(AsRef::as_ref).collect();
+        if !others.is_empty() && !cascade {
+            return Err(Error::invalid(format!("\"{name}\" is read by {}", others.join(", ")))
+                .hint("Drop these first, or say CASCADE to drop them too."));
+        }
+        all.extend(dependants.into_iter().rev());
+        all.push(name.clone());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|name| seen.insert(name.clone()));
+    Ok(all)
+}

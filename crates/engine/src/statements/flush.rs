@@ -1,0 +1,12 @@
+//! `FLUSH`: waits until every query has taken in all that was written before.
+
+use millstream_sql::{Result, TokenReader};
+
+use crate::event::Event;
+use crate::session::{Response, Session, Tag};
+
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    reader.expect_end()?;
+    session.shared.ask(|reply| Event::Flush { reply }).await?;
+    Ok(Tag::new("FLUSH").into())
+}

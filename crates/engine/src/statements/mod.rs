@@ -1,0 +1,183 @@
+//! The statements, one a file: syntax and execution side by side.
+
+mod advance;
+mod create_materialized_view;
+mod create_sink;
+mod create_source;
+mod create_table;
+mod create_view;
+mod describe;
+mod drop;
+mod explain;
+mod flush;
+mod modify;
+mod select;
+mod set;
+mod show;
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::LogicalPlan;
+use millstream_sql::{Error, RelationTable, Result, TokenReader};
+
+use crate::catalog::{Catalog, Definition};
+use crate::plan::Working;
+use crate::session::{Response, Session, Tag};
+
+/// Statements that are planned and aren't built yet, by their first words.
+const NOT_YET: &[&[&str]] = &[
+    &["CREATE", "STREAM"],
+    &["CREATE", "FUNCTION"],
+    &["CREATE", "AGGREGATE"],
+    &["CREATE", "SECRET"],
+    &["CREATE", "CONNECTION"],
+    &["CREATE", "SUBSCRIPTION"],
+    &["CREATE", "INDEX"],
+    &["CREATE", "SCHEMA"],
+    &["CREATE", "OR", "REPLACE"],
+    &["ALTER"],
+    &["SUBSCRIBE"],
+    &["VERIFY"],
+    &["CHECKPOINT"],
+    &["PAUSE"],
+    &["RESUME"],
+    &["STOP"],
+    &["BEGIN"],
+    &["COMMIT"],
+    &["ROLLBACK"],
+    &["COPY"],
+    &["DECLARE"],
+    &["FETCH"],
+    &["PREPARE"],
+    &["MERGE"],
+    &["TRUNCATE"],
+];
+
+/// The first words of what is there, for messages.
+const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK, DROP, INSERT, UPDATE, DELETE, SELECT, \
+                     EXPLAIN, DESCRIBE, SHOW, SET, FLUSH, ADVANCE";
+
+/// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
+pub(crate) fn is_ddl(text: &str) -> Result<bool> {
+    let reader = TokenReader::new(text)?;
+    Ok(reader.is_keyword(&["CREATE"]) || reader.is_keyword(&["DROP"]))
+}
+
+/// Plans a CREATE or DROP against the catalog as the statements before it leave it.
+pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &str) -> Result<Tag> {
+    let mut reader = TokenReader::new(text)?;
+    refuse_unbuilt(&reader)?;
+    if reader.keyword(&["DROP"]) {
+        return drop::plan(working, reader);
+    }
+    reader.expect_keyword(&["CREATE"])?;
+    let kinds: &[&[&str]] = &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["SINK"]];
+    match reader.one_of(kinds) {
+        Some(0) => create_source::plan(session, working, reader).await,
+        Some(1) => create_table::plan(session, working, reader),
+        Some(2) => create_view::plan(session, working, reader),
+        Some(3) => create_materialized_view::plan(session, working, reader),
+        Some(4) => create_sink::plan(session, working, reader),
+        _ => Err(reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK")),
+    }
+}
+
+/// Runs any other statement.
+pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
+    refuse_unbuilt(&reader)?;
+    let first: &[&[&str]] = &[
+        &["INSERT"],
+        &["UPDATE"],
+        &["DELETE"],
+        &["EXPLAIN"],
+        &["DESCRIBE"],
+        &["DESC"],
+        &["SHOW"],
+        &["SET"],
+        &["FLUSH"],
+        &["ADVANCE"],
+    ];
+    match reader.clone().one_of(first) {
+        Some(0..=2) => modify::run(session, reader).await,
+        Some(3) => explain::run(session, after(&mut reader)).await,
+        Some(4 | 5) => describe::run(session, after(&mut reader)),
+        Some(6) => show::run(session, after(&mut reader)).await,
+        Some(7) => set::run(session, after(&mut reader)).await,
+        Some(8) => flush::run(session, after(&mut reader)).await,
+        Some(9) => advance::run(session, after(&mut reader)).await,
+        _ if select::begins(&reader) => select::run(session, reader).await,
+        _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
+    }
+}
+
+/// The rest after the first word.
+fn after<'a, 'b>(reader: &'b mut TokenReader<'a>) -> &'b mut TokenReader<'a> {
+    reader.next();
+    reader
+}
+
+fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
+    match NOT_YET.iter().find(|words| reader.is_keyword(words)) {
+        Some(words) => Err(Error::unsupported(words.join(" ")).at(reader.position())),
+        None => Ok(()),
+    }
+}
+
+/// `IF NOT EXISTS name`: the name, and whether the statement does nothing since it is there already.
+fn new_name(working: &Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>, bool)> {
+    let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
+    let name: Arc<str> = reader.relation_name()?.into();
+    let position = reader.last_position();
+    match working.catalog.find(&name) {
+        None => Ok((name, false)),
+        Some(_) if lenient => Ok((name, true)),
+        Some(old) => {
+            let error = format!("{} \"{name}\" already exists", old.definition.kind());
+            Err(Error::invalid(error).at(position).hint("Drop it first, choose another name, or say IF NOT EXISTS."))
+        }
+    }
+}
+
+/// The tag of a CREATE that did nothing.
+fn existed(kind: &str, name: &str) -> Tag {
+    Tag { text: format!("CREATE {kind}"), notices: vec![format!("\"{name}\" already exists, nothing was done")] }
+}
+
+/// The relations that a plan scans, each once, views resolved.
+fn relations_of(plan: &LogicalPlan) -> Result<Vec<Arc<str>>> {
+    let mut names: Vec<Arc<str>> = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(table) = provider.downcast_ref::<RelationTable>()
+            && !names.iter().any(|name| name.as_ref() == table.name())
+        {
+            names.push(table.name().into());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(names)
+}
+
+/// The objects that a query names. A view's plan stands in the query's under the view's name.
+fn reads_of(raw: &LogicalPlan, catalog: &Catalog) -> Result<Vec<Arc<str>>> {
+    let mut names: Vec<Arc<str>> = relations_of(raw)?;
+    raw.apply_with_subqueries(|node| {
+        if let LogicalPlan::SubqueryAlias(alias) = node
+            && let Some(object) = catalog.find(alias.alias.table())
+            && matches!(object.definition, Definition::View { .. })
+        {
+            names.push(object.name.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(names)
+}
+
+/// The rest of a statement, and by how much an error's place in it must be moved.
+fn within<'a>(reader: &TokenReader<'a>) -> (&'a str, usize) {
+    let range = reader.rest_text();
+    (&reader.text()[range.clone()], range.start)
+}

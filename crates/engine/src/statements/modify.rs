@@ -1,0 +1,18 @@
+//! `INSERT`, `UPDATE`, `DELETE`
+
+use millstream_sql::{Operation, Result, TokenReader};
+
+use crate::event::Modification;
+use crate::session::{Response, Session, Tag};
+
+pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {
+    let catalog = session.shared.catalog();
+    let dml = session.shared.planner.dml(reader.text(), catalog.as_ref())?;
+    let operation = dml.operation;
+    let count = session.modify(Modification::Statement(Box::new(dml))).await?;
+    Ok(Response::Done(Tag::new(match operation {
+        Operation::Insert => format!("INSERT 0 {count}"),
+        Operation::Update => format!("UPDATE {count}"),
+        Operation::Delete => format!("DELETE {count}"),
+    })))
+}

@@ -1,0 +1,67 @@
+//! `SELECT`, `WITH`, `VALUES`: over one consistent snapshot.
+
+use std::collections::HashMap;
+
+use arrow::array::RecordBatch;
+use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use futures::StreamExt;
+use millstream_sql::{Result, TokenReader};
+
+use super::{relations_of, within};
+use crate::event::Event;
+use crate::session::{Response, Session};
+use crate::snapshot;
+
+/// Batches that wait for a slow reader.
+const BATCHES_MAX: usize = 2;
+
+/// Whether a query begins here.
+pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
+    *reader.peek() == Token::LParen || ["SELECT", "WITH", "VALUES", "TABLE"].iter().any(|word| reader.is_keyword(&[word]))
+}
+
+pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {
+    let (text, offset) = within(&reader);
+    let catalog = session.shared.catalog();
+    let planner = session.shared.planner.at(now_us());
+    let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
+    let names = relations_of(&query.plan)?;
+    let mut contents: HashMap<String, Vec<RecordBatch>> = HashMap::new();
+    if !names.is_empty() {
+        let snapshot = session.shared.ask(|reply| Event::Read { relations: names.clone(), reply }).await?;
+        contents.extend(names.iter().map(|name| name.to_string()).zip(snapshot.relations));
+    }
+    let partitions = session.shared.ask(|reply| Event::Settings { reply }).await?.parallelism;
+    let plan = millstream_sql::bind(query.plan, &mut |name, schema| {
+        snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, partitions)
+    })?;
+    let physical = planner.physical(&plan).await?;
+    let task = planner.state().task_ctx();
+    let handle = session.shared.handle.clone();
+    // The plan's own tasks run on the engine's threads, whatever runtime the reader has.
+    let guard = handle.enter();
+    let schema = physical.schema();
+    let mut builder = RecordBatchReceiverStreamBuilder::new(schema, BATCHES_MAX);
+    let sender = builder.tx();
+    builder.spawn_on(
+        async move {
+            let mut stream: SendableRecordBatchStream = execute_stream(physical, task)?;
+            while let Some(batch) = stream.next().await {
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        },
+        &handle,
+    );
+    drop(guard);
+    Ok(Response::Rows(builder.build()))
+}
+
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as i64
+}

@@ -1,0 +1,131 @@
+//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | SINKS | ALL | setting`, `SHOW CREATE name`
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Error, Result, TokenReader};
+
+use crate::error;
+use crate::event::{Event, ObjectStatus};
+use crate::session::{Response, Session};
+use crate::settings::{SETTINGS, Settings};
+
+const KINDS: &[(&[&str], &str)] = &[
+    (&["SOURCES"], "source"),
+    (&["TABLES"], "table"),
+    (&["VIEWS"], "view"),
+    (&["MATERIALIZED", "VIEWS"], "materialized view"),
+    (&["SINKS"], "sink"),
+];
+
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    if reader.keyword(&["CREATE"]) {
+        return show_create(session, reader);
+    }
+    for (words, kind) in KINDS {
+        if reader.keyword(words) {
+            reader.expect_end()?;
+            return show_objects(session, kind).await;
+        }
+    }
+    let settings = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    if reader.keyword(&["ALL"]) {
+        reader.expect_end()?;
+        return show_settings(&settings);
+    }
+    let at = reader.position();
+    let name = reader.identifier()?;
+    reader.expect_end()?;
+    let value = settings.show(&name).map_err(|error| {
+        error.at(at).hint(
+            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, SINKS, ALL (the settings), CREATE name, or a setting.",
+        )
+    })?;
+    rows(RecordBatch::try_new(strings(&[&name]), vec![texts([value])]))
+}
+
+fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    for kind in ["SOURCE", "TABLE", "MATERIALIZED", "VIEW", "SINK"] {
+        // A kind before the name is allowed, but a relation may have such a name too.
+        if *reader.peek_at(1) != Token::EOF {
+            reader.keyword(&[kind]);
+        }
+    }
+    let name = reader.relation_name()?;
+    let at = reader.last_position();
+    reader.expect_end()?;
+    let catalog = session.shared.catalog();
+    let object = catalog.get(&name).map_err(|error| error.at(at))?;
+    let columns = vec![texts([name.as_str()]), texts([object.ddl.as_str()])];
+    rows(RecordBatch::try_new(strings(&["name", "statement"]), columns))
+}
+
+async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
+    let catalog = session.shared.catalog();
+    let mut statuses = session.shared.ask(|reply| Event::Status { reply }).await?;
+    statuses.retain(|status| catalog.find(&status.name).is_some_and(|object| object.definition.kind() == kind));
+    let number = |value: fn(&ObjectStatus) -> Option<u64>| -> ArrayRef {
+        Arc::new(Int64Array::from_iter(statuses.iter().map(|status| value(status).map(|n| n as i64))))
+    };
+    let int = |name: &str| Field::new(name, DataType::Int64, true);
+    let text = |name: &str| Field::new(name, DataType::Utf8View, true);
+    let names = texts(statuses.iter().map(|status| status.name.as_ref()));
+    let status = texts(statuses.iter().map(|status| status.status));
+    let reason: ArrayRef = Arc::new(StringViewArray::from_iter(statuses.iter().map(|status| status.reason.as_deref())));
+    let (fields, columns) = match kind {
+        "view" => (vec![text("name")], vec![names]),
+        "table" => (vec![text("name"), int("rows")], vec![names, number(|status| status.rows)]),
+        "source" => (
+            vec![text("name"), text("status"), text("reason"), int("rows"), int("bad_rows")],
+            vec![names, status, reason, number(|status| status.rows), number(|status| status.bad_rows)],
+        ),
+        "sink" => (
+            vec![text("name"), text("status"), text("reason"), int("rows"), int("epoch")],
+            vec![names, status, reason, number(|status| status.rows), number(|status| status.epoch)],
+        ),
+        _ => (
+            vec![text("name"), text("status"), text("reason"), int("rows"), int("epoch"), int("state_bytes")],
+            vec![
+                names,
+                status,
+                reason,
+                number(|status| status.rows),
+                number(|status| status.epoch),
+                number(|status| status.state_bytes),
+            ],
+        ),
+    };
+    rows(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns))
+}
+
+fn show_settings(settings: &Settings) -> Result<Response> {
+    let values: Vec<String> = SETTINGS.iter().map(|doc| settings.show(doc.name)).collect::<Result<_>>()?;
+    let columns = vec![
+        texts(SETTINGS.iter().map(|doc| doc.name)),
+        texts(values),
+        texts(SETTINGS.iter().map(|doc| doc.doc)),
+    ];
+    rows(RecordBatch::try_new(strings(&["name", "value", "description"]), columns))
+}
+
+fn strings(names: &[&str]) -> Arc<Schema> {
+    Arc::new(Schema::new(
+        names.iter().map(|name| Field::new(*name, DataType::Utf8View, false)).collect::<Vec<_>>(),
+    ))
+}
+
+fn texts(values: impl IntoIterator<Item = impl AsRef<str>>) -> ArrayRef {
+    Arc::new(StringViewArray::from_iter_values(values))
+}
+
+/// One batch as a response.
+pub(super) fn rows(batch: std::result::Result<RecordBatch, ArrowError>) -> Result<Response> {
+    let batch = batch.map_err(error::arrow)?;
+    let schema = batch.schema();
+    let stream = MemoryStream::try_new(vec![batch], schema, None).map_err(Error::from)?;
+    Ok(Response::Rows(Box::pin(stream)))
+}
