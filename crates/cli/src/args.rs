@@ -1,0 +1,256 @@
+//! The command line: what it may say, and what it then asks for.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::stop::Stop;
+use crate::variables;
+
+const EXAMPLES: &str = "\
+Examples:
+  millstream                                          a shell; \\? there shows its help
+  millstream -c 'SELECT 1 + 1'                        one statement, or several with ; between them
+  millstream run app.sql                              a script, then its sources to their end
+  millstream run app.sql --set path=logs/             :'path' in the script is then 'logs/'
+  cat app.sql | millstream run -                      the same from standard input
+  millstream test sql-tests                           every .slt file below a directory
+  millstream test sql-tests join --complete           rewrites what those named *join* expect
+
+Exit codes:
+  0    all went well, or a script that follows its sources was ended by a signal
+  1    a statement or a test failed
+  2    the command line was wrong
+  3    something outside failed: a file that can't be read, a disk that is full
+  130  interrupted before the end
+
+Statements of one script that create or drop objects take effect together. Variables are :'name' (a string),
+:\"name\" (a quoted name) and :name (as it is).";
+
+/// Streaming SQL over files: what a query answers once, it answers for ever, and stays right as data arrives.
+#[derive(Debug, Parser)]
+#[command(name = "millstream", bin_name = "millstream", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Arguments {
+    /// Run this SQL and end; may be given several times
+    #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
+    commands: Vec<String>,
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    subcommand: Option<Sub>,
+}
+
+/// What stands before or after a subcommand alike.
+#[derive(clap::Args, Debug, Default)]
+struct Shared {
+    /// Set a variable for the SQL; may be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Print rows and errors only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Keep the engine's state in this directory (not supported yet)
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Run a script of SQL until its bounded sources have ended, or until a signal
+    Run {
+        /// The file; - is standard input
+        #[arg(value_name = "FILE")]
+        script: PathBuf,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Run test suites (.slt files), each in a fresh engine
+    Test {
+        /// Files, or directories to look for .slt files in; a last word that is neither is a filter on their paths
+        #[arg(value_name = "DIR|FILE", required = true)]
+        paths: Vec<PathBuf>,
+        /// Rewrite the files to expect what comes out now
+        #[arg(long)]
+        complete: bool,
+        /// Name failures only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What to do.
+    pub action: Action,
+    /// Variables, in the order given.
+    pub variables: Vec<(String, String)>,
+    /// Whether to print rows and errors only.
+    pub quiet: bool,
+}
+
+/// The kinds of work.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run these texts one after the other.
+    Commands(Vec<String>),
+    /// Run a script; `None` is standard input.
+    Script(Option<PathBuf>),
+    /// Run test suites.
+    Test {
+        /// Files and directories, all of which exist.
+        paths: Vec<PathBuf>,
+        /// What a file's path must contain.
+        filter: Option<String>,
+        /// Whether to rewrite what the files expect.
+        complete: bool,
+    },
+    /// Talk with the user.
+    Shell,
+}
+
+/// Reads the program's arguments. `Err` is help, a version, or a mistake, which clap prints with its exit code.
+pub fn read() -> Result<Result<Request, Stop>, clap::Error> {
+    let arguments = Arguments::try_parse().map_err(with_tip)?;
+    Ok(request(arguments, std::io::stdin().is_terminal()))
+}
+
+fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
+    let Arguments { commands, shared, subcommand } = arguments;
+    let mut all = shared;
+    let action = match subcommand {
+        Some(_) if !commands.is_empty() => {
+            return Err(Stop::Usage("-c runs SQL by itself: it can't be given with run or test".to_owned()));
+        }
+        Some(Sub::Run { script, shared }) => {
+            all.add(shared);
+            Action::Script(Some(script).filter(|script| script.as_os_str() != "-"))
+        }
+        Some(Sub::Test { paths, complete, quiet }) => {
+            all.quiet |= quiet;
+            let (paths, filter) = paths_and_filter(paths)?;
+            Action::Test { paths, filter, complete }
+        }
+        None if !commands.is_empty() => Action::Commands(commands),
+        None if terminal => Action::Shell,
+        None => Action::Script(None),
+    };
+    if let Some(directory) = all.data {
+        return Err(Stop::Usage(format!(
+            "--data {} is not supported yet: the engine's state lives in memory until the program ends",
+            directory.display()
+        )));
+    }
+    Ok(Request { action, variables: all.set, quiet: all.quiet })
+}
+
+impl Shared {
+    fn add(&mut self, later: Shared) {
+        self.set.extend(later.set);
+        self.quiet |= later.quiet;
+        self.data = later.data.or(self.data.take());
+    }
+}
+
+/// Tells a filter from the paths before it: it is the last word, there is no such file, and it doesn't look like one.
+fn paths_and_filter(mut paths: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Option<String>), Stop> {
+    let is_filter =
+        |path: &Path| !path.exists() && path.extension().is_none() && path.components().count() == 1;
+    let filter = paths.pop_if(|path| is_filter(path)).map(|path| path.to_string_lossy().into_owned());
+    if paths.is_empty()
+        && let Some(missing) = &filter
+    {
+        return Err(Stop::external(format_args!("there is no file or directory '{missing}'")));
+    }
+    if let Some(missing) = paths.iter().find(|path| !path.exists()) {
+        return Err(Stop::external(format_args!("there is no file or directory '{}'", missing.display())));
+    }
+    Ok((paths, filter))
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it has no '=': write name=value")?;
+    if !variables::is_name(name) {
+        return Err(format!("'{name}' can't name a variable: use letters, digits and _"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Somebody who gives a script without `run` is told so.
+fn with_tip(error: clap::Error) -> clap::Error {
+    use clap::CommandFactory;
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    if error.kind() != ErrorKind::InvalidSubcommand || !Path::new(word).exists() {
+        return error;
+    }
+    let verb = if Path::new(word).is_dir() || word.ends_with(".slt") { "test" } else { "run" };
+    let message = format!("to run '{word}', write: millstream {verb} {word}");
+    Arguments::command().error(ErrorKind::InvalidSubcommand, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Request, Stop> {
+        let arguments = Arguments::try_parse_from(["millstream"].iter().chain(words)).unwrap();
+        request(arguments, true)
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn each_kind_of_work_is_told_apart() {
+        assert_eq!(parse(&[]).unwrap().action, Action::Shell);
+        assert_eq!(
+            parse(&["-c", "a", "-c", "b"]).unwrap().action,
+            Action::Commands(vec!["a".to_owned(), "b".to_owned()])
+        );
+        assert_eq!(parse(&["run", "-"]).unwrap().action, Action::Script(None));
+        assert_eq!(parse(&["run", "a.sql"]).unwrap().action, Action::Script(Some("a.sql".into())));
+        let arguments = Arguments::try_parse_from(["millstream"]).unwrap();
+        assert_eq!(request(arguments, false).unwrap().action, Action::Script(None));
+        assert!(matches!(parse(&["-c", "a", "run", "b"]), Err(Stop::Usage(_))));
+    }
+
+    #[test]
+    fn variables_may_stand_before_and_after() {
+        let request =
+            parse(&["--set", "a=1", "run", "x.sql", "-q", "--set", "b=x=y", "--set", "c="]).unwrap();
+        assert_eq!(request.variables, [pair("a", "1"), pair("b", "x=y"), pair("c", "")]);
+        assert!(request.quiet);
+        for wrong in ["a", "1a=2", "=x", "a-b=c"] {
+            assert!(Arguments::try_parse_from(["millstream", "--set", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_data_directory_is_refused() {
+        let Err(Stop::Usage(message)) = parse(&["--data", "d", "run", "x.sql"]) else {
+            panic!("it was taken")
+        };
+        assert!(message.contains("not supported yet"), "{message}");
+    }
+
+    #[test]
+    fn a_filter_is_the_last_word_that_is_no_file() {
+        let filter = |words: &[&str]| paths_and_filter(words.iter().map(PathBuf::from).collect());
+        assert_eq!(filter(&["src"]).unwrap(), (vec!["src".into()], None));
+        assert_eq!(filter(&["src", "join"]).unwrap(), (vec!["src".into()], Some("join".to_owned())));
+        for missing in [&["nowhere"][..], &["src", "no/where"], &["src", "nowhere.slt"], &["nowhere", "src"]]
+        {
+            assert!(matches!(filter(missing), Err(Stop::External(_))), "{missing:?}");
+        }
+    }
+}

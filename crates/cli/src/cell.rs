@@ -1,0 +1,128 @@
+//! A value as text, the same in tables and in test suites.
+//!
+//! Numbers are as short as they can be read back from, times are PostgreSQL's, nested values are Arrow's.
+
+use arrow::array::{Array, ArrayRef};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, DurationFormat, FormatOptions};
+
+const OPTIONS: FormatOptions<'static> = FormatOptions::new()
+    .with_display_error(true)
+    .with_null("NULL")
+    .with_date_format(Some("%Y-%m-%d"))
+    .with_datetime_format(Some("%Y-%m-%d"))
+    .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
+    .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"))
+    .with_time_format(Some("%H:%M:%S%.f"))
+    .with_duration_format(DurationFormat::Pretty);
+
+/// Reads the values of one column.
+pub struct Cells<'a> {
+    formatter: ArrayFormatter<'a>,
+    nulls: Option<NullBuffer>,
+    data_type: &'a DataType,
+}
+
+impl<'a> Cells<'a> {
+    /// The values of `column`. Fails for a type that has no text.
+    pub fn new(column: &'a ArrayRef) -> Result<Self, ArrowError> {
+        let formatter = ArrayFormatter::try_new(column.as_ref(), &OPTIONS)?;
+        Ok(Cells { formatter, nulls: column.logical_nulls(), data_type: column.data_type() })
+    }
+
+    /// The value at `row`; `None` is NULL.
+    pub fn get(&self, row: usize) -> Option<String> {
+        if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            return None;
+        }
+        let text = self.formatter.value(row).to_string();
+        Some(match self.data_type {
+            DataType::Float16 | DataType::Float32 | DataType::Float64 => float(text),
+            DataType::Timestamp(_, Some(_)) => short_offset(text),
+            _ => text,
+        })
+    }
+}
+
+/// Whether values of this type are numbers, which stand at the right of their column.
+pub fn is_number(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_number(values),
+        other => other.is_numeric(),
+    }
+}
+
+/// PostgreSQL spells the infinities out.
+fn float(text: String) -> String {
+    match text.as_str() {
+        "inf" => "Infinity".to_owned(),
+        "-inf" => "-Infinity".to_owned(),
+        _ => text,
+    }
+}
+
+/// An offset of whole hours needs no minutes.
+fn short_offset(mut text: String) -> String {
+    if text.ends_with(":00") && matches!(text.as_bytes()[..].iter().nth_back(5), Some(b'+' | b'-')) {
+        text.truncate(text.len() - 3);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::*;
+    use arrow::datatypes::{Int32Type, Int64Type};
+
+    use super::*;
+
+    fn check(column: impl Array + 'static, expect: &[Option<&str>]) {
+        let column: ArrayRef = Arc::new(column);
+        let cells = Cells::new(&column).unwrap();
+        let values: Vec<Option<String>> = (0..column.len()).map(|row| cells.get(row)).collect();
+        assert_eq!(values, expect.iter().map(|value| value.map(str::to_owned)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn numbers() {
+        check(Int64Array::from(vec![Some(-1), None]), &[Some("-1"), None]);
+        check(
+            Float64Array::from(vec![1.0, 0.1, 1.5e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
+            &[Some("1.0"), Some("0.1"), Some("1.5e300"), Some("NaN"), Some("Infinity"), Some("-Infinity")],
+        );
+        check(Float32Array::from(vec![0.1]), &[Some("0.1")]);
+        let decimals = Decimal128Array::from(vec![12300, -5]).with_precision_and_scale(10, 2).unwrap();
+        check(decimals, &[Some("123.00"), Some("-0.05")]);
+        assert!(is_number(&DataType::Decimal128(10, 2)) && !is_number(&DataType::Boolean));
+    }
+
+    #[test]
+    fn times() {
+        let second = 1_704_067_200;
+        check(TimestampSecondArray::from(vec![second]), &[Some("2024-01-01 00:00:00")]);
+        check(
+            TimestampMicrosecondArray::from(vec![second * 1_000_000 + 500_000]),
+            &[Some("2024-01-01 00:00:00.500")],
+        );
+        let zoned = |zone: &str| TimestampSecondArray::from(vec![second]).with_timezone(zone);
+        check(zoned("UTC"), &[Some("2024-01-01 00:00:00+00")]);
+        check(zoned("+05:30"), &[Some("2024-01-01 05:30:00+05:30")]);
+        check(Date32Array::from(vec![19723]), &[Some("2024-01-01")]);
+        check(Time64MicrosecondArray::from(vec![1]), &[Some("00:00:00.000001")]);
+    }
+
+    #[test]
+    fn all_else() {
+        check(BooleanArray::from(vec![Some(true), Some(false), None]), &[Some("true"), Some("false"), None]);
+        check(StringViewArray::from(vec!["", "a b"]), &[Some(""), Some("a b")]);
+        check(NullArray::new(1), &[None]);
+        let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
+        check(list, &[Some("[1, NULL]"), None]);
+        let keyed: DictionaryArray<Int64Type> = [Some("x"), None].into_iter().collect();
+        check(keyed, &[Some("x"), None]);
+    }
+}

@@ -1,0 +1,188 @@
+//! Runs SQL text in a session and shows what comes of it.
+
+use std::sync::Arc;
+
+use millstream::connect::connectors::Print;
+use millstream::{Engine, Error, Kind, Outcome, Response, Script, Session};
+
+use crate::output::{Broken, Output};
+use crate::page::Page;
+use crate::progress::{Watch, counted};
+use crate::signals::Signals;
+use crate::stop::Stop;
+use crate::variables::{Substituted, Variables};
+
+/// SQL text and where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    /// What to call it in messages: a file's name.
+    pub name: Option<&'a str>,
+    /// The text, its variables not yet put in.
+    pub sql: &'a str,
+    /// Whether all that creates and drops objects goes before the first epoch.
+    pub gather: bool,
+}
+
+/// An engine with one session, and the user in front of it.
+pub struct Client {
+    engine: Engine,
+    session: Session,
+    variables: Variables,
+    output: Output,
+    signals: Signals,
+    watch: Watch,
+    quiet: bool,
+    has_sink: bool,
+}
+
+impl Client {
+    /// Starts an engine for a user who is not there to be asked.
+    pub fn new(variables: Vec<(String, String)>, quiet: bool) -> Result<Self, Stop> {
+        let page = Page::default();
+        Client::start(variables, quiet, page.clone(), Signals::all(page))
+    }
+
+    /// Starts an engine for a user who types; its sinks print on `page`.
+    pub fn interactive(variables: Vec<(String, String)>, quiet: bool, page: Page) -> Result<Self, Stop> {
+        Client::start(variables, quiet, page.clone(), Signals::interrupt_only(page))
+    }
+
+    fn start(
+        variables: Vec<(String, String)>,
+        quiet: bool,
+        page: Page,
+        signals: std::io::Result<Signals>,
+    ) -> Result<Self, Stop> {
+        let signals =
+            signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
+        let print = Print::to(page.clone());
+        let engine =
+            Engine::builder().connector(Arc::new(print)).start().map_err(|error| Stop::engine(&error))?;
+        Ok(Client {
+            session: engine.session(),
+            engine,
+            variables: Variables::new(variables),
+            output: Output::new(quiet),
+            signals,
+            watch: Watch::new(page, !quiet),
+            quiet,
+            has_sink: false,
+        })
+    }
+
+    /// Whether a sink was created: only then does anyone see what happens after the last statement.
+    pub fn has_sink(&self) -> bool {
+        self.has_sink
+    }
+
+    /// Forgets signals that came while nothing was running.
+    pub fn forget_signals(&mut self) {
+        self.signals.forget();
+    }
+
+    /// Runs all statements of a text. The first failure ends it.
+    pub async fn run(&mut self, text: Text<'_>) -> Result<(), Stop> {
+        let sql = self.variables.substitute(text.sql).map_err(|unset| {
+            let place = place(text, unset.at).map_or_else(String::new, |place| format!("{place}: "));
+            Stop::Statement(format!("{place}error: {unset}"))
+        })?;
+        let failed = |error: &Error| failure(text, &sql, error);
+        let mut script = Script::parse(&sql.text).map_err(|error| failed(&error))?;
+        if text.gather {
+            script.gather_ddl();
+        }
+        loop {
+            let step = self.watch.during(&self.engine, self.session.step(&mut script));
+            let outcomes = self.signals.unless(step).await?.map_err(|error| failed(&error))?;
+            self.watch.tell_problems(&self.engine.progress());
+            let Some(outcomes) = outcomes else { return Ok(()) };
+            for outcome in outcomes {
+                self.show(outcome).await?.map_err(|error| failed(&error))?;
+            }
+        }
+    }
+
+    /// Shows an outcome. The inner error is of a query that failed on its way.
+    async fn show(&mut self, outcome: Outcome) -> Result<Result<(), Error>, Stop> {
+        match outcome.response {
+            Response::Done(tag) => {
+                self.has_sink |= tag.text == "CREATE SINK";
+                self.output.tag(&tag)?;
+                Ok(Ok(()))
+            }
+            Response::Rows(rows) => match self.signals.unless(self.output.rows(rows)).await? {
+                Ok(()) => Ok(Ok(())),
+                Err(Broken::Query(error)) => Ok(Err(error)),
+                Err(Broken::Output(error)) => Err(error.into()),
+            },
+        }
+    }
+
+    /// Waits until all sources have ended, or for a signal: for a run that follows its sources that is no failure.
+    pub async fn finish(&mut self) -> Result<(), Stop> {
+        let finished = self.watch.during(&self.engine, self.engine.finished());
+        match self.signals.unless(finished).await {
+            Ok(result) => result.map_err(|error| Stop::engine(&error)),
+            Err(Stop::Interrupted) if self.engine.follows() => Ok(()),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Stops the engine in good order: what was taken in is worked off and its sinks are flushed. `end` is how things
+    /// went so far. A signal meanwhile ends the program at once.
+    pub async fn stop(mut self, end: Result<(), Stop>) -> Result<(), Stop> {
+        let stopped = self.watch.during(&self.engine, self.engine.stop());
+        let Ok(stopped) = self.signals.unless(stopped).await else {
+            // Whatever holds the engine up would also hold up its being dropped.
+            std::process::exit(Stop::Interrupted.code().into());
+        };
+        let progress = self.engine.progress();
+        self.tell_bad_rows(progress.bad_rows);
+        end.and(stopped.map_err(|error| Stop::engine(&error)))?;
+        if progress.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Stop::external(progress.problems.join("\nerror: ")))
+        }
+    }
+
+    /// Rows that couldn't be read must not go unnoticed.
+    fn tell_bad_rows(&self, bad: u64) {
+        if bad > 0 && !self.quiet {
+            let were = if bad == 1 { "was" } else { "were" };
+            let bad = counted(bad, "bad row");
+            self.output
+                .notice(&format!("{bad} {were} kept aside: SELECT * FROM bad_rows('source') shows them"));
+        }
+    }
+}
+
+/// A statement that failed, as the user is told.
+fn failure(text: Text<'_>, sql: &Substituted, error: &Error) -> Stop {
+    let place = error.span.as_ref().and_then(|span| place(text, sql.origin(span.start)));
+    let place =
+        place.or_else(|| text.name.map(str::to_owned)).map_or_else(String::new, |place| format!("{place}: "));
+    let message = format!("{place}error: {}", error.render(&sql.text));
+    if error.kind == Kind::External { Stop::External(message) } else { Stop::Statement(message) }
+}
+
+/// The file and line of byte `at`; `None` for text that has no name.
+fn place(text: Text<'_>, at: usize) -> Option<String> {
+    let before = text.sql.as_bytes().get(..at)?;
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    text.name.map(|name| format!("{name}:{line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_from_one() {
+        let text = Text { name: Some("a.sql"), sql: "a\nbc\nd", gather: false };
+        assert_eq!(place(text, 0).as_deref(), Some("a.sql:1"));
+        assert_eq!(place(text, 2).as_deref(), Some("a.sql:2"));
+        assert_eq!(place(text, 5).as_deref(), Some("a.sql:3"));
+        assert_eq!(place(Text { name: None, ..text }, 5), None);
+    }
+}

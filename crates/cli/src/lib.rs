@@ -1,0 +1,67 @@
+//! The `millstream` command: runs SQL scripts, test suites, or a shell, with the engine inside.
+//!
+//! Everything here drives a [`millstream::Session`], as any other front end would; no part of the engine is known
+//! beyond that. The library exists for two users: the program itself, and test harnesses that need [`slt`].
+
+pub mod slt;
+
+mod args;
+mod cell;
+mod client;
+mod commands;
+mod output;
+mod page;
+mod progress;
+mod scan;
+mod shell;
+mod signals;
+mod stop;
+mod table;
+mod variables;
+
+use std::process::ExitCode;
+
+use crate::args::{Action, Request};
+use crate::client::Client;
+use crate::stop::Stop;
+
+/// Does what the command line asks for, and says how it went.
+pub fn main() -> ExitCode {
+    let request = match args::read() {
+        Ok(request) => request,
+        Err(help) => {
+            // Help goes to standard output with code 0, a mistake to standard error with code 2.
+            let code = if help.use_stderr() { 2 } else { 0 };
+            return help.print().map_or(ExitCode::FAILURE, |()| ExitCode::from(code));
+        }
+    };
+    match request.and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => stop.report(),
+    }
+}
+
+/// One thread is enough here: the engine has its own.
+fn run(request: Request) -> Result<(), Stop> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::external(format_args!("the program can't be started: {error}")))?;
+    runtime.block_on(perform(request))
+}
+
+async fn perform(request: Request) -> Result<(), Stop> {
+    match request.action {
+        Action::Commands(commands) => {
+            commands::run_texts(Client::new(request.variables, request.quiet)?, &commands).await
+        }
+        Action::Script(path) => {
+            let script = commands::read(path.as_deref())?;
+            commands::run_script(Client::new(request.variables, request.quiet)?, &script).await
+        }
+        Action::Test { paths, filter, complete } => {
+            slt::test(&paths, filter.as_deref(), complete, request.quiet).await
+        }
+        Action::Shell => shell::run(request.variables, request.quiet).await,
+    }
+}

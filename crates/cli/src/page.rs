@@ -1,0 +1,125 @@
+//! Where the sinks of the connector `print` write while somebody looks on.
+//!
+//! They write whenever an epoch is done: that must not tear the progress line or what is being typed, and it must be
+//! noticed when nobody reads any more.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indicatif::ProgressBar;
+use tokio::sync::Notify;
+
+/// Writes whole texts, even while a prompt waits.
+pub type Printer = Box<dyn FnMut(String) -> io::Result<()> + Send>;
+
+/// Standard output as `print` sees it. Clones are the same page.
+#[derive(Clone, Default)]
+pub struct Page {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    surroundings: Mutex<Surroundings>,
+    closed: Notify,
+}
+
+/// What else stands on the terminal.
+#[derive(Default)]
+struct Surroundings {
+    line: Option<ProgressBar>,
+    printer: Option<Printer>,
+    closed: bool,
+}
+
+/// A progress line that stands at the bottom of the page for as long as this exists.
+pub struct Line {
+    page: Page,
+    bar: ProgressBar,
+}
+
+impl Page {
+    /// Keeps what is printed above `bar`.
+    pub fn with_line(&self, bar: ProgressBar) -> Line {
+        self.surroundings(|all| all.line = Some(bar.clone()));
+        Line { page: self.clone(), bar }
+    }
+
+    /// Prints by `printer` from now on.
+    pub fn set_printer(&self, printer: Option<Printer>) {
+        self.surroundings(|all| all.printer = printer);
+    }
+
+    /// Does what writes to the terminal in other ways.
+    pub fn aside(&self, write: impl FnOnce()) {
+        self.surroundings(|all| match &all.line {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        });
+    }
+
+    /// Returns once, when whoever read the output has gone.
+    pub async fn closed(&self) {
+        self.shared.closed.notified().await;
+    }
+
+    fn surroundings<T>(&self, change: impl FnOnce(&mut Surroundings) -> T) -> T {
+        change(&mut self.shared.surroundings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Surroundings {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(printer) = &mut self.printer {
+            return printer(String::from_utf8_lossy(bytes).into_owned());
+        }
+        let write = || {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        };
+        match &self.line {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+impl Write for Page {
+    /// Writes all of it. Once nobody reads any more, what is written goes nowhere: the program is about to end, and
+    /// until then this is no failure of the sink's.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let closed = self.surroundings(|all| {
+            if !all.closed {
+                match all.write(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => all.closed = true,
+                    result => return result.map(|()| false),
+                }
+                return Ok(true);
+            }
+            Ok(false)
+        })?;
+        if closed {
+            self.shared.closed.notify_one();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Line {
+    /// Shows another text.
+    pub fn show(&self, text: String) {
+        self.bar.set_message(text);
+        self.bar.tick();
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.page.surroundings(|all| all.line = None);
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,163 @@
+//! Says on standard error how a run is getting on: a line that is kept up to date, and what goes wrong.
+//!
+//! The line is for terminals only: logs and pipes never see it.
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use console::{Term, truncate_str};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use millstream::{Engine, Progress};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::page::Page;
+
+/// Work shorter than this shows no line.
+const PATIENCE: Duration = Duration::from_millis(400);
+const REFRESH: Duration = Duration::from_millis(200);
+/// How much of the newest measurement goes into the rate shown: the rest is what was shown before.
+const SMOOTHING: f64 = 0.3;
+
+/// Watches an engine while something is awaited.
+pub struct Watch {
+    page: Page,
+    has_line: bool,
+    rate: Rate,
+    told: Vec<String>,
+}
+
+/// Rows a second, smoothed.
+struct Rate {
+    at: Instant,
+    rows: u64,
+    per_second: Option<f64>,
+}
+
+impl Watch {
+    /// A watch whose line stands below `page`, if it has one and standard error is a terminal.
+    pub fn new(page: Page, has_line: bool) -> Self {
+        let has_line = has_line && std::io::stderr().is_terminal();
+        let rate = Rate { at: Instant::now(), rows: 0, per_second: None };
+        Watch { page, has_line, rate, told: Vec::new() }
+    }
+
+    /// Waits for `work`, and says meanwhile what `engine` does.
+    pub async fn during<T>(&mut self, engine: &Engine, work: impl Future<Output = T>) -> T {
+        let mut ticks = interval_at(Instant::now() + PATIENCE, REFRESH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut line = None;
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                now = ticks.tick() => {
+                    let progress = engine.progress();
+                    self.tell_problems(&progress);
+                    if self.has_line {
+                        let rate = self.rate.measure(progress.rows, now);
+                        line.get_or_insert_with(|| self.page.with_line(bar())).show(message(&progress, rate));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says what has gone wrong since this was asked last; each problem once, for as long as it lasts.
+    pub fn tell_problems(&mut self, progress: &Progress) {
+        let last: Vec<String> = progress.problems.iter().map(|problem| without_numbers(problem)).collect();
+        for (problem, kind) in progress.problems.iter().zip(&last) {
+            if !self.told.contains(kind) {
+                self.page.aside(|| eprintln!("WARNING: {problem}"));
+            }
+        }
+        self.told = last;
+    }
+}
+
+/// A problem as it can be told from others: how often something was tried makes it no other.
+fn without_numbers(problem: &str) -> String {
+    problem.chars().filter(|letter| !letter.is_ascii_digit()).collect()
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    // The template is a constant without mistakes; were it not, the default would do.
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+impl Rate {
+    fn measure(&mut self, rows: u64, now: Instant) -> f64 {
+        let seconds = now.duration_since(self.at).as_secs_f64().max(1e-3);
+        let newest = rows.saturating_sub(self.rows) as f64 / seconds;
+        let shown = self.per_second.map_or(newest, |before| before + SMOOTHING * (newest - before));
+        *self = Rate { at: now, rows, per_second: Some(shown) };
+        shown
+    }
+}
+
+fn message(progress: &Progress, rate: f64) -> String {
+    let mut parts = vec![
+        counted(progress.rows, "row"),
+        format!("{} rows/s", HumanCount(rate.round() as u64)),
+        counted(progress.epochs, "epoch"),
+    ];
+    if progress.bad_rows > 0 {
+        parts.push(counted(progress.bad_rows, "bad row"));
+    }
+    if progress.sources_open > 0 {
+        let state = if progress.sources_following > 0 { "followed (Ctrl-C ends)" } else { "open" };
+        parts.push(format!("{} {state}", counted(progress.sources_open as u64, "source")));
+    }
+    // Not to the last column: the terminal itself may write the ^C of Ctrl-C behind it.
+    let width = usize::from(Term::stderr().size().1).saturating_sub(6);
+    truncate_str(&parts.join(" · "), width, "…").into_owned()
+}
+
+/// `1 row`, `1,234 rows`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(counted(1_234_567, "bad row"), "1,234,567 bad rows");
+    }
+
+    #[test]
+    fn a_line_says_what_matters() {
+        let mut progress = Progress { rows: 1_200, epochs: 1, ..Progress::default() };
+        assert_eq!(message(&progress, 99.6), "1,200 rows · 100 rows/s · 1 epoch");
+        progress = Progress { bad_rows: 2, sources_open: 1, ..progress };
+        assert_eq!(message(&progress, 0.0), "1,200 rows · 0 rows/s · 1 epoch · 2 bad rows · 1 source open");
+        progress =
+            Progress { rows: 1, epochs: 1, sources_open: 1, sources_following: 1, ..Progress::default() };
+        assert_eq!(message(&progress, 1.0), "1 row · 1 rows/s · 1 epoch · 1 source followed (Ctrl-C ends)");
+    }
+
+    #[test]
+    fn tries_of_the_same_are_one_problem() {
+        assert_eq!(
+            without_numbers("sink is retried (attempt 2)"),
+            without_numbers("sink is retried (attempt 13)")
+        );
+    }
+
+    #[test]
+    fn the_rate_follows_slowly() {
+        let start = Instant::now();
+        let mut rate = Rate { at: start, rows: 0, per_second: None };
+        assert_eq!(rate.measure(1_000, start + Duration::from_secs(1)), 1_000.0);
+        assert_eq!(rate.measure(1_000, start + Duration::from_secs(2)), 700.0);
+        assert_eq!(rate.measure(3_000, start + Duration::from_secs(3)), 1_090.0);
+    }
+}

@@ -1,0 +1,397 @@
+//! Drives the built program as a user would: arguments and files in, output and exit codes out.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Longer than anything here takes, even on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a run went.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// A directory of files to run the program in.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn start(&self, arguments: &[&str], input: Option<&str>) -> Child {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_millstream"))
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        if let Some(input) = input {
+            stdin.write_all(input.as_bytes()).unwrap();
+        }
+        child
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        finish(self.start(arguments, None))
+    }
+
+    fn feed(&self, arguments: &[&str], input: &str) -> Run {
+        finish(self.start(arguments, Some(input)))
+    }
+}
+
+/// Waits for the end; a program that hangs is killed and fails its test.
+fn finish(mut child: Child) -> Run {
+    let out = reader(child.stdout.take().unwrap());
+    let err = reader(child.stderr.take().unwrap());
+    let until = Instant::now() + PATIENCE;
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("it hangs; standard error: {}", err.join().unwrap());
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    Run { code, out: out.join().unwrap(), err: err.join().unwrap() }
+}
+
+fn reader(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    })
+}
+
+fn run(arguments: &[&str]) -> Run {
+    Place::new().run(arguments)
+}
+
+impl Run {
+    #[track_caller]
+    fn code(self, code: i32) -> Run {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    fn out(self, expect: &str) -> Run {
+        assert_eq!(self.out, expect, "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    fn err(self, expect: &str) -> Run {
+        assert_eq!(self.err, expect, "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    fn says(self, parts: &[&str]) -> Run {
+        for part in parts {
+            assert!(self.err.contains(part), "'{part}' isn't there: {self:#?}");
+        }
+        self
+    }
+}
+
+#[test]
+fn a_command_prints_a_table() {
+    run(&["-c", "SELECT 1 AS one, 'x' AS word, NULL AS nothing"])
+        .code(0)
+        .err("")
+        .out(" one | word | nothing\n-----+------+---------\n   1 | x    | NULL\n(1 row)\n");
+}
+
+#[test]
+fn commands_share_a_session() {
+    let commands = ["CREATE TABLE t (id INT PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, 'a'), (2, 'b')"];
+    let read = "SELECT v FROM t WHERE id = 2; SELECT count(*) AS n FROM t;";
+    run(&["-c", commands[0], "-c", commands[1], "-c", read])
+        .code(0)
+        .err("")
+        .out(" v\n---\n b\n(1 row)\n n\n---\n 2\n(1 row)\n");
+}
+
+#[test]
+fn a_script_comes_from_a_file_or_from_standard_input() {
+    let place = Place::new();
+    let sql = "-- a script\nCREATE TABLE t (x BIGINT);\nINSERT INTO t VALUES (1), (2);\nSELECT sum(x) AS s FROM t;\n";
+    let expect = " s\n---\n 3\n(1 row)\n";
+    place.write("a.sql", &format!("\u{feff}{sql}"));
+    place.run(&["run", "a.sql"]).code(0).err("").out(expect);
+    place.feed(&["run", "-"], sql).code(0).err("").out(expect);
+    place.feed(&[], sql).code(0).err("").out(expect);
+    place.feed(&[], "").code(0).err("").out("");
+}
+
+#[test]
+fn variables_are_put_in() {
+    let place = Place::new();
+    place.write("a.sql", "SELECT :'word' AS w, :n + 1 AS n, ':word' AS s, 1::bigint AS b;");
+    place
+        .run(&["--set", "n=41", "run", "a.sql", "--set", "word=it's"])
+        .code(0)
+        .err("")
+        .out(" w    | n  | s     | b\n------+----+-------+---\n it's | 42 | :word | 1\n(1 row)\n");
+    place.run(&["run", "a.sql", "--set", "n=1", "--set", "wrd=x"]).code(1).out("").says(&[
+        "a.sql:1: error: variable 'word' is not set (those set are n, wrd): give it with --set word=…",
+    ]);
+}
+
+#[test]
+fn the_first_error_ends_a_script() {
+    let place = Place::new();
+    place.write(
+        "a.sql",
+        "CREATE TABLE orders (amount BIGINT);\n\nSELECT amout\nFROM orders;\nSELECT 'never';\n",
+    );
+    place.run(&["run", "a.sql"]).code(1).out("").says(&[
+        "a.sql:3: error: ",
+        "amout",
+        "^^^^^",
+        "HINT",
+        "amount",
+    ]);
+    run(&["-c", "SELECT 1 AS a", "-c", "SELEC 2", "-c", "SELECT 3"])
+        .code(1)
+        .out(" a\n---\n 1\n(1 row)\n")
+        .says(&["error: ", "SELEC", "^"]);
+}
+
+#[test]
+fn a_query_that_fails_on_its_way_is_an_error() {
+    let place = Place::new();
+    place.write(
+        "a.sql",
+        "CREATE TABLE t (x BIGINT);\nINSERT INTO t VALUES (0);\nSELECT 1 / x FROM t;\nSELECT 2;",
+    );
+    place.run(&["run", "a.sql"]).code(1).out("").says(&["a.sql", "error: ", "ivi"]);
+}
+
+#[test]
+fn wrong_arguments_are_told() {
+    run(&["--nothing"]).code(2).says(&["--nothing"]);
+    run(&["--data", "state", "-c", "SELECT 1"]).code(2).says(&["--data", "not supported yet"]);
+    run(&["--set", "x", "-c", "SELECT 1"]).code(2).says(&["name=value"]);
+    run(&["run"]).code(2).says(&["FILE"]);
+    run(&["-c", "SELECT 1", "run", "a.sql"]).code(2).says(&["-c"]);
+    let place = Place::new();
+    place.write("a.sql", "SELECT 1");
+    place.run(&["a.sql"]).code(2).says(&["millstream run a.sql"]);
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let help = run(&["--help"]).code(0).err("");
+    for part in ["millstream run app.sql", "Exit codes", "130", "--set", "test"] {
+        assert!(help.out.contains(part), "{part}");
+    }
+    run(&["--version"]).code(0).err("").out(&format!("millstream {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn files_that_cannot_be_read_have_their_own_code() {
+    let place = Place::new();
+    place.write("bytes.sql", "SELECT 1;\n");
+    fs::write(place.path("bytes.sql"), b"SELECT 1;\nSELECT '\xff';").unwrap();
+    place.run(&["run", "nowhere.sql"]).code(3).out("").says(&["error: 'nowhere.sql' can't be read"]);
+    place.run(&["run", "bytes.sql"]).code(3).out("").says(&["bytes.sql", "not UTF-8", "line 2"]);
+    place.run(&["test", "nowhere"]).code(3).out("").says(&["'nowhere'"]);
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let place = Place::new();
+    let mut child = place.start(&["-c", "SELECT * FROM generate_series(1, 200000)"], None);
+    let mut first = [0; 10];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+const UPPER: &str = "
+CREATE SOURCE lines (line TEXT) WITH (connector = 'file', path = :'path', format = 'text', bounded = :'bounded');
+CREATE SINK upper AS SELECT upper(line) AS line FROM lines WITH (connector = 'file', path = 'out', format = 'text');
+CREATE SINK shown AS SELECT line FROM lines WITH (connector = 'print', limit = 100);
+";
+
+/// What the sink `upper` has delivered, in order of its files' names.
+fn delivered(place: &Place) -> String {
+    let Ok(entries) = fs::read_dir(place.path("out")) else { return String::new() };
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| !file.file_name().unwrap().to_string_lossy().starts_with('.'));
+    files.sort();
+    files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+}
+
+#[test]
+fn a_bounded_run_ends_by_itself() {
+    let place = Place::new();
+    place.write("upper.sql", UPPER);
+    place.write("in/a.txt", "one\ntwo\n");
+    place.write("in/b.txt", "three\n");
+    let run = place.run(&["run", "upper.sql", "--set", "path=in", "--set", "bounded=true"]).code(0).err("");
+    assert_eq!(delivered(&place), "ONE\nTWO\nTHREE\n");
+    for line in ["\none\n", "two\n", "three\n", "Time: "] {
+        assert!(run.out.contains(line), "{line:?} isn't there: {}", run.out);
+    }
+}
+
+#[test]
+fn a_command_with_a_sink_runs_to_the_end_of_its_sources() {
+    let place = Place::new();
+    place.write("in/a.txt", "one\n");
+    place.run(&["--set", "path=in", "--set", "bounded=true", "-c", UPPER]).code(0).err("");
+    assert_eq!(delivered(&place), "ONE\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_run_that_follows() {
+    for signal in ["-TERM", "-INT"] {
+        let place = Place::new();
+        place.write("upper.sql", UPPER);
+        place.write("in/a.txt", "one\n");
+        let child = place.start(&["run", "upper.sql", "--set", "path=in", "--set", "bounded=false"], None);
+        until(|| delivered(&place) == "ONE\n");
+        place.write(".b.txt", "two\n");
+        fs::rename(place.path(".b.txt"), place.path("in/b.txt")).unwrap();
+        until(|| delivered(&place) == "ONE\nTWO\n");
+        let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        finish(child).code(0).err("");
+        assert_eq!(delivered(&place), "ONE\nTWO\n");
+        let left = fs::read_dir(place.path("out"))
+            .unwrap()
+            .filter(|entry| is_hidden(&entry.as_ref().unwrap().path()));
+        assert_eq!(left.count(), 0, "files that are not in place are left");
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().unwrap().to_string_lossy().starts_with('.')
+}
+
+#[track_caller]
+fn until(holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "it doesn't come about");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn bad_rows_are_told_at_the_end() {
+    let place = Place::new();
+    place.write("in/a.csv", "id,name\n1,a\nx,b\n3,c\n");
+    place.write(
+        "a.sql",
+        "CREATE SOURCE s (id BIGINT, name TEXT) WITH (connector = 'file', path = 'in', format = 'csv', bounded = true);
+         CREATE SINK k FROM s WITH (connector = 'file', path = 'out', format = 'csv');",
+    );
+    place.run(&["run", "a.sql"]).code(0).says(&["NOTICE: 1 bad row was kept aside"]);
+    assert_eq!(delivered(&place), "id,name\n1,a\n3,c\n");
+    place.run(&["run", "-q", "a.sql"]).code(0).err("");
+}
+
+const SUITE: &str = "\
+statement ok
+CREATE TABLE t (x BIGINT, w TEXT)
+
+statement count 3
+INSERT INTO t VALUES (1, 'a'), (2, ''), (NULL, 'c d')
+
+# a comment that stays
+query IT rowsort
+SELECT x, w FROM t
+----
+1 a
+2 (empty)
+NULL c d
+
+statement error not found
+SELECT y FROM t
+
+query R
+SELECT 1.5::double
+----
+1.5
+";
+
+#[test]
+fn suites_that_hold_pass() {
+    let place = Place::new();
+    place.write("suites/good.slt", SUITE);
+    place.write("suites/deeper/other.slt", SUITE);
+    let run = place.run(&["test", "suites"]).code(0).err("");
+    assert!(run.out.contains("ok   suites/good.slt"), "{}", run.out);
+    assert!(run.out.contains("2 files: 2 passed, 0 failed; 10 records"), "{}", run.out);
+    let run = place.run(&["test", "suites", "deep"]).code(0);
+    assert!(run.out.contains("1 file: 1 passed") && !run.out.contains("good"), "{}", run.out);
+    place.run(&["test", "suites", "none-such"]).code(2).says(&["no .slt file with 'none-such' in its path"]);
+}
+
+#[test]
+fn suites_that_fail_say_where_and_can_be_rewritten() {
+    let place = Place::new();
+    let wrong = SUITE.replace("2 (empty)", "2 x").replace("1.5\n", "2.5\n");
+    place.write("suites/bad.slt", &wrong);
+    place.write("suites/good.slt", SUITE);
+    let run = place.run(&["test", "suites"]).code(1).err("");
+    for part in [
+        "FAIL suites/bad.slt",
+        "suites/bad.slt:8: query result mismatch",
+        "-   2 x",
+        "+   2 (empty)",
+        "-   2.5",
+        "2 files: 1 passed, 1 failed",
+    ] {
+        assert!(run.out.contains(part), "'{part}' isn't there: {}", run.out);
+    }
+    let run = place.run(&["test", "suites", "--complete"]).code(0).err("");
+    assert!(run.out.contains("rewritten suites/bad.slt"), "{}", run.out);
+    assert!(run.out.contains("unchanged suites/good.slt"), "{}", run.out);
+    assert_eq!(place.read("suites/bad.slt"), SUITE);
+    place.run(&["test", "suites"]).code(0);
+}
+
+#[test]
+fn a_statement_that_fails_ends_its_suite() {
+    let place = Place::new();
+    place.write("a.slt", "statement ok\nSELECT * FROM nowhere\n\nquery I\nSELECT 1\n----\n2\n");
+    let run = place.run(&["test", "a.slt"]).code(1);
+    assert!(run.out.contains("a.slt:1: statement failed"), "{}", run.out);
+    assert!(run.out.contains("what follows was not run") && !run.out.contains("mismatch"), "{}", run.out);
+}
