@@ -1,0 +1,121 @@
+//! Drives a session from a test.
+
+use std::future::Future;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::TryStreamExt;
+use millstream_engine::{Response, Session};
+
+/// What a test step ends with; the message is for people.
+pub type Result<T, E = String> = std::result::Result<T, E>;
+
+/// Runs a future to its end on a runtime of its own.
+pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("can't start a runtime: {error}"))?;
+    runtime.block_on(future)
+}
+
+/// Runs one statement and returns its rows as one batch; a statement without rows gives an empty one.
+pub async fn rows(session: &mut Session, sql: &str) -> Result<RecordBatch> {
+    let fail = |error: &dyn std::fmt::Display| format!("{error}\n  in: {sql}");
+    match session.execute(sql).await.map_err(|error| fail(&error))? {
+        Response::Done(_) => Ok(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into())),
+        Response::Rows(stream) => {
+            let schema = stream.schema();
+            let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|error| fail(&error))?;
+            // A stream may say "not null" where its batches don't, and the other way round.
+            let schema = batches.first().map_or(schema, RecordBatch::schema);
+            concat_batches(&schema, &batches).map_err(|error| fail(&error))
+        }
+    }
+}
+
+/// Runs one statement and returns its command tag (empty where it gave rows).
+pub async fn run(session: &mut Session, sql: &str) -> Result<String> {
+    match session.execute(sql).await.map_err(|error| format!("{error}\n  in: {sql}"))? {
+        Response::Done(tag) => Ok(tag.text),
+        Response::Rows(stream) => {
+            let done: Result<Vec<_>, _> = stream.try_collect().await;
+            done.map(|_| String::new()).map_err(|error| format!("{error}\n  in: {sql}"))
+        }
+    }
+}
+
+/// Runs statements one after the other.
+pub async fn run_all(session: &mut Session, statements: &[&str]) -> Result<()> {
+    for sql in statements {
+        run(session, sql).await?;
+    }
+    Ok(())
+}
+
+/// The rows of a query as text, sorted, columns joined by `|`.
+pub async fn lines(session: &mut Session, sql: &str) -> Result<Vec<String>> {
+    let mut lines = text(&rows(session, sql).await?)?;
+    lines.sort();
+    Ok(lines)
+}
+
+/// The rows of a batch as text in their order, columns joined by `|`.
+pub fn text(batch: &RecordBatch) -> Result<Vec<String>> {
+    let options = FormatOptions::default().with_null("NULL");
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column, &options))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
+    let line = |row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|");
+    Ok((0..batch.num_rows()).map(line).collect())
+}
+
+/// Fails unless the rows of `sql`, as sorted text, are `expected`.
+pub async fn expect(session: &mut Session, sql: &str, expected: &[&str]) -> Result<()> {
+    let found = lines(session, sql).await?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{sql}\n  gives    {found:?}\n  expected {expected:?}"))
+}
+
+/// Asks again and again until the rows of `sql`, as sorted text, are `expected`; fails after a minute.
+pub async fn expect_soon(session: &mut Session, sql: &str, expected: &[&str]) -> Result<()> {
+    let mut last = Ok(());
+    for _ in 0..6000 {
+        last = expect(session, sql, expected).await;
+        if last.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    last.map_err(|error| format!("after a minute, {error}"))
+}
+
+/// Waits until `holds`; fails after a minute, naming `what`.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
+    for _ in 0..6000 {
+        if holds() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(format!("waited a minute for: {what}"))
+}
+
+/// Waits for a future; fails after a minute, naming `what`, so that nothing hangs.
+pub async fn within_a_minute<T>(what: &str, future: impl Future<Output = T>) -> Result<T> {
+    let waited = tokio::time::timeout(Duration::from_secs(60), future).await;
+    waited.map_err(|_| format!("waited a minute for: {what}"))
+}
+
+/// Fails with `what` unless `holds`.
+pub fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(what()) }
+}

@@ -1,0 +1,14 @@
+//! Proves that what Millstream maintains is what a batch query answers.
+//!
+//! - [`slt`] runs the files of `sql-tests/` as they stand.
+//! - [`oracle`] runs every query in them again as a materialized view over the same rows in random micro-batches.
+//! - [`tidy`] checks the sources themselves: crate arrows, sizes, versions.
+//! - [`drive`] and [`parts`] are what scenario tests are made of.
+//!
+//! Only tests use this crate.
+
+pub mod drive;
+pub mod oracle;
+pub mod parts;
+pub mod slt;
+pub mod tidy;

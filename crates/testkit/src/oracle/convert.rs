@@ -1,0 +1,379 @@
+//! Turns a .slt file into cases: states of its tables, each with the queries that were asked of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use millstream_engine::{Engine, Session};
+use sqllogictest::{Condition, Connection, DefaultColumnType, QueryExpect, Record, StatementExpect};
+
+use super::compare;
+use super::statement::{self, Effect, Kind};
+use crate::{drive, slt};
+
+/// One state of a file's tables and the queries that were asked of it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The file, from the folder of all .slt files on.
+    pub file: String,
+    /// SET statements that were in effect, in their order.
+    pub settings: Vec<String>,
+    /// Tables and views that some query needs, in the order of their making.
+    pub objects: Vec<Object>,
+    /// What was asked.
+    pub queries: Vec<Query>,
+}
+
+/// A table or view of a [`Case`].
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Its name as the catalog has it.
+    pub name: String,
+    /// The statement that makes it, empty if it is a table.
+    pub ddl: String,
+    /// A table's rows; `None` for a view.
+    pub table: Option<Table>,
+}
+
+/// The content of a table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// All its rows.
+    pub rows: RecordBatch,
+    /// The columns of the primary key; empty where there is none.
+    pub key: Vec<usize>,
+    /// Whether a row that was put in can't be taken out or replaced again.
+    pub append_only: bool,
+}
+
+/// A query of a [`Case`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Where it stands.
+    pub line: u32,
+    /// Its text without a semicolon.
+    pub sql: String,
+}
+
+/// What a file gives.
+#[derive(Debug, Default)]
+pub struct Converted {
+    /// In the file's order.
+    pub cases: Vec<Case>,
+    /// How many queries were left out, by reason.
+    pub left_out: BTreeMap<String, usize>,
+}
+
+/// What can't be compared, by a name that occurs in the query or in a view it reads, with the reason.
+const EXEMPT: &[(&str, &str)] = &[
+    ("random", "volatile: random"),
+    ("uuid", "volatile: uuid"),
+    ("uuidv4", "volatile: uuid"),
+    ("gen_random_uuid", "volatile: uuid"),
+    ("now", "the clock: a function of the moment"),
+    ("current_timestamp", "the clock: a function of the moment"),
+    ("current_date", "the clock: a function of the moment"),
+    ("current_time", "the clock: a function of the moment"),
+    ("localtimestamp", "the clock: a function of the moment"),
+    ("today", "the clock: a function of the moment"),
+    ("approx_distinct", "a sketch: depends on the order of rows"),
+    ("approx_median", "a sketch: depends on the order of rows"),
+    ("approx_percentile_cont", "a sketch: depends on the order of rows"),
+    ("approx_percentile_cont_with_weight", "a sketch: depends on the order of rows"),
+    ("bad_rows", "system tables are not relations of deltas"),
+    ("late_rows", "system tables are not relations of deltas"),
+    ("_batch_id", "a function of the batch by intent"),
+    ("_batch_time", "a function of the batch by intent"),
+    ("_batch_start", "a function of the batch by intent"),
+];
+
+/// Walks through the file on an engine of its own and collects what was asked of which rows.
+pub async fn cases(path: &Path, name: &str) -> drive::Result<Converted> {
+    let records = sqllogictest::parse_file::<DefaultColumnType>(path).map_err(|error| format!("{error}"))?;
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut runner = slt::runner(&engine, path);
+    let mut walk = Walk::new(name, engine.session());
+    for record in records {
+        match &record {
+            Record::Halt { .. } => break,
+            Record::Query { sql, expected, conditions, connection, loc, .. } if is_one_query(sql) => {
+                if runs(conditions) {
+                    let answered = matches!(expected, QueryExpect::Results { .. });
+                    walk.query(sql, loc.line(), answered && *connection == Connection::Default).await?;
+                }
+            }
+            _ => {
+                let change = match &record {
+                    Record::Statement { sql, expected, .. } => {
+                        (!matches!(expected, StatementExpect::Error(_))).then(|| sql.clone())
+                    }
+                    Record::Query { sql, .. } => Some(sql.clone()),
+                    _ => None,
+                };
+                // A step that fails here fails in the plain suite too, which says so.
+                let done = runner.run_async(record).await.is_ok();
+                for piece in change.iter().flat_map(|sql| statement::pieces(sql)) {
+                    if done { walk.statement(&piece).await } else { walk.failed(&piece) }
+                }
+            }
+        }
+    }
+    walk.finish();
+    runner.shutdown_async().await;
+    engine.stop().await.map_err(|error| error.to_string())?;
+    Ok(walk.converted)
+}
+
+/// Whether a record reads and does nothing else.
+fn is_one_query(sql: &str) -> bool {
+    statement::is_query(sql) && statement::pieces(sql).len() == 1
+}
+
+/// Whether a record with these conditions is for Millstream.
+fn runs(conditions: &[Condition]) -> bool {
+    conditions.iter().all(|condition| match condition {
+        Condition::OnlyIf { label } => label == slt::LABEL,
+        Condition::SkipIf { label } => label != slt::LABEL,
+    })
+}
+
+/// The state of a walk through a file.
+struct Walk {
+    file: String,
+    session: Session,
+    settings: Vec<String>,
+    /// Kind, name, DDL, in the order of making.
+    catalog: Vec<(Kind, String, String)>,
+    altered: bool,
+    /// Names that statements should have made and did not.
+    missing: BTreeSet<String>,
+    /// Contents that were read since the last statement.
+    contents: BTreeMap<String, RecordBatch>,
+    queries: Vec<Query>,
+    needed: BTreeSet<String>,
+    converted: Converted,
+}
+
+impl Walk {
+    fn new(file: &str, session: Session) -> Walk {
+        Walk {
+            file: file.to_string(),
+            session,
+            settings: Vec::new(),
+            catalog: Vec::new(),
+            altered: false,
+            missing: BTreeSet::new(),
+            contents: BTreeMap::new(),
+            queries: Vec::new(),
+            needed: BTreeSet::new(),
+            converted: Converted::default(),
+        }
+    }
+
+    /// Takes note of a statement that succeeded.
+    async fn statement(&mut self, sql: &str) {
+        self.finish();
+        match statement::effect(sql) {
+            Effect::Create { kind, name, if_not_exists } => {
+                let exists = self.catalog.iter().any(|(_, known, _)| *known == name);
+                if !(exists && if_not_exists) {
+                    self.catalog.retain(|(_, known, _)| *known != name);
+                    self.catalog.push((kind, name, sql.to_string()));
+                }
+            }
+            Effect::Drop => {
+                let mut left = Vec::new();
+                for object in std::mem::take(&mut self.catalog) {
+                    let describe = format!("DESCRIBE \"{}\"", object.1);
+                    if drive::rows(&mut self.session, &describe).await.is_ok() {
+                        left.push(object);
+                    }
+                }
+                self.catalog = left;
+            }
+            Effect::Alter => self.altered = true,
+            // The oracle sets its own clock.
+            Effect::Set(name) if matches!(name.as_str(), "clock" | "batch_interval") => {}
+            Effect::Set(_) => {
+                self.settings.push(sql.to_string());
+                if let Err(error) = drive::run(&mut self.session, sql).await {
+                    self.leave_out(&format!("a setting that a second session refuses: {error}"));
+                }
+            }
+            Effect::None => {}
+        }
+    }
+
+    /// Takes note of a statement that should have succeeded.
+    fn failed(&mut self, sql: &str) {
+        if let Effect::Create { name, .. } = statement::effect(sql) {
+            self.missing.insert(name);
+        }
+    }
+
+    /// Takes a query into the case of the present state, or leaves it out.
+    async fn query(&mut self, sql: &str, line: u32, answered: bool) -> drive::Result<()> {
+        let sql = sql.trim().trim_end_matches(';').trim();
+        if !answered {
+            self.leave_out("the file expects an error or asks another session");
+            return Ok(());
+        }
+        let needed = match self.reads(sql) {
+            Ok(needed) => needed,
+            Err(reason) => {
+                self.leave_out(&reason);
+                return Ok(());
+            }
+        };
+        for (kind, name, _) in &self.catalog {
+            if *kind == Kind::Table && needed.contains(name) && !self.contents.contains_key(name) {
+                let content = drive::rows(&mut self.session, &format!("SELECT * FROM \"{name}\"")).await?;
+                self.contents.insert(name.clone(), content);
+            }
+        }
+        self.needed.extend(needed);
+        self.queries.push(Query { line, sql: sql.to_string() });
+        Ok(())
+    }
+
+    fn leave_out(&mut self, reason: &str) {
+        *self.converted.left_out.entry(reason.to_string()).or_default() += 1;
+    }
+
+    /// The tables and views that `sql` needs, or why it can't be compared.
+    fn reads(&self, sql: &str) -> Result<BTreeSet<String>, String> {
+        if self.altered {
+            return Err("after ALTER, whose effect the DDL doesn't show".into());
+        }
+        let (mut needed, mut texts) = (BTreeSet::new(), vec![sql.to_string()]);
+        while let Some(text) = texts.pop() {
+            if let Some(reason) = exempt(&text) {
+                return Err(reason.into());
+            }
+            for relation in statement::relations(&text) {
+                let known = self.catalog.iter().find(|(_, name, _)| *name == relation);
+                let Some((kind, name, ddl)) = known else {
+                    if self.missing.contains(&relation) {
+                        return Err("reads what could not be made, which fails in the plain suite".into());
+                    }
+                    if relation.starts_with("millstream.") || relation.starts_with("information_schema.") {
+                        return Err("system tables are not relations of deltas".into());
+                    }
+                    continue;
+                };
+                if !needed.insert(name.clone()) {
+                    continue;
+                }
+                let words = statement::names(ddl);
+                match kind {
+                    Kind::Source | Kind::Other => return Err("reads a source, which keeps no rows".into()),
+                    Kind::Table if words.contains("connector") => {
+                        return Err("reads a table that a connector fills".into());
+                    }
+                    Kind::Table if words.contains("generated") => {
+                        return Err("reads a table with generated columns, which can't be put in".into());
+                    }
+                    Kind::Table => {}
+                    Kind::View => texts.push(ddl.clone()),
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Closes the case of the present state.
+    fn finish(&mut self) {
+        let (queries, needed) = (std::mem::take(&mut self.queries), std::mem::take(&mut self.needed));
+        let contents = std::mem::take(&mut self.contents);
+        if queries.is_empty() {
+            return;
+        }
+        let objects = self
+            .catalog
+            .iter()
+            .filter(|(_, name, _)| needed.contains(name))
+            .map(|(_, name, ddl)| object(name, ddl, contents.get(name)))
+            .collect();
+        let case = Case { file: self.file.clone(), settings: self.settings.clone(), objects, queries };
+        match self.converted.cases.last_mut() {
+            Some(last) if same_state(last, &case) => absorb(last, case),
+            _ => self.converted.cases.push(case),
+        }
+    }
+}
+
+/// Why a text can't be compared, if it can't.
+fn exempt(sql: &str) -> Option<&'static str> {
+    let words = statement::tokens(sql);
+    let words: Vec<String> = words.iter().map(|token| token.to_string().to_lowercase()).collect();
+    let followed_by = |at: usize, next: &str| words.get(at + 1).is_some_and(|word| word == next);
+    for (at, word) in words.iter().enumerate() {
+        match word.as_str() {
+            "emit" if followed_by(at, "changes") => return Some("EMIT CHANGES never ends"),
+            "for" if followed_by(at, "each") => return Some("FOR EACH BATCH depends on the split by intent"),
+            _ => {}
+        }
+        // A qualified name is a column's.
+        let qualified = at > 0 && words[at - 1] == ".";
+        if let Some((_, reason)) = EXEMPT.iter().find(|(name, _)| !qualified && name == word) {
+            return Some(reason);
+        }
+    }
+    None
+}
+
+fn object(name: &str, ddl: &str, content: Option<&RecordBatch>) -> Object {
+    let table = content.map(|rows| {
+        let columns = rows.schema();
+        let key = statement::primary_key(ddl);
+        let words = ddl.to_uppercase();
+        Table {
+            rows: rows.clone(),
+            key: key.iter().filter_map(|column| columns.index_of(column).ok()).collect(),
+            append_only: words.contains("APPEND ONLY") || words.contains("DO NOTHING"),
+        }
+    });
+    Object { name: name.to_string(), ddl: ddl.to_string(), table }
+}
+
+/// Whether the queries of both cases can be asked of one state.
+fn same_state(first: &Case, second: &Case) -> bool {
+    let equal = |a: &Object, b: &Object| {
+        a.ddl == b.ddl
+            && match (&a.table, &b.table) {
+                (Some(a), Some(b)) => matches!(compare::difference(&a.rows, &b.rows), Ok(None)),
+                (None, None) => true,
+                _ => false,
+            }
+    };
+    first.settings == second.settings
+        && second.objects.iter().all(|object| {
+            first
+                .objects
+                .iter()
+                .find(|known| known.name == object.name)
+                .is_none_or(|known| equal(known, object))
+        })
+}
+
+fn absorb(case: &mut Case, more: Case) {
+    for object in more.objects {
+        if !case.objects.iter().any(|known| known.name == object.name) {
+            case.objects.push(object);
+        }
+    }
+    case.queries.extend(more.queries);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_exempt_is_named() {
+        assert_eq!(exempt("SELECT random()"), Some("volatile: random"));
+        assert_eq!(exempt("SELECT t.now FROM t"), None);
+        assert_eq!(exempt("SELECT * FROM t EMIT CHANGES"), Some("EMIT CHANGES never ends"));
+        assert_eq!(exempt("SELECT 'random' FROM t"), None);
+    }
+}

@@ -1,0 +1,268 @@
+//! The replay oracle: what is maintained equals the batch answer, after every epoch, however the rows came.
+//!
+//! Every query of a .slt file becomes a materialized view that is created before the rows of its tables, and a
+//! second one that is created on the way. The rows come in random micro-batches, beside extra rows that are taken
+//! out again. After every epoch both views are compared with the one-shot query over the same tables.
+//!
+//! - `MILLSTREAM_SEED=7` runs that seed instead of the kept ones.
+//! - `MILLSTREAM_EPOCHS=20` cuts finer.
+//! - `MILLSTREAM_WHOLE=1` runs every case through an engine of Whole operators too, not only a random share.
+//!
+//! Deliberately absent: queries over sources, whose content can't be read as a batch.
+
+pub mod compare;
+pub mod convert;
+pub mod feed;
+pub mod run;
+pub mod script;
+pub mod shrink;
+pub mod statement;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use convert::{Case, Query};
+use feed::{Feed, Wishes};
+use run::{Failure, Mode, Outcome};
+
+use crate::drive;
+
+/// Seeds that every run of the tests uses. A seed that has found something is added.
+pub const KEPT_SEEDS: &[u64] = &[1, 2, 3];
+
+/// How many epochs a feed has unless told otherwise.
+const EPOCHS: usize = 6;
+
+/// A table with more rows than this is fed in two epochs, to bound the time.
+const LARGE_ROWS: usize = 2000;
+
+/// How many failures of one case are shrunk.
+const SHRUNK_MAX: usize = 2;
+
+/// How the oracle runs.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Each decides one run of every case.
+    pub seeds: Vec<u64>,
+    /// Epochs a feed.
+    pub epochs: usize,
+    /// Every case through Whole operators too.
+    pub whole: bool,
+}
+
+impl Setup {
+    /// As the environment says.
+    pub fn from_environment() -> Setup {
+        let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
+        Setup {
+            seeds: number("MILLSTREAM_SEED").map_or_else(|| KEPT_SEEDS.to_vec(), |seed| vec![seed]),
+            epochs: number("MILLSTREAM_EPOCHS").map_or(EPOCHS, |epochs| epochs as usize),
+            whole: std::env::var_os("MILLSTREAM_WHOLE").is_some(),
+        }
+    }
+}
+
+/// What was compared, over all files.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    files: usize,
+    queries: usize,
+    feeds: usize,
+    whole_feeds: usize,
+    epochs: usize,
+    comparisons: usize,
+    failed_in_batch: usize,
+    suspended: usize,
+    left_out: BTreeMap<String, usize>,
+}
+
+impl Counts {
+    /// Adds the counts of another file.
+    pub fn add(&mut self, other: &Counts) {
+        self.files += other.files;
+        self.queries += other.queries;
+        self.feeds += other.feeds;
+        self.whole_feeds += other.whole_feeds;
+        self.epochs += other.epochs;
+        self.comparisons += other.comparisons;
+        self.failed_in_batch += other.failed_in_batch;
+        self.suspended += other.suspended;
+        for (reason, count) in &other.left_out {
+            *self.left_out.entry(reason.clone()).or_default() += count;
+        }
+    }
+
+    /// Whether nothing was done.
+    pub fn is_empty(&self) -> bool {
+        self.files == 0
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "oracle: {} files, {} queries, {} feeds ({} of them through Whole operators), {} epochs, {} comparisons",
+            self.files, self.queries, self.feeds, self.whole_feeds, self.epochs, self.comparisons
+        )?;
+        writeln!(
+            f,
+            "  nothing to compare: {} times failed in batch, {} times suspended after that",
+            self.failed_in_batch, self.suspended
+        )?;
+        for (reason, count) in &self.left_out {
+            writeln!(f, "  left out {count}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Compares all queries of one file; the error tells every failure, shrunk, with its seed.
+pub async fn check(path: &Path, name: &str, setup: &Setup) -> (Counts, drive::Result<()>) {
+    let mut counts = Counts { files: 1, ..Counts::default() };
+    let converted = match convert::cases(path, name).await {
+        Ok(converted) => converted,
+        Err(error) => return (counts, Err(format!("{name} can't be walked through: {error}"))),
+    };
+    counts.left_out = converted.left_out;
+    let mut failures = Vec::new();
+    for (number, case) in converted.cases.iter().enumerate() {
+        counts.queries += case.queries.len();
+        for seed in &setup.seeds {
+            failures.extend(check_case(case, number, *seed, setup, &mut counts).await);
+        }
+    }
+    let result = if failures.is_empty() { Ok(()) } else { Err(failures.join("\n\n")) };
+    (counts, result)
+}
+
+/// Compares all queries of one case with one seed.
+async fn check_case(
+    case: &Case,
+    number: usize,
+    seed: u64,
+    setup: &Setup,
+    counts: &mut Counts,
+) -> Vec<String> {
+    let mut hasher = DefaultHasher::new();
+    (seed, &case.file, number).hash(&mut hasher);
+    let drawn = hasher.finish();
+    let large = case
+        .objects
+        .iter()
+        .filter_map(|object| object.table.as_ref())
+        .any(|t| t.rows.num_rows() > LARGE_ROWS);
+    let epochs_max = if large { setup.epochs.min(2) } else { setup.epochs };
+    let wishes = Wishes { seed: drawn, epochs_max, extra_rows: true };
+    let mut modes = vec![Mode::Fast];
+    if setup.whole || drawn.is_multiple_of(4) {
+        modes.push(Mode::Whole);
+    }
+    let mut messages = Vec::new();
+    for mode in modes {
+        let retry = match feed_through(case, &case.queries, &wishes, mode, seed, counts).await {
+            Ok((retry, found)) => {
+                messages.extend(found);
+                retry
+            }
+            Err(message) => return vec![message],
+        };
+        // Extra rows can make a query fail that has an answer over the file's rows: those run again without.
+        if !retry.is_empty() {
+            let quiet = Wishes { extra_rows: false, ..wishes };
+            match feed_through(case, &retry, &quiet, mode, seed, counts).await {
+                Ok((_, found)) => messages.extend(found),
+                Err(message) => messages.push(message),
+            }
+        }
+    }
+    messages
+}
+
+/// One feed through one engine: the queries that failed as a batch on the way, and a message for each failure.
+async fn feed_through(
+    case: &Case,
+    queries: &[Query],
+    wishes: &Wishes,
+    mode: Mode,
+    seed: u64,
+    counts: &mut Counts,
+) -> drive::Result<(Vec<Query>, Vec<String>)> {
+    let feed =
+        feed::feed(case, wishes).map_err(|error| format!("{}: no feed can be made: {error}", case.file))?;
+    let outcome = run::run(case, queries, &feed, mode).await;
+    counts.feeds += 1;
+    counts.whole_feeds += usize::from(mode == Mode::Whole);
+    counts.epochs += outcome.tally.epochs;
+    counts.comparisons += outcome.tally.comparisons;
+    counts.failed_in_batch += outcome.tally.failed_in_batch;
+    counts.suspended += outcome.tally.suspended;
+    let mut messages = Vec::new();
+    for (index, failure) in outcome.failures.iter().enumerate() {
+        let shrunk = index < SHRUNK_MAX;
+        messages.push(message(case, queries, &feed, mode, seed, failure.clone(), shrunk).await);
+    }
+    let retry = if wishes.extra_rows { failed_on_the_way(queries, &outcome) } else { Vec::new() };
+    let complete = outcome.failures.iter().all(|failure| failure.query.is_some());
+    if complete {
+        messages.extend(unanswered(case, queries, &outcome));
+    }
+    Ok((retry, messages))
+}
+
+fn failed_on_the_way(queries: &[Query], outcome: &Outcome) -> Vec<Query> {
+    let failed = queries.iter().zip(&outcome.failed_in_batch).filter(|(_, failed)| **failed);
+    failed.map(|(query, _)| query.clone()).collect()
+}
+
+/// A query that the file answers must have an answer over the file's rows here as well.
+fn unanswered(case: &Case, queries: &[Query], outcome: &Outcome) -> Vec<String> {
+    let place = |query: &Query| format!("{}:{}: {}", case.file, query.line, query.sql);
+    let errors = queries.iter().zip(&outcome.unanswered);
+    errors
+        .filter_map(|(query, error)| {
+            let error = error.as_ref()?;
+            Some(format!(
+                "{}\n  has an answer in the file, but fails over the same rows here: {error}",
+                place(query)
+            ))
+        })
+        .collect()
+}
+
+/// What people need to find the cause of a failure.
+async fn message(
+    case: &Case,
+    queries: &[Query],
+    feed: &Feed,
+    mode: Mode,
+    seed: u64,
+    failure: Failure,
+    shrunk: bool,
+) -> String {
+    let Some(query) = failure.query.and_then(|index| queries.get(index)) else {
+        let script = script::script(case, None, feed, failure.epoch);
+        return format!(
+            "{}: seed {seed}, {mode:?} operators, epoch {}\n{}\n{script}",
+            case.file, failure.epoch, failure.what
+        );
+    };
+    let (small, failure) =
+        if shrunk { shrink::shrink(case, query, feed, mode, failure).await } else { (feed.clone(), failure) };
+    let mut text = format!(
+        "{}:{}: seed {seed}, {mode:?} operators, epoch {}, view created {}\n{}\n{}",
+        case.file,
+        query.line,
+        failure.epoch,
+        if failure.late { "late" } else { "before the rows" },
+        query.sql,
+        failure.what
+    );
+    if shrunk {
+        text.push_str("\nthe shortest script that was found:\n");
+        text.push_str(&script::script(case, Some(query), &small, failure.epoch));
+    }
+    text
+}

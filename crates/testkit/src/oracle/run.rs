@@ -1,0 +1,314 @@
+//! Runs one feed through an engine and compares every view with the one-shot query after every epoch.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use millstream_engine::{Engine, Session};
+
+use super::compare::{self, WRAPPED_COLUMN};
+use super::convert::{Case, Query};
+use super::feed::{Content, Feed, Op};
+use crate::drive;
+
+/// How long one feed may take before it counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Which engine a feed runs through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Every operator at its fastest.
+    Fast,
+    /// Every operator is Whole.
+    Whole,
+}
+
+/// What was done in a run that can be counted.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Epochs that were run.
+    pub epochs: usize,
+    /// Times that a view was equal to its query.
+    pub comparisons: usize,
+    /// Times that a query failed as a batch, so that there was nothing to compare with.
+    pub failed_in_batch: usize,
+    /// Times that a view had nothing to show since its query had failed as a batch in an epoch before.
+    pub suspended: usize,
+}
+
+/// A view that is not equal to its query, or anything else that is not as it must be.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// An index of the queries that were run; `None`: the tables or the engine.
+    pub query: Option<usize>,
+    /// Of which view: created before the rows, or late.
+    pub late: bool,
+    /// In which epoch of the feed.
+    pub epoch: usize,
+    /// What was found and what was expected.
+    pub what: String,
+}
+
+/// What a run ends with.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What was done.
+    pub tally: Tally,
+    /// At most one a query.
+    pub failures: Vec<Failure>,
+    /// For each query, how it failed as a batch in the last epoch, if it did.
+    pub unanswered: Vec<Option<String>>,
+    /// For each query, whether it failed as a batch in some epoch.
+    pub failed_in_batch: Vec<bool>,
+}
+
+/// Feeds the tables of `case` and compares `queries` after every epoch.
+pub async fn run(case: &Case, queries: &[Query], feed: &Feed, mode: Mode) -> Outcome {
+    let stage = Mutex::new(String::from("starting"));
+    let run = async {
+        let mut run = match Run::start(case, queries, mode).await {
+            Ok(run) => run,
+            Err(what) => return broken(0, what),
+        };
+        for epoch in 0..feed.epochs {
+            if let Err(what) = run.epoch(feed, epoch, &stage).await {
+                run.outcome.failures.push(Failure { query: None, late: false, epoch, what });
+                break;
+            }
+        }
+        note(&stage, "stopping the engine".into());
+        if let Err(error) = run.engine.stop().await {
+            let what = format!("the engine does not stop: {error}");
+            run.outcome.failures.push(Failure { query: None, late: false, epoch: feed.epochs, what });
+        }
+        run.outcome
+    };
+    match tokio::time::timeout(PATIENCE, run).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            broken(0, format!("hangs at: {}", stage.into_inner().unwrap_or_else(|stage| stage.into_inner())))
+        }
+    }
+}
+
+fn broken(epoch: usize, what: String) -> Outcome {
+    Outcome { failures: vec![Failure { query: None, late: false, epoch, what }], ..Outcome::default() }
+}
+
+fn note(stage: &Mutex<String>, what: String) {
+    if let Ok(mut stage) = stage.lock() {
+        *stage = what;
+    }
+}
+
+/// The state of a query in a run.
+#[derive(Clone, Debug, Default)]
+struct Watched {
+    /// Created before the rows.
+    early: bool,
+    /// Created on the way.
+    late: bool,
+    /// It failed as a batch in some epoch; from then on its views may be suspended.
+    failed_in_batch: bool,
+    /// The late view's life began after that failure.
+    late_after_failure: bool,
+    /// Something was found; nothing more is compared.
+    done: bool,
+}
+
+struct Run<'a> {
+    engine: Engine,
+    session: Session,
+    queries: &'a [Query],
+    watched: Vec<Watched>,
+    content: Option<Content>,
+    outcome: Outcome,
+}
+
+impl<'a> Run<'a> {
+    async fn start(case: &Case, queries: &'a [Query], mode: Mode) -> drive::Result<Run<'a>> {
+        let builder = Engine::builder();
+        let builder = if mode == Mode::Whole { builder.whole_only() } else { builder };
+        let engine = builder.start().map_err(|error| error.to_string())?;
+        let mut session = engine.session();
+        drive::run(&mut session, "SET clock = 'manual'").await?;
+        for sql in case.settings.iter().chain(case.objects.iter().map(|object| &object.ddl)) {
+            drive::run(&mut session, sql).await?;
+        }
+        let outcome = Outcome {
+            unanswered: vec![None; queries.len()],
+            failed_in_batch: vec![false; queries.len()],
+            ..Outcome::default()
+        };
+        let watched = vec![Watched::default(); queries.len()];
+        Ok(Run { engine, session, queries, watched, content: None, outcome })
+    }
+
+    /// One epoch: views that are due, rows, the batch, comparisons.
+    async fn epoch(&mut self, feed: &Feed, epoch: usize, stage: &Mutex<String>) -> drive::Result<()> {
+        if epoch == 0 {
+            note(stage, "creating the views".into());
+            self.create_views(false, epoch).await;
+        }
+        if epoch == feed.late {
+            note(stage, format!("creating the late views before epoch {epoch}"));
+            self.create_views(true, epoch).await;
+        }
+        let mut content = self.content.take().unwrap_or_else(|| Content::new(feed));
+        for call in feed.calls(epoch) {
+            let name = &feed.pools[call.table].table;
+            note(
+                stage,
+                format!("epoch {epoch}: {} rows of {name}, put in: {}", call.rows.len(), call.insert),
+            );
+            let rows = call.batch(feed).map_err(|error| error.to_string())?;
+            let done = if call.insert {
+                self.session.insert(name, rows).await
+            } else {
+                self.session.delete_rows(name, rows).await
+            };
+            let verb = if call.insert { "put into" } else { "taken out of" };
+            done.map_err(|error| format!("{} rows can't be {verb} {name}: {error}", call.rows.len()))?;
+            for row in call.rows {
+                content.apply(feed, &Op { epoch, table: call.table, row, insert: call.insert });
+            }
+        }
+        note(stage, format!("epoch {epoch}: ADVANCE BATCH"));
+        drive::run(&mut self.session, "ADVANCE BATCH").await?;
+        self.outcome.tally.epochs += 1;
+        for table in 0..feed.pools.len() {
+            self.check_table(feed, &content, table).await?;
+        }
+        self.content = Some(content);
+        for query in 0..self.queries.len() {
+            note(stage, format!("epoch {epoch}: comparing {}", self.queries[query].sql));
+            if !self.watched[query].done {
+                self.check_query(query, epoch).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails unless a table holds what was put in and not taken out.
+    async fn check_table(&mut self, feed: &Feed, content: &Content, table: usize) -> drive::Result<()> {
+        let name = &feed.pools[table].table;
+        let found = drive::rows(&mut self.session, &format!("SELECT * FROM \"{name}\"")).await?;
+        let expected = content.batch(feed, table).map_err(|error| error.to_string())?;
+        match compare::difference(&found, &expected)? {
+            None => Ok(()),
+            Some(difference) => {
+                let what = difference
+                    .replace("the batch answer", "what was put in")
+                    .replace("what is maintained", "the table");
+                Err(format!("table {name} does not hold what was put in:\n{what}"))
+            }
+        }
+    }
+
+    async fn create_views(&mut self, late: bool, epoch: usize) {
+        for query in 0..self.queries.len() {
+            if self.watched[query].done {
+                continue;
+            }
+            match self.create_view(query, late).await {
+                Ok(()) if late => {
+                    self.watched[query].late = true;
+                    // Over rows that fail as a batch right now the view begins its life suspended.
+                    let answered = self.outcome.unanswered[query].is_none();
+                    self.watched[query].late_after_failure = self.watched[query].failed_in_batch && answered;
+                }
+                Ok(()) => self.watched[query].early = true,
+                Err(what) => self.fail(query, late, epoch, format!("can't be maintained: {what}")),
+            }
+        }
+    }
+
+    async fn create_view(&mut self, query: usize, late: bool) -> drive::Result<()> {
+        let (name, sql) = (view_name(query, late), &self.queries[query].sql);
+        let Err(error) =
+            drive::run(&mut self.session, &format!("CREATE MATERIALIZED VIEW {name} AS {sql}")).await
+        else {
+            return Ok(());
+        };
+        // A query may give two columns one name, a relation may not: name them anew.
+        let Ok(shape) = drive::rows(&mut self.session, sql).await else { return Err(error) };
+        let mut names: Vec<&str> =
+            shape.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+        names.sort_unstable();
+        if names.windows(2).all(|pair| pair[0] != pair[1]) {
+            return Err(error);
+        }
+        let columns: Vec<String> =
+            (0..shape.num_columns()).map(|at| format!("{WRAPPED_COLUMN}{at}")).collect();
+        let wrapped =
+            format!("CREATE MATERIALIZED VIEW {name} AS SELECT * FROM ({sql}) AS q({})", columns.join(", "));
+        drive::run(&mut self.session, &wrapped).await.map(|_| ())
+    }
+
+    async fn check_query(&mut self, query: usize, epoch: usize) {
+        let batch = match drive::rows(&mut self.session, &self.queries[query].sql).await {
+            Ok(batch) => {
+                self.outcome.unanswered[query] = None;
+                batch
+            }
+            Err(error) => {
+                self.outcome.tally.failed_in_batch += 1;
+                self.outcome.unanswered[query] = Some(error);
+                self.outcome.failed_in_batch[query] = true;
+                self.watched[query].failed_in_batch = true;
+                self.watched[query].late_after_failure = false;
+                return;
+            }
+        };
+        let watched = self.watched[query].clone();
+        if watched.early && !watched.done {
+            self.check_view(query, false, epoch, &batch, watched.failed_in_batch).await;
+        }
+        if watched.late && !self.watched[query].done {
+            let excused = watched.failed_in_batch && !watched.late_after_failure;
+            self.check_view(query, true, epoch, &batch, excused).await;
+        }
+    }
+
+    /// Compares one view; a view that is `excused` may be suspended.
+    async fn check_view(
+        &mut self,
+        query: usize,
+        late: bool,
+        epoch: usize,
+        batch: &RecordBatch,
+        excused: bool,
+    ) {
+        let name = view_name(query, late);
+        let found = match drive::rows(&mut self.session, &format!("SELECT * FROM {name}")).await {
+            Ok(found) => found,
+            Err(_) if excused => {
+                self.outcome.tally.suspended += 1;
+                return;
+            }
+            Err(error) => {
+                return self.fail(
+                    query,
+                    late,
+                    epoch,
+                    format!("the view fails where the batch answers: {error}"),
+                );
+            }
+        };
+        match compare::difference(&found, batch) {
+            Ok(None) => self.outcome.tally.comparisons += 1,
+            Ok(Some(difference)) => self.fail(query, late, epoch, difference),
+            Err(error) => self.fail(query, late, epoch, format!("can't be compared: {error}")),
+        }
+    }
+
+    fn fail(&mut self, query: usize, late: bool, epoch: usize, what: String) {
+        self.watched[query].done = true;
+        self.outcome.failures.push(Failure { query: Some(query), late, epoch, what });
+    }
+}
+
+/// What the view of a query is called.
+pub fn view_name(query: usize, late: bool) -> String {
+    if late { format!("oracle_late_{query}") } else { format!("oracle_{query}") }
+}

@@ -1,0 +1,233 @@
+//! Reads from a statement's text what it does to the catalog, and what a query reads.
+
+use std::collections::BTreeSet;
+
+use datafusion::sql::parser::DFParserBuilder;
+use datafusion::sql::resolve::resolve_table_references;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+
+/// What an object keeps, as far as the oracle cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Takes DML and keeps its rows.
+    Table,
+    /// A named query, maintained or not.
+    View,
+    /// Rows from outside.
+    Source,
+    /// Anything else: sinks, functions.
+    Other,
+}
+
+/// What a statement does to the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Makes an object.
+    Create {
+        /// What it keeps.
+        kind: Kind,
+        /// Its name as the catalog has it.
+        name: String,
+        /// Nothing happens when the name is taken.
+        if_not_exists: bool,
+    },
+    /// Takes objects away.
+    Drop,
+    /// Changes objects in a way that their DDL doesn't show.
+    Alter,
+    /// Changes a setting.
+    Set(String),
+    /// Nothing.
+    None,
+}
+
+/// The tokens of `sql` without white space and comments; what can't be read ends them.
+pub fn tokens(sql: &str) -> Vec<Token> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
+    tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect()
+}
+
+/// The statements of a text, cut at each `;` between them.
+pub fn pieces(sql: &str) -> Vec<String> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
+    let cut = tokens.split(|token| *token == Token::SemiColon);
+    let is_blank = |tokens: &&[Token]| tokens.iter().all(|token| matches!(token, Token::Whitespace(_)));
+    let kept: Vec<&[Token]> = cut.filter(|tokens| !is_blank(tokens)).collect();
+    if kept.len() <= 1 {
+        // The text itself, since tokens don't remember every spelling.
+        return vec![sql.trim().trim_end_matches(';').trim().to_string()];
+    }
+    kept.iter()
+        .map(|tokens| tokens.iter().map(Token::to_string).collect::<String>().trim().to_string())
+        .collect()
+}
+
+/// A word as the catalog spells it: lower case unless it was quoted.
+fn name_of(token: &Token) -> Option<String> {
+    let Token::Word(word) = token else { return None };
+    Some(if word.quote_style.is_some() { word.value.clone() } else { word.value.to_lowercase() })
+}
+
+/// Upper-case unquoted words, for keywords.
+fn keyword(token: &Token) -> String {
+    match token {
+        Token::Word(word) if word.quote_style.is_none() => word.value.to_uppercase(),
+        other => other.to_string(),
+    }
+}
+
+/// The first words of a statement as keywords.
+pub fn first_words(sql: &str) -> Vec<String> {
+    tokens(sql).iter().take(8).map(keyword).collect()
+}
+
+/// What `sql` does to the catalog.
+pub fn effect(sql: &str) -> Effect {
+    let tokens = tokens(sql);
+    let words: Vec<String> = tokens.iter().map(keyword).collect();
+    match words.first().map(String::as_str) {
+        Some("CREATE") => create(&tokens, &words),
+        Some("DROP") => Effect::Drop,
+        Some("ALTER") => Effect::Alter,
+        Some("SET" | "RESET") => Effect::Set(words.get(1).cloned().unwrap_or_default().to_lowercase()),
+        _ => Effect::None,
+    }
+}
+
+fn create(tokens: &[Token], words: &[String]) -> Effect {
+    let skipped = |word: &str| matches!(word, "OR" | "REPLACE" | "TEMP" | "TEMPORARY" | "UNBOUNDED");
+    let mut at = 1;
+    while words.get(at).is_some_and(|word| skipped(word)) {
+        at += 1;
+    }
+    let kind = match words.get(at).map(String::as_str) {
+        Some("TABLE") => Kind::Table,
+        Some("VIEW") => Kind::View,
+        Some("MATERIALIZED") => Kind::View,
+        Some("SOURCE" | "STREAM") => Kind::Source,
+        _ => Kind::Other,
+    };
+    at += if words.get(at).is_some_and(|word| word == "MATERIALIZED") { 2 } else { 1 };
+    let if_not_exists = words.get(at).is_some_and(|word| word == "IF");
+    at += if if_not_exists { 3 } else { 0 };
+    match tokens.get(at).and_then(name_of) {
+        Some(name) => Effect::Create { kind, name, if_not_exists },
+        None => Effect::None,
+    }
+}
+
+/// Whether `sql` reads: SELECT, WITH, VALUES, or one of them in parentheses.
+pub fn is_query(sql: &str) -> bool {
+    let words = first_words(sql);
+    let first = words.iter().find(|word| *word != "(");
+    matches!(first.map(String::as_str), Some("SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM"))
+}
+
+/// The names of relations that `sql` reads (a view's own name may be among them). Where the text can't be parsed
+/// as plain SQL, all its names.
+pub fn relations(sql: &str) -> BTreeSet<String> {
+    let parsed = DFParserBuilder::new(sql)
+        .with_dialect(&GenericDialect {})
+        .build()
+        .and_then(|mut parser| parser.parse_statement())
+        .and_then(|statement| resolve_table_references(&statement, true));
+    match parsed {
+        Ok((relations, _)) => relations
+            .iter()
+            .map(|relation| match relation.schema() {
+                Some(schema) if schema != "public" => format!("{schema}.{}", relation.table()),
+                _ => relation.table().to_string(),
+            })
+            .collect(),
+        Err(_) => names(sql),
+    }
+}
+
+/// All names in `sql`: relations, columns, functions, keywords in lower case.
+pub fn names(sql: &str) -> BTreeSet<String> {
+    tokens(sql).iter().filter_map(name_of).collect()
+}
+
+/// The columns of the primary key that a CREATE TABLE declares, in the key's order; none where there is no key.
+pub fn primary_key(ddl: &str) -> Vec<String> {
+    let tokens = tokens(ddl);
+    let Some(open) = tokens.iter().position(|token| *token == Token::LParen) else { return Vec::new() };
+    let mut depth = 0;
+    let mut element = open + 1;
+    for at in open..tokens.len() {
+        match &tokens[at] {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            Token::Comma if depth == 1 => element = at + 1,
+            _ if depth == 1 && keyword(&tokens[at]) == "PRIMARY" => {
+                return key_columns(&tokens[element..=at], &tokens[at + 1..]);
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    Vec::new()
+}
+
+/// The key's columns, from the tokens of the table element up to PRIMARY and those after it.
+fn key_columns(before: &[Token], after: &[Token]) -> Vec<String> {
+    let first = before.first().map(keyword).unwrap_or_default();
+    if first != "PRIMARY" && first != "CONSTRAINT" {
+        return before.first().and_then(name_of).into_iter().collect();
+    }
+    after.iter().skip(2).take_while(|token| **token != Token::RParen).filter_map(name_of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_told_apart() {
+        let table = |name: &str, if_not_exists| Effect::Create {
+            kind: Kind::Table,
+            name: name.into(),
+            if_not_exists,
+        };
+        assert_eq!(effect("CREATE TABLE T (a INT)"), table("t", false));
+        assert_eq!(effect("create table if not exists \"T\" (a int)"), table("T", true));
+        let view = Effect::Create { kind: Kind::View, name: "v".into(), if_not_exists: false };
+        assert_eq!(effect("CREATE OR REPLACE VIEW v AS SELECT 1"), view);
+        assert_eq!(effect("CREATE MATERIALIZED VIEW v AS SELECT 1"), view);
+        assert_eq!(effect("SET TimeZone = 'UTC'"), Effect::Set("timezone".into()));
+        assert_eq!(effect("INSERT INTO t VALUES (1)"), Effect::None);
+    }
+
+    #[test]
+    fn texts_are_cut_between_statements() {
+        assert_eq!(
+            pieces("SELECT ';' ; INSERT INTO t\nVALUES (1);"),
+            ["SELECT ';'", "INSERT INTO t\nVALUES (1)"]
+        );
+        assert_eq!(pieces("SELECT 1 ;\n"), ["SELECT 1"]);
+    }
+
+    #[test]
+    fn queries_are_told_from_other_statements() {
+        assert!(is_query("-- why\nSELECT 1"));
+        assert!(is_query("((VALUES (1)))"));
+        assert!(!is_query("EXPLAIN SELECT 1"));
+    }
+
+    #[test]
+    fn relations_are_found_without_common_tables() {
+        let found =
+            relations("WITH c AS (SELECT * FROM a) SELECT (SELECT max(x) FROM B) FROM c JOIN s.t USING (x)");
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["a", "b", "s.t"]);
+    }
+
+    #[test]
+    fn keys_are_found() {
+        assert_eq!(primary_key("CREATE TABLE t (id INT PRIMARY KEY, v NUMERIC(10,2))"), ["id"]);
+        assert_eq!(primary_key("CREATE TABLE t (a INT, b TEXT, PRIMARY KEY (b, a))"), ["b", "a"]);
+        assert_eq!(primary_key("CREATE TABLE t (a NUMERIC(10,2) NOT NULL, b TEXT)"), [""; 0]);
+    }
+}

@@ -1,0 +1,69 @@
+//! Everything that needs all crates together, one trial each: the files of `sql-tests/` as they stand, the same
+//! files under the replay oracle, scenarios, and the checks of the sources.
+//!
+//! `cargo test -p millstream-testkit -- slt::statement` runs a part by its name; see `oracle` for its settings.
+
+mod scenarios;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use millstream_testkit::oracle::{self, Counts, Setup};
+use millstream_testkit::{drive, slt, tidy};
+
+fn main() -> ExitCode {
+    let root = slt::project_root();
+    if let Err(error) = std::env::set_current_dir(&root) {
+        eprintln!("can't enter {}: {error}", root.display());
+        return ExitCode::FAILURE;
+    }
+    let files = match slt::files(Path::new("sql-tests")) {
+        Ok(files) => files,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let counts = Arc::new(Mutex::new(Counts::default()));
+    let mut trials = Vec::new();
+    for (path, name) in files {
+        trials.push(plain(path.clone(), &name));
+        trials.push(replayed(path, name, &counts));
+    }
+    for (name, check) in tidy::checks() {
+        let root = root.clone();
+        trials.push(Trial::test(format!("tidy::{name}"), move || check(&root).map_err(Failed::from)));
+    }
+    for (name, scenario) in scenarios::all() {
+        trials.push(Trial::test(format!("scenario::{name}"), move || scenario().map_err(Failed::from)));
+    }
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    if let Ok(counts) = counts.lock()
+        && !counts.is_empty()
+    {
+        println!("{counts}");
+    }
+    conclusion.exit_code()
+}
+
+/// The file as it stands.
+fn plain(path: PathBuf, name: &str) -> Trial {
+    Trial::test(format!("slt::{name}"), move || drive::block_on(slt::run(&path)).map_err(Failed::from))
+}
+
+/// The file's queries as maintained views.
+fn replayed(path: PathBuf, name: String, counts: &Arc<Mutex<Counts>>) -> Trial {
+    let counts = counts.clone();
+    Trial::test(format!("oracle::{name}"), move || {
+        let result = drive::block_on(async {
+            let (found, result) = oracle::check(&path, &name, &Setup::from_environment()).await;
+            if let Ok(mut counts) = counts.lock() {
+                counts.add(&found);
+            }
+            result
+        });
+        result.map_err(Failed::from)
+    })
+}

@@ -1,0 +1,88 @@
+//! A full disk under a file sink holds that sink back, loses nothing, and stops nothing else.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use millstream_engine::Engine;
+use millstream_testkit::drive::{self, Result, ensure, expect_soon, run, run_all, until, within_a_minute};
+use millstream_testkit::parts::Pushed;
+
+use super::{Scenario, folder, lines_in};
+
+pub const ALL: &[Scenario] = &[("a_full_disk_under_a_file_sink", || drive::block_on(full_disk()))];
+
+/// A small file system in memory, which goes away with the value.
+struct SmallDisk {
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts it; `None` where that isn't allowed.
+    fn mount(path: &Path, size: &str) -> Option<SmallDisk> {
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(path)
+            .output();
+        done.is_ok_and(|output| output.status.success()).then(|| SmallDisk { path: path.to_path_buf() })
+    }
+
+    fn resize(&self, size: &str) -> bool {
+        let done =
+            Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.path).output();
+        done.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).output();
+    }
+}
+
+async fn full_disk() -> Result<()> {
+    let (small, roomy) = (folder()?, folder()?);
+    let Some(disk) = SmallDisk::mount(small.path(), "64k") else {
+        println!("skipped: a_full_disk_under_a_file_sink needs the right to mount a tmpfs");
+        return Ok(());
+    };
+    let rows = Pushed::default();
+    let engine =
+        Engine::builder().connector(Arc::new(rows.clone())).start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let sink = |name: &str, path: &Path| {
+        let path = path.display();
+        format!("CREATE SINK {name} FROM v WITH (connector = 'file', path = '{path}', format = 'text')")
+    };
+    run_all(
+        &mut session,
+        &[
+            "CREATE SOURCE t (x BIGINT) WITH (connector = 'pushed')",
+            "CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS c FROM t",
+            "CREATE VIEW v AS SELECT 'row ' || x || ' ' || repeat('.', 1000) AS line FROM t",
+        ],
+    )
+    .await?;
+    run(&mut session, &sink("tight", small.path())).await?;
+    run(&mut session, &sink("free", roomy.path())).await?;
+    for part in 0..10 {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(part * 20..(part + 1) * 20));
+        let batch = RecordBatch::try_from_iter_with_nullable([("x", column, true)]);
+        rows.push(batch.map_err(|error| error.to_string())?);
+    }
+    expect_soon(&mut session, "SELECT c FROM counted", &["200"]).await?;
+    until("the other sink to have all rows", || lines_in(roomy.path()).is_ok_and(|lines| lines.len() == 200))
+        .await?;
+    until("the problem to be shown", || {
+        engine.progress().problems.iter().any(|problem| problem.contains("tight"))
+    })
+    .await?;
+    ensure(disk.resize("8m"), || "the small disk can't be made larger".into())?;
+    until("the sink to catch up", || lines_in(small.path()).is_ok_and(|lines| lines.len() >= 200)).await?;
+    let mut lines = lines_in(small.path())?;
+    lines.sort();
+    lines.dedup();
+    ensure(lines.len() == 200, || format!("200 different lines were expected, {} are there", lines.len()))?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}

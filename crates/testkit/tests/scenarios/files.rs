@@ -1,0 +1,115 @@
+//! Files come in while queries run.
+
+use millstream_engine::Engine;
+use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, run, run_all, within_a_minute};
+
+use super::{Scenario, folder, write};
+
+pub const ALL: &[Scenario] = &[
+    ("a_bounded_run_finishes", || drive::block_on(bounded_run())),
+    ("new_files_while_running", || drive::block_on(new_files())),
+    ("bad_rows_are_counted_and_the_rest_is_taken", || drive::block_on(bad_rows())),
+    ("results_arrive_in_a_file", || drive::block_on(to_a_file())),
+];
+
+async fn bounded_run() -> Result<()> {
+    let folder = folder()?;
+    for number in 0..20 {
+        write(folder.path(), &format!("{number}.txt"), "to be or\nnot to be\n")?;
+    }
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let source = format!(
+        "CREATE SOURCE lines WITH (connector = 'file', path = '{}', format = 'text', bounded = true)",
+        folder.path().display()
+    );
+    run(&mut session, "SET max_batch_rows = 7").await?;
+    run(&mut session, &source).await?;
+    run(
+        &mut session,
+        "CREATE MATERIALIZED VIEW counts AS
+         SELECT word, count(*) AS n FROM lines, UNNEST(string_to_array(line, ' ')) AS u(word) GROUP BY word",
+    )
+    .await?;
+    within_a_minute("the bounded source to end", engine.finished())
+        .await?
+        .map_err(|error| error.to_string())?;
+    expect(&mut session, "SELECT word, n FROM counts", &["be|40", "not|20", "or|20", "to|40"]).await?;
+    let progress = engine.progress();
+    ensure(progress.rows == 40 && progress.sources_open == 0, || format!("{progress:?}"))?;
+    ensure(!engine.follows(), || "a bounded source doesn't follow".into())?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+async fn new_files() -> Result<()> {
+    let folder = folder()?;
+    write(folder.path(), "1.csv", "1,one\n2,two\n")?;
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let source = format!(
+        "CREATE SOURCE s (id INT, name TEXT) WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        folder.path().display()
+    );
+    run_all(
+        &mut session,
+        &[&source, "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS c, sum(id) AS s FROM s"],
+    )
+    .await?;
+    expect_soon(&mut session, "SELECT c, s FROM m", &["2|3"]).await?;
+    write(folder.path(), "0.csv", "10,ten\n")?;
+    expect_soon(&mut session, "SELECT c, s FROM m", &["3|13"]).await?;
+    // A query that comes later has read the files from before as well.
+    run(&mut session, "CREATE MATERIALIZED VIEW late AS SELECT max(name) AS n FROM s").await?;
+    expect(&mut session, "SELECT n FROM late", &["two"]).await?;
+    write(folder.path(), "2.csv", "20,zwanzig\n")?;
+    expect_soon(&mut session, "SELECT c, s, n FROM m, late", &["4|33|zwanzig"]).await?;
+    ensure(engine.follows(), || "the source follows its folder".into())?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+async fn bad_rows() -> Result<()> {
+    let folder = folder()?;
+    write(folder.path(), "a.csv", "1,1.5\ntwo,2\n3,3\n4,x\n5,5\n")?;
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let source = format!(
+        "CREATE SOURCE s (id INT, x DOUBLE)
+         WITH (connector = 'file', path = '{}', format = 'csv', header = false, bounded = true)",
+        folder.path().display()
+    );
+    run_all(
+        &mut session,
+        &[&source, "CREATE MATERIALIZED VIEW m AS SELECT sum(id) AS s, count(*) AS c FROM s"],
+    )
+    .await?;
+    within_a_minute("the bounded source to end", engine.finished())
+        .await?
+        .map_err(|error| error.to_string())?;
+    expect(&mut session, "SELECT s, c FROM m", &["9|3"]).await?;
+    ensure(engine.progress().bad_rows == 2, || format!("{:?}", engine.progress()))?;
+    expect(&mut session, "SELECT count(*) FROM bad_rows('s')", &["2"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn to_a_file() -> Result<()> {
+    let (incoming, outgoing) = (folder()?, folder()?);
+    write(incoming.path(), "a.txt", "one\ntwo\nthree\n")?;
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let source = format!(
+        "CREATE SOURCE lines WITH (connector = 'file', path = '{}', format = 'text', bounded = true)",
+        incoming.path().display()
+    );
+    let sink = format!(
+        "CREATE SINK k AS SELECT upper(line) AS line FROM lines WHERE line <> 'two'
+         WITH (connector = 'file', path = '{}', format = 'text')",
+        outgoing.path().display()
+    );
+    // Nothing reads the source before the sink is there: it misses no row.
+    run_all(&mut session, &[&source, &sink]).await?;
+    within_a_minute("the sink to deliver", engine.finished()).await?.map_err(|error| error.to_string())?;
+    let mut found = super::lines_in(outgoing.path())?;
+    found.sort();
+    ensure(found == ["ONE", "THREE"], || format!("{found:?}"))?;
+    engine.stop().await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,54 @@
+//! What takes several parts at once to show.
+
+mod disk;
+mod files;
+mod library;
+mod objects;
+mod pace;
+mod replay;
+
+use std::path::Path;
+
+use millstream_testkit::drive;
+
+/// A scenario with its name.
+pub type Scenario = (&'static str, fn() -> drive::Result<()>);
+
+/// Every scenario.
+pub fn all() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    all.extend_from_slice(disk::ALL);
+    all.extend_from_slice(files::ALL);
+    all.extend_from_slice(library::ALL);
+    all.extend_from_slice(objects::ALL);
+    all.extend_from_slice(pace::ALL);
+    all.extend_from_slice(replay::ALL);
+    all
+}
+
+/// A fresh folder that goes away with the value.
+pub fn folder() -> drive::Result<tempfile::TempDir> {
+    tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))
+}
+
+/// Writes a file as others should: under a hidden name first, then renamed.
+pub fn write(folder: &Path, name: &str, text: &str) -> drive::Result<()> {
+    let hidden = folder.join(format!(".{name}"));
+    std::fs::write(&hidden, text)
+        .and_then(|()| std::fs::rename(&hidden, folder.join(name)))
+        .map_err(|error| format!("{name} can't be written: {error}"))
+}
+
+/// All lines of all visible files in a folder.
+pub fn lines_in(folder: &Path) -> drive::Result<Vec<String>> {
+    let fail = |error: std::io::Error| format!("{} can't be read: {error}", folder.display());
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_file() && !hidden {
+            lines.extend(std::fs::read_to_string(&path).map_err(fail)?.lines().map(String::from));
+        }
+    }
+    Ok(lines)
+}

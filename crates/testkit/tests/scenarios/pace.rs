@@ -1,0 +1,137 @@
+//! How fast epochs follow each other, and who holds whom back.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use millstream_engine::Engine;
+use millstream_testkit::drive::{
+    self, Result, ensure, expect, expect_soon, run, run_all, until, within_a_minute,
+};
+use millstream_testkit::parts::{Gate, Numbers, Pushed};
+
+use super::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    ("a_slow_sink_holds_the_source_back", || drive::block_on(backpressure())),
+    ("a_fixed_pace_cuts_at_multiples_of_the_interval", || drive::block_on(fixed_pace())),
+    ("a_manual_clock_moves_only_when_told", || drive::block_on(manual_clock())),
+    ("rows_that_are_pushed_arrive_once", || drive::block_on(pushed_rows())),
+];
+
+/// What the engine may have taken of a source beyond what its sink has delivered, in batches: what the loop, the
+/// sink's queue and one pull ahead hold.
+const BATCHES_AHEAD_MAX: u64 = 64;
+const BATCH_ROWS: u64 = 100;
+
+async fn backpressure() -> Result<()> {
+    let (source, gate) = (Numbers::default(), Gate::default());
+    let engine = Engine::builder()
+        .connector(Arc::new(source.clone()))
+        .connector(Arc::new(gate.clone()))
+        .start()
+        .map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run(&mut session, &format!("SET max_batch_rows = {BATCH_ROWS}")).await?;
+    run(&mut session, "CREATE SOURCE n WITH (connector = 'numbers')").await?;
+    run(&mut session, "CREATE SINK k AS SELECT n FROM n WITH (connector = 'gate')").await?;
+    until("the source to be read", || source.taken() > 0).await?;
+    for _ in 0..100 {
+        let delivered = gate.delivered();
+        gate.open(1);
+        until("a write to come through the gate", || gate.delivered() > delivered).await?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let (taken, delivered) = (source.taken(), gate.delivered());
+        let ahead = taken - delivered.min(taken);
+        ensure(ahead <= BATCHES_AHEAD_MAX * BATCH_ROWS, || {
+            format!(
+                "{taken} rows were taken while {delivered} were delivered: the sink doesn't hold the source back"
+            )
+        })?;
+    }
+    gate.open(1_000_000);
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+async fn fixed_pace() -> Result<()> {
+    let cuts = Arc::new(Mutex::new(Vec::new()));
+    let seen = cuts.clone();
+    let engine = Engine::builder()
+        .connector(Arc::new(Numbers::default()))
+        .recorder(move |record| {
+            if let Ok(mut seen) = seen.lock() {
+                seen.push(record.cut.clone());
+            }
+        })
+        .start()
+        .map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "SET batch_interval = '100 ms'",
+            "SET max_batch_rows = 10",
+            "CREATE SOURCE n WITH (connector = 'numbers')",
+            "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS c FROM n",
+            "ADVANCE TIME TO '1970-01-01 00:00:01'",
+        ],
+    )
+    .await?;
+    let cuts = cuts.lock().map_err(|error| error.to_string())?.clone();
+    let times: Vec<i64> = cuts.iter().map(|cut| cut.now.0).collect();
+    ensure(!times.is_empty(), || "no batch in a second of batches every 100 ms".into())?;
+    ensure(times.iter().all(|time| time % 100_000 == 0), || {
+        format!("not at multiples of the interval: {times:?}")
+    })?;
+    ensure(times.windows(2).all(|pair| pair[0] < pair[1]), || format!("not increasing: {times:?}"))?;
+    ensure(times.len() == 10, || format!("10 ticks were due: {times:?}"))?;
+    expect(&mut session, "SELECT c <= 100, c > 0 FROM m", &["true|true"]).await?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+async fn manual_clock() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "CREATE TABLE t (x INT)",
+            "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS c FROM t",
+            "INSERT INTO t VALUES (1), (2)",
+        ],
+    )
+    .await?;
+    expect(&mut session, "SELECT count(*) FROM t", &["0"]).await?;
+    run(&mut session, "ADVANCE BATCH").await?;
+    expect(&mut session, "SELECT count(*), max(c) FROM t, m", &["2|2"]).await?;
+    run(&mut session, "INSERT INTO t VALUES (3)").await?;
+    run(&mut session, "DELETE FROM t WHERE x >= 2").await?;
+    expect(&mut session, "SELECT c FROM m", &["2"]).await?;
+    run(&mut session, "FLUSH").await?;
+    expect(&mut session, "SELECT c FROM m", &["1"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn pushed_rows() -> Result<()> {
+    let pushed = Pushed::default();
+    let engine =
+        Engine::builder().connector(Arc::new(pushed.clone())).start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run(&mut session, "SET max_batch_rows = 3").await?;
+    run(&mut session, "CREATE SOURCE s (x BIGINT) WITH (connector = 'pushed')").await?;
+    run(&mut session, "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS c, sum(x) AS s FROM s").await?;
+    for part in 0..10 {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(part * 10..(part + 1) * 10));
+        let rows = RecordBatch::try_from_iter_with_nullable([("x", column, true)]);
+        pushed.push(rows.map_err(|error| error.to_string())?);
+    }
+    expect_soon(&mut session, "SELECT c, s FROM m", &["100|4950"]).await?;
+    pushed.end();
+    within_a_minute("the ended source to count as done", engine.finished())
+        .await?
+        .map_err(|error| error.to_string())?;
+    ensure(pushed.taken() == 100, || format!("{} rows were taken", pushed.taken()))?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
