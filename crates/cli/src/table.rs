@@ -184,8 +184,7 @@ mod tests {
     fn columns_are_aligned() {
         let first = batch(vec![Some("a"), None, Some("größe")], vec![Some(1), Some(1234567), None]);
         let second = batch(vec![Some("a longer one")], vec![Some(2)]);
-        let expect = "\
- word  |   count
+        let expect = "\x20word  |   count
 -------+---------
  a     |       1
  NULL  | 1234567
@@ -214,8 +213,7 @@ mod tests {
             &[batch(vec![Some("a\nbc"), Some("d\te\u{1b}[1m")], vec![Some(1), Some(2)])],
             Look::default(),
         );
-        let expect = "\
- word          | count
+        let expect = "\x20word          | count
 ---------------+-------
  a            +|     1
  bc            |
@@ -240,6 +238,6 @@ mod tests {
     fn numbers_stand_right_whatever_their_type() {
         let floats: ArrayRef = Arc::new(Float64Array::from(vec![1.5, 10.0]));
         let rows = RecordBatch::try_from_iter([("f", floats)]).unwrap();
-        assert_eq!(render(&[rows], Look::default()), "  f\n------\n  1.5\n 10.0\n(2 rows)\n");
+        assert_eq!(render(&[rows], Look::default()), "    f\n------\n  1.5\n 10.0\n(2 rows)\n");
     }
 }

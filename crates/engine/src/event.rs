@@ -91,8 +91,8 @@ pub(crate) enum Event {
     Status { reply: Reply<Vec<ObjectStatus>> },
     /// Change a setting.
     Set { name: String, value: String, reply: Reply<()> },
-    /// Read the settings.
-    Settings { reply: Reply<Settings> },
+    /// Read the settings and the time.
+    Settings { reply: Reply<(Settings, Timestamp)> },
     /// Move a manual clock.
     Advance { advance: Advance, reply: Reply<()> },
     /// Answer when all that was written before is taken in.

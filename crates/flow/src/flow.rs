@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
 
-use crate::operator::{Cost, Operator, Properties};
+use crate::operator::{Content, Cost, Operator, Properties};
 use crate::{Error, Result};
 
 /// One node of the DAG.
@@ -81,10 +80,14 @@ impl Flow {
     }
 
     /// The whole result, where the root keeps it.
-    pub fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
-        match self.nodes.last()? {
+    pub fn content(&self) -> Content {
+        self.content_of(self.nodes.len().checked_sub(1)?)
+    }
+
+    fn content_of(&self, node: usize) -> Content {
+        match &self.nodes[node] {
             Node::Input { .. } => None,
-            Node::Operator { operator, .. } => operator.content(),
+            Node::Operator { operator, inputs } => operator.content(&|place| self.content_of(inputs[place])),
         }
     }
 

@@ -17,4 +17,4 @@ pub use drive::Driver;
 pub use error::{Error, Result};
 pub use flow::Flow;
 pub use lower::{Choice, Limits, Relation, Resolve};
-pub use operator::{Cost, Description, Operator, Properties};
+pub use operator::{Content, Cost, Description, Operator, Properties};

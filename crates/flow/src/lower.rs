@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
@@ -38,6 +39,10 @@ pub struct Limits {
 pub struct Relation {
     /// Its name.
     pub name: Arc<str>,
+    /// All its columns, as its deltas have them.
+    pub schema: SchemaRef,
+    /// Which of them the scan can name, in the order in which it numbers them.
+    pub columns: Vec<usize>,
     /// Whether it only ever gains rows.
     pub append_only: bool,
 }
@@ -136,7 +141,7 @@ impl Lowering<'_> {
         let Some(relation) = (self.resolve)(scan) else {
             return Ok(self.because("it reads no relation of the catalog"));
         };
-        let schema = scan.source.schema();
+        let schema = relation.schema;
         let input = match self.scans.get(&relation.name) {
             Some(input) => *input,
             None => {
@@ -148,13 +153,16 @@ impl Lowering<'_> {
                 self.nodes.len() - 1
             }
         };
-        let Some(columns) = &scan.projection else { return Ok(Some(input)) };
+        let columns: Vec<usize> = match &scan.projection {
+            Some(projection) => projection.iter().map(|place| relation.columns[*place]).collect(),
+            None => relation.columns,
+        };
         if columns.iter().copied().eq(0..schema.fields().len()) {
             return Ok(Some(input));
         }
         let schema = scan.projected_schema.inner().clone();
         let mut operator = Stateless::new(schema.clone(), relation.append_only);
-        operator.push(Stage::Columns(columns.clone(), schema.clone()), schema);
+        operator.push(Stage::Columns(columns, schema.clone()), schema);
         Ok(Some(self.push(operator, vec![input])))
     }
 
@@ -211,7 +219,7 @@ impl Lowering<'_> {
             lowered.push(input);
         }
         let append_only = lowered.iter().all(|input| self.append_only(*input));
-        let operator = Union::new(plan.schema().inner().clone(), append_only);
+        let operator = Union::new(plan.schema().inner().clone(), append_only, lowered.len());
         Ok(Some(self.push(operator, lowered)))
     }
 

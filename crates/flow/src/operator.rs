@@ -51,6 +51,9 @@ pub struct Description {
     pub why: String,
 }
 
+/// All rows of a result, where they are kept.
+pub type Content = Option<Result<Vec<RecordBatch>>>;
+
 /// One node of a maintained query: turns the deltas of its inputs into the delta of its output.
 ///
 /// The sum of all deltas that an operator has put out equals the batch answer over the sum of all deltas it was
@@ -64,8 +67,9 @@ pub trait Operator: Send + Debug {
     /// nothing: an operator whose answer over no input has rows puts them out then. Later calls come only when an
     /// input changes. An error leaves the state unknown.
     fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta>;
-    /// The result it maintains, where it keeps that anyway: all its rows, n copies as n rows.
-    fn content(&self) -> Option<Result<Vec<RecordBatch>>>;
+    /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
+    /// `input` gives the content of the input at a place, where that is kept.
+    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;
     /// How many rows it keeps.
     fn state_rows(&self) -> usize;
     /// How many bytes its state takes, about.

@@ -48,17 +48,23 @@ pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
             Token::RParen | Token::RBracket => depth -= 1,
             _ if depth > 0 => {}
             token => {
-                let follows = |words: &[&str]| {
-                    words.iter().enumerate().all(|(n, word)| {
-                        tokens.get(at + n + 1).is_some_and(|next| is_word(&next.token.token, word))
-                    })
+                // The words are a clause only where the query ends behind them, but for a LIMIT of changes.
+                let ends = |words: &[&str]| {
+                    let after = at + 1 + words.len();
+                    let next = tokens.get(after).map(|next| &next.token.token);
+                    words.iter().zip(&tokens[at + 1..]).all(|(word, next)| is_word(&next.token.token, word))
+                        && (after == tokens.len() || next.is_some_and(|next| is_word(next, "LIMIT")))
                 };
-                if is_word(token, "EMIT") && follows(&["CHANGES"]) {
-                    found = Some((Emit::Changes, lexeme.range.start..end));
-                } else if is_word(token, "EMIT") && follows(&["ON", "WINDOW", "CLOSE"]) {
-                    found = Some((Emit::OnWindowClose, lexeme.range.start..end));
-                } else if is_word(token, "FOR") && follows(&["EACH", "BATCH"]) {
-                    found = Some((Emit::EachBatch, lexeme.range.start..end));
+                let clause = match () {
+                    _ if is_word(token, "EMIT") && ends(&["CHANGES"]) => Some(Emit::Changes),
+                    _ if is_word(token, "EMIT") && ends(&["ON", "WINDOW", "CLOSE"]) => {
+                        Some(Emit::OnWindowClose)
+                    }
+                    _ if is_word(token, "FOR") && ends(&["EACH", "BATCH"]) => Some(Emit::EachBatch),
+                    _ => None,
+                };
+                if let Some(emit) = clause {
+                    found = Some((emit, lexeme.range.start..end));
                 }
             }
         }
@@ -125,6 +131,7 @@ mod tests {
         assert_eq!(emit("SELECT 1 FOR EACH BATCH"), Some((Emit::EachBatch, "FOR EACH BATCH")));
         assert_eq!(emit("SELECT (SELECT 1 EMIT CHANGES)"), None);
         assert_eq!(emit("SELECT emit FROM t emit"), None);
+        assert_eq!(emit("SELECT emit changes FROM t"), None);
     }
 
     fn refused(sql: &str, expected: &str) {

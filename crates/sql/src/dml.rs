@@ -5,6 +5,8 @@
 //!
 //! Deliberately absent until they are built, and refused by name: RETURNING, ON CONFLICT, DEFAULT values.
 
+mod tree;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
@@ -18,14 +20,17 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::context::unknown_relation;
+use crate::dialect;
 use crate::error::{Error, Result};
-use crate::hidden::{self, fold, last_name};
+use crate::hidden::{self, last_name};
 use crate::near;
 use crate::planner::{Planner, Query, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
 use crate::rules::orderable;
 use crate::tokens::{DIALECT, offset};
+
+use tree::{aliased, column, named_factor, named_table, plain_from, quoted, select_of};
 
 /// Relations among which the target of an INSERT takes NULL everywhere, so that [`Dml::check`] can name the column,
 /// and has no hidden columns, which can't be given.
@@ -119,6 +124,7 @@ impl Planner {
     /// Plans an INSERT, UPDATE or DELETE.
     pub fn dml(&self, text: &str, relations: &dyn Relations) -> Result<Dml> {
         let reader = TokenReader::new(text)?;
+        dialect::refuse_unbuilt(&reader)?;
         let statement = self.parse(&reader)?;
         let shown = hidden::named(reader.rest(), relations);
         let scope = Scope { planner: self, reader: &reader, relations, shown };
@@ -192,7 +198,7 @@ impl Scope<'_> {
             if row.len() != expected {
                 let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
                 return Err(Error::invalid(format!(
-                    "INSERT has {} values where \"{table}\" takes {expected}",
+                    "INSERT has {} values where \"{table}\" takes {expected} columns",
                     row.len()
                 ))
                 .hint(format!("The columns are {}.", names.join(", "))));
@@ -214,7 +220,7 @@ impl Scope<'_> {
         let mut tree = self.template()?;
         let select = select_of(&mut tree)?;
         select.projection =
-            target.columns.fields().iter().map(|f| old(&target, f.name(), f.name())).collect();
+            target.columns.fields().iter().map(|f| aliased(&target.alias, f.name(), f.name())).collect();
         select.from = vec![plain_from(target.factor.clone())];
         select.selection = match delete.using {
             None => delete.selection,
@@ -241,7 +247,7 @@ impl Scope<'_> {
         let select = select_of(&mut tree)?;
         let fields = target.columns.fields();
         select.projection =
-            fields.iter().map(|f| old(&target, f.name(), &format!("old.{}", f.name()))).collect();
+            fields.iter().map(|f| aliased(&target.alias, f.name(), &format!("old.{}", f.name()))).collect();
         for (at, field) in fields.iter().enumerate() {
             let expr = values[at].take().unwrap_or_else(|| column(&target.alias, field.name()));
             select
@@ -439,52 +445,6 @@ fn unknown_column(column: &str, table: &str, columns: &Schema) -> Error {
         .maybe_hint(near::hint(column, "columns", names))
 }
 
-fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
-    match tree.body.as_mut() {
-        SetExpr::Select(select) => Ok(select),
-        _ => Err(Error::bug("a template is no SELECT")),
-    }
-}
-
-fn quoted(name: &str) -> Ident {
-    Ident::with_quote('"', name)
-}
-
-fn column(alias: &Ident, name: &str) -> ast::Expr {
-    ast::Expr::CompoundIdentifier(vec![quoted(&fold(alias)), quoted(name)])
-}
-
-fn old(target: &Target, name: &str, alias: &str) -> SelectItem {
-    SelectItem::ExprWithAlias { expr: column(&target.alias, name), alias: quoted(alias) }
-}
-
-fn plain_from(relation: TableFactor) -> TableWithJoins {
-    TableWithJoins { relation, joins: Vec::new() }
-}
-
-fn named_table(name: ObjectName) -> TableFactor {
-    TableFactor::Table {
-        name,
-        alias: None,
-        args: None,
-        with_hints: Vec::new(),
-        version: None,
-        with_ordinality: false,
-        partitions: Vec::new(),
-        json_path: None,
-        sample: None,
-        index_hints: Vec::new(),
-    }
-}
-
-fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
-    let mut factor = named_table(name);
-    if let TableFactor::Table { alias: place, .. } = &mut factor {
-        *place = Some(TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None });
-    }
-    factor
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -581,7 +541,7 @@ mod tests {
         );
         fails(
             "INSERT INTO t VALUES (1, 'a')",
-            "INSERT has 2 values where \"t\" takes 3\nHINT: The columns are id, name, n.",
+            "INSERT has 2 values where \"t\" takes 3 columns\nHINT: The columns are id, name, n.",
         );
         fails(
             "INSERT INTO t SELECT 1",
@@ -602,6 +562,10 @@ mod tests {
         fails(
             "UPDATE t SET n = [1]",
             "column \"n\" is of type Float64 and the expression of type List(Int64)\nHINT: Cast the expression, as in x::TYPE.",
+        );
+        fails(
+            "INSERT INTO t SELECT * FROM hop(t)",
+            "HOP(…) is not supported yet\nLINE 1: INSERT INTO t SELECT * FROM hop(t)\n                                    ^^^",
         );
         fails("DELETE FROM t RETURNING id", "RETURNING is not supported yet");
         fails("INSERT INTO t VALUES (1, 'a', 1) ON CONFLICT DO NOTHING", "ON CONFLICT is not supported yet");

@@ -31,7 +31,7 @@ pub enum Kind {
 
 /// An error about a statement. `span` counts bytes in the text that was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{message}{}", hint_line(.hint))]
 pub struct Error {
     /// Who must act.
     pub kind: Kind,
@@ -113,12 +113,13 @@ impl Error {
             text.push('\n');
             text.push_str(&lines);
         }
-        if let Some(hint) = &self.hint {
-            text.push_str("\nHINT: ");
-            text.push_str(hint);
-        }
+        text.push_str(&hint_line(&self.hint));
         text
     }
+}
+
+fn hint_line(hint: &Option<String>) -> String {
+    hint.as_ref().map_or_else(String::new, |hint| format!("\nHINT: {hint}"))
 }
 
 /// Without the text there is no place to point at.

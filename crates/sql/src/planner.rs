@@ -23,7 +23,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, context::SessionContext};
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::{Expr, LogicalPlan, Volatility, WindowFunctionDefinition};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, Volatility, WindowFunctionDefinition};
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
@@ -64,6 +64,15 @@ pub(crate) struct Raw {
 }
 
 impl Query {
+    /// Whether the query ends with an ORDER BY without LIMIT: an order that a kept result doesn't have.
+    pub fn is_ordered(&self) -> bool {
+        let mut plan = &self.raw;
+        while let LogicalPlan::Projection(Projection { input, .. }) = plan {
+            plan = input;
+        }
+        matches!(plan, LogicalPlan::Sort(_))
+    }
+
     /// Fails if two columns of the result have the same name: what is kept must be nameable.
     pub fn check_names(&self) -> Result<()> {
         let mut seen = HashSet::new();

@@ -186,7 +186,7 @@ impl<'a> TokenReader<'a> {
         Ok(number)
     }
 
-    /// A literal or a bare word as text: `'x'`, `-1.5`, `true`, `json`; `10 s` and `INTERVAL '10 s'` too.
+    /// A literal or a bare word as text: `'x'`, `-1.5`, `true`, `json`, `INTERVAL '10 s'`.
     pub fn value(&mut self) -> Result<String> {
         self.keyword(&["INTERVAL"]);
         let minus = match self.peek() {

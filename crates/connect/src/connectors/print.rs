@@ -19,7 +19,7 @@ const LIMIT: usize = 10;
 const RULE: &str = "-------------------------------------------";
 
 /// Prints the first rows of each batch under its time, as Spark Streaming's `print` does.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Print {
     /// Standard output where there is none.
     out: Option<Arc<Mutex<dyn Write + Send>>>,
@@ -29,12 +29,6 @@ impl Print {
     /// Prints to `out` instead of standard output.
     pub fn to(out: impl Write + Send + 'static) -> Print {
         Print { out: Some(Arc::new(Mutex::new(out))) }
-    }
-}
-
-impl Default for Print {
-    fn default() -> Print {
-        Print { out: None }
     }
 }
 

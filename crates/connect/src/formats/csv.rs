@@ -219,7 +219,7 @@ impl Decode for CsvDecoder {
             return format!(
                 "column '{}': found {found}, expected {}{not_null}",
                 field.name(),
-                field.data_type()
+                sql_type(field.data_type())
             );
         }
         match error.split_once("incorrect number of fields for line ") {

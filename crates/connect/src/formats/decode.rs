@@ -35,7 +35,7 @@ pub(crate) fn decode_run(decoder: &mut dyn Decode, run: Run) -> Result<Decoded, 
         return Ok(Decoded { columns, records, bad });
     }
     let mut failing = vec![false; records.len()];
-    let mut ranges = vec![0..records.len()];
+    let mut ranges: Vec<_> = std::iter::once(0..records.len()).collect();
     while let Some(range) = ranges.pop() {
         let Err(error) = decoder.decode(&block, &records[range.clone()]) else { continue };
         if range.len() > 1 {

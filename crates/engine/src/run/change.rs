@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_connect::{Sink, Source};
 use millstream_delta::{Chunk, Delta};
@@ -73,7 +72,7 @@ impl Loop {
             }
             Definition::View { .. } => Prepared::View,
             Definition::MaterializedView { plan, .. } => {
-                let flow = self.compile(plan, before)?;
+                let flow = self.compile(plan, catalog, before)?;
                 let query = RunningQuery::new(object.name.clone(), flow, true)?;
                 Prepared::Query(object, Box::new(query))
             }
@@ -81,7 +80,7 @@ impl Loop {
                 let query = match query {
                     None => None,
                     Some(plan) => {
-                        Some(Box::new(RunningQuery::new(from.clone(), self.compile(plan, before)?, true)?))
+                        Some(Box::new(RunningQuery::new(from.clone(), self.compile(plan, catalog, before)?, true)?))
                     }
                 };
                 let mut spec = spec.clone();
@@ -174,18 +173,25 @@ impl Loop {
     }
 
     /// Compiles a query over relations that exist or are about to.
-    fn compile(&self, plan: &LogicalPlan, before: &[Prepared]) -> Result<Flow> {
+    fn compile(&self, plan: &LogicalPlan, catalog: &Catalog, before: &[Prepared]) -> Result<Flow> {
         let resolve = |scan: &TableScan| {
-            let provider = source_as_provider(&scan.source).ok()?;
+            let provider = millstream_sql::relation_of(scan)?;
             let table = provider.downcast_ref::<RelationTable>()?;
-            Some(Relation { name: table.name().into(), append_only: self.append_only(table.name(), before) })
+            let schema = catalog.find(table.name())?.definition.schema()?.clone();
+            let columns = table.columns().fields().iter().map(|field| schema.index_of(field.name()));
+            Some(Relation {
+                name: table.name().into(),
+                columns: columns.collect::<Result<_, _>>().ok()?,
+                schema,
+                append_only: self.append_only(table.name(), before),
+            })
         };
         let limits = Limits { whole_rows_max: self.settings.whole_rows_max };
         Flow::compile(plan, &resolve, &self.driver, self.choice, limits).map_err(error::flow)
     }
 
     pub(super) fn explain(&self, plan: &LogicalPlan) -> Result<Vec<String>> {
-        Ok(self.compile(plan, &[])?.explain())
+        Ok(self.compile(plan, &self.catalog, &[])?.explain())
     }
 
     /// Whether a relation only ever gains rows.

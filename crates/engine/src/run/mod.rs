@@ -134,7 +134,7 @@ impl Loop {
             Event::Explain { plan, reply } => reply.send(self.explain(&plan)),
             Event::Status { reply } => reply.send(Ok(self.status())),
             Event::Set { name, value, reply } => reply.send(self.set(&name, &value)),
-            Event::Settings { reply } => reply.send(Ok(self.settings.clone())),
+            Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
             Event::Advance { advance, reply } => self.advance(advance, reply),
             Event::Flush { reply } => self.flush(reply),
             Event::Hold(held) => self.held = held,

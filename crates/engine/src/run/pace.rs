@@ -206,7 +206,13 @@ impl Loop {
         }
         match self.settings.pace {
             Pace::Auto => self.sources.values().any(|source| source.used && source.has_rows()),
-            Pace::Fixed(_) => !self.clock.due.is_empty(),
+            Pace::Fixed(_) => {
+                // A tick that finds nothing runs nothing.
+                if !self.sources.values().any(|source| source.used && source.has_rows()) {
+                    self.clock.due.clear();
+                }
+                !self.clock.due.is_empty()
+            }
         }
     }
 

@@ -46,7 +46,7 @@ impl Loop {
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
-        if self.waiters.stopping && !self.tables_are_changed() && self.sinks_are_done(ATTEMPTS_MAX.min(1)) {
+        if self.waiters.stopping && !self.tables_are_changed() && self.sinks_are_done(1) {
             self.ended = true;
             self.waiters.stop.drain(..).for_each(|reply| reply.send(Ok(())));
         }
@@ -68,13 +68,14 @@ impl Loop {
         self.settings.clock == ClockKind::System && self.tables.values().any(super::table::Table::is_changed)
     }
 
-    /// Whether all that was there when it was last asked for has gone through every query.
+    /// Whether all that was there when it was last asked for has gone through every query and sink.
     fn is_flushed(&self) -> bool {
         let idle = |source: &&super::source::RunningSource| source.is_idle();
         !self.held
             && self.sources.values().filter(|source| source.used).all(|source| idle(&source))
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
+            && self.sinks_are_done(1)
     }
 
     fn answer_finished(&mut self) {

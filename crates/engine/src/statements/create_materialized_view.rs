@@ -1,8 +1,8 @@
-//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name AS SELECT …`
+//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] AS SELECT …`
 
 use millstream_sql::{Result, TokenReader};
 
-use super::create_view::named_query;
+use super::create_view::{check_continuous, named_query};
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
 use crate::plan::Working;
@@ -13,11 +13,10 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("MATERIALIZED VIEW", &name));
     }
-    reader.expect_keyword(&["AS"])?;
-    let (query, reads) = named_query(session, working, &reader)?;
-    session.shared.planner.continuous(&query)?;
+    let (query, reads) = named_query(session, working, &mut reader)?;
+    check_continuous(session, &query)?;
     let mut tag = Tag::new("CREATE MATERIALIZED VIEW");
-    if matches!(query.plan, datafusion::logical_expr::LogicalPlan::Sort(ref sort) if sort.fetch.is_none()) {
+    if query.is_ordered() {
         tag.notices.push(format!(
             "ORDER BY without LIMIT has no effect in \"{name}\": order its rows where you SELECT from it"
         ));

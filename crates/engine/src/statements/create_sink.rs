@@ -6,7 +6,7 @@ use arrow::datatypes::Schema;
 use millstream_connect::{Connector, Options, SinkSpec};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
-use super::create_view::named_query;
+use super::create_view::{check_continuous, named_query};
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
 use crate::error;
@@ -21,19 +21,20 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if reader.is_keyword(&["INTO"]) {
         return Err(Error::unsupported("CREATE SINK … INTO").at(reader.position()));
     }
+    if reader.is_keyword(&["WITH"]) {
+        return Err(reader.expected("FROM relation or AS query"));
+    }
     let options = reader.cut_options()?;
     let mut options = Options(options.into_iter().collect());
     let connector = connector(session, &mut options)?;
-    if connector.sink_options().is_empty() {
-        return Err(Error::invalid(format!("connector '{}' has no sink", connector.name()))
-            .hint("It can be used in CREATE SOURCE."));
+    // A connector that only has a source says so itself.
+    if !connector.sink_options().is_empty() || connector.source_options().is_empty() {
+        options.check(connector.sink_options()).map_err(error::connect)?;
     }
-    options.check(connector.sink_options()).map_err(error::connect)?;
     let planned = if reader.keyword(&["FROM"]) {
         from_relation(session, working, &name, &mut reader)?
     } else {
-        reader.expect_keyword(&["AS"])?;
-        from_query(session, working, &name, &reader)?
+        from_query(session, working, &name, &mut reader)?
     };
     let spec = SinkSpec { name: name.to_string(), columns: planned.columns, append_only: false, options };
     let definition = Definition::Sink { from: planned.from, query: planned.query, connector, spec };
@@ -76,7 +77,7 @@ fn from_relation(
                 .collect();
             let text = format!("SELECT {} FROM \"{}\"", visible.join(", "), relation.replace('"', "\"\""));
             let query = session.shared.planner.query(&text, working.catalog.as_ref())?;
-            session.shared.planner.continuous(&query)?;
+            check_continuous(session, &query)?;
             Ok(Planned {
                 from: own_relation(name),
                 query: Some(query.plan),
@@ -90,9 +91,9 @@ fn from_relation(
     }
 }
 
-fn from_query(session: &Session, working: &Working, name: &str, reader: &TokenReader<'_>) -> Result<Planned> {
+fn from_query(session: &Session, working: &Working, name: &str, reader: &mut TokenReader<'_>) -> Result<Planned> {
     let (query, reads) = named_query(session, working, reader)?;
-    session.shared.planner.continuous(&query)?;
+    check_continuous(session, &query)?;
     let columns = Arc::new(Schema::new(query.schema.fields().clone()));
     Ok(Planned { from: own_relation(name), query: Some(query.plan), columns, reads })
 }
@@ -107,7 +108,6 @@ pub(super) fn connector(session: &Session, options: &mut Options) -> Result<Arc<
     let names = || session.shared.connectors.keys().copied();
     let Some(name) = options.0.remove("connector") else {
         return Err(Error::invalid("option 'connector' is missing")
-            .maybe_hint(near::hint("", "connectors", names()))
             .hint(format!("Add WITH (connector = '…'). The connectors are {}.", list(names()))));
     };
     session.shared.connectors.get(name.as_str()).cloned().ok_or_else(|| {

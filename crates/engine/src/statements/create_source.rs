@@ -23,17 +23,18 @@ pub(crate) async fn plan(session: &Session, working: &mut Working, mut reader: T
         return Err(Error::unsupported("PRIMARY KEY of a source").hint("Declare it on a table, or leave it out."));
     }
     let at = reader.position();
+    if !reader.is_keyword(&["WITH"]) {
+        return Err(reader.expected("WITH (connector = '…', …)"));
+    }
     let options = reader.options()?;
     reader.expect_end()?;
     let mut options = Options(options.into_iter().collect());
     let connector = super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
-    if connector.source_options().is_empty() {
-        return Err(Error::invalid(format!("connector '{}' has no source", connector.name()))
-            .hint("It can be used in CREATE SINK.")
-            .at(at));
+    // A connector without options of a source says itself that it has none.
+    if !connector.source_options().is_empty() {
+        options.check(connector.source_options()).map_err(|error| error::connect(error).at(at.clone()))?;
     }
-    options.check(connector.source_options()).map_err(|error| error::connect(error).at(at.clone()))?;
-    let settings = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
     let spec = SourceSpec {
         name: name.to_string(),
         columns: columns.map(|columns| columns.schema),

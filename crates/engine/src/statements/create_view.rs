@@ -1,9 +1,12 @@
-//! `CREATE VIEW [IF NOT EXISTS] name AS SELECT …`
+//! `CREATE VIEW [IF NOT EXISTS] name [(columns)] AS SELECT …`
 
-use millstream_sql::{Query, Result, TokenReader};
+use std::sync::Arc;
 
-use super::{existed, new_name, reads_of, within};
-use crate::catalog::{Definition, Object};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Error, Query, Result, TokenReader};
+
+use super::{existed, new_name, relations_of, within};
+use crate::catalog::{Definition, Object, bad_rows_of};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
@@ -12,22 +15,56 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("VIEW", &name));
     }
-    reader.expect_keyword(&["AS"])?;
-    let (query, reads) = named_query(session, working, &reader)?;
+    let (query, reads) = named_query(session, working, &mut reader)?;
     let definition = Definition::View { raw: query.raw, schema: query.schema };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(Tag::new("CREATE VIEW"))
 }
 
-/// The query that is left of a statement, whose columns must have different names, and what it reads.
+/// `[(columns)] AS query`: the query, whose columns must have different names, and what it reads.
 pub(super) fn named_query(
     session: &Session,
     working: &Working,
-    reader: &TokenReader<'_>,
-) -> Result<(Query, Vec<std::sync::Arc<str>>)> {
+    reader: &mut TokenReader<'_>,
+) -> Result<(Query, Vec<Arc<str>>)> {
+    let names = if *reader.peek() == Token::LParen { Some(column_names(reader)?) } else { None };
+    reader.expect_keyword(&["AS"])?;
     let (text, offset) = within(reader);
-    let query = session.shared.planner.query(text, working.catalog.as_ref()).map_err(|error| error.shift(offset))?;
+    let planner = &session.shared.planner;
+    let mut query = planner.query(text, working.catalog.as_ref()).map_err(|error| error.shift(offset))?;
+    if let Some(names) = names {
+        let columns = query.schema.fields().len();
+        if columns != names.len() {
+            let error = format!("{} column names are given, but the query has {columns} columns", names.len());
+            return Err(Error::invalid(error));
+        }
+        let renamed = format!("SELECT * FROM ({text}) AS query ({})", names.join(", "));
+        query = planner.query(&renamed, working.catalog.as_ref())?;
+    }
     query.check_names()?;
-    let reads = reads_of(&query.raw, &working.catalog)?;
+    let reads = query.reads.iter().map(|name| name.as_str().into()).collect();
     Ok((query, reads))
+}
+
+/// Refuses what a query that runs for ever can't hold.
+pub(super) fn check_continuous(session: &Session, query: &Query) -> Result<()> {
+    session.shared.planner.continuous(query)?;
+    match relations_of(&query.plan)?.iter().find(|name| bad_rows_of(name).is_some()) {
+        Some(name) => Err(Error::unsupported(format!("{name} in a continuous query")).hint("Use a SELECT, which runs once.")),
+        None => Ok(()),
+    }
+}
+
+/// `(a, b)`, each name quoted.
+fn column_names(reader: &mut TokenReader<'_>) -> Result<Vec<String>> {
+    reader.expect_symbol(Token::LParen)?;
+    let mut names = Vec::new();
+    loop {
+        names.push(format!("\"{}\"", reader.identifier()?.replace('"', "\"\"")));
+        if !reader.symbol(Token::Comma) {
+            break;
+        }
+    }
+    reader.expect_symbol(Token::RParen)?;
+    Ok(names)
 }

@@ -63,7 +63,7 @@ fn sql_type(data_type: &DataType) -> String {
         DataType::Float32 => "REAL".into(),
         DataType::Float64 => "DOUBLE".into(),
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
-            format!("NUMERIC({precision},{scale})")
+            format!("NUMERIC({precision}, {scale})")
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".into(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA".into(),

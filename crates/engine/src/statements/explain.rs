@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader};
 
+use super::create_view::check_continuous;
 use super::show::rows;
 use super::within;
 use crate::catalog::Definition;
@@ -35,7 +36,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         let (text, offset) = within(reader);
         let planner = &session.shared.planner;
         let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
-        planner.continuous(&query)?;
+        check_continuous(session, &query)?;
         query.plan
     };
     let lines = session.shared.ask(|reply| Event::Explain { plan: Box::new(plan), reply }).await?;

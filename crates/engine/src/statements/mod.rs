@@ -18,11 +18,9 @@ mod show;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_sql::{Error, RelationTable, Result, TokenReader};
 
-use crate::catalog::{Catalog, Definition};
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
 
@@ -150,26 +148,11 @@ fn relations_of(plan: &LogicalPlan) -> Result<Vec<Arc<str>>> {
     let mut names: Vec<Arc<str>> = Vec::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(provider) = millstream_sql::relation_of(scan)
             && let Some(table) = provider.downcast_ref::<RelationTable>()
             && !names.iter().any(|name| name.as_ref() == table.name())
         {
             names.push(table.name().into());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(names)
-}
-
-/// The objects that a query names. A view's plan stands in the query's under the view's name.
-fn reads_of(raw: &LogicalPlan, catalog: &Catalog) -> Result<Vec<Arc<str>>> {
-    let mut names: Vec<Arc<str>> = relations_of(raw)?;
-    raw.apply_with_subqueries(|node| {
-        if let LogicalPlan::SubqueryAlias(alias) = node
-            && let Some(object) = catalog.find(alias.alias.table())
-            && matches!(object.definition, Definition::View { .. })
-        {
-            names.push(object.name.clone());
         }
         Ok(TreeNodeRecursion::Continue)
     })?;

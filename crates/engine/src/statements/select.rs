@@ -25,7 +25,8 @@ pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
 pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {
     let (text, offset) = within(&reader);
     let catalog = session.shared.catalog();
-    let planner = session.shared.planner.at(now_us());
+    let (settings, now) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let planner = session.shared.planner.at(now.0);
     let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
     let names = relations_of(&query.plan)?;
     let mut contents: HashMap<String, Vec<RecordBatch>> = HashMap::new();
@@ -33,9 +34,8 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
         let snapshot = session.shared.ask(|reply| Event::Read { relations: names.clone(), reply }).await?;
         contents.extend(names.iter().map(|name| name.to_string()).zip(snapshot.relations));
     }
-    let partitions = session.shared.ask(|reply| Event::Settings { reply }).await?.parallelism;
     let plan = millstream_sql::bind(query.plan, &mut |name, schema| {
-        snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, partitions)
+        snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, settings.parallelism)
     })?;
     let physical = planner.physical(&plan).await?;
     let task = planner.state().task_ctx();
@@ -59,9 +59,4 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
     );
     drop(guard);
     Ok(Response::Rows(builder.build()))
-}
-
-fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    since.as_micros() as i64
 }

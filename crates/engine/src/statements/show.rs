@@ -32,7 +32,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
             return show_objects(session, kind).await;
         }
     }
-    let settings = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
     if reader.keyword(&["ALL"]) {
         reader.expect_end()?;
         return show_settings(&settings);

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
 
-use crate::operator::{Cost, Description, Operator, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Properties};
 use crate::{Driver, Result};
 
 /// Puts out its rows at the query's creation and is silent from then on.
@@ -47,7 +46,7 @@ impl Operator for Constant {
         Ok(delta)
     }
 
-    fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         None
     }
 

@@ -12,7 +12,7 @@ use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
 
 use crate::leaf::{LeafExec, Slot};
-use crate::operator::{Cost, Description, Operator, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Properties};
 use crate::{Driver, Error, Result};
 
 /// Runs a chain of stages over each chunk. Weights go with their rows.
@@ -55,6 +55,9 @@ impl Stateless {
             }
             chunk = stage.run(chunk)?;
         }
+        if chunk.rows.num_rows() == 0 {
+            chunk = Chunk::insert(RecordBatch::new_empty(self.properties.schema.clone()));
+        }
         Ok(chunk)
     }
 }
@@ -77,8 +80,13 @@ impl Operator for Stateless {
         Ok(output)
     }
 
-    fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
-        None
+    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
+        let batches = match input(0)? {
+            Ok(batches) => batches,
+            Err(error) => return Some(Err(error)),
+        };
+        let chunks = batches.into_iter().map(|rows| self.run(&Chunk::insert(rows)));
+        Some(chunks.map(|chunk| chunk.map(|chunk| chunk.rows)).collect())
     }
 
     fn state_rows(&self) -> usize {

@@ -1,21 +1,22 @@
 //! UNION ALL: the changes of several relations as one.
 
-use arrow::array::RecordBatch;
-use millstream_delta::{Cut, Delta};
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Cut, Delta, under_schema};
 
-use crate::Result;
-use crate::operator::{Cost, Description, Operator, Properties};
+use crate::{Error, Result};
+use crate::operator::{Content, Cost, Description, Operator, Properties};
 
 /// Puts out the deltas of all its inputs.
 #[derive(Debug)]
 pub struct Union {
     properties: Properties,
+    inputs: usize,
 }
 
 impl Union {
-    /// A union whose output has `schema`; it only appends when all its inputs do.
-    pub fn new(schema: arrow::datatypes::SchemaRef, append_only: bool) -> Union {
-        Union { properties: Properties { schema, append_only, cost: Cost::Delta } }
+    /// A union of `inputs` inputs whose output has `schema`; it only appends when all of them do.
+    pub fn new(schema: SchemaRef, append_only: bool, inputs: usize) -> Union {
+        Union { properties: Properties { schema, append_only, cost: Cost::Delta }, inputs }
     }
 }
 
@@ -36,8 +37,15 @@ impl Operator for Union {
         Ok(output)
     }
 
-    fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
-        None
+    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
+        let mut all = Vec::new();
+        for place in 0..self.inputs {
+            match input(place)? {
+                Ok(batches) => all.extend(batches.iter().map(|batch| under_schema(batch, &self.properties.schema))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(all.into_iter().collect::<Result<_, _>>().map_err(Error::from))
     }
 
     fn state_rows(&self) -> usize {

@@ -10,7 +10,7 @@ use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
 use millstream_state::Rows;
 
 use crate::leaf::Slot;
-use crate::operator::{Cost, Description, Operator, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Properties};
 use crate::{Driver, Error, Result};
 
 /// Runs a plan fragment in DataFusion over the kept rows of its inputs; its delta is the difference to what it
@@ -126,7 +126,7 @@ impl Operator for Whole {
         Ok(change)
     }
 
-    fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         Some(self.emitted.snapshot().batches().map_err(Error::from))
     }
 
@@ -144,7 +144,7 @@ fn fragment_text(plan: &dyn ExecutionPlan) -> String {
     let mut names = Vec::new();
     let mut rest = vec![plan];
     while let Some(plan) = rest.pop() {
-        if plan.name() != "LeafExec" {
+        if !matches!(plan.name(), "LeafExec" | "CooperativeExec") {
             names.push(plan.name().trim_end_matches("Exec").to_string());
         }
         rest.extend(plan.children().into_iter().rev().map(AsRef::as_ref));

@@ -107,9 +107,8 @@ fn graft(left: &Arc<LogicalPlan>, plan: &LogicalPlan) -> Result<LogicalPlan> {
             let mut items = columns_of(left);
             for (at, item) in projection.expr.iter().enumerate() {
                 let (qualifier, field) = plan.schema().qualified_field(at);
-                items.push(
-                    inner(item.clone(), left.schema())?.alias_qualified(qualifier.cloned(), field.name()),
-                );
+                let item = inner(item.clone(), left.schema())?.unalias();
+                items.push(item.alias_qualified(qualifier.cloned(), field.name()));
             }
             Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(input))?))
         }
@@ -216,6 +215,14 @@ mod tests {
             &["2"],
         );
         tables.check("SELECT a, b FROM UNNEST([1, 2], [3]) AS x(a, b)", &["1|3", "2|NULL"]);
+    }
+
+    #[test]
+    fn only_the_columns_that_are_needed_come_along() {
+        let plan =
+            tables().plan("SELECT w, count(*) FROM t, UNNEST(string_to_array(line, ' ')) AS u(w) GROUP BY w");
+        assert!(plan.contains("TableScan: t projection=[line]"), "{plan}");
+        assert!(!plan.contains("Join"), "{plan}");
     }
 
     #[test]

@@ -233,8 +233,7 @@ fn depends(function: &WindowFunction) -> Depends {
     let plain = params.null_treatment != Some(NullTreatment::IgnoreNulls);
     let by_rows = frame.units == WindowFrameUnits::Rows;
     let whole = start.is_unbounded() && end.is_unbounded();
-    let starts_free = matches!(start, WindowFrameBound::CurrentRow) || start.is_unbounded();
-    let ends_free = matches!(end, WindowFrameBound::CurrentRow) || end.is_unbounded();
+    let (starts_free, ends_free) = (free(start), free(end));
     match function.fun.name() {
         "rank" | "dense_rank" | "percent_rank" | "cume_dist" => Depends::Not,
         "row_number" | "ntile" | "lag" | "lead" => Depends::OnOrder,
@@ -250,6 +249,11 @@ fn depends(function: &WindowFunction) -> Depends {
         "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" if whole => Depends::OnOrder,
         _ => Depends::Not,
     }
+}
+
+/// Whether a bound is no distance.
+fn free(bound: &WindowFrameBound) -> bool {
+    matches!(bound, WindowFrameBound::CurrentRow) || bound.is_unbounded()
 }
 
 /// Whether the order of rows can't show: the frame is the whole partition and the function ignores order.
@@ -285,7 +289,15 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
     let params = &mut completed.params;
     match depends(function) {
         Depends::Not => return None,
-        Depends::OnOrder => params.order_by.extend(more),
+        Depends::OnOrder => {
+            params.order_by.extend(more);
+            let frame = &params.window_frame;
+            if frame.units == WindowFrameUnits::Range && !(free(&frame.start_bound) && free(&frame.end_bound))
+            {
+                // A distance is measured along one key only; what gets here ignores its frame.
+                params.window_frame = WindowFrame::new(Some(true));
+            }
+        }
         Depends::OnPeers => {
             let peers = std::mem::take(&mut params.order_by);
             params.partition_by.extend(peers.into_iter().map(|key| key.expr));
@@ -521,6 +533,40 @@ mod tests {
         let tables = tables();
         tables.check("SELECT MAP {1: p} AS m, x FROM t ORDER BY p DESC LIMIT 1", &["{1: 2}|e"]);
         tables.check("SELECT MAP {1: 2} AS m LIMIT 1", &["{1: 2}"]);
+    }
+
+    #[test]
+    fn functions_that_ignore_their_frame_may_have_any() {
+        let over = "OVER (ORDER BY o RANGE BETWEEN 1 PRECEDING AND CURRENT ROW)";
+        tables().check(
+            &format!("SELECT x, row_number() {over}, count(*) {over} FROM t WHERE p = 1"),
+            &["a|1|3", "b|2|3", "c|3|3", "d|4|4"],
+        );
+    }
+
+    #[test]
+    fn any_type_that_can_be_ordered_is() {
+        let tables = tables();
+        for (value, expected) in [
+            ("[x]", "[a]"),
+            ("named_struct('v', x)", "{v: a}"),
+            ("x = 'a'", "false"),
+            ("x::BYTEA", "61"),
+            ("y::NUMERIC(5, 2)", "1.00"),
+            ("DATE '2024-01-01' + p", "2024-01-02"),
+            ("CASE WHEN p = 1 THEN INTERVAL '1 day' ELSE INTERVAL '2 days' END", "1 days"),
+            ("TIMESTAMP '2024-01-01' - TIMESTAMP '2023-01-01'", "PT31536000S"),
+            ("NULL", "NULL"),
+            ("p::SMALLINT", "1"),
+            ("y::REAL", "1.0"),
+        ] {
+            tables.check(&format!("SELECT v FROM (SELECT {value} AS v FROM t) LIMIT 1"), &[expected]);
+        }
+        tables.check("SELECT array_agg([x]) FROM t WHERE p = 2", &["[[e], [f], [g]]"]);
+        tables.check(
+            "SELECT array_agg(named_struct('v', x)) FROM t WHERE p = 2",
+            &["[{v: e}, {v: f}, {v: g}]"],
+        );
     }
 
     #[test]

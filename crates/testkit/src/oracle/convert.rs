@@ -87,6 +87,10 @@ const EXEMPT: &[(&str, &str)] = &[
     ("_batch_start", "a function of the batch by intent"),
 ];
 
+/// Settings that the oracle doesn't take over: it has a clock of its own, and more rows than the file.
+const OWN_SETTINGS: &[&str] =
+    &["clock", "batch_interval", "max_batch_rows", "max_batch_bytes", "max_queued_batches", "whole_rows_max"];
+
 /// Walks through the file on an engine of its own and collects what was asked of which rows.
 pub async fn cases(path: &Path, name: &str) -> drive::Result<Converted> {
     let records = sqllogictest::parse_file::<DefaultColumnType>(path).map_err(|error| format!("{error}"))?;
@@ -192,8 +196,7 @@ impl Walk {
                 self.catalog = left;
             }
             Effect::Alter => self.altered = true,
-            // The oracle sets its own clock.
-            Effect::Set(name) if matches!(name.as_str(), "clock" | "batch_interval") => {}
+            Effect::Set(name) if OWN_SETTINGS.contains(&name.as_str()) => {}
             Effect::Set(_) => {
                 self.settings.push(sql.to_string());
                 if let Err(error) = drive::run(&mut self.session, sql).await {

@@ -91,7 +91,7 @@ impl Paths {
     /// Calls `visit` with each file there is, in no order. Directories that did not change since they were last
     /// read are passed over, so their files are not visited again.
     pub fn list(&mut self, visit: &mut dyn FnMut(Arc<str>)) -> io::Result<()> {
-        if self.listings % LISTINGS_BETWEEN_FULL_ONES == 0 {
+        if self.listings.is_multiple_of(LISTINGS_BETWEEN_FULL_ONES) {
             self.directories.clear();
         }
         self.listings += 1;

@@ -113,7 +113,12 @@ mod tests {
             floats.resize(7);
             for weights in [None, None, Some(&back[..])] {
                 floats
-                    .update(&Batch { slots: &slots, values: &[values.clone()], valid: None, weights })
+                    .update(&Batch {
+                        slots: &slots,
+                        values: std::slice::from_ref(&values),
+                        valid: None,
+                        weights,
+                    })
                     .unwrap();
             }
         }

@@ -29,7 +29,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::KeyIndex;
 
-use crate::operator::{Cost, Description, Operator, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Properties};
 use crate::{Error, Result};
 pub use lower::{Kind, lower, supports};
 use slot::{Batch, SlotAggregate};
@@ -333,7 +333,7 @@ impl Operator for Aggregate {
         Ok(output.deletes)
     }
 
-    fn content(&self) -> Option<Result<Vec<RecordBatch>>> {
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         Some(self.all())
     }
 

@@ -134,7 +134,10 @@ impl Fixture {
         let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
         let plan = state.optimize(&plan).unwrap();
         let driver = Driver::new(&state, self.runtime.handle().clone());
-        let resolve = |_: &_| Some(Relation { name: "t".into(), append_only });
+        let columns: Vec<usize> = (0..schema().fields().len()).collect();
+        let resolve = |_: &_| {
+            Some(Relation { name: "t".into(), schema: schema(), columns: columns.clone(), append_only })
+        };
         let limits = Limits { whole_rows_max: 1 };
         let flow = Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap();
         let text = flow.explain().join("\n");

@@ -1,5 +1,7 @@
 //! However reading is cut into pulls and replays, the rows are the same.
 
+use std::task::{Context, Poll, Waker};
+
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -59,7 +61,7 @@ async fn however_a_stream_is_cut_its_rows_are_the_same() {
     for (name, kinds, columns) in
         [("a.txt", csv, None), ("a.csv", csv, Some(columns)), ("a.json", json, Some(columns))]
     {
-        for seed in 0..8 {
+        for seed in 0..4 {
             let mut random = SmallRng::seed_from_u64(seed);
             let dir = Dir::new();
             let head: &[u8] = if name == "a.csv" { b"n,w\n" } else { b"" };
@@ -81,12 +83,17 @@ async fn a_pull_that_nobody_waits_for_loses_nothing() {
     dir.write("a", (0..1000).map(|n| format!("{n}\n")).collect::<String>());
     let mut source = dir.open(None, &[("bounded", "true")]);
     let limit = Limit { rows: 100, bytes: 1 << 20 };
-    for _ in 0..20 {
-        let pull = source.next(limit);
-        let _ = tokio::time::timeout(Duration::ZERO, pull).await.map(|arrival| assert!(arrival.is_ok()));
-        break;
+    let mut rows = 0;
+    let mut count =
+        |batches: &[RecordBatch]| rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+    {
+        let mut pull = std::pin::pin!(source.next(limit));
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(arrival) = pull.as_mut().poll(&mut context) {
+            count(&arrival.unwrap().rows);
+        }
     }
     let (taken, _) = take(source.as_mut(), limit).await;
-    let rows: usize = taken.rows.iter().map(RecordBatch::num_rows).sum();
-    assert!(rows == 1000 || rows == 900, "{rows}");
+    count(&taken.rows);
+    assert_eq!(rows, 1000);
 }

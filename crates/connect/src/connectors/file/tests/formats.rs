@@ -48,7 +48,7 @@ async fn csv_columns_are_matched_by_name() {
     for span in &taken.spans {
         let mut source = dir.open(Some(columns), &[]);
         let again = source.replay(span, WIDE).await.unwrap();
-        assert_eq!(again.spans, [span.clone()]);
+        assert_eq!(again.spans, std::slice::from_ref(span));
     }
 }
 

@@ -1,0 +1,61 @@
+//! Pieces of syntax trees of which the queries behind UPDATE and DELETE are put together.
+
+use datafusion::sql::sqlparser::ast::{
+    self, Ident, ObjectName, Query as QueryTree, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
+};
+
+use crate::error::{Error, Result};
+use crate::hidden::fold;
+
+/// The SELECT of a template.
+pub(super) fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
+    match tree.body.as_mut() {
+        SetExpr::Select(select) => Ok(select),
+        _ => Err(Error::bug("a template is no SELECT")),
+    }
+}
+
+/// A name that is not folded.
+pub(super) fn quoted(name: &str) -> Ident {
+    Ident::with_quote('"', name)
+}
+
+/// `alias.name`.
+pub(super) fn column(alias: &Ident, name: &str) -> ast::Expr {
+    ast::Expr::CompoundIdentifier(vec![quoted(&fold(alias)), quoted(name)])
+}
+
+/// `table.name AS alias`.
+pub(super) fn aliased(table: &Ident, name: &str, alias: &str) -> SelectItem {
+    SelectItem::ExprWithAlias { expr: column(table, name), alias: quoted(alias) }
+}
+
+/// A table of FROM without joins.
+pub(super) fn plain_from(relation: TableFactor) -> TableWithJoins {
+    TableWithJoins { relation, joins: Vec::new() }
+}
+
+/// A table by its name.
+pub(super) fn named_table(name: ObjectName) -> TableFactor {
+    TableFactor::Table {
+        name,
+        alias: None,
+        args: None,
+        with_hints: Vec::new(),
+        version: None,
+        with_ordinality: false,
+        partitions: Vec::new(),
+        json_path: None,
+        sample: None,
+        index_hints: Vec::new(),
+    }
+}
+
+/// A table by its name, under an alias.
+pub(super) fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
+    let mut factor = named_table(name);
+    if let TableFactor::Table { alias: place, .. } = &mut factor {
+        *place = Some(TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None });
+    }
+    factor
+}
