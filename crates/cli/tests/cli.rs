@@ -163,7 +163,7 @@ fn variables_are_put_in() {
         .run(&["--set", "n=41", "run", "a.sql", "--set", "word=it's"])
         .code(0)
         .err("")
-        .out(" w    | n  | s     | b\n------+----+-------+---\n it's | 42 | :word | 1\n(1 row)\n");
+        .out(" w    |  n | s     | b\n------+----+-------+---\n it's | 42 | :word | 1\n(1 row)\n");
     place.run(&["run", "a.sql", "--set", "n=1", "--set", "wrd=x"]).code(1).out("").says(&[
         "a.sql:1: error: variable 'word' is not set (those set are n, wrd): give it with --set word=…",
     ]);

@@ -129,10 +129,12 @@ impl Delta {
                 continue;
             };
             for (delta, sign) in [(&mut inserts, 1), (&mut deletes, -1)] {
-                let mask = weights.values().iter().map(|weight| weight.signum() == sign).collect::<Vec<_>>().into();
+                let mask =
+                    weights.values().iter().map(|weight| weight.signum() == sign).collect::<Vec<_>>().into();
                 let kept = arrow::compute::filter(weights, &mask)?;
-                let kept: Int64Array = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&kept)
-                    .unary(|weight| weight * sign);
+                let kept: Int64Array =
+                    arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&kept)
+                        .unary(|weight| weight * sign);
                 delta.push(Chunk { rows: filter_record_batch(&chunk.rows, &mask)?, weights: Some(kept) });
             }
         }

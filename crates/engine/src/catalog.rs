@@ -115,7 +115,8 @@ impl Catalog {
     pub fn get(&self, name: &str) -> Result<&Arc<Object>> {
         self.find(name).ok_or_else(|| {
             let names = self.objects.keys().map(AsRef::as_ref);
-            Error::invalid(format!("there is no relation \"{name}\"")).maybe_hint(near::did_you_mean(name, names))
+            Error::invalid(format!("there is no relation \"{name}\""))
+                .maybe_hint(near::did_you_mean(name, names))
         })
     }
 
@@ -175,10 +176,8 @@ pub fn bad_rows_schema() -> SchemaRef {
 impl Relations for Catalog {
     fn get(&self, name: &str) -> Option<Relation> {
         let object = self.find(name)?;
-        let rows = |schema: &SchemaRef, key: Option<Vec<usize>>| Relation::Rows {
-            schema: schema.clone(),
-            key,
-        };
+        let rows =
+            |schema: &SchemaRef, key: Option<Vec<usize>>| Relation::Rows { schema: schema.clone(), key };
         match &object.definition {
             Definition::Source { schema, .. } | Definition::MaterializedView { schema, .. } => {
                 Some(rows(schema, None))
@@ -202,7 +201,9 @@ impl Relations for Catalog {
 impl Catalog {
     fn bad_rows(&self, arguments: &[String]) -> Result<Relation> {
         let [source] = arguments else {
-            return Err(Error::invalid("bad_rows takes one argument, the name of a source: bad_rows('orders')"));
+            return Err(Error::invalid(
+                "bad_rows takes one argument, the name of a source: bad_rows('orders')",
+            ));
         };
         let object = self.get(source)?;
         if !matches!(object.definition, Definition::Source { .. }) {

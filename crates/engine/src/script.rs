@@ -86,10 +86,10 @@ impl Session {
         let tags = self.change(&texts).await.map_err(|(place, error): (usize, Error)| {
             error.shift(group.get(place).map_or(0, |piece| piece.range.start))
         })?;
-        let outcomes = texts.iter().zip(tags).map(|(sql, tag)| Outcome {
-            sql: (*sql).to_string(),
-            response: Response::Done(tag),
-        });
+        let outcomes = texts
+            .iter()
+            .zip(tags)
+            .map(|(sql, tag)| Outcome { sql: (*sql).to_string(), response: Response::Done(tag) });
         Ok(outcomes.collect())
     }
 }

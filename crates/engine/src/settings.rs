@@ -23,7 +23,10 @@ pub const SETTINGS: &[SettingDoc] = &[
         doc: "system; or manual: time starts at 1970-01-01 00:00:00 UTC and only ADVANCE moves it",
     },
     SettingDoc { name: "max_batch_bytes", doc: "bytes that one batch takes of all sources, about" },
-    SettingDoc { name: "max_batch_rows", doc: "rows that one batch takes of all sources at most" },
+    SettingDoc {
+        name: "max_batch_rows",
+        doc: "rows that one batch takes of all sources at most; adaptive: so that a batch stays short",
+    },
     SettingDoc {
         name: "max_queued_batches",
         doc: "under a fixed interval: how many intervals may wait before they are merged",
@@ -58,8 +61,8 @@ pub struct Settings {
     pub pace: Pace,
     /// `clock`
     pub clock: ClockKind,
-    /// `max_batch_rows`; a number that was set is kept to exactly.
-    pub max_batch_rows: usize,
+    /// `max_batch_rows`; `None`: adaptive.
+    pub max_batch_rows: Option<usize>,
     /// `max_batch_bytes`
     pub max_batch_bytes: usize,
     /// `max_queued_batches`
@@ -77,7 +80,7 @@ impl Default for Settings {
         Settings {
             pace: Pace::Auto,
             clock: ClockKind::System,
-            max_batch_rows: 256 * 1024,
+            max_batch_rows: None,
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
             max_record_bytes: 16 << 20,
@@ -96,7 +99,8 @@ impl Settings {
     /// The error for a name that isn't a setting.
     pub fn unknown(name: &str) -> Error {
         let names = SETTINGS.iter().map(|setting| setting.name);
-        Error::invalid(format!("there is no setting \"{name}\"")).maybe_hint(near::hint(name, "settings", names))
+        Error::invalid(format!("there is no setting \"{name}\""))
+            .maybe_hint(near::hint(name, "settings", names))
     }
 
     /// Changes one setting.
@@ -105,7 +109,10 @@ impl Settings {
             "batch_interval" => self.pace = pace(value)?,
             "clock" => self.clock = clock(value)?,
             "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
-            "max_batch_rows" => self.max_batch_rows = count(name, value)?,
+            "max_batch_rows" => {
+                let adaptive = value.eq_ignore_ascii_case("adaptive");
+                self.max_batch_rows = if adaptive { None } else { Some(count(name, value)?) };
+            }
             "max_queued_batches" => self.max_queued_batches = count(name, value)?,
             "max_record_bytes" => self.max_record_bytes = size(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
@@ -127,7 +134,7 @@ impl Settings {
                 ClockKind::Manual => "manual".into(),
             },
             "max_batch_bytes" => self.max_batch_bytes.to_string(),
-            "max_batch_rows" => self.max_batch_rows.to_string(),
+            "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
             "max_queued_batches" => self.max_queued_batches.to_string(),
             "max_record_bytes" => self.max_record_bytes.to_string(),
             "parallelism" => self.parallelism.to_string(),
@@ -169,9 +176,12 @@ fn size(name: &str, value: &str) -> Result<usize> {
         "gib" | "gb" | "g" => Some(1 << 30),
         _ => None,
     };
-    let bytes = text[..digits].parse::<usize>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
+    let bytes =
+        text[..digits].parse::<usize>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
-        Error::invalid(format!("{name} is '{value}', but bytes were expected, such as 65536, '64 KiB' or '16 MiB'"))
+        Error::invalid(format!(
+            "{name} is '{value}', but bytes were expected, such as 65536, '64 KiB' or '16 MiB'"
+        ))
     })
 }
 
@@ -186,7 +196,11 @@ const UNITS: &[(&str, u64)] = &[
 
 /// A length of time: `1 second`, `500 ms`, `1.5 s`, `2 min`.
 fn interval(name: &str, value: &str) -> Result<Duration> {
-    let wrong = || Error::invalid(format!("{name} is '{value}', but auto or an interval such as '1 second' was expected"));
+    let wrong = || {
+        Error::invalid(format!(
+            "{name} is '{value}', but auto or an interval such as '1 second' was expected"
+        ))
+    };
     let text = value.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
@@ -207,7 +221,8 @@ fn interval(name: &str, value: &str) -> Result<Duration> {
 
 fn interval_text(interval: Duration) -> String {
     let micros = interval.as_micros() as u64;
-    let (name, unit) = UNITS.iter().rev().find(|(_, unit)| micros.is_multiple_of(*unit)).copied().unwrap_or(UNITS[0]);
+    let (name, unit) =
+        UNITS.iter().rev().find(|(_, unit)| micros.is_multiple_of(*unit)).copied().unwrap_or(UNITS[0]);
     let count = micros / unit;
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }

@@ -27,7 +27,11 @@ pub(crate) fn table(
     let mut parts: Vec<Vec<RecordBatch>> = vec![Vec::new(); partitions];
     let mut rows_before = 0;
     for batch in batches {
-        let batch = if batch.num_columns() > width { batch.project(&columns).map_err(error::arrow)? } else { batch.clone() };
+        let batch = if batch.num_columns() > width {
+            batch.project(&columns).map_err(error::arrow)?
+        } else {
+            batch.clone()
+        };
         let batch = under_schema(&batch, schema).map_err(error::arrow)?;
         let mut offset = 0;
         while offset < batch.num_rows() {
@@ -52,7 +56,8 @@ mod tests {
     fn every_row_is_in_one_partition() {
         let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, true)]));
         let batch = |rows: i64| {
-            RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from_iter_values(0..rows))]).unwrap()
+            RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from_iter_values(0..rows))])
+                .unwrap()
         };
         for sizes in [vec![], vec![1], vec![100_000], vec![3, 50_000, 7, 20_000]] {
             let batches: Vec<RecordBatch> = sizes.iter().map(|size| batch(*size)).collect();

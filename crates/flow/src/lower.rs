@@ -10,11 +10,11 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use crate::flow::{Flow, Node};
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Operator, Properties};
+use crate::operators::aggregate;
 use crate::operators::constant::Constant;
 use crate::operators::stateless::{Stage, Stateless, Unnest};
 use crate::operators::union::Union;
 use crate::operators::whole::Whole;
-use crate::operators::aggregate;
 use crate::{Driver, Result};
 
 /// Which operators may be chosen.
@@ -108,7 +108,9 @@ impl Lowering<'_> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
-            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::Unnest(_) => self.stateless(plan),
+            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::Unnest(_) => {
+                self.stateless(plan)
+            }
             LogicalPlan::Union(union) => self.union(plan, &union.inputs),
             LogicalPlan::Aggregate(node) => self.aggregate(plan, node),
             other => Ok(self.because(format!("{} has no cheaper operator yet", node_name(other)))),
@@ -145,8 +147,11 @@ impl Lowering<'_> {
         let input = match self.scans.get(&relation.name) {
             Some(input) => *input,
             None => {
-                let properties =
-                    Properties { schema: schema.clone(), append_only: relation.append_only, cost: Cost::Delta };
+                let properties = Properties {
+                    schema: schema.clone(),
+                    append_only: relation.append_only,
+                    cost: Cost::Delta,
+                };
                 self.relations.push(relation.name.clone());
                 self.nodes.push(Node::Input { relation: self.relations.len() - 1, properties });
                 self.scans.insert(relation.name, self.nodes.len() - 1);
@@ -242,7 +247,10 @@ impl Lowering<'_> {
         let mut slots = Vec::new();
         let fragment = plan.clone().transform_down_with_subqueries(|node| {
             let scan_only = choice == Choice::WholeOnly && !matches!(node, LogicalPlan::TableScan(_));
-            if scan_only || !self.reads_relations(&node).map_err(external)? || is_open(&node).map_err(external)? {
+            if scan_only
+                || !self.reads_relations(&node).map_err(external)?
+                || is_open(&node).map_err(external)?
+            {
                 return Ok(Transformed::no(node));
             }
             let Some(input) = self.lower(&node).map_err(external)? else { return Ok(Transformed::no(node)) };

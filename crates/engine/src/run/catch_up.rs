@@ -8,13 +8,13 @@ use millstream_delta::{Chunk, Cut, Delta, Span};
 use millstream_sql::{Error, Result};
 use tokio::sync::Semaphore;
 
+use super::Loop;
 use super::epoch::Deltas;
 use super::query::Status;
-use super::Loop;
+use crate::Record;
 use crate::catalog::Definition;
 use crate::error;
 use crate::event::{Event, Reply};
-use crate::Record;
 
 /// Pieces of the past that may wait for the loop.
 const PIECES_MAX: usize = 2;
@@ -27,12 +27,19 @@ pub(crate) struct CatchUp {
     reading: Vec<Arc<str>>,
     /// The epochs since it was pinned, with the deltas of its inputs.
     since: VecDeque<(Cut, Vec<Delta>)>,
+    since_bytes: usize,
 }
 
 impl CatchUp {
     /// Keeps an epoch for later.
     pub(crate) fn keep(&mut self, cut: &Cut, inputs: Vec<Delta>) {
+        self.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
         self.since.push_back((cut.clone(), inputs));
+    }
+
+    /// Bytes of the epochs that wait.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.since_bytes
     }
 }
 
@@ -64,7 +71,11 @@ impl Loop {
                 delta.push(Chunk::insert(batch));
             }
             first.push(delta);
-            if self.sources.get(name).is_some_and(|source| source.replayable && !source.position.splits.is_empty()) {
+            if self
+                .sources
+                .get(name)
+                .is_some_and(|source| source.replayable && !source.position.splits.is_empty())
+            {
                 reading.push(name.clone());
             }
         }
@@ -75,7 +86,8 @@ impl Loop {
         let delta = query.step(&cut, &first);
         let name = query.name.clone();
         if !reading.is_empty() && query.is_running() {
-            query.status = Status::CatchingUp(Box::new(CatchUp { reading: reading.clone(), since: VecDeque::new() }));
+            query.status =
+                Status::CatchingUp(Box::new(CatchUp { reading: reading.clone(), ..CatchUp::default() }));
             for source in reading {
                 self.read_past(&name, &source)?;
             }
@@ -103,13 +115,12 @@ impl Loop {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
         let spans = self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect());
-        let limit = Limit { rows: self.settings.max_batch_rows, bytes: self.settings.max_batch_bytes };
         let past = Past {
             query: query.clone(),
             source: name.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
-            limit,
+            limit: self.limit(),
         };
         self.handle.spawn(past.read(spans, self.events.clone()));
         Ok(())
@@ -245,7 +256,8 @@ struct Past {
 impl Past {
     async fn read(self, spans: Vec<Span>, events: std::sync::mpsc::Sender<Event>) {
         let (query, source) = (self.query.clone(), self.source.clone());
-        let piece = |piece, permit| Event::CaughtUp { query: query.clone(), source: source.clone(), piece, permit };
+        let piece =
+            |piece, permit| Event::CaughtUp { query: query.clone(), source: source.clone(), piece, permit };
         let (connector, spec) = (self.connector.clone(), self.spec.clone());
         let opened = tokio::task::spawn_blocking(move || connector.source(&spec)).await;
         let mut source = match opened {

@@ -79,9 +79,11 @@ impl Loop {
             Definition::Sink { from, query, connector, spec } => {
                 let query = match query {
                     None => None,
-                    Some(plan) => {
-                        Some(Box::new(RunningQuery::new(from.clone(), self.compile(plan, catalog, before)?, true)?))
-                    }
+                    Some(plan) => Some(Box::new(RunningQuery::new(
+                        from.clone(),
+                        self.compile(plan, catalog, before)?,
+                        true,
+                    )?)),
                 };
                 let mut spec = spec.clone();
                 spec.append_only = match &query {
@@ -148,7 +150,10 @@ impl Loop {
                 && !source.replayable
                 && !source.position.splits.is_empty()
             {
-                notices.push(format!("source \"{name}\" can't be read again: \"{}\" starts with what comes now", query.name));
+                notices.push(format!(
+                    "source \"{name}\" can't be read again: \"{}\" starts with what comes now",
+                    query.name
+                ));
             }
         }
     }
@@ -158,7 +163,8 @@ impl Loop {
             self.tables.remove(name);
             self.sources.remove(name);
             if let Some(sink) = self.sinks.remove(name) {
-                self.queries.retain(|query| query.name != sink.from || self.catalog.find(&query.name).is_some());
+                self.queries
+                    .retain(|query| query.name != sink.from || self.catalog.find(&query.name).is_some());
             }
             self.queries.retain(|query| query.name != *name);
         }
@@ -200,7 +206,8 @@ impl Loop {
             Prepared::Query(object, query) if object.name.as_ref() == name => Some(&query.flow),
             _ => None,
         });
-        let is_source = |part: &Prepared| matches!(part, Prepared::Source(object, _) if object.name.as_ref() == name);
+        let is_source =
+            |part: &Prepared| matches!(part, Prepared::Source(object, _) if object.name.as_ref() == name);
         if self.sources.contains_key(name) || before.iter().any(is_source) {
             return true;
         }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use millstream_delta::{Cut, Delta, Epoch, Span};
+use millstream_flow::Cost;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -11,14 +13,25 @@ use super::query::{RunningQuery, Status};
 use crate::Record;
 use crate::event::Reply;
 
+/// Rows that the first epochs take of sources, and how far that adapts.
+pub(crate) const BUDGET_ROWS_START: usize = 64 * 1024;
+const BUDGET_ROWS_MIN: usize = 8 * 1024;
+const BUDGET_ROWS_MAX: usize = 512 * 1024;
+
+/// An epoch shorter than this may take more rows, one longer than that must take fewer.
+const EPOCH_SHORT: Duration = Duration::from_millis(50);
+const EPOCH_LONG: Duration = Duration::from_millis(200);
+
 /// The deltas of an epoch, by relation.
 pub(crate) type Deltas = HashMap<Arc<str>, Delta>;
 
 impl Loop {
     /// Takes in what waits and runs every query over it.
     pub(super) fn run_epoch(&mut self) {
+        let begun = Instant::now();
         let (now, takes_sources) = self.begin_epoch();
         let taken = if takes_sources { self.take_sources() } else { Vec::new() };
+        let rows: usize = taken.iter().map(|(_, delta, _)| delta.num_rows()).sum();
         let mut deltas = Deltas::new();
         let mut positions: Vec<(Arc<str>, Vec<Span>)> = Vec::with_capacity(taken.len());
         for (name, delta, spans) in taken {
@@ -39,6 +52,17 @@ impl Loop {
         let cut = Cut { epoch: self.epoch, now, positions };
         self.decide_and_step(cut, changes, deltas);
         replies.into_iter().for_each(|(reply, count)| reply.send(Ok(count)));
+        self.adapt_budget(rows, begun.elapsed());
+    }
+
+    /// Lets batches grow while epochs stay short. A query that recomputes everything costs the same for a small
+    /// batch as for a large one, so its epochs are never made smaller.
+    fn adapt_budget(&mut self, rows: usize, took: Duration) {
+        if took < EPOCH_SHORT && rows * 2 >= self.budget_rows {
+            self.budget_rows = (self.budget_rows * 2).min(BUDGET_ROWS_MAX);
+        } else if took > EPOCH_LONG && !self.queries.iter().any(|query| query.flow.cost() == Cost::Whole) {
+            self.budget_rows = (self.budget_rows / 2).max(BUDGET_ROWS_MIN);
+        }
     }
 
     /// Runs an epoch that is decided: its cut is shown to the recorder first.
@@ -119,7 +143,9 @@ impl Loop {
         }
         for name in record.changes.iter().map(|(name, _)| name) {
             if !self.tables.contains_key(name) {
-                return Err(Error::invalid(format!("the record changes table \"{name}\", which doesn't exist here")));
+                return Err(Error::invalid(format!(
+                    "the record changes table \"{name}\", which doesn't exist here"
+                )));
             }
         }
         for name in record.cut.positions.iter().map(|(name, _)| name) {

@@ -58,6 +58,8 @@ pub(crate) struct Loop {
     settings: Settings,
     clock: Clock,
     epoch: Epoch,
+    /// Rows that an epoch takes of sources at most, where the user has set no number.
+    budget_rows: usize,
     progress: Progress,
     tables: BTreeMap<Arc<str>, Table>,
     sources: BTreeMap<Arc<str>, RunningSource>,
@@ -90,6 +92,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 settings: Settings::default(),
                 clock: Clock::default(),
                 epoch: Epoch::default(),
+                budget_rows: epoch::BUDGET_ROWS_START,
                 progress: Progress::default(),
                 tables: BTreeMap::new(),
                 sources: BTreeMap::new(),

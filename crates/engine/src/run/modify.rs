@@ -70,7 +70,8 @@ impl Loop {
                 .map_err(|error| Error::invalid(format!("the rows don't fit table \"{name}\": {error}")))?;
             concat_batches(&schema, &parts).map_err(error::arrow)
         };
-        let table = self.tables.get_mut(&name).ok_or_else(|| Error::bug("a table in the catalog has rows"))?;
+        let table =
+            self.tables.get_mut(&name).ok_or_else(|| Error::bug("a table in the catalog has rows"))?;
         let count = match dml.operation {
             Operation::Insert => table.insert(&[part(0)?])?,
             Operation::Delete => table.delete(&[part(0)?])?,

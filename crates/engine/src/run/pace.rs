@@ -201,7 +201,7 @@ impl Loop {
         if self.tables.values().any(Table::is_changed) {
             return true;
         }
-        if self.sinks_are_behind() {
+        if self.backlog_is_full() {
             return false;
         }
         match self.settings.pace {
@@ -227,7 +227,7 @@ impl Loop {
         }
         match self.settings.pace {
             Pace::Auto => {
-                let blocked = self.sinks_are_behind();
+                let blocked = self.backlog_is_full();
                 (self.clock.stamp(system_time()), !blocked)
             }
             Pace::Fixed(_) => {

@@ -53,7 +53,14 @@ impl RunningQuery {
         } else {
             None
         };
-        Ok(RunningQuery { name, flow, status: Status::Waiting, content, epoch: Epoch::default(), rows_out: 0 })
+        Ok(RunningQuery {
+            name,
+            flow,
+            status: Status::Waiting,
+            content,
+            epoch: Epoch::default(),
+            rows_out: 0,
+        })
     }
 
     /// Whether its result is not there yet.
@@ -64,6 +71,11 @@ impl RunningQuery {
     /// Whether it takes in epochs.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.status, Status::Running)
+    }
+
+    /// Bytes of epochs that wait until it has read the past.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        if let Status::CatchingUp(catch_up) = &self.status { catch_up.backlog_bytes() } else { 0 }
     }
 
     /// Takes in one epoch, or a piece of what its inputs held before. A failure suspends it, and it alone.

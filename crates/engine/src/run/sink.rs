@@ -132,7 +132,12 @@ async fn serve(
                 Err(error) => {
                     attempts += 1;
                     let lasting = !matches!(error, ConnectError::External(_));
-                    let event = Event::SinkFailed { sink: name.clone(), reason: error.to_string(), attempts, lasting };
+                    let event = Event::SinkFailed {
+                        sink: name.clone(),
+                        reason: error.to_string(),
+                        attempts,
+                        lasting,
+                    };
                     if events.send(event).is_err() || lasting || inbox.is_closed() {
                         return;
                     }
@@ -167,9 +172,9 @@ impl Loop {
 
     /// Whether so much waits for some sink that no more rows may be taken of sources.
     pub(super) fn sinks_are_behind(&self) -> bool {
-        self.sinks.values().any(|sink| {
-            sink.log.bytes > BACKLOG_BYTES_MAX || sink.log.entries.len() > BACKLOG_EPOCHS_MAX
-        })
+        self.sinks
+            .values()
+            .any(|sink| sink.log.bytes > BACKLOG_BYTES_MAX || sink.log.entries.len() > BACKLOG_EPOCHS_MAX)
     }
 
     /// Whether every sink holds everything, or has failed for good, or as often as `attempts_max`.

@@ -66,7 +66,12 @@ pub(crate) struct RunningSource {
 
 impl RunningSource {
     /// Starts the task of a source.
-    pub(crate) fn start(name: Arc<str>, source: Box<dyn Source>, events: Sender<Event>, handle: &Handle) -> RunningSource {
+    pub(crate) fn start(
+        name: Arc<str>,
+        source: Box<dyn Source>,
+        events: Sender<Event>,
+        handle: &Handle,
+    ) -> RunningSource {
         let (commands, inbox) = unbounded_channel();
         let (bounded, replayable) = (source.bounded(), source.replayable());
         handle.spawn(serve(name, source, inbox, events));
@@ -201,14 +206,26 @@ impl BadRows {
 }
 
 /// Answers commands until the loop drops its end.
-async fn serve(name: Arc<str>, mut source: Box<dyn Source>, mut inbox: UnboundedReceiver<Command>, events: Sender<Event>) {
+async fn serve(
+    name: Arc<str>,
+    mut source: Box<dyn Source>,
+    mut inbox: UnboundedReceiver<Command>,
+    events: Sender<Event>,
+) {
     let mut next = inbox.recv().await;
     while let Some(command) = next.take() {
         match command {
             Command::Pull { ticket, limit, wait } => {
                 let result = pull(source.as_mut(), &mut inbox, limit, wait, &mut next).await;
                 let pause = result.is_err();
-                if events.send(Event::Arrived { source: name.clone(), ticket, result: result.map_err(error::connect) }).is_err() {
+                if events
+                    .send(Event::Arrived {
+                        source: name.clone(),
+                        ticket,
+                        result: result.map_err(error::connect),
+                    })
+                    .is_err()
+                {
                     return;
                 }
                 if pause {
@@ -277,8 +294,9 @@ impl Loop {
     }
 
     /// How much one pull may bring.
-    fn limit(&self) -> Limit {
-        Limit { rows: self.settings.max_batch_rows, bytes: self.settings.max_batch_bytes }
+    pub(super) fn limit(&self) -> Limit {
+        let rows = self.settings.max_batch_rows.unwrap_or(self.budget_rows);
+        Limit { rows, bytes: self.settings.max_batch_bytes }
     }
 
     /// Asks every source what it has for the batch that a manual clock begins.
@@ -298,7 +316,8 @@ impl Loop {
             Ok(arrival) => {
                 source.failure = None;
                 source.more = arrival.more;
-                let empty = arrival.rows.is_empty() && arrival.spans.is_empty() && arrival.bad_rows.is_empty();
+                let empty =
+                    arrival.rows.is_empty() && arrival.spans.is_empty() && arrival.bad_rows.is_empty();
                 if !empty {
                     source.ready_rows += rows_of(&arrival);
                     source.ready_bytes += bytes_of(&arrival);
@@ -322,7 +341,7 @@ impl Loop {
 
     /// What this epoch takes of each source.
     pub(super) fn take_sources(&mut self) -> Vec<(Arc<str>, Delta, Vec<Span>)> {
-        let mut left = self.settings.max_batch_rows;
+        let mut left = self.limit().rows;
         let mut taken = Vec::new();
         for (name, source) in self.sources.iter_mut().filter(|(_, source)| source.used) {
             if left == 0 {

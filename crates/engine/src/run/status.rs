@@ -30,8 +30,10 @@ impl Loop {
             return Ok(vec![source.bad.batch()?]);
         }
         if self.sources.contains_key(name) {
-            return Err(Error::invalid(format!("source \"{name}\" keeps no rows, so a SELECT has nothing to read"))
-                .hint(format!("CREATE MATERIALIZED VIEW v AS SELECT … FROM {name}, and SELECT from that.")));
+            return Err(Error::invalid(format!(
+                "source \"{name}\" keeps no rows, so a SELECT has nothing to read"
+            ))
+            .hint(format!("CREATE MATERIALIZED VIEW v AS SELECT … FROM {name}, and SELECT from that.")));
         }
         Err(Error::invalid(format!("there is no relation \"{name}\"")))
     }
@@ -95,7 +97,8 @@ impl Loop {
         }
         for query in &self.queries {
             if let Status::Suspended { reason, epoch } = &query.status {
-                problems.push(format!("\"{}\" is suspended since epoch {epoch}: {}", query.name, reason.message));
+                problems
+                    .push(format!("\"{}\" is suspended since epoch {epoch}: {}", query.name, reason.message));
             }
         }
         for (name, sink) in &self.sinks {

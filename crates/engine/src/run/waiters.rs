@@ -79,8 +79,13 @@ impl Loop {
     }
 
     fn answer_finished(&mut self) {
-        let ended = self.sources.values().filter(|source| source.used).all(|source| source.has_ended() && !source.has_rows());
-        let taken_in = ended && !self.tables_are_changed() && self.queries.iter().all(|query| !query.is_starting());
+        let ended = self
+            .sources
+            .values()
+            .filter(|source| source.used)
+            .all(|source| source.has_ended() && !source.has_rows());
+        let taken_in =
+            ended && !self.tables_are_changed() && self.queries.iter().all(|query| !query.is_starting());
         if self.held || !taken_in || !self.sinks_are_done(ATTEMPTS_MAX) {
             return;
         }

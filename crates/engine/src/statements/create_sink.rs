@@ -85,13 +85,20 @@ fn from_relation(
                 reads: vec![relation],
             })
         }
-        Definition::Sink { .. } => Err(Error::invalid(format!("\"{relation}\" is a sink: it has no rows to deliver"))
-            .at(at)
-            .hint("Deliver the relation it delivers.")),
+        Definition::Sink { .. } => {
+            Err(Error::invalid(format!("\"{relation}\" is a sink: it has no rows to deliver"))
+                .at(at)
+                .hint("Deliver the relation it delivers."))
+        }
     }
 }
 
-fn from_query(session: &Session, working: &Working, name: &str, reader: &mut TokenReader<'_>) -> Result<Planned> {
+fn from_query(
+    session: &Session,
+    working: &Working,
+    name: &str,
+    reader: &mut TokenReader<'_>,
+) -> Result<Planned> {
     let (query, reads) = named_query(session, working, reader)?;
     check_continuous(session, &query)?;
     let columns = Arc::new(Schema::new(query.schema.fields().clone()));

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Options, SourceSpec};
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
@@ -13,14 +14,24 @@ use crate::event::Event;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
-pub(crate) async fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+pub(crate) async fn plan(
+    session: &Session,
+    working: &mut Working,
+    mut reader: TokenReader<'_>,
+) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("SOURCE", &name));
     }
-    let columns = if *reader.peek() == Token::LParen { Some(session.shared.planner.columns(&mut reader)?) } else { None };
+    let columns = if *reader.peek() == Token::LParen {
+        Some(session.shared.planner.columns(&mut reader)?)
+    } else {
+        None
+    };
     if columns.as_ref().is_some_and(|columns| !columns.primary_key.is_empty()) {
-        return Err(Error::unsupported("PRIMARY KEY of a source").hint("Declare it on a table, or leave it out."));
+        return Err(
+            Error::unsupported("PRIMARY KEY of a source").hint("Declare it on a table, or leave it out.")
+        );
     }
     let at = reader.position();
     if !reader.is_keyword(&["WITH"]) {
@@ -29,7 +40,8 @@ pub(crate) async fn plan(session: &Session, working: &mut Working, mut reader: T
     let options = reader.options()?;
     reader.expect_end()?;
     let mut options = Options(options.into_iter().collect());
-    let connector = super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
+    let connector =
+        super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
     // A connector without options of a source says itself that it has none.
     if !connector.source_options().is_empty() {
         options.check(connector.source_options()).map_err(|error| error::connect(error).at(at.clone()))?;
@@ -48,6 +60,9 @@ pub(crate) async fn plan(session: &Session, working: &mut Working, mut reader: T
     let source = opened
         .map_err(|error| Error::bug(format!("opening source \"{name}\" failed: {error}")))?
         .map_err(|error| error::connect(error).at(at))?;
+    // A second reader has the same columns, whatever the first file is by then.
+    let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
+    let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
     let definition = Definition::Source { schema: source.schema().clone(), connector, spec };
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;

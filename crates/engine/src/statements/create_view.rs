@@ -35,7 +35,8 @@ pub(super) fn named_query(
     if let Some(names) = names {
         let columns = query.schema.fields().len();
         if columns != names.len() {
-            let error = format!("{} column names are given, but the query has {columns} columns", names.len());
+            let error =
+                format!("{} column names are given, but the query has {columns} columns", names.len());
             return Err(Error::invalid(error));
         }
         let renamed = format!("SELECT * FROM ({text}) AS query ({})", names.join(", "));
@@ -50,7 +51,8 @@ pub(super) fn named_query(
 pub(super) fn check_continuous(session: &Session, query: &Query) -> Result<()> {
     session.shared.planner.continuous(query)?;
     match relations_of(&query.plan)?.iter().find(|name| bad_rows_of(name).is_some()) {
-        Some(name) => Err(Error::unsupported(format!("{name} in a continuous query")).hint("Use a SELECT, which runs once.")),
+        Some(name) => Err(Error::unsupported(format!("{name} in a continuous query"))
+            .hint("Use a SELECT, which runs once.")),
         None => Ok(()),
     }
 }

@@ -34,21 +34,33 @@ pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result
     for (name, at) in &names {
         let Some(object) = working.catalog.find(name) else {
             if lenient {
-                tag.notices.push(format!("{} \"{name}\" does not exist, nothing was done", kind.to_lowercase()));
+                tag.notices
+                    .push(format!("{} \"{name}\" does not exist, nothing was done", kind.to_lowercase()));
                 continue;
             }
-            return Err(working.catalog.get(name).map_or_else(|error| error, |_| Error::bug("found and not")).at(at.clone()));
+            return Err(working
+                .catalog
+                .get(name)
+                .map_or_else(|error| error, |_| Error::bug("found and not"))
+                .at(at.clone()));
         };
         let found = object.definition.kind().to_uppercase();
         if found != kind {
-            return Err(Error::invalid(format!("\"{name}\" is a {}, not a {}", found.to_lowercase(), kind.to_lowercase()))
-                .at(at.clone())
-                .hint(format!("Use DROP {found} {name}.")));
+            return Err(Error::invalid(format!(
+                "\"{name}\" is a {}, not a {}",
+                found.to_lowercase(),
+                kind.to_lowercase()
+            ))
+            .at(at.clone())
+            .hint(format!("Use DROP {found} {name}.")));
         }
         dropped.push(name.clone());
     }
-    let all = with_dependants(working, &dropped, cascade)?;
-    tag.notices.extend(all.iter().filter(|name| !dropped.contains(name)).map(|name| format!("\"{name}\" was dropped too")));
+    let at = names.first().map_or(0..0, |(_, at)| at.clone());
+    let all = with_dependants(working, &dropped, cascade).map_err(|error| error.at(at))?;
+    tag.notices.extend(
+        all.iter().filter(|name| !dropped.contains(name)).map(|name| format!("\"{name}\" was dropped too")),
+    );
     if !all.is_empty() {
         working.drop(all);
     }

@@ -133,14 +133,19 @@ fn new_name(working: &Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>
         Some(_) if lenient => Ok((name, true)),
         Some(old) => {
             let error = format!("{} \"{name}\" already exists", old.definition.kind());
-            Err(Error::invalid(error).at(position).hint("Drop it first, choose another name, or say IF NOT EXISTS."))
+            Err(Error::invalid(error)
+                .at(position)
+                .hint("Drop it first, choose another name, or say IF NOT EXISTS."))
         }
     }
 }
 
 /// The tag of a CREATE that did nothing.
 fn existed(kind: &str, name: &str) -> Tag {
-    Tag { text: format!("CREATE {kind}"), notices: vec![format!("\"{name}\" already exists, nothing was done")] }
+    Tag {
+        text: format!("CREATE {kind}"),
+        notices: vec![format!("\"{name}\" already exists, nothing was done")],
+    }
 }
 
 /// The relations that a plan scans, each once, views resolved.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use arrow::array::RecordBatch;
-use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
 use millstream_sql::{Result, TokenReader};
@@ -19,7 +19,8 @@ const BATCHES_MAX: usize = 2;
 
 /// Whether a query begins here.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
-    *reader.peek() == Token::LParen || ["SELECT", "WITH", "VALUES", "TABLE"].iter().any(|word| reader.is_keyword(&[word]))
+    *reader.peek() == Token::LParen
+        || ["SELECT", "WITH", "VALUES", "TABLE"].iter().any(|word| reader.is_keyword(&[word]))
 }
 
 pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {

@@ -67,7 +67,8 @@ fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Respon
 async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
     let catalog = session.shared.catalog();
     let mut statuses = session.shared.ask(|reply| Event::Status { reply }).await?;
-    statuses.retain(|status| catalog.find(&status.name).is_some_and(|object| object.definition.kind() == kind));
+    statuses
+        .retain(|status| catalog.find(&status.name).is_some_and(|object| object.definition.kind() == kind));
     let number = |value: fn(&ObjectStatus) -> Option<u64>| -> ArrayRef {
         Arc::new(Int64Array::from_iter(statuses.iter().map(|status| value(status).map(|n| n as i64))))
     };
@@ -75,7 +76,8 @@ async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
     let text = |name: &str| Field::new(name, DataType::Utf8View, true);
     let names = texts(statuses.iter().map(|status| status.name.as_ref()));
     let status = texts(statuses.iter().map(|status| status.status));
-    let reason: ArrayRef = Arc::new(StringViewArray::from_iter(statuses.iter().map(|status| status.reason.as_deref())));
+    let reason: ArrayRef =
+        Arc::new(StringViewArray::from_iter(statuses.iter().map(|status| status.reason.as_deref())));
     let (fields, columns) = match kind {
         "view" => (vec![text("name")], vec![names]),
         "table" => (vec![text("name"), int("rows")], vec![names, number(|status| status.rows)]),

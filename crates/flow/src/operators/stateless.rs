@@ -173,10 +173,10 @@ impl Unnest {
         let output = unnest.schema.inner().clone();
         let kept = |input: SchemaRef, output: SchemaRef| -> Result<Kept> {
             let slot = Slot::default();
-            let lists = unnest.list_type_columns.iter().map(|(index, list)| ListUnnest {
-                index_in_input_schema: *index,
-                depth: list.depth,
-            });
+            let lists = unnest
+                .list_type_columns
+                .iter()
+                .map(|(index, list)| ListUnnest { index_in_input_schema: *index, depth: list.depth });
             let plan = UnnestExec::new(
                 Arc::new(LeafExec::new(input.clone(), slot.clone())),
                 lists.collect(),

@@ -3,8 +3,8 @@
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta, under_schema};
 
-use crate::{Error, Result};
 use crate::operator::{Content, Cost, Description, Operator, Properties};
+use crate::{Error, Result};
 
 /// Puts out the deltas of all its inputs.
 #[derive(Debug)]
@@ -41,7 +41,9 @@ impl Operator for Union {
         let mut all = Vec::new();
         for place in 0..self.inputs {
             match input(place)? {
-                Ok(batches) => all.extend(batches.iter().map(|batch| under_schema(batch, &self.properties.schema))),
+                Ok(batches) => {
+                    all.extend(batches.iter().map(|batch| under_schema(batch, &self.properties.schema)))
+                }
                 Err(error) => return Some(Err(error)),
             }
         }
