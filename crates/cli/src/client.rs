@@ -3,25 +3,15 @@
 use std::sync::Arc;
 
 use millstream::connect::connectors::Print;
-use millstream::{Engine, Error, Kind, Outcome, Response, Script, Session};
+use millstream::{Engine, Error, Outcome, Response, Script, Session};
 
 use crate::output::{Broken, Output};
 use crate::page::Page;
 use crate::progress::{Watch, counted};
 use crate::signals::Signals;
 use crate::stop::Stop;
-use crate::variables::{Substituted, Variables};
-
-/// SQL text and where it comes from.
-#[derive(Clone, Copy, Debug)]
-pub struct Text<'a> {
-    /// What to call it in messages: a file's name.
-    pub name: Option<&'a str>,
-    /// The text, its variables not yet put in.
-    pub sql: &'a str,
-    /// Whether all that creates and drops objects goes before the first epoch.
-    pub gather: bool,
-}
+use crate::text::Text;
+use crate::variables::Variables;
 
 /// An engine with one session, and the user in front of it.
 pub struct Client {
@@ -82,23 +72,21 @@ impl Client {
 
     /// Runs all statements of a text. The first failure ends it.
     pub async fn run(&mut self, text: Text<'_>) -> Result<(), Stop> {
-        let sql = self.variables.substitute(text.sql).map_err(|unset| {
-            let place = place(text, unset.at).map_or_else(String::new, |place| format!("{place}: "));
-            Stop::Statement(format!("{place}error: {unset}"))
-        })?;
-        let failed = |error: &Error| failure(text, &sql, error);
-        let mut script = Script::parse(&sql.text).map_err(|error| failed(&error))?;
+        let mut running = text.start(&self.variables)?;
+        let mut script = Script::parse(running.sql()).map_err(|error| running.failure(&error))?;
         if text.gather {
             script.gather_ddl();
         }
         loop {
             let step = self.watch.during(&self.engine, self.session.step(&mut script));
-            let outcomes = self.signals.unless(step).await?.map_err(|error| failed(&error))?;
+            let outcomes = self.signals.unless(step).await?.map_err(|error| running.failure(&error))?;
             self.watch.tell_problems(&self.engine.progress());
             let Some(outcomes) = outcomes else { return Ok(()) };
             for outcome in outcomes {
-                self.show(outcome).await?.map_err(|error| failed(&error))?;
+                running.enter(&outcome.sql);
+                self.show(outcome).await?.map_err(|error| running.failure(&error))?;
             }
+            running.leave();
         }
     }
 
@@ -122,7 +110,11 @@ impl Client {
     pub async fn finish(&mut self) -> Result<(), Stop> {
         let finished = self.watch.during(&self.engine, self.engine.finished());
         match self.signals.unless(finished).await {
-            Ok(result) => result.map_err(|error| Stop::engine(&error)),
+            Ok(result) => {
+                result.map_err(|error| Stop::engine(&error))?;
+                self.watch.tell_end(&self.engine.progress());
+                Ok(())
+            }
             Err(Stop::Interrupted) if self.engine.follows() => Ok(()),
             Err(stop) => Err(stop),
         }
@@ -154,35 +146,5 @@ impl Client {
             self.output
                 .notice(&format!("{bad} {were} kept aside: SELECT * FROM bad_rows('source') shows them"));
         }
-    }
-}
-
-/// A statement that failed, as the user is told.
-fn failure(text: Text<'_>, sql: &Substituted, error: &Error) -> Stop {
-    let place = error.span.as_ref().and_then(|span| place(text, sql.origin(span.start)));
-    let place =
-        place.or_else(|| text.name.map(str::to_owned)).map_or_else(String::new, |place| format!("{place}: "));
-    let message = format!("{place}error: {}", error.render(&sql.text));
-    if error.kind == Kind::External { Stop::External(message) } else { Stop::Statement(message) }
-}
-
-/// The file and line of byte `at`; `None` for text that has no name.
-fn place(text: Text<'_>, at: usize) -> Option<String> {
-    let before = text.sql.as_bytes().get(..at)?;
-    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-    text.name.map(|name| format!("{name}:{line}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_counted_from_one() {
-        let text = Text { name: Some("a.sql"), sql: "a\nbc\nd", gather: false };
-        assert_eq!(place(text, 0).as_deref(), Some("a.sql:1"));
-        assert_eq!(place(text, 2).as_deref(), Some("a.sql:2"));
-        assert_eq!(place(text, 5).as_deref(), Some("a.sql:3"));
-        assert_eq!(place(Text { name: None, ..text }, 5), None);
     }
 }

@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::client::{Client, Text};
+use crate::client::Client;
 use crate::stop::Stop;
+use crate::text::Text;
 
 /// A script that has been read.
 #[derive(Debug)]

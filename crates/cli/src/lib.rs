@@ -17,6 +17,7 @@ mod shell;
 mod signals;
 mod stop;
 mod table;
+mod text;
 mod variables;
 
 use std::process::ExitCode;

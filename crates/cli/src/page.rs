@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use indicatif::ProgressBar;
+use console::Term;
 use tokio::sync::Notify;
 
 /// Writes whole texts, even while a prompt waits.
@@ -27,22 +27,20 @@ struct Shared {
 /// What else stands on the terminal.
 #[derive(Default)]
 struct Surroundings {
-    line: Option<ProgressBar>,
+    line: Option<String>,
     printer: Option<Printer>,
     closed: bool,
 }
 
-/// A progress line that stands at the bottom of the page for as long as this exists.
+/// A line on standard error that stands at the bottom of the page for as long as this exists.
 pub struct Line {
     page: Page,
-    bar: ProgressBar,
 }
 
 impl Page {
-    /// Keeps what is printed above `bar`.
-    pub fn with_line(&self, bar: ProgressBar) -> Line {
-        self.surroundings(|all| all.line = Some(bar.clone()));
-        Line { page: self.clone(), bar }
+    /// Keeps a line below what is printed; it is empty at first.
+    pub fn line(&self) -> Line {
+        Line { page: self.clone() }
     }
 
     /// Prints by `printer` from now on.
@@ -52,10 +50,7 @@ impl Page {
 
     /// Does what writes to the terminal in other ways.
     pub fn aside(&self, write: impl FnOnce()) {
-        self.surroundings(|all| match &all.line {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        });
+        self.surroundings(|all| all.above_line(write));
     }
 
     /// Returns once, when whoever read the output has gone.
@@ -77,11 +72,25 @@ impl Surroundings {
             let mut out = io::stdout().lock();
             out.write_all(bytes).and_then(|()| out.flush())
         };
-        match &self.line {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
+        self.above_line(write)
     }
+
+    fn above_line<T>(&self, write: impl FnOnce() -> T) -> T {
+        let Some(line) = &self.line else { return write() };
+        erase();
+        let written = write();
+        draw(line);
+        written
+    }
+}
+
+/// The line is a nicety: were it not to be seen, that would be no failure.
+fn draw(line: &str) {
+    let _ = Term::stderr().write_str(line);
+}
+
+fn erase() {
+    let _ = Term::stderr().clear_line();
 }
 
 impl Write for Page {
@@ -110,16 +119,22 @@ impl Write for Page {
 }
 
 impl Line {
-    /// Shows another text.
+    /// Shows another text, which must not be wider than the terminal.
     pub fn show(&self, text: String) {
-        self.bar.set_message(text);
-        self.bar.tick();
+        self.page.surroundings(|all| {
+            erase();
+            draw(&text);
+            all.line = Some(text);
+        });
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.page.surroundings(|all| all.line = None);
-        self.bar.finish_and_clear();
+        self.page.surroundings(|all| {
+            if all.line.take().is_some() {
+                erase();
+            }
+        });
     }
 }

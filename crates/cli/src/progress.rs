@@ -7,7 +7,6 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use console::{Term, truncate_str};
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use millstream::{Engine, Progress};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -23,6 +22,7 @@ const SMOOTHING: f64 = 0.3;
 pub struct Watch {
     page: Page,
     has_line: bool,
+    start: Instant,
     rate: Rate,
     told: Vec<String>,
 }
@@ -38,8 +38,9 @@ impl Watch {
     /// A watch whose line stands below `page`, if it has one and standard error is a terminal.
     pub fn new(page: Page, has_line: bool) -> Self {
         let has_line = has_line && std::io::stderr().is_terminal();
-        let rate = Rate { at: Instant::now(), rows: 0, per_second: None };
-        Watch { page, has_line, rate, told: Vec::new() }
+        let start = Instant::now();
+        let rate = Rate { at: start, rows: 0, per_second: None };
+        Watch { page, has_line, start, rate, told: Vec::new() }
     }
 
     /// Waits for `work`, and says meanwhile what `engine` does.
@@ -57,10 +58,18 @@ impl Watch {
                     self.tell_problems(&progress);
                     if self.has_line {
                         let rate = self.rate.measure(progress.rows, now);
-                        line.get_or_insert_with(|| self.page.with_line(bar())).show(message(&progress, rate));
+                        line.get_or_insert_with(|| self.page.line()).show(message(&progress, rate));
                     }
                 }
             }
+        }
+    }
+
+    /// Says what was done in all, where there is a line.
+    pub fn tell_end(&self, progress: &Progress) {
+        if self.has_line && progress.rows > 0 {
+            let time = self.start.elapsed();
+            eprintln!("{}", summary(progress, time));
         }
     }
 
@@ -81,15 +90,6 @@ fn without_numbers(problem: &str) -> String {
     problem.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    // The template is a constant without mistakes; were it not, the default would do.
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-        bar.set_style(style);
-    }
-    bar
-}
-
 impl Rate {
     fn measure(&mut self, rows: u64, now: Instant) -> f64 {
         let seconds = now.duration_since(self.at).as_secs_f64().max(1e-3);
@@ -103,7 +103,7 @@ impl Rate {
 fn message(progress: &Progress, rate: f64) -> String {
     let mut parts = vec![
         counted(progress.rows, "row"),
-        format!("{} rows/s", HumanCount(rate.round() as u64)),
+        format!("{} rows/s", grouped(rate.round() as u64)),
         counted(progress.epochs, "epoch"),
     ];
     if progress.bad_rows > 0 {
@@ -118,9 +118,28 @@ fn message(progress: &Progress, rate: f64) -> String {
     truncate_str(&parts.join(" · "), width, "…").into_owned()
 }
 
+fn summary(progress: &Progress, time: Duration) -> String {
+    let (seconds, rows) = (time.as_secs_f64(), counted(progress.rows, "row"));
+    let rate = grouped((progress.rows as f64 / seconds.max(1e-3)).round() as u64);
+    format!("{rows} in {}, {seconds:.2} s ({rate} rows/s)", counted(progress.epochs, "epoch"))
+}
+
 /// `1 row`, `1,234 rows`.
 pub fn counted(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// Digits in groups of three.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -130,6 +149,8 @@ mod tests {
     #[test]
     fn numbers_are_readable() {
         assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(counted(0, "row"), "0 rows");
+        assert_eq!(counted(123_456, "row"), "123,456 rows");
         assert_eq!(counted(1_234_567, "bad row"), "1,234,567 bad rows");
     }
 
@@ -142,6 +163,15 @@ mod tests {
         progress =
             Progress { rows: 1, epochs: 1, sources_open: 1, sources_following: 1, ..Progress::default() };
         assert_eq!(message(&progress, 1.0), "1 row · 1 rows/s · 1 epoch · 1 source followed (Ctrl-C ends)");
+    }
+
+    #[test]
+    fn the_end_sums_up() {
+        let progress = Progress { rows: 3_000, epochs: 2, ..Progress::default() };
+        assert_eq!(
+            summary(&progress, Duration::from_millis(1_500)),
+            "3,000 rows in 2 epochs, 1.50 s (2,000 rows/s)"
+        );
     }
 
     #[test]

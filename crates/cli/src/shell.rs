@@ -5,6 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use console::Term;
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -13,10 +14,11 @@ use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Config, Editor, ExternalPrinter, Helper};
 
-use crate::client::{Client, Text};
+use crate::client::Client;
 use crate::page::{Page, Printer};
 use crate::scan;
 use crate::stop::Stop;
+use crate::text::Text;
 
 const PROMPT: &str = "millstream> ";
 const HISTORY_MAX: usize = 10_000;
@@ -89,6 +91,8 @@ async fn execute(client: &mut Client, sql: &str) -> Result<(), Stop> {
             Ok(())
         }
         Err(Stop::Interrupted) => {
+            // Over the ^C that the terminal itself has written.
+            let _ = Term::stderr().clear_line();
             eprintln!("interrupted");
             Ok(())
         }
@@ -105,7 +109,7 @@ fn input(text: &str) -> Input<'_> {
     match word.to_ascii_lowercase().as_str() {
         "\\q" | "\\quit" | "quit" | "exit" => Input::Leave,
         "\\?" | "\\h" | "\\help" | "help" => Input::Help,
-        _ if text.starts_with('\\') => Input::Unknown(text.split_whitespace().next().unwrap_or(text)),
+        _ if text.starts_with('\\') => Input::Unknown(word.split_whitespace().next().unwrap_or(word)),
         _ => Input::Sql(text),
     }
 }
@@ -189,6 +193,7 @@ mod tests {
         assert_eq!(input("Exit;"), Input::Leave);
         assert_eq!(input("\\?"), Input::Help);
         assert_eq!(input("\\dt x"), Input::Unknown("\\dt"));
+        assert_eq!(input("\\d;"), Input::Unknown("\\d"));
         assert_eq!(input(" SELECT 1; "), Input::Sql("SELECT 1;"));
     }
 

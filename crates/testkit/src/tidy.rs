@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("state", &["delta"]),
     ("connect", &["delta"]),
     ("flow", &["delta", "state"]),
-    ("sql", &[]),
+    ("sql", &["delta"]),
     ("engine", &["sql", "flow", "state", "connect", "delta"]),
     ("millstream", &["engine", "connect", "delta"]),
     ("cli", &["millstream", "engine", "connect"]),

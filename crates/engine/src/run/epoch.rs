@@ -10,6 +10,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::query::{RunningQuery, Status};
+use super::table::Waiting;
 use crate::Record;
 use crate::event::Reply;
 
@@ -38,7 +39,7 @@ impl Loop {
             positions.push((name.clone(), spans));
             deltas.insert(name, delta);
         }
-        let mut replies: Vec<(Reply<u64>, u64)> = Vec::new();
+        let mut replies = Waiting::new();
         let mut changes = Vec::new();
         for (name, table) in self.tables.iter_mut().filter(|(_, table)| table.is_changed()) {
             let (delta, waiting) = table.take();

@@ -170,11 +170,14 @@ impl Loop {
         self.sinks.values_mut().for_each(RunningSink::deliver);
     }
 
-    /// Whether so much waits for some sink that no more rows may be taken of sources.
-    pub(super) fn sinks_are_behind(&self) -> bool {
-        self.sinks
-            .values()
-            .any(|sink| sink.log.bytes > BACKLOG_BYTES_MAX || sink.log.entries.len() > BACKLOG_EPOCHS_MAX)
+    /// Whether so much waits for some sink, or for a query that reads the past, that no more rows may be taken of
+    /// sources.
+    pub(super) fn backlog_is_full(&self) -> bool {
+        let sink_is_behind = |sink: &RunningSink| {
+            sink.log.bytes > BACKLOG_BYTES_MAX || sink.log.entries.len() > BACKLOG_EPOCHS_MAX
+        };
+        self.sinks.values().any(sink_is_behind)
+            || self.queries.iter().any(|query| query.backlog_bytes() > BACKLOG_BYTES_MAX)
     }
 
     /// Whether every sink holds everything, or has failed for good, or as often as `attempts_max`.

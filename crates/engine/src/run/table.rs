@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use millstream_delta::{Chunk, Delta};
+use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_sql::{Error, Result};
 use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot};
 
@@ -16,8 +16,11 @@ pub(crate) struct Table {
     rows: Content,
     pending: Delta,
     published: Option<RowsSnapshot>,
-    replies: Vec<(Reply<u64>, u64)>,
+    replies: Waiting,
 }
+
+/// Statements that wait for their epoch, each with its number of rows.
+pub(crate) type Waiting = Vec<(Reply<u64>, u64)>;
 
 #[derive(Debug)]
 enum Content {
@@ -134,9 +137,15 @@ impl Table {
     }
 
     /// What statements have changed since the last epoch, which takes it in now.
-    pub(crate) fn take(&mut self) -> (Delta, Vec<(Reply<u64>, u64)>) {
+    pub(crate) fn take(&mut self) -> (Delta, Waiting) {
         self.published = None;
-        (std::mem::take(&mut self.pending), std::mem::take(&mut self.replies))
+        let mut delta = std::mem::take(&mut self.pending);
+        // Of what came and went between two epochs nothing is left. Rows of a type that can't be compared stay as
+        // they are: the sum is the same.
+        if delta.chunks.len() > 1 && !delta.is_append_only() {
+            delta = consolidate(delta.clone(), self.staged().schema()).unwrap_or(delta);
+        }
+        (delta, std::mem::take(&mut self.replies))
     }
 
     /// Keeps the rows as readers see them before the first change of an epoch.

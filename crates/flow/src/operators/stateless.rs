@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{filter, filter_record_batch, prep_null_mask_filter};
+use arrow::compute::{concat_batches, filter, filter_record_batch, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::logical_expr::logical_plan::Unnest as UnnestPlan;
 use datafusion::physical_expr::PhysicalExpr;
@@ -205,9 +205,12 @@ impl Unnest {
             }
         };
         kept.slot.fill(vec![RecordBatch::try_new(kept.input.clone(), columns)?]);
-        let batches = self.driver.run(&kept.plan)?;
+        let mut batches = self.driver.run(&kept.plan)?;
         kept.slot.fill(Vec::new());
-        let rows = arrow::compute::concat_batches(&kept.plan.schema(), &batches)?;
+        let rows = match (batches.pop(), batches.is_empty()) {
+            (Some(only), true) => only,
+            (last, _) => concat_batches(&kept.plan.schema(), batches.iter().chain(&last))?,
+        };
         let width = self.schema.fields().len();
         let weights = rows.columns().get(width).map(|weights| weights.as_primitive::<Int64Type>().clone());
         Ok(Chunk { rows: self.strip(&rows)?, weights })

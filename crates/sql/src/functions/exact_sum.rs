@@ -80,6 +80,10 @@ impl AggregateUDFImpl for Exact {
         }
     }
 
+    fn aliases(&self) -> &[String] {
+        &*super::ALIASES
+    }
+
     fn signature(&self) -> &Signature {
         &self.signature
     }

@@ -1,4 +1,5 @@
-//! Replaces `sum` and `avg` over floats by exact ones, so that order, split and core count don't show in the result.
+//! Replaces `sum`, `avg`, `min` and `max` over floats by ones that are functions of the multiset of their arguments, so
+//! that order, split and core count don't show in the result.
 //!
 //! Runs after types are settled: an integer's average is a float sum by then too. Integers, decimals and durations
 //! keep the query engine's own, which are exact.
@@ -11,19 +12,23 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema};
 use datafusion::error::Result;
 use datafusion::functions_aggregate::average::Avg;
+use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::functions_aggregate::sum::Sum;
-use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{
+    Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition,
+};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::functions::exact_sum;
+use crate::functions::{exact_sum, extreme};
 
 /// The rule.
 #[derive(Debug, Default)]
-pub struct ExactSums;
+pub struct ExactFloats;
 
-impl AnalyzerRule for ExactSums {
+impl AnalyzerRule for ExactFloats {
     fn name(&self) -> &str {
-        "exact_sums"
+        "exact_floats"
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
@@ -39,14 +44,44 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     for input in node.inputs() {
         schema.merge(input.schema());
     }
-    node.map_expressions(|expression| expression.transform_up(|part| replace(part, &schema)))
+    let distinct_extremes_only = match &node {
+        LogicalPlan::Aggregate(node) => distinct_extremes_only(node, &schema)?,
+        _ => false,
+    };
+    let names = NamePreserver::new(&node);
+    node.map_expressions(|expression| {
+        let name = names.save(&expression);
+        let replaced = expression.transform_up(|part| replace(part, &schema, distinct_extremes_only))?;
+        Ok(replaced.update_data(|expression| name.restore(expression)))
+    })
 }
 
-fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
-    let replaced = match &mut expression {
-        Expr::AggregateFunction(call) => {
-            exact(&call.func, &call.params.args, schema)?.map(|func| call.func = func)
+/// Whether DISTINCT stands nowhere but in min and max of floats, where it says nothing.
+///
+/// Without it they are cheaper to keep. Beside another DISTINCT it stays: it is what lets the query engine make of all
+/// of them an aggregate over the groups of that argument, in which each is cheap.
+fn distinct_extremes_only(node: &Aggregate, schema: &dyn ExprSchema) -> Result<bool> {
+    for expression in &node.aggr_expr {
+        if let Expr::AggregateFunction(call) = expression.clone().unalias_nested().data
+            && call.params.distinct
+            && !exact(&call.func, &call.params.args, schema)?.is_some_and(|func| extreme::is_extreme(&func))
+        {
+            return Ok(false);
         }
+    }
+    Ok(true)
+}
+
+fn replace(
+    mut expression: Expr,
+    schema: &dyn ExprSchema,
+    distinct_extremes_only: bool,
+) -> Result<Transformed<Expr>> {
+    let replaced = match &mut expression {
+        Expr::AggregateFunction(call) => exact(&call.func, &call.params.args, schema)?.map(|func| {
+            call.params.distinct &= !distinct_extremes_only;
+            call.func = func;
+        }),
         Expr::WindowFunction(call) => match &call.fun {
             WindowFunctionDefinition::AggregateUDF(func) => exact(func, &call.params.args, schema)?
                 .map(|func| call.fun = WindowFunctionDefinition::AggregateUDF(func)),
@@ -66,16 +101,21 @@ fn exact(
     arguments: &[Expr],
     schema: &dyn ExprSchema,
 ) -> Result<Option<Arc<AggregateUDF>>> {
+    let [argument] = arguments else { return Ok(None) };
     let inner = func.inner().as_ref() as &dyn std::any::Any;
-    let exact = match (inner.is::<Sum>(), inner.is::<Avg>()) {
-        (true, _) => exact_sum::sum(),
-        (_, true) => exact_sum::average(),
-        _ => return Ok(None),
+    let (exact, narrow): (fn() -> Arc<AggregateUDF>, bool) = match () {
+        () if inner.is::<Sum>() => (exact_sum::sum, false),
+        () if inner.is::<Avg>() => (exact_sum::average, false),
+        () if inner.is::<Min>() => (extreme::least, true),
+        () if inner.is::<Max>() => (extreme::greatest, true),
+        () => return Ok(None),
     };
-    match arguments {
-        [argument] if argument.get_type(schema)? == DataType::Float64 => Ok(Some(exact)),
-        _ => Ok(None),
-    }
+    Ok(match argument.get_type(schema)? {
+        DataType::Float64 => Some(exact()),
+        // Sums of narrower floats have been widened by now.
+        DataType::Float16 | DataType::Float32 if narrow => Some(exact()),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -106,6 +146,50 @@ mod tests {
         tables.check("SELECT sum(x::REAL) FROM t WHERE n IN (1, 3)", &["0.7999999895691872"]);
     }
 
+    /// Numbers where the query engine's own answer is wrong or depends on the order.
+    fn extremes() -> Tables {
+        Tables::new().table(
+            "t",
+            "(k INT, x DOUBLE, n BIGINT)",
+            "VALUES (1, 'NaN', 0), (1, 1.5, 1), (1, -2.5, 2), (1, NULL, 3), (1, 0.5, 4), (2, '-Infinity', 5), \
+             (2, '-Infinity', 6), (3, 'Infinity', 7), (4, 0.0, 8), (4, -0.0, 9), (5, NULL, 10), \
+             (6, 'NaN', 11), (6, 'NaN', 12)",
+        )
+    }
+
+    const BY_K: [&str; 6] = ["1|-2.5|NaN", "2|-inf|-inf", "3|inf|inf", "4|-0.0|0.0", "5|NULL|NULL", "6|NaN|NaN"];
+
+    #[test]
+    fn extremes_of_floats_are_the_same_in_any_order() {
+        let tables = extremes();
+        for call in ["(x)", "(DISTINCT x)", "(x) FILTER (WHERE n >= 0)"] {
+            tables.check(&format!("SELECT k, min{call}, max{call} FROM t GROUP BY k"), &BY_K);
+            tables.check(&format!("SELECT min{call}, max{call} FROM t"), &["-inf|NaN"]);
+            let one = |k: u32| format!("SELECT k, min{call}, max{call} FROM t WHERE k = {k} GROUP BY k");
+            (1..=6).for_each(|k| tables.check(&one(k), &[BY_K[k as usize - 1]]));
+        }
+        for order in ["", " ORDER BY x ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING"] {
+            let over = format!("OVER (PARTITION BY k{order})");
+            let rows = format!("SELECT k, min(x) {over} AS lo, max(x) {over} AS hi FROM t");
+            tables.check(&format!("SELECT k, min(lo), max(hi) FROM ({rows}) GROUP BY k"), &BY_K);
+            tables.check(&format!("SELECT k, max(lo), min(hi) FROM ({rows}) GROUP BY k"), &BY_K);
+        }
+        tables.check("SELECT min(x), max(x::REAL) FROM t WHERE n > 1000", &["NULL|NULL"]);
+        tables.check("SELECT min(x::REAL), max(x::REAL) FROM t WHERE k IN (1, 3)", &["-2.5|NaN"]);
+        tables.check("SELECT max(x), count(DISTINCT x), min(DISTINCT x) FROM t WHERE k = 4", &["0.0|1|0.0"]);
+    }
+
+    #[test]
+    fn extremes_slide() {
+        let sql = "SELECT n, min(x) OVER w, max(x) OVER w FROM t WHERE k <= 2 \
+                   WINDOW w AS (ORDER BY n ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)";
+        let rows = ["0|NaN|NaN", "1|1.5|NaN", "2|-2.5|1.5", "3|-2.5|-2.5", "4|0.5|0.5", "5|-inf|0.5", "6|-inf|-inf"];
+        extremes().check(sql, &rows);
+        let sql = "SELECT n, min(x) FILTER (WHERE n % 2 = 1) OVER w, max(DISTINCT x) OVER w FROM t WHERE k = 1 \
+                   WINDOW w AS (ORDER BY n ROWS BETWEEN 1 FOLLOWING AND 2 FOLLOWING)";
+        extremes().check(sql, &["0|1.5|1.5", "1|NULL|-2.5", "2|NULL|0.5", "3|NULL|0.5", "4|NULL|NULL"]);
+    }
+
     #[test]
     fn names_types_and_other_arguments_stay() {
         let tables = tables();
@@ -122,6 +206,16 @@ mod tests {
                 "sum(t.x) ORDER BY [t.n ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW Float64"
             ]
         );
+        for having in ["", "HAVING count(DISTINCT k) > 0"] {
+            let sql = format!("SELECT max(DISTINCT x), min(x::REAL), min(n), sum(x) FROM t {having}");
+            let query = tables.planner.query(&sql, &tables).unwrap();
+            let columns: Vec<String> =
+                query.schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+            assert_eq!(
+                columns,
+                ["max(DISTINCT t.x) Float64", "min(t.x) Float32", "min(t.n) Int64", "sum(t.x) Float64"]
+            );
+        }
         tables.check("SELECT avg(n), sum(x) FROM t WHERE n > 1000", &["NULL|NULL"]);
         tables.check("SELECT avg(n::NUMERIC(5,1)) FROM t", &["29.50000"]);
     }

@@ -25,5 +25,5 @@ pub fn before_types() -> Vec<Rule> {
 /// The rules that need the types of expressions. With `complete_limits`, a LIMIT without ORDER BY takes the first
 /// rows by all columns instead of any.
 pub fn after_types(complete_limits: bool) -> Vec<Rule> {
-    vec![Arc::new(orderings::Orderings { limits: complete_limits }), Arc::new(exact::ExactSums)]
+    vec![Arc::new(orderings::Orderings { limits: complete_limits }), Arc::new(exact::ExactFloats)]
 }

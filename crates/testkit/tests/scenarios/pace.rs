@@ -19,9 +19,9 @@ pub const ALL: &[Scenario] = &[
     ("rows_that_are_pushed_arrive_once", || drive::block_on(pushed_rows())),
 ];
 
-/// What the engine may have taken of a source beyond what its sink has delivered, in batches: what the loop, the
-/// sink's queue and one pull ahead hold.
-const BATCHES_AHEAD_MAX: u64 = 64;
+/// What the engine may have taken of a source beyond what its sink has delivered, in batches: the epochs that it
+/// keeps for a sink, and what is on its way.
+const BATCHES_AHEAD_MAX: u64 = 1024 + 128;
 const BATCH_ROWS: u64 = 100;
 
 async fn backpressure() -> Result<()> {

@@ -19,6 +19,11 @@ use super::sum::{average, sum};
 use super::{Aggregate, Call, Kept};
 use crate::{Driver, Result};
 
+/// The alias of the functions that the analyzer puts in the place of `sum`, `avg`, `min` and `max` over floats, whose
+/// types aren't known here. With it a function promises the result that the slots give, whatever the order of rows:
+/// sums that are exact and rounded once, and an order with NaN above all numbers and -0.0 below 0.0.
+const EXACT: &str = "millstream.exact";
+
 /// The aggregates that are kept in slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -53,12 +58,16 @@ impl Kind {
         }
     }
 
-    /// The analyzer puts exact functions in the place of sum and avg of floats. Their type isn't known here; that
-    /// they are the ones shows in how they describe themselves.
+    /// The aggregate that a function with the alias [`EXACT`] is.
     fn exact(function: &AggregateUDF) -> Option<Kind> {
-        match (format!("{:?}", function.inner()).starts_with("Exact {"), function.name()) {
-            (true, "sum") => Some(Kind::Sum),
-            (true, "avg") => Some(Kind::Avg),
+        if !function.aliases().iter().any(|alias| alias == EXACT) {
+            return None;
+        }
+        match function.name() {
+            "sum" => Some(Kind::Sum),
+            "avg" => Some(Kind::Avg),
+            "min" => Some(Kind::Min),
+            "max" => Some(Kind::Max),
             _ => None,
         }
     }

@@ -1,0 +1,492 @@
+//! `min` and `max` of floats in a total order: the same result for every order, split and core count.
+//!
+//! The order is PostgreSQL's: NaN, whatever its sign, is above all numbers. Where two values are equal in SQL but
+//! differ in bits the order goes on: -0.0 is below 0.0. NULL doesn't count, and over no rows the result is NULL.
+//!
+//! They carry the names, types and column names of the query engine's own, which the rule [`crate::rules::exact`]
+//! replaces over floats. Those start from the greatest finite number, which is wrong where only infinities follow, and
+//! compare NaN as it comes. Statistics, and an order of the result, are not derived here: both are of another order,
+//! in which some NaN are below all numbers.
+
+use std::any::Any;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::mem::size_of_val;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray,
+};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::logical_expr::function::AccumulatorArgs;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
+    Volatility,
+};
+
+use crate::error::Error;
+
+/// `min` or `max` over floats.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Extreme {
+    greatest: bool,
+    signature: Signature,
+}
+
+static LEAST: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| extreme(false));
+static GREATEST: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| extreme(true));
+
+fn extreme(greatest: bool) -> Arc<AggregateUDF> {
+    let floats = vec![DataType::Float16, DataType::Float32, DataType::Float64];
+    let signature = Signature::uniform(1, floats, Volatility::Immutable);
+    Arc::new(AggregateUDF::from(Extreme { greatest, signature }))
+}
+
+/// The `min` of floats.
+pub fn least() -> Arc<AggregateUDF> {
+    Arc::clone(&LEAST)
+}
+
+/// The `max` of floats.
+pub fn greatest() -> Arc<AggregateUDF> {
+    Arc::clone(&GREATEST)
+}
+
+/// Whether a function is one of these two.
+pub fn is_extreme(function: &AggregateUDF) -> bool {
+    (function.inner().as_ref() as &dyn Any).is::<Extreme>()
+}
+
+/// One of the generic structs below over the float type and the end: `typed!(Kept, data_type, greatest)`.
+macro_rules! typed {
+    ($kept:ident, $data_type:expr, $greatest:expr) => {
+        match ($data_type, $greatest) {
+            (DataType::Float16, false) => Ok(Box::<$kept<Float16Type, false>>::default()),
+            (DataType::Float16, true) => Ok(Box::<$kept<Float16Type, true>>::default()),
+            (DataType::Float32, false) => Ok(Box::<$kept<Float32Type, false>>::default()),
+            (DataType::Float32, true) => Ok(Box::<$kept<Float32Type, true>>::default()),
+            (DataType::Float64, false) => Ok(Box::<$kept<Float64Type, false>>::default()),
+            (DataType::Float64, true) => Ok(Box::<$kept<Float64Type, true>>::default()),
+            (other, _) => Err(Error::bug(format!("the min and max of floats got {other}")).into()),
+        }
+    };
+}
+
+// DISTINCT changes nothing here, and so isn't looked at.
+impl AggregateUDFImpl for Extreme {
+    fn name(&self) -> &str {
+        if self.greatest { "max" } else { "min" }
+    }
+
+    fn aliases(&self) -> &[String] {
+        &*super::ALIASES
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        match arg_types {
+            [data_type] => Ok(data_type.clone()),
+            _ => Err(Error::bug(format!("{} takes one argument, not {}", self.name(), arg_types.len())).into()),
+        }
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        typed!(One, args.return_field.data_type(), self.greatest)
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        typed!(Sliding, args.return_field.data_type(), self.greatest)
+    }
+
+    fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        typed!(Groups, args.return_field.data_type(), self.greatest)
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        ReversedUDAF::Identical
+    }
+}
+
+/// The order of floats. The operators of the crate `flow` have the same.
+#[allow(clippy::eq_op)]
+#[inline(always)]
+fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
+    // Only a NaN differs from itself.
+    match (left != left, right != right) {
+        (true, false) => Ordering::Greater,
+        (false, true) => Ordering::Less,
+        _ => left.compare(right),
+    }
+}
+
+/// Keeps the one of two values that is nearer to the end.
+#[inline(always)]
+fn keep<N: ArrowNativeTypeOp, const MAX: bool>(kept: &mut Option<N>, value: N) {
+    let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
+    if kept.is_none_or(|kept| order(value, kept) == wanted) {
+        *kept = Some(value);
+    }
+}
+
+/// The numbers of an argument that are not NULL.
+fn numbers<T: ArrowPrimitiveType>(values: &ArrayRef) -> impl Iterator<Item = T::Native> + '_ {
+    values.as_primitive::<T>().iter().flatten()
+}
+
+/// A result of one row.
+fn scalar<T: ArrowPrimitiveType>(value: Option<T::Native>) -> Result<ScalarValue> {
+    ScalarValue::new_primitive::<T>(value, &T::DATA_TYPE)
+}
+
+/// One extreme of rows that only come.
+#[derive(Debug)]
+struct One<T: ArrowPrimitiveType, const MAX: bool> {
+    kept: Option<T::Native>,
+}
+
+impl<T: ArrowPrimitiveType, const MAX: bool> Default for One<T, MAX> {
+    fn default() -> Self {
+        One { kept: None }
+    }
+}
+
+impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Accumulator for One<T, MAX> {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let array = values[0].as_primitive::<T>();
+        match array.null_count() {
+            0 => array.values().iter().for_each(|x| keep::<_, MAX>(&mut self.kept, *x)),
+            _ => numbers::<T>(&values[0]).for_each(|x| keep::<_, MAX>(&mut self.kept, x)),
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        scalar::<T>(self.kept)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+}
+
+/// A float with its order.
+#[derive(Debug, Clone, Copy)]
+struct Ranked<N>(N);
+
+impl<N: ArrowNativeTypeOp> Ord for Ranked<N> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order(self.0, other.0)
+    }
+}
+
+impl<N: ArrowNativeTypeOp> PartialOrd for Ranked<N> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<N: ArrowNativeTypeOp> PartialEq for Ranked<N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<N: ArrowNativeTypeOp> Eq for Ranked<N> {}
+
+/// The extreme of a frame that rows enter and leave: all its numbers in order, with how often each occurs.
+#[derive(Debug)]
+struct Sliding<T: ArrowPrimitiveType, const MAX: bool> {
+    copies: BTreeMap<Ranked<T::Native>, usize>,
+}
+
+impl<T: ArrowPrimitiveType, const MAX: bool> Default for Sliding<T, MAX> {
+    fn default() -> Self {
+        Sliding { copies: BTreeMap::new() }
+    }
+}
+
+impl<T: ArrowPrimitiveType + Debug, const MAX: bool> Accumulator for Sliding<T, MAX> {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        numbers::<T>(&values[0]).for_each(|x| *self.copies.entry(Ranked(x)).or_default() += 1);
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        for x in numbers::<T>(&values[0]) {
+            match self.copies.get_mut(&Ranked(x)) {
+                Some(copies) if *copies > 1 => *copies -= 1,
+                Some(_) => drop(self.copies.remove(&Ranked(x))),
+                None => return Err(Error::bug(format!("{x:?} leaves a frame that it isn't in")).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let entry = if MAX { self.copies.last_key_value() } else { self.copies.first_key_value() };
+        scalar::<T>(entry.map(|(key, _)| key.0))
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.copies.len() * size_of::<(T::Native, usize)>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+}
+
+/// An extreme a group.
+#[derive(Debug)]
+struct Groups<T: ArrowPrimitiveType, const MAX: bool> {
+    kept: Vec<Option<T::Native>>,
+}
+
+impl<T: ArrowPrimitiveType, const MAX: bool> Default for Groups<T, MAX> {
+    fn default() -> Self {
+        Groups { kept: Vec::new() }
+    }
+}
+
+impl<T: ArrowPrimitiveType, const MAX: bool> GroupsAccumulator for Groups<T, MAX> {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> Result<()> {
+        self.kept.resize(total_num_groups.max(self.kept.len()), None);
+        let array = values[0].as_primitive::<T>();
+        if array.null_count() == 0 && filter.is_none() {
+            for (group, x) in groups.iter().zip(array.values()) {
+                keep::<_, MAX>(&mut self.kept[*group], *x);
+            }
+            return Ok(());
+        }
+        for (row, group) in groups.iter().enumerate() {
+            if array.is_valid(row) && passes(filter, row) {
+                keep::<_, MAX>(&mut self.kept[*group], array.value(row));
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let values: PrimitiveArray<T> = emit_to.take_needed(&mut self.kept).into_iter().collect();
+        Ok(Arc::new(values))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(emit_to)?])
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total_num_groups: usize) -> Result<()> {
+        self.update_batch(values, groups, None, total_num_groups)
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        if filter.is_none() {
+            return Ok(vec![Arc::clone(&values[0])]);
+        }
+        let array = values[0].as_primitive::<T>();
+        let kept = array.iter().enumerate().map(|(row, x)| x.filter(|_| passes(filter, row)));
+        let kept: PrimitiveArray<T> = kept.collect();
+        Ok(vec![Arc::new(kept)])
+    }
+
+    fn size(&self) -> usize {
+        self.kept.capacity() * size_of::<Option<T::Native>>()
+    }
+}
+
+fn passes(filter: Option<&BooleanArray>, row: usize) -> bool {
+    filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Float64Array;
+
+    use super::*;
+
+    /// A small generator of numbers.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % bound
+        }
+
+        /// Some of the special values and some numbers, often the same.
+        fn values(&mut self, count: usize) -> Vec<Option<f64>> {
+            let special = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, f64::MAX, f64::MIN];
+            let some = self.below(special.len() + 1);
+            let mut value = || match self.below(4) {
+                0 => None,
+                1 => Some(self.below(7) as f64 - 3.5),
+                _ => Some(special[self.below(special.len()).min(some.saturating_sub(1))]),
+            };
+            (0..count).map(|_| value()).collect()
+        }
+
+        fn shuffle<V>(&mut self, values: &mut [V]) {
+            for at in 0..values.len() {
+                values.swap(at, self.below(at + 1));
+            }
+        }
+    }
+
+    fn array(values: &[Option<f64>]) -> ArrayRef {
+        Arc::new(Float64Array::from(values.to_vec()))
+    }
+
+    /// The extreme by sorting: numbers by their bits' order, above them NaN by theirs.
+    fn expected(values: &[Option<f64>], greatest: bool) -> Option<u64> {
+        let mut sorted: Vec<f64> = values.iter().flatten().copied().collect();
+        sorted.sort_by(|a, b| a.is_nan().cmp(&b.is_nan()).then(a.total_cmp(b)));
+        let end = if greatest { sorted.last() } else { sorted.first() };
+        end.map(|x| x.to_bits())
+    }
+
+    fn bits(value: ScalarValue) -> Option<u64> {
+        match value {
+            ScalarValue::Float64(value) => value.map(f64::to_bits),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn check_one<const MAX: bool>(random: &mut Random) {
+        let count = random.below(12);
+        let mut values = random.values(count);
+        let expected = expected(&values, MAX);
+        for _ in 0..4 {
+            random.shuffle(&mut values);
+            let (left, right) = values.split_at(random.below(values.len() + 1));
+            let mut merged = One::<Float64Type, MAX>::default();
+            for part in [left, right] {
+                let mut partial = One::<Float64Type, MAX>::default();
+                part.chunks(3).for_each(|chunk| partial.update_batch(&[array(chunk)]).unwrap());
+                let states = partial.state().unwrap();
+                merged.merge_batch(&[states[0].to_array().unwrap()]).unwrap();
+            }
+            assert_eq!(bits(merged.evaluate().unwrap()), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn order_and_split_do_not_show() {
+        let mut random = Random(1);
+        for _ in 0..500 {
+            check_one::<false>(&mut random);
+            check_one::<true>(&mut random);
+        }
+    }
+
+    fn check_groups<const MAX: bool>(random: &mut Random) {
+        let mut rows: Vec<(usize, Option<f64>, Option<bool>)> = random
+            .values(40)
+            .into_iter()
+            .map(|value| (random.below(6), value, [Some(true), Some(true), Some(false), None][random.below(4)]))
+            .collect();
+        let expected: Vec<Option<u64>> = (0..7)
+            .map(|group| {
+                let of_group = rows.iter().filter(|row| row.0 == group && row.2 == Some(true));
+                expected(&of_group.map(|row| row.1).collect::<Vec<_>>(), MAX)
+            })
+            .collect();
+        for turn in 0..4 {
+            random.shuffle(&mut rows);
+            let mut merged = Groups::<Float64Type, MAX>::default();
+            for part in [&rows[..13], &rows[13..]] {
+                let values = [array(&part.iter().map(|row| row.1).collect::<Vec<_>>())];
+                let filter: BooleanArray = part.iter().map(|row| row.2).collect();
+                let groups: Vec<usize> = part.iter().map(|row| row.0).collect();
+                let mut partial = Groups::<Float64Type, MAX>::default();
+                if turn % 2 == 0 {
+                    partial.update_batch(&values, &groups, Some(&filter), 7).unwrap();
+                    let states = partial.state(EmitTo::All).unwrap();
+                    merged.merge_batch(&states, &[0, 1, 2, 3, 4, 5, 6], 7).unwrap();
+                } else {
+                    let states = partial.convert_to_state(&values, Some(&filter)).unwrap();
+                    merged.merge_batch(&states, &groups, 7).unwrap();
+                }
+            }
+            let mut found = merged.evaluate(EmitTo::First(3)).unwrap().as_primitive::<Float64Type>().clone();
+            let rest = merged.evaluate(EmitTo::All).unwrap();
+            let mut bits: Vec<Option<u64>> = found.iter().map(|x| x.map(f64::to_bits)).collect();
+            found = rest.as_primitive::<Float64Type>().clone();
+            bits.extend(found.iter().map(|x| x.map(f64::to_bits)));
+            assert_eq!(bits, expected, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn groups_filters_and_states_agree() {
+        let mut random = Random(2);
+        for _ in 0..200 {
+            check_groups::<false>(&mut random);
+            check_groups::<true>(&mut random);
+        }
+    }
+
+    fn check_frames<const MAX: bool>(random: &mut Random) {
+        let values = random.values(30);
+        let mut frame = Sliding::<Float64Type, MAX>::default();
+        let (mut start, mut end) = (0, 0);
+        while start < values.len() {
+            let next = end + random.below(values.len() - end + 1);
+            frame.update_batch(&[array(&values[end..next])]).unwrap();
+            end = next;
+            assert_eq!(bits(frame.evaluate().unwrap()), expected(&values[start..end], MAX), "{values:?}");
+            let next = (start + random.below(4)).min(end);
+            frame.retract_batch(&[array(&values[start..next])]).unwrap();
+            start = next;
+            assert_eq!(bits(frame.evaluate().unwrap()), expected(&values[start..end], MAX), "{values:?}");
+        }
+        assert!(frame.copies.is_empty());
+    }
+
+    #[test]
+    fn what_leaves_a_frame_leaves_no_trace() {
+        let mut random = Random(3);
+        for _ in 0..200 {
+            check_frames::<false>(&mut random);
+            check_frames::<true>(&mut random);
+        }
+        let mut frame = Sliding::<Float64Type, true>::default();
+        assert!(frame.retract_batch(&[array(&[Some(1.0)])]).is_err());
+    }
+}
