@@ -68,7 +68,8 @@ enum Sub {
     },
     /// Run test suites (.slt files), each in a fresh engine
     Test {
-        /// Files, or directories to look for .slt files in; a last word that is neither is a filter on their paths
+        /// Files, or directories to look for .slt files in; a last word that is neither is a filter on their
+        /// paths
         #[arg(value_name = "DIR|FILE", required = true)]
         paths: Vec<PathBuf>,
         /// Rewrite the files to expect what comes out now
@@ -111,7 +112,8 @@ pub enum Action {
     Shell,
 }
 
-/// Reads the program's arguments. `Err` is help, a version, or a mistake, which clap prints with its exit code.
+/// Reads the program's arguments. `Err` is help, a version, or a mistake, which clap prints with its exit
+/// code.
 pub fn read() -> Result<Result<Request, Stop>, clap::Error> {
     let arguments = Arguments::try_parse().map_err(with_tip)?;
     Ok(request(arguments, std::io::stdin().is_terminal()))
@@ -154,7 +156,8 @@ impl Shared {
     }
 }
 
-/// Tells a filter from the paths before it: it is the last word, there is no such file, and it doesn't look like one.
+/// Tells a filter from the paths before it: it is the last word, there is no such file, and it doesn't look
+/// like one.
 fn paths_and_filter(mut paths: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Option<String>), Stop> {
     let is_filter =
         |path: &Path| !path.exists() && path.extension().is_none() && path.components().count() == 1;

@@ -106,7 +106,8 @@ impl Client {
         }
     }
 
-    /// Waits until all sources have ended, or for a signal: for a run that follows its sources that is no failure.
+    /// Waits until all sources have ended, or for a signal: for a run that follows its sources that is no
+    /// failure.
     pub async fn finish(&mut self) -> Result<(), Stop> {
         let finished = self.watch.during(&self.engine, self.engine.finished());
         match self.signals.unless(finished).await {
@@ -120,11 +121,11 @@ impl Client {
         }
     }
 
-    /// Stops the engine in good order: what was taken in is worked off and its sinks are flushed. `end` is how things
-    /// went so far. A signal meanwhile ends the program at once.
+    /// Stops the engine in good order: what was taken in is worked off and its sinks are flushed. `end` is
+    /// how things went so far. A signal meanwhile ends the program at once.
     pub async fn stop(mut self, end: Result<(), Stop>) -> Result<(), Stop> {
         let stopped = self.watch.during(&self.engine, self.engine.stop());
-        let Ok(stopped) = self.signals.unless(stopped).await else {
+        let Ok(stopped) = self.signals.unless_signal(stopped).await else {
             // Whatever holds the engine up would also hold up its being dropped.
             std::process::exit(Stop::Interrupted.code().into());
         };

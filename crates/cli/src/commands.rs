@@ -47,8 +47,8 @@ pub async fn run_script(mut client: Client, script: &ScriptText) -> Result<(), S
     client.stop(end).await
 }
 
-/// Runs texts given on the command line. What goes on after the last one can be seen in a sink only: where there is
-/// one, its sources are run to their end.
+/// Runs texts given on the command line. What goes on after the last one can be seen in a sink only: where
+/// there is one, its sources are run to their end.
 pub async fn run_texts(mut client: Client, texts: &[String]) -> Result<(), Stop> {
     let mut end = Ok(());
     for sql in texts {

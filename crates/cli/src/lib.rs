@@ -1,7 +1,8 @@
 //! The `millstream` command: runs SQL scripts, test suites, or a shell, with the engine inside.
 //!
-//! Everything here drives a [`millstream::Session`], as any other front end would; no part of the engine is known
-//! beyond that. The library exists for two users: the program itself, and test harnesses that need [`slt`].
+//! Everything here drives a [`millstream::Session`], as any other front end would; no part of the engine is
+//! known beyond that. The library exists for two users: the program itself, and test harnesses that need
+//! [`slt`].
 
 pub mod slt;
 

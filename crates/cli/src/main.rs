@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// The engine allocates many small buffers on several threads, which this allocator does faster than the system's.
+/// The engine allocates many small buffers on several threads, which this allocator does faster than the
+/// system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -14,13 +14,13 @@ use tokio::time::{Instant, timeout_at};
 use crate::stop::Stop;
 use crate::table::{Look, Table};
 
-/// So many rows decide the widths of a table's columns, if they come without much delay: a result may arrive in
-/// batches as small as the statements that inserted its rows.
+/// So many rows decide the widths of a table's columns, if they come without much delay: a result may arrive
+/// in batches as small as the statements that inserted its rows.
 const FIRST_ROWS: usize = 1_000;
 const FIRST_ROWS_WAIT: Duration = Duration::from_millis(20);
 
-/// Writes the results of statements. They are gathered and written in pieces of whole lines, since sinks may print
-/// at the same time.
+/// Writes the results of statements. They are gathered and written in pieces of whole lines, since sinks may
+/// print at the same time.
 pub struct Output {
     text: Vec<u8>,
     terminal: bool,

@@ -1,7 +1,7 @@
 //! Where the sinks of the connector `print` write while somebody looks on.
 //!
-//! They write whenever an epoch is done: that must not tear the progress line or what is being typed, and it must be
-//! noticed when nobody reads any more.
+//! They write whenever an epoch is done: that must not tear the progress line or what is being typed, and it
+//! must be noticed when nobody reads any more.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,8 +94,8 @@ fn erase() {
 }
 
 impl Write for Page {
-    /// Writes all of it. Once nobody reads any more, what is written goes nowhere: the program is about to end, and
-    /// until then this is no failure of the sink's.
+    /// Writes all of it. Once nobody reads any more, what is written goes nowhere: the program is about to
+    /// end, and until then this is no failure of the sink's.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let closed = self.surroundings(|all| {
             if !all.closed {

@@ -1,7 +1,7 @@
 //! Cuts SQL text into code, strings, quoted names and comments.
 //!
-//! It knows just enough of SQL to see where a statement ends while it is typed, and where a variable may stand.
-//! What the text means is the engine's business alone.
+//! It knows just enough of SQL to see where a statement ends while it is typed, and where a variable may
+//! stand. What the text means is the engine's business alone.
 
 use std::ops::Range;
 
@@ -53,7 +53,8 @@ pub fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// Whether `text` can be run: nothing is left open and its last word is a semicolon, or it says nothing at all.
+/// Whether `text` can be run: nothing is left open and its last word is a semicolon, or it says nothing at
+/// all.
 pub fn is_complete(text: &str) -> bool {
     let pieces = pieces(text);
     let mut last = None;

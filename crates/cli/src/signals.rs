@@ -8,7 +8,8 @@ use futures::FutureExt;
 use crate::page::Page;
 use crate::stop::Stop;
 
-/// Waits for signals, and for the output's being closed. While it exists signals don't end the program by themselves.
+/// Waits for signals, and for the output's being closed. While it exists signals don't end the program by
+/// themselves.
 pub struct Signals {
     interrupt: Interrupt,
     terminate: Option<Interrupt>,
@@ -26,9 +27,9 @@ impl Signals {
         Ok(Signals { interrupt: interrupt()?, terminate: None, page })
     }
 
-    /// Returns at the next signal, or when nobody reads the output any more.
-    async fn received(&mut self) -> Stop {
-        let Signals { interrupt, terminate, page } = self;
+    /// Returns at the next signal.
+    async fn signal(&mut self) {
+        let Signals { interrupt, terminate, .. } = self;
         let terminated = async {
             match terminate {
                 Some(signal) => signal.recv().await,
@@ -36,9 +37,17 @@ impl Signals {
             }
         };
         tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminated => {}
+        }
+    }
+
+    /// Returns at the next signal, or when nobody reads the output any more.
+    async fn received(&mut self) -> Stop {
+        let page = self.page.clone();
+        tokio::select! {
             biased;
-            _ = interrupt.recv() => Stop::Interrupted,
-            _ = terminated => Stop::Interrupted,
+            () = self.signal() => Stop::Interrupted,
             () = page.closed() => Stop::Closed,
         }
     }
@@ -48,7 +57,16 @@ impl Signals {
         while self.received().now_or_never().is_some() {}
     }
 
-    /// Waits for `work`, which a signal drops.
+    /// Waits for `work`, which a signal drops, but which needs nobody who reads the output.
+    pub async fn unless_signal<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        tokio::select! {
+            biased;
+            () = self.signal() => Err(Stop::Interrupted),
+            result = work => Ok(result),
+        }
+    }
+
+    /// Waits for `work`, which a signal drops, and a reader that goes.
     pub async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;

@@ -1,7 +1,7 @@
 //! Rows as an aligned table, written batch by batch as they come.
 //!
-//! The first rows decide how wide the columns are; a longer value later on shifts its own line only. Nothing is
-//! kept, so a result may be of any length.
+//! The first rows decide how wide the columns are; a longer value later on shifts its own line only. Nothing
+//! is kept, so a result may be of any length.
 
 use std::io::{self, Write};
 
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn terminals_cut_lines_and_dim_nulls() {
         let rows = batch(vec![Some("日本語日本語"), None], vec![Some(1), Some(2)]);
-        let text = render(&[rows.clone()], Look { width: Some(10), color: false });
+        let text = render(std::slice::from_ref(&rows), Look { width: Some(10), color: false });
         for line in text.lines() {
             assert!(measure_text_width(line) <= 10, "{line}");
         }

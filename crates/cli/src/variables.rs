@@ -1,7 +1,8 @@
 //! Puts the values of `--set name=value` into SQL text, as psql does.
 //!
-//! `:'name'` becomes a string, `:"name"` a quoted name, `:name` the value as it is. Strings, quoted names, comments
-//! and `::` casts are left alone, and so is a bare `:name` that isn't set, since a colon has other uses.
+//! `:'name'` becomes a string, `:"name"` a quoted name, `:name` the value as it is. Strings, quoted names,
+//! comments and `::` casts are left alone, and so is a bare `:name` that isn't set, since a colon has other
+//! uses.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,5 +1,7 @@
 //! Drives the built program as a user would: arguments and files in, output and exit codes out.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

@@ -13,8 +13,8 @@ use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType};
 
 use crate::cell::Cells;
 
-/// A session of an engine, for [`sqllogictest::Runner`]. One record may hold several statements; what the last one
-/// gives is compared.
+/// A session of an engine, for [`sqllogictest::Runner`]. One record may hold several statements; what the
+/// last one gives is compared.
 pub struct EngineDb {
     session: Session,
     owned: Option<Engine>,
@@ -87,8 +87,8 @@ pub fn column_type(data_type: &DataType) -> DefaultColumnType {
     }
 }
 
-/// Rows as a test file has them: `NULL`, `(empty)` for an empty string, line breaks as `\n`, and otherwise what a
-/// table of the shell shows.
+/// Rows as a test file has them: `NULL`, `(empty)` for an empty string, line breaks as `\n`, and otherwise
+/// what a table of the shell shows.
 pub fn rows_as_text(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<Vec<String>>, ArrowError> {
     let mut rows = Vec::new();
     for batch in batches {

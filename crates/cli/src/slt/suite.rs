@@ -22,8 +22,8 @@ pub struct Report {
     pub failures: Vec<String>,
 }
 
-/// The test files among `paths`: files as they are, directories searched for `.slt` files, in order of their names.
-/// Only those whose path contains `filter` are kept.
+/// The test files among `paths`: files as they are, directories searched for `.slt` files, in order of their
+/// names. Only those whose path contains `filter` are kept.
 pub fn find(paths: &[PathBuf], filter: Option<&str>) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
@@ -50,8 +50,8 @@ fn search(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs a file in the engine that `make` makes. A query that gives other rows than expected doesn't end the file; a
-/// statement that fails does, since what follows stands on it.
+/// Runs a file in the engine that `make` makes. A query that gives other rows than expected doesn't end the
+/// file; a statement that fails does, since what follows stands on it.
 pub async fn run_file(path: &Path, make: impl FnOnce() -> Result<Engine, Error>) -> Report {
     let mut report = Report::default();
     let records = match parse_file::<DefaultColumnType>(path) {
@@ -158,8 +158,8 @@ pub fn validate_columns(actual: &Vec<DefaultColumnType>, expected: &Vec<DefaultC
     actual.len() == expected.len() && actual.iter().zip(expected).all(fits)
 }
 
-/// Whether the rows are the expected ones to the letter, but for white space at the end of a line. A part that an
-/// expectation has as `<slt:ignore>` may be anything.
+/// Whether the rows are the expected ones to the letter, but for white space at the end of a line. A part
+/// that an expectation has as `<slt:ignore>` may be anything.
 pub fn validate_values(normalizer: Normalizer, actual: &[Vec<String>], expected: &[String]) -> bool {
     if expected.iter().any(|line| line.contains("<slt:ignore>")) {
         return sqllogictest::default_validator(normalizer, actual, expected);

@@ -84,25 +84,29 @@ impl Loop {
         // The status is set before the step, which may suspend the query.
         query.status = Status::Running;
         let delta = query.step(&cut, &first);
-        let name = query.name.clone();
-        if !reading.is_empty() && query.is_running() {
-            query.status =
-                Status::CatchingUp(Box::new(CatchUp { reading: reading.clone(), ..CatchUp::default() }));
-            for source in reading {
-                self.read_past(&name, &source)?;
-            }
-        } else {
-            self.deliver_first(&name, &cut, delta);
+        let (name, keeps, running) = (query.name.clone(), query.keeps, query.is_running());
+        if reading.is_empty() || !running {
+            self.hand_on(&name, &cut, &delta);
+            return Ok(());
         }
-        Ok(())
+        query.status =
+            Status::CatchingUp(Box::new(CatchUp { reading: reading.clone(), ..CatchUp::default() }));
+        if !keeps {
+            self.hand_on(&name, &cut, &delta);
+        }
+        reading.iter().try_for_each(|source| self.read_past(&name, source))
     }
 
-    /// A sink made with its query delivers the first result as well.
-    fn deliver_first(&mut self, name: &Arc<str>, cut: &Cut, delta: Delta) {
-        for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
-            // An epoch's number is delivered once: what comes before the next epoch has its own.
-            sink.push(cut, &delta);
-        }
+    /// Gives the sinks of a relation what changed outside an epoch.
+    fn hand_on(&mut self, name: &Arc<str>, cut: &Cut, delta: &Delta) {
+        self.sinks.values_mut().filter(|sink| sink.from == *name).for_each(|sink| sink.push(cut, delta));
+    }
+
+    /// The cut of a piece of the past. Sinks know epochs by their numbers, so each piece has one of its own.
+    fn piece_cut(&mut self) -> Cut {
+        self.epoch = self.epoch.next();
+        let now = self.now();
+        Cut { epoch: self.epoch, now: self.clock.stamp(now), positions: Vec::new() }
     }
 
     fn content_or_nothing(&self, name: &str) -> Result<Vec<arrow::array::RecordBatch>> {
@@ -128,17 +132,16 @@ impl Loop {
 
     pub(super) fn caught_up(&mut self, name: &str, source: &str, piece: Option<Result<Arrival>>) {
         let Some(place) = self.queries.iter().position(|query| query.name.as_ref() == name) else { return };
-        let cut = self.standing_cut();
-        let query = &mut self.queries[place];
-        let Status::CatchingUp(catch_up) = &mut query.status else { return };
+        let Status::CatchingUp(catch_up) = &mut self.queries[place].status else { return };
         match piece {
-            Some(Err(reason)) => query.suspend(reason, cut.epoch),
+            Some(Err(reason)) => {
+                let epoch = self.epoch;
+                self.queries[place].suspend(reason, epoch);
+            }
             Some(Ok(arrival)) => {
                 let mut delta = Delta::default();
                 arrival.rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
-                let inputs = query.inputs(|input| if input == source { Some(&delta) } else { None });
-                let inputs: Vec<Delta> = inputs.into_iter().cloned().collect();
-                query.step(&cut, &inputs.iter().collect::<Vec<_>>());
+                self.step_piece(place, |input| if input == source { Some(&delta) } else { None });
             }
             None => {
                 catch_up.reading.retain(|reading| reading.as_ref() != source);
@@ -149,24 +152,38 @@ impl Loop {
         }
     }
 
+    /// Takes in a piece of the past. A result that is kept shows when all of it is there; one that is only handed
+    /// on goes as it comes.
+    fn step_piece<'a>(&mut self, place: usize, find: impl Fn(&str) -> Option<&'a Delta>) {
+        let cut = self.piece_cut();
+        let query = &mut self.queries[place];
+        let inputs = query.inputs(find);
+        let delta = query.step(&cut, &inputs);
+        if !query.keeps {
+            let name = query.name.clone();
+            self.hand_on(&name, &cut, &delta);
+        }
+    }
+
     /// Takes in what has come since the query was pinned, and makes its result visible.
     fn arrive(&mut self, place: usize) {
-        let query = &mut self.queries[place];
-        while let Status::CatchingUp(catch_up) = &mut query.status {
-            let Some((cut, inputs)) = catch_up.since.pop_front() else {
-                query.status = Status::Running;
+        while let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
+            let Some((_, inputs)) = catch_up.since.pop_front() else {
+                self.queries[place].status = Status::Running;
                 break;
             };
-            query.step(&cut, &inputs.iter().collect::<Vec<_>>());
+            let relations = self.queries[place].flow.relations().to_vec();
+            let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
+            self.step_piece(place, |name| of(name).and_then(|place| inputs.get(place)));
         }
-        let name = query.name.clone();
-        let cut = self.standing_cut();
-        if self.sinks.values().any(|sink| sink.from == name)
-            && let Ok(batches) = self.content(&name)
-        {
-            let mut delta = Delta::default();
-            batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
-            self.deliver_first(&name, &cut, delta);
+        let query = &self.queries[place];
+        if query.keeps && self.sinks.values().any(|sink| sink.from == query.name) {
+            let (name, mut delta) = (query.name.clone(), Delta::default());
+            if let Ok(batches) = self.content(&name) {
+                batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+            }
+            let cut = self.piece_cut();
+            self.hand_on(&name, &cut, &delta);
         }
     }
 

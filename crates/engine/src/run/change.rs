@@ -82,7 +82,7 @@ impl Loop {
                     Some(plan) => Some(Box::new(RunningQuery::new(
                         from.clone(),
                         self.compile(plan, catalog, before)?,
-                        true,
+                        false,
                     )?)),
                 };
                 let mut spec = spec.clone();

@@ -19,7 +19,9 @@ pub(crate) struct RunningQuery {
     pub(crate) name: Arc<str>,
     pub(crate) flow: Flow,
     pub(crate) status: Status,
-    /// Its result, where neither the flow's root keeps it nor nobody reads it.
+    /// Whether its result can be read; a sink's own query only hands its changes on.
+    pub(crate) keeps: bool,
+    /// Its result, where that isn't kept by its operators.
     content: Option<Rows>,
     /// The last epoch it took in.
     pub(crate) epoch: Epoch,
@@ -57,6 +59,7 @@ impl RunningQuery {
             name,
             flow,
             status: Status::Waiting,
+            keeps: keep,
             content,
             epoch: Epoch::default(),
             rows_out: 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use millstream_connect::{Error as ConnectError, Sink};
-use millstream_delta::{Cut, Delta, Epoch};
+use millstream_delta::{Cut, Delta, Epoch, consolidate};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -42,13 +42,6 @@ impl Log {
         self.bytes -= entry.1.memory_bytes();
         Some(entry)
     }
-
-    /// Forgets what a reader has who holds everything up to `through`.
-    fn trim(&mut self, through: Epoch) {
-        while self.entries.front().is_some_and(|(cut, _)| cut.epoch <= through) {
-            self.pop();
-        }
-    }
 }
 
 /// A sink as the loop sees it.
@@ -58,8 +51,8 @@ pub(crate) struct RunningSink {
     pub(crate) from: Arc<str>,
     work: UnboundedSender<Vec<(Cut, Delta)>>,
     log: Log,
-    /// Whether the task is at work.
-    busy: bool,
+    /// How many epochs the task is at work on: the oldest of the log.
+    busy: usize,
     /// The newest epoch that it published.
     pub(crate) delivered: Epoch,
     pub(crate) rows: u64,
@@ -83,7 +76,7 @@ impl RunningSink {
             from,
             work,
             log: Log::default(),
-            busy: false,
+            busy: 0,
             delivered: Epoch::default(),
             rows: 0,
             failure: None,
@@ -91,10 +84,15 @@ impl RunningSink {
         }
     }
 
-    /// Lets it deliver an epoch of its relation.
+    /// Lets it deliver an epoch of its relation: what changed in sum, so that a row that left and came back is not
+    /// shown. Rows of a type that can't be compared go as they are.
     pub(crate) fn push(&mut self, cut: &Cut, delta: &Delta) {
+        let mut delta = delta.clone();
+        if let Some(first) = delta.chunks.first().filter(|_| !delta.is_append_only()) {
+            delta = consolidate(delta.clone(), &first.rows.schema()).unwrap_or(delta);
+        }
         if !delta.is_empty() && !self.failed {
-            self.log.push(cut.clone(), delta.clone());
+            self.log.push(cut.clone(), delta);
         }
     }
 
@@ -104,12 +102,12 @@ impl RunningSink {
     }
 
     fn deliver(&mut self) {
-        if self.busy || self.failed {
+        if self.busy > 0 || self.failed {
             return;
         }
         let work: Vec<(Cut, Delta)> = self.log.entries.iter().take(EPOCHS_MAX).cloned().collect();
         if !work.is_empty() {
-            self.busy = true;
+            self.busy = work.len();
             let _ = self.work.send(work);
         }
     }
@@ -189,12 +187,12 @@ impl Loop {
 
     pub(super) fn delivered(&mut self, name: &str, through: Epoch) {
         if let Some(sink) = self.sinks.get_mut(name) {
-            let done = sink.log.entries.iter().take_while(|(cut, _)| cut.epoch <= through);
-            sink.rows += done.map(|(_, delta)| delta.num_rows() as u64).sum::<u64>();
+            for _ in 0..std::mem::take(&mut sink.busy) {
+                let delivered = sink.log.pop();
+                sink.rows += delivered.map_or(0, |(_, delta)| delta.num_rows() as u64);
+            }
             sink.delivered = through;
-            sink.busy = false;
             sink.failure = None;
-            sink.log.trim(through);
         }
     }
 

@@ -93,7 +93,9 @@ impl AggregateUDFImpl for Extreme {
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
         match arg_types {
             [data_type] => Ok(data_type.clone()),
-            _ => Err(Error::bug(format!("{} takes one argument, not {}", self.name(), arg_types.len())).into()),
+            _ => {
+                Err(Error::bug(format!("{} takes one argument, not {}", self.name(), arg_types.len())).into())
+            }
         }
     }
 
@@ -352,7 +354,8 @@ mod tests {
 
         /// Some of the special values and some numbers, often the same.
         fn values(&mut self, count: usize) -> Vec<Option<f64>> {
-            let special = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, f64::MAX, f64::MIN];
+            let special =
+                [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, f64::MAX, f64::MIN];
             let some = self.below(special.len() + 1);
             let mut value = || match self.below(4) {
                 0 => None,
@@ -419,7 +422,9 @@ mod tests {
         let mut rows: Vec<(usize, Option<f64>, Option<bool>)> = random
             .values(40)
             .into_iter()
-            .map(|value| (random.below(6), value, [Some(true), Some(true), Some(false), None][random.below(4)]))
+            .map(|value| {
+                (random.below(6), value, [Some(true), Some(true), Some(false), None][random.below(4)])
+            })
             .collect();
         let expected: Vec<Option<u64>> = (0..7)
             .map(|group| {

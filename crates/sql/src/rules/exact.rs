@@ -157,7 +157,8 @@ mod tests {
         )
     }
 
-    const BY_K: [&str; 6] = ["1|-2.5|NaN", "2|-inf|-inf", "3|inf|inf", "4|-0.0|0.0", "5|NULL|NULL", "6|NaN|NaN"];
+    const BY_K: [&str; 6] =
+        ["1|-2.5|NaN", "2|-inf|-inf", "3|inf|inf", "4|-0.0|0.0", "5|NULL|NULL", "6|NaN|NaN"];
 
     #[test]
     fn extremes_of_floats_are_the_same_in_any_order() {
@@ -183,7 +184,8 @@ mod tests {
     fn extremes_slide() {
         let sql = "SELECT n, min(x) OVER w, max(x) OVER w FROM t WHERE k <= 2 \
                    WINDOW w AS (ORDER BY n ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)";
-        let rows = ["0|NaN|NaN", "1|1.5|NaN", "2|-2.5|1.5", "3|-2.5|-2.5", "4|0.5|0.5", "5|-inf|0.5", "6|-inf|-inf"];
+        let rows =
+            ["0|NaN|NaN", "1|1.5|NaN", "2|-2.5|1.5", "3|-2.5|-2.5", "4|0.5|0.5", "5|-inf|0.5", "6|-inf|-inf"];
         extremes().check(sql, &rows);
         let sql = "SELECT n, min(x) FILTER (WHERE n % 2 = 1) OVER w, max(DISTINCT x) OVER w FROM t WHERE k = 1 \
                    WINDOW w AS (ORDER BY n ROWS BETWEEN 1 FOLLOWING AND 2 FOLLOWING)";

@@ -178,3 +178,32 @@ fn is_value(expr: &Expr) -> bool {
 fn expressions(exprs: &[Expr], node: &AggregatePlan, driver: &Driver) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
     exprs.iter().map(|expr| driver.expression(expr, &node.input)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::error::DataFusionError;
+    use datafusion::functions_aggregate::{min_max, sum};
+    use datafusion::logical_expr::function::AccumulatorArgs;
+    use datafusion::logical_expr::{Volatility, create_udaf};
+
+    use super::*;
+
+    fn of_user(name: &str) -> AggregateUDF {
+        let double = || Arc::new(DataType::Float64);
+        let accumulator = Arc::new(|_: AccumulatorArgs| Err(DataFusionError::Internal("not called".into())));
+        let state = Arc::new(vec![DataType::Float64]);
+        create_udaf(name, vec![DataType::Float64], double(), Volatility::Immutable, accumulator, state)
+    }
+
+    #[test]
+    fn a_function_is_known_by_its_type_or_its_mark_and_not_by_its_name() {
+        assert_eq!(Kind::of(&sum::sum_udaf()), Some(Kind::Sum));
+        assert_eq!(Kind::of(&min_max::max_udaf()), Some(Kind::Max));
+        for (name, kind) in [("sum", Kind::Sum), ("avg", Kind::Avg), ("min", Kind::Min), ("max", Kind::Max)] {
+            assert_eq!(Kind::of(&of_user(name)), None);
+            assert_eq!(Kind::of(&of_user(name).with_aliases(["exact"])), None);
+            assert_eq!(Kind::of(&of_user(name).with_aliases([EXACT])), Some(kind));
+        }
+        assert_eq!(Kind::of(&of_user("median").with_aliases([EXACT])), None);
+    }
+}
