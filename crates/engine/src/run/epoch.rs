@@ -109,12 +109,12 @@ impl Loop {
     fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
         let (before, rest) = self.queries.split_at_mut(place);
         let Some(query) = rest.first_mut() else { return };
-        if matches!(query.status, Status::Suspended { .. }) {
+        if query.is_suspended() {
             return;
         }
         let suspended = |name: &Arc<str>| {
             let input = before.iter().find(|input| input.name == *name)?;
-            matches!(input.status, Status::Suspended { .. }).then(|| name.clone())
+            input.is_suspended().then(|| name.clone())
         };
         if let Some(name) = query.flow.relations().iter().find_map(suspended) {
             query.suspend(Error::invalid(format!("it reads \"{name}\", which is suspended")), epoch);

@@ -76,6 +76,11 @@ impl RunningQuery {
         matches!(self.status, Status::Running)
     }
 
+    /// Whether it failed and is not stepped again.
+    pub(crate) fn is_suspended(&self) -> bool {
+        matches!(self.status, Status::Suspended { .. })
+    }
+
     /// Bytes of epochs that wait until it has read the past.
     pub(crate) fn backlog_bytes(&self) -> usize {
         if let Status::CatchingUp(catch_up) = &self.status { catch_up.backlog_bytes() } else { 0 }

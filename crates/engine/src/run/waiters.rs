@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use millstream_sql::Error;
+use millstream_sql::{Error, Kind};
 
 use super::Loop;
 use super::catch_up::Replaying;
+use super::query::RunningQuery;
 use crate::event::{Advance, Reply};
 use crate::settings::ClockKind;
 
@@ -89,9 +90,10 @@ impl Loop {
         if self.held || !taken_in || !self.sinks_are_done(ATTEMPTS_MAX) {
             return;
         }
-        let failures = self.problems();
+        let problems = self.problems();
+        let kind = if self.queries.iter().any(RunningQuery::is_suspended) { Kind::Invalid } else { Kind::External };
         for reply in self.waiters.finished.drain(..) {
-            reply.send(if failures.is_empty() { Ok(()) } else { Err(Error::external(failures.join("\n"))) });
+            reply.send(if problems.is_empty() { Ok(()) } else { Err(Error::new(kind, problems.join("\n"))) });
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Values, splits and pace of made-up rows.
+
 use std::sync::Arc;
 
 use super::*;
