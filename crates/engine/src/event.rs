@@ -115,8 +115,8 @@ pub(crate) enum Event {
         piece: Option<Result<Arrival>>,
         permit: Option<OwnedSemaphorePermit>,
     },
-    /// A sink has published its epochs up to `through`.
-    Delivered { sink: Arc<str>, through: Epoch },
+    /// A sink has published what it was handed, up to epoch `through`.
+    Delivered { sink: Arc<str>, through: Epoch, rows: u64 },
     /// A sink failed and tries again, or for good.
     SinkFailed { sink: Arc<str>, reason: String, attempts: u32, lasting: bool },
     /// Finish the epoch, let sinks finish, end.

@@ -21,3 +21,4 @@ pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
 pub use script::{Outcome, Script};
 pub use session::{Response, Session, Tag};
+pub use settings::{SettingDoc, settings};

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use millstream_sql::{Error, Result, near};
 
-/// A setting's name, default and sentence for the reference.
+/// A setting, as the reference page and SHOW ALL show it.
+#[derive(Clone, Copy, Debug)]
 pub struct SettingDoc {
     /// Its name.
     pub name: &'static str,
+    /// Its default, as SET takes it; in words where it depends on the machine.
+    pub default: &'static str,
     /// One sentence.
     pub doc: &'static str,
 }
@@ -16,25 +19,56 @@ pub struct SettingDoc {
 pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "batch_interval",
-        doc: "auto: a batch starts when rows are there and the engine is free; or an interval such as '1 second'",
+        default: "auto",
+        doc: "auto: a batch starts when rows are there and the engine is free; or an interval such as '1 second': at \
+              multiples of it",
     },
     SettingDoc {
         name: "clock",
-        doc: "system; or manual: time starts at 1970-01-01 00:00:00 UTC and only ADVANCE moves it",
+        default: "system",
+        doc: "system; or manual: time starts at 1970-01-01 00:00:00 UTC and only ADVANCE moves it. To be set before \
+              the first epoch",
     },
-    SettingDoc { name: "max_batch_bytes", doc: "bytes that one batch takes of all sources, about" },
+    SettingDoc {
+        name: "max_batch_bytes",
+        default: "64 MiB",
+        doc: "bytes that one batch takes of each source, about",
+    },
     SettingDoc {
         name: "max_batch_rows",
-        doc: "rows that one batch takes of all sources at most; adaptive: so that a batch stays short",
+        default: "adaptive",
+        doc: "rows that one batch takes of all sources at most; adaptive: so many that a batch stays short; a number \
+              makes bounded runs reproducible",
     },
     SettingDoc {
         name: "max_queued_batches",
+        default: "10",
         doc: "under a fixed interval: how many intervals may wait before they are merged",
     },
-    SettingDoc { name: "max_record_bytes", doc: "a longer record of a source is a bad row" },
-    SettingDoc { name: "parallelism", doc: "threads that an ad-hoc SELECT uses" },
-    SettingDoc { name: "whole_rows_max", doc: "rows of input that an operator Whole may keep" },
+    SettingDoc {
+        name: "max_record_bytes",
+        default: "16 MiB",
+        doc: "a longer record of a source is a bad row",
+    },
+    SettingDoc {
+        name: "parallelism",
+        default: CORES,
+        doc: "threads that a SELECT which is not maintained uses",
+    },
+    SettingDoc {
+        name: "whole_rows_max",
+        default: "1000000",
+        doc: "rows of input that an operator Whole may keep",
+    },
 ];
+
+/// The default of `parallelism`, which is no value.
+const CORES: &str = "the number of cores";
+
+/// Every setting with its documentation, by name.
+pub fn settings() -> &'static [SettingDoc] {
+    SETTINGS
+}
 
 /// How batches start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,6 +280,16 @@ mod tests {
         check("max_record_bytes", "16 MiB", "16777216");
         check("max_batch_rows", "1_000", "1000");
         check("clock", "Manual", "manual");
+    }
+
+    #[test]
+    fn documented_defaults_are_the_defaults() {
+        for doc in SETTINGS.iter().filter(|doc| doc.default != CORES) {
+            let mut settings = Settings::default();
+            settings.set(doc.name, doc.default).unwrap();
+            let default = Settings::default().show(doc.name).unwrap();
+            assert_eq!(settings.show(doc.name).unwrap(), default, "{}", doc.name);
+        }
     }
 
     #[test]

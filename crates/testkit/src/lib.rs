@@ -2,11 +2,13 @@
 //!
 //! - [`slt`] runs the files of `sql-tests/` as they stand.
 //! - [`oracle`] runs every query in them again as a materialized view over the same rows in random micro-batches.
+//! - [`docs`] keeps the generated tables of the reference pages as the code says.
 //! - [`tidy`] checks the sources themselves: crate arrows, sizes, versions.
 //! - [`drive`] and [`parts`] are what scenario tests are made of.
 //!
 //! Only tests use this crate.
 
+pub mod docs;
 pub mod drive;
 pub mod oracle;
 pub mod parts;

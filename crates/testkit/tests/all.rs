@@ -1,5 +1,5 @@
 //! Everything that needs all crates together, one trial each: the files of `sql-tests/` as they stand, the same
-//! files under the replay oracle, scenarios, and the checks of the sources.
+//! files under the replay oracle, scenarios, the checks of the sources, and the generated tables of the documentation.
 //!
 //! `cargo test -p millstream-testkit -- slt::statement` runs a part by its name; see `oracle` for its settings.
 
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
-use millstream_testkit::{drive, slt, tidy};
+use millstream_testkit::{docs, drive, slt, tidy};
 
 fn main() -> ExitCode {
     let root = slt::project_root();
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         let root = root.clone();
         trials.push(Trial::test(format!("tidy::{name}"), move || check(&root).map_err(Failed::from)));
     }
+    trials.extend(generated(&root));
     for (name, scenario) in scenarios::all() {
         trials.push(Trial::test(format!("scenario::{name}"), move || scenario().map_err(Failed::from)));
     }
@@ -51,6 +52,19 @@ fn main() -> ExitCode {
 /// The file as it stands.
 fn plain(path: PathBuf, name: &str) -> Trial {
     Trial::test(format!("slt::{name}"), move || drive::block_on(slt::run(&path)).map_err(Failed::from))
+}
+
+/// The generated tables of the reference pages.
+fn generated(root: &Path) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for table in docs::tables() {
+        let root = root.to_path_buf();
+        let name = format!("docs::{}", table.name);
+        trials.push(Trial::test(name, move || docs::check(&root, &table).map_err(Failed::from)));
+    }
+    let root = root.to_path_buf();
+    trials.push(Trial::test("docs::markers", move || docs::check_markers(&root).map_err(Failed::from)));
+    trials
 }
 
 /// The file's queries as maintained views.

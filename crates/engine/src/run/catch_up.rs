@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::Loop;
 use super::epoch::Deltas;
+use super::log::{self, Place};
 use super::query::Status;
 use crate::Record;
 use crate::catalog::Definition;
@@ -21,26 +22,12 @@ const PIECES_MAX: usize = 2;
 
 /// A new query on its way to the present: it is pinned at one epoch, takes what its inputs held then in bounded
 /// pieces, then what has come since.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CatchUp {
     /// Sources whose past is still being read.
     reading: Vec<Arc<str>>,
-    /// The epochs since it was pinned, with the deltas of its inputs.
-    since: VecDeque<(Cut, Vec<Delta>)>,
-    since_bytes: usize,
-}
-
-impl CatchUp {
-    /// Keeps an epoch for later.
-    pub(crate) fn keep(&mut self, cut: &Cut, inputs: Vec<Delta>) {
-        self.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
-        self.since.push_back((cut.clone(), inputs));
-    }
-
-    /// Bytes of the epochs that wait.
-    pub(crate) fn backlog_bytes(&self) -> usize {
-        self.since_bytes
-    }
+    /// By input: where its log goes on after the epoch of the pin.
+    pub(crate) places: Vec<Place>,
 }
 
 impl Loop {
@@ -86,20 +73,22 @@ impl Loop {
         let delta = query.step(&cut, &first);
         let (name, keeps, running) = (query.name.clone(), query.keeps, query.is_running());
         if reading.is_empty() || !running {
-            self.hand_on(&name, &cut, &delta);
+            self.begin_sinks(&name, cut, delta);
             return Ok(());
         }
-        query.status =
-            Status::CatchingUp(Box::new(CatchUp { reading: reading.clone(), ..CatchUp::default() }));
+        let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
+        query.status = Status::CatchingUp(Box::new(CatchUp { reading: reading.clone(), places }));
         if !keeps {
-            self.hand_on(&name, &cut, &delta);
+            self.log(&name, &cut, &delta);
         }
         reading.iter().try_for_each(|source| self.read_past(&name, source))
     }
 
-    /// Gives the sinks of a relation what changed outside an epoch.
-    fn hand_on(&mut self, name: &Arc<str>, cut: &Cut, delta: &Delta) {
-        self.sinks.values_mut().filter(|sink| sink.from == *name).for_each(|sink| sink.push(cut, delta));
+    /// Gives the sinks of a new query what it holds when it becomes visible.
+    fn begin_sinks(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
+        for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
+            sink.begin_with(cut.clone(), content.clone());
+        }
     }
 
     /// The cut of a piece of the past. Sinks know epochs by their numbers, so each piece has one of its own.
@@ -161,30 +150,49 @@ impl Loop {
         let delta = query.step(&cut, &inputs);
         if !query.keeps {
             let name = query.name.clone();
-            self.hand_on(&name, &cut, &delta);
+            self.log(&name, &cut, &delta);
         }
     }
 
     /// Takes in what has come since the query was pinned, and makes its result visible.
     fn arrive(&mut self, place: usize) {
-        while let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
-            let Some((_, inputs)) = catch_up.since.pop_front() else {
-                self.queries[place].status = Status::Running;
-                break;
-            };
+        while let Some(inputs) = self.next_since(place) {
             let relations = self.queries[place].flow.relations().to_vec();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
             self.step_piece(place, |name| of(name).and_then(|place| inputs.get(place)));
         }
-        let query = &self.queries[place];
-        if query.keeps && self.sinks.values().any(|sink| sink.from == query.name) {
-            let (name, mut delta) = (query.name.clone(), Delta::default());
+        let query = &mut self.queries[place];
+        if !query.is_suspended() {
+            query.status = Status::Running;
+        }
+        if query.keeps && self.sinks.values().any(|sink| sink.from == self.queries[place].name) {
+            let (name, mut delta) = (self.queries[place].name.clone(), Delta::default());
             if let Ok(batches) = self.content(&name) {
                 batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
             }
             let cut = self.piece_cut();
-            self.hand_on(&name, &cut, &delta);
+            self.begin_sinks(&name, cut, delta);
         }
+    }
+
+    /// The next epoch in the logs of a query's inputs, by input, taken off its places.
+    fn next_since(&mut self, place: usize) -> Option<Vec<Delta>> {
+        let query = &mut self.queries[place];
+        let relations = query.flow.relations().to_vec();
+        let Status::CatchingUp(catch_up) = &mut query.status else { return None };
+        let logs = &self.logs;
+        let next = |relation: usize, place: Place| logs.get(&relations[relation])?.from(place).next();
+        let waiting =
+            catch_up.places.iter().enumerate().filter_map(|(relation, place)| next(relation, *place));
+        let epoch = waiting.map(|(cut, _)| cut.epoch).min()?;
+        let mut inputs = Vec::with_capacity(relations.len());
+        for (relation, place) in catch_up.places.iter_mut().enumerate() {
+            let delta =
+                next(relation, *place).filter(|(cut, _)| cut.epoch == epoch).map(|(_, delta)| delta.clone());
+            *place = place.after(usize::from(delta.is_some()));
+            inputs.push(delta.unwrap_or_default());
+        }
+        Some(inputs)
     }
 
     /// Reads what a recorded cut names of the sources.

@@ -9,6 +9,7 @@ use millstream_flow::{Flow, Limits, Relation};
 use millstream_sql::{Error, RelationTable, Result};
 
 use super::Loop;
+use super::log;
 use super::query::RunningQuery;
 use super::sink::RunningSink;
 use super::source::RunningSource;
@@ -115,7 +116,7 @@ impl Loop {
             Prepared::Sink { object, from, sink, query } => {
                 let mut running = RunningSink::start(
                     object.name.clone(),
-                    from.clone(),
+                    (from.clone(), log::end(&self.logs, &from)),
                     sink,
                     self.events.clone(),
                     &self.handle,
@@ -140,7 +141,7 @@ impl Loop {
         if let Ok(batches) = self.content(&sink.from) {
             batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
         }
-        sink.push(&self.standing_cut(), &delta);
+        sink.begin_with(self.standing_cut(), delta);
     }
 
     /// Says what a query can't see since its source can't be read again.
@@ -161,6 +162,7 @@ impl Loop {
     fn remove(&mut self, names: &[Arc<str>]) {
         for name in names {
             self.tables.remove(name);
+            self.logs.remove(name);
             self.sources.remove(name);
             if let Some(sink) = self.sinks.remove(name) {
                 self.queries

@@ -92,16 +92,12 @@ impl Loop {
                         deltas.insert(query.name.clone(), delta);
                     }
                 }
-                Status::CatchingUp(catch_up) => {
-                    catch_up.keep(cut, inputs.into_iter().cloned().collect());
-                }
-                Status::Waiting | Status::Suspended { .. } => {}
+                // The logs keep it for a query that still reads the past.
+                Status::CatchingUp(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
         }
-        for sink in self.sinks.values_mut() {
-            if let Some(delta) = deltas.get(&sink.from) {
-                sink.push(cut, delta);
-            }
+        for (name, delta) in &deltas {
+            self.log(name, cut, delta);
         }
     }
 

@@ -6,6 +6,7 @@
 mod catch_up;
 mod change;
 mod epoch;
+mod log;
 mod modify;
 mod pace;
 mod query;
@@ -29,6 +30,7 @@ use crate::catalog::Catalog;
 use crate::engine::{Progress, Recorder, Shared};
 use crate::event::Event;
 use crate::settings::Settings;
+use log::Logs;
 use pace::Clock;
 use query::RunningQuery;
 use sink::RunningSink;
@@ -66,6 +68,7 @@ pub(crate) struct Loop {
     /// In the order of their creation, which is topological.
     queries: Vec<RunningQuery>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
+    logs: Logs,
     waiters: Waiters,
     held: bool,
     ended: bool,
@@ -98,6 +101,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 sources: BTreeMap::new(),
                 queries: Vec::new(),
                 sinks: BTreeMap::new(),
+                logs: Logs::new(),
                 waiters: Waiters::default(),
                 held: false,
                 ended: false,
@@ -149,7 +153,7 @@ impl Loop {
                 self.caught_up(&query, &source, piece);
                 drop(permit);
             }
-            Event::Delivered { sink, through } => self.delivered(&sink, through),
+            Event::Delivered { sink, through, rows } => self.delivered(&sink, through, rows),
             Event::SinkFailed { sink, reason, attempts, lasting } => {
                 self.sink_failed(&sink, reason, attempts, lasting);
             }
@@ -167,6 +171,7 @@ impl Loop {
         }
         self.pull_sources();
         self.deliver_sinks();
+        self.trim_logs();
         self.answer_waiters();
         self.publish_progress();
     }

@@ -10,6 +10,7 @@ use millstream_state::Rows;
 
 use super::NOTHING;
 use super::catch_up::CatchUp;
+use super::log::Place;
 use crate::error;
 
 /// One materialized view, or the query of a sink.
@@ -81,9 +82,11 @@ impl RunningQuery {
         matches!(self.status, Status::Suspended { .. })
     }
 
-    /// Bytes of epochs that wait until it has read the past.
-    pub(crate) fn backlog_bytes(&self) -> usize {
-        if let Status::CatchingUp(catch_up) = &self.status { catch_up.backlog_bytes() } else { 0 }
+    /// Its place in the log of a relation, where it still reads that.
+    pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
+        let Status::CatchingUp(catch_up) = &self.status else { return None };
+        let relation = self.flow.relations().iter().position(|relation| relation.as_ref() == name)?;
+        catch_up.places.get(relation).copied()
     }
 
     /// Takes in one epoch, or a piece of what its inputs held before. A failure suspends it, and it alone.

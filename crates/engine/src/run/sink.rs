@@ -1,6 +1,5 @@
 //! A sink: a task that owns it, and its place in the log of the relation it delivers.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -10,39 +9,12 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Loop;
+use super::log::{self, Logs, Place};
 use super::source::backoff;
 use crate::event::Event;
 
 /// Epochs handed to a sink at once.
 const EPOCHS_MAX: usize = 64;
-
-/// Bytes that may wait for a sink before no more rows are taken of sources.
-const BACKLOG_BYTES_MAX: usize = 64 << 20;
-
-/// Epochs that may wait for a sink before no more rows are taken of sources.
-const BACKLOG_EPOCHS_MAX: usize = 1024;
-
-/// A relation's deltas by epoch, kept back to where a reader stands.
-#[derive(Debug, Default)]
-pub(crate) struct Log {
-    entries: VecDeque<(Cut, Delta)>,
-    bytes: usize,
-}
-
-impl Log {
-    /// Adds an epoch.
-    pub(crate) fn push(&mut self, cut: Cut, delta: Delta) {
-        self.bytes += delta.memory_bytes();
-        self.entries.push_back((cut, delta));
-    }
-
-    /// Takes the oldest epoch away.
-    pub(crate) fn pop(&mut self) -> Option<(Cut, Delta)> {
-        let entry = self.entries.pop_front()?;
-        self.bytes -= entry.1.memory_bytes();
-        Some(entry)
-    }
-}
 
 /// A sink as the loop sees it.
 #[derive(Debug)]
@@ -50,9 +22,12 @@ pub(crate) struct RunningSink {
     /// The relation it delivers.
     pub(crate) from: Arc<str>,
     work: UnboundedSender<Vec<(Cut, Delta)>>,
-    log: Log,
-    /// How many epochs the task is at work on: the oldest of the log.
-    busy: usize,
+    /// What the relation held when the sink was made: the first that it delivers.
+    first: Option<(Cut, Delta)>,
+    /// Its place in the relation's log; what comes after has not been published.
+    place: Place,
+    /// How many epochs of the log the task is at work on, where it is.
+    busy: Option<usize>,
     /// The newest epoch that it published.
     pub(crate) delivered: Epoch,
     pub(crate) rows: u64,
@@ -62,10 +37,10 @@ pub(crate) struct RunningSink {
 }
 
 impl RunningSink {
-    /// Starts the task of a sink.
+    /// Starts the task of a sink that follows the log of `from` from `place` on.
     pub(crate) fn start(
         name: Arc<str>,
-        from: Arc<str>,
+        (from, place): (Arc<str>, Place),
         sink: Box<dyn Sink>,
         events: Sender<Event>,
         handle: &Handle,
@@ -75,8 +50,9 @@ impl RunningSink {
         RunningSink {
             from,
             work,
-            log: Log::default(),
-            busy: 0,
+            first: None,
+            place,
+            busy: None,
             delivered: Epoch::default(),
             rows: 0,
             failure: None,
@@ -84,32 +60,43 @@ impl RunningSink {
         }
     }
 
-    /// Lets it deliver an epoch of its relation: what changed in sum, so that a row that left and came back is not
-    /// shown. Rows of a type that can't be compared go as they are.
-    pub(crate) fn push(&mut self, cut: &Cut, delta: &Delta) {
-        let mut delta = delta.clone();
-        if let Some(first) = delta.chunks.first().filter(|_| !delta.is_append_only()) {
-            delta = consolidate(delta.clone(), &first.rows.schema()).unwrap_or(delta);
-        }
-        if !delta.is_empty() && !self.failed {
-            self.log.push(cut.clone(), delta);
-        }
+    /// Lets it deliver what its relation held before it follows the log.
+    pub(crate) fn begin_with(&mut self, cut: Cut, content: Delta) {
+        self.first = Some((cut, content)).filter(|(_, content)| !content.is_empty());
+    }
+
+    /// Its place in the log of a relation, where it follows that.
+    pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
+        (!self.failed && self.from.as_ref() == name).then_some(self.place)
     }
 
     /// Whether it holds everything.
-    fn is_done(&self) -> bool {
-        self.failed || self.log.entries.is_empty()
+    fn is_done(&self, logs: &Logs) -> bool {
+        self.failed || (self.first.is_none() && self.place == log::end(logs, &self.from).max(self.place))
     }
 
-    fn deliver(&mut self) {
-        if self.busy > 0 || self.failed {
+    fn deliver(&mut self, logs: &Logs) {
+        if self.busy.is_some() || self.failed {
             return;
         }
-        let work: Vec<(Cut, Delta)> = self.log.entries.iter().take(EPOCHS_MAX).cloned().collect();
+        let log = logs.get(&self.from).map(|log| log.from(self.place).take(EPOCHS_MAX));
+        let mut work: Vec<(Cut, Delta)> = log.into_iter().flatten().cloned().collect();
+        let epochs = work.len();
+        // The content stays until it is published, so that a sink that is still at it isn't taken for done.
+        work.splice(0..0, self.first.clone());
         if !work.is_empty() {
-            self.busy = work.len();
+            self.busy = Some(epochs);
             let _ = self.work.send(work);
         }
+    }
+}
+
+/// What an epoch changes in sum, so that a row that left and came back is not shown. Rows of a type that can't be
+/// compared go as they are.
+fn in_sum(delta: Delta) -> Delta {
+    match delta.chunks.first().filter(|_| !delta.is_append_only()) {
+        Some(first) => consolidate(delta.clone(), &first.rows.schema()).unwrap_or(delta),
+        None => delta,
     }
 }
 
@@ -122,6 +109,8 @@ async fn serve(
 ) {
     while let Some(work) = inbox.recv().await {
         let Some(through) = work.last().map(|(cut, _)| cut.epoch) else { continue };
+        let work: Vec<(Cut, Delta)> = work.into_iter().map(|(cut, delta)| (cut, in_sum(delta))).collect();
+        let rows = work.iter().map(|(_, delta)| delta.num_rows() as u64).sum();
         let mut written = 0;
         let mut attempts = 0;
         loop {
@@ -143,7 +132,7 @@ async fn serve(
                 }
             }
         }
-        if events.send(Event::Delivered { sink: name.clone(), through }).is_err() {
+        if events.send(Event::Delivered { sink: name.clone(), through, rows }).is_err() {
             return;
         }
     }
@@ -156,7 +145,9 @@ async fn publish(
     through: Epoch,
 ) -> Result<(), ConnectError> {
     for (cut, delta) in &work[*written..] {
-        sink.write(cut, delta).await?;
+        if !delta.is_empty() {
+            sink.write(cut, delta).await?;
+        }
         *written += 1;
     }
     sink.commit(through).await
@@ -165,32 +156,22 @@ async fn publish(
 impl Loop {
     /// Hands each sink what waits for it.
     pub(super) fn deliver_sinks(&mut self) {
-        self.sinks.values_mut().for_each(RunningSink::deliver);
-    }
-
-    /// Whether so much waits for some sink, or for a query that reads the past, that no more rows may be taken of
-    /// sources.
-    pub(super) fn backlog_is_full(&self) -> bool {
-        let sink_is_behind = |sink: &RunningSink| {
-            sink.log.bytes > BACKLOG_BYTES_MAX || sink.log.entries.len() > BACKLOG_EPOCHS_MAX
-        };
-        self.sinks.values().any(sink_is_behind)
-            || self.queries.iter().any(|query| query.backlog_bytes() > BACKLOG_BYTES_MAX)
+        self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs));
     }
 
     /// Whether every sink holds everything, or has failed for good, or as often as `attempts_max`.
     pub(super) fn sinks_are_done(&self, attempts_max: u32) -> bool {
         self.sinks.values().all(|sink| {
-            sink.is_done() || sink.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
+            sink.is_done(&self.logs)
+                || sink.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
         })
     }
 
-    pub(super) fn delivered(&mut self, name: &str, through: Epoch) {
+    pub(super) fn delivered(&mut self, name: &str, through: Epoch, rows: u64) {
         if let Some(sink) = self.sinks.get_mut(name) {
-            for _ in 0..std::mem::take(&mut sink.busy) {
-                let delivered = sink.log.pop();
-                sink.rows += delivered.map_or(0, |(_, delta)| delta.num_rows() as u64);
-            }
+            sink.place = sink.place.after(sink.busy.take().unwrap_or(0));
+            sink.first = None;
+            sink.rows += rows;
             sink.delivered = through;
             sink.failure = None;
         }
@@ -201,7 +182,6 @@ impl Loop {
             sink.failure = Some((reason, attempts));
             if lasting {
                 sink.failed = true;
-                sink.log = Log::default();
             }
         }
     }

@@ -7,6 +7,8 @@ use millstream_sql::{Error, Kind};
 use super::Loop;
 use super::catch_up::Replaying;
 use super::query::RunningQuery;
+use super::source::RunningSource;
+use super::table::Table;
 use crate::event::{Advance, Reply};
 use crate::settings::ClockKind;
 
@@ -30,7 +32,9 @@ impl Loop {
     /// Asks every source what it has, and answers when all of it is taken in.
     pub(super) fn flush(&mut self, reply: Reply<()>) {
         if self.settings.clock == ClockKind::Manual {
-            return self.advance(Advance::Batches(1), reply);
+            let waiting = self.tables.values().any(Table::is_changed)
+                || self.sources.values().any(|source| source.used && !source.has_ended());
+            return if waiting { self.advance(Advance::Batches(1), reply) } else { reply.send(Ok(())) };
         }
         for source in self.sources.values_mut().filter(|source| source.used) {
             source.ask_at_once();
@@ -66,14 +70,13 @@ impl Loop {
     }
 
     fn tables_are_changed(&self) -> bool {
-        self.settings.clock == ClockKind::System && self.tables.values().any(super::table::Table::is_changed)
+        self.settings.clock == ClockKind::System && self.tables.values().any(Table::is_changed)
     }
 
     /// Whether all that was there when it was last asked for has gone through every query and sink.
     fn is_flushed(&self) -> bool {
-        let idle = |source: &&super::source::RunningSource| source.is_idle();
         !self.held
-            && self.sources.values().filter(|source| source.used).all(|source| idle(&source))
+            && self.sources.values().filter(|source| source.used).all(RunningSource::is_idle)
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
             && self.sinks_are_done(1)
@@ -91,7 +94,8 @@ impl Loop {
             return;
         }
         let problems = self.problems();
-        let kind = if self.queries.iter().any(RunningQuery::is_suspended) { Kind::Invalid } else { Kind::External };
+        let kind =
+            if self.queries.iter().any(RunningQuery::is_suspended) { Kind::Invalid } else { Kind::External };
         for reply in self.waiters.finished.drain(..) {
             reply.send(if problems.is_empty() { Ok(()) } else { Err(Error::new(kind, problems.join("\n"))) });
         }

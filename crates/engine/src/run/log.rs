@@ -1,0 +1,133 @@
+//! The log of a relation: its deltas by epoch, kept back to the oldest position that a reader holds.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta};
+
+use super::Loop;
+
+/// Bytes that may wait for a reader before no more rows are taken of sources.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+/// Epochs that may wait for a reader before no more rows are taken of sources.
+const BACKLOG_EPOCHS_MAX: usize = 1024;
+
+/// A place in a log: how many entries came before it since the relation was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    /// The place `count` entries later.
+    pub(crate) fn after(self, count: usize) -> Place {
+        Place(self.0 + count as u64)
+    }
+}
+
+/// One relation's deltas.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    first: u64,
+    entries: VecDeque<(Cut, Delta)>,
+    bytes: usize,
+}
+
+impl Log {
+    /// Adds an epoch.
+    pub(crate) fn push(&mut self, cut: Cut, delta: Delta) {
+        self.bytes += delta.memory_bytes();
+        self.entries.push_back((cut, delta));
+    }
+
+    /// Where the next epoch will stand.
+    pub(crate) fn end(&self) -> Place {
+        Place(self.first).after(self.entries.len())
+    }
+
+    /// The epochs from a place on that a reader holds.
+    pub(crate) fn from(&self, place: Place) -> impl Iterator<Item = &(Cut, Delta)> {
+        self.entries.iter().skip(place.0.saturating_sub(self.first) as usize)
+    }
+
+    /// Forgets what came before a place.
+    fn trim(&mut self, place: Place) {
+        while self.first < place.0
+            && let Some((_, delta)) = self.entries.pop_front()
+        {
+            self.first += 1;
+            self.bytes -= delta.memory_bytes();
+        }
+    }
+}
+
+/// The logs of all relations that somebody reads.
+pub(crate) type Logs = BTreeMap<Arc<str>, Log>;
+
+/// Where the log of a relation ends now; nobody has read it before where there is none.
+pub(crate) fn end(logs: &Logs, name: &str) -> Place {
+    logs.get(name).map_or(Place::default(), Log::end)
+}
+
+impl Loop {
+    /// Adds an epoch of a relation to its log, where somebody reads that.
+    pub(super) fn log(&mut self, name: &Arc<str>, cut: &Cut, delta: &Delta) {
+        if !delta.is_empty() && self.oldest_reader(name).is_some() {
+            self.logs.entry(name.clone()).or_default().push(cut.clone(), delta.clone());
+        }
+    }
+
+    /// Forgets what no reader needs any more.
+    pub(super) fn trim_logs(&mut self) {
+        let places: Vec<(Arc<str>, Place)> = self
+            .logs
+            .iter()
+            .filter(|(_, log)| !log.entries.is_empty())
+            .map(|(name, log)| (name.clone(), self.oldest_reader(name).unwrap_or(log.end())))
+            .collect();
+        for (name, place) in places {
+            if let Some(log) = self.logs.get_mut(&name) {
+                log.trim(place);
+            }
+        }
+    }
+
+    /// The oldest place in a relation's log that a sink or a query that reads the past stands at.
+    fn oldest_reader(&self, name: &str) -> Option<Place> {
+        let sinks = self.sinks.values().filter_map(|sink| sink.place_in(name));
+        sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
+    }
+
+    /// Whether so much waits for some reader that no more rows may be taken of sources.
+    pub(super) fn backlog_is_full(&self) -> bool {
+        self.logs.values().any(|log| log.bytes > BACKLOG_BYTES_MAX || log.entries.len() > BACKLOG_EPOCHS_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use millstream_delta::{Epoch, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_reader_finds_its_place_after_others_were_trimmed() {
+        let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, true)]));
+        let mut log = Log::default();
+        for epoch in 1..=5 {
+            let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![epoch]))]);
+            let cut = Cut { epoch: Epoch(epoch as u64), now: Timestamp(epoch), positions: Vec::new() };
+            log.push(cut, Delta::insert(rows.unwrap()));
+        }
+        let place = Place::default().after(3);
+        log.trim(place);
+        let epochs: Vec<u64> = log.from(place).map(|(cut, _)| cut.epoch.0).collect();
+        assert_eq!(epochs, [4, 5]);
+        assert_eq!(log.from(log.end()).count(), 0);
+        log.trim(log.end());
+        assert_eq!((log.bytes, log.end()), (0, Place::default().after(5)));
+    }
+}
