@@ -1,6 +1,6 @@
 //! What the benches share: clocks of the process, text to work on, DataFusion as the yardstick, medians.
 //!
-//! Every bench is a program: `cargo run --profile dist -p millstream-benches --bin word_count -- --help`.
+//! Every bench is a program: `cargo run --release --bin word_count -- --help`.
 //! A figure is only worth its yardstick: both are taken in the same run, in turn, and the median is printed.
 
 pub mod measure;

@@ -2,8 +2,8 @@
 //! seeds, or `… -- docs`, which rewrites the generated tables of the reference pages.
 //!
 //! `fuzz` takes fresh seeds, one after the other, through all files of `sql-tests/` whose name contains FILTER, until
-//! the time is up (10 minutes unless told otherwise) or a seed fails. A seed that failed belongs into
-//! `oracle::KEPT_SEEDS`. MILLSTREAM_EPOCHS and MILLSTREAM_WHOLE work as in the tests.
+//! the time is up (10 minutes unless told otherwise); a file that fails is left out from there on. A seed that
+//! failed belongs into `oracle::KEPT_SEEDS`. MILLSTREAM_EPOCHS and MILLSTREAM_WHOLE work as in the tests.
 
 use std::path::Path;
 use std::process::ExitCode;

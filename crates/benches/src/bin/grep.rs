@@ -1,7 +1,7 @@
 //! How many 100-byte lines a second match a pattern, beside DataFusion's one-shot query and ripgrep (or grep).
 //!
 //! ```text
-//! cargo run --profile dist -p millstream-benches --bin grep -- [OPTIONS]
+//! cargo run --release --bin grep -- [OPTIONS]
 //!
 //!   --lines N    how many lines of 100 bytes (default 8000000)
 //!   --files N    in how many files (default 8)

@@ -1,7 +1,7 @@
 //! How soon the program answers, and what an idle engine takes.
 //!
 //! ```text
-//! cargo run --profile dist -p millstream-benches --bin startup -- [OPTIONS]
+//! cargo run --release --bin startup -- [OPTIONS]
 //!
 //!   --binary PATH   the program (default: `millstream` beside this one; build it first)
 //!   --times N       how often it is started (default 20)

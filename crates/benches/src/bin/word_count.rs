@@ -1,7 +1,7 @@
 //! All-time running word counts over text files, beside DataFusion's one-shot GROUP BY over the same files.
 //!
 //! ```text
-//! cargo run --profile dist -p millstream-benches --bin word_count -- [OPTIONS]
+//! cargo run --release --bin word_count -- [OPTIONS]
 //!
 //!   --megabytes N   how much text (default 400)
 //!   --files N       in how many files (default 8)

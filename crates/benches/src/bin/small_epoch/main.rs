@@ -1,7 +1,7 @@
 //! What an epoch of ten rows costs through a filter and an aggregate.
 //!
 //! ```text
-//! cargo run --profile dist -p millstream-benches --bin small_epoch -- [OPTIONS]
+//! cargo run --release --bin small_epoch -- [OPTIONS]
 //!
 //!   --epochs N   how many epochs a run (default 10000)
 //!   --rows N     how many rows an epoch (default 10)
