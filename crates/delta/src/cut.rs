@@ -32,6 +32,16 @@ impl Timestamp {
     }
 }
 
+/// As SQL shows it: `1970-01-01 00:00:05.25` in UTC.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match arrow::temporal_conversions::timestamp_us_to_datetime(self.0) {
+            Some(time) => write!(f, "{time}"),
+            None => write!(f, "{} us since 1970", self.0),
+        }
+    }
+}
+
 /// What was read of one split (a file, a partition) of a source: the half-open range `from..to`, in units that
 /// the source chooses (bytes, rows, offsets).
 #[derive(Clone, Debug, PartialEq, Eq)]

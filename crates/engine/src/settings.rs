@@ -250,7 +250,7 @@ fn interval(name: &str, value: &str) -> Result<Duration> {
         _ => return Err(wrong()),
     };
     let micros = (number * unit as f64).round();
-    if micros < 1.0 || micros > 1e15 { Err(wrong()) } else { Ok(Duration::from_micros(micros as u64)) }
+    if (1.0..=1e15).contains(&micros) { Ok(Duration::from_micros(micros as u64)) } else { Err(wrong()) }
 }
 
 fn interval_text(interval: Duration) -> String {

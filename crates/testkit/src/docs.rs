@@ -107,7 +107,9 @@ fn place(text: &str, table: &Table) -> Result<(usize, usize), String> {
     let (file, name) = (table.file, &table.name);
     let marker = format!("{BEGIN}{name} -->\n");
     let begin = text.find(&marker).map(|begin| begin + marker.len()).ok_or_else(|| {
-        format!("{file}: nothing says where the table '{name}' goes: add '{BEGIN}{name} -->' and '{END}' lines")
+        format!(
+            "{file}: nothing says where the table '{name}' goes: add '{BEGIN}{name} -->' and '{END}' lines"
+        )
     })?;
     let rest = &text[begin..];
     let end = rest.find(END).filter(|end| !rest[..*end].contains(BEGIN));
@@ -124,9 +126,9 @@ fn option_table(options: &[OptionDoc]) -> String {
 }
 
 fn setting_table() -> String {
-    let rows = millstream_engine::settings().iter().map(|setting| {
-        [format!("`{}`", setting.name), escaped(setting.default), escaped(setting.doc)]
-    });
+    let rows = millstream_engine::settings()
+        .iter()
+        .map(|setting| [format!("`{}`", setting.name), escaped(setting.default), escaped(setting.doc)]);
     markdown("setting", rows)
 }
 

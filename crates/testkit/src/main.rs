@@ -48,7 +48,7 @@ fn rewrite_docs() -> drive::Result<()> {
 fn fuzz_for(minutes: &str, filter: &str) -> drive::Result<()> {
     let number = minutes.parse().ok().map(|minutes: f64| Duration::try_from_secs_f64(minutes * 60.0));
     let Some(Ok(time)) = number else {
-        return Err(format!("MINUTES is '{minutes}', but a number above zero was expected").into());
+        return Err(format!("MINUTES is '{minutes}', but a number above zero was expected"));
     };
     fuzz(time, filter)
 }
@@ -67,12 +67,7 @@ fn fuzz(time: Duration, filter: &str) -> drive::Result<()> {
         let setup = Setup { seeds: vec![seed], ..Setup::from_environment() };
         for (path, name) in std::mem::take(&mut files) {
             if start.elapsed() > time {
-                println!("{counts}");
-                return if failed.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("failed: {}", failed.join(", ")))
-                };
+                break;
             }
             let (found, result) = drive::block_on(async { Ok(oracle::check(&path, &name, &setup).await) })?;
             counts.add(&found);
@@ -84,7 +79,11 @@ fn fuzz(time: Duration, filter: &str) -> drive::Result<()> {
                 }
             }
         }
+        if start.elapsed() > time || files.is_empty() {
+            break;
+        }
         println!("seed {seed} is done");
     }
-    Ok(())
+    println!("{counts}");
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }

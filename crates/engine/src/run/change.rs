@@ -14,6 +14,7 @@ use super::query::RunningQuery;
 use super::sink::RunningSink;
 use super::source::RunningSource;
 use super::table::Table;
+use super::waiters::Changing;
 use crate::catalog::{Catalog, Definition, Object};
 use crate::error;
 use crate::event::{Change, Reply};
@@ -50,7 +51,7 @@ impl Loop {
         }
         self.mark_used_sources();
         self.start_queries();
-        self.waiters.changes.push((names, notices, reply));
+        self.waiters.changes.push(Changing { names, notices, reply });
     }
 
     fn prepare(&self, change: Change, catalog: &mut Catalog, before: &[Prepared]) -> Result<Prepared> {

@@ -73,10 +73,12 @@ impl Loop {
         let table =
             self.tables.get_mut(&name).ok_or_else(|| Error::bug("a table in the catalog has rows"))?;
         let count = match dml.operation {
-            Operation::Insert => table.insert(&[part(0)?])?,
-            Operation::Delete => table.delete(&[part(0)?])?,
-            Operation::Update => table.update(part(0)?, part(width)?)?,
+            Operation::Insert => table.insert(&[part(0)?]),
+            Operation::Delete => table.delete(&[part(0)?]),
+            Operation::Update => table.update(part(0)?, part(width)?),
         };
+        let count =
+            count.map_err(|error| Error { message: format!("table \"{name}\": {error}"), ..error })?;
         Ok((count, name))
     }
 

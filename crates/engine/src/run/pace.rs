@@ -111,10 +111,8 @@ impl Loop {
         let left = match advance {
             Advance::Batches(count) => Left::Batches(count),
             Advance::To(time) if time < self.clock.manual => {
-                let error = format!(
-                    "the clock can't go back: it shows {} us since 1970, {} was asked for",
-                    self.clock.manual.0, time.0
-                );
+                let error =
+                    format!("the clock can't go back: it shows {}, {time} was asked for", self.clock.manual);
                 return reply.send(Err(Error::invalid(error)));
             }
             Advance::To(time) => Left::To(time),

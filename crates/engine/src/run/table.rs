@@ -27,7 +27,7 @@ enum Content {
     /// Without a primary key: a multiset.
     Bag(Rows),
     /// One row a key.
-    Keyed(Keyed),
+    Keyed(Box<Keyed>),
 }
 
 impl Content {
@@ -45,7 +45,7 @@ impl Table {
         let rows = if key.is_empty() {
             Content::Bag(Rows::new(schema.clone()))
         } else {
-            Content::Keyed(Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?)
+            Content::Keyed(Box::new(Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?))
         };
         Ok(Table { rows, pending: Delta::default(), published: None, replies: Vec::new() })
     }

@@ -22,10 +22,18 @@ pub(crate) struct Waiters {
     pub(crate) finished: Vec<Reply<()>>,
     pub(crate) stop: Vec<Reply<()>>,
     pub(crate) stopping: bool,
-    /// CREATE and DROP statements whose queries are still starting, with their notices.
-    pub(crate) changes: Vec<(Vec<Arc<str>>, Vec<String>, Reply<Option<Vec<String>>>)>,
+    /// CREATE and DROP statements whose queries are still starting.
+    pub(crate) changes: Vec<Changing>,
     /// A recorded epoch that is being run again.
     pub(crate) replay: Option<Replaying>,
+}
+
+/// A change of the catalog that is done but for its queries.
+#[derive(Debug)]
+pub(crate) struct Changing {
+    pub(crate) names: Vec<Arc<str>>,
+    pub(crate) notices: Vec<String>,
+    pub(crate) reply: Reply<Option<Vec<String>>>,
 }
 
 impl Loop {
@@ -59,12 +67,12 @@ impl Loop {
 
     /// A CREATE is done when its queries have taken in what was there before them.
     fn answer_changes(&mut self) {
-        for (names, notices, reply) in std::mem::take(&mut self.waiters.changes) {
+        for changing in std::mem::take(&mut self.waiters.changes) {
             let starting = |name: &Arc<str>| self.query(name).is_some_and(|query| query.is_starting());
-            if names.iter().any(starting) {
-                self.waiters.changes.push((names, notices, reply));
+            if changing.names.iter().any(starting) {
+                self.waiters.changes.push(changing);
             } else {
-                reply.send(Ok(Some(notices)));
+                changing.reply.send(Ok(Some(changing.notices)));
             }
         }
     }

@@ -13,7 +13,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("MATERIALIZED VIEW", &name));
     }
-    let (query, reads) = named_query(session, working, &mut reader)?;
+    let (query, reads) = named_query(session, &working.catalog, &mut reader)?;
     check_continuous(session, &query)?;
     let mut tag = Tag::new("CREATE MATERIALIZED VIEW");
     if query.is_ordered() {

@@ -99,7 +99,7 @@ fn from_query(
     name: &str,
     reader: &mut TokenReader<'_>,
 ) -> Result<Planned> {
-    let (query, reads) = named_query(session, working, reader)?;
+    let (query, reads) = named_query(session, &working.catalog, reader)?;
     check_continuous(session, &query)?;
     let columns = Arc::new(Schema::new(query.schema.fields().clone()));
     Ok(Planned { from: own_relation(name), query: Some(query.plan), columns, reads })

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Query, Result, TokenReader};
 
 use super::{existed, new_name, relations_of, within};
-use crate::catalog::{Definition, Object, bad_rows_of};
+use crate::catalog::{Catalog, Definition, Object, bad_rows_of};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
@@ -15,7 +15,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("VIEW", &name));
     }
-    let (query, reads) = named_query(session, working, &mut reader)?;
+    let (query, reads) = named_query(session, &working.catalog, &mut reader)?;
     let definition = Definition::View { raw: query.raw, schema: query.schema };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(Tag::new("CREATE VIEW"))
@@ -24,23 +24,22 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
 /// `[(columns)] AS query`: the query, whose columns must have different names, and what it reads.
 pub(super) fn named_query(
     session: &Session,
-    working: &Working,
+    catalog: &Catalog,
     reader: &mut TokenReader<'_>,
 ) -> Result<(Query, Vec<Arc<str>>)> {
     let names = if *reader.peek() == Token::LParen { Some(column_names(reader)?) } else { None };
     reader.expect_keyword(&["AS"])?;
     let (text, offset) = within(reader);
     let planner = &session.shared.planner;
-    let mut query = planner.query(text, working.catalog.as_ref()).map_err(|error| error.shift(offset))?;
+    let mut query = planner.query(text, catalog).map_err(|error| error.shift(offset))?;
     if let Some(names) = names {
         let columns = query.schema.fields().len();
         if columns != names.len() {
-            let error =
-                format!("{} column names are given, but the query has {columns} columns", names.len());
+            let error = format!("{} column names are given, but the query has {columns}", names.len());
             return Err(Error::invalid(error));
         }
         let renamed = format!("SELECT * FROM ({text}) AS query ({})", names.join(", "));
-        query = planner.query(&renamed, working.catalog.as_ref())?;
+        query = planner.query(&renamed, catalog)?;
     }
     query.check_names()?;
     let reads = query.reads.iter().map(|name| name.as_str().into()).collect();

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader};
 
-use super::create_view::check_continuous;
+use super::create_view::{check_continuous, named_query};
 use super::show::rows;
 use super::within;
 use crate::catalog::Definition;
@@ -19,12 +19,13 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         return Err(Error::unsupported("EXPLAIN ANALYZE and EXPLAIN (…)").at(reader.position()));
     }
     let catalog = session.shared.catalog();
-    if reader.keyword(&["CREATE", "MATERIALIZED", "VIEW"]) {
+    let plan = if reader.keyword(&["CREATE", "MATERIALIZED", "VIEW"]) {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
-        reader.expect_keyword(&["AS"])?;
-    }
-    let plan = if reader.keyword(&["MATERIALIZED", "VIEW"]) {
+        let (query, _) = named_query(session, &catalog, reader)?;
+        check_continuous(session, &query)?;
+        query.plan
+    } else if reader.keyword(&["MATERIALIZED", "VIEW"]) {
         let name = reader.relation_name()?;
         let at = reader.last_position();
         reader.expect_end()?;
