@@ -112,7 +112,7 @@ pub(crate) enum Event {
     CaughtUp {
         query: Arc<str>,
         source: Arc<str>,
-        piece: Option<Result<Arrival>>,
+        piece: Option<Result<Vec<RecordBatch>>>,
         permit: Option<OwnedSemaphorePermit>,
     },
     /// A sink has published what it was handed, up to epoch `through`.

@@ -89,7 +89,8 @@ impl Session {
         Ok(Tag::new(format!("INSERT 0 {count}")))
     }
 
-    /// Deletes rows of a table, each once; all must be there.
+    /// Deletes rows of a table, each once. Without a primary key all must be there; with one, only the key counts,
+    /// and keys that aren't there are passed over.
     pub async fn delete_rows(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
         let count = self.modify(Modification::Delete { table: table.into(), rows }).await?;
         Ok(Tag::new(format!("DELETE {count}")))

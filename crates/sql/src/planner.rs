@@ -121,19 +121,13 @@ impl Planner {
         // Physical expressions read the settings from here; the clock is given with `at`.
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = None;
-        let analyzer = analyzer(&state, true);
+        let analyzer = analyzer(&state);
         Planner { state: Arc::new(state), type_planner, analyzer: Arc::new(analyzer) }
     }
 
     /// The session for executing plans.
     pub fn state(&self) -> &SessionState {
         &self.state
-    }
-
-    /// The same planner for a query that is read once: a LIMIT without ORDER BY may take any rows, so that it can
-    /// stop early.
-    pub fn once(&self) -> Planner {
-        Planner { analyzer: Arc::new(analyzer(&self.state, false)), ..self.clone() }
     }
 
     /// The same planner with a clock that stands at these microseconds since 1970 UTC: what `now()` says.
@@ -299,10 +293,10 @@ fn settle(options: &mut ConfigOptions) {
 }
 
 /// The analyzer's rules: ours that need the plan as written, the query engine's and the user's, ours that need types.
-fn analyzer(state: &SessionState, complete_limits: bool) -> Analyzer {
+fn analyzer(state: &SessionState) -> Analyzer {
     let mut all = rules::before_types();
     all.extend(state.analyzer().rules.iter().cloned());
-    all.extend(rules::after_types(complete_limits));
+    all.extend(rules::after_types());
     let mut analyzer = Analyzer::with_rules(all);
     for rewrite in state.analyzer().function_rewrites() {
         analyzer.add_function_rewrite(Arc::clone(rewrite));

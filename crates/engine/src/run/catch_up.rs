@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use millstream_connect::{Arrival, Connector, Limit, More, SourceSpec};
 use millstream_delta::{Chunk, Cut, Delta, Span};
 use millstream_sql::{Error, Result};
@@ -12,6 +13,7 @@ use super::Loop;
 use super::epoch::Deltas;
 use super::log::{self, Place};
 use super::query::Status;
+use super::source::watch;
 use crate::Record;
 use crate::catalog::Definition;
 use crate::error;
@@ -28,6 +30,15 @@ pub(crate) struct CatchUp {
     reading: Vec<Arc<str>>,
     /// By input: where its log goes on after the epoch of the pin.
     pub(crate) places: Vec<Place>,
+    /// Lets the readers of the past go on.
+    permits: Arc<Semaphore>,
+}
+
+impl Drop for CatchUp {
+    /// Nobody waits for the past any more: its readers end.
+    fn drop(&mut self) {
+        self.permits.close();
+    }
 }
 
 impl Loop {
@@ -77,11 +88,13 @@ impl Loop {
             return Ok(());
         }
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
-        query.status = Status::CatchingUp(Box::new(CatchUp { reading: reading.clone(), places }));
+        let permits = Arc::new(Semaphore::new(PIECES_MAX));
+        let catch_up = CatchUp { reading: reading.clone(), places, permits: permits.clone() };
+        query.status = Status::CatchingUp(Box::new(catch_up));
         if !keeps {
             self.log(&name, &cut, &delta);
         }
-        reading.iter().try_for_each(|source| self.read_past(&name, source))
+        reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone()))
     }
 
     /// Gives the sinks of a new query what it holds when it becomes visible.
@@ -98,12 +111,12 @@ impl Loop {
         Cut { epoch: self.epoch, now: self.clock.stamp(now), positions: Vec::new() }
     }
 
-    fn content_or_nothing(&self, name: &str) -> Result<Vec<arrow::array::RecordBatch>> {
+    fn content_or_nothing(&self, name: &str) -> Result<Vec<RecordBatch>> {
         if self.sources.contains_key(name) { Ok(Vec::new()) } else { self.content(name) }
     }
 
     /// Opens a second reader of a source and lets it send all that was taken in so far.
-    fn read_past(&mut self, query: &Arc<str>, name: &Arc<str>) -> Result<()> {
+    fn read_past(&mut self, query: &Arc<str>, name: &Arc<str>, permits: Arc<Semaphore>) -> Result<()> {
         let Definition::Source { connector, spec, .. } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
@@ -114,22 +127,37 @@ impl Loop {
             connector: connector.clone(),
             spec: spec.clone(),
             limit: self.limit(),
+            permits,
         };
-        self.handle.spawn(past.read(spans, self.events.clone()));
+        let (query, source) = (query.clone(), name.clone());
+        let task = self.handle.spawn(past.read(spans, self.events.clone()));
+        watch(&self.handle, task, self.events.clone(), move |error| Event::CaughtUp {
+            query,
+            source,
+            piece: Some(Err(error)),
+            permit: None,
+        });
         Ok(())
     }
 
-    pub(super) fn caught_up(&mut self, name: &str, source: &str, piece: Option<Result<Arrival>>) {
-        let Some(place) = self.queries.iter().position(|query| query.name.as_ref() == name) else { return };
+    pub(super) fn caught_up(
+        &mut self,
+        name: &Arc<str>,
+        source: &str,
+        piece: Option<Result<Vec<RecordBatch>>>,
+    ) {
+        let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, name)) else {
+            return;
+        };
         let Status::CatchingUp(catch_up) = &mut self.queries[place].status else { return };
         match piece {
             Some(Err(reason)) => {
                 let epoch = self.epoch;
                 self.queries[place].suspend(reason, epoch);
             }
-            Some(Ok(arrival)) => {
+            Some(Ok(rows)) => {
                 let mut delta = Delta::default();
-                arrival.rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+                rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
                 self.step_piece(place, |input| if input == source { Some(&delta) } else { None });
             }
             None => {
@@ -239,9 +267,6 @@ impl Loop {
         }
         let delta = replaying.deltas.entry(name.into()).or_default();
         arrival.rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
-        if let Some(source) = self.sources.get_mut(name) {
-            arrival.spans.iter().for_each(|span| source.position.advance(span));
-        }
         self.replay_next();
     }
 
@@ -252,6 +277,11 @@ impl Loop {
                 table.take();
             }
             deltas.insert(name.clone(), delta.clone());
+        }
+        for (name, spans) in &record.cut.positions {
+            if let Some(source) = self.sources.get_mut(name) {
+                spans.iter().for_each(|span| source.position.advance(span));
+            }
         }
         self.epoch = record.cut.epoch;
         self.clock.stamp(record.cut.now);
@@ -276,6 +306,7 @@ struct Past {
     connector: Arc<dyn Connector>,
     spec: SourceSpec,
     limit: Limit,
+    permits: Arc<Semaphore>,
 }
 
 impl Past {
@@ -296,19 +327,29 @@ impl Past {
                 return;
             }
         };
-        let permits = Arc::new(Semaphore::new(PIECES_MAX));
-        for mut span in spans {
-            loop {
-                let Ok(permit) = permits.clone().acquire_owned().await else { return };
-                let result = source.replay(&span, self.limit).await.map_err(error::connect);
-                let rest = result.as_ref().ok().and_then(|arrival| rest_of(&span, arrival));
-                let failed = result.is_err();
-                if events.send(piece(Some(result), Some(permit))).is_err() || failed {
+        // Small splits are gathered, so that a late query takes as few steps as it can.
+        let (mut rows, mut size) = (Vec::new(), 0);
+        let mut spans = VecDeque::from(spans);
+        while let Some(span) = spans.pop_front() {
+            match source.replay(&span, self.limit).await.map_err(error::connect) {
+                Ok(arrival) => {
+                    if let Some(rest) = rest_of(&span, &arrival) {
+                        spans.push_front(rest);
+                    }
+                    size += arrival.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+                    rows.extend(arrival.rows);
+                }
+                Err(error) => {
+                    let _ = events.send(piece(Some(Err(error)), None));
                     return;
                 }
-                match rest {
-                    Some(rest) => span = rest,
-                    None => break,
+            }
+            if size >= self.limit.rows || (spans.is_empty() && size > 0) {
+                // Closed: the query is gone.
+                let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
+                size = 0;
+                if events.send(piece(Some(Ok(std::mem::take(&mut rows))), Some(permit))).is_err() {
+                    return;
                 }
             }
         }

@@ -35,6 +35,10 @@ impl Loop {
         if base != self.catalog.version {
             return reply.send(Ok(None));
         }
+        if self.waiters.replay.is_some() {
+            let error = Error::external("a recorded epoch is being run again: try again when it is done");
+            return reply.send(Err(error));
+        }
         let mut catalog = self.catalog.as_ref().clone();
         let mut prepared = Vec::with_capacity(changes.len());
         for change in changes {
@@ -90,7 +94,7 @@ impl Loop {
                 let mut spec = spec.clone();
                 spec.append_only = match &query {
                     Some(query) => query.flow.append_only().map_err(error::flow)?,
-                    None => self.append_only(from, before),
+                    None => self.append_only(from, catalog, before),
                 };
                 let sink = connector.sink(&spec).map_err(error::connect)?;
                 Prepared::Sink { from: from.clone(), object, sink, query }
@@ -192,7 +196,7 @@ impl Loop {
                 name: table.name().into(),
                 columns: columns.collect::<Result<_, _>>().ok()?,
                 schema,
-                append_only: self.append_only(table.name(), before),
+                append_only: self.append_only(table.name(), catalog, before),
             })
         };
         let limits = Limits { whole_rows_max: self.settings.whole_rows_max };
@@ -203,18 +207,19 @@ impl Loop {
         Ok(self.compile(plan, &self.catalog, &[])?.explain())
     }
 
-    /// Whether a relation only ever gains rows.
-    fn append_only(&self, name: &str, before: &[Prepared]) -> bool {
-        let prepared = before.iter().find_map(|part| match part {
-            Prepared::Query(object, query) if object.name.as_ref() == name => Some(&query.flow),
-            _ => None,
-        });
-        let is_source =
-            |part: &Prepared| matches!(part, Prepared::Source(object, _) if object.name.as_ref() == name);
-        if self.sources.contains_key(name) || before.iter().any(is_source) {
-            return true;
+    /// Whether a relation of this catalog only ever gains rows. What is about to be dropped may have its name too.
+    fn append_only(&self, name: &str, catalog: &Catalog, before: &[Prepared]) -> bool {
+        match catalog.find(name).map(|object| &object.definition) {
+            Some(Definition::Source { .. }) => true,
+            Some(Definition::MaterializedView { .. }) => {
+                let prepared = before.iter().rev().find_map(|part| match part {
+                    Prepared::Query(object, query) if object.name.as_ref() == name => Some(&query.flow),
+                    _ => None,
+                });
+                let flow = prepared.or_else(|| self.query(name).map(|query| &query.flow));
+                flow.is_some_and(|flow| flow.append_only().unwrap_or(false))
+            }
+            _ => false,
         }
-        let running = || self.query(name).map(|query| &query.flow);
-        prepared.or_else(running).is_some_and(|flow| flow.append_only().unwrap_or(false))
     }
 }

@@ -10,9 +10,10 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::query::{RunningQuery, Status};
-use super::table::Waiting;
+use super::table::{Table, Waiting};
 use crate::Record;
 use crate::event::Reply;
+use crate::settings::ClockKind;
 
 /// Rows that the first epochs take of sources, and how far that adapts.
 pub(crate) const BUDGET_ROWS_START: usize = 64 * 1024;
@@ -131,6 +132,13 @@ impl Loop {
     }
 
     fn check_replay(&self, record: &Record) -> Result<()> {
+        let waiting = self.clock.is_collecting() || self.tables.values().any(Table::is_changed);
+        if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
+            return Err(Error::invalid(
+                "a recorded epoch is run again under a manual clock, when nothing else waits",
+            )
+            .hint("SET clock = 'manual', and run one record after the other."));
+        }
         if record.cut.epoch <= self.epoch {
             return Err(Error::invalid(format!(
                 "the record is of epoch {}, but the next epoch here is {}",

@@ -41,6 +41,9 @@ use waiters::Waiters;
 /// Events taken before the loop looks at what there is to do.
 const EVENTS_MAX: usize = 1024;
 
+/// Epochs run before the loop looks at its events again.
+const EPOCHS_MAX: usize = 64;
+
 /// What the loop gets besides what it shares.
 pub(crate) struct Parts {
     pub(crate) recorder: Option<Recorder>,
@@ -165,15 +168,18 @@ impl Loop {
     fn work(&mut self) {
         self.start_queries();
         self.advance_clock();
-        while self.epoch_is_due() {
+        for _ in 0..EPOCHS_MAX {
+            if !self.epoch_is_due() {
+                break;
+            }
             self.run_epoch();
             self.advance_clock();
         }
         self.pull_sources();
         self.deliver_sinks();
         self.trim_logs();
-        self.answer_waiters();
         self.publish_progress();
+        self.answer_waiters();
     }
 
     /// Makes a catalog the one that sessions see.
@@ -216,3 +222,10 @@ impl Loop {
 
 /// What nothing changes.
 static NOTHING: Delta = Delta { chunks: Vec::new() };
+
+/// The object that sent an event. One that was dropped may still speak; its name may be another's by now, but each
+/// object has its own copy of it.
+fn current<'a, T>(objects: &'a mut BTreeMap<Arc<str>, T>, name: &Arc<str>) -> Option<&'a mut T> {
+    let (key, _) = objects.get_key_value(name)?;
+    if Arc::ptr_eq(key, name) { objects.get_mut(name) } else { None }
+}

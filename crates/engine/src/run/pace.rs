@@ -52,6 +52,11 @@ impl Clock {
         self.moving.as_ref().is_some_and(|moving| moving.collecting)
     }
 
+    /// Whether an ADVANCE is being carried out.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving.is_some()
+    }
+
     /// The batch time of an epoch that begins at `at`.
     pub(crate) fn stamp(&mut self, at: Timestamp) -> Timestamp {
         self.last = Timestamp(at.0.max(self.last.0 + 1));
@@ -82,8 +87,10 @@ impl Loop {
                 return Err(Error::invalid("the clock can't become manual after the first epoch")
                     .hint("SET clock = 'manual' before any row is written or read."));
             }
-            if settings.clock == ClockKind::System {
-                self.clock.moving = None;
+            if let Some(moving) = self.clock.moving.take() {
+                moving
+                    .reply
+                    .send(Err(Error::invalid("the clock was set to the system's while it was moving")));
             }
         }
         self.settings = settings;
@@ -130,6 +137,12 @@ impl Loop {
 
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
+        // A tick that finds nothing runs nothing.
+        if !self.rows_wait() {
+            self.clock.due.clear();
+            self.clock.next_tick = None;
+            return;
+        }
         let (now, interval) = (system_time(), interval.as_micros() as i64);
         let next = self.clock.next_tick.unwrap_or(Timestamp((now.0 / interval + 1) * interval));
         let mut next = next;
@@ -147,6 +160,7 @@ impl Loop {
     /// Starts the next batch of an ADVANCE by asking the sources what they have.
     fn advance_manual(&mut self) {
         let step = self.step_us();
+        let something_waits = self.something_waits();
         let Some(moving) = &mut self.clock.moving else { return };
         if moving.collecting {
             return;
@@ -166,7 +180,8 @@ impl Loop {
                 let end = *time;
                 if self.clock.manual >= end {
                     None
-                } else if tick > end {
+                } else if tick > end || !something_waits {
+                    // Ticks that would find nothing are passed over.
                     self.clock.manual = end;
                     None
                 } else {
@@ -189,12 +204,12 @@ impl Loop {
     }
 
     /// Whether an epoch must run now.
-    pub(super) fn epoch_is_due(&mut self) -> bool {
+    pub(super) fn epoch_is_due(&self) -> bool {
         if self.held {
             return false;
         }
         if self.settings.clock == ClockKind::Manual {
-            return self.clock.is_collecting() && self.sources.values().all(|source| source.has_answered());
+            return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
         }
         if self.tables.values().any(Table::is_changed) {
             return true;
@@ -203,15 +218,20 @@ impl Loop {
             return false;
         }
         match self.settings.pace {
-            Pace::Auto => self.sources.values().any(|source| source.used && source.has_rows()),
-            Pace::Fixed(_) => {
-                // A tick that finds nothing runs nothing.
-                if !self.sources.values().any(|source| source.used && source.has_rows()) {
-                    self.clock.due.clear();
-                }
-                !self.clock.due.is_empty()
-            }
+            Pace::Auto => self.rows_wait(),
+            Pace::Fixed(_) => !self.clock.due.is_empty(),
         }
+    }
+
+    /// Whether a batch of a manual clock may find something to take in.
+    pub(super) fn something_waits(&self) -> bool {
+        self.tables.values().any(Table::is_changed)
+            || self.sources.values().any(|source| source.used && (!source.has_ended() || source.has_rows()))
+    }
+
+    /// Whether rows of some source wait to be taken in.
+    fn rows_wait(&self) -> bool {
+        self.sources.values().any(|source| source.used && source.has_rows())
     }
 
     /// The time of the epoch that starts now, and whether it takes rows of sources.
@@ -229,23 +249,26 @@ impl Loop {
                 (self.clock.stamp(system_time()), !blocked)
             }
             Pace::Fixed(_) => {
-                if self.tables.values().any(Table::is_changed) {
-                    return (self.clock.stamp(system_time()), false);
+                let blocked = self.backlog_is_full();
+                // Between two ticks an epoch takes in what statements changed, and no rows of sources.
+                match self.clock.due.pop_front() {
+                    Some(tick) => (self.clock.stamp(tick), !blocked),
+                    None => (self.clock.stamp(system_time()), false),
                 }
-                let due = self.clock.due.pop_front();
-                (self.clock.stamp(due.unwrap_or_else(system_time)), true)
             }
         }
     }
 
     /// When the loop must look again although nothing happens.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        if self.settings.clock == ClockKind::Manual || self.held {
+        if self.held {
             return None;
         }
-        let Pace::Fixed(_) = self.settings.pace else { return None };
-        let waiting = self.sources.values().any(|source| source.used && !source.has_ended());
-        if !waiting && !self.sources.values().any(RunningSource::has_rows) {
+        if self.epoch_is_due() {
+            return Some(Instant::now());
+        }
+        let fixed = matches!(self.settings.pace, Pace::Fixed(_)) && self.settings.clock == ClockKind::System;
+        if !fixed || !self.rows_wait() {
             return None;
         }
         let wait = self.clock.next_tick.map_or(0, |tick| (tick.0 - system_time().0).max(0));

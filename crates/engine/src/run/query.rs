@@ -1,5 +1,6 @@
 //! A query that is maintained.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -101,7 +102,11 @@ impl RunningQuery {
     }
 
     fn try_step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
-        let delta = self.flow.step(cut, inputs).map_err(error::flow)?;
+        // A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
+        let step = AssertUnwindSafe(|| self.flow.step(cut, inputs));
+        let delta = std::panic::catch_unwind(step)
+            .map_err(|_| Error::bug("a step of the query panicked"))?
+            .map_err(error::flow)?;
         if let Some(rows) = &mut self.content {
             rows.apply(&delta).map_err(error::state)?;
         }

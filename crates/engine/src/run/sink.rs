@@ -8,9 +8,9 @@ use millstream_delta::{Cut, Delta, Epoch, consolidate};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Loop;
 use super::log::{self, Logs, Place};
-use super::source::backoff;
+use super::source::{backoff, watch};
+use super::{Loop, current};
 use crate::event::Event;
 
 /// Epochs handed to a sink at once.
@@ -46,7 +46,13 @@ impl RunningSink {
         handle: &Handle,
     ) -> RunningSink {
         let (work, inbox) = unbounded_channel();
-        handle.spawn(serve(name, sink, inbox, events));
+        let task = handle.spawn(serve(name.clone(), sink, inbox, events.clone()));
+        watch(handle, task, events, move |error| Event::SinkFailed {
+            sink: name,
+            reason: error.message,
+            attempts: 1,
+            lasting: true,
+        });
         RunningSink {
             from,
             work,
@@ -73,6 +79,16 @@ impl RunningSink {
     /// Whether it holds everything.
     fn is_done(&self, logs: &Logs) -> bool {
         self.failed || (self.first.is_none() && self.place == log::end(logs, &self.from).max(self.place))
+    }
+
+    /// Whether it holds all before a place, or can't for now.
+    pub(crate) fn is_past(&self, place: Place) -> bool {
+        self.has_failed_often(1) || (self.first.is_none() && self.place >= place)
+    }
+
+    /// Whether it failed for good, or as often as this in a row.
+    pub(crate) fn has_failed_often(&self, attempts_max: u32) -> bool {
+        self.failed || self.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
     }
 
     fn deliver(&mut self, logs: &Logs) {
@@ -161,14 +177,11 @@ impl Loop {
 
     /// Whether every sink holds everything, or has failed for good, or as often as `attempts_max`.
     pub(super) fn sinks_are_done(&self, attempts_max: u32) -> bool {
-        self.sinks.values().all(|sink| {
-            sink.is_done(&self.logs)
-                || sink.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
-        })
+        self.sinks.values().all(|sink| sink.is_done(&self.logs) || sink.has_failed_often(attempts_max))
     }
 
-    pub(super) fn delivered(&mut self, name: &str, through: Epoch, rows: u64) {
-        if let Some(sink) = self.sinks.get_mut(name) {
+    pub(super) fn delivered(&mut self, name: &Arc<str>, through: Epoch, rows: u64) {
+        if let Some(sink) = current(&mut self.sinks, name) {
             sink.place = sink.place.after(sink.busy.take().unwrap_or(0));
             sink.first = None;
             sink.rows += rows;
@@ -177,8 +190,8 @@ impl Loop {
         }
     }
 
-    pub(super) fn sink_failed(&mut self, name: &str, reason: String, attempts: u32, lasting: bool) {
-        if let Some(sink) = self.sinks.get_mut(name) {
+    pub(super) fn sink_failed(&mut self, name: &Arc<str>, reason: String, attempts: u32, lasting: bool) {
+        if let Some(sink) = current(&mut self.sinks, name) {
             sink.failure = Some((reason, attempts));
             if lasting {
                 sink.failed = true;

@@ -12,14 +12,15 @@ use millstream_sql::Result;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Loop;
+use super::{Loop, current};
 use crate::catalog::bad_rows_schema;
 use crate::error;
 use crate::event::Event;
 use crate::settings::ClockKind;
 
-/// Bad rows kept a source; older ones are only counted.
+/// Bad rows and their bytes kept a source; older ones are only counted.
 const BAD_ROWS_MAX: usize = 10_000;
+const BAD_ROW_BYTES_MAX: usize = 16 << 20;
 
 /// Pauses between attempts of a failing source.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -74,7 +75,12 @@ impl RunningSource {
     ) -> RunningSource {
         let (commands, inbox) = unbounded_channel();
         let (bounded, replayable) = (source.bounded(), source.replayable());
-        handle.spawn(serve(name, source, inbox, events));
+        let task = handle.spawn(serve(name.clone(), source, inbox, events.clone()));
+        watch(handle, task, events, move |error| Event::Arrived {
+            source: name,
+            ticket: u64::MAX,
+            result: Err(error),
+        });
         RunningSource {
             commands,
             used: false,
@@ -98,6 +104,11 @@ impl RunningSource {
     /// Whether it will bring nothing more.
     pub(crate) fn has_ended(&self) -> bool {
         self.failed || self.more == More::Never
+    }
+
+    /// Whether another pull may be made beside what waits.
+    fn has_room(&self, limit: Limit) -> bool {
+        self.ready_rows < limit.rows && self.ready_bytes < limit.bytes
     }
 
     /// Whether it failed for good.
@@ -130,19 +141,21 @@ impl RunningSource {
         self.hurry = Some(self.asked + 1);
     }
 
-    /// The arrivals that one epoch takes, as a delta and the spans that were read.
-    fn take(&mut self, rows_max: usize) -> (Delta, Vec<Span>) {
+    /// The arrivals that one epoch takes, as a delta and the spans that were read. The `first` one of an epoch is
+    /// taken whatever its size, so that the epoch takes something.
+    fn take(&mut self, rows_max: usize, mut first: bool) -> (Delta, Vec<Span>) {
         let (mut delta, mut spans, mut rows) = (Delta::default(), Vec::new(), 0);
         while let Some(arrival) = self.ready.front() {
             let size = rows_of(arrival);
-            if rows > 0 && rows + size > rows_max {
+            if !first && rows + size > rows_max {
                 break;
             }
+            first = false;
             rows += size;
             let Some(arrival) = self.ready.pop_front() else { break };
             self.ready_rows -= size;
             self.ready_bytes -= bytes_of(&arrival);
-            self.rows += size as u64;
+            self.rows += (size - arrival.bad_rows.len()) as u64;
             self.bad.add(arrival.bad_rows);
             arrival.rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
             arrival.spans.iter().for_each(|span| self.position.advance(span));
@@ -152,12 +165,14 @@ impl RunningSource {
     }
 }
 
+/// How many records an arrival holds, good and bad.
 fn rows_of(arrival: &Arrival) -> usize {
-    arrival.rows.iter().map(RecordBatch::num_rows).sum()
+    arrival.rows.iter().map(RecordBatch::num_rows).sum::<usize>() + arrival.bad_rows.len()
 }
 
 fn bytes_of(arrival: &Arrival) -> usize {
-    arrival.rows.iter().map(RecordBatch::get_array_memory_size).sum()
+    let bad: usize = arrival.bad_rows.iter().map(|row| row.bytes.len()).sum();
+    arrival.rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() + bad
 }
 
 /// Adds spans, joining each to the last one where it goes on from there.
@@ -178,14 +193,19 @@ fn merge_spans(spans: &mut Vec<Span>, more: Vec<Span>) {
 pub(crate) struct BadRows {
     count: u64,
     kept: VecDeque<BadRow>,
+    kept_bytes: usize,
 }
 
 impl BadRows {
     fn add(&mut self, rows: Vec<BadRow>) {
         self.count += rows.len() as u64;
+        self.kept_bytes += rows.iter().map(|row| row.bytes.len()).sum::<usize>();
         self.kept.extend(rows);
-        let surplus = self.kept.len().saturating_sub(BAD_ROWS_MAX);
-        self.kept.drain(..surplus);
+        while (self.kept.len() > BAD_ROWS_MAX || self.kept_bytes > BAD_ROW_BYTES_MAX)
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            self.kept_bytes -= oldest.bytes.len();
+        }
     }
 
     /// How many there were.
@@ -245,8 +265,23 @@ async fn serve(
     }
 }
 
-/// One pull: what is there, or what comes first, more rows or the next command. Failures that may pass are tried
-/// again while nobody asks for an answer at once.
+/// Tells the loop when a task has panicked: whoever waits for it must hear that it is gone.
+pub(super) fn watch(
+    handle: &Handle,
+    task: tokio::task::JoinHandle<()>,
+    events: Sender<Event>,
+    event: impl FnOnce(crate::Error) -> Event + Send + 'static,
+) {
+    handle.spawn(async move {
+        if let Err(error) = task.await
+            && error.is_panic()
+        {
+            let _ = events.send(event(crate::Error::bug(format!("its task ended: {error}"))));
+        }
+    });
+}
+
+/// One pull: what is there, or what comes first, more rows or the next command.
 async fn pull(
     source: &mut dyn Source,
     inbox: &mut UnboundedReceiver<Command>,
@@ -286,9 +321,9 @@ impl Loop {
             // A pull that waits for rows is overtaken by one that doesn't, when someone waits for an answer.
             let asked = source.asked > source.answered;
             let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked);
-            let room = source.ready_rows < limit.rows && source.ready_bytes < limit.bytes;
-            if overtake || (!asked && room) {
-                source.pull(limit, source.hurry.is_none());
+            if overtake || (!asked && source.has_room(limit)) {
+                // After a failure the next answer may not wait for rows, so that it is known when it has passed.
+                source.pull(limit, source.hurry.is_none() && source.failure.is_none());
             }
         }
     }
@@ -303,15 +338,17 @@ impl Loop {
     pub(super) fn collect_sources(&mut self) {
         let limit = self.limit();
         for source in self.sources.values_mut().filter(|source| source.used && !source.has_ended()) {
-            source.pull(limit, false);
+            if source.has_room(limit) {
+                source.pull(limit, false);
+            }
         }
     }
 
-    pub(super) fn arrived(&mut self, name: &str, ticket: u64, result: Result<Arrival>) {
+    pub(super) fn arrived(&mut self, name: &Arc<str>, ticket: u64, result: Result<Arrival>) {
         let limit = self.limit();
         let manual = self.clock.is_collecting();
-        let Some(source) = self.sources.get_mut(name) else { return };
-        source.answered = ticket;
+        let Some(source) = current(&mut self.sources, name) else { return };
+        source.answered = ticket.min(source.asked);
         match result {
             Ok(arrival) => {
                 source.failure = None;
@@ -343,11 +380,12 @@ impl Loop {
     pub(super) fn take_sources(&mut self) -> Vec<(Arc<str>, Delta, Vec<Span>)> {
         let mut left = self.limit().rows;
         let mut taken = Vec::new();
-        for (name, source) in self.sources.iter_mut().filter(|(_, source)| source.used) {
-            if left == 0 {
-                break;
-            }
-            let (delta, spans) = source.take(left);
+        let mut used: Vec<_> = self.sources.iter_mut().filter(|(_, source)| source.used).collect();
+        // Another source comes first in each epoch, so that none takes all the room for ever.
+        let count = used.len().max(1);
+        used.rotate_left(self.epoch.0 as usize % count);
+        for (name, source) in used {
+            let (delta, spans) = source.take(left, taken.is_empty());
             left = left.saturating_sub(delta.num_rows());
             if !spans.is_empty() || !delta.is_empty() {
                 taken.push((name.clone(), delta, spans));

@@ -6,7 +6,8 @@ use millstream_sql::{Error, Kind};
 
 use super::Loop;
 use super::catch_up::Replaying;
-use super::query::RunningQuery;
+use super::log::{self, Place};
+use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use super::table::Table;
 use crate::event::{Advance, Reply};
@@ -18,7 +19,7 @@ const ATTEMPTS_MAX: u32 = 8;
 /// Replies that wait for a state of the whole engine.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    flush: Vec<Reply<()>>,
+    flush: Vec<Flushing>,
     pub(crate) finished: Vec<Reply<()>>,
     pub(crate) stop: Vec<Reply<()>>,
     pub(crate) stopping: bool,
@@ -26,6 +27,13 @@ pub(crate) struct Waiters {
     pub(crate) changes: Vec<Changing>,
     /// A recorded epoch that is being run again.
     pub(crate) replay: Option<Replaying>,
+}
+
+/// A FLUSH and, once everything is taken in, how far each sink must come.
+#[derive(Debug)]
+struct Flushing {
+    reply: Reply<()>,
+    sinks: Option<Vec<(Arc<str>, Place)>>,
 }
 
 /// A change of the catalog that is done but for its queries.
@@ -40,22 +48,20 @@ impl Loop {
     /// Asks every source what it has, and answers when all of it is taken in.
     pub(super) fn flush(&mut self, reply: Reply<()>) {
         if self.settings.clock == ClockKind::Manual {
-            let waiting = self.tables.values().any(Table::is_changed)
-                || self.sources.values().any(|source| source.used && !source.has_ended());
-            return if waiting { self.advance(Advance::Batches(1), reply) } else { reply.send(Ok(())) };
+            if self.something_waits() {
+                // Nobody waits for the batch itself: the flush is answered once the sinks have it too.
+                self.advance(Advance::Batches(1), Reply::new().0);
+            }
+        } else {
+            self.sources.values_mut().filter(|source| source.used).for_each(RunningSource::ask_at_once);
         }
-        for source in self.sources.values_mut().filter(|source| source.used) {
-            source.ask_at_once();
-        }
-        self.waiters.flush.push(reply);
+        self.waiters.flush.push(Flushing { reply, sinks: None });
     }
 
     /// Answers those who wait for what is now the case.
     pub(super) fn answer_waiters(&mut self) {
         self.answer_changes();
-        if !self.waiters.flush.is_empty() && self.is_flushed() {
-            self.waiters.flush.drain(..).for_each(|reply| reply.send(Ok(())));
-        }
+        self.answer_flushes();
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
@@ -72,7 +78,15 @@ impl Loop {
             if changing.names.iter().any(starting) {
                 self.waiters.changes.push(changing);
             } else {
-                changing.reply.send(Ok(Some(changing.notices)));
+                let mut notices = changing.notices;
+                for name in changing.names {
+                    if let Some(Status::Suspended { reason, .. }) =
+                        self.query(&name).map(|query| &query.status)
+                    {
+                        notices.push(format!("\"{name}\" is suspended: {}", reason.message));
+                    }
+                }
+                changing.reply.send(Ok(Some(notices)));
             }
         }
     }
@@ -81,21 +95,51 @@ impl Loop {
         self.settings.clock == ClockKind::System && self.tables.values().any(Table::is_changed)
     }
 
-    /// Whether all that was there when it was last asked for has gone through every query and sink.
-    fn is_flushed(&self) -> bool {
+    /// A FLUSH waits until the queries have taken everything in, and then until the sinks hold what there was at
+    /// that moment: what comes later doesn't hold it up.
+    fn answer_flushes(&mut self) {
+        for mut flushing in std::mem::take(&mut self.waiters.flush) {
+            if flushing.sinks.is_none() && self.all_is_taken_in() {
+                let ends =
+                    self.sinks.iter().map(|(name, sink)| (name.clone(), log::end(&self.logs, &sink.from)));
+                flushing.sinks = Some(ends.collect());
+            }
+            let delivered = |sinks: &Vec<(Arc<str>, Place)>| {
+                sinks.iter().all(|(name, place)| self.sinks.get(name).is_none_or(|sink| sink.is_past(*place)))
+            };
+            if flushing.sinks.as_ref().is_some_and(delivered) {
+                flushing.reply.send(Ok(()));
+            } else {
+                self.waiters.flush.push(flushing);
+            }
+        }
+    }
+
+    /// Whether all that was there when it was last asked for has gone through every query. What a failing sink
+    /// holds back doesn't count.
+    fn all_is_taken_in(&self) -> bool {
+        if self.settings.clock == ClockKind::Manual {
+            return !self.clock.is_moving() && self.queries.iter().all(|query| !query.is_starting());
+        }
+        let blocked = self.is_blocked(1);
         !self.held
-            && self.sources.values().filter(|source| source.used).all(RunningSource::is_idle)
+            && (blocked || self.sources.values().filter(|source| source.used).all(RunningSource::is_idle))
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
-            && self.sinks_are_done(1)
+    }
+
+    /// Whether a sink that has failed so often keeps the sources from being read.
+    fn is_blocked(&self, attempts_max: u32) -> bool {
+        self.backlog_is_full() && self.sinks.values().any(|sink| sink.has_failed_often(attempts_max))
     }
 
     fn answer_finished(&mut self) {
-        let ended = self
-            .sources
-            .values()
-            .filter(|source| source.used)
-            .all(|source| source.has_ended() && !source.has_rows());
+        let ended = self.is_blocked(ATTEMPTS_MAX)
+            || self
+                .sources
+                .values()
+                .filter(|source| source.used)
+                .all(|source| source.has_ended() && !source.has_rows());
         let taken_in =
             ended && !self.tables_are_changed() && self.queries.iter().all(|query| !query.is_starting());
         if self.held || !taken_in || !self.sinks_are_done(ATTEMPTS_MAX) {

@@ -107,7 +107,7 @@ fn from_query(
 
 /// The name of the relation of a sink's own query, which no statement can name.
 fn own_relation(sink: &str) -> Arc<str> {
-    format!("query of sink {sink}").into()
+    format!("\0query of sink {sink}").into()
 }
 
 /// Takes the option `connector` and finds what it names.

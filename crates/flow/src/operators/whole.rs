@@ -81,17 +81,20 @@ impl Whole {
     }
 
     fn compute(&self) -> Result<Vec<RecordBatch>> {
+        let result = self.fill().and_then(|()| match &self.fragment {
+            Fragment::Physical(plan) => self.driver.run(plan),
+            Fragment::Recursive(plan) => self.driver.plan(plan).and_then(|plan| self.driver.run(&plan)),
+        });
+        // Even after a failure nothing holds the input's rows twice.
+        self.inputs.iter().for_each(|input| input.slot.fill(Vec::new()));
+        result
+    }
+
+    fn fill(&self) -> Result<()> {
         for input in &self.inputs {
             input.slot.fill(input.rows.snapshot().batches()?);
         }
-        let result = match &self.fragment {
-            Fragment::Physical(plan) => self.driver.run(plan),
-            Fragment::Recursive(plan) => self.driver.run(&self.driver.plan(plan)?),
-        };
-        for input in &self.inputs {
-            input.slot.fill(Vec::new());
-        }
-        result
+        Ok(())
     }
 }
 

@@ -22,8 +22,7 @@ pub fn before_types() -> Vec<Rule> {
     vec![Arc::new(lateral_unnest::LateralUnnest), Arc::new(unnest_keys::UnnestKeys)]
 }
 
-/// The rules that need the types of expressions. With `complete_limits`, a LIMIT without ORDER BY takes the first
-/// rows by all columns instead of any.
-pub fn after_types(complete_limits: bool) -> Vec<Rule> {
-    vec![Arc::new(orderings::Orderings { limits: complete_limits }), Arc::new(exact::ExactFloats)]
+/// The rules that need the types of expressions.
+pub fn after_types() -> Vec<Rule> {
+    vec![Arc::new(orderings::Orderings), Arc::new(exact::ExactFloats)]
 }

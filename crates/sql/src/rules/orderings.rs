@@ -38,10 +38,7 @@ use crate::relation::RelationTable;
 
 /// The rule.
 #[derive(Debug)]
-pub struct Orderings {
-    /// Whether a LIMIT without ORDER BY takes the first rows by all columns.
-    pub limits: bool,
-}
+pub struct Orderings;
 
 impl AnalyzerRule for Orderings {
     fn name(&self) -> &str {
@@ -51,7 +48,7 @@ impl AnalyzerRule for Orderings {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let completed = plan.transform_up_with_subqueries(|node| match node {
             LogicalPlan::Limit(mut limit) => {
-                let input = self.limited(Arc::unwrap_or_clone(limit.input))?;
+                let input = limited(Arc::unwrap_or_clone(limit.input));
                 limit.input = Arc::new(input);
                 Ok(Transformed::yes(LogicalPlan::Limit(limit)))
             }
@@ -69,31 +66,23 @@ impl AnalyzerRule for Orderings {
     }
 }
 
-impl Orderings {
-    /// The input of a LIMIT with its ordering complete: that of the Sort whose rows it takes, or one of its own.
-    fn limited(&self, input: LogicalPlan) -> Result<LogicalPlan> {
-        match input {
-            LogicalPlan::Sort(sort) => Ok(LogicalPlan::Sort(complete_sort(sort))),
-            LogicalPlan::Limit(_) => Ok(input),
-            LogicalPlan::Projection(mut inner) if ordered(&inner.input) => {
-                inner.input = Arc::new(self.limited(Arc::unwrap_or_clone(inner.input))?);
-                Ok(LogicalPlan::Projection(inner))
-            }
-            LogicalPlan::SubqueryAlias(mut inner) if ordered(&inner.input) => {
-                inner.input = Arc::new(self.limited(Arc::unwrap_or_clone(inner.input))?);
-                Ok(LogicalPlan::SubqueryAlias(inner))
-            }
-            other if self.limits => {
-                let sort = Sort { expr: Vec::new(), input: Arc::new(other), fetch: None };
-                let sort = complete_sort(sort);
-                // A single row needs no order, nor can one be made of no orderable column.
-                Ok(if sort.expr.is_empty() {
-                    Arc::unwrap_or_clone(sort.input)
-                } else {
-                    LogicalPlan::Sort(sort)
-                })
-            }
-            other => Ok(other),
+/// The input of a LIMIT with its ordering complete: that of the Sort whose rows it takes, or one of its own.
+fn limited(input: LogicalPlan) -> LogicalPlan {
+    match input {
+        LogicalPlan::Sort(sort) => LogicalPlan::Sort(complete_sort(sort)),
+        LogicalPlan::Limit(_) => input,
+        LogicalPlan::Projection(mut inner) if ordered(&inner.input) => {
+            inner.input = Arc::new(limited(Arc::unwrap_or_clone(inner.input)));
+            LogicalPlan::Projection(inner)
+        }
+        LogicalPlan::SubqueryAlias(mut inner) if ordered(&inner.input) => {
+            inner.input = Arc::new(limited(Arc::unwrap_or_clone(inner.input)));
+            LogicalPlan::SubqueryAlias(inner)
+        }
+        other => {
+            let sort = complete_sort(Sort { expr: Vec::new(), input: Arc::new(other), fetch: None });
+            // A single row needs no order, nor can one be made of no orderable column.
+            if sort.expr.is_empty() { Arc::unwrap_or_clone(sort.input) } else { LogicalPlan::Sort(sort) }
         }
     }
 }
@@ -417,15 +406,6 @@ mod tests {
         assert!(plan.starts_with("Sort: k.o ASC NULLS LAST, k.id ASC NULLS LAST, fetch=1"), "{plan}");
         let plan = tables.plan("SELECT * FROM k JOIN t ON k.o = t.o ORDER BY k.id LIMIT 1");
         assert!(plan.contains("k.id ASC NULLS LAST") && plan.contains("t.x ASC NULLS LAST"), "{plan}");
-    }
-
-    #[test]
-    fn a_query_that_is_read_once_may_take_any_rows() {
-        let tables = tables();
-        let plan = |sql| tables.planner.once().query(sql, &tables).unwrap().plan.display_indent().to_string();
-        assert!(!plan("SELECT * FROM t LIMIT 2").contains("Sort"));
-        assert!(tables.plan("SELECT * FROM t LIMIT 2").contains("Sort"));
-        assert!(plan("SELECT * FROM t ORDER BY o LIMIT 2").contains("t.x ASC NULLS LAST"));
     }
 
     #[test]
