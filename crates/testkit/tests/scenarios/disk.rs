@@ -11,7 +11,10 @@ use millstream_testkit::parts::Pushed;
 
 use super::{Scenario, folder, lines_in};
 
-pub const ALL: &[Scenario] = &[("a_full_disk_under_a_file_sink", || drive::block_on(full_disk()))];
+pub const ALL: &[Scenario] = &[
+    ("a_full_disk_under_a_file_sink", || drive::block_on(full_disk())),
+    ("a_bounded_run_over_a_full_disk_ends", || drive::block_on(bounded_run())),
+];
 
 /// A small file system in memory, which goes away with the value.
 struct SmallDisk {
@@ -84,5 +87,34 @@ async fn full_disk() -> Result<()> {
     lines.sort();
     lines.dedup();
     ensure(lines.len() == 200, || format!("200 different lines were expected, {} are there", lines.len()))?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+/// More epochs wait for the sink than may: the source is held back, so the run can't take everything in, and says
+/// so instead of waiting for ever.
+async fn bounded_run() -> Result<()> {
+    let small = folder()?;
+    let Some(_disk) = SmallDisk::mount(small.path(), "64k") else {
+        println!("skipped: a_bounded_run_over_a_full_disk_ends needs the right to mount a tmpfs");
+        return Ok(());
+    };
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let path = small.path().display();
+    let sink = format!("CREATE SINK tight FROM n WITH (connector = 'file', path = '{path}', format = 'csv')");
+    run_all(
+        &mut session,
+        &[
+            "SET max_batch_rows = 100",
+            "CREATE SOURCE n (x BIGINT) WITH (connector = 'datagen', rows = 300000)",
+            &sink,
+        ],
+    )
+    .await?;
+    run(&mut session, "FLUSH").await?;
+    match within_a_minute("the run to end", engine.finished()).await? {
+        Err(error) => ensure(error.message.contains("tight"), || format!("another error: {error}"))?,
+        Ok(()) => return Err("everything was said to be delivered to a full disk".into()),
+    }
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }

@@ -17,6 +17,8 @@ pub const ALL: &[Scenario] = &[
     ("a_fixed_pace_cuts_at_multiples_of_the_interval", || drive::block_on(fixed_pace())),
     ("a_manual_clock_moves_only_when_told", || drive::block_on(manual_clock())),
     ("rows_that_are_pushed_arrive_once", || drive::block_on(pushed_rows())),
+    ("sources_share_the_room_of_a_batch", || drive::block_on(shared_room())),
+    ("a_source_that_is_dropped_is_not_heard", || drive::block_on(dropped_source())),
 ];
 
 /// What the engine may have taken of a source beyond what its sink has delivered, in batches: the epochs that it
@@ -133,5 +135,51 @@ async fn pushed_rows() -> Result<()> {
         .await?
         .map_err(|error| error.to_string())?;
     ensure(pushed.taken() == 100, || format!("{} rows were taken", pushed.taken()))?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+async fn shared_room() -> Result<()> {
+    let engine = Engine::builder()
+        .connector(Arc::new(Numbers::default()))
+        .start()
+        .map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "SET max_batch_rows = 10",
+            "CREATE SOURCE a WITH (connector = 'numbers')",
+            "CREATE SOURCE b WITH (connector = 'numbers')",
+            "CREATE MATERIALIZED VIEW ca AS SELECT count(*) AS c FROM a",
+            "CREATE MATERIALIZED VIEW cb AS SELECT count(*) AS c FROM b",
+            "ADVANCE BATCH 10",
+        ],
+    )
+    .await?;
+    expect(&mut session, "SELECT ca.c, cb.c FROM ca, cb", &["50|50"]).await?;
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+/// A source that comes under the name of one that is dropped must not get what that one still brings.
+async fn dropped_source() -> Result<()> {
+    let engine = Engine::builder()
+        .connector(Arc::new(Numbers::default()))
+        .start()
+        .map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run(&mut session, "SET max_batch_rows = 7").await?;
+    for _ in 0..20 {
+        run_all(
+            &mut session,
+            &[
+                "CREATE SOURCE n WITH (connector = 'numbers')",
+                "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS c, count(DISTINCT n) AS d, max(n) AS last FROM n",
+            ],
+        )
+        .await?;
+        expect_soon(&mut session, "SELECT c > 0, c = d, c = last + 1 FROM m", &["true|true|true"]).await?;
+        run(&mut session, "DROP SOURCE n CASCADE").await?;
+    }
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }
