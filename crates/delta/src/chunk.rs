@@ -47,6 +47,11 @@ impl Chunk {
         for (row, weight) in weights.values().iter().enumerate() {
             indices.extend(std::iter::repeat_n(row as u32, (*weight).max(0) as usize));
         }
+        if self.rows.num_columns() == 0 {
+            // Nothing is there to take, and without columns only the number says how many rows there are.
+            let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+            return RecordBatch::try_new_with_options(self.rows.schema(), Vec::new(), &options);
+        }
         take_record_batch(&self.rows, &UInt32Array::from(indices))
     }
 }
@@ -155,4 +160,34 @@ impl Delta {
 pub fn under_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::Schema;
+
+    use super::*;
+
+    #[test]
+    fn rows_without_columns_expand_to_their_number() {
+        let options = RecordBatchOptions::new().with_row_count(Some(4));
+        let rows =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+        let expanded = |weights: Option<Vec<i64>>| {
+            let chunk = Chunk { rows: rows.clone(), weights: weights.map(Int64Array::from) };
+            chunk.expand().unwrap().num_rows()
+        };
+        assert_eq!(expanded(None), 4);
+        assert_eq!(expanded(Some(vec![1, 1, 1, 1])), 4);
+        assert_eq!(expanded(Some(vec![2, -1, 0, 3])), 5);
+        assert_eq!(expanded(Some(vec![-1, -1, -1, -1])), 0);
+        let (inserts, deletes) =
+            Delta::of(Chunk { rows: rows.clone(), weights: Some(vec![2, -1, 0, 3].into()) })
+                .split_by_sign()
+                .unwrap();
+        let counts = |delta: &Delta| delta.chunks[0].expand().unwrap().num_rows();
+        assert_eq!((counts(&inserts), counts(&deletes)), (5, 1));
+    }
 }

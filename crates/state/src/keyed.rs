@@ -87,7 +87,7 @@ impl Keyed {
     pub fn lookup(&self, keys: &[ArrayRef]) -> Result<Vec<Option<u64>>> {
         let mut slots = Vec::new();
         self.keys.find(keys, &mut slots)?;
-        Ok(slots.into_iter().map(|slot| (slot != NO_SLOT).then(|| self.rows[slot as usize])).collect())
+        Ok(slots.into_iter().map(|slot| self.row_of(slot)).collect())
     }
 
     /// The rows with these ids, in that order.
@@ -105,32 +105,47 @@ impl Keyed {
         let mut slots = Vec::with_capacity(rows.num_rows());
         let new = self.keys.slots(&keys, &mut slots)?;
         self.rows.resize(self.keys.slots_end(), NO_ROW);
-        let decided = match self.decide(&slots, on_conflict) {
-            Ok(decided) => decided,
-            Err(error) => {
-                new.iter().for_each(|slot| self.keys.free(*slot));
-                return Err(error);
-            }
-        };
-        let decided = self.without_unchanged(&rows, decided)?;
-        self.put(&rows, &decided)
+        let changed = self.apply(&rows, &slots, on_conflict);
+        if changed.is_err() {
+            // A key that came with this batch has no row.
+            new.iter().for_each(|slot| self.keys.free(*slot));
+        }
+        changed
+    }
+
+    fn apply(&mut self, rows: &RecordBatch, slots: &[u32], on_conflict: Conflict) -> Result<Delta> {
+        let decided = self.decide(slots, on_conflict)?;
+        let decided = self.without_unchanged(rows, decided)?;
+        self.put(rows, &decided)
+    }
+
+    /// The id of the row in a slot, where there is one.
+    fn row_of(&self, slot: u32) -> Option<u64> {
+        self.rows.get(slot as usize).copied().filter(|id| *id != NO_ROW)
     }
 
     /// Deletes the rows that have the keys of `rows`, whatever their other columns hold, and returns what
-    /// changed. Keys that aren't there change nothing.
+    /// changed. Keys that aren't there change nothing. An error leaves the rows as they were.
     pub fn delete(&mut self, rows: &RecordBatch) -> Result<Delta> {
         let mut slots = Vec::with_capacity(rows.num_rows());
         self.keys.find(&self.key_arrays(rows), &mut slots)?;
-        let mut ids = Vec::new();
+        let (mut gone, mut ids) = (Vec::new(), Vec::new());
         for slot in slots.into_iter().filter(|slot| *slot != NO_SLOT) {
             let id = std::mem::replace(&mut self.rows[slot as usize], NO_ROW);
             if id != NO_ROW {
+                gone.push(slot);
                 ids.push(id);
-                self.keys.free(slot);
             }
         }
-        let old = self.store.gather(&ids)?;
-        self.remove(&ids)?;
+        let old = match self.store.gather(&ids) {
+            Ok(old) => old,
+            Err(error) => {
+                gone.iter().zip(&ids).for_each(|(slot, id)| self.rows[*slot as usize] = *id);
+                return Err(error.into());
+            }
+        };
+        gone.iter().for_each(|slot| self.keys.free(*slot));
+        self.remove(&ids);
         Ok(Delta::of(Chunk::delete(old)))
     }
 
@@ -174,7 +189,7 @@ impl Keyed {
     /// Leaves out rows that are there already, bit for bit.
     fn without_unchanged(&self, rows: &RecordBatch, decided: Vec<(u32, u32)>) -> Result<Vec<(u32, u32)>> {
         let Some(encoder) = &self.encoder else { return Ok(decided) };
-        let known = |slot: u32| Some(self.rows[slot as usize]).filter(|id| *id != NO_ROW);
+        let known = |slot: u32| self.row_of(slot);
         let (at, ids): (Vec<u32>, Vec<u64>) =
             decided.iter().filter_map(|(row, slot)| Some((*row, known(*slot)?))).unzip();
         if ids.is_empty() {
@@ -195,16 +210,16 @@ impl Keyed {
     }
 
     fn put(&mut self, rows: &RecordBatch, decided: &[(u32, u32)]) -> Result<Delta> {
-        let replaced: Vec<u64> =
-            decided.iter().map(|(_, slot)| self.rows[*slot as usize]).filter(|id| *id != NO_ROW).collect();
+        let replaced: Vec<u64> = decided.iter().filter_map(|(_, slot)| self.row_of(*slot)).collect();
         let old = self.store.gather(&replaced)?;
         let new = if decided.len() == rows.num_rows() {
             rows.clone()
         } else {
             take_record_batch(rows, &UInt32Array::from_iter_values(decided.iter().map(|(row, _)| *row)))?
         };
-        self.remove(&replaced)?;
+        // What may fail comes first.
         let first = self.store.push(&new, None)?;
+        self.remove(&replaced);
         for (id, (_, slot)) in (first..).zip(decided) {
             self.rows[*slot as usize] = id;
         }
@@ -213,9 +228,9 @@ impl Keyed {
         Ok(delta)
     }
 
-    fn remove(&mut self, ids: &[u64]) -> Result<()> {
+    fn remove(&mut self, ids: &[u64]) {
         let changes: Vec<(u64, i64)> = ids.iter().map(|id| (*id, 0)).collect();
-        Ok(self.store.set_counts(&changes)?)
+        self.store.set_counts(&changes);
     }
 }
 
@@ -224,8 +239,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use arrow::array::{AsArray, Int64Array, StringArray};
-    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use arrow::array::{AsArray, DictionaryArray, Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema};
 
     use super::*;
 
@@ -281,6 +296,41 @@ mod tests {
         let delta = keyed.upsert(&batch(&[(7, "i"), (1, "j")]), Conflict::Fail).unwrap();
         assert_eq!(delta.num_rows(), 2);
         assert_eq!(content(&keyed).into_keys().collect::<Vec<_>>(), [1, 2, 3, 4, 7]);
+    }
+
+    #[test]
+    fn a_batch_that_a_kernel_refuses_changes_nothing() {
+        // Two hundred different values don't fit one dictionary with keys of eight bits.
+        let value = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("key", DataType::Int64, true),
+            Field::new("value", value, true),
+        ]));
+        let rows = |keys: std::ops::Range<i64>, text: &dyn Fn(i64) -> String| {
+            let texts: Vec<String> = keys.clone().map(text).collect();
+            let values: DictionaryArray<Int8Type> = texts.iter().map(String::as_str).collect();
+            let keys = Int64Array::from_iter_values(keys);
+            RecordBatch::try_new(schema.clone(), vec![Arc::new(keys), Arc::new(values)]).unwrap()
+        };
+        let mut keyed = Keyed::new(schema.clone(), vec![0]).unwrap();
+        let own = |key: i64| format!("value {key}");
+        keyed.upsert(&rows(0..100, &own), Conflict::Replace).unwrap();
+        keyed.upsert(&rows(100..200, &own), Conflict::Replace).unwrap();
+        let shared = |_: i64| "shared".to_string();
+        let keys =
+            |keys: std::ops::Range<i64>| vec![Arc::new(Int64Array::from_iter_values(keys)) as ArrayRef];
+        let before = keyed.lookup(&keys(0..300)).unwrap();
+        assert_eq!(before.iter().flatten().count(), 200);
+        let error = keyed.upsert(&rows(0..300, &shared), Conflict::Replace).unwrap_err();
+        assert!(matches!(error, Error::Arrow(_)), "{error}");
+        assert!(matches!(keyed.delete(&rows(0..300, &shared)).unwrap_err(), Error::Arrow(_)));
+        assert_eq!((keyed.lookup(&keys(0..300)).unwrap(), keyed.num_rows()), (before, 200));
+        assert_eq!(keyed.keys.len(), 200);
+        let delta = keyed.upsert(&rows(200..300, &shared), Conflict::Fail).unwrap();
+        assert_eq!(delta.num_rows(), 100);
+        assert_eq!(keyed.delete(&rows(0..100, &shared)).unwrap().num_rows(), 100);
+        assert_eq!(keyed.delete(&rows(0..300, &shared)).unwrap().num_rows(), 200);
+        assert_eq!(keyed.num_rows(), 0);
     }
 
     #[test]

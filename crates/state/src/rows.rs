@@ -135,7 +135,7 @@ impl Rows {
                 index.remove(group.hash, *id);
             }
         }
-        self.store.set_counts(&changes)?;
+        self.store.set_counts(&changes);
         let rows = UInt32Array::from_iter_values(inserts.iter().map(|group| group.row));
         let counts = inserts.iter().map(|group| group.weight).collect();
         self.store.push(&take_record_batch(&chunk.rows, &rows)?, Some(counts))?;
@@ -171,7 +171,7 @@ impl Rows {
             let moved = counts.iter().zip(&piece.counts).zip(&piece.ids).filter(|((new, old), _)| new != old);
             changes.extend(moved.map(|((new, _), id)| (*id, *new)));
             index.through = piece.ids.last().map_or(self.store.next_id(), |id| id + 1);
-            self.store.set_counts(&changes)?;
+            self.store.set_counts(&changes);
         }
         Ok(())
     }

@@ -153,12 +153,15 @@ impl Store {
         self.next_id += chunk.rows.num_rows() as u64;
         self.copies += copies;
         Arc::make_mut(&mut self.chunks).push(Held { first, chunk });
-        self.merge_tail()?;
+        // Merging only makes chunks fewer. Where two can't be merged, say because the keys of a dictionary are too
+        // small for both, they stay as they are, and the rows are taken all the same.
+        let _ = self.merge_tail();
         Ok(first)
     }
 
     /// Merges the last chunks so that sizes fall at least by half from one to the next: a row is copied
-    /// logarithmically often, and a million epochs of one row leave few chunks.
+    /// logarithmically often, and a million epochs of one row leave few chunks. An error leaves the rows as they
+    /// were.
     fn merge_tail(&mut self) -> Result<(), ArrowError> {
         while let [.., before, last] = &self.chunks[..] {
             if before.chunk.rows.num_rows() >= 2 * last.chunk.rows.num_rows() {
@@ -203,7 +206,7 @@ impl Store {
     }
 
     /// Sets the counts of some rows. A row whose count is zero is gone: its id must not be used again.
-    pub(crate) fn set_counts(&mut self, changes: &[(u64, i64)]) -> Result<(), ArrowError> {
+    pub(crate) fn set_counts(&mut self, changes: &[(u64, i64)]) {
         let mut touched = Vec::new();
         for (id, count) in changes {
             let (position, row) = self.locate(*id);
@@ -217,12 +220,13 @@ impl Store {
         touched.sort_unstable();
         touched.dedup();
         for position in touched.into_iter().rev() {
-            self.drop_dead(position)?;
+            // This only frees memory: a chunk that can't be rewritten stays as it is, and its dead rows stay dead.
+            let _ = self.drop_dead(position);
         }
-        Ok(())
     }
 
-    /// Rewrites a chunk that is more than half dead: what it costs, those deletes have paid for.
+    /// Rewrites a chunk that is more than half dead: what it costs, those deletes have paid for. An error leaves
+    /// the rows as they were.
     fn drop_dead(&mut self, position: usize) -> Result<(), ArrowError> {
         let chunk = &self.chunks[position].chunk;
         if chunk.live() == 0 {

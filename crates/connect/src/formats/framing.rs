@@ -188,8 +188,7 @@ impl Framer {
                     Found::TooLong { quoted: true } | Found::Unclosed => run.bad.push(self.take_unclosed()),
                     Found::TooLong { quoted: false } => {
                         // Its rest is not in this block: the block changes, so the run ends here.
-                        let bad = self.take_overlong()?;
-                        run.bad.push(bad);
+                        run.bad.extend(self.take_overlong());
                         break;
                     }
                     Found::NeedsMore | Found::Nothing => break,
@@ -275,8 +274,9 @@ impl Framer {
         bad
     }
 
-    /// Takes a record that is too long, up to the end of its line, without holding all of it.
-    fn take_overlong(&mut self) -> io::Result<BadRecord> {
+    /// Takes a record that is too long, up to the end of its line, without holding all of it. Takes nothing where
+    /// its end is not there yet: the stream may still grow, or it can't be read just now.
+    fn take_overlong(&mut self) -> Option<BadRecord> {
         let offset = self.position();
         let mut head: Vec<u8> = Vec::new();
         loop {
@@ -287,8 +287,17 @@ impl Framer {
                 &line[..line.len().min((BadRow::BYTES_MAX + 1).saturating_sub(head.len()))],
             );
             self.at += newline.map_or(data.len(), |newline| newline + 1);
-            if newline.is_some() || self.ended {
+            if newline.is_some() {
                 break;
+            }
+            if self.ended {
+                let failed = self.failure.as_ref().is_some_and(|failure| failure.raw_os_error().is_some());
+                if self.end_completes && !failed {
+                    break;
+                }
+                // The record's bytes are gone from memory; who wants to go on opens the stream there again.
+                (self.block, self.at, self.offset) = (Buffer::from_vec(Vec::<u8>::new()), 0, offset);
+                return None;
             }
             self.fill();
         }
@@ -297,7 +306,7 @@ impl Framer {
         }
         let reason =
             format!("the record is longer than max_record_bytes, which is {}", self.record_bytes_max);
-        Ok(BadRecord::new(offset, reason, &head))
+        Some(BadRecord::new(offset, reason, &head))
     }
 
     /// Puts more of the stream behind what was not taken.
@@ -418,6 +427,24 @@ mod tests {
         check("a\n\"b\nc\nd\n", CSV, 100, &[(0, "a"), (2, "bad \"b"), (5, "c"), (7, "d")]);
         check("x,\"b", CSV, 100, &[(0, "bad x,\"b")]);
         check("x,\"b\nccc\nddd\n", CSV, 4, &[(0, "bad x,\"b"), (5, "ccc"), (9, "ddd")]);
+    }
+
+    #[test]
+    fn a_long_record_without_its_end_waits_where_the_stream_may_grow() {
+        for block in [0, 1, 5, 1000] {
+            for (text, records, position) in [("ab\nabcdefgh", 1, 3), ("abcdefgh", 0, 0), ("ab\n", 1, 3)] {
+                let input = Box::new(Dribble(text.as_bytes().to_vec(), 0));
+                let mut framer =
+                    Framer::new(input, 0, Framing::Line, 4).end_completes(false).expect_bytes(block);
+                let mut found = 0;
+                for _ in 0..3 {
+                    let run = framer.next_run(usize::MAX, usize::MAX).unwrap();
+                    assert_eq!(run.bad, []);
+                    found += run.records.len();
+                }
+                assert_eq!((found, framer.position()), (records, position), "{text:?} in blocks of {block}");
+            }
+        }
     }
 
     #[test]

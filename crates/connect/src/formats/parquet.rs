@@ -46,6 +46,9 @@ pub(crate) struct ParquetRows {
     places: Vec<usize>,
     /// Rows that were decoded but not taken.
     waiting: Option<RecordBatch>,
+    /// About how many bytes each row of the batch that was decoded last takes. A slice of it can't say: its
+    /// arrays hold the memory of the whole batch.
+    row_bytes: usize,
     /// The number of the next row.
     row: u64,
     rows_total: u64,
@@ -58,6 +61,8 @@ pub(crate) struct ParquetPiece {
     /// The row number of each row.
     pub rows: Vec<i64>,
     pub bad: Vec<BadRecord>,
+    /// About how many bytes were decoded.
+    pub bytes: usize,
 }
 
 impl ParquetRows {
@@ -100,7 +105,15 @@ impl ParquetRows {
             .with_limit(rows_total.saturating_sub(from) as usize)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(ParquetRows { columns: columns.clone(), reader, places, waiting: None, row: from, rows_total })
+        Ok(ParquetRows {
+            columns: columns.clone(),
+            reader,
+            places,
+            waiting: None,
+            row_bytes: 1,
+            row: from,
+            rows_total,
+        })
     }
 
     /// The number of the next row.
@@ -119,14 +132,17 @@ impl ParquetRows {
             Some(batch) => batch,
             None if self.is_exhausted() => return Ok(None),
             None => match self.reader.next() {
-                Some(batch) => batch.map_err(|error| error.to_string())?,
+                Some(batch) => {
+                    let batch = batch.map_err(|error| error.to_string())?;
+                    self.row_bytes = (batch.get_array_memory_size() / batch.num_rows().max(1)).max(1);
+                    batch
+                }
                 None => {
                     return Err(format!("the file says it has {} rows, but ends here", self.rows_total));
                 }
             },
         };
-        let row_bytes = (batch.get_array_memory_size() / batch.num_rows().max(1)).max(1);
-        let take = batch.num_rows().min(limit.rows).min((limit.bytes / row_bytes).max(1));
+        let take = batch.num_rows().min(limit.rows).min((limit.bytes / self.row_bytes).max(1));
         let taken = batch.slice(0, take);
         if take < batch.num_rows() {
             self.waiting = Some(batch.slice(take, batch.num_rows() - take));
@@ -138,6 +154,7 @@ impl ParquetRows {
 
     /// Casts rows to the declared types. A value that doesn't fit makes its row a bad one.
     fn convert(&self, batch: &RecordBatch, first: u64) -> Result<ParquetPiece, String> {
+        let bytes = self.row_bytes * batch.num_rows();
         let mut columns = Vec::with_capacity(self.places.len());
         let mut wrong: Vec<Option<String>> = vec![None; batch.num_rows()];
         for (field, place) in self.columns.fields().iter().zip(&self.places) {
@@ -150,7 +167,7 @@ impl ParquetRows {
         }
         let rows = (0..batch.num_rows() as i64).map(|row| first as i64 + row);
         if wrong.iter().all(Option::is_none) {
-            return Ok(ParquetPiece { columns, rows: rows.collect(), bad: Vec::new() });
+            return Ok(ParquetPiece { columns, rows: rows.collect(), bad: Vec::new(), bytes });
         }
         let good: BooleanArray = wrong.iter().map(|reason| Some(reason.is_none())).collect();
         let rows = rows.zip(&wrong).filter(|(_, reason)| reason.is_none()).map(|(row, _)| row).collect();
@@ -160,7 +177,7 @@ impl ParquetRows {
         let kept = all.and_then(|all| filter_record_batch(&all, &good)).map_err(|error| error.to_string())?;
         let bad = wrong.into_iter().zip(first..);
         let bad = bad.filter_map(|(reason, row)| Some(BadRecord::new(row, reason?, b""))).collect();
-        Ok(ParquetPiece { columns: kept.columns().to_vec(), rows, bad })
+        Ok(ParquetPiece { columns: kept.columns().to_vec(), rows, bad, bytes })
     }
 }
 
@@ -205,5 +222,34 @@ fn fits(found: &DataType, declared: &DataType) -> bool {
         ) => s == to_s && p <= to_p,
         (Timestamp(_, zone), Timestamp(_, to_zone)) => zone.is_some() == to_zone.is_some(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    #[test]
+    fn pieces_of_a_decoded_batch_are_of_one_size() {
+        let numbers = Int64Array::from_iter_values(0..1000);
+        let batch = RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef)]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n.parquet");
+        let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let mut rows = ParquetRows::open(File::open(&path).unwrap(), &batch.schema(), 0, None).unwrap();
+        let mut pieces = Vec::new();
+        while let Some(piece) = rows.next(Limit { rows: usize::MAX, bytes: 1000 }).unwrap() {
+            assert!(piece.bytes <= 1000, "{}", piece.bytes);
+            pieces.push(piece.rows.len());
+        }
+        assert_eq!(pieces.iter().sum::<usize>(), 1000);
+        let last = pieces.pop().unwrap();
+        assert!(pieces.len() > 5 && pieces.iter().all(|rows| *rows == pieces[0]), "{pieces:?}");
+        assert!(last <= pieces[0]);
     }
 }

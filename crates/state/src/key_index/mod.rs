@@ -84,7 +84,7 @@ impl KeyIndex {
     }
 
     /// Finds the slots of all rows and appends them to `out`; keys that are new get a slot. Returns the slots
-    /// that are new, in the order in which their keys appear.
+    /// that are new, in the order in which their keys appear. An error leaves the keys as they were.
     pub fn slots(&mut self, columns: &[ArrayRef], out: &mut Vec<u32>) -> Result<Vec<u32>> {
         let columns = self.kept_columns(columns)?;
         let mut found = Found { slots: std::mem::take(out), new: Vec::new() };
@@ -97,7 +97,11 @@ impl KeyIndex {
             Keys::Encoded(keys) => keys.insert(&columns, &mut found),
         };
         *out = found.slots;
-        done.map(|()| found.new)
+        if let Err(error) = done {
+            found.new.iter().for_each(|slot| self.free(*slot));
+            return Err(error);
+        }
+        Ok(found.new)
     }
 
     /// Finds the slots of all rows and appends them to `out`, [`NO_SLOT`] for keys that aren't there.

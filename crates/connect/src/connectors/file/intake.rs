@@ -8,8 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use millstream_delta::{Position, Span};
 
 use super::paths::Paths;
-use super::reading::{FileReader, Layout, Piece, stat, unreadable};
-use crate::formats::{Compression, Format};
+use super::reading::{FileReader, Layout, Piece, Seen, seen, stat, unreadable};
 use crate::{Arrival, BadRow, Error, Limit, More, Result};
 
 /// How many files one pull touches at most, so that many empty files don't make it long.
@@ -92,14 +91,25 @@ struct Known {
     through: u64,
     done: bool,
     /// Its length and time when it was last looked at.
-    seen: Option<(u64, Option<SystemTime>)>,
+    seen: Option<Seen>,
+    /// Whether it was found to hold something else than what was read of it.
+    changed: bool,
     /// Whether it is among the watched ones.
     watched: bool,
 }
 
+/// What reading a file again must find.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Earlier {
+    pub generation: u32,
+    pub changed: bool,
+    pub through: u64,
+    pub seen: Option<Seen>,
+}
+
 impl Known {
     fn new(generation: u32) -> Known {
-        Known { generation, through: 0, done: false, seen: None, watched: false }
+        Known { generation, through: 0, done: false, seen: None, changed: false, watched: false }
     }
 }
 
@@ -135,9 +145,14 @@ impl Intake {
         self.listing_due
     }
 
-    /// Which reading of `path` is the newest.
-    pub fn generation(&self, path: &str) -> u32 {
-        self.known.get(path).map_or(1, |known| known.generation)
+    /// What the newest reading of `path` found, where there was one.
+    pub fn earlier(&self, path: &str) -> Option<Earlier> {
+        self.known.get(path).map(|known| Earlier {
+            generation: known.generation,
+            changed: known.changed,
+            through: known.through,
+            seen: known.seen,
+        })
     }
 
     /// Continues after `position`.
@@ -227,18 +242,10 @@ impl Intake {
 
     /// Adds `piece` of the file `path` to the arrival and to what is known.
     fn note(&mut self, path: &Arc<str>, piece: Piece, arrival: &mut Arrival) {
-        let generation = self.generation(path);
-        let split = split_name(path, generation);
-        let compares_length = self.whole_length_is_position(path);
         let Some(known) = self.known.get_mut(path) else { return };
+        let split = split_name(path, known.generation);
         known.through = piece.to;
         known.done = piece.done;
-        if piece.done {
-            known.seen = stat(path).ok().map(|found| {
-                let length = if compares_length { piece.to } else { found.len() };
-                (length, found.modified().ok())
-            });
-        }
         if piece.done && !std::mem::replace(&mut known.watched, true) {
             self.watched.push(path.clone());
         }
@@ -256,26 +263,34 @@ impl Intake {
         }
     }
 
-    /// Whether a file's position at its end is its length, so that a changed length shows even after a restart.
-    fn whole_length_is_position(&self, path: &str) -> bool {
-        !matches!(self.layout.format, Format::Parquet | Format::Csv(_)) && Compression::of(path).is_none()
-    }
-
     /// Makes the next file of the queue the current one; whether there is one now.
     fn open_next(&mut self) -> Result<bool> {
         if self.current.is_some() {
             return Ok(true);
         }
         let Some(path) = self.queue.pop_front() else { return Ok(false) };
-        let from = self.known.entry(path.clone()).or_insert_with(|| Known::new(1)).through;
+        let known = self.known.entry(path.clone()).or_insert_with(|| Known::new(1));
+        let from = known.through;
         match FileReader::open(&self.layout, &path, from, None) {
             Ok(reader) => {
+                // The open file's own: what happens to the path from now on counts as a change.
+                let (before, now) = (known.seen.replace(reader.seen()), reader.seen());
+                let holds = |before| self.layout.still_holds(&path, from, before, now);
+                known.changed |= from > 0 && !before.is_none_or(holds);
                 self.current = Some((path, reader));
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && from == 0 && !self.settings.bounded => {
                 tracing::warn!(source = self.settings.source, file = %path, "a file was gone before it was read");
                 self.known.remove(&path);
+                self.watched.retain(|watched| *watched != path);
+                Ok(false)
+            }
+            Err(error) if self.layout.grows && from > 0 && is_rotated(&error) => {
+                let source = &self.settings.source;
+                tracing::warn!(source, file = %path, %error, "a file was moved or cut before its end was read");
+                // Forgotten, so that whatever comes to its place is looked at.
+                known.seen = None;
                 Ok(false)
             }
             Err(error) => {
@@ -295,17 +310,19 @@ impl Intake {
         self.listing_due = Instant::now() + self.settings.poll_interval;
         self.check_watched()?;
         let mut found: Vec<(Option<SystemTime>, Arc<str>)> = Vec::new();
-        let (known, unsettled) = (&self.known, &mut self.unsettled);
-        let mut fresh: Vec<Arc<str>> = std::mem::take(unsettled).into_keys().collect();
-        let mut seen = |path: Arc<str>| {
+        let known = &self.known;
+        let mut fresh: Vec<Arc<str>> = Vec::new();
+        let mut visit = |path: Arc<str>| {
             if !known.contains_key(&path) {
                 fresh.push(path);
             }
         };
         let source = &self.settings.source;
-        self.paths.list(&mut seen).map_err(|error| {
+        self.paths.list(&mut visit).map_err(|error| {
             Error::External(format!("source '{source}' could not list its files: {error}"))
         })?;
+        // They wait until a listing succeeds: one that fails gives nothing.
+        fresh.extend(std::mem::take(&mut self.unsettled).into_keys());
         fresh.sort_unstable();
         fresh.dedup();
         let leave_out = self.settings.only_new && !self.start_noted;
@@ -341,8 +358,9 @@ impl Intake {
         if !waits && self.settings.order == Order::Name {
             return Some(None);
         }
-        // A file that is gone again is found when it is opened.
-        let modified = stat(path).ok()?.modified().ok();
+        // A file that is gone again or can't be looked at is told when it is opened.
+        let Ok(found) = stat(path) else { return Some(None) };
+        let modified = found.modified().ok();
         let recent = |at: SystemTime| at.elapsed().is_ok_and(|age| age < self.settings.settle_time);
         if waits && modified.is_some_and(recent) {
             self.unsettled.insert(path.clone(), ());
@@ -358,12 +376,15 @@ impl Intake {
             self.watched_next = (self.watched_next + 1) % self.watched.len();
             // A file that was read may go.
             let Ok(found) = stat(&path) else { continue };
-            let now = (found.len(), found.modified().ok());
-            let compares_length = self.whole_length_is_position(&path);
+            let now = seen(&found);
+            let compares_length = self.layout.ends_at_its_length(&path);
             let Some(known) = self.known.get_mut(&path) else { continue };
             let before = known.seen;
-            if self.layout.grows && now.0 >= known.through {
-                if before != Some(now) && now.0 > known.through && !self.queue.contains(&path) {
+            // A file that was left out, or is kept aside whole, stays so however it grows.
+            let kept = if known.done { before.map_or(0, |(length, _)| length) } else { known.through };
+            if self.layout.grows && now.0 >= kept {
+                let grew = before != Some(now) && now.0 > known.through;
+                if grew && !known.done && !self.queue.contains(&path) {
                     self.queue.push_back(path.clone());
                 }
                 known.seen = Some(now);
@@ -371,7 +392,7 @@ impl Intake {
             }
             let changed = match before {
                 Some(before) => before != now,
-                None => compares_length && known.through > 0 && known.through != now.0,
+                None => self.layout.grows || (compares_length && known.through > 0 && known.through != now.0),
             };
             if changed {
                 self.changed(&path, now)?;
@@ -382,12 +403,16 @@ impl Intake {
         Ok(())
     }
 
-    fn changed(&mut self, path: &Arc<str>, now: (u64, Option<SystemTime>)) -> Result<()> {
+    fn changed(&mut self, path: &Arc<str>, now: Seen) -> Result<()> {
         self.changes += 1;
         let Some(known) = self.known.get_mut(path) else { return Ok(()) };
         let source = &self.settings.source;
         match self.settings.on_change {
-            OnChange::Ignore => known.seen = Some(now),
+            OnChange::Ignore => {
+                let before = known.seen.unwrap_or((known.through, None));
+                known.changed |= !self.layout.still_holds(path, known.through, before, now);
+                known.seen = Some(now);
+            }
             OnChange::Error => {
                 return Err(Error::External(format!(
                     "file '{path}' of source '{source}' changed after it was read: it has {} bytes now. Put it back, \
@@ -403,6 +428,11 @@ impl Intake {
         tracing::warn!(source, file = %path, changes = self.changes, "a file changed after it was read");
         Ok(())
     }
+}
+
+/// Whether a file is gone from its place, or is shorter there than what was read.
+fn is_rotated(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
 }
 
 /// Adds `span`, as a part of the one before where it continues that.

@@ -120,7 +120,10 @@ const SINK_OPTIONS: &[OptionDoc] = &[
         name: "filename",
         default: Some("part-{batch_time_ms}-{epoch}.ext, with .txt, .csv, .json or .parquet by the format"),
         doc: "The name of each epoch's file. {batch_time_ms} is the batch time in milliseconds since 1970, {epoch} \
-              the epoch's number; one of them must be in it. With .gz or .zst at its end the file is compressed.",
+              the epoch's number; one of them must be in it. With .gz or .zst at its end the file is compressed. \
+              No file is replaced: without {epoch} in it, where two epochs have one batch time, the later file's \
+              name gets '-' and the epoch before its extension; a file of an earlier run that has the same name \
+              stops the sink.",
     },
     OptionDoc {
         name: "changelog",

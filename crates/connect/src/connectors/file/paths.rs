@@ -89,8 +89,17 @@ impl Paths {
     }
 
     /// Calls `visit` with each file there is, in no order. Directories that did not change since they were last
-    /// read are passed over, so their files are not visited again.
+    /// read are passed over, so their files are not visited again; after an error all are.
     pub fn list(&mut self, visit: &mut dyn FnMut(Arc<str>)) -> io::Result<()> {
+        let listed = self.list_all(visit);
+        if listed.is_err() {
+            // Whoever lists drops what was visited before the error, so the next listing must visit it again.
+            self.directories.clear();
+        }
+        listed
+    }
+
+    fn list_all(&mut self, visit: &mut dyn FnMut(Arc<str>)) -> io::Result<()> {
         if self.listings.is_multiple_of(LISTINGS_BETWEEN_FULL_ONES) {
             self.directories.clear();
         }
@@ -105,7 +114,7 @@ impl Paths {
         };
         let root = open[0].0.clone();
         while let Some((directory, depth)) = open.pop() {
-            match self.list_directory(&directory, depth, visit) {
+            match self.list_directory(&root, &directory, depth, visit) {
                 Ok(inner) => open.extend(inner.into_iter().map(|inner| (inner, depth + 1))),
                 // A directory below may vanish while it is listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && directory != root => {}
@@ -119,11 +128,12 @@ impl Paths {
 
     fn list_directory(
         &mut self,
+        root: &str,
         directory: &str,
         depth: usize,
         visit: &mut dyn FnMut(Arc<str>),
     ) -> io::Result<Vec<String>> {
-        let here = if directory.is_empty() { "." } else { directory };
+        let here = or_current(directory);
         let modified = fs::metadata(here)?.modified()?;
         if let Some(known) = self.directories.get(directory)
             && known.modified == modified
@@ -148,6 +158,14 @@ impl Paths {
                 false => (kind.is_dir(), kind.is_file()),
             };
             if is_dir && self.descends(name, depth) {
+                if kind.is_symlink() && leads_back(root, directory, &path) {
+                    tracing::warn!(
+                        directory,
+                        name,
+                        "a link is left out because it leads back to a directory above it"
+                    );
+                    continue;
+                }
                 inner.push(path + "/");
             } else if is_file && self.matches(&path, name) {
                 visit(path.into());
@@ -188,6 +206,21 @@ impl Paths {
         };
         in_place && self.names.as_ref().is_none_or(|names| names.matches_with(name, MATCH))
     }
+}
+
+/// A directory as the system takes it.
+fn or_current(directory: &str) -> &str {
+    if directory.is_empty() { "." } else { directory }
+}
+
+/// Whether the link at `path`, found in `directory`, stands for a directory that lies above it, on the way from
+/// `root` through links or in the file system: then its files come up anyway, and going in would never end.
+fn leads_back(root: &str, directory: &str, path: &str) -> bool {
+    let Ok(target) = fs::canonicalize(path) else { return true };
+    let below = directory.get(root.len()..).unwrap_or_default();
+    let ends = std::iter::once(0).chain(below.match_indices('/').map(|(at, _)| at + 1));
+    ends.map(|end| &directory[..root.len() + end])
+        .any(|above| fs::canonicalize(or_current(above)).is_ok_and(|above| above.starts_with(&target)))
 }
 
 fn pattern(option: &str, text: &str) -> Result<Pattern> {
@@ -295,6 +328,65 @@ mod tests {
         check(&dir, "*/*.csv", &[], &["sub/c.csv", "sub2/e.csv"]);
         check(&dir, "sub*/**/*.csv", &[], &["sub/c.csv", "sub/deep/d.csv", "sub2/e.csv"]);
         check(&dir, "sub/deep/?.csv", &[], &["sub/deep/d.csv"]);
+    }
+
+    fn paths_of(dir: &tempfile::TempDir, more: &[(&str, &str)]) -> Paths {
+        let mut options = Options::default();
+        options.0.insert("path".into(), dir.path().to_str().unwrap().into());
+        options.0.extend(more.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        Paths::from_options(&options).unwrap()
+    }
+
+    #[test]
+    fn after_a_listing_that_failed_all_files_are_visited() {
+        let names: Vec<String> = (0..10).map(|n| format!("{n}/old")).collect();
+        let dir = tree(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let old = SystemTime::now() - Duration::from_secs(1000);
+        let age = |path: &Path, seconds: u64| {
+            fs::File::open(path).unwrap().set_modified(old + Duration::from_secs(seconds)).unwrap();
+        };
+        (0..10).for_each(|n| age(&dir.path().join(n.to_string()), 0));
+        age(dir.path(), 0);
+        let mut paths = paths_of(&dir, &[("recursive", "true")]);
+        let mut found = 0;
+        paths.list(&mut |_| found += 1).unwrap();
+        assert_eq!(found, 10);
+        paths.list(&mut |path| panic!("{path} was visited before")).unwrap();
+        // A file takes the place of a directory, which can't be listed then; the others have a new file each.
+        for n in 0..10 {
+            fs::write(dir.path().join(format!("{n}/new")), "x").unwrap();
+            age(&dir.path().join(n.to_string()), 10);
+        }
+        fs::rename(dir.path().join("5"), dir.path().join("kept")).unwrap();
+        fs::write(dir.path().join("5"), "x").unwrap();
+        age(dir.path(), 0);
+        assert!(paths.list(&mut |_| ()).is_err());
+        fs::remove_file(dir.path().join("5")).unwrap();
+        fs::rename(dir.path().join("kept"), dir.path().join("5")).unwrap();
+        age(dir.path(), 0);
+        let mut new = 0;
+        paths.list(&mut |path| new += usize::from(path.ends_with("/new"))).unwrap();
+        assert_eq!(new, 10);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_back_are_not_followed() {
+        use std::os::unix::fs::symlink;
+
+        let dir = tree(&["in/a", "in/sub/b", "out/c", "out/deep/d"]);
+        let at = |path: &str| dir.path().join(path);
+        symlink(at("in"), at("in/sub/up")).unwrap();
+        symlink("..", at("in/above")).unwrap();
+        symlink(".", at("in/self")).unwrap();
+        symlink(at("out"), at("in/other")).unwrap();
+        // Each leads into the other.
+        symlink(at("in/sub"), at("out/deep/back")).unwrap();
+        symlink(at("out/deep"), at("in/sub/forth")).unwrap();
+        let recursive = [("recursive", "true")];
+        let aliases = ["in/other/c", "in/other/deep/back/b", "in/other/deep/d", "in/sub/b", "in/sub/forth/d"];
+        check(&dir, "in", &recursive, &[&["in/a"], &aliases[..]].concat());
+        check(&dir, "in/**/b", &[], &["in/other/deep/back/b", "in/sub/b"]);
     }
 
     #[test]

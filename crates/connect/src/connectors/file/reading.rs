@@ -1,9 +1,10 @@
 //! Reads one file in bounded pieces, from any position that a piece ended at.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -47,6 +48,26 @@ impl Layout {
         Layout { format, columns, schema, record_bytes_max, grows }
     }
 
+    /// Whether the positions of a file are its bytes, so that what is appended changes nothing before it.
+    fn positions_are_bytes(&self, path: &str) -> bool {
+        !matches!(self.format, Format::Parquet) && Compression::of(path).is_none()
+    }
+
+    /// Whether a file's position at its end is its length, so that a changed length shows even after a restart.
+    pub fn ends_at_its_length(&self, path: &str) -> bool {
+        self.positions_are_bytes(path) && !matches!(self.format, Format::Csv(_))
+    }
+
+    /// Whether a file that was `before` and is `now` still holds what was read of it, up to `through`, as far as
+    /// length and time show that.
+    pub fn still_holds(&self, path: &str, through: u64, before: Seen, now: Seen) -> bool {
+        before == now
+            || match self.grows {
+                true => now.0 >= through,
+                false => self.positions_are_bytes(path) && now.0 > before.0,
+            }
+    }
+
     fn framing(&self) -> Framing {
         match &self.format {
             Format::Csv(csv) => csv.framing(),
@@ -65,6 +86,14 @@ impl Layout {
     }
 }
 
+/// The length of a file and the time of its last change, by which a change shows.
+pub(super) type Seen = (u64, Option<SystemTime>);
+
+/// What `metadata` says of a file.
+pub(super) fn seen(metadata: &Metadata) -> Seen {
+    (metadata.len(), metadata.modified().ok())
+}
+
 /// What one pull gives of a file.
 pub(super) struct Piece {
     pub batch: Option<RecordBatch>,
@@ -81,6 +110,8 @@ pub(super) struct Piece {
 pub(super) struct FileReader {
     layout: Arc<Layout>,
     path: Arc<str>,
+    /// What the file was when it was opened.
+    seen: Seen,
     /// The end of what was given.
     through: u64,
     content: Content,
@@ -102,17 +133,21 @@ enum Content {
 impl FileReader {
     /// Opens the file at `from`, to be read up to `to` at most.
     pub fn open(layout: &Arc<Layout>, path: &Arc<str>, from: u64, to: Option<u64>) -> io::Result<FileReader> {
+        let file = File::open(path.as_ref())?;
+        let seen = seen(&file.metadata()?);
         let content = match layout.format {
-            Format::Parquet => {
-                let file = File::open(path.as_ref())?;
-                match ParquetRows::open(file, &layout.columns, from, to) {
-                    Ok(rows) => Content::Parquet(rows),
-                    Err(reason) => Content::Refused(BadRecord::new(from, reason, b"")),
-                }
-            }
-            _ => open_lines(layout, path, from, to)?,
+            Format::Parquet => match ParquetRows::open(file, &layout.columns, from, to) {
+                Ok(rows) => Content::Parquet(rows),
+                Err(reason) => Content::Refused(BadRecord::new(from, reason, b"")),
+            },
+            _ => open_lines(layout, path, file, from, to)?,
         };
-        Ok(FileReader { layout: layout.clone(), path: path.clone(), through: from, content })
+        Ok(FileReader { layout: layout.clone(), path: path.clone(), seen, through: from, content })
+    }
+
+    /// What the file was when it was opened.
+    pub fn seen(&self) -> Seen {
+        self.seen
     }
 
     /// The next rows of the file, within `limit`.
@@ -174,7 +209,7 @@ impl FileReader {
             Ok(Some(found)) => {
                 piece.to = rows.position();
                 piece.done = rows.is_exhausted();
-                piece.bytes = found.columns.iter().map(|column| column.get_array_memory_size()).sum();
+                piece.bytes = found.bytes;
                 piece.bad = found.bad;
                 if !found.rows.is_empty() {
                     piece.batch = Some(self.layout.batch(found.columns, &self.path, found.rows)?);
@@ -201,7 +236,7 @@ fn is_about_data(error: &io::Error) -> bool {
     error.raw_os_error().is_none()
 }
 
-fn open_lines(layout: &Layout, path: &str, from: u64, to: Option<u64>) -> io::Result<Content> {
+fn open_lines(layout: &Layout, path: &str, file: File, from: u64, to: Option<u64>) -> io::Result<Content> {
     let compressed = Compression::of(path).is_some();
     let mut decoder: Option<Box<dyn Decode>> = match &layout.format {
         Format::Csv(csv) if csv.header => None,
@@ -218,7 +253,7 @@ fn open_lines(layout: &Layout, path: &str, from: u64, to: Option<u64>) -> io::Re
     let mut framer = None;
     if let (Format::Csv(csv), None) = (&layout.format, &decoder) {
         // The header is read whole even where only a part of what follows is: it decides about the file.
-        let mut head = open_framer(layout, path, 0, None)?;
+        let mut head = open_framer(layout, path, file.try_clone()?, 0, None)?;
         let run = match head.next_run(1, usize::MAX) {
             Ok(run) => run,
             Err(error) if compressed && is_about_data(&error) => {
@@ -244,18 +279,24 @@ fn open_lines(layout: &Layout, path: &str, from: u64, to: Option<u64>) -> io::Re
         }
         framer = match to {
             None if from <= head.position() => Some(head),
-            _ => Some(open_framer(layout, path, from.max(head.position()), to)?),
+            // Both read through one place in the file; the head has done its part.
+            _ => Some(open_framer(layout, path, file.try_clone()?, from.max(head.position()), to)?),
         };
     }
     let framer = match framer {
         Some(framer) => framer,
-        None => open_framer(layout, path, from, to)?,
+        None => open_framer(layout, path, file, from, to)?,
     };
     Ok(decoder.map_or(Content::Empty, |decoder| Content::Lines { framer, decoder, compressed }))
 }
 
-fn open_framer(layout: &Layout, path: &str, from: u64, to: Option<u64>) -> io::Result<Framer> {
-    let mut file = File::open(path)?;
+fn open_framer(
+    layout: &Layout,
+    path: &str,
+    mut file: File,
+    from: u64,
+    to: Option<u64>,
+) -> io::Result<Framer> {
     let length = file.metadata()?.len();
     let mut expected = u64::MAX;
     let mut input: Box<dyn Read + Send> = match Compression::of(path) {
@@ -269,6 +310,7 @@ fn open_framer(layout: &Layout, path: &str, from: u64, to: Option<u64>) -> io::R
             Box::new(file)
         }
         Some((compression, _)) => {
+            file.seek(SeekFrom::Start(0))?;
             let mut input = Pieces::new(match compression {
                 Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
                 Compression::Zstd => Box::new(zstd::Decoder::new(file)?),
@@ -283,7 +325,8 @@ fn open_framer(layout: &Layout, path: &str, from: u64, to: Option<u64>) -> io::R
     }
     Ok(Framer::new(input, from, layout.framing(), layout.record_bytes_max)
         .skip_blank(!matches!(layout.format, Format::Text))
-        .end_completes(!layout.grows)
+        // What was read up to `to` before ended there with a record.
+        .end_completes(!layout.grows || to.is_some())
         .expect_bytes(expected))
 }
 
@@ -295,7 +338,7 @@ pub(super) fn sample(
     rows: usize,
 ) -> io::Result<Vec<u8>> {
     let layout = Layout::new(format.clone(), Arc::new(Schema::empty()), record_bytes_max, false);
-    let mut framer = open_framer(&layout, path, 0, None)?;
+    let mut framer = open_framer(&layout, path, File::open(path)?, 0, None)?;
     let run = framer.next_run(rows, usize::MAX)?;
     let mut bytes = Vec::new();
     for record in &run.records {
@@ -306,7 +349,7 @@ pub(super) fn sample(
 }
 
 /// The size and time of a file, to notice that it changed.
-pub(super) fn stat(path: &str) -> io::Result<std::fs::Metadata> {
+pub(super) fn stat(path: &str) -> io::Result<Metadata> {
     std::fs::metadata(Path::new(path))
 }
 

@@ -1,4 +1,4 @@
-//! The file sink: one file an epoch, which appears whole or not at all.
+//! The file sink: one file an epoch, which appears whole or not at all and replaces no other.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -21,8 +21,10 @@ const EPOCH: &str = "{epoch}";
 /// Writes each epoch's rows to a file of its own.
 pub(super) struct FileSink {
     target: Arc<Target>,
-    /// Files that are written but not yet in place.
+    /// Files that are written but not yet in place for good.
     staged: Vec<Staged>,
+    /// The newest epoch that this sink has put into place.
+    placed: Option<Epoch>,
 }
 
 /// Where files go and what is in them.
@@ -30,16 +32,21 @@ struct Target {
     sink: String,
     directory: PathBuf,
     filename: String,
+    /// `filename` with the epoch in it, which is another name for each epoch.
+    unique: String,
     format: Format,
     /// The columns of the files.
     columns: SchemaRef,
     changelog: bool,
 }
 
+#[derive(Clone)]
 struct Staged {
     epoch: Epoch,
     hidden: PathBuf,
     place: PathBuf,
+    /// Where it goes when a file is at `place` already.
+    otherwise: PathBuf,
 }
 
 impl FileSink {
@@ -73,8 +80,9 @@ impl FileSink {
                 directory.display()
             ))
         })?;
-        let target = Target { sink: spec.name.clone(), directory, filename, format, columns, changelog };
-        Ok(FileSink { target: Arc::new(target), staged: Vec::new() })
+        let (sink, unique) = (spec.name.clone(), with_epoch(&filename));
+        let target = Target { sink, directory, filename, unique, format, columns, changelog };
+        Ok(FileSink { target: Arc::new(target), staged: Vec::new(), placed: None })
     }
 }
 
@@ -97,14 +105,25 @@ fn check_filename(filename: &str, format: &Format) -> Result<()> {
     Ok(())
 }
 
+/// The pattern `filename` with `{epoch}` in it: before the extension where it has none.
+fn with_epoch(filename: &str) -> String {
+    if filename.contains(EPOCH) {
+        return filename.to_string();
+    }
+    let pattern_end = filename.rfind('}').unwrap_or(0);
+    let extension = filename[pattern_end..].find('.').map_or(filename.len(), |at| pattern_end + at);
+    format!("{}-{EPOCH}{}", &filename[..extension], &filename[extension..])
+}
+
 impl Target {
     /// Writes the file of an epoch under a hidden name, to the disk.
     fn stage(&self, cut: &Cut, delta: &Delta) -> Result<Staged> {
-        let name = self
-            .filename
-            .replace(BATCH_TIME, &cut.now.millis().to_string())
-            .replace(EPOCH, &cut.epoch.to_string());
-        let hidden = self.directory.join(format!(".{name}.tmp"));
+        let named = |pattern: &str| {
+            let name = pattern.replace(BATCH_TIME, &cut.now.millis().to_string());
+            name.replace(EPOCH, &cut.epoch.to_string())
+        };
+        let unique = named(&self.unique);
+        let hidden = self.directory.join(format!(".{unique}.tmp"));
         let batches = self.batches(delta)?;
         if let Err(error) = self.write_file(&hidden, &batches) {
             // Whatever was written is of no use, and its space may be what is missing.
@@ -116,7 +135,8 @@ impl Target {
                 cut.epoch
             )));
         }
-        Ok(Staged { epoch: cut.epoch, hidden, place: self.directory.join(name) })
+        let place = self.directory.join(named(&self.filename));
+        Ok(Staged { epoch: cut.epoch, hidden, place, otherwise: self.directory.join(unique) })
     }
 
     fn write_file(&self, path: &Path, batches: &[RecordBatch]) -> Result<(), String> {
@@ -165,20 +185,39 @@ impl Target {
         Ok(batches)
     }
 
-    /// Moves a staged file into place, for good.
-    fn publish(&self, staged: &Staged) -> Result<()> {
-        let renamed = match fs::rename(&staged.hidden, &staged.place) {
-            // It was moved before, and only the sync after it failed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && staged.place.exists() => Ok(()),
-            other => other,
-        };
-        renamed.and_then(|()| File::open(&self.directory)?.sync_all()).map_err(|error| {
-            Error::External(format!(
-                "sink '{}' could not put '{}' into place: {error}",
+    /// Moves a staged file into place, over no other. Two epochs may have one batch time, and so one name.
+    fn place(&self, staged: &Staged) -> Result<()> {
+        let failed = |error| self.not_placed(&staged.place, &error);
+        let is_taken = |place: &Path| place.try_exists().map_err(failed);
+        let (place_taken, otherwise_taken) = (is_taken(&staged.place)?, is_taken(&staged.otherwise)?);
+        if (place_taken || otherwise_taken) && !is_taken(&staged.hidden)? {
+            // It was moved before, by a call that nobody waited for.
+            return Ok(());
+        }
+        let free = if place_taken { &staged.otherwise } else { &staged.place };
+        if place_taken && otherwise_taken {
+            return Err(Error::Invalid(format!(
+                "sink '{}' can't put '{}' into place: the file is there already, from an earlier run: move it away or \
+                 choose another path or filename",
                 self.sink,
-                staged.place.display()
-            ))
-        })
+                free.display()
+            )));
+        }
+        fs::rename(&staged.hidden, free).map_err(failed)
+    }
+
+    /// Makes sure that what was moved stays where it is.
+    fn sync(&self) -> Result<()> {
+        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| self.not_placed(&self.directory, &error))
+    }
+
+    fn not_placed(&self, path: &Path, error: &io::Error) -> Error {
+        Error::External(format!(
+            "sink '{}' could not put '{}' into place: {error}",
+            self.sink,
+            path.display()
+        ))
     }
 
     /// The newest epoch that has a file; removes what was staged and never published.
@@ -196,7 +235,7 @@ impl Target {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             let staged = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
-            if staged.is_some_and(|name| epoch_of(&self.filename, name).is_some()) {
+            if staged.is_some_and(|name| epoch_of(&self.unique, name).is_some()) {
                 fs::remove_file(entry.path()).map_err(failed)?;
             } else if let Some(Some(epoch)) = epoch_of(&self.filename, name) {
                 newest = newest.max(epoch);
@@ -234,6 +273,10 @@ fn epoch_of(pattern: &str, name: &str) -> Option<Option<u64>> {
 #[async_trait]
 impl Sink for FileSink {
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
+        if Some(cut.epoch) <= self.placed {
+            // It is sent again, and its file is there.
+            return Ok(());
+        }
         let (target, cut, delta) = (self.target.clone(), cut.clone(), delta.clone());
         let staged = spawn_blocking(move || target.stage(&cut, &delta)).await;
         let staged = staged.map_err(|error| Error::Bug(format!("writing a file stopped: {error}")))??;
@@ -244,11 +287,15 @@ impl Sink for FileSink {
 
     async fn commit(&mut self, through: Epoch) -> Result<()> {
         while let Some(at) = self.staged.iter().position(|staged| staged.epoch <= through) {
-            let (target, staged) = (self.target.clone(), &self.staged[at]);
-            let (hidden, place) = (staged.hidden.clone(), staged.place.clone());
-            let staged = Staged { epoch: staged.epoch, hidden, place };
-            let published = spawn_blocking(move || target.publish(&staged)).await;
-            published.map_err(|error| Error::Bug(format!("publishing a file stopped: {error}")))??;
+            let stopped = |error| Error::Bug(format!("publishing a file stopped: {error}"));
+            let (target, staged) = (self.target.clone(), self.staged[at].clone());
+            if Some(staged.epoch) > self.placed {
+                let epoch = staged.epoch;
+                spawn_blocking(move || target.place(&staged)).await.map_err(stopped)??;
+                self.placed = Some(epoch);
+            }
+            let target = self.target.clone();
+            spawn_blocking(move || target.sync()).await.map_err(stopped)??;
             self.staged.remove(at);
         }
         Ok(())

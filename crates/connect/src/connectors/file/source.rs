@@ -1,5 +1,6 @@
 //! The file source: an intake whose blocking work runs on threads made for that.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -7,9 +8,12 @@ use async_trait::async_trait;
 use millstream_delta::{Position, Span};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::intake::{Intake, Settings};
+use super::intake::{Earlier, Intake, Settings};
 use super::reading::{FileReader, Layout, unreadable};
 use crate::{Arrival, BadRow, Error, Limit, More, Result, Source};
+
+/// How many files are kept open where a replay of them stopped: queries that catch up take turns.
+const REPLAYS_MAX: usize = 8;
 
 /// Rows of files.
 pub(super) struct FileSource {
@@ -19,8 +23,10 @@ pub(super) struct FileSource {
     intake: Option<Box<Intake>>,
     /// A pull under way. It stays here when its caller stops waiting, so that nothing it takes is lost.
     pull: Option<JoinHandle<(Box<Intake>, Result<Arrival>)>>,
-    /// Where the last replay stopped, with the file still open.
-    replayed: Option<Replay>,
+    /// What a pull brought that nobody has taken yet.
+    arrived: Option<Result<Arrival>>,
+    /// Where the last replays stopped, with the files still open, the oldest first.
+    replayed: VecDeque<Replay>,
 }
 
 struct Replay {
@@ -31,18 +37,26 @@ struct Replay {
 impl FileSource {
     /// A source that takes what `intake` gives.
     pub fn new(layout: Arc<Layout>, settings: Arc<Settings>, intake: Intake) -> FileSource {
-        FileSource { layout, settings, intake: Some(Box::new(intake)), pull: None, replayed: None }
+        FileSource {
+            layout,
+            settings,
+            intake: Some(Box::new(intake)),
+            pull: None,
+            arrived: None,
+            replayed: VecDeque::new(),
+        }
     }
 
-    /// Waits for a pull under way, keeping what it took for the next call.
-    async fn settle(&mut self) -> Result<Option<Result<Arrival>>> {
-        let Some(pull) = &mut self.pull else { return Ok(None) };
+    /// Waits for a pull under way and keeps what it took.
+    async fn settle(&mut self) -> Result<()> {
+        let Some(pull) = &mut self.pull else { return Ok(()) };
         let finished = pull.await;
         self.pull = None;
         let (intake, arrival) =
             finished.map_err(|error| Error::Bug(format!("reading files stopped: {error}")))?;
         self.intake = Some(intake);
-        Ok(Some(arrival))
+        self.arrived = Some(arrival);
+        Ok(())
     }
 
     fn intake(&mut self) -> Result<&mut Intake> {
@@ -70,7 +84,7 @@ impl Source for FileSource {
     }
 
     async fn next(&mut self, limit: Limit) -> Result<Arrival> {
-        if self.pull.is_none() {
+        if self.pull.is_none() && self.arrived.is_none() {
             let mut intake =
                 self.intake.take().ok_or_else(|| Error::Bug("reading files stopped before".into()))?;
             self.pull = Some(spawn_blocking(move || {
@@ -78,14 +92,15 @@ impl Source for FileSource {
                 (intake, arrival)
             }));
         }
-        match self.settle().await? {
+        self.settle().await?;
+        match self.arrived.take() {
             Some(arrival) => arrival,
             None => Err(Error::Bug("a pull was started but is not there".into())),
         }
     }
 
     async fn ready(&mut self) -> Result<()> {
-        if self.pull.is_none() {
+        if self.pull.is_none() && self.arrived.is_none() {
             let due = self.intake()?.listing_due();
             tokio::time::sleep_until(due.into()).await;
         }
@@ -102,17 +117,29 @@ impl Source for FileSource {
             });
         }
         let (path, generation) = self.settings.parse_split(&span.split);
-        if self.intake.as_ref().is_some_and(|intake| generation < intake.generation(&path)) {
-            return Err(Error::External(format!(
-                "file '{path}' changed since it was read, so what was read can't be read again"
-            )));
+        // What is known of the file is with the pull while one is under way.
+        self.settle().await?;
+        let earlier = self.intake()?.earlier(&path);
+        if earlier.is_some_and(|earlier| earlier.changed || generation < earlier.generation) {
+            return Err(changed(&path));
         }
-        let kept = self.replayed.take().filter(|kept| kept.span == *span);
+        let kept = self.replayed.iter().position(|kept| kept.span == *span);
+        let kept = kept.and_then(|at| self.replayed.remove(at));
         let (layout, span) = (self.layout.clone(), span.clone());
-        let replayed = spawn_blocking(move || replay(&layout, &path, span, kept, limit)).await;
+        let replayed = spawn_blocking(move || {
+            let reader = match kept {
+                Some(kept) => kept.reader,
+                None => open_again(&layout, &path, &span, earlier)?,
+            };
+            replay(reader, &path, span, limit)
+        })
+        .await;
         let (arrival, kept) =
             replayed.map_err(|error| Error::Bug(format!("replaying a file stopped: {error}")))??;
-        self.replayed = kept;
+        self.replayed.extend(kept);
+        if self.replayed.len() > REPLAYS_MAX {
+            self.replayed.pop_front();
+        }
         Ok(arrival)
     }
 
@@ -121,21 +148,29 @@ impl Source for FileSource {
     }
 }
 
-/// Reads the first part of `span` within `limit`; with the open file where there is more.
-fn replay(
+fn changed(path: &str) -> Error {
+    Error::External(format!("file '{path}' changed since it was read, so what was read can't be read again"))
+}
+
+/// Opens the file of `span` at its beginning, if it is still what it was.
+fn open_again(
     layout: &Arc<Layout>,
     path: &Arc<str>,
-    span: Span,
-    kept: Option<Replay>,
-    limit: Limit,
-) -> Result<(Arrival, Option<Replay>)> {
-    let mut reader = match kept {
-        Some(kept) => kept.reader,
-        None => {
-            let opened = FileReader::open(layout, path, span.from, Some(span.to));
-            opened.map_err(|error| unreadable(path, &error))?
+    span: &Span,
+    earlier: Option<Earlier>,
+) -> Result<FileReader> {
+    let reader = FileReader::open(layout, path, span.from, Some(span.to));
+    let reader = reader.map_err(|error| unreadable(path, &error))?;
+    match earlier.and_then(|earlier| Some((earlier.through, earlier.seen?))) {
+        Some((through, before)) if !layout.still_holds(path, through, before, reader.seen()) => {
+            Err(changed(path))
         }
-    };
+        _ => Ok(reader),
+    }
+}
+
+/// Reads the first part of `span` within `limit`; with the open file where there is more.
+fn replay(mut reader: FileReader, path: &str, span: Span, limit: Limit) -> Result<(Arrival, Option<Replay>)> {
     let mut arrival =
         Arrival { rows: Vec::new(), spans: Vec::new(), bad_rows: Vec::new(), more: More::Never };
     let (mut rows, mut bytes, mut at) = (0, 0, span.from);

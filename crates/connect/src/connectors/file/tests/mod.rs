@@ -1,9 +1,11 @@
 //! Tests of the file connector: what they share.
 
+mod changes;
 mod cuts;
 mod following;
 mod formats;
 mod sinks;
+mod tailing;
 
 use std::fs;
 use std::io::Write;

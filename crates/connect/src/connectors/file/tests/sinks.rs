@@ -83,6 +83,50 @@ async fn what_a_sink_writes_a_source_reads() {
 }
 
 #[tokio::test]
+async fn epochs_of_one_time_have_a_file_each() {
+    for (filename, names) in [
+        ("{batch_time_ms}", ["5", "5-2", "5-3"]),
+        ("x.y-{batch_time_ms}.csv.gz", ["x.y-5-2.csv.gz", "x.y-5-3.csv.gz", "x.y-5.csv.gz"]),
+        ("x-{batch_time_ms}-{epoch}.csv", ["x-5-1.csv", "x-5-2.csv", "x-5-3.csv"]),
+    ] {
+        let dir = Dir::new();
+        let options = [("filename", filename), ("format", "csv")];
+        let mut sink = sink_to(dir.path(), true, &options).unwrap();
+        for epoch in 1..4 {
+            let cut = Cut { now: Timestamp(5000), ..cut(epoch) };
+            sink.write(&cut, &Delta::insert(rows(&["a"]))).await.unwrap();
+            if epoch != 2 {
+                sink.commit(Epoch(epoch)).await.unwrap();
+            }
+        }
+        assert_eq!(listing(dir.path()), names);
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_an_earlier_run_is_not_replaced() {
+    let dir = Dir::new();
+    let content = || fs::read_to_string(dir.path().join("x-1.csv")).unwrap();
+    let mut sink = sink_to(dir.path(), true, &[("filename", "x-{epoch}.csv")]).unwrap();
+    for _ in 0..2 {
+        // What is sent again in one run is there already.
+        sink.write(&cut(1), &Delta::insert(rows(&["a"]))).await.unwrap();
+        sink.commit(Epoch(1)).await.unwrap();
+        assert_eq!(listing(dir.path()), ["x-1.csv"]);
+    }
+    let mut sink = sink_to(dir.path(), true, &[("filename", "x-{epoch}.csv")]).unwrap();
+    sink.write(&cut(1), &Delta::insert(rows(&["b"]))).await.unwrap();
+    for _ in 0..2 {
+        let error = sink.commit(Epoch(1)).await.unwrap_err();
+        assert!(matches!(error, Error::Invalid(_)) && error.to_string().contains("from an earlier run"));
+        assert_eq!(content(), "w,n\na,0\n");
+    }
+    fs::rename(dir.path().join("x-1.csv"), dir.path().join("old")).unwrap();
+    sink.commit(Epoch(1)).await.unwrap();
+    assert_eq!(content(), "w,n\nb,0\n");
+}
+
+#[tokio::test]
 async fn changes_need_a_changelog() {
     let dir = Dir::new();
     let error = sink_to(dir.path(), false, &[]).err().unwrap().to_string();
