@@ -63,6 +63,15 @@ pub struct Delta {
     pub chunks: Vec<Chunk>,
 }
 
+impl FromIterator<RecordBatch> for Delta {
+    /// A delta that inserts all rows of these batches.
+    fn from_iter<T: IntoIterator<Item = RecordBatch>>(batches: T) -> Delta {
+        let mut delta = Delta::default();
+        batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+        delta
+    }
+}
+
 impl Delta {
     /// A delta that inserts `rows`; empty when there are none.
     pub fn insert(rows: RecordBatch) -> Delta {

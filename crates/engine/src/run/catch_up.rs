@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use millstream_connect::{Arrival, Connector, Limit, More, SourceSpec};
-use millstream_delta::{Chunk, Cut, Delta, Span};
+use millstream_delta::{Cut, Delta, Span};
 use millstream_sql::{Error, Result};
 use tokio::sync::Semaphore;
 
@@ -64,11 +64,7 @@ impl Loop {
         let mut first = Vec::with_capacity(inputs.len());
         let mut reading = Vec::new();
         for name in inputs {
-            let mut delta = Delta::default();
-            for batch in self.content_or_nothing(name)? {
-                delta.push(Chunk::insert(batch));
-            }
-            first.push(delta);
+            first.push(Delta::from_iter(self.content_or_nothing(name)?));
             if self
                 .sources
                 .get(name)
@@ -156,8 +152,7 @@ impl Loop {
                 self.queries[place].suspend(reason, epoch);
             }
             Some(Ok(rows)) => {
-                let mut delta = Delta::default();
-                rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+                let delta = Delta::from_iter(rows);
                 self.step_piece(place, |input| if input == source { Some(&delta) } else { None });
             }
             None => {
@@ -194,10 +189,8 @@ impl Loop {
             query.status = Status::Running;
         }
         if query.keeps && self.sinks.values().any(|sink| sink.from == self.queries[place].name) {
-            let (name, mut delta) = (self.queries[place].name.clone(), Delta::default());
-            if let Ok(batches) = self.content(&name) {
-                batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
-            }
+            let name = self.queries[place].name.clone();
+            let delta = Delta::from_iter(self.content(&name).unwrap_or_default());
             let cut = self.piece_cut();
             self.begin_sinks(&name, cut, delta);
         }
@@ -266,7 +259,7 @@ impl Loop {
             }
         }
         let delta = replaying.deltas.entry(name.into()).or_default();
-        arrival.rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+        delta.append(Delta::from_iter(arrival.rows));
         self.replay_next();
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_connect::{Sink, Source};
-use millstream_delta::{Chunk, Delta};
+use millstream_delta::Delta;
 use millstream_flow::{Flow, Limits, Relation};
 use millstream_sql::{Error, RelationTable, Result};
 
@@ -142,11 +142,8 @@ impl Loop {
 
     /// What the relation holds already is the first that a new sink delivers.
     fn push_content(&self, sink: &mut RunningSink) {
-        let mut delta = Delta::default();
-        if let Ok(batches) = self.content(&sink.from) {
-            batches.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
-        }
-        sink.begin_with(self.standing_cut(), delta);
+        let content = self.content(&sink.from).unwrap_or_default();
+        sink.begin_with(self.standing_cut(), Delta::from_iter(content));
     }
 
     /// Says what a query can't see since its source can't be read again.

@@ -27,8 +27,6 @@ pub(crate) struct RunningQuery {
     content: Option<Rows>,
     /// The last epoch it took in.
     pub(crate) epoch: Epoch,
-    /// Rows of all its deltas.
-    pub(crate) rows_out: u64,
 }
 
 /// Where a query stands.
@@ -64,7 +62,6 @@ impl RunningQuery {
             keeps: keep,
             content,
             epoch: Epoch::default(),
-            rows_out: 0,
         })
     }
 
@@ -111,7 +108,6 @@ impl RunningQuery {
             rows.apply(&delta).map_err(error::state)?;
         }
         self.epoch = cut.epoch;
-        self.rows_out += delta.num_rows() as u64;
         Ok(delta)
     }
 

@@ -76,14 +76,19 @@ impl RunningSink {
         (!self.failed && self.from.as_ref() == name).then_some(self.place)
     }
 
-    /// Whether it holds everything.
+    /// Whether it holds all before a place.
+    fn holds(&self, place: Place) -> bool {
+        self.first.is_none() && self.place >= place
+    }
+
+    /// Whether it holds everything, or failed for good.
     fn is_done(&self, logs: &Logs) -> bool {
-        self.failed || (self.first.is_none() && self.place == log::end(logs, &self.from).max(self.place))
+        self.failed || self.holds(log::end(logs, &self.from))
     }
 
     /// Whether it holds all before a place, or can't for now.
     pub(crate) fn is_past(&self, place: Place) -> bool {
-        self.has_failed_often(1) || (self.first.is_none() && self.place >= place)
+        self.has_failed_often(1) || self.holds(place)
     }
 
     /// Whether it failed for good, or as often as this in a row.

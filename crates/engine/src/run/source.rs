@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::array::{BinaryViewArray, Int64Array, RecordBatch, StringViewArray};
 use millstream_connect::{Arrival, BadRow, Error as ConnectError, Limit, More, Source};
-use millstream_delta::{Chunk, Delta, Position, Span};
+use millstream_delta::{Delta, Position, Span};
 use millstream_sql::Result;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -157,7 +157,7 @@ impl RunningSource {
             self.ready_bytes -= bytes_of(&arrival);
             self.rows += (size - arrival.bad_rows.len()) as u64;
             self.bad.add(arrival.bad_rows);
-            arrival.rows.into_iter().for_each(|batch| delta.push(Chunk::insert(batch)));
+            delta.append(Delta::from_iter(arrival.rows));
             arrival.spans.iter().for_each(|span| self.position.advance(span));
             merge_spans(&mut spans, arrival.spans);
         }

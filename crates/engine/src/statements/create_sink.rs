@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
 use millstream_connect::{Connector, Options, SinkSpec};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
@@ -101,8 +100,7 @@ fn from_query(
 ) -> Result<Planned> {
     let (query, reads) = named_query(session, &working.catalog, reader)?;
     check_continuous(session, &query)?;
-    let columns = Arc::new(Schema::new(query.schema.fields().clone()));
-    Ok(Planned { from: own_relation(name), query: Some(query.plan), columns, reads })
+    Ok(Planned { from: own_relation(name), query: Some(query.plan), columns: query.schema, reads })
 }
 
 /// The name of the relation of a sink's own query, which no statement can name.

@@ -139,10 +139,7 @@ async fn pushed_rows() -> Result<()> {
 }
 
 async fn shared_room() -> Result<()> {
-    let engine = Engine::builder()
-        .connector(Arc::new(Numbers::default()))
-        .start()
-        .map_err(|error| error.to_string())?;
+    let engine = counting_engine()?;
     let mut session = engine.session();
     run_all(
         &mut session,
@@ -163,10 +160,7 @@ async fn shared_room() -> Result<()> {
 
 /// A source that comes under the name of one that is dropped must not get what that one still brings.
 async fn dropped_source() -> Result<()> {
-    let engine = Engine::builder()
-        .connector(Arc::new(Numbers::default()))
-        .start()
-        .map_err(|error| error.to_string())?;
+    let engine = counting_engine()?;
     let mut session = engine.session();
     run(&mut session, "SET max_batch_rows = 7").await?;
     for _ in 0..20 {
@@ -182,4 +176,9 @@ async fn dropped_source() -> Result<()> {
         run(&mut session, "DROP SOURCE n CASCADE").await?;
     }
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+/// An engine with the connector `numbers`.
+fn counting_engine() -> Result<Engine> {
+    Engine::builder().connector(Arc::new(Numbers::default())).start().map_err(|error| error.to_string())
 }

@@ -31,6 +31,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Files;
 
+const DELIMITER: OptionDoc = OptionDoc {
+    name: "delimiter",
+    default: Some("',', or a tab for .tsv"),
+    doc: "csv: the character between two fields; '\\t' is a tab.",
+};
+
 const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "path",
@@ -87,11 +93,7 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
         doc: "true: a file has no end, and what is appended to it is read; a last line without its line end waits.",
     },
     OptionDoc { name: "poll_interval", default: Some("100 ms"), doc: "How often directories are looked at." },
-    OptionDoc {
-        name: "delimiter",
-        default: Some("',', or a tab for .tsv"),
-        doc: "csv: the character between two fields; '\\t' is a tab.",
-    },
+    DELIMITER,
     OptionDoc {
         name: "header",
         default: Some("true"),
@@ -131,11 +133,7 @@ const SINK_OPTIONS: &[OptionDoc] = &[
         doc: "true: writes changes, with a first column _op that is 'insert' or 'delete'; needed for a relation \
               whose rows change or go.",
     },
-    OptionDoc {
-        name: "delimiter",
-        default: Some("',', or a tab for .tsv"),
-        doc: "csv: the character between two fields; '\\t' is a tab.",
-    },
+    DELIMITER,
     OptionDoc {
         name: "header",
         default: Some("true"),
