@@ -32,6 +32,12 @@ impl Chunk {
         self.weights.as_ref().map_or(1, |weights| weights.value(row))
     }
 
+    /// Some of its rows, without copying them.
+    pub fn slice(&self, from: usize, count: usize) -> Chunk {
+        let weights = self.weights.as_ref().map(|weights| weights.slice(from, count));
+        Chunk { rows: self.rows.slice(from, count), weights }
+    }
+
     /// The weights as an array, made where there are none.
     pub fn weights_or_ones(&self) -> Int64Array {
         self.weights.clone().unwrap_or_else(|| Int64Array::from(vec![1; self.rows.num_rows()]))

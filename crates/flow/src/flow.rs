@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
 
-use crate::operator::{Content, Cost, Operator, Properties};
-use crate::{Error, Result};
+use crate::operator::{Content, Cost, Growth, Operator, Properties};
+use crate::{Error, Result, failure};
 
 /// One node of the DAG.
 #[derive(Debug)]
@@ -25,6 +25,15 @@ impl Node {
             Node::Operator { operator, .. } => operator.properties(),
         }
     }
+}
+
+/// What an epoch changes of a query's answer.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Of its result.
+    pub rows: Delta,
+    /// Of its errors, which have the columns of [`crate::ERRORS`].
+    pub errors: Delta,
 }
 
 /// A query, compiled once and stepped an epoch at a time.
@@ -59,16 +68,22 @@ impl Flow {
     /// Takes one epoch: `inputs` gives the delta of each of [`Flow::relations`], in their order. The first step
     /// runs every operator, so that a query over no rows has its answer too. After an error the flow must not be
     /// stepped again.
-    pub fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+    pub fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Change> {
         let first = !std::mem::replace(&mut self.started, true);
         let mut outputs: Vec<Delta> = Vec::with_capacity(self.nodes.len());
+        let mut failures = Vec::new();
         for node in &mut self.nodes {
             let output = match node {
                 Node::Input { relation, .. } => (*inputs[*relation]).clone(),
                 Node::Operator { operator, inputs } => {
                     let given: Vec<&Delta> = inputs.iter().map(|input| &outputs[*input]).collect();
                     if first || given.iter().any(|delta| !delta.is_empty()) {
-                        operator.step(cut, &given)?
+                        let output = operator.step(cut, &given)?;
+                        if !output.failures.is_empty() {
+                            let name = operator.describe().name;
+                            failures.extend(output.failures.into_iter().map(|failure| (name, failure)));
+                        }
+                        output.rows
                     } else {
                         Delta::default()
                     }
@@ -76,7 +91,8 @@ impl Flow {
             };
             outputs.push(output);
         }
-        Ok(outputs.pop().unwrap_or_default())
+        let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
+        Ok(Change { rows: outputs.pop().unwrap_or_default(), errors })
     }
 
     /// The whole result, where the root keeps it.
@@ -125,8 +141,18 @@ impl Flow {
                     let _ = write!(line, " [{}]", text.detail);
                 }
                 let _ = write!(line, ": cost {}, {kind}", operator.properties().cost.name());
+                if let Some(key) = key_text(operator.properties()) {
+                    let _ = write!(line, ", key {key}");
+                }
                 if !text.state.is_empty() {
                     let _ = write!(line, ", keeps {}", text.state);
+                }
+                match text.growth {
+                    Growth::Nothing => {}
+                    Growth::Bounded => line.push_str(" (bounded)"),
+                    Growth::With(what) => {
+                        let _ = write!(line, " (unbounded: grows with {what})");
+                    }
                 }
                 if !text.why.is_empty() {
                     let _ = write!(line, ", because {}", text.why);
@@ -149,4 +175,11 @@ impl Flow {
     fn root(&self) -> Result<&Node> {
         self.nodes.last().ok_or_else(|| Error::Bug("a flow without operators".into()))
     }
+}
+
+/// The columns of an operator's key, for EXPLAIN.
+fn key_text(properties: &Properties) -> Option<String> {
+    let names: Vec<&str> =
+        properties.key.as_ref()?.iter().map(|at| properties.schema.field(*at).name().as_str()).collect();
+    Some(if names.is_empty() { "()".into() } else { format!("({})", names.join(", ")) })
 }

@@ -7,6 +7,7 @@
 
 mod drive;
 mod error;
+mod failure;
 mod flow;
 mod leaf;
 mod lower;
@@ -15,6 +16,7 @@ pub mod operators;
 
 pub use drive::Driver;
 pub use error::{Error, Result};
-pub use flow::Flow;
+pub use failure::{ERRORS, Failure};
+pub use flow::{Change, Flow};
 pub use lower::{Choice, Limits, Relation, Resolve};
-pub use operator::{Content, Cost, Description, Operator, Properties};
+pub use operator::{Content, Cost, Description, Growth, Operator, Output, Properties};

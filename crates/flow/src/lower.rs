@@ -150,6 +150,7 @@ impl Lowering<'_> {
                 let properties = Properties {
                     schema: schema.clone(),
                     append_only: relation.append_only,
+                    key: None,
                     cost: Cost::Delta,
                 };
                 self.relations.push(relation.name.clone());

@@ -7,12 +7,15 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
 
 use crate::Result;
+use crate::failure::Failure;
 
 /// What an epoch costs, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cost {
     /// The rows of the delta.
     Delta,
+    /// The rows of the keys that the delta touches.
+    Keys,
     /// The whole input.
     Whole,
 }
@@ -22,6 +25,7 @@ impl Cost {
     pub fn name(self) -> &'static str {
         match self {
             Cost::Delta => "delta",
+            Cost::Keys => "touched keys",
             Cost::Whole => "whole",
         }
     }
@@ -34,8 +38,22 @@ pub struct Properties {
     pub schema: SchemaRef,
     /// Whether its output only ever inserts.
     pub append_only: bool,
+    /// Columns that no two rows of its output share, where they are known; empty: it has one row at most.
+    pub key: Option<Vec<usize>>,
     /// What an epoch costs.
     pub cost: Cost,
+}
+
+/// How what an operator keeps grows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Growth {
+    /// It keeps nothing.
+    #[default]
+    Nothing,
+    /// It stays below a bound, whatever comes.
+    Bounded,
+    /// It grows with something, which is said in words.
+    With(String),
 }
 
 /// An operator as EXPLAIN shows it.
@@ -47,8 +65,25 @@ pub struct Description {
     pub detail: String,
     /// What it keeps, in words; empty where it keeps nothing.
     pub state: String,
+    /// How that grows.
+    pub growth: Growth,
     /// Why no cheaper operator serves; empty for the cheapest.
     pub why: String,
+}
+
+/// What a step puts out.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// The change of its rows.
+    pub rows: Delta,
+    /// What it could not answer for, or what is mended, with a negative weight.
+    pub failures: Vec<Failure>,
+}
+
+impl From<Delta> for Output {
+    fn from(rows: Delta) -> Output {
+        Output { rows, failures: Vec::new() }
+    }
 }
 
 /// All rows of a result, where they are kept.
@@ -57,7 +92,8 @@ pub type Content = Option<Result<Vec<RecordBatch>>>;
 /// One node of a maintained query: turns the deltas of its inputs into the delta of its output.
 ///
 /// The sum of all deltas that an operator has put out equals the batch answer over the sum of all deltas it was
-/// given, after every step. A step is a function of (state, cut, input deltas).
+/// given, after every step. A step is a function of (state, cut, input deltas). Rows for which an expression fails
+/// are not part of the answer: they are failures, summed in the same way, and go when the rows go.
 pub trait Operator: Send + Debug {
     /// What was derived when it was made.
     fn properties(&self) -> &Properties;
@@ -65,8 +101,8 @@ pub trait Operator: Send + Debug {
     fn describe(&self) -> Description;
     /// Takes one epoch. The first call comes at the query's creation, with whatever its inputs hold, perhaps
     /// nothing: an operator whose answer over no input has rows puts them out then. Later calls come only when an
-    /// input changes. An error leaves the state unknown.
-    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta>;
+    /// input changes. An error, which is never one of data, leaves the state unknown.
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output>;
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
     /// `input` gives the content of the input at a place, where that is kept.
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;

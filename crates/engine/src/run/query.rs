@@ -3,9 +3,9 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use millstream_delta::{Cut, Delta, Epoch};
-use millstream_flow::Flow;
+use millstream_flow::{ERRORS, Flow};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Rows;
 
@@ -25,6 +25,8 @@ pub(crate) struct RunningQuery {
     pub(crate) keeps: bool,
     /// Its result, where that isn't kept by its operators.
     content: Option<Rows>,
+    /// The rows, or keys, that it has no answer for.
+    errors: Rows,
     /// The last epoch it took in.
     pub(crate) epoch: Epoch,
 }
@@ -61,6 +63,7 @@ impl RunningQuery {
             status: Status::Waiting,
             keeps: keep,
             content,
+            errors: Rows::new(ERRORS.clone()),
             epoch: Epoch::default(),
         })
     }
@@ -101,14 +104,15 @@ impl RunningQuery {
     fn try_step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
         // A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
         let step = AssertUnwindSafe(|| self.flow.step(cut, inputs));
-        let delta = std::panic::catch_unwind(step)
+        let change = std::panic::catch_unwind(step)
             .map_err(|_| Error::bug("a step of the query panicked"))?
             .map_err(error::flow)?;
         if let Some(rows) = &mut self.content {
-            rows.apply(&delta).map_err(error::state)?;
+            rows.apply(&change.rows).map_err(error::state)?;
         }
+        self.errors.apply(&change.errors).map_err(error::state)?;
         self.epoch = cut.epoch;
-        Ok(delta)
+        Ok(change.rows)
     }
 
     /// Stops it for good.
@@ -134,8 +138,27 @@ impl RunningQuery {
                 "\"{}\" is still reading what its inputs held before it was made: try again later",
                 self.name
             ))),
-            Status::Running => self.batches(),
+            Status::Running => {
+                self.check_errors()?;
+                self.batches()
+            }
         }
+    }
+
+    /// Fails with one of its errors, where it has some.
+    fn check_errors(&self) -> Result<()> {
+        let count = self.errors.num_rows();
+        if count == 0 {
+            return Ok(());
+        }
+        let batches = self.errors.snapshot().batches().map_err(error::arrow)?;
+        let batch = batches.iter().find(|batch| batch.num_rows() > 0);
+        let text = |column: usize| batch.map_or("", |batch| batch.column(column).as_string_view().value(0));
+        let (message, row) = (text(1), text(2));
+        let for_row = if row.is_empty() { String::new() } else { format!(" for {row}") };
+        let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+        Err(Error::new(Kind::Invalid, format!("\"{}\" has errors: {message}{for_row}{more}", self.name))
+            .hint("Delete or mend the rows; the view then goes on by itself."))
     }
 
     fn batches(&self) -> Result<Vec<RecordBatch>> {

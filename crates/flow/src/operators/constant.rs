@@ -6,7 +6,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
 
-use crate::operator::{Content, Cost, Description, Operator, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::{Driver, Result};
 
 /// Puts out its rows at the query's creation and is silent from then on.
@@ -22,7 +22,7 @@ impl Constant {
     /// The rows of `plan`, which reads no relation.
     pub fn new(plan: &LogicalPlan, driver: &Driver) -> Result<Constant> {
         let schema = plan.schema().inner().clone();
-        let properties = Properties { schema, append_only: true, cost: Cost::Delta };
+        let properties = Properties { schema, append_only: true, key: None, cost: Cost::Delta };
         Ok(Constant { properties, plan: driver.plan(plan)?, driver: driver.clone(), started: false })
     }
 }
@@ -36,14 +36,14 @@ impl Operator for Constant {
         Description { name: "Constant", ..Description::default() }
     }
 
-    fn step(&mut self, _cut: &Cut, _inputs: &[&Delta]) -> Result<Delta> {
+    fn step(&mut self, _cut: &Cut, _inputs: &[&Delta]) -> Result<Output> {
         let mut delta = Delta::default();
         if !std::mem::replace(&mut self.started, true) {
             for batch in self.driver.run(&self.plan)? {
                 delta.push(Chunk::insert(under_schema(&batch, &self.properties.schema)?));
             }
         }
-        Ok(delta)
+        Ok(delta.into())
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{concat_batches, filter, filter_record_batch, prep_null_mask_filter};
+use arrow::compute::{concat_batches, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::logical_expr::logical_plan::Unnest as UnnestPlan;
 use datafusion::physical_expr::PhysicalExpr;
@@ -11,8 +11,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
 
+use crate::failure::{Failure, keep, surviving};
 use crate::leaf::{LeafExec, Slot};
-use crate::operator::{Content, Cost, Description, Operator, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::{Driver, Error, Result};
 
 /// Runs a chain of stages over each chunk. Weights go with their rows.
@@ -38,7 +39,10 @@ pub enum Stage {
 impl Stateless {
     /// An operator without stages over input of `schema`.
     pub fn new(schema: SchemaRef, append_only: bool) -> Stateless {
-        Stateless { properties: Properties { schema, append_only, cost: Cost::Delta }, stages: Vec::new() }
+        Stateless {
+            properties: Properties { schema, append_only, key: None, cost: Cost::Delta },
+            stages: Vec::new(),
+        }
     }
 
     /// Adds a stage at the end, after which rows have `schema`.
@@ -47,13 +51,13 @@ impl Stateless {
         self.stages.push(stage);
     }
 
-    fn run(&self, chunk: &Chunk) -> Result<Chunk> {
+    fn run(&self, chunk: &Chunk, failures: &mut Vec<Failure>) -> Result<Chunk> {
         let mut chunk = chunk.clone();
         for stage in &self.stages {
             if chunk.rows.num_rows() == 0 {
                 break;
             }
-            chunk = stage.run(chunk)?;
+            (_, chunk) = surviving(chunk, failures, |chunk| stage.run(chunk.clone()))?;
         }
         if chunk.rows.num_rows() == 0 {
             chunk = Chunk::insert(RecordBatch::new_empty(self.properties.schema.clone()));
@@ -72,10 +76,10 @@ impl Operator for Stateless {
         Description { name: "Stateless", detail: stages.join("; "), ..Description::default() }
     }
 
-    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
-        let mut output = Delta::default();
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let mut output = Output::default();
         for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
-            output.push(self.run(chunk)?);
+            output.rows.push(self.run(chunk, &mut output.failures)?);
         }
         Ok(output)
     }
@@ -85,7 +89,7 @@ impl Operator for Stateless {
             Ok(batches) => batches,
             Err(error) => return Some(Err(error)),
         };
-        let chunks = batches.into_iter().map(|rows| self.run(&Chunk::insert(rows)));
+        let chunks = batches.into_iter().map(|rows| self.run(&Chunk::insert(rows), &mut Vec::new()));
         Some(chunks.map(|chunk| chunk.map(|chunk| chunk.rows)).collect())
     }
 
@@ -101,7 +105,7 @@ impl Operator for Stateless {
 impl Stage {
     fn run(&self, chunk: Chunk) -> Result<Chunk> {
         match self {
-            Stage::Filter(condition) => keep(condition, chunk),
+            Stage::Filter(condition) => passed(condition, chunk),
             Stage::Project(exprs, schema) => project(exprs, schema, chunk),
             Stage::Columns(columns, schema) => {
                 let rows = under_schema(&chunk.rows.project(columns)?, schema)?;
@@ -127,15 +131,11 @@ impl Stage {
     }
 }
 
-fn keep(condition: &Arc<dyn PhysicalExpr>, chunk: Chunk) -> Result<Chunk> {
+fn passed(condition: &Arc<dyn PhysicalExpr>, chunk: Chunk) -> Result<Chunk> {
     let mask = condition.evaluate(&chunk.rows)?.into_array(chunk.rows.num_rows())?;
     let mask = mask.as_boolean_opt().ok_or_else(|| Error::Bug("a filter gave no booleans".into()))?;
     let mask = if mask.null_count() > 0 { &prep_null_mask_filter(mask) } else { mask };
-    let weights = match &chunk.weights {
-        Some(weights) => Some(filter(weights, mask)?.as_primitive::<Int64Type>().clone()),
-        None => None,
-    };
-    Ok(Chunk { rows: filter_record_batch(&chunk.rows, mask)?, weights })
+    keep(&chunk, mask)
 }
 
 fn project(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, chunk: Chunk) -> Result<Chunk> {

@@ -3,7 +3,7 @@
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta, under_schema};
 
-use crate::operator::{Content, Cost, Description, Operator, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::{Error, Result};
 
 /// Puts out the deltas of all its inputs.
@@ -16,7 +16,7 @@ pub struct Union {
 impl Union {
     /// A union of `inputs` inputs whose output has `schema`; it only appends when all of them do.
     pub fn new(schema: SchemaRef, append_only: bool, inputs: usize) -> Union {
-        Union { properties: Properties { schema, append_only, cost: Cost::Delta }, inputs }
+        Union { properties: Properties { schema, append_only, key: None, cost: Cost::Delta }, inputs }
     }
 }
 
@@ -29,12 +29,12 @@ impl Operator for Union {
         Description { name: "Union", ..Description::default() }
     }
 
-    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         let mut output = Delta::default();
         for delta in inputs {
             output.append((*delta).clone().with_schema(&self.properties.schema)?);
         }
-        Ok(output)
+        Ok(output.into())
     }
 
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {

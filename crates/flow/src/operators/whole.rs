@@ -9,8 +9,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
 use millstream_state::Rows;
 
+use crate::failure::{Failure, reason};
 use crate::leaf::Slot;
-use crate::operator::{Content, Cost, Description, Operator, Properties};
+use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 use crate::{Driver, Error, Result};
 
 /// Runs a plan fragment in DataFusion over the kept rows of its inputs; its delta is the difference to what it
@@ -21,6 +22,8 @@ pub struct Whole {
     inputs: Vec<Kept>,
     fragment: Fragment,
     emitted: Rows,
+    /// Why there is no answer over the present input.
+    failed: Option<String>,
     driver: Driver,
     why: String,
     rows_max: usize,
@@ -59,9 +62,10 @@ impl Whole {
         };
         Ok(Whole {
             emitted: Rows::new(schema.clone()),
-            properties: Properties { schema, append_only: false, cost: Cost::Whole },
+            properties: Properties { schema, append_only: false, key: None, cost: Cost::Whole },
             inputs: inputs.into_iter().map(|(schema, slot)| Kept { rows: Rows::new(schema), slot }).collect(),
             fragment,
+            failed: None,
             driver: driver.clone(),
             why,
             rows_max,
@@ -108,17 +112,37 @@ impl Operator for Whole {
             Fragment::Physical(plan) => fragment_text(plan.as_ref()),
             Fragment::Recursive(_) => "recursive query, planned each epoch".into(),
         };
-        Description { name: "Whole", detail, state: "its input, its result".into(), why: self.why.clone() }
+        Description {
+            name: "Whole",
+            detail,
+            state: "its input, its result".into(),
+            growth: Growth::With("its input".into()),
+            why: self.why.clone(),
+        }
     }
 
-    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         for (kept, delta) in self.inputs.iter_mut().zip(inputs) {
             kept.rows.apply(delta)?;
         }
         self.check_size()?;
         let mut change = Delta::default();
-        for batch in self.compute()? {
-            change.push(Chunk::insert(under_schema(&batch, &self.properties.schema)?));
+        let mut failures = Vec::new();
+        let mut failed = None;
+        match self.compute() {
+            Ok(batches) => {
+                for batch in batches {
+                    change.push(Chunk::insert(under_schema(&batch, &self.properties.schema)?));
+                }
+            }
+            // There is no answer until the input changes again: what was put out is taken back.
+            Err(error) => failed = Some(reason(&error).ok_or(error)?),
+        }
+        if failed != self.failed {
+            let of = |message: String, weight| Failure { message, row: String::new(), weight };
+            failures.extend(self.failed.take().map(|message| of(message, -1)));
+            failures.extend(failed.clone().map(|message| of(message, 1)));
+            self.failed = failed;
         }
         for batch in self.emitted.snapshot().batches()? {
             let weights = Int64Array::from(vec![-1; batch.num_rows()]);
@@ -126,7 +150,7 @@ impl Operator for Whole {
         }
         let change = consolidate(change, &self.properties.schema)?;
         self.emitted.apply(&change)?;
-        Ok(change)
+        Ok(Output { rows: change, failures })
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

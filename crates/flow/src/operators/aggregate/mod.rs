@@ -23,13 +23,14 @@ use arrow::array::{
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{filter, filter_record_batch, or, prep_null_mask_filter, take};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::compute::{or, prep_null_mask_filter, take};
+use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::KeyIndex;
 
-use crate::operator::{Content, Cost, Description, Operator, Properties};
+use crate::failure::keep;
+use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 use crate::{Error, Result};
 pub use lower::{Kind, lower, supports};
 use slot::{Batch, SlotAggregate};
@@ -93,8 +94,9 @@ impl Aggregate {
         let index = if keys.is_empty() { None } else { Some(KeyIndex::new(types)?) };
         // DISTINCT over rows that stay only gains rows.
         let append_only = append_only && calls.is_empty() && index.is_some();
+        let key = Some((0..keys.len()).collect());
         let mut aggregate = Aggregate {
-            properties: Properties { schema, append_only, cost: Cost::Delta },
+            properties: Properties { schema, append_only, key, cost: Cost::Delta },
             keys,
             calls,
             index,
@@ -197,7 +199,7 @@ impl Aggregate {
     }
 
     /// Puts out what changed of some groups, whose results were `old` where they were there.
-    fn emit(&mut self, touched: &[Touched], old: &[ArrayRef], output: &mut Output) -> Result<()> {
+    fn emit(&mut self, touched: &[Touched], old: &[ArrayRef], output: &mut Emitted) -> Result<()> {
         let now =
             |touched: &Touched| Touched { slot: touched.slot, rows: self.groups[touched.slot as usize].rows };
         if let Some(group) = touched.iter().map(now).find(|group| group.rows < 0) {
@@ -304,11 +306,14 @@ impl Operator for Aggregate {
             let by = format!("by {}", keys.join(", "));
             detail = if detail.is_empty() { by } else { format!("{detail} {by}") };
         }
-        let state = if keys.is_empty() { "one row" } else { "one row a group" };
-        Description { name: "Aggregate", detail, state: state.into(), ..Description::default() }
+        let (state, growth) = match keys.is_empty() {
+            true => ("one row", Growth::Bounded),
+            false => ("one row a group", Growth::With("the number of groups".into())),
+        };
+        Description { name: "Aggregate", detail, state: state.into(), growth, ..Description::default() }
     }
 
-    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         self.steps += 1;
         let chunks = inputs.iter().flat_map(|delta| &delta.chunks);
         let mut touched = Vec::new();
@@ -325,12 +330,12 @@ impl Operator for Aggregate {
         for (chunk, slots) in &placed {
             self.update(chunk, slots)?;
         }
-        let mut output = Output::default();
+        let mut output = Emitted::default();
         for (groups, old) in touched.chunks(OUTPUT_ROWS).zip(&old) {
             self.emit(groups, old, &mut output)?;
         }
         output.deletes.append(output.inserts);
-        Ok(output.deletes)
+        Ok(output.deletes.into())
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
@@ -353,7 +358,7 @@ impl Operator for Aggregate {
 
 /// What a step puts out: all that goes before all that comes.
 #[derive(Default)]
-struct Output {
+struct Emitted {
     deletes: Delta,
     inserts: Delta,
 }
@@ -382,14 +387,6 @@ fn passed(filter: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<BooleanA
     let mask = filter.evaluate(rows)?.into_array(rows.num_rows())?;
     let mask = mask.as_boolean_opt().ok_or_else(|| Error::Bug("a filter gave no booleans".into()))?;
     Ok(if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() })
-}
-
-fn keep(chunk: &Chunk, mask: &BooleanArray) -> Result<Chunk> {
-    let weights = match &chunk.weights {
-        Some(weights) => Some(filter(weights, mask)?.as_primitive::<Int64Type>().clone()),
-        None => None,
-    };
-    Ok(Chunk { rows: filter_record_batch(&chunk.rows, mask)?, weights })
 }
 
 /// For each pair of places, whether the results there differ.

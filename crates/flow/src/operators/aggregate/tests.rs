@@ -198,7 +198,7 @@ fn check(queries: &[String], append_only: bool, seeds: std::ops::Range<u64>) {
             };
             for (sql, (flow, sum)) in queries.iter().zip(&mut maintained) {
                 let schema = flow.schema().unwrap().clone();
-                let output = flow.step(&cut(epoch), &[&delta]).unwrap();
+                let output = flow.step(&cut(epoch), &[&delta]).unwrap().rows;
                 assert!(output.is_append_only() || !flow.append_only().unwrap());
                 sum.append(output);
                 let expected = fixture.at_once(sql, &schema);

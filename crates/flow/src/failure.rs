@@ -1,0 +1,219 @@
+//! Rows that an expression fails for: data about the query, not the end of it.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, BooleanArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::compute::{filter, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::error::DataFusionError;
+use millstream_delta::{Chunk, Delta, consolidate};
+
+use crate::{Error, Result};
+
+/// How many characters of a failing row are shown.
+const SHOWN_MAX: usize = 200;
+
+/// What an operator could not answer for, with the weight of the rows that it is about. It is a function of those
+/// rows alone, so that taking them back takes it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Why.
+    pub message: String,
+    /// The row, or the key, as text.
+    pub row: String,
+    /// n copies came, or went where it is negative.
+    pub weight: i64,
+}
+
+/// The columns of the errors of a flow: the operator, why, and the row or key that it fails for.
+pub static ERRORS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let text = |name: &str| Field::new(name, DataType::Utf8View, false);
+    Arc::new(Schema::new(vec![text("operator"), text("message"), text("row")]))
+});
+
+/// Failures as a delta of [`ERRORS`].
+pub(crate) fn delta<'a>(failures: impl Iterator<Item = (&'a str, &'a Failure)> + Clone) -> Result<Delta> {
+    if failures.clone().next().is_none() {
+        return Ok(Delta::default());
+    }
+    let column = |text: fn((&'a str, &'a Failure)) -> &'a str| -> Arc<dyn Array> {
+        Arc::new(StringViewArray::from_iter_values(failures.clone().map(text)))
+    };
+    let columns = vec![
+        column(|(operator, _)| operator),
+        column(|(_, failure)| &failure.message),
+        column(|(_, failure)| &failure.row),
+    ];
+    let rows = RecordBatch::try_new(ERRORS.clone(), columns)?;
+    let weights = Int64Array::from_iter_values(failures.map(|(_, failure)| failure.weight));
+    Ok(consolidate(Delta::of(Chunk { rows, weights: Some(weights) }), &ERRORS)?)
+}
+
+/// Why rows fail, in words; `None` where the failure is not one of data, and the query can't go on.
+pub(crate) fn reason(error: &Error) -> Option<String> {
+    match error {
+        Error::Query(error) => of_data(error.find_root()),
+        Error::Limit(_) | Error::Bug(_) => None,
+    }
+}
+
+fn of_data(error: &DataFusionError) -> Option<String> {
+    match error {
+        DataFusionError::ArrowError(error, _) => Some(of_arrow(error)),
+        DataFusionError::Execution(message) => Some(message.clone()),
+        DataFusionError::External(error) => Some(error.to_string()),
+        _ => None,
+    }
+}
+
+fn of_arrow(error: &ArrowError) -> String {
+    match error {
+        ArrowError::CastError(message)
+        | ArrowError::ParseError(message)
+        | ArrowError::ComputeError(message)
+        | ArrowError::ArithmeticOverflow(message)
+        | ArrowError::InvalidArgumentError(message) => message.clone(),
+        ArrowError::DivideByZero => "division by zero".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Evaluates something over the rows of a chunk that it doesn't fail for. The others become failures, found by
+/// halving; what remains is given back beside its value.
+pub(crate) fn surviving<T>(
+    chunk: Chunk,
+    failures: &mut Vec<Failure>,
+    mut evaluate: impl FnMut(&Chunk) -> Result<T>,
+) -> Result<(Chunk, T)> {
+    let error = match evaluate(&chunk) {
+        Ok(value) => return Ok((chunk, value)),
+        Err(error) => error,
+    };
+    let mut good = vec![true; chunk.rows.num_rows()];
+    let mut search = Search { chunk: &chunk, good: &mut good, failures, evaluate: &mut evaluate };
+    search.halve(0, chunk.rows.num_rows(), error)?;
+    let chunk = keep(&chunk, &BooleanArray::from(good))?;
+    let value = evaluate(&chunk)?;
+    Ok((chunk, value))
+}
+
+/// Looks for the rows that fail.
+struct Search<'a, E> {
+    chunk: &'a Chunk,
+    good: &'a mut [bool],
+    failures: &'a mut Vec<Failure>,
+    evaluate: &'a mut E,
+}
+
+impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, E> {
+    /// Looks among the rows from `from` up to `to`, which fail together with `error`.
+    fn halve(&mut self, from: usize, to: usize, error: Error) -> Result<()> {
+        let Some(message) = reason(&error) else { return Err(error) };
+        if to - from <= 1 {
+            if from == to {
+                return Err(error);
+            }
+            self.good[from] = false;
+            let row = row_text(&self.chunk.rows, from)?;
+            self.failures.push(Failure { message, row, weight: self.chunk.weight(from) });
+            return Ok(());
+        }
+        let middle = from + (to - from) / 2;
+        for (from, to) in [(from, middle), (middle, to)] {
+            if let Err(error) = (self.evaluate)(&self.chunk.slice(from, to - from)) {
+                self.halve(from, to, error)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows for which `mask` is true, with their weights.
+pub(crate) fn keep(chunk: &Chunk, mask: &BooleanArray) -> Result<Chunk> {
+    let weights = match &chunk.weights {
+        Some(weights) => {
+            let weights = filter(weights, mask)?;
+            Some(arrow::array::AsArray::as_primitive::<Int64Type>(&weights).clone())
+        }
+        None => None,
+    };
+    Ok(Chunk { rows: filter_record_batch(&chunk.rows, mask)?, weights })
+}
+
+/// A row as people read it: `(1, a, NULL)`.
+pub(crate) fn row_text(rows: &RecordBatch, row: usize) -> Result<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let mut text = String::from("(");
+    for (place, column) in rows.columns().iter().enumerate() {
+        if place > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&ArrayFormatter::try_new(column, &options)?.value(row).to_string());
+    }
+    if let Some((end, _)) = text.char_indices().nth(SHOWN_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text.push(')');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use arrow::array::{Int64Array, RecordBatch};
+
+    use super::*;
+
+    fn chunk(values: &[i64], weights: Option<Vec<i64>>) -> Chunk {
+        let column: Arc<dyn Array> = Arc::new(Int64Array::from(values.to_vec()));
+        let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();
+        Chunk { rows, weights: weights.map(Int64Array::from) }
+    }
+
+    fn values(chunk: &Chunk) -> Vec<i64> {
+        arrow::array::AsArray::as_primitive::<Int64Type>(chunk.rows.column(0)).values().to_vec()
+    }
+
+    /// Fails where a value is below zero.
+    fn positive(chunk: &Chunk) -> Result<usize> {
+        match values(chunk).iter().all(|value| *value >= 0) {
+            true => Ok(chunk.rows.num_rows()),
+            false => Err(DataFusionError::Execution("below zero".into()).into()),
+        }
+    }
+
+    #[test]
+    fn failing_rows_are_left_aside_with_their_weights() {
+        let mut failures = Vec::new();
+        let given = chunk(&[1, -2, 3, -4, 5], Some(vec![1, 2, 1, -1, -1]));
+        let (rest, count) = surviving(given, &mut failures, positive).unwrap();
+        assert_eq!((values(&rest), count), (vec![1, 3, 5], 3));
+        assert_eq!(rest.weights.unwrap().values().to_vec(), [1, 1, -1]);
+        let failure = |row: &str, weight| Failure { message: "below zero".into(), row: row.into(), weight };
+        assert_eq!(failures, [failure("(-2)", 2), failure("(-4)", -1)]);
+    }
+
+    #[test]
+    fn one_bad_row_among_many_costs_few_evaluations() {
+        let mut all: Vec<i64> = (0..1000).collect();
+        all[777] = -1;
+        let (mut failures, calls) = (Vec::new(), Cell::new(0));
+        let counted = |chunk: &Chunk| {
+            calls.set(calls.get() + 1);
+            positive(chunk)
+        };
+        surviving(chunk(&all, None), &mut failures, counted).unwrap();
+        assert_eq!(failures.len(), 1);
+        assert!(calls.get() < 30, "{} evaluations", calls.get());
+    }
+
+    #[test]
+    fn a_bug_is_no_data() {
+        let bug = |_: &Chunk| -> Result<()> { Err(Error::Bug("broken".into())) };
+        assert!(surviving(chunk(&[1, 2], None), &mut Vec::new(), bug).is_err());
+    }
+}
