@@ -26,8 +26,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect"];
 
 /// Crates of DataFusion's that the umbrella crate doesn't have, and the one crate that may name each.
-const BESIDE_THE_UMBRELLA: &[(&str, &str)] =
-    &[("flow", "datafusion-proto"), ("sql", "datafusion-functions-json")];
+const BESIDE_THE_UMBRELLA: &[(&str, &str)] = &[
+    ("flow", "datafusion-proto"),
+    ("sql", "datafusion-functions-json"),
+    ("testkit", "datafusion-sqllogictest"),
+];
 
 /// Crates whose types cross our interfaces: two versions of one would not fit together.
 const SINGLE: &[&str] = &["arrow", "parquet", "datafusion", "object_store", "tokio", "sqlparser"];

@@ -138,15 +138,12 @@ impl RunningQuery {
                 "\"{}\" is still reading what its inputs held before it was made: try again later",
                 self.name
             ))),
-            Status::Running => {
-                self.check_errors()?;
-                self.batches()
-            }
+            Status::Running => self.batches(),
         }
     }
 
     /// Fails with one of its errors, where it has some.
-    fn check_errors(&self) -> Result<()> {
+    pub(crate) fn check_errors(&self) -> Result<()> {
         let count = self.errors.num_rows();
         if count == 0 {
             return Ok(());

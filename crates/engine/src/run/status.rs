@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::query::Status;
+use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::catalog::bad_rows_of;
 use crate::error;
@@ -24,6 +24,7 @@ impl Loop {
             return table.published().batches().map_err(error::arrow);
         }
         if let Some(query) = self.query(name) {
+            self.check_errors(query)?;
             return query.read();
         }
         if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
@@ -36,6 +37,17 @@ impl Loop {
             .hint(format!("CREATE MATERIALIZED VIEW v AS SELECT … FROM {name}, and SELECT from that.")));
         }
         Err(Error::invalid(format!("there is no relation \"{name}\"")))
+    }
+
+    /// Fails where a query, or one that it reads, has rows without an answer.
+    fn check_errors(&self, query: &RunningQuery) -> Result<()> {
+        query.check_errors()?;
+        query
+            .flow
+            .relations()
+            .iter()
+            .filter_map(|name| self.query(name))
+            .try_for_each(|input| self.check_errors(input))
     }
 
     pub(super) fn status(&self) -> Vec<ObjectStatus> {
