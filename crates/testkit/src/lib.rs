@@ -2,6 +2,7 @@
 //!
 //! - [`slt`] runs the files of `sql-tests/` as they stand.
 //! - [`oracle`] runs every query in them again as a materialized view over the same rows in random micro-batches.
+//! - [`generate`] does the same with random queries over random tables.
 //! - [`docs`] keeps the generated tables of the reference pages as the code says.
 //! - [`tidy`] checks the sources themselves: crate arrows, sizes, versions.
 //! - [`drive`] and [`parts`] are what scenario tests are made of.
@@ -10,6 +11,7 @@
 
 pub mod docs;
 pub mod drive;
+pub mod generate;
 pub mod oracle;
 pub mod parts;
 pub mod slt;

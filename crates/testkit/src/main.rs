@@ -1,18 +1,25 @@
 //! What is run by hand: `cargo run -p millstream-testkit -- fuzz [MINUTES] [FILTER]`, the replay oracle over fresh
-//! seeds, or `… -- docs`, which rewrites the generated tables of the reference pages.
+//! seeds, `… -- generate [QUERIES] [EPOCHS] [SEED]`, random queries over random tables, or `… -- docs`, which rewrites
+//! the generated tables of the reference pages.
 //!
 //! `fuzz` takes fresh seeds, one after the other, through all files of `sql-tests/` whose name contains FILTER, until
 //! the time is up (10 minutes unless told otherwise); a file that fails is left out from there on. A seed that
 //! failed belongs into `oracle::KEPT_SEEDS`. MILLSTREAM_EPOCHS and MILLSTREAM_WHOLE work as in the tests.
+//!
+//! `generate` asks as many queries (1,000 unless told otherwise) in as many epochs (20) as it is told, from a fresh
+//! seed on. The seed of a round that failed belongs into `generate::KEPT_SEEDS`; `… -- generate 1 20 SEED` runs it
+//! again.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_testkit::oracle::{self, Counts, Setup};
-use millstream_testkit::{docs, drive, slt};
+use millstream_testkit::{docs, drive, generate, slt};
 
-const USAGE: &str = "usage: millstream-testkit fuzz [MINUTES] [FILTER]\n       millstream-testkit docs";
+const USAGE: &str = "usage: millstream-testkit fuzz [MINUTES] [FILTER]
+       millstream-testkit generate [QUERIES] [EPOCHS] [SEED]
+       millstream-testkit docs";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +29,10 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz_for("10", ""),
         ["fuzz", minutes] => fuzz_for(minutes, ""),
         ["fuzz", minutes, filter] => fuzz_for(minutes, filter),
+        ["generate"] => generated("1000", "20", None),
+        ["generate", queries] => generated(queries, "20", None),
+        ["generate", queries, epochs] => generated(queries, epochs, None),
+        ["generate", queries, epochs, seed] => generated(queries, epochs, Some(seed)),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -86,4 +97,17 @@ fn fuzz(time: Duration, filter: &str) -> drive::Result<()> {
     }
     println!("{counts}");
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
+}
+
+fn generated(queries: &str, epochs: &str, seed: Option<&str>) -> drive::Result<()> {
+    let number = |what: &str, text: &str| -> drive::Result<u64> {
+        text.parse().map_err(|_| format!("{what} is '{text}', but a number was expected"))
+    };
+    let setup = generate::Setup { epochs: number("EPOCHS", epochs)? as usize, ..generate::Setup::default() };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = seed.map_or(Ok(since.as_secs()), |seed| number("SEED", seed))?;
+    println!("from seed {seed} on");
+    let (counts, failures) = generate::run_rounds(number("QUERIES", queries)? as usize, &setup, seed);
+    println!("{counts}");
+    drive::ensure(failures == 0, || format!("{failures} failures"))
 }

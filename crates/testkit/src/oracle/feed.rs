@@ -328,9 +328,14 @@ impl Content {
         found.map(|at| there.swap_remove(at)).is_some()
     }
 
+    /// The rows of a table's pool that are there, each as often as there are copies of it.
+    pub fn rows(&self, table: usize) -> Vec<usize> {
+        self.rows[table].values().flatten().copied().collect()
+    }
+
     /// The rows of a table.
     pub fn batch(&self, feed: &Feed, table: usize) -> Result<RecordBatch, ArrowError> {
-        let rows = UInt32Array::from_iter_values(self.rows[table].values().flatten().map(|row| *row as u32));
+        let rows = UInt32Array::from_iter_values(self.rows(table).into_iter().map(|row| row as u32));
         take_record_batch(&feed.pools[table].rows, &rows)
     }
 }

@@ -60,6 +60,8 @@ pub struct Outcome {
     pub unanswered: Vec<Option<String>>,
     /// For each query, whether it failed as a batch in some epoch.
     pub failed_in_batch: Vec<bool>,
+    /// For each query, its batch answer in the last epoch, if it had one and nothing was wrong.
+    pub answers: Vec<Option<RecordBatch>>,
 }
 
 /// Feeds the tables of `case` and compares `queries` after every epoch.
@@ -138,6 +140,7 @@ impl<'a> Run<'a> {
         let outcome = Outcome {
             unanswered: vec![None; queries.len()],
             failed_in_batch: vec![false; queries.len()],
+            answers: vec![None; queries.len()],
             ..Outcome::default()
         };
         let watched = vec![Watched::default(); queries.len()];
@@ -249,12 +252,14 @@ impl<'a> Run<'a> {
         let batch = match drive::rows(&mut self.session, &self.queries[query].sql).await {
             Ok(batch) => {
                 self.outcome.unanswered[query] = None;
+                self.outcome.answers[query] = Some(batch.clone());
                 batch
             }
             Err(error) => {
                 self.outcome.tally.failed_in_batch += 1;
                 self.outcome.unanswered[query] = Some(error);
                 self.outcome.failed_in_batch[query] = true;
+                self.outcome.answers[query] = None;
                 self.watched[query].failed_in_batch = true;
                 self.watched[query].late_after_failure = false;
                 return;
@@ -304,6 +309,7 @@ impl<'a> Run<'a> {
 
     fn fail(&mut self, query: usize, late: bool, epoch: usize, what: String) {
         self.watched[query].done = true;
+        self.outcome.answers[query] = None;
         self.outcome.failures.push(Failure { query: Some(query), late, epoch, what });
     }
 }

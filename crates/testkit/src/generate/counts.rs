@@ -1,0 +1,145 @@
+//! What was generated and compared, for people.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::oracle::run::Outcome;
+
+/// How many reasons are shown.
+const SHOWN_MAX: usize = 25;
+
+/// How often something happened, with one example.
+pub type Reasons = BTreeMap<String, (usize, String)>;
+
+/// What was generated and compared.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Rounds.
+    pub rounds: usize,
+    /// Queries that were drawn.
+    pub drawn: usize,
+    /// Queries that became views.
+    pub queries: usize,
+    /// Queries that were left out for the size of their answers.
+    pub too_large: usize,
+    /// Epochs that were run.
+    pub epochs: usize,
+    /// Times that a view was equal to its query.
+    pub comparisons: usize,
+    /// Times that a query failed as a batch after an epoch.
+    pub failed_in_batch: usize,
+    /// Times that a view was suspended after such a failure.
+    pub suspended: usize,
+    /// Queries that were asked again over rows in another order.
+    pub reordered: usize,
+    /// Feeds through Whole operators.
+    pub whole_feeds: usize,
+    /// What the planner refuses.
+    pub refused: Reasons,
+    /// What fails while it runs.
+    pub failing: Reasons,
+}
+
+impl Counts {
+    /// Takes note of a query that can't be planned.
+    pub fn refused(&mut self, error: &str, sql: &str) {
+        note(&mut self.refused, error, sql);
+    }
+
+    /// Takes note of a query that fails over the rows.
+    pub fn failing(&mut self, error: &str, sql: &str) {
+        note(&mut self.failing, error, sql);
+    }
+
+    /// Takes note of a run.
+    pub fn ran(&mut self, outcome: &Outcome) {
+        self.epochs += outcome.tally.epochs;
+        self.comparisons += outcome.tally.comparisons;
+        self.failed_in_batch += outcome.tally.failed_in_batch;
+        self.suspended += outcome.tally.suspended;
+    }
+
+    /// Adds the counts of others.
+    pub fn add(&mut self, other: &Counts) {
+        self.rounds += other.rounds;
+        self.drawn += other.drawn;
+        self.queries += other.queries;
+        self.too_large += other.too_large;
+        self.epochs += other.epochs;
+        self.comparisons += other.comparisons;
+        self.failed_in_batch += other.failed_in_batch;
+        self.suspended += other.suspended;
+        self.reordered += other.reordered;
+        self.whole_feeds += other.whole_feeds;
+        for (ours, others) in [(&mut self.refused, &other.refused), (&mut self.failing, &other.failing)] {
+            for (reason, (count, example)) in others {
+                let entry = ours.entry(reason.clone()).or_insert_with(|| (0, example.clone()));
+                entry.0 += count;
+                if example.len() < entry.1.len() {
+                    entry.1 = example.clone();
+                }
+            }
+        }
+    }
+
+    /// How many queries could not be planned.
+    pub fn refusals(&self) -> usize {
+        self.refused.values().map(|(count, _)| count).sum()
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "generated: {} queries in {} rounds, {} epochs, {} comparisons, {} feeds through Whole operators, {} \
+             asked again over shuffled rows",
+            self.queries, self.rounds, self.epochs, self.comparisons, self.whole_feeds, self.reordered
+        )?;
+        writeln!(
+            f,
+            "  nothing to compare: {} times failed in batch, {} times suspended after that",
+            self.failed_in_batch, self.suspended
+        )?;
+        let refusals = self.refusals();
+        writeln!(
+            f,
+            "  drawn {}, refused {refusals} ({:.1} %), answers too large {}",
+            self.drawn,
+            100.0 * refusals as f64 / self.drawn.max(1) as f64,
+            self.too_large
+        )?;
+        shown(f, "refused", &self.refused)?;
+        shown(f, "fails over rows", &self.failing)
+    }
+}
+
+fn shown(f: &mut fmt::Formatter<'_>, what: &str, reasons: &Reasons) -> fmt::Result {
+    let mut reasons: Vec<_> = reasons.iter().collect();
+    reasons.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+    for (reason, (count, example)) in reasons.into_iter().take(SHOWN_MAX) {
+        writeln!(f, "  {what} {count}: {reason}\n      {}", example.chars().take(400).collect::<String>())?;
+    }
+    Ok(())
+}
+
+fn note(reasons: &mut Reasons, error: &str, sql: &str) {
+    let entry = reasons.entry(class(error)).or_insert_with(|| (0, sql.to_string()));
+    entry.0 += 1;
+    if sql.len() < entry.1.len() {
+        entry.1 = sql.to_string();
+    }
+}
+
+/// An error's text without what differs from query to query.
+pub fn class(error: &str) -> String {
+    let line = error.lines().next().unwrap_or_default();
+    let mut text = String::new();
+    for word in line.split(' ').take(16) {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(if word.chars().any(|c| c.is_ascii_digit()) { "…" } else { word });
+    }
+    text.chars().take(140).collect()
+}

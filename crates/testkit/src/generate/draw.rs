@@ -1,0 +1,209 @@
+//! Draws queries at random: every choice comes from one generator of random numbers.
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::ast::{Body, Common, Expr, Node, Order, Query};
+use super::family::{self, Family};
+
+/// A column that can be named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The family of its type.
+    pub family: Family,
+}
+
+/// A table or common table expression that can be read.
+#[derive(Clone, Debug)]
+pub struct Readable {
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<Column>,
+}
+
+/// What an expression may be made of.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Columns, and in a grouped SELECT its keys and aggregates.
+    pub leaves: Vec<Expr>,
+    /// Columns of the query around this one.
+    pub outer: Vec<Expr>,
+    /// Whether scalar subqueries may occur.
+    pub subqueries: bool,
+}
+
+/// What is drawn from.
+#[derive(Debug)]
+pub struct Draw<'a> {
+    rng: SmallRng,
+    /// The tables.
+    pub(super) tables: &'a [Readable],
+    /// Common table expressions that can be read here.
+    pub(super) commons: Vec<Readable>,
+    /// How many queries stand around what is drawn.
+    pub(super) nesting: usize,
+    aliases: usize,
+}
+
+/// How deep queries may stand in queries.
+pub(super) const NESTING_MAX: usize = 2;
+
+/// Directions of an ORDER BY.
+pub(super) const DIRECTIONS: &[&str] =
+    &["", "", " DESC", " ASC NULLS FIRST", " DESC NULLS LAST", " NULLS LAST", " DESC NULLS FIRST"];
+
+impl<'a> Draw<'a> {
+    /// Draws from `tables`, as `seed` says.
+    pub fn new(seed: u64, tables: &'a [Readable]) -> Draw<'a> {
+        let rng = SmallRng::seed_from_u64(seed);
+        Draw { rng, tables, commons: Vec::new(), nesting: 0, aliases: 0 }
+    }
+
+    /// True in `percent` of 100 cases.
+    pub(super) fn chance(&mut self, percent: u32) -> bool {
+        self.rng.random_range(0..100) < percent
+    }
+
+    /// A number in `0..end`.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.rng.random_range(0..end.max(1))
+    }
+
+    /// One of `items`, which are not empty.
+    pub(super) fn pick<T: Clone>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())].clone()
+    }
+
+    /// One of `items`, if there are any.
+    pub(super) fn choose<T: Clone>(&mut self, items: &[T]) -> Option<T> {
+        if items.is_empty() { None } else { Some(self.pick(items)) }
+    }
+
+    /// A name that occurs nowhere else in the query.
+    pub(super) fn alias(&mut self, letter: &str) -> String {
+        self.aliases += 1;
+        format!("{letter}{}", self.aliases)
+    }
+
+    /// A whole query.
+    pub fn statement(&mut self) -> Query {
+        self.query(None, &[])
+    }
+
+    /// A query that gives columns of `wanted` families (of any, if None) and may use columns of `outer`.
+    pub(super) fn query(&mut self, wanted: Option<&[Family]>, outer: &[Expr]) -> Query {
+        let known = self.commons.len();
+        self.nesting += 1;
+        let mut with = Vec::new();
+        if self.nesting <= 2 && self.chance(if self.nesting == 1 { 15 } else { 4 }) {
+            for _ in 0..1 + self.below(2) {
+                let common = if self.chance(25) { self.recursion() } else { self.common() };
+                with.push(common);
+            }
+        }
+        let families: Vec<Family> = match wanted {
+            Some(wanted) => wanted.to_vec(),
+            None => (0..1 + self.below(4)).map(|_| self.family()).collect(),
+        };
+        let mut query = match self.below(100) {
+            0..15 if self.nesting <= NESTING_MAX => Query::of(self.set_operation(&families)),
+            15..18 => Query::of(Body::Values(self.values(&families))),
+            _ => self.select(&families, outer),
+        };
+        query.with = with;
+        self.limit(&mut query, families.len());
+        self.nesting -= 1;
+        self.commons.truncate(known);
+        query
+    }
+
+    /// A family, those that do more more often.
+    pub(super) fn family(&mut self) -> Family {
+        match self.below(10) {
+            0..3 => Family::Integer,
+            3 => Family::Text,
+            4 => Family::Float,
+            5 => Family::Decimal,
+            _ => self.pick(family::ALL),
+        }
+    }
+
+    fn set_operation(&mut self, families: &[Family]) -> Body {
+        const WORDS: &[&str] =
+            &["UNION ALL", "UNION ALL", "UNION", "INTERSECT", "INTERSECT ALL", "EXCEPT", "EXCEPT ALL"];
+        let word = self.pick(WORDS);
+        let left = self.query(Some(families), &[]);
+        let right = self.query(Some(families), &[]);
+        Body::Set(word, Box::new(left), Box::new(right))
+    }
+
+    fn values(&mut self, families: &[Family]) -> Vec<Vec<Expr>> {
+        let scope = Scope::default();
+        let rows = 1 + self.below(4);
+        (0..rows).map(|_| families.iter().map(|family| self.leaf(&scope, *family)).collect()).collect()
+    }
+
+    /// ORDER BY and LIMIT, by the number of a column or by its name.
+    fn limit(&mut self, query: &mut Query, columns: usize) {
+        let ordered = !query.order.is_empty();
+        if !ordered && self.chance(15) {
+            for _ in 0..1 + self.below(columns) {
+                let number = Expr::literal(Family::Integer, (1 + self.below(columns)).to_string());
+                query.order.push(Order { expr: number, suffix: self.pick(DIRECTIONS) });
+            }
+        }
+        let percent = if query.order.is_empty() { 4 } else { 70 };
+        if self.chance(percent) {
+            query.limit = (!self.chance(10)).then(|| self.below(8) as u32);
+            query.offset = self.chance(30).then(|| self.below(4) as u32);
+        }
+    }
+
+    fn common(&mut self) -> Common {
+        let families: Vec<Family> = (0..1 + self.below(3)).map(|_| self.family()).collect();
+        let query = self.query(Some(&families), &[]);
+        let name = self.alias("w");
+        let columns = columns(&families);
+        let names = columns.iter().map(|column| column.name.clone()).collect();
+        self.commons.push(Readable { name: name.clone(), columns });
+        Common { name, columns: names, recursive: false, query }
+    }
+
+    /// A recursive common table expression, which ends since it counts.
+    fn recursion(&mut self) -> Common {
+        let carried = if self.chance(50) { Family::Integer } else { Family::Text };
+        let families = [Family::Integer, carried];
+        let name = self.alias("w");
+        let columns = columns(&families);
+        let mut start = self.select(&families, &[]);
+        start.order.clear();
+        start.limit = None;
+        start.offset = None;
+        if let Body::Select(select) = &mut start.body
+            && select.on.is_empty()
+            && let Some((first, _)) = select.items.first_mut()
+        {
+            *first = Expr::literal(Family::Integer, "1");
+        }
+        let step = self.step(&name, &columns);
+        let word = self.pick(&["UNION ALL", "UNION ALL", "UNION"]);
+        let names = columns.iter().map(|column| column.name.clone()).collect();
+        self.commons.push(Readable { name: name.clone(), columns });
+        let query = Query::of(Body::Set(word, Box::new(start), Box::new(step)));
+        Common { name, columns: names, recursive: true, query }
+    }
+}
+
+/// Columns c0, c1, … of some families.
+pub(super) fn columns(families: &[Family]) -> Vec<Column> {
+    let column = |(at, family): (usize, &Family)| Column { name: format!("c{at}"), family: *family };
+    families.iter().enumerate().map(column).collect()
+}
+
+/// Whether an expression is just a column.
+pub(super) fn is_column(expr: &Expr) -> bool {
+    matches!(expr.node, Node::Column(..))
+}

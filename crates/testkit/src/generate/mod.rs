@@ -1,0 +1,166 @@
+//! Random queries over random tables, fed with random deltas, under the replay oracle.
+//!
+//! A seed decides a round: a few tables with columns of any types, a way to feed them, and some queries. Every query
+//! becomes two maintained views, which are compared with the one-shot query after every epoch, as the oracle does it
+//! for the files of `sql-tests/`. In the end all queries are asked again over the same rows in another order.
+//! What fails is made smaller: the query as a tree, the rows, the epochs.
+//!
+//! ```text
+//! cargo run --release -p millstream-testkit -- generate [QUERIES] [EPOCHS] [SEED]
+//! ```
+
+pub mod ast;
+pub mod counts;
+pub mod deltas;
+pub mod draw;
+pub mod family;
+pub mod forms;
+pub mod known;
+pub mod reduce;
+pub mod round;
+pub mod shrink;
+pub mod tables;
+pub mod visit;
+
+mod aggregates;
+mod relations;
+mod scalars;
+mod selects;
+mod subqueries;
+mod windows;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use counts::Counts;
+use round::Round;
+use shrink::Small;
+
+use crate::drive;
+use crate::oracle::run::{self, Failure, Mode};
+use crate::oracle::script;
+
+/// Seeds that every run of the tests uses. A seed that has found something is added.
+pub const KEPT_SEEDS: &[u64] = &[1, 2, 3, 4, 5, 6];
+
+/// How many failures of one round are shrunk.
+const SHRUNK_MAX: usize = 3;
+
+/// How rounds are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Queries a round.
+    pub queries: usize,
+    /// Epochs a round.
+    pub epochs: usize,
+    /// How long one failure is shrunk.
+    pub patience: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup { queries: 25, epochs: 6, patience: Duration::from_secs(40) }
+    }
+}
+
+/// Runs the round of a seed; a message for each failure.
+pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
+    let mut counts = Counts { rounds: 1, ..Counts::default() };
+    let round = match Round::make(seed, setup, &mut counts).await {
+        Ok(round) => round,
+        Err(error) => return (counts, vec![format!("seed {seed}: the round can't be made: {error}")]),
+    };
+    let mut messages = Vec::new();
+    let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Fast).await;
+    counts.ran(&outcome);
+    messages.extend(explained(&round, &outcome.failures, Mode::Fast, setup).await);
+    match round.reorder(&outcome.answers, &mut counts).await {
+        Ok(found) => messages.extend(found),
+        Err(error) => messages.push(format!("seed {seed}: over shuffled rows: {error}")),
+    }
+    if seed.is_multiple_of(4) {
+        let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Whole).await;
+        counts.ran(&outcome);
+        counts.whole_feeds += 1;
+        messages.extend(explained(&round, &outcome.failures, Mode::Whole, setup).await);
+    }
+    (counts, messages)
+}
+
+/// What people need to find the causes.
+async fn explained(round: &Round, failures: &[Failure], mode: Mode, setup: &Setup) -> Vec<String> {
+    let mut messages = Vec::new();
+    for (index, failure) in failures.iter().enumerate() {
+        let Some(query) = failure.query.and_then(|at| round.queries.get(at)) else {
+            messages.push(without_query(round, failure, mode).await);
+            continue;
+        };
+        let first = Small { query: query.clone(), feed: round.feed.clone(), failure: failure.clone() };
+        let small = match index < SHRUNK_MAX {
+            true => shrink::shrink(&round.case, first, mode, setup.patience).await,
+            false => first,
+        };
+        let mut text = format!(
+            "seed {}, {mode:?} operators, epoch {}, view created {}\n{query}\n{}",
+            round.seed,
+            failure.epoch,
+            if small.failure.late { "late" } else { "before the rows" },
+            small.failure.what
+        );
+        if index < SHRUNK_MAX {
+            let query = round::text(&small.query);
+            let script = script::script(&round.case, Some(&query), &small.feed, small.failure.epoch);
+            text.push_str(&format!("\nthe shortest script that was found:\n{script}"));
+        }
+        messages.push(text);
+    }
+    messages
+}
+
+/// A failure of the engine or of a table: which queries bring it about alone.
+async fn without_query(round: &Round, failure: &Failure, mode: Mode) -> String {
+    let mut text =
+        format!("seed {}, {mode:?} operators, epoch {}\n{}", round.seed, failure.epoch, failure.what);
+    for query in round.texts() {
+        let alone = run::run(&round.case, std::slice::from_ref(&query), &round.feed, mode).await;
+        if let Some(found) = alone.failures.first() {
+            text.push_str(&format!("\nalone with it: {}\n  {}", query.sql, found.what));
+        }
+    }
+    text
+}
+
+/// Runs rounds from `seed` on until `queries` queries were asked, in two threads; tells each failure at once.
+pub fn run_rounds(queries: usize, setup: &Setup, seed: u64) -> (Counts, usize) {
+    let rounds = queries.div_ceil(setup.queries);
+    let next = AtomicUsize::new(0);
+    let total = Mutex::new((Counts::default(), 0));
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= rounds {
+                return;
+            }
+            let seed = seed + at as u64;
+            let done = drive::block_on(async { Ok(check(seed, setup).await) });
+            let (counts, messages) =
+                done.unwrap_or_else(|error| (Counts::default(), vec![format!("seed {seed}: {error}")]));
+            for message in &messages {
+                println!("=== {message}\n");
+            }
+            if let Ok(mut total) = total.lock() {
+                total.0.add(&counts);
+                total.1 += messages.len();
+                if total.0.rounds.is_multiple_of(20) {
+                    println!("{} rounds are done, {} failures", total.0.rounds, total.1);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+    total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,221 @@
+//! Draws what stands in FROM.
+
+use super::ast::{Body, Expr, From, Query, Select};
+use super::draw::{Column, Draw, NESTING_MAX, Readable, Scope, columns};
+use super::family::Family;
+use super::known::Known;
+
+/// A relation of FROM with the columns that can be named behind it.
+pub(super) type Drawn = (From, Vec<Expr>);
+
+/// Kinds of joins with a condition.
+const JOINS: &[&str] = &[
+    "JOIN",
+    "JOIN",
+    "JOIN",
+    "LEFT JOIN",
+    "LEFT JOIN",
+    "RIGHT JOIN",
+    "FULL JOIN",
+    "LEFT SEMI JOIN",
+    "LEFT ANTI JOIN",
+];
+
+impl Draw<'_> {
+    /// What a SELECT reads: a relation, or some that are joined.
+    pub(super) fn from(&mut self, outer: &[Expr]) -> Drawn {
+        let joins = match self.below(100) {
+            0..50 => 0,
+            50..85 => 1,
+            _ => 2,
+        };
+        let joins = if self.nesting > 1 { joins.min(1) } else { joins };
+        let mut drawn = self.source();
+        for at in 0..joins {
+            drawn = self.join(drawn, at == 0 && joins == 1, outer);
+        }
+        drawn
+    }
+
+    /// One relation.
+    pub(super) fn source(&mut self) -> Drawn {
+        if !self.commons.is_empty() && self.chance(60) {
+            let common = self.pick_common();
+            return self.read(&common);
+        }
+        if self.nesting <= NESTING_MAX && self.chance(15) {
+            return self.derived();
+        }
+        let table = self.pick(self.tables);
+        self.read(&table)
+    }
+
+    /// A table alone.
+    pub(super) fn table(&mut self) -> Drawn {
+        let table = self.pick(self.tables);
+        self.read(&table)
+    }
+
+    fn pick_common(&mut self) -> Readable {
+        let at = self.below(self.commons.len());
+        self.commons[at].clone()
+    }
+
+    /// `readable` under an alias of its own.
+    pub(super) fn read(&mut self, readable: &Readable) -> Drawn {
+        let alias = self.alias("a");
+        let leaves = leaves(&alias, &readable.columns);
+        (From::Table(readable.name.clone(), alias), leaves)
+    }
+
+    fn derived(&mut self) -> Drawn {
+        let families: Vec<Family> = (0..1 + self.below(3)).map(|_| self.family()).collect();
+        let query = self.query(Some(&families), &[]);
+        self.named(query, &families, false)
+    }
+
+    fn named(&mut self, query: Query, families: &[Family], lateral: bool) -> Drawn {
+        let alias = self.alias("d");
+        let columns = columns(families);
+        let leaves = leaves(&alias, &columns);
+        let columns = columns.into_iter().map(|column| column.name).collect();
+        (From::Derived { lateral, query: Box::new(query), alias, columns }, leaves)
+    }
+
+    /// `left` and one more.
+    fn join(&mut self, left: Drawn, alone: bool, outer: &[Expr]) -> Drawn {
+        let lists: Vec<Expr> = left
+            .1
+            .iter()
+            .filter(|leaf| matches!(leaf.family, Family::Integers | Family::Texts))
+            .cloned()
+            .collect();
+        if let Some(list) = self.choose(&lists)
+            && self.chance(30)
+        {
+            return self.unnested(left, list);
+        }
+        if self.chance(4) {
+            return self.lateral(left);
+        }
+        let right = self.source();
+        if self.chance(10) {
+            let word = self.pick(&["CROSS JOIN", ","]);
+            return glued(word, left, right, None, Vec::new());
+        }
+        if alone
+            && self.chance(12)
+            && let Some(joined) = self.using(&left, &right)
+        {
+            return joined;
+        }
+        let word = self.pick(JOINS);
+        let on = self.on(&left.1, &right.1, outer);
+        let (from, mut leaves) = glued(word, (left.0, left.1.clone()), right, Some(on), Vec::new());
+        if word.contains("SEMI") || word.contains("ANTI") {
+            leaves = left.1;
+        }
+        (from, leaves)
+    }
+
+    fn unnested(&mut self, left: Drawn, list: Expr) -> Drawn {
+        let alias = self.alias("u");
+        let family = if list.family == Family::Integers { Family::Integer } else { Family::Text };
+        let leaf = Expr::column(family, &alias, "w");
+        let right = (From::Unnest(list, alias, "w".to_string()), vec![leaf]);
+        glued(",", left, right, None, Vec::new())
+    }
+
+    /// `left, LATERAL (SELECT … WHERE inner = left)`.
+    fn lateral(&mut self, left: Drawn) -> Drawn {
+        let family = self.family();
+        let (from, inner) = self.table();
+        let scope = Scope { leaves: inner.clone(), outer: Vec::new(), subqueries: false };
+        let item = self.expr(&scope, family, 1);
+        let filter = self.equality(&inner, &left.1);
+        let select = Select {
+            distinct: false,
+            on: Vec::new(),
+            items: vec![(item, "c0".to_string())],
+            from: Some(from),
+            filter,
+            group: None,
+            having: None,
+        };
+        let right = self.named(Query::of(Body::Select(Box::new(select))), &[family], true);
+        let word = self.pick(&["CROSS JOIN", ","]);
+        glued(word, left, right, None, Vec::new())
+    }
+
+    /// A join by the columns that both tables have under one name.
+    fn using(&mut self, left: &Drawn, right: &Drawn) -> Option<Drawn> {
+        let (From::Table(_, first), From::Table(_, second)) = (&left.0, &right.0) else { return None };
+        let shared = |leaf: &&Expr| {
+            let super::ast::Node::Column(_, name) = &leaf.node else { return false };
+            right.1.contains(&Expr::column(leaf.family, second, name))
+        };
+        let common: Vec<Expr> = left.1.iter().filter(shared).cloned().collect();
+        let picked = self.choose(&common)?;
+        let name = picked.to_string().split('.').nth(1)?.to_string();
+        let words: &[&str] = match Known::OuterUsing.is_avoided() {
+            true => &["JOIN", "LEFT JOIN"],
+            false => &["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"],
+        };
+        let word = self.pick(words);
+        let merged = Expr::column(picked.family, "", &name);
+        let sided = |leaf: &Expr| {
+            [first, second].iter().any(|alias| *leaf == Expr::column(picked.family, alias, &name))
+        };
+        let (from, mut leaves) = glued(word, left.clone(), right.clone(), None, vec![name.clone()]);
+        leaves.retain(|leaf| !sided(leaf));
+        leaves.extend([merged.clone(), merged]);
+        Some((from, leaves))
+    }
+
+    /// The condition of a join.
+    fn on(&mut self, left: &[Expr], right: &[Expr], outer: &[Expr]) -> Expr {
+        let both: Vec<Expr> = left.iter().chain(right).cloned().collect();
+        let scope = Scope { leaves: both, outer: outer.to_vec(), subqueries: false };
+        let mut parts = Vec::new();
+        if !self.chance(12) {
+            parts.extend(self.equality(left, right));
+            if self.chance(25) {
+                parts.extend(self.equality(left, right));
+            }
+        }
+        if parts.is_empty() || self.chance(30) {
+            parts.push(self.condition(&scope, 2));
+        }
+        conjunction(parts)
+    }
+
+    /// Something of `left` equals something of `right`.
+    pub(super) fn equality(&mut self, left: &[Expr], right: &[Expr]) -> Option<Expr> {
+        let pairs: Vec<(&Expr, &Expr)> = left
+            .iter()
+            .flat_map(|one| {
+                right.iter().filter(|other| other.family == one.family).map(move |other| (one, other))
+            })
+            .collect();
+        let (one, other) = self.choose(&pairs)?;
+        let word = if self.chance(8) { " IS NOT DISTINCT FROM " } else { " = " };
+        Some(Expr::form(Family::Boolean, &["(", word, ")"], vec![one.clone(), other.clone()]))
+    }
+}
+
+/// All parts hold.
+pub(super) fn conjunction(parts: Vec<Expr>) -> Expr {
+    let mut parts = parts.into_iter();
+    let Some(first) = parts.next() else { return Expr::literal(Family::Boolean, "true") };
+    parts.fold(first, |all, part| Expr::form(Family::Boolean, &["(", " AND ", ")"], vec![all, part]))
+}
+
+fn leaves(alias: &str, columns: &[Column]) -> Vec<Expr> {
+    columns.iter().map(|column| Expr::column(column.family, alias, &column.name)).collect()
+}
+
+fn glued(word: &'static str, left: Drawn, right: Drawn, on: Option<Expr>, using: Vec<String>) -> Drawn {
+    let mut leaves = left.1;
+    leaves.extend(right.1);
+    (From::Join { word, left: Box::new(left.0), right: Box::new(right.0), on, using }, leaves)
+}

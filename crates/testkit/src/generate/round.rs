@@ -1,0 +1,178 @@
+//! A round: some tables, a way to feed them, and the queries that are asked of them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use millstream_engine::{Engine, Session};
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+
+use super::ast::Query;
+use super::counts::Counts;
+use super::draw::{Draw, Readable};
+use super::tables::{self, Table};
+use super::{Setup, deltas};
+use crate::drive;
+use crate::oracle::compare;
+use crate::oracle::convert::{self, Case, Object};
+use crate::oracle::feed::{Content, Feed};
+
+/// How often a query is drawn anew where the planner refuses it.
+const DRAWS_MAX: usize = 12;
+
+/// A query that gives more rows than this is drawn anew, to bound the time.
+const ROWS_MAX: usize = 3000;
+
+/// Everything that a seed decides.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// The seed.
+    pub seed: u64,
+    /// The tables with their content.
+    pub case: Case,
+    /// How the content comes about.
+    pub feed: Feed,
+    /// What is asked.
+    pub queries: Vec<Query>,
+}
+
+/// A seed for one purpose.
+pub fn derived(seed: u64, purpose: &str, number: usize) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, purpose, number).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Round {
+    /// The round of a seed; what the planner refuses is counted.
+    pub async fn make(seed: u64, setup: &Setup, counts: &mut Counts) -> drive::Result<Round> {
+        let tables = tables::tables(derived(seed, "tables", 0));
+        let engine = Engine::start().map_err(|error| error.to_string())?;
+        let mut session = engine.session();
+        let case = filled(&mut session, &tables, seed).await?;
+        let feed = deltas::feed(&case, derived(seed, "feed", 0), setup.epochs)
+            .map_err(|error| format!("no feed can be made: {error}"))?;
+        let readables: Vec<Readable> = tables.iter().map(|table| table.readable.clone()).collect();
+        let mut queries = Vec::new();
+        for number in 0..setup.queries {
+            for attempt in 0..DRAWS_MAX {
+                let seed = derived(seed, "query", number * DRAWS_MAX + attempt);
+                let query = Draw::new(seed, &readables).statement();
+                if is_taken(&mut session, &query, seed, counts).await {
+                    queries.push(query);
+                    break;
+                }
+            }
+        }
+        counts.queries += queries.len();
+        engine.stop().await.map_err(|error| error.to_string())?;
+        Ok(Round { seed, case, feed, queries })
+    }
+
+    /// The queries as text, as the oracle takes them.
+    pub fn texts(&self) -> Vec<convert::Query> {
+        self.queries.iter().map(text).collect()
+    }
+
+    /// Asks all queries over the rows in another order; a message for each that has another answer than before.
+    pub async fn reorder(
+        &self,
+        answers: &[Option<RecordBatch>],
+        counts: &mut Counts,
+    ) -> drive::Result<Vec<String>> {
+        let engine = Engine::start().map_err(|error| error.to_string())?;
+        let mut session = engine.session();
+        for sql in self.case.settings.iter().chain(self.case.objects.iter().map(|object| &object.ddl)) {
+            drive::run(&mut session, sql).await?;
+        }
+        self.insert_shuffled(&mut session).await?;
+        let mut messages = Vec::new();
+        for (query, answer) in self.queries.iter().zip(answers) {
+            let Some(answer) = answer else { continue };
+            counts.reordered += 1;
+            let sql = query.to_string();
+            let what = match drive::rows(&mut session, &sql).await {
+                Ok(found) => compare::difference(&found, answer)?,
+                Err(error) => Some(error),
+            };
+            if let Some(what) = what {
+                let what = what
+                    .replace("what is maintained", "the answer over shuffled rows")
+                    .replace("the batch answer", "the answer before");
+                messages.push(format!("seed {}: the order of rows matters\n{sql}\n{what}", self.seed));
+            }
+        }
+        engine.stop().await.map_err(|error| error.to_string())?;
+        Ok(messages)
+    }
+
+    /// The content after the last epoch, in random order and pieces.
+    async fn insert_shuffled(&self, session: &mut Session) -> drive::Result<()> {
+        let mut rng = SmallRng::seed_from_u64(derived(self.seed, "order", 0));
+        let mut content = Content::new(&self.feed);
+        for op in &self.feed.ops {
+            content.apply(&self.feed, op);
+        }
+        for (table, pool) in self.feed.pools.iter().enumerate() {
+            let rows = content.batch(&self.feed, table).map_err(|error| error.to_string())?;
+            let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
+            order.shuffle(&mut rng);
+            let mut rest = order.as_slice();
+            while !rest.is_empty() {
+                let (piece, others) = rest.split_at(rng.random_range(1..=rest.len()));
+                let picked = UInt32Array::from_iter_values(piece.iter().copied());
+                let piece = take_record_batch(&rows, &picked).map_err(|error| error.to_string())?;
+                session.insert(&pool.table, piece).await.map_err(|error| error.to_string())?;
+                rest = others;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The query as the oracle takes it.
+pub fn text(query: &Query) -> convert::Query {
+    convert::Query { line: 0, sql: query.to_string() }
+}
+
+/// Makes the tables, fills them, and reads what they hold.
+async fn filled(session: &mut Session, tables: &[Table], seed: u64) -> drive::Result<Case> {
+    let mut objects = Vec::new();
+    for table in tables {
+        let name = &table.readable.name;
+        drive::run(session, &table.ddl).await?;
+        for row in &table.rows {
+            drive::run(session, &format!("INSERT INTO {name} VALUES {row}")).await?;
+        }
+        let rows = drive::rows(session, &format!("SELECT * FROM {name}")).await?;
+        let content = convert::Table { rows, key: table.key.clone(), append_only: false };
+        objects.push(Object { name: name.clone(), ddl: table.ddl.clone(), table: Some(content) });
+    }
+    Ok(Case { file: format!("seed {seed}"), settings: Vec::new(), objects, queries: Vec::new() })
+}
+
+/// Whether a query is worth a view: it can be planned, and gives an answer that isn't too large. A few that fail
+/// over the rows are taken too.
+async fn is_taken(session: &mut Session, query: &Query, seed: u64, counts: &mut Counts) -> bool {
+    counts.drawn += 1;
+    let sql = query.to_string();
+    match drive::rows(session, &sql).await {
+        Ok(rows) if rows.num_rows() > ROWS_MAX => {
+            counts.too_large += 1;
+            false
+        }
+        Ok(_) => true,
+        Err(error) => match drive::run(session, &format!("EXPLAIN {sql}")).await {
+            Ok(_) => {
+                counts.failing(&error, &sql);
+                seed.is_multiple_of(5)
+            }
+            Err(_) => {
+                counts.refused(&error, &sql);
+                false
+            }
+        },
+    }
+}

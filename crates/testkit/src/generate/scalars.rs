@@ -1,0 +1,111 @@
+//! Draws expressions over one row.
+
+use super::ast::{Expr, Node};
+use super::draw::{Draw, Scope};
+use super::family::{self, Family};
+use super::forms::{FLOAT_ARITHMETIC, FORMS, GENERAL, PARTS, PATTERNS};
+use super::known::Known;
+
+impl Draw<'_> {
+    /// An expression of a family, at most `depth` operators deep.
+    pub(super) fn expr(&mut self, scope: &Scope, family: Family, depth: usize) -> Expr {
+        if depth == 0 || self.chance(30) {
+            return self.leaf(scope, family);
+        }
+        if scope.subqueries && self.chance(4) {
+            return self.scalar_subquery(scope, family);
+        }
+        let form = match self.below(10) {
+            0 | 1 => self.pick(GENERAL),
+            2 if family == Family::Float && !Known::SignedNan.is_avoided() => self.pick(FLOAT_ARITHMETIC),
+            _ => {
+                let found = FORMS.iter().find(|(result, _)| *result == family);
+                let forms = found.map_or(GENERAL, |(_, forms)| forms);
+                self.pick(forms)
+            }
+        };
+        self.fill(form, scope, family, depth - 1)
+    }
+
+    /// A condition that holds for some rows.
+    pub(super) fn condition(&mut self, scope: &Scope, depth: usize) -> Expr {
+        self.expr(scope, Family::Boolean, depth)
+    }
+
+    /// A column or a value.
+    pub(super) fn leaf(&mut self, scope: &Scope, family: Family) -> Expr {
+        let found: Vec<&Expr> = scope.leaves.iter().filter(|leaf| leaf.family == family).collect();
+        if !found.is_empty() && !self.chance(12) {
+            return self.pick(&found).clone();
+        }
+        if !scope.outer.is_empty() && self.chance(40) {
+            let outer: Vec<&Expr> = scope.outer.iter().filter(|leaf| leaf.family == family).collect();
+            if !outer.is_empty() {
+                return self.pick(&outer).clone();
+            }
+        }
+        let value = if self.chance(4) { "NULL" } else { self.pick(family.values()) };
+        Expr::literal(family, family.typed(value))
+    }
+
+    /// The form with its holes filled.
+    fn fill(&mut self, form: &str, scope: &Scope, family: Family, depth: usize) -> Expr {
+        let any = self.ordered_family(scope);
+        let (mut pieces, mut operands, mut text) = (Vec::new(), Vec::new(), String::new());
+        let mut rest = form;
+        while let Some(open) = rest.find('{') {
+            let close = rest[open..].find('}').map_or(rest.len(), |at| open + at);
+            text.push_str(&rest[..open]);
+            match &rest[open + 1..close] {
+                "n" => text.push_str(&self.below(4).to_string()),
+                "divisor" => text.push_str(&(1 + self.below(4)).to_string()),
+                "pattern" => text.push_str(self.pick(PATTERNS)),
+                "part" => text.push_str(self.pick(PARTS)),
+                hole => {
+                    let wanted = match hole {
+                        "same" => family,
+                        "any" => any,
+                        name => named(name).unwrap_or(any),
+                    };
+                    operands.push(self.expr(scope, wanted, depth));
+                    pieces.push(std::mem::take(&mut text));
+                }
+            }
+            rest = rest.get(close + 1..).unwrap_or_default();
+        }
+        pieces.push(text + rest);
+        Expr { family, node: Node::Form(pieces, operands) }
+    }
+
+    /// A family with an order, of a leaf if possible.
+    pub(super) fn ordered_family(&mut self, scope: &Scope) -> Family {
+        let found: Vec<Family> =
+            scope.leaves.iter().map(|leaf| leaf.family).filter(|family| family.is_ordered()).collect();
+        match self.choose(&found) {
+            Some(family) => family,
+            None => self.pick(&[Family::Integer, Family::Text]),
+        }
+    }
+}
+
+/// The family of a hole.
+fn named(name: &str) -> Option<Family> {
+    family::ALL.iter().copied().find(|family| format!("{family:?}").to_lowercase() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hole_is_known() {
+        let forms = FORMS.iter().flat_map(|(_, forms)| forms.iter()).chain(GENERAL).chain(FLOAT_ARITHMETIC);
+        for form in forms {
+            for hole in form.split('{').skip(1) {
+                let name = hole.split('}').next().unwrap();
+                let known = ["n", "divisor", "pattern", "part", "same", "any"].contains(&name);
+                assert!(known || named(name).is_some(), "{form}");
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Draws a SELECT.
+
+use super::ast::{Aggregate, Body, Expr, From, Group, Node, Order, Query, Select, Shape};
+use super::draw::{Column, DIRECTIONS, Draw, NESTING_MAX, Scope, is_column};
+use super::family::Family;
+use super::known::Known;
+use super::relations::conjunction;
+
+impl Draw<'_> {
+    /// A SELECT of columns c0, c1, … of `families`.
+    pub(super) fn select(&mut self, families: &[Family], outer: &[Expr]) -> Query {
+        let mut select = Select {
+            distinct: false,
+            on: Vec::new(),
+            items: Vec::new(),
+            from: None,
+            filter: None,
+            group: None,
+            having: None,
+        };
+        let mut scope = Scope { leaves: Vec::new(), outer: outer.to_vec(), subqueries: false };
+        if !self.chance(2) {
+            let (from, leaves) = self.from(outer);
+            select.from = Some(from);
+            scope.leaves = leaves;
+            scope.subqueries = self.nesting <= NESTING_MAX;
+            if self.chance(55) {
+                select.filter = Some(self.filter(&scope));
+            }
+        }
+        let mut order = Vec::new();
+        match self.below(100) {
+            0..35 if select.from.is_some() => self.grouped(&mut select, &scope, families),
+            35..55 if select.from.is_some() => {
+                select.items = self.windowed(&scope, families);
+                select.distinct = self.chance(8);
+            }
+            55..61 if select.from.is_some() => order = self.distinct_on(&mut select, &scope, families),
+            _ => {
+                select.items = self.items(&scope, families, 3);
+                select.distinct = self.chance(15);
+            }
+        }
+        let mut query = Query::of(Body::Select(Box::new(select)));
+        query.order = order;
+        query
+    }
+
+    /// Expressions with their names.
+    fn items(&mut self, scope: &Scope, families: &[Family], depth: usize) -> Vec<(Expr, String)> {
+        let named = |(at, family): (usize, &Family)| {
+            let depth = if self.chance(40) { 0 } else { depth };
+            (self.expr(scope, *family, depth), format!("c{at}"))
+        };
+        families.iter().enumerate().map(named).collect()
+    }
+
+    /// WHERE.
+    fn filter(&mut self, scope: &Scope) -> Expr {
+        let mut parts = Vec::new();
+        if scope.subqueries && self.chance(25) {
+            let predicate = self.predicate(scope, true);
+            parts.push(predicate);
+        }
+        if parts.is_empty() || self.chance(50) {
+            let condition = self.condition(scope, 3);
+            let either = scope.subqueries && self.chance(10);
+            parts.push(match either {
+                true => {
+                    let predicate = self.predicate(scope, !Known::NotInBelowOr.is_avoided());
+                    Expr::form(Family::Boolean, &["(", " OR ", ")"], vec![condition, predicate])
+                }
+                false => condition,
+            });
+        }
+        conjunction(parts)
+    }
+
+    /// GROUP BY with aggregates, or aggregates over everything.
+    fn grouped(&mut self, select: &mut Select, scope: &Scope, families: &[Family]) {
+        let plain = Scope { subqueries: false, outer: Vec::new(), ..scope.clone() };
+        let mut keys: Vec<Expr> = Vec::new();
+        for _ in 0..self.below(4) {
+            let key = match self.chance(80) {
+                true => self.choose(&plain.leaves),
+                false => {
+                    let family = self.family();
+                    Some(self.expr(&plain, family, 2))
+                }
+            };
+            keys.extend(key.filter(|key| !keys.contains(key) && !matches!(key.node, Node::Literal(_))));
+        }
+        let shape = self.shape(&keys);
+        let mut leaves = keys.clone();
+        for family in families {
+            if self.chance(75) {
+                leaves.extend(self.aggregate(&plain, *family, true));
+            }
+        }
+        if shape != Shape::Plain
+            && self.chance(40)
+            && let Some(key) = self.choose(&keys)
+        {
+            leaves.push(Expr::form(Family::Integer, &["grouping(", ")"], vec![key.clone()]));
+        }
+        if leaves.is_empty() || self.chance(20) {
+            leaves.push(count_all());
+        }
+        let inner = Scope { leaves, outer: Vec::new(), subqueries: scope.subqueries && keys.is_empty() };
+        select.items = match self.chance(15) {
+            true => self.windowed(&Scope { subqueries: false, ..inner.clone() }, families),
+            false => self.items(&inner, families, 1),
+        };
+        if self.chance(20) {
+            select.having = Some(self.having(&inner));
+        }
+        select.distinct = self.chance(6);
+        select.group = Some(Group { keys, shape });
+    }
+
+    fn having(&mut self, scope: &Scope) -> Expr {
+        let plain = Scope { subqueries: false, ..scope.clone() };
+        let condition = self.condition(&plain, 2);
+        if self.nesting <= NESTING_MAX && self.chance(15) {
+            let predicate = self.predicate(&Scope { subqueries: false, ..scope.clone() }, true);
+            return conjunction(vec![condition, predicate]);
+        }
+        condition
+    }
+
+    fn shape(&mut self, keys: &[Expr]) -> Shape {
+        if keys.is_empty() || !self.chance(25) {
+            return Shape::Plain;
+        }
+        match self.below(3) {
+            0 => Shape::Word("ROLLUP"),
+            1 => Shape::Word("CUBE"),
+            _ => {
+                let sets = (0..1 + self.below(3))
+                    .map(|_| (0..keys.len()).filter(|_| self.chance(50)).collect())
+                    .collect();
+                Shape::Sets(sets)
+            }
+        }
+    }
+
+    /// DISTINCT ON with the ORDER BY that it needs.
+    fn distinct_on(&mut self, select: &mut Select, scope: &Scope, families: &[Family]) -> Vec<Order> {
+        let plain = Scope { subqueries: false, ..scope.clone() };
+        select.items = self.items(&plain, families, 1);
+        let columns: Vec<Expr> = plain.leaves.iter().filter(|leaf| is_column(leaf)).cloned().collect();
+        let Some(first) = self.choose(&columns) else { return Vec::new() };
+        select.on.push(first);
+        if self.chance(30)
+            && let Some(second) = self.choose(&columns)
+        {
+            select.on.push(second);
+        }
+        if self.chance(20) {
+            return Vec::new();
+        }
+        let mut order: Vec<Order> = Vec::new();
+        for expr in select.on.clone() {
+            order.push(Order { expr, suffix: self.pick(DIRECTIONS) });
+        }
+        if let Some(expr) = self.choose(&columns) {
+            order.push(Order { expr, suffix: self.pick(DIRECTIONS) });
+        }
+        order
+    }
+
+    /// The part of a recursive query that reads itself, and ends after three rounds.
+    pub(super) fn step(&mut self, name: &str, columns: &[Column]) -> Query {
+        let alias = self.alias("r");
+        let round = Expr::column(Family::Integer, &alias, &columns[0].name);
+        let carried = Expr::column(columns[1].family, &alias, &columns[1].name);
+        let mut from = From::Table(name.to_string(), alias);
+        let mut leaves = vec![round.clone(), carried.clone()];
+        if self.chance(50) {
+            let (table, right) = self.table();
+            if let Some(on) = self.equality(&[carried], &right) {
+                let word = self.pick(&["JOIN", "JOIN", "LEFT JOIN"]);
+                let (left, right_side) = (Box::new(from), Box::new(table));
+                from = From::Join { word, left, right: right_side, on: Some(on), using: Vec::new() };
+                leaves.extend(right);
+            }
+        }
+        let scope = Scope { leaves, outer: Vec::new(), subqueries: false };
+        let next = Expr::form(Family::Integer, &["", " + 1"], vec![round.clone()]);
+        let item = self.expr(&scope, columns[1].family, 2);
+        let mut filter = Expr::form(Family::Boolean, &["(", " < 3)"], vec![round]);
+        if self.chance(30) {
+            filter = conjunction(vec![filter, self.condition(&scope, 1)]);
+        }
+        let select = Select {
+            distinct: false,
+            on: Vec::new(),
+            items: vec![(next, "c0".to_string()), (item, "c1".to_string())],
+            from: Some(from),
+            filter: Some(filter),
+            group: None,
+            having: None,
+        };
+        Query::of(Body::Select(Box::new(select)))
+    }
+}
+
+/// `count(*)`
+fn count_all() -> Expr {
+    let call = Aggregate {
+        function: "count",
+        arguments: Vec::new(),
+        distinct: false,
+        order: Vec::new(),
+        within: Vec::new(),
+        filter: None,
+    };
+    Expr { family: Family::Integer, node: Node::Aggregate(Box::new(call)) }
+}

@@ -1,0 +1,132 @@
+//! Draws functions over windows.
+
+use super::ast::{Aggregate, Expr, Node, Order, Window};
+use super::draw::{DIRECTIONS, Draw, Scope, is_column};
+use super::family::Family;
+use super::known::Known;
+
+/// Functions that see the order among peers.
+const ORDERED: &[&str] = &["nth_value", "array_agg", "string_agg", "first_value", "last_value"];
+
+const STARTS: &[&str] = &["UNBOUNDED PRECEDING", "2 PRECEDING", "1 PRECEDING", "CURRENT ROW"];
+const ENDS: &[&str] = &["CURRENT ROW", "1 FOLLOWING", "2 FOLLOWING", "UNBOUNDED FOLLOWING"];
+
+impl Draw<'_> {
+    /// Columns of which some are functions over windows.
+    pub(super) fn windowed(&mut self, scope: &Scope, families: &[Family]) -> Vec<(Expr, String)> {
+        let mut items = Vec::new();
+        let mut some = false;
+        for (at, family) in families.iter().enumerate() {
+            let last = at + 1 == families.len();
+            let window = match self.chance(50) || (last && !some) {
+                true => self.window(scope, *family),
+                false => None,
+            };
+            some |= window.is_some();
+            let item = match window {
+                Some(window) if self.chance(15) => {
+                    let inner = Scope { leaves: vec![window], outer: Vec::new(), subqueries: false };
+                    self.expr(&inner, *family, 1)
+                }
+                Some(window) => window,
+                None => self.expr(&Scope { subqueries: false, ..scope.clone() }, *family, 1),
+            };
+            items.push((item, format!("c{at}")));
+        }
+        items
+    }
+
+    /// A function over a window that gives `family`, if there is one.
+    fn window(&mut self, scope: &Scope, family: Family) -> Option<Expr> {
+        let plain = Scope { outer: Vec::new(), subqueries: false, ..scope.clone() };
+        let call = match self.below(2) {
+            0 => self.ranked(&plain, family),
+            _ => None,
+        };
+        let is_rank = call.is_some();
+        let call = match call {
+            Some(call) => call,
+            None => self.call(&plain, family, false)?,
+        };
+        let leaves: Vec<Expr> =
+            plain.leaves.iter().filter(|leaf| is_column(leaf) || leaf.family.is_ordered()).cloned().collect();
+        let mut window = Window { call, partition: Vec::new(), order: Vec::new(), frame: String::new() };
+        for _ in 0..self.below(3) {
+            window.partition.extend(self.choose(&leaves));
+        }
+        for _ in 0..self.below(3) {
+            if let Some(expr) = self.choose(&leaves) {
+                window.order.push(Order { expr, suffix: self.pick(DIRECTIONS) });
+            }
+        }
+        let framed = !is_rank || ["first_value", "last_value", "nth_value"].contains(&window.call.function);
+        if framed {
+            self.frame(&mut window, &plain);
+        }
+        Some(Expr { family, node: Node::Window(Box::new(window)) })
+    }
+
+    /// A function that has no sense without a window.
+    fn ranked(&mut self, scope: &Scope, family: Family) -> Option<Aggregate> {
+        let mut arguments = Vec::new();
+        let function = match family {
+            Family::Integer if self.chance(60) => {
+                self.pick(&["row_number", "rank", "dense_rank", "ntile", "row_number", "rank"])
+            }
+            Family::Float if self.chance(50) => self.pick(&["percent_rank", "cume_dist"]),
+            _ => self.pick(&["lag", "lead", "first_value", "last_value", "nth_value"]),
+        };
+        match function {
+            "ntile" => arguments.push(Expr::literal(Family::Integer, (1 + self.below(4)).to_string())),
+            "lag" | "lead" => {
+                arguments.push(self.expr(scope, family, 0));
+                if self.chance(50) {
+                    arguments.push(Expr::literal(Family::Integer, self.below(3).to_string()));
+                    if self.chance(50) {
+                        let value = self.pick(family.values());
+                        arguments.push(Expr::literal(family, family.typed(value)));
+                    }
+                }
+            }
+            "first_value" | "last_value" => arguments.push(self.expr(scope, family, 0)),
+            "nth_value" => {
+                arguments.push(self.expr(scope, family, 0));
+                arguments.push(Expr::literal(Family::Integer, (1 + self.below(3)).to_string()));
+            }
+            _ => {}
+        }
+        let (order, within) = (Vec::new(), Vec::new());
+        Some(Aggregate { function, arguments, distinct: false, order, within, filter: None })
+    }
+
+    fn frame(&mut self, window: &mut Window, scope: &Scope) {
+        let peers = ORDERED.contains(&window.call.function) && Known::PeersInFrames.is_avoided();
+        let unit = match self.below(4) {
+            0 if !peers => return,
+            1 if !peers => "GROUPS",
+            2 if !peers => "RANGE",
+            _ => "ROWS",
+        };
+        let (mut start, mut end) = (self.pick(STARTS), self.pick(ENDS));
+        if unit == "GROUPS" && window.order.is_empty() {
+            window.order.extend(self.choose(&scope.leaves).map(|expr| Order { expr, suffix: "" }));
+        }
+        if unit == "RANGE" {
+            // Offsets need one column that they can be added to.
+            let numbers: Vec<Expr> =
+                scope.leaves.iter().filter(|leaf| leaf.family == Family::Integer).cloned().collect();
+            match self.choose(&numbers) {
+                Some(expr) => window.order = vec![Order { expr, suffix: self.pick(DIRECTIONS) }],
+                None => (start, end) = ("UNBOUNDED PRECEDING", "CURRENT ROW"),
+            }
+        }
+        if self.chance(10) {
+            (start, end) = self.pick(&[
+                ("2 PRECEDING", "1 PRECEDING"),
+                ("1 FOLLOWING", "2 FOLLOWING"),
+                ("UNBOUNDED PRECEDING", "1 PRECEDING"),
+            ]);
+        }
+        window.frame = format!("{unit} BETWEEN {start} AND {end}");
+    }
+}
