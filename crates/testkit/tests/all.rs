@@ -1,5 +1,5 @@
 //! Everything that needs all crates together, one trial each: the files of `sql-tests/` as they stand, the same
-//! files under the replay oracle, scenarios, the checks of the sources, and the generated tables of the documentation.
+//! files under the replay oracle, random queries, scenarios, the checks of the sources, and the generated tables of the documentation.
 //!
 //! `cargo test -p millstream-testkit -- slt::statement` runs a part by its name; see `oracle` for its settings.
 
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
-use millstream_testkit::{docs, drive, slt, tidy};
+use millstream_testkit::{docs, drive, generate, slt, tidy};
 
 fn main() -> ExitCode {
     let root = slt::project_root();
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         trials.push(Trial::test(format!("tidy::{name}"), move || check(&root).map_err(Failed::from)));
     }
     trials.extend(generated(&root));
+    trials.extend(generate::KEPT_SEEDS.iter().map(|seed| random_queries(*seed)));
     for (name, scenario) in scenarios::all() {
         trials.push(Trial::test(format!("scenario::{name}"), move || scenario().map_err(Failed::from)));
     }
@@ -52,6 +53,15 @@ fn main() -> ExitCode {
 /// The file as it stands.
 fn plain(path: PathBuf, name: &str) -> Trial {
     Trial::test(format!("slt::{name}"), move || drive::block_on(slt::run(&path)).map_err(Failed::from))
+}
+
+/// Random queries over random tables, as the seed says.
+fn random_queries(seed: u64) -> Trial {
+    Trial::test(format!("generated::kept::seed_{seed}"), move || {
+        let check = async { Ok(generate::check(seed, &generate::Setup::default()).await) };
+        let (_, messages) = drive::block_on(check).map_err(Failed::from)?;
+        if messages.is_empty() { Ok(()) } else { Err(Failed::from(messages.join("\n\n"))) }
+    })
 }
 
 /// The generated tables of the reference pages.
