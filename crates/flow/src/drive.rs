@@ -7,6 +7,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, collect};
@@ -48,6 +49,14 @@ impl Driver {
     pub fn expression(&self, expr: &Expr, plan: &LogicalPlan) -> Result<Arc<dyn PhysicalExpr>> {
         let context = PhysicalPlanningContext::default();
         Ok(create_physical_expr(expr, plan.schema(), self.state.execution_props(), &context)?)
+    }
+
+    /// Makes the physical form of a call of an aggregate function over rows of `plan`.
+    pub fn aggregate(&self, call: &Expr, plan: &LogicalPlan) -> Result<Arc<AggregateFunctionExpr>> {
+        let (schema, props) = (plan.schema(), self.state.execution_props());
+        let context = PhysicalPlanningContext::default();
+        let builder = LoweredAggregateBuilder::new(call, schema, schema.as_arrow(), props, &context);
+        Ok(builder.build()?.aggregate)
     }
 
     /// Runs a kept plan to its end. The plan's leaves hold their current batches; what earlier runs left in the

@@ -1,8 +1,8 @@
 //! Rows that are kept from epoch to epoch, by content or by key.
 //!
 //! [`Rows`] is a multiset of rows in immutable chunks, [`Keyed`] holds one row a key, and [`KeyIndex`] numbers
-//! the distinct keys it has seen, so that whoever uses it can keep columns addressed by that number. Readers get
-//! a [`RowsSnapshot`], which later changes leave alone.
+//! the distinct keys it has seen, so that whoever uses it can keep columns addressed by that number, or rows in
+//! [`Slotted`]. Readers get a [`RowsSnapshot`], which later changes leave alone.
 //!
 //! Deliberately absent: evaluating expressions, and any knowledge of queries; see the crate `flow`.
 
@@ -11,10 +11,12 @@ mod error;
 mod key_index;
 mod keyed;
 mod rows;
+mod slotted;
 mod store;
 
 pub use error::{Error, Result};
 pub use key_index::{KeyIndex, NO_SLOT};
 pub use keyed::{Conflict, Keyed};
 pub use rows::Rows;
+pub use slotted::Slotted;
 pub use store::RowsSnapshot;

@@ -2,15 +2,24 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
+use arrow::array::{ArrayRef, Int64Array, UInt64Array};
 
+use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 
 /// The number of rows that count.
 #[derive(Debug, Default)]
 pub(super) struct Count {
-    counts: Vec<i64>,
+    counts: Paged<i64>,
+    unsigned: bool,
+}
+
+impl Count {
+    /// A count whose type has no sign.
+    pub(super) fn unsigned() -> Count {
+        Count { counts: Paged::default(), unsigned: true }
+    }
 }
 
 impl SlotAggregate for Count {
@@ -24,7 +33,11 @@ impl SlotAggregate for Count {
     }
 
     fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| self.counts[*slot as usize]))))
+        let counts = slots.iter().map(|slot| self.counts[*slot as usize]);
+        if self.unsigned {
+            return Ok(Arc::new(UInt64Array::from_iter_values(counts.map(|count| count as u64))));
+        }
+        Ok(Arc::new(Int64Array::from_iter_values(counts)))
     }
 
     fn free(&mut self, slot: u32) {
@@ -32,6 +45,6 @@ impl SlotAggregate for Count {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.counts.capacity() * size_of::<i64>()
+        self.counts.memory_bytes()
     }
 }

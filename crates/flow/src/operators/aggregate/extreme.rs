@@ -11,6 +11,7 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
+use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 
@@ -33,10 +34,10 @@ pub(super) fn extreme(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn 
     }
     downcast_primitive! {
         data_type => (primitive),
-        DataType::Boolean => Some(Box::new(Booleans { extreme, values: Vec::new() })),
+        DataType::Boolean => Some(Box::new(Booleans { extreme, values: Paged::default() })),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
         | DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
-            Some(Box::new(Bytes { extreme, data_type: data_type.clone(), values: Vec::new(), bytes: 0 }))
+            Some(Box::new(Bytes { extreme, data_type: data_type.clone(), values: Paged::default(), bytes: 0 }))
         }
         _ => None,
     }
@@ -45,12 +46,12 @@ pub(super) fn extreme(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn 
 #[derive(Debug)]
 struct Primitive<T: ArrowPrimitiveType, const MAX: bool> {
     data_type: DataType,
-    values: Vec<Option<T::Native>>,
+    values: Paged<Option<T::Native>>,
 }
 
 impl<T: ArrowPrimitiveType, const MAX: bool> Primitive<T, MAX> {
     fn new(data_type: &DataType) -> Primitive<T, MAX> {
-        Primitive { data_type: data_type.clone(), values: Vec::new() }
+        Primitive { data_type: data_type.clone(), values: Paged::default() }
     }
 }
 
@@ -93,14 +94,14 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
     }
 
     fn memory_bytes(&self) -> usize {
-        self.values.capacity() * size_of::<Option<T::Native>>()
+        self.values.memory_bytes()
     }
 }
 
 #[derive(Debug)]
 struct Booleans {
     extreme: Extreme,
-    values: Vec<Option<bool>>,
+    values: Paged<Option<bool>>,
 }
 
 impl SlotAggregate for Booleans {
@@ -131,7 +132,7 @@ impl SlotAggregate for Booleans {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.values.capacity() * size_of::<Option<bool>>()
+        self.values.memory_bytes()
     }
 }
 
@@ -140,7 +141,7 @@ impl SlotAggregate for Booleans {
 struct Bytes {
     extreme: Extreme,
     data_type: DataType,
-    values: Vec<Option<Vec<u8>>>,
+    values: Paged<Option<Vec<u8>>>,
     /// What the values have allocated.
     bytes: usize,
 }
@@ -182,7 +183,7 @@ impl SlotAggregate for Bytes {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.values.capacity() * size_of::<Option<Vec<u8>>>() + self.bytes
+        self.values.memory_bytes() + self.bytes
     }
 }
 

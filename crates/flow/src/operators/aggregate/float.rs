@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::Float64Type;
 use millstream_delta::Expansion;
 
+use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 
@@ -27,12 +28,12 @@ struct Cell {
 #[derive(Debug)]
 pub(super) struct Floats {
     outcome: Outcome,
-    cells: Vec<Cell>,
+    cells: Paged<Cell>,
 }
 
 impl Floats {
     pub(super) fn new(outcome: Outcome) -> Floats {
-        Floats { outcome, cells: Vec::new() }
+        Floats { outcome, cells: Paged::default() }
     }
 
     fn outcome(&self, cell: &Cell) -> Option<f64> {
@@ -79,7 +80,7 @@ impl SlotAggregate for Floats {
 
     fn memory_bytes(&self) -> usize {
         // Terms on the heap are rare, and finding them would visit every group.
-        self.cells.capacity() * size_of::<Cell>()
+        self.cells.memory_bytes()
     }
 }
 

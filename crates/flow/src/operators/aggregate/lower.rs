@@ -5,18 +5,28 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::functions_aggregate::average::Avg;
+use datafusion::functions_aggregate::bit_and_or_xor::{bit_and_udaf, bit_or_udaf, bit_xor_udaf};
+use datafusion::functions_aggregate::bool_and_or::{BoolAnd, BoolOr};
 use datafusion::functions_aggregate::count;
 use datafusion::functions_aggregate::min_max::{Max, Min};
+use datafusion::functions_aggregate::regr::Regr;
 use datafusion::functions_aggregate::sum::Sum;
+use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, AggregateUDF, Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
+use super::Aggregate;
+use super::bits::{Operation, bits};
+use super::booleans::Truth;
+use super::call::{Call, Kept};
 use super::count::Count;
+use super::distinct::Distinct;
 use super::extreme::{Extreme, extreme};
 use super::float::{Floats, Outcome};
+use super::grouping::grouping;
+use super::merged::Merged;
 use super::slot::SlotAggregate;
 use super::sum::{average, sum};
-use super::{Aggregate, Call, Kept};
 use crate::{Driver, Result};
 
 /// The alias of the functions that the analyzer puts in the place of `sum`, `avg`, `min` and `max` over floats, whose
@@ -24,9 +34,12 @@ use crate::{Driver, Result};
 /// sums that are exact and rounded once, and an order with NaN above all numbers and -0.0 below 0.0.
 const EXACT: &str = "millstream.exact";
 
+/// How the names begin of aggregates that round as they go, unless they are marked as [`EXACT`].
+const ROUNDED: [&str; 5] = ["var", "stddev", "covar", "corr", "regr"];
+
 /// The aggregates that are kept in slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// count(*), count(x), count(x, y).
     Count,
     /// sum(x).
@@ -37,11 +50,23 @@ pub enum Kind {
     Min,
     /// max(x).
     Max,
+    /// bool_and(x).
+    All,
+    /// bool_or(x).
+    Any,
+    /// bit_and(x).
+    BitAnd,
+    /// bit_or(x).
+    BitOr,
+    /// bit_xor(x).
+    BitXor,
+    /// regr_count(y, x).
+    CountPairs,
 }
 
 impl Kind {
     /// The aggregate that this function is; `None` for one of a user's own, whatever its name.
-    pub fn of(function: &AggregateUDF) -> Option<Kind> {
+    pub(super) fn of(function: &AggregateUDF) -> Option<Kind> {
         let inner = function.inner().as_ref() as &dyn Any;
         if inner.is::<count::Count>() {
             Some(Kind::Count)
@@ -53,6 +78,18 @@ impl Kind {
             Some(Kind::Min)
         } else if inner.is::<Max>() {
             Some(Kind::Max)
+        } else if inner.is::<BoolAnd>() {
+            Some(Kind::All)
+        } else if inner.is::<BoolOr>() {
+            Some(Kind::Any)
+        } else if *function == *bit_and_udaf() {
+            Some(Kind::BitAnd)
+        } else if *function == *bit_or_udaf() {
+            Some(Kind::BitOr)
+        } else if *function == *bit_xor_udaf() {
+            Some(Kind::BitXor)
+        } else if inner.is::<Regr>() && function.name() == "regr_count" {
+            Some(Kind::CountPairs)
         } else {
             Kind::exact(function)
         }
@@ -72,33 +109,22 @@ impl Kind {
         }
     }
 
-    fn name(self) -> &'static str {
-        match self {
-            Kind::Count => "count",
-            Kind::Sum => "sum",
-            Kind::Avg => "avg",
-            Kind::Min => "min",
-            Kind::Max => "max",
-        }
+    /// Whether a value that comes again says nothing, so that DISTINCT doesn't either.
+    fn is_idempotent(self) -> bool {
+        matches!(self, Kind::Min | Kind::Max | Kind::All | Kind::Any | Kind::BitAnd | Kind::BitOr)
     }
 }
 
-/// Whether an aggregate over arguments of this type can be kept in slots; if not, why not.
-pub fn supports(kind: Kind, data_type: &DataType, append_only: bool) -> std::result::Result<(), String> {
-    if matches!(kind, Kind::Min | Kind::Max) && !append_only {
-        return Err(format!("{} can't take a row back yet", kind.name()));
-    }
-    // The result's type has no part in whether there are slots: it differs from the argument's in digits only.
-    if slots(kind, data_type, data_type).is_some() {
-        return Ok(());
-    }
-    Err(format!("{} of {data_type} has no cheaper operator yet", kind.name()))
-}
-
-/// What has the slots of an aggregate; `None` where there is none.
-fn slots(kind: Kind, input: &DataType, output: &DataType) -> Option<Box<dyn SlotAggregate>> {
+/// What has the slots of an aggregate; `None` where there is none. `append_only` says that no row is taken back.
+fn slots(
+    kind: Kind,
+    input: &DataType,
+    output: &DataType,
+    append_only: bool,
+) -> Option<Box<dyn SlotAggregate>> {
     match kind {
         Kind::Count => Some(Box::<Count>::default()),
+        Kind::CountPairs => Some(Box::new(Count::unsigned())),
         Kind::Sum if *input == DataType::Float64 => Some(Box::new(Floats::new(Outcome::Sum))),
         Kind::Avg if *input == DataType::Float64 => Some(Box::new(Floats::new(Outcome::Average))),
         Kind::Sum => sum(output),
@@ -106,77 +132,132 @@ fn slots(kind: Kind, input: &DataType, output: &DataType) -> Option<Box<dyn Slot
         Kind::Min | Kind::Max if matches!(input, DataType::Interval(_)) => None,
         Kind::Min => extreme(Extreme::Min, input),
         Kind::Max => extreme(Extreme::Max, input),
+        Kind::All => Some(Box::new(Truth::all())),
+        Kind::Any => Some(Box::new(Truth::any())),
+        Kind::BitAnd => bits(Operation::And, input, append_only),
+        Kind::BitOr => bits(Operation::Or, input, append_only),
+        Kind::BitXor => bits(Operation::Xor, input, append_only),
     }
 }
 
-/// The operator for `node`; or in words why it needs Whole.
+/// The operator for `node`; or in words why it needs another one.
 pub fn lower(
     plan: &LogicalPlan,
     node: &AggregatePlan,
     append_only: bool,
     driver: &Driver,
 ) -> Result<std::result::Result<Aggregate, String>> {
-    if node.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-        return Ok(Err("GROUPING SETS, CUBE and ROLLUP have no cheaper operator yet".into()));
-    }
     let mut calls = Vec::with_capacity(node.aggr_expr.len());
     for expr in &node.aggr_expr {
-        match call(expr, node, append_only, driver)? {
+        let lowering = CallLowering { expr, node, append_only, driver };
+        match lowering.call()? {
             Ok(call) => calls.push(call),
             Err(reason) => return Ok(Err(reason)),
         }
     }
-    let keys = expressions(&node.group_expr, node, driver)?;
-    Ok(Aggregate::new(keys, calls, plan.schema().inner().clone(), append_only)
-        .map_err(|error| error.to_string()))
+    let schema = plan.schema().inner().clone();
+    let types: Vec<DataType> = schema.fields().iter().map(|field| field.data_type().clone()).collect();
+    let grouping = grouping(node, &types, driver)?;
+    let columns = grouping.keys.len() + usize::from(!grouping.sets.is_empty()) + calls.len();
+    if columns != types.len() {
+        return Ok(Err("its grouping sets name a column twice".into()));
+    }
+    Ok(Aggregate::new(grouping, calls, schema, append_only).map_err(|error| error.to_string()))
 }
 
-fn call(
-    expr: &Expr,
-    node: &AggregatePlan,
+/// What a call of an aggregate function is made from.
+struct CallLowering<'a> {
+    expr: &'a Expr,
+    node: &'a AggregatePlan,
     append_only: bool,
-    driver: &Driver,
-) -> Result<std::result::Result<Call, String>> {
-    let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
-        return Ok(Err(format!("{expr} isn't a plain aggregate")));
-    };
-    let (name, params) = (function.func.name(), &function.params);
-    let Some(kind) = Kind::of(&function.func) else {
-        return Ok(Err(format!("{name} has no cheaper operator yet")));
-    };
-    if params.distinct {
-        return Ok(Err(format!("{name}(DISTINCT …) has no cheaper operator yet")));
+    driver: &'a Driver,
+}
+
+/// A form in which a call is kept, or why it can't be.
+type Form<T> = std::result::Result<T, String>;
+
+impl CallLowering<'_> {
+    fn call(&self) -> Result<Form<Call>> {
+        let expr = self.expr;
+        let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
+            return Ok(Err(format!("{expr} isn't a plain aggregate")));
+        };
+        let text = expr.schema_name().to_string();
+        let params = &function.params;
+        let (input, kind) = (&self.node.input, Kind::of(&function.func));
+        let filter =
+            params.filter.as_ref().map(|filter| self.driver.expression(filter, input)).transpose()?;
+        let distinct = params.distinct && !kind.is_some_and(Kind::is_idempotent);
+        if kind == Some(Kind::Count) && filter.is_none() && !distinct && params.args.iter().all(is_value) {
+            let kept = Kept::Rows;
+            return Ok(Ok(Call { text, arguments: Vec::new(), filter, takes_nulls: false, kept }));
+        }
+        if distinct && let Err(error) = self.driver.aggregate(expr, input)?.create_accumulator() {
+            return Ok(Err(error.strip_backtrace()));
+        }
+        let (arguments, takes_nulls, mut slots) = match self.slots(&function, kind)? {
+            Ok(slots) => (self.arguments(&params.args)?, false, slots),
+            Err(reason) => match self.merged(&function)? {
+                Ok(merged) => (merged.arguments(), true, Box::new(merged) as Box<dyn SlotAggregate>),
+                Err(other) => return Ok(Err(if kind.is_some() { reason } else { other })),
+            },
+        };
+        if distinct {
+            let types = arguments.iter().map(|argument| Ok(argument.data_type(input.schema().as_arrow())?));
+            slots = match Distinct::new(slots, &types.collect::<Result<Vec<_>>>()?) {
+                Ok(distinct) => Box::new(distinct),
+                Err(error) => return Ok(Err(error.to_string())),
+            };
+        }
+        Ok(Ok(Call { text, arguments, filter, takes_nulls, kept: Kept::Slots(slots) }))
     }
-    if params.null_treatment.is_some() {
-        return Ok(Err(format!("{name} with RESPECT NULLS or IGNORE NULLS has no cheaper operator yet")));
+
+    fn arguments(&self, args: &[Expr]) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+        args.iter().map(|arg| self.driver.expression(arg, &self.node.input)).collect()
     }
-    let schema = node.input.schema();
-    let arguments = expressions(&params.args, node, driver)?;
-    let types =
-        params.args.iter().map(|arg| arg.get_type(schema)).collect::<std::result::Result<Vec<_>, _>>()?;
-    let filter = params.filter.as_ref().map(|filter| driver.expression(filter, &node.input)).transpose()?;
-    let text = expr.schema_name().to_string();
-    if kind == Kind::Count && filter.is_none() && params.args.iter().all(is_value) {
-        return Ok(Ok(Call { text, arguments: Vec::new(), filter, kept: Kept::Rows }));
+
+    /// Columns of values, changed where they lie.
+    fn slots(
+        &self,
+        function: &AggregateFunction,
+        kind: Option<Kind>,
+    ) -> Result<Form<Box<dyn SlotAggregate>>> {
+        let name = function.func.name();
+        let Some(kind) = kind else { return Ok(Err(format!("{name} isn't kept in slots"))) };
+        if matches!(kind, Kind::Min | Kind::Max) && !self.append_only {
+            return Ok(Err(format!("{name} can't take a row back yet")));
+        }
+        let schema = self.node.input.schema();
+        let Some(argument) = function.params.args.first() else {
+            return Ok(Err(format!("{name} has no argument")));
+        };
+        let (input, output) = (argument.get_type(schema)?, self.expr.get_type(schema)?);
+        let slots = slots(kind, &input, &output, self.append_only);
+        Ok(slots.ok_or_else(|| format!("{name} of {input} has no cheaper operator yet")))
     }
-    let Some(input) = types.first() else { return Ok(Err(format!("{name} has no argument"))) };
-    if let Err(reason) = supports(kind, input, append_only) {
-        return Ok(Err(reason));
+
+    /// States of accumulators, merged with those of new rows.
+    fn merged(&self, function: &AggregateFunction) -> Result<Form<Merged>> {
+        let name = function.func.name();
+        if !self.append_only {
+            return Ok(Err(format!("{name} can't take a row back yet")));
+        }
+        let exact = function.func.aliases().iter().any(|alias| alias == EXACT);
+        if !exact && ROUNDED.iter().any(|prefix| name.starts_with(prefix)) {
+            return Ok(Err(format!("the last digits of {name} depend on the order of rows")));
+        }
+        // Where DISTINCT is asked for, it is done in front.
+        let mut function = function.clone();
+        function.params.distinct = false;
+        let aggregate = self.driver.aggregate(&Expr::AggregateFunction(function), &self.node.input)?;
+        let output = self.expr.get_type(self.node.input.schema())?;
+        Ok(Merged::new(aggregate, output).map_err(|error| error.to_string()))
     }
-    let output = expr.get_type(schema)?;
-    let Some(slots) = slots(kind, input, &output) else {
-        return Ok(Err(format!("{name} of {input} has no cheaper operator yet")));
-    };
-    Ok(Ok(Call { text, arguments, filter, kept: Kept::Slots(slots) }))
 }
 
 /// A literal that isn't NULL: counting it counts rows.
 fn is_value(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(value, _) if !value.is_null())
-}
-
-fn expressions(exprs: &[Expr], node: &AggregatePlan, driver: &Driver) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
-    exprs.iter().map(|expr| driver.expression(expr, &node.input)).collect()
 }
 
 #[cfg(test)]

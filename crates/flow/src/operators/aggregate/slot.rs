@@ -19,6 +19,10 @@ pub(super) trait SlotAggregate: Debug + Send {
     fn free(&mut self, slot: u32);
     /// About how many bytes the values take.
     fn memory_bytes(&self) -> usize;
+    /// What is kept besides a value a group, in words; empty if nothing is.
+    fn keeps(&self) -> &'static str {
+        ""
+    }
 }
 
 /// Rows for an aggregate.
@@ -27,7 +31,8 @@ pub(super) struct Batch<'a> {
     pub(super) slots: &'a [u32],
     /// The values of the arguments.
     pub(super) values: &'a [ArrayRef],
-    /// The rows that count: their arguments aren't NULL and the filter lets them through. `None`: all.
+    /// The rows that count: the filter lets them through, and no argument is NULL unless the aggregate takes NULLs.
+    /// `None`: all.
     pub(super) valid: Option<&'a NullBuffer>,
     /// Each row's weight. `None`: all are 1.
     pub(super) weights: Option<&'a [i64]>,

@@ -15,6 +15,7 @@ use arrow::datatypes::{
 };
 use datafusion::common::exec_datafusion_err;
 
+use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 
@@ -73,7 +74,7 @@ struct Cell<S> {
 #[derive(Debug)]
 struct Sum<T: ArrowPrimitiveType> {
     output: DataType,
-    cells: Vec<Cell<T::Native>>,
+    cells: Paged<Cell<T::Native>>,
 }
 
 /// The sums that yield `output`, which is the argument's type but for the precision of decimals; `None` where
@@ -83,7 +84,7 @@ pub(super) fn sum(output: &DataType) -> Option<Box<dyn SlotAggregate>> {
     where
         T::Native: Add,
     {
-        Some(Box::new(Sum::<T> { output: output.clone(), cells: Vec::new() }))
+        Some(Box::new(Sum::<T> { output: output.clone(), cells: Paged::default() }))
     }
     match output {
         DataType::Int64 => of::<Int64Type>(output),
@@ -132,14 +133,14 @@ where
     }
 
     fn memory_bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<Cell<T::Native>>()
+        self.cells.memory_bytes()
     }
 }
 
 /// Averages of `I`, from sums of `S`.
 struct Average<I, S: ArrowPrimitiveType, D> {
     output: DataType,
-    cells: Vec<Cell<S::Native>>,
+    cells: Paged<Cell<S::Native>>,
     divide: D,
     input: std::marker::PhantomData<I>,
 }
@@ -218,7 +219,7 @@ impl<I, S: ArrowPrimitiveType, D> Debug for Average<I, S, D> {
 }
 
 fn averages<I, S: ArrowPrimitiveType, D>(output: &DataType, divide: D) -> Average<I, S, D> {
-    Average { output: output.clone(), cells: Vec::new(), divide, input: std::marker::PhantomData }
+    Average { output: output.clone(), cells: Paged::default(), divide, input: std::marker::PhantomData }
 }
 
 impl<I, S, D> SlotAggregate for Average<I, S, D>
@@ -264,6 +265,6 @@ where
     }
 
     fn memory_bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<Cell<S::Native>>()
+        self.cells.memory_bytes()
     }
 }

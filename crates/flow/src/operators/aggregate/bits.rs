@@ -1,0 +1,193 @@
+//! bit_and, bit_or and bit_xor.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::datatypes::{
+    DataType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+
+use super::paged::Paged;
+use super::slot::{Batch, SlotAggregate};
+use crate::Result;
+
+/// What is done with the bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    And,
+    Or,
+    Xor,
+}
+
+/// The bits of an integer type; the sign is extended.
+trait Integer: ArrowPrimitiveType {
+    fn to_bits(value: Self::Native) -> u64;
+    fn from_bits(bits: u64) -> Self::Native;
+}
+
+macro_rules! integers {
+    ($($data_type:ty, $native:ty);*) => {$(
+        impl Integer for $data_type {
+            fn to_bits(value: $native) -> u64 {
+                value as u64
+            }
+
+            fn from_bits(bits: u64) -> $native {
+                bits as $native
+            }
+        }
+    )*};
+}
+
+integers!(
+    Int8Type, i8; Int16Type, i16; Int32Type, i32; Int64Type, i64;
+    UInt8Type, u8; UInt16Type, u16; UInt32Type, u32; UInt64Type, u64
+);
+
+/// The slots of an operation over integers; `None` for other types.
+pub(super) fn bits(
+    operation: Operation,
+    data_type: &DataType,
+    append_only: bool,
+) -> Option<Box<dyn SlotAggregate>> {
+    fn of<T: Integer + Debug>(operation: Operation, append_only: bool) -> Option<Box<dyn SlotAggregate>> {
+        Some(if append_only || operation == Operation::Xor {
+            Box::new(Folded::<T> { operation, cells: Paged::default(), integer: std::marker::PhantomData })
+        } else {
+            Box::new(Counted::<T> { operation, cells: Paged::default(), integer: std::marker::PhantomData })
+        })
+    }
+    match data_type {
+        DataType::Int8 => of::<Int8Type>(operation, append_only),
+        DataType::Int16 => of::<Int16Type>(operation, append_only),
+        DataType::Int32 => of::<Int32Type>(operation, append_only),
+        DataType::Int64 => of::<Int64Type>(operation, append_only),
+        DataType::UInt8 => of::<UInt8Type>(operation, append_only),
+        DataType::UInt16 => of::<UInt16Type>(operation, append_only),
+        DataType::UInt32 => of::<UInt32Type>(operation, append_only),
+        DataType::UInt64 => of::<UInt64Type>(operation, append_only),
+        _ => None,
+    }
+}
+
+/// The result so far, and of how many values it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cell {
+    bits: u64,
+    count: i64,
+}
+
+/// Keeps the result: where no row is taken back, or where taking it in again takes it back.
+#[derive(Debug)]
+struct Folded<T> {
+    operation: Operation,
+    cells: Paged<Cell>,
+    integer: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: Integer + Debug> SlotAggregate for Folded<T> {
+    fn resize(&mut self, end: usize) {
+        self.cells.resize(end, Cell::default());
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let values = batch.values[0].as_primitive::<T>().values();
+        let operation = self.operation;
+        batch.for_each(|row, slot, weight| {
+            let (cell, bits) = (&mut self.cells[slot], T::to_bits(values[row]));
+            cell.bits = match operation {
+                Operation::Xor if weight % 2 == 0 => cell.bits,
+                Operation::Xor => cell.bits ^ bits,
+                _ if weight == 0 => cell.bits,
+                Operation::Or => cell.bits | bits,
+                Operation::And if cell.count == 0 => bits,
+                Operation::And => cell.bits & bits,
+            };
+            cell.count += weight;
+        });
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let cells = slots.iter().map(|slot| &self.cells[*slot as usize]);
+        let values = cells.map(|cell| (cell.count != 0).then_some(T::from_bits(cell.bits)));
+        Ok(Arc::new(values.collect::<PrimitiveArray<T>>()))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.cells[slot as usize] = Cell::default();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.cells.memory_bytes()
+    }
+}
+
+/// How many values have each bit, and how many there are.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    count: i64,
+    /// As many as the type has bits, from the group's first value on.
+    set: Box<[i64]>,
+}
+
+/// Counts bits, so that rows can be taken back.
+#[derive(Debug)]
+struct Counted<T> {
+    operation: Operation,
+    cells: Paged<Counts>,
+    integer: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: Integer> Counted<T> {
+    const WIDTH: usize = size_of::<T::Native>() * 8;
+}
+
+impl<T: Integer + Debug> SlotAggregate for Counted<T> {
+    fn resize(&mut self, end: usize) {
+        self.cells.resize(end, Counts::default());
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let values = batch.values[0].as_primitive::<T>().values();
+        batch.for_each(|row, slot, weight| {
+            let (cell, bits) = (&mut self.cells[slot], T::to_bits(values[row]));
+            cell.count += weight;
+            if cell.set.is_empty() {
+                cell.set = vec![0; Self::WIDTH].into();
+            }
+            cell.set
+                .iter_mut()
+                .enumerate()
+                .for_each(|(bit, count)| *count += weight * (bits >> bit & 1) as i64);
+        });
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let value = |slot: &u32| {
+            let cell = &self.cells[*slot as usize];
+            let is_set = |count: i64| match self.operation {
+                Operation::And => count == cell.count,
+                _ => count != 0,
+            };
+            let bits = cell.set.iter().enumerate().map(|(bit, count)| u64::from(is_set(*count)) << bit);
+            (cell.count != 0).then(|| T::from_bits(bits.sum()))
+        };
+        Ok(Arc::new(slots.iter().map(value).collect::<PrimitiveArray<T>>()))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.cells[slot as usize] = Counts::default();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // Finding the groups that had a value would visit every group: all are taken to have had one.
+        self.cells.memory_bytes() + self.cells.len() * Self::WIDTH * size_of::<i64>()
+    }
+
+    fn keeps(&self) -> &'static str {
+        "counts of bits"
+    }
+}

@@ -1,0 +1,67 @@
+//! bool_and and bool_or.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray};
+
+use super::paged::Paged;
+use super::slot::{Batch, SlotAggregate};
+use crate::Result;
+
+/// How many values are true, and how many false.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cell {
+    yes: i64,
+    no: i64,
+}
+
+/// Whether all values are true, or any is.
+#[derive(Debug)]
+pub(super) struct Truth {
+    all: bool,
+    cells: Paged<Cell>,
+}
+
+impl Truth {
+    /// Whether all are.
+    pub(super) fn all() -> Truth {
+        Truth { all: true, cells: Paged::default() }
+    }
+
+    /// Whether any is.
+    pub(super) fn any() -> Truth {
+        Truth { all: false, cells: Paged::default() }
+    }
+}
+
+impl SlotAggregate for Truth {
+    fn resize(&mut self, end: usize) {
+        self.cells.resize(end, Cell::default());
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let values = batch.values[0].as_boolean();
+        batch.for_each(|row, slot, weight| {
+            let cell = &mut self.cells[slot];
+            *(if values.value(row) { &mut cell.yes } else { &mut cell.no }) += weight;
+        });
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let truth = |slot: &u32| match self.cells[*slot as usize] {
+            Cell { yes: 0, no: 0 } => None,
+            Cell { no, .. } if self.all => Some(no == 0),
+            Cell { yes, .. } => Some(yes != 0),
+        };
+        Ok(Arc::new(slots.iter().map(truth).collect::<BooleanArray>()))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.cells[slot as usize] = Cell::default();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.cells.memory_bytes()
+    }
+}

@@ -1,0 +1,124 @@
+//! A call of an aggregate function: what rows give it, and what is kept of it.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::buffer::NullBuffer;
+use arrow::compute::prep_null_mask_filter;
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_delta::Chunk;
+
+use super::groups::Touched;
+use super::slot::{Batch, SlotAggregate};
+use crate::failure::keep;
+use crate::{Error, Result};
+
+/// A call of an aggregate function.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) text: String,
+    pub(super) arguments: Vec<Arc<dyn PhysicalExpr>>,
+    pub(super) filter: Option<Arc<dyn PhysicalExpr>>,
+    /// Whether rows count too where an argument is NULL.
+    pub(super) takes_nulls: bool,
+    pub(super) kept: Kept,
+}
+
+/// What is kept of a call.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// The number of the group's rows, which is kept anyway.
+    Rows,
+    Slots(Box<dyn SlotAggregate>),
+}
+
+/// What some rows give a call.
+#[derive(Debug, Default)]
+pub(super) struct Arguments {
+    values: Vec<ArrayRef>,
+    valid: Option<NullBuffer>,
+    weights: Option<Int64Array>,
+    count: usize,
+}
+
+impl Call {
+    /// Evaluates the arguments and the filter. `global` says that there are no groups.
+    pub(super) fn evaluate(&self, chunk: &Chunk, global: bool) -> Result<Arguments> {
+        if let Kept::Rows = self.kept {
+            return Ok(Arguments::default());
+        }
+        let passed = self.filter.as_ref().map(|filter| passed(filter, &chunk.rows)).transpose()?;
+        // As in a batch query: without groups, arguments aren't evaluated for rows that the filter holds back,
+        // and can't fail for them; with groups they are evaluated for all.
+        let mut filtered = None;
+        let (chunk, passed) = match passed {
+            Some(passed) if global => (&*filtered.insert(keep(chunk, &passed)?), None),
+            passed => (chunk, passed.map(|passed| NullBuffer::new(passed.values().clone()))),
+        };
+        let values = evaluate(&self.arguments, &chunk.rows)?;
+        let mut valid = passed;
+        if !self.takes_nulls {
+            for value in &values {
+                valid = NullBuffer::union(valid.as_ref(), value.logical_nulls().as_ref());
+            }
+        }
+        let valid = valid.filter(|valid| valid.null_count() > 0);
+        Ok(Arguments { values, valid, weights: chunk.weights.clone(), count: chunk.rows.num_rows() })
+    }
+
+    /// Takes rows in, whose slots are given.
+    pub(super) fn update(&mut self, slots: &[u32], arguments: &Arguments) -> Result<()> {
+        let Kept::Slots(kept) = &mut self.kept else { return Ok(()) };
+        let weights = arguments.weights.as_ref().map(|weights| &weights.values()[..]);
+        let (slots, valid) = (&slots[..arguments.count], arguments.valid.as_ref());
+        kept.update(&Batch { slots, values: &arguments.values, valid, weights })
+    }
+
+    /// The results for some groups.
+    pub(super) fn results(&self, groups: &[Touched], slots: &[u32]) -> Result<ArrayRef> {
+        match &self.kept {
+            Kept::Rows => Ok(Arc::new(Int64Array::from_iter_values(groups.iter().map(|group| group.rows)))),
+            Kept::Slots(kept) => kept.evaluate(slots),
+        }
+    }
+
+    pub(super) fn resize(&mut self, end: usize) {
+        if let Kept::Slots(kept) = &mut self.kept {
+            kept.resize(end);
+        }
+    }
+
+    pub(super) fn free(&mut self, slot: u32) {
+        if let Kept::Slots(kept) = &mut self.kept {
+            kept.free(slot);
+        }
+    }
+
+    /// What is kept besides a value a group, in words; empty if nothing is.
+    pub(super) fn keeps(&self) -> &'static str {
+        match &self.kept {
+            Kept::Rows => "",
+            Kept::Slots(kept) => kept.keeps(),
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        match &self.kept {
+            Kept::Rows => 0,
+            Kept::Slots(kept) => kept.memory_bytes(),
+        }
+    }
+}
+
+/// The values of some expressions.
+pub(super) fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    let count = rows.num_rows();
+    exprs.iter().map(|expr| Ok(expr.evaluate(rows)?.into_array(count)?)).collect()
+}
+
+/// The rows for which a filter is true.
+fn passed(filter: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<BooleanArray> {
+    let mask = filter.evaluate(rows)?.into_array(rows.num_rows())?;
+    let mask = mask.as_boolean_opt().ok_or_else(|| Error::Bug("a filter gave no booleans".into()))?;
+    Ok(if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() })
+}

@@ -1,0 +1,119 @@
+//! DISTINCT arguments: a table of groups and values, in front of an aggregate that sees each value once.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
+use arrow::compute::filter;
+use arrow::datatypes::{DataType, UInt32Type};
+use millstream_state::KeyIndex;
+
+use super::paged::Paged;
+use super::slot::{Batch, SlotAggregate};
+use crate::Result;
+
+/// Counts how often each group has each value. Only what comes up from none, or goes down to none, reaches the
+/// aggregate behind it.
+#[derive(Debug)]
+pub(super) struct Distinct {
+    /// The slot of the group, then the values.
+    index: KeyIndex,
+    copies: Paged<i64>,
+    /// A bit for each value, set while a batch has touched it.
+    touched: Vec<u64>,
+    inner: Box<dyn SlotAggregate>,
+}
+
+impl Distinct {
+    /// In front of `inner`, whose arguments have these types.
+    pub(super) fn new(inner: Box<dyn SlotAggregate>, arguments: &[DataType]) -> Result<Distinct> {
+        let mut types = vec![DataType::UInt32];
+        types.extend_from_slice(arguments);
+        Ok(Distinct { index: KeyIndex::new(types)?, copies: Paged::default(), touched: Vec::new(), inner })
+    }
+
+    /// Counts rows to their values; returns the values that were touched with how often they were there before.
+    fn count(&mut self, entries: &[u32], weights: Option<&[i64]>) -> Vec<(u32, i64)> {
+        let mut touched = Vec::new();
+        for (row, entry) in entries.iter().enumerate() {
+            let copies = &mut self.copies[*entry as usize];
+            let (mark, bit) = (&mut self.touched[*entry as usize / 64], 1 << (entry % 64));
+            if *mark & bit == 0 {
+                *mark |= bit;
+                touched.push((*entry, *copies));
+            }
+            *copies += weights.map_or(1, |weights| weights[row]);
+        }
+        touched.iter().for_each(|(entry, _)| self.touched[*entry as usize / 64] = 0);
+        touched
+    }
+}
+
+impl SlotAggregate for Distinct {
+    fn resize(&mut self, end: usize) {
+        self.inner.resize(end);
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(batch.slots.to_vec()))];
+        columns.extend_from_slice(batch.values);
+        let mut weights = batch.weights.map(<[i64]>::to_vec);
+        if let Some(valid) = batch.valid {
+            let mask = BooleanArray::new(valid.inner().clone(), None);
+            for column in &mut columns {
+                *column = filter(column, &mask)?;
+            }
+            weights = weights.map(|weights| {
+                weights
+                    .into_iter()
+                    .zip(mask.values())
+                    .filter(|(_, passed)| *passed)
+                    .map(|(weight, _)| weight)
+                    .collect()
+            });
+        }
+        let mut entries = Vec::with_capacity(columns[0].len());
+        self.index.slots(&columns, &mut entries)?;
+        self.copies.resize(self.index.slots_end(), 0);
+        self.touched.resize(self.index.slots_end().div_ceil(64), 0);
+        let touched = self.count(&entries, weights.as_deref());
+        let (mut changed, mut changes) = (Vec::new(), Vec::new());
+        for (entry, before) in &touched {
+            let now = self.copies[*entry as usize];
+            if (*before > 0) != (now > 0) {
+                changed.push(*entry);
+                changes.push(if now > 0 { 1 } else { -1 });
+            }
+        }
+        if !changed.is_empty() {
+            let keys = self.index.keys(&changed)?;
+            let slots = keys[0].as_primitive::<UInt32Type>().values();
+            let weights = changes.contains(&-1).then_some(&changes[..]);
+            self.inner.update(&Batch { slots, values: &keys[1..], valid: None, weights })?;
+        }
+        for (entry, _) in &touched {
+            if self.copies[*entry as usize] == 0 {
+                self.index.free(*entry);
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        self.inner.evaluate(slots)
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.inner.free(slot);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes()
+            + self.copies.memory_bytes()
+            + self.touched.capacity() * size_of::<u64>()
+            + self.inner.memory_bytes()
+    }
+
+    fn keeps(&self) -> &'static str {
+        "distinct values"
+    }
+}

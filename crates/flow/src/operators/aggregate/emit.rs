@@ -1,0 +1,268 @@
+//! What a step puts out: the results that changed, and the groups that have none.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator,
+};
+use arrow::compute::kernels::cmp::distinct;
+use arrow::compute::{SortOptions, or, take};
+use arrow::datatypes::Schema;
+use millstream_delta::{Chunk, Delta};
+
+use super::groups::Touched;
+use super::{Aggregate, OUTPUT_ROWS};
+use crate::failure::{Failure, reason, row_text};
+use crate::operator::Output;
+use crate::{Error, Result};
+
+/// The results of some groups.
+#[derive(Default)]
+pub(super) struct Results {
+    /// Of those groups that have one.
+    columns: Vec<ArrayRef>,
+    /// Why others have none, by their places.
+    failed: BTreeMap<usize, String>,
+}
+
+/// Where a group's result is, or why there is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome<'a> {
+    Row(u32),
+    Failed(&'a str),
+}
+
+impl Results {
+    /// What became of each of so many groups.
+    fn outcomes(&self, count: usize) -> Vec<Outcome<'_>> {
+        let mut row = 0;
+        let outcome = |place| match self.failed.get(&place) {
+            Some(message) => Outcome::Failed(message),
+            None => {
+                row += 1;
+                Outcome::Row(row - 1)
+            }
+        };
+        (0..count).map(outcome).collect()
+    }
+}
+
+/// What a step puts out: all that goes before all that comes.
+#[derive(Default)]
+pub(super) struct Emitted {
+    deletes: Delta,
+    inserts: Delta,
+    failures: Vec<Failure>,
+}
+
+impl Emitted {
+    /// As an output, beside the failures of rows.
+    pub(super) fn output(mut self, mut failures: Vec<Failure>) -> Output {
+        self.deletes.append(self.inserts);
+        failures.append(&mut self.failures);
+        Output { rows: self.deletes, failures }
+    }
+}
+
+/// Rows to put out: their groups, and where their results are.
+#[derive(Default)]
+struct Rows {
+    slots: Vec<u32>,
+    at: Vec<u32>,
+}
+
+impl Rows {
+    fn push(&mut self, slot: u32, at: u32) {
+        self.slots.push(slot);
+        self.at.push(at);
+    }
+}
+
+impl Aggregate {
+    /// The results of all calls for these groups, whose numbers of rows are given.
+    pub(super) fn results(&self, groups: &[Touched]) -> Result<Results> {
+        let error = match self.columns(groups) {
+            Ok(columns) => return Ok(Results { columns, failed: BTreeMap::new() }),
+            Err(error) => error,
+        };
+        let mut failed = BTreeMap::new();
+        self.find_failing(groups, 0, error, &mut failed)?;
+        let good = groups.iter().enumerate().filter(|(place, _)| !failed.contains_key(place));
+        let good: Vec<Touched> = good.map(|(_, group)| *group).collect();
+        Ok(Results { columns: self.columns(&good)?, failed })
+    }
+
+    fn columns(&self, groups: &[Touched]) -> Result<Vec<ArrayRef>> {
+        let slots: Vec<u32> = groups.iter().map(|group| group.slot).collect();
+        self.calls.iter().map(|call| call.results(groups, &slots)).collect()
+    }
+
+    /// Looks for the groups without a result among those from place `first` on, which fail together with `error`.
+    fn find_failing(
+        &self,
+        groups: &[Touched],
+        first: usize,
+        error: Error,
+        failed: &mut BTreeMap<usize, String>,
+    ) -> Result<()> {
+        let Some(message) = reason(&error) else { return Err(error) };
+        if groups.len() <= 1 {
+            failed.insert(first, message);
+            return Ok(());
+        }
+        let (left, right) = groups.split_at(groups.len() / 2);
+        for (part, first) in [(left, first), (right, first + left.len())] {
+            if let Err(error) = self.columns(part) {
+                self.find_failing(part, first, error, failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a group with so many rows has a row in the result. Groups of no keys have one from the first step on.
+    fn is_there(&self, group: &Touched) -> bool {
+        group.rows > 0 || group.slot < self.groups.standing()
+    }
+
+    /// Those groups that were there before this step.
+    pub(super) fn there_before(&self, touched: &[Touched]) -> Vec<Touched> {
+        touched.iter().filter(|group| self.was_there(group)).copied().collect()
+    }
+
+    fn was_there(&self, group: &Touched) -> bool {
+        group.rows > 0 || (group.slot < self.groups.standing() && self.steps > 1)
+    }
+
+    /// Puts out what changed of some groups, whose results were `old` where they were there.
+    pub(super) fn emit(&self, touched: &[Touched], old: &Results, output: &mut Emitted) -> Result<()> {
+        let now: Vec<Touched> = touched.iter().map(|group| self.groups.now(group)).collect();
+        let there: Vec<Touched> = now.iter().filter(|group| self.is_there(group)).copied().collect();
+        let new = self.results(&there)?;
+        let mut old_outcomes = old.outcomes(touched.len()).into_iter();
+        let mut new_outcomes = new.outcomes(there.len()).into_iter();
+        let outcomes: Vec<(u32, Option<Outcome<'_>>, Option<Outcome<'_>>)> = touched
+            .iter()
+            .zip(&now)
+            .map(|(before, now)| {
+                let was = if self.was_there(before) { old_outcomes.next() } else { None };
+                let is = if self.is_there(now) { new_outcomes.next() } else { None };
+                (now.slot, was, is)
+            })
+            .collect();
+        let both = outcomes.iter().filter_map(|(_, was, is)| match (was, is) {
+            (Some(Outcome::Row(old)), Some(Outcome::Row(new))) => Some((*old, *new)),
+            _ => None,
+        });
+        let mut differs = differing(&old.columns, &new.columns, &both.collect::<Vec<_>>())?.into_iter();
+        let (mut deleted, mut inserted) = (Rows::default(), Rows::default());
+        for (slot, was, is) in outcomes {
+            if let (Some(Outcome::Row(_)), Some(Outcome::Row(_))) = (was, is)
+                && !differs.next().unwrap_or(true)
+            {
+                continue;
+            }
+            if let (Some(Outcome::Failed(_)), true) = (was, was == is) {
+                continue;
+            }
+            for (outcome, rows, weight) in [(was, &mut deleted, -1), (is, &mut inserted, 1)] {
+                match outcome {
+                    Some(Outcome::Row(at)) => rows.push(slot, at),
+                    Some(Outcome::Failed(message)) => {
+                        output.failures.push(self.failure(slot, message, weight)?);
+                    }
+                    None => {}
+                }
+            }
+        }
+        let deleted_keys = self.groups.keys(&deleted.slots)?;
+        let inserted_keys = match deleted.slots == inserted.slots {
+            true => deleted_keys.clone(),
+            false => self.groups.keys(&inserted.slots)?,
+        };
+        output.deletes.push(Chunk::delete(self.rows(deleted_keys, &old.columns, deleted)?));
+        output.inserts.push(Chunk::insert(self.rows(inserted_keys, &new.columns, inserted)?));
+        Ok(())
+    }
+
+    fn rows(&self, keys: Vec<ArrayRef>, results: &[ArrayRef], rows: Rows) -> Result<RecordBatch> {
+        let count = rows.slots.len();
+        let at = UInt32Array::from(rows.at);
+        let mut columns = keys;
+        for result in results {
+            columns.push(pick(result, &at)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(self.properties.schema.clone(), columns, &options)?)
+    }
+
+    /// A group without a result, by the values of its keys.
+    fn failure(&self, slot: u32, message: &str, weight: i64) -> Result<Failure> {
+        let mut keys = self.groups.keys(&[slot])?;
+        keys.truncate(self.groups.grouping.keys.len());
+        let fields = &self.properties.schema.fields()[..keys.len()];
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let row = row_text(&RecordBatch::try_new_with_options(schema, keys, &options)?, 0)?;
+        Ok(Failure { message: message.into(), row, weight })
+    }
+
+    /// The results of all groups.
+    pub(super) fn all(&self) -> Result<Vec<RecordBatch>> {
+        if self.steps == 0 {
+            return Ok(Vec::new());
+        }
+        let mut batches = Vec::new();
+        for groups in self.groups.live().chunks(OUTPUT_ROWS) {
+            let results = self.results(groups)?;
+            let mut rows = Rows::default();
+            for (group, outcome) in groups.iter().zip(results.outcomes(groups.len())) {
+                if let Outcome::Row(at) = outcome {
+                    rows.push(group.slot, at);
+                }
+            }
+            batches.push(self.rows(self.groups.keys(&rows.slots)?, &results.columns, rows)?);
+        }
+        Ok(batches)
+    }
+}
+
+/// For each pair of places, whether the results there differ.
+fn differing(old: &[ArrayRef], new: &[ArrayRef], both: &[(u32, u32)]) -> Result<Vec<bool>> {
+    if both.is_empty() || old.is_empty() {
+        return Ok(vec![false; both.len()]);
+    }
+    let old_at = UInt32Array::from_iter_values(both.iter().map(|(old, _)| *old));
+    let new_at = UInt32Array::from_iter_values(both.iter().map(|(_, new)| *new));
+    let mut differs = None;
+    for (old, new) in old.iter().zip(new) {
+        let changed = changed(&pick(old, &old_at)?, &pick(new, &new_at)?)?;
+        let changed = match differs {
+            None => changed,
+            Some(before) => or(&before, &changed)?,
+        };
+        let all = changed.values().count_set_bits() == both.len();
+        differs = Some(changed);
+        if all {
+            break;
+        }
+    }
+    Ok(differs.map_or(Vec::new(), |differs| differs.values().iter().collect()))
+}
+
+/// The values at some places, ascending and each once.
+fn pick(values: &ArrayRef, at: &UInt32Array) -> Result<ArrayRef> {
+    Ok(if at.len() == values.len() { values.clone() } else { take(values, at, None)? })
+}
+
+/// Where two columns differ; NULL is a value like any other.
+fn changed(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
+    if !old.data_type().is_nested() {
+        return Ok(distinct(old, new)?);
+    }
+    // What can't be compared counts as changed: that puts out more, and nothing wrong.
+    let all = || BooleanArray::from(vec![true; new.len()]);
+    let Ok(compare) = make_comparator(old, new, SortOptions::default()) else { return Ok(all()) };
+    Ok((0..new.len()).map(|row| Some(compare(row, row) != Ordering::Equal)).collect())
+}

@@ -1,0 +1,60 @@
+//! From GROUP BY, GROUPING SETS, ROLLUP and CUBE to the sets of keys that rows are grouped by.
+
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, GroupingSet as Sets};
+
+use super::groups::{Grouping, GroupingSet};
+use crate::{Driver, Error, Result};
+
+/// How `node` groups its rows; `types` are those of its columns.
+pub(super) fn grouping(node: &AggregatePlan, types: &[DataType], driver: &Driver) -> Result<Grouping> {
+    let (keys, absent) = match &node.group_expr[..] {
+        [Expr::GroupingSet(sets)] => expanded(sets),
+        keys => (keys.to_vec(), Vec::new()),
+    };
+    let exprs = keys.iter().map(|key| driver.expression(key, &node.input)).collect::<Result<_>>()?;
+    let mut sets: Vec<GroupingSet> = Vec::with_capacity(absent.len());
+    for absent in absent {
+        // The same set again is told from the one before by the bits above those of the keys.
+        let ordinal = sets.iter().filter(|set| set.absent == absent).count() as u64;
+        let data_type =
+            types.get(keys.len()).ok_or_else(|| Error::Bug("grouping sets without an id".into()))?;
+        let id = id(&absent, ordinal, data_type)?;
+        sets.push(GroupingSet { absent, id });
+    }
+    Ok(Grouping { keys: exprs, sets })
+}
+
+/// All keys, and for each set which of them are not in it.
+fn expanded(sets: &Sets) -> (Vec<Expr>, Vec<Vec<bool>>) {
+    match sets {
+        Sets::GroupingSets(sets) => {
+            let mut keys: Vec<Expr> = Vec::new();
+            for key in sets.iter().flatten() {
+                if !keys.contains(key) {
+                    keys.push(key.clone());
+                }
+            }
+            let absent = sets.iter().map(|set| keys.iter().map(|key| !set.contains(key)).collect()).collect();
+            (keys, absent)
+        }
+        Sets::Rollup(keys) => {
+            let count = keys.len();
+            (keys.clone(), (0..=count).map(|kept| (0..count).map(|key| key >= kept).collect()).collect())
+        }
+        Sets::Cube(keys) => {
+            let count = keys.len();
+            let absent = |set: u64| (0..count).map(|key| set >> (count - 1 - key) & 1 == 1).collect();
+            (keys.clone(), (0..1 << count).map(absent).collect())
+        }
+    }
+}
+
+/// What DataFusion calls the grouping id: a bit for each key, set where it is absent, the last key lowest; above
+/// them which occurrence of the set it is.
+fn id(absent: &[bool], ordinal: u64, data_type: &DataType) -> Result<ScalarValue> {
+    let bits = absent.iter().fold(0, |bits, absent| bits << 1 | u64::from(*absent));
+    let id = ScalarValue::UInt64(Some(bits | ordinal.checked_shl(absent.len() as u32).unwrap_or(0)));
+    Ok(id.cast_to(data_type)?)
+}

@@ -1,0 +1,213 @@
+//! The groups of an aggregate: their keys, their slots, and how many rows each has.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, new_null_array};
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_state::KeyIndex;
+
+use super::paged::Paged;
+use crate::{Error, Result};
+
+/// By what rows are grouped.
+#[derive(Debug, Default)]
+pub(super) struct Grouping {
+    pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// What GROUPING SETS, ROLLUP and CUBE come to; none: by all keys at once.
+    pub(super) sets: Vec<GroupingSet>,
+}
+
+/// One of several sets of keys by which the same rows are grouped.
+#[derive(Debug)]
+pub(super) struct GroupingSet {
+    /// The keys that are not in it: their columns are NULL.
+    pub(super) absent: Vec<bool>,
+    /// What tells its groups from those of other sets.
+    pub(super) id: ScalarValue,
+}
+
+impl Grouping {
+    /// For EXPLAIN.
+    pub(super) fn describe(&self) -> String {
+        let list = |absent: &[bool]| {
+            let names = self.keys.iter().zip(absent).filter(|(_, absent)| !**absent);
+            names.map(|(key, _)| key.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        if self.sets.is_empty() {
+            return list(&vec![false; self.keys.len()]);
+        }
+        let sets: Vec<String> = self.sets.iter().map(|set| format!("({})", list(&set.absent))).collect();
+        format!("sets {}", sets.join(", "))
+    }
+
+    /// The key columns of one set, from those of all keys.
+    fn columns(&self, set: &GroupingSet, keys: &[ArrayRef], count: usize) -> Result<Vec<ArrayRef>> {
+        let mut columns: Vec<ArrayRef> = keys
+            .iter()
+            .zip(&set.absent)
+            .map(|(key, absent)| if *absent { new_null_array(key.data_type(), count) } else { key.clone() })
+            .collect();
+        columns.push(set.id.to_array_of_size(count)?);
+        Ok(columns)
+    }
+}
+
+/// A group that a step touches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Touched {
+    pub(super) slot: u32,
+    /// How many rows it had before.
+    pub(super) rows: i64,
+}
+
+/// All groups, each with a slot.
+#[derive(Debug)]
+pub(super) struct Groups {
+    pub(super) grouping: Grouping,
+    /// `None` without group columns: then slot 0 is the only one.
+    index: Option<KeyIndex>,
+    rows: Paged<i64>,
+    /// A bit a slot, set while a step has touched it.
+    touched: Vec<u64>,
+    /// Groups with slots below this are there even without rows: those of no keys.
+    standing: u32,
+}
+
+impl Groups {
+    /// No groups yet but those that are always there. The types are those of the key columns, with that of the sets'
+    /// ids at the end where there are sets.
+    pub(super) fn new(grouping: Grouping, types: &[DataType]) -> Result<Groups> {
+        let global = grouping.keys.is_empty() && grouping.sets.is_empty();
+        let index = if global { None } else { Some(KeyIndex::new(types.to_vec())?) };
+        let mut groups = Groups { grouping, index, rows: Paged::default(), touched: Vec::new(), standing: 0 };
+        if global {
+            groups.standing = 1;
+        } else if let Some(index) = &mut groups.index {
+            let keys: Vec<ArrayRef> = types.iter().map(|data_type| new_null_array(data_type, 1)).collect();
+            let keys = &keys[..groups.grouping.keys.len()];
+            for set in groups.grouping.sets.iter().filter(|set| set.absent.iter().all(|absent| *absent)) {
+                let mut slots = Vec::new();
+                index.slots(&groups.grouping.columns(set, keys, 1)?, &mut slots)?;
+                groups.standing += 1;
+            }
+        }
+        groups.resize();
+        Ok(groups)
+    }
+
+    /// Whether there is but one group, of all rows.
+    pub(super) fn is_global(&self) -> bool {
+        self.index.is_none()
+    }
+
+    /// How many groups there are without rows.
+    pub(super) fn standing(&self) -> u32 {
+        self.standing
+    }
+
+    /// Every slot is below this.
+    pub(super) fn end(&self) -> usize {
+        self.index.as_ref().map_or(1, KeyIndex::slots_end)
+    }
+
+    /// How many groups there are.
+    pub(super) fn len(&self) -> usize {
+        self.index.as_ref().map_or(1, KeyIndex::len)
+    }
+
+    fn resize(&mut self) {
+        let end = self.end();
+        self.rows.resize(end, 0);
+        self.touched.resize(end.div_ceil(64), 0);
+    }
+
+    /// Finds the slots of rows with these values of the keys: one list of slots a set.
+    pub(super) fn place(&mut self, keys: &[ArrayRef], count: usize) -> Result<Vec<Vec<u32>>> {
+        let Some(index) = &mut self.index else { return Ok(vec![vec![0; count]]) };
+        let mut placed = Vec::new();
+        if self.grouping.sets.is_empty() {
+            placed.push(Vec::with_capacity(count));
+            index.slots(keys, &mut placed[0])?;
+        }
+        for set in &self.grouping.sets {
+            let mut slots = Vec::with_capacity(count);
+            index.slots(&self.grouping.columns(set, keys, count)?, &mut slots)?;
+            placed.push(slots);
+        }
+        self.resize();
+        Ok(placed)
+    }
+
+    /// Counts rows to their groups, and adds groups that this step hasn't touched before to `touched`.
+    pub(super) fn count(&mut self, slots: &[u32], weights: Option<&[i64]>, touched: &mut Vec<Touched>) {
+        match weights {
+            None => slots.iter().for_each(|slot| self.touch(*slot, 1, touched)),
+            Some(weights) => {
+                slots.iter().zip(weights).for_each(|(slot, weight)| self.touch(*slot, *weight, touched));
+            }
+        }
+    }
+
+    /// Adds the groups that are always there to `touched`.
+    pub(super) fn touch_standing(&mut self, touched: &mut Vec<Touched>) {
+        (0..self.standing).for_each(|slot| self.touch(slot, 0, touched));
+    }
+
+    #[inline(always)]
+    fn touch(&mut self, slot: u32, weight: i64, touched: &mut Vec<Touched>) {
+        let (mark, bit) = (&mut self.touched[slot as usize / 64], 1 << (slot % 64));
+        let rows = &mut self.rows[slot as usize];
+        if *mark & bit == 0 {
+            *mark |= bit;
+            touched.push(Touched { slot, rows: *rows });
+        }
+        *rows += weight;
+    }
+
+    /// How many rows a touched group has now.
+    #[inline(always)]
+    pub(super) fn now(&self, touched: &Touched) -> Touched {
+        Touched { slot: touched.slot, rows: self.rows[touched.slot as usize] }
+    }
+
+    /// Ends a step: fails where a group has less than no rows, and forgets empty groups, giving each slot to `free`.
+    pub(super) fn end_step(&mut self, touched: &[Touched], mut free: impl FnMut(u32)) -> Result<()> {
+        for Touched { slot, .. } in touched {
+            self.touched[*slot as usize / 64] = 0;
+            let rows = self.rows[*slot as usize];
+            if rows < 0 {
+                let message = format!("a group has {rows} rows: more were deleted than inserted");
+                return Err(Error::Bug(message));
+            }
+            if let (0, Some(index)) = (rows, &mut self.index)
+                && *slot >= self.standing
+            {
+                index.free(*slot);
+                free(*slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups that are there, ascending by slot.
+    pub(super) fn live(&self) -> Vec<Touched> {
+        let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);
+        slots.into_iter().map(|slot| self.now(&Touched { slot, rows: 0 })).collect()
+    }
+
+    /// The key columns of these groups.
+    pub(super) fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        match &self.index {
+            Some(index) => Ok(index.keys(slots)?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
+            + self.rows.memory_bytes()
+            + self.touched.capacity() * size_of::<u64>()
+    }
+}

@@ -1,0 +1,88 @@
+//! A column addressed by slot that grows without moving.
+
+use std::ops::{Index, IndexMut};
+
+/// How many values a page has. The last page alone may have to move when it grows.
+const PAGE_ROWS: usize = 1 << PAGE_BITS;
+const PAGE_BITS: u32 = 14;
+
+/// Values in pages.
+#[derive(Debug)]
+pub(super) struct Paged<T> {
+    pages: Vec<Vec<T>>,
+}
+
+impl<T> Default for Paged<T> {
+    fn default() -> Paged<T> {
+        Paged { pages: Vec::new() }
+    }
+}
+
+impl<T: Clone> Paged<T> {
+    /// Makes room for values below `end`; new ones are `value`. It never shrinks.
+    pub(super) fn resize(&mut self, end: usize, value: T) {
+        let mut have = self.len();
+        while have < end {
+            if have.is_multiple_of(PAGE_ROWS) {
+                self.pages.push(Vec::new());
+            }
+            let first = have - have % PAGE_ROWS;
+            let rows = (end - first).min(PAGE_ROWS);
+            let Some(page) = self.pages.last_mut() else { return };
+            if rows > page.capacity() {
+                // A page of its final size from its second half on: nothing lies fallow but in the last page.
+                let capacity = if rows > PAGE_ROWS / 2 { PAGE_ROWS } else { rows.next_power_of_two() };
+                page.reserve_exact(capacity - page.len());
+            }
+            page.resize(rows, value.clone());
+            have = first + rows;
+        }
+    }
+
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.pages.len().saturating_sub(1) * PAGE_ROWS + self.pages.last().map_or(0, Vec::len)
+    }
+
+    /// How many bytes the values take, without what they own.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.pages.iter().map(|page| page.capacity() * size_of::<T>()).sum::<usize>()
+            + self.pages.capacity() * size_of::<Vec<T>>()
+    }
+}
+
+impl<T> Index<usize> for Paged<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, slot: usize) -> &T {
+        &self.pages[slot >> PAGE_BITS][slot & (PAGE_ROWS - 1)]
+    }
+}
+
+impl<T> IndexMut<usize> for Paged<T> {
+    #[inline(always)]
+    fn index_mut(&mut self, slot: usize) -> &mut T {
+        &mut self.pages[slot >> PAGE_BITS][slot & (PAGE_ROWS - 1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stay_where_they_are() {
+        let mut paged = Paged::default();
+        let mut end = 0;
+        for step in [1, 2, 5, 16_000, 400, 40_000, 1, 100_000] {
+            paged.resize(end + step, 7u64);
+            assert!((end..end + step).all(|slot| paged[slot] == 7));
+            (end..end + step).for_each(|slot| paged[slot] = slot as u64);
+            end += step;
+            paged.resize(end / 2, 8);
+        }
+        assert!((0..end).all(|slot| paged[slot] == slot as u64));
+        assert!(paged.memory_bytes() < end * 8 + 8 * PAGE_ROWS + 4096);
+    }
+}

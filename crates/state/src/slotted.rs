@@ -1,0 +1,121 @@
+//! One row a slot.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use crate::Result;
+use crate::store::Store;
+
+/// The id of a row that isn't there.
+const NO_ROW: u64 = u64::MAX;
+
+/// Rows of one schema, at most one for each slot of a [`crate::KeyIndex`].
+///
+/// What is put in the place of a row is appended, and chunks that are mostly dead are rewritten: a change costs what
+/// it changes, whatever the columns' types.
+#[derive(Debug)]
+pub struct Slotted {
+    store: Store,
+    /// The id of each slot's row.
+    ids: Vec<u64>,
+}
+
+impl Slotted {
+    /// No rows yet.
+    pub fn new(schema: SchemaRef) -> Slotted {
+        Slotted { store: Store::new(schema), ids: Vec::new() }
+    }
+
+    /// The rows' schema.
+    pub fn schema(&self) -> &SchemaRef {
+        self.store.schema()
+    }
+
+    /// The rows of those slots that have one, and their places among `slots`.
+    pub fn get(&self, slots: &[u32]) -> Result<(RecordBatch, Vec<usize>)> {
+        let (mut ids, mut places) = (Vec::with_capacity(slots.len()), Vec::with_capacity(slots.len()));
+        for (place, slot) in slots.iter().enumerate() {
+            if let Some(id) = self.id_of(*slot) {
+                ids.push(id);
+                places.push(place);
+            }
+        }
+        Ok((self.store.gather(&ids)?, places))
+    }
+
+    /// Puts rows in slots, each in the place of the one before. No slot may come twice. An error leaves the rows as
+    /// they were.
+    pub fn put(&mut self, slots: &[u32], rows: &RecordBatch) -> Result<()> {
+        let replaced: Vec<(u64, i64)> =
+            slots.iter().filter_map(|slot| self.id_of(*slot)).map(|id| (id, 0)).collect();
+        let first = self.store.push(rows, None)?;
+        self.store.set_counts(&replaced);
+        let end = slots.iter().max().map_or(0, |slot| *slot as usize + 1);
+        if end > self.ids.len() {
+            self.ids.resize(end, NO_ROW);
+        }
+        for (id, slot) in (first..).zip(slots) {
+            self.ids[*slot as usize] = id;
+        }
+        Ok(())
+    }
+
+    /// Forgets the row of a slot.
+    pub fn free(&mut self, slot: u32) {
+        if let Some(id) = self.id_of(slot) {
+            self.ids[slot as usize] = NO_ROW;
+            self.store.set_counts(&[(id, 0)]);
+        }
+    }
+
+    /// About how many bytes the rows take.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.memory_bytes() + self.ids.capacity() * size_of::<u64>()
+    }
+
+    fn id_of(&self, slot: u32) -> Option<u64> {
+        self.ids.get(slot as usize).copied().filter(|id| *id != NO_ROW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn each_slot_has_the_row_that_was_put_last() {
+        let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Utf8, true)]));
+        let mut slotted = Slotted::new(schema.clone());
+        let mut expected: BTreeMap<u32, String> = BTreeMap::new();
+        for round in 0..200u32 {
+            let slots: Vec<u32> = (0..50).filter(|slot| (slot * 7 + round * 13) % 11 < 3).collect();
+            let texts: Vec<String> =
+                slots.iter().map(|slot| format!("row {slot} of round {round}")).collect();
+            let rows = StringArray::from_iter_values(&texts);
+            slotted
+                .put(&slots, &RecordBatch::try_new(schema.clone(), vec![Arc::new(rows)]).unwrap())
+                .unwrap();
+            expected.extend(slots.iter().copied().zip(texts));
+            let gone = round % 50;
+            slotted.free(gone);
+            expected.remove(&gone);
+
+            let asked: Vec<u32> = (0..60).rev().collect();
+            let (rows, places) = slotted.get(&asked).unwrap();
+            let rows = rows.column(0).as_string::<i32>();
+            let found: BTreeMap<u32, String> = places
+                .iter()
+                .zip(rows)
+                .map(|(place, row)| (asked[*place], row.unwrap().to_string()))
+                .collect();
+            assert_eq!(found, expected);
+        }
+        assert!(slotted.memory_bytes() < 40_000, "{}", slotted.memory_bytes());
+    }
+}
