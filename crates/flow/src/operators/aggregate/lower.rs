@@ -199,7 +199,7 @@ impl CallLowering<'_> {
             Ok(slots) => (self.arguments(&params.args)?, false, slots),
             Err(reason) => match self.merged(&function)? {
                 Ok(merged) => (merged.arguments(), true, Box::new(merged) as Box<dyn SlotAggregate>),
-                Err(other) => return Ok(Err(if kind.is_some() { reason } else { other })),
+                Err(other) => return Ok(Err(if self.append_only { other } else { reason })),
             },
         };
         if distinct {
@@ -223,10 +223,13 @@ impl CallLowering<'_> {
         kind: Option<Kind>,
     ) -> Result<Form<Box<dyn SlotAggregate>>> {
         let name = function.func.name();
-        let Some(kind) = kind else { return Ok(Err(format!("{name} isn't kept in slots"))) };
-        if matches!(kind, Kind::Min | Kind::Max) && !self.append_only {
-            return Ok(Err(format!("{name} can't take a row back yet")));
-        }
+        let kind = match kind {
+            Some(Kind::Min | Kind::Max) | None if !self.append_only => {
+                return Ok(Err(format!("{name} can't take a row back yet")));
+            }
+            Some(kind) => kind,
+            None => return Ok(Err(format!("{name} isn't kept in slots"))),
+        };
         let schema = self.node.input.schema();
         let Some(argument) = function.params.args.first() else {
             return Ok(Err(format!("{name} has no argument")));
@@ -251,6 +254,9 @@ impl CallLowering<'_> {
         function.params.distinct = false;
         let aggregate = self.driver.aggregate(&Expr::AggregateFunction(function), &self.node.input)?;
         let output = self.expr.get_type(self.node.input.schema())?;
+        if output.is_nested() && matches!(Kind::of(aggregate.fun()), Some(Kind::Min | Kind::Max)) {
+            return Ok(Err(format!("{name} of {output} depends on the order of rows")));
+        }
         Ok(Merged::new(aggregate, output).map_err(|error| error.to_string()))
     }
 }
