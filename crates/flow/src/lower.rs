@@ -17,6 +17,9 @@ use crate::operators::union::Union;
 use crate::operators::whole::Whole;
 use crate::{Driver, Result};
 
+mod keys;
+mod per_key;
+
 /// Which operators may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
@@ -60,7 +63,7 @@ impl Flow {
         choice: Choice,
         limits: Limits,
     ) -> Result<Flow> {
-        let plan = without_order(plan);
+        let plan = without_order(plan.clone(), false)?;
         let mut lowering = Lowering {
             resolve,
             driver,
@@ -68,6 +71,7 @@ impl Flow {
             relations: Vec::new(),
             nodes: Vec::new(),
             scans: HashMap::new(),
+            columns: HashMap::new(),
             why: String::new(),
         };
         let lowered = match choice {
@@ -91,7 +95,10 @@ struct Lowering<'a> {
     limits: Limits,
     relations: Vec<Arc<str>>,
     nodes: Vec<Node>,
+    /// The node of each relation.
     scans: HashMap<Arc<str>, usize>,
+    /// The node of some columns of an input.
+    columns: HashMap<(usize, Vec<usize>), usize>,
     why: String,
 }
 
@@ -99,6 +106,11 @@ impl Lowering<'_> {
     /// Adds operators for `plan` and returns the last one's place; `None` where a part of it needs Whole, with
     /// the reason left in `why`.
     fn lower(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
+        self.lower_below(plan, &[])
+    }
+
+    /// The same below some nodes, the lowest last, which a PerKey operator takes in.
+    fn lower_below(&mut self, plan: &LogicalPlan, above: &[&LogicalPlan]) -> Result<Option<usize>> {
         if !self.reads_relations(plan)? {
             return self.constant(plan);
         }
@@ -112,7 +124,9 @@ impl Lowering<'_> {
                 self.stateless(plan)
             }
             LogicalPlan::Union(union) => self.union(plan, &union.inputs),
-            LogicalPlan::Aggregate(node) => self.aggregate(plan, node),
+            LogicalPlan::Aggregate(node) => self.aggregate(plan, node, above),
+            LogicalPlan::Window(_) => self.per_key(plan, above, "OVER looks at all rows of a partition"),
+            LogicalPlan::Join(_) => self.per_key(plan, above, "a join has no cheaper operator yet"),
             other => Ok(self.because(format!("{} has no cheaper operator yet", node_name(other)))),
         }
     }
@@ -166,10 +180,15 @@ impl Lowering<'_> {
         if columns.iter().copied().eq(0..schema.fields().len()) {
             return Ok(Some(input));
         }
+        if let Some(known) = self.columns.get(&(input, columns.clone())) {
+            return Ok(Some(*known));
+        }
         let schema = scan.projected_schema.inner().clone();
         let mut operator = Stateless::new(schema.clone(), relation.append_only);
-        operator.push(Stage::Columns(columns, schema.clone()), schema);
-        Ok(Some(self.push(operator, vec![input])))
+        operator.push(Stage::Columns(columns.clone(), schema.clone()), schema);
+        let node = self.push(operator, vec![input]);
+        self.columns.insert((input, columns), node);
+        Ok(Some(node))
     }
 
     /// Fuses a chain of projections, filters and unnests into one operator.
@@ -190,7 +209,15 @@ impl Lowering<'_> {
             chain.push(below);
             below = input;
         }
-        let Some(input) = self.lower(below)? else { return Ok(None) };
+        let fused = per_key::fused(&chain)?;
+        let (above, fused) = chain.split_at(chain.len() - fused);
+        let Some(input) = self.lower_below(below, fused)? else { return Ok(None) };
+        if per_key::is_keyed(below) && self.nodes[input].properties().cost == Cost::Keys {
+            (below, chain) = (fused.first().copied().unwrap_or(below), above.to_vec());
+        }
+        if chain.is_empty() {
+            return Ok(Some(input));
+        }
         let mut operator = Stateless::new(below.schema().inner().clone(), self.append_only(input));
         for node in chain.into_iter().rev() {
             if let Some(stage) = self.stage(node)? {
@@ -233,11 +260,12 @@ impl Lowering<'_> {
         &mut self,
         plan: &LogicalPlan,
         node: &datafusion::logical_expr::Aggregate,
+        above: &[&LogicalPlan],
     ) -> Result<Option<usize>> {
         let Some(input) = self.lower(&node.input)? else { return Ok(None) };
         match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
             Ok(operator) => Ok(Some(self.push(operator, vec![input]))),
-            Err(reason) => Ok(self.because(reason)),
+            Err(reason) => self.per_key(plan, above, &reason),
         }
     }
 
@@ -308,17 +336,22 @@ fn external(error: crate::Error) -> datafusion::error::DataFusionError {
     }
 }
 
-/// The plan without an ORDER BY that only orders the final result.
-fn without_order(plan: &LogicalPlan) -> LogicalPlan {
-    match plan {
-        LogicalPlan::Sort(sort) if sort.fetch.is_none() => without_order(&sort.input),
-        LogicalPlan::Projection(projection) => {
-            let mut projection = projection.clone();
-            projection.input = Arc::new(without_order(&projection.input));
-            LogicalPlan::Projection(projection)
+/// The plan without the ORDER BYs that have no effect: those of the final result and of what nothing above takes in
+/// their order.
+fn without_order(plan: LogicalPlan, taken: bool) -> Result<LogicalPlan, datafusion::error::DataFusionError> {
+    let taken = match plan {
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() && !taken => {
+            return without_order(Arc::unwrap_or_clone(sort.input), false);
         }
-        _ => plan.clone(),
-    }
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => taken,
+        LogicalPlan::Window(_)
+        | LogicalPlan::Aggregate(_)
+        | LogicalPlan::Join(_)
+        | LogicalPlan::Union(_)
+        | LogicalPlan::Sort(_) => false,
+        _ => true,
+    };
+    Ok(plan.map_children(|input| Ok(Transformed::yes(without_order(input, taken)?)))?.data)
 }
 
 /// A subquery in the node's own expressions.

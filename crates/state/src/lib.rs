@@ -1,19 +1,22 @@
 //! Rows that are kept from epoch to epoch, by content or by key.
 //!
-//! [`Rows`] is a multiset of rows in immutable chunks, [`Keyed`] holds one row a key, and [`KeyIndex`] numbers
-//! the distinct keys it has seen, so that whoever uses it can keep columns addressed by that number, or rows in
-//! [`Slotted`]. Readers get a [`RowsSnapshot`], which later changes leave alone.
+//! [`Rows`] is a multiset of rows in immutable chunks, [`Arranged`] one whose rows are found by key, [`Keyed`] holds
+//! one row a key, and [`KeyIndex`] numbers the distinct keys it has seen, so that whoever uses it can keep columns
+//! addressed by that number, or rows in [`Slotted`]. Readers get a [`RowsSnapshot`], which later changes leave alone.
 //!
 //! Deliberately absent: evaluating expressions, and any knowledge of queries; see the crate `flow`.
 
+mod arranged;
 mod compact;
 mod error;
 mod key_index;
 mod keyed;
+mod lists;
 mod rows;
 mod slotted;
 mod store;
 
+pub use arranged::{Arranged, Placed};
 pub use error::{Error, Result};
 pub use key_index::{KeyIndex, NO_SLOT};
 pub use keyed::{Conflict, Keyed};

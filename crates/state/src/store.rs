@@ -247,20 +247,30 @@ impl Store {
 
     /// The rows with these ids, in that order.
     pub(crate) fn gather(&self, ids: &[u64]) -> Result<RecordBatch, ArrowError> {
-        if ids.is_empty() {
-            return Ok(RecordBatch::new_empty(self.schema.clone()));
-        }
+        self.gathered(ids, |_, _| 1)
+    }
+
+    /// The rows with these ids, in that order, each as often as its count says.
+    pub(crate) fn gather_copies(&self, ids: &[u64]) -> Result<RecordBatch, ArrowError> {
+        self.gathered(ids, |chunk, row| chunk.count(row).max(0) as usize)
+    }
+
+    fn gathered(&self, ids: &[u64], copies: fn(&Stored, usize) -> usize) -> Result<RecordBatch, ArrowError> {
         // Kernels look at every batch they are given, so only those that are needed are.
         let mut dense = vec![u32::MAX; self.chunks.len()];
         let mut batches: Vec<&RecordBatch> = Vec::new();
         let mut indices = Vec::with_capacity(ids.len());
         for id in ids {
             let (position, row) = self.locate(*id);
+            let chunk = &self.chunks[position].chunk;
             if dense[position] == u32::MAX {
                 dense[position] = batches.len() as u32;
-                batches.push(&self.chunks[position].chunk.rows);
+                batches.push(&chunk.rows);
             }
-            indices.push((dense[position] as usize, row));
+            indices.extend(std::iter::repeat_n((dense[position] as usize, row), copies(chunk, row)));
+        }
+        if indices.is_empty() {
+            return Ok(RecordBatch::new_empty(self.schema.clone()));
         }
         interleave_record_batch(&batches, &indices)
     }

@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 pub mod constant;
+pub mod per_key;
 pub mod stateless;
 pub mod union;
 pub mod whole;

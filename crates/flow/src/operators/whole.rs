@@ -167,7 +167,7 @@ impl Operator for Whole {
 }
 
 /// The physical nodes of the fragment, from the root, without the leaves.
-fn fragment_text(plan: &dyn ExecutionPlan) -> String {
+pub(crate) fn fragment_text(plan: &dyn ExecutionPlan) -> String {
     let mut names = Vec::new();
     let mut rest = vec![plan];
     while let Some(plan) = rest.pop() {

@@ -1,0 +1,243 @@
+//! By which expressions a plan node is independent: its rows for one value of them follow from its inputs' rows for
+//! that value alone.
+
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, JoinType};
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::logical_plan::{Aggregate, Join, Window};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, GroupingSet, LogicalPlan, Operator, Signature, Volatility, WindowFunctionDefinition,
+};
+use millstream_state::KeyIndex;
+
+use crate::Result;
+
+/// One expression of a key, over each input of a node.
+pub(super) type Key = Vec<Expr>;
+
+/// The expressions by which a node that has several rows in view is independent, as many as there are. Empty: there
+/// are none, and the reason is given.
+pub(super) fn own(plan: &LogicalPlan) -> Result<std::result::Result<Vec<Key>, &'static str>> {
+    let (keys, none) = match plan {
+        LogicalPlan::Window(window) => {
+            let keys = partition(window).into_iter().map(|expr| vec![expr]).collect();
+            (keys, "OVER without a PARTITION BY in common needs all rows")
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            let keys = groups(aggregate).into_iter().map(|expr| vec![expr]).collect();
+            let none = match aggregate.group_expr[..] {
+                [] => "an aggregate without GROUP BY needs all rows",
+                _ => "GROUPING SETS with nothing in common need all rows",
+            };
+            (keys, none)
+        }
+        LogicalPlan::Join(join) if join.null_aware => {
+            return Ok(Err("NOT IN asks for the NULLs of all rows"));
+        }
+        LogicalPlan::Join(join) => (pairs(join)?, "a join without an equality needs all rows"),
+        _ => (Vec::new(), "it needs all rows"),
+    };
+    let mut usable = Vec::with_capacity(keys.len());
+    for key in keys {
+        if is_usable(&key, plan)? {
+            usable.push(key);
+        }
+    }
+    Ok(if usable.is_empty() { Err(none) } else { Ok(usable) })
+}
+
+/// A key expression over the output of a node as expressions over its inputs, where the node is independent by it.
+pub(super) fn push(plan: &LogicalPlan, expr: &Expr) -> Result<Option<Key>> {
+    Ok(match plan {
+        LogicalPlan::Projection(node) => {
+            substitute(expr, &node.schema, |at| node.expr.get(at).cloned())?.map(|expr| vec![expr])
+        }
+        LogicalPlan::SubqueryAlias(node) => {
+            let below = |at| Some(Expr::Column(Column::from(node.input.schema().qualified_field(at))));
+            substitute(expr, &node.schema, below)?.map(|expr| vec![expr])
+        }
+        LogicalPlan::Filter(_) => Some(vec![expr.clone()]),
+        LogicalPlan::Window(node) => {
+            let inner = expr.column_refs().iter().all(|column| node.input.schema().has_column(column));
+            (inner && is_made_of(expr, &partition(node))).then(|| vec![expr.clone()])
+        }
+        LogicalPlan::Aggregate(node) => {
+            let groups = groups(node);
+            let below = |at| node.group_expr.get(at).filter(|group| groups.contains(group)).cloned();
+            substitute(expr, &node.schema, below)?.map(|expr| vec![expr])
+        }
+        LogicalPlan::Join(node) if !node.null_aware => {
+            let pairs = pairs(node)?;
+            pairs.into_iter().find(|pair| {
+                let side = match node.join_type {
+                    JoinType::Inner => return pair.contains(expr),
+                    JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => 0,
+                    JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => 1,
+                    JoinType::Full => return false,
+                };
+                pair[side] == *expr
+            })
+        }
+        _ => None,
+    })
+}
+
+/// What all window expressions of a node are partitioned by.
+fn partition(window: &Window) -> Vec<Expr> {
+    let mut common: Option<Vec<Expr>> = None;
+    for expr in &window.window_expr {
+        let Some(function) = window_function(expr) else { return Vec::new() };
+        let by = &function.params.partition_by;
+        common = Some(match common {
+            None => distinct(by),
+            Some(common) => common.into_iter().filter(|expr| by.contains(expr)).collect(),
+        });
+    }
+    common.unwrap_or_default()
+}
+
+fn window_function(expr: &Expr) -> Option<&WindowFunction> {
+    match expr {
+        Expr::Alias(alias) => window_function(&alias.expr),
+        Expr::WindowFunction(function) => Some(function),
+        _ => None,
+    }
+}
+
+/// What all groups of a node are grouped by.
+fn groups(aggregate: &Aggregate) -> Vec<Expr> {
+    match &aggregate.group_expr[..] {
+        [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] => {
+            let Some((first, rest)) = sets.split_first() else { return Vec::new() };
+            let common = |expr: &&Expr| rest.iter().all(|set| set.contains(expr));
+            distinct(&first.iter().filter(common).cloned().collect::<Vec<_>>())
+        }
+        [Expr::GroupingSet(_)] => Vec::new(),
+        exprs => distinct(exprs),
+    }
+}
+
+/// The equalities of a join whose sides have one type.
+fn pairs(join: &Join) -> Result<Vec<Key>> {
+    let mut pairs: Vec<Key> = Vec::with_capacity(join.on.len());
+    for (left, right) in &join.on {
+        let pair = vec![left.clone(), right.clone()];
+        let types = (left.get_type(join.left.schema())?, right.get_type(join.right.schema())?);
+        if types.0 == types.1 && !pairs.contains(&pair) {
+            pairs.push(pair);
+        }
+    }
+    Ok(pairs)
+}
+
+fn distinct(exprs: &[Expr]) -> Vec<Expr> {
+    let mut all: Vec<Expr> = Vec::with_capacity(exprs.len());
+    for expr in exprs {
+        let expr = expr.clone().unalias();
+        if !all.contains(&expr) {
+            all.push(expr);
+        }
+    }
+    all
+}
+
+/// Whether rows can be told apart by a key: it looks at the row, gives the same each time, and has a type that can be
+/// indexed.
+fn is_usable(key: &[Expr], plan: &LogicalPlan) -> Result<bool> {
+    for (expr, input) in key.iter().zip(plan.inputs()) {
+        if expr.column_refs().is_empty() || expr.is_volatile() {
+            return Ok(false);
+        }
+        let data_type: DataType = expr.get_type(input.schema())?;
+        if KeyIndex::new(vec![data_type]).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether an expression is one of these, or computed of nothing else.
+fn is_made_of(expr: &Expr, keys: &[Expr]) -> bool {
+    let is_key = |column: &&Column| keys.iter().any(|key| matches!(key, Expr::Column(key) if key == *column));
+    keys.contains(expr) || (!expr.column_refs().is_empty() && expr.column_refs().iter().all(is_key))
+}
+
+/// The expression with what stands for each column of `schema`; `None` where nothing does.
+fn substitute(expr: &Expr, schema: &DFSchema, by: impl Fn(usize) -> Option<Expr>) -> Result<Option<Expr>> {
+    let mut complete = true;
+    let substituted = expr.clone().transform_down(|part| {
+        let Expr::Column(column) = &part else { return Ok(Transformed::no(part)) };
+        match schema.maybe_index_of_column(column).and_then(&by) {
+            Some(expr) => Ok(Transformed::new(expr.unalias(), true, TreeNodeRecursion::Jump)),
+            None => {
+                complete = false;
+                Ok(Transformed::new(part, false, TreeNodeRecursion::Stop))
+            }
+        }
+    })?;
+    Ok(complete.then_some(substituted.data))
+}
+
+/// Whether the node's own expressions give the same each time.
+pub(super) fn is_stable(plan: &LogicalPlan) -> Result<bool> {
+    let mut stable = true;
+    plan.apply_expressions(|expr| {
+        expr.apply(|expr| {
+            let signature: Option<&Signature> = match expr {
+                Expr::ScalarFunction(function) => Some(function.func.signature()),
+                Expr::AggregateFunction(function) => Some(function.func.signature()),
+                Expr::WindowFunction(function) => Some(match &function.fun {
+                    WindowFunctionDefinition::AggregateUDF(function) => function.signature(),
+                    WindowFunctionDefinition::WindowUDF(function) => function.signature(),
+                }),
+                _ => None,
+            };
+            stable &= signature.is_none_or(|signature| signature.volatility != Volatility::Volatile);
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(stable)
+}
+
+/// Whether no expression of the node can fail, whatever the rows: then it doesn't matter whether it would fail for a
+/// row or for a key.
+pub(super) fn is_infallible(plan: &LogicalPlan) -> Result<bool> {
+    let mut infallible = true;
+    plan.apply_expressions(|expr| {
+        infallible &= cannot_fail(expr)?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(infallible)
+}
+
+/// Whether an expression has a value for every row.
+pub(super) fn cannot_fail(expr: &Expr) -> datafusion::common::Result<bool> {
+    let may_fail = expr.exists(|expr| {
+        Ok(!match expr {
+            Expr::BinaryExpr(binary) => is_comparison(binary.op),
+            Expr::Column(_)
+            | Expr::Literal(..)
+            | Expr::Alias(_)
+            | Expr::Not(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::Between(_)
+            | Expr::InList(_)
+            | Expr::Case(_) => true,
+            _ => false,
+        })
+    })?;
+    Ok(!may_fail)
+}
+
+fn is_comparison(operator: Operator) -> bool {
+    use Operator::*;
+    matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | And | Or | IsDistinctFrom | IsNotDistinctFrom)
+}

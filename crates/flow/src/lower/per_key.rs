@@ -1,0 +1,258 @@
+//! PerKey for a plan node that has several rows in view, with as much of the plan around it as has the same key.
+//!
+//! The node gives the key: what it joins, partitions or groups by. Above it come filters and projections that can't
+//! fail; below it every node that is independent by that key too, as long as it has no cheaper operator. What is
+//! below that is lowered by itself, and becomes an input.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::JoinType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::{Choice, Lowering, external, holds_subquery, keys};
+use crate::Result;
+use crate::leaf::{Leaf, Slot};
+use crate::operator::{Cost, Properties};
+use crate::operators::per_key::{Arrangement, Parts, PerKey};
+
+/// A fragment as it grows.
+#[derive(Default)]
+struct Fragment {
+    /// Which expressions of the first node's key the whole fragment is independent by.
+    alive: Vec<bool>,
+    leaves: Vec<Part>,
+    /// Whether rows that come can't make others go.
+    only_adds: bool,
+}
+
+/// A leaf of a fragment.
+struct Part {
+    plan: LogicalPlan,
+    slot: Slot,
+    /// For each expression of the first node's key, what it is over the leaf's rows; only for those alive.
+    keys: Vec<Option<Expr>>,
+}
+
+/// What becomes of a leaf: an operator, and the rows of it that are kept.
+struct Input {
+    node: usize,
+    schema: SchemaRef,
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    types: Vec<DataType>,
+    slots: Vec<Slot>,
+}
+
+/// Whether a plan node has several rows in view, and may have a key.
+pub(super) fn is_keyed(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Window(_) | LogicalPlan::Join(_) | LogicalPlan::Aggregate(_))
+}
+
+/// How many of these nodes, the lowest last, may be part of a fragment below them.
+pub(super) fn fused(above: &[&LogicalPlan]) -> Result<usize> {
+    let mut count = 0;
+    for plan in above.iter().rev() {
+        if matches!(plan, LogicalPlan::Unnest(_)) || !keys::is_infallible(plan)? {
+            break;
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+impl Lowering<'_> {
+    /// PerKey for `plan` and the nodes above it, the lowest last; `None` where it has no key. `why` says why it has no
+    /// cheaper operator.
+    pub(super) fn per_key(
+        &mut self,
+        plan: &LogicalPlan,
+        above: &[&LogicalPlan],
+        why: &str,
+    ) -> Result<Option<usize>> {
+        if !keys::is_stable(plan)? {
+            return Ok(self.because("an expression that changes from one evaluation to the next"));
+        }
+        let own = match keys::own(plan)? {
+            Ok(own) => own,
+            Err(reason) => return Ok(self.because(reason)),
+        };
+        let mut fragment = Fragment { alive: vec![true; own.len()], leaves: Vec::new(), only_adds: true };
+        let mut top =
+            self.with_inputs(plan, &own.iter().cloned().map(Some).collect::<Vec<_>>(), &mut fragment)?;
+        for node in above.iter().rev() {
+            top = (*node).clone().map_children(|_| Ok(Transformed::yes(top.clone())))?.data;
+        }
+        let named = |at: &usize| fragment.alive[*at];
+        let names: Vec<String> = (0..own.len()).filter(named).map(|at| own[at][0].to_string()).collect();
+        let inputs = self.inputs(fragment.leaves, &fragment.alive)?;
+        let append_only = fragment.only_adds && inputs.iter().all(|input| self.append_only(input.node));
+        // A group has one row, until something above leaves its key out.
+        let key = match plan {
+            LogicalPlan::Aggregate(node) if above.is_empty() => {
+                let plain = !matches!(node.group_expr[..], [Expr::GroupingSet(_)]);
+                plain.then(|| (0..node.group_expr.len()).collect())
+            }
+            _ => None,
+        };
+        let types = inputs.first().map(|input| input.types.clone()).unwrap_or_default();
+        let nodes = inputs.iter().map(|input| input.node).collect();
+        let arrangements =
+            inputs.into_iter().map(|input| Arrangement::new(input.schema, input.keys, input.slots));
+        let schema = top.schema().inner().clone();
+        let parts = Parts {
+            properties: Properties { schema, append_only, key, cost: Cost::Keys },
+            keys: names.into_iter().zip(types).collect(),
+            inputs: arrangements.collect(),
+            plan: self.driver.plan(&top)?,
+            why: why.into(),
+        };
+        let operator = PerKey::new(parts, self.driver)?;
+        Ok(Some(self.push(operator, nodes)))
+    }
+
+    /// The node over the parts of the fragment below it. `own` are the key's expressions over each of its inputs.
+    fn with_inputs(
+        &mut self,
+        plan: &LogicalPlan,
+        own: &[Option<keys::Key>],
+        fragment: &mut Fragment,
+    ) -> Result<LogicalPlan> {
+        fragment.only_adds &= adds_only(plan)?;
+        let mut place = 0;
+        let node = plan.clone().map_children(|input| {
+            let keys: Vec<Option<Expr>> =
+                own.iter().map(|key| key.as_ref().map(|key| key[place].clone())).collect();
+            place += 1;
+            let grown = self.grow(&input, &keys, fragment).map_err(external)?;
+            Ok(Transformed::yes(match grown {
+                Some(grown) => grown,
+                None => fragment.leaf(input, keys),
+            }))
+        })?;
+        Ok(node.data)
+    }
+
+    /// The plan as a part of the fragment, if it is independent by its key and has no cheaper operator. Of the key
+    /// may be dropped what this plan needs dropped, but not what both sides could have kept.
+    fn grow(
+        &mut self,
+        plan: &LogicalPlan,
+        keys: &[Option<Expr>],
+        fragment: &mut Fragment,
+    ) -> Result<Option<LogicalPlan>> {
+        if !self.reads_relations(plan)? || holds_subquery(plan)?.is_some() || !keys::is_stable(plan)? {
+            return Ok(None);
+        }
+        let passes = match plan {
+            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+                keys::is_infallible(plan)?
+            }
+            _ => false,
+        };
+        if !passes && !is_keyed(plan) {
+            return Ok(None);
+        }
+        let Some((below, alive)) = pushed(plan, keys, &fragment.alive)? else { return Ok(None) };
+        if passes {
+            let [input] = plan.inputs()[..] else { return Ok(None) };
+            let keys: Vec<Option<Expr>> =
+                below.into_iter().map(|key| key.and_then(|mut key| key.pop())).collect();
+            let before = std::mem::replace(&mut fragment.alive, alive);
+            let Some(grown) = self.grow(input, &keys, fragment)? else {
+                fragment.alive = before;
+                return Ok(None);
+            };
+            return Ok(Some(plan.clone().map_children(|_| Ok(Transformed::yes(grown.clone())))?.data));
+        }
+        let count = |alive: &[bool]| alive.iter().filter(|alive| **alive).count();
+        let own = keys::own(plan)?.map_or(0, |own| own.len());
+        if count(&alive) < count(&fragment.alive) && count(&alive) < own {
+            return Ok(None);
+        }
+        if matches!(plan, LogicalPlan::Aggregate(_)) && self.is_cheaper(plan)? {
+            return Ok(None);
+        }
+        fragment.alive = alive;
+        Ok(Some(self.with_inputs(plan, &below, fragment)?))
+    }
+
+    /// Whether an aggregate has an operator of its own.
+    fn is_cheaper(&mut self, plan: &LogicalPlan) -> Result<bool> {
+        Ok(match self.lower(plan)? {
+            Some(node) => self.nodes[node].properties().cost == Cost::Delta,
+            None => false,
+        })
+    }
+
+    /// The operators below the leaves, what the fragment keeps of each, and the types of its key. Leaves that read the
+    /// same rows by the same key share them.
+    fn inputs(&mut self, leaves: Vec<Part>, alive: &[bool]) -> Result<Vec<Input>> {
+        let mut inputs: Vec<Input> = Vec::with_capacity(leaves.len());
+        for Part { plan, slot, keys } in leaves {
+            let keys: Vec<Expr> =
+                keys.into_iter().zip(alive).filter(|(_, alive)| **alive).filter_map(|(key, _)| key).collect();
+            let schema = plan.schema();
+            let types = keys.iter().map(|key| key.get_type(schema)).collect::<std::result::Result<_, _>>()?;
+            let keys = keys.iter().map(|key| self.driver.expression(key, &plan)).collect::<Result<_>>()?;
+            let node = match self.lower(&plan)? {
+                Some(node) => node,
+                None => self.whole(&plan, Choice::Cheapest)?,
+            };
+            match inputs.iter_mut().find(|input| input.node == node && input.keys == keys) {
+                Some(input) => input.slots.push(slot),
+                None => {
+                    let schema = schema.inner().clone();
+                    inputs.push(Input { node, schema, keys, types, slots: vec![slot] });
+                }
+            }
+        }
+        Ok(inputs)
+    }
+}
+
+impl Fragment {
+    fn leaf(&mut self, plan: LogicalPlan, keys: Vec<Option<Expr>>) -> LogicalPlan {
+        let slot = Slot::default();
+        let leaf = Leaf::plan(self.leaves.len(), plan.schema().clone(), slot.clone());
+        self.leaves.push(Part { plan, slot, keys });
+        leaf
+    }
+}
+
+/// The key over the inputs of a node, where it can be, and which of its expressions are left; `None` if none is.
+fn pushed(
+    plan: &LogicalPlan,
+    keys: &[Option<Expr>],
+    alive: &[bool],
+) -> Result<Option<(Vec<Option<keys::Key>>, Vec<bool>)>> {
+    // Below a filter, rows that it leaves out would be asked for their key too, which may fail for them.
+    let filters = match plan {
+        LogicalPlan::Filter(_) => true,
+        LogicalPlan::Join(join) => join.filter.is_some(),
+        _ => false,
+    };
+    let mut below = Vec::with_capacity(keys.len());
+    for (key, alive) in keys.iter().zip(alive) {
+        let key = key.as_ref().filter(|_| *alive);
+        below.push(match key {
+            Some(key) if !filters || keys::cannot_fail(key)? => keys::push(plan, key)?,
+            _ => None,
+        });
+    }
+    let alive: Vec<bool> = below.iter().map(Option::is_some).collect();
+    Ok(alive.contains(&true).then_some((below, alive)))
+}
+
+/// Whether rows that come to a node's inputs can't make rows of its output go.
+fn adds_only(plan: &LogicalPlan) -> Result<bool> {
+    Ok(match plan {
+        LogicalPlan::Join(join) => {
+            matches!(join.join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi)
+                && join.filter.as_ref().map_or(Ok(true), keys::cannot_fail)?
+        }
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => true,
+        _ => false,
+    })
+}

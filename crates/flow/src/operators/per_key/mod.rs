@@ -1,0 +1,344 @@
+//! A fragment that is independent per key: computes the answers of the keys that a change touches, and of no others.
+//!
+//! It keeps the rows of its inputs, found by key. A step finds the keys that its rows belong to, runs the fragment in
+//! DataFusion over the rows that those keys had and over the rows that they have now, and puts out the difference.
+//! What a key had put out is not kept: it follows from the rows that it had. A key whose answer fails has no rows in
+//! the result and one failure instead, until it has an answer again.
+//!
+//! Keys are classes of values: NULL is one, 0.0 and -0.0 are one. A class may be wider than what the fragment takes
+//! for equal, never narrower.
+//!
+//! Deliberately absent: which fragments are independent per key; see `lower`.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
+use millstream_state::{Arranged, KeyIndex, Placed};
+
+use crate::failure::{Failure, reason, row_text, surviving};
+use crate::leaf::Slot;
+use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operators::whole::fragment_text;
+use crate::{Driver, Error, Result};
+
+/// About how many rows of input one run of the fragment takes, unless a key has more.
+const RUN_ROWS: usize = 32_768;
+
+/// What a PerKey operator is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Of its output.
+    pub properties: Properties,
+    /// What its keys are, as people read it, and of which type.
+    pub keys: Vec<(String, DataType)>,
+    /// One for each of its inputs.
+    pub inputs: Vec<Arrangement>,
+    /// The fragment, whose leaves read the slots of the inputs.
+    pub plan: Arc<dyn ExecutionPlan>,
+    /// Why no cheaper operator serves.
+    pub why: String,
+}
+
+/// One input: its rows by key, and where the fragment reads them.
+#[derive(Debug)]
+pub struct Arrangement {
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    rows: Arranged,
+    slots: Vec<Slot>,
+}
+
+/// Maintains a fragment key by key.
+#[derive(Debug)]
+pub struct PerKey {
+    properties: Properties,
+    index: KeyIndex,
+    key_schema: SchemaRef,
+    inputs: Vec<Arrangement>,
+    plan: Arc<dyn ExecutionPlan>,
+    /// The keys that have no answer, and why.
+    failed: BTreeMap<u32, String>,
+    /// By slot.
+    marks: Vec<Mark>,
+    steps: u64,
+    driver: Driver,
+    why: String,
+}
+
+/// When a key was touched last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    step: u64,
+    /// Where it is among the keys that the step touches.
+    place: u32,
+}
+
+/// Keys that a step touches.
+#[derive(Debug, Default)]
+struct Touched {
+    slots: Vec<u32>,
+    /// How many rows of the change each has.
+    rows: Vec<u32>,
+}
+
+/// Keys that are run together.
+struct Run<'a> {
+    slots: &'a [u32],
+    /// What they had put out.
+    old: Vec<RecordBatch>,
+}
+
+impl Arrangement {
+    /// No rows yet, which will have `schema`; `keys` are expressions over them.
+    pub fn new(schema: SchemaRef, keys: Vec<Arc<dyn PhysicalExpr>>, slots: Vec<Slot>) -> Arrangement {
+        Arrangement { keys, rows: Arranged::new(schema), slots }
+    }
+
+    /// Puts the rows of some keys where the fragment reads them.
+    fn fill(&self, slots: &[u32]) -> Result<()> {
+        let batches = self.rows.gather(slots)?;
+        self.slots.iter().for_each(|slot| slot.fill(batches.clone()));
+        Ok(())
+    }
+
+    fn empty(&self) {
+        self.slots.iter().for_each(|slot| slot.fill(Vec::new()));
+    }
+}
+
+impl PerKey {
+    /// The operator; an error where keys of these types can't be told apart.
+    pub fn new(parts: Parts, driver: &Driver) -> Result<PerKey> {
+        let Parts { properties, keys, inputs, plan, why } = parts;
+        let index = KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect())?;
+        let fields: Vec<Field> =
+            keys.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
+        Ok(PerKey {
+            properties,
+            index,
+            key_schema: Arc::new(Schema::new(fields)),
+            inputs,
+            plan,
+            failed: BTreeMap::new(),
+            marks: Vec::new(),
+            steps: 0,
+            driver: driver.clone(),
+            why,
+        })
+    }
+
+    /// Finds the keys of an input's changes. Rows whose key can't be computed become failures.
+    fn place(
+        &mut self,
+        input: usize,
+        delta: &Delta,
+        touched: &mut Touched,
+        failures: &mut Vec<Failure>,
+    ) -> Result<Vec<Placed>> {
+        let mut all = Vec::with_capacity(delta.chunks.len());
+        for chunk in &delta.chunks {
+            let exprs = &self.inputs[input].keys;
+            let (chunk, keys) = surviving(chunk.clone(), failures, |chunk| evaluate(exprs, &chunk.rows))?;
+            if chunk.rows.num_rows() == 0 {
+                continue;
+            }
+            let mut slots = Vec::with_capacity(chunk.rows.num_rows());
+            self.index.slots(&keys, &mut slots)?;
+            self.marks.resize(self.index.slots_end(), Mark::default());
+            slots.iter().for_each(|slot| touched.touch(*slot, &mut self.marks[*slot as usize], self.steps));
+            all.push(Placed { chunk, slots });
+        }
+        Ok(all)
+    }
+
+    /// The answers of some keys, by as few runs as failures allow. Keys that fail are left aside in `failed`.
+    fn answers(&self, slots: &[u32], failed: &mut BTreeMap<u32, String>) -> Result<Vec<RecordBatch>> {
+        if slots.is_empty() {
+            return Ok(Vec::new());
+        }
+        let error = match self.run(slots) {
+            Ok(batches) => return Ok(batches),
+            Err(error) => error,
+        };
+        let Some(message) = reason(&error) else { return Err(error) };
+        if let [slot] = slots {
+            failed.insert(*slot, message);
+            return Ok(Vec::new());
+        }
+        let (left, right) = slots.split_at(slots.len() / 2);
+        let mut answers = self.answers(left, failed)?;
+        answers.extend(self.answers(right, failed)?);
+        Ok(answers)
+    }
+
+    fn run(&self, slots: &[u32]) -> Result<Vec<RecordBatch>> {
+        let filled = self.inputs.iter().try_for_each(|input| input.fill(slots));
+        let batches = filled.and_then(|()| self.driver.run(&self.plan));
+        // Even after a failure nothing holds the input's rows twice.
+        self.inputs.iter().for_each(Arrangement::empty);
+        let full = batches?.into_iter().filter(|batch| batch.num_rows() > 0);
+        full.map(|batch| Ok(under_schema(&batch, &self.properties.schema)?)).collect()
+    }
+
+    /// The touched keys, in pieces that are run together, with what they had put out.
+    fn runs<'a>(&self, touched: &'a Touched) -> Result<Vec<Run<'a>>> {
+        let (mut runs, mut start, mut rows) = (Vec::new(), 0, 0);
+        for (place, slot) in touched.slots.iter().enumerate() {
+            rows += touched.rows[place] as usize + self.rows_of(*slot);
+            if rows >= RUN_ROWS || place + 1 == touched.slots.len() {
+                let slots = &touched.slots[start..=place];
+                let old = self.old_answers(slots)?;
+                runs.push(Run { slots, old });
+                (start, rows) = (place + 1, 0);
+            }
+        }
+        Ok(runs)
+    }
+
+    fn old_answers(&self, slots: &[u32]) -> Result<Vec<RecordBatch>> {
+        let answered = |slot: &u32| self.rows_of(*slot) > 0 && !self.failed.contains_key(slot);
+        let slots: Vec<u32> = slots.iter().copied().filter(answered).collect();
+        let mut failed = BTreeMap::new();
+        let answers = self.answers(&slots, &mut failed)?;
+        match failed.into_values().next() {
+            None => Ok(answers),
+            Some(message) => {
+                Err(Error::Bug(format!("a key's answer fails that had not failed before: {message}")))
+            }
+        }
+    }
+
+    /// How many rows all inputs have of a key.
+    fn rows_of(&self, slot: u32) -> usize {
+        self.inputs.iter().map(|input| input.rows.rows_of(slot)).sum()
+    }
+
+    /// What becomes of keys that failed before or fail now.
+    fn settle(
+        &mut self,
+        slots: &[u32],
+        now: BTreeMap<u32, String>,
+        failures: &mut Vec<Failure>,
+    ) -> Result<()> {
+        for slot in slots {
+            let old = self.failed.get(slot);
+            let new = now.get(slot);
+            if old == new {
+                continue;
+            }
+            let row = self.key_text(*slot)?;
+            let of =
+                |message: &String, weight| Failure { message: message.clone(), row: row.clone(), weight };
+            failures.extend(old.map(|message| of(message, -1)));
+            failures.extend(new.map(|message| of(message, 1)));
+            match new {
+                Some(message) => self.failed.insert(*slot, message.clone()),
+                None => self.failed.remove(slot),
+            };
+        }
+        Ok(())
+    }
+
+    fn key_text(&self, slot: u32) -> Result<String> {
+        row_text(&RecordBatch::try_new(self.key_schema.clone(), self.index.keys(&[slot])?)?, 0)
+    }
+
+    fn difference(&self, old: Vec<RecordBatch>, new: Vec<RecordBatch>) -> Result<Delta> {
+        let fresh = old.is_empty();
+        let mut delta = Delta::default();
+        old.into_iter().for_each(|rows| delta.push(Chunk::delete(rows)));
+        new.into_iter().for_each(|rows| delta.push(Chunk::insert(rows)));
+        if fresh {
+            return Ok(delta);
+        }
+        let mut delta = consolidate(delta, &self.properties.schema)?;
+        if self.properties.append_only {
+            for chunk in &mut delta.chunks {
+                *chunk = Chunk::insert(chunk.expand()?);
+            }
+        }
+        Ok(delta)
+    }
+}
+
+impl Touched {
+    /// Counts a row of a key.
+    fn touch(&mut self, slot: u32, mark: &mut Mark, step: u64) {
+        if mark.step == step {
+            self.rows[mark.place as usize] += 1;
+            return;
+        }
+        *mark = Mark { step, place: self.slots.len() as u32 };
+        self.slots.push(slot);
+        self.rows.push(1);
+    }
+}
+
+impl Operator for PerKey {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let keys: Vec<&str> = self.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
+        Description {
+            name: "PerKey",
+            detail: format!("{} by {}", fragment_text(self.plan.as_ref()), keys.join(", ")),
+            state: "its input by key".into(),
+            growth: Growth::With("its input".into()),
+            why: self.why.clone(),
+        }
+    }
+
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        self.steps += 1;
+        let mut output = Output::default();
+        let mut touched = Touched::default();
+        let mut changes = Vec::with_capacity(inputs.len());
+        for (input, delta) in inputs.iter().enumerate() {
+            changes.push(self.place(input, delta, &mut touched, &mut output.failures)?);
+        }
+        let runs = self.runs(&touched)?;
+        for (input, changes) in self.inputs.iter_mut().zip(changes) {
+            input.rows.apply(changes)?;
+        }
+        for Run { slots, old } in runs {
+            let there: Vec<u32> = slots.iter().copied().filter(|slot| self.rows_of(*slot) > 0).collect();
+            let mut failed = BTreeMap::new();
+            let new = self.answers(&there, &mut failed)?;
+            self.settle(slots, failed, &mut output.failures)?;
+            output.rows.append(self.difference(old, new)?);
+        }
+        for slot in &touched.slots {
+            if self.rows_of(*slot) == 0 {
+                self.index.free(*slot);
+            }
+        }
+        Ok(output)
+    }
+
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn state_rows(&self) -> usize {
+        self.inputs.iter().map(|input| input.rows.num_rows()).sum()
+    }
+
+    fn state_bytes(&self) -> usize {
+        let inputs: usize = self.inputs.iter().map(|input| input.rows.memory_bytes()).sum();
+        inputs + self.index.memory_bytes() + self.marks.capacity() * size_of::<Mark>()
+    }
+}
+
+fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    let count = rows.num_rows();
+    exprs.iter().map(|expr| Ok(expr.evaluate(rows)?.into_array(count)?)).collect()
+}

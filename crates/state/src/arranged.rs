@@ -1,0 +1,373 @@
+//! Many rows a key.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use millstream_delta::{Chunk, Delta, RowEncoder};
+
+use crate::lists::Lists;
+use crate::store::Store;
+use crate::{Error, Result};
+
+/// How many rows are gathered into one batch.
+const GATHERED_ROWS: usize = 16_384;
+
+/// A multiset of rows, found by the slots of their keys.
+///
+/// A slot is a small number that stands for a key, as a [`crate::KeyIndex`] gives it out; who calls says which slot
+/// a row belongs to. Rows lie in immutable chunks in the order in which they came; a slot has the list of its rows.
+/// What a change costs depends on the rows of its slots and on nothing else. Rows are equal when they are bit for
+/// bit.
+#[derive(Debug)]
+pub struct Arranged {
+    store: Store,
+    lists: Lists,
+    /// Made when the first row is deleted.
+    encoder: Option<RowEncoder>,
+}
+
+/// Rows to change, each with the slot of its key.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The rows with their weights.
+    pub chunk: Chunk,
+    /// One slot a row.
+    pub slots: Vec<u32>,
+}
+
+/// Net changes of distinct rows.
+struct Net {
+    chunk: Chunk,
+    slots: Vec<u32>,
+    encoded: arrow::row::Rows,
+    hashes: Vec<u64>,
+    table: HashTable<u32>,
+    /// For the first of equal rows the sum of the weights, for the others 0.
+    sums: Vec<i64>,
+}
+
+/// What deletes do to the rows that are there.
+#[derive(Default)]
+struct Deletes {
+    counts: Vec<(u64, i64)>,
+    /// The places of rows in their slots' lists, ascending.
+    gone: BTreeMap<u32, Vec<u32>>,
+}
+
+impl Arranged {
+    /// No rows yet.
+    pub fn new(schema: SchemaRef) -> Arranged {
+        Arranged { store: Store::new(schema), lists: Lists::default(), encoder: None }
+    }
+
+    /// The rows' schema.
+    pub fn schema(&self) -> &SchemaRef {
+        self.store.schema()
+    }
+
+    /// How many rows there are, each copy counted.
+    pub fn num_rows(&self) -> usize {
+        self.store.copies() as usize
+    }
+
+    /// How many rows a slot has, copies that came together counted once.
+    pub fn rows_of(&self, slot: u32) -> usize {
+        self.lists.len(slot)
+    }
+
+    /// About how many bytes the rows and their lists take.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.memory_bytes() + self.lists.memory_bytes()
+    }
+
+    /// The rows of some slots, n copies as n rows: slot after slot, each slot's in the order in which they came.
+    pub fn gather(&self, slots: &[u32]) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        let mut ids: Vec<u64> = Vec::new();
+        for slot in slots {
+            let mut rest = self.lists.get(*slot);
+            while !rest.is_empty() {
+                let (some, more) = rest.split_at(rest.len().min(GATHERED_ROWS - ids.len()));
+                ids.extend_from_slice(some);
+                rest = more;
+                if ids.len() == GATHERED_ROWS {
+                    batches.push(self.store.gather_copies(&ids)?);
+                    ids.clear();
+                }
+            }
+        }
+        if !ids.is_empty() {
+            batches.push(self.store.gather_copies(&ids)?);
+        }
+        Ok(batches)
+    }
+
+    /// Inserts and deletes rows. What matters is the sum of each row's weights: a row may be deleted before it is
+    /// inserted in the same change. Fails with [`Error::Negative`] and changes nothing when more is deleted than
+    /// there is.
+    pub fn apply(&mut self, changes: Vec<Placed>) -> Result<()> {
+        let deletes = changes.iter().any(|placed| {
+            let weights = placed.chunk.weights.as_ref();
+            weights.is_some_and(|weights| weights.values().iter().any(|weight| *weight < 0))
+        });
+        if deletes {
+            return self.apply_net(changes);
+        }
+        changes.iter().try_for_each(|Placed { chunk, slots }| {
+            self.append(&chunk.rows, chunk.weights.as_ref().map(|weights| &weights.values()[..]), slots)
+        })
+    }
+
+    /// Takes the rows whose weights are positive.
+    fn append(&mut self, rows: &RecordBatch, weights: Option<&[i64]>, slots: &[u32]) -> Result<()> {
+        let Some(weights) = weights else {
+            let first = self.store.push(rows, None)?;
+            return slots.iter().zip(first..).try_for_each(|(slot, id)| self.lists.push(*slot, id));
+        };
+        let taken: Vec<u32> = (0..weights.len() as u32).filter(|row| weights[*row as usize] > 0).collect();
+        let counts = taken.iter().map(|row| weights[*row as usize]).collect();
+        let first = if taken.len() == rows.num_rows() {
+            self.store.push(rows, Some(counts))?
+        } else {
+            self.store.push(&take_record_batch(rows, &UInt32Array::from(taken.clone()))?, Some(counts))?
+        };
+        taken.iter().zip(first..).try_for_each(|(row, id)| self.lists.push(slots[*row as usize], id))
+    }
+
+    fn apply_net(&mut self, changes: Vec<Placed>) -> Result<()> {
+        let slots: Vec<u32> = changes.iter().flat_map(|placed| &placed.slots).copied().collect();
+        let mut delta = Delta::default();
+        changes.into_iter().for_each(|placed| delta.push(placed.chunk));
+        let Some(chunk) = delta.into_one(self.schema())? else { return Ok(()) };
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            none => none.insert(RowEncoder::new(self.store.schema())?),
+        };
+        let mut net = Net::new(chunk, slots, encoder)?;
+        let deletes = self.find(&mut net)?;
+        for (slot, places) in &deletes.gone {
+            self.lists.remove(*slot, places)?;
+        }
+        self.store.set_counts(&deletes.counts);
+        self.append(&net.chunk.rows, Some(&net.sums), &net.slots)
+    }
+
+    /// Looks for the rows that are deleted among the rows of their slots; the sums of those that are found become
+    /// zero.
+    fn find(&self, net: &mut Net) -> Result<Deletes> {
+        let encoder = self.encoder.as_ref().expect("made before rows are deleted");
+        let rows = net.sums.iter().zip(&net.slots).filter(|(sum, _)| **sum < 0);
+        let mut slots: Vec<u32> = rows.map(|(_, slot)| *slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let mut deletes = Deletes::default();
+        let all = slots.iter().flat_map(|slot| {
+            self.lists.get(*slot).iter().enumerate().map(|(place, id)| (*slot, place as u32, *id))
+        });
+        let mut all = all.peekable();
+        while all.peek().is_some() {
+            let some: Vec<(u32, u32, u64)> = all.by_ref().take(GATHERED_ROWS).collect();
+            let ids: Vec<u64> = some.iter().map(|(_, _, id)| *id).collect();
+            let encoded = encoder.encode(&self.store.gather(&ids)?)?;
+            for (row, (slot, place, id)) in some.into_iter().enumerate() {
+                let bytes = encoded.row(row).data();
+                let Some(sum) = net.sum(encoder.hash(bytes), bytes).filter(|sum| **sum < 0) else { continue };
+                let count = self.store.count(id);
+                let left = (count + *sum).max(0);
+                *sum += count - left;
+                deletes.counts.push((id, left));
+                if left == 0 {
+                    deletes.gone.entry(slot).or_default().push(place);
+                }
+            }
+        }
+        net.check_found()?;
+        Ok(deletes)
+    }
+}
+
+impl Net {
+    fn new(chunk: Chunk, slots: Vec<u32>, encoder: &RowEncoder) -> Result<Net> {
+        let encoded = encoder.encode(&chunk.rows)?;
+        let count = chunk.rows.num_rows();
+        let hashes: Vec<u64> = (0..count).map(|row| encoder.hash(encoded.row(row).data())).collect();
+        let mut table: HashTable<u32> = HashTable::with_capacity(count);
+        let mut sums = vec![0; count];
+        for row in 0..count {
+            let bytes = encoded.row(row).data();
+            let same = |other: &u32| {
+                hashes[*other as usize] == hashes[row] && encoded.row(*other as usize).data() == bytes
+            };
+            match table.entry(hashes[row], same, |other| hashes[*other as usize]) {
+                Entry::Occupied(first) => sums[*first.get() as usize] += chunk.weight(row),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(row as u32);
+                    sums[row] = chunk.weight(row);
+                }
+            }
+        }
+        Ok(Net { chunk, slots, encoded, hashes, table, sums })
+    }
+
+    /// The sum of a row's weights, if it is one of these rows.
+    fn sum(&mut self, hash: u64, bytes: &[u8]) -> Option<&mut i64> {
+        let same =
+            |row: &u32| self.hashes[*row as usize] == hash && self.encoded.row(*row as usize).data() == bytes;
+        let row = *self.table.find(hash, same)?;
+        Some(&mut self.sums[row as usize])
+    }
+
+    /// Fails if rows are left that were to be deleted.
+    fn check_found(&self) -> Result<()> {
+        let missing: Vec<u32> =
+            (0..self.sums.len() as u32).filter(|row| self.sums[*row as usize] < 0).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let weights = Int64Array::from_iter_values(missing.iter().map(|row| -self.sums[*row as usize]));
+        let rows = take_record_batch(&self.chunk.rows, &UInt32Array::from(missing))?;
+        Err(Error::Negative(Delta::of(Chunk { rows, weights: Some(weights) })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{Array, AsArray, StringViewArray};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    use super::*;
+
+    type Plain = (i64, Option<String>);
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("key", DataType::Int64, true),
+            Field::new("word", DataType::Utf8View, true),
+        ]))
+    }
+
+    fn placed(rows: &[(Plain, i64)]) -> Placed {
+        let keys = Int64Array::from_iter_values(rows.iter().map(|((key, _), _)| *key));
+        let words: StringViewArray = rows.iter().map(|((_, word), _)| word.clone()).collect();
+        let batch = RecordBatch::try_new(schema(), vec![Arc::new(keys), Arc::new(words)]).unwrap();
+        let weights: Vec<i64> = rows.iter().map(|(_, weight)| *weight).collect();
+        let weights = weights.iter().any(|weight| *weight != 1).then(|| Int64Array::from(weights));
+        let slots = rows.iter().map(|((key, _), _)| *key as u32).collect();
+        Placed { chunk: Chunk { rows: batch, weights }, slots }
+    }
+
+    fn plain(batches: &[RecordBatch]) -> Vec<Plain> {
+        let mut all = Vec::new();
+        for batch in batches {
+            let (keys, words) =
+                (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_string_view());
+            let word = |row: usize| words.is_valid(row).then(|| words.value(row).to_string());
+            all.extend((0..batch.num_rows()).map(|row| (keys.value(row), word(row))));
+        }
+        all
+    }
+
+    fn content(rows: &Arranged, slots: &[u32]) -> BTreeMap<Plain, i64> {
+        let mut all = BTreeMap::new();
+        for row in plain(&rows.gather(slots).unwrap()) {
+            *all.entry(row).or_insert(0) += 1;
+        }
+        all
+    }
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % bound
+        }
+    }
+
+    #[test]
+    fn any_sequence_of_changes_leaves_each_slot_its_rows() {
+        for seed in 0..30 {
+            let mut random = Random(seed);
+            let (keys, words) = [(3, 4), (20, 300), (200, 2)][seed as usize % 3];
+            let (mut rows, mut expected) = (Arranged::new(schema()), BTreeMap::<Plain, i64>::new());
+            for _ in 0..60 {
+                let deletes = random.below(3) > 0;
+                let mut changes = Vec::new();
+                for _ in 0..random.below(150) {
+                    let word = random.below(words);
+                    let row =
+                        (random.below(keys) as i64, (word > 0).then(|| format!("a longer word {word}")));
+                    let there = expected.entry(row.clone()).or_insert(0);
+                    let weight = if deletes && *there > 0 && random.below(5) > 0 {
+                        -(1 + random.below(*there as u64) as i64)
+                    } else {
+                        random.below(3) as i64
+                    };
+                    *there += weight;
+                    changes.push((row, weight));
+                }
+                expected.retain(|_, count| *count > 0);
+                let (left, right) = changes.split_at(changes.len() / 2);
+                rows.apply(vec![placed(right), placed(left)]).unwrap();
+                let all: Vec<u32> = (0..keys as u32).collect();
+                assert_eq!(content(&rows, &all), expected, "seed {seed}");
+                assert_eq!(rows.num_rows() as i64, expected.values().sum::<i64>());
+                let one = random.below(keys);
+                let of_one = expected.iter().filter(|((key, _), _)| *key == one as i64);
+                let of_one: BTreeMap<Plain, i64> = of_one.map(|(row, count)| (row.clone(), *count)).collect();
+                assert_eq!(content(&rows, &[one as u32]), of_one);
+                assert_eq!(rows.rows_of(one as u32) == 0, of_one.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_come_back_in_the_order_in_which_they_came() {
+        let mut rows = Arranged::new(schema());
+        let row = |key: i64, word: &str| (key, Some(word.to_string()));
+        rows.apply(vec![placed(&[(row(1, "a"), 1), (row(2, "x"), 1), (row(1, "b"), 2), (row(1, "c"), 1)])])
+            .unwrap();
+        rows.apply(vec![placed(&[(row(1, "d"), 1), (row(1, "a"), -1), (row(1, "b"), -1)])]).unwrap();
+        let gathered = plain(&rows.gather(&[2, 7, 1]).unwrap());
+        assert_eq!(gathered, [row(2, "x"), row(1, "b"), row(1, "c"), row(1, "d")]);
+    }
+
+    #[test]
+    fn a_delete_of_what_is_not_there_names_it_and_changes_nothing() {
+        let mut rows = Arranged::new(schema());
+        let row = |key: i64, word: &str| (key, Some(word.to_string()));
+        rows.apply(vec![placed(&[(row(1, "a"), 2), (row(2, "b"), 1)])]).unwrap();
+        let before = content(&rows, &[1, 2]);
+        let change = [(row(1, "a"), -3), (row(2, "b"), -1), (row(2, "c"), -1), (row(1, "d"), 1)];
+        let Err(Error::Negative(missing)) = rows.apply(vec![placed(&change)]) else { panic!("taken") };
+        assert_eq!(plain(&[missing.chunks[0].rows.clone()]), [row(1, "a"), row(2, "c")]);
+        assert_eq!(missing.chunks[0].weights_or_ones().values(), &[1, 1]);
+        assert_eq!(content(&rows, &[1, 2]), before);
+    }
+
+    #[test]
+    fn what_comes_and_goes_leaves_little_memory() {
+        let mut rows = Arranged::new(schema());
+        let batch = |round: i64| -> Vec<(Plain, i64)> {
+            (0..500).map(|n| ((n % 50, Some(format!("a word longer than a view, {round} {n}"))), 1)).collect()
+        };
+        let mut bytes = Vec::new();
+        for round in 0..100 {
+            let mut change = batch(round);
+            if round > 0 {
+                change.extend(batch(round - 1).into_iter().map(|(row, _)| (row, -1)));
+            }
+            rows.apply(vec![placed(&change)]).unwrap();
+            bytes.push(rows.memory_bytes());
+        }
+        assert_eq!(rows.num_rows(), 500);
+        assert!(bytes[99] < 2 * bytes[10], "{bytes:?}");
+    }
+}
