@@ -236,10 +236,12 @@ fn pushed(
     let mut below = Vec::with_capacity(keys.len());
     for (key, alive) in keys.iter().zip(alive) {
         let key = key.as_ref().filter(|_| *alive);
-        below.push(match key {
+        let pushed = match key {
             Some(key) if !filters || keys::cannot_fail(key)? => keys::push(plan, key)?,
             _ => None,
-        });
+        };
+        // What turns out to be a constant says nothing about a row.
+        below.push(pushed.filter(|key| key.iter().all(|expr| !expr.column_refs().is_empty())));
     }
     let alive: Vec<bool> = below.iter().map(Option::is_some).collect();
     Ok(alive.contains(&true).then_some((below, alive)))
