@@ -7,12 +7,11 @@ use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, BooleanBuilder, mak
 use arrow::buffer::{MutableBuffer, NullBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType};
 use arrow::error::ArrowError;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as TableEntry;
 
-use super::slots::{Slots, spread};
+use super::slots::Slots;
+use super::table::SlotTable;
 use super::{Found, NO_SLOT, WINDOW_ROWS, hasher};
-use crate::Result;
+use crate::{Paged, Result};
 
 /// Where one column lies in a key.
 #[derive(Clone, Debug)]
@@ -193,29 +192,28 @@ pub(super) fn canonical_f16(bits: u16) -> u16 {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry<const N: usize> {
-    key: [u64; N],
-    slot: u32,
-    hash: u32,
-}
-
-/// Keys of `N` words, compared in the table itself.
+/// Keys of `N` words.
 #[derive(Debug)]
 pub(super) struct FixedKeys<const N: usize> {
     layout: Layout,
-    table: HashTable<Entry<N>>,
-    by_slot: Vec<[u64; N]>,
+    table: SlotTable,
+    by_slot: Paged<[u64; N]>,
     null_slot: Option<u32>,
     slots: Slots,
+}
+
+/// The keys of some rows and their hashes.
+struct Window<const N: usize> {
+    keys: Vec<[u64; N]>,
+    hashes: Vec<u32>,
 }
 
 impl<const N: usize> FixedKeys<N> {
     pub(super) fn new(layout: Layout) -> FixedKeys<N> {
         FixedKeys {
             layout,
-            table: HashTable::new(),
-            by_slot: Vec::new(),
+            table: SlotTable::default(),
+            by_slot: Paged::default(),
             null_slot: None,
             slots: Slots::default(),
         }
@@ -231,98 +229,109 @@ impl<const N: usize> FixedKeys<N> {
         hasher.finish() as u32
     }
 
-    /// Runs `each` for the rows of all columns, with the key and its hash; `None` is the NULL of a single column.
-    fn for_each(&self, columns: &[ArrayRef], mut each: impl FnMut(Option<(&[u64; N], u32)>)) {
-        let data: Vec<ArrayData> = columns.iter().map(|column| column.to_data()).collect();
-        let rows = columns[0].len();
-        let nulls = columns[0].nulls().filter(|nulls| self.layout.mask.is_none() && nulls.null_count() > 0);
-        let mut keys = vec![[0; N]; rows.min(WINDOW_ROWS)];
-        let mut hashes = vec![0; keys.len()];
-        for start in (0..rows).step_by(WINDOW_ROWS) {
-            let range = start..rows.min(start + WINDOW_ROWS);
-            let keys = &mut keys[..range.len()];
-            self.layout.pack(&data, range.clone(), keys);
-            hashes.iter_mut().zip(keys.iter()).for_each(|(hash, key)| *hash = Self::hash(key));
-            for (row, (key, hash)) in range.zip(keys.iter().zip(&hashes)) {
-                let null = nulls.is_some_and(|nulls| nulls.is_null(row));
-                each((!null).then_some((key, *hash)));
-            }
-        }
+    fn window(&self, data: &[ArrayData], range: Range<usize>, window: &mut Window<N>) {
+        window.keys.resize(range.len(), [0; N]);
+        self.layout.pack(data, range, &mut window.keys);
+        window.hashes.clear();
+        window.hashes.extend(window.keys.iter().map(Self::hash));
+    }
+
+    /// Which rows are NULL, where that isn't part of the key.
+    fn nulls<'a>(&self, columns: &'a [ArrayRef]) -> Option<&'a NullBuffer> {
+        columns[0].nulls().filter(|nulls| self.layout.mask.is_none() && nulls.null_count() > 0)
+    }
+
+    /// The slot of a key, if the slot that was found under its hash isn't its own.
+    fn slot_of(&self, key: &[u64; N], hash: u32) -> Option<u32> {
+        self.table.find(hash, |slot| self.by_slot[slot as usize] == *key)
     }
 
     pub(super) fn insert(&mut self, columns: &[ArrayRef], found: &mut Found) -> Result<()> {
-        let (mut table, mut by_slot) = (std::mem::take(&mut self.table), std::mem::take(&mut self.by_slot));
-        let (mut slots, mut null_slot) = (std::mem::take(&mut self.slots), self.null_slot);
-        self.for_each(columns, |row| {
-            let slot = match row {
-                None => *null_slot.get_or_insert_with(|| {
-                    let slot = slots.take();
-                    found.new.push(slot);
-                    slot
-                }),
-                Some((key, hash)) => {
-                    let entry =
-                        table.entry(spread(hash), |entry| entry.key == *key, |entry| spread(entry.hash));
-                    match entry {
-                        TableEntry::Occupied(entry) => entry.get().slot,
-                        TableEntry::Vacant(vacant) => {
-                            let slot = slots.take();
-                            found.new.push(slot);
-                            vacant.insert(Entry { key: *key, slot, hash });
-                            if slot as usize == by_slot.len() {
-                                by_slot.push(*key);
-                            } else if let Some(kept) = by_slot.get_mut(slot as usize) {
-                                *kept = *key;
-                            } else {
-                                // The slot of NULL lies between; it has no key.
-                                by_slot.resize(slot as usize, [0; N]);
-                                by_slot.push(*key);
-                            }
-                            slot
-                        }
-                    }
+        let data: Vec<ArrayData> = columns.iter().map(|column| column.to_data()).collect();
+        let (rows, nulls) = (columns[0].len(), self.nulls(columns));
+        let mut window = Window { keys: Vec::new(), hashes: Vec::new() };
+        for start in (0..rows).step_by(WINDOW_ROWS) {
+            let range = start..rows.min(start + WINDOW_ROWS);
+            self.window(&data, range.clone(), &mut window);
+            let first = found.slots.len();
+            found.slots.resize(first + range.len(), NO_SLOT);
+            self.table.first(&window.hashes, &mut found.slots[first..]);
+            for (row, (key, hash)) in range.zip(window.keys.iter().zip(&window.hashes)) {
+                let slot = &mut found.slots[first + row - start];
+                if nulls.is_some_and(|nulls| nulls.is_null(row)) {
+                    *slot = self.insert_null(&mut found.new);
+                } else if *slot == NO_SLOT || self.by_slot[*slot as usize] != *key {
+                    *slot = self.insert_one(key, *hash, &mut found.new);
                 }
-            };
-            found.slots.push(slot);
-        });
-        (self.table, self.by_slot, self.slots, self.null_slot) = (table, by_slot, slots, null_slot);
+            }
+        }
         self.slots.check()
     }
 
+    fn insert_null(&mut self, new: &mut Vec<u32>) -> u32 {
+        *self.null_slot.get_or_insert_with(|| {
+            let slot = self.slots.take();
+            new.push(slot);
+            slot
+        })
+    }
+
+    #[inline(never)]
+    fn insert_one(&mut self, key: &[u64; N], hash: u32, new: &mut Vec<u32>) -> u32 {
+        // A row before it may have brought the same key.
+        if let Some(slot) = self.slot_of(key, hash) {
+            return slot;
+        }
+        let slot = self.slots.take();
+        new.push(slot);
+        self.table.insert(hash, slot);
+        if slot as usize >= self.by_slot.len() {
+            self.by_slot.resize(slot as usize + 1, [0; N]);
+        }
+        self.by_slot[slot as usize] = *key;
+        slot
+    }
+
     pub(super) fn find(&self, columns: &[ArrayRef], out: &mut Vec<u32>) {
-        self.for_each(columns, |row| {
-            out.push(match row {
-                None => self.null_slot.unwrap_or(NO_SLOT),
-                Some((key, hash)) => self
-                    .table
-                    .find(spread(hash), |entry| entry.key == *key)
-                    .map_or(NO_SLOT, |entry| entry.slot),
-            });
-        });
+        let data: Vec<ArrayData> = columns.iter().map(|column| column.to_data()).collect();
+        let (rows, nulls) = (columns[0].len(), self.nulls(columns));
+        let mut window = Window { keys: Vec::new(), hashes: Vec::new() };
+        for start in (0..rows).step_by(WINDOW_ROWS) {
+            let range = start..rows.min(start + WINDOW_ROWS);
+            self.window(&data, range.clone(), &mut window);
+            let first = out.len();
+            out.resize(first + range.len(), NO_SLOT);
+            self.table.first(&window.hashes, &mut out[first..]);
+            for (row, (key, hash)) in range.zip(window.keys.iter().zip(&window.hashes)) {
+                let slot = &mut out[first + row - start];
+                if nulls.is_some_and(|nulls| nulls.is_null(row)) {
+                    *slot = self.null_slot.unwrap_or(NO_SLOT);
+                } else if *slot != NO_SLOT && self.by_slot[*slot as usize] != *key {
+                    *slot = self.slot_of(key, *hash).unwrap_or(NO_SLOT);
+                }
+            }
+        }
     }
 
     pub(super) fn free(&mut self, slot: u32) {
         if self.null_slot == Some(slot) {
             self.null_slot = None;
         } else {
-            let hash = spread(Self::hash(&self.by_slot[slot as usize]));
-            let Ok(entry) = self.table.find_entry(hash, |entry| entry.slot == slot) else { return };
-            entry.remove();
+            self.table.remove(Self::hash(&self.by_slot[slot as usize]), slot);
         }
         self.slots.put(slot);
     }
 
     pub(super) fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        let keys: Vec<[u64; N]> =
-            slots.iter().map(|slot| self.by_slot.get(*slot as usize).copied().unwrap_or([0; N])).collect();
+        let end = self.by_slot.len();
+        let key = |slot: &u32| if (*slot as usize) < end { self.by_slot[*slot as usize] } else { [0; N] };
+        let keys: Vec<[u64; N]> = slots.iter().map(key).collect();
         let null = self.null_slot.filter(|_| self.layout.mask.is_none());
         let nulls = null.map(|null| slots.iter().map(|slot| *slot != null).collect::<NullBuffer>());
         self.layout.unpack(&keys, nulls.filter(|nulls| nulls.null_count() > 0))
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.table.allocation_size()
-            + self.by_slot.capacity() * size_of::<[u64; N]>()
-            + self.slots.memory_bytes()
+        self.table.memory_bytes() + self.by_slot.memory_bytes() + self.slots.memory_bytes()
     }
 }

@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::{
     DataType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
+use millstream_state::Paged;
 
-use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 

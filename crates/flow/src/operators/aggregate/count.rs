@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, UInt64Array};
+use millstream_state::Paged;
 
-use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 

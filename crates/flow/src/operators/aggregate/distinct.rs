@@ -5,9 +5,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
 use arrow::compute::filter;
 use arrow::datatypes::{DataType, UInt32Type};
-use millstream_state::KeyIndex;
+use millstream_state::{KeyIndex, Paged};
 
-use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 

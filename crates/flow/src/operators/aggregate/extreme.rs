@@ -10,8 +10,8 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
+use millstream_state::Paged;
 
-use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 

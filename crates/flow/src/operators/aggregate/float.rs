@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::Float64Type;
 use millstream_delta::Expansion;
+use millstream_state::Paged;
 
-use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 

@@ -6,9 +6,8 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_state::KeyIndex;
+use millstream_state::{KeyIndex, Paged};
 
-use super::paged::Paged;
 use crate::{Error, Result};
 
 /// By what rows are grouped.

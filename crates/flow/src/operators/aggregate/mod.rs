@@ -21,7 +21,6 @@ mod grouping;
 mod groups;
 mod lower;
 mod merged;
-mod paged;
 mod slot;
 mod sum;
 #[cfg(test)]

@@ -14,8 +14,8 @@ use arrow::datatypes::{
     IntervalYearMonthType, TimeUnit, UInt64Type, i256,
 };
 use datafusion::common::exec_datafusion_err;
+use millstream_state::Paged;
 
-use super::paged::Paged;
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 

@@ -1,4 +1,4 @@
-//! A column addressed by slot that grows without moving.
+//! A column of values in memory, addressed by slot, that grows without moving.
 
 use std::ops::{Index, IndexMut};
 
@@ -6,9 +6,9 @@ use std::ops::{Index, IndexMut};
 const PAGE_ROWS: usize = 1 << PAGE_BITS;
 const PAGE_BITS: u32 = 14;
 
-/// Values in pages.
+/// Values in pages: what is there never moves but in the last page, however many there are.
 #[derive(Debug)]
-pub(super) struct Paged<T> {
+pub struct Paged<T> {
     pages: Vec<Vec<T>>,
 }
 
@@ -20,7 +20,7 @@ impl<T> Default for Paged<T> {
 
 impl<T: Clone> Paged<T> {
     /// Makes room for values below `end`; new ones are `value`. It never shrinks.
-    pub(super) fn resize(&mut self, end: usize, value: T) {
+    pub fn resize(&mut self, end: usize, value: T) {
         let mut have = self.len();
         while have < end {
             if have.is_multiple_of(PAGE_ROWS) {
@@ -40,12 +40,13 @@ impl<T: Clone> Paged<T> {
     }
 
     /// How many values there are.
-    pub(super) fn len(&self) -> usize {
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         self.pages.len().saturating_sub(1) * PAGE_ROWS + self.pages.last().map_or(0, Vec::len)
     }
 
     /// How many bytes the values take, without what they own.
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         self.pages.iter().map(|page| page.capacity() * size_of::<T>()).sum::<usize>()
             + self.pages.capacity() * size_of::<Vec<T>>()
     }
