@@ -160,8 +160,28 @@ fn complete_sort(mut sort: Sort) -> Sort {
     sort
 }
 
+/// Drops keys that say again what one before them says; the query engine counts on there being none.
+fn without_repeated(keys: &mut Vec<SortExpr>) -> bool {
+    let before = keys.len();
+    let mut known: Vec<Expr> = Vec::with_capacity(before);
+    keys.retain(|key| {
+        let fresh = !known.contains(&key.expr);
+        known.push(key.expr.clone());
+        fresh
+    });
+    keys.len() < before
+}
+
 fn complete_distinct(mut on: DistinctOn) -> DistinctOn {
+    let mut known: Vec<Expr> = Vec::with_capacity(on.on_expr.len());
+    for expr in std::mem::take(&mut on.on_expr) {
+        if !known.contains(&expr) {
+            known.push(expr);
+        }
+    }
+    on.on_expr = known;
     let mut order = on.sort_expr.take().unwrap_or_default();
+    without_repeated(&mut order);
     if order.is_empty() {
         order.extend(on.on_expr.iter().cloned().map(ascending));
     }
@@ -361,7 +381,8 @@ fn complete_aggregate(
             more.push(ascending(argument.clone()));
         }
     }
-    match more.is_empty() {
+    let repeated = without_repeated(&mut function.params.order_by);
+    match more.is_empty() && !repeated {
         true => Ok(Transformed::no(Expr::AggregateFunction(function))),
         false => {
             function.params.order_by.extend(more);

@@ -132,7 +132,9 @@ impl Draw<'_> {
         if in_group {
             self.decorate(&mut call, &inner, function, family);
         }
-        if self.chance(20) {
+        // Over a window these are functions of another kind.
+        let filtered = in_group || !["first_value", "last_value", "nth_value"].contains(&function.name);
+        if filtered && self.chance(20) {
             call.filter = Some(self.condition(&inner, 1));
         }
         Some(call)

@@ -22,6 +22,8 @@ pub struct Counts {
     pub queries: usize,
     /// Queries that were left out for the size of their answers.
     pub too_large: usize,
+    /// Queries among them that have no rows over the final content.
+    pub empty: usize,
     /// Epochs that were run.
     pub epochs: usize,
     /// Times that a view was equal to its query.
@@ -65,6 +67,7 @@ impl Counts {
         self.drawn += other.drawn;
         self.queries += other.queries;
         self.too_large += other.too_large;
+        self.empty += other.empty;
         self.epochs += other.epochs;
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
@@ -104,10 +107,11 @@ impl fmt::Display for Counts {
         let refusals = self.refusals();
         writeln!(
             f,
-            "  drawn {}, refused {refusals} ({:.1} %), answers too large {}",
+            "  drawn {}, refused {refusals} ({:.1} %), answers too large {}, answers without rows {}",
             self.drawn,
             100.0 * refusals as f64 / self.drawn.max(1) as f64,
-            self.too_large
+            self.too_large,
+            self.empty
         )?;
         shown(f, "refused", &self.refused)?;
         shown(f, "fails over rows", &self.failing)

@@ -122,6 +122,11 @@ impl<'a> Draw<'a> {
 
     /// A family, those that do more more often.
     pub(super) fn family(&mut self) -> Family {
+        if self.chance(60) {
+            let at = self.below(self.tables.len());
+            let families: Vec<Family> = self.tables[at].columns.iter().map(|column| column.family).collect();
+            return self.pick(&families);
+        }
         match self.below(10) {
             0..3 => Family::Integer,
             3 => Family::Text,

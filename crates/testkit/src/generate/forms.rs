@@ -109,7 +109,7 @@ const INTEGER: &[&str] = &[
     "({integers})[{n}]",
     "({pair})['a']",
     "gcd({n}, {n})",
-    "length({bytes})",
+    "octet_length({bytes})",
 ];
 
 const DECIMAL: &[&str] = &[

@@ -17,6 +17,8 @@ pub enum Known {
     FloatSumBesideDistinct,
     /// `count(DISTINCT x)` of floats, which tells 0.0 from -0.0 here and there.
     DistinctFloats,
+    /// Frames that begin after the first row, of aggregates that the planner has no sliding form of.
+    SlidingFrames,
     /// Arithmetic with floats that may give a NaN with a sign.
     SignedNan,
 }
@@ -30,6 +32,7 @@ pub const KNOWN: &[(Known, &str)] = &[
     (Known::SubqueryAsValue, "refused by the planner"),
     (Known::FloatSumBesideDistinct, "rounded once for each distinct value"),
     (Known::DistinctFloats, "0.0 and -0.0 are two values to some counts"),
+    (Known::SlidingFrames, "refused while they run, or never where there are no rows"),
     (Known::SignedNan, "sorts below all numbers"),
 ];
 

@@ -29,6 +29,7 @@ mod selects;
 mod subqueries;
 mod windows;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -143,7 +144,9 @@ pub fn run_rounds(queries: usize, setup: &Setup, seed: u64) -> (Counts, usize) {
                 return;
             }
             let seed = seed + at as u64;
-            let done = drive::block_on(async { Ok(check(seed, setup).await) });
+            let round = || drive::block_on(async { Ok(check(seed, setup).await) });
+            let done =
+                std::panic::catch_unwind(AssertUnwindSafe(round)).unwrap_or_else(|_| Err("panics".into()));
             let (counts, messages) =
                 done.unwrap_or_else(|error| (Counts::default(), vec![format!("seed {seed}: {error}")]));
             for message in &messages {

@@ -32,7 +32,7 @@ impl Draw<'_> {
         let joins = if self.nesting > 1 { joins.min(1) } else { joins };
         let mut drawn = self.source();
         for at in 0..joins {
-            drawn = self.join(drawn, at == 0 && joins == 1, outer);
+            drawn = self.join(drawn, at == 0 && joins == 1, at + 1 == joins, outer);
         }
         drawn
     }
@@ -82,8 +82,11 @@ impl Draw<'_> {
         (From::Derived { lateral, query: Box::new(query), alias, columns }, leaves)
     }
 
-    /// `left` and one more.
-    fn join(&mut self, left: Drawn, alone: bool, outer: &[Expr]) -> Drawn {
+    /// `left` and one more, which is the only one or the last one. A comma binds looser than JOIN, so that it can
+    /// only be the last.
+    fn join(&mut self, left: Drawn, alone: bool, last: bool, outer: &[Expr]) -> Drawn {
+        let crosses: &[&str] = if last { &["CROSS JOIN", ","] } else { &["CROSS JOIN"] };
+        let cross = self.pick(crosses);
         let lists: Vec<Expr> = left
             .1
             .iter()
@@ -93,15 +96,14 @@ impl Draw<'_> {
         if let Some(list) = self.choose(&lists)
             && self.chance(30)
         {
-            return self.unnested(left, list);
+            return self.unnested(left, list, cross);
         }
         if self.chance(4) {
-            return self.lateral(left);
+            return self.lateral(left, cross);
         }
         let right = self.source();
         if self.chance(10) {
-            let word = self.pick(&["CROSS JOIN", ","]);
-            return glued(word, left, right, None, Vec::new());
+            return glued(cross, left, right, None, Vec::new());
         }
         if alone
             && self.chance(12)
@@ -118,16 +120,16 @@ impl Draw<'_> {
         (from, leaves)
     }
 
-    fn unnested(&mut self, left: Drawn, list: Expr) -> Drawn {
+    fn unnested(&mut self, left: Drawn, list: Expr, cross: &'static str) -> Drawn {
         let alias = self.alias("u");
         let family = if list.family == Family::Integers { Family::Integer } else { Family::Text };
         let leaf = Expr::column(family, &alias, "w");
         let right = (From::Unnest(list, alias, "w".to_string()), vec![leaf]);
-        glued(",", left, right, None, Vec::new())
+        glued(cross, left, right, None, Vec::new())
     }
 
     /// `left, LATERAL (SELECT … WHERE inner = left)`.
-    fn lateral(&mut self, left: Drawn) -> Drawn {
+    fn lateral(&mut self, left: Drawn, cross: &'static str) -> Drawn {
         let family = self.family();
         let (from, inner) = self.table();
         let scope = Scope { leaves: inner.clone(), outer: Vec::new(), subqueries: false };
@@ -143,8 +145,7 @@ impl Draw<'_> {
             having: None,
         };
         let right = self.named(Query::of(Body::Select(Box::new(select))), &[family], true);
-        let word = self.pick(&["CROSS JOIN", ","]);
-        glued(word, left, right, None, Vec::new())
+        glued(cross, left, right, None, Vec::new())
     }
 
     /// A join by the columns that both tables have under one name.

@@ -1,9 +1,11 @@
 //! A round: some tables, a way to feed them, and the queries that are asked of them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use futures::FutureExt;
 use millstream_engine::{Engine, Session};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -158,16 +160,21 @@ async fn filled(session: &mut Session, tables: &[Table], seed: u64) -> drive::Re
 async fn is_taken(session: &mut Session, query: &Query, seed: u64, counts: &mut Counts) -> bool {
     counts.drawn += 1;
     let sql = query.to_string();
-    match drive::rows(session, &sql).await {
+    let asked = AssertUnwindSafe(drive::rows(session, &sql)).catch_unwind().await;
+    match asked.unwrap_or_else(|_| Err("panics".into())) {
         Ok(rows) if rows.num_rows() > ROWS_MAX => {
             counts.too_large += 1;
             false
         }
-        Ok(_) => true,
+        Ok(rows) => {
+            counts.empty += usize::from(rows.num_rows() == 0);
+            true
+        }
         Err(error) => match drive::run(session, &format!("EXPLAIN {sql}")).await {
             Ok(_) => {
                 counts.failing(&error, &sql);
-                seed.is_multiple_of(5)
+                // What panics would end the run.
+                error != "panics" && seed.is_multiple_of(5)
             }
             Err(_) => {
                 counts.refused(&error, &sql);

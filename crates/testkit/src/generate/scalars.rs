@@ -44,8 +44,36 @@ impl Draw<'_> {
                 return self.pick(&outer).clone();
             }
         }
+        if !scope.leaves.is_empty() && found.is_empty() && self.chance(75) {
+            return self.converted(scope, family);
+        }
+        self.value(family)
+    }
+
+    /// A value that says its type.
+    pub(super) fn value(&mut self, family: Family) -> Expr {
         let value = if self.chance(4) { "NULL" } else { self.pick(family.values()) };
         Expr::literal(family, family.typed(value))
+    }
+
+    /// Something of a family that no column has, made of a column of another.
+    fn converted(&mut self, scope: &Scope, family: Family) -> Expr {
+        let leaf = self.pick(&scope.leaves);
+        let other = leaf.family;
+        if other.is_ordered() && (family == Family::Boolean || self.chance(60)) {
+            let word = self.pick(&[" = ", " < ", " >= "]);
+            let compared = Expr::form(Family::Boolean, &["(", word, ")"], vec![leaf, self.value(other)]);
+            if family == Family::Boolean {
+                return compared;
+            }
+            let operands = vec![compared, self.value(family), self.value(family)];
+            return Expr::form(family, &["CASE WHEN ", " THEN ", " ELSE ", " END"], operands);
+        }
+        if family == Family::Boolean {
+            return Expr::form(family, &["(", " IS NULL)"], vec![leaf]);
+        }
+        let operands = vec![leaf, self.value(family), self.value(family)];
+        Expr::form(family, &["CASE WHEN ", " IS NULL THEN ", " ELSE ", " END"], operands)
     }
 
     /// The form with its holes filled.

@@ -90,7 +90,7 @@ impl Draw<'_> {
             };
             keys.extend(key.filter(|key| !keys.contains(key) && !matches!(key.node, Node::Literal(_))));
         }
-        let shape = self.shape(&keys);
+        let shape = self.shape(&mut keys);
         let mut leaves = keys.clone();
         for family in families {
             if self.chance(75) {
@@ -115,6 +115,12 @@ impl Draw<'_> {
             select.having = Some(self.having(&inner));
         }
         select.distinct = self.chance(6);
+        let aggregates =
+            select.items.iter().any(|(item, _)| inner.leaves.iter().any(|leaf| is_in(leaf, item)));
+        if keys.is_empty() && !aggregates {
+            // Nothing says that it is one group.
+            select.having = None;
+        }
         select.group = Some(Group { keys, shape });
     }
 
@@ -128,7 +134,7 @@ impl Draw<'_> {
         condition
     }
 
-    fn shape(&mut self, keys: &[Expr]) -> Shape {
+    fn shape(&mut self, keys: &mut Vec<Expr>) -> Shape {
         if keys.is_empty() || !self.chance(25) {
             return Shape::Plain;
         }
@@ -136,9 +142,13 @@ impl Draw<'_> {
             0 => Shape::Word("ROLLUP"),
             1 => Shape::Word("CUBE"),
             _ => {
-                let sets = (0..1 + self.below(3))
+                let mut sets: Vec<Vec<usize>> = (0..1 + self.below(3))
                     .map(|_| (0..keys.len()).filter(|_| self.chance(50)).collect())
                     .collect();
+                // A key is in some set, else it is none.
+                let mut rest: Vec<usize> = (0..keys.len()).collect();
+                rest.retain(|at| !sets.iter().any(|set| set.contains(at)));
+                sets[0].extend(rest);
                 Shape::Sets(sets)
             }
         }
@@ -155,9 +165,6 @@ impl Draw<'_> {
             && let Some(second) = self.choose(&columns)
         {
             select.on.push(second);
-        }
-        if self.chance(20) {
-            return Vec::new();
         }
         let mut order: Vec<Order> = Vec::new();
         for expr in select.on.clone() {
@@ -216,4 +223,11 @@ fn count_all() -> Expr {
         filter: None,
     };
     Expr { family: Family::Integer, node: Node::Aggregate(Box::new(call)) }
+}
+
+/// Whether `part` occurs in `whole`.
+fn is_in(part: &Expr, whole: &Expr) -> bool {
+    let mut found = false;
+    super::visit::each_in(&mut whole.clone(), &mut |expr| found |= expr == part);
+    found
 }

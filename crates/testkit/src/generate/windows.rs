@@ -5,6 +5,10 @@ use super::draw::{DIRECTIONS, Draw, Scope, is_column};
 use super::family::Family;
 use super::known::Known;
 
+/// Functions with a sliding form.
+const SLIDING: &[&str] =
+    &["count", "sum", "avg", "min", "max", "array_agg", "first_value", "last_value", "nth_value"];
+
 /// Functions that see the order among peers.
 const ORDERED: &[&str] = &["nth_value", "array_agg", "string_agg", "first_value", "last_value"];
 
@@ -126,6 +130,10 @@ impl Draw<'_> {
                 ("1 FOLLOWING", "2 FOLLOWING"),
                 ("UNBOUNDED PRECEDING", "1 PRECEDING"),
             ]);
+        }
+        let slides = SLIDING.contains(&window.call.function) || !Known::SlidingFrames.is_avoided();
+        if !slides && start != "UNBOUNDED PRECEDING" {
+            (start, end) = ("UNBOUNDED PRECEDING", self.pick(ENDS));
         }
         window.frame = format!("{unit} BETWEEN {start} AND {end}");
     }
