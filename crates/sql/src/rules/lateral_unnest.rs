@@ -98,20 +98,12 @@ fn graft(left: &Arc<LogicalPlan>, plan: &LogicalPlan) -> Result<LogicalPlan> {
             join.null_equality,
             join.null_aware,
         )?)),
-        LogicalPlan::SubqueryAlias(alias) => {
-            let input = graft(left, &alias.input)?;
-            rename(left, input, plan.schema(), Some(&alias.alias))
-        }
-        LogicalPlan::Projection(projection) => {
-            let input = graft(left, &projection.input)?;
-            let mut items = columns_of(left);
-            for (at, item) in projection.expr.iter().enumerate() {
-                let (qualifier, field) = plan.schema().qualified_field(at);
-                let item = inner(item.clone(), left.schema())?.unalias();
-                items.push(item.alias_qualified(qualifier.cloned(), field.name()));
-            }
-            Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(input))?))
-        }
+        LogicalPlan::SubqueryAlias(alias) => match without_mark(&alias.input) {
+            // At once under the alias: a name without one may be that of a column of `left`.
+            LogicalPlan::Projection(projection) => project(left, projection, plan.schema()),
+            input => rename(left, graft(left, input)?, plan.schema(), Some(&alias.alias)),
+        },
+        LogicalPlan::Projection(projection) => project(left, projection, plan.schema()),
         LogicalPlan::Filter(filter) => {
             let input = graft(left, &filter.input)?;
             let condition = inner(filter.predicate.clone(), left.schema())?;
@@ -127,6 +119,26 @@ fn graft(left: &Arc<LogicalPlan>, plan: &LogicalPlan) -> Result<LogicalPlan> {
         }
         other => Err(Error::bug(format!("{} in a lateral UNNEST", other.display())).into()),
     }
+}
+
+/// What a node that only marks a subquery holds.
+fn without_mark(plan: &LogicalPlan) -> &LogicalPlan {
+    match plan {
+        LogicalPlan::Subquery(subquery) => without_mark(&subquery.subquery),
+        other => other,
+    }
+}
+
+/// A projection of the subquery, under the names of `schema`, after the columns of `left`.
+fn project(left: &Arc<LogicalPlan>, projection: &Projection, schema: &DFSchema) -> Result<LogicalPlan> {
+    let input = graft(left, &projection.input)?;
+    let mut items = columns_of(left);
+    for (at, item) in projection.expr.iter().enumerate() {
+        let (qualifier, field) = schema.qualified_field(at);
+        let item = inner(item.clone(), left.schema())?.unalias();
+        items.push(item.alias_qualified(qualifier.cloned(), field.name()));
+    }
+    Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(input))?))
 }
 
 /// Gives what comes after the columns of `left` the names of `schema`, under an alias.

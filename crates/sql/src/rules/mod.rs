@@ -6,6 +6,7 @@
 pub mod exact;
 pub mod lateral_unnest;
 pub mod orderings;
+pub mod peer_frames;
 pub mod unnest_keys;
 
 use std::sync::Arc;
@@ -19,7 +20,11 @@ pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 
 /// The rules that need the plan as it was written.
 pub fn before_types() -> Vec<Rule> {
-    vec![Arc::new(lateral_unnest::LateralUnnest), Arc::new(unnest_keys::UnnestKeys)]
+    vec![
+        Arc::new(lateral_unnest::LateralUnnest),
+        Arc::new(unnest_keys::UnnestKeys),
+        Arc::new(peer_frames::PeerFrames),
+    ]
 }
 
 /// The rules that need the types of expressions.

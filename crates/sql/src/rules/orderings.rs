@@ -70,7 +70,8 @@ impl AnalyzerRule for Orderings {
 fn limited(input: LogicalPlan) -> LogicalPlan {
     match input {
         LogicalPlan::Sort(sort) => LogicalPlan::Sort(complete_sort(sort)),
-        LogicalPlan::Limit(_) => input,
+        // DISTINCT ON gives its rows in the order that it takes them in, which is complete.
+        LogicalPlan::Limit(_) | LogicalPlan::Distinct(Distinct::On(_)) => input,
         LogicalPlan::Projection(mut inner) if ordered(&inner.input) => {
             inner.input = Arc::new(limited(Arc::unwrap_or_clone(inner.input)));
             LogicalPlan::Projection(inner)
@@ -90,7 +91,7 @@ fn limited(input: LogicalPlan) -> LogicalPlan {
 /// Whether a plan's rows come in an order that a LIMIT above it takes.
 fn ordered(plan: &LogicalPlan) -> bool {
     match plan {
-        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => true,
+        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::Distinct(Distinct::On(_)) => true,
         LogicalPlan::Projection(inner) => ordered(&inner.input),
         LogicalPlan::SubqueryAlias(inner) => ordered(&inner.input),
         _ => false,
@@ -204,9 +205,14 @@ fn windows(window: Window) -> Result<Transformed<LogicalPlan>> {
         changed |= completed.is_some();
         calls.push(completed.unwrap_or_else(|| call.clone()));
     }
-    if !changed {
-        return Ok(Transformed::no(LogicalPlan::Window(window)));
+    match changed {
+        false => Ok(Transformed::no(LogicalPlan::Window(window))),
+        true => with_calls(window, calls),
     }
+}
+
+/// The window with other calls, under the names of those that it has.
+pub(super) fn with_calls(window: Window, calls: Vec<Expr>) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(&window.input);
     let mut items: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
     for (call, at) in calls.iter().zip(items.len()..) {
@@ -261,7 +267,7 @@ fn depends(function: &WindowFunction) -> Depends {
 }
 
 /// Whether a bound is no distance.
-fn free(bound: &WindowFrameBound) -> bool {
+pub(super) fn free(bound: &WindowFrameBound) -> bool {
     matches!(bound, WindowFrameBound::CurrentRow) || bound.is_unbounded()
 }
 
@@ -434,6 +440,8 @@ mod tests {
         let tables = tables();
         tables.check("SELECT DISTINCT ON (p) p, x FROM t", &["1|a", "2|e"]);
         tables.check("SELECT DISTINCT ON (p) p, x FROM t ORDER BY p, o DESC NULLS LAST", &["1|d", "2|e"]);
+        tables.check("SELECT DISTINCT ON (p) x FROM t ORDER BY p DESC LIMIT 1", &["e"]);
+        tables.check("SELECT DISTINCT ON (p, p) x FROM t ORDER BY p, p DESC, x DESC LIMIT 1", &["d"]);
     }
 
     #[test]
