@@ -109,5 +109,9 @@ fn generated(queries: &str, epochs: &str, seed: Option<&str>) -> drive::Result<(
     println!("from seed {seed} on");
     let (counts, failures) = generate::run_rounds(number("QUERIES", queries)? as usize, &setup, seed);
     println!("{counts}");
+    let patience = Duration::from_secs(10);
+    for reason in drive::block_on(async { Ok(generate::reasons(&counts, patience).await) })? {
+        println!("--- {reason}\n");
+    }
     drive::ensure(failures == 0, || format!("{failures} failures"))
 }

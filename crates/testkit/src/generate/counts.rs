@@ -1,15 +1,28 @@
 //! What was generated and compared, for people.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
+use super::ast::Query;
 use crate::oracle::run::Outcome;
 
 /// How many reasons are shown.
 const SHOWN_MAX: usize = 25;
 
 /// How often something happened, with one example.
-pub type Reasons = BTreeMap<String, (usize, String)>;
+#[derive(Clone, Debug)]
+pub struct Reason {
+    /// How often.
+    pub count: usize,
+    /// The seed of the round of the example.
+    pub seed: u64,
+    /// The shortest example.
+    pub example: Query,
+}
+
+/// By the text of an error.
+pub type Reasons = BTreeMap<String, Reason>;
 
 /// What was generated and compared.
 #[derive(Clone, Debug, Default)]
@@ -44,13 +57,13 @@ pub struct Counts {
 
 impl Counts {
     /// Takes note of a query that can't be planned.
-    pub fn refused(&mut self, error: &str, sql: &str) {
-        note(&mut self.refused, error, sql);
+    pub fn refused(&mut self, error: &str, seed: u64, query: &Query) {
+        note(&mut self.refused, class(error), Reason { count: 1, seed, example: query.clone() });
     }
 
     /// Takes note of a query that fails over the rows.
-    pub fn failing(&mut self, error: &str, sql: &str) {
-        note(&mut self.failing, error, sql);
+    pub fn failing(&mut self, error: &str, seed: u64, query: &Query) {
+        note(&mut self.failing, class(error), Reason { count: 1, seed, example: query.clone() });
     }
 
     /// Takes note of a run.
@@ -75,19 +88,15 @@ impl Counts {
         self.reordered += other.reordered;
         self.whole_feeds += other.whole_feeds;
         for (ours, others) in [(&mut self.refused, &other.refused), (&mut self.failing, &other.failing)] {
-            for (reason, (count, example)) in others {
-                let entry = ours.entry(reason.clone()).or_insert_with(|| (0, example.clone()));
-                entry.0 += count;
-                if example.len() < entry.1.len() {
-                    entry.1 = example.clone();
-                }
+            for (class, reason) in others {
+                note(ours, class.clone(), reason.clone());
             }
         }
     }
 
     /// How many queries could not be planned.
     pub fn refusals(&self) -> usize {
-        self.refused.values().map(|(count, _)| count).sum()
+        self.refused.values().map(|reason| reason.count).sum()
     }
 }
 
@@ -112,26 +121,30 @@ impl fmt::Display for Counts {
             100.0 * refusals as f64 / self.drawn.max(1) as f64,
             self.too_large,
             self.empty
-        )?;
-        shown(f, "refused", &self.refused)?;
-        shown(f, "fails over rows", &self.failing)
+        )
     }
 }
 
-fn shown(f: &mut fmt::Formatter<'_>, what: &str, reasons: &Reasons) -> fmt::Result {
+/// The reasons that occur most, each with its class.
+pub fn most_frequent(reasons: &Reasons) -> Vec<(&String, &Reason)> {
     let mut reasons: Vec<_> = reasons.iter().collect();
-    reasons.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-    for (reason, (count, example)) in reasons.into_iter().take(SHOWN_MAX) {
-        writeln!(f, "  {what} {count}: {reason}\n      {}", example.chars().take(400).collect::<String>())?;
-    }
-    Ok(())
+    reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.count));
+    reasons.truncate(SHOWN_MAX);
+    reasons
 }
 
-fn note(reasons: &mut Reasons, error: &str, sql: &str) {
-    let entry = reasons.entry(class(error)).or_insert_with(|| (0, sql.to_string()));
-    entry.0 += 1;
-    if sql.len() < entry.1.len() {
-        entry.1 = sql.to_string();
+fn note(reasons: &mut Reasons, class: String, more: Reason) {
+    match reasons.entry(class) {
+        Entry::Vacant(place) => {
+            place.insert(more);
+        }
+        Entry::Occupied(mut place) => {
+            let known = place.get_mut();
+            known.count += more.count;
+            if more.example.to_string().len() < known.example.to_string().len() {
+                (known.seed, known.example) = (more.seed, more.example);
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use rand::{Rng, SeedableRng};
 
 use super::ast::{Body, Common, Expr, Node, Order, Query};
 use super::family::{self, Family};
+use super::known::Known;
 
 /// A column that can be named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +115,7 @@ impl<'a> Draw<'a> {
             _ => self.select(&families, outer),
         };
         query.with = with;
-        self.limit(&mut query, families.len());
+        self.limit(&mut query, &families);
         self.nesting -= 1;
         self.commons.truncate(known);
         query
@@ -137,8 +138,17 @@ impl<'a> Draw<'a> {
     }
 
     fn set_operation(&mut self, families: &[Family]) -> Body {
-        const WORDS: &[&str] =
-            &["UNION ALL", "UNION ALL", "UNION", "INTERSECT", "INTERSECT ALL", "EXCEPT", "EXCEPT ALL"];
+        const WORDS: &[&str] = &[
+            "UNION ALL",
+            "UNION ALL",
+            "UNION",
+            "UNION",
+            "UNION ALL",
+            "INTERSECT",
+            "INTERSECT ALL",
+            "EXCEPT",
+            "EXCEPT ALL",
+        ];
         let word = self.pick(WORDS);
         let left = self.query(Some(families), &[]);
         let right = self.query(Some(families), &[]);
@@ -152,7 +162,8 @@ impl<'a> Draw<'a> {
     }
 
     /// ORDER BY and LIMIT, by the number of a column or by its name.
-    fn limit(&mut self, query: &mut Query, columns: usize) {
+    fn limit(&mut self, query: &mut Query, families: &[Family]) {
+        let columns = families.len();
         let ordered = !query.order.is_empty();
         if !ordered && self.chance(15) {
             for _ in 0..1 + self.below(columns) {
@@ -160,10 +171,13 @@ impl<'a> Draw<'a> {
                 query.order.push(Order { expr: number, suffix: self.pick(DIRECTIONS) });
             }
         }
+        if families.contains(&Family::Pair) && Known::StructLimit.is_avoided() {
+            return;
+        }
         let percent = if query.order.is_empty() { 4 } else { 70 };
         if self.chance(percent) {
-            query.limit = (!self.chance(10)).then(|| self.below(8) as u32);
-            query.offset = self.chance(30).then(|| self.below(4) as u32);
+            query.limit = (!self.chance(10)).then(|| self.below(9) as u32);
+            query.offset = self.chance(20).then(|| self.below(4) as u32);
         }
     }
 

@@ -109,7 +109,6 @@ const INTEGER: &[&str] = &[
     "({integers})[{n}]",
     "({pair})['a']",
     "gcd({n}, {n})",
-    "octet_length({bytes})",
 ];
 
 const DECIMAL: &[&str] = &[

@@ -19,6 +19,8 @@ pub enum Known {
     DistinctFloats,
     /// Frames that begin after the first row, of aggregates that the planner has no sliding form of.
     SlidingFrames,
+    /// LIMIT of rows that are ordered by structs.
+    StructLimit,
     /// Arithmetic with floats that may give a NaN with a sign.
     SignedNan,
 }
@@ -33,6 +35,7 @@ pub const KNOWN: &[(Known, &str)] = &[
     (Known::FloatSumBesideDistinct, "rounded once for each distinct value"),
     (Known::DistinctFloats, "0.0 and -0.0 are two values to some counts"),
     (Known::SlidingFrames, "refused while they run, or never where there are no rows"),
+    (Known::StructLimit, "over grouped rows, which ones are taken changes from run to run"),
     (Known::SignedNan, "sorts below all numbers"),
 ];
 

@@ -167,3 +167,16 @@ pub fn run_rounds(queries: usize, setup: &Setup, seed: u64) -> (Counts, usize) {
     });
     total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+/// Each reason for which queries were left out, with the smallest query found for it.
+pub async fn reasons(counts: &Counts, patience: Duration) -> Vec<String> {
+    let mut found = Vec::new();
+    for (what, reasons) in [("refused", &counts.refused), ("fails over rows", &counts.failing)] {
+        for (class, reason) in counts::most_frequent(reasons) {
+            let small = round::smallest(reason.seed, &reason.example, patience).await;
+            let small = small.unwrap_or_else(|error| error);
+            found.push(format!("{what} {}: {class}\n-- seed {}\n{small}", reason.count, reason.seed));
+        }
+    }
+    found
+}

@@ -1,6 +1,6 @@
 //! Draws what stands in FROM.
 
-use super::ast::{Body, Expr, From, Query, Select};
+use super::ast::{Body, Expr, From, Node, Query, Select};
 use super::draw::{Column, Draw, NESTING_MAX, Readable, Scope, columns};
 use super::family::Family;
 use super::known::Known;
@@ -152,7 +152,7 @@ impl Draw<'_> {
     fn using(&mut self, left: &Drawn, right: &Drawn) -> Option<Drawn> {
         let (From::Table(_, first), From::Table(_, second)) = (&left.0, &right.0) else { return None };
         let shared = |leaf: &&Expr| {
-            let super::ast::Node::Column(_, name) = &leaf.node else { return false };
+            let Node::Column(_, name) = &leaf.node else { return false };
             right.1.contains(&Expr::column(leaf.family, second, name))
         };
         let common: Vec<Expr> = left.1.iter().filter(shared).cloned().collect();
@@ -198,10 +198,20 @@ impl Draw<'_> {
                 right.iter().filter(|other| other.family == one.family).map(move |other| (one, other))
             })
             .collect();
-        let (one, other) = self.choose(&pairs)?;
+        // Keys of joins have the fewest values, so that they meet.
+        let keys: Vec<(&Expr, &Expr)> =
+            pairs.iter().filter(|(one, other)| is_named_k(one) && is_named_k(other)).copied().collect();
+        let (one, other) = match self.chance(45) {
+            true => self.choose(&keys).or(self.choose(&pairs))?,
+            false => self.choose(&pairs)?,
+        };
         let word = if self.chance(8) { " IS NOT DISTINCT FROM " } else { " = " };
         Some(Expr::form(Family::Boolean, &["(", word, ")"], vec![one.clone(), other.clone()]))
     }
+}
+
+fn is_named_k(expr: &Expr) -> bool {
+    matches!(&expr.node, Node::Column(_, name) if name == "k")
 }
 
 /// All parts hold.

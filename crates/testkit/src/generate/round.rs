@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -12,10 +13,10 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::ast::Query;
-use super::counts::Counts;
+use super::counts::{Counts, class};
 use super::draw::{Draw, Readable};
 use super::tables::{self, Table};
-use super::{Setup, deltas};
+use super::{Setup, deltas, reduce};
 use crate::drive;
 use crate::oracle::compare;
 use crate::oracle::convert::{self, Case, Object};
@@ -23,6 +24,9 @@ use crate::oracle::feed::{Content, Feed};
 
 /// How often a query is drawn anew where the planner refuses it.
 const DRAWS_MAX: usize = 12;
+
+/// How long one query may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A query that gives more rows than this is drawn anew, to bound the time.
 const ROWS_MAX: usize = 3000;
@@ -60,8 +64,8 @@ impl Round {
         let mut queries = Vec::new();
         for number in 0..setup.queries {
             for attempt in 0..DRAWS_MAX {
-                let seed = derived(seed, "query", number * DRAWS_MAX + attempt);
-                let query = Draw::new(seed, &readables).statement();
+                let drawn = derived(seed, "query", number * DRAWS_MAX + attempt);
+                let query = Draw::new(drawn, &readables).statement();
                 if is_taken(&mut session, &query, seed, counts).await {
                     queries.push(query);
                     break;
@@ -160,8 +164,7 @@ async fn filled(session: &mut Session, tables: &[Table], seed: u64) -> drive::Re
 async fn is_taken(session: &mut Session, query: &Query, seed: u64, counts: &mut Counts) -> bool {
     counts.drawn += 1;
     let sql = query.to_string();
-    let asked = AssertUnwindSafe(drive::rows(session, &sql)).catch_unwind().await;
-    match asked.unwrap_or_else(|_| Err("panics".into())) {
+    match asked(session, &sql).await {
         Ok(rows) if rows.num_rows() > ROWS_MAX => {
             counts.too_large += 1;
             false
@@ -172,14 +175,64 @@ async fn is_taken(session: &mut Session, query: &Query, seed: u64, counts: &mut 
         }
         Err(error) => match drive::run(session, &format!("EXPLAIN {sql}")).await {
             Ok(_) => {
-                counts.failing(&error, &sql);
+                counts.failing(&error, seed, query);
                 // What panics would end the run.
-                error != "panics" && seed.is_multiple_of(5)
+                !["panics", "hangs"].contains(&error.as_str()) && counts.drawn.is_multiple_of(5)
             }
             Err(_) => {
-                counts.refused(&error, &sql);
+                counts.refused(&error, seed, query);
                 false
             }
         },
     }
+}
+
+/// The rows of a query; a panic on the way is an error.
+async fn asked(session: &mut Session, sql: &str) -> drive::Result<RecordBatch> {
+    let asked = AssertUnwindSafe(drive::rows(session, sql)).catch_unwind();
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(done) => done.unwrap_or_else(|_| Err("panics".into())),
+        Err(_) => Err("hangs".into()),
+    }
+}
+
+/// The smallest query found that fails as `query` does over the tables of `seed`, with what is needed to see it.
+pub async fn smallest(seed: u64, query: &Query, patience: Duration) -> drive::Result<String> {
+    let tables = tables::tables(derived(seed, "tables", 0));
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    filled(&mut session, &tables, seed).await?;
+    let deadline = Instant::now() + patience;
+    let fails = async |session: &mut Session, query: &Query| match asked(session, &query.to_string()).await {
+        Ok(_) => None,
+        Err(error) => Some(class(&error)),
+    };
+    let wanted = fails(&mut session, query).await;
+    let mut best = query.clone();
+    'smaller: while wanted.is_some() {
+        for candidate in reduce::reductions(&best) {
+            if Instant::now() > deadline {
+                break 'smaller;
+            }
+            if fails(&mut session, &candidate).await == wanted {
+                best = candidate;
+                continue 'smaller;
+            }
+        }
+        break;
+    }
+    let error = asked(&mut session, &best.to_string()).await.err().unwrap_or_default();
+    engine.stop().await.map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    for table in tables.iter().filter(|table| best.to_string().contains(&table.readable.name)) {
+        text.push_str(&format!("{};\n", table.ddl));
+        if !table.rows.is_empty() {
+            text.push_str(&format!(
+                "INSERT INTO {} VALUES {};\n",
+                table.readable.name,
+                table.rows.join(", ")
+            ));
+        }
+    }
+    Ok(format!("{text}{best};\n-- {}", error.lines().next().unwrap_or_default()))
 }

@@ -24,7 +24,7 @@ impl Draw<'_> {
             select.from = Some(from);
             scope.leaves = leaves;
             scope.subqueries = self.nesting <= NESTING_MAX;
-            if self.chance(55) {
+            if self.chance(40) {
                 select.filter = Some(self.filter(&scope));
             }
         }
