@@ -118,6 +118,8 @@ impl Planner {
         // Functions take their settings over when a state is built, so these come first.
         settle(builder.config().get_or_insert_default().options_mut());
         let mut state = builder.build();
+        let optimizer = rules::joins::guarded(&state.optimizer().rules);
+        state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(optimizer).build();
         // Physical expressions read the settings from here; the clock is given with `at`.
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = None;
@@ -406,7 +408,10 @@ mod tests {
             "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT * FROM n";
         tables.check(sql, &["1", "2", "3"]);
         tables.check("SELECT id FROM orders WHERE amount = (SELECT max(amount) FROM orders)", &["1"]);
-        tables.fails("SELECT (SELECT id FROM orders)", "scalar subquery returned more than one row");
+        tables.fails(
+            "SELECT (SELECT id FROM orders)",
+            "more than one row returned by a subquery used as an expression",
+        );
     }
 
     #[test]

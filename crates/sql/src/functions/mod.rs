@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 pub mod exact_sum;
 pub mod extreme;
+pub(crate) mod single_row;
 
 /// The alias that these functions carry, by which the crate `flow`, which doesn't know their types, tells them from a
 /// user's function of the same name.

@@ -4,9 +4,11 @@
 //! split and ordered.
 
 pub mod exact;
+pub(crate) mod joins;
 pub mod lateral_unnest;
 pub mod orderings;
 pub mod peer_frames;
+pub mod subqueries;
 pub mod unnest_keys;
 
 use std::sync::Arc;
@@ -29,5 +31,9 @@ pub fn before_types() -> Vec<Rule> {
 
 /// The rules that need the types of expressions.
 pub fn after_types() -> Vec<Rule> {
-    vec![Arc::new(orderings::Orderings), Arc::new(exact::ExactFloats)]
+    vec![
+        Arc::new(subqueries::Subqueries),
+        Arc::new(orderings::Orderings),
+        Arc::new(exact::ExactFloats),
+    ]
 }

@@ -89,7 +89,7 @@ fn limited(input: LogicalPlan) -> LogicalPlan {
 }
 
 /// Whether a plan's rows come in an order that a LIMIT above it takes.
-fn ordered(plan: &LogicalPlan) -> bool {
+pub(super) fn ordered(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::Distinct(Distinct::On(_)) => true,
         LogicalPlan::Projection(inner) => ordered(&inner.input),

@@ -1,0 +1,73 @@
+//! The value of a subquery that must have one row at most.
+//!
+//! `single_row(value, rows)` is `value`, unless there are more rows than one: then it fails. The rule
+//! [`crate::rules::subqueries`] puts it where a scalar subquery stood, so that a subquery with two rows fails for the
+//! rows that ask for its value, and for no others.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use datafusion::common::cast::as_int64_array;
+use datafusion::common::exec_err;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use crate::error::Error;
+
+/// What it says of two rows; PostgreSQL's words.
+const MANY: &str = "more than one row returned by a subquery used as an expression";
+
+static SINGLE_ROW: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    Arc::new(ScalarUDF::from(SingleRow { signature: Signature::any(2, Volatility::Immutable) }))
+});
+
+/// A call: the value, and how many rows there were.
+pub(crate) fn single_row(value: Expr, rows: Expr) -> Expr {
+    SINGLE_ROW.call(vec![value, rows])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct SingleRow {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for SingleRow {
+    fn name(&self) -> &str {
+        "single_row"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Err(Error::bug("single_row was asked for its type without its arguments").into())
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        match arguments.arg_fields {
+            [value, _] => Ok(Arc::new(Field::new(self.name(), value.data_type().clone(), true))),
+            _ => Err(Error::bug("single_row takes a value and a count").into()),
+        }
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let mut arguments = arguments.args.into_iter();
+        let (Some(value), Some(rows)) = (arguments.next(), arguments.next()) else {
+            return Err(Error::bug("single_row takes a value and a count").into());
+        };
+        let rows = match &rows {
+            ColumnarValue::Array(rows) => Arc::clone(rows),
+            ColumnarValue::Scalar(rows) => rows.to_array()?,
+        };
+        let counts = as_int64_array(&rows)?;
+        let many = match counts.null_count() {
+            0 => counts.values().iter().any(|count| *count > 1),
+            _ => rows.as_primitive::<Int64Type>().iter().flatten().any(|count| count > 1),
+        };
+        if many { exec_err!("{MANY}") } else { Ok(value) }
+    }
+}

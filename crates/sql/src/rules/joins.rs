@@ -1,0 +1,65 @@
+//! Keeps two optimizer rules of the query engine from making NULLs equal that are not.
+//!
+//! A join whose keys come from `IS NOT DISTINCT FROM` takes NULL for equal to NULL, for all of its keys. The rule that
+//! finds join keys in a condition may add keys of an ordinary `=` to such a join in a later pass, and the one that
+//! orders inner joins gives all of them the setting of the outermost. Both leave such joins alone here.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::{JoinType, NullEquality};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Join, LogicalPlan};
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+/// An optimizer rule as the session has it.
+type Rule = Arc<dyn OptimizerRule + Send + Sync>;
+
+/// The same rules, with those two guarded.
+pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
+    let guard = |rule: &Rule| match rule.name() {
+        "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),
+        "eliminate_cross_join" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: true }) as Rule,
+        _ => Arc::clone(rule),
+    };
+    rules.iter().map(guard).collect()
+}
+
+#[derive(Debug)]
+struct Guarded {
+    rule: Rule,
+    /// Whether the rule goes through the plan by itself.
+    whole_plan: bool,
+}
+
+impl OptimizerRule for Guarded {
+    fn name(&self) -> &str {
+        self.rule.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.rule.apply_order()
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let kept = match &plan {
+            LogicalPlan::Join(join) if !self.whole_plan => equals_nulls(join),
+            _ if self.whole_plan => holds_one(&plan)?,
+            _ => false,
+        };
+        if kept { Ok(Transformed::no(plan)) } else { self.rule.rewrite(plan, config) }
+    }
+}
+
+fn equals_nulls(join: &Join) -> bool {
+    join.null_equality == NullEquality::NullEqualsNull && !join.on.is_empty()
+}
+
+fn holds_one(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Join(join) if join.join_type == JoinType::Inner && equals_nulls(join));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,470 @@
+//! A subquery for many outer rows at once.
+//!
+//! What a correlated subquery gives depends on a few columns of the outer row: its *domain* is the set of their
+//! values. The subquery is computed for all of them in one go, its rows beside the values that they belong to: the
+//! domain is joined with the subquery and pushed down through it, until nothing below refers to an outer row (Neumann
+//! and Kemper, *Unnesting Arbitrary Queries*, BTW 2015). Each node becomes one that keeps the values apart: an
+//! aggregate groups by them, a window is partitioned by them, a LIMIT counts within them.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, JoinType, NullEquality, TableReference};
+use datafusion::error::Result;
+use datafusion::functions_window::row_number::row_number_udwf;
+use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::logical_plan::{FetchType, SkipType};
+use datafusion::logical_expr::{
+    Aggregate, Distinct, DistinctOn, EmptyRelation, Expr, Filter, Join, JoinConstraint, Limit, LogicalPlan,
+    Operator, Projection, Sort, SortExpr, SubqueryAlias, Union, Unnest, Values, Window,
+    WindowFunctionDefinition, binary_expr, lit, when,
+};
+
+use super::Names;
+use super::references::outer_columns;
+use crate::error::Error;
+use crate::rules::orderings::ordered;
+
+/// The outer columns that a subquery depends on, and all combinations of values that they have.
+#[derive(Clone, Debug)]
+pub(super) struct Domain {
+    plan: LogicalPlan,
+    /// Names the domain's own columns: `c0`, `c1`, …
+    qualifier: TableReference,
+    outer: Vec<Column>,
+}
+
+impl Domain {
+    /// The values of `columns` in the rows of `rows`.
+    pub(super) fn new(rows: &LogicalPlan, columns: Vec<Column>, names: &Names) -> Result<Domain> {
+        let qualifier = names.next("outer");
+        let values = columns
+            .iter()
+            .enumerate()
+            .map(|(at, column)| {
+                Expr::Column(column.clone()).alias_qualified(Some(qualifier.clone()), format!("c{at}"))
+            })
+            .collect();
+        let values = Projection::try_new(values, Arc::new(rows.clone()))?;
+        let plan = LogicalPlan::Distinct(Distinct::All(Arc::new(LogicalPlan::Projection(values))));
+        Ok(Domain { plan, qualifier, outer: columns })
+    }
+
+    /// The domain's columns, in the order of the outer columns.
+    pub(super) fn columns(&self) -> Vec<Expr> {
+        (0..self.outer.len()).map(|at| Expr::Column(self.column(at))).collect()
+    }
+
+    /// The domain's column for an outer column.
+    pub(super) fn column_of(&self, outer: &Column) -> Option<Column> {
+        self.outer.iter().position(|column| column == outer).map(|at| self.column(at))
+    }
+
+    /// Pairs of an outer column and the domain's column for it: the keys of a join in which NULLs are equal.
+    pub(super) fn keys(&self) -> Vec<(Expr, Expr)> {
+        self.outer.iter().cloned().map(Expr::Column).zip(self.columns()).collect()
+    }
+
+    /// The subquery's rows for each combination of values: the domain's columns, then the subquery's.
+    pub(super) fn rows_of(&self, subquery: &LogicalPlan, names: &Names) -> Result<LogicalPlan> {
+        Dependent { domain: self, names }.push(subquery)
+    }
+
+    fn column(&self, at: usize) -> Column {
+        Column::new(Some(self.qualifier.clone()), format!("c{at}"))
+    }
+
+    /// The same values under a qualifier of their own.
+    fn again(&self, plan: LogicalPlan, names: &Names) -> Result<(Domain, LogicalPlan)> {
+        let other =
+            Domain { plan: self.plan.clone(), qualifier: names.next("outer"), outer: self.outer.clone() };
+        let mut items = Vec::new();
+        for (at, (qualifier, field)) in plan.schema().iter().enumerate() {
+            let column = Expr::Column(Column::from((qualifier, field)));
+            items.push(match at < self.outer.len() {
+                true => column.alias_qualified(Some(other.qualifier.clone()), field.name()),
+                false => column,
+            });
+        }
+        let plan = LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?);
+        Ok((other, plan))
+    }
+}
+
+struct Dependent<'a> {
+    domain: &'a Domain,
+    names: &'a Names,
+}
+
+impl Dependent<'_> {
+    /// The plan for each value of the domain: the domain's columns, then the plan's own, under their names.
+    fn push(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        if !self.depends(plan)? {
+            return self.beside(plan);
+        }
+        let pushed = match plan {
+            LogicalPlan::Subquery(node) => return self.push(&node.subquery),
+            LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) => self.push(input)?,
+            LogicalPlan::Sort(Sort { input, fetch: None, .. }) => self.push(input)?,
+            LogicalPlan::Projection(node) => return self.projection(node),
+            LogicalPlan::Filter(node) => {
+                let condition = self.inner(node.predicate.clone())?;
+                LogicalPlan::Filter(Filter::try_new(condition, Arc::new(self.push(&node.input)?))?)
+            }
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                LogicalPlan::Distinct(Distinct::All(Arc::new(self.push(input)?)))
+            }
+            LogicalPlan::Distinct(Distinct::On(node)) => self.distinct_on(node)?,
+            LogicalPlan::Aggregate(node) => self.aggregate(node)?,
+            LogicalPlan::Window(node) => self.window(node)?,
+            LogicalPlan::Limit(node) => return self.limit(plan, node),
+            LogicalPlan::Union(node) => {
+                let inputs = node.inputs.iter().map(|input| self.push(input).map(Arc::new));
+                LogicalPlan::Union(Union::try_new_with_loose_types(inputs.collect::<Result<_>>()?)?)
+            }
+            LogicalPlan::Join(node) => self.join(node)?,
+            LogicalPlan::Unnest(node) => {
+                let input = Arc::new(self.push(&node.input)?);
+                LogicalPlan::Unnest(Unnest::try_new(input, node.exec_columns.clone(), node.options.clone())?)
+            }
+            LogicalPlan::Values(node) => self.values(node)?,
+            other => return Err(unsupported(other).into()),
+        };
+        self.under(pushed, plan.schema())
+    }
+
+    fn depends(&self, plan: &LogicalPlan) -> Result<bool> {
+        Ok(outer_columns(plan)?.iter().any(|column| self.domain.outer.contains(column)))
+    }
+
+    /// A plan that is the same for all values.
+    fn beside(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        match plan {
+            LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema })
+                if schema.fields().is_empty() =>
+            {
+                Ok(self.domain.plan.clone())
+            }
+            plan => cross(self.domain.plan.clone(), plan.clone()),
+        }
+    }
+
+    /// An expression with the domain's columns for the outer ones.
+    fn inner(&self, expression: Expr) -> Result<Expr> {
+        let replaced = expression.transform_up(|part| match &part {
+            Expr::OuterReferenceColumn(_, column) => match self.domain.column_of(column) {
+                Some(column) => Ok(Transformed::yes(Expr::Column(column))),
+                None => Ok(Transformed::no(part)),
+            },
+            _ => Ok(Transformed::no(part)),
+        })?;
+        Ok(replaced.data)
+    }
+
+    fn all_inner(&self, expressions: &[Expr]) -> Result<Vec<Expr>> {
+        expressions.iter().map(|expression| self.inner(expression.clone())).collect()
+    }
+
+    /// The plan with the names of `schema` after the domain's columns.
+    fn under(&self, plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
+        let mut items = self.domain.columns();
+        let first = items.len();
+        for (at, (qualifier, field)) in schema.iter().enumerate() {
+            let (found, of) = plan.schema().qualified_field(first + at);
+            let column = Expr::Column(Column::from((found, of)));
+            items.push(match found == qualifier && of.name() == field.name() {
+                true => column,
+                false => column.alias_qualified(qualifier.cloned(), field.name()),
+            });
+        }
+        Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?))
+    }
+
+    fn projection(&self, node: &Projection) -> Result<LogicalPlan> {
+        let mut items = self.domain.columns();
+        for (expression, (qualifier, field)) in node.expr.iter().zip(node.schema.iter()) {
+            let item = self.inner(expression.clone().unalias())?;
+            items.push(item.alias_qualified(qualifier.cloned(), field.name()));
+        }
+        Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(self.push(&node.input)?))?))
+    }
+
+    fn distinct_on(&self, node: &DistinctOn) -> Result<LogicalPlan> {
+        let domain = self.domain.columns();
+        let with_domain = |own: Vec<Expr>| domain.iter().cloned().chain(own).collect::<Vec<_>>();
+        let sorts = match &node.sort_expr {
+            None => None,
+            Some(own) => {
+                let own = self.orders(own)?;
+                Some(domain.iter().map(|column| column.clone().sort(true, false)).chain(own).collect())
+            }
+        };
+        let on = DistinctOn::try_new(
+            with_domain(self.all_inner(&node.on_expr)?),
+            with_domain(self.all_inner(&node.select_expr)?),
+            sorts,
+            Arc::new(self.push(&node.input)?),
+        )?;
+        Ok(LogicalPlan::Distinct(Distinct::On(on)))
+    }
+
+    fn orders(&self, sorts: &[SortExpr]) -> Result<Vec<SortExpr>> {
+        let order = |sort: &SortExpr| Ok(SortExpr { expr: self.inner(sort.expr.clone())?, ..*sort });
+        sorts.iter().map(order).collect()
+    }
+
+    /// Groups by the values too. An aggregate without GROUP BY has a row for every value, over no rows as well: there
+    /// its input gets a row that its aggregates don't count.
+    fn aggregate(&self, node: &Aggregate) -> Result<LogicalPlan> {
+        if node.group_expr.iter().any(|group| matches!(group, Expr::GroupingSet(_))) {
+            return Err(
+                Error::unsupported("GROUPING SETS in a subquery that refers to rows outside it").into()
+            );
+        }
+        let input = self.push(&node.input)?;
+        let mut aggregates = self.all_inner(&node.aggr_expr)?;
+        let (input, groups) = if node.group_expr.is_empty() {
+            let counted = Column::new(Some(self.names.next("counted")), "c");
+            aggregates =
+                aggregates.into_iter().map(|call| only_where(call, &counted)).collect::<Result<_>>()?;
+            (self.with_every_value(input, &counted)?, self.domain.columns())
+        } else {
+            let own = self.all_inner(&node.group_expr)?;
+            (input, self.domain.columns().into_iter().chain(own).collect())
+        };
+        Ok(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), groups, aggregates)?))
+    }
+
+    /// The rows of `input`, marked in a column `counted`, and an unmarked one for each value that has none.
+    fn with_every_value(&self, input: LogicalPlan, counted: &Column) -> Result<LogicalPlan> {
+        let (inner, input) = self.domain.again(input, self.names)?;
+        let mut items: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+        items.push(lit(true).alias_qualified(counted.relation.clone(), counted.name.clone()));
+        let marked = LogicalPlan::Projection(Projection::try_new(items, Arc::new(input))?);
+        let keys = self.domain.columns().into_iter().zip(inner.columns()).collect();
+        let every = self.domain.plan.clone();
+        Ok(LogicalPlan::Join(join_on_values(every, marked, keys, JoinType::Left)?))
+    }
+
+    fn window(&self, node: &Window) -> Result<LogicalPlan> {
+        let apart = |expression: Expr| {
+            let own = expression.transform_up(|part| match part {
+                Expr::WindowFunction(mut call) => {
+                    call.params.partition_by.extend(self.domain.columns());
+                    Ok(Transformed::new(Expr::WindowFunction(call), true, TreeNodeRecursion::Continue))
+                }
+                other => Ok(Transformed::no(other)),
+            })?;
+            Ok(own.data)
+        };
+        let calls = self.all_inner(&node.window_expr)?.into_iter().map(apart).collect::<Result<_>>()?;
+        Ok(LogicalPlan::Window(Window::try_new(calls, Arc::new(self.push(&node.input)?))?))
+    }
+
+    /// Numbers the rows of each value in their order and keeps those that LIMIT and OFFSET let through.
+    fn limit(&self, plan: &LogicalPlan, node: &Limit) -> Result<LogicalPlan> {
+        // The order is that of a Sort below: the LIMIT goes down to it.
+        let below = |input: &Arc<LogicalPlan>| {
+            LogicalPlan::Limit(Limit {
+                input: Arc::clone(input),
+                skip: node.skip.clone(),
+                fetch: node.fetch.clone(),
+            })
+        };
+        match node.input.as_ref() {
+            LogicalPlan::Projection(inner) if ordered(&inner.input) => {
+                let mut inner = inner.clone();
+                inner.input = Arc::new(below(&inner.input));
+                return self.push(&LogicalPlan::Projection(inner));
+            }
+            LogicalPlan::SubqueryAlias(inner) if ordered(&inner.input) => {
+                let mut inner = inner.clone();
+                inner.input = Arc::new(below(&inner.input));
+                return self.push(&LogicalPlan::SubqueryAlias(inner));
+            }
+            _ => {}
+        }
+        let (SkipType::Literal(skip), FetchType::Literal(fetch)) =
+            (node.get_skip_type()?, node.get_fetch_type()?)
+        else {
+            return Err(Error::unsupported(
+                "LIMIT by an expression in a subquery that refers to rows outside it",
+            )
+            .into());
+        };
+        let call = Expr::from(WindowFunction {
+            fun: WindowFunctionDefinition::WindowUDF(row_number_udwf()),
+            params: WindowFunctionParams {
+                partition_by: self.domain.columns(),
+                order_by: self.orders(&order_of(&node.input))?,
+                ..WindowFunction::new(row_number_udwf(), Vec::new()).params
+            },
+        });
+        let input = Arc::new(self.push(&node.input)?);
+        let numbered = Window::try_new(vec![call], input)?;
+        let (qualifier, field) = numbered.schema.qualified_field(numbered.schema.fields().len() - 1);
+        let number = Expr::Column(Column::from((qualifier, field)));
+        let mut condition = number.clone().gt(lit(skip as u64));
+        if let Some(fetch) = fetch {
+            condition = condition.and(number.lt_eq(lit((skip as u64).saturating_add(fetch as u64))));
+        }
+        let taken = Filter::try_new(condition, Arc::new(LogicalPlan::Window(numbered)))?;
+        self.under(LogicalPlan::Filter(taken), plan.schema())
+    }
+
+    fn values(&self, node: &Values) -> Result<LogicalPlan> {
+        let row = |row: &Vec<Expr>| {
+            let mut items = self.domain.columns();
+            for (value, field) in row.iter().zip(node.schema.fields()) {
+                items.push(self.inner(value.clone())?.alias(field.name()));
+            }
+            let row = Projection::try_new(items, Arc::new(self.domain.plan.clone()))?;
+            Ok(Arc::new(LogicalPlan::Projection(row)))
+        };
+        let rows = node.values.iter().map(row).collect::<Result<Vec<_>>>()?;
+        Ok(match <[Arc<LogicalPlan>; 1]>::try_from(rows) {
+            Ok([row]) => Arc::unwrap_or_clone(row),
+            Err(rows) => LogicalPlan::Union(Union::try_new_with_loose_types(rows)?),
+        })
+    }
+
+    /// Joins for each value. A side that a missing match would drop or fill up needs the values of its own; where
+    /// both have them, only rows of the same value meet.
+    fn join(&self, join: &Join) -> Result<LogicalPlan> {
+        let (left, right) = (self.depends(&join.left)?, self.depends(&join.right)?);
+        use JoinType::*;
+        let (on_left, on_right) = match join.join_type {
+            Inner => (left || !right, right),
+            Left | LeftSemi | LeftAnti | LeftMark => (true, right),
+            Right | RightSemi | RightAnti | RightMark => (left, true),
+            Full => (true, true),
+        };
+        let mut keys = Vec::new();
+        let mut on_values = Vec::new();
+        let mut domain = self.domain.clone();
+        let new_left = if on_left { self.push(&join.left)? } else { join.left.as_ref().clone() };
+        let mut new_right = if on_right { self.push(&join.right)? } else { join.right.as_ref().clone() };
+        if on_left && on_right {
+            (domain, new_right) = self.domain.again(new_right, self.names)?;
+            on_values = self.domain.columns().into_iter().zip(domain.columns()).collect();
+        }
+        for (left, right) in &join.on {
+            keys.push((self.inner(left.clone())?, self.inner(right.clone())?));
+        }
+        let mut filter = join.filter.clone().map(|filter| self.inner(filter)).transpose()?;
+        let mut null_equality = join.null_equality;
+        if keys.is_empty() && !on_values.is_empty() {
+            keys = on_values.clone();
+            null_equality = NullEquality::NullEqualsNull;
+        } else {
+            for (left, right) in &on_values {
+                let same = binary_expr(left.clone(), Operator::IsNotDistinctFrom, right.clone());
+                filter = Some(match filter {
+                    Some(filter) => filter.and(same),
+                    None => same,
+                });
+            }
+        }
+        let joined = Join::try_new(
+            Arc::new(new_left),
+            Arc::new(new_right),
+            keys,
+            filter,
+            join.join_type,
+            JoinConstraint::On,
+            null_equality,
+            join.null_aware,
+        )?;
+        self.joined(LogicalPlan::Join(joined), join, &on_values, &domain)
+    }
+
+    /// The columns of a join for each value: the domain's, then those of the join as it was.
+    fn joined(
+        &self,
+        plan: LogicalPlan,
+        join: &Join,
+        on_values: &[(Expr, Expr)],
+        right: &Domain,
+    ) -> Result<LogicalPlan> {
+        let values: Vec<Expr> = match join.join_type {
+            _ if on_values.is_empty() => self.domain.columns(),
+            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
+                right.columns()
+            }
+            JoinType::Full => {
+                let either = |(left, right): &(Expr, Expr)| {
+                    when(left.clone().is_null(), right.clone()).otherwise(left.clone())
+                };
+                on_values.iter().map(either).collect::<Result<_>>()?
+            }
+            _ => self.domain.columns(),
+        };
+        let mut items = Vec::new();
+        for (at, value) in values.into_iter().enumerate() {
+            let column = self.domain.column(at);
+            items.push(match &value {
+                Expr::Column(own) if *own == column => value,
+                _ => value.alias_qualified(column.relation, column.name),
+            });
+        }
+        items.extend(join.schema.columns().into_iter().map(Expr::Column));
+        Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?))
+    }
+}
+
+/// The order that the rows of a LIMIT's input come in.
+fn order_of(plan: &LogicalPlan) -> Vec<SortExpr> {
+    match plan {
+        LogicalPlan::Sort(sort) => sort.expr.clone(),
+        LogicalPlan::Limit(limit) => order_of(&limit.input),
+        _ => Vec::new(),
+    }
+}
+
+/// An aggregate call over the marked rows only.
+fn only_where(call: Expr, counted: &Column) -> Result<Expr> {
+    let marked = call.transform_up(|part| match part {
+        Expr::AggregateFunction(mut call) => {
+            let is_counted = Expr::Column(counted.clone());
+            call.params.filter = Some(Box::new(match call.params.filter.take() {
+                Some(filter) => is_counted.and(*filter),
+                None => is_counted,
+            }));
+            Ok(Transformed::yes(Expr::AggregateFunction(call)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(marked.data)
+}
+
+/// Every row of one plan with every row of another.
+pub(super) fn cross(left: LogicalPlan, right: LogicalPlan) -> Result<LogicalPlan> {
+    Ok(LogicalPlan::Join(join_on_values(left, right, Vec::new(), JoinType::Inner)?))
+}
+
+/// A join in which rows meet whose keys are equal, NULL being equal to NULL.
+pub(super) fn join_on_values(
+    left: LogicalPlan,
+    right: LogicalPlan,
+    keys: Vec<(Expr, Expr)>,
+    kind: JoinType,
+) -> Result<Join> {
+    let nulls = match keys.is_empty() {
+        true => NullEquality::NullEqualsNothing,
+        false => NullEquality::NullEqualsNull,
+    };
+    Join::try_new(Arc::new(left), Arc::new(right), keys, None, kind, JoinConstraint::On, nulls, false)
+}
+
+fn unsupported(plan: &LogicalPlan) -> Error {
+    let what = match plan {
+        LogicalPlan::RecursiveQuery(_) => {
+            "WITH RECURSIVE in a subquery that refers to rows outside it".to_string()
+        }
+        LogicalPlan::Extension(node) => {
+            format!("{} in a subquery that refers to rows outside it", node.node.name())
+        }
+        other => format!("a subquery that refers to rows outside it within {}", other.display()),
+    };
+    Error::unsupported(what)
+}

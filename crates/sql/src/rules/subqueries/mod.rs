@@ -1,0 +1,303 @@
+//! Turns the subqueries of expressions, and LATERAL ones in FROM, into joins.
+//!
+//! ```sql
+//! SELECT v > (SELECT avg(w) FROM b), k NOT IN (SELECT k FROM b) OR v = 0 FROM a;
+//! ```
+//!
+//! The query engine knows subqueries in some places and of some shapes, and answers a few of them wrongly (`NOT IN`
+//! within OR over a NULL). Here each becomes columns joined to the rows of its expression, with SQL's three-valued
+//! logic, wherever it stands: see [`value`] for the forms and [`dependent`] for subqueries that refer to outer rows.
+//! What the query engine does as well, and cheaper, is left to it: see [`plain`].
+//!
+//! A scalar subquery without a row is NULL, one with two rows fails where its value is asked for.
+//!
+//! Deliberately absent: subqueries in ON of outer joins that refer to both sides.
+
+mod dependent;
+mod plain;
+mod references;
+mod value;
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, JoinType, TableReference};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{EmptyRelation, Expr, Filter, Join, LogicalPlan, Projection, Union, Values};
+use datafusion::optimizer::AnalyzerRule;
+
+use self::dependent::{Domain, join_on_values};
+use self::plain::is_plain;
+use self::references::{has_subquery, is_lateral, outer_columns, subquery_of};
+use self::value::Lift;
+use crate::error::Error;
+
+/// The rule.
+#[derive(Debug, Default)]
+pub struct Subqueries;
+
+impl AnalyzerRule for Subqueries {
+    fn name(&self) -> &str {
+        "subqueries"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let names = Names::default();
+        let mut changed = false;
+        let plan = plan.transform_up_with_subqueries(|node| {
+            // What was a subquery's column may be NULL now, and so may what is made of it.
+            let node = if changed { recompute(node)? } else { node };
+            let lifted = lift(node, &names)?;
+            changed |= lifted.transformed;
+            Ok(Transformed::new(lifted.data, changed, lifted.tnr))
+        })?;
+        Ok(plan.data)
+    }
+}
+
+/// Names that no query has, numbered as they are needed.
+#[derive(Debug, Default)]
+struct Names(Cell<usize>);
+
+impl Names {
+    fn next(&self, what: &str) -> TableReference {
+        self.0.set(self.0.get() + 1);
+        TableReference::bare(format!("__{what}_{}", self.0.get()))
+    }
+}
+
+fn recompute(node: LogicalPlan) -> Result<LogicalPlan> {
+    match node {
+        LogicalPlan::Union(union) => {
+            let nullable =
+                |at: usize| union.inputs.iter().any(|input| input.schema().field(at).is_nullable());
+            let fields = union.schema.iter().enumerate().map(|(at, (qualifier, field))| {
+                let field = field.as_ref().clone().with_nullable(field.is_nullable() || nullable(at));
+                (qualifier.cloned(), Arc::new(field))
+            });
+            let schema = DFSchema::new_with_metadata(fields.collect(), union.schema.metadata().clone())?;
+            let schema =
+                schema.with_functional_dependencies(union.schema.functional_dependencies().clone())?;
+            Ok(LogicalPlan::Union(Union { inputs: union.inputs, schema: Arc::new(schema) }))
+        }
+        other => other.recompute_schema(),
+    }
+}
+
+fn lift(node: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
+    let node = match node {
+        LogicalPlan::Join(join) if is_lateral(&join.right)? => {
+            let joined = lateral(join, names)?;
+            return Ok(Transformed::yes(lift(joined, names)?.data));
+        }
+        other => other,
+    };
+    let mut found = false;
+    node.apply_expressions(|expression| {
+        found |= has_subquery(expression)?;
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    })?;
+    if !found {
+        return Ok(Transformed::no(node));
+    }
+    match node {
+        LogicalPlan::Filter(filter) => self::filter(filter, names),
+        LogicalPlan::Join(join) => condition(join, names),
+        LogicalPlan::Values(rows) => values(rows, names).map(Transformed::yes),
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Aggregate(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Distinct(_) => one_input(node, names).map(Transformed::yes),
+        LogicalPlan::Limit(_) => Err(Error::unsupported("a subquery in LIMIT or OFFSET").into()),
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Replaces the subqueries in the expressions of a node with one input.
+fn one_input(node: LogicalPlan, names: &Names) -> Result<LogicalPlan> {
+    let Some(input) = node.inputs().first().map(|input| (*input).clone()) else { return Ok(node) };
+    let keeps_columns = matches!(node, LogicalPlan::Window(_) | LogicalPlan::Sort(_));
+    let schema = Arc::clone(node.schema());
+    let mut lift = Lift::new(input, names);
+    let preserver = NamePreserver::new(&node);
+    let node = node.map_expressions(|expression| {
+        if matches!(expression, Expr::GroupingSet(_)) && has_subquery(&expression)? {
+            return Err(Error::unsupported("a subquery in GROUPING SETS").into());
+        }
+        let name = preserver.save(&expression);
+        let replaced = expression.transform_up(|part| lift_value(part, &mut lift))?;
+        Ok(replaced.update_data(|expression| name.restore(expression)))
+    })?;
+    let plan = lift.plan;
+    let node = node.data.map_children(|_| Ok(Transformed::yes(plan.clone())))?.data.recompute_schema()?;
+    if keeps_columns { only(node, &schema) } else { Ok(node) }
+}
+
+fn lift_value(part: Expr, lift: &mut Lift<'_>) -> Result<Transformed<Expr>> {
+    match subquery_of(&part) {
+        Some(_) => lift.value(part).map(Transformed::yes),
+        None => Ok(Transformed::no(part)),
+    }
+}
+
+/// The columns of `schema` alone.
+fn only(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
+    let columns = schema.columns().into_iter().map(Expr::Column).collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
+}
+
+fn filter(filter: Filter, names: &Names) -> Result<Transformed<LogicalPlan>> {
+    let schema = Arc::clone(filter.input.schema());
+    let mut lift = Lift::new(Arc::unwrap_or_clone(filter.input), names);
+    let mut conditions = Vec::new();
+    let mut lifted = false;
+    for part in split_conjunction_owned(filter.predicate) {
+        if is_plain(&part, &lift.plan)? {
+            conditions.push(part);
+        } else {
+            let replaced = part.transform_up(|part| lift_value(part, &mut lift))?;
+            lifted |= replaced.transformed;
+            conditions.push(replaced.data);
+        }
+    }
+    let Some(predicate) = conjunction(conditions) else { return Ok(Transformed::no(lift.plan)) };
+    let filtered = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(lift.plan))?);
+    match lifted {
+        true => Ok(Transformed::yes(only(filtered, &schema)?)),
+        false => Ok(Transformed::no(filtered)),
+    }
+}
+
+/// Subqueries in ON: those of an inner join filter its rows, others get their columns from the side they refer to.
+fn condition(mut join: Join, names: &Names) -> Result<Transformed<LogicalPlan>> {
+    if join.join_type == JoinType::Inner {
+        let (with, without): (Vec<_>, Vec<_>) = join
+            .filter
+            .take()
+            .map(split_conjunction_owned)
+            .unwrap_or_default()
+            .into_iter()
+            .partition(|part| has_subquery(part).unwrap_or(true));
+        join.filter = conjunction(without);
+        let Some(predicate) = conjunction(with) else { return Ok(Transformed::no(LogicalPlan::Join(join))) };
+        let filter = Filter::try_new(predicate, Arc::new(LogicalPlan::Join(join)))?;
+        return Ok(Transformed::yes(self::filter(filter, names)?.data));
+    }
+    let schema = Arc::clone(&join.schema);
+    let mut left = Lift::new(Arc::unwrap_or_clone(join.left), names);
+    let mut right = Lift::new(Arc::unwrap_or_clone(join.right), names);
+    let predicate = match join.filter {
+        None => None,
+        Some(predicate) => Some(
+            predicate
+                .transform_up(|part| match subquery_of(&part) {
+                    Some(_) => side(&part, &mut left, &mut right)?.value(part).map(Transformed::yes),
+                    None => Ok(Transformed::no(part)),
+                })?
+                .data,
+        ),
+    };
+    let joined = Join::try_new(
+        Arc::new(left.plan),
+        Arc::new(right.plan),
+        join.on,
+        predicate,
+        join.join_type,
+        join.join_constraint,
+        join.null_equality,
+        join.null_aware,
+    )?;
+    Ok(Transformed::yes(only(LogicalPlan::Join(joined), &schema)?))
+}
+
+/// The side of a join that a subquery, with the value it is compared with, refers to.
+fn side<'a, 'n>(
+    expression: &Expr,
+    left: &'a mut Lift<'n>,
+    right: &'a mut Lift<'n>,
+) -> Result<&'a mut Lift<'n>> {
+    let mut columns: Vec<_> = expression.column_refs().into_iter().cloned().collect();
+    if let Some(subquery) = subquery_of(expression) {
+        columns.extend(outer_columns(&subquery.subquery)?);
+    }
+    let of = |lift: &Lift<'_>| columns.iter().any(|column| lift.plan.schema().has_column(column));
+    match (of(left), of(right)) {
+        (true, true) => {
+            Err(Error::unsupported("a subquery that refers to both sides of an outer join in its ON")
+                .hint("Join with a subquery that computes it first.")
+                .into())
+        }
+        (false, true) => Ok(right),
+        _ => Ok(left),
+    }
+}
+
+/// VALUES with subqueries: each row is a SELECT.
+fn values(rows: Values, names: &Names) -> Result<LogicalPlan> {
+    let nothing = EmptyRelation { produce_one_row: true, schema: Arc::new(DFSchema::empty()) };
+    let nothing = Arc::new(LogicalPlan::EmptyRelation(nothing));
+    let row = |row: Vec<Expr>| {
+        let mut items = Vec::with_capacity(row.len());
+        for (value, field) in row.into_iter().zip(rows.schema.fields()) {
+            items.push(value.alias(field.name()));
+        }
+        let row = LogicalPlan::Projection(Projection::try_new(items, Arc::clone(&nothing))?);
+        Ok(Arc::new(lift(row, names)?.data))
+    };
+    let mut plans = rows.values.into_iter().map(row).collect::<Result<Vec<_>>>()?;
+    match (plans.pop(), plans.is_empty()) {
+        (Some(one), true) => Ok(Arc::unwrap_or_clone(one)),
+        (last, _) => {
+            plans.extend(last);
+            Ok(LogicalPlan::Union(Union::try_new_with_loose_types(plans)?))
+        }
+    }
+}
+
+/// `FROM a, LATERAL (…)`: the subquery for the values that `a` has, joined back to `a`.
+fn lateral(join: Join, names: &Names) -> Result<LogicalPlan> {
+    let mut columns = outer_columns(&join.right)?;
+    columns.retain(|column| join.left.schema().has_column(column));
+    let right = without_lateral(Arc::unwrap_or_clone(join.right))?;
+    if columns.is_empty() {
+        return Ok(LogicalPlan::Join(Join { right: Arc::new(right), ..join }));
+    }
+    if !matches!(join.join_type, JoinType::Inner | JoinType::Left) {
+        let kind = join.join_type.to_string().to_uppercase();
+        return Err(Error::invalid(format!("{kind} JOIN LATERAL with a reference to its left side"))
+            .hint("Only JOIN, CROSS JOIN and LEFT JOIN can be LATERAL.")
+            .into());
+    }
+    let domain = Domain::new(&join.left, columns, names)?;
+    let right = domain.rows_of(&right, names)?;
+    let mut joined = join_on_values(Arc::unwrap_or_clone(join.left), right, domain.keys(), join.join_type)?;
+    let equal = join.on.into_iter().map(|(left, right)| left.eq(right));
+    joined.filter = conjunction(equal.chain(join.filter.filter(|filter| !is_true(filter))));
+    let joined = condition_lifted(joined, names)?;
+    only(joined, &join.schema)
+}
+
+fn condition_lifted(join: Join, names: &Names) -> Result<LogicalPlan> {
+    match &join.filter {
+        Some(filter) if has_subquery(filter)? => Ok(condition(join, names)?.data),
+        _ => Ok(LogicalPlan::Join(join)),
+    }
+}
+
+fn is_true(expression: &Expr) -> bool {
+    *expression == datafusion::logical_expr::lit(true)
+}
+
+/// The plan without the marks of LATERAL subqueries.
+fn without_lateral(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = plan.transform_up(|node| match node {
+        LogicalPlan::Subquery(subquery) => Ok(Transformed::yes(Arc::unwrap_or_clone(subquery.subquery))),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(plan.data)
+}
