@@ -5,6 +5,8 @@
 //! | `ARRAY[a, b]`, `[a, b]` | `make_array(a, b)` | elements of a literal can't refer to outer rows or to WITH |
 //! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` | it isn't planned |
 //! | `EXISTS (… ORDER BY … LIMIT n)` | `EXISTS (…)` | neither matters, and not every such subquery is planned |
+//! | `(a, b) IN (SELECT …)` | EXISTS of an equal row, NULL if one may be | only single values are planned |
+//! | `a IS DISTINCT FROM b AND c` | `(a IS DISTINCT FROM b) AND c` | the parser takes AND into its right side |
 //!
 //! TABLESAMPLE, hints after a table and LIMIT BY would be ignored without a word: they are refused.
 
@@ -16,6 +18,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
+
+mod precedence;
+mod row_values;
 
 /// Rewrites a statement in place.
 pub(crate) fn respell(statement: &mut Statement) -> Result<()> {
@@ -74,7 +79,15 @@ impl VisitorMut for Respell {
         match expression {
             Expr::Array(array) => *expression = make_array(std::mem::take(&mut array.elem)),
             Expr::Exists { subquery, .. } => any_row(subquery),
-            _ => {}
+            Expr::InSubquery { expr, subquery, negated } => {
+                if let Some(values) = row_values::row(expr) {
+                    match row_values::within(values, subquery.clone(), *negated) {
+                        Ok(value) => *expression = value,
+                        Err(error) => return ControlFlow::Break(error),
+                    }
+                }
+            }
+            other => precedence::settle(other),
         }
         ControlFlow::Continue(())
     }

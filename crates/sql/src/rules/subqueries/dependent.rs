@@ -167,16 +167,13 @@ impl Dependent<'_> {
 
     /// The plan with the names of `schema` after the domain's columns.
     fn under(&self, plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
-        let mut items = self.domain.columns();
-        let first = items.len();
-        for (at, (qualifier, field)) in schema.iter().enumerate() {
-            let (found, of) = plan.schema().qualified_field(first + at);
-            let column = Expr::Column(Column::from((found, of)));
-            items.push(match found == qualifier && of.name() == field.name() {
-                true => column,
-                false => column.alias_qualified(qualifier.cloned(), field.name()),
-            });
-        }
+        let own = (0..self.domain.outer.len()).map(|at| self.domain.column(at));
+        let names = own.chain(schema.columns());
+        let named = names.zip(plan.schema().columns()).map(|(name, found)| match found == name {
+            true => Expr::Column(found),
+            false => Expr::Column(found).alias_qualified(name.relation, name.name),
+        });
+        let items = named.collect();
         Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?))
     }
 

@@ -1,0 +1,102 @@
+//! Gives AND, OR and NOT their places around `IS [NOT] DISTINCT FROM`.
+//!
+//! The parser takes all that follows `DISTINCT FROM` for its right side: `a IS NOT DISTINCT FROM b AND c` comes as `a
+//! IS NOT DISTINCT FROM (b AND c)`. What was in parentheses is `Nested` in the tree, so that an AND or OR that is not
+//! was swallowed, and goes up again: out of the right side, past a NOT, and an OR past an AND before it.
+
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value};
+
+/// Puts an expression right whose parts are right.
+pub(super) fn settle(expression: &mut Expr) {
+    let found = std::mem::replace(expression, Expr::value(Value::Null));
+    *expression = match found {
+        Expr::IsDistinctFrom(left, right) => {
+            rotate(*right, &binds_looser, &mut |right| Expr::IsDistinctFrom(left.clone(), Box::new(right)))
+        }
+        Expr::IsNotDistinctFrom(left, right) => {
+            rotate(*right, &binds_looser, &mut |right| Expr::IsNotDistinctFrom(left.clone(), Box::new(right)))
+        }
+        Expr::UnaryOp { op: UnaryOperator::Not, expr } => rotate(*expr, &binds_looser, &mut |expr| {
+            Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) }
+        }),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            rotate(*right, &|op| matches!(op, BinaryOperator::Or), &mut |right| Expr::BinaryOp {
+                left: left.clone(),
+                op: BinaryOperator::And,
+                right: Box::new(right),
+            })
+        }
+        other => other,
+    };
+}
+
+fn binds_looser(op: &BinaryOperator) -> bool {
+    matches!(op, BinaryOperator::And | BinaryOperator::Or)
+}
+
+/// `wrap` around the first operand of `right`, with the operators that bind looser outside it.
+fn rotate(right: Expr, looser: &dyn Fn(&BinaryOperator) -> bool, wrap: &mut dyn FnMut(Expr) -> Expr) -> Expr {
+    match right {
+        Expr::BinaryOp { left, op, right } if looser(&op) => {
+            let left = rotate(*left, looser, wrap);
+            Expr::BinaryOp { left: Box::new(left), op, right }
+        }
+        operand => wrap(operand),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::ast::VisitMut;
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    use crate::tokens::DIALECT;
+
+    fn check(written: &str, expected: &str) {
+        let parse = |text: &str| Parser::new(&DIALECT).try_with_sql(text).unwrap().parse_expr().unwrap();
+        let mut found = parse(written);
+        let _ = found.visit(&mut super::super::Respell);
+        assert_eq!(found.to_string(), written, "the text stays");
+        let mut meant = parse(expected);
+        let _ = meant.visit(&mut super::super::Respell);
+        let bare = |expr: &super::Expr| {
+            let mut expr = expr.clone();
+            let _ = expr.visit(&mut Bare);
+            expr
+        };
+        assert_eq!(bare(&found), bare(&meant), "{written}");
+    }
+
+    /// Takes parentheses away, so that trees can be compared.
+    struct Bare;
+
+    impl datafusion::sql::sqlparser::ast::VisitorMut for Bare {
+        type Break = ();
+
+        fn post_visit_expr(&mut self, expr: &mut super::Expr) -> std::ops::ControlFlow<()> {
+            if let super::Expr::Nested(inner) = expr {
+                *expr = inner.as_ref().clone();
+            }
+            std::ops::ControlFlow::Continue(())
+        }
+    }
+
+    #[test]
+    fn and_or_and_not_stay_outside() {
+        for op in ["IS NOT DISTINCT FROM", "IS DISTINCT FROM"] {
+            let check = |written: &str, expected: &str| {
+                check(&written.replace("~", op), &expected.replace("~", op));
+            };
+            check("a ~ b AND c", "(a ~ b) AND c");
+            check("a ~ b OR c AND d", "(a ~ b) OR (c AND d)");
+            check("p AND a ~ b AND c OR d", "((p AND (a ~ b)) AND c) OR d");
+            check("p OR a ~ b AND c OR d", "(p OR ((a ~ b) AND c)) OR d");
+            check("NOT a ~ b AND c", "(NOT (a ~ b)) AND c");
+            check("a ~ b AND c ~ d AND e", "((a ~ b) AND (c ~ d)) AND e");
+            check("a ~ (b AND c)", "a ~ (b AND c)");
+            check("a ~ b + 1 AND c", "(a ~ (b + 1)) AND c");
+            check("a ~ b BETWEEN 1 AND 2 AND c", "(a ~ (b BETWEEN 1 AND 2)) AND c");
+            check("a ~ CASE WHEN b AND c THEN d END AND e", "(a ~ (CASE WHEN b AND c THEN d END)) AND e");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `(a, b) IN (SELECT x, y …)` as what it means: EXISTS for a row that is equal, NULL where one may be.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, Query, TableAlias, TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::parser::Parser;
+
+use crate::error::{Error, Result};
+use crate::tokens::DIALECT;
+
+/// The names that stand in the pattern for the compared values and for the subquery; no query has them.
+const VALUE: &str = "__value_";
+const ROWS: &str = "__rows";
+
+/// The value of `(values) IN (subquery)`.
+pub(super) fn within(values: Vec<Expr>, subquery: Box<Query>, negated: bool) -> Result<Expr> {
+    let equal: Vec<String> = (0..values.len()).map(|at| format!("{ROWS}.__c{at} = {VALUE}{at}")).collect();
+    let equal = equal.join(" AND ");
+    let rows = |condition: String| format!("EXISTS (SELECT 1 FROM {ROWS} WHERE {condition})");
+    let text = format!(
+        "{} (CASE WHEN {} THEN true WHEN {} THEN NULL ELSE false END)",
+        if negated { "NOT" } else { "" },
+        rows(equal.clone()),
+        rows(format!("({equal}) IS NULL")),
+    );
+    let mut pattern = Parser::new(&DIALECT)
+        .try_with_sql(&text)
+        .and_then(|mut parser| parser.parse_expr())
+        .map_err(|error| Error::bug(format!("a pattern isn't SQL: {error}")))?;
+    let _ = pattern.visit(&mut Fill { values, subquery });
+    Ok(pattern)
+}
+
+struct Fill {
+    values: Vec<Expr>,
+    subquery: Box<Query>,
+}
+
+impl VisitorMut for Fill {
+    type Break = ();
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if matches!(factor, TableFactor::Table { name, .. } if name.to_string() == ROWS) {
+            let column = |at| TableAliasColumnDef { name: Ident::new(format!("__c{at}")), data_type: None };
+            *factor = TableFactor::Derived {
+                lateral: false,
+                subquery: self.subquery.clone(),
+                alias: Some(TableAlias {
+                    explicit: true,
+                    name: Ident::new(ROWS),
+                    columns: (0..self.values.len()).map(column).collect(),
+                    at: None,
+                }),
+                sample: None,
+            };
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Identifier(name) = expression
+            && let Some(at) = name.value.strip_prefix(VALUE)
+            && let Some(value) = at.parse::<usize>().ok().and_then(|at| self.values.get(at))
+        {
+            *expression = Expr::Nested(Box::new(value.clone()));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The values of a row, if an expression is one.
+pub(super) fn row(expression: &mut Expr) -> Option<Vec<Expr>> {
+    match expression {
+        Expr::Tuple(values) => Some(std::mem::take(values)),
+        Expr::Nested(inner) => row(inner),
+        _ => None,
+    }
+}
