@@ -16,12 +16,14 @@
 //! inline; more spill to the heap.
 //!
 //! **Overflow.** An input of at least 2^896 is kept apart, scaled down by 2^600, which loses nothing since its lowest
-//! bit is far from the bottom. So neither part can overflow in less than 2^63 additions; the two are put together in
-//! fixed point when the value is asked for. A value beyond the largest float is infinite, in any order of additions.
+//! bit is far from the bottom. So neither part can overflow in less than 2^63 additions; the two are put together
+//! exactly when the value is asked for. A value beyond the largest float is infinite, in any order of additions.
 //! **Not numbers.** NaN and infinities are counted, so they can be taken back too.
 //! **Zero.** A sum of zero is +0.0.
 //!
 //! Deliberately absent: SQL's NULL for the sum of nothing; who sums counts its rows.
+
+use crate::dyadic::Dyadic;
 
 /// From here on an input is kept scaled.
 const BIG: f64 = f64::from_bits((1023 + 896) << 52);
@@ -115,11 +117,26 @@ impl Expansion {
         } else if rest.big.is_empty() {
             round(&rest.terms) + 0.0
         } else {
-            let mut sum = Fixed::default();
-            rest.terms.iter().for_each(|term| sum.add(*term, 0));
-            rest.big.iter().for_each(|term| sum.add(*term, SCALE_EXPONENT));
-            sum.value()
+            self.exactly().value()
         }
+    }
+
+    /// Whether nothing in it is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        let counts = self.rest.as_ref().map(|rest| (rest.nans, rest.infinities, rest.negative_infinities));
+        counts.is_none_or(|counts| counts == (0, 0, 0))
+    }
+
+    /// The sum of what is finite, not rounded.
+    pub(crate) fn exactly(&self) -> Dyadic {
+        let mut sum = Dyadic::default();
+        let mut add = |term: f64, scale: i64| sum = sum.plus(&Dyadic::float(term, scale));
+        self.inline().for_each(|term| add(term, 0));
+        if let Some(rest) = &self.rest {
+            rest.terms.iter().for_each(|term| add(*term, 0));
+            rest.big.iter().for_each(|term| add(*term, SCALE_EXPONENT));
+        }
+        sum
     }
 
     /// Bytes on the heap.
@@ -293,92 +310,6 @@ fn products(x: f64, times: i64, mut f: impl FnMut(f64)) {
     }
 }
 
-/// Limbs of 32 bits from 2^-1074 on, enough for any sum of scaled and unscaled terms.
-const LIMBS: usize = 74;
-const BOTTOM: i64 = 1074;
-
-/// A fixed-point number that holds any float exactly; slow, and rarely needed.
-struct Fixed([i64; LIMBS]);
-
-impl Default for Fixed {
-    fn default() -> Fixed {
-        Fixed([0; LIMBS])
-    }
-}
-
-impl Fixed {
-    /// Adds `x * 2^scale`.
-    fn add(&mut self, x: f64, scale: i64) {
-        let bits = x.to_bits();
-        let exponent = ((bits >> 52) & 0x7ff) as i64;
-        let fraction = bits & ((1 << 52) - 1);
-        let (mantissa, exponent) =
-            if exponent == 0 { (fraction, -1074) } else { (fraction | 1 << 52, exponent - 1075) };
-        let place = (exponent + scale + BOTTOM) as usize;
-        let mut wide = (mantissa as u128) << (place % 32);
-        let mut limb = place / 32;
-        while wide > 0 {
-            let part = (wide & 0xffff_ffff) as i64;
-            self.0[limb] += if x < 0.0 { -part } else { part };
-            wide >>= 32;
-            limb += 1;
-        }
-    }
-
-    /// Carries over so that all limbs hold 32 bits; whether the number is negative (then its complement stands here).
-    fn carry(&mut self) -> bool {
-        let mut carry = 0;
-        for limb in &mut self.0 {
-            let sum = *limb + carry;
-            *limb = sum & 0xffff_ffff;
-            carry = sum >> 32;
-        }
-        carry < 0
-    }
-
-    /// Rounded to the nearest float.
-    fn value(mut self) -> f64 {
-        let mut copy = Fixed(self.0);
-        let negative = copy.carry();
-        if negative {
-            self.0.iter_mut().for_each(|limb| *limb = -*limb);
-        }
-        self.carry();
-        let Some(top) = self.0.iter().rposition(|limb| *limb != 0) else { return 0.0 };
-        let highest = top * 32 + 63 - (self.0[top] as u64).leading_zeros() as usize;
-        let lowest = highest.saturating_sub(52);
-        let bit = |place: usize| (self.0[place / 32] >> (place % 32)) & 1;
-        let mut mantissa: u64 = 0;
-        for place in (lowest..=highest).rev() {
-            mantissa = mantissa << 1 | bit(place) as u64;
-        }
-        if lowest > 0 && bit(lowest - 1) == 1 {
-            let exactly_half = (0..lowest - 1).all(|place| bit(place) == 0);
-            if !exactly_half || mantissa & 1 == 1 {
-                mantissa += 1;
-            }
-        }
-        // The mantissa has at most 53 bits after rounding up to a power of two, so the product is exact or infinite.
-        let magnitude = scale_up(mantissa as f64, lowest as i64 - BOTTOM);
-        if negative { -magnitude } else { magnitude }
-    }
-}
-
-/// `x * 2^exponent` in steps that lose nothing on the way.
-fn scale_up(mut x: f64, mut exponent: i64) -> f64 {
-    while exponent > 0 {
-        let step = exponent.min(1000);
-        x *= f64::from_bits(((1023 + step) as u64) << 52);
-        exponent -= step;
-    }
-    while exponent < 0 {
-        let step = (-exponent).min(1000);
-        x *= f64::from_bits(((1023 - step) as u64) << 52);
-        exponent += step;
-    }
-    x
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,11 +346,10 @@ mod tests {
         }
     }
 
-    /// The same sum in fixed point, which knows nothing of terms.
-    fn fixed(numbers: &[f64]) -> f64 {
-        let mut sum = Fixed::default();
-        numbers.iter().for_each(|x| sum.add(*x, 0));
-        sum.value()
+    /// The same sum in exact arithmetic, which knows nothing of terms.
+    fn exact(numbers: &[f64]) -> f64 {
+        let sum = |sum: Dyadic, x: &f64| sum.plus(&Dyadic::float(*x, 0));
+        numbers.iter().fold(Dyadic::default(), sum).value()
     }
 
     fn sum(numbers: &[f64]) -> Expansion {
@@ -429,19 +359,19 @@ mod tests {
     }
 
     #[test]
-    fn fixed_point_agrees_with_integers() {
+    fn exact_arithmetic_agrees_with_integers() {
         let mut random = Random(1);
         for _ in 0..1000 {
             let numbers: Vec<i64> = (0..8).map(|_| random.next() as i64 >> (random.next() % 50)).collect();
-            let exact: i128 = numbers.iter().map(|n| ((*n as f64) as i128) << 3).sum();
+            let whole: i128 = numbers.iter().map(|n| ((*n as f64) as i128) << 3).sum();
             let floats: Vec<f64> = numbers.iter().map(|n| *n as f64 * 8.0).collect();
-            assert_eq!(fixed(&floats), exact as f64);
+            assert_eq!(exact(&floats), whole as f64);
         }
-        assert_eq!(fixed(&[5e-324, 5e-324]), 1e-323);
-        assert_eq!(fixed(&[f64::MAX, f64::MAX]), f64::INFINITY);
-        assert_eq!(fixed(&[f64::MAX, f64::MAX, -f64::MAX]), f64::MAX);
-        assert_eq!(fixed(&[-1.0, 2f64.powi(-54)]), -1.0);
-        assert_eq!(fixed(&[1.0, 2f64.powi(-53), 5e-324]), 1.0 + f64::EPSILON);
+        assert_eq!(exact(&[5e-324, 5e-324]), 1e-323);
+        assert_eq!(exact(&[f64::MAX, f64::MAX]), f64::INFINITY);
+        assert_eq!(exact(&[f64::MAX, f64::MAX, -f64::MAX]), f64::MAX);
+        assert_eq!(exact(&[-1.0, 2f64.powi(-54)]), -1.0);
+        assert_eq!(exact(&[1.0, 2f64.powi(-53), 5e-324]), 1.0 + f64::EPSILON);
     }
 
     #[test]
@@ -456,7 +386,7 @@ mod tests {
                 let copies: Vec<f64> = numbers.iter().skip(1).map(|x| -x).collect();
                 numbers.extend(copies);
             }
-            let expected = fixed(&numbers);
+            let expected = exact(&numbers);
             for _ in 0..4 {
                 for at in 0..numbers.len() {
                     numbers.swap(at, random.below(at + 1));
@@ -509,7 +439,7 @@ mod tests {
             let mut weighted = Expansion::default();
             weighted.add_times(x, times);
             let copies = vec![if times < 0 { -x } else { x }; times.unsigned_abs() as usize];
-            assert_eq!(weighted.value().to_bits(), fixed(&copies).to_bits());
+            assert_eq!(weighted.value().to_bits(), exact(&copies).to_bits());
             let large = random.next() as i64 >> 1;
             weighted.add_times(x, large);
             weighted.add_times(x, -large);

@@ -5,12 +5,17 @@
 //!
 //! Deliberately absent: anything that stores, indexes or evaluates rows; see the crates `state` and `flow`.
 
+mod canonical;
 mod chunk;
 mod cut;
+mod dyadic;
 mod encode;
 mod expansion;
+mod moments;
 
+pub use canonical::{canonical, canonical_f16, canonical_f32, canonical_f64, contains_floats};
 pub use chunk::{Chunk, Delta, under_schema};
 pub use cut::{Cut, Epoch, Position, Progress, Span, Timestamp};
 pub use encode::{RowEncoder, consolidate};
 pub use expansion::Expansion;
+pub use moments::{Moments, Statistic};

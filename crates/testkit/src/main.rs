@@ -75,7 +75,7 @@ fn fuzz(time: Duration, filter: &str) -> drive::Result<()> {
     let mut counts = Counts::default();
     let mut failed = Vec::new();
     for seed in since.as_secs().. {
-        let setup = Setup { seeds: vec![seed], ..Setup::from_environment() };
+        let setup = Setup { seeds: vec![seed], kept: false, ..Setup::from_environment() };
         for (path, name) in std::mem::take(&mut files) {
             if start.elapsed() > time {
                 break;

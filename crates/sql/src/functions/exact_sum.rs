@@ -19,7 +19,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
     Volatility,
 };
-use millstream_delta::Expansion;
+use millstream_delta::{Expansion, canonical_f64};
 
 use crate::error::Error;
 
@@ -231,23 +231,18 @@ struct Distinct {
     copies: HashMap<u64, i64>,
 }
 
-/// One pattern of bits for numbers that are equal.
-fn key(x: f64) -> u64 {
-    if x.is_nan() { f64::NAN.to_bits() } else { (x + 0.0).to_bits() }
-}
-
 impl Accumulator for Distinct {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        numbers(&values[0]).for_each(|x| *self.copies.entry(key(x)).or_default() += 1);
+        numbers(&values[0]).for_each(|x| *self.copies.entry(canonical_f64(x)).or_default() += 1);
         Ok(())
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         for x in numbers(&values[0]) {
-            if let Some(copies) = self.copies.get_mut(&key(x)) {
+            if let Some(copies) = self.copies.get_mut(&canonical_f64(x)) {
                 *copies -= 1;
                 if *copies == 0 {
-                    self.copies.remove(&key(x));
+                    self.copies.remove(&canonical_f64(x));
                 }
             }
         }

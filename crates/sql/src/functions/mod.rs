@@ -2,8 +2,11 @@
 
 use std::sync::LazyLock;
 
+pub mod canonical_float;
+pub mod exact_moments;
 pub mod exact_sum;
 pub mod extreme;
+pub mod in_frame;
 pub(crate) mod single_row;
 
 /// The alias that these functions carry, by which the crate `flow`, which doesn't know their types, tells them from a

@@ -1,5 +1,5 @@
-//! Replaces `sum`, `avg`, `min` and `max` over floats by ones that are functions of the multiset of their arguments, so
-//! that order, split and core count don't show in the result.
+//! Replaces `sum`, `avg`, `min` and `max` over floats, variances, covariances and regressions by ones that are functions
+//! of the multiset of their arguments, so that order, split and core count don't show in the result.
 //!
 //! Runs after types are settled: an integer's average is a float sum by then too. Integers, decimals and durations
 //! keep the query engine's own, which are exact.
@@ -15,12 +15,10 @@ use datafusion::functions_aggregate::average::Avg;
 use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::functions_aggregate::sum::Sum;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{
-    Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition,
-};
+use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::functions::{exact_sum, extreme};
+use crate::functions::{exact_moments, exact_sum, extreme};
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -44,42 +42,19 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     for input in node.inputs() {
         schema.merge(input.schema());
     }
-    let distinct_extremes_only = match &node {
-        LogicalPlan::Aggregate(node) => distinct_extremes_only(node, &schema)?,
-        _ => false,
-    };
     let names = NamePreserver::new(&node);
     node.map_expressions(|expression| {
         let name = names.save(&expression);
-        let replaced = expression.transform_up(|part| replace(part, &schema, distinct_extremes_only))?;
+        let replaced = expression.transform_up(|part| replace(part, &schema))?;
         Ok(replaced.update_data(|expression| name.restore(expression)))
     })
 }
 
-/// Whether DISTINCT stands nowhere but in min and max of floats, where it says nothing.
-///
-/// Without it they are cheaper to keep. Beside another DISTINCT it stays: it is what lets the query engine make of all
-/// of them an aggregate over the groups of that argument, in which each is cheap.
-fn distinct_extremes_only(node: &Aggregate, schema: &dyn ExprSchema) -> Result<bool> {
-    for expression in &node.aggr_expr {
-        if let Expr::AggregateFunction(call) = expression.clone().unalias_nested().data
-            && call.params.distinct
-            && !exact(&call.func, &call.params.args, schema)?.is_some_and(|func| extreme::is_extreme(&func))
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn replace(
-    mut expression: Expr,
-    schema: &dyn ExprSchema,
-    distinct_extremes_only: bool,
-) -> Result<Transformed<Expr>> {
+fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     let replaced = match &mut expression {
         Expr::AggregateFunction(call) => exact(&call.func, &call.params.args, schema)?.map(|func| {
-            call.params.distinct &= !distinct_extremes_only;
+            // To the ends DISTINCT says nothing, and without it they are cheaper to keep.
+            call.params.distinct &= !extreme::is_extreme(&func);
             call.func = func;
         }),
         Expr::WindowFunction(call) => match &call.fun {
@@ -101,6 +76,10 @@ fn exact(
     arguments: &[Expr],
     schema: &dyn ExprSchema,
 ) -> Result<Option<Arc<AggregateUDF>>> {
+    if let Some(func) = exact_moments::exact(func) {
+        // All of these take floats only; other numbers have been cast by now.
+        return Ok(Some(func));
+    }
     let [argument] = arguments else { return Ok(None) };
     let inner = func.inner().as_ref() as &dyn std::any::Any;
     let (exact, narrow): (fn() -> Arc<AggregateUDF>, bool) = match () {
@@ -177,7 +156,7 @@ mod tests {
         }
         tables.check("SELECT min(x), max(x::REAL) FROM t WHERE n > 1000", &["NULL|NULL"]);
         tables.check("SELECT min(x::REAL), max(x::REAL) FROM t WHERE k IN (1, 3)", &["-2.5|NaN"]);
-        tables.check("SELECT max(x), count(DISTINCT x), min(DISTINCT x) FROM t WHERE k = 4", &["0.0|1|0.0"]);
+        tables.check("SELECT max(x), count(DISTINCT x), min(DISTINCT x) FROM t WHERE k = 4", &["0.0|1|-0.0"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! split and ordered.
 
 pub mod exact;
+pub mod floats;
 pub(crate) mod joins;
 pub mod lateral_unnest;
 pub mod merged;
@@ -35,6 +36,8 @@ pub fn before_types() -> Vec<Rule> {
 pub fn after_types() -> Vec<Rule> {
     vec![
         Arc::new(subqueries::Subqueries),
+        // An ordering over floats that are equal is still open: it is completed after they are made so.
+        Arc::new(floats::EqualFloats),
         Arc::new(orderings::Orderings),
         Arc::new(exact::ExactFloats),
     ]

@@ -12,28 +12,34 @@
 //! `percent_rank`, `cume_dist`, and aggregates over RANGE and GROUPS frames: more keys would change who their peers
 //! are. `last_value` up to the CURRENT ROW of such a frame is the last of its peers: it is computed within them.
 //!
-//! Left open: columns that can't be ordered (maps, unions); `nth_value`, ordered aggregates and IGNORE NULLS over
-//! RANGE and GROUPS frames that end among peers.
+//! Other functions that depend on the order in such a frame sort its rows themselves ([`crate::functions::in_frame`]).
+//!
+//! Left open: columns that can't be ordered (maps, unions).
 
 use std::any::Any;
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, Dependency};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
+use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::functions_aggregate::min_max::min_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, WindowFunction};
 use datafusion::logical_expr::logical_plan::{Aggregate, Projection, Window};
 use datafusion::logical_expr::{
-    Distinct, DistinctOn, Expr, LogicalPlan, LogicalPlanBuilder, Sort, SortExpr, WindowFrame,
-    WindowFrameBound, WindowFrameUnits,
+    Distinct, DistinctOn, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Sort, SortExpr, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
+use millstream_delta::contains_floats;
 
+use crate::functions::canonical_float;
+use crate::functions::in_frame::{self, Taken};
 use crate::relation::RelationTable;
 
 /// The rule.
@@ -124,7 +130,17 @@ fn missing(plan: &LogicalPlan, known: &[&Expr]) -> Vec<SortExpr> {
     let all = || (0..schema.fields().len()).collect();
     let wanted: Vec<usize> = key(plan).unwrap_or_else(all);
     let wanted = wanted.into_iter().filter(|at| orderable(schema.field(*at).data_type()));
-    wanted.map(column).filter(|column| !known.contains(&column)).map(ascending).collect()
+    let keys = wanted.flat_map(|at| decided(column(at), schema.field(at).data_type()));
+    keys.filter(|key| !known.contains(&key)).map(ascending).collect()
+}
+
+/// The keys that order all values of an expression. The sign of a NaN is left out first: it comes as a processor gives
+/// it; then -0.0 is below 0.0.
+fn decided(expression: Expr, data_type: &DataType) -> Vec<Expr> {
+    match contains_floats(data_type) {
+        true => vec![canonical_float::call(expression.clone()), expression],
+        false => vec![expression],
+    }
 }
 
 /// Columns that no two rows share, where that is certain: above a table with a key, through nodes that keep each row
@@ -239,6 +255,8 @@ enum Depends {
     OnOrder,
     /// The last (or first) row of the current row's peers.
     OnPeers,
+    /// The order of the rows in its frame, which ends among no peers.
+    InFrame,
 }
 
 fn depends(function: &WindowFunction) -> Depends {
@@ -252,6 +270,7 @@ fn depends(function: &WindowFunction) -> Depends {
     match function.fun.name() {
         "rank" | "dense_rank" | "percent_rank" | "cume_dist" => Depends::Not,
         "row_number" | "ntile" | "lag" | "lead" => Depends::OnOrder,
+        "any_value" => Depends::InFrame,
         _ if by_rows || (whole && params.order_by.is_empty()) => Depends::OnOrder,
         "first_value" if start.is_unbounded() && ends_free && plain => Depends::OnOrder,
         "first_value" if matches!(start, WindowFrameBound::CurrentRow) && ends_free && plain => {
@@ -262,6 +281,7 @@ fn depends(function: &WindowFunction) -> Depends {
             Depends::OnPeers
         }
         "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" if whole => Depends::OnOrder,
+        "first_value" | "last_value" | "nth_value" | "array_agg" | "string_agg" => Depends::InFrame,
         _ => Depends::Not,
     }
 }
@@ -304,6 +324,7 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
     let params = &mut completed.params;
     match depends(function) {
         Depends::Not => return None,
+        Depends::InFrame => sort_in_frame(&mut completed, more, input)?,
         Depends::OnOrder => {
             params.order_by.extend(more);
             let frame = &params.window_frame;
@@ -325,6 +346,36 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
         }
     }
     Some(Expr::WindowFunction(Box::new(completed)))
+}
+
+/// Puts a function of ours in the place of one over a frame, which sorts the rows of the frame by itself.
+fn sort_in_frame(function: &mut WindowFunction, more: Vec<SortExpr>, input: &LogicalPlan) -> Option<()> {
+    let name = function.fun.name().to_string();
+    let literal = |at: usize| match function.params.args.get(at) {
+        Some(Expr::Literal(value, _)) => Some(value.clone()),
+        _ => None,
+    };
+    let taken = match name.as_str() {
+        "first_value" | "any_value" => Taken::Nth(1),
+        "last_value" => Taken::Nth(-1),
+        "nth_value" => Taken::Nth(i64::try_from(literal(1)?.cast_to(&DataType::Int64).ok()?).ok()?),
+        "array_agg" => Taken::Array,
+        "string_agg" => Taken::Text(literal(1)?.try_as_str()?.unwrap_or_default().to_string()),
+        _ => return None,
+    };
+    let mut keys: Vec<SortExpr> = function.params.order_by.iter().cloned().chain(more).collect();
+    if name == "any_value" {
+        let value = function.params.args.first()?;
+        let data_type = value.get_type(input.schema()).ok().filter(orderable)?;
+        keys = decided(value.clone(), &data_type).into_iter().map(ascending).collect();
+        function.params.null_treatment = Some(NullTreatment::IgnoreNulls);
+    }
+    let options = |key: &SortExpr| SortOptions { descending: !key.asc, nulls_first: key.nulls_first };
+    let frame = in_frame::function(&name, taken, keys.iter().map(options).collect());
+    function.fun = WindowFunctionDefinition::AggregateUDF(frame);
+    function.params.args.truncate(1);
+    function.params.args.extend(keys.into_iter().map(|key| key.expr));
+    Some(())
 }
 
 /// Replaces calls in an Aggregate node; those that changed get their old names back in a projection above.
@@ -363,8 +414,6 @@ fn complete_aggregate(
     mut function: AggregateFunction,
     schema: &datafusion::common::DFSchema,
 ) -> Result<Transformed<Expr>> {
-    use datafusion::logical_expr::ExprSchemable;
-
     let name = function.func.name();
     if name == "any_value" {
         let simple = function.params.args.first().map(|argument| argument.get_type(schema)).transpose()?;
@@ -374,18 +423,27 @@ fn complete_aggregate(
             function.params.null_treatment = None;
             return Ok(Transformed::yes(Expr::AggregateFunction(function)));
         }
+        // It takes no notice of an order.
+        function.func = first_value_udaf();
+        function.params.null_treatment = Some(NullTreatment::IgnoreNulls);
     }
-    if !matches!(name, "array_agg" | "string_agg" | "first_value" | "last_value" | "nth_value" | "any_value")
-    {
+    let name = function.func.name();
+    if !matches!(name, "array_agg" | "string_agg" | "first_value" | "last_value" | "nth_value") {
         return Ok(Transformed::no(Expr::AggregateFunction(function)));
     }
     let mut more = Vec::new();
     for argument in &function.params.args {
-        let known = function.params.order_by.iter().any(|key| key.expr == *argument);
-        let constant = matches!(argument, Expr::Literal(..));
-        if !known && !constant && orderable(&argument.get_type(schema)?) {
-            more.push(ascending(argument.clone()));
+        let data_type = argument.get_type(schema)?;
+        if matches!(argument, Expr::Literal(..)) || !orderable(&data_type) {
+            continue;
         }
+        // The arguments of DISTINCT are canonical already, and their order must be by themselves.
+        let keys = match function.params.distinct {
+            true => vec![argument.clone()],
+            false => decided(argument.clone(), &data_type),
+        };
+        let known = |key: &Expr| function.params.order_by.iter().any(|known| known.expr == *key);
+        more.extend(keys.into_iter().filter(|key| !known(key)).map(ascending));
     }
     let repeated = without_repeated(&mut function.params.order_by);
     match more.is_empty() && !repeated {
@@ -398,190 +456,4 @@ fn complete_aggregate(
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::fixture::Tables;
-
-    fn tables() -> Tables {
-        Tables::new()
-            .table(
-                "t",
-                "(p INT, o INT, x TEXT, y DOUBLE)",
-                "VALUES (1, 1, 'c', 1), (1, 1, 'a', 2), (1, 1, 'b', 3), (1, 2, 'd', 4), (2, 1, 'e', 5), (2, 1, 'f', NULL), (2, NULL, 'g', 6)",
-            )
-            .table("k", "(id INT PRIMARY KEY, o INT, m TEXT)", "VALUES (1, 1, 'z'), (2, 1, 'y'), (3, 1, 'x')")
-    }
-
-    #[test]
-    fn limits_take_the_first_of_equal_rows_by_all_columns() {
-        let tables = tables();
-        tables.check("SELECT x FROM t ORDER BY o LIMIT 2", &["a", "b"]);
-        tables.check("SELECT x, o FROM t ORDER BY o LIMIT 2", &["a|1", "b|1"]);
-        tables.check("SELECT x FROM t ORDER BY p, o OFFSET 1 LIMIT 1", &["b"]);
-        tables.check("SELECT * FROM t LIMIT 2", &["1|1|a|2.0", "1|1|b|3.0"]);
-        tables.check("SELECT x FROM t OFFSET 5", &["f", "g"]);
-        tables.check("SELECT * FROM (SELECT x FROM t ORDER BY o LIMIT 3) LIMIT 1", &["a"]);
-        tables.check("SELECT x FROM (SELECT x, o FROM t ORDER BY o) AS s LIMIT 1", &["a"]);
-        tables.check("SELECT (SELECT x FROM t ORDER BY o LIMIT 1)", &["a"]);
-        tables.check("SELECT id FROM k ORDER BY o LIMIT 1", &["1"]);
-        tables.check("SELECT count(*) FROM t LIMIT 1", &["7"]);
-    }
-
-    #[test]
-    fn a_key_completes_an_ordering_alone() {
-        let tables = tables();
-        let plan = tables.plan("SELECT * FROM k ORDER BY o LIMIT 1");
-        assert!(plan.starts_with("Sort: k.o ASC NULLS LAST, k.id ASC NULLS LAST, fetch=1"), "{plan}");
-        let plan = tables.plan("SELECT * FROM k JOIN t ON k.o = t.o ORDER BY k.id LIMIT 1");
-        assert!(plan.contains("k.id ASC NULLS LAST") && plan.contains("t.x ASC NULLS LAST"), "{plan}");
-    }
-
-    #[test]
-    fn distinct_on_keeps_the_first_by_all_columns() {
-        let tables = tables();
-        tables.check("SELECT DISTINCT ON (p) p, x FROM t", &["1|a", "2|e"]);
-        tables.check("SELECT DISTINCT ON (p) p, x FROM t ORDER BY p, o DESC NULLS LAST", &["1|d", "2|e"]);
-        tables.check("SELECT DISTINCT ON (p) x FROM t ORDER BY p DESC LIMIT 1", &["e"]);
-        tables.check("SELECT DISTINCT ON (p, p) x FROM t ORDER BY p, p DESC, x DESC LIMIT 1", &["d"]);
-    }
-
-    #[test]
-    fn what_depends_on_the_order_among_peers_has_one() {
-        let tables = tables();
-        tables.check(
-            "SELECT x, row_number() OVER (PARTITION BY p ORDER BY o) FROM t WHERE p = 1",
-            &["a|1", "b|2", "c|3", "d|4"],
-        );
-        tables.check(
-            "SELECT x, lag(x) OVER (ORDER BY p) FROM t WHERE o = 1",
-            &["a|NULL", "b|a", "c|b", "e|c", "f|e"],
-        );
-        tables.check("SELECT x, ntile(2) OVER () FROM t WHERE p = 1", &["a|1", "b|1", "c|2", "d|2"]);
-        tables.check(
-            "SELECT x, first_value(x) OVER (ORDER BY o) FROM t WHERE p = 1",
-            &["a|a", "b|a", "c|a", "d|a"],
-        );
-        tables.check(
-            "SELECT x, sum(o) OVER (ORDER BY p ROWS 1 PRECEDING) FROM t WHERE o IS NOT NULL",
-            &["a|1", "b|2", "c|2", "d|3", "e|3", "f|2"],
-        );
-        tables.check("SELECT x, row_number() OVER () AS n FROM t WHERE p = 2", &["e|1", "f|2", "g|3"]);
-    }
-
-    #[test]
-    fn peers_stay_peers() {
-        let tables = tables();
-        tables.check(
-            "SELECT x, rank() OVER (ORDER BY o), dense_rank() OVER (ORDER BY o) FROM t WHERE p = 1",
-            &["a|1|1", "b|1|1", "c|1|1", "d|4|2"],
-        );
-        tables
-            .check("SELECT x, count(*) OVER (ORDER BY o) FROM t WHERE p = 1", &["a|3", "b|3", "c|3", "d|4"]);
-        tables.check(
-            "SELECT x, sum(y) OVER (ORDER BY o) FROM t WHERE p = 1",
-            &["a|6.0", "b|6.0", "c|6.0", "d|10.0"],
-        );
-        tables.check(
-            "SELECT x, last_value(x) OVER (PARTITION BY p ORDER BY o) FROM t WHERE p = 1",
-            &["a|c", "b|c", "c|c", "d|d"],
-        );
-        tables.check(
-            "SELECT x, last_value(x) OVER (ORDER BY o RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) FROM t WHERE p = 1",
-            &["a|d", "b|d", "c|d", "d|d"],
-        );
-        tables.check(
-            "SELECT x, first_value(x) OVER (ORDER BY o RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) FROM t WHERE p = 1",
-            &["a|a", "b|a", "c|a", "d|d"],
-        );
-    }
-
-    #[test]
-    fn different_needs_over_one_window_are_kept_apart_and_names_stay() {
-        let tables = tables();
-        let sql = "SELECT x, rank() OVER w AS r, row_number() OVER w, row_number() OVER w + 1 AS n, count(*) OVER w \
-                   FROM t WHERE p = 1 WINDOW w AS (ORDER BY o)";
-        tables.check(sql, &["a|1|1|2|3", "b|1|2|3|3", "c|1|3|4|3", "d|4|4|5|4"]);
-        let query = tables.planner.query("SELECT row_number() OVER (ORDER BY o) FROM t", &tables).unwrap();
-        let name = query.schema.field(0).name();
-        assert_eq!(
-            name,
-            "row_number() ORDER BY [t.o ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
-        );
-    }
-
-    #[test]
-    fn aggregates_that_depend_on_order_have_one() {
-        let tables = tables();
-        tables.check("SELECT p, array_agg(x) FROM t GROUP BY p", &["1|[a, b, c, d]", "2|[e, f, g]"]);
-        tables.check("SELECT string_agg(x, ',' ORDER BY o DESC NULLS LAST) FROM t WHERE p = 1", &["d,a,b,c"]);
-        tables.check("SELECT string_agg(x, ',') FROM t", &["a,b,c,d,e,f,g"]);
-        tables.check(
-            "SELECT array_agg(DISTINCT o), string_agg(DISTINCT x, '-') FROM t WHERE p = 1",
-            &["[1, 2]|a-b-c-d"],
-        );
-        tables.check("SELECT first_value(x), last_value(x), nth_value(x, 2) FROM t", &["a|g|b"]);
-        tables.check("SELECT first_value(x ORDER BY o) FROM t", &["a"]);
-        tables.check("SELECT p, any_value(x) FROM t GROUP BY p", &["1|a", "2|e"]);
-        tables.check("SELECT array_agg(x) FILTER (WHERE o = 1), count(*) FROM t", &["[a, b, c, e, f]|7"]);
-        let query =
-            tables.planner.query("SELECT array_agg(x), first_value(y ORDER BY o) FROM t", &tables).unwrap();
-        let names: Vec<&str> = query.schema.fields().iter().map(|f| f.name().as_str()).collect();
-        assert_eq!(names, ["array_agg(t.x)", "first_value(t.y) ORDER BY [t.o ASC NULLS LAST]"]);
-    }
-
-    #[test]
-    fn grouping_sets_keep_their_columns() {
-        let tables = tables();
-        tables.check(
-            "SELECT p, array_agg(x), grouping(p) FROM t WHERE o = 1 GROUP BY ROLLUP(p)",
-            &["1|[a, b, c]|0", "2|[e, f]|0", "NULL|[a, b, c, e, f]|1"],
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_ordered_is_left_aside() {
-        let tables = tables();
-        tables.check("SELECT MAP {1: p} AS m, x FROM t ORDER BY p DESC LIMIT 1", &["{1: 2}|e"]);
-        tables.check("SELECT MAP {1: 2} AS m LIMIT 1", &["{1: 2}"]);
-    }
-
-    #[test]
-    fn functions_that_ignore_their_frame_may_have_any() {
-        let over = "OVER (ORDER BY o RANGE BETWEEN 1 PRECEDING AND CURRENT ROW)";
-        tables().check(
-            &format!("SELECT x, row_number() {over}, count(*) {over} FROM t WHERE p = 1"),
-            &["a|1|3", "b|2|3", "c|3|3", "d|4|4"],
-        );
-    }
-
-    #[test]
-    fn any_type_that_can_be_ordered_is() {
-        let tables = tables();
-        for (value, expected) in [
-            ("[x]", "[a]"),
-            ("named_struct('v', x)", "{v: a}"),
-            ("x = 'a'", "false"),
-            ("x::BYTEA", "61"),
-            ("y::NUMERIC(5, 2)", "1.00"),
-            ("DATE '2024-01-01' + p", "2024-01-02"),
-            ("CASE WHEN p = 1 THEN INTERVAL '1 day' ELSE INTERVAL '2 days' END", "1 days"),
-            ("TIMESTAMP '2024-01-01' - TIMESTAMP '2023-01-01'", "PT31536000S"),
-            ("NULL", "NULL"),
-            ("p::SMALLINT", "1"),
-            ("y::REAL", "1.0"),
-        ] {
-            tables.check(&format!("SELECT v FROM (SELECT {value} AS v FROM t) LIMIT 1"), &[expected]);
-        }
-        tables.check("SELECT array_agg([x]) FROM t WHERE p = 2", &["[[e], [f], [g]]"]);
-        tables.check(
-            "SELECT array_agg(named_struct('v', x)) FROM t WHERE p = 2",
-            &["[{v: e}, {v: f}, {v: g}]"],
-        );
-    }
-
-    #[test]
-    fn nested_columns_order_too() {
-        let tables = Tables::new().table("n", "(a INT[], s INT)", "VALUES ([2], 1), ([1, 2], 1), (NULL, 1)");
-        tables.check("SELECT a FROM n LIMIT 1", &["[1, 2]"]);
-        tables.check("SELECT named_struct('v', a) AS q, s FROM n ORDER BY s LIMIT 1", &["{v: [1, 2]}|1"]);
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayData, ArrayRef, BooleanArray, BooleanBuilder, mak
 use arrow::buffer::{MutableBuffer, NullBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType};
 use arrow::error::ArrowError;
+use millstream_delta::{canonical_f16, canonical_f32, canonical_f64};
 
 use super::slots::Slots;
 use super::table::SlotTable;
@@ -173,23 +174,6 @@ fn narrow<T: ArrowNativeType + Into<u64>>(
 ) {
     let values = &data.buffer::<T>(0)[..data.len()];
     range.for_each(|row| put(row, &[values[row].into()]));
-}
-
-pub(super) fn canonical_f64(value: f64) -> u64 {
-    if value.is_nan() { f64::NAN.to_bits() } else { (value + 0.0).to_bits() }
-}
-
-pub(super) fn canonical_f32(value: f32) -> u32 {
-    if value.is_nan() { f32::NAN.to_bits() } else { (value + 0.0).to_bits() }
-}
-
-/// Half floats as bits: an exponent of all ones with a fraction is a NaN.
-pub(super) fn canonical_f16(bits: u16) -> u16 {
-    match bits {
-        0x8000 => 0,
-        bits if bits & 0x7fff > 0x7c00 => 0x7e00,
-        bits => bits,
-    }
 }
 
 /// Keys of `N` words.

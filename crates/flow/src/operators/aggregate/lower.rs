@@ -9,11 +9,11 @@ use datafusion::functions_aggregate::bit_and_or_xor::{bit_and_udaf, bit_or_udaf,
 use datafusion::functions_aggregate::bool_and_or::{BoolAnd, BoolOr};
 use datafusion::functions_aggregate::count;
 use datafusion::functions_aggregate::min_max::{Max, Min};
-use datafusion::functions_aggregate::regr::Regr;
 use datafusion::functions_aggregate::sum::Sum;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, AggregateUDF, Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
+use millstream_delta::Statistic;
 
 use super::Aggregate;
 use super::bits::{Operation, bits};
@@ -25,13 +25,15 @@ use super::extreme::{Extreme, extreme};
 use super::float::{Floats, Outcome};
 use super::grouping::grouping;
 use super::merged::Merged;
+use super::moments::Spreads;
 use super::slot::SlotAggregate;
 use super::sum::{average, sum};
 use crate::{Driver, Result};
 
-/// The alias of the functions that the analyzer puts in the place of `sum`, `avg`, `min` and `max` over floats, whose
-/// types aren't known here. With it a function promises the result that the slots give, whatever the order of rows:
-/// sums that are exact and rounded once, and an order with NaN above all numbers and -0.0 below 0.0.
+/// The alias of the functions that the analyzer puts in the place of `sum`, `avg`, `min` and `max` over floats, and of
+/// variances and the like, whose types aren't known here. With it a function promises the result that the slots give,
+/// whatever the order of rows: from exact sums, rounded once, and an order with NaN above all numbers and -0.0 below
+/// 0.0.
 const EXACT: &str = "millstream.exact";
 
 /// How the names begin of aggregates that round as they go, unless they are marked as [`EXACT`].
@@ -62,6 +64,8 @@ pub(super) enum Kind {
     BitXor,
     /// regr_count(y, x).
     CountPairs,
+    /// A variance, covariance, correlation or regression.
+    Moments(Statistic),
 }
 
 impl Kind {
@@ -88,8 +92,6 @@ impl Kind {
             Some(Kind::BitOr)
         } else if *function == *bit_xor_udaf() {
             Some(Kind::BitXor)
-        } else if inner.is::<Regr>() && function.name() == "regr_count" {
-            Some(Kind::CountPairs)
         } else {
             Kind::exact(function)
         }
@@ -105,7 +107,8 @@ impl Kind {
             "avg" => Some(Kind::Avg),
             "min" => Some(Kind::Min),
             "max" => Some(Kind::Max),
-            _ => None,
+            "regr_count" => Some(Kind::CountPairs),
+            name => Statistic::of_name(name).map(Kind::Moments),
         }
     }
 
@@ -137,6 +140,8 @@ fn slots(
         Kind::BitAnd => bits(Operation::And, input, append_only),
         Kind::BitOr => bits(Operation::Or, input, append_only),
         Kind::BitXor => bits(Operation::Xor, input, append_only),
+        Kind::Moments(statistic) if *input == DataType::Float64 => Some(Box::new(Spreads::new(statistic))),
+        Kind::Moments(_) => None,
     }
 }
 

@@ -21,6 +21,7 @@ mod grouping;
 mod groups;
 mod lower;
 mod merged;
+mod moments;
 mod slot;
 mod sum;
 #[cfg(test)]

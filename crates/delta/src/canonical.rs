@@ -1,0 +1,143 @@
+//! One pattern of bits for floats that are equal: 0.0 for -0.0, and one NaN for all.
+
+use arrow::array::{Array, ArrayData, ArrayRef, make_array};
+use arrow::buffer::Buffer;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+
+/// Whether there are floats in values of this type, in whatever depth.
+pub fn contains_floats(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => contains_floats(field.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| contains_floats(field.data_type())),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| contains_floats(field.data_type())),
+        DataType::Dictionary(_, values) => contains_floats(values),
+        DataType::RunEndEncoded(_, values) => contains_floats(values.data_type()),
+        data_type => data_type.is_floating(),
+    }
+}
+
+/// The same values with 0.0 for -0.0 and one NaN for all, in whatever depth. The same array, where nothing differs.
+pub fn canonical(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let data = array.to_data();
+    if is_canonical(&data) {
+        return Ok(ArrayRef::clone(array));
+    }
+    Ok(make_array(rewritten(data)?))
+}
+
+/// The bits of a double that stand for all doubles it is equal to.
+pub fn canonical_f64(value: f64) -> u64 {
+    if value.is_nan() { f64::NAN.to_bits() } else { (value + 0.0).to_bits() }
+}
+
+/// The bits of a float that stand for all floats it is equal to.
+pub fn canonical_f32(value: f32) -> u32 {
+    if value.is_nan() { f32::NAN.to_bits() } else { (value + 0.0).to_bits() }
+}
+
+/// The bits of a half float that stand for all it is equal to: an exponent of all ones with a fraction is a NaN.
+pub fn canonical_f16(bits: u16) -> u16 {
+    match bits {
+        0x8000 => 0,
+        bits if bits & 0x7fff > 0x7c00 => 0x7e00,
+        bits => bits,
+    }
+}
+
+fn is_canonical(data: &ArrayData) -> bool {
+    // No early end, so that a window of values is checked at once.
+    match data.data_type() {
+        DataType::Float16 => {
+            let values = &data.buffer::<u16>(0)[..data.len()];
+            values
+                .chunks(1024)
+                .all(|window| window.iter().fold(true, |all, x| all & (canonical_f16(*x) == *x)))
+        }
+        DataType::Float32 => {
+            let values = &data.buffer::<f32>(0)[..data.len()];
+            let same = |x: &f32| canonical_f32(*x) == x.to_bits();
+            values.chunks(1024).all(|window| window.iter().fold(true, |all, x| all & same(x)))
+        }
+        DataType::Float64 => {
+            let values = &data.buffer::<f64>(0)[..data.len()];
+            let same = |x: &f64| canonical_f64(*x) == x.to_bits();
+            values.chunks(1024).all(|window| window.iter().fold(true, |all, x| all & same(x)))
+        }
+        data_type if contains_floats(data_type) => data.child_data().iter().all(is_canonical),
+        _ => true,
+    }
+}
+
+fn rewritten(data: ArrayData) -> Result<ArrayData, ArrowError> {
+    if is_canonical(&data) {
+        return Ok(data);
+    }
+    let buffer = match data.data_type() {
+        DataType::Float16 => {
+            let values = &data.buffer::<u16>(0)[..data.len()];
+            Buffer::from_vec(values.iter().map(|bits| canonical_f16(*bits)).collect::<Vec<u16>>())
+        }
+        DataType::Float32 => {
+            let values = &data.buffer::<f32>(0)[..data.len()];
+            Buffer::from_vec(values.iter().map(|value| canonical_f32(*value)).collect::<Vec<u32>>())
+        }
+        DataType::Float64 => {
+            let values = &data.buffer::<f64>(0)[..data.len()];
+            Buffer::from_vec(values.iter().map(|value| canonical_f64(*value)).collect::<Vec<u64>>())
+        }
+        _ => {
+            let children = data.child_data().iter().map(|child| rewritten(child.clone()));
+            let children = children.collect::<Result<Vec<_>, ArrowError>>()?;
+            return data.into_builder().child_data(children).build();
+        }
+    };
+    let nulls = data.nulls().cloned();
+    ArrayData::builder(data.data_type().clone()).len(data.len()).add_buffer(buffer).nulls(nulls).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Float32Array, Float64Array, Int32Array, StructArray};
+    use arrow::datatypes::{Field, Float32Type, Float64Type};
+
+    use super::*;
+
+    #[test]
+    fn equal_floats_have_one_pattern_at_any_depth_and_others_stay() {
+        let odd = f64::from_bits(f64::NAN.to_bits() | 1 << 63 | 5);
+        let doubles =
+            Float64Array::from(vec![Some(-0.0), Some(odd), None, Some(-1.5), Some(f64::NEG_INFINITY)]);
+        let floats: ArrayRef = Arc::new(Float32Array::from(vec![-f32::NAN, 1.0, -0.0, 2.0, 3.0]));
+        let field = Arc::new(Field::new("x", DataType::Float32, true));
+        let nested: ArrayRef = Arc::new(StructArray::from(vec![(field, floats)]));
+        for start in [0, 1] {
+            let array: ArrayRef = Arc::new(doubles.slice(start, 4));
+            let found = canonical(&array).unwrap();
+            let bits = found.as_primitive::<Float64Type>().iter().map(|x| x.map(f64::to_bits));
+            let expected = doubles.slice(start, 4);
+            let expected = expected.iter().map(|x| x.map(canonical_f64));
+            assert!(bits.eq(expected));
+            let found = canonical(&nested.slice(start, 4)).unwrap();
+            let column = found.as_struct().column(0).as_primitive::<Float32Type>().clone();
+            assert_eq!(column.value(2 - start).to_bits(), 0);
+            assert_eq!(
+                column.value(0).to_bits(),
+                if start == 0 { f32::NAN.to_bits() } else { 1f32.to_bits() }
+            );
+        }
+        let plain: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 0.0, f64::NAN]));
+        assert!(Arc::ptr_eq(&plain, &canonical(&plain).unwrap()));
+        let integers: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+        assert!(Arc::ptr_eq(&integers, &canonical(&integers).unwrap()));
+        assert_eq!(canonical_f16(0x8000), 0);
+        assert_eq!(canonical_f16(0xfe01), 0x7e00);
+    }
+}

@@ -1,0 +1,96 @@
+//! Variances, covariances, correlations and regressions of floats, exact and rounded once: no split, order or delete
+//! shows in the result.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Float64Array, UInt64Array};
+use arrow::datatypes::Float64Type;
+use millstream_delta::{Moments, Statistic};
+use millstream_state::Paged;
+
+use super::slot::{Batch, SlotAggregate};
+use crate::Result;
+
+/// The statistics of numbers or pairs of Float64.
+#[derive(Debug)]
+pub(super) struct Spreads {
+    statistic: Statistic,
+    cells: Paged<Moments>,
+}
+
+impl Spreads {
+    pub(super) fn new(statistic: Statistic) -> Spreads {
+        Spreads { statistic, cells: Paged::default() }
+    }
+}
+
+impl SlotAggregate for Spreads {
+    fn resize(&mut self, end: usize) {
+        self.cells.resize(end, Moments::default());
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let first = batch.values[0].as_primitive::<Float64Type>().values();
+        match batch.values.get(1) {
+            None => batch.for_each(|row, slot, weight| self.cells[slot].add(first[row], weight)),
+            Some(second) => {
+                let second = second.as_primitive::<Float64Type>().values();
+                batch.for_each(|row, slot, weight| {
+                    self.cells[slot].add_pair(first[row], second[row], weight);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let cells = slots.iter().map(|slot| &self.cells[*slot as usize]);
+        if self.statistic == Statistic::RegrCount {
+            return Ok(Arc::new(UInt64Array::from_iter_values(cells.map(|cell| cell.count() as u64))));
+        }
+        let values: Float64Array = cells.map(|cell| self.statistic.of(cell)).collect();
+        Ok(Arc::new(values))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.cells[slot as usize] = Moments::default();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // What stands on the heap is the like for every group; finding it out would visit them all.
+        self.cells.memory_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Array;
+
+    use super::*;
+
+    #[test]
+    fn weights_count_and_what_goes_leaves_nothing() {
+        let first: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 2.0, f64::NAN, 1e300, 5.0]));
+        let second: ArrayRef = Arc::new(Float64Array::from(vec![3.0, 5.0, 1.0, f64::INFINITY, 5.0]));
+        let values = [first, second];
+        for (statistic, _) in Statistic::ALL {
+            let mut spreads = Spreads::new(statistic);
+            spreads.resize(2);
+            let values = if statistic.is_of_pairs() { &values[..] } else { &values[..1] };
+            for weights in [None, Some(&[0, 1, -1, -1, 0][..])] {
+                spreads.update(&Batch { slots: &[0, 0, 0, 0, 1], values, valid: None, weights }).unwrap();
+            }
+            let mut expected = Moments::default();
+            for (y, x) in [(1.0, 3.0), (2.0, 5.0), (2.0, 5.0)] {
+                if statistic.is_of_pairs() { expected.add_pair(y, x, 1) } else { expected.add(y, 1) }
+            }
+            let found = spreads.evaluate(&[0]).unwrap();
+            match statistic {
+                Statistic::RegrCount => assert_eq!(found.as_ref(), &UInt64Array::from(vec![3])),
+                _ => assert_eq!(found.as_ref(), &Float64Array::from(vec![statistic.of(&expected)])),
+            }
+            spreads.free(1);
+            assert_eq!(spreads.evaluate(&[1]).unwrap().is_null(0), statistic != Statistic::RegrCount);
+        }
+    }
+}

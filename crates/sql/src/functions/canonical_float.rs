@@ -1,0 +1,71 @@
+//! `canonical_float(x)`: x with 0.0 for -0.0 and one NaN for all, in lists and structs too.
+//!
+//! The rule [`crate::rules::floats`] puts it around floats where they are keys or are compared. It is no name in SQL.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::scalar::ScalarValue;
+use millstream_delta::canonical;
+
+use crate::error::Error;
+
+/// The function.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct CanonicalFloat {
+    signature: Signature,
+}
+
+static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    let signature = Signature::any(1, Volatility::Immutable);
+    Arc::new(ScalarUDF::from(CanonicalFloat { signature }))
+});
+
+/// A call of the function.
+pub fn call(argument: Expr) -> Expr {
+    FUNCTION.call(vec![argument])
+}
+
+/// Whether an expression is a call of the function.
+pub fn is_call(expression: &Expr) -> bool {
+    matches!(expression, Expr::ScalarFunction(call) if Arc::ptr_eq(&call.func, &FUNCTION))
+}
+
+impl ScalarUDFImpl for CanonicalFloat {
+    fn name(&self) -> &str {
+        "canonical_float"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        match arg_types {
+            [data_type] => Ok(data_type.clone()),
+            _ => Err(Error::bug("canonical_float takes one argument").into()),
+        }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::clone(&args.arg_fields[0]))
+    }
+
+    fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match &args.args[0] {
+            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(canonical(array)?)),
+            ColumnarValue::Scalar(value) => {
+                let array = canonical(&value.to_array()?)?;
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+            }
+        }
+    }
+}
