@@ -214,12 +214,14 @@ fn windows(window: Window) -> Result<Transformed<LogicalPlan>> {
     let mut calls = Vec::with_capacity(window.window_expr.len());
     let mut changed = false;
     for call in &window.window_expr {
-        let completed = match call {
+        // One whose text changed when its types were settled stands under an alias; names are put back below.
+        let call = call.clone().unalias();
+        let completed = match &call {
             Expr::WindowFunction(function) => complete_window(function, &window.input),
             _ => None,
         };
         changed |= completed.is_some();
-        calls.push(completed.unwrap_or_else(|| call.clone()));
+        calls.push(completed.unwrap_or(call));
     }
     match changed {
         false => Ok(Transformed::no(LogicalPlan::Window(window))),

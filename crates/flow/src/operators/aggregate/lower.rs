@@ -9,6 +9,7 @@ use datafusion::functions_aggregate::bit_and_or_xor::{bit_and_udaf, bit_or_udaf,
 use datafusion::functions_aggregate::bool_and_or::{BoolAnd, BoolOr};
 use datafusion::functions_aggregate::count;
 use datafusion::functions_aggregate::min_max::{Max, Min};
+use datafusion::functions_aggregate::regr::Regr;
 use datafusion::functions_aggregate::sum::Sum;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, AggregateUDF, Expr, ExprSchemable, LogicalPlan};
@@ -92,6 +93,8 @@ impl Kind {
             Some(Kind::BitOr)
         } else if *function == *bit_xor_udaf() {
             Some(Kind::BitXor)
+        } else if inner.is::<Regr>() && function.name() == "regr_count" {
+            Some(Kind::CountPairs)
         } else {
             Kind::exact(function)
         }
