@@ -92,17 +92,21 @@ impl Client {
 
     /// Shows an outcome. The inner error is of a query that failed on its way.
     async fn show(&mut self, outcome: Outcome) -> Result<Result<(), Error>, Stop> {
+        let notices = outcome.response.notices();
         match outcome.response {
             Response::Done(tag) => {
                 self.has_sink |= tag.text == "CREATE SINK";
                 self.output.tag(&tag)?;
                 Ok(Ok(()))
             }
-            Response::Rows(rows) => match self.signals.unless(self.output.rows(rows)).await? {
-                Ok(()) => Ok(Ok(())),
-                Err(Broken::Query(error)) => Ok(Err(error)),
-                Err(Broken::Output(error)) => Err(error.into()),
-            },
+            Response::Rows(rows) => {
+                notices.iter().for_each(|notice| self.output.notice(notice));
+                match self.signals.unless(self.output.rows(rows)).await? {
+                    Ok(()) => Ok(Ok(())),
+                    Err(Broken::Query(error)) => Ok(Err(error)),
+                    Err(Broken::Output(error)) => Err(error.into()),
+                }
+            }
         }
     }
 

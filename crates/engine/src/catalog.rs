@@ -9,6 +9,9 @@ use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_sql::{Error, Relation, Relations, Result, near};
 
+use crate::settings::OnError;
+use crate::system;
+
 /// One state of the catalog; a plain value that sessions plan against. Only the loop publishes a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -61,6 +64,8 @@ pub enum Definition {
         plan: LogicalPlan,
         /// Its columns.
         schema: SchemaRef,
+        /// Its option `on_error`; without it, the setting counts that is in force when it is made.
+        on_error: Option<OnError>,
     },
     /// Delivery to the outside.
     Sink {
@@ -163,6 +168,11 @@ pub fn bad_rows_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("bad_rows('")?.strip_suffix("')")
 }
 
+/// Whether a relation is there for a SELECT that runs once alone: it tells of the engine, not of its input.
+pub fn is_of_engine(relation: &str) -> bool {
+    bad_rows_of(relation).is_some() || system::is_name(relation)
+}
+
 /// The columns of `bad_rows('source')`.
 pub fn bad_rows_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -191,6 +201,15 @@ impl Relations for Catalog {
     fn names(&self) -> Vec<String> {
         let relations = self.objects.values().filter(|object| object.definition.schema().is_some());
         relations.map(|object| object.name.to_string()).collect()
+    }
+
+    fn system(&self, name: &str) -> Option<Relation> {
+        let schema = system::find(name)?.schema();
+        Some(Relation::Rows { schema, key: None })
+    }
+
+    fn system_names(&self) -> Vec<String> {
+        system::TABLES.iter().map(|table| table.name.to_string()).collect()
     }
 
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {

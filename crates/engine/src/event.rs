@@ -1,16 +1,20 @@
 //! All that can happen to the loop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
-use millstream_delta::{Epoch, Timestamp};
+use millstream_delta::{Cut, Epoch, Timestamp};
+use millstream_flow::{Explained, Flow};
 use millstream_sql::{Dml, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Record;
 use crate::catalog::Object;
+use crate::past::Past;
 use crate::settings::Settings;
 
 /// Where an answer goes. Whoever asked may have gone away: sending never fails.
@@ -22,6 +26,11 @@ impl<T> Reply<T> {
     pub(crate) fn new() -> (Reply<T>, oneshot::Receiver<Result<T>>) {
         let (sender, receiver) = oneshot::channel();
         (Reply(sender), receiver)
+    }
+
+    /// Whether whoever asked has gone away.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// Answers.
@@ -74,6 +83,43 @@ pub(crate) struct ObjectStatus {
     pub(crate) bad_rows: Option<u64>,
     pub(crate) epoch: Option<u64>,
     pub(crate) state_bytes: Option<u64>,
+    pub(crate) errors: Option<u64>,
+    pub(crate) on_error: Option<&'static str>,
+}
+
+/// What EXPLAIN is about.
+pub(crate) enum Explaining {
+    /// A query that isn't maintained.
+    Plan(Box<LogicalPlan>),
+    /// A materialized view or a sink.
+    Object(Arc<str>),
+}
+
+/// A query that is to run once, outside of the loop.
+pub(crate) struct Compiled {
+    pub(crate) flow: Flow,
+    /// What each of its relations holds.
+    pub(crate) inputs: Vec<Vec<RecordBatch>>,
+    pub(crate) cut: Cut,
+}
+
+/// A materialized view with its inputs, as of one epoch.
+pub(crate) struct Pinned {
+    pub(crate) epoch: Epoch,
+    pub(crate) plan: LogicalPlan,
+    pub(crate) schema: SchemaRef,
+    /// What is maintained.
+    pub(crate) rows: Vec<RecordBatch>,
+    /// By name, what it is computed of.
+    pub(crate) inputs: Vec<(Arc<str>, PinnedInput)>,
+}
+
+/// An input of a view, as of one epoch.
+pub(crate) enum PinnedInput {
+    /// Rows that are kept.
+    Rows(Vec<RecordBatch>),
+    /// What a source has brought.
+    Past(Past),
 }
 
 /// The closed list of what the loop reacts to.
@@ -85,8 +131,14 @@ pub(crate) enum Event {
     Modify { modification: Modification, reply: Reply<u64> },
     /// Read relations.
     Read { relations: Vec<Arc<str>>, reply: Reply<Snapshot> },
-    /// Compile a query and say how it would run.
-    Explain { plan: Box<LogicalPlan>, reply: Reply<Vec<String>> },
+    /// Say how a query runs, or would.
+    Explain { what: Explaining, reply: Reply<Vec<Explained>> },
+    /// Compile a query, to be run once outside.
+    Compile { plan: Box<LogicalPlan>, reply: Reply<Compiled> },
+    /// Say what a query does over its next epochs.
+    Observe { name: Arc<str>, epochs: u64, time: Duration, reply: Reply<Vec<Explained>> },
+    /// Hand out a view with its inputs, to be compared outside.
+    Pin { view: Arc<str>, reply: Reply<Pinned> },
     /// Describe all objects.
     Status { reply: Reply<Vec<ObjectStatus>> },
     /// Change a setting.

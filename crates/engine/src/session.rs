@@ -27,6 +27,19 @@ pub enum Response {
     Rows(SendableRecordBatchStream),
 }
 
+/// The key of a result's schema metadata that holds a notice about the rows.
+pub(crate) const NOTICE: &str = "millstream.notice";
+
+impl Response {
+    /// What the user should know besides.
+    pub fn notices(&self) -> Vec<String> {
+        match self {
+            Response::Done(tag) => tag.notices.clone(),
+            Response::Rows(rows) => rows.schema().metadata().get(NOTICE).cloned().into_iter().collect(),
+        }
+    }
+}
+
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millstream_flow::Limits;
 use millstream_sql::{Error, Result, near};
 
 /// A setting, as the reference page and SHOW ALL show it.
@@ -51,10 +52,22 @@ pub const SETTINGS: &[SettingDoc] = &[
         doc: "a longer record of a source is a bad row",
     },
     SettingDoc {
+        name: "on_error",
+        default: "fail",
+        doc: "a query whose expressions fail for some rows: fail: reading it fails with the error; keep: reads the rest. \
+              The errors are in `millstream.errors`. Of the queries created after it, unless their WITH says otherwise",
+    },
+    SettingDoc {
+        name: "output_rows_max",
+        default: "100000000",
+        doc: "rows that an operator of a query may put out in one epoch",
+    },
+    SettingDoc {
         name: "parallelism",
         default: CORES,
         doc: "threads that a SELECT which is not maintained uses",
     },
+    SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },
     SettingDoc {
         name: "whole_rows_max",
         default: "1000000",
@@ -88,6 +101,34 @@ pub enum ClockKind {
     Manual,
 }
 
+/// What reading a query does that has no answer for some rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// It fails with the error.
+    Fail,
+    /// It reads the rest.
+    Keep,
+}
+
+impl OnError {
+    /// The value of a setting or an option.
+    pub fn parse(value: &str) -> Result<OnError> {
+        match value.to_ascii_lowercase().as_str() {
+            "fail" => Ok(OnError::Fail),
+            "keep" => Ok(OnError::Keep),
+            _ => Err(Error::invalid(format!("on_error is '{value}', but 'fail' or 'keep' was expected"))),
+        }
+    }
+
+    /// As it is set.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnError::Fail => "fail",
+            OnError::Keep => "keep",
+        }
+    }
+}
+
 /// The engine's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -103,10 +144,12 @@ pub struct Settings {
     pub max_queued_batches: usize,
     /// `max_record_bytes`
     pub max_record_bytes: usize,
+    /// `on_error`
+    pub on_error: OnError,
     /// `parallelism`
     pub parallelism: usize,
-    /// `whole_rows_max`
-    pub whole_rows_max: usize,
+    /// `output_rows_max`, `recursion_max`, `whole_rows_max`
+    pub limits: Limits,
 }
 
 impl Default for Settings {
@@ -118,8 +161,9 @@ impl Default for Settings {
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
             max_record_bytes: 16 << 20,
+            on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
-            whole_rows_max: 1_000_000,
+            limits: Limits::default(),
         }
     }
 }
@@ -149,8 +193,11 @@ impl Settings {
             }
             "max_queued_batches" => self.max_queued_batches = count(name, value)?,
             "max_record_bytes" => self.max_record_bytes = size(name, value)?,
+            "on_error" => self.on_error = OnError::parse(value)?,
+            "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
-            "whole_rows_max" => self.whole_rows_max = count(name, value)?,
+            "recursion_max" => self.limits.recursion_max = count(name, value)?,
+            "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
         }
         Ok(())
@@ -171,8 +218,11 @@ impl Settings {
             "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
             "max_queued_batches" => self.max_queued_batches.to_string(),
             "max_record_bytes" => self.max_record_bytes.to_string(),
+            "on_error" => self.on_error.name().into(),
+            "output_rows_max" => self.limits.output_rows_max.to_string(),
             "parallelism" => self.parallelism.to_string(),
-            "whole_rows_max" => self.whole_rows_max.to_string(),
+            "recursion_max" => self.limits.recursion_max.to_string(),
+            "whole_rows_max" => self.limits.whole_rows_max.to_string(),
             _ => return Err(Settings::unknown(name)),
         })
     }
@@ -182,7 +232,7 @@ fn pace(value: &str) -> Result<Pace> {
     if value.eq_ignore_ascii_case("auto") {
         return Ok(Pace::Auto);
     }
-    Ok(Pace::Fixed(interval("batch_interval", value)?))
+    Ok(Pace::Fixed(interval("batch_interval", value, "auto or ")?))
 }
 
 fn clock(value: &str) -> Result<ClockKind> {
@@ -229,11 +279,9 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 /// A length of time: `1 second`, `500 ms`, `1.5 s`, `2 min`.
-fn interval(name: &str, value: &str) -> Result<Duration> {
+pub(crate) fn interval(name: &str, value: &str, or: &str) -> Result<Duration> {
     let wrong = || {
-        Error::invalid(format!(
-            "{name} is '{value}', but auto or an interval such as '1 second' was expected"
-        ))
+        Error::invalid(format!("{name} is '{value}', but {or}an interval such as '1 second' was expected"))
     };
     let text = value.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

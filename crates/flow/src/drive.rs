@@ -10,13 +10,16 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
+use futures::StreamExt;
 use tokio::runtime::Handle;
 
-use crate::Result;
 use crate::leaf::LeafPlanner;
+use crate::lower::Limits;
+use crate::recursion::bound_recursion;
+use crate::{Error, Result};
 
 /// Plans fragments of queries once and runs them again and again, on one partition.
 ///
@@ -27,6 +30,7 @@ pub struct Driver {
     state: SessionState,
     task: Arc<TaskContext>,
     handle: Handle,
+    limits: Limits,
 }
 
 impl Driver {
@@ -36,13 +40,19 @@ impl Driver {
         let mut state = state.clone();
         *state.config_mut() = config;
         let task = state.task_ctx();
-        Driver { state, task, handle }
+        Driver { state, task, handle, limits: Limits::default() }
+    }
+
+    /// The same driver, whose runs fail when they exceed these bounds.
+    pub fn bounded(&self, limits: Limits) -> Driver {
+        Driver { limits, ..self.clone() }
     }
 
     /// Makes the physical plan of an optimised logical plan, without optimising it again.
     pub fn plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(LeafPlanner)]);
-        Ok(self.handle.block_on(planner.create_physical_plan(plan, &self.state))?)
+        let plan = self.handle.block_on(planner.create_physical_plan(plan, &self.state))?;
+        Ok(bound_recursion(plan, &self.limits)?)
     }
 
     /// Makes the physical form of an expression over rows of `plan`.
@@ -60,9 +70,19 @@ impl Driver {
     }
 
     /// Runs a kept plan to its end. The plan's leaves hold their current batches; what earlier runs left in the
-    /// plan is reset first.
+    /// plan is reset first. A run that puts out more than `output_rows_max` rows is stopped there.
     pub fn run(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
         let plan = reset_plan_states(plan.clone())?;
-        Ok(self.handle.block_on(collect(plan, self.task.clone()))?)
+        self.handle.block_on(async {
+            let mut stream = execute_stream(plan, self.task.clone())?;
+            let (mut batches, mut rows) = (Vec::new(), 0);
+            while let Some(batch) = stream.next().await {
+                let batch = batch?;
+                rows += batch.num_rows();
+                self.limits.check_output(rows)?;
+                batches.push(batch);
+            }
+            Ok::<_, Error>(batches)
+        })
     }
 }

@@ -21,6 +21,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Error {
+        // A bound that was exceeded inside of a plan is no failure of the plan.
+        if let DataFusionError::External(inner) = error.find_root()
+            && let Some(Error::Limit(message)) = inner.downcast_ref()
+        {
+            return Error::Limit(message.clone());
+        }
         Error::Query(Box::new(error))
     }
 }

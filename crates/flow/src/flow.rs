@@ -1,12 +1,13 @@
 //! A compiled query: operators in topological order.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
 
-use crate::operator::{Content, Cost, Growth, Operator, Properties};
+use crate::lower::Limits;
+use crate::operator::{Content, Cost, Operator, Output, Properties};
 use crate::{Error, Result, failure};
 
 /// One node of the DAG.
@@ -41,7 +42,46 @@ pub struct Change {
 pub struct Flow {
     pub(crate) relations: Vec<Arc<str>>,
     pub(crate) nodes: Vec<Node>,
+    /// What each node has done, by its place.
+    pub(crate) meters: Vec<Meter>,
+    pub(crate) limits: Limits,
     pub(crate) started: bool,
+}
+
+/// What a node of a flow has done since the flow was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meter {
+    /// How often it was stepped.
+    pub steps: u64,
+    /// Rows of the deltas that it was given.
+    pub rows_in: u64,
+    /// Rows of the deltas that it put out.
+    pub rows_out: u64,
+    /// Rows that it fails for now.
+    pub errors: i64,
+    /// How long its steps took.
+    pub time: Duration,
+}
+
+impl Meter {
+    /// What was done since it stood at `before`.
+    pub fn since(&self, before: &Meter) -> Meter {
+        Meter {
+            steps: self.steps - before.steps,
+            rows_in: self.rows_in - before.rows_in,
+            rows_out: self.rows_out - before.rows_out,
+            errors: self.errors,
+            time: self.time.saturating_sub(before.time),
+        }
+    }
+
+    fn count(&mut self, given: u64, output: &Output, time: Duration) {
+        self.steps += 1;
+        self.rows_in += given;
+        self.rows_out += output.rows.num_rows() as u64;
+        self.errors += output.failures.iter().map(|failure| failure.weight).sum::<i64>();
+        self.time += time;
+    }
 }
 
 impl Flow {
@@ -53,6 +93,11 @@ impl Flow {
     /// The columns of its result.
     pub fn schema(&self) -> Result<&SchemaRef> {
         Ok(&self.root()?.properties().schema)
+    }
+
+    /// Columns that no two rows of its result share, where some are known.
+    pub fn key(&self) -> Option<&[usize]> {
+        self.root().ok()?.properties().key.as_deref()
     }
 
     /// Whether its result only ever gains rows.
@@ -72,13 +117,24 @@ impl Flow {
         let first = !std::mem::replace(&mut self.started, true);
         let mut outputs: Vec<Delta> = Vec::with_capacity(self.nodes.len());
         let mut failures = Vec::new();
-        for node in &mut self.nodes {
+        for (node, meter) in self.nodes.iter_mut().zip(&mut self.meters) {
             let output = match node {
-                Node::Input { relation, .. } => (*inputs[*relation]).clone(),
+                Node::Input { relation, .. } => {
+                    let delta = inputs[*relation].clone();
+                    if !delta.is_empty() {
+                        meter.steps += 1;
+                        meter.rows_out += delta.num_rows() as u64;
+                    }
+                    delta
+                }
                 Node::Operator { operator, inputs } => {
                     let given: Vec<&Delta> = inputs.iter().map(|input| &outputs[*input]).collect();
                     if first || given.iter().any(|delta| !delta.is_empty()) {
+                        let begun = Instant::now();
                         let output = operator.step(cut, &given)?;
+                        let rows = given.iter().map(|delta| delta.num_rows() as u64).sum();
+                        meter.count(rows, &output, begun.elapsed());
+                        self.limits.check_output(output.rows.num_rows())?;
                         if !output.failures.is_empty() {
                             let name = operator.describe().name;
                             failures.extend(output.failures.into_iter().map(|failure| (name, failure)));
@@ -109,63 +165,15 @@ impl Flow {
 
     /// How many rows all operators keep.
     pub fn state_rows(&self) -> usize {
-        self.operators().map(Operator::state_rows).sum()
+        self.stateful().map(Operator::state_rows).sum()
     }
 
     /// How many bytes all operators keep, about.
     pub fn state_bytes(&self) -> usize {
-        self.operators().map(Operator::state_bytes).sum()
+        self.stateful().map(Operator::state_bytes).sum()
     }
 
-    /// The operators from the root down, a line each: name, expressions, cost, kind of output, state, why.
-    pub fn explain(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        if !self.nodes.is_empty() {
-            self.explain_node(self.nodes.len() - 1, 0, &mut lines);
-        }
-        lines
-    }
-
-    fn explain_node(&self, node: usize, depth: usize, lines: &mut Vec<String>) {
-        let indent = "  ".repeat(depth);
-        let node = &self.nodes[node];
-        let kind = if node.properties().append_only { "append-only" } else { "updating" };
-        match node {
-            Node::Input { relation, .. } => {
-                lines.push(format!("{indent}Input {}: {kind}", self.relations[*relation]));
-            }
-            Node::Operator { operator, inputs } => {
-                let text = operator.describe();
-                let mut line = format!("{indent}{}", text.name);
-                if !text.detail.is_empty() {
-                    let _ = write!(line, " [{}]", text.detail);
-                }
-                let _ = write!(line, ": cost {}, {kind}", operator.properties().cost.name());
-                if let Some(key) = key_text(operator.properties()) {
-                    let _ = write!(line, ", key {key}");
-                }
-                if !text.state.is_empty() {
-                    let _ = write!(line, ", keeps {}", text.state);
-                }
-                match text.growth {
-                    Growth::Nothing => {}
-                    Growth::Bounded => line.push_str(" (bounded)"),
-                    Growth::With(what) => {
-                        let _ = write!(line, " (unbounded: grows with {what})");
-                    }
-                }
-                if !text.why.is_empty() {
-                    let _ = write!(line, ", because {}", text.why);
-                }
-                lines.push(line);
-                for input in inputs {
-                    self.explain_node(*input, depth + 1, lines);
-                }
-            }
-        }
-    }
-
-    fn operators(&self) -> impl Iterator<Item = &dyn Operator> {
+    fn stateful(&self) -> impl Iterator<Item = &dyn Operator> {
         self.nodes.iter().filter_map(|node| match node {
             Node::Operator { operator, .. } => Some(operator.as_ref()),
             Node::Input { .. } => None,
@@ -175,11 +183,4 @@ impl Flow {
     fn root(&self) -> Result<&Node> {
         self.nodes.last().ok_or_else(|| Error::Bug("a flow without operators".into()))
     }
-}
-
-/// The columns of an operator's key, for EXPLAIN.
-fn key_text(properties: &Properties) -> Option<String> {
-    let names: Vec<&str> =
-        properties.key.as_ref()?.iter().map(|at| properties.schema.field(*at).name().as_str()).collect();
-    Some(if names.is_empty() { "()".into() } else { format!("({})", names.join(", ")) })
 }

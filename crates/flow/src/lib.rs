@@ -7,16 +7,20 @@
 
 mod drive;
 mod error;
+mod explain;
 mod failure;
 mod flow;
 mod leaf;
 mod lower;
 mod operator;
 pub mod operators;
+mod recursion;
 
 pub use drive::Driver;
 pub use error::{Error, Result};
+pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
-pub use flow::{Change, Flow};
+pub use flow::{Change, Flow, Meter};
 pub use lower::{Choice, Limits, Relation, Resolve};
 pub use operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
+pub use recursion::bound_recursion;

@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
-use crate::flow::{Flow, Node};
+use crate::flow::{Flow, Meter, Node};
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Operator, Properties};
 use crate::operators::aggregate;
@@ -15,7 +15,7 @@ use crate::operators::constant::Constant;
 use crate::operators::stateless::{Stage, Stateless, Unnest};
 use crate::operators::union::Union;
 use crate::operators::whole::Whole;
-use crate::{Driver, Result};
+use crate::{Driver, Error, Result};
 
 mod keys;
 mod per_key;
@@ -31,10 +31,34 @@ pub enum Choice {
 }
 
 /// Bounds of a query, fixed at its creation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How many rows of input a Whole operator may keep.
     pub whole_rows_max: usize,
+    /// How many rounds a recursive query may take.
+    pub recursion_max: usize,
+    /// How many rows an operator may put out in one epoch.
+    pub output_rows_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { whole_rows_max: 1_000_000, recursion_max: 10_000, output_rows_max: 100_000_000 }
+    }
+}
+
+impl Limits {
+    /// Fails where an operator, or a run of its plan, puts out more rows than it may.
+    pub(crate) fn check_output(&self, rows: usize) -> Result<()> {
+        if rows <= self.output_rows_max {
+            return Ok(());
+        }
+        Err(Error::Limit(format!(
+            "it puts out more than {} rows in one epoch, which is output_rows_max: narrow the query, or SET \
+             output_rows_max higher first",
+            self.output_rows_max
+        )))
+    }
 }
 
 /// A relation that a table scan reads.
@@ -48,6 +72,8 @@ pub struct Relation {
     pub columns: Vec<usize>,
     /// Whether it only ever gains rows.
     pub append_only: bool,
+    /// Columns that no two of its rows share, where some are known.
+    pub key: Option<Vec<usize>>,
 }
 
 /// Finds the relation behind a table scan; `None` for scans of anything else (a recursive query's own rows, a
@@ -64,6 +90,7 @@ impl Flow {
         limits: Limits,
     ) -> Result<Flow> {
         let plan = without_order(plan.clone(), false)?;
+        let driver = &driver.bounded(limits);
         let mut lowering = Lowering {
             resolve,
             driver,
@@ -164,7 +191,7 @@ impl Lowering<'_> {
                 let properties = Properties {
                     schema: schema.clone(),
                     append_only: relation.append_only,
-                    key: None,
+                    key: relation.key.clone(),
                     cost: Cost::Delta,
                 };
                 self.relations.push(relation.name.clone());
@@ -184,7 +211,7 @@ impl Lowering<'_> {
             return Ok(Some(*known));
         }
         let schema = scan.projected_schema.inner().clone();
-        let mut operator = Stateless::new(schema.clone(), relation.append_only);
+        let mut operator = Stateless::new(schema.clone(), relation.append_only).with_key(relation.key);
         operator.push(Stage::Columns(columns.clone(), schema.clone()), schema);
         let node = self.push(operator, vec![input]);
         self.columns.insert((input, columns), node);
@@ -218,7 +245,9 @@ impl Lowering<'_> {
         if chain.is_empty() {
             return Ok(Some(input));
         }
-        let mut operator = Stateless::new(below.schema().inner().clone(), self.append_only(input));
+        let key = self.nodes[input].properties().key.clone();
+        let mut operator =
+            Stateless::new(below.schema().inner().clone(), self.append_only(input)).with_key(key);
         for node in chain.into_iter().rev() {
             if let Some(stage) = self.stage(node)? {
                 operator.push(stage, node.schema().inner().clone());
@@ -325,7 +354,8 @@ impl Lowering<'_> {
             places.insert(place, nodes.len());
             nodes.push(node);
         }
-        Flow { relations, nodes, started: false }
+        let meters = vec![Meter::default(); nodes.len()];
+        Flow { relations, nodes, meters, limits: self.limits, started: false }
     }
 }
 

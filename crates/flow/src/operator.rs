@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use millstream_delta::{Cut, Delta};
 
 use crate::Result;
@@ -44,6 +44,15 @@ pub struct Properties {
     pub cost: Cost,
 }
 
+impl Properties {
+    /// The key's columns by name: `(a, b)`.
+    pub fn key_text(&self) -> Option<String> {
+        let names: Vec<&str> =
+            self.key.as_ref()?.iter().map(|at| self.schema.field(*at).name().as_str()).collect();
+        Some(format!("({})", names.join(", ")))
+    }
+}
+
 /// How what an operator keeps grows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Growth {
@@ -52,8 +61,36 @@ pub enum Growth {
     Nothing,
     /// It stays below a bound, whatever comes.
     Bounded,
+    /// The same, for a reason that is said in words.
+    BoundedBy(String),
     /// It grows with something, which is said in words.
     With(String),
+}
+
+impl Growth {
+    /// Of what is kept once for each distinct value of these columns.
+    pub fn of_values(columns: &[FieldRef]) -> Growth {
+        let names: Vec<&str> = columns.iter().map(|column| column.name().as_str()).collect();
+        let name = names.join(", ");
+        let boolean = columns.iter().all(|column| *column.data_type() == DataType::Boolean);
+        match (boolean, names.len()) {
+            (_, 0) => Growth::Bounded,
+            (true, 1) => Growth::BoundedBy(format!("{name} is boolean")),
+            (true, _) => Growth::BoundedBy(format!("({name}) are boolean")),
+            (false, 1) => Growth::With(format!("the distinct values of {name}")),
+            (false, _) => Growth::With(format!("the distinct values of ({name})")),
+        }
+    }
+
+    /// As EXPLAIN shows it; empty where nothing is kept.
+    pub fn text(&self) -> String {
+        match self {
+            Growth::Nothing => String::new(),
+            Growth::Bounded => "bounded".into(),
+            Growth::BoundedBy(why) => format!("bounded: {why}"),
+            Growth::With(what) => format!("unbounded: grows with {what}"),
+        }
+    }
 }
 
 /// An operator as EXPLAIN shows it.

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::hidden;
 use crate::merged::MergedColumns;
 use crate::near;
-use crate::relation::{Relation, RelationTable, Relations};
+use crate::relation::{Relation, RelationTable, Relations, SYSTEM_SCHEMA};
 
 /// The functions and settings of a session, and the relations of the engine.
 pub(crate) struct Context<'a> {
@@ -63,15 +63,32 @@ impl<'a> Context<'a> {
     }
 
     fn table(&self, name: &TableReference) -> Result<Arc<dyn TableSource>> {
-        if let Some(schema) = name.schema()
-            && schema != "public"
-        {
-            return Err(Error::invalid(format!("schema \"{schema}\" not found"))
-                .hint("There is only the schema public."));
+        match name.schema() {
+            None | Some("public") => {}
+            Some(SYSTEM_SCHEMA) => return self.system_table(name.table()),
+            Some(schema) => {
+                return Err(Error::invalid(format!("schema \"{schema}\" not found"))
+                    .hint("There are the schemas public and millstream."));
+            }
         }
         match self.relations.get(name.table()) {
             Some(relation) => Ok(self.source(name.table().to_string(), relation)),
             None => Err(unknown_relation(name.table(), self.relations)),
+        }
+    }
+
+    fn system_table(&self, name: &str) -> Result<Arc<dyn TableSource>> {
+        let full = format!("{SYSTEM_SCHEMA}.{name}");
+        match self.relations.system(name) {
+            Some(relation) => Ok(self.source(full, relation)),
+            None => {
+                let names = self.relations.system_names();
+                Err(Error::invalid(format!("relation \"{full}\" not found")).maybe_hint(near::hint(
+                    name,
+                    "tables there",
+                    names.iter().map(String::as_str),
+                )))
+            }
         }
     }
 

@@ -372,6 +372,9 @@ impl Scope<'_> {
 
     fn table(&self, name: &ObjectName) -> Result<(String, SchemaRef)> {
         let table = last_name(name).unwrap_or_default();
+        if let Some(error) = tree::foreign_schema(name, &table) {
+            return Err(self.place(error, name));
+        }
         match self.relations.get(&table) {
             Some(Relation::Rows { schema, .. }) => Ok((table, hidden::shown(&schema, &[]))),
             Some(Relation::View(_)) => Err(self

@@ -26,6 +26,11 @@ pub(crate) fn explain(error: &DataFusionError, sql: Option<&str>) -> Error {
     found
 }
 
+/// Why a row fails, in the words that a SELECT which fails for it has.
+pub fn of_data(message: &str) -> String {
+    lower_first(&plain(message))
+}
+
 /// Walks down to the cause and keeps the first place it comes by.
 struct Reader<'a> {
     sql: Option<&'a str>,
@@ -51,7 +56,7 @@ impl Reader<'_> {
             DataFusionError::ArrowError(error, _) => self.arrow(error),
             DataFusionError::External(error) => self.foreign(error.as_ref()),
             DataFusionError::NotImplemented(message) => not_built(message),
-            DataFusionError::Execution(message) => Error::invalid(lower_first(&plain(message))),
+            DataFusionError::Execution(message) => Error::invalid(of_data(message)),
             DataFusionError::Configuration(message) => Error::invalid(plain(message)),
             DataFusionError::ResourcesExhausted(message) => Error::external(plain(message)),
             DataFusionError::IoError(error) => Error::external(error.to_string()),
@@ -84,7 +89,7 @@ impl Reader<'_> {
             | ArrowError::ComputeError(m)
             | ArrowError::ArithmeticOverflow(m)
             | ArrowError::InvalidArgumentError(m)
-            | ArrowError::SchemaError(m) => Error::invalid(lower_first(&plain(m))),
+            | ArrowError::SchemaError(m) => Error::invalid(of_data(m)),
             ArrowError::NotYetImplemented(m) => not_built(m),
             ArrowError::IoError(m, _) => Error::external(plain(m)),
             other => Error::invalid(plain(&other.to_string())),

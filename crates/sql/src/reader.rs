@@ -17,6 +17,7 @@ use std::ops::Range;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
+use crate::relation::SYSTEM_SCHEMA;
 use crate::tokens::{Lexeme, tokenise};
 
 /// A place in the tokens of a text. Cloning it is how to look ahead.
@@ -145,7 +146,8 @@ impl<'a> TokenReader<'a> {
         Ok(name)
     }
 
-    /// The name of a relation, with or without the schema `public`.
+    /// The name of a relation, with or without the schema `public`. One of the engine's own tables keeps its
+    /// schema: `millstream.errors`.
     pub fn relation_name(&mut self) -> Result<String> {
         let start = self.position();
         let name = self.identifier()?;
@@ -153,10 +155,11 @@ impl<'a> TokenReader<'a> {
             return Ok(name);
         }
         let inner = self.identifier()?;
-        match name == "public" {
-            true => Ok(inner),
-            false => Err(Error::invalid(format!("schema \"{name}\" not found"))
-                .hint("There is only the schema public.")
+        match name.as_str() {
+            "public" => Ok(inner),
+            SYSTEM_SCHEMA => Ok(format!("{SYSTEM_SCHEMA}.{inner}")),
+            _ => Err(Error::invalid(format!("schema \"{name}\" not found"))
+                .hint("There are the schemas public and millstream.")
                 .at(start)),
         }
     }
@@ -410,7 +413,7 @@ mod tests {
         fails(
             "x.t",
             |r| r.relation_name(),
-            "schema \"x\" not found\nLINE 1: x.t\n        ^\nHINT: There is only the schema public.",
+            "schema \"x\" not found\nLINE 1: x.t\n        ^\nHINT: There are the schemas public and millstream.",
         );
     }
 

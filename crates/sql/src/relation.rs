@@ -16,6 +16,9 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
 
+/// The schema of the tables in which an engine tells of itself.
+pub const SYSTEM_SCHEMA: &str = "millstream";
+
 /// What the planner may ask about the relations there are. Names are plain: folded or as they were quoted.
 pub trait Relations: Send + Sync {
     /// The relation of this name.
@@ -23,6 +26,17 @@ pub trait Relations: Send + Sync {
 
     /// All names, for hints.
     fn names(&self) -> Vec<String>;
+
+    /// The table of the engine's own that is called so in the schema [`SYSTEM_SCHEMA`]. Scans of it are bound by
+    /// the name with the schema, `millstream.errors`.
+    fn system(&self, _name: &str) -> Option<Relation> {
+        None
+    }
+
+    /// The names in that schema, for hints.
+    fn system_names(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The relation that a table function of the engine's gives for literal arguments: `bad_rows('orders')`. None
     /// for a function that isn't the engine's; what is wrong with the arguments is an error. Scans of it are bound

@@ -31,7 +31,7 @@ pub struct Table {
     pub text: String,
 }
 
-/// All tables: two a connector at most, and the settings.
+/// All tables: two a connector at most, the settings, and the tables of the engine's own schema.
 pub fn tables() -> Vec<Table> {
     let mut tables = Vec::new();
     for connector in connectors::builtin() {
@@ -43,6 +43,7 @@ pub fn tables() -> Vec<Table> {
         }
     }
     tables.push(Table { name: "settings".to_string(), file: SQL, text: setting_table() });
+    tables.push(Table { name: "system_tables".to_string(), file: SQL, text: system_table() });
     tables
 }
 
@@ -130,6 +131,18 @@ fn setting_table() -> String {
         .iter()
         .map(|setting| [format!("`{}`", setting.name), escaped(setting.default), escaped(setting.doc)]);
     markdown("setting", rows)
+}
+
+fn system_table() -> String {
+    let mut text = String::from("| table | column | |\n| --- | --- | --- |\n");
+    for table in millstream_engine::system_tables() {
+        text.push_str(&format!("| `millstream.{}` | | {} |\n", table.name, escaped(table.doc)));
+        for column in table.columns {
+            let kind = if column.number { "BIGINT" } else { "TEXT" };
+            text.push_str(&format!("| | `{} {kind}` | {} |\n", column.name, escaped(column.doc)));
+        }
+    }
+    text
 }
 
 fn markdown(what: &str, rows: impl Iterator<Item = [String; 3]>) -> String {

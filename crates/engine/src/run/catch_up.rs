@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use millstream_connect::{Arrival, Connector, Limit, More, SourceSpec};
+use futures::StreamExt;
+use millstream_connect::{Arrival, More};
 use millstream_delta::{Cut, Delta, Span};
 use millstream_sql::{Error, Result};
 use tokio::sync::Semaphore;
@@ -16,8 +17,8 @@ use super::query::Status;
 use super::source::watch;
 use crate::Record;
 use crate::catalog::Definition;
-use crate::error;
 use crate::event::{Event, Reply};
+use crate::past::Past;
 
 /// Pieces of the past that may wait for the loop.
 const PIECES_MAX: usize = 2;
@@ -108,25 +109,24 @@ impl Loop {
     }
 
     fn content_or_nothing(&self, name: &str) -> Result<Vec<RecordBatch>> {
-        if self.sources.contains_key(name) { Ok(Vec::new()) } else { self.content(name) }
+        if self.sources.contains_key(name) { Ok(Vec::new()) } else { self.answered(name) }
     }
 
     /// Opens a second reader of a source and lets it send all that was taken in so far.
     fn read_past(&mut self, query: &Arc<str>, name: &Arc<str>, permits: Arc<Semaphore>) -> Result<()> {
-        let Definition::Source { connector, spec, .. } = &self.catalog.get(name)?.definition else {
+        let Definition::Source { schema, connector, spec } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
-        let spans = self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect());
         let past = Past {
-            query: query.clone(),
-            source: name.clone(),
+            schema: schema.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
+            spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
             limit: self.limit(),
-            permits,
         };
+        let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
         let (query, source) = (query.clone(), name.clone());
-        let task = self.handle.spawn(past.read(spans, self.events.clone()));
+        let task = self.handle.spawn(reader.read(self.events.clone()));
         watch(&self.handle, task, self.events.clone(), move |error| Event::CaughtUp {
             query,
             source,
@@ -190,7 +190,7 @@ impl Loop {
         }
         if query.keeps && self.sinks.values().any(|sink| sink.from == self.queries[place].name) {
             let name = self.queries[place].name.clone();
-            let delta = Delta::from_iter(self.content(&name).unwrap_or_default());
+            let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());
             let cut = self.piece_cut();
             self.begin_sinks(&name, cut, delta);
         }
@@ -293,65 +293,48 @@ pub(crate) struct Replaying {
 }
 
 /// A second reader of a source, for one query.
-struct Past {
+struct Reader {
     query: Arc<str>,
     source: Arc<str>,
-    connector: Arc<dyn Connector>,
-    spec: SourceSpec,
-    limit: Limit,
+    past: Past,
     permits: Arc<Semaphore>,
 }
 
-impl Past {
-    async fn read(self, spans: Vec<Span>, events: std::sync::mpsc::Sender<Event>) {
-        let (query, source) = (self.query.clone(), self.source.clone());
+impl Reader {
+    async fn read(self, events: std::sync::mpsc::Sender<Event>) {
+        let Reader { query, source, past, permits } = self;
         let piece =
             |piece, permit| Event::CaughtUp { query: query.clone(), source: source.clone(), piece, permit };
-        let (connector, spec) = (self.connector.clone(), self.spec.clone());
-        let opened = tokio::task::spawn_blocking(move || connector.source(&spec)).await;
-        let mut source = match opened {
-            Ok(Ok(source)) => source,
-            Ok(Err(error)) => {
-                let _ = events.send(piece(Some(Err(error::connect(error))), None));
-                return;
-            }
-            Err(error) => {
-                let _ = events.send(piece(Some(Err(Error::bug(error.to_string()))), None));
-                return;
-            }
-        };
+        let rows_max = past.limit.rows;
+        let mut pieces = std::pin::pin!(past.pieces());
         // Small splits are gathered, so that a late query takes as few steps as it can.
         let (mut rows, mut size) = (Vec::new(), 0);
-        let mut spans = VecDeque::from(spans);
-        while let Some(span) = spans.pop_front() {
-            match source.replay(&span, self.limit).await.map_err(error::connect) {
-                Ok(arrival) => {
-                    if let Some(rest) = rest_of(&span, &arrival) {
-                        spans.push_front(rest);
-                    }
-                    size += arrival.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-                    rows.extend(arrival.rows);
+        loop {
+            let next = pieces.next().await;
+            let ended = next.is_none();
+            match next {
+                Some(Ok(batches)) => {
+                    size += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+                    rows.extend(batches);
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     let _ = events.send(piece(Some(Err(error)), None));
                     return;
                 }
+                None => {}
             }
-            if size >= self.limit.rows || (spans.is_empty() && size > 0) {
+            if size >= rows_max || (ended && size > 0) {
                 // Closed: the query is gone.
-                let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
+                let Ok(permit) = permits.clone().acquire_owned().await else { return };
                 size = 0;
                 if events.send(piece(Some(Ok(std::mem::take(&mut rows))), Some(permit))).is_err() {
                     return;
                 }
             }
+            if ended {
+                break;
+            }
         }
         let _ = events.send(piece(None, None));
     }
-}
-
-/// What of a span is still to be read.
-fn rest_of(span: &Span, arrival: &Arrival) -> Option<Span> {
-    let through = arrival.spans.last().map_or(span.to, |read| read.to);
-    (arrival.more == More::Now && through < span.to).then(|| Span { from: through, ..span.clone() })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_connect::{Sink, Source};
 use millstream_delta::Delta;
-use millstream_flow::{Flow, Limits, Relation};
+use millstream_flow::{Flow, Relation};
 use millstream_sql::{Error, RelationTable, Result};
 
 use super::Loop;
@@ -77,9 +77,10 @@ impl Loop {
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } => Prepared::View,
-            Definition::MaterializedView { plan, .. } => {
+            Definition::MaterializedView { plan, on_error, .. } => {
                 let flow = self.compile(plan, catalog, before)?;
-                let query = RunningQuery::new(object.name.clone(), flow, true)?;
+                let on_error = on_error.unwrap_or(self.settings.on_error);
+                let query = RunningQuery::new(object.name.clone(), flow, true, on_error)?;
                 Prepared::Query(object, Box::new(query))
             }
             Definition::Sink { from, query, connector, spec } => {
@@ -89,6 +90,7 @@ impl Loop {
                         from.clone(),
                         self.compile(plan, catalog, before)?,
                         false,
+                        self.settings.on_error,
                     )?)),
                 };
                 let mut spec = spec.clone();
@@ -142,7 +144,7 @@ impl Loop {
 
     /// What the relation holds already is the first that a new sink delivers.
     fn push_content(&self, sink: &mut RunningSink) {
-        let content = self.content(&sink.from).unwrap_or_default();
+        let content = self.answered(&sink.from).unwrap_or_default();
         sink.begin_with(self.standing_cut(), Delta::from_iter(content));
     }
 
@@ -194,29 +196,44 @@ impl Loop {
                 columns: columns.collect::<Result<_, _>>().ok()?,
                 schema,
                 append_only: self.append_only(table.name(), catalog, before),
+                key: self.key(table.name(), catalog, before),
             })
         };
-        let limits = Limits { whole_rows_max: self.settings.whole_rows_max };
-        Flow::compile(plan, &resolve, &self.driver, self.choice, limits).map_err(error::flow)
+        Flow::compile(plan, &resolve, &self.driver, self.choice, self.settings.limits).map_err(error::flow)
     }
 
-    pub(super) fn explain(&self, plan: &LogicalPlan) -> Result<Vec<String>> {
-        Ok(self.compile(plan, &self.catalog, &[])?.explain())
+    /// Compiles a query that is not kept.
+    pub(super) fn compile_once(&self, plan: &LogicalPlan) -> Result<Flow> {
+        self.compile(plan, &self.catalog, &[])
     }
 
-    /// Whether a relation of this catalog only ever gains rows. What is about to be dropped may have its name too.
+    /// Whether a relation of this catalog only ever gains rows.
     fn append_only(&self, name: &str, catalog: &Catalog, before: &[Prepared]) -> bool {
         match catalog.find(name).map(|object| &object.definition) {
             Some(Definition::Source { .. }) => true,
             Some(Definition::MaterializedView { .. }) => {
-                let prepared = before.iter().rev().find_map(|part| match part {
-                    Prepared::Query(object, query) if object.name.as_ref() == name => Some(&query.flow),
-                    _ => None,
-                });
-                let flow = prepared.or_else(|| self.query(name).map(|query| &query.flow));
+                let flow = self.flow_of(name, before);
                 flow.is_some_and(|flow| flow.append_only().unwrap_or(false))
             }
             _ => false,
         }
+    }
+
+    /// Columns that no two rows of a relation of this catalog share, where some are known.
+    fn key(&self, name: &str, catalog: &Catalog, before: &[Prepared]) -> Option<Vec<usize>> {
+        match &catalog.find(name)?.definition {
+            Definition::Table { key, .. } => (!key.is_empty()).then(|| key.clone()),
+            Definition::MaterializedView { .. } => self.flow_of(name, before)?.key().map(<[usize]>::to_vec),
+            _ => None,
+        }
+    }
+
+    /// The flow of a materialized view. What is about to be dropped may have its name too.
+    fn flow_of<'a>(&'a self, name: &str, before: &'a [Prepared]) -> Option<&'a Flow> {
+        let prepared = before.iter().rev().find_map(|part| match part {
+            Prepared::Query(object, query) if object.name.as_ref() == name => Some(&query.flow),
+            _ => None,
+        });
+        prepared.or_else(|| self.query(name).map(|query| &query.flow))
     }
 }

@@ -8,11 +8,14 @@ mod change;
 mod epoch;
 mod log;
 mod modify;
+mod observe;
 mod pace;
+mod pin;
 mod query;
 mod sink;
 mod source;
 mod status;
+mod system;
 mod table;
 mod waiters;
 
@@ -119,7 +122,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
 impl Loop {
     fn run(mut self, inbox: &Receiver<Event>) {
         while !self.ended {
-            let event = match self.wake_at() {
+            let wake_at = self.wake_at().into_iter().chain(self.observations_end()).min();
+            let event = match wake_at {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
@@ -141,7 +145,10 @@ impl Loop {
             Event::Change { base, changes, reply } => self.change(base, changes, reply),
             Event::Modify { modification, reply } => self.modify(modification, reply),
             Event::Read { relations, reply } => reply.send(self.read(&relations)),
-            Event::Explain { plan, reply } => reply.send(self.explain(&plan)),
+            Event::Explain { what, reply } => reply.send(self.explain(what)),
+            Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
+            Event::Observe { name, epochs, time, reply } => self.observe(&name, epochs, time, reply),
+            Event::Pin { view, reply } => reply.send(self.pin(&view)),
             Event::Status { reply } => reply.send(Ok(self.status())),
             Event::Set { name, value, reply } => reply.send(self.set(&name, &value)),
             Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
@@ -173,6 +180,7 @@ impl Loop {
                 break;
             }
             self.run_epoch();
+            self.answer_observations();
             self.advance_clock();
         }
         self.pull_sources();

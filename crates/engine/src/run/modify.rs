@@ -91,7 +91,8 @@ impl Loop {
             };
             snapshot::table(&batches, schema, 1)
         })?;
-        let physical = self.driver.plan(&plan).map_err(error::flow)?;
-        self.driver.run(&physical).map_err(error::flow)
+        let driver = self.driver.bounded(self.settings.limits);
+        let physical = driver.plan(&plan).map_err(error::flow)?;
+        driver.run(&physical).map_err(error::flow)
     }
 }

@@ -1,16 +1,20 @@
 //! What readers are told: contents, and how every object is doing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
-use super::query::{RunningQuery, Status};
+use super::query::{FirstError, RunningQuery, Status};
+use super::sink::RunningSink;
 use super::source::RunningSource;
 use crate::catalog::bad_rows_of;
 use crate::error;
 use crate::event::{ObjectStatus, Snapshot};
+use crate::settings::OnError;
+use crate::system;
 
 impl Loop {
     pub(super) fn read(&self, names: &[Arc<str>]) -> Result<Snapshot> {
@@ -18,17 +22,27 @@ impl Loop {
         Ok(Snapshot { relations })
     }
 
-    /// All rows of a relation as of the last epoch.
+    /// All rows of a relation as of the last epoch; an error where it has no answer for some.
     pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
+        if let Some(query) = self.query(name) {
+            self.check_errors(query)?;
+        }
+        self.answered(name)
+    }
+
+    /// The rows of a relation that have an answer: what queries and sinks over it take.
+    pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
         if let Some(table) = self.tables.get(name) {
             return table.published().batches().map_err(error::arrow);
         }
         if let Some(query) = self.query(name) {
-            self.check_errors(query)?;
             return query.read();
         }
         if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
             return Ok(vec![source.bad.batch()?]);
+        }
+        if let Some(table) = system::table_name(name).and_then(system::find) {
+            return Ok(vec![self.system_rows(table)?]);
         }
         if self.sources.contains_key(name) {
             return Err(Error::invalid(format!(
@@ -41,13 +55,41 @@ impl Loop {
 
     /// Fails where a query, or one that it reads, has rows without an answer.
     fn check_errors(&self, query: &RunningQuery) -> Result<()> {
-        query.check_errors()?;
-        query
-            .flow
-            .relations()
-            .iter()
-            .filter_map(|name| self.query(name))
-            .try_for_each(|input| self.check_errors(input))
+        let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
+        let (name, text) = (&query.name, first.text());
+        let message = if Arc::ptr_eq(name, &of.name) {
+            format!("\"{name}\" has errors: {text}")
+        } else {
+            format!("\"{name}\" reads \"{}\", which has errors: {text}", of.name)
+        };
+        Err(Error::new(Kind::Invalid, message).hint(format!(
+            "SELECT * FROM millstream.errors WHERE query = '{}' shows all. Delete or mend the rows, and it goes on by \
+             itself; or create it WITH (on_error = 'keep') to read the rest.",
+            of.name
+        )))
+    }
+
+    /// The error that a reader of this query meets, and whose it is. One that keeps the rest hides its errors and
+    /// those below it.
+    fn error_of<'a>(
+        &'a self,
+        query: &'a RunningQuery,
+        seen: &mut BTreeSet<&'a str>,
+    ) -> Option<(&'a RunningQuery, FirstError)> {
+        if query.on_error == OnError::Keep || !seen.insert(&query.name) {
+            return None;
+        }
+        if let Some(first) = query.first_error() {
+            return Some((query, first));
+        }
+        let mut inputs = query.flow.relations().iter().filter_map(|name| self.query(name));
+        inputs.find_map(|input| self.error_of(input, seen))
+    }
+
+    /// What users call a query: its view, or its sink.
+    pub(super) fn shown_name<'a>(&'a self, query: &'a RunningQuery) -> &'a Arc<str> {
+        let own = |sink: &(&'a Arc<str>, &RunningSink)| sink.1.from == query.name && !query.keeps;
+        self.sinks.iter().find(own).map_or(&query.name, |(name, _)| name)
     }
 
     pub(super) fn status(&self) -> Vec<ObjectStatus> {
@@ -63,6 +105,8 @@ impl Loop {
             bad_rows: None,
             epoch: None,
             state_bytes: None,
+            errors: None,
+            on_error: None,
         };
         if let Some(table) = self.tables.get(name) {
             status.rows = Some(table.published().num_rows() as u64);
@@ -86,8 +130,13 @@ impl Loop {
                 status.rows = query.result_rows();
                 status.epoch = Some(query.epoch.0);
             }
+            status.errors = Some(query.errors() as u64);
+            status.on_error = Some(query.on_error.name());
             match &query.status {
-                Status::Running => {}
+                Status::Running => {
+                    let first = query.first_error().map(|first| first.text());
+                    status.reason = status.reason.take().or(first);
+                }
                 Status::Waiting | Status::CatchingUp(_) => status.status = "starting",
                 Status::Suspended { reason, epoch } => {
                     status.status = "suspended";
@@ -108,9 +157,13 @@ impl Loop {
             }
         }
         for query in &self.queries {
+            let name = self.shown_name(query);
             if let Status::Suspended { reason, epoch } = &query.status {
-                problems
-                    .push(format!("\"{}\" is suspended since epoch {epoch}: {}", query.name, reason.message));
+                problems.push(format!("\"{name}\" is suspended since epoch {epoch}: {}", reason.message));
+            } else if query.on_error == OnError::Fail
+                && let Some(first) = query.first_error()
+            {
+                problems.push(format!("\"{name}\" has errors: {}", first.text()));
             }
         }
         for (name, sink) in &self.sinks {

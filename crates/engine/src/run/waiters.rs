@@ -7,6 +7,7 @@ use millstream_sql::{Error, Kind};
 use super::Loop;
 use super::catch_up::Replaying;
 use super::log::{self, Place};
+use super::observe::Observing;
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use super::table::Table;
@@ -25,6 +26,8 @@ pub(crate) struct Waiters {
     pub(crate) stopping: bool,
     /// CREATE and DROP statements whose queries are still starting.
     pub(crate) changes: Vec<Changing>,
+    /// EXPLAIN ANALYZE statements that watch a query.
+    pub(crate) observing: Vec<Observing>,
     /// A recorded epoch that is being run again.
     pub(crate) replay: Option<Replaying>,
 }
@@ -62,6 +65,7 @@ impl Loop {
     pub(super) fn answer_waiters(&mut self) {
         self.answer_changes();
         self.answer_flushes();
+        self.answer_observations();
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }

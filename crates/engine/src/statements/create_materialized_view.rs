@@ -1,19 +1,30 @@
-//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] AS SELECT …`
+//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …)] AS SELECT …`
 
+use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Result, TokenReader};
 
-use super::create_view::{check_continuous, named_query};
+use super::create_view::{Named, check_continuous, named_query};
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
+use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
+use crate::settings::OnError;
+
+/// The options of a materialized view.
+const OPTIONS: &[OptionDoc] = &[OptionDoc {
+    name: "on_error",
+    default: Some("the setting on_error"),
+    doc: "fail: reading it fails while it has errors; keep: reads the rest",
+}];
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("MATERIALIZED VIEW", &name));
     }
-    let (query, reads) = named_query(session, &working.catalog, &mut reader)?;
+    let Named { query, reads, options } = named_query(session, &working.catalog, &mut reader)?;
+    let on_error = on_error(options)?;
     check_continuous(session, &query)?;
     let mut tag = Tag::new("CREATE MATERIALIZED VIEW");
     if query.is_ordered() {
@@ -21,7 +32,14 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
             "ORDER BY without LIMIT has no effect in \"{name}\": order its rows where you SELECT from it"
         ));
     }
-    let definition = Definition::MaterializedView { plan: query.plan, schema: query.schema };
+    let definition = Definition::MaterializedView { plan: query.plan, schema: query.schema, on_error };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(tag)
+}
+
+/// What the options say of rows that fail.
+pub(super) fn on_error(options: Vec<(String, String)>) -> Result<Option<OnError>> {
+    let options = Options(options.into_iter().collect());
+    options.check(OPTIONS).map_err(error::connect)?;
+    options.get("on_error").map(OnError::parse).transpose()
 }

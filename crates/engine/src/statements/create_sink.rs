@@ -5,7 +5,7 @@ use std::sync::Arc;
 use millstream_connect::{Connector, Options, SinkSpec};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
-use super::create_view::{check_continuous, named_query};
+use super::create_view::{Named, check_continuous, named_query, no_options};
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
 use crate::error;
@@ -98,7 +98,8 @@ fn from_query(
     name: &str,
     reader: &mut TokenReader<'_>,
 ) -> Result<Planned> {
-    let (query, reads) = named_query(session, &working.catalog, reader)?;
+    let Named { query, reads, options } = named_query(session, &working.catalog, reader)?;
+    no_options(&options, "the query of a sink")?;
     check_continuous(session, &query)?;
     Ok(Planned { from: own_relation(name), query: Some(query.plan), columns: query.schema, reads })
 }

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Query, Result, TokenReader};
 
 use super::{existed, new_name, relations_of, within};
-use crate::catalog::{Catalog, Definition, Object, bad_rows_of};
+use crate::catalog::{Catalog, Definition, Object, is_of_engine};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
@@ -15,19 +15,38 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("VIEW", &name));
     }
-    let (query, reads) = named_query(session, &working.catalog, &mut reader)?;
+    let Named { query, reads, options } = named_query(session, &working.catalog, &mut reader)?;
+    no_options(&options, "a view")?;
     let definition = Definition::View { raw: query.raw, schema: query.schema };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(Tag::new("CREATE VIEW"))
 }
 
-/// `[(columns)] AS query`: the query, whose columns must have different names, and what it reads.
+/// The query of a CREATE, whose columns have different names.
+pub(super) struct Named {
+    pub(super) query: Query,
+    /// What it reads.
+    pub(super) reads: Vec<Arc<str>>,
+    /// What stood in WITH.
+    pub(super) options: Vec<(String, String)>,
+}
+
+/// Refuses a WITH of what has no options.
+pub(super) fn no_options(options: &[(String, String)], what: &str) -> Result<()> {
+    match options.first() {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::invalid(format!("{what} has no options, but '{name}' is given"))),
+    }
+}
+
+/// `[(columns)] [WITH (…)] AS query`
 pub(super) fn named_query(
     session: &Session,
     catalog: &Catalog,
     reader: &mut TokenReader<'_>,
-) -> Result<(Query, Vec<Arc<str>>)> {
+) -> Result<Named> {
     let names = if *reader.peek() == Token::LParen { Some(column_names(reader)?) } else { None };
+    let options = reader.options()?;
     reader.expect_keyword(&["AS"])?;
     let (text, offset) = within(reader);
     let planner = &session.shared.planner;
@@ -43,13 +62,13 @@ pub(super) fn named_query(
     }
     query.check_names()?;
     let reads = query.reads.iter().map(|name| name.as_str().into()).collect();
-    Ok((query, reads))
+    Ok(Named { query, reads, options })
 }
 
 /// Refuses what a query that runs for ever can't hold.
 pub(super) fn check_continuous(session: &Session, query: &Query) -> Result<()> {
     session.shared.planner.continuous(query)?;
-    match relations_of(&query.plan)?.iter().find(|name| bad_rows_of(name).is_some()) {
+    match relations_of(&query.plan)?.iter().find(|name| is_of_engine(name)) {
         Some(name) => Err(Error::unsupported(format!("{name} in a continuous query"))
             .hint("Use a SELECT, which runs once.")),
         None => Ok(()),

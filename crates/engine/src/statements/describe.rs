@@ -4,16 +4,28 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use millstream_sql::{Error, Result, TokenReader, is_hidden};
+use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
 use super::show::rows;
 use crate::catalog::Definition;
 use crate::session::{Response, Session};
+use crate::system;
 
 pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let name = reader.relation_name()?;
     let at = reader.last_position();
     reader.expect_end()?;
+    if let Some(table) = system::table_name(&name) {
+        let found = system::find(table).ok_or_else(|| {
+            let names = system::TABLES.iter().map(|table| table.name);
+            Error::invalid(format!("there is no relation \"{name}\"")).at(at).maybe_hint(near::hint(
+                table,
+                "tables there",
+                names,
+            ))
+        })?;
+        return columns_of(&found.schema(), |place, _| found.columns[place].doc.into());
+    }
     let catalog = session.shared.catalog();
     let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
     let Some(schema) = object.definition.schema() else {
@@ -25,11 +37,17 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
         Definition::Table { key, .. } => key,
         _ => &[],
     };
-    let remark = |place: usize, field: &Field| match () {
-        () if key.contains(&place) => "primary key",
-        () if is_hidden(field) => "hidden: not in *",
-        () => "",
-    };
+    columns_of(schema, |place, field| {
+        match () {
+            () if key.contains(&place) => "primary key",
+            () if is_hidden(field) => "hidden: not in *",
+            () => "",
+        }
+        .to_string()
+    })
+}
+
+fn columns_of(schema: &Schema, remark: impl Fn(usize, &Field) -> String) -> Result<Response> {
     let fields = schema.fields();
     let columns: Vec<arrow::array::ArrayRef> = vec![
         Arc::new(StringViewArray::from_iter_values(fields.iter().map(|field| field.name()))),

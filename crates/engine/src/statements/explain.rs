@@ -1,46 +1,262 @@
-//! `EXPLAIN SELECT …`: the operators that would maintain the query.
+//! `EXPLAIN [ANALYZE | (STATE)] …`: the operators that maintain a query, or would; what they keep; what they do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use arrow::array::{RecordBatch, StringViewArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::Delta;
+use millstream_flow::Explained;
 use millstream_sql::{Error, Result, TokenReader};
 
-use super::create_view::{check_continuous, named_query};
-use super::show::rows;
-use super::within;
+use super::create_view::{Named, check_continuous, named_query};
+use super::show::{rows, rows_with_notice};
+use super::{create_materialized_view, select, within};
 use crate::catalog::Definition;
-use crate::event::Event;
+use crate::error;
+use crate::event::{Compiled, Event, Explaining};
 use crate::session::{Response, Session};
+use crate::settings::interval;
+
+/// How long EXPLAIN ANALYZE waits, and for how many epochs, unless told otherwise.
+const EPOCHS: u64 = 10;
+const TIME: Duration = Duration::from_secs(2);
+/// How long it waits for a number of epochs that it was told.
+const TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plan,
+    State,
+    Analyze,
+}
+
+/// Of what.
+enum Target {
+    Query(LogicalPlan),
+    Object(Arc<str>),
+}
+
+/// For how long.
+struct Watch {
+    epochs: u64,
+    time: Duration,
+}
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    if reader.is_keyword(&["ANALYZE"]) || *reader.peek() == Token::LParen {
-        return Err(Error::unsupported("EXPLAIN ANALYZE and EXPLAIN (…)").at(reader.position()));
+    let form = form(reader)?;
+    let target = target(session, reader)?;
+    let watch = match &target {
+        Target::Object(_) if form == Form::Analyze => watch(reader)?,
+        _ => Watch { epochs: EPOCHS, time: TIME },
+    };
+    if let Target::Object(_) = target {
+        reader.expect_end()?;
     }
+    match (form, target) {
+        (Form::Analyze, Target::Query(plan)) => run_once(session, plan).await,
+        (Form::Analyze, Target::Object(name)) => {
+            let Watch { epochs, time } = watch;
+            let seen = session.shared.ask(|reply| Event::Observe { name, epochs, time, reply }).await?;
+            analysis(&seen, None)
+        }
+        (form, target) => {
+            let what = match target {
+                Target::Query(plan) => Explaining::Plan(Box::new(plan)),
+                Target::Object(name) => Explaining::Object(name),
+            };
+            let kept = matches!(what, Explaining::Object(_));
+            let operators = session.shared.ask(|reply| Event::Explain { what, reply }).await?;
+            if form == Form::State { state(&operators, kept) } else { plan(&operators) }
+        }
+    }
+}
+
+fn form(reader: &mut TokenReader<'_>) -> Result<Form> {
+    for word in ["VERBOSE", "FORMAT"] {
+        // A relation may have such a name.
+        if reader.is_keyword(&[word]) && *reader.peek_at(1) != Token::EOF {
+            return Err(Error::unsupported(format!("EXPLAIN {word}"))
+                .hint("EXPLAIN shows one form; EXPLAIN (STATE) and EXPLAIN ANALYZE give columns.")
+                .at(reader.position()));
+        }
+    }
+    if reader.is_keyword(&["ANALYZE"]) && *reader.peek_at(1) != Token::EOF {
+        reader.next();
+        return Ok(Form::Analyze);
+    }
+    let option = |reader: &TokenReader<'_>| {
+        matches!(reader.peek_at(1), Token::Word(_)) && !select::begins_at(reader, 1)
+    };
+    if *reader.peek() != Token::LParen || !option(reader) {
+        return Ok(Form::Plan);
+    }
+    reader.next();
+    let at = reader.position();
+    let form = match reader.identifier()?.as_str() {
+        "state" => Form::State,
+        "analyze" => Form::Analyze,
+        other => {
+            let error = format!("EXPLAIN ({}) is not supported yet", other.to_uppercase());
+            return Err(Error::invalid(error).hint("The options are STATE and ANALYZE.").at(at));
+        }
+    };
+    reader.expect_symbol(Token::RParen)?;
+    Ok(form)
+}
+
+fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
     let catalog = session.shared.catalog();
-    let plan = if reader.keyword(&["CREATE", "MATERIALIZED", "VIEW"]) {
+    if reader.keyword(&["CREATE", "MATERIALIZED", "VIEW"]) {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
-        let (query, _) = named_query(session, &catalog, reader)?;
+        let Named { query, options, .. } = named_query(session, &catalog, reader)?;
+        create_materialized_view::on_error(options)?;
         check_continuous(session, &query)?;
-        query.plan
-    } else if reader.keyword(&["MATERIALIZED", "VIEW"]) {
-        let name = reader.relation_name()?;
-        let at = reader.last_position();
-        reader.expect_end()?;
-        match &catalog.get(&name).map_err(|error| error.at(at.clone()))?.definition {
-            Definition::MaterializedView { plan, .. } => plan.clone(),
-            other => return Err(Error::invalid(format!("\"{name}\" is a {}", other.kind())).at(at)),
-        }
-    } else {
+        return Ok(Target::Query(query.plan));
+    }
+    if select::begins(reader) {
         let (text, offset) = within(reader);
         let planner = &session.shared.planner;
         let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
         check_continuous(session, &query)?;
-        query.plan
+        return Ok(Target::Query(query.plan));
+    }
+    let kind = reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"]]);
+    let alone = matches!(reader.peek_at(1), Token::EOF | Token::Period) || watch_begins(reader);
+    if kind.is_none() && !alone {
+        return Err(
+            reader.expected("a query, CREATE MATERIALIZED VIEW … AS, or the name of a materialized view")
+        );
+    }
+    let name = reader.relation_name()?;
+    let at = reader.last_position();
+    let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
+    let found = object.definition.kind();
+    let wanted = kind.map(|kind| ["materialized view", "sink"][kind]);
+    let maintained =
+        matches!(object.definition, Definition::MaterializedView { .. } | Definition::Sink { .. });
+    if !maintained || wanted.is_some_and(|wanted| wanted != found) {
+        return Err(Error::invalid(format!("\"{name}\" is a {found}"))
+            .hint("EXPLAIN takes a query, a materialized view or a sink.")
+            .at(at));
+    }
+    Ok(Target::Object(name.into()))
+}
+
+fn watch_begins(reader: &TokenReader<'_>) -> bool {
+    matches!(reader.peek_at(1), Token::Word(word) if word.value.eq_ignore_ascii_case("FOR"))
+}
+
+/// `[FOR n EPOCHS | FOR 'length']`
+fn watch(reader: &mut TokenReader<'_>) -> Result<Watch> {
+    if !reader.keyword(&["FOR"]) {
+        return Ok(Watch { epochs: EPOCHS, time: TIME });
+    }
+    if matches!(reader.peek(), Token::Number(..)) {
+        let epochs = reader.number()?;
+        if !reader.keyword(&["EPOCH"]) {
+            reader.expect_keyword(&["EPOCHS"])?;
+        }
+        return Ok(Watch { epochs, time: TIME_MAX });
+    }
+    reader.keyword(&["INTERVAL"]);
+    let at = reader.position();
+    let text =
+        reader.string().map_err(|_| reader.expected("n EPOCHS, or a length of time such as '5 seconds'"))?;
+    let time = interval("the time of EXPLAIN ANALYZE", &text, "").map_err(|error| error.at(at))?;
+    Ok(Watch { epochs: u64::MAX, time })
+}
+
+/// Lets a query take in all that its relations hold, as one epoch, outside of the loop.
+async fn run_once(session: &Session, plan: LogicalPlan) -> Result<Response> {
+    let compiled = session.shared.ask(|reply| Event::Compile { plan: Box::new(plan), reply }).await?;
+    let step = move || -> Result<Vec<Explained>> {
+        let Compiled { mut flow, inputs, cut } = compiled;
+        let deltas: Vec<Delta> = inputs.into_iter().map(Delta::from_iter).collect();
+        flow.step(&cut, &deltas.iter().collect::<Vec<_>>()).map_err(error::flow)?;
+        Ok(flow.operators())
     };
-    let lines = session.shared.ask(|reply| Event::Explain { plan: Box::new(plan), reply }).await?;
-    let schema = Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8View, false)]));
-    rows(RecordBatch::try_new(schema, vec![Arc::new(StringViewArray::from_iter_values(lines))]))
+    let done = session.shared.handle.spawn_blocking(step).await;
+    let operators = done.map_err(|error| Error::bug(error.to_string()))??;
+    analysis(&operators, Some("the query took in all that its relations hold, as one epoch"))
+}
+
+fn plan(operators: &[Explained]) -> Result<Response> {
+    rows(RecordBatch::try_new(
+        schema(&[("plan", false)]),
+        vec![lines(operators, |operator| Some(operator.line()))],
+    ))
+}
+
+fn state(operators: &[Explained], kept: bool) -> Result<Response> {
+    let stateful = |operator: &Explained| !operator.state.is_empty();
+    let columns = vec![
+        lines(operators, |operator| Some(operator.indented())),
+        lines(operators, |operator| stateful(operator).then(|| operator.state.clone())),
+        lines(operators, |operator| operator.key.clone().filter(|_| stateful(operator))),
+        numbers(operators, |operator| (kept && stateful(operator)).then_some(operator.state_rows as u64)),
+        numbers(operators, |operator| (kept && stateful(operator)).then_some(operator.state_bytes as u64)),
+        lines(operators, |operator| Some(operator.growth.text()).filter(|text| !text.is_empty())),
+    ];
+    let names = [
+        ("operator", false),
+        ("state", false),
+        ("key", false),
+        ("rows", true),
+        ("bytes", true),
+        ("growth", false),
+    ];
+    rows(RecordBatch::try_new(schema(&names), columns))
+}
+
+fn analysis(operators: &[Explained], notice: Option<&str>) -> Result<Response> {
+    // What is listed twice was done once.
+    let meter = |value: fn(&Explained) -> u64| {
+        numbers(operators, move |operator| (!operator.repeated).then(|| value(operator)))
+    };
+    let columns = vec![
+        lines(operators, |operator| Some(operator.indented())),
+        meter(|operator| operator.meter.steps),
+        meter(|operator| operator.meter.rows_in),
+        meter(|operator| operator.meter.rows_out),
+        meter(|operator| operator.meter.errors.unsigned_abs()),
+        meter(|operator| operator.meter.time.as_micros() as u64),
+        meter(|operator| operator.state_rows as u64),
+        meter(|operator| operator.state_bytes as u64),
+    ];
+    let names = [
+        ("operator", false),
+        ("epochs", true),
+        ("rows_in", true),
+        ("rows_out", true),
+        ("errors", true),
+        ("time_us", true),
+        ("state_rows", true),
+        ("state_bytes", true),
+    ];
+    let batch = RecordBatch::try_new(schema(&names), columns);
+    match notice {
+        Some(notice) => rows_with_notice(batch.map_err(error::arrow)?, notice.to_string()),
+        None => rows(batch),
+    }
+}
+
+fn schema(columns: &[(&str, bool)]) -> Arc<Schema> {
+    let field = |(name, number): &(&str, bool)| {
+        Field::new(*name, if *number { DataType::Int64 } else { DataType::Utf8View }, true)
+    };
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+fn lines(operators: &[Explained], text: impl Fn(&Explained) -> Option<String>) -> ArrayRef {
+    Arc::new(StringViewArray::from_iter(operators.iter().map(text)))
+}
+
+fn numbers(operators: &[Explained], number: impl Fn(&Explained) -> Option<u64>) -> ArrayRef {
+    let number = |operator| number(operator).and_then(|number| i64::try_from(number).ok());
+    Arc::new(Int64Array::from_iter(operators.iter().map(number)))
 }

@@ -14,15 +14,17 @@ mod modify;
 mod select;
 mod set;
 mod show;
+mod verify;
 
 use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_sql::{Error, RelationTable, Result, TokenReader};
+use millstream_sql::{Error, RelationTable, Result, SYSTEM_SCHEMA, TokenReader};
 
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
+use crate::system;
 
 /// Statements that are planned and aren't built yet, by their first words.
 const NOT_YET: &[&[&str]] = &[
@@ -37,7 +39,6 @@ const NOT_YET: &[&[&str]] = &[
     &["CREATE", "OR", "REPLACE"],
     &["ALTER"],
     &["SUBSCRIBE"],
-    &["VERIFY"],
     &["CHECKPOINT"],
     &["PAUSE"],
     &["RESUME"],
@@ -55,7 +56,7 @@ const NOT_YET: &[&[&str]] = &[
 
 /// The first words of what is there, for messages.
 const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK, DROP, INSERT, UPDATE, DELETE, SELECT, \
-                     EXPLAIN, DESCRIBE, SHOW, SET, FLUSH, ADVANCE";
+                     EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, FLUSH, ADVANCE";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -96,6 +97,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["SET"],
         &["FLUSH"],
         &["ADVANCE"],
+        &["VERIFY"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -105,6 +107,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(7) => set::run(session, after(&mut reader)).await,
         Some(8) => flush::run(session, after(&mut reader)).await,
         Some(9) => advance::run(session, after(&mut reader)).await,
+        Some(10) => verify::run(session, after(&mut reader)).await,
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }
@@ -128,6 +131,12 @@ fn new_name(working: &Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
     let name: Arc<str> = reader.relation_name()?.into();
     let position = reader.last_position();
+    if system::is_name(&name) {
+        return Err(Error::invalid(format!(
+            "\"{name}\" can't be created: the schema {SYSTEM_SCHEMA} is the engine's own"
+        ))
+        .at(position));
+    }
     match working.catalog.find(&name) {
         None => Ok((name, false)),
         Some(_) if lenient => Ok((name, true)),

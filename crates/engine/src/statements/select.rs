@@ -7,9 +7,11 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::StreamExt;
+use millstream_flow::bound_recursion;
 use millstream_sql::{Result, TokenReader};
 
 use super::{relations_of, within};
+use crate::error;
 use crate::event::Event;
 use crate::session::{Response, Session};
 use crate::snapshot;
@@ -19,8 +21,18 @@ const BATCHES_MAX: usize = 2;
 
 /// Whether a query begins here.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
-    *reader.peek() == Token::LParen
-        || ["SELECT", "WITH", "VALUES", "TABLE"].iter().any(|word| reader.is_keyword(&[word]))
+    begins_at(reader, 0)
+}
+
+/// Whether a query begins at the token `n` after the next one.
+pub(super) fn begins_at(reader: &TokenReader<'_>, n: usize) -> bool {
+    match reader.peek_at(n) {
+        Token::LParen => true,
+        Token::Word(word) if word.quote_style.is_none() => {
+            ["SELECT", "WITH", "VALUES", "TABLE"].iter().any(|first| word.value.eq_ignore_ascii_case(first))
+        }
+        _ => false,
+    }
 }
 
 pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {
@@ -38,7 +50,7 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
     let plan = millstream_sql::bind(query.plan, &mut |name, schema| {
         snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, settings.parallelism)
     })?;
-    let physical = planner.physical(&plan).await?;
+    let physical = bound_recursion(planner.physical(&plan).await?, &settings.limits)?;
     let task = planner.state().task_ctx();
     let handle = session.shared.handle.clone();
     // The plan's own tasks run on the engine's threads, whatever runtime the reader has.
@@ -50,6 +62,7 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
         async move {
             let mut stream: SendableRecordBatchStream = execute_stream(physical, task)?;
             while let Some(batch) = stream.next().await {
+                let batch = batch.map_err(|failed| error::flow(failed.into()).into());
                 if sender.send(batch).await.is_err() {
                     break;
                 }

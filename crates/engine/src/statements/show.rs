@@ -1,5 +1,6 @@
 //! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | SINKS | ALL | setting`, `SHOW CREATE name`
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
@@ -11,7 +12,7 @@ use millstream_sql::{Error, Result, TokenReader};
 
 use crate::error;
 use crate::event::{Event, ObjectStatus};
-use crate::session::{Response, Session};
+use crate::session::{NOTICE, Response, Session};
 use crate::settings::{SETTINGS, Settings};
 
 const KINDS: &[(&[&str], &str)] = &[
@@ -78,6 +79,8 @@ async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
     let status = texts(statuses.iter().map(|status| status.status));
     let reason: ArrayRef =
         Arc::new(StringViewArray::from_iter(statuses.iter().map(|status| status.reason.as_deref())));
+    let on_error: ArrayRef =
+        Arc::new(StringViewArray::from_iter(statuses.iter().map(|status| status.on_error)));
     let (fields, columns) = match kind {
         "view" => (vec![text("name")], vec![names]),
         "table" => (vec![text("name"), int("rows")], vec![names, number(|status| status.rows)]),
@@ -90,7 +93,16 @@ async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
             vec![names, status, reason, number(|status| status.rows), number(|status| status.epoch)],
         ),
         _ => (
-            vec![text("name"), text("status"), text("reason"), int("rows"), int("epoch"), int("state_bytes")],
+            vec![
+                text("name"),
+                text("status"),
+                text("reason"),
+                int("rows"),
+                int("epoch"),
+                int("state_bytes"),
+                int("errors"),
+                text("on_error"),
+            ],
             vec![
                 names,
                 status,
@@ -98,6 +110,8 @@ async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
                 number(|status| status.rows),
                 number(|status| status.epoch),
                 number(|status| status.state_bytes),
+                number(|status| status.errors),
+                on_error,
             ],
         ),
     };
@@ -122,6 +136,13 @@ fn strings(names: &[&str]) -> Arc<Schema> {
 
 fn texts(values: impl IntoIterator<Item = impl AsRef<str>>) -> ArrayRef {
     Arc::new(StringViewArray::from_iter_values(values))
+}
+
+/// One batch as a response, with a notice beside it.
+pub(super) fn rows_with_notice(batch: RecordBatch, notice: String) -> Result<Response> {
+    let metadata = HashMap::from([(NOTICE.to_string(), notice)]);
+    let schema = Arc::new(Schema::new_with_metadata(batch.schema().fields().clone(), metadata));
+    rows(batch.with_schema(schema))
 }
 
 /// One batch as a response.

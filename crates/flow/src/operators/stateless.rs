@@ -7,6 +7,7 @@ use arrow::compute::{concat_batches, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::logical_expr::logical_plan::Unnest as UnnestPlan;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
@@ -45,8 +46,15 @@ impl Stateless {
         }
     }
 
+    /// The same operator over input whose rows differ in these columns.
+    pub fn with_key(mut self, key: Option<Vec<usize>>) -> Stateless {
+        self.properties.key = key;
+        self
+    }
+
     /// Adds a stage at the end, after which rows have `schema`.
     pub fn push(&mut self, stage: Stage, schema: SchemaRef) {
+        self.properties.key = self.properties.key.take().and_then(|key| stage.key_after(&key));
         self.properties.schema = schema;
         self.stages.push(stage);
     }
@@ -112,6 +120,22 @@ impl Stage {
                 Ok(Chunk { rows, weights: chunk.weights })
             }
             Stage::Unnest(unnest) => unnest.run(chunk),
+        }
+    }
+
+    /// Where the columns of a key are after this stage, if all of them still are.
+    fn key_after(&self, key: &[usize]) -> Option<Vec<usize>> {
+        let place = |column: &usize| match self {
+            Stage::Filter(_) => Some(*column),
+            Stage::Project(exprs, _) => exprs
+                .iter()
+                .position(|expr| expr.downcast_ref::<Column>().is_some_and(|expr| expr.index() == *column)),
+            Stage::Columns(columns, _) => columns.iter().position(|kept| kept == column),
+            Stage::Unnest(_) => None,
+        };
+        match self {
+            Stage::Unnest(_) => None,
+            _ => key.iter().map(place).collect(),
         }
     }
 

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::{Error, Result};
 use crate::hidden::fold;
+use crate::relation::SYSTEM_SCHEMA;
 
 /// The SELECT of a template.
 pub(super) fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
@@ -58,4 +59,18 @@ pub(super) fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
         *place = Some(TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None });
     }
     factor
+}
+
+/// What is wrong with the schema of a table's name: rows are only changed in `public`.
+pub(super) fn foreign_schema(name: &ObjectName, table: &str) -> Option<Error> {
+    let schema = name.0.iter().rev().nth(1)?.as_ident().map(fold)?;
+    match schema.as_str() {
+        "public" => None,
+        SYSTEM_SCHEMA => Some(Error::invalid(format!(
+            "\"{SYSTEM_SCHEMA}.{table}\" can't be changed: the schema {SYSTEM_SCHEMA} is the engine's own"
+        ))),
+        _ => Some(
+            Error::invalid(format!("schema \"{schema}\" not found")).hint("Tables are in the schema public."),
+        ),
+    }
 }

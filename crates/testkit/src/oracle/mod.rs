@@ -85,7 +85,7 @@ pub struct Counts {
     epochs: usize,
     comparisons: usize,
     failed_in_batch: usize,
-    suspended: usize,
+    failed_alike: usize,
     left_out: BTreeMap<String, usize>,
 }
 
@@ -99,7 +99,7 @@ impl Counts {
         self.epochs += other.epochs;
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
-        self.suspended += other.suspended;
+        self.failed_alike += other.failed_alike;
         for (reason, count) in &other.left_out {
             *self.left_out.entry(reason.clone()).or_default() += count;
         }
@@ -120,8 +120,8 @@ impl fmt::Display for Counts {
         )?;
         writeln!(
             f,
-            "  nothing to compare: {} times failed in batch, {} times suspended after that",
-            self.failed_in_batch, self.suspended
+            "  nothing to compare: {} times failed in batch, where {} views said so too",
+            self.failed_in_batch, self.failed_alike
         )?;
         for (reason, count) in &self.left_out {
             writeln!(f, "  left out {count}: {reason}")?;
@@ -213,7 +213,7 @@ async fn feed_through(
     counts.epochs += outcome.tally.epochs;
     counts.comparisons += outcome.tally.comparisons;
     counts.failed_in_batch += outcome.tally.failed_in_batch;
-    counts.suspended += outcome.tally.suspended;
+    counts.failed_alike += outcome.tally.failed_alike;
     let mut messages = Vec::new();
     for (index, failure) in outcome.failures.iter().enumerate() {
         let shrunk = index < SHRUNK_MAX;

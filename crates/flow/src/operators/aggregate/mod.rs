@@ -115,20 +115,23 @@ impl Operator for Aggregate {
             detail = if detail.is_empty() { by } else { format!("{detail} {by}") };
         }
         let mut state = String::from(if self.groups.is_global() { "one row" } else { "one row a group" });
-        let mut growth: Vec<&str> =
-            if self.groups.is_global() { Vec::new() } else { vec!["the number of groups"] };
+        let mut growth: Vec<String> = Vec::new();
+        let of_groups = match self.groups.is_global() {
+            true => Growth::Bounded,
+            false => Growth::of_values(&self.properties.schema.fields()[..self.groups.grouping.keys.len()]),
+        };
+        if let Growth::With(values) = &of_groups {
+            growth.push(values.clone());
+        }
         for call in &self.calls {
             let keeps = call.keeps();
-            if !keeps.is_empty() && !growth.contains(&keeps) {
+            if !keeps.is_empty() && !growth.iter().any(|other| other == keeps) {
                 state.push_str(", ");
                 state.push_str(keeps);
-                growth.push(keeps);
+                growth.push(keeps.into());
             }
         }
-        let growth = match growth.is_empty() {
-            true => Growth::Bounded,
-            false => Growth::With(growth.join(" and ")),
-        };
+        let growth = if growth.is_empty() { of_groups } else { Growth::With(growth.join(" and ")) };
         Description { name: "Aggregate", detail, state, growth, ..Description::default() }
     }
 

@@ -197,9 +197,15 @@ impl Fixture {
         let driver = Driver::new(&state, self.runtime.handle().clone());
         let columns: Vec<usize> = (0..schema().fields().len()).collect();
         let resolve = |_: &_| {
-            Some(Relation { name: "t".into(), schema: schema(), columns: columns.clone(), append_only })
+            Some(Relation {
+                name: "t".into(),
+                schema: schema(),
+                columns: columns.clone(),
+                append_only,
+                key: None,
+            })
         };
-        let limits = Limits { whole_rows_max: 1 };
+        let limits = Limits { whole_rows_max: 1, ..Limits::default() };
         let flow = Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap();
         let text = flow.explain().join("\n");
         assert!(text.contains("Aggregate") && !text.contains("Whole"), "{sql}: {text}");

@@ -1,0 +1,109 @@
+//! What a source has brought so far, read again from its start.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use millstream_connect::{Arrival, Connector, Limit, More, Source, SourceSpec};
+use millstream_delta::{Span, under_schema};
+use millstream_sql::{Error, Result};
+
+use crate::error;
+
+/// Spans of a source, and what opens a reader of it.
+#[derive(Clone)]
+pub(crate) struct Past {
+    /// All its columns.
+    pub(crate) schema: SchemaRef,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) spec: SourceSpec,
+    pub(crate) spans: Vec<Span>,
+    /// How much is read at once.
+    pub(crate) limit: Limit,
+}
+
+impl fmt::Debug for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Past").field("source", &self.spec.name).finish_non_exhaustive()
+    }
+}
+
+/// A reader that is being opened, then what it has still to read.
+struct Reading {
+    past: Past,
+    source: Option<Box<dyn Source>>,
+    spans: VecDeque<Span>,
+}
+
+impl Past {
+    /// The rows, a bounded piece at a time.
+    pub(crate) fn pieces(self) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Send {
+        let spans = self.spans.iter().cloned().collect();
+        stream::try_unfold(Reading { past: self, source: None, spans }, |mut reading| async move {
+            let Some(span) = reading.spans.pop_front() else { return Ok(None) };
+            if reading.source.is_none() {
+                reading.source = Some(reading.past.open().await?);
+            }
+            let source = reading.source.as_mut().expect("it was opened above");
+            let arrival = source.replay(&span, reading.past.limit).await.map_err(error::connect)?;
+            if let Some(rest) = rest_of(&span, &arrival) {
+                reading.spans.push_front(rest);
+            }
+            Ok(Some((arrival.rows, reading)))
+        })
+    }
+
+    async fn open(&self) -> Result<Box<dyn Source>> {
+        let (connector, spec) = (self.connector.clone(), self.spec.clone());
+        let opened = tokio::task::spawn_blocking(move || connector.source(&spec)).await;
+        opened.map_err(|error| Error::bug(error.to_string()))?.map_err(error::connect)
+    }
+
+    /// The same as a table with these of its columns.
+    pub(crate) fn table(self, columns: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
+        let places = columns.fields().iter().map(|field| self.schema.index_of(field.name()));
+        let places = places.collect::<Result<_, _>>().map_err(error::arrow)?;
+        let part = Part { past: self, columns: columns.clone(), places };
+        Ok(Arc::new(StreamingTable::try_new(columns.clone(), vec![Arc::new(part)])?))
+    }
+}
+
+/// What of a span is still to be read.
+fn rest_of(span: &Span, arrival: &Arrival) -> Option<Span> {
+    let through = arrival.spans.last().map_or(span.to, |read| read.to);
+    (arrival.more == More::Now && through < span.to).then(|| Span { from: through, ..span.clone() })
+}
+
+/// The only partition of such a table.
+#[derive(Debug)]
+struct Part {
+    past: Past,
+    columns: SchemaRef,
+    places: Vec<usize>,
+}
+
+impl PartitionStream for Part {
+    fn schema(&self) -> &SchemaRef {
+        &self.columns
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (columns, places) = (self.columns.clone(), self.places.clone());
+        let pieces = self.past.clone().pieces().map_err(DataFusionError::from);
+        let batches = pieces.map_ok(|piece| stream::iter(piece).map(Ok)).try_flatten();
+        let batches = batches.map(move |batch: Result<RecordBatch, DataFusionError>| {
+            Ok(under_schema(&batch?.project(&places)?, &columns)?)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(self.columns.clone(), batches))
+    }
+}

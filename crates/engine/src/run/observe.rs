@@ -1,0 +1,138 @@
+//! EXPLAIN of what runs: operators as they stand, and what they do over the next epochs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream_flow::{Explained, Meter};
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::query::RunningQuery;
+use crate::catalog::Definition;
+use crate::event::{Advance, Compiled, Explaining, Reply};
+use crate::settings::ClockKind;
+
+/// An EXPLAIN ANALYZE that waits for epochs.
+#[derive(Debug)]
+pub(crate) struct Observing {
+    /// The query's own name, of which each query has its own copy.
+    query: Arc<str>,
+    /// What users call it.
+    shown: Arc<str>,
+    /// What the operators had done when it began.
+    before: Vec<Meter>,
+    /// The query's count of epochs at which it ends.
+    until: u64,
+    /// Batches of a manual clock that it may still ask for.
+    batches: u64,
+    deadline: Instant,
+    reply: Reply<Vec<Explained>>,
+}
+
+impl Loop {
+    pub(super) fn explain(&self, what: Explaining) -> Result<Vec<Explained>> {
+        match what {
+            Explaining::Plan(plan) => Ok(self.compile_once(&plan)?.operators()),
+            Explaining::Object(name) => Ok(self.query_behind(&name)?.operators()),
+        }
+    }
+
+    /// The query that maintains an object.
+    fn query_behind(&self, name: &str) -> Result<&RunningQuery> {
+        let object = self.catalog.get(name)?;
+        let of = match &object.definition {
+            Definition::Sink { from, .. } => from,
+            _ => &object.name,
+        };
+        self.query(of).ok_or_else(|| match &object.definition {
+            Definition::Sink { from, .. } => {
+                Error::invalid(format!("sink \"{name}\" delivers \"{from}\", which no query maintains"))
+            }
+            other => Error::invalid(format!("\"{name}\" is a {}: no query maintains it", other.kind()))
+                .hint("EXPLAIN takes a materialized view, a sink, or a query."),
+        })
+    }
+
+    /// Compiles a query that is to run once, with what its relations hold now.
+    pub(super) fn compile_with_content(
+        &self,
+        plan: &datafusion::logical_expr::LogicalPlan,
+    ) -> Result<Compiled> {
+        let flow = self.compile_once(plan)?;
+        let inputs = flow.relations().iter().map(|name| self.content(name)).collect::<Result<_>>()?;
+        Ok(Compiled { flow, inputs, cut: self.standing_cut() })
+    }
+
+    /// Answers with what the operators of a query do in its next `epochs`, or for `time` at most. Under a manual
+    /// clock it runs batches for as long as something waits.
+    pub(super) fn observe(&mut self, name: &str, epochs: u64, time: Duration, reply: Reply<Vec<Explained>>) {
+        let query = match self.query_behind(name) {
+            Ok(query) => query,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let observing = Observing {
+            query: query.name.clone(),
+            shown: name.into(),
+            before: query.operators().iter().map(|operator| operator.meter).collect(),
+            until: query.steps.saturating_add(epochs),
+            batches: epochs,
+            deadline: Instant::now() + time,
+            reply,
+        };
+        self.waiters.observing.push(observing);
+    }
+
+    /// When the loop must look at the observations again although nothing happens.
+    pub(super) fn observations_end(&self) -> Option<Instant> {
+        if self.clock.is_moving() && !self.clock.is_collecting() {
+            return Some(Instant::now());
+        }
+        self.waiters.observing.iter().map(|observing| observing.deadline).min()
+    }
+
+    /// Answers the observations that have seen what they were to see.
+    pub(super) fn answer_observations(&mut self) {
+        for mut observing in std::mem::take(&mut self.waiters.observing) {
+            if self.goes_on(&mut observing) {
+                self.waiters.observing.push(observing);
+            } else {
+                let seen = self.seen(&observing);
+                observing.reply.send(seen);
+            }
+        }
+    }
+
+    fn goes_on(&mut self, observing: &mut Observing) -> bool {
+        let query = self.queries.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
+        let Some(query) = query else { return false };
+        let done = query.steps >= observing.until || query.is_suspended();
+        if done || observing.reply.is_closed() {
+            return false;
+        }
+        if self.settings.clock == ClockKind::System {
+            return Instant::now() < observing.deadline;
+        }
+        if self.clock.is_moving() {
+            return true;
+        }
+        if observing.batches == 0 || !self.something_waits() {
+            return false;
+        }
+        observing.batches -= 1;
+        // Nobody waits for the batch itself.
+        self.advance(Advance::Batches(1), Reply::new().0);
+        true
+    }
+
+    fn seen(&self, observing: &Observing) -> Result<Vec<Explained>> {
+        let query = self.queries.iter().find(|query| Arc::ptr_eq(&query.name, &observing.query));
+        let Some(query) = query else {
+            return Err(Error::invalid(format!("\"{}\" was dropped meanwhile", observing.shown)));
+        };
+        let mut operators = query.operators();
+        for (operator, before) in operators.iter_mut().zip(&observing.before) {
+            operator.meter = operator.meter.since(before);
+        }
+        Ok(operators)
+    }
+}

@@ -1,0 +1,55 @@
+//! What VERIFY compares: a view's rows and those of its inputs, as of one epoch.
+
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::query::Status;
+use crate::catalog::Definition;
+use crate::event::{Pinned, PinnedInput};
+
+impl Loop {
+    /// A materialized view with its inputs, between two epochs. Rows are shared, not copied.
+    pub(super) fn pin(&self, name: &str) -> Result<Pinned> {
+        let object = self.catalog.get(name)?;
+        let Definition::MaterializedView { plan, schema, .. } = &object.definition else {
+            let kind = object.definition.kind();
+            return Err(Error::invalid(format!(
+                "\"{name}\" is a {kind}, but VERIFY takes a materialized view"
+            )));
+        };
+        let query = self.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
+        if let (Status::Running, Some(first)) = (&query.status, query.first_error()) {
+            let text = first.text();
+            return Err(Error::invalid(format!(
+                "\"{name}\" can't be verified while it has errors, since a batch query fails with them: {text}"
+            ))
+            .hint("Delete or mend the rows first."));
+        }
+        let rows = self.answered(name)?;
+        let mut inputs = Vec::new();
+        for input in query.flow.relations() {
+            inputs.push((input.clone(), self.pin_input(input)?));
+        }
+        Ok(Pinned { epoch: self.epoch, plan: plan.clone(), schema: schema.clone(), rows, inputs })
+    }
+
+    fn pin_input(&self, name: &str) -> Result<PinnedInput> {
+        let Some(source) = self.sources.get(name) else { return Ok(PinnedInput::Rows(self.answered(name)?)) };
+        let Definition::Source { schema, connector, spec } = &self.catalog.get(name)?.definition else {
+            return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
+        };
+        if !source.replayable && !source.position.splits.is_empty() {
+            return Err(Error::invalid(format!(
+                "can't verify: source \"{name}\" keeps no rows and can't be read again"
+            ))
+            .hint("Read the source into a table, and make the view over that."));
+        }
+        Ok(PinnedInput::Past(crate::past::Past {
+            schema: schema.clone(),
+            connector: connector.clone(),
+            spec: spec.clone(),
+            spans: source.position.spans().collect(),
+            limit: self.limit(),
+        }))
+    }
+}

@@ -1,0 +1,146 @@
+//! What is in the system tables: snapshots of what the loop knows.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::query::{RunningQuery, Status};
+use crate::error;
+use crate::settings::SETTINGS;
+use crate::system::SystemTableDoc;
+
+/// A value of a system table.
+enum Cell {
+    Text(Option<String>),
+    Number(Option<i64>),
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        Cell::Text(Some(text.to_string()))
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Cell {
+        Cell::Text(Some(text))
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Cell {
+        Cell::Number(Some(number))
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(number: u64) -> Cell {
+        Cell::Number(i64::try_from(number).ok())
+    }
+}
+
+impl From<usize> for Cell {
+    fn from(number: usize) -> Cell {
+        Cell::from(number as u64)
+    }
+}
+
+const NULL: Cell = Cell::Text(None);
+
+type Lines = Vec<Vec<Cell>>;
+
+impl Loop {
+    /// The rows of a system table as they are now.
+    pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
+        let lines = match table.name {
+            "errors" => self.error_lines()?,
+            "operators" => self.operator_lines(),
+            "settings" => self.setting_lines()?,
+            other => return Err(Error::bug(format!("the system table \"{other}\" has no rows"))),
+        };
+        batch(table, lines)
+    }
+
+    fn error_lines(&self) -> Result<Lines> {
+        let mut lines = Lines::new();
+        for (name, query) in self.queries_by_name() {
+            if let Status::Suspended { reason, .. } = &query.status {
+                lines.push(vec![name.into(), NULL, reason.message.as_str().into(), NULL, 1i64.into()]);
+                continue;
+            }
+            for error in query.all_errors()? {
+                let row = if error.row.is_empty() { NULL } else { error.row.into() };
+                lines.push(vec![
+                    name.into(),
+                    error.operator.into(),
+                    error.message.into(),
+                    row,
+                    error.count.into(),
+                ]);
+            }
+        }
+        Ok(lines)
+    }
+
+    fn operator_lines(&self) -> Lines {
+        let mut lines = Lines::new();
+        for (name, query) in self.queries_by_name() {
+            let mut operators = query.operators();
+            operators.retain(|operator| !operator.repeated);
+            operators.sort_by_key(|operator| operator.node);
+            lines.extend(operators.into_iter().map(|operator| {
+                let meter = operator.meter;
+                vec![
+                    name.into(),
+                    operator.node.into(),
+                    operator.title.into(),
+                    operator.cost.map_or(NULL, |cost| cost.name().into()),
+                    meter.steps.into(),
+                    meter.rows_in.into(),
+                    meter.rows_out.into(),
+                    meter.errors.into(),
+                    (meter.time.as_micros() as u64).into(),
+                    operator.state_rows.into(),
+                    operator.state_bytes.into(),
+                ]
+            }));
+        }
+        lines
+    }
+
+    fn setting_lines(&self) -> Result<Lines> {
+        let line = |doc: &crate::SettingDoc| {
+            Ok(vec![doc.name.into(), self.settings.show(doc.name)?.into(), doc.doc.into()])
+        };
+        SETTINGS.iter().map(line).collect()
+    }
+
+    /// All queries under the names that users have for them, in their order.
+    fn queries_by_name(&self) -> Vec<(&str, &RunningQuery)> {
+        let mut queries: Vec<(&str, &RunningQuery)> =
+            self.queries.iter().map(|query| (self.shown_name(query).as_ref(), query)).collect();
+        queries.sort_by_key(|(name, _)| *name);
+        queries
+    }
+}
+
+fn batch(table: &SystemTableDoc, lines: Lines) -> Result<RecordBatch> {
+    let column = |place: usize| -> ArrayRef {
+        let cells = lines.iter().map(|line| &line[place]);
+        if table.columns[place].number {
+            Arc::new(Int64Array::from_iter(cells.map(|cell| match cell {
+                Cell::Number(number) => *number,
+                Cell::Text(_) => None,
+            })))
+        } else {
+            Arc::new(StringViewArray::from_iter(cells.map(|cell| match cell {
+                Cell::Text(text) => text.as_deref(),
+                Cell::Number(_) => None,
+            })))
+        }
+    };
+    let columns = (0..table.columns.len()).map(column).collect();
+    RecordBatch::try_new(table.schema(), columns).map_err(error::arrow)
+}

@@ -1,0 +1,169 @@
+//! `VERIFY view`: computes it as a batch over what its inputs hold, and shows the rows that differ.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
+use datafusion::physical_plan::collect;
+use millstream_delta::{Chunk, Delta, consolidate, under_schema};
+use millstream_flow::bound_recursion;
+use millstream_sql::{Error, Result, TokenReader};
+use tokio::task::JoinSet;
+
+use super::show::rows_with_notice;
+use crate::error;
+use crate::event::{Event, Pinned, PinnedInput};
+use crate::session::{Response, Session};
+use crate::settings::Settings;
+use crate::snapshot;
+
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    reader.keyword(&["MATERIALIZED", "VIEW"]);
+    let name = reader.relation_name()?;
+    let at = reader.last_position();
+    reader.expect_end()?;
+    session.shared.catalog().get(&name).map_err(|error| error.at(at.clone()))?;
+    let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let view: Arc<str> = name.as_str().into();
+    let pinned =
+        session.shared.ask(|reply| Event::Pin { view, reply }).await.map_err(|error| error.at(at))?;
+    let checked = extent(&name, &pinned);
+    let (schema, rows) = (pinned.schema.clone(), pinned.rows.clone());
+    let batch = answer(session, &settings, pinned).await.map_err(|error| {
+        let message = format!("\"{name}\" has an answer, but its query fails as a batch: {}", error.message);
+        Error { message, ..error }
+    })?;
+    let compare = move || difference(&schema, rows, batch);
+    let compared = session.shared.handle.spawn_blocking(compare).await;
+    let difference = compared.map_err(|error| Error::bug(error.to_string()))?.map_err(|error| {
+        Error::invalid(format!("\"{name}\" can't be verified: its rows can't be compared: {error}"))
+    })?;
+    rows_with_notice(difference, checked)
+}
+
+/// How far the check goes, in words.
+fn extent(name: &str, pinned: &Pinned) -> String {
+    let of = |past: bool| -> Vec<String> {
+        let inputs = pinned.inputs.iter().filter(|(_, input)| matches!(input, PinnedInput::Past(_)) == past);
+        inputs.map(|(name, _)| format!("\"{name}\"")).collect()
+    };
+    let (kept, read_again) = (of(false), of(true));
+    let mut parts = Vec::new();
+    if !kept.is_empty() {
+        parts.push(format!("all that {} held", kept.join(", ")));
+    }
+    if !read_again.is_empty() {
+        parts.push(format!("all that {} had brought, read again from the start", read_again.join(", ")));
+    }
+    let over = if parts.is_empty() { String::new() } else { format!(" over {}", parts.join(" and ")) };
+    format!(
+        "complete: \"{name}\" was compared with its query run as a batch{over}, as of epoch {}",
+        pinned.epoch
+    )
+}
+
+/// The batch answer. When nobody waits for it any more, it is given up.
+async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Result<Vec<RecordBatch>> {
+    let planner = &session.shared.planner;
+    let mut inputs: HashMap<Arc<str>, PinnedInput> = pinned.inputs.into_iter().collect();
+    let plan = millstream_sql::bind(pinned.plan, &mut |name, schema| match inputs.get_mut(name) {
+        Some(PinnedInput::Rows(rows)) => snapshot::table(rows, schema, settings.parallelism),
+        Some(PinnedInput::Past(past)) => past.clone().table(schema),
+        None => Err(Error::bug(format!("the view doesn't read \"{name}\""))),
+    })?;
+    let physical = bound_recursion(planner.physical(&plan).await?, &settings.limits)?;
+    let task = planner.state().task_ctx();
+    let mut running = JoinSet::new();
+    running.spawn_on(collect(physical, task), &session.shared.handle);
+    match running.join_next().await {
+        Some(Ok(answer)) => answer.map_err(|error| error::flow(error.into())),
+        Some(Err(error)) => Err(Error::bug(error.to_string())),
+        None => Err(Error::bug("the batch query did not run")),
+    }
+}
+
+/// The rows of which one side has more than the other, and how many more.
+fn difference(
+    schema: &SchemaRef,
+    maintained: Vec<RecordBatch>,
+    batch: Vec<RecordBatch>,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let nullable: Vec<Field> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let schema = Arc::new(Schema::new(nullable));
+    let mut delta = Delta::default();
+    for rows in maintained {
+        delta.push(Chunk::insert(one_zero(&under_schema(&rows, &schema)?)?));
+    }
+    for rows in batch {
+        delta.push(Chunk::delete(one_zero(&under_schema(&rows, &schema)?)?));
+    }
+    let delta = consolidate(delta, &schema)?;
+    let weights: Vec<i64> =
+        delta.chunks.iter().flat_map(|chunk| chunk.weights_or_ones().values().to_vec()).collect();
+    let rows = concat_batches(&schema, delta.chunks.iter().map(|chunk| &chunk.rows))?;
+    let side = |weight: &i64| if *weight > 0 { "only maintained" } else { "only in batch" };
+    let mut fields =
+        vec![Field::new("side", DataType::Utf8View, false), Field::new("count", DataType::Int64, false)];
+    fields.extend(schema.fields().iter().map(|field| field.as_ref().clone()));
+    let mut columns: Vec<ArrayRef> = vec![
+        Arc::new(StringViewArray::from_iter_values(weights.iter().map(side))),
+        Arc::new(Int64Array::from_iter_values(weights.iter().map(|weight| weight.abs()))),
+    ];
+    columns.extend(rows.columns().iter().cloned());
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// The same rows with one zero and one NaN: as values these are equal.
+fn one_zero(rows: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let column = |column: &ArrayRef| -> ArrayRef {
+        match column.data_type() {
+            DataType::Float64 => {
+                Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(|x| match x {
+                    x if x.is_nan() => f64::NAN,
+                    x => x + 0.0,
+                }))
+            }
+            DataType::Float32 => {
+                Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|x| match x {
+                    x if x.is_nan() => f32::NAN,
+                    x => x + 0.0,
+                }))
+            }
+            _ => column.clone(),
+        }
+    };
+    if rows.num_columns() == 0 {
+        return Ok(rows.clone());
+    }
+    RecordBatch::try_new(rows.schema(), rows.columns().iter().map(column).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_shows_what_it_has_more_of() {
+        let rows = |values: Vec<f64>| {
+            let column: ArrayRef = Arc::new(arrow::array::Float64Array::from(values));
+            RecordBatch::try_from_iter([("x", column)]).unwrap()
+        };
+        let maintained = rows(vec![1.0, 1.0, 2.0, -0.0, f64::NAN]);
+        let batch = rows(vec![1.0, 3.0, 0.0, -f64::NAN]);
+        let found = difference(&maintained.schema(), vec![maintained], vec![batch]).unwrap();
+        let text = arrow::util::pretty::pretty_format_batches(&[found]).unwrap().to_string();
+        let expected = [
+            "+-----------------+-------+-----+",
+            "| side            | count | x   |",
+            "+-----------------+-------+-----+",
+            "| only maintained | 1     | 1.0 |",
+            "| only maintained | 1     | 2.0 |",
+            "| only in batch   | 1     | 3.0 |",
+            "+-----------------+-------+-----+",
+        ];
+        assert_eq!(text, expected.join("\n"));
+    }
+}
