@@ -43,8 +43,8 @@ pub struct Counts {
     pub comparisons: usize,
     /// Times that a query failed as a batch after an epoch.
     pub failed_in_batch: usize,
-    /// Times that a view was suspended after such a failure.
-    pub suspended: usize,
+    /// Times that a view said that it has errors where its query failed as a batch.
+    pub failed_alike: usize,
     /// Queries that were asked again over rows in another order.
     pub reordered: usize,
     /// Feeds through Whole operators.
@@ -71,7 +71,7 @@ impl Counts {
         self.epochs += outcome.tally.epochs;
         self.comparisons += outcome.tally.comparisons;
         self.failed_in_batch += outcome.tally.failed_in_batch;
-        self.suspended += outcome.tally.suspended;
+        self.failed_alike += outcome.tally.failed_alike;
     }
 
     /// Adds the counts of others.
@@ -84,7 +84,7 @@ impl Counts {
         self.epochs += other.epochs;
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
-        self.suspended += other.suspended;
+        self.failed_alike += other.failed_alike;
         self.reordered += other.reordered;
         self.whole_feeds += other.whole_feeds;
         for (ours, others) in [(&mut self.refused, &other.refused), (&mut self.failing, &other.failing)] {
@@ -110,8 +110,8 @@ impl fmt::Display for Counts {
         )?;
         writeln!(
             f,
-            "  nothing to compare: {} times failed in batch, {} times suspended after that",
-            self.failed_in_batch, self.suspended
+            "  nothing to compare: {} times failed in batch, where {} views said so too",
+            self.failed_in_batch, self.failed_alike
         )?;
         let refusals = self.refusals();
         writeln!(
