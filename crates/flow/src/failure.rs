@@ -51,7 +51,9 @@ pub(crate) fn delta<'a>(failures: impl Iterator<Item = (&'a str, &'a Failure)> +
     Ok(consolidate(Delta::of(Chunk { rows, weights: Some(weights) }), &ERRORS)?)
 }
 
-/// Why rows fail, in words; `None` where the failure is not one of data, and the query can't go on.
+/// Why rows fail, in words; `None` where the failure is not one of data, and the query can't go on. What the query
+/// engine can't run over some rows, or over any, it can't run in a batch query over them either: that is as good as
+/// data.
 pub(crate) fn reason(error: &Error) -> Option<String> {
     match error {
         Error::Query(error) => of_data(error.find_root()),
@@ -64,7 +66,11 @@ fn of_data(error: &DataFusionError) -> Option<String> {
         DataFusionError::ArrowError(error, _) => Some(of_arrow(error)),
         DataFusionError::Execution(message) => Some(message.clone()),
         DataFusionError::External(error) => Some(error.to_string()),
-        _ => None,
+        DataFusionError::NotImplemented(message) => Some(message.clone()),
+        DataFusionError::ResourcesExhausted(_)
+        | DataFusionError::IoError(_)
+        | DataFusionError::ExecutionJoin(_) => None,
+        other => Some(other.to_string()),
     }
 }
 

@@ -89,9 +89,9 @@ impl Fixture {
         let resolve = |scan: &datafusion::logical_expr::TableScan| {
             let columns = (0..schema().fields().len()).collect();
             let name = scan.table_name.table().into();
-            Some(Relation { name, schema: schema(), columns, append_only: false })
+            Some(Relation { name, schema: schema(), columns, append_only: false, key: None })
         };
-        let limits = Limits { whole_rows_max: 1 };
+        let limits = Limits { whole_rows_max: 1, ..Limits::default() };
         Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
     }
 
