@@ -12,6 +12,7 @@ mod dyadic;
 mod encode;
 mod expansion;
 mod moments;
+mod sql_type;
 
 pub use canonical::{canonical, canonical_f16, canonical_f32, canonical_f64, contains_floats};
 pub use chunk::{Chunk, Delta, under_schema};
@@ -19,3 +20,4 @@ pub use cut::{Cut, Epoch, Position, Progress, Span, Timestamp};
 pub use encode::{RowEncoder, consolidate};
 pub use expansion::Expansion;
 pub use moments::{Moments, Statistic};
+pub use sql_type::{declared, declared_type, sql_type, sql_type_of, undeclared};

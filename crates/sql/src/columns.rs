@@ -14,11 +14,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
-use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
-use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType, Ident};
+use datafusion::sql::sqlparser::ast::{ColumnDef, Ident};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -29,6 +28,7 @@ use crate::planner::Planner;
 use crate::reader::{TokenReader, is_word};
 use crate::relation::{Relation, Relations};
 use crate::tokens::DIALECT;
+use crate::type_names::unknown_type;
 
 /// Declared columns.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,41 +38,6 @@ pub struct Columns {
     /// The columns of the primary key in its order; empty without one.
     pub primary_key: Vec<usize>,
 }
-
-/// Type names that are offered when one is not known.
-const TYPES: [&str; 31] = [
-    "boolean",
-    "bool",
-    "smallint",
-    "int2",
-    "int",
-    "int4",
-    "integer",
-    "bigint",
-    "int8",
-    "tinyint",
-    "real",
-    "float4",
-    "float",
-    "float8",
-    "double",
-    "numeric",
-    "decimal",
-    "text",
-    "varchar",
-    "char",
-    "string",
-    "bytea",
-    "date",
-    "time",
-    "timestamp",
-    "timestamptz",
-    "interval",
-    "array",
-    "int unsigned",
-    "bigint unsigned",
-    "struct",
-];
 
 /// Words that end a column's type, with what they begin.
 const AFTER_TYPE: [&str; 13] = [
@@ -217,39 +182,6 @@ impl Planner {
     }
 }
 
-/// `type "x" not found`, with near names.
-pub(crate) fn unknown_type(written: &str) -> Error {
-    let base = written.split(['(', '[', '<', ' ']).next().unwrap_or(written);
-    Error::invalid(format!("type \"{written}\" not found")).maybe_hint(near::hint(
-        &base.to_lowercase(),
-        "types",
-        TYPES,
-    ))
-}
-
-/// Spellings of types that the query engine doesn't know, for columns and casts alike; then the user's own types.
-#[derive(Debug)]
-pub(crate) struct Spellings {
-    /// The type planner of the user's session.
-    pub(crate) users: Option<Arc<dyn TypePlanner>>,
-}
-
-impl TypePlanner for Spellings {
-    fn plan_type_field(&self, sql_type: &SqlType) -> datafusion::error::Result<Option<FieldRef>> {
-        if let Some(users) = &self.users
-            && let Some(found) = users.plan_type_field(sql_type)?
-        {
-            return Ok(Some(found));
-        }
-        Ok(match sql_type {
-            SqlType::CharacterVarying(_) | SqlType::CharVarying(_) | SqlType::Character(_) => {
-                Some(Arc::new(Field::new("", DataType::Utf8View, true)))
-            }
-            _ => None,
-        })
-    }
-}
-
 /// A name and its place in the text.
 type Named = (String, Range<usize>);
 
@@ -325,7 +257,7 @@ impl Relations for NoRelations {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::TimeUnit;
+    use arrow::datatypes::{DataType, TimeUnit};
 
     use super::*;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::datasource::cte_worktable::CteWorkTable;
@@ -15,12 +15,15 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::var_provider::{VarType, is_system_variables};
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use millstream_delta::declared_type;
 
 use crate::error::{Error, Result};
+use crate::functions::json::make::json_field;
 use crate::hidden;
 use crate::merged::MergedColumns;
 use crate::near;
 use crate::relation::{Relation, RelationTable, Relations, SYSTEM_SCHEMA};
+use crate::type_names::Checked;
 
 /// The functions and settings of a session, and the relations of the engine.
 pub(crate) struct Context<'a> {
@@ -55,7 +58,7 @@ impl<'a> Context<'a> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
         match relation {
             Relation::Rows { schema, key } => {
-                let schema = hidden::shown(&schema, self.shown);
+                let schema = undeclared(&hidden::shown(&schema, self.shown));
                 provider_as_source(Arc::new(RelationTable::new(name, schema, key)))
             }
             Relation::View(plan) => provider_as_source(Arc::new(ViewTable::new(plan, None))),
@@ -102,6 +105,20 @@ impl<'a> Context<'a> {
         let literal = |argument| simplifier.coerce(argument, &schema).and_then(|e| simplifier.simplify(e));
         arguments.into_iter().map(literal).collect()
     }
+}
+
+/// The columns with Arrow's types alone: what a query gives is no more than that. But JSON stays JSON to functions
+/// that make more of it.
+fn undeclared(schema: &SchemaRef) -> SchemaRef {
+    if schema.fields().iter().all(|field| declared_type(field).is_none()) {
+        return Arc::clone(schema);
+    }
+    let plain = |field: &Field| match Checked::declared(field) {
+        Some(Checked::Json) => json_field(millstream_delta::undeclared(field)),
+        _ => millstream_delta::undeclared(field),
+    };
+    let fields: Vec<Field> = schema.fields().iter().map(|field| plain(field)).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// `relation "x" not found`, with near names.

@@ -18,10 +18,12 @@ use datafusion::sql::sqlparser::ast::{
     Statement, TableAlias, TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
 };
 use datafusion::sql::sqlparser::parser::Parser;
+use millstream_delta::{sql_type, sql_type_of};
 
 use crate::context::unknown_relation;
 use crate::dialect;
 use crate::error::{Error, Result};
+use crate::functions::read_text::ReadText;
 use crate::hidden::{self, last_name};
 use crate::near;
 use crate::planner::{Planner, Query, Raw};
@@ -29,6 +31,7 @@ use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
 use crate::rules::orderable;
 use crate::tokens::{DIALECT, offset};
+use crate::type_names::Checked;
 
 use tree::{aliased, column, named_factor, named_table, plain_from, quoted, select_of};
 
@@ -160,9 +163,29 @@ impl Scope<'_> {
         let LogicalPlan::Dml(plan) = plan else {
             return Err(Error::bug("an INSERT was planned as something else"));
         };
-        let raw = Raw { plan: plan.input.as_ref().clone(), reads };
+        let plan = self.checked(plan.input.as_ref().clone(), &columns)?;
+        let raw = Raw { plan, reads };
         let query = self.planner.finish(raw, self.reader.text())?;
         Ok(Dml { operation: Operation::Insert, table, columns, query })
+    }
+
+    /// Checks new rows where a column takes less than its Arrow type does, such as UUID.
+    fn checked(&self, rows: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
+        if columns.fields().iter().all(|field| Checked::declared(field).is_none()) {
+            return Ok(rows);
+        }
+        let schema = Arc::clone(rows.schema());
+        let items = columns.fields().iter().enumerate().map(|(at, field)| {
+            let item = Expr::Column(Column::from(schema.qualified_field(at)));
+            match ReadText::checked(field, item.clone()) {
+                Some(checked) => checked.alias(field.name()),
+                None => item,
+            }
+        });
+        LogicalPlanBuilder::from(rows)
+            .project(items)
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(|error| Error::from_datafusion(&error, self.reader.text()))
     }
 
     /// The named columns exist, each once, and those left out may be NULL.
@@ -343,11 +366,12 @@ impl Scope<'_> {
         let found = item.get_type(schema)?;
         let name = format!("new.{}", field.name());
         match item.cast_to(field.data_type(), schema) {
-            Ok(cast) => Ok(cast.alias(name)),
+            Ok(cast) => Ok(ReadText::checked(field, cast.clone()).unwrap_or(cast).alias(name)),
             Err(_) => Err(Error::invalid(format!(
-                "column \"{}\" is of type {} and the expression of type {found}",
+                "column \"{}\" is of type {} and the expression of type {}",
                 field.name(),
-                field.data_type()
+                sql_type_of(field),
+                sql_type(&found)
             ))
             .hint("Cast the expression, as in x::TYPE.")),
         }

@@ -3,6 +3,8 @@
 //! The planner's errors become messages with near names and a place in the text, without the query engine's own
 //! prefixes. What fails while a query runs (a cast, a division by zero) stays readable on its own.
 
+mod values;
+
 use std::ops::Range;
 
 use arrow::error::ArrowError;
@@ -28,7 +30,8 @@ pub(crate) fn explain(error: &DataFusionError, sql: Option<&str>) -> Error {
 
 /// Why a row fails, in the words that a SELECT which fails for it has.
 pub fn of_data(message: &str) -> String {
-    lower_first(&plain(message))
+    let message = lower_first(&plain(message));
+    values::cast_failed(&message).unwrap_or(message)
 }
 
 /// Walks down to the cause and keeps the first place it comes by.
@@ -229,7 +232,7 @@ fn reword(message: &str) -> Option<Error> {
 fn not_built(message: &str) -> Error {
     let plain_message = plain(message);
     if let Some(name) = plain_message.strip_prefix("Unsupported SQL type ") {
-        return crate::columns::unknown_type(name);
+        return crate::type_names::unknown_type(name);
     }
     if let Some(part) = plain_message.strip_prefix("Physical plan does not support logical expression ") {
         return match part.starts_with("Wildcard") {
@@ -409,8 +412,8 @@ mod tests {
     #[test]
     fn failing_rows() {
         check("SELECT 1 / (id - id) FROM t", "division by zero");
-        check("SELECT name::INT FROM t", "cannot cast string 'a' to value of Int32 type");
-        check("SELECT DATE '2024-13-01'", "cannot cast string '2024-13-01' to value of Date32 type");
+        check("SELECT name::INT FROM t", "cannot cast 'a' to INT");
+        check("SELECT DATE '2024-13-01'", "cannot cast '2024-13-01' to DATE");
         check("SELECT INTERVAL '1 foo'", "invalid input syntax for type interval: \"1 foo\"");
     }
 

@@ -16,7 +16,9 @@ mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod functions;
+mod grammar;
 mod hidden;
+mod literals;
 mod merged;
 pub mod near;
 pub mod planner;
@@ -25,6 +27,7 @@ pub mod relation;
 mod respell;
 pub mod rules;
 mod tokens;
+mod type_names;
 
 pub use columns::Columns;
 pub use dialect::Emit;

@@ -8,8 +8,20 @@
 //! | `(a, b) IN (SELECT …)` | EXISTS of an equal row, NULL if one may be | only single values are planned |
 //! | `a JOIN b USING (k)` | a join in parentheses | its columns are merged by a planner of ours, [`crate::merged`] |
 //! | `a IS DISTINCT FROM b AND c` | `(a IS DISTINCT FROM b) AND c` | the parser takes AND into its right side |
+//! | `x::UUID`, `x::JSON`, `x::VARCHAR(3)` | a function that checks or cuts the text | Arrow has no such types |
+//! | `INTERVAL '1-2'`, `INTERVAL 'P1D'` | `INTERVAL '14 mons'` | it isn't read |
+//! | `x AT TIME ZONE 'Europe/Berlin'` | `timezone('Europe/Berlin', x)` | it would keep the zone |
+//! | `x SIMILAR TO 'a%'` | `x ~ '^(?:a.*)$'` | it is taken for a regular expression as it is |
+//! | `substring(s FROM 'a.')` | `(regexp_match(s, 'a.'))[1]` | it isn't planned |
+//! | `mod(a, b)` and others | `a % b` | they aren't there, see [`shorthand`] |
 //!
 //! TABLESAMPLE, hints after a table and LIMIT BY would be ignored without a word: they are refused.
+
+mod precedence;
+mod row_values;
+pub(crate) mod shorthand;
+mod similar;
+mod values;
 
 use std::ops::ControlFlow;
 
@@ -21,25 +33,22 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::merged;
 
-mod precedence;
-mod row_values;
-
-/// Rewrites a statement in place.
-pub(crate) fn respell(statement: &mut Statement) -> Result<()> {
-    match statement.visit(&mut Respell::default()) {
+/// Rewrites a statement in place. Functions for which `known` is true are the user's own.
+pub(crate) fn respell(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -> Result<()> {
+    match statement.visit(&mut Respell { known, merged: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
 /// The visitor.
-#[derive(Default)]
-struct Respell {
+struct Respell<'a> {
+    known: &'a dyn Fn(&str) -> bool,
     /// How many joins with USING were met.
     merged: usize,
 }
 
-impl VisitorMut for Respell {
+impl VisitorMut for Respell<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
@@ -100,10 +109,47 @@ impl VisitorMut for Respell {
                     }
                 }
             }
-            other => precedence::settle(other),
+            Expr::Function(function) if !(self.known)(&function.name.to_string().to_lowercase()) => {
+                if let Some(expanded) = shorthand::expand(function) {
+                    *expression = expanded;
+                }
+            }
+            Expr::SimilarTo { .. } => return done(similar::respell(expression)),
+            Expr::Substring { .. } => match_pattern(expression),
+            Expr::IsDistinctFrom(..)
+            | Expr::IsNotDistinctFrom(..)
+            | Expr::UnaryOp { .. }
+            | Expr::BinaryOp { .. } => {
+                precedence::settle(expression);
+            }
+            _ => return done(values::respell(expression)),
         }
         ControlFlow::Continue(())
     }
+}
+
+fn done(result: Result<()>) -> ControlFlow<Error> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    }
+}
+
+/// `substring(s FROM 'pattern')` is what the pattern finds.
+fn match_pattern(expression: &mut Expr) {
+    let Expr::Substring { expr, substring_from: Some(pattern), substring_for: None, .. } = expression else {
+        return;
+    };
+    let is_text =
+        matches!(pattern.as_ref(), Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
+    if is_text {
+        let found = call("regexp_match", vec![expr.as_ref().clone(), pattern.as_ref().clone()]);
+        *expression = call("array_element", vec![found, Expr::value(Value::Number("1".into(), false))]);
+    }
+}
+
+fn text(text: &str) -> Expr {
+    Expr::value(Value::SingleQuotedString(text.to_string()))
 }
 
 /// Drops what doesn't change whether a query has rows.
@@ -128,9 +174,14 @@ fn any_row(query: &mut Query) {
 }
 
 fn make_array(elements: Vec<Expr>) -> Expr {
-    let args = elements.into_iter().map(|element| FunctionArg::Unnamed(FunctionArgExpr::Expr(element)));
+    call("make_array", elements)
+}
+
+/// A call of a function.
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)));
     Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new("make_array")]),
+        name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {

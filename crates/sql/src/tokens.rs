@@ -6,15 +6,17 @@
 //! assert_eq!(texts, ["SELECT ';'", "SELECT 2"]);
 //! ```
 
+mod numbers;
+
 use std::ops::Range;
 
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, TokenizerError};
 
 use crate::error::{Error, Result};
+use crate::grammar::Grammar;
 
-/// The dialect of every text: it accepts PostgreSQL's grammar and most of what others write.
-pub(crate) static DIALECT: GenericDialect = GenericDialect {};
+/// The dialect of every text.
+pub(crate) static DIALECT: Grammar = Grammar;
 
 /// A token that means something (no space, no comment), with its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +49,7 @@ pub fn tokenise(sql: &str) -> Result<Vec<Lexeme>> {
             lexemes.push(Lexeme { token, range: start..end });
         }
     }
-    Ok(lexemes)
+    numbers::join(sql, lexemes)
 }
 
 /// Splits a text at each `;` between statements. What holds only comments is dropped.

@@ -8,11 +8,11 @@ use arrow::buffer::Buffer;
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::{Decoder, Format};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use millstream_delta::sql_type;
 use regex::Regex;
 
 use super::decode::Decode;
 use super::framing::{Framing, Record};
-use super::sql_type;
 use crate::{Error, Result};
 
 /// How values are written in CSV.

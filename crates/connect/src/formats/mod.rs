@@ -12,8 +12,6 @@ pub(crate) mod json;
 pub(crate) mod parquet;
 pub(crate) mod text;
 
-use arrow::datatypes::{DataType, TimeUnit};
-
 use crate::{Error, Options, Result};
 use csv::Csv;
 
@@ -107,26 +105,5 @@ impl Compression {
             "zst" => Some((Compression::Zstd, stem)),
             _ => None,
         }
-    }
-}
-
-/// A type as SQL writes it, for messages.
-pub(crate) fn sql_type(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INT".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::Float32 => "REAL".into(),
-        DataType::Float64 => "DOUBLE PRECISION".into(),
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
-            format!("NUMERIC({precision}, {scale})")
-        }
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".into(),
-        DataType::Date32 => "DATE".into(),
-        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP".into(),
-        DataType::Timestamp(TimeUnit::Nanosecond, Some(_)) => "TIMESTAMPTZ".into(),
-        other => other.to_string(),
     }
 }

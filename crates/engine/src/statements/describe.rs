@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use millstream_delta::sql_type_of;
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
 use super::show::rows;
@@ -51,7 +52,7 @@ fn columns_of(schema: &Schema, remark: impl Fn(usize, &Field) -> String) -> Resu
     let fields = schema.fields();
     let columns: Vec<arrow::array::ArrayRef> = vec![
         Arc::new(StringViewArray::from_iter_values(fields.iter().map(|field| field.name()))),
-        Arc::new(StringViewArray::from_iter_values(fields.iter().map(|field| sql_type(field.data_type())))),
+        Arc::new(StringViewArray::from_iter_values(fields.iter().map(|field| sql_type_of(field)))),
         Arc::new(BooleanArray::from_iter(fields.iter().map(|field| Some(field.is_nullable())))),
         Arc::new(StringViewArray::from_iter_values(
             fields.iter().enumerate().map(|(place, field)| remark(place, field)),
@@ -64,33 +65,4 @@ fn columns_of(schema: &Schema, remark: impl Fn(usize, &Field) -> String) -> Resu
         Field::new("remark", DataType::Utf8View, false),
     ]));
     rows(RecordBatch::try_new(schema, columns))
-}
-
-/// A type as CREATE TABLE would take it; Arrow's name where SQL has none.
-fn sql_type(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INT".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::UInt8 => "TINYINT UNSIGNED".into(),
-        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
-        DataType::UInt32 => "INT UNSIGNED".into(),
-        DataType::UInt64 => "BIGINT UNSIGNED".into(),
-        DataType::Float32 => "REAL".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
-            format!("NUMERIC({precision}, {scale})")
-        }
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".into(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA".into(),
-        DataType::Date32 | DataType::Date64 => "DATE".into(),
-        DataType::Time32(_) | DataType::Time64(_) => "TIME".into(),
-        DataType::Timestamp(_, None) => "TIMESTAMP".into(),
-        DataType::Timestamp(_, Some(_)) => "TIMESTAMPTZ".into(),
-        DataType::Interval(_) => "INTERVAL".into(),
-        DataType::List(item) | DataType::LargeList(item) => format!("{}[]", sql_type(item.data_type())),
-        other => other.to_string(),
-    }
 }

@@ -3,6 +3,7 @@
 //! They complete what SQL leaves open, so that equal inputs give equal results, byte for byte, however the input is
 //! split and ordered.
 
+pub mod casts;
 pub mod exact;
 pub mod floats;
 pub(crate) mod joins;
@@ -35,6 +36,7 @@ pub fn before_types() -> Vec<Rule> {
 /// The rules that need the types of expressions.
 pub fn after_types() -> Vec<Rule> {
     vec![
+        Arc::new(casts::TextCasts),
         Arc::new(subqueries::Subqueries),
         // An ordering over floats that are equal is still open: it is completed after they are made so.
         Arc::new(floats::EqualFloats),

@@ -13,8 +13,8 @@ use arrow::datatypes::{
     Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
+use millstream_delta::sql_type;
 
-use crate::formats::sql_type;
 use crate::{Error, Options, Result};
 
 /// The greatest random number, unless told otherwise.

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use millstream_delta::sql_type;
 
-use crate::formats::{Compression, Format, csv, json, parquet, sql_type};
+use crate::formats::{Compression, Format, csv, json, parquet};
 use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use intake::{Intake, OnChange, Order, Settings};
 use paths::Paths;

@@ -1,6 +1,7 @@
 //! What is in files, and what is wrong with it.
 
 use arrow::datatypes::TimeUnit;
+use millstream_delta::sql_type;
 
 use super::cuts::check_replay;
 use super::*;

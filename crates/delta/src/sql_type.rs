@@ -1,0 +1,103 @@
+//! How SQL spells an Arrow type: PostgreSQL's name where it has one, else what CREATE TABLE takes.
+//!
+//! ```
+//! use arrow::datatypes::{DataType, Field};
+//! use millstream_delta::{declared, sql_type, sql_type_of};
+//! assert_eq!(sql_type(&DataType::new_list(DataType::Int32, true)), "INT[]");
+//! assert_eq!(sql_type_of(&declared(Field::new("id", DataType::Utf8View, true), "UUID")), "UUID");
+//! ```
+
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+
+/// The key in a field's metadata that holds the type as it was declared, where Arrow's type says less: `UUID`.
+const DECLARED: &str = "millstream.type";
+
+/// The same field, declared as a type for which Arrow has no own.
+pub fn declared(field: Field, spelling: &str) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(DECLARED.into(), spelling.into());
+    field.with_metadata(metadata)
+}
+
+/// The type that a field was declared as, where Arrow's says less.
+pub fn declared_type(field: &Field) -> Option<&str> {
+    field.metadata().get(DECLARED).map(String::as_str)
+}
+
+/// The same field with Arrow's type alone.
+pub fn undeclared(field: &Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.remove(DECLARED);
+    field.clone().with_metadata(metadata)
+}
+
+/// A field's type as CREATE TABLE would take it.
+pub fn sql_type_of(field: &Field) -> String {
+    declared_type(field).map_or_else(|| sql_type(field.data_type()), str::to_string)
+}
+
+/// A type as CREATE TABLE would take it; Arrow's name where SQL has none.
+pub fn sql_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Int8 => "TINYINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int32 => "INT".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::UInt8 => "TINYINT UNSIGNED".into(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
+        DataType::UInt32 => "INT UNSIGNED".into(),
+        DataType::UInt64 => "BIGINT UNSIGNED".into(),
+        DataType::Float16 => "FLOAT16".into(),
+        DataType::Float32 => "REAL".into(),
+        DataType::Float64 => "DOUBLE PRECISION".into(),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => format!("NUMERIC({precision}, {scale})"),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "BYTEA".into()
+        }
+        DataType::Date32 | DataType::Date64 => "DATE".into(),
+        DataType::Time32(unit) | DataType::Time64(unit) => format!("TIME{}", digits(unit)),
+        DataType::Timestamp(unit, None) => format!("TIMESTAMP{}", digits(unit)),
+        DataType::Timestamp(unit, Some(_)) => format!("TIMESTAMPTZ{}", digits(unit)),
+        DataType::Interval(IntervalUnit::MonthDayNano) => "INTERVAL".into(),
+        DataType::Interval(IntervalUnit::YearMonth) => "INTERVAL YEAR TO MONTH".into(),
+        DataType::Interval(IntervalUnit::DayTime) => "INTERVAL DAY TO SECOND".into(),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => format!("{}[]", sql_type(item.data_type())),
+        DataType::FixedSizeList(item, size) => format!("{}[{size}]", sql_type(item.data_type())),
+        DataType::Struct(fields) => {
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|field| format!("{} {}", field.name(), sql_type(field.data_type())))
+                .collect();
+            format!("STRUCT<{}>", fields.join(", "))
+        }
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                format!("MAP({}, {})", sql_type(fields[0].data_type()), sql_type(fields[1].data_type()))
+            }
+            other => other.to_string(),
+        },
+        DataType::Dictionary(_, values) => sql_type(values),
+        DataType::RunEndEncoded(_, values) => sql_type(values.data_type()),
+        DataType::Union(..) => "UNION".into(),
+        DataType::Duration(_) => "DURATION".into(),
+        DataType::Null => "NULL".into(),
+    }
+}
+
+/// The digits of a second that are kept, where they aren't nine.
+fn digits(unit: &TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Second => "(0)",
+        TimeUnit::Millisecond => "(3)",
+        TimeUnit::Microsecond => "(6)",
+        TimeUnit::Nanosecond => "",
+    }
+}

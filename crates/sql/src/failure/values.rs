@@ -1,0 +1,44 @@
+//! Messages about values, with SQL's names of types.
+
+use arrow::datatypes::DataType;
+use millstream_delta::sql_type;
+
+/// What a message about a cast says to the user; none for any other message.
+pub(super) fn cast_failed(message: &str) -> Option<String> {
+    if let Some(rest) = message.strip_prefix("cannot cast string '")
+        && let Some((value, rest)) = rest.rsplit_once("' to value of ")
+    {
+        return Some(format!("cannot cast '{value}' to {}", name(rest.strip_suffix(" type")?)));
+    }
+    let rest = message.strip_prefix("can't cast value ")?;
+    let (value, target) = rest.rsplit_once(" to type ")?;
+    Some(format!("{value} is out of the range of {}", name(target)))
+}
+
+/// SQL's name for Arrow's name of a type.
+fn name(arrow: &str) -> String {
+    arrow
+        .trim_end_matches('.')
+        .parse::<DataType>()
+        .map_or_else(|_| arrow.to_string(), |found| sql_type(&found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_called_by_their_names_in_sql() {
+        for (message, expected) in [
+            ("cannot cast string 'a' to value of Int32 type", Some("cannot cast 'a' to INT")),
+            (
+                "cannot cast string 'it's' to value of Timestamp(ns) type",
+                Some("cannot cast 'it's' to TIMESTAMP"),
+            ),
+            ("can't cast value 300 to type Int8", Some("300 is out of the range of TINYINT")),
+            ("division by zero", None),
+        ] {
+            assert_eq!(cast_failed(message).as_deref(), expected, "{message}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Functions that make JSON of values, and take JSON arrays apart.
+//!
+//! A text that is JSON itself (a column of type JSON, `x::JSON`, what another of these functions gives) is put in as
+//! it is; any other text becomes a string.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, ListBuilder, StringViewArray, StringViewBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::json::writer::{EncoderOptions, make_encoder};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::functions::Registry;
+use crate::functions::scalar::Scalar;
+
+/// Adds them.
+pub(super) fn register(registry: &mut Registry<'_>) {
+    for (name, form) in [
+        ("to_json", Form::Value),
+        ("to_jsonb", Form::Value),
+        ("row_to_json", Form::Value),
+        ("array_to_json", Form::Value),
+        ("json_build_array", Form::Array),
+        ("jsonb_build_array", Form::Array),
+        ("json_build_object", Form::Object),
+        ("jsonb_build_object", Form::Object),
+    ] {
+        registry.add(ScalarUDF::from(MakeJson {
+            name,
+            form,
+            signature: Signature::one_of(
+                vec![
+                    datafusion::logical_expr::TypeSignature::Nullary,
+                    datafusion::logical_expr::TypeSignature::VariadicAny,
+                ],
+                Volatility::Immutable,
+            ),
+        }));
+    }
+    let one = vec![DataType::Utf8View];
+    for name in ["json_typeof", "jsonb_typeof"] {
+        registry.add(Scalar::exact(name, one.clone(), |_| Ok(DataType::Utf8View), type_of));
+    }
+    for name in ["json_array_length", "jsonb_array_length"] {
+        registry.add(Scalar::exact(name, one.clone(), |_| Ok(DataType::Int32), length));
+    }
+    let list = |_: &[DataType]| Ok(DataType::new_list(DataType::Utf8View, true));
+    registry.add(Scalar::exact("json_array_values", one.clone(), list, |c| elements(&c[0], false)));
+    registry.add(Scalar::exact("json_array_texts", one, list, |c| elements(&c[0], true)));
+}
+
+/// Whether a field holds JSON rather than any text.
+pub(crate) fn is_json(field: &Field) -> bool {
+    field.extension_type_name() == Some("arrow.json")
+}
+
+/// The same field, which holds JSON.
+pub(crate) fn json_field(field: Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.extend(datafusion_functions_json::json_field_metadata());
+    field.with_metadata(metadata)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Form {
+    Value,
+    Array,
+    Object,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct MakeJson {
+    name: &'static str,
+    form: Form,
+    signature: Signature,
+}
+
+impl fmt::Debug for MakeJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MakeJson({})", self.name)
+    }
+}
+
+impl ScalarUDFImpl for MakeJson {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        let count = arguments.len();
+        match self.form {
+            Form::Value if count != 1 => Err(Error::invalid(format!("{} takes one value", self.name)).into()),
+            Form::Object if count % 2 == 1 => {
+                Err(Error::invalid(format!("{} takes keys and values by turns", self.name)).into())
+            }
+            _ => Ok(DataType::Utf8View),
+        }
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> =
+            arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        Ok(Arc::new(json_field(Field::new(self.name, self.return_type(&types)?, true))))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { arguments.number_rows };
+        let columns: Vec<ArrayRef> =
+            arguments.args.into_iter().map(|argument| argument.into_array(rows)).collect::<Result<_>>()?;
+        let mut writers = Vec::with_capacity(columns.len());
+        for (at, (column, field)) in columns.iter().zip(&arguments.arg_fields).enumerate() {
+            let key = self.form == Form::Object && at % 2 == 0;
+            writers.push(if key { text_of(column)? } else { values(column, field)? });
+        }
+        let mut out = StringViewBuilder::with_capacity(rows);
+        for row in 0..rows {
+            out.append_option(self.row(&writers, row)?);
+        }
+        let made: ArrayRef = Arc::new(out.finish());
+        Ok(match scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?),
+            false => ColumnarValue::Array(made),
+        })
+    }
+}
+
+impl MakeJson {
+    fn row(&self, columns: &[StringViewArray], row: usize) -> Result<Option<String>> {
+        let value = |column: &StringViewArray| match column.is_valid(row) {
+            true => column.value(row).to_string(),
+            false => "null".to_string(),
+        };
+        Ok(match self.form {
+            Form::Value => columns[0].is_valid(row).then(|| value(&columns[0])),
+            Form::Array => {
+                let values: Vec<String> = columns.iter().map(value).collect();
+                Some(format!("[{}]", values.join(", ")))
+            }
+            Form::Object => {
+                let mut members = Vec::with_capacity(columns.len() / 2);
+                for pair in columns.chunks(2) {
+                    if !pair[0].is_valid(row) {
+                        return Err(Error::invalid(format!("{}: a key is NULL", self.name)).into());
+                    }
+                    members.push(format!("{} : {}", string(pair[0].value(row)), value(&pair[1])));
+                }
+                Some(format!("{{{}}}", members.join(", ")))
+            }
+        })
+    }
+}
+
+fn text_of(column: &ArrayRef) -> Result<StringViewArray> {
+    Ok(cast(column, &DataType::Utf8View)?.as_string_view().clone())
+}
+
+fn string(text: &str) -> String {
+    Value::String(text.to_string()).to_string()
+}
+
+/// Each value as JSON.
+fn values(column: &ArrayRef, field: &FieldRef) -> Result<StringViewArray> {
+    if is_json(field) {
+        return text_of(column);
+    }
+    let options = EncoderOptions::default().with_explicit_nulls(true);
+    let encodable = Arc::new(field.as_ref().clone().with_data_type(column.data_type().clone()));
+    let nulls = column.logical_nulls();
+    let mut out = StringViewBuilder::with_capacity(column.len());
+    match make_encoder(&encodable, column.as_ref(), &options) {
+        Ok(mut encoder) => {
+            let mut bytes = Vec::new();
+            for row in 0..column.len() {
+                if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+                    out.append_null();
+                    continue;
+                }
+                bytes.clear();
+                encoder.encode(row, &mut bytes);
+                out.append_value(String::from_utf8_lossy(&bytes));
+            }
+        }
+        // A type that JSON has nothing for is its text.
+        Err(_) => {
+            let texts = text_of(column)?;
+            texts.iter().for_each(|text| out.append_option(text.map(string)));
+        }
+    }
+    Ok(out.finish())
+}
+
+fn parse(text: &str) -> std::result::Result<Value, Error> {
+    serde_json::from_str(text).map_err(|error| Error::invalid(format!("'{text}' is no JSON: {error}")))
+}
+
+fn type_of(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let kinds = columns[0].as_string_view().iter().map(|text| {
+        let Some(text) = text else { return Ok(None) };
+        Ok(Some(match parse(text)? {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        }))
+    });
+    Ok(Arc::new(kinds.collect::<std::result::Result<StringViewArray, Error>>()?))
+}
+
+fn array(text: &str) -> std::result::Result<Vec<Value>, Error> {
+    match parse(text)? {
+        Value::Array(values) => Ok(values),
+        _ => Err(Error::invalid(format!("'{text}' is no JSON array"))),
+    }
+}
+
+fn length(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let lengths = columns[0]
+        .as_string_view()
+        .iter()
+        .map(|text| text.map(|text| Ok(array(text)?.len() as i32)).transpose());
+    Ok(Arc::new(lengths.collect::<std::result::Result<Int32Array, Error>>()?))
+}
+
+/// The elements of arrays: as JSON, or strings without their quotes and null as NULL.
+fn elements(column: &ArrayRef, as_text: bool) -> Result<ArrayRef> {
+    let mut lists = ListBuilder::new(StringViewBuilder::new());
+    for text in column.as_string_view() {
+        let Some(text) = text else {
+            lists.append(false);
+            continue;
+        };
+        for value in array(text)? {
+            lists.values().append_option(match value {
+                Value::Null if as_text => None,
+                Value::String(text) if as_text => Some(text),
+                value => Some(value.to_string()),
+            });
+        }
+        lists.append(true);
+    }
+    Ok(Arc::new(lists.finish()))
+}

@@ -1,0 +1,58 @@
+//! The length of bytes: the query engine's functions take them for text in UTF-8.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF};
+
+use crate::functions::Registry;
+use crate::functions::scalar::Scalar;
+
+/// Adds it.
+pub(super) fn register(registry: &mut Registry<'_>) {
+    registry.add_rewrite(Arc::new(Lengths));
+}
+
+fn length() -> ScalarUDF {
+    Scalar::any(
+        "bytea_length",
+        |_| Ok(DataType::Int32),
+        |columns| {
+            let bytes = cast(&columns[0], &DataType::LargeBinary)?;
+            let bytes = bytes.as_binary::<i64>();
+            let lengths =
+                bytes.iter().map(|bytes| bytes.map(|bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX)));
+            Ok(Arc::new(lengths.collect::<Int32Array>()) as ArrayRef)
+        },
+    )
+}
+
+/// Finds `length(bytes)` and `octet_length(bytes)`.
+#[derive(Debug)]
+struct Lengths;
+
+impl FunctionRewrite for Lengths {
+    fn name(&self) -> &str {
+        "lengths_of_bytes"
+    }
+
+    fn rewrite(&self, expression: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
+        let Expr::ScalarFunction(call) = &expression else { return Ok(Transformed::no(expression)) };
+        if !matches!(call.func.name(), "character_length" | "octet_length") {
+            return Ok(Transformed::no(expression));
+        }
+        match &call.args[..] {
+            [bytes] if bytes.get_type(schema).is_ok_and(|found| found.is_binary()) => {
+                Ok(Transformed::yes(length().call(vec![bytes.clone()])))
+            }
+            _ => Ok(Transformed::no(expression)),
+        }
+    }
+}

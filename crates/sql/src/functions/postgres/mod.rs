@@ -1,0 +1,106 @@
+//! Functions that PostgreSQL has and the query engine has not.
+
+mod bytes;
+mod interval;
+mod patterns;
+mod text;
+mod time;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, StringViewArray};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::functions_nested::expr_fn::array_has_any;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
+use millstream_delta::sql_type;
+
+use super::Registry;
+use super::scalar::Scalar;
+use crate::error::Error;
+
+/// Adds them.
+pub(super) fn register(registry: &mut Registry<'_>) {
+    let integer = |_: &[DataType]| Ok(DataType::Int32);
+    registry.add(Scalar::any("num_nulls", integer, |columns| Ok(count(columns, true))));
+    registry.add(Scalar::any("num_nonnulls", integer, |columns| Ok(count(columns, false))));
+    registry.add(Scalar::any("sql_typeof", |_| Ok(DataType::Utf8View), type_of));
+    let bucket = vec![DataType::Float64, DataType::Float64, DataType::Float64, DataType::Int64];
+    registry.add(Scalar::exact("width_bucket", bucket, integer, width_bucket));
+    registry.add_planner(Arc::new(Overlap));
+    bytes::register(registry);
+    interval::register(registry);
+    text::register(registry);
+    time::register(registry);
+    patterns::register(registry);
+}
+
+/// Plans `a && b`, whether two arrays have an element in common.
+#[derive(Debug)]
+struct Overlap;
+
+impl ExprPlanner for Overlap {
+    fn plan_binary_op(
+        &self,
+        written: RawBinaryExpr,
+        _schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        match written.op {
+            BinaryOperator::PGOverlap => {
+                Ok(PlannerResult::Planned(array_has_any(written.left, written.right)))
+            }
+            _ => Ok(PlannerResult::Original(written)),
+        }
+    }
+}
+
+/// How many arguments are NULL, or aren't.
+fn count(columns: &[ArrayRef], null: bool) -> ArrayRef {
+    let rows = columns.first().map_or(1, |column| column.len());
+    let mut counts = vec![0; rows];
+    for column in columns {
+        let nulls = column.logical_nulls();
+        for (row, count) in counts.iter_mut().enumerate() {
+            *count += i32::from(nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) == null);
+        }
+    }
+    Arc::new(Int32Array::from(counts))
+}
+
+fn type_of(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let [column] = columns else {
+        return Err(Error::invalid("pg_typeof takes one argument").into());
+    };
+    let name = sql_type(column.data_type()).to_lowercase();
+    Ok(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(name, column.len()))))
+}
+
+/// The histogram's bucket: 0 below the first, one more than there are above the last.
+fn width_bucket(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let floats = |at: usize| -> &Float64Array { columns[at].as_primitive::<Float64Type>() };
+    let (value, low, high) = (floats(0), floats(1), floats(2));
+    let counts = columns[3].as_primitive::<Int64Type>();
+    let rows = (0..value.len()).map(|row| {
+        if columns.iter().any(|column| column.is_null(row)) {
+            return Ok(None);
+        }
+        let (value, low, high, count) = (value.value(row), low.value(row), high.value(row), counts.value(row));
+        let count = i32::try_from(count).unwrap_or(0);
+        if count <= 0 || low == high || !low.is_finite() || !high.is_finite() || value.is_nan() {
+            return Err(Error::invalid(format!(
+                "width_bucket({value}, {low}, {high}, {count}): expected a number, two different finite bounds and from \
+                 1 to {} buckets",
+                i32::MAX
+            )));
+        }
+        let part = (value - low) / (high - low);
+        Ok(Some(match part {
+            part if part < 0.0 => 0,
+            part if part >= 1.0 => count.saturating_add(1),
+            part => (part * f64::from(count)) as i32 + 1,
+        }))
+    });
+    Ok(Arc::new(rows.collect::<std::result::Result<Int32Array, Error>>()?))
+}

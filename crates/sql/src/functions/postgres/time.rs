@@ -1,0 +1,200 @@
+//! Times: zones, ages, parts.
+
+use std::sync::Arc;
+
+use arrow::array::timezone::Tz;
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, IntervalMonthDayNanoArray, TimestampNanosecondArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, IntervalMonthDayNano, IntervalUnit, TimeUnit};
+use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone};
+use datafusion::error::Result;
+
+use crate::error::Error;
+use crate::functions::Registry;
+use crate::functions::scalar::Scalar;
+
+/// Adds them.
+pub(super) fn register(registry: &mut Registry<'_>) {
+    registry.add(Scalar::any("timezone", timezone_type, timezone));
+    let interval = |_: &[DataType]| Ok(DataType::Interval(IntervalUnit::MonthDayNano));
+    let times = vec![DataType::Timestamp(TimeUnit::Nanosecond, None); 2];
+    registry.add(Scalar::exact("age", times, interval, age));
+    let mut parts = vec![DataType::Int64; 5];
+    parts.push(DataType::Float64);
+    let timestamp = |_: &[DataType]| Ok(DataType::Timestamp(TimeUnit::Nanosecond, None));
+    registry.add(Scalar::exact("timestamp_from_parts", parts, timestamp, from_parts));
+}
+
+/// A TIMESTAMPTZ is the time of a clock there, a TIMESTAMP is what a clock there shows.
+fn timezone_type(arguments: &[DataType]) -> Result<DataType> {
+    match arguments {
+        [zone, DataType::Timestamp(unit, from)] if is_text(zone) => {
+            Ok(DataType::Timestamp(*unit, if from.is_some() { None } else { Some("+00:00".into()) }))
+        }
+        [zone, DataType::Date32] if is_text(zone) => {
+            Ok(DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())))
+        }
+        _ => {
+            Err(Error::invalid("AT TIME ZONE takes a TIMESTAMP or TIMESTAMPTZ and the name of a zone").into())
+        }
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
+}
+
+fn timezone(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let target = timezone_type(&[columns[0].data_type().clone(), columns[1].data_type().clone()])?;
+    let DataType::Timestamp(unit, to) = &target else { return Err(Error::bug("a time has a unit").into()) };
+    let zones = cast(&columns[0], &DataType::Utf8View)?;
+    let times = match columns[1].data_type() {
+        DataType::Date32 => cast(&columns[1], &DataType::Timestamp(TimeUnit::Nanosecond, None))?,
+        _ => columns[1].clone(),
+    };
+    let times = cast(&times, &DataType::Int64)?;
+    let second = match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    };
+    let mut known: Option<(String, Tz)> = None;
+    let moved = zones.as_string_view().iter().zip(times.as_primitive::<Int64Type>()).map(|pair| {
+        let (Some(name), Some(time)) = pair else { return Ok(None) };
+        if known.as_ref().is_none_or(|(last, _)| last != name) {
+            known = Some((name.to_string(), zone(name)?));
+        }
+        let out_of_range = || Error::invalid(format!("a time is out of range in zone '{name}'"));
+        let Some((_, zone)) = &known else { return Ok(None) };
+        let at = DateTime::from_timestamp(time.div_euclid(second), 0).ok_or_else(out_of_range)?.naive_utc();
+        let offset = match to {
+            None => i64::from(zone.offset_from_utc_datetime(&at).fix().local_minus_utc()),
+            Some(_) => -local_offset(zone, &at).ok_or_else(out_of_range)?,
+        };
+        time.checked_add(offset * second).map(Some).ok_or_else(out_of_range)
+    });
+    let moved = moved.collect::<std::result::Result<Int64Array, Error>>()?;
+    Ok(cast(&moved, &target)?)
+}
+
+fn zone(name: &str) -> std::result::Result<Tz, Error> {
+    name.parse().map_err(|_| {
+        Error::invalid(format!("time zone '{name}' not found"))
+            .hint("Write it as in 'Europe/Berlin', 'UTC' or '+02:00'.")
+    })
+}
+
+/// Seconds that a clock there is ahead of UTC when it shows this. What it shows twice is standard time; what it
+/// never shows is counted on from before the change.
+fn local_offset(zone: &Tz, shown: &NaiveDateTime) -> Option<i64> {
+    let seconds = |offset: &<Tz as TimeZone>::Offset| i64::from(offset.fix().local_minus_utc());
+    match zone.offset_from_local_datetime(shown) {
+        LocalResult::Single(offset) => Some(seconds(&offset)),
+        LocalResult::Ambiguous(one, other) => Some(seconds(&one).min(seconds(&other))),
+        LocalResult::None => {
+            let before = shown.checked_sub_days(Days::new(1))?;
+            zone.offset_from_local_datetime(&before).earliest().map(|offset| seconds(&offset))
+        }
+    }
+}
+
+/// Years, months, days and time between two times, as a calendar counts them.
+fn age(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let times = |at: usize| -> Result<Vec<Option<NaiveDateTime>>> {
+        let times = cast(&columns[at], &DataType::Int64)?;
+        let times = times.as_primitive::<Int64Type>().iter();
+        Ok(times.map(|time| time.map(|time| DateTime::from_timestamp_nanos(time).naive_utc())).collect())
+    };
+    let ages = times(0)?.into_iter().zip(times(1)?).map(|(to, from)| Some(between(from?, to?)));
+    Ok(Arc::new(ages.collect::<IntervalMonthDayNanoArray>()))
+}
+
+fn between(from: NaiveDateTime, to: NaiveDateTime) -> IntervalMonthDayNano {
+    if to < from {
+        let age = between(to, from);
+        return IntervalMonthDayNano::new(-age.months, -age.days, -age.nanoseconds);
+    }
+    let mut months = (to.year() - from.year()) * 12 + to.month() as i32 - from.month() as i32;
+    let mut days = to.day() as i32 - from.day() as i32;
+    let time = to.time().signed_duration_since(from.time());
+    let mut nanoseconds = time.num_nanoseconds().unwrap_or(0);
+    if nanoseconds < 0 {
+        nanoseconds += 86_400_000_000_000;
+        days -= 1;
+    }
+    if days < 0 {
+        days += days_of_month(from);
+        months -= 1;
+    }
+    IntervalMonthDayNano::new(months, days, nanoseconds)
+}
+
+fn days_of_month(time: NaiveDateTime) -> i32 {
+    let first = |year, month| NaiveDate::from_ymd_opt(year, month, 1);
+    let (year, month) = (time.year(), time.month());
+    let next = if month == 12 { first(year + 1, 1) } else { first(year, month + 1) };
+    match (first(year, month), next) {
+        (Some(first), Some(next)) => (next - first).num_days() as i32,
+        _ => 31,
+    }
+}
+
+fn from_parts(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let rows = (0..columns[0].len()).map(|row| {
+        if columns.iter().any(|column| column.is_null(row)) {
+            return Ok(None);
+        }
+        let part = |at: usize| columns[at].as_primitive::<Int64Type>().value(row);
+        let seconds = columns[5].as_primitive::<Float64Type>().value(row);
+        let wrong = || {
+            let parts: Vec<String> = (0..5).map(|at| part(at).to_string()).collect();
+            Error::invalid(format!("make_timestamp({}, {seconds}) is no time", parts.join(", ")))
+        };
+        let unsigned = |at: usize| u32::try_from(part(at)).map_err(|_| wrong());
+        let date =
+            NaiveDate::from_ymd_opt(i32::try_from(part(0)).map_err(|_| wrong())?, unsigned(1)?, unsigned(2)?)
+                .ok_or_else(wrong)?;
+        if !(0.0..60.0).contains(&seconds) {
+            return Err(wrong());
+        }
+        let nanoseconds = (seconds.fract() * 1e9).round().min(999_999_999.0) as u32;
+        let time = NaiveTime::from_hms_nano_opt(unsigned(3)?, unsigned(4)?, seconds as u32, nanoseconds);
+        let time = date.and_time(time.ok_or_else(wrong)?);
+        time.and_utc().timestamp_nanos_opt().map(Some).ok_or_else(wrong)
+    });
+    Ok(Arc::new(rows.collect::<std::result::Result<TimestampNanosecondArray, Error>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    fn check(sql: &str, expected: &str) {
+        Tables::new().check(&format!("SELECT {sql}"), &[expected]);
+    }
+
+    #[test]
+    fn zones_move_times() {
+        let berlin = "AT TIME ZONE 'Europe/Berlin'";
+        check(&format!("TIMESTAMP '2024-07-01 12:00:00' {berlin}"), "2024-07-01T10:00:00Z");
+        check(&format!("TIMESTAMPTZ '2024-07-01 12:00:00+00' {berlin}"), "2024-07-01T14:00:00");
+        check(&format!("TIMESTAMP '2024-10-27 02:30:00' {berlin}"), "2024-10-27T01:30:00Z");
+        check(&format!("TIMESTAMP '2024-03-31 02:30:00' {berlin}"), "2024-03-31T01:30:00Z");
+        check("DATE '2024-01-01' AT TIME ZONE '+02:00'", "2023-12-31T22:00:00Z");
+        Tables::new().fails(
+            "SELECT now() AT TIME ZONE 'Nowhere'",
+            "time zone 'Nowhere' not found\nHINT: Write it as in 'Europe/Berlin', 'UTC' or '+02:00'.",
+        );
+    }
+
+    #[test]
+    fn ages_follow_the_calendar() {
+        check("age(TIMESTAMP '2001-04-10', TIMESTAMP '1957-06-13')", "525 mons 27 days");
+        check("age(TIMESTAMP '2024-03-01', TIMESTAMP '2024-01-31')", "1 mons 1 days");
+        check("age(TIMESTAMP '2024-01-01', TIMESTAMP '2024-01-02 01:00:00')", "-1 days -1 hours");
+        check("make_timestamp(2024, 2, 29, 1, 2, 3.5)", "2024-02-29T01:02:03.500");
+    }
+}

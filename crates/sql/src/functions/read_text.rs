@@ -1,0 +1,233 @@
+//! Text becomes a value as PostgreSQL reads it: what a cast from text is planned as, where the query engine's differs.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryBuilder, IntervalMonthDayNanoBuilder, StringViewArray, StringViewBuilder,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use crate::error::Error;
+use crate::functions::json::make::json_field;
+use crate::literals::{self, array, interval};
+use crate::type_names::Checked;
+
+/// What is read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// `\xff` and escapes.
+    Bytes,
+    /// `{1,2}` in so many dimensions; elements stay text.
+    Lists(usize),
+    /// `1-2`, `P1D`, and what the query engine reads.
+    Interval,
+    /// In its canonical spelling.
+    Uuid,
+    /// As it is written.
+    Json,
+    /// A text that a column takes, at most so many characters long but for blanks at its end.
+    Length { column: String, length: u64 },
+}
+
+/// The function.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ReadText {
+    name: String,
+    kind: Kind,
+    /// What can't be read is NULL, as TRY_CAST has it.
+    lenient: bool,
+    signature: Signature,
+}
+
+impl ReadText {
+    fn new(kind: Kind, lenient: bool) -> ReadText {
+        let name = match &kind {
+            Kind::Bytes => "read_bytea".to_string(),
+            Kind::Lists(depth) => format!("read_array_{depth}"),
+            Kind::Interval => "read_interval".to_string(),
+            Kind::Uuid => "read_uuid".to_string(),
+            Kind::Json => "read_json".to_string(),
+            Kind::Length { .. } => "check_length".to_string(),
+        };
+        let name = if lenient { format!("try_{name}") } else { name };
+        ReadText { name, kind, lenient, signature: Signature::any(1, Volatility::Immutable) }
+    }
+
+    /// The call that reads an expression.
+    pub(crate) fn call(kind: Kind, lenient: bool, argument: Expr) -> Expr {
+        ScalarUDF::from(ReadText::new(kind, lenient)).call(vec![argument])
+    }
+
+    /// The functions that a statement can name once it is rewritten.
+    pub(crate) fn registered() -> Vec<ScalarUDF> {
+        let both = |kind: Kind| [ReadText::new(kind.clone(), false), ReadText::new(kind, true)];
+        [Kind::Uuid, Kind::Json].into_iter().flat_map(both).map(ScalarUDF::from).collect()
+    }
+
+    /// What checks a value before a column takes it.
+    pub(crate) fn checked(field: &Field, argument: Expr) -> Option<Expr> {
+        let kind = match Checked::declared(field)? {
+            Checked::Uuid => Kind::Uuid,
+            Checked::Json => Kind::Json,
+            Checked::Length(length) => Kind::Length { column: field.name().clone(), length },
+        };
+        Some(ReadText::call(kind, false, argument))
+    }
+
+    fn read(&self, texts: &StringViewArray) -> Result<ArrayRef> {
+        Ok(match &self.kind {
+            Kind::Bytes => {
+                let mut out = BinaryBuilder::new();
+                for text in texts {
+                    out.append_option(self.each(text, "BYTEA", |text| literals::bytes(text))?);
+                }
+                Arc::new(out.finish())
+            }
+            Kind::Interval => {
+                let mut out = IntervalMonthDayNanoBuilder::new();
+                for text in texts {
+                    out.append_option(self.each(text, "INTERVAL", interval::read)?);
+                }
+                Arc::new(out.finish())
+            }
+            Kind::Lists(depth) => {
+                let mut out = array::Arrays::new(*depth);
+                for text in texts {
+                    if let Err(expected) = out.push(text) {
+                        if !self.lenient {
+                            return Err(wrong(text.unwrap_or_default(), "an array", expected));
+                        }
+                        // A NULL can always be added.
+                        let _ = out.push(None);
+                    }
+                }
+                out.finish()?
+            }
+            Kind::Uuid => self.texts(texts, "UUID", |text| literals::uuid(text))?,
+            Kind::Json => {
+                self.texts(texts, "JSON", |text| literals::json(text).map(|()| text.to_string()))?
+            }
+            Kind::Length { column, length } => {
+                self.texts(texts, &format!("column \"{column}\""), |text| fitted(text, *length))?
+            }
+        })
+    }
+
+    fn texts<E: ToString>(
+        &self,
+        texts: &StringViewArray,
+        type_name: &str,
+        read: impl Fn(&str) -> std::result::Result<String, E>,
+    ) -> Result<ArrayRef> {
+        let mut out = StringViewBuilder::with_capacity(texts.len());
+        for text in texts {
+            out.append_option(self.each(text, type_name, &read)?);
+        }
+        Ok(Arc::new(out.finish()))
+    }
+
+    fn each<T, E: ToString>(
+        &self,
+        text: Option<&str>,
+        type_name: &str,
+        read: impl Fn(&str) -> std::result::Result<T, E>,
+    ) -> Result<Option<T>> {
+        let Some(text) = text else { return Ok(None) };
+        match read(text) {
+            Ok(value) => Ok(Some(value)),
+            Err(_) if self.lenient => Ok(None),
+            Err(expected) => Err(wrong(text, type_name, expected)),
+        }
+    }
+}
+
+/// How much of a wrong text a message shows.
+const SHOWN_MAX: usize = 60;
+
+fn wrong(text: &str, type_name: &str, expected: impl ToString) -> datafusion::error::DataFusionError {
+    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    Error::invalid(format!("'{shown}' is no value for {type_name}: expected {}", expected.to_string())).into()
+}
+
+/// The text, without blanks at its end where it would be too long with them.
+fn fitted(text: &str, length: u64) -> std::result::Result<String, String> {
+    let Some((end, _)) = text.char_indices().nth(usize::try_from(length).unwrap_or(usize::MAX)) else {
+        return Ok(text.to_string());
+    };
+    match text[end..].trim_end_matches(' ') {
+        "" => Ok(text[..end].to_string()),
+        _ => Err(format!("at most {length} characters, found {}", text.chars().count())),
+    }
+}
+
+impl ScalarUDFImpl for ReadText {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// A cast doesn't show in the name of a column.
+    fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
+        Ok(arguments.first().map(|argument| argument.schema_name().to_string()).unwrap_or_default())
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> Result<DataType> {
+        Ok(match &self.kind {
+            Kind::Bytes => DataType::Binary,
+            Kind::Lists(depth) => array::list_type(*depth),
+            Kind::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+            Kind::Uuid | Kind::Json | Kind::Length { .. } => DataType::Utf8View,
+        })
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        let nullable = self.lenient || arguments.arg_fields.iter().any(|field| field.is_nullable());
+        let field = Field::new(self.name(), self.return_type(&[])?, nullable);
+        Ok(Arc::new(if self.kind == Kind::Json { json_field(field) } else { field }))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let Some(argument) = arguments.args.into_iter().next() else {
+            return Err(Error::bug(format!("{} was called without an argument", self.name)).into());
+        };
+        let (values, scalar) = match argument {
+            ColumnarValue::Scalar(value) => (value.to_array()?, true),
+            ColumnarValue::Array(values) => (values, false),
+        };
+        let values = match values.data_type() {
+            DataType::Union(..) => json_text(&values)?,
+            _ => cast(&values, &DataType::Utf8View)?,
+        };
+        let read = self.read(values.as_string_view())?;
+        Ok(match scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&read, 0)?),
+            false => ColumnarValue::Array(read),
+        })
+    }
+}
+
+/// What `json_get` gives, as text.
+fn json_text(values: &ArrayRef) -> Result<ArrayRef> {
+    let field = Arc::new(Field::new("json", values.data_type().clone(), true));
+    let text =
+        datafusion_functions_json::udfs::json_union_to_text_udf().invoke_with_args(ScalarFunctionArgs {
+            args: vec![ColumnarValue::Array(values.clone())],
+            arg_fields: vec![field],
+            number_rows: values.len(),
+            return_field: Arc::new(Field::new("json", DataType::Utf8View, true)),
+            config_options: Arc::default(),
+        })?;
+    text.into_array(values.len())
+}

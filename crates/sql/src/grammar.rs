@@ -1,0 +1,168 @@
+//! The grammar of every text: sqlparser's generic dialect, which accepts PostgreSQL's grammar and most of what others
+//! write, with the precedence of PostgreSQL's operators.
+//!
+//! In the generic dialect `a ->> 'k' = 'v'` is `a ->> ('k' = 'v')`.
+
+use std::any::TypeId;
+
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
+
+/// The dialect.
+#[derive(Debug)]
+pub(crate) struct Grammar;
+
+const GENERIC: GenericDialect = GenericDialect;
+
+/// Methods that say what the generic dialect says.
+macro_rules! as_generic {
+    ($($method:ident)*) => {
+        $(fn $method(&self) -> bool {
+            GENERIC.$method()
+        })*
+    };
+}
+
+impl Dialect for Grammar {
+    fn dialect(&self) -> TypeId {
+        TypeId::of::<GenericDialect>()
+    }
+
+    fn is_delimited_identifier_start(&self, c: char) -> bool {
+        GENERIC.is_delimited_identifier_start(c)
+    }
+
+    fn is_identifier_start(&self, c: char) -> bool {
+        GENERIC.is_identifier_start(c)
+    }
+
+    /// Without `#`, so that `a#>'{k}'` is an operator.
+    fn is_identifier_part(&self, c: char) -> bool {
+        c != '#' && GENERIC.is_identifier_part(c)
+    }
+
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        match precedence {
+            // Above comparisons, below arithmetic.
+            Precedence::PgOther => 25,
+            other => GENERIC.prec_value(other),
+        }
+    }
+
+    as_generic! {
+        supports_unicode_string_literal
+        supports_partition_by_after_order_by
+        supports_array_join_syntax
+        supports_group_by_expr
+        supports_group_by_with_modifier
+        supports_left_associative_joins_without_parens
+        supports_connect_by
+        supports_match_recognize
+        supports_pipe_operator
+        supports_start_transaction_modifier
+        supports_window_function_null_treatment_arg
+        supports_dictionary_syntax
+        supports_window_clause_named_window_reference
+        supports_parenthesized_set_variables
+        supports_select_wildcard_except
+        support_map_literal_syntax
+        allow_extract_custom
+        allow_extract_single_quotes
+        supports_extract_comma_syntax
+        supports_create_view_comment_syntax
+        supports_parens_around_table_factor
+        supports_values_as_table_factor
+        supports_create_index_with_clause
+        supports_explain_with_utility_options
+        supports_limit_comma
+        supports_update_order_by
+        supports_from_first_select
+        supports_projection_trailing_commas
+        supports_asc_desc_in_column_definition
+        supports_try_convert
+        supports_bitwise_shift_operators
+        supports_comment_on
+        supports_load_extension
+        supports_named_fn_args_with_assignment_operator
+        supports_struct_literal
+        supports_empty_projections
+        supports_nested_comments
+        supports_multiline_comment_hints
+        supports_user_host_grantee
+        supports_string_escape_constant
+        supports_array_typedef_with_brackets
+        supports_match_against
+        supports_set_names
+        supports_comma_separated_set_assignments
+        supports_filter_during_aggregation
+        supports_select_wildcard_exclude
+        supports_data_type_signed_suffix
+        supports_interval_options
+        supports_quote_delimited_string
+        supports_select_wildcard_replace
+        supports_select_wildcard_ilike
+        supports_select_wildcard_rename
+        supports_optimize_table
+        supports_install
+        supports_detach
+        supports_prewhere
+        supports_with_fill
+        supports_limit_by
+        supports_interpolate
+        supports_settings
+        supports_select_format
+        supports_comment_optimizer_hint
+        supports_constraint_keyword_without_name
+        supports_key_column_option
+        supports_comma_separated_trim
+        supports_cte_without_as
+        supports_select_item_multi_column_alias
+        supports_xml_expressions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    use super::*;
+
+    #[test]
+    fn operators_bind_as_in_postgresql() {
+        for (written, meant) in [
+            ("a ->> 'k' = 'v'", "(a ->> 'k') = 'v'"),
+            ("a -> 'k' ->> 'l' IN ('v')", "((a -> 'k') ->> 'l') IN ('v')"),
+            ("a ->> 'k' IS NULL AND b", "((a ->> 'k') IS NULL) AND b"),
+            ("a -> 1 + 1", "a -> (1 + 1)"),
+            ("a @> b AND c", "(a @> b) AND c"),
+        ] {
+            let parse = |sql: &str| Parser::new(&Grammar).try_with_sql(sql).unwrap().parse_expr().unwrap();
+            let plain = |sql: &str| format!("{:?}", without_parentheses(parse(sql)));
+            assert_eq!(plain(written), plain(meant), "{written}");
+        }
+    }
+
+    fn without_parentheses(mut expression: datafusion::sql::sqlparser::ast::Expr) -> String {
+        use std::ops::ControlFlow;
+
+        use datafusion::sql::sqlparser::ast::{Expr, visit_expressions_mut};
+        let _ = visit_expressions_mut(&mut expression, |part| {
+            if let Expr::Nested(inner) = part {
+                *part = inner.as_ref().clone();
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        shape(&expression)
+    }
+
+    /// The tree without its places in the text.
+    fn shape(expression: &datafusion::sql::sqlparser::ast::Expr) -> String {
+        use datafusion::sql::sqlparser::ast::Expr;
+        match expression {
+            Expr::BinaryOp { left, op, right } => format!("({} {op} {})", shape(left), shape(right)),
+            Expr::IsNull(inner) => format!("({} IS NULL)", shape(inner)),
+            Expr::InList { expr, list, .. } => format!("({} IN {list:?})", shape(expr))
+                .replace(['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'], ""),
+            other => other.to_string(),
+        }
+    }
+}

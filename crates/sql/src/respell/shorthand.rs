@@ -1,0 +1,121 @@
+//! PostgreSQL's functions that say what an expression of the query engine's says.
+//!
+//! Each parameter stands once in its template, so that a volatile argument is evaluated once.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::LazyLock;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::parser::Parser;
+
+use crate::tokens::DIALECT;
+
+/// Name, number of arguments, and what it stands for.
+pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
+    ("mod", 2, "($1 % $2)"),
+    ("div", 2, "CAST(trunc(($1 / $2)) AS BIGINT)"),
+    ("ceiling", 1, "ceil($1)"),
+    ("sign", 1, "signum($1)"),
+    ("quote_literal", 1, "('''' || replace(CAST($1 AS TEXT), '''', '''''') || '''')"),
+    ("quote_nullable", 1, "coalesce('''' || replace(CAST($1 AS TEXT), '''', '''''') || '''', 'NULL')"),
+    ("array_lower", 2, "CASE WHEN array_length($1, $2) > 0 THEN 1 END"),
+    ("array_upper", 2, "array_length($1, $2)"),
+    ("array_fill", 2, "array_repeat($1, ($2)[1])"),
+    ("trim_array", 2, "array_slice($1, 1, -1 - $2)"),
+    ("gen_random_uuid", 0, "uuid()"),
+    ("uuidv4", 0, "uuid()"),
+    ("pg_typeof", 1, "sql_typeof($1)"),
+    ("clock_timestamp", 0, "now()"),
+    ("statement_timestamp", 0, "now()"),
+    ("transaction_timestamp", 0, "now()"),
+    ("current_database", 0, "'millstream'"),
+    ("current_schema", 0, "'public'"),
+    ("every", 1, "bool_and($1)"),
+    ("variance", 1, "var_samp($1)"),
+    ("regexp_substr", 2, "(regexp_match($1, $2))[1]"),
+    ("make_timestamp", 6, "timestamp_from_parts($1, $2, $3, $4, $5, $6)"),
+    ("json_extract_path", 2, "json_get_json($1, $2)"),
+    ("jsonb_extract_path", 2, "json_get_json($1, $2)"),
+    ("json_extract_path_text", 2, "json_as_text($1, $2)"),
+    ("jsonb_extract_path_text", 2, "json_as_text($1, $2)"),
+    ("json_array_elements", 1, "unnest(json_array_values($1))"),
+    ("jsonb_array_elements", 1, "unnest(json_array_values($1))"),
+    ("json_array_elements_text", 1, "unnest(json_array_texts($1))"),
+    ("jsonb_array_elements_text", 1, "unnest(json_array_texts($1))"),
+    ("jsonb_object_keys", 1, "unnest(json_object_keys($1))"),
+    ("regexp_split_to_table", 2, "unnest(regexp_split_to_array($1, $2))"),
+    ("string_to_table", 2, "unnest(string_to_array($1, $2))"),
+];
+
+static TEMPLATES: LazyLock<HashMap<(&'static str, usize), Expr>> = LazyLock::new(|| {
+    let parse =
+        |text: &str| Parser::new(&DIALECT).try_with_sql(text).and_then(|mut parser| parser.parse_expr());
+    SHORTHANDS.iter().filter_map(|(name, count, text)| Some(((*name, *count), parse(text).ok()?))).collect()
+});
+
+/// What a call stands for, where it is one of these.
+pub(super) fn expand(function: &Function) -> Option<Expr> {
+    let [part] = &function.name.0[..] else { return None };
+    let name = part.as_ident()?.value.to_lowercase();
+    let arguments = arguments(function)?;
+    let plain = function.over.is_none() && function.within_group.is_empty();
+    let template = plain.then(|| TEMPLATES.get(&(name.as_str(), arguments.len())))??;
+    let mut expanded = template.clone();
+    if let Expr::Function(call) = &mut expanded {
+        call.filter = function.filter.clone();
+    } else if function.filter.is_some() {
+        return None;
+    }
+    let _ = expanded.visit(&mut Fill(arguments));
+    Some(expanded)
+}
+
+/// Plain arguments; none where there is anything else.
+fn arguments(function: &Function) -> Option<Vec<Expr>> {
+    match &function.args {
+        FunctionArguments::None => Some(Vec::new()),
+        FunctionArguments::List(list) if list.duplicate_treatment.is_none() && list.clauses.is_empty() => {
+            let plain = |argument: &FunctionArg| match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
+                _ => None,
+            };
+            list.args.iter().map(plain).collect()
+        }
+        _ => None,
+    }
+}
+
+struct Fill(Vec<Expr>);
+
+impl VisitorMut for Fill {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Value(value) = expression
+            && let Value::Placeholder(name) = &value.value
+            && let Some(argument) =
+                name[1..].parse::<usize>().ok().and_then(|number| self.0.get(number.wrapping_sub(1)))
+        {
+            *expression = Expr::Nested(Box::new(argument.clone()));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_is_an_expression_that_takes_each_argument_once() {
+        assert_eq!(TEMPLATES.len(), SHORTHANDS.len());
+        for (name, count, text) in SHORTHANDS {
+            for number in 1..=*count {
+                assert_eq!(text.matches(&format!("${number}")).count(), 1, "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Literals and casts that the query engine's planner doesn't know.
+
+use arrow::compute::kernels::cast_utils::parse_interval_month_day_nano;
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType as SqlType, ExactNumberInfo, Expr, Interval, TypedString, Value, ValueWithSpan,
+};
+
+use super::{call, text};
+use crate::error::{Error, Result};
+use crate::literals::interval;
+use crate::type_names::Checked;
+
+/// Decimal digits that every float of 64 bits keeps.
+const FLOAT_DIGITS: usize = 15;
+
+/// Digits of a NUMERIC at most.
+const DIGITS_MAX: usize = 76;
+
+/// Rewrites a literal or a cast in place.
+pub(super) fn respell(expression: &mut Expr) -> Result<()> {
+    match expression {
+        Expr::Value(value) => literal(value)?.into_iter().for_each(|new| *expression = new),
+        Expr::TypedString(TypedString { data_type, value, .. }) if Checked::of(data_type).is_some() => {
+            let value = Expr::Value(value.clone());
+            *expression = checked(value, data_type.clone(), CastKind::Cast);
+        }
+        Expr::Cast { expr, data_type, kind, array: false, .. } if Checked::of(data_type).is_some() => {
+            let value = std::mem::replace(expr.as_mut(), Expr::value(Value::Null));
+            *expression = checked(value, data_type.clone(), kind.clone());
+        }
+        Expr::Interval(interval) => respell_interval(interval),
+        Expr::AtTimeZone { timestamp, time_zone } => {
+            let take = |part: &mut Box<Expr>| std::mem::replace(part.as_mut(), Expr::value(Value::Null));
+            let (timestamp, zone) = (take(timestamp), take(time_zone));
+            *expression = call("timezone", vec![zone, timestamp]);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn literal(value: &ValueWithSpan) -> Result<Option<Expr>> {
+    Ok(match &value.value {
+        Value::NationalStringLiteral(text) | Value::UnicodeStringLiteral(text) => Some(self::text(text)),
+        Value::SingleQuotedByteStringLiteral(_) => {
+            return Err(Error::unsupported("a string of bits, B'…',")
+                .hint("Bytes are written X'ff' or '\\xff'::BYTEA."));
+        }
+        // A number that no integer holds, or that has more digits than a float keeps.
+        Value::Number(digits, _) => exact(digits).map(|data_type| Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(self::text(digits)),
+            data_type,
+            array: false,
+            format: None,
+        }),
+        _ => None,
+    })
+}
+
+/// The type of a number that would lose digits as the query engine reads it.
+fn exact(digits: &str) -> Option<SqlType> {
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let whole = whole.trim_start_matches('0');
+    let count = whole.len() + fraction.len();
+    let loses = match fraction {
+        "" => digits.parse::<u64>().is_err() && !digits.ends_with('.'),
+        fraction => format!("{whole}{fraction}").trim_start_matches('0').len() > FLOAT_DIGITS,
+    };
+    let exact = plain(whole) && plain(fraction) && loses && (1..=DIGITS_MAX).contains(&count);
+    exact.then(|| SqlType::Numeric(ExactNumberInfo::PrecisionAndScale(count as u64, fraction.len() as i64)))
+}
+
+/// A cast to text that is checked.
+fn checked(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
+    let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
+    match Checked::of(&data_type) {
+        Some(Checked::Uuid) => call(if lenient { "try_read_uuid" } else { "read_uuid" }, vec![value]),
+        Some(Checked::Json) => call(if lenient { "try_read_json" } else { "read_json" }, vec![value]),
+        Some(Checked::Length(length)) => {
+            let text = cast(value, SqlType::Text, kind);
+            call("left", vec![text, Expr::value(Value::Number(length.to_string(), false))])
+        }
+        None => cast(value, data_type, kind),
+    }
+}
+
+fn cast(value: Expr, data_type: SqlType, kind: CastKind) -> Expr {
+    Expr::Cast { kind, expr: Box::new(value), data_type, array: false, format: None }
+}
+
+/// An interval in one of PostgreSQL's forms, as the query engine reads it.
+fn respell_interval(written: &mut Interval) {
+    let Expr::Value(value) = written.value.as_ref() else { return };
+    let Value::SingleQuotedString(text) = &value.value else { return };
+    // `'1-2' YEAR TO MONTH` says what `'1-2'` says.
+    let spanned = written.last_field.is_some();
+    if (written.leading_field.is_some() && !spanned)
+        || (!spanned && parse_interval_month_day_nano(text).is_ok())
+    {
+        return;
+    }
+    if let Ok(found) = interval::read(text) {
+        *written.value = self::text(&interval::spell(found));
+        (written.leading_field, written.last_field) = (None, None);
+        (written.leading_precision, written.fractional_seconds_precision) = (None, None);
+    }
+}

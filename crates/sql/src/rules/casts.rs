@@ -1,0 +1,183 @@
+//! Casts from text read what PostgreSQL reads: `'{1,2}'::INT[]`, `'\xff'::BYTEA`, `'1-2'::INTERVAL`,
+//! `'2024-01-01 10:00'::TIMESTAMP`.
+//!
+//! It runs after types are settled, so that it sees casts that nobody wrote as well, as in `bytes = '\xff'` and in an
+//! INSERT's values.
+
+use arrow::datatypes::{DataType, IntervalUnit};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{Cast, TryCast};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
+use millstream_delta::sql_type;
+
+use crate::functions::read_text::{Kind, ReadText};
+use crate::literals::time;
+
+/// The rule.
+#[derive(Debug, Default)]
+pub struct TextCasts;
+
+impl AnalyzerRule for TextCasts {
+    fn name(&self) -> &str {
+        "text_casts"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(replace_in)?.data)
+    }
+}
+
+fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut schema = DFSchema::empty();
+    for input in node.inputs() {
+        schema.merge(input.schema());
+    }
+    let names = NamePreserver::new(&node);
+    node.map_expressions(|expression| {
+        let name = names.save(&expression);
+        let replaced = expression.transform_up(|part| replace(part, &schema))?;
+        Ok(replaced.update_data(|expression| name.restore(expression)))
+    })
+}
+
+fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let (argument, field, lenient) = match &expression {
+        Expr::Cast(Cast { expr, field }) => (expr, field, false),
+        Expr::TryCast(TryCast { expr, field }) => (expr, field, true),
+        _ => return Ok(Transformed::no(expression)),
+    };
+    let target = field.data_type();
+    let kind = match target {
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            Some(Kind::Bytes)
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => Some(Kind::Interval),
+        target => depth(target).map(Kind::Lists),
+    };
+    if target.is_decimal() {
+        return exact_literal(expression);
+    }
+    let is_time = matches!(target, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64);
+    if (kind.is_none() && !is_time) || !argument.get_type(schema).is_ok_and(|found| is_text(&found)) {
+        return Ok(Transformed::no(expression));
+    }
+    let Some(kind) = kind else { return respell_time(expression) };
+    let read = ReadText::call(kind, lenient, argument.as_ref().clone());
+    if read.get_type(schema)? == *target {
+        return Ok(Transformed::yes(read));
+    }
+    Ok(Transformed::yes(match expression {
+        Expr::TryCast(cast) => Expr::TryCast(TryCast { expr: Box::new(read), ..cast }),
+        Expr::Cast(cast) => Expr::Cast(Cast { expr: Box::new(read), ..cast }),
+        other => other,
+    }))
+}
+
+/// A literal with a point is a float to the planner; a decimal takes the digits that were written.
+fn exact_literal(mut expression: Expr) -> Result<Transformed<Expr>> {
+    let argument = match &mut expression {
+        Expr::Cast(Cast { expr, .. }) | Expr::TryCast(TryCast { expr, .. }) => expr.as_mut(),
+        _ => return Ok(Transformed::no(expression)),
+    };
+    match argument {
+        Expr::Literal(value, _) => match value {
+            ScalarValue::Float64(Some(float)) if float.is_finite() => {
+                *value = ScalarValue::Utf8(Some(float.to_string()));
+                Ok(Transformed::yes(expression))
+            }
+            _ => Ok(Transformed::no(expression)),
+        },
+        _ => Ok(Transformed::no(expression)),
+    }
+}
+
+/// A literal time in words, or without seconds.
+fn respell_time(mut expression: Expr) -> Result<Transformed<Expr>> {
+    let (argument, field, lenient) = match &mut expression {
+        Expr::Cast(Cast { expr, field }) => (expr, field, false),
+        Expr::TryCast(TryCast { expr, field }) => (expr, field, true),
+        _ => return Ok(Transformed::no(expression)),
+    };
+    let Expr::Literal(value, _) = argument.as_mut() else { return Ok(Transformed::no(expression)) };
+    let respelled = match value.try_as_str() {
+        Some(Some(text)) => time::respelled(text, &sql_type(field.data_type())),
+        _ => return Ok(Transformed::no(expression)),
+    };
+    match respelled {
+        Ok(Some(text)) => *value = ScalarValue::Utf8(Some(text)),
+        Err(error) if !lenient => return Err(error.into()),
+        _ => return Ok(Transformed::no(expression)),
+    }
+    Ok(Transformed::yes(expression))
+}
+
+/// How many lists lie in each other; none for what is no list.
+fn depth(data_type: &DataType) -> Option<usize> {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            Some(1 + depth(item.data_type()).unwrap_or(0))
+        }
+        _ => None,
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_text(values),
+        other => matches!(other, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    fn tables() -> Tables {
+        Tables::new().table(
+            "t",
+            "(id INT, tags TEXT[], grid INT[][], raw BYTEA, pause INTERVAL, at TIMESTAMP, s TEXT)",
+            "VALUES (1, '{a,b}', '{{1,2},{3,4}}', '\\xff00', '1-2', '2024-01-01 10:00', '{7,8}'), \
+             (2, NULL, '{}', 'a\\\\b', 'P1D', 'epoch', '{}')",
+        )
+    }
+
+    #[test]
+    fn values_of_an_insert_are_read() {
+        tables().check(
+            "SELECT id, tags, grid, raw, pause, at FROM t",
+            &[
+                "1|[a, b]|[[1, 2], [3, 4]]|ff00|14 mons|2024-01-01T10:00:00",
+                "2|NULL|[]|615c62|1 days|1970-01-01T00:00:00",
+            ],
+        );
+    }
+
+    #[test]
+    fn casts_are_read_whoever_wrote_them() {
+        let tables = tables();
+        tables.check("SELECT id FROM t WHERE raw = '\\xFF00'", &["1"]);
+        tables.check("SELECT id FROM t WHERE at > '2024-01-01 09:59'", &["1"]);
+        tables.check("SELECT s::INT[], s::BIGINT[] AS b FROM t", &["[7, 8]|[7, 8]", "[]|[]"]);
+        tables.check("SELECT TRY_CAST('{1' AS INT[]), TRY_CAST('{x}' AS INT[]) AS b", &["NULL|[NULL]"]);
+        tables.check("SELECT TRY_CAST('\\xf' AS BYTEA), TRY_CAST('1 foo' AS INTERVAL)", &["NULL|NULL"]);
+        tables.check("SELECT '1 02:03:04'::INTERVAL", &["1 days 2 hours 3 mins 4.000000000 secs"]);
+    }
+
+    #[test]
+    fn wrong_texts_are_shown() {
+        let tables = tables();
+        tables.fails(
+            "SELECT '{1,2'::INT[]",
+            "'{1,2' is no value for an array: expected an array in braces, as in {1,2} or {\"a, b\",NULL}",
+        );
+        tables.fails(
+            "SELECT 'infinity'::TIMESTAMP",
+            "'infinity' is no TIMESTAMP here: there is no infinite time\nHINT: Use NULL, or a date that is far away.",
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! Tokens as PostgreSQL has them: the numbers `1_000`, `0xff`, `0o17`, `0b101`, and `?` as an operator.
+//!
+//! The tokeniser cuts `1_000` into `1` and a name `_000`, which the parser would take for an alias. A number that a
+//! name touches is one number, or an error: never two things.
+
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::Lexeme;
+use crate::error::{Error, Result};
+
+/// The same tokens, where each number is one token.
+pub(super) fn join(sql: &str, lexemes: Vec<Lexeme>) -> Result<Vec<Lexeme>> {
+    let mut joined: Vec<Lexeme> = Vec::with_capacity(lexemes.len());
+    let mut all = lexemes.into_iter().peekable();
+    while let Some(mut lexeme) = all.next() {
+        if is_operator(&lexeme, joined.last(), all.peek()) {
+            lexeme.token.token = Token::Question;
+        }
+        let written = &sql[lexeme.range.clone()];
+        let radix = match &lexeme.token.token {
+            Token::Number(_, false) => false,
+            // `X'ff'` is bytes, `0xff` a number.
+            Token::HexStringLiteral(_) if written.starts_with('0') => true,
+            _ => {
+                joined.push(lexeme);
+                continue;
+            }
+        };
+        let alone = lexeme.range.end;
+        // `1..2` and `a.1` have their own meaning; only names and what follows them belong to the number.
+        while let Some(next) = all.peek()
+            && next.range.start == lexeme.range.end
+            && belongs(&next.token.token, lexeme.range.end > alone)
+        {
+            lexeme.range.end = next.range.end;
+            lexeme.token.span.end = next.token.span.end;
+            all.next();
+        }
+        if radix || lexeme.range.end > alone {
+            let written = &sql[lexeme.range.clone()];
+            let Some(number) = read(written) else {
+                return Err(Error::invalid(format!("syntax error: \"{written}\" is not a number"))
+                    .hint("Put a space between a number and a name.")
+                    .at(lexeme.range));
+            };
+            lexeme.token.token = Token::Number(number, false);
+        }
+        joined.push(lexeme);
+    }
+    Ok(joined)
+}
+
+/// Whether a question mark stands between two operands, as in `json ? 'key'`, and not for a parameter.
+fn is_operator(lexeme: &Lexeme, before: Option<&Lexeme>, after: Option<&Lexeme>) -> bool {
+    let operand = |before: &Lexeme| match &before.token.token {
+        Token::Word(word) => word.keyword == Keyword::NoKeyword || word.quote_style.is_some(),
+        Token::RParen | Token::RBracket | Token::SingleQuotedString(_) => true,
+        _ => false,
+    };
+    let text = |after: &Lexeme| matches!(after.token.token, Token::SingleQuotedString(_));
+    matches!(&lexeme.token.token, Token::Placeholder(mark) if mark == "?")
+        && before.is_some_and(operand)
+        && after.is_some_and(text)
+}
+
+/// Whether a token that touches a number is part of it.
+fn belongs(token: &Token, joined: bool) -> bool {
+    match token {
+        Token::Word(word) => word.quote_style.is_none(),
+        // What is left of `1_000.5` after `1_000`.
+        Token::Number(text, _) => joined && text.starts_with('.'),
+        _ => false,
+    }
+}
+
+/// The decimal digits of a number; none where it isn't one.
+fn read(written: &str) -> Option<String> {
+    let digits = |text: &str, valid: fn(char) -> bool| {
+        let apart = text.split('_').all(|part| !part.is_empty() && part.chars().all(valid));
+        apart.then(|| text.replace('_', ""))
+    };
+    let lower = written.to_ascii_lowercase();
+    for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
+        if let Some(rest) = lower.strip_prefix(prefix) {
+            let rest = rest.strip_prefix('_').unwrap_or(rest);
+            let digits = digits(rest, |c| c.is_ascii_hexdigit())?;
+            return u128::from_str_radix(&digits, radix).ok().map(|number| number.to_string());
+        }
+    }
+    let (mantissa, exponent) = match lower.split_once('e') {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (lower.as_str(), None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let mut number = digits(whole, |c| c.is_ascii_digit())?;
+    match fraction {
+        Some("") => number.push('.'),
+        Some(fraction) => number = format!("{number}.{}", digits(fraction, |c| c.is_ascii_digit())?),
+        None => {}
+    }
+    if let Some(exponent) = exponent {
+        number = format!("{number}e{}", digits(exponent, |c| c.is_ascii_digit())?);
+    }
+    Some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tokenise;
+    use super::*;
+
+    fn numbers(sql: &str, expected: &[&str]) {
+        let found: Vec<String> = tokenise(sql)
+            .unwrap()
+            .into_iter()
+            .filter_map(|lexeme| match lexeme.token.token {
+                Token::Number(text, _) => Some(text),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(found, expected, "{sql}");
+    }
+
+    #[test]
+    fn underscores_and_radices_are_part_of_a_number() {
+        numbers(
+            "SELECT 1_000, 1_000.25, 0xff, 0x_F_f, 0o17, 0b101, 1e3",
+            &["1000", "1000.25", "255", "255", "15", "5", "1e3"],
+        );
+        numbers("SELECT 1 _000, x1, 1.5, .5, a[1]", &["1", "1.5", ".5", "1"]);
+        assert!(matches!(tokenise("X'ff'").unwrap()[0].token.token, Token::HexStringLiteral(_)));
+    }
+
+    #[test]
+    fn a_name_that_touches_a_number_is_an_error() {
+        for sql in ["SELECT 1abc", "SELECT 1__0", "SELECT 0b12", "SELECT 0xfg"] {
+            let error = tokenise(sql).unwrap_err();
+            assert!(error.message.ends_with("is not a number"), "{sql}: {error}");
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! What a type's name in SQL stands for: PostgreSQL's names, and the most common of others.
+//!
+//! Some names say more than Arrow's types do: `UUID`, `JSON` and `VARCHAR(n)` are text that is checked when it is
+//! written. A column remembers the name in its metadata ([`millstream_delta::declared`]).
+//!
+//! Deliberately absent: SERIAL, MONEY, BIT, TIMETZ and domains of the user's, which are refused by name.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::sqlparser::ast::{
+    ArrayElemTypeDef, CharacterLength, DataType as SqlType, ExactNumberInfo, IntervalFields, TimezoneInfo,
+};
+use millstream_delta::declared;
+
+use crate::error::{Error, Result};
+use crate::near;
+
+/// Type names that are offered when one is not known.
+const TYPES: [&str; 39] = [
+    "boolean",
+    "bool",
+    "tinyint",
+    "smallint",
+    "int2",
+    "int",
+    "int4",
+    "integer",
+    "bigint",
+    "int8",
+    "int unsigned",
+    "bigint unsigned",
+    "real",
+    "float4",
+    "float",
+    "float8",
+    "double",
+    "numeric",
+    "decimal",
+    "text",
+    "varchar",
+    "char",
+    "string",
+    "bytea",
+    "uuid",
+    "json",
+    "jsonb",
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "interval",
+    "array",
+    "struct",
+    "map",
+    "double precision",
+    "character varying",
+    "float16",
+    "tinyint unsigned",
+];
+
+/// The digits that a NUMERIC can have.
+const DIGITS_MAX: u64 = 76;
+
+/// `type "x" not found`, with near names.
+pub(crate) fn unknown_type(written: &str) -> Error {
+    let base = written.split(['(', '[', '<', ' ']).next().unwrap_or(written);
+    Error::invalid(format!("type \"{written}\" not found")).maybe_hint(near::hint(
+        &base.to_lowercase(),
+        "types",
+        TYPES,
+    ))
+}
+
+/// The types of SQL text, for columns and casts alike; the user's own come first.
+#[derive(Debug)]
+pub(crate) struct Spellings {
+    /// The type planner of the user's session.
+    pub(crate) users: Option<Arc<dyn TypePlanner>>,
+    /// The zone of a TIMESTAMPTZ.
+    pub(crate) zone: Arc<str>,
+}
+
+impl TypePlanner for Spellings {
+    fn plan_type_field(&self, sql_type: &SqlType) -> datafusion::error::Result<Option<FieldRef>> {
+        if let Some(users) = &self.users
+            && let Some(found) = users.plan_type_field(sql_type)?
+        {
+            return Ok(Some(found));
+        }
+        let Some(data_type) = self.arrow_type(sql_type)? else { return Ok(None) };
+        let field = Field::new("", data_type, true);
+        Ok(Some(Arc::new(match Checked::of(sql_type) {
+            Some(checked) => declared(field, &checked.to_string()),
+            None => field,
+        })))
+    }
+}
+
+/// Types that are text of which not every one is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// Canonical: lower case, with hyphens.
+    Uuid,
+    /// As it is written.
+    Json,
+    /// At most so many characters.
+    Length(u64),
+}
+
+impl Checked {
+    /// What a type's name asks for.
+    pub(crate) fn of(sql_type: &SqlType) -> Option<Checked> {
+        let length = |length: &Option<CharacterLength>, default: Option<u64>| match length {
+            Some(CharacterLength::IntegerLength { length, .. }) => Some(Checked::Length(*length)),
+            Some(CharacterLength::Max) => None,
+            None => default.map(Checked::Length),
+        };
+        match sql_type {
+            SqlType::Uuid => Some(Checked::Uuid),
+            SqlType::JSON | SqlType::JSONB => Some(Checked::Json),
+            SqlType::Varchar(n) | SqlType::CharacterVarying(n) | SqlType::CharVarying(n) => length(n, None),
+            SqlType::Nvarchar(n) => length(n, None),
+            SqlType::Char(n) | SqlType::Character(n) => length(n, Some(1)),
+            _ => None,
+        }
+    }
+
+    /// What a column was declared as.
+    pub(crate) fn declared(field: &Field) -> Option<Checked> {
+        match millstream_delta::declared_type(field)? {
+            "UUID" => Some(Checked::Uuid),
+            "JSON" => Some(Checked::Json),
+            varchar => {
+                let digits = varchar.strip_prefix("VARCHAR(")?.strip_suffix(')')?;
+                digits.parse().ok().map(Checked::Length)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Checked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Checked::Uuid => f.write_str("UUID"),
+            Checked::Json => f.write_str("JSON"),
+            Checked::Length(length) => write!(f, "VARCHAR({length})"),
+        }
+    }
+}
+
+impl Spellings {
+    /// The Arrow type of a name; none where the query engine's own table of names is to be asked.
+    fn arrow_type(&self, sql_type: &SqlType) -> Result<Option<DataType>> {
+        Ok(Some(match sql_type {
+            SqlType::Varchar(_)
+            | SqlType::Nvarchar(_)
+            | SqlType::CharacterVarying(_)
+            | SqlType::CharVarying(_)
+            | SqlType::Character(_)
+            | SqlType::Char(_)
+            | SqlType::Clob(_)
+            | SqlType::TinyText
+            | SqlType::MediumText
+            | SqlType::LongText
+            | SqlType::Uuid
+            | SqlType::JSON
+            | SqlType::JSONB => DataType::Utf8View,
+            SqlType::Binary(_) | SqlType::Varbinary(_) | SqlType::Blob(_) | SqlType::Bytes(_) => {
+                DataType::Binary
+            }
+            SqlType::UTinyInt => DataType::UInt8,
+            SqlType::USmallInt => DataType::UInt16,
+            SqlType::UBigInt => DataType::UInt64,
+            SqlType::Float(precision) => float(precision)?,
+            SqlType::Double(_) => DataType::Float64,
+            SqlType::Numeric(digits) | SqlType::Decimal(digits) | SqlType::Dec(digits) => numeric(digits)?,
+            SqlType::Timestamp(precision, zone) => {
+                let zoned = matches!(zone, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
+                DataType::Timestamp(unit(*precision)?, zoned.then(|| Arc::clone(&self.zone)))
+            }
+            SqlType::Datetime(precision) => DataType::Timestamp(unit(*precision)?, None),
+            SqlType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+                match unit(*precision)? {
+                    unit @ (TimeUnit::Second | TimeUnit::Millisecond) => DataType::Time32(unit),
+                    unit => DataType::Time64(unit),
+                }
+            }
+            SqlType::Time(..) => {
+                return Err(Error::unsupported("TIMETZ, a time of day with a zone,")
+                    .hint("Use TIMESTAMPTZ, or TIME and a column for the zone."));
+            }
+            SqlType::Interval { fields, precision: None } => DataType::Interval(match fields {
+                None => IntervalUnit::MonthDayNano,
+                Some(IntervalFields::YearToMonth) => IntervalUnit::YearMonth,
+                Some(IntervalFields::DayToSecond) => IntervalUnit::DayTime,
+                Some(fields) => return Err(Error::unsupported(format!("INTERVAL {fields}"))),
+            }),
+            SqlType::Bit(_) | SqlType::BitVarying(_) | SqlType::VarBit(_) => {
+                return Err(Error::unsupported("a string of bits (BIT)").hint("Use BYTEA or BIGINT."));
+            }
+            SqlType::Array(ArrayElemTypeDef::SquareBracket(inner, size)) => {
+                let Some(item) = self.element(inner)? else { return Ok(None) };
+                match size {
+                    None => DataType::List(item),
+                    Some(size) => {
+                        let size = i32::try_from(*size);
+                        let size = size.map_err(|_| Error::invalid("the length of an array is too large"))?;
+                        DataType::FixedSizeList(item, size)
+                    }
+                }
+            }
+            SqlType::Array(ArrayElemTypeDef::AngleBracket(inner)) => {
+                let Some(item) = self.element(inner)? else { return Ok(None) };
+                DataType::List(item)
+            }
+            SqlType::Map(key, value) => {
+                let (Some(key), Some(value)) = (self.inner(key)?, self.inner(value)?) else {
+                    return Ok(None);
+                };
+                map(key, value)
+            }
+            SqlType::Custom(name, modifiers) => return custom(&name.to_string(), modifiers),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The type of what an array, a map or a struct holds.
+    fn inner(&self, sql_type: &SqlType) -> Result<Option<DataType>> {
+        if let Some(checked) = Checked::of(sql_type) {
+            return Err(Error::unsupported(format!("{checked} within another type")).hint("Use TEXT there."));
+        }
+        Ok(match self.arrow_type(sql_type)? {
+            Some(found) => Some(found),
+            None => simple(sql_type),
+        })
+    }
+
+    fn element(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
+        Ok(self.inner(sql_type)?.map(|data_type| Arc::new(Field::new_list_field(data_type, true))))
+    }
+}
+
+/// Names that mean the same to the query engine, so that types of types are found here.
+fn simple(sql_type: &SqlType) -> Option<DataType> {
+    Some(match sql_type {
+        SqlType::Boolean | SqlType::Bool => DataType::Boolean,
+        SqlType::TinyInt(_) => DataType::Int8,
+        SqlType::SmallInt(_) | SqlType::Int2(_) => DataType::Int16,
+        SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) => DataType::Int32,
+        SqlType::BigInt(_) | SqlType::Int8(_) => DataType::Int64,
+        SqlType::TinyIntUnsigned(_) => DataType::UInt8,
+        SqlType::SmallIntUnsigned(_) => DataType::UInt16,
+        SqlType::IntUnsigned(_) | SqlType::IntegerUnsigned(_) => DataType::UInt32,
+        SqlType::BigIntUnsigned(_) => DataType::UInt64,
+        SqlType::Real | SqlType::Float4 => DataType::Float32,
+        SqlType::DoublePrecision | SqlType::Float8 => DataType::Float64,
+        SqlType::Text | SqlType::String(_) => DataType::Utf8View,
+        SqlType::Bytea => DataType::Binary,
+        SqlType::Date => DataType::Date32,
+        _ => return None,
+    })
+}
+
+fn map(key: DataType, value: DataType) -> DataType {
+    // The query engine finds keys of this layout of text only.
+    let key = if key == DataType::Utf8View { DataType::Utf8 } else { key };
+    let entries = vec![Field::new("key", key, false), Field::new("value", value, true)];
+    DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries.into()), false)), false)
+}
+
+/// Names that the parser has no word for.
+fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
+    let name = name.to_lowercase();
+    let found = match name.strip_prefix("pg_catalog.").unwrap_or(&name) {
+        "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => {
+            return Err(Error::unsupported(format!("type {name}"))
+                .hint("Use INT or BIGINT, and give the numbers with INSERT."));
+        }
+        "money" => return Err(Error::unsupported("type money").hint("Use NUMERIC(19, 2).")),
+        "bpchar" | "name" => DataType::Utf8View,
+        "float16" => DataType::Float16,
+        _ => return Ok(None),
+    };
+    Ok(modifiers.is_empty().then_some(found))
+}
+
+/// FLOAT is DOUBLE PRECISION, as in PostgreSQL; up to 24 binary digits it is REAL.
+fn float(precision: &ExactNumberInfo) -> Result<DataType> {
+    match precision {
+        ExactNumberInfo::None | ExactNumberInfo::Precision(25..=53) => Ok(DataType::Float64),
+        ExactNumberInfo::Precision(1..=24) => Ok(DataType::Float32),
+        other => Err(Error::invalid(format!("FLOAT{other} has from 1 to 53 binary digits"))),
+    }
+}
+
+fn numeric(digits: &ExactNumberInfo) -> Result<DataType> {
+    let (precision, scale) = match *digits {
+        ExactNumberInfo::None => return Ok(DataType::Decimal128(38, 10)),
+        ExactNumberInfo::Precision(precision) => (precision, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
+    };
+    if !(1..=DIGITS_MAX).contains(&precision) || !(0..=precision as i64).contains(&scale) {
+        return Err(Error::invalid(format!(
+            "NUMERIC({precision}, {scale}): there are from 1 to {DIGITS_MAX} digits, of which none to all come \
+             after the point"
+        )));
+    }
+    let (precision, scale) = (precision as u8, scale as i8);
+    Ok(match precision {
+        ..=38 => DataType::Decimal128(precision, scale),
+        _ => DataType::Decimal256(precision, scale),
+    })
+}
+
+/// The unit that holds so many digits of a second.
+fn unit(digits: Option<u64>) -> Result<TimeUnit> {
+    match digits {
+        Some(0) => Ok(TimeUnit::Second),
+        Some(1..=3) => Ok(TimeUnit::Millisecond),
+        Some(4..=6) => Ok(TimeUnit::Microsecond),
+        None | Some(7..=9) => Ok(TimeUnit::Nanosecond),
+        Some(more) => Err(Error::invalid(format!("{more} digits of a second: there are from 0 to 9"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_delta::sql_type_of;
+
+    use crate::planner::Planner;
+
+    fn spelled(written: &str, expected: &str) {
+        let field = Planner::new().data_type(written).unwrap_or_else(|error| panic!("{written}: {error}"));
+        assert_eq!(sql_type_of(&field), expected, "{written}");
+    }
+
+    fn fails(written: &str, expected: &str) {
+        assert_eq!(Planner::new().data_type(written).unwrap_err().message, expected);
+    }
+
+    #[test]
+    fn a_type_is_shown_as_it_can_be_written() {
+        for text in [
+            "BOOLEAN",
+            "TINYINT",
+            "SMALLINT",
+            "INT",
+            "BIGINT",
+            "TINYINT UNSIGNED",
+            "SMALLINT UNSIGNED",
+            "INT UNSIGNED",
+            "BIGINT UNSIGNED",
+            "FLOAT16",
+            "REAL",
+            "DOUBLE PRECISION",
+            "NUMERIC(5, 0)",
+            "NUMERIC(76, 76)",
+            "TEXT",
+            "VARCHAR(3)",
+            "UUID",
+            "JSON",
+            "BYTEA",
+            "DATE",
+            "TIME",
+            "TIME(0)",
+            "TIME(3)",
+            "TIME(6)",
+            "TIMESTAMP",
+            "TIMESTAMP(0)",
+            "TIMESTAMPTZ",
+            "TIMESTAMPTZ(3)",
+            "INTERVAL",
+            "INTERVAL YEAR TO MONTH",
+            "INTERVAL DAY TO SECOND",
+            "INT[]",
+            "TEXT[][]",
+            "NUMERIC(5, 2)[3]",
+            "STRUCT<a INT, b TEXT[]>",
+            "MAP(TEXT, DOUBLE PRECISION)",
+        ] {
+            spelled(text, text);
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_known() {
+        for (written, expected) in [
+            ("float", "DOUBLE PRECISION"),
+            ("float(24)", "REAL"),
+            ("dec(5)", "NUMERIC(5, 0)"),
+            ("numeric", "NUMERIC(38, 10)"),
+            ("character varying(7)", "VARCHAR(7)"),
+            ("varchar", "TEXT"),
+            ("char", "VARCHAR(1)"),
+            ("bpchar", "TEXT"),
+            ("jsonb", "JSON"),
+            ("timestamp(2) with time zone", "TIMESTAMPTZ(3)"),
+            ("blob", "BYTEA"),
+            ("ARRAY<INT>", "INT[]"),
+        ] {
+            spelled(written, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        fails("serial", "type serial is not supported yet");
+        fails("timetz", "TIMETZ, a time of day with a zone, is not supported yet");
+        fails("bit(3)", "a string of bits (BIT) is not supported yet");
+        fails("uuid[]", "UUID within another type is not supported yet");
+        fails(
+            "numeric(77, 2)",
+            "NUMERIC(77, 2): there are from 1 to 76 digits, of which none to all come after the point",
+        );
+        fails("foo", "type \"foo\" not found");
+    }
+}
