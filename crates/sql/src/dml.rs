@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent until they are built, and refused by name: RETURNING, ON CONFLICT, DEFAULT values.
 
+mod checked;
 mod tree;
 
 use std::sync::Arc;
@@ -31,8 +32,8 @@ use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
 use crate::rules::orderable;
 use crate::tokens::{DIALECT, offset};
-use crate::type_names::Checked;
 
+use checked::checked;
 use tree::{aliased, column, named_factor, named_table, plain_from, quoted, select_of};
 
 /// Relations among which the target of an INSERT takes NULL everywhere, so that [`Dml::check`] can name the column,
@@ -163,29 +164,11 @@ impl Scope<'_> {
         let LogicalPlan::Dml(plan) = plan else {
             return Err(Error::bug("an INSERT was planned as something else"));
         };
-        let plan = self.checked(plan.input.as_ref().clone(), &columns)?;
+        let plan = checked(plan.input.as_ref().clone(), &columns)
+            .map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
         let raw = Raw { plan, reads };
         let query = self.planner.finish(raw, self.reader.text())?;
         Ok(Dml { operation: Operation::Insert, table, columns, query })
-    }
-
-    /// Checks new rows where a column takes less than its Arrow type does, such as UUID.
-    fn checked(&self, rows: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
-        if columns.fields().iter().all(|field| Checked::declared(field).is_none()) {
-            return Ok(rows);
-        }
-        let schema = Arc::clone(rows.schema());
-        let items = columns.fields().iter().enumerate().map(|(at, field)| {
-            let item = Expr::Column(Column::from(schema.qualified_field(at)));
-            match ReadText::checked(field, item.clone()) {
-                Some(checked) => checked.alias(field.name()),
-                None => item,
-            }
-        });
-        LogicalPlanBuilder::from(rows)
-            .project(items)
-            .and_then(LogicalPlanBuilder::build)
-            .map_err(|error| Error::from_datafusion(&error, self.reader.text()))
     }
 
     /// The named columns exist, each once, and those left out may be NULL.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Options, SourceSpec};
+use millstream_delta::declared_type;
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
 use super::{existed, new_name};
@@ -32,6 +33,14 @@ pub(crate) async fn plan(
         return Err(
             Error::unsupported("PRIMARY KEY of a source").hint("Declare it on a table, or leave it out.")
         );
+    }
+    let checked = columns.iter().flat_map(|columns| columns.schema.fields());
+    if let Some((field, spelling)) = checked.filter_map(|field| Some((field, declared_type(field)?))).next() {
+        return Err(Error::unsupported(format!(
+            "type {spelling} in a source, as in column \"{}\",",
+            field.name()
+        ))
+        .hint("Declare it TEXT, and cast it where it is read."));
     }
     let at = reader.position();
     if !reader.is_keyword(&["WITH"]) {

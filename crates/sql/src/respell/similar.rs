@@ -19,7 +19,9 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
             _ => pattern.as_ref().clone(),
         },
         _ => {
-            return Err(Error::unsupported("SIMILAR TO a pattern that isn't a literal").hint("Use ~ or LIKE."));
+            return Err(
+                Error::unsupported("SIMILAR TO a pattern that isn't a literal").hint("Use ~ or LIKE.")
+            );
         }
     };
     let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
