@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_sql::{Error, Result, TokenReader};
 
@@ -11,7 +12,7 @@ use crate::engine::Shared;
 use crate::error;
 use crate::event::{Change, Event, Modification};
 use crate::plan::Working;
-use crate::statements;
+use crate::statements::{self, create_table};
 
 /// Turns statements into answers. What a session has written, it reads.
 #[derive(Clone)]
@@ -95,6 +96,26 @@ impl Session {
         result.map_err(|error| error.shift(piece.range.start))
     }
 
+    /// Creates a table whose columns are given as an Arrow schema: of any type, those included that SQL has no name
+    /// for. `primary_key` names columns by their places and is empty where there is no key.
+    pub async fn create_table(
+        &mut self,
+        name: &str,
+        schema: SchemaRef,
+        primary_key: &[usize],
+    ) -> Result<Tag> {
+        create_table::check(name, &schema, primary_key)?;
+        for _ in 0..PLANS_MAX {
+            let mut working = Working::new(self.shared.catalog());
+            let base = working.catalog.version;
+            working.create(create_table::object(name, schema.clone(), primary_key), None)?;
+            if self.commit(base, working).await?.is_some() {
+                return Ok(Tag::new("CREATE TABLE"));
+            }
+        }
+        Err(busy())
+    }
+
     /// Inserts rows into a table, as an INSERT would: columns in the table's order. Returns when their epoch is
     /// done; under a manual clock, when they are accepted.
     pub async fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
@@ -130,18 +151,27 @@ impl Session {
             if working.changes.is_empty() {
                 return Ok(tags);
             }
-            let changes: Vec<Change> = working.changes;
-            let answer = self.shared.ask(|reply| Event::Change { base, changes, reply }).await;
             let last = texts.len().saturating_sub(1);
-            if let Some(notices) = answer.map_err(|error| (last, error))? {
+            if let Some(notices) = self.commit(base, working).await.map_err(|error| (last, error))? {
                 if let Some(tag) = tags.last_mut() {
                     tag.notices.extend(notices);
                 }
                 return Ok(tags);
             }
         }
-        Err((0, Error::external("the catalog keeps changing: try again")))
+        Err((0, busy()))
     }
+
+    /// Carries out a group of changes that was planned against the catalog of version `base`; none if that is
+    /// another one by now.
+    async fn commit(&self, base: u64, working: Working) -> Result<Option<Vec<String>>> {
+        let changes: Vec<Change> = working.changes;
+        self.shared.ask(|reply| Event::Change { base, changes, reply }).await
+    }
+}
+
+fn busy() -> Error {
+    Error::external("the catalog keeps changing: try again")
 }
 
 impl fmt::Debug for Session {

@@ -3,6 +3,7 @@
 //! - [`slt`] runs the files of `sql-tests/` as they stand.
 //! - [`oracle`] runs every query in them again as a materialized view over the same rows in random micro-batches.
 //! - [`generate`] does the same with random queries over random tables.
+//! - [`suites`] does the same with the sqllogictest files of DataFusion itself.
 //! - [`docs`] keeps the generated tables of the reference pages as the code says.
 //! - [`tidy`] checks the sources themselves: crate arrows, sizes, versions.
 //! - [`drive`] and [`parts`] are what scenario tests are made of.
@@ -15,4 +16,5 @@ pub mod generate;
 pub mod oracle;
 pub mod parts;
 pub mod slt;
+pub mod suites;
 pub mod tidy;

@@ -1,6 +1,6 @@
 //! What is run by hand: `cargo run -p millstream-testkit -- fuzz [MINUTES] [FILTER]`, the replay oracle over fresh
 //! seeds, `… -- generate [QUERIES] [EPOCHS] [SEED]`, random queries over random tables, or `… -- docs`, which rewrites
-//! the generated tables of the reference pages.
+//! the generated tables of the reference pages; `… -- suites` is told of in `suites`.
 //!
 //! `fuzz` takes fresh seeds, one after the other, through all files of `sql-tests/` whose name contains FILTER, until
 //! the time is up (10 minutes unless told otherwise); a file that fails is left out from there on. A seed that
@@ -15,10 +15,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_testkit::oracle::{self, Counts, Setup};
-use millstream_testkit::{docs, drive, generate, slt};
+use millstream_testkit::{docs, drive, generate, slt, suites};
 
 const USAGE: &str = "usage: millstream-testkit fuzz [MINUTES] [FILTER]
        millstream-testkit generate [QUERIES] [EPOCHS] [SEED]
+       millstream-testkit suites [FILTER] [--seeds N] [--share PART] [--list]
        millstream-testkit docs";
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["docs"] => rewrite_docs(),
+        ["suites", ref options @ ..] => suites::by_hand::run(options),
         ["fuzz"] => fuzz_for("10", ""),
         ["fuzz", minutes] => fuzz_for(minutes, ""),
         ["fuzz", minutes, filter] => fuzz_for(minutes, filter),

@@ -4,7 +4,7 @@ mod advance;
 mod create_materialized_view;
 mod create_sink;
 mod create_source;
-mod create_table;
+pub(crate) mod create_table;
 mod create_view;
 mod describe;
 mod drop;

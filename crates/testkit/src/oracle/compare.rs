@@ -63,7 +63,7 @@ fn different_shapes(maintained: &RecordBatch, batch: &RecordBatch) -> Option<Str
 }
 
 /// The type that a value has whatever its layout in memory.
-fn plain(data_type: &DataType) -> DataType {
+pub fn plain(data_type: &DataType) -> DataType {
     let field = |field: &Field| Arc::new(Field::new(field.name(), plain(field.data_type()), true));
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,

@@ -29,7 +29,7 @@ pub struct Case {
 pub struct Object {
     /// Its name as the catalog has it.
     pub name: String,
-    /// The statement that makes it, empty if it is a table.
+    /// The statement that makes it; empty for a table that is made by the columns of its rows.
     pub ddl: String,
     /// A table's rows; `None` for a view.
     pub table: Option<Table>,
@@ -306,7 +306,7 @@ impl Walk {
 }
 
 /// Why a text can't be compared, if it can't.
-fn exempt(sql: &str) -> Option<&'static str> {
+pub fn exempt(sql: &str) -> Option<&'static str> {
     let words = statement::tokens(sql);
     let words: Vec<String> = words.iter().map(|token| token.to_string().to_lowercase()).collect();
     let followed_by = |at: usize, next: &str| words.get(at + 1).is_some_and(|word| word == next);

@@ -23,6 +23,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
+use arrow::array::RecordBatch;
 use convert::{Case, Query};
 use feed::{Feed, Wishes};
 use run::{Failure, Mode, Outcome};
@@ -60,6 +61,8 @@ pub struct Setup {
     pub epochs: usize,
     /// Every case through Whole operators too.
     pub whole: bool,
+    /// How many failures of one case are shrunk.
+    pub shrunk_max: usize,
 }
 
 impl Setup {
@@ -71,6 +74,7 @@ impl Setup {
             kept: number("MILLSTREAM_SEED").is_none(),
             epochs: number("MILLSTREAM_EPOCHS").map_or(EPOCHS, |epochs| epochs as usize),
             whole: std::env::var_os("MILLSTREAM_WHOLE").is_some(),
+            shrunk_max: SHRUNK_MAX,
         }
     }
 }
@@ -78,8 +82,8 @@ impl Setup {
 /// What was compared, over all files.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    files: usize,
-    queries: usize,
+    pub(crate) files: usize,
+    pub(crate) queries: usize,
     feeds: usize,
     whole_feeds: usize,
     epochs: usize,
@@ -153,6 +157,24 @@ pub async fn check(path: &Path, name: &str, setup: &Setup) -> (Counts, drive::Re
     (counts, result)
 }
 
+/// Something that is not as it must be, for people.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The query it is about; `None`: the tables or the engine.
+    pub query: Option<Query>,
+    /// What was found, where, and how to see it again.
+    pub text: String,
+}
+
+/// What comes of one case.
+#[derive(Clone, Debug, Default)]
+pub struct Examined {
+    /// All that is wrong.
+    pub findings: Vec<Finding>,
+    /// The answers of queries over the rows of the case, by the queries' places in it.
+    pub answers: BTreeMap<usize, RecordBatch>,
+}
+
 /// Compares all queries of one case with one seed.
 async fn check_case(
     case: &Case,
@@ -161,6 +183,12 @@ async fn check_case(
     setup: &Setup,
     counts: &mut Counts,
 ) -> Vec<String> {
+    let examined = examine(case, number, seed, setup, counts).await;
+    examined.findings.into_iter().map(|finding| finding.text).collect()
+}
+
+/// Compares all queries of one case with one seed, `number` of the file.
+pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, counts: &mut Counts) -> Examined {
     let mut hasher = DefaultHasher::new();
     (seed, &case.file, number).hash(&mut hasher);
     let drawn = hasher.finish();
@@ -175,57 +203,73 @@ async fn check_case(
     if setup.whole || drawn.is_multiple_of(4) {
         modes.push(Mode::Whole);
     }
-    let mut messages = Vec::new();
+    let mut examined = Examined::default();
     for mode in modes {
-        let retry = match feed_through(case, &case.queries, &wishes, mode, seed, counts).await {
-            Ok((retry, found)) => {
-                messages.extend(found);
-                retry
-            }
-            Err(message) => return vec![message],
-        };
+        let run = Running { case, mode, seed, shrunk_max: setup.shrunk_max };
+        let retry = run.feed_through(&case.queries, &wishes, counts, &mut examined).await;
         // Extra rows can make a query fail that has an answer over the file's rows: those run again without.
         if !retry.is_empty() {
             let quiet = Wishes { extra_rows: false, ..wishes };
-            match feed_through(case, &retry, &quiet, mode, seed, counts).await {
-                Ok((_, found)) => messages.extend(found),
-                Err(message) => messages.push(message),
-            }
+            run.feed_through(&retry, &quiet, counts, &mut examined).await;
         }
     }
-    messages
+    examined
 }
 
-/// One feed through one engine: the queries that failed as a batch on the way, and a message for each failure.
-async fn feed_through(
-    case: &Case,
-    queries: &[Query],
-    wishes: &Wishes,
+/// One case on its way through one kind of engine.
+struct Running<'a> {
+    case: &'a Case,
     mode: Mode,
     seed: u64,
-    counts: &mut Counts,
-) -> drive::Result<(Vec<Query>, Vec<String>)> {
-    let feed =
-        feed::feed(case, wishes).map_err(|error| format!("{}: no feed can be made: {error}", case.file))?;
-    let outcome = run::run(case, queries, &feed, mode).await;
-    counts.feeds += 1;
-    counts.whole_feeds += usize::from(mode == Mode::Whole);
-    counts.epochs += outcome.tally.epochs;
-    counts.comparisons += outcome.tally.comparisons;
-    counts.failed_in_batch += outcome.tally.failed_in_batch;
-    counts.failed_alike += outcome.tally.failed_alike;
-    let mut messages = Vec::new();
-    for (index, failure) in outcome.failures.iter().enumerate() {
-        let shrunk = index < SHRUNK_MAX;
-        messages.push(message(case, queries, &feed, mode, seed, failure.clone(), shrunk).await);
+    shrunk_max: usize,
+}
+
+impl Running<'_> {
+    /// One feed through one engine: gives the queries that failed as a batch on the way.
+    async fn feed_through(
+        &self,
+        queries: &[Query],
+        wishes: &Wishes,
+        counts: &mut Counts,
+        examined: &mut Examined,
+    ) -> Vec<Query> {
+        let feed = match feed::feed(self.case, wishes) {
+            Ok(feed) => feed,
+            Err(error) => {
+                let text = format!("{}: no feed can be made: {error}", self.case.file);
+                examined.findings.push(Finding { query: None, text });
+                return Vec::new();
+            }
+        };
+        let outcome = run::run(self.case, queries, &feed, self.mode).await;
+        counts.feeds += 1;
+        counts.whole_feeds += usize::from(self.mode == Mode::Whole);
+        counts.epochs += outcome.tally.epochs;
+        counts.comparisons += outcome.tally.comparisons;
+        counts.failed_in_batch += outcome.tally.failed_in_batch;
+        counts.failed_alike += outcome.tally.failed_alike;
+        for (index, failure) in outcome.failures.iter().enumerate() {
+            let shrunk = index < self.shrunk_max;
+            let query = failure.query.and_then(|index| queries.get(index)).cloned();
+            let text =
+                message(self.case, queries, &feed, self.mode, self.seed, failure.clone(), shrunk).await;
+            examined.findings.push(Finding { query, text });
+        }
+        // Beside extra rows a view that the query reads may have failed for good: such a query runs again without.
+        let complete = outcome.failures.iter().all(|failure| failure.query.is_some());
+        if complete && !wishes.extra_rows {
+            examined.findings.extend(unanswered(self.case, queries, &outcome));
+        }
+        if complete {
+            for (query, answer) in queries.iter().zip(&outcome.answers) {
+                let place = self.case.queries.iter().position(|known| known == query);
+                if let (Some(place), Some(answer)) = (place, answer) {
+                    examined.answers.insert(place, answer.clone());
+                }
+            }
+        }
+        if wishes.extra_rows { failed_on_the_way(queries, &outcome) } else { Vec::new() }
     }
-    let retry = if wishes.extra_rows { failed_on_the_way(queries, &outcome) } else { Vec::new() };
-    // Beside extra rows a view that the query reads may have failed for good: such a query runs again without.
-    let complete = outcome.failures.iter().all(|failure| failure.query.is_some());
-    if complete && !wishes.extra_rows {
-        messages.extend(unanswered(case, queries, &outcome));
-    }
-    Ok((retry, messages))
 }
 
 fn failed_on_the_way(queries: &[Query], outcome: &Outcome) -> Vec<Query> {
@@ -234,16 +278,17 @@ fn failed_on_the_way(queries: &[Query], outcome: &Outcome) -> Vec<Query> {
 }
 
 /// A query that the file answers must have an answer over the file's rows here as well.
-fn unanswered(case: &Case, queries: &[Query], outcome: &Outcome) -> Vec<String> {
+fn unanswered(case: &Case, queries: &[Query], outcome: &Outcome) -> Vec<Finding> {
     let place = |query: &Query| format!("{}:{}: {}", case.file, query.line, query.sql);
     let errors = queries.iter().zip(&outcome.unanswered);
     errors
         .filter_map(|(query, error)| {
             let error = error.as_ref()?;
-            Some(format!(
+            let text = format!(
                 "{}\n  has an answer in the file, but fails over the same rows here: {error}",
                 place(query)
-            ))
+            );
+            Some(Finding { query: Some(query.clone()), text })
         })
         .collect()
 }

@@ -4,10 +4,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_engine::{Engine, Session};
 
 use super::compare::{self, WRAPPED_COLUMN};
-use super::convert::{Case, Query};
+use super::convert::{Case, Object, Query};
 use super::feed::{Content, Feed, Op};
 use crate::drive;
 
@@ -93,6 +94,37 @@ pub async fn run(case: &Case, queries: &[Query], feed: &Feed, mode: Mode) -> Out
     }
 }
 
+/// How the settings of a case begin that are the planner's: an engine gets them when it is made.
+pub const PLANNER_SETTING: &str = "SET datafusion.";
+
+/// What an engine plans with, where a case has settings of the planner's.
+fn planner_context(settings: &[String]) -> drive::Result<Option<SessionContext>> {
+    let mut config = SessionConfig::new();
+    let mut any = false;
+    for sql in settings.iter().filter(|sql| sql.starts_with(PLANNER_SETTING)) {
+        let (name, value) = sql
+            .trim_start_matches("SET ")
+            .split_once(" = ")
+            .ok_or_else(|| format!("{sql}: a setting of the planner's is written SET name = 'value'"))?;
+        let set = config.options_mut().set(name, value.trim_matches('\''));
+        set.map_err(|error| format!("{sql}: {error}"))?;
+        any = true;
+    }
+    Ok(any.then(|| SessionContext::new_with_config(config)))
+}
+
+/// Makes an object by its DDL; a table without one by the columns of its rows.
+async fn create(session: &mut Session, object: &Object) -> drive::Result<()> {
+    match &object.table {
+        Some(table) if object.ddl.is_empty() => {
+            let schema = table.rows.schema();
+            let made = session.create_table(&object.name, schema, &table.key).await;
+            made.map(|_| ()).map_err(|error| format!("table {} can't be made: {error}", object.name))
+        }
+        _ => drive::run(session, &object.ddl).await.map(|_| ()),
+    }
+}
+
 fn broken(epoch: usize, what: String) -> Outcome {
     Outcome { failures: vec![Failure { query: None, late: false, epoch, what }], ..Outcome::default() }
 }
@@ -127,11 +159,18 @@ impl<'a> Run<'a> {
     async fn start(case: &Case, queries: &'a [Query], mode: Mode) -> drive::Result<Run<'a>> {
         let builder = Engine::builder();
         let builder = if mode == Mode::Whole { builder.whole_only() } else { builder };
+        let builder = match planner_context(&case.settings)? {
+            Some(context) => builder.session_context(context),
+            None => builder,
+        };
         let engine = builder.start().map_err(|error| error.to_string())?;
         let mut session = engine.session();
         drive::run(&mut session, "SET clock = 'manual'").await?;
-        for sql in case.settings.iter().chain(case.objects.iter().map(|object| &object.ddl)) {
+        for sql in case.settings.iter().filter(|sql| !sql.starts_with(PLANNER_SETTING)) {
             drive::run(&mut session, sql).await?;
+        }
+        for object in &case.objects {
+            create(&mut session, object).await?;
         }
         let outcome = Outcome {
             unanswered: vec![None; queries.len()],
@@ -249,8 +288,8 @@ impl<'a> Run<'a> {
             Err(error) => {
                 self.outcome.tally.failed_in_batch += 1;
                 self.outcome.unanswered[query] = Some(error);
-                self.outcome.failed_in_batch[query] = true;
                 self.outcome.answers[query] = None;
+                self.outcome.failed_in_batch[query] = true;
                 self.check_errors(query, epoch).await;
                 return;
             }

@@ -1,10 +1,10 @@
 //! Writes a feed as SQL, so that a failure can be read and run by hand.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::convert::{Case, Query};
+use super::convert::{Case, Object, Query};
 use super::feed::Feed;
 use super::run::view_name;
 
@@ -12,7 +12,7 @@ use super::run::view_name;
 pub fn script(case: &Case, query: Option<&Query>, feed: &Feed, last: usize) -> String {
     let mut lines = vec!["SET clock = 'manual';".to_string()];
     lines.extend(case.settings.iter().map(|sql| format!("{sql};")));
-    lines.extend(case.objects.iter().map(|object| format!("{};", object.ddl)));
+    lines.extend(case.objects.iter().map(|object| format!("{};", ddl(object))));
     if let Some(query) = query {
         lines.push(format!("CREATE MATERIALIZED VIEW {} AS\n{};", view_name(0, false), query.sql));
     }
@@ -38,6 +38,52 @@ pub fn script(case: &Case, query: Option<&Query>, feed: &Feed, last: usize) -> S
         lines.push(format!("{};", query.sql));
     }
     lines.join("\n")
+}
+
+/// The statement that makes an object, or tells what a table made without one is like.
+fn ddl(object: &Object) -> String {
+    let Some(table) = object.table.as_ref().filter(|_| object.ddl.is_empty()) else {
+        return object.ddl.clone();
+    };
+    let schema = table.rows.schema();
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let null = if field.is_nullable() { "" } else { " NOT NULL" };
+            format!("\"{}\" {}{null}", field.name(), sql_type(field.data_type()))
+        })
+        .collect();
+    let key: Vec<String> = table.key.iter().map(|at| format!("\"{}\"", schema.field(*at).name())).collect();
+    let key = if key.is_empty() { String::new() } else { format!(", PRIMARY KEY ({})", key.join(", ")) };
+    format!("CREATE TABLE \"{}\" ({}{key})", object.name, columns.join(", "))
+}
+
+/// The SQL name of a type; Arrow's own name where SQL has none.
+fn sql_type(data_type: &DataType) -> String {
+    let name = match data_type {
+        DataType::Boolean => "BOOLEAN",
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
+        DataType::UInt64 => "BIGINT UNSIGNED",
+        DataType::Float32 => "REAL",
+        DataType::Float64 => "DOUBLE",
+        DataType::Utf8View => "TEXT",
+        DataType::Binary => "BYTEA",
+        DataType::Date32 => "DATE",
+        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP",
+        DataType::List(inner) => return format!("{}[]", sql_type(inner.data_type())),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            return format!("DECIMAL({precision}, {scale})");
+        }
+        other => return other.to_string(),
+    };
+    name.to_string()
 }
 
 /// The rows as they stand after VALUES.

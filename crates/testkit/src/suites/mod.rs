@@ -1,0 +1,177 @@
+//! DataFusion's own sqllogictest files under the replay oracle: every deterministic query that reads a table, as a
+//! maintained view over its rows in random micro-batches; its answer over the file's rows is plain DataFusion's.
+//!
+//! The statements of a file run in plain DataFusion, which gives the tables' rows and the plain answers; tables whose
+//! files the package lacks get made-up rows, and constant relations in queries (VALUES, series) become tables.
+//! Differences from plain DataFusion count where its own answer doesn't depend on the order of rows.
+//!
+//! `cargo run --release -p millstream-testkit -- suites [FILTER] [--seeds N] [--list]` runs all of it; the tests take
+//! a sample.
+
+pub mod agree;
+pub mod by_hand;
+pub mod hoist;
+pub mod known;
+pub mod made_up;
+pub mod package;
+pub mod plain;
+pub mod report;
+pub mod walk;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use report::FileCounts;
+use walk::{Asked, Sample, Walked};
+
+use crate::drive;
+use crate::oracle::convert::{Case, Query};
+use crate::oracle::{self, Counts, Examined};
+
+/// How the suites run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How each case runs.
+    pub oracle: oracle::Setup,
+    /// The share of all queries that is taken, up to 1.
+    pub share: f64,
+}
+
+/// What became of one converted query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Every view was equal, and so was plain DataFusion.
+    Equal,
+    /// As before, but plain DataFusion's answer depends on the order of rows.
+    Open,
+    /// Not supported yet: what the message says.
+    Refused(String),
+    /// What is wrong.
+    Failed(String),
+}
+
+/// The files of the package whose names contain `filter`, by group: paths and names.
+pub fn files(filter: &str) -> drive::Result<BTreeMap<String, Vec<(std::path::PathBuf, String)>>> {
+    let folder = package::folder()?;
+    let mut groups: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for (path, name) in crate::slt::files(&folder)? {
+        if name.contains(filter) {
+            groups.entry(package::group(&name).to_string()).or_default().push((path, name));
+        }
+    }
+    Ok(groups)
+}
+
+/// Runs one file; what fails without being known is in the counts.
+pub async fn check(path: &Path, name: &str, setup: &Setup) -> drive::Result<FileCounts> {
+    let mut counts = FileCounts::new(name);
+    if package::group(name) == "spark" {
+        counts.left_out_whole(path, "the functions of Spark are not registered");
+        return Ok(counts);
+    }
+    let seed = setup.oracle.seeds.first().copied().unwrap_or_default();
+    let walked = walk::walk(path, name, Sample { seed, share: setup.share }).await?;
+    let Walked { queries, cases, left_out } = walked;
+    counts.queries = queries;
+    counts.oracle.files = 1;
+    counts.left_out = left_out;
+    let known = known::list()?;
+    for (number, (case, asked)) in cases.iter().enumerate() {
+        counts.oracle.queries += case.queries.len();
+        let fates = fates(case, asked, number, &setup.oracle, &mut counts.oracle).await;
+        for ((query, asked), fate) in case.queries.iter().zip(asked).zip(fates) {
+            counts.take(query, asked, fate, known.get(&asked.place));
+        }
+    }
+    Ok(counts)
+}
+
+/// What becomes of each query of a case under all seeds.
+async fn fates(
+    case: &Case,
+    asked: &[Asked],
+    number: usize,
+    setup: &oracle::Setup,
+    counts: &mut Counts,
+) -> Vec<Fate> {
+    let mut fates = vec![Fate::Equal; case.queries.len()];
+    for (turn, seed) in setup.seeds.iter().enumerate() {
+        let examined = examine(case, number, *seed, setup, counts).await;
+        for finding in examined.findings {
+            let place = finding.query.as_ref().and_then(|query| place_of(case, query));
+            // What isn't about one query is about the one there is.
+            let place = place.unwrap_or(0);
+            if matches!(fates[place], Fate::Equal | Fate::Open) {
+                fates[place] = judge(finding.text);
+            }
+        }
+        if turn > 0 {
+            continue;
+        }
+        for (place, answer) in examined.answers {
+            if fates[place] != Fate::Equal {
+                continue;
+            }
+            fates[place] = match agree::disagreement(&answer, &asked[place].answer) {
+                Ok(None) => Fate::Equal,
+                Ok(Some(_))
+                    if plain::depends_on_order(case, &case.queries[place].sql, &asked[place].answer)
+                        .await =>
+                {
+                    Fate::Open
+                }
+                Ok(Some(text)) | Err(text) => {
+                    let query = &case.queries[place];
+                    Fate::Failed(format!(
+                        "{}: {}\n  differs from plain DataFusion: {text}",
+                        asked[place].place, query.sql
+                    ))
+                }
+            };
+        }
+    }
+    fates
+}
+
+fn place_of(case: &Case, query: &Query) -> Option<usize> {
+    case.queries.iter().position(|known| known == query)
+}
+
+/// What isn't built yet is refused in these words.
+fn judge(text: String) -> Fate {
+    match text.find("is not supported yet") {
+        None => Fate::Failed(text),
+        Some(end) => {
+            let line = text[..end].rsplit('\n').next().unwrap_or_default();
+            let what = line.rsplit(": ").next().unwrap_or_default();
+            Fate::Refused(format!("not supported yet: {}", what.trim()))
+        }
+    }
+}
+
+/// Runs a case; one that breaks as a whole again in halves, until the query is found that breaks it.
+async fn examine(
+    case: &Case,
+    number: usize,
+    seed: u64,
+    setup: &oracle::Setup,
+    counts: &mut Counts,
+) -> Examined {
+    let examined = oracle::examine(case, number, seed, setup, counts).await;
+    let breaks = examined.findings.iter().any(|finding| finding.query.is_none());
+    if !breaks || case.queries.len() < 2 {
+        return examined;
+    }
+    let mut all = Examined::default();
+    let middle = case.queries.len() / 2;
+    for (from, to) in [(0, middle), (middle, case.queries.len())] {
+        let half = Case { queries: case.queries[from..to].to_vec(), ..case.clone() };
+        let found = Box::pin(examine(&half, number, seed, setup, counts)).await;
+        all.answers.extend(found.answers.into_iter().map(|(place, answer)| (place + from, answer)));
+        all.findings.extend(found.findings.into_iter().map(|mut finding| {
+            finding.query = finding.query.or_else(|| half.queries.first().cloned());
+            finding
+        }));
+    }
+    all
+}
