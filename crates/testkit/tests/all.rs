@@ -1,5 +1,6 @@
 //! Everything that needs all crates together, one trial each: the files of `sql-tests/` as they stand, the same
-//! files under the replay oracle, random queries, scenarios, the checks of the sources, and the generated tables of the documentation.
+//! files and DataFusion's own under the replay oracle, random queries, scenarios, the checks of the sources, and the
+//! generated tables of the documentation.
 //!
 //! `cargo test -p millstream-testkit -- slt::statement` runs a part by its name; see `oracle` for its settings.
 
@@ -11,7 +12,8 @@ use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
-use millstream_testkit::{docs, drive, generate, slt, tidy};
+use millstream_testkit::suites::report::{self, FileCounts};
+use millstream_testkit::{docs, drive, generate, slt, suites, tidy};
 
 fn main() -> ExitCode {
     let root = slt::project_root();
@@ -41,13 +43,45 @@ fn main() -> ExitCode {
     for (name, scenario) in scenarios::all() {
         trials.push(Trial::test(format!("scenario::{name}"), move || scenario().map_err(Failed::from)));
     }
+    let suites: Arc<Mutex<Vec<FileCounts>>> = Arc::default();
+    trials.extend(suite_trials(&suites));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if let Ok(counts) = counts.lock()
         && !counts.is_empty()
     {
         println!("{counts}");
     }
+    if let Ok(suites) = suites.lock()
+        && !suites.is_empty()
+    {
+        println!("DataFusion's suites, a sample:\n{}", report::markdown(&suites));
+    }
     conclusion.exit_code()
+}
+
+/// DataFusion's own files, one trial a suite.
+fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
+    let suites = match suites::files("") {
+        Ok(suites) => suites,
+        Err(error) => {
+            eprintln!("DataFusion's sqllogictest files are skipped: {error}");
+            return Vec::new();
+        }
+    };
+    let trial = |(name, files): (String, Vec<(PathBuf, String)>)| {
+        let counts = counts.clone();
+        Trial::test(format!("suites::{name}"), move || {
+            let result = drive::block_on(async {
+                let (found, result) = suites::check_all(&files, &suites::Setup::of_tests()).await;
+                if let Ok(mut counts) = counts.lock() {
+                    counts.extend(found);
+                }
+                result
+            });
+            result.map_err(Failed::from)
+        })
+    };
+    suites.into_iter().map(trial).collect()
 }
 
 /// The file as it stands.

@@ -277,6 +277,9 @@ fn failed_on_the_way(queries: &[Query], outcome: &Outcome) -> Vec<Query> {
     failed.map(|(query, _)| query.clone()).collect()
 }
 
+/// What is said of a query that has no answer where it should have one.
+pub const UNANSWERED: &str = "has an answer in the file, but fails over the same rows here";
+
 /// A query that the file answers must have an answer over the file's rows here as well.
 fn unanswered(case: &Case, queries: &[Query], outcome: &Outcome) -> Vec<Finding> {
     let place = |query: &Query| format!("{}:{}: {}", case.file, query.line, query.sql);
@@ -284,10 +287,7 @@ fn unanswered(case: &Case, queries: &[Query], outcome: &Outcome) -> Vec<Finding>
     errors
         .filter_map(|(query, error)| {
             let error = error.as_ref()?;
-            let text = format!(
-                "{}\n  has an answer in the file, but fails over the same rows here: {error}",
-                place(query)
-            );
+            let text = format!("{}\n  {UNANSWERED}: {error}", place(query));
             Some(Finding { query: Some(query.clone()), text })
         })
         .collect()

@@ -12,8 +12,13 @@ use super::convert::{Case, Object, Query};
 use super::feed::{Content, Feed, Op};
 use crate::drive;
 
-/// How long one feed may take before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one feed may take before it counts as hanging, in seconds, unless MILLSTREAM_PATIENCE says otherwise.
+const PATIENCE_SECONDS: u64 = 120;
+
+fn patience() -> Duration {
+    let wished = std::env::var("MILLSTREAM_PATIENCE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(wished.unwrap_or(PATIENCE_SECONDS))
+}
 
 /// Which engine a feed runs through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +91,7 @@ pub async fn run(case: &Case, queries: &[Query], feed: &Feed, mode: Mode) -> Out
         }
         run.outcome
     };
-    match tokio::time::timeout(PATIENCE, run).await {
+    match tokio::time::timeout(patience(), run).await {
         Ok(outcome) => outcome,
         Err(_) => {
             broken(0, format!("hangs at: {}", stage.into_inner().unwrap_or_else(|stage| stage.into_inner())))
@@ -273,8 +278,10 @@ impl<'a> Run<'a> {
         }
         let columns: Vec<String> =
             (0..shape.num_columns()).map(|at| format!("{WRAPPED_COLUMN}{at}")).collect();
-        let wrapped =
-            format!("CREATE MATERIALIZED VIEW {name} AS SELECT * FROM ({sql}) AS q({})", columns.join(", "));
+        let wrapped = format!(
+            "CREATE MATERIALIZED VIEW {name} AS SELECT * FROM ({sql}\n) AS q({})",
+            columns.join(", ")
+        );
         drive::run(&mut self.session, &wrapped).await.map(|_| ())
     }
 
@@ -284,6 +291,9 @@ impl<'a> Run<'a> {
                 self.outcome.unanswered[query] = None;
                 self.outcome.answers[query] = Some(batch.clone());
                 batch
+            }
+            Err(error) if error.contains("panicked") || error.contains("JoinError") => {
+                return self.fail(query, false, epoch, format!("the batch panics: {error}"));
             }
             Err(error) => {
                 self.outcome.tally.failed_in_batch += 1;

@@ -15,14 +15,20 @@ pub struct Entry {
     pub reason: String,
     /// It fails for some feeds only, so that passing means nothing.
     pub sometimes: bool,
+    /// It would never end, so that it isn't run.
+    pub endless: bool,
 }
 
-/// The entries by place: `window.slt:15  reason`, with a `?` before the place of one that fails sometimes.
-pub fn list() -> drive::Result<BTreeMap<String, Entry>> {
+/// The entries by place.
+pub type Known = BTreeMap<String, Entry>;
+
+/// The entries of the list: `window.slt:15  reason`, with a `?` before the place of one that fails sometimes, and a `!`
+/// before the place of one that would never end.
+pub fn list() -> drive::Result<Known> {
     read(TEXT)
 }
 
-fn read(text: &str) -> drive::Result<BTreeMap<String, Entry>> {
+fn read(text: &str) -> drive::Result<Known> {
     let mut entries = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -32,8 +38,9 @@ fn read(text: &str) -> drive::Result<BTreeMap<String, Entry>> {
         let (place, reason) = line
             .split_once(char::is_whitespace)
             .ok_or_else(|| format!("known.txt, line {}: a place and a reason were expected", number + 1))?;
-        let entry = Entry { reason: reason.trim().to_string(), sometimes: place.starts_with('?') };
-        entries.insert(place.trim_start_matches('?').to_string(), entry);
+        let (sometimes, endless) = (place.starts_with('?'), place.starts_with('!'));
+        let entry = Entry { reason: reason.trim().to_string(), sometimes, endless };
+        entries.insert(place.trim_start_matches(['?', '!']).to_string(), entry);
     }
     Ok(entries)
 }
@@ -44,9 +51,10 @@ mod tests {
 
     #[test]
     fn places_have_reasons() {
-        let entries = read("# why\n\na.slt:1  wrong sum\n?b.slt:2 order\n").unwrap();
-        assert_eq!(entries["a.slt:1"], Entry { reason: "wrong sum".into(), sometimes: false });
-        assert!(entries["b.slt:2"].sometimes);
+        let entries = read("# why\n\na.slt:1  wrong sum\n?b.slt:2 order\n!c.slt:3 hangs\n").unwrap();
+        let entry = Entry { reason: "wrong sum".into(), sometimes: false, endless: false };
+        assert_eq!(entries["a.slt:1"], entry);
+        assert!(entries["b.slt:2"].sometimes && entries["c.slt:3"].endless);
         assert!(read("a.slt:1").is_err());
         assert!(list().is_ok());
     }

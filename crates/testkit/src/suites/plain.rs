@@ -87,8 +87,13 @@ impl Plain {
         match statement {
             Statement::CopyTo(copy) => self.copy(&copy).await,
             Statement::CreateExternalTable(table) => self.external(&table).await,
+            Statement::Reset(_) => {
+                self.query(sql).await?;
+                self.settle().await.map(|_| Done::Run)
+            }
             Statement::Statement(statement) => {
                 self.query(sql).await?;
+                self.settle().await?;
                 match *statement {
                     SqlStatement::CreateView(view) => {
                         let columns: Vec<String> = view.columns.iter().map(ToString::to_string).collect();
@@ -105,6 +110,20 @@ impl Plain {
             }
             _ => self.query(sql).await.map(|_| Done::Run),
         }
+    }
+
+    /// Whether queries are read in a dialect that our engines don't read.
+    pub fn has_foreign_dialect(&self) -> bool {
+        let config = self.context.copied_config();
+        !config.options().sql_parser.dialect.to_string().eq_ignore_ascii_case("generic")
+    }
+
+    /// Settings as our engines always have them.
+    async fn settle(&self) -> drive::Result<()> {
+        if self.context.copied_config().options().execution.time_zone.is_some() {
+            return Ok(());
+        }
+        self.query("SET datafusion.execution.time_zone = '+00:00'").await.map(|_| ())
     }
 
     /// The rows of a statement, as one batch.
