@@ -67,6 +67,18 @@ pub fn disagreement(ours: &RecordBatch, plain: &RecordBatch) -> drive::Result<Op
     )))
 }
 
+/// Whether all rows of `part` are rows of `whole`, each as often at most.
+pub fn is_part(part: &RecordBatch, whole: &RecordBatch) -> drive::Result<bool> {
+    let tolerances: Vec<f64> =
+        part.columns().iter().filter_map(|column| tolerance(column.data_type())).collect();
+    let (part, mut whole) = (rows(part)?, rows(whole)?);
+    Ok(part.iter().all(|row| {
+        let place =
+            whole.iter().position(|other| row.0 == other.0 && are_close(&row.1, &other.1, &tolerances));
+        place.map(|place| whole.swap_remove(place)).is_some()
+    }))
+}
+
 fn tolerance(data_type: &DataType) -> Option<f64> {
     match data_type {
         DataType::Float64 => Some(TOLERANCE),

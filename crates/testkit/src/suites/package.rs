@@ -9,17 +9,8 @@ const MANIFEST: &str = "\"manifest_path\":\"";
 
 /// The folder `test_files` of the package; the error says why it can't be had.
 pub fn folder() -> drive::Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
-        .current_dir(slt::project_root())
-        .output()
-        .map_err(|error| format!("cargo can't be asked where its packages are: {error}"))?;
-    if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("cargo can't say where its packages are: {}", why.trim()));
-    }
-    let metadata = String::from_utf8_lossy(&output.stdout);
+    // A build leaves the package out, which nothing is built of: where it isn't there yet, cargo fetches it.
+    let metadata = metadata(&["--offline"]).or_else(|_| metadata(&[]))?;
     let manifests = metadata.split(MANIFEST).skip(1).filter_map(|rest| rest.split('"').next());
     let mut packages = manifests.filter_map(|manifest| Path::new(manifest).parent());
     let is_it = |folder: &&Path| {
@@ -34,6 +25,22 @@ pub fn folder() -> drive::Result<PathBuf> {
         true => Ok(folder),
         false => Err(format!("{} is not there: run cargo fetch", folder.display())),
     }
+}
+
+/// What cargo says of all packages of the workspace.
+fn metadata(more: &[&str]) -> drive::Result<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .args(more)
+        .current_dir(slt::project_root())
+        .output()
+        .map_err(|error| format!("cargo can't be asked where its packages are: {error}"))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("cargo can't say where its packages are: {}", why.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What the files of a group are about, by how their names begin: the first that fits.

@@ -25,6 +25,9 @@ use crate::oracle::convert::Case;
 /// How long one statement may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// In how many orders of rows a query is asked again whose answer differs from ours.
+const SHUFFLES: u64 = 8;
+
 /// Settings that change answers, not only how they are found.
 const SETTINGS: &[&str] = &[
     "datafusion.execution.time_zone",
@@ -68,6 +71,9 @@ impl Plain {
     pub fn new(words: Vec<String>, seed: u64) -> Plain {
         Plain { context: SessionContext::new_with_config(config()), files: BTreeMap::new(), words, seed }
     }
+
+    /// In how many orders of rows a query is asked again whose answer differs from ours.
+    const SHUFFLES: u64 = 8;
 
     /// Settings that change answers and are not as they were at the beginning, as SET statements.
     pub fn settings(&self) -> Vec<String> {
@@ -305,16 +311,44 @@ enum Layout {
     Shuffled(u64),
 }
 
-/// Whether plain DataFusion's answer to a query depends on the order of its tables' rows.
-pub async fn depends_on_order(case: &Case, sql: &str, answer: &RecordBatch) -> bool {
-    for layout in [Layout::Reversed, Layout::Shuffled(1), Layout::Shuffled(2), Layout::Shuffled(3)] {
-        let Ok(context) = over(case, layout).await else { continue };
+/// Whether plain DataFusion's answer to a query depends on the order of its tables' rows, or `ours` is another choice
+/// of rows that a LIMIT leaves open.
+pub async fn is_open(
+    case: &Case,
+    sql: &str,
+    answer: &RecordBatch,
+    ours: Option<&RecordBatch>,
+) -> drive::Result<bool> {
+    if depends_on_order(case, sql, answer).await? {
+        return Ok(true);
+    }
+    let (Some(ours), Some(unlimited)) = (ours, without_limit(sql)) else { return Ok(false) };
+    let all = rows(&over(case, Layout::Reversed).await?, &unlimited).await?;
+    if ours.num_rows() != answer.num_rows() {
+        return Ok(false);
+    }
+    Ok(super::agree::is_part(ours, &all)? || depends_on_order(case, &unlimited, &all).await?)
+}
+
+async fn depends_on_order(case: &Case, sql: &str, answer: &RecordBatch) -> drive::Result<bool> {
+    let layouts = std::iter::once(Layout::Reversed).chain((0..SHUFFLES).map(Layout::Shuffled));
+    for layout in layouts {
+        let context = over(case, layout).await?;
         match rows(&context, sql).await {
             Ok(again) if matches!(super::agree::disagreement(&again, answer), Ok(None)) => {}
-            _ => return true,
+            _ => return Ok(true),
         }
     }
-    false
+    Ok(false)
+}
+
+/// The query without the LIMIT and OFFSET at its end; `None` if it has none.
+fn without_limit(sql: &str) -> Option<String> {
+    let Ok(Statement::Statement(mut statement)) = parse(sql) else { return None };
+    let SqlStatement::Query(query) = statement.as_mut() else { return None };
+    let limit = query.limit_clause.take();
+    let fetch = query.fetch.take();
+    (limit.is_some() || fetch.is_some()).then(|| statement.to_string())
 }
 
 /// A context with the objects of a case, their rows in another order.
