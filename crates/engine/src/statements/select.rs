@@ -1,14 +1,16 @@
 //! `SELECT`, `WITH`, `VALUES`: over one consistent snapshot.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 
 use arrow::array::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use millstream_flow::bound_recursion;
-use millstream_sql::{Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader};
 
 use super::{relations_of, within};
 use crate::error;
@@ -58,19 +60,20 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
     let schema = physical.schema();
     let mut builder = RecordBatchReceiverStreamBuilder::new(schema, BATCHES_MAX);
     let sender = builder.tx();
-    builder.spawn_on(
-        async move {
-            let mut stream: SendableRecordBatchStream = execute_stream(physical, task)?;
-            while let Some(batch) = stream.next().await {
-                let batch = batch.map_err(|failed| error::flow(failed.into()).into());
-                if sender.send(batch).await.is_err() {
-                    break;
-                }
+    let read = async move {
+        let mut stream: SendableRecordBatchStream = execute_stream(physical, task)?;
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(|failed| error::flow(failed.into()).into());
+            if sender.send(batch).await.is_err() {
+                break;
             }
-            Ok(())
-        },
-        &handle,
-    );
+        }
+        Ok(())
+    };
+    // A panic in a kernel ends this query, not its reader.
+    let read = AssertUnwindSafe(read).catch_unwind();
+    let panicked = |_| Err(DataFusionError::from(Error::bug("the query panicked")));
+    builder.spawn_on(read.map(|done| done.unwrap_or_else(panicked)), &handle);
     drop(guard);
     Ok(Response::Rows(builder.build()))
 }

@@ -72,9 +72,6 @@ impl Plain {
         Plain { context: SessionContext::new_with_config(config()), files: BTreeMap::new(), words, seed }
     }
 
-    /// In how many orders of rows a query is asked again whose answer differs from ours.
-    const SHUFFLES: u64 = 8;
-
     /// Settings that change answers and are not as they were at the beginning, as SET statements.
     pub fn settings(&self) -> Vec<String> {
         let at_first: BTreeMap<String, Option<String>> = entries(&SessionContext::new_with_config(config()));
