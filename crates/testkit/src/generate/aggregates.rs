@@ -150,7 +150,10 @@ impl Draw<'_> {
         call.distinct = takes && !avoided && self.chance(25);
         if function.ordered && !call.distinct && self.chance(70) {
             for _ in 0..1 + self.below(2) {
-                if let Some(expr) = self.choose(&scope.leaves) {
+                // A number would mean a column of the SELECT.
+                if let Some(expr) = self.choose(&scope.leaves)
+                    && !matches!(expr.node, Node::Literal(_))
+                {
                     call.order.push(Order { expr, suffix: self.pick(DIRECTIONS) });
                 }
             }

@@ -47,6 +47,8 @@ pub struct Counts {
     pub failed_alike: usize,
     /// Queries that were asked again over rows in another order.
     pub reordered: usize,
+    /// Queries that were asked in several ways.
+    pub partitioned: usize,
     /// Feeds through Whole operators.
     pub whole_feeds: usize,
     /// What the planner refuses.
@@ -86,6 +88,7 @@ impl Counts {
         self.failed_in_batch += other.failed_in_batch;
         self.failed_alike += other.failed_alike;
         self.reordered += other.reordered;
+        self.partitioned += other.partitioned;
         self.whole_feeds += other.whole_feeds;
         for (ours, others) in [(&mut self.refused, &other.refused), (&mut self.failing, &other.failing)] {
             for (class, reason) in others {
@@ -105,8 +108,14 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "generated: {} queries in {} rounds, {} epochs, {} comparisons, {} feeds through Whole operators, {} \
-             asked again over shuffled rows",
-            self.queries, self.rounds, self.epochs, self.comparisons, self.whole_feeds, self.reordered
+             asked again over shuffled rows, {} asked in several ways",
+            self.queries,
+            self.rounds,
+            self.epochs,
+            self.comparisons,
+            self.whole_feeds,
+            self.reordered,
+            self.partitioned
         )?;
         writeln!(
             f,

@@ -2,8 +2,8 @@
 //!
 //! A seed decides a round: a few tables with columns of any types, a way to feed them, and some queries. Every query
 //! becomes two maintained views, which are compared with the one-shot query after every epoch, as the oracle does it
-//! for the files of `sql-tests/`. In the end all queries are asked again over the same rows in another order.
-//! What fails is made smaller: the query as a tree, the rows, the epochs.
+//! for the files of `sql-tests/`. In the end all queries are asked again over the same rows in another order, and
+//! some others in several ways that must agree. What fails is made smaller: the query as a tree, the rows, the epochs.
 //!
 //! ```text
 //! cargo run --release -p millstream-testkit -- generate [QUERIES] [EPOCHS] [SEED]
@@ -15,6 +15,7 @@ pub mod deltas;
 pub mod draw;
 pub mod family;
 pub mod forms;
+pub mod invariants;
 pub mod known;
 pub mod reduce;
 pub mod round;
@@ -79,6 +80,10 @@ pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
     match round.reorder(&outcome.answers, &mut counts).await {
         Ok(found) => messages.extend(found),
         Err(error) => messages.push(format!("seed {seed}: over shuffled rows: {error}")),
+    }
+    match invariants::check(&round, setup.queries / 4, &mut counts).await {
+        Ok(found) => messages.extend(found),
+        Err(error) => messages.push(format!("seed {seed}: one question, several ways: {error}")),
     }
     if seed.is_multiple_of(4) {
         let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Whole).await;

@@ -77,6 +77,11 @@ impl Round {
         Ok(Round { seed, case, feed, queries })
     }
 
+    /// The tables as they were drawn.
+    pub fn tables(&self) -> Vec<Table> {
+        tables::tables(derived(self.seed, "tables", 0))
+    }
+
     /// The queries as text, as the oracle takes them.
     pub fn texts(&self) -> Vec<convert::Query> {
         self.queries.iter().map(text).collect()
@@ -144,7 +149,7 @@ pub fn text(query: &Query) -> convert::Query {
 }
 
 /// Makes the tables, fills them, and reads what they hold.
-async fn filled(session: &mut Session, tables: &[Table], seed: u64) -> drive::Result<Case> {
+pub async fn filled(session: &mut Session, tables: &[Table], seed: u64) -> drive::Result<Case> {
     let mut objects = Vec::new();
     for table in tables {
         let name = &table.readable.name;
@@ -188,7 +193,7 @@ async fn is_taken(session: &mut Session, query: &Query, seed: u64, counts: &mut 
 }
 
 /// The rows of a query; a panic on the way is an error.
-async fn asked(session: &mut Session, sql: &str) -> drive::Result<RecordBatch> {
+pub async fn asked(session: &mut Session, sql: &str) -> drive::Result<RecordBatch> {
     let asked = AssertUnwindSafe(drive::rows(session, sql)).catch_unwind();
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(done) => done.unwrap_or_else(|_| Err("panics".into())),
@@ -223,16 +228,19 @@ pub async fn smallest(seed: u64, query: &Query, patience: Duration) -> drive::Re
     }
     let error = asked(&mut session, &best.to_string()).await.err().unwrap_or_default();
     engine.stop().await.map_err(|error| error.to_string())?;
+    let text = statements(&tables, &best.to_string());
+    Ok(format!("{text}{best};\n-- {}", error.lines().next().unwrap_or_default()))
+}
+
+/// What makes and fills those tables that `sql` names.
+pub fn statements(tables: &[Table], sql: &str) -> String {
     let mut text = String::new();
-    for table in tables.iter().filter(|table| best.to_string().contains(&table.readable.name)) {
+    for table in tables.iter().filter(|table| sql.contains(&table.readable.name)) {
         text.push_str(&format!("{};\n", table.ddl));
         if !table.rows.is_empty() {
-            text.push_str(&format!(
-                "INSERT INTO {} VALUES {};\n",
-                table.readable.name,
-                table.rows.join(", ")
-            ));
+            let name = &table.readable.name;
+            text.push_str(&format!("INSERT INTO {name} VALUES {};\n", table.rows.join(", ")));
         }
     }
-    Ok(format!("{text}{best};\n-- {}", error.lines().next().unwrap_or_default()))
+    text
 }

@@ -46,6 +46,25 @@ impl Draw<'_> {
         query
     }
 
+    /// A SELECT whose rows are those of FROM that pass its WHERE.
+    pub(super) fn filtered(&mut self) -> Query {
+        self.nesting += 1;
+        let (from, leaves) = self.from(&[]);
+        let scope = Scope { leaves, outer: Vec::new(), subqueries: false };
+        let families: Vec<Family> = (0..1 + self.below(3)).map(|_| self.family()).collect();
+        let select = Select {
+            distinct: false,
+            on: Vec::new(),
+            items: self.items(&scope, &families, 1),
+            from: Some(from),
+            filter: Some(self.condition(&scope, 3)),
+            group: None,
+            having: None,
+        };
+        self.nesting -= 1;
+        Query::of(Body::Select(Box::new(select)))
+    }
+
     /// Expressions with their names.
     fn items(&mut self, scope: &Scope, families: &[Family], depth: usize) -> Vec<(Expr, String)> {
         let named = |(at, family): (usize, &Family)| {
