@@ -73,7 +73,7 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
     // A panic in a kernel ends this query, not its reader.
     let read = AssertUnwindSafe(read).catch_unwind();
     let panicked = |_| Err(DataFusionError::from(Error::bug("the query panicked")));
-    builder.spawn_on(read.map(|done| done.unwrap_or_else(panicked)), &handle);
+    builder.spawn_on(read.map(move |done| done.unwrap_or_else(panicked)), &handle);
     drop(guard);
     Ok(Response::Rows(builder.build()))
 }
