@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::datasource::MemTable;
+use datafusion::logical_expr::{Accumulator, Volatility, create_udaf};
 use datafusion::prelude::SessionContext;
+use datafusion::scalar::ScalarValue;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::Rows;
 use tokio::runtime::Runtime;
@@ -146,9 +148,15 @@ fn step(flow: &mut Flow, epoch: u64, changes: &[Delta; 2]) -> crate::Change {
 
 /// Steps queries through random changes; what they have put out must equal the answer at once.
 fn check(queries: &[&str], seeds: std::ops::Range<u64>) {
+    check_with(&|_| (), queries, seeds);
+}
+
+/// The same with functions of a user.
+fn check_with(functions: &dyn Fn(&SessionContext), queries: &[&str], seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let mut random = Random(seed);
         let mut fixture = Fixture::new();
+        functions(&fixture.context);
         let mut maintained: Vec<(Flow, Delta)> =
             queries.iter().map(|sql| (fixture.compile(sql), Delta::default())).collect();
         for (sql, (flow, _)) in queries.iter().zip(&maintained) {
@@ -226,6 +234,57 @@ fn fragments_of_several_nodes_follow_inserts_and_deletes() {
             "SELECT max(c) AS m, k FROM (SELECT k, v, count(*) OVER (PARTITION BY k, v) AS c FROM t) AS x GROUP BY k",
         ],
         20..26,
+    );
+}
+
+/// The sum of squares: a user's aggregate, which can't take rows back and has no state to merge that is known here.
+#[derive(Debug, Default)]
+struct Squares(i64);
+
+impl Accumulator for Squares {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> datafusion::error::Result<()> {
+        self.0 += values[0].as_primitive::<Int64Type>().iter().flatten().map(|v| v * v).sum::<i64>();
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> datafusion::error::Result<ScalarValue> {
+        Ok(ScalarValue::Int64(Some(self.0)))
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+
+    fn state(&mut self) -> datafusion::error::Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> datafusion::error::Result<()> {
+        self.0 += states[0].as_primitive::<Int64Type>().iter().flatten().sum::<i64>();
+        Ok(())
+    }
+}
+
+#[test]
+fn aggregates_of_users_follow_inserts_and_deletes() {
+    let long = DataType::Int64;
+    let squares = create_udaf(
+        "squares",
+        vec![long.clone()],
+        Arc::new(long.clone()),
+        Volatility::Immutable,
+        Arc::new(|_| Ok(Box::<Squares>::default())),
+        Arc::new(vec![long]),
+    );
+    let functions = |context: &SessionContext| context.register_udaf(squares.clone());
+    check_with(
+        &functions,
+        &[
+            "SELECT k, squares(v) AS q, count(*) AS c FROM t GROUP BY k",
+            "SELECT s, k, squares(DISTINCT v) AS q FROM t GROUP BY s, k",
+            "SELECT id, squares(v) OVER (PARTITION BY k) AS q FROM t",
+        ],
+        30..34,
     );
 }
 
