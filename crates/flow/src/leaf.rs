@@ -54,6 +54,11 @@ impl Leaf {
     pub fn plan(id: usize, schema: DFSchemaRef, slot: Slot) -> LogicalPlan {
         LogicalPlan::Extension(Extension { node: Arc::new(Leaf { id, schema, slot }) })
     }
+
+    /// Its number.
+    pub fn id(&self) -> usize {
+        self.id
+    }
 }
 
 impl PartialEq for Leaf {

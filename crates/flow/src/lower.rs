@@ -19,6 +19,7 @@ use crate::{Driver, Error, Result};
 
 mod keys;
 mod per_key;
+mod unique;
 
 /// Which operators may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

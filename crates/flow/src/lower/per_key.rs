@@ -12,7 +12,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::{Choice, Lowering, external, holds_subquery, keys};
+use super::{Choice, Lowering, external, holds_subquery, keys, unique};
 use crate::Result;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
@@ -42,6 +42,8 @@ struct Input {
     schema: SchemaRef,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     types: Vec<DataType>,
+    /// The numbers of the leaves that read it, and where they do.
+    leaves: Vec<usize>,
     slots: Vec<Slot>,
 }
 
@@ -88,14 +90,10 @@ impl Lowering<'_> {
         let names: Vec<String> = (0..own.len()).filter(named).map(|at| own[at][0].to_string()).collect();
         let inputs = self.inputs(fragment.leaves, &fragment.alive)?;
         let append_only = fragment.only_adds && inputs.iter().all(|input| self.append_only(input.node));
-        // A group has one row, until something above leaves its key out.
-        let key = match plan {
-            LogicalPlan::Aggregate(node) if above.is_empty() => {
-                let plain = !matches!(node.group_expr[..], [Expr::GroupingSet(_)]);
-                plain.then(|| (0..node.group_expr.len()).collect())
-            }
-            _ => None,
-        };
+        let key = unique::columns(&top, &|leaf| {
+            let input = inputs.iter().find(|input| input.leaves.contains(&leaf))?;
+            self.nodes[input.node].properties().key.clone()
+        });
         let types = inputs.first().map(|input| input.types.clone()).unwrap_or_default();
         let nodes = inputs.iter().map(|input| input.node).collect();
         let arrangements =
@@ -190,7 +188,7 @@ impl Lowering<'_> {
     /// same rows by the same key share them.
     fn inputs(&mut self, leaves: Vec<Part>, alive: &[bool]) -> Result<Vec<Input>> {
         let mut inputs: Vec<Input> = Vec::with_capacity(leaves.len());
-        for Part { plan, slot, keys } in leaves {
+        for (leaf, Part { plan, slot, keys }) in leaves.into_iter().enumerate() {
             let keys: Vec<Expr> =
                 keys.into_iter().zip(alive).filter(|(_, alive)| **alive).filter_map(|(key, _)| key).collect();
             let schema = plan.schema();
@@ -201,10 +199,14 @@ impl Lowering<'_> {
                 None => self.whole(&plan, Choice::Cheapest)?,
             };
             match inputs.iter_mut().find(|input| input.node == node && input.keys == keys) {
-                Some(input) => input.slots.push(slot),
+                Some(input) => {
+                    input.leaves.push(leaf);
+                    input.slots.push(slot);
+                }
                 None => {
                     let schema = schema.inner().clone();
-                    inputs.push(Input { node, schema, keys, types, slots: vec![slot] });
+                    let (leaves, slots) = (vec![leaf], vec![slot]);
+                    inputs.push(Input { node, schema, keys, types, leaves, slots });
                 }
             }
         }
