@@ -47,8 +47,10 @@ impl<T: Clone> Paged<T> {
 
     /// How many bytes the values take, without what they own.
     pub fn memory_bytes(&self) -> usize {
-        self.pages.iter().map(|page| page.capacity() * size_of::<T>()).sum::<usize>()
-            + self.pages.capacity() * size_of::<Vec<T>>()
+        // All pages but the last are full.
+        let last = self.pages.last().map_or(0, Vec::capacity);
+        let values = self.pages.len().saturating_sub(1) * PAGE_ROWS + last;
+        values * size_of::<T>() + self.pages.capacity() * size_of::<Vec<T>>()
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct SlotTable {
     /// The segment of hashes that begin with these bits.
     directory: Vec<u32>,
     segments: Vec<Segment>,
+    /// How many places all segments have.
+    places: usize,
 }
 
 #[derive(Debug)]
@@ -38,7 +40,8 @@ struct Segment {
 
 impl Default for SlotTable {
     fn default() -> SlotTable {
-        SlotTable { depth: 0, directory: vec![0], segments: vec![Segment::new(PLACES_MIN, 0)] }
+        let segments = vec![Segment::new(PLACES_MIN, 0)];
+        SlotTable { depth: 0, directory: vec![0], segments, places: PLACES_MIN }
     }
 }
 
@@ -111,6 +114,8 @@ impl SlotTable {
     fn make_room(&mut self, number: usize) {
         let segment = &self.segments[number];
         let (places, depth) = (segment.places.len(), segment.depth);
+        // Twice as large, or two of the size.
+        self.places += places;
         if places < PLACES_MAX || depth >= DEPTH_MAX {
             let mut larger = Segment::new(2 * places, depth);
             segment.entries().for_each(|entry| larger.insert(entry));
@@ -135,8 +140,7 @@ impl SlotTable {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let places: usize = self.segments.iter().map(|segment| segment.places.len()).sum();
-        places * size_of::<u64>()
+        self.places * size_of::<u64>()
             + self.segments.capacity() * size_of::<Segment>()
             + self.directory.capacity() * size_of::<u32>()
     }

@@ -75,9 +75,9 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
     fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
         let values = batch.values[0].as_primitive::<T>().values();
         let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
-        batch.for_each(|row, slot, _| {
+        batch.for_each(|row, slot, weight| {
             let kept = &mut self.values[slot];
-            if kept.is_none_or(|kept| order(values[row], kept) == wanted) {
+            if weight != 0 && kept.is_none_or(|kept| order(values[row], kept) == wanted) {
                 *kept = Some(values[row]);
             }
         });
@@ -112,10 +112,10 @@ impl SlotAggregate for Booleans {
     fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
         let values = batch.values[0].as_boolean();
         let wanted = self.extreme == Extreme::Max;
-        batch.for_each(|row, slot, _| {
+        batch.for_each(|row, slot, weight| {
             let kept = &mut self.values[slot];
             let value = values.value(row);
-            if kept.is_none() || value == wanted {
+            if weight != 0 && (kept.is_none() || value == wanted) {
                 *kept = Some(value);
             }
         });
@@ -155,9 +155,10 @@ impl SlotAggregate for Bytes {
         let values = cast(&batch.values[0], &DataType::BinaryView)?;
         let values = values.as_binary_view();
         let wanted = if self.extreme == Extreme::Max { Ordering::Greater } else { Ordering::Less };
-        batch.for_each(|row, slot, _| {
+        batch.for_each(|row, slot, weight| {
             let value = values.value(row);
             match &mut self.values[slot] {
+                _ if weight == 0 => {}
                 Some(kept) if value.cmp(kept) != wanted => {}
                 kept => {
                     let kept = kept.get_or_insert_default();
