@@ -1,6 +1,7 @@
 //! What takes several parts at once to show.
 
 mod disk;
+mod errors;
 mod files;
 mod library;
 mod objects;
@@ -18,6 +19,7 @@ pub type Scenario = (&'static str, fn() -> drive::Result<()>);
 pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
     all.extend_from_slice(disk::ALL);
+    all.extend_from_slice(errors::ALL);
     all.extend_from_slice(files::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(objects::ALL);
