@@ -24,6 +24,8 @@ pub struct Explained {
     pub key: Option<String>,
     /// What it keeps, in words; empty where it keeps nothing.
     pub state: String,
+    /// The columns by which it is kept, where it is kept by key.
+    pub state_key: Option<String>,
     /// How that grows.
     pub growth: Growth,
     /// Why no cheaper operator serves; empty for the cheapest.
@@ -95,6 +97,7 @@ impl Flow {
             append_only: properties.append_only,
             key: properties.key_text(),
             state: String::new(),
+            state_key: None,
             growth: Growth::Nothing,
             why: String::new(),
             state_rows: 0,
@@ -113,6 +116,7 @@ impl Flow {
                     false => format!("{} [{}]", text.name, text.detail),
                 };
                 explained.cost = Some(properties.cost);
+                explained.state_key = text.state_key;
                 (explained.state, explained.growth, explained.why) = (text.state, text.growth, text.why);
                 explained.state_rows = operator.state_rows();
                 explained.state_bytes = operator.state_bytes();

@@ -102,6 +102,8 @@ pub struct Description {
     pub detail: String,
     /// What it keeps, in words; empty where it keeps nothing.
     pub state: String,
+    /// The columns by which it is kept, as `(a, b)`, where it is kept by key.
+    pub state_key: Option<String>,
     /// How that grows.
     pub growth: Growth,
     /// Why no cheaper operator serves; empty for the cheapest.

@@ -228,6 +228,7 @@ impl RunningQuery {
             append_only: self.flow.append_only().unwrap_or(false),
             key: operators.first().and_then(|root| root.key.clone()),
             state: "its rows".into(),
+            state_key: None,
             growth: Growth::With("the result".into()),
             why: String::new(),
             state_rows: rows.num_rows(),

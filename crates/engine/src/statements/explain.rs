@@ -197,7 +197,7 @@ fn state(operators: &[Explained], kept: bool) -> Result<Response> {
     let columns = vec![
         lines(operators, |operator| Some(operator.indented())),
         lines(operators, |operator| stateful(operator).then(|| operator.state.clone())),
-        lines(operators, |operator| operator.key.clone().filter(|_| stateful(operator))),
+        lines(operators, |operator| operator.state_key.clone()),
         numbers(operators, |operator| (kept && stateful(operator)).then_some(operator.state_rows as u64)),
         numbers(operators, |operator| (kept && stateful(operator)).then_some(operator.state_bytes as u64)),
         lines(operators, |operator| Some(operator.growth.text()).filter(|text| !text.is_empty())),

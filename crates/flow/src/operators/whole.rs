@@ -116,6 +116,7 @@ impl Operator for Whole {
             name: "Whole",
             detail,
             state: "its input, its result".into(),
+            state_key: None,
             growth: Growth::With("its input".into()),
             why: self.why.clone(),
         }

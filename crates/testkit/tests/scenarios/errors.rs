@@ -34,12 +34,11 @@ async fn sinks() -> Result<()> {
             "CREATE MATERIALIZED VIEW ratio AS SELECT 10 / x AS r FROM t",
             &format!(
                 "CREATE SINK changes FROM ratio WITH (connector = 'file', path = '{path}', format = 'csv', \
-                 on_updates = 'changes')"
+                 changelog = true)"
             ),
         ],
     )
-    .await
-    .or_else(|error| if error.contains("on_updates") { Err(error) } else { Ok(()) })?;
+    .await?;
     run_all(&mut session, &["INSERT INTO t VALUES (2), (0)", "FLUSH"]).await?;
     let shown = drive::lines(&mut session, "SHOW SINKS").await?;
     ensure(shown[0].contains("division by zero"), || format!("SHOW SINKS doesn't say why: {shown:?}"))?;
@@ -87,8 +86,7 @@ async fn watching() -> Result<()> {
     )
     .await?;
     let mut other = engine.session();
-    let watch =
-        tokio::spawn(async move { drive::rows(&mut other, "EXPLAIN ANALYZE m FOR 3 EPOCHS").await });
+    let watch = tokio::spawn(async move { drive::rows(&mut other, "EXPLAIN ANALYZE m FOR 3 EPOCHS").await });
     let mut written = 0;
     while !watch.is_finished() {
         run(&mut session, &format!("INSERT INTO t VALUES ({written})")).await?;
@@ -96,8 +94,9 @@ async fn watching() -> Result<()> {
         ensure(written < 10_000, || "it doesn't end".into())?;
     }
     let seen = watch.await.map_err(|error| error.to_string())??;
+    // The last line is the input; what is above it isn't stepped for rows that are filtered out.
     let epochs = seen.column(1).as_primitive::<Int64Type>();
-    ensure(epochs.values().iter().all(|epochs| *epochs == 3), || format!("epochs seen: {epochs:?}"))?;
+    ensure(epochs.values().last() == Some(&3), || format!("epochs seen: {epochs:?}"))?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 

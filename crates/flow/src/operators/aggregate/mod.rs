@@ -132,7 +132,8 @@ impl Operator for Aggregate {
             }
         }
         let growth = if growth.is_empty() { of_groups } else { Growth::With(growth.join(" and ")) };
-        Description { name: "Aggregate", detail, state, growth, ..Description::default() }
+        let state_key = self.properties.key_text();
+        Description { name: "Aggregate", detail, state, state_key, growth, ..Description::default() }
     }
 
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {

@@ -292,6 +292,7 @@ impl Operator for PerKey {
             name: "PerKey",
             detail: format!("{} by {}", fragment_text(self.plan.as_ref()), keys.join(", ")),
             state: "its input by key".into(),
+            state_key: Some(format!("({})", keys.join(", "))),
             growth: Growth::With("its input".into()),
             why: self.why.clone(),
         }
