@@ -296,6 +296,8 @@ fn settle(options: &mut ConfigOptions) {
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // Off, a scalar subquery with two rows gives rows instead of an error.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = true;
+    // What the plan knows never to be NULL may look as if it could be to what runs, which harms nothing.
+    options.execution.skip_physical_aggregate_schema_check = true;
     // A rule that fails must fail the query, not leave it half planned.
     options.optimizer.skip_failed_rules = false;
     // So that errors can point into the text.

@@ -12,11 +12,11 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, TableReference};
 use datafusion::error::Result;
 use datafusion::functions_window::row_number::row_number_udwf;
-use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::expr::{Case, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::logical_plan::{FetchType, SkipType};
 use datafusion::logical_expr::{
     Aggregate, Distinct, DistinctOn, EmptyRelation, Expr, Filter, Join, JoinConstraint, Limit, LogicalPlan,
-    Operator, Projection, Sort, SortExpr, SubqueryAlias, Union, Unnest, Values, Window,
+    LogicalPlanBuilder, Operator, Projection, Sort, SortExpr, SubqueryAlias, Union, Unnest, Values, Window,
     WindowFunctionDefinition, binary_expr, lit, when,
 };
 
@@ -29,7 +29,7 @@ use crate::rules::orderings::ordered;
 #[derive(Clone, Debug)]
 pub(super) struct Domain {
     plan: LogicalPlan,
-    /// Names the domain's own columns: `c0`, `c1`, …
+    /// Names the domain's own columns: `__outer_1.__outer_1_0`, … (a union forgets the qualifier).
     qualifier: TableReference,
     outer: Vec<Column>,
 }
@@ -42,7 +42,8 @@ impl Domain {
             .iter()
             .enumerate()
             .map(|(at, column)| {
-                Expr::Column(column.clone()).alias_qualified(Some(qualifier.clone()), format!("c{at}"))
+                let own = own_column(&qualifier, at);
+                Expr::Column(column.clone()).alias_qualified(own.relation, own.name)
             })
             .collect();
         let values = Projection::try_new(values, Arc::new(rows.clone()))?;
@@ -71,7 +72,7 @@ impl Domain {
     }
 
     fn column(&self, at: usize) -> Column {
-        Column::new(Some(self.qualifier.clone()), format!("c{at}"))
+        own_column(&self.qualifier, at)
     }
 
     /// The same values under a qualifier of their own.
@@ -82,13 +83,17 @@ impl Domain {
         for (at, (qualifier, field)) in plan.schema().iter().enumerate() {
             let column = Expr::Column(Column::from((qualifier, field)));
             items.push(match at < self.outer.len() {
-                true => column.alias_qualified(Some(other.qualifier.clone()), field.name()),
+                true => column.alias_qualified(Some(other.qualifier.clone()), other.column(at).name),
                 false => column,
             });
         }
         let plan = LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?);
         Ok((other, plan))
     }
+}
+
+fn own_column(qualifier: &TableReference, at: usize) -> Column {
+    Column::new(Some(qualifier.clone()), format!("{}_{at}", qualifier.table()))
 }
 
 struct Dependent<'a> {
@@ -299,30 +304,34 @@ impl Dependent<'_> {
         });
         let input = Arc::new(self.push(&node.input)?);
         let numbered = Window::try_new(vec![call], input)?;
-        let (qualifier, field) = numbered.schema.qualified_field(numbered.schema.fields().len() - 1);
-        let number = Expr::Column(Column::from((qualifier, field)));
+        let numbered = LogicalPlan::Window(numbered);
+        let number = last_column(&numbered);
         let mut condition = number.clone().gt(lit(skip as u64));
         if let Some(fetch) = fetch {
             condition = condition.and(number.lt_eq(lit((skip as u64).saturating_add(fetch as u64))));
         }
-        let taken = Filter::try_new(condition, Arc::new(LogicalPlan::Window(numbered)))?;
+        let taken = Filter::try_new(condition, Arc::new(numbered))?;
         self.under(LogicalPlan::Filter(taken), plan.schema())
     }
 
+    /// The rows are numbered, and each of their columns is chosen by the number.
     fn values(&self, node: &Values) -> Result<LogicalPlan> {
-        let row = |row: &Vec<Expr>| {
-            let mut items = self.domain.columns();
-            for (value, field) in row.iter().zip(node.schema.fields()) {
-                items.push(self.inner(value.clone())?.alias(field.name()));
+        let numbers = (0..node.values.len()).map(|number| vec![lit(number as i64)]).collect();
+        let numbers = LogicalPlanBuilder::values(numbers)?.build()?;
+        let number = Column::new(Some(self.names.next("row")), "number");
+        let named = last_column(&numbers).alias_qualified(number.relation.clone(), number.name.clone());
+        let numbers = LogicalPlan::Projection(Projection::try_new(vec![named], Arc::new(numbers))?);
+        let mut items = self.domain.columns();
+        for (at, field) in node.schema.fields().iter().enumerate() {
+            let mut choices = Vec::with_capacity(node.values.len());
+            for (row, values) in node.values.iter().enumerate() {
+                choices.push((Box::new(lit(row as i64)), Box::new(self.inner(values[at].clone())?)));
             }
-            let row = Projection::try_new(items, Arc::new(self.domain.plan.clone()))?;
-            Ok(Arc::new(LogicalPlan::Projection(row)))
-        };
-        let rows = node.values.iter().map(row).collect::<Result<Vec<_>>>()?;
-        Ok(match <[Arc<LogicalPlan>; 1]>::try_from(rows) {
-            Ok([row]) => Arc::unwrap_or_clone(row),
-            Err(rows) => LogicalPlan::Union(Union::try_new_with_loose_types(rows)?),
-        })
+            let choice = Case::new(Some(Box::new(Expr::Column(number.clone()))), choices, None);
+            items.push(Expr::Case(choice).alias(field.name()));
+        }
+        let rows = cross(self.domain.plan.clone(), numbers)?;
+        Ok(LogicalPlan::Projection(Projection::try_new(items, Arc::new(rows))?))
     }
 
     /// Joins for each value. A side that a missing match would drop or fill up needs the values of its own; where
@@ -416,6 +425,12 @@ fn order_of(plan: &LogicalPlan) -> Vec<SortExpr> {
         LogicalPlan::Limit(limit) => order_of(&limit.input),
         _ => Vec::new(),
     }
+}
+
+/// The last column of a plan.
+pub(super) fn last_column(plan: &LogicalPlan) -> Expr {
+    let schema = plan.schema();
+    Expr::Column(Column::from(schema.qualified_field(schema.fields().len() - 1)))
 }
 
 /// An aggregate call over the marked rows only.

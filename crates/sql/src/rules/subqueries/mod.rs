@@ -22,16 +22,19 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{EmptyRelation, Expr, Filter, Join, LogicalPlan, Projection, Union, Values};
+use datafusion::logical_expr::{
+    BinaryExpr, EmptyRelation, Expr, Filter, Join, LogicalPlan, Operator, Projection, Union, Values,
+    binary_expr,
+};
 use datafusion::optimizer::AnalyzerRule;
 
 use self::dependent::{Domain, join_on_values};
-use self::plain::is_plain;
+use self::plain::{is_plain, is_plain_scalar};
 use self::references::{has_subquery, is_lateral, outer_columns, subquery_of};
 use self::value::Lift;
 use crate::error::Error;
@@ -99,7 +102,7 @@ fn lift(node: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
     let mut found = false;
     node.apply_expressions(|expression| {
         found |= has_subquery(expression)?;
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        Ok(TreeNodeRecursion::Continue)
     })?;
     if !found {
         return Ok(Transformed::no(node));
@@ -121,6 +124,7 @@ fn lift(node: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
 /// Replaces the subqueries in the expressions of a node with one input.
 fn one_input(node: LogicalPlan, names: &Names) -> Result<LogicalPlan> {
     let Some(input) = node.inputs().first().map(|input| (*input).clone()) else { return Ok(node) };
+    let selects = matches!(node, LogicalPlan::Projection(_));
     let keeps_columns = matches!(node, LogicalPlan::Window(_) | LogicalPlan::Sort(_));
     let schema = Arc::clone(node.schema());
     let mut lift = Lift::new(input, names);
@@ -130,7 +134,10 @@ fn one_input(node: LogicalPlan, names: &Names) -> Result<LogicalPlan> {
             return Err(Error::unsupported("a subquery in GROUPING SETS").into());
         }
         let name = preserver.save(&expression);
-        let replaced = expression.transform_up(|part| lift_value(part, &mut lift))?;
+        let replaced = expression.transform_up(|part| match selects {
+            true => lift_unless_plain(part, &mut lift),
+            false => lift_value(part, &mut lift),
+        })?;
         Ok(replaced.update_data(|expression| name.restore(expression)))
     })?;
     let plan = lift.plan;
@@ -157,19 +164,41 @@ fn filter(filter: Filter, names: &Names) -> Result<Transformed<LogicalPlan>> {
     let mut conditions = Vec::new();
     let mut lifted = false;
     for part in split_conjunction_owned(filter.predicate) {
-        if is_plain(&part, &lift.plan)? {
-            conditions.push(part);
-        } else {
-            let replaced = part.transform_up(|part| lift_value(part, &mut lift))?;
-            lifted |= replaced.transformed;
-            conditions.push(replaced.data);
-        }
+        let replaced = lift_condition(part, &mut lift, true)?;
+        lifted |= replaced.transformed;
+        conditions.push(replaced.data);
     }
     let Some(predicate) = conjunction(conditions) else { return Ok(Transformed::no(lift.plan)) };
     let filtered = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(lift.plan))?);
     match lifted {
         true => Ok(Transformed::yes(only(filtered, &schema)?)),
         false => Ok(Transformed::no(filtered)),
+    }
+}
+
+/// A condition of a WHERE clause, or a part of it under AND and OR.
+fn lift_condition(part: Expr, lift: &mut Lift<'_>, whole: bool) -> Result<Transformed<Expr>> {
+    match part {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            let left = lift_condition(*left, lift, false)?;
+            let right = lift_condition(*right, lift, false)?;
+            let both = binary_expr(left.data, op, right.data);
+            Ok(Transformed::new(both, left.transformed || right.transformed, TreeNodeRecursion::Continue))
+        }
+        part if is_plain(&part, &lift.plan, whole)? => Ok(Transformed::no(part)),
+        part => part.transform_up(|part| lift_unless_plain(part, lift)),
+    }
+}
+
+/// The value of a subquery in a WHERE clause or a SELECT list.
+fn lift_unless_plain(part: Expr, lift: &mut Lift<'_>) -> Result<Transformed<Expr>> {
+    match &part {
+        Expr::ScalarSubquery(subquery) if is_plain_scalar(&subquery.subquery, &lift.plan)? => {
+            Ok(Transformed::no(part))
+        }
+        // What they compare becomes a join key: no subquery may be left in it.
+        Expr::InSubquery(_) | Expr::SetComparison(_) => part.transform_up(|part| lift_value(part, lift)),
+        _ => lift_value(part, lift),
     }
 }
 

@@ -1,30 +1,72 @@
-//! The subqueries that the query engine joins rightly by itself, as semi and anti joins.
+//! The subqueries that the query engine joins rightly by itself.
 //!
-//! They are conditions of a WHERE clause: EXISTS and IN over a subquery that refers to outer rows in its own WHERE at
-//! most, and NOT IN over one that doesn't refer to them at all. Its joins are cheaper than ours, which compute each
-//! subquery for all outer rows at once.
+//! In a WHERE clause these are EXISTS and IN over a subquery that refers to outer rows in its own WHERE at most, under
+//! AND and OR, where FALSE and NULL are the same, and as a condition of its own NOT IN over one that doesn't refer to
+//! them at all; there and in a SELECT list, an aggregate over the rows that are equal to the outer one in some columns.
+//! Its joins are cheaper than ours, which compute each subquery for all outer rows at once.
 
 use datafusion::common::Column;
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 
 use super::references::{has_subquery, outer_columns};
 
-/// Whether a condition over `input` can be left to the query engine.
-pub(super) fn is_plain(condition: &Expr, input: &LogicalPlan) -> Result<bool> {
+/// Whether a condition of a WHERE clause over `input`, or a part of it under AND and OR, can be left to the query
+/// engine.
+pub(super) fn is_plain(condition: &Expr, input: &LogicalPlan, whole: bool) -> Result<bool> {
     match condition {
         Expr::Not(inner) => match inner.as_ref() {
             Expr::Exists(exists) => is_plain_exists(exists, input),
-            Expr::InSubquery(within) => is_plain_within(within, !within.negated, input),
+            Expr::InSubquery(within) if whole || within.negated => {
+                is_plain_within(within, !within.negated, input, whole)
+            }
             _ => Ok(false),
         },
         Expr::Exists(exists) => is_plain_exists(exists, input),
-        Expr::InSubquery(within) => is_plain_within(within, within.negated, input),
+        Expr::InSubquery(within) if whole || !within.negated => {
+            is_plain_within(within, within.negated, input, whole)
+        }
         _ => Ok(false),
     }
+}
+
+/// Whether a scalar subquery in a WHERE clause or a SELECT list over `input` can be left to the query engine.
+pub(super) fn is_plain_scalar(subquery: &LogicalPlan, input: &LogicalPlan) -> Result<bool> {
+    let outer = outer_columns(subquery)?;
+    if outer.is_empty() || !all_of(&outer, input) {
+        return Ok(false);
+    }
+    let (items, aggregate) = match subquery {
+        LogicalPlan::Projection(node) => (node.expr.as_slice(), node.input.as_ref()),
+        other => (&[] as &[Expr], other),
+    };
+    let LogicalPlan::Aggregate(aggregate) = aggregate else { return Ok(false) };
+    let usual = |call: &Expr| match call {
+        Expr::AggregateFunction(call) => {
+            matches!(call.func.name(), "count" | "sum" | "avg" | "min" | "max")
+        }
+        _ => false,
+    };
+    let steady = |item: &Expr| !item.contains_outer() && !item.is_volatile();
+    let name = subquery.schema().field(0).name();
+    Ok(aggregate.group_expr.is_empty()
+        && aggregate.aggr_expr.iter().all(|call| usual(call) && steady(call))
+        && items.iter().all(steady)
+        && is_filtered_scan(&aggregate.input)?
+        && correlations(&aggregate.input)?.iter().all(is_equal_column)
+        && compared_columns(&aggregate.input)?.iter().all(|column| column.name != *name))
+}
+
+/// Whether a condition says that a column is equal to an outer one.
+fn is_equal_column(condition: &Expr) -> bool {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return false };
+    matches!(
+        (left.as_ref(), right.as_ref()),
+        (Expr::Column(_), Expr::OuterReferenceColumn(..)) | (Expr::OuterReferenceColumn(..), Expr::Column(_))
+    )
 }
 
 fn is_plain_exists(exists: &Exists, input: &LogicalPlan) -> Result<bool> {
@@ -33,7 +75,7 @@ fn is_plain_exists(exists: &Exists, input: &LogicalPlan) -> Result<bool> {
     Ok(outer.is_empty() || (all_of(&outer, input) && is_filtered_scan(subquery)?))
 }
 
-fn is_plain_within(within: &InSubquery, negated: bool, input: &LogicalPlan) -> Result<bool> {
+fn is_plain_within(within: &InSubquery, negated: bool, input: &LogicalPlan, whole: bool) -> Result<bool> {
     // A constant is no join key, and without one NULLs aren't seen.
     if !within.expr.any_column_refs() || within.expr.contains_outer() || has_subquery(&within.expr)? {
         return Ok(false);
@@ -41,7 +83,7 @@ fn is_plain_within(within: &InSubquery, negated: bool, input: &LogicalPlan) -> R
     let subquery = &within.subquery.subquery;
     let outer = outer_columns(subquery)?;
     if outer.is_empty() || negated {
-        return Ok(outer.is_empty());
+        return Ok(outer.is_empty() && (whole || is_filtered_scan(subquery)?));
     }
     // The columns that the conditions compare are added to the subquery's one, so names must not meet.
     let [name] = subquery.schema().field_names().try_into().unwrap_or([String::new()]);
@@ -69,7 +111,10 @@ fn is_filtered_scan(plan: &LogicalPlan) -> Result<bool> {
             let steady = node.expr.iter().all(|item| !item.contains_outer() && !item.is_volatile());
             Ok(steady && is_filtered_scan(&node.input)?)
         }
-        LogicalPlan::SubqueryAlias(node) => is_filtered_scan(&node.input),
+        // Columns that conditions below another alias compare would be looked for under the inner one.
+        LogicalPlan::SubqueryAlias(node) => {
+            Ok(correlations(&node.input)?.is_empty() && is_filtered_scan(&node.input)?)
+        }
         LogicalPlan::Filter(node) => {
             let usual = |part: &&Expr| !part.contains_outer() || part.any_column_refs();
             let joinable = split_conjunction(&node.predicate).iter().all(usual);
@@ -81,15 +126,19 @@ fn is_filtered_scan(plan: &LogicalPlan) -> Result<bool> {
 
 /// The subquery's own columns in conditions that refer to outer rows.
 fn compared_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
+    let conditions = correlations(plan)?;
+    Ok(conditions.iter().flat_map(|part| part.column_refs().into_iter().cloned()).collect())
+}
+
+/// The conditions of a subquery that refer to outer rows.
+fn correlations(plan: &LogicalPlan) -> Result<Vec<Expr>> {
     let mut found = Vec::new();
     plan.apply(|node| {
         if let LogicalPlan::Filter(filter) = node {
-            for part in split_conjunction(&filter.predicate).into_iter().filter(|part| part.contains_outer())
-            {
-                found.extend(part.column_refs().into_iter().cloned());
-            }
+            let parts = split_conjunction(&filter.predicate).into_iter();
+            found.extend(parts.filter(|part| part.contains_outer()).cloned());
         }
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
 }

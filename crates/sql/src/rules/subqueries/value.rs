@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 };
 
 use super::Names;
-use super::dependent::{Domain, cross, join_on_values};
+use super::dependent::{Domain, cross, join_on_values, last_column};
 use super::references::{Rows, outer_columns};
 use crate::functions::single_row::single_row;
 
@@ -253,11 +253,6 @@ impl<'a> Lift<'a> {
 
 fn column(qualifier: &TableReference, name: &str) -> Expr {
     Expr::Column(Column::new(Some(qualifier.clone()), name))
-}
-
-fn last_column(plan: &LogicalPlan) -> Expr {
-    let schema = plan.schema();
-    Expr::Column(Column::from(schema.qualified_field(schema.fields().len() - 1)))
 }
 
 fn count_of(value: Expr) -> Expr {
