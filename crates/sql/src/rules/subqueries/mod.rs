@@ -11,7 +11,8 @@
 //!
 //! A scalar subquery without a row is NULL, one with two rows fails where its value is asked for.
 //!
-//! Deliberately absent: subqueries in ON of outer joins that refer to both sides.
+//! Deliberately absent: subqueries in ON of outer joins that refer to both sides; aggregates in a subquery that belong
+//! to the query around it.
 
 mod dependent;
 mod plain;
@@ -28,8 +29,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, EmptyRelation, Expr, Filter, Join, LogicalPlan, Operator, Projection, Union, Values,
-    binary_expr,
+    Aggregate, BinaryExpr, EmptyRelation, Expr, Filter, Join, LogicalPlan, Operator, Projection, Union,
+    Values, binary_expr,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -99,6 +100,9 @@ fn lift(node: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
         }
         other => other,
     };
+    if let LogicalPlan::Aggregate(aggregate) = &node {
+        refuse_outer_aggregates(aggregate)?;
+    }
     let mut found = false;
     node.apply_expressions(|expression| {
         found |= has_subquery(expression)?;
@@ -119,6 +123,27 @@ fn lift(node: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
         LogicalPlan::Limit(_) => Err(Error::unsupported("a subquery in LIMIT or OFFSET").into()),
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Refuses `(SELECT max(a.v) FROM b)`: an aggregate over outer columns alone is one of the outer query's.
+fn refuse_outer_aggregates(node: &Aggregate) -> Result<()> {
+    let is_outer = |part: &Expr| match part {
+        Expr::AggregateFunction(call) => {
+            let arguments = &call.params.args;
+            arguments.iter().any(Expr::contains_outer) && !arguments.iter().any(Expr::any_column_refs)
+        }
+        _ => false,
+    };
+    for call in &node.aggr_expr {
+        if call.exists(|part| Ok(is_outer(part)))? {
+            return Err(Error::unsupported(
+                "an aggregate in a subquery over columns of an outer query alone",
+            )
+            .hint("In SQL it belongs to the outer query: compute it there, and refer to its result.")
+            .into());
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the subqueries in the expressions of a node with one input.
@@ -329,4 +354,76 @@ fn without_lateral(plan: LogicalPlan) -> Result<LogicalPlan> {
         other => Ok(Transformed::no(other)),
     })?;
     Ok(plan.data)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    fn tables() -> Tables {
+        Tables::new()
+            .table("a", "(k INT, v INT)", "VALUES (1, 10), (2, 20), (2, 21), (3, NULL), (NULL, 5)")
+            .table("b", "(k INT, w INT)", "VALUES (1, 100), (2, 200), (2, 201), (NULL, 7)")
+    }
+
+    #[test]
+    fn what_the_planner_joins_well_stays_one_join() {
+        let tables = tables();
+        for (condition, join) in [
+            ("EXISTS (SELECT 1 FROM b WHERE b.k = a.k)", "LeftSemi"),
+            ("NOT EXISTS (SELECT 1 FROM b WHERE b.k = a.k)", "LeftAnti"),
+            ("k IN (SELECT k FROM b)", "LeftSemi"),
+            ("k NOT IN (SELECT k FROM b)", "LeftAnti"),
+            ("k IN (SELECT k FROM b) OR v = 5", "LeftMark"),
+            ("v < (SELECT max(w) FROM b WHERE b.k = a.k)", "LeftSemi"),
+        ] {
+            let plan = tables.plan(&format!("SELECT v FROM a WHERE {condition}"));
+            assert!(plan.contains(&format!("{join} Join: ")) && plan.matches("Join").count() == 1, "{plan}");
+        }
+    }
+
+    #[test]
+    fn two_rows_fail_for_who_asks() {
+        let tables = tables();
+        let many = "more than one row returned by a subquery used as an expression";
+        tables.fails("SELECT (SELECT w FROM b WHERE b.k = a.k) FROM a", many);
+        tables.fails("SELECT 1 FROM a WHERE v = (SELECT w FROM b)", many);
+        tables.check("SELECT k, (SELECT w FROM b WHERE b.k = a.k) FROM a WHERE k <> 2", &["1|100", "3|NULL"]);
+        tables.check(
+            "SELECT k, CASE WHEN k <> 2 THEN (SELECT w FROM b WHERE b.k = a.k) END FROM a WHERE k < 3",
+            &["1|100", "2|NULL", "2|NULL"],
+        );
+    }
+
+    #[test]
+    fn names_and_nullability_are_those_of_the_query() {
+        let tables = tables();
+        let sql = "SELECT (SELECT 1 WHERE false) AS x, k IN (SELECT k FROM b) AS y FROM a";
+        let query = tables.planner.query(sql, &tables).unwrap();
+        let fields: Vec<_> =
+            query.schema.fields().iter().map(|f| (f.name().as_str(), f.is_nullable())).collect();
+        assert_eq!(fields, [("x", true), ("y", true)]);
+        let nothing = "SELECT (SELECT 1 WHERE false) AS x";
+        tables.check(
+            &format!("SELECT count(*) FROM ({nothing} UNION ALL {nothing}) AS t WHERE x IS NULL"),
+            &["2"],
+        );
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused() {
+        let tables = tables();
+        tables.fails(
+            "SELECT (SELECT max(a.v) FROM b) FROM a",
+            "an aggregate in a subquery over columns of an outer query alone is not supported yet\nHINT: In SQL it belongs to the outer query: compute it there, and refer to its result.",
+        );
+        tables.fails(
+            "SELECT 1 FROM a LEFT JOIN b ON EXISTS (SELECT 1 FROM a AS c WHERE c.k = a.k AND c.v = b.w)",
+            "a subquery that refers to both sides of an outer join in its ON is not supported yet\nHINT: Join with a subquery that computes it first.",
+        );
+        tables.fails(
+            "SELECT (SELECT count(*) FROM (SELECT b.k FROM b WHERE b.w > a.v GROUP BY ROLLUP (b.k)) AS t) FROM a",
+            "GROUPING SETS in a subquery that refers to rows outside it is not supported yet",
+        );
+    }
 }
