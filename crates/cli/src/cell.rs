@@ -1,10 +1,12 @@
 //! A value as text, the same in tables and in test suites.
 //!
-//! Numbers are as short as they can be read back from, times are PostgreSQL's, nested values are Arrow's.
+//! Numbers are as short as they can be read back from, times, intervals and bytes are PostgreSQL's, nested values are
+//! Arrow's.
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::DataType;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, DurationNanosecondType, IntervalMonthDayNano, IntervalUnit, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, DurationFormat, FormatOptions};
 
@@ -18,18 +20,26 @@ const OPTIONS: FormatOptions<'static> = FormatOptions::new()
     .with_time_format(Some("%H:%M:%S%.f"))
     .with_duration_format(DurationFormat::Pretty);
 
+/// Nanoseconds.
+const DAY: i64 = 86_400_000_000_000;
+
 /// Reads the values of one column.
 pub struct Cells<'a> {
     formatter: ArrayFormatter<'a>,
     nulls: Option<NullBuffer>,
     data_type: &'a DataType,
+    intervals: Option<IntervalMonthDayNanoArray>,
 }
 
 impl<'a> Cells<'a> {
     /// The values of `column`. Fails for a type that has no text.
     pub fn new(column: &'a ArrayRef) -> Result<Self, ArrowError> {
         let formatter = ArrayFormatter::try_new(column.as_ref(), &OPTIONS)?;
-        Ok(Cells { formatter, nulls: column.logical_nulls(), data_type: column.data_type() })
+        let intervals = match column.data_type() {
+            DataType::Interval(_) | DataType::Duration(_) => Some(as_intervals(column)?),
+            _ => None,
+        };
+        Ok(Cells { formatter, nulls: column.logical_nulls(), data_type: column.data_type(), intervals })
     }
 
     /// The value at `row`; `None` is NULL.
@@ -37,8 +47,12 @@ impl<'a> Cells<'a> {
         if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
             return None;
         }
+        if let Some(intervals) = &self.intervals {
+            return Some(interval(intervals.value(row)));
+        }
         let text = self.formatter.value(row).to_string();
         Some(match self.data_type {
+            data_type if data_type.is_binary() => format!("\\x{text}"),
             DataType::Float16 | DataType::Float32 | DataType::Float64 => float(text),
             DataType::Timestamp(_, Some(_)) => short_offset(text),
             _ => text,
@@ -52,6 +66,45 @@ pub fn is_number(data_type: &DataType) -> bool {
         DataType::Dictionary(_, values) => is_number(values),
         other => other.is_numeric(),
     }
+}
+
+/// Intervals of every unit, and durations, as the widest.
+fn as_intervals(column: &ArrayRef) -> Result<IntervalMonthDayNanoArray, ArrowError> {
+    let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+    if let DataType::Duration(_) = column.data_type() {
+        let nanoseconds = cast(column, &DataType::Duration(TimeUnit::Nanosecond))?;
+        let nanoseconds = nanoseconds.as_primitive::<DurationNanosecondType>();
+        let days = |time: i64| IntervalMonthDayNano::new(0, (time / DAY) as i32, time % DAY);
+        return Ok(nanoseconds.unary(days));
+    }
+    Ok(cast(column, &interval)?.as_primitive().clone())
+}
+
+/// `1 year 2 mons 3 days 04:05:06.5`, as PostgreSQL writes it.
+fn interval(value: IntervalMonthDayNano) -> String {
+    let mut parts = Vec::new();
+    let mut negative = false;
+    for (count, unit) in [(value.months / 12, "year"), (value.months % 12, "mon"), (value.days, "day")] {
+        if count != 0 {
+            // After a negative part a positive one says so.
+            let sign = if negative && count > 0 { "+" } else { "" };
+            negative = count < 0;
+            parts.push(format!("{sign}{count} {unit}{}", if count == 1 { "" } else { "s" }));
+        }
+    }
+    if value.nanoseconds != 0 || parts.is_empty() {
+        let time = value.nanoseconds.unsigned_abs();
+        let sign = match value.nanoseconds < 0 {
+            true => "-",
+            false if negative => "+",
+            false => "",
+        };
+        let (seconds, fraction) = (time / 1_000_000_000, time % 1_000_000_000);
+        let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let fraction = format!(".{fraction:09}");
+        parts.push(format!("{sign}{clock}{}", fraction.trim_end_matches('0').trim_end_matches('.')));
+    }
+    parts.join(" ")
 }
 
 /// PostgreSQL spells the infinities out.
@@ -113,6 +166,25 @@ mod tests {
         check(zoned("+05:30"), &[Some("2024-01-01 05:30:00+05:30")]);
         check(Date32Array::from(vec![19723]), &[Some("2024-01-01")]);
         check(Time64MicrosecondArray::from(vec![1]), &[Some("00:00:00.000001")]);
+    }
+
+    #[test]
+    fn intervals_and_bytes() {
+        let values =
+            [(14, 3, 14_706_500_000_000), (0, 0, 0), (-14, 1, -1_000_000_000), (0, -1, 3_600_000_000_000)];
+        let values = values.map(|(months, days, time)| IntervalMonthDayNano::new(months, days, time));
+        check(
+            IntervalMonthDayNanoArray::from(values.to_vec()),
+            &[
+                Some("1 year 2 mons 3 days 04:05:06.5"),
+                Some("00:00:00"),
+                Some("-1 years -2 mons +1 day -00:00:01"),
+                Some("-1 days +01:00:00"),
+            ],
+        );
+        check(IntervalYearMonthArray::from(vec![14]), &[Some("1 year 2 mons")]);
+        check(DurationSecondArray::from(vec![90_061]), &[Some("1 day 01:01:01")]);
+        check(BinaryArray::from(vec![&b"\x00\xff"[..], b""]), &[Some("\\x00ff"), Some("\\x")]);
     }
 
     #[test]

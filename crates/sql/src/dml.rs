@@ -571,7 +571,7 @@ mod tests {
         );
         fails(
             "UPDATE t SET n = [1]",
-            "column \"n\" is of type Float64 and the expression of type List(Int64)\nHINT: Cast the expression, as in x::TYPE.",
+            "column \"n\" is of type DOUBLE PRECISION and the expression of type BIGINT[]\nHINT: Cast the expression, as in x::TYPE.",
         );
         fails(
             "INSERT INTO t SELECT * FROM hop(t)",

@@ -63,6 +63,9 @@ impl Reader<'_> {
             DataFusionError::Configuration(message) => Error::invalid(plain(message)),
             DataFusionError::ResourcesExhausted(message) => Error::external(plain(message)),
             DataFusionError::IoError(error) => Error::external(error.to_string()),
+            DataFusionError::Internal(message) if message.contains("not implemented for type") => {
+                not_built(message)
+            }
             DataFusionError::Internal(message) => Error::bug(plain(message)),
             other => Error::bug(plain(&other.to_string())),
         }

@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, new_empty_array};
 use arrow::compute::cast;
 use arrow::csv::WriterBuilder as CsvWriterBuilder;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, IntervalUnit, SchemaRef};
 use arrow::json::WriterBuilder as JsonWriterBuilder;
-use arrow::json::writer::LineDelimited;
+use arrow::json::writer::{EncoderOptions, LineDelimited, make_encoder};
+use millstream_delta::sql_type;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as ParquetCompression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -25,8 +26,41 @@ pub(crate) fn check_columns(format: &Format, columns: &SchemaRef) -> Result<()> 
             names.len(),
             names.join(", ")
         ))),
+        Format::Text => Ok(()),
         Format::Csv(_) => csv::check_columns(columns),
-        _ => Ok(()),
+        Format::Json => check_each(columns, "json", json_holds),
+        Format::Parquet => check_each(columns, "parquet", parquet_holds),
+    }
+}
+
+fn check_each(columns: &SchemaRef, format: &str, holds: fn(&FieldRef) -> bool) -> Result<()> {
+    match columns.fields().iter().find(|field| !holds(field)) {
+        None => Ok(()),
+        Some(field) => Err(Error::Invalid(format!(
+            "column '{}' has type {}, which format '{format}' can't hold: cast it to TEXT",
+            field.name(),
+            sql_type(field.data_type())
+        ))),
+    }
+}
+
+fn json_holds(field: &FieldRef) -> bool {
+    make_encoder(field, new_empty_array(field.data_type()).as_ref(), &EncoderOptions::default()).is_ok()
+}
+
+/// Whether the writer takes a type; of a union it would panic.
+fn parquet_holds(field: &FieldRef) -> bool {
+    match field.data_type() {
+        DataType::Interval(unit) => *unit != IntervalUnit::MonthDayNano,
+        DataType::Union(..) | DataType::RunEndEncoded(..) => false,
+        DataType::List(inner)
+        | DataType::LargeList(inner)
+        | DataType::ListView(inner)
+        | DataType::LargeListView(inner)
+        | DataType::FixedSizeList(inner, _)
+        | DataType::Map(inner, _) => parquet_holds(inner),
+        DataType::Struct(fields) => fields.iter().all(parquet_holds),
+        _ => true,
     }
 }
 

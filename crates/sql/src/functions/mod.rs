@@ -8,6 +8,7 @@ pub mod in_frame;
 pub(crate) mod json;
 mod postgres;
 pub(crate) mod read_text;
+pub(crate) mod row_key;
 mod scalar;
 pub(crate) mod single_row;
 

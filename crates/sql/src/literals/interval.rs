@@ -98,12 +98,12 @@ impl Sum {
 
     fn words(&mut self, text: &str) -> Result<(), &'static str> {
         let mut words = split(text);
-        if words.is_empty() {
-            return Err(EXPECTED);
-        }
         let ago = words.last() == Some(&"ago");
         if ago {
             words.pop();
+        }
+        if words.is_empty() {
+            return Err(EXPECTED);
         }
         let mut words = words.into_iter().peekable();
         while let Some(word) = words.next() {

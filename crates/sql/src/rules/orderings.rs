@@ -13,8 +13,7 @@
 //! are. `last_value` up to the CURRENT ROW of such a frame is the last of its peers: it is computed within them.
 //!
 //! Other functions that depend on the order in such a frame sort its rows themselves ([`crate::functions::in_frame`]).
-//!
-//! Left open: columns that can't be ordered (maps, unions).
+//! Values that have no order (maps, unions) are sorted by their bytes.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -40,6 +39,7 @@ use millstream_delta::contains_floats;
 
 use crate::functions::canonical_float;
 use crate::functions::in_frame::{self, Taken};
+use crate::functions::row_key::row_key;
 use crate::relation::RelationTable;
 
 /// The rule.
@@ -129,14 +129,16 @@ fn missing(plan: &LogicalPlan, known: &[&Expr]) -> Vec<SortExpr> {
     let column = |at: usize| Expr::Column(Column::from(schema.qualified_field(at)));
     let all = || (0..schema.fields().len()).collect();
     let wanted: Vec<usize> = key(plan).unwrap_or_else(all);
-    let wanted = wanted.into_iter().filter(|at| orderable(schema.field(*at).data_type()));
-    let keys = wanted.flat_map(|at| decided(column(at), schema.field(at).data_type()));
+    let keys = wanted.into_iter().flat_map(|at| decided(column(at), schema.field(at).data_type()));
     keys.filter(|key| !known.contains(&key)).map(ascending).collect()
 }
 
 /// The keys that order all values of an expression. The sign of a NaN is left out first: it comes as a processor gives
-/// it; then -0.0 is below 0.0.
+/// it; then -0.0 is below 0.0. What has no order is sorted by its bytes.
 fn decided(expression: Expr, data_type: &DataType) -> Vec<Expr> {
+    if !orderable(data_type) {
+        return vec![row_key(expression)];
+    }
     match contains_floats(data_type) {
         true => vec![canonical_float::call(expression.clone()), expression],
         false => vec![expression],
@@ -436,7 +438,7 @@ fn complete_aggregate(
     let mut more = Vec::new();
     for argument in &function.params.args {
         let data_type = argument.get_type(schema)?;
-        if matches!(argument, Expr::Literal(..)) || !orderable(&data_type) {
+        if matches!(argument, Expr::Literal(..)) || (function.params.distinct && !orderable(&data_type)) {
             continue;
         }
         // The arguments of DISTINCT are canonical already, and their order must be by themselves.

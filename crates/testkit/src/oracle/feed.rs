@@ -225,8 +225,8 @@ fn mixed(
 /// `picked` with its first `count` values replaced by values that are not in `column`, where its type allows.
 fn fresh_keys(column: &ArrayRef, picked: &ArrayRef, count: usize) -> Result<ArrayRef, ArrowError> {
     let fresh: ArrayRef = match column.data_type() {
-        DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::UInt32 | DataType::UInt64 => {
-            let values = cast(column, &DataType::Int64)?;
+        kind if kind.is_integer() || kind.is_temporal() || kind.is_decimal() => {
+            let Some(values) = numbers(column) else { return Ok(picked.clone()) };
             let start = max(values.as_primitive::<Int64Type>()).unwrap_or(0);
             let Some(_) = start.checked_add(count as i64) else { return Ok(picked.clone()) };
             Arc::new(Int64Array::from_iter_values((1..=count as i64).map(|step| start + step)))
@@ -238,14 +238,26 @@ fn fresh_keys(column: &ArrayRef, picked: &ArrayRef, count: usize) -> Result<Arra
                 (0..).map(|number| format!("fresh-{number}")).filter(|name| !known.contains(name.as_str()));
             Arc::new(StringArray::from_iter_values(fresh.take(count)))
         }
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+            Arc::new(StringArray::from_iter_values((0..count).map(|number| format!("fresh-{number}"))))
+        }
         _ => return Ok(picked.clone()),
     };
+    let narrow = matches!(column.data_type(), DataType::Date32 | DataType::Time32(_));
+    let fresh = if narrow { cast(&fresh, &DataType::Int32)? } else { fresh };
     let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
     let Ok(fresh) = arrow::compute::cast_with_options(&fresh, column.data_type(), &options) else {
         return Ok(picked.clone());
     };
     let rest = picked.slice(count, picked.len() - count);
     arrow::compute::concat(&[&fresh, &rest])
+}
+
+/// What integers, decimals and times are counted by, where they fit.
+fn numbers(column: &ArrayRef) -> Option<ArrayRef> {
+    let narrow = matches!(column.data_type(), DataType::Date32 | DataType::Time32(_));
+    let values = if narrow { cast(column, &DataType::Int32).ok()? } else { column.clone() };
+    cast(&values, &DataType::Int64).ok()
 }
 
 /// One call of the engine: rows of one table, all put in or all taken out.
