@@ -176,6 +176,20 @@ impl Spellings {
             SqlType::Float(precision) => float(precision)?,
             SqlType::Double(_) => DataType::Float64,
             SqlType::Numeric(digits) | SqlType::Decimal(digits) | SqlType::Dec(digits) => numeric(digits)?,
+            SqlType::Bit(_) | SqlType::BitVarying(_) | SqlType::VarBit(_) => {
+                return Err(Error::unsupported("a string of bits (BIT)").hint("Use BYTEA or BIGINT."));
+            }
+            SqlType::Timestamp(..) | SqlType::Datetime(_) | SqlType::Time(..) | SqlType::Interval { .. } => {
+                return self.time_type(sql_type);
+            }
+            SqlType::Array(_) | SqlType::Map(..) => return self.nested_type(sql_type),
+            SqlType::Custom(name, modifiers) => return custom(&name.to_string(), modifiers),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn time_type(&self, sql_type: &SqlType) -> Result<Option<DataType>> {
+        Ok(Some(match sql_type {
             SqlType::Timestamp(precision, zone) => {
                 let zoned = matches!(zone, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
                 DataType::Timestamp(unit(*precision)?, zoned.then(|| Arc::clone(&self.zone)))
@@ -197,9 +211,12 @@ impl Spellings {
                 Some(IntervalFields::DayToSecond) => IntervalUnit::DayTime,
                 Some(fields) => return Err(Error::unsupported(format!("INTERVAL {fields}"))),
             }),
-            SqlType::Bit(_) | SqlType::BitVarying(_) | SqlType::VarBit(_) => {
-                return Err(Error::unsupported("a string of bits (BIT)").hint("Use BYTEA or BIGINT."));
-            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn nested_type(&self, sql_type: &SqlType) -> Result<Option<DataType>> {
+        Ok(Some(match sql_type {
             SqlType::Array(ArrayElemTypeDef::SquareBracket(inner, size)) => {
                 let Some(item) = self.element(inner)? else { return Ok(None) };
                 match size {
@@ -221,7 +238,6 @@ impl Spellings {
                 };
                 map(key, value)
             }
-            SqlType::Custom(name, modifiers) => return custom(&name.to_string(), modifiers),
             _ => return Ok(None),
         }))
     }

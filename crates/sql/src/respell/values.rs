@@ -10,9 +10,6 @@ use crate::error::{Error, Result};
 use crate::literals::interval;
 use crate::type_names::Checked;
 
-/// Decimal digits that every float of 64 bits keeps.
-const FLOAT_DIGITS: usize = 15;
-
 /// Digits of a NUMERIC at most.
 const DIGITS_MAX: usize = 76;
 
@@ -64,12 +61,20 @@ fn exact(digits: &str) -> Option<SqlType> {
     let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     let whole = whole.trim_start_matches('0');
     let count = whole.len() + fraction.len();
-    let loses = match fraction {
-        "" => digits.parse::<u64>().is_err() && !digits.ends_with('.'),
-        fraction => format!("{whole}{fraction}").trim_start_matches('0').len() > FLOAT_DIGITS,
+    if !plain(whole) || !plain(fraction) || !(1..=DIGITS_MAX).contains(&count) {
+        return None;
+    }
+    let loses = match digits.contains('.') {
+        false => digits.parse::<u64>().is_err(),
+        // A float keeps what is its own shortest spelling.
+        true => {
+            let kept = digits.parse::<f64>().ok()?.to_string();
+            let (kept_whole, kept_fraction) = kept.split_once('.').unwrap_or((&kept, ""));
+            let short = |fraction: &str| fraction.trim_end_matches('0').to_string();
+            kept_whole.trim_start_matches('0') != whole || short(kept_fraction) != short(fraction)
+        }
     };
-    let exact = plain(whole) && plain(fraction) && loses && (1..=DIGITS_MAX).contains(&count);
-    exact.then(|| SqlType::Numeric(ExactNumberInfo::PrecisionAndScale(count as u64, fraction.len() as i64)))
+    loses.then(|| SqlType::Numeric(ExactNumberInfo::PrecisionAndScale(count as u64, fraction.len() as i64)))
 }
 
 /// A cast to text that is checked.

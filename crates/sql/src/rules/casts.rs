@@ -62,6 +62,12 @@ fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if target.is_decimal() {
         return exact_literal(expression);
     }
+    if target.is_floating()
+        && let Some(float) = float_of(argument)
+    {
+        let literal = Expr::Literal(ScalarValue::Float64(Some(float)).cast_to(target)?, None);
+        return Ok(Transformed::yes(literal));
+    }
     let is_time = matches!(target, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64);
     if (kind.is_none() && !is_time) || !argument.get_type(schema).is_ok_and(|found| is_text(&found)) {
         return Ok(Transformed::no(expression));
@@ -93,6 +99,18 @@ fn exact_literal(mut expression: Expr) -> Result<Transformed<Expr>> {
             _ => Ok(Transformed::no(expression)),
         },
         _ => Ok(Transformed::no(expression)),
+    }
+}
+
+/// The float nearest to a NUMERIC literal: through the decimal it would be rounded twice.
+fn float_of(expression: &Expr) -> Option<f64> {
+    match expression {
+        Expr::Negative(inner) => float_of(inner).map(|float| -float),
+        Expr::Cast(Cast { expr, field }) if field.data_type().is_decimal() => match expr.as_ref() {
+            Expr::Literal(value, _) => value.try_as_str()??.parse().ok(),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -166,6 +184,30 @@ mod tests {
         tables.check("SELECT TRY_CAST('{1' AS INT[]), TRY_CAST('{x}' AS INT[]) AS b", &["NULL|[NULL]"]);
         tables.check("SELECT TRY_CAST('\\xf' AS BYTEA), TRY_CAST('1 foo' AS INTERVAL)", &["NULL|NULL"]);
         tables.check("SELECT '1 02:03:04'::INTERVAL", &["1 days 2 hours 3 mins 4.000000000 secs"]);
+    }
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        let tables = Tables::new().table(
+            "n",
+            "(f DOUBLE PRECISION, d NUMERIC(50, 20))",
+            "VALUES (3.141592653589793, 1.1), (0.30000000000000004, 12345678901234567890.12345678901234567890), \
+             (-3.14159265358979323846, -9007199254740993.5)",
+        );
+        tables.check(
+            "SELECT f, d FROM n",
+            &[
+                "-3.141592653589793|-9007199254740993.50000000000000000000",
+                "0.30000000000000004|12345678901234567890.12345678901234567890",
+                "3.141592653589793|1.10000000000000000000",
+            ],
+        );
+        tables.check(
+            "SELECT d FROM n WHERE f = 0.30000000000000004",
+            &["12345678901234567890.12345678901234567890"],
+        );
+        tables.check("SELECT arrow_typeof(0.1), arrow_typeof(1.10)", &["Float64|Float64"]);
+        tables.check("SELECT arrow_typeof(0.12345678901234567890)", &["Decimal128(20, 20)"]);
     }
 
     #[test]

@@ -10,8 +10,11 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
-use datafusion::functions::datetime::{
-    to_char::ToCharFunc, to_date::ToDateFunc, to_timestamp::ToTimestampFunc,
+use datafusion::functions::datetime::to_char::ToCharFunc;
+use datafusion::functions::datetime::to_date::ToDateFunc;
+use datafusion::functions::datetime::to_timestamp::{
+    ToTimestampFunc, ToTimestampMicrosFunc, ToTimestampMillisFunc, ToTimestampNanosFunc,
+    ToTimestampSecondsFunc,
 };
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -25,6 +28,10 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.replace("to_char", |function| function.inner().is::<ToCharFunc>(), patterned);
     registry.replace("to_date", |function| function.inner().is::<ToDateFunc>(), patterned);
     registry.replace("to_timestamp", |function| function.inner().is::<ToTimestampFunc>(), patterned);
+    registry.replace("to_timestamp_seconds", |f| f.inner().is::<ToTimestampSecondsFunc>(), patterned);
+    registry.replace("to_timestamp_millis", |f| f.inner().is::<ToTimestampMillisFunc>(), patterned);
+    registry.replace("to_timestamp_micros", |f| f.inner().is::<ToTimestampMicrosFunc>(), patterned);
+    registry.replace("to_timestamp_nanos", |f| f.inner().is::<ToTimestampNanosFunc>(), patterned);
 }
 
 fn patterned(inner: Arc<ScalarUDF>) -> ScalarUDF {
@@ -71,7 +78,13 @@ impl ScalarUDFImpl for Patterned {
                 ColumnarValue::Array(values) => ColumnarValue::Array(all(values)?),
             };
         }
-        self.inner.invoke_with_args(arguments)
+        let promised = arguments.return_type().clone();
+        let found = self.inner.inner().invoke_with_args(arguments)?;
+        // The times of a column of texts come without the zone that they were promised with.
+        match found.data_type() == promised {
+            true => Ok(found),
+            false => found.cast_to(&promised, None),
+        }
     }
 }
 
