@@ -3,7 +3,6 @@
 use super::ast::{Aggregate, Expr, Node, Order};
 use super::draw::{DIRECTIONS, Draw, Scope};
 use super::family::Family;
-use super::known::Known;
 
 /// What an aggregate takes and gives.
 #[derive(Clone, Copy, Debug)]
@@ -86,9 +85,6 @@ const FUNCTIONS: &[Function] = &[
     same("any_value", false),
 ];
 
-/// Aggregates that sum squares in floating point.
-const VARIANCES: &[&str] = &["var_", "stddev_", "covar_", "corr", "regr_"];
-
 impl Draw<'_> {
     /// An aggregate that gives `family`, if there is one; in a group, or over a window.
     pub(super) fn aggregate(&mut self, scope: &Scope, family: Family, in_group: bool) -> Option<Expr> {
@@ -99,10 +95,9 @@ impl Draw<'_> {
     /// The call of an aggregate.
     pub(super) fn call(&mut self, scope: &Scope, family: Family, in_group: bool) -> Option<Aggregate> {
         let fits = |function: &&Function| {
-            let variance = VARIANCES.iter().any(|start| function.name.starts_with(start));
             let gives = function.result.map_or(family.is_ordered(), |result| result == family);
             let placed = in_group || function.name != "percentile_cont";
-            gives && placed && !(variance && Known::FloatVariance.is_avoided())
+            gives && placed
         };
         let found: Vec<&Function> = FUNCTIONS.iter().filter(fits).collect();
         let function = *self.choose(&found)?;
@@ -130,7 +125,7 @@ impl Draw<'_> {
             _ => {}
         }
         if in_group {
-            self.decorate(&mut call, &inner, function, family);
+            self.decorate(&mut call, &inner, function);
         }
         // Over a window these are functions of another kind.
         let filtered = in_group || !["first_value", "last_value", "nth_value"].contains(&function.name);
@@ -141,13 +136,9 @@ impl Draw<'_> {
     }
 
     /// DISTINCT and ORDER BY.
-    fn decorate(&mut self, call: &mut Aggregate, scope: &Scope, function: Function, family: Family) {
-        let floats =
-            function.arguments.contains(&FLOAT) || (function.result.is_none() && family == Family::Float);
+    fn decorate(&mut self, call: &mut Aggregate, scope: &Scope, function: Function) {
         let takes = function.distinct && call.arguments.len() == 1 && call.within.is_empty();
-        let avoided =
-            floats && (Known::DistinctFloats.is_avoided() || Known::FloatSumBesideDistinct.is_avoided());
-        call.distinct = takes && !avoided && self.chance(25);
+        call.distinct = takes && self.chance(25);
         if function.ordered && !call.distinct && self.chance(70) {
             for _ in 0..1 + self.below(2) {
                 // A number would mean a column of the SELECT.

@@ -127,6 +127,16 @@ const DECIMAL: &[&str] = &[
 ];
 
 const FLOAT: &[&str] = &[
+    "({float} + {float})",
+    "({float} - {float})",
+    "({float} * {float})",
+    "({float} / {float})",
+    "({float} / 4)",
+    "sqrt({float})",
+    "power({float}, {n})",
+    "sin({float})",
+    "ln({float})",
+    "exp({float})",
     "(- {float})",
     "abs({float})",
     "floor({float})",
@@ -142,20 +152,6 @@ const FLOAT: &[&str] = &[
     "nanvl({float}, {float})",
     "atan({float})",
     "cbrt({float})",
-];
-
-/// What may give a NaN with a sign.
-pub const FLOAT_ARITHMETIC: &[&str] = &[
-    "({float} + {float})",
-    "({float} - {float})",
-    "({float} * {float})",
-    "({float} / {float})",
-    "({float} / 4)",
-    "sqrt({float})",
-    "power({float}, {n})",
-    "sin({float})",
-    "ln({float})",
-    "exp({float})",
 ];
 
 const TEXT: &[&str] = &[

@@ -3,7 +3,6 @@
 use super::ast::{Body, Expr, From, Node, Query, Select};
 use super::draw::{Column, Draw, NESTING_MAX, Readable, Scope, columns};
 use super::family::Family;
-use super::known::Known;
 
 /// A relation of FROM with the columns that can be named behind it.
 pub(super) type Drawn = (From, Vec<Expr>);
@@ -158,11 +157,7 @@ impl Draw<'_> {
         let common: Vec<Expr> = left.1.iter().filter(shared).cloned().collect();
         let picked = self.choose(&common)?;
         let name = picked.to_string().split('.').nth(1)?.to_string();
-        let words: &[&str] = match Known::OuterUsing.is_avoided() {
-            true => &["JOIN", "LEFT JOIN"],
-            false => &["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"],
-        };
-        let word = self.pick(words);
+        let word = self.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
         let merged = Expr::column(picked.family, "", &name);
         let sided = |leaf: &Expr| {
             [first, second].iter().any(|alias| *leaf == Expr::column(picked.family, alias, &name))
@@ -176,7 +171,8 @@ impl Draw<'_> {
     /// The condition of a join.
     fn on(&mut self, left: &[Expr], right: &[Expr], outer: &[Expr]) -> Expr {
         let both: Vec<Expr> = left.iter().chain(right).cloned().collect();
-        let scope = Scope { leaves: both, outer: outer.to_vec(), subqueries: false };
+        let subqueries = self.nesting <= NESTING_MAX && self.chance(20);
+        let scope = Scope { leaves: both, outer: outer.to_vec(), subqueries };
         let mut parts = Vec::new();
         if !self.chance(12) {
             parts.extend(self.equality(left, right));

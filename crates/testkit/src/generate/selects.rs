@@ -3,7 +3,6 @@
 use super::ast::{Aggregate, Body, Expr, From, Group, Node, Order, Query, Select, Shape};
 use super::draw::{Column, DIRECTIONS, Draw, NESTING_MAX, Scope, is_column};
 use super::family::Family;
-use super::known::Known;
 use super::relations::conjunction;
 
 impl Draw<'_> {
@@ -78,7 +77,7 @@ impl Draw<'_> {
     fn filter(&mut self, scope: &Scope) -> Expr {
         let mut parts = Vec::new();
         if scope.subqueries && self.chance(25) {
-            let predicate = self.predicate(scope, true);
+            let predicate = self.predicate(scope);
             parts.push(predicate);
         }
         if parts.is_empty() || self.chance(50) {
@@ -86,7 +85,7 @@ impl Draw<'_> {
             let either = scope.subqueries && self.chance(10);
             parts.push(match either {
                 true => {
-                    let predicate = self.predicate(scope, !Known::NotInBelowOr.is_avoided());
+                    let predicate = self.predicate(scope);
                     Expr::form(Family::Boolean, &["(", " OR ", ")"], vec![condition, predicate])
                 }
                 false => condition,
@@ -125,7 +124,7 @@ impl Draw<'_> {
         if leaves.is_empty() || self.chance(20) {
             leaves.push(count_all());
         }
-        let inner = Scope { leaves, outer: Vec::new(), subqueries: scope.subqueries && keys.is_empty() };
+        let inner = Scope { leaves, outer: Vec::new(), subqueries: scope.subqueries };
         select.items = match self.chance(15) {
             true => self.windowed(&Scope { subqueries: false, ..inner.clone() }, families),
             false => self.items(&inner, families, 1),
@@ -147,7 +146,7 @@ impl Draw<'_> {
         let plain = Scope { subqueries: false, ..scope.clone() };
         let condition = self.condition(&plain, 2);
         if self.nesting <= NESTING_MAX && self.chance(15) {
-            let predicate = self.predicate(&Scope { subqueries: false, ..scope.clone() }, true);
+            let predicate = self.predicate(&plain);
             return conjunction(vec![condition, predicate]);
         }
         condition

@@ -6,12 +6,12 @@ use super::family::Family;
 use super::relations::conjunction;
 
 impl Draw<'_> {
-    /// A condition with a subquery; `NOT IN` only where `not_in` says so.
-    pub(super) fn predicate(&mut self, scope: &Scope, not_in: bool) -> Expr {
+    /// A condition with a subquery.
+    pub(super) fn predicate(&mut self, scope: &Scope) -> Expr {
         self.nesting += 1;
         let predicate = match self.below(10) {
             0..3 => self.exists(scope),
-            3..8 => self.compared_with_list(scope, not_in),
+            3..8 => self.compared_with_list(scope),
             _ => self.compared_with_each(scope),
         };
         self.nesting -= 1;
@@ -26,8 +26,8 @@ impl Draw<'_> {
         Expr { family: Family::Boolean, node: Node::Subquery(None, word, query) }
     }
 
-    fn compared_with_list(&mut self, scope: &Scope, not_in: bool) -> Expr {
-        let word = if not_in { self.pick(&["IN", "IN", "NOT IN"]) } else { "IN" };
+    fn compared_with_list(&mut self, scope: &Scope) -> Expr {
+        let word = self.pick(&["IN", "IN", "NOT IN"]);
         self.compared(scope, word)
     }
 

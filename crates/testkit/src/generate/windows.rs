@@ -9,9 +9,6 @@ use super::known::Known;
 const SLIDING: &[&str] =
     &["count", "sum", "avg", "min", "max", "array_agg", "first_value", "last_value", "nth_value"];
 
-/// Functions that see the order among peers.
-const ORDERED: &[&str] = &["nth_value", "array_agg", "string_agg", "first_value", "last_value"];
-
 const STARTS: &[&str] = &["UNBOUNDED PRECEDING", "2 PRECEDING", "1 PRECEDING", "CURRENT ROW"];
 const ENDS: &[&str] = &["CURRENT ROW", "1 FOLLOWING", "2 FOLLOWING", "UNBOUNDED FOLLOWING"];
 
@@ -104,11 +101,10 @@ impl Draw<'_> {
     }
 
     fn frame(&mut self, window: &mut Window, scope: &Scope) {
-        let peers = ORDERED.contains(&window.call.function) && Known::PeersInFrames.is_avoided();
         let unit = match self.below(4) {
-            0 if !peers => return,
-            1 if !peers => "GROUPS",
-            2 if !peers => "RANGE",
+            0 => return,
+            1 => "GROUPS",
+            2 => "RANGE",
             _ => "ROWS",
         };
         let (mut start, mut end) = (self.pick(STARTS), self.pick(ENDS));
