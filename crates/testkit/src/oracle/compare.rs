@@ -106,7 +106,8 @@ fn canonical(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
             let list = array.as_fixed_size_list();
             let values = canonical(list.values())?;
             let field = Arc::new(field.as_ref().clone().with_data_type(values.data_type().clone()));
-            Arc::new(FixedSizeListArray::try_new(field, *size, values, list.nulls().cloned())?)
+            let nulls = list.nulls().cloned();
+            Arc::new(FixedSizeListArray::try_new_with_length(field, *size, values, nulls, list.len())?)
         }
         DataType::Struct(_) => Arc::new(canonical_struct(array.as_struct())?),
         DataType::Map(field, sorted) => {

@@ -115,10 +115,11 @@ impl Plain {
         }
     }
 
-    /// Whether queries are read in a dialect that our engines don't read.
-    pub fn has_foreign_dialect(&self) -> bool {
+    /// The dialect in which queries are read, if it is one that our engines don't read.
+    pub fn foreign_dialect(&self) -> Option<String> {
         let config = self.context.copied_config();
-        !config.options().sql_parser.dialect.to_string().eq_ignore_ascii_case("generic")
+        let dialect = config.options().sql_parser.dialect.to_string();
+        (!dialect.eq_ignore_ascii_case("generic")).then_some(dialect)
     }
 
     /// Settings as our engines always have them.

@@ -93,6 +93,15 @@ pub async fn walk(path: &Path, name: &str, known: &Known, sample: Sample) -> dri
     Ok(walk.walked)
 }
 
+/// A statement without its semicolon and comments after that.
+fn without_end(sql: &str) -> &str {
+    let is_comment = |line: &str| line.trim().is_empty() || line.trim().starts_with("--");
+    match sql.rsplit_once(';') {
+        Some((before, after)) if after.lines().all(is_comment) => before.trim(),
+        _ => sql.trim(),
+    }
+}
+
 /// Whether a record with these conditions is for DataFusion.
 fn runs(conditions: &[Condition]) -> bool {
     conditions.iter().all(|condition| match condition {
@@ -175,7 +184,7 @@ impl Walk<'_> {
 
     async fn query(&mut self, sql: &str, file: &str, line: u32, expected: &QueryExpect<DefaultColumnType>) {
         self.walked.queries += 1;
-        let sql = sql.trim().trim_end_matches(';').trim();
+        let sql = without_end(sql);
         if !statement::is_query(sql) || statement::pieces(sql).len() != 1 {
             let first = statement::first_words(sql).into_iter().next().unwrap_or_default();
             self.leave_out(format!("not a SELECT: {first}"));
@@ -195,7 +204,7 @@ impl Walk<'_> {
         if self.known.get(&format!("{file}:{line}")).is_some_and(|entry| entry.endless) {
             return self.leave_out("known to fail without an end");
         }
-        match self.convert(sql, file, line).await {
+        match self.in_our_dialect(sql, file, line).await {
             Ok(()) => {}
             Err(reason) => self.leave_out(reason),
         }
@@ -205,13 +214,27 @@ impl Walk<'_> {
         *self.walked.left_out.entry(reason.into()).or_default() += 1;
     }
 
+    /// Takes a query into a case, if it means the same in the one dialect that our engines read; the error is the
+    /// reason why it can't be.
+    async fn in_our_dialect(&mut self, sql: &str, file: &str, line: u32) -> drive::Result<()> {
+        let Some(dialect) = self.plain.foreign_dialect() else {
+            return self.convert(sql, file, line).await;
+        };
+        let foreign = self.plain.query(sql).await;
+        self.plain.query("SET datafusion.sql_parser.dialect = 'generic'").await?;
+        let ours = self.plain.query(sql).await;
+        let done = match (foreign, ours) {
+            (Ok(foreign), Ok(ours)) if same_but_names(&foreign, &ours) => self.convert(sql, file, line).await,
+            _ => Err(format!("needs another SQL dialect: {dialect}")),
+        };
+        self.plain.query(&format!("SET datafusion.sql_parser.dialect = '{dialect}'")).await?;
+        done
+    }
+
     /// Takes a query into a case; the error is the reason why it can't be.
     async fn convert(&mut self, sql: &str, file: &str, line: u32) -> drive::Result<()> {
         if let Some(reason) = convert::exempt(sql) {
             return Err(reason.into());
-        }
-        if self.plain.has_foreign_dialect() {
-            return Err("another SQL dialect than the generic one is set".into());
         }
         let (mut text, mut needed) = (sql.to_string(), self.reads(sql)?);
         let mut hoisted = Vec::new();
