@@ -32,7 +32,7 @@ use crate::oracle::{self, Counts, Examined, UNANSWERED};
 /// The seed of the tests, which take a sample of all queries.
 const SAMPLE_SEED: u64 = 1;
 /// The share of all queries in that sample.
-const SAMPLE_SHARE: f64 = 0.2;
+const SAMPLE_SHARE: f64 = 0.4;
 /// Epochs a feed there.
 const SAMPLE_EPOCHS: usize = 3;
 
