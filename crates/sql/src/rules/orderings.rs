@@ -368,10 +368,13 @@ fn sort_in_frame(function: &mut WindowFunction, more: Vec<SortExpr>, input: &Log
         _ => return None,
     };
     let mut keys: Vec<SortExpr> = function.params.order_by.iter().cloned().chain(more).collect();
-    if name == "any_value" {
+    // The least of the values, or all different ones in their own order.
+    if name == "any_value" || function.params.distinct {
         let value = function.params.args.first()?;
         let data_type = value.get_type(input.schema()).ok().filter(orderable)?;
         keys = decided(value.clone(), &data_type).into_iter().map(ascending).collect();
+    }
+    if name == "any_value" {
         function.params.null_treatment = Some(NullTreatment::IgnoreNulls);
     }
     let options = |key: &SortExpr| SortOptions { descending: !key.asc, nulls_first: key.nulls_first };
