@@ -17,6 +17,7 @@ use crate::operators::union::Union;
 use crate::operators::whole::Whole;
 use crate::{Driver, Error, Result};
 
+mod guard;
 mod keys;
 mod per_key;
 mod unique;

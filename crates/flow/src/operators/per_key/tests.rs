@@ -343,6 +343,23 @@ fn a_key_that_fails_has_no_rows_until_it_has_an_answer_again() {
 }
 
 #[test]
+fn whether_a_key_fails_does_not_depend_on_others() {
+    let fixture = Fixture::new();
+    // The query engine looks at the right side of AND for all rows, unless few of them pass the left side.
+    let sql = "SELECT t.k, u.v FROM t LEFT JOIN u ON t.k = u.k AND t.v <> 0 AND 10 / t.v > u.v";
+    let mut flow = fixture.compile(sql);
+    let mut rows = vec![(2, 0); 20];
+    rows.extend([(1, 0), (1, 5)]);
+    let change = step(&mut flow, 1, &[delta(&rows, 1), delta(&[(1, 1), (2, 1)], 1)]);
+    assert_eq!(change.errors.num_rows(), 0);
+    let mut expected = vec!["+1 (1, 1)", "+1 (1, NULL)"];
+    expected.extend(vec!["+1 (2, NULL)"; 20]);
+    assert_eq!(sorted(&change.rows), expected);
+    let change = step(&mut flow, 2, &[delta(&[(1, 10)], 1), Delta::default()]);
+    assert_eq!((sorted(&change.rows), change.errors.num_rows()), (vec!["+1 (1, NULL)".to_string()], 0));
+}
+
+#[test]
 fn a_row_whose_key_fails_is_left_out() {
     let fixture = Fixture::new();
     let mut flow = fixture.compile("SELECT v, count(*) OVER (PARTITION BY 10 / v) AS x FROM t");
