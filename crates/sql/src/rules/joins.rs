@@ -12,17 +12,20 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Join, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use super::keys::{RELYING, SoundKeys};
+
 /// An optimizer rule as the session has it.
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
 
-/// The same rules, with those two guarded.
+/// The same rules, with those two guarded, and those that rely on keys given sound ones.
 pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
     let guard = |rule: &Rule| match rule.name() {
         "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),
         "eliminate_cross_join" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: true }) as Rule,
         _ => Arc::clone(rule),
     };
-    rules.iter().map(guard).collect()
+    let sound = |rule: &Rule| RELYING.contains(&rule.name()).then(|| Arc::new(SoundKeys) as Rule);
+    rules.iter().flat_map(|rule| sound(rule).into_iter().chain([guard(rule)])).collect()
 }
 
 #[derive(Debug)]

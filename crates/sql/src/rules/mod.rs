@@ -7,6 +7,7 @@ pub mod casts;
 pub mod exact;
 pub mod floats;
 pub(crate) mod joins;
+pub(crate) mod keys;
 pub mod lateral_unnest;
 pub mod merged;
 pub mod orderings;
