@@ -12,7 +12,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Join, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use super::keys::{RELYING, SoundKeys};
+use super::keys::{DistinctGroups, RELYING, SoundKeys};
 
 /// An optimizer rule as the session has it.
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
@@ -22,6 +22,7 @@ pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
     let guard = |rule: &Rule| match rule.name() {
         "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),
         "eliminate_cross_join" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: true }) as Rule,
+        "replace_distinct_aggregate" => Arc::new(DistinctGroups { rule: Arc::clone(rule) }),
         _ => Arc::clone(rule),
     };
     let sound = |rule: &Rule| RELYING.contains(&rule.name()).then(|| Arc::new(SoundKeys) as Rule);
