@@ -4,7 +4,9 @@ use std::ops::{Index, IndexMut};
 
 /// How many values a page has. The last page alone may have to move when it grows.
 const PAGE_ROWS: usize = 1 << PAGE_BITS;
-const PAGE_BITS: u32 = 14;
+const PAGE_BITS: u32 = 12;
+/// A page grows by as many values, so that little of the last one lies fallow.
+const STEP_ROWS: usize = PAGE_ROWS / 8;
 
 /// Values in pages: what is there never moves but in the last page, however many there are.
 #[derive(Debug)]
@@ -30,8 +32,10 @@ impl<T: Clone> Paged<T> {
             let rows = (end - first).min(PAGE_ROWS);
             let Some(page) = self.pages.last_mut() else { return };
             if rows > page.capacity() {
-                // A page of its final size from its second half on: nothing lies fallow but in the last page.
-                let capacity = if rows > PAGE_ROWS / 2 { PAGE_ROWS } else { rows.next_power_of_two() };
+                let capacity = match rows {
+                    0..STEP_ROWS => rows.next_power_of_two(),
+                    rows => rows.next_multiple_of(STEP_ROWS),
+                };
                 page.reserve_exact(capacity - page.len());
             }
             page.resize(rows, value.clone());
@@ -86,6 +90,6 @@ mod tests {
             paged.resize(end / 2, 8);
         }
         assert!((0..end).all(|slot| paged[slot] == slot as u64));
-        assert!(paged.memory_bytes() < end * 8 + 8 * PAGE_ROWS + 4096);
+        assert!(paged.memory_bytes() < end * 8 + 8 * STEP_ROWS + 4096, "{}", paged.memory_bytes());
     }
 }
