@@ -200,6 +200,10 @@ fn complete_distinct(mut on: DistinctOn) -> DistinctOn {
     }
     on.on_expr = known;
     let mut order = on.sort_expr.take().unwrap_or_default();
+    for key in &mut order {
+        // A key by its name in the select list stands under an alias, and is the column all the same.
+        key.expr = key.expr.clone().unalias();
+    }
     without_repeated(&mut order);
     if order.is_empty() {
         order.extend(on.on_expr.iter().cloned().map(ascending));
