@@ -1,6 +1,7 @@
 //! Functions of our own that stand in for the query engine's where those leave something open.
 
 pub mod canonical_float;
+mod date_part;
 pub mod exact_moments;
 pub mod exact_sum;
 pub mod extreme;
@@ -33,6 +34,7 @@ pub(crate) static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| [EXACT.to_st
 pub(crate) fn register(state: &mut SessionState) {
     let mut registry = Registry { state };
     read_text::ReadText::registered().into_iter().for_each(|function| registry.add(function));
+    date_part::register(&mut registry);
     json::register(&mut registry);
     postgres::register(&mut registry);
 }
