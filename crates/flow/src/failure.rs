@@ -86,50 +86,50 @@ fn of_arrow(error: &ArrowError) -> String {
     }
 }
 
-/// Evaluates something over the rows of a chunk that it doesn't fail for. The others become failures, found by
-/// halving; what remains is given back beside its value.
+/// Evaluates something over the rows of a chunk that it doesn't fail for, all at once where it can be, else in the
+/// pieces that it doesn't fail for. Rows that it fails for alone become failures, found by halving.
+///
+/// Rows may fail together of which none fails alone: `x <> 0 AND 1 / x > 2` looks at its right side for all rows as
+/// soon as enough of them need it. What counts is the row alone, in whatever company it comes and goes.
 pub(crate) fn surviving<T>(
     chunk: Chunk,
     failures: &mut Vec<Failure>,
     mut evaluate: impl FnMut(&Chunk) -> Result<T>,
-) -> Result<(Chunk, T)> {
+) -> Result<Vec<(Chunk, T)>> {
     let error = match evaluate(&chunk) {
-        Ok(value) => return Ok((chunk, value)),
+        Ok(value) => return Ok(vec![(chunk, value)]),
         Err(error) => error,
     };
-    let mut good = vec![true; chunk.rows.num_rows()];
-    let mut search = Search { chunk: &chunk, good: &mut good, failures, evaluate: &mut evaluate };
-    search.halve(0, chunk.rows.num_rows(), error)?;
-    let chunk = keep(&chunk, &BooleanArray::from(good))?;
-    let value = evaluate(&chunk)?;
-    Ok((chunk, value))
+    let mut search = Search { failures, evaluate: &mut evaluate, good: Vec::new() };
+    search.halve(&chunk, error)?;
+    Ok(search.good)
 }
 
 /// Looks for the rows that fail.
-struct Search<'a, E> {
-    chunk: &'a Chunk,
-    good: &'a mut [bool],
+struct Search<'a, T, E> {
     failures: &'a mut Vec<Failure>,
     evaluate: &'a mut E,
+    good: Vec<(Chunk, T)>,
 }
 
-impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, E> {
-    /// Looks among the rows from `from` up to `to`, which fail together with `error`.
-    fn halve(&mut self, from: usize, to: usize, error: Error) -> Result<()> {
+impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, T, E> {
+    /// Looks among rows that fail together with `error`.
+    fn halve(&mut self, chunk: &Chunk, error: Error) -> Result<()> {
         let Some(message) = reason(&error) else { return Err(error) };
-        if to - from <= 1 {
-            if from == to {
-                return Err(error);
-            }
-            self.good[from] = false;
-            let row = row_text(&self.chunk.rows, from)?;
-            self.failures.push(Failure { message, row, weight: self.chunk.weight(from) });
+        let count = chunk.rows.num_rows();
+        if count == 0 {
+            return Err(error);
+        }
+        if count == 1 {
+            let row = row_text(&chunk.rows, 0)?;
+            self.failures.push(Failure { message, row, weight: chunk.weight(0) });
             return Ok(());
         }
-        let middle = from + (to - from) / 2;
-        for (from, to) in [(from, middle), (middle, to)] {
-            if let Err(error) = (self.evaluate)(&self.chunk.slice(from, to - from)) {
-                self.halve(from, to, error)?;
+        let middle = count / 2;
+        for half in [chunk.slice(0, middle), chunk.slice(middle, count - middle)] {
+            match (self.evaluate)(&half) {
+                Ok(value) => self.good.push((half, value)),
+                Err(error) => self.halve(&half, error)?,
             }
         }
         Ok(())
@@ -196,9 +196,10 @@ mod tests {
     fn failing_rows_are_left_aside_with_their_weights() {
         let mut failures = Vec::new();
         let given = chunk(&[1, -2, 3, -4, 5], Some(vec![1, 2, 1, -1, -1]));
-        let (rest, count) = surviving(given, &mut failures, positive).unwrap();
-        assert_eq!((values(&rest), count), (vec![1, 3, 5], 3));
-        assert_eq!(rest.weights.unwrap().values().to_vec(), [1, 1, -1]);
+        let rest = surviving(given, &mut failures, positive).unwrap();
+        let rest: Vec<_> =
+            rest.iter().map(|(chunk, count)| (values(chunk), chunk.weight(0), *count)).collect();
+        assert_eq!(rest, [(vec![1], 1, 1), (vec![3], 1, 1), (vec![5], -1, 1)]);
         let failure = |row: &str, weight| Failure { message: "below zero".into(), row: row.into(), weight };
         assert_eq!(failures, [failure("(-2)", 2), failure("(-4)", -1)]);
     }
@@ -215,6 +216,17 @@ mod tests {
         surviving(chunk(&all, None), &mut failures, counted).unwrap();
         assert_eq!(failures.len(), 1);
         assert!(calls.get() < 30, "{} evaluations", calls.get());
+    }
+
+    #[test]
+    fn rows_that_only_fail_together_do_not_fail() {
+        let together = |chunk: &Chunk| match chunk.rows.num_rows() {
+            1 => Ok(()),
+            _ => Err(DataFusionError::Execution("too many".into()).into()),
+        };
+        let mut failures = Vec::new();
+        let rest = surviving(chunk(&[1, 2, 3], None), &mut failures, together).unwrap();
+        assert_eq!((rest.len(), failures.len()), (3, 0));
     }
 
     #[test]

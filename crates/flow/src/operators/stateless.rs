@@ -59,18 +59,17 @@ impl Stateless {
         self.stages.push(stage);
     }
 
-    fn run(&self, chunk: &Chunk, failures: &mut Vec<Failure>) -> Result<Chunk> {
-        let mut chunk = chunk.clone();
+    fn run(&self, chunk: &Chunk, failures: &mut Vec<Failure>) -> Result<Vec<Chunk>> {
+        let mut chunks = vec![chunk.clone()];
         for stage in &self.stages {
-            if chunk.rows.num_rows() == 0 {
-                break;
+            let mut after = Vec::with_capacity(chunks.len());
+            for chunk in chunks.into_iter().filter(|chunk| chunk.rows.num_rows() > 0) {
+                let pieces = surviving(chunk, failures, |chunk| stage.run(chunk.clone()))?;
+                after.extend(pieces.into_iter().map(|(_, after)| after));
             }
-            (_, chunk) = surviving(chunk, failures, |chunk| stage.run(chunk.clone()))?;
+            chunks = after;
         }
-        if chunk.rows.num_rows() == 0 {
-            chunk = Chunk::insert(RecordBatch::new_empty(self.properties.schema.clone()));
-        }
-        Ok(chunk)
+        Ok(chunks)
     }
 }
 
@@ -87,7 +86,7 @@ impl Operator for Stateless {
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         let mut output = Output::default();
         for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
-            output.rows.push(self.run(chunk, &mut output.failures)?);
+            self.run(chunk, &mut output.failures)?.into_iter().for_each(|chunk| output.rows.push(chunk));
         }
         Ok(output)
     }
@@ -97,8 +96,14 @@ impl Operator for Stateless {
             Ok(batches) => batches,
             Err(error) => return Some(Err(error)),
         };
-        let chunks = batches.into_iter().map(|rows| self.run(&Chunk::insert(rows), &mut Vec::new()));
-        Some(chunks.map(|chunk| chunk.map(|chunk| chunk.rows)).collect())
+        let mut content = Vec::with_capacity(batches.len());
+        for rows in batches {
+            match self.run(&Chunk::insert(rows), &mut Vec::new()) {
+                Ok(chunks) => content.extend(chunks.into_iter().map(|chunk| chunk.rows)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(content))
     }
 
     fn state_rows(&self) -> usize {

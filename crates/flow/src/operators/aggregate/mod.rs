@@ -143,9 +143,11 @@ impl Operator for Aggregate {
             self.groups.touch_standing(&mut touched);
         }
         for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
-            let (chunk, evaluated) = surviving(chunk.clone(), &mut failures, |chunk| self.evaluate(chunk))?;
-            let slots = self.place(&chunk, &evaluated.keys, &mut touched)?;
-            placed.push((slots, evaluated.arguments));
+            let pieces = surviving(chunk.clone(), &mut failures, |chunk| self.evaluate(chunk))?;
+            for (chunk, evaluated) in pieces {
+                let slots = self.place(&chunk, &evaluated.keys, &mut touched)?;
+                placed.push((slots, evaluated.arguments));
+            }
         }
         let old: Vec<Results> = touched
             .chunks(OUTPUT_ROWS)

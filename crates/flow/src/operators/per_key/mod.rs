@@ -143,9 +143,12 @@ impl PerKey {
         failures: &mut Vec<Failure>,
     ) -> Result<Vec<Placed>> {
         let mut all = Vec::with_capacity(delta.chunks.len());
+        let exprs = &self.inputs[input].keys;
+        let mut pieces = Vec::with_capacity(delta.chunks.len());
         for chunk in &delta.chunks {
-            let exprs = &self.inputs[input].keys;
-            let (chunk, keys) = surviving(chunk.clone(), failures, |chunk| evaluate(exprs, &chunk.rows))?;
+            pieces.extend(surviving(chunk.clone(), failures, |chunk| evaluate(exprs, &chunk.rows))?);
+        }
+        for (chunk, keys) in pieces {
             if chunk.rows.num_rows() == 0 {
                 continue;
             }
