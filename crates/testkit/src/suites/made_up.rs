@@ -50,6 +50,15 @@ pub fn rows(
     take_record_batch(&rows, &UInt32Array::from_iter_values(first.map(|(row, _)| row as u32)))
 }
 
+/// A word, a phrase or a letter.
+fn text(words: &[String], rng: &mut SmallRng) -> String {
+    match rng.random_range(0..4) {
+        0 | 1 if !words.is_empty() => words[rng.random_range(0..words.len())].clone(),
+        2 => format!("word {}", rng.random_range(0..1000)),
+        _ => char::from(b'a' + rng.random_range(0..5)).to_string(),
+    }
+}
+
 /// One column: numbers are made as whole numbers, cast to the type.
 fn column(
     data_type: &DataType,
@@ -68,14 +77,9 @@ fn column(
             Arc::new((0..ROWS).map(|_| (!null(rng)).then(|| rng.random_bool(0.5))).collect::<BooleanArray>())
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            let text = |rng: &mut SmallRng| match rng.random_range(0..4) {
-                0 | 1 if !words.is_empty() => words[rng.random_range(0..words.len())].clone(),
-                2 => format!("word {}", rng.random_range(0..1000)),
-                _ => char::from(b'a' + rng.random_range(0..5)).to_string(),
-            };
             let texts = (0..ROWS).map(|row| match distinct {
                 true => Some(format!("key {row}")),
-                false => (!null(rng)).then(|| text(rng)),
+                false => (!null(rng)).then(|| text(words, rng)),
             });
             Arc::new(texts.collect::<StringArray>())
         }
