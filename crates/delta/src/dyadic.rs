@@ -240,7 +240,7 @@ fn divide_by_limb(dividend: &[u64], divisor: u64) -> (u128, bool) {
     let (mut quotient, mut rest) = (0u128, 0u128);
     for limb in dividend.iter().rev() {
         let part = rest << 64 | u128::from(*limb);
-        quotient = quotient << 64 | part / u128::from(divisor);
+        quotient = (quotient << 64) | (part / u128::from(divisor));
         rest = part % u128::from(divisor);
     }
     (quotient, rest != 0)

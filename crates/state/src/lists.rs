@@ -134,7 +134,9 @@ mod tests {
             } else if !expected[slot].is_empty() {
                 let share = below(4);
                 let gone: Vec<u32> = (0..expected[slot].len() as u32).filter(|_| below(4) <= share).collect();
-                gone.iter().rev().for_each(|at| drop(expected[slot].remove(*at as usize)));
+                for at in gone.iter().rev() {
+                    expected[slot].remove(*at as usize);
+                }
                 lists.remove(slot as u32, &gone).unwrap();
             }
             assert_eq!(lists.get(slot as u32), expected[slot]);

@@ -224,12 +224,11 @@ impl Fragment {
     }
 }
 
+/// For each expression of a key, what it is over each input of a node, and whether it is left.
+type Pushed = (Vec<Option<keys::Key>>, Vec<bool>);
+
 /// The key over the inputs of a node, where it can be, and which of its expressions are left; `None` if none is.
-fn pushed(
-    plan: &LogicalPlan,
-    keys: &[Option<Expr>],
-    alive: &[bool],
-) -> Result<Option<(Vec<Option<keys::Key>>, Vec<bool>)>> {
+fn pushed(plan: &LogicalPlan, keys: &[Option<Expr>], alive: &[bool]) -> Result<Option<Pushed>> {
     // Below a filter, rows that it leaves out would be asked for their key too, which may fail for them.
     let filters = match plan {
         LogicalPlan::Filter(_) => true,

@@ -192,10 +192,9 @@ impl Accumulator for Frame {
     }
 
     fn size(&self) -> usize {
-        let row = |(key, row): (&Box<[u8]>, &Row)| {
-            size_of_val(&**key) + size_of::<(Box<[u8]>, Row)>() + row.value.size()
-        };
-        size_of_val(self) + self.converter.size() + self.rows.iter().map(row).sum::<usize>()
+        let row = |key: &[u8], row: &Row| size_of_val(key) + size_of::<(Box<[u8]>, Row)>() + row.value.size();
+        let rows: usize = self.rows.iter().map(|(key, value)| row(key, value)).sum();
+        size_of_val(self) + self.converter.size() + rows
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

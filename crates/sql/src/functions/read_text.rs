@@ -85,7 +85,7 @@ impl ReadText {
             Kind::Bytes => {
                 let mut out = BinaryBuilder::new();
                 for text in texts {
-                    out.append_option(self.each(text, "BYTEA", |text| literals::bytes(text))?);
+                    out.append_option(self.each(text, "BYTEA", literals::bytes)?);
                 }
                 Arc::new(out.finish())
             }
@@ -109,7 +109,7 @@ impl ReadText {
                 }
                 out.finish()?
             }
-            Kind::Uuid => self.texts(texts, "UUID", |text| literals::uuid(text))?,
+            Kind::Uuid => self.texts(texts, "UUID", literals::uuid)?,
             Kind::Json => {
                 self.texts(texts, "JSON", |text| literals::json(text).map(|()| text.to_string()))?
             }

@@ -74,7 +74,7 @@ fn exact(digits: &str) -> Option<SqlType> {
             kept_whole.trim_start_matches('0') != whole || short(kept_fraction) != short(fraction)
         }
     };
-    loses.then(|| SqlType::Numeric(ExactNumberInfo::PrecisionAndScale(count as u64, fraction.len() as i64)))
+    loses.then_some(SqlType::Numeric(ExactNumberInfo::PrecisionAndScale(count as u64, fraction.len() as i64)))
 }
 
 /// A cast to text that is checked.
@@ -101,9 +101,7 @@ fn respell_interval(written: &mut Interval) {
     let Value::SingleQuotedString(text) = &value.value else { return };
     // `'1-2' YEAR TO MONTH` says what `'1-2'` says.
     let spanned = written.last_field.is_some();
-    if (written.leading_field.is_some() && !spanned)
-        || (!spanned && parse_interval_month_day_nano(text).is_ok())
-    {
+    if !spanned && (written.leading_field.is_some() || parse_interval_month_day_nano(text).is_ok()) {
         return;
     }
     if let Ok(found) = interval::read(text) {

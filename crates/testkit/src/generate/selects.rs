@@ -152,7 +152,7 @@ impl Draw<'_> {
         condition
     }
 
-    fn shape(&mut self, keys: &mut Vec<Expr>) -> Shape {
+    fn shape(&mut self, keys: &mut [Expr]) -> Shape {
         if keys.is_empty() || !self.chance(25) {
             return Shape::Plain;
         }

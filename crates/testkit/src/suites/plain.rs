@@ -232,7 +232,7 @@ pub fn key(table: &dyn TableProvider) -> Vec<usize> {
         Constraint::PrimaryKey(columns) => Some(columns.clone()),
         Constraint::Unique(_) => None,
     });
-    keys.last().unwrap_or_default()
+    keys.fold(Vec::new(), |_, columns| columns)
 }
 
 /// Rows of files under declared columns, column by column.

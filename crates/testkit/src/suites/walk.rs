@@ -238,14 +238,13 @@ impl Walk<'_> {
         }
         let (mut text, mut needed) = (sql.to_string(), self.reads(sql)?);
         let mut hoisted = Vec::new();
-        if let Some(found) = hoist::hoist(sql, self.hoisted) {
-            if let Ok(contents) = hoist::contents(&self.plain, &found).await
-                && let Some(tables) = self.register(contents)
-            {
-                self.hoisted += tables.len();
-                text = found.sql;
-                hoisted = tables;
-            }
+        if let Some(found) = hoist::hoist(sql, self.hoisted)
+            && let Ok(contents) = hoist::contents(&self.plain, &found).await
+            && let Some(tables) = self.register(contents)
+        {
+            self.hoisted += tables.len();
+            text = found.sql;
+            hoisted = tables;
         }
         if needed.is_empty() && hoisted.is_empty() {
             return Err("reads no table".into());
