@@ -93,7 +93,7 @@ impl Merged {
         }
         let mut rows = UInt32Array::from(rows);
         let mut values = batch.values.to_vec();
-        let all = rows.len() == batch.slots.len();
+        let all = batch.weights.is_none() && batch.valid.is_none();
         if !all {
             values = taken(&values, &rows)?;
         }
