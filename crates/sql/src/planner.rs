@@ -488,7 +488,7 @@ mod tests {
         tables.fails("SELECT * FROM bad_rows('x')", "source \"x\" not found");
         tables.fails(
             "SELECT * FROM other.orders",
-            "schema \"other\" not found\nLINE 1: SELECT * FROM other.orders\n                      ^^^^^^^^^^^^\nHINT: There is only the schema public.",
+            "schema \"other\" not found\nLINE 1: SELECT * FROM other.orders\n                      ^^^^^^^^^^^^\nHINT: There are the schemas public and millstream.",
         );
     }
 

@@ -5,12 +5,13 @@
 //! them at all; there and in a SELECT list, an aggregate over the rows that are equal to the outer one in some columns.
 //! Its joins are cheaper than ours, which compute each subquery for all outer rows at once.
 
-use datafusion::common::Column;
+use datafusion::common::{Column, ExprSchema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use millstream_delta::contains_floats;
 
 use super::references::{has_subquery, outer_columns};
 
@@ -57,6 +58,7 @@ pub(super) fn is_plain_scalar(subquery: &LogicalPlan, input: &LogicalPlan) -> Re
         && items.iter().all(steady)
         && is_filtered_scan(&aggregate.input)?
         && correlations(&aggregate.input)?.iter().all(is_equal_column)
+        && !compares_floats(&aggregate.input)?
         && compared_columns(&aggregate.input)?.iter().all(|column| column.name != *name))
 }
 
@@ -72,7 +74,8 @@ fn is_equal_column(condition: &Expr) -> bool {
 fn is_plain_exists(exists: &Exists, input: &LogicalPlan) -> Result<bool> {
     let subquery = &exists.subquery.subquery;
     let outer = outer_columns(subquery)?;
-    Ok(outer.is_empty() || (all_of(&outer, input) && is_filtered_scan(subquery)?))
+    Ok(outer.is_empty()
+        || (all_of(&outer, input) && is_filtered_scan(subquery)? && !compares_floats(subquery)?))
 }
 
 fn is_plain_within(within: &InSubquery, negated: bool, input: &LogicalPlan, whole: bool) -> Result<bool> {
@@ -95,6 +98,7 @@ fn is_plain_within(within: &InSubquery, negated: bool, input: &LogicalPlan, whol
     };
     Ok(all_of(&outer, input)
         && is_filtered_scan(subquery)?
+        && !compares_floats(subquery)?
         && (selects_itself || compared.iter().all(|column| column.name != name)))
 }
 
@@ -128,6 +132,28 @@ fn is_filtered_scan(plan: &LogicalPlan) -> Result<bool> {
 fn compared_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     let conditions = correlations(plan)?;
     Ok(conditions.iter().flat_map(|part| part.column_refs().into_iter().cloned()).collect())
+}
+
+/// Whether a condition that refers to outer rows has floats in it. Those that are equal are made one value before the
+/// query engine makes joins of what is left to it.
+fn compares_floats(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply(|node| {
+        let LogicalPlan::Filter(filter) = node else { return Ok(TreeNodeRecursion::Continue) };
+        for part in split_conjunction(&filter.predicate).into_iter().filter(|part| part.contains_outer()) {
+            found |= part.exists(|part| {
+                Ok(match part {
+                    Expr::Column(column) => {
+                        contains_floats(filter.input.schema().field_from_column(column)?.data_type())
+                    }
+                    Expr::OuterReferenceColumn(field, _) => contains_floats(field.data_type()),
+                    _ => false,
+                })
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 /// The conditions of a subquery that refer to outer rows.
