@@ -5,8 +5,8 @@
 //! them at all; there and in a SELECT list, an aggregate over the rows that are equal to the outer one in some columns.
 //! Its joins are cheaper than ours, which compute each subquery for all outer rows at once.
 
-use datafusion::common::{Column, ExprSchema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, ExprSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::utils::split_conjunction;
