@@ -6,6 +6,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
 
+use crate::failure::{Failure, reason};
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::{Driver, Result};
 
@@ -37,13 +38,22 @@ impl Operator for Constant {
     }
 
     fn step(&mut self, _cut: &Cut, _inputs: &[&Delta]) -> Result<Output> {
-        let mut delta = Delta::default();
-        if !std::mem::replace(&mut self.started, true) {
-            for batch in self.driver.run(&self.plan)? {
-                delta.push(Chunk::insert(under_schema(&batch, &self.properties.schema)?));
+        let mut output = Output::default();
+        if std::mem::replace(&mut self.started, true) {
+            return Ok(output);
+        }
+        match self.driver.run(&self.plan) {
+            Ok(batches) => {
+                for batch in batches {
+                    output.rows.push(Chunk::insert(under_schema(&batch, &self.properties.schema)?));
+                }
+            }
+            Err(error) => {
+                let message = reason(&error).ok_or(error)?;
+                output.failures.push(Failure { message, row: String::new(), weight: 1 });
             }
         }
-        Ok(delta.into())
+        Ok(output)
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
