@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -85,4 +85,10 @@ impl Driver {
             Ok::<_, Error>(batches)
         })
     }
+}
+
+/// The values of some expressions for every row.
+pub(crate) fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    let count = rows.num_rows();
+    exprs.iter().map(|expr| Ok(expr.evaluate(rows)?.into_array(count)?)).collect()
 }

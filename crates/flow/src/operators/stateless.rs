@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::logical_expr::logical_plan::Unnest as UnnestPlan;
@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
 
+use crate::drive::evaluate;
 use crate::failure::{Failure, keep, surviving};
 use crate::leaf::{LeafExec, Slot};
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
@@ -169,10 +170,7 @@ fn passed(condition: &Arc<dyn PhysicalExpr>, chunk: Chunk) -> Result<Chunk> {
 
 fn project(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, chunk: Chunk) -> Result<Chunk> {
     let count = chunk.rows.num_rows();
-    let columns = exprs
-        .iter()
-        .map(|expr| expr.evaluate(&chunk.rows)?.into_array(count))
-        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    let columns = evaluate(exprs, &chunk.rows)?;
     let options = RecordBatchOptions::new().with_row_count(Some(count));
     let rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
     Ok(Chunk { rows, weights: chunk.weights })

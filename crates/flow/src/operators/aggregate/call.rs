@@ -10,6 +10,7 @@ use millstream_delta::Chunk;
 
 use super::groups::Touched;
 use super::slot::{Batch, SlotAggregate};
+use crate::drive::evaluate;
 use crate::failure::keep;
 use crate::{Error, Result};
 
@@ -108,12 +109,6 @@ impl Call {
             Kept::Slots(kept) => kept.memory_bytes(),
         }
     }
-}
-
-/// The values of some expressions.
-pub(super) fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    let count = rows.num_rows();
-    exprs.iter().map(|expr| Ok(expr.evaluate(rows)?.into_array(count)?)).collect()
 }
 
 /// The rows for which a filter is true.

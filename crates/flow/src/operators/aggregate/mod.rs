@@ -32,6 +32,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use millstream_delta::{Chunk, Cut, Delta};
 
 use crate::Result;
+use crate::drive::evaluate;
 use crate::failure::surviving;
 use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 use call::{Arguments, Call};
@@ -82,7 +83,7 @@ impl Aggregate {
     fn evaluate(&self, chunk: &Chunk) -> Result<Evaluated> {
         let global = self.groups.is_global();
         Ok(Evaluated {
-            keys: call::evaluate(&self.groups.grouping.keys, &chunk.rows)?,
+            keys: evaluate(&self.groups.grouping.keys, &chunk.rows)?,
             arguments: self.calls.iter().map(|call| call.evaluate(chunk, global)).collect::<Result<_>>()?,
         })
     }

@@ -16,13 +16,14 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
 use millstream_state::{Arranged, KeyIndex, Placed};
 
+use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving};
 use crate::leaf::Slot;
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
@@ -340,9 +341,4 @@ impl Operator for PerKey {
         let inputs: usize = self.inputs.iter().map(|input| input.rows.memory_bytes()).sum();
         inputs + self.index.memory_bytes() + self.marks.capacity() * size_of::<Mark>()
     }
-}
-
-fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    let count = rows.num_rows();
-    exprs.iter().map(|expr| Ok(expr.evaluate(rows)?.into_array(count)?)).collect()
 }
