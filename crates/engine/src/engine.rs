@@ -154,6 +154,7 @@ pub struct EngineBuilder {
     context: Option<SessionContext>,
     recorder: Option<Recorder>,
     choice: Choice,
+    append_only_tables: bool,
 }
 
 impl EngineBuilder {
@@ -181,6 +182,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Takes every table for one whose rows only come, and refuses to delete of it, so that tests can compare what
+    /// is maintained the cheaper way then.
+    pub fn append_only_tables(mut self) -> EngineBuilder {
+        self.append_only_tables = true;
+        self
+    }
+
     /// Starts the engine.
     pub fn start(self) -> Result<Engine> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -201,7 +209,12 @@ impl EngineBuilder {
             connectors,
             handle: runtime.handle().clone(),
         });
-        let parts = run::Parts { recorder: self.recorder, choice: self.choice, runtime };
+        let parts = run::Parts {
+            recorder: self.recorder,
+            choice: self.choice,
+            append_only_tables: self.append_only_tables,
+            runtime,
+        };
         run::spawn(&shared, inbox, parts)?;
         Ok(Engine { shared })
     }

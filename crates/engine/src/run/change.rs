@@ -73,7 +73,7 @@ impl Loop {
                 Prepared::Source(object, source)
             }
             Definition::Table { schema, key } => {
-                let table = Table::new(schema, key)?;
+                let table = Table::new(schema, key, self.append_only_tables)?;
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } => Prepared::View,
@@ -211,6 +211,7 @@ impl Loop {
     fn append_only(&self, name: &str, catalog: &Catalog, before: &[Prepared]) -> bool {
         match catalog.find(name).map(|object| &object.definition) {
             Some(Definition::Source { .. }) => true,
+            Some(Definition::Table { .. }) => self.append_only_tables,
             Some(Definition::MaterializedView { .. }) => {
                 let flow = self.flow_of(name, before);
                 flow.is_some_and(|flow| flow.append_only().unwrap_or(false))

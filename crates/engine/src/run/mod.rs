@@ -51,6 +51,7 @@ const EPOCHS_MAX: usize = 64;
 pub(crate) struct Parts {
     pub(crate) recorder: Option<Recorder>,
     pub(crate) choice: Choice,
+    pub(crate) append_only_tables: bool,
     pub(crate) runtime: Runtime,
 }
 
@@ -61,6 +62,7 @@ pub(crate) struct Loop {
     handle: Handle,
     driver: Driver,
     choice: Choice,
+    append_only_tables: bool,
     recorder: Option<Recorder>,
     catalog: Arc<Catalog>,
     settings: Settings,
@@ -96,6 +98,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 handle,
                 driver,
                 choice: parts.choice,
+                append_only_tables: parts.append_only_tables,
                 recorder: parts.recorder,
                 catalog: Arc::default(),
                 settings: Settings::default(),

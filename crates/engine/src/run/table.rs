@@ -17,6 +17,8 @@ pub(crate) struct Table {
     pending: Delta,
     published: Option<RowsSnapshot>,
     replies: Waiting,
+    /// Whether rows may only come.
+    append_only: bool,
 }
 
 /// Statements that wait for their epoch, each with its number of rows.
@@ -40,14 +42,15 @@ impl Content {
 }
 
 impl Table {
-    /// An empty table; `key` is empty where it has no primary key.
-    pub(crate) fn new(schema: &SchemaRef, key: &[usize]) -> Result<Table> {
+    /// An empty table; `key` is empty where it has no primary key. In one that is append-only no row is ever deleted
+    /// or replaced.
+    pub(crate) fn new(schema: &SchemaRef, key: &[usize], append_only: bool) -> Result<Table> {
         let rows = if key.is_empty() {
             Content::Bag(Rows::new(schema.clone()))
         } else {
             Content::Keyed(Box::new(Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?))
         };
-        Ok(Table { rows, pending: Delta::default(), published: None, replies: Vec::new() })
+        Ok(Table { rows, pending: Delta::default(), published: None, replies: Vec::new(), append_only })
     }
 
     /// Whether a statement waits for its epoch.
@@ -68,10 +71,11 @@ impl Table {
     /// Inserts rows; where there is a key, a row replaces the one of its key.
     pub(crate) fn insert(&mut self, batches: &[RecordBatch]) -> Result<u64> {
         self.stage();
+        let conflict = if self.append_only { Conflict::Fail } else { Conflict::Replace };
         let mut count = 0;
         for batch in batches {
             count += batch.num_rows() as u64;
-            self.pending_insert(batch.clone(), Conflict::Replace)?;
+            self.pending_insert(batch.clone(), conflict)?;
         }
         Ok(count)
     }
@@ -91,6 +95,9 @@ impl Table {
 
     /// Deletes rows, each once; all must be there.
     pub(crate) fn delete(&mut self, batches: &[RecordBatch]) -> Result<u64> {
+        if self.append_only && batches.iter().any(|batch| batch.num_rows() > 0) {
+            return Err(Error::invalid("it is append-only: its rows can't be deleted or updated"));
+        }
         self.stage();
         let mut count = 0;
         for batch in batches {

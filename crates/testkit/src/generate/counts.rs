@@ -51,6 +51,8 @@ pub struct Counts {
     pub partitioned: usize,
     /// Feeds through Whole operators.
     pub whole_feeds: usize,
+    /// Feeds over append-only tables.
+    pub append_only_feeds: usize,
     /// What the planner refuses.
     pub refused: Reasons,
     /// What fails while it runs.
@@ -90,6 +92,7 @@ impl Counts {
         self.reordered += other.reordered;
         self.partitioned += other.partitioned;
         self.whole_feeds += other.whole_feeds;
+        self.append_only_feeds += other.append_only_feeds;
         for (ours, others) in [(&mut self.refused, &other.refused), (&mut self.failing, &other.failing)] {
             for (class, reason) in others {
                 note(ours, class.clone(), reason.clone());
@@ -108,12 +111,13 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "generated: {} queries in {} rounds, {} epochs, {} comparisons, {} feeds through Whole operators, {} \
-             asked again over shuffled rows, {} asked in several ways",
+             over append-only tables, {} asked again over shuffled rows, {} asked in several ways",
             self.queries,
             self.rounds,
             self.epochs,
             self.comparisons,
             self.whole_feeds,
+            self.append_only_feeds,
             self.reordered,
             self.partitioned
         )?;

@@ -21,6 +21,11 @@ pub fn feed(case: &Case, seed: u64, epochs: usize) -> Result<Feed, ArrowError> {
     Ok(feed)
 }
 
+/// A feed that only puts in the rows of `case`, each once.
+pub fn appended(case: &Case, seed: u64, epochs: usize) -> Result<Feed, ArrowError> {
+    feed::feed(case, &Wishes { seed, epochs_max: epochs, extra_rows: false })
+}
+
 /// The feed with `table` empty at the end of `epoch`; its rows come back in the next one.
 fn emptied(feed: Feed, table: usize, epoch: usize) -> Feed {
     let mut content = Content::new(&feed);

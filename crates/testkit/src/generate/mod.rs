@@ -91,6 +91,17 @@ pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
         counts.whole_feeds += 1;
         messages.extend(explained(&round, &outcome.failures, Mode::Whole, setup).await);
     }
+    if seed % 4 == 1 {
+        match round.over_append_only_tables(setup.epochs) {
+            Ok(round) => {
+                let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::AppendOnly).await;
+                counts.ran(&outcome);
+                counts.append_only_feeds += 1;
+                messages.extend(explained(&round, &outcome.failures, Mode::AppendOnly, setup).await);
+            }
+            Err(error) => messages.push(format!("seed {seed}: no feed can be made: {error}")),
+        }
+    }
     (counts, messages)
 }
 

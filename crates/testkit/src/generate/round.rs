@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use arrow::error::ArrowError;
 use futures::FutureExt;
 use millstream_engine::{Engine, Session};
 use rand::rngs::SmallRng;
@@ -75,6 +76,12 @@ impl Round {
         counts.queries += queries.len();
         engine.stop().await.map_err(|error| error.to_string())?;
         Ok(Round { seed, case, feed, queries })
+    }
+
+    /// The same queries over tables whose rows only come.
+    pub fn over_append_only_tables(&self, epochs: usize) -> Result<Round, ArrowError> {
+        let feed = deltas::appended(&self.case, derived(self.seed, "appended", 0), epochs)?;
+        Ok(Round { feed, ..self.clone() })
     }
 
     /// The tables as they were drawn.

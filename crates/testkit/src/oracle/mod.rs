@@ -7,6 +7,7 @@
 //! - `MILLSTREAM_SEED=7` runs that seed instead of the kept ones.
 //! - `MILLSTREAM_EPOCHS=20` cuts finer.
 //! - `MILLSTREAM_WHOLE=1` runs every case through an engine of Whole operators too, not only a random share.
+//! - `MILLSTREAM_APPEND_ONLY=1` runs every case over append-only tables too, not only a random share.
 //!
 //! Deliberately absent: queries over sources, whose content can't be read as a batch.
 
@@ -61,6 +62,8 @@ pub struct Setup {
     pub epochs: usize,
     /// Every case through Whole operators too.
     pub whole: bool,
+    /// Every case through append-only tables too.
+    pub append_only: bool,
     /// How many failures of one case are shrunk.
     pub shrunk_max: usize,
 }
@@ -74,6 +77,7 @@ impl Setup {
             kept: number("MILLSTREAM_SEED").is_none(),
             epochs: number("MILLSTREAM_EPOCHS").map_or(EPOCHS, |epochs| epochs as usize),
             whole: std::env::var_os("MILLSTREAM_WHOLE").is_some(),
+            append_only: std::env::var_os("MILLSTREAM_APPEND_ONLY").is_some(),
             shrunk_max: SHRUNK_MAX,
         }
     }
@@ -86,6 +90,7 @@ pub struct Counts {
     pub(crate) queries: usize,
     feeds: usize,
     whole_feeds: usize,
+    append_only_feeds: usize,
     epochs: usize,
     comparisons: usize,
     failed_in_batch: usize,
@@ -100,6 +105,7 @@ impl Counts {
         self.queries += other.queries;
         self.feeds += other.feeds;
         self.whole_feeds += other.whole_feeds;
+        self.append_only_feeds += other.append_only_feeds;
         self.epochs += other.epochs;
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
@@ -119,8 +125,15 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "oracle: {} files, {} queries, {} feeds ({} of them through Whole operators), {} epochs, {} comparisons",
-            self.files, self.queries, self.feeds, self.whole_feeds, self.epochs, self.comparisons
+            "oracle: {} files, {} queries, {} feeds ({} of them through Whole operators, {} over append-only tables), {} epochs, \
+             {} comparisons",
+            self.files,
+            self.queries,
+            self.feeds,
+            self.whole_feeds,
+            self.append_only_feeds,
+            self.epochs,
+            self.comparisons
         )?;
         writeln!(
             f,
@@ -203,9 +216,13 @@ pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, count
     if setup.whole || drawn.is_multiple_of(4) {
         modes.push(Mode::Whole);
     }
+    if setup.append_only || drawn % 4 == 1 {
+        modes.push(Mode::AppendOnly);
+    }
     let mut examined = Examined::default();
     for mode in modes {
         let run = Running { case, mode, seed, shrunk_max: setup.shrunk_max };
+        let wishes = Wishes { extra_rows: mode != Mode::AppendOnly, ..wishes };
         let retry = run.feed_through(&case.queries, &wishes, counts, &mut examined).await;
         // Extra rows can make a query fail that has an answer over the file's rows: those run again without.
         if !retry.is_empty() {
@@ -244,6 +261,7 @@ impl Running<'_> {
         let outcome = run::run(self.case, queries, &feed, self.mode).await;
         counts.feeds += 1;
         counts.whole_feeds += usize::from(self.mode == Mode::Whole);
+        counts.append_only_feeds += usize::from(self.mode == Mode::AppendOnly);
         counts.epochs += outcome.tally.epochs;
         counts.comparisons += outcome.tally.comparisons;
         counts.failed_in_batch += outcome.tally.failed_in_batch;

@@ -27,6 +27,8 @@ pub enum Mode {
     Fast,
     /// Every operator is Whole.
     Whole,
+    /// Tables are append-only, and every operator is at its fastest for that. Only for feeds without extra rows.
+    AppendOnly,
 }
 
 /// What was done in a run that can be counted.
@@ -163,7 +165,11 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     async fn start(case: &Case, queries: &'a [Query], mode: Mode) -> drive::Result<Run<'a>> {
         let builder = Engine::builder();
-        let builder = if mode == Mode::Whole { builder.whole_only() } else { builder };
+        let builder = match mode {
+            Mode::Fast => builder,
+            Mode::Whole => builder.whole_only(),
+            Mode::AppendOnly => builder.append_only_tables(),
+        };
         let builder = match planner_context(&case.settings)? {
             Some(context) => builder.session_context(context),
             None => builder,
