@@ -17,6 +17,7 @@ use crate::operators::union::Union;
 use crate::operators::whole::Whole;
 use crate::{Driver, Error, Result};
 
+mod broadcast;
 mod guard;
 mod keys;
 mod per_key;
@@ -155,7 +156,10 @@ impl Lowering<'_> {
             LogicalPlan::Union(union) => self.union(plan, &union.inputs),
             LogicalPlan::Aggregate(node) => self.aggregate(plan, node, above),
             LogicalPlan::Window(_) => self.per_key(plan, above, "OVER looks at all rows of a partition"),
-            LogicalPlan::Join(_) => self.per_key(plan, above, "a join has no cheaper operator yet"),
+            LogicalPlan::Join(join) => match self.broadcast(plan, join)? {
+                Some(node) => Ok(Some(node)),
+                None => self.per_key(plan, above, "a join has no cheaper operator yet"),
+            },
             other => Ok(self.because(format!("{} has no cheaper operator yet", node_name(other)))),
         }
     }

@@ -16,6 +16,8 @@ pub enum Cost {
     Delta,
     /// The rows of the keys that the delta touches.
     Keys,
+    /// The rows of the delta, or the whole input where the few rows of one side change.
+    Few,
     /// The whole input.
     Whole,
 }
@@ -26,6 +28,7 @@ impl Cost {
         match self {
             Cost::Delta => "delta",
             Cost::Keys => "touched keys",
+            Cost::Few => "delta, or whole",
             Cost::Whole => "whole",
         }
     }

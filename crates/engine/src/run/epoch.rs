@@ -62,7 +62,7 @@ impl Loop {
     fn adapt_budget(&mut self, rows: usize, took: Duration) {
         if took < EPOCH_SHORT && rows * 2 >= self.budget_rows {
             self.budget_rows = (self.budget_rows * 2).min(BUDGET_ROWS_MAX);
-        } else if took > EPOCH_LONG && !self.queries.iter().any(|query| query.flow.cost() == Cost::Whole) {
+        } else if took > EPOCH_LONG && !self.queries.iter().any(|query| query.flow.cost() >= Cost::Few) {
             self.budget_rows = (self.budget_rows / 2).max(BUDGET_ROWS_MIN);
         }
     }

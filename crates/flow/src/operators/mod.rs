@@ -1,6 +1,7 @@
 //! The incremental operators, one a file.
 
 pub mod aggregate;
+pub mod broadcast;
 pub mod constant;
 pub mod per_key;
 pub mod stateless;

@@ -1,0 +1,74 @@
+//! Broadcast for a join without an equality that has few rows on one side.
+
+use datafusion::common::JoinType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::logical_plan::Join;
+
+use super::guard::guarded;
+use super::{Choice, Lowering, keys, unique};
+use crate::Result;
+use crate::leaf::{Leaf, Slot};
+use crate::operator::{Cost, Properties};
+use crate::operators::broadcast::{Broadcast, Parts, Side};
+
+impl Lowering<'_> {
+    /// Broadcast for `plan`, if it is such a join.
+    pub(super) fn broadcast(&mut self, plan: &LogicalPlan, join: &Join) -> Result<Option<usize>> {
+        if !join.on.is_empty() || !keys::is_stable(plan)? {
+            return Ok(None);
+        }
+        let Some(few) = self.few(join)? else { return Ok(None) };
+        let constant = !self.reads_relations(if few == 0 { &join.left } else { &join.right })?;
+        let mut nodes = Vec::with_capacity(2);
+        let mut sides = Vec::with_capacity(2);
+        let top = plan.clone().map_children(|input| {
+            let (schema, slot) = (input.schema().clone(), Slot::default());
+            let leaf = Leaf::plan(sides.len(), schema.clone(), slot.clone());
+            sides.push(Side { input: sides.len(), schema: schema.inner().clone(), slot });
+            nodes.push(input);
+            Ok(Transformed::yes(leaf))
+        })?;
+        let nodes = nodes
+            .iter()
+            .map(|side| match self.lower(side)? {
+                Some(node) => Ok(node),
+                None => self.whole(side, Choice::Cheapest),
+            })
+            .collect::<Result<Vec<usize>>>()?;
+        let (Some(right), Some(left)) = (sides.pop(), sides.pop()) else { return Ok(None) };
+        let (many, few) = if few == 0 { (right, left) } else { (left, right) };
+        let append_only = constant && self.append_only(nodes[many.input]);
+        let top = guarded(top.data)?;
+        let key = unique::columns(&top, &|leaf| match leaf == few.input {
+            true if !constant => Some(Vec::new()),
+            _ => self.nodes[nodes[leaf]].properties().key.clone(),
+        });
+        let schema = top.schema().inner().clone();
+        let cost = if constant { Cost::Delta } else { Cost::Few };
+        let properties = Properties { schema, append_only, key, cost };
+        let parts = Parts { properties, plan: self.driver.plan(&top)?, many, few, constant };
+        let operator = Broadcast::new(parts, self.driver);
+        Ok(Some(self.push(operator, nodes)))
+    }
+
+    /// Which side of a join has one row at most, or never changes, and has no row that the join preserves.
+    fn few(&self, join: &Join) -> Result<Option<usize>> {
+        use JoinType::*;
+        for (side, plan) in [(1, &join.right), (0, &join.left)] {
+            let linear = match join.join_type {
+                Inner => true,
+                Left | LeftSemi | LeftAnti | LeftMark => side == 1,
+                Right | RightSemi | RightAnti | RightMark => side == 0,
+                Full => false,
+            };
+            let few = linear
+                && (unique::columns(plan, &|_| None).is_some_and(|key| key.is_empty())
+                    || !self.reads_relations(plan)?);
+            if few {
+                return Ok(Some(side));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,193 @@
+//! A join without an equality, one side of which has few rows: an uncorrelated subquery's one row, or a constant.
+//!
+//! Each row of the other side has its answer beside those few rows, whatever other rows there are. So rows that come or
+//! go are joined alone; only when the few rows change are all rows joined anew.
+
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::array::RecordBatch;
+use arrow::compute::kernels::numeric::neg;
+use arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::physical_plan::ExecutionPlan;
+use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
+use millstream_state::Rows;
+
+use crate::failure::{Failure, surviving};
+use crate::leaf::Slot;
+use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operators::whole::fragment_text;
+use crate::{Driver, Result};
+
+/// One side of the join.
+#[derive(Debug)]
+pub struct Side {
+    /// Which input of the operator it is.
+    pub input: usize,
+    /// The columns of its rows.
+    pub schema: SchemaRef,
+    /// Where the join reads it.
+    pub slot: Slot,
+}
+
+/// What a Broadcast operator is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Of its output.
+    pub properties: Properties,
+    /// The join, which preserves no row of the few.
+    pub plan: Arc<dyn ExecutionPlan>,
+    /// The side of which there may be any number of rows.
+    pub many: Side,
+    /// The side of which there are few.
+    pub few: Side,
+    /// Whether the few rows never change.
+    pub constant: bool,
+}
+
+/// Joins each row with few others.
+#[derive(Debug)]
+pub struct Broadcast {
+    properties: Properties,
+    plan: Arc<dyn ExecutionPlan>,
+    many: Side,
+    few: Side,
+    /// The rows of the many, unless the few never change.
+    kept: Option<Rows>,
+    few_rows: Rows,
+    driver: Driver,
+}
+
+impl Broadcast {
+    /// The operator over no rows.
+    pub fn new(parts: Parts, driver: &Driver) -> Broadcast {
+        let Parts { properties, plan, many, few, constant } = parts;
+        Broadcast {
+            properties,
+            plan,
+            kept: (!constant).then(|| Rows::new(many.schema.clone())),
+            few_rows: Rows::new(few.schema.clone()),
+            many,
+            few,
+            driver: driver.clone(),
+        }
+    }
+
+    /// The answers of some rows beside the few rows as they are now.
+    fn answers(&self, delta: &Delta) -> Result<Output> {
+        let mut output = Output::default();
+        if delta.is_empty() {
+            return Ok(output);
+        }
+        self.few.slot.fill(self.few_rows.snapshot().batches()?);
+        let answered = self.join_each(delta, &mut output);
+        self.few.slot.fill(Vec::new());
+        answered.map(|()| output)
+    }
+
+    fn join_each(&self, delta: &Delta, output: &mut Output) -> Result<()> {
+        let (inserts, deletes) = delta.split_by_sign()?;
+        for (part, sign) in [(inserts, 1), (deletes, -1)] {
+            for chunk in &part.chunks {
+                let rows = Chunk::insert(chunk.expand()?);
+                let mut failures = Vec::new();
+                for (_, batches) in surviving(rows, &mut failures, |chunk| self.join(&chunk.rows))? {
+                    let chunk = if sign > 0 { Chunk::insert } else { Chunk::delete };
+                    batches.into_iter().for_each(|batch| output.rows.push(chunk(batch)));
+                }
+                output.failures.extend(failures.into_iter().map(|failure| times(failure, sign)));
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&self, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        self.many.slot.fill(vec![rows.clone()]);
+        let batches = self.driver.run(&self.plan);
+        self.many.slot.fill(Vec::new());
+        let full = batches?.into_iter().filter(|batch| batch.num_rows() > 0);
+        full.map(|batch| Ok(under_schema(&batch, &self.properties.schema)?)).collect()
+    }
+
+    /// All rows that are kept.
+    fn all(&self) -> Result<Delta> {
+        match &self.kept {
+            Some(kept) => Ok(Delta::from_iter(kept.snapshot().batches()?)),
+            None => Ok(Delta::default()),
+        }
+    }
+}
+
+fn times(failure: Failure, sign: i64) -> Failure {
+    Failure { weight: failure.weight * sign, ..failure }
+}
+
+/// The opposite of a change.
+fn taken_back(delta: Delta) -> Result<Delta> {
+    let mut back = Delta::default();
+    for chunk in delta.chunks {
+        let weights = neg(&chunk.weights_or_ones())?;
+        back.push(Chunk { weights: Some(weights.as_primitive::<Int64Type>().clone()), rows: chunk.rows });
+    }
+    Ok(back)
+}
+
+impl Operator for Broadcast {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let (state, growth, why) = match &self.kept {
+            Some(_) => (
+                "its input",
+                Growth::With("its input".into()),
+                "when the few rows of one side change, all rows of the other are joined anew",
+            ),
+            None => ("the constant side", Growth::Bounded, ""),
+        };
+        Description {
+            name: "Broadcast",
+            detail: fragment_text(self.plan.as_ref()),
+            state: state.into(),
+            state_key: None,
+            growth,
+            why: why.into(),
+        }
+    }
+
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let many = inputs[self.many.input];
+        let few = consolidate(inputs[self.few.input].clone(), &self.few.schema)?;
+        let mut before = Output::default();
+        if !few.is_empty() {
+            before = self.answers(&self.all()?)?;
+            self.few_rows.apply(&few)?;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.apply(many)?;
+        }
+        if few.is_empty() || self.kept.is_none() {
+            return self.answers(many);
+        }
+        let mut output = self.answers(&self.all()?)?;
+        output.failures.extend(before.failures.into_iter().map(|failure| times(failure, -1)));
+        if !before.rows.is_empty() {
+            output.rows.append(taken_back(before.rows)?);
+            output.rows = consolidate(output.rows, &self.properties.schema)?;
+        }
+        Ok(output)
+    }
+
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn state_rows(&self) -> usize {
+        self.few_rows.num_rows() + self.kept.as_ref().map_or(0, Rows::num_rows)
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.few_rows.memory_bytes() + self.kept.as_ref().map_or(0, Rows::memory_bytes)
+    }
+}
