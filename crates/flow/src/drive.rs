@@ -16,6 +16,7 @@ use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
+use crate::guard::{guarded, guarded_expr};
 use crate::leaf::LeafPlanner;
 use crate::lower::Limits;
 use crate::recursion::bound_recursion;
@@ -51,14 +52,16 @@ impl Driver {
     /// Makes the physical plan of an optimised logical plan, without optimising it again.
     pub fn plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(LeafPlanner)]);
-        let plan = self.handle.block_on(planner.create_physical_plan(plan, &self.state))?;
+        let plan = guarded(plan.clone())?;
+        let plan = self.handle.block_on(planner.create_physical_plan(&plan, &self.state))?;
         Ok(bound_recursion(plan, &self.limits)?)
     }
 
     /// Makes the physical form of an expression over rows of `plan`.
     pub fn expression(&self, expr: &Expr, plan: &LogicalPlan) -> Result<Arc<dyn PhysicalExpr>> {
         let context = PhysicalPlanningContext::default();
-        Ok(create_physical_expr(expr, plan.schema(), self.state.execution_props(), &context)?)
+        let expr = guarded_expr(expr.clone())?;
+        Ok(create_physical_expr(&expr, plan.schema(), self.state.execution_props(), &context)?)
     }
 
     /// Makes the physical form of a call of an aggregate function over rows of `plan`.

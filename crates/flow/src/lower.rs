@@ -18,10 +18,11 @@ use crate::operators::whole::Whole;
 use crate::{Driver, Error, Result};
 
 mod broadcast;
-mod guard;
 mod keys;
 mod per_key;
 mod unique;
+
+pub(crate) use keys::cannot_fail;
 
 /// Which operators may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

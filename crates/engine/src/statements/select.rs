@@ -9,7 +9,7 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::{FutureExt, StreamExt};
-use millstream_flow::bound_recursion;
+use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::{Error, Result, TokenReader};
 
 use super::{relations_of, within};
@@ -52,7 +52,7 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
     let plan = millstream_sql::bind(query.plan, &mut |name, schema| {
         snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, settings.parallelism)
     })?;
-    let physical = bound_recursion(planner.physical(&plan).await?, &settings.limits)?;
+    let physical = bound_recursion(planner.physical(&guarded(plan)?).await?, &settings.limits)?;
     let task = planner.state().task_ctx();
     let handle = session.shared.handle.clone();
     // The plan's own tasks run on the engine's threads, whatever runtime the reader has.

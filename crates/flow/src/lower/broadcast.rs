@@ -5,7 +5,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::logical_plan::Join;
 
-use super::guard::guarded;
 use super::{Choice, Lowering, keys, unique};
 use crate::Result;
 use crate::leaf::{Leaf, Slot};
@@ -39,7 +38,7 @@ impl Lowering<'_> {
         let (Some(right), Some(left)) = (sides.pop(), sides.pop()) else { return Ok(None) };
         let (many, few) = if few == 0 { (right, left) } else { (left, right) };
         let append_only = constant && self.append_only(nodes[many.input]);
-        let top = guarded(top.data)?;
+        let top = top.data;
         let key = unique::columns(&top, &|leaf| match leaf == few.input {
             true if !constant => Some(Vec::new()),
             _ => self.nodes[nodes[leaf]].properties().key.clone(),

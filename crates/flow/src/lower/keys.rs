@@ -212,7 +212,7 @@ pub(super) fn is_infallible(plan: &LogicalPlan) -> Result<bool> {
 }
 
 /// Whether an expression has a value for every row.
-pub(super) fn cannot_fail(expr: &Expr) -> datafusion::common::Result<bool> {
+pub(crate) fn cannot_fail(expr: &Expr) -> datafusion::common::Result<bool> {
     let may_fail = expr.exists(|expr| {
         Ok(!match expr {
             Expr::BinaryExpr(binary) => is_comparison(binary.op),

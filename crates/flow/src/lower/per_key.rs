@@ -12,7 +12,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::guard::guarded;
 use super::{Choice, Lowering, external, holds_subquery, keys, unique};
 use crate::Result;
 use crate::leaf::{Leaf, Slot};
@@ -104,7 +103,7 @@ impl Lowering<'_> {
             properties: Properties { schema, append_only, key, cost: Cost::Keys },
             keys: names.into_iter().zip(types).collect(),
             inputs: arrangements.collect(),
-            plan: self.driver.plan(&guarded(top)?)?,
+            plan: self.driver.plan(&top)?,
             why: why.into(),
         };
         let operator = PerKey::new(parts, self.driver)?;

@@ -10,11 +10,11 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Case, Expr, LogicalPlan, Operator, binary_expr, lit};
 use datafusion::scalar::ScalarValue;
 
-use super::keys::cannot_fail;
+use crate::lower::cannot_fail;
 
-/// The plan with such ANDs and ORs only.
-pub(super) fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let guarded = plan.transform_down(|node| {
+/// The plan with such ANDs and ORs only, so that it fails where a row of it fails alone, whatever rows are beside.
+pub fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let guarded = plan.transform_down_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
             let name = names.save(&expr);
@@ -22,6 +22,11 @@ pub(super) fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
         })
     })?;
     Ok(guarded.data)
+}
+
+/// The expression with such ANDs and ORs only.
+pub(crate) fn guarded_expr(expr: Expr) -> Result<Expr> {
+    Ok(expr.transform_up(guard)?.data)
 }
 
 fn guard(expr: Expr) -> Result<Transformed<Expr>> {
