@@ -93,6 +93,7 @@ impl Client {
     /// Shows an outcome. The inner error is of a query that failed on its way.
     async fn show(&mut self, outcome: Outcome) -> Result<Result<(), Error>, Stop> {
         let notices = outcome.response.notices();
+        let endless = outcome.response.is_endless();
         match outcome.response {
             Response::Done(tag) => {
                 self.has_sink |= tag.text == "CREATE SINK";
@@ -101,10 +102,12 @@ impl Client {
             }
             Response::Rows(rows) => {
                 notices.iter().for_each(|notice| self.output.notice(notice));
-                match self.signals.unless(self.output.rows(rows)).await? {
-                    Ok(()) => Ok(Ok(())),
-                    Err(Broken::Query(error)) => Ok(Err(error)),
-                    Err(Broken::Output(error)) => Err(error.into()),
+                match self.signals.unless(self.output.rows(rows)).await {
+                    Ok(Ok(())) => Ok(Ok(())),
+                    Ok(Err(Broken::Query(error))) => Ok(Err(error)),
+                    Ok(Err(Broken::Output(error))) => Err(error.into()),
+                    Err(Stop::Interrupted) if endless => Err(Stop::Ended),
+                    Err(stop) => Err(stop),
                 }
             }
         }

@@ -96,6 +96,10 @@ async fn execute(client: &mut Client, sql: &str) -> Result<(), Stop> {
             eprintln!("interrupted");
             Ok(())
         }
+        Err(Stop::Ended) => {
+            let _ = Term::stderr().clear_line();
+            Ok(())
+        }
         Err(stop) => Err(stop),
     }
 }

@@ -24,6 +24,9 @@ pub enum Stop {
     /// A signal ended what had not yet come to its end.
     #[error("interrupted")]
     Interrupted,
+    /// A signal ended what would not have ended by itself: no failure.
+    #[error("ended")]
+    Ended,
     /// Whoever read the output has gone, as `head` does: no failure.
     #[error("the output was closed")]
     Closed,
@@ -33,7 +36,7 @@ impl Stop {
     /// The exit code, as `--help` documents it.
     pub fn code(&self) -> u8 {
         match self {
-            Stop::Closed => 0,
+            Stop::Closed | Stop::Ended => 0,
             Stop::Statement(_) | Stop::Tests => 1,
             Stop::Usage(_) => 2,
             Stop::External(_) => 3,
@@ -44,7 +47,7 @@ impl Stop {
     /// Says on standard error what happened, where that needs saying, and gives the exit code.
     pub fn report(&self) -> ExitCode {
         match self {
-            Stop::Closed | Stop::Interrupted | Stop::Tests => {}
+            Stop::Closed | Stop::Ended | Stop::Interrupted | Stop::Tests => {}
             Stop::Usage(message) => eprintln!("error: {message}\n\nFor more, try 'millstream --help'."),
             Stop::Statement(message) | Stop::External(message) => eprintln!("{message}"),
         }

@@ -301,6 +301,22 @@ fn a_signal_ends_a_run_that_follows() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_changes_and_is_no_failure() {
+    let place = Place::new();
+    let changes = "CREATE TABLE t (a INT); INSERT INTO t VALUES (7);
+        CREATE SINK k FROM t WITH (connector = 'file', path = 'out', format = 'csv', changelog = 'true');
+        SELECT * FROM t EMIT CHANGES; DROP TABLE nothing";
+    let child = place.start(&["-c", changes], None);
+    until(|| place.path("out").exists() && delivered(&place) == "_op,a\ninsert,7\n");
+    // It waits for changes by now, or is about to.
+    thread::sleep(Duration::from_millis(300));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    finish(child).code(0).err("").out(" _op    | a\n--------+---\n insert | 7\n");
+}
+
 fn is_hidden(path: &Path) -> bool {
     path.file_name().unwrap().to_string_lossy().starts_with('.')
 }

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Record;
 use crate::catalog::Object;
+use crate::changes::Opened;
 use crate::past::Past;
 use crate::settings::Settings;
 
@@ -87,6 +88,23 @@ pub(crate) struct ObjectStatus {
     pub(crate) on_error: Option<&'static str>,
 }
 
+/// What a subscriber follows.
+pub(crate) enum Followed {
+    /// What the engine keeps: a table or a materialized view.
+    Relation(Arc<str>),
+    /// A query of the subscriber's own, which ends with it.
+    Query(Box<LogicalPlan>),
+}
+
+/// What a subscriber asks for.
+pub(crate) struct Request {
+    pub(crate) followed: Followed,
+    /// Whether the first is what the relation holds now.
+    pub(crate) snapshot: bool,
+    /// Whether epochs in which nothing changes are told too.
+    pub(crate) progress: bool,
+}
+
 /// What EXPLAIN is about.
 pub(crate) enum Explaining {
     /// A query that isn't maintained.
@@ -129,6 +147,12 @@ pub(crate) enum Event {
     Change { base: u64, changes: Vec<Change>, reply: Reply<Option<Vec<String>>> },
     /// Change rows; answers with the number of rows when their epoch is done.
     Modify { modification: Modification, reply: Reply<u64> },
+    /// Follow the changes of a relation, if the catalog is still the one that `base` names.
+    Subscribe { base: u64, request: Request, reply: Reply<Option<Opened>> },
+    /// A subscriber has room again for what waits.
+    Room,
+    /// A subscriber has gone.
+    Unsubscribe { subscription: u64 },
     /// Read relations.
     Read { relations: Vec<Arc<str>>, reply: Reply<Snapshot> },
     /// Say how a query runs, or would.

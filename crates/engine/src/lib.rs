@@ -6,6 +6,7 @@
 //! Deliberately absent: query planning (crate `sql`), operators (crate `flow`), connectors (crate `connect`).
 
 mod catalog;
+mod changes;
 mod engine;
 mod error;
 mod event;

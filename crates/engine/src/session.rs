@@ -31,6 +31,9 @@ pub enum Response {
 /// The key of a result's schema metadata that holds a notice about the rows.
 pub(crate) const NOTICE: &str = "millstream.notice";
 
+/// The key of a result's schema metadata that says that its rows end when their reader goes.
+pub(crate) const ENDLESS: &str = "millstream.endless";
+
 impl Response {
     /// What the user should know besides.
     pub fn notices(&self) -> Vec<String> {
@@ -38,6 +41,11 @@ impl Response {
             Response::Done(tag) => tag.notices.clone(),
             Response::Rows(rows) => rows.schema().metadata().get(NOTICE).cloned().into_iter().collect(),
         }
+    }
+
+    /// Whether its rows may come for ever, as those of EMIT CHANGES do: who has seen enough drops them.
+    pub fn is_endless(&self) -> bool {
+        matches!(self, Response::Rows(rows) if rows.schema().metadata().contains_key(ENDLESS))
     }
 }
 
@@ -73,7 +81,7 @@ impl From<Tag> for Response {
 }
 
 /// How often a statement is planned again when the catalog changes under it.
-const PLANS_MAX: usize = 100;
+pub(crate) const PLANS_MAX: usize = 100;
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>) -> Session {
@@ -170,7 +178,7 @@ impl Session {
     }
 }
 
-fn busy() -> Error {
+pub(crate) fn busy() -> Error {
     Error::external("the catalog keeps changing: try again")
 }
 

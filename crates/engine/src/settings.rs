@@ -69,6 +69,12 @@ pub const SETTINGS: &[SettingDoc] = &[
     },
     SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },
     SettingDoc {
+        name: "subscription_buffer_max",
+        default: "64 MiB",
+        doc: "bytes of changes that may wait for one reader of EMIT CHANGES or SUBSCRIBE, about; one that falls further \
+              behind is ended with an error",
+    },
+    SettingDoc {
         name: "whole_rows_max",
         default: "1000000",
         doc: "rows of input that an operator Whole may keep",
@@ -148,6 +154,8 @@ pub struct Settings {
     pub on_error: OnError,
     /// `parallelism`
     pub parallelism: usize,
+    /// `subscription_buffer_max`
+    pub subscription_buffer_max: usize,
     /// `output_rows_max`, `recursion_max`, `whole_rows_max`
     pub limits: Limits,
 }
@@ -163,6 +171,7 @@ impl Default for Settings {
             max_record_bytes: 16 << 20,
             on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
+            subscription_buffer_max: 64 << 20,
             limits: Limits::default(),
         }
     }
@@ -197,6 +206,7 @@ impl Settings {
             "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
             "recursion_max" => self.limits.recursion_max = count(name, value)?,
+            "subscription_buffer_max" => self.subscription_buffer_max = size(name, value)?,
             "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
         }
@@ -222,6 +232,7 @@ impl Settings {
             "output_rows_max" => self.limits.output_rows_max.to_string(),
             "parallelism" => self.parallelism.to_string(),
             "recursion_max" => self.limits.recursion_max.to_string(),
+            "subscription_buffer_max" => self.subscription_buffer_max.to_string(),
             "whole_rows_max" => self.limits.whole_rows_max.to_string(),
             _ => return Err(Settings::unknown(name)),
         })

@@ -81,7 +81,7 @@ impl Loop {
         let delta = query.step(&cut, &first);
         let (name, keeps, running) = (query.name.clone(), query.keeps, query.is_running());
         if reading.is_empty() || !running {
-            self.begin_sinks(&name, cut, delta);
+            self.begin_readers(&name, cut, delta);
             return Ok(());
         }
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
@@ -94,11 +94,12 @@ impl Loop {
         reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone()))
     }
 
-    /// Gives the sinks of a new query what it holds when it becomes visible.
-    fn begin_sinks(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
+    /// Gives the sinks and subscribers of a new query what it holds when it becomes visible.
+    fn begin_readers(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
         for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(cut.clone(), content.clone());
         }
+        self.begin_subscription(name, cut, content);
     }
 
     /// The cut of a piece of the past. Sinks know epochs by their numbers, so each piece has one of its own.
@@ -188,11 +189,13 @@ impl Loop {
         if !query.is_suspended() {
             query.status = Status::Running;
         }
-        if query.keeps && self.sinks.values().any(|sink| sink.from == self.queries[place].name) {
-            let name = self.queries[place].name.clone();
+        let query = &self.queries[place];
+        let read = query.temporary || self.sinks.values().any(|sink| sink.from == query.name);
+        if query.keeps && read {
+            let name = query.name.clone();
             let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());
             let cut = self.piece_cut();
-            self.begin_sinks(&name, cut, delta);
+            self.begin_readers(&name, cut, delta);
         }
     }
 

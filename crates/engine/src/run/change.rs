@@ -138,7 +138,10 @@ impl Loop {
                 }
                 self.sinks.insert(object.name.clone(), running);
             }
-            Prepared::Drop(dropped) => self.remove(&dropped),
+            Prepared::Drop(dropped) => {
+                self.end_subscriptions_to(&dropped);
+                self.remove(&dropped);
+            }
         }
     }
 
@@ -149,16 +152,15 @@ impl Loop {
     }
 
     /// Says what a query can't see since its source can't be read again.
-    fn notice_missed(&self, query: &RunningQuery, notices: &mut Vec<String>) {
+    pub(super) fn notice_missed(&self, query: &RunningQuery, notices: &mut Vec<String>) {
         for name in query.flow.relations() {
             if let Some(source) = self.sources.get(name)
                 && !source.replayable
                 && !source.position.splits.is_empty()
             {
-                notices.push(format!(
-                    "source \"{name}\" can't be read again: \"{}\" starts with what comes now",
-                    query.name
-                ));
+                let of = if query.temporary { "the query".into() } else { format!("\"{}\"", query.name) };
+                notices
+                    .push(format!("source \"{name}\" can't be read again: {of} starts with what comes now"));
             }
         }
     }
@@ -177,7 +179,7 @@ impl Loop {
     }
 
     /// A source is read only while something depends on it.
-    fn mark_used_sources(&mut self) {
+    pub(super) fn mark_used_sources(&mut self) {
         for (name, source) in &mut self.sources {
             let read = self.queries.iter().any(|query| query.flow.relations().contains(name));
             source.used = read || self.sinks.values().any(|sink| sink.from == *name);
@@ -227,6 +229,11 @@ impl Loop {
             Definition::MaterializedView { .. } => self.flow_of(name, before)?.key().map(<[usize]>::to_vec),
             _ => None,
         }
+    }
+
+    /// Whether a relation that is there only ever gains rows, and columns that no two of its rows share.
+    pub(super) fn traits_of(&self, name: &str) -> (bool, Option<Vec<usize>>) {
+        (self.append_only(name, &self.catalog, &[]), self.key(name, &self.catalog, &[]))
     }
 
     /// The flow of a materialized view. What is about to be dropped may have its name too.

@@ -29,13 +29,24 @@ impl Place {
 pub(crate) struct Log {
     first: u64,
     entries: VecDeque<(Cut, Delta)>,
-    bytes: usize,
+    /// By entry: the bytes of all that were ever added, up to it.
+    through: VecDeque<usize>,
+    /// The bytes of what was forgotten.
+    forgotten: usize,
+}
+
+/// How much of a log is still to be read from some place on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) epochs: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Log {
     /// Adds an epoch.
     pub(crate) fn push(&mut self, cut: Cut, delta: Delta) {
-        self.bytes += delta.memory_bytes();
+        let before = self.through.back().copied().unwrap_or(self.forgotten);
+        self.through.push_back(before + delta.memory_bytes());
         self.entries.push_back((cut, delta));
     }
 
@@ -46,16 +57,29 @@ impl Log {
 
     /// The epochs from a place on that a reader holds.
     pub(crate) fn from(&self, place: Place) -> impl Iterator<Item = &(Cut, Delta)> {
-        self.entries.iter().skip(place.0.saturating_sub(self.first) as usize)
+        self.entries.iter().skip(self.index(place))
+    }
+
+    fn index(&self, place: Place) -> usize {
+        place.0.saturating_sub(self.first) as usize
+    }
+
+    /// How much is to be read from a place on.
+    pub(crate) fn waiting(&self, place: Place) -> Waiting {
+        let at = self.index(place);
+        let end = self.through.back().copied().unwrap_or(self.forgotten);
+        let before = match at.checked_sub(1) {
+            None => self.forgotten,
+            Some(last) => self.through.get(last).copied().unwrap_or(end),
+        };
+        Waiting { epochs: self.entries.len().saturating_sub(at), bytes: end - before }
     }
 
     /// Forgets what came before a place.
     fn trim(&mut self, place: Place) {
-        while self.first < place.0
-            && let Some((_, delta)) = self.entries.pop_front()
-        {
+        while self.first < place.0 && self.entries.pop_front().is_some() {
             self.first += 1;
-            self.bytes -= delta.memory_bytes();
+            self.forgotten = self.through.pop_front().unwrap_or(self.forgotten);
         }
     }
 }
@@ -91,15 +115,27 @@ impl Loop {
         }
     }
 
-    /// The oldest place in a relation's log that a sink or a query that reads the past stands at.
+    /// The oldest place in a relation's log that somebody stands at.
     fn oldest_reader(&self, name: &str) -> Option<Place> {
+        let subscriptions =
+            self.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
+        self.oldest_holder(name).into_iter().chain(subscriptions).min()
+    }
+
+    /// The oldest place of those for whom the sources wait: sinks, and queries that read the past.
+    fn oldest_holder(&self, name: &str) -> Option<Place> {
         let sinks = self.sinks.values().filter_map(|sink| sink.place_in(name));
         sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
     }
 
-    /// Whether so much waits for some reader that no more rows may be taken of sources.
+    /// Whether so much waits for some sink or query that no more rows may be taken of sources.
     pub(super) fn backlog_is_full(&self) -> bool {
-        self.logs.values().any(|log| log.bytes > BACKLOG_BYTES_MAX || log.entries.len() > BACKLOG_EPOCHS_MAX)
+        self.logs.iter().filter(|(_, log)| !log.entries.is_empty()).any(|(name, log)| {
+            self.oldest_holder(name).is_some_and(|place| {
+                let waiting = log.waiting(place);
+                waiting.bytes > BACKLOG_BYTES_MAX || waiting.epochs > BACKLOG_EPOCHS_MAX
+            })
+        })
     }
 }
 
@@ -123,11 +159,14 @@ mod tests {
             log.push(cut, Delta::insert(rows.unwrap()));
         }
         let place = Place::default().after(3);
+        let all = log.waiting(Place::default()).bytes;
         log.trim(place);
+        assert_eq!(log.waiting(place), Waiting { epochs: 2, bytes: all / 5 * 2 });
+        assert_eq!(log.waiting(place.after(2)), Waiting { epochs: 0, bytes: 0 });
         let epochs: Vec<u64> = log.from(place).map(|(cut, _)| cut.epoch.0).collect();
         assert_eq!(epochs, [4, 5]);
         assert_eq!(log.from(log.end()).count(), 0);
         log.trim(log.end());
-        assert_eq!((log.bytes, log.end()), (0, Place::default().after(5)));
+        assert_eq!(log.end(), Place::default().after(5));
     }
 }

@@ -15,6 +15,7 @@ mod query;
 mod sink;
 mod source;
 mod status;
+mod subscribe;
 mod system;
 mod table;
 mod waiters;
@@ -37,7 +38,9 @@ use log::Logs;
 use pace::Clock;
 use query::RunningQuery;
 use sink::RunningSink;
+pub(crate) use sink::in_sum;
 use source::RunningSource;
+use subscribe::Subscription;
 use table::Table;
 use waiters::Waiters;
 
@@ -77,6 +80,9 @@ pub(crate) struct Loop {
     queries: Vec<RunningQuery>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
+    subscriptions: BTreeMap<u64, Subscription>,
+    /// The number of the newest subscription.
+    subscribed: u64,
     waiters: Waiters,
     held: bool,
     ended: bool,
@@ -111,6 +117,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 queries: Vec::new(),
                 sinks: BTreeMap::new(),
                 logs: Logs::new(),
+                subscriptions: BTreeMap::new(),
+                subscribed: 0,
                 waiters: Waiters::default(),
                 held: false,
                 ended: false,
@@ -146,6 +154,9 @@ impl Loop {
     fn react(&mut self, event: Event) {
         match event {
             Event::Change { base, changes, reply } => self.change(base, changes, reply),
+            Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
+            Event::Room => {}
+            Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::Modify { modification, reply } => self.modify(modification, reply),
             Event::Read { relations, reply } => reply.send(self.read(&relations)),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
@@ -188,6 +199,7 @@ impl Loop {
         }
         self.pull_sources();
         self.deliver_sinks();
+        self.deliver_subscriptions();
         self.trim_logs();
         self.publish_progress();
         self.answer_waiters();

@@ -24,6 +24,8 @@ pub(crate) struct RunningQuery {
     pub(crate) status: Status,
     /// Whether its result can be read; a sink's own query only hands its changes on.
     pub(crate) keeps: bool,
+    /// Whether it is a subscriber's own, which no statement can name.
+    pub(crate) temporary: bool,
     /// What reading it does while it has errors.
     pub(crate) on_error: OnError,
     /// Its result, where that isn't kept by its operators.
@@ -94,12 +96,19 @@ impl RunningQuery {
             flow,
             status: Status::Waiting,
             keeps: keep,
+            temporary: false,
             on_error,
             content,
             errors: Rows::new(ERRORS.clone()),
             epoch: Epoch::default(),
             steps: 0,
         })
+    }
+
+    /// Stops keeping its result: from now on it only hands its changes on.
+    pub(crate) fn forget_result(&mut self) {
+        self.keeps = false;
+        self.content = None;
     }
 
     /// Whether its result is not there yet.

@@ -114,7 +114,7 @@ impl RunningSink {
 
 /// What an epoch changes in sum, so that a row that left and came back is not shown. Rows of a type that can't be
 /// compared go as they are.
-fn in_sum(delta: Delta) -> Delta {
+pub(crate) fn in_sum(delta: Delta) -> Delta {
     match delta.chunks.first().filter(|_| !delta.is_append_only()) {
         Some(first) => consolidate(delta.clone(), &first.rows.schema()).unwrap_or(delta),
         None => delta,

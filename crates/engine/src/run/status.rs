@@ -71,7 +71,7 @@ impl Loop {
 
     /// The error that a reader of this query meets, and whose it is. One that keeps the rest hides its errors and
     /// those below it.
-    fn error_of<'a>(
+    pub(super) fn error_of<'a>(
         &'a self,
         query: &'a RunningQuery,
         seen: &mut BTreeSet<&'a str>,
@@ -156,7 +156,7 @@ impl Loop {
                 problems.push(format!("source \"{name}\" {verb}: {reason}"));
             }
         }
-        for query in &self.queries {
+        for query in self.queries.iter().filter(|query| !query.temporary) {
             let name = self.shown_name(query);
             if let Status::Suspended { reason, epoch } = &query.status {
                 problems.push(format!("\"{name}\" is suspended since epoch {epoch}: {}", reason.message));

@@ -119,8 +119,11 @@ impl Loop {
 
     /// All queries under the names that users have for them, in their order.
     fn queries_by_name(&self) -> Vec<(&str, &RunningQuery)> {
-        let mut queries: Vec<(&str, &RunningQuery)> =
-            self.queries.iter().map(|query| (self.shown_name(query).as_ref(), query)).collect();
+        let mut queries: Vec<(&str, &RunningQuery)> = self
+            .queries
+            .iter()
+            .map(|query| (self.shown_name(query).trim_start_matches('\0'), query))
+            .collect();
         queries.sort_by_key(|(name, _)| *name);
         queries
     }

@@ -150,7 +150,8 @@ impl Loop {
             return;
         }
         let problems = self.problems();
-        let at_fault = |query: &RunningQuery| query.is_suspended() || query.errors() > 0;
+        let at_fault =
+            |query: &RunningQuery| !query.temporary && (query.is_suspended() || query.errors() > 0);
         let kind = if self.queries.iter().any(at_fault) { Kind::Invalid } else { Kind::External };
         for reply in self.waiters.finished.drain(..) {
             reply.send(if problems.is_empty() { Ok(()) } else { Err(Error::new(kind, problems.join("\n"))) });

@@ -8,12 +8,14 @@ pub(crate) mod create_table;
 mod create_view;
 mod describe;
 mod drop;
+mod emit_changes;
 mod explain;
 mod flush;
 mod modify;
 mod select;
 mod set;
 mod show;
+mod subscribe;
 mod verify;
 
 use std::sync::Arc;
@@ -38,7 +40,6 @@ const NOT_YET: &[&[&str]] = &[
     &["CREATE", "SCHEMA"],
     &["CREATE", "OR", "REPLACE"],
     &["ALTER"],
-    &["SUBSCRIBE"],
     &["CHECKPOINT"],
     &["PAUSE"],
     &["RESUME"],
@@ -56,7 +57,7 @@ const NOT_YET: &[&[&str]] = &[
 
 /// The first words of what is there, for messages.
 const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK, DROP, INSERT, UPDATE, DELETE, SELECT, \
-                     EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, FLUSH, ADVANCE";
+                     SUBSCRIBE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, FLUSH, ADVANCE";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -98,6 +99,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["FLUSH"],
         &["ADVANCE"],
         &["VERIFY"],
+        &["SUBSCRIBE"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -108,6 +110,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(8) => flush::run(session, after(&mut reader)).await,
         Some(9) => advance::run(session, after(&mut reader)).await,
         Some(10) => verify::run(session, after(&mut reader)).await,
+        Some(11) => subscribe::run(session, after(&mut reader)).await,
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }

@@ -10,9 +10,10 @@ use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::{FutureExt, StreamExt};
 use millstream_flow::{bound_recursion, guarded};
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::dialect::trailing_emit;
+use millstream_sql::{Emit, Error, Result, TokenReader};
 
-use super::{relations_of, within};
+use super::{emit_changes, relations_of, within};
 use crate::error;
 use crate::event::Event;
 use crate::session::{Response, Session};
@@ -38,6 +39,9 @@ pub(super) fn begins_at(reader: &TokenReader<'_>, n: usize) -> bool {
 }
 
 pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {
+    if let Some((Emit::Changes, clause)) = trailing_emit(&reader) {
+        return emit_changes::run(session, reader, clause).await;
+    }
     let (text, offset) = within(&reader);
     let catalog = session.shared.catalog();
     let (settings, now) = session.shared.ask(|reply| Event::Settings { reply }).await?;

@@ -1,0 +1,303 @@
+//! A reader's side of a subscription: deltas as rows that say what was done.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, UInt32Array, new_null_array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::stream;
+use millstream_delta::{Chunk, Cut, Delta, Epoch, RowEncoder, under_schema};
+use millstream_sql::Result;
+use tokio::sync::mpsc::Receiver;
+
+use crate::error;
+use crate::event::Event;
+use crate::run::in_sum;
+use crate::session::{ENDLESS, NOTICE, Response};
+
+/// What a reader is handed at once.
+#[derive(Debug)]
+pub(crate) struct Portion {
+    /// What changed, by epoch.
+    pub(crate) epochs: Vec<(Cut, Delta)>,
+    /// Whether the first of them is what the relation held at the beginning.
+    pub(crate) snapshot: bool,
+    /// Where progress is told: the epoch up to which it has been, and up to which it is now.
+    pub(crate) told: Option<(Epoch, Epoch)>,
+}
+
+/// How a subscription ended. The loop says so before it lets go of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct End(Arc<Mutex<Option<Result<()>>>>);
+
+impl End {
+    /// Says how it ends.
+    pub(crate) fn set(&self, end: Result<()>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+    }
+
+    /// An engine that is gone has said nothing.
+    fn take(&self) -> Result<()> {
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        end.unwrap_or_else(|| Err(error::stopped()))
+    }
+}
+
+/// A subscription that has begun.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) subscription: u64,
+    pub(crate) receiver: Receiver<Portion>,
+    pub(crate) end: End,
+    pub(crate) events: Sender<Event>,
+    /// The relation's columns.
+    pub(crate) schema: SchemaRef,
+    /// Whether rows only come.
+    pub(crate) append_only: bool,
+    /// Columns that no two rows share.
+    pub(crate) key: Option<Vec<usize>>,
+    pub(crate) notices: Vec<String>,
+}
+
+/// Which columns stand before those of the relation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// What was done, where rows may go.
+    Emit,
+    /// The batch, and what was done.
+    Subscribe,
+}
+
+/// Tells the loop that its reader has gone.
+struct Guard {
+    subscription: u64,
+    events: Sender<Event>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.events.send(Event::Unsubscribe { subscription: self.subscription });
+    }
+}
+
+/// A stream of changes between two of its batches.
+struct Reader {
+    receiver: Receiver<Portion>,
+    end: End,
+    guard: Guard,
+    form: Form,
+    ready: VecDeque<RecordBatch>,
+    /// How many rows are still wanted, where that was said.
+    left: Option<usize>,
+}
+
+/// How deltas become rows.
+struct Form {
+    shape: Shape,
+    /// The relation's columns.
+    columns: SchemaRef,
+    /// The result's.
+    schema: SchemaRef,
+    append_only: bool,
+    key: Option<Vec<usize>>,
+}
+
+/// What was done to a row.
+const INSERT: &str = "insert";
+const DELETE: &str = "delete";
+const UPDATE_DELETE: &str = "update_delete";
+const UPDATE_INSERT: &str = "update_insert";
+const PROGRESS: &str = "progress";
+
+/// The columns that stand before those of the relation.
+const BATCH_ID: &str = "_batch_id";
+const OP: &str = "_op";
+
+/// The rows of a subscription, at most `limit` of them.
+pub(crate) fn response(opened: Opened, shape: Shape, limit: Option<usize>) -> Response {
+    let Opened { subscription, receiver, end, events, schema, append_only, key, notices } = opened;
+    let form = Form::new(shape, schema, append_only, key, &notices);
+    let schema = form.schema.clone();
+    let guard = Guard { subscription, events };
+    let reader = Reader { receiver, end, guard, form, ready: VecDeque::new(), left: limit };
+    let rows = stream::try_unfold(reader, |mut reader| async move {
+        Ok(reader.next().await.map_err(DataFusionError::from)?.map(|batch| (batch, reader)))
+    });
+    let rows: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
+    Response::Rows(rows)
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        if self.left == Some(0) {
+            return Ok(None);
+        }
+        while self.ready.is_empty() {
+            let Some(portion) = self.receiver.recv().await else {
+                return self.end.take().map(|()| None);
+            };
+            // There is room for the next one while this one is worked at.
+            let _ = self.guard.events.send(Event::Room);
+            self.ready.extend(self.form.rows_of(portion).map_err(error::arrow)?);
+        }
+        let Some(mut batch) = self.ready.pop_front() else { return Ok(None) };
+        if let Some(left) = &mut self.left {
+            batch = batch.slice(0, batch.num_rows().min(*left));
+            *left -= batch.num_rows();
+        }
+        Ok(Some(batch))
+    }
+}
+
+impl Form {
+    fn new(
+        shape: Shape,
+        columns: SchemaRef,
+        append_only: bool,
+        key: Option<Vec<usize>>,
+        notices: &[String],
+    ) -> Form {
+        let mut fields = Vec::with_capacity(columns.fields().len() + 2);
+        if shape == Shape::Subscribe {
+            fields.push(Field::new(BATCH_ID, DataType::Int64, false));
+        }
+        if shape == Shape::Subscribe || !append_only {
+            fields.push(Field::new(OP, DataType::Utf8View, false));
+        }
+        // Beside a row that tells of progress there are no values.
+        fields.extend(columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)));
+        let mut metadata = HashMap::from([(ENDLESS.to_string(), String::new())]);
+        if !notices.is_empty() {
+            metadata.insert(NOTICE.to_string(), notices.join("\n"));
+        }
+        let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
+        Form { shape, columns, schema, append_only, key }
+    }
+
+    fn rows_of(&self, portion: Portion) -> Result<Vec<RecordBatch>, ArrowError> {
+        let Portion { epochs, snapshot, told } = portion;
+        let mut batches = Vec::new();
+        let (mut after, through) = told.unwrap_or_default();
+        for (place, (cut, delta)) in epochs.into_iter().enumerate() {
+            let is_snapshot = snapshot && place == 0;
+            if told.is_some() && !is_snapshot {
+                self.tell(after, Epoch(cut.epoch.0 - 1), &mut batches)?;
+            }
+            self.changes(cut.epoch, delta, &mut batches)?;
+            if told.is_some() {
+                // Of what was there at the beginning the end is told too.
+                self.tell(Epoch(cut.epoch.0.saturating_sub(1)), cut.epoch, &mut batches)?;
+                after = cut.epoch;
+            }
+        }
+        if told.is_some() {
+            self.tell(after, through, &mut batches)?;
+        }
+        Ok(batches)
+    }
+
+    /// One row for each epoch in `(after, through]`.
+    fn tell(&self, after: Epoch, through: Epoch, batches: &mut Vec<RecordBatch>) -> Result<(), ArrowError> {
+        if through <= after {
+            return Ok(());
+        }
+        let epochs = Int64Array::from_iter_values((after.0 + 1..=through.0).map(|epoch| epoch as i64));
+        let count = epochs.len();
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(epochs),
+            Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(PROGRESS, count))),
+        ];
+        let fields = self.columns.fields().iter();
+        columns.extend(fields.map(|field| new_null_array(field.data_type(), count)));
+        batches.push(RecordBatch::try_new(self.schema.clone(), columns)?);
+        Ok(())
+    }
+
+    /// What one epoch changes; n copies of a row are n rows.
+    fn changes(&self, epoch: Epoch, delta: Delta, batches: &mut Vec<RecordBatch>) -> Result<(), ArrowError> {
+        if delta.is_append_only() {
+            for chunk in &delta.chunks {
+                let rows = chunk.expand()?;
+                let ops = vec![INSERT; rows.num_rows()];
+                batches.push(self.with_ops(epoch, &rows, &ops)?);
+            }
+            return Ok(());
+        }
+        let Some(chunk) = in_sum(delta).into_one(&self.columns)? else { return Ok(()) };
+        let order = self.order(&chunk)?;
+        let (mut rows, mut ops) = (Vec::new(), Vec::new());
+        for (row, op) in order {
+            for _ in 0..chunk.weight(row as usize).unsigned_abs() {
+                rows.push(row);
+                ops.push(op);
+            }
+        }
+        let rows = take_record_batch(&chunk.rows, &UInt32Array::from(rows))?;
+        batches.push(self.with_ops(epoch, &rows, &ops)?);
+        Ok(())
+    }
+
+    /// The rows of a consolidated chunk in the order in which they are told, each with what is done. Without a key
+    /// what goes comes first; with one, the two rows of a changed key stand together.
+    fn order(&self, chunk: &Chunk) -> Result<Vec<(u32, &'static str)>, ArrowError> {
+        let all = 0..chunk.rows.num_rows() as u32;
+        let is_gone = |row: &u32| chunk.weight(*row as usize) < 0;
+        let op = |row: u32| (row, if is_gone(&row) { DELETE } else { INSERT });
+        let Some(groups) = self.by_key(&chunk.rows)? else {
+            let (gone, new): (Vec<u32>, Vec<u32>) = all.partition(is_gone);
+            return Ok(gone.into_iter().chain(new).map(op).collect());
+        };
+        let mut order = Vec::with_capacity(chunk.rows.num_rows());
+        for group in groups {
+            let (gone, new): (Vec<u32>, Vec<u32>) = group.into_iter().partition(is_gone);
+            match (gone.as_slice(), new.as_slice()) {
+                ([old], [new]) => order.extend([(*old, UPDATE_DELETE), (*new, UPDATE_INSERT)]),
+                _ => order.extend(gone.into_iter().chain(new).map(op)),
+            }
+        }
+        Ok(order)
+    }
+
+    /// The rows by key, keys in the order in which they first appear; none where there is no key to tell them by.
+    fn by_key(&self, rows: &RecordBatch) -> Result<Option<Vec<Vec<u32>>>, ArrowError> {
+        let Some(key) = &self.key else { return Ok(None) };
+        if key.is_empty() {
+            return Ok(Some(vec![(0..rows.num_rows() as u32).collect()]));
+        }
+        let keys = rows.project(key)?;
+        let Ok(encoder) = RowEncoder::new(&keys.schema()) else { return Ok(None) };
+        let encoded = encoder.encode(&keys)?;
+        let mut places: HashMap<&[u8], usize> = HashMap::new();
+        let mut groups: Vec<Vec<u32>> = Vec::new();
+        let bytes: Vec<_> = (0..rows.num_rows()).map(|row| encoded.row(row)).collect();
+        for (row, bytes) in bytes.iter().enumerate() {
+            let place = *places.entry(bytes.as_ref()).or_insert(groups.len());
+            if place == groups.len() {
+                groups.push(Vec::new());
+            }
+            groups[place].push(row as u32);
+        }
+        Ok(Some(groups))
+    }
+
+    fn with_ops(&self, epoch: Epoch, rows: &RecordBatch, ops: &[&str]) -> Result<RecordBatch, ArrowError> {
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns() + 2);
+        if self.shape == Shape::Subscribe {
+            columns.push(Arc::new(Int64Array::from(vec![epoch.0 as i64; rows.num_rows()])));
+        }
+        if self.shape == Shape::Subscribe || !self.append_only {
+            columns.push(Arc::new(StringViewArray::from_iter_values(ops)));
+        }
+        if columns.is_empty() {
+            return under_schema(rows, &self.schema);
+        }
+        columns.extend(rows.columns().iter().cloned());
+        RecordBatch::try_new(self.schema.clone(), columns)
+    }
+}

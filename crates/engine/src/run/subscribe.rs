@@ -1,0 +1,284 @@
+//! Subscriptions: readers who are handed what a relation holds, then its changes as they come.
+//!
+//! A reader holds nobody up. What it hasn't taken waits in the relation's log up to a bound; a reader that falls
+//! further behind is ended with an error that says so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion::logical_expr::LogicalPlan;
+use millstream_delta::{Cut, Delta, Epoch};
+use millstream_sql::{Error, Result};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Sender, channel};
+
+use super::Loop;
+use super::log::{self, Place, Waiting};
+use super::query::{RunningQuery, Status};
+use crate::changes::{End, Opened, Portion};
+use crate::error;
+use crate::event::{Followed, Request};
+
+/// Portions that are on their way to a reader: one that it works at, one that waits.
+const PORTIONS_MAX: usize = 1;
+
+/// Epochs in one portion.
+const EPOCHS_MAX: usize = 64;
+
+/// Epochs that may wait for one reader, however small they are.
+const WAITING_EPOCHS_MAX: usize = 100_000;
+
+/// A reader that follows a relation.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The relation whose changes it is handed.
+    from: Arc<str>,
+    /// Whether that is a query of its own.
+    owned: bool,
+    snapshot: bool,
+    progress: bool,
+    /// What the relation held at the beginning.
+    first: Option<(Cut, Delta)>,
+    /// Its place in the relation's log; none until its query has an answer, where what comes before doesn't count.
+    place: Option<Place>,
+    /// The newest epoch that it was told of.
+    told: Epoch,
+    sender: Sender<Portion>,
+    end: End,
+}
+
+impl Subscription {
+    /// Its place in the log of a relation, where it follows that.
+    pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
+        self.place.filter(|_| self.from.as_ref() == name)
+    }
+}
+
+impl Loop {
+    /// Begins a subscription. `None`: the catalog is another one by now.
+    pub(super) fn subscribe(&mut self, base: u64, request: Request) -> Result<Option<Opened>> {
+        if base != self.catalog.version {
+            return Ok(None);
+        }
+        let Request { followed, snapshot, progress } = request;
+        let number = self.subscribed + 1;
+        let (sender, receiver) = channel(PORTIONS_MAX);
+        let end = End::default();
+        let mut subscription = Subscription {
+            from: Arc::default(),
+            owned: false,
+            snapshot,
+            progress,
+            first: None,
+            place: None,
+            told: self.epoch,
+            sender,
+            end: end.clone(),
+        };
+        let mut opened = Opened {
+            subscription: number,
+            receiver,
+            end,
+            events: self.events.clone(),
+            schema: Arc::new(arrow::datatypes::Schema::empty()),
+            append_only: false,
+            key: None,
+            notices: Vec::new(),
+        };
+        match followed {
+            Followed::Relation(name) => self.follow_relation(name, &mut subscription, &mut opened)?,
+            Followed::Query(plan) => self.follow_query(&plan, &mut subscription, &mut opened)?,
+        }
+        self.subscribed = number;
+        self.subscriptions.insert(number, subscription);
+        self.mark_used_sources();
+        self.start_queries();
+        Ok(Some(opened))
+    }
+
+    fn follow_relation(
+        &self,
+        name: Arc<str>,
+        subscription: &mut Subscription,
+        opened: &mut Opened,
+    ) -> Result<()> {
+        let content = self.content(&name)?;
+        let object = self.catalog.get(&name)?;
+        let schema = object.definition.schema().ok_or_else(|| Error::bug("what has rows has columns"))?;
+        opened.schema = schema.clone();
+        (opened.append_only, opened.key) = self.traits_of(&name);
+        subscription.place = Some(log::end(&self.logs, &name));
+        subscription.first = subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
+        subscription.from = object.name.clone();
+        Ok(())
+    }
+
+    fn follow_query(
+        &mut self,
+        plan: &LogicalPlan,
+        subscription: &mut Subscription,
+        opened: &mut Opened,
+    ) -> Result<()> {
+        let flow = self.compile_once(plan)?;
+        opened.schema = flow.schema().map_err(error::flow)?.clone();
+        opened.append_only = flow.append_only().map_err(error::flow)?;
+        opened.key = flow.key().map(<[usize]>::to_vec);
+        let name: Arc<str> = format!("\0subscription {}", opened.subscription).into();
+        // Rows that only come are handed on as the past is read; others when their sum is known.
+        let piecemeal = opened.append_only && subscription.snapshot;
+        let mut query = RunningQuery::new(name.clone(), flow, !piecemeal, self.settings.on_error)?;
+        query.temporary = true;
+        self.notice_missed(&query, &mut opened.notices);
+        subscription.place = piecemeal.then(|| log::end(&self.logs, &name));
+        subscription.from = name;
+        subscription.owned = true;
+        self.queries.push(query);
+        Ok(())
+    }
+
+    /// Gives a subscriber what its query holds now that it is there.
+    pub(super) fn begin_subscription(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
+        let end = log::end(&self.logs, name);
+        let mut own = self.subscriptions.values_mut();
+        let Some(subscription) = own.find(|subscription| subscription.owned && subscription.from == *name)
+        else {
+            return;
+        };
+        subscription.told = cut.epoch;
+        subscription.first = subscription.snapshot.then_some((cut, content));
+        subscription.place = Some(end);
+        if let Some(query) = self.queries.iter_mut().find(|query| query.name == *name) {
+            query.forget_result();
+        }
+    }
+
+    /// Hands each subscriber what waits for it, as far as it has room, and ends those that come to an end.
+    pub(super) fn deliver_subscriptions(&mut self) {
+        let numbers: Vec<u64> = self.subscriptions.keys().copied().collect();
+        for number in numbers {
+            let Some(end) = self.end_of(number) else {
+                self.hand_over(number);
+                continue;
+            };
+            if let Some(subscription) = self.subscriptions.get(&number) {
+                subscription.end.set(end);
+            }
+            self.unsubscribe(number);
+        }
+    }
+
+    fn hand_over(&mut self, number: u64) {
+        let epoch = self.epoch;
+        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
+        let Some(place) = subscription.place else { return };
+        let log = self.logs.get(&subscription.from);
+        let mut epochs: Vec<(Cut, Delta)> =
+            log.map(|log| log.from(place).take(EPOCHS_MAX).cloned().collect()).unwrap_or_default();
+        let taken = epochs.len();
+        let left = log.is_some_and(|log| log.waiting(place).epochs > taken);
+        let through = match epochs.last() {
+            Some((cut, _)) if left => cut.epoch,
+            _ => epoch,
+        };
+        let told = subscription.progress && through > subscription.told;
+        if taken == 0 && subscription.first.is_none() && !told {
+            return;
+        }
+        let snapshot = subscription.first.is_some();
+        epochs.splice(0..0, subscription.first.clone());
+        let told = subscription.progress.then_some((subscription.told, through));
+        match subscription.sender.try_send(Portion { epochs, snapshot, told }) {
+            Ok(()) => {
+                subscription.first = None;
+                subscription.place = Some(place.after(taken));
+                subscription.told = through;
+            }
+            // It says when it has room.
+            Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Closed(_)) => self.unsubscribe(number),
+        }
+    }
+
+    /// Whether and how a subscription ends now.
+    fn end_of(&self, number: u64) -> Option<Result<()>> {
+        let subscription = self.subscriptions.get(&number)?;
+        if let Some(query) = self.query(&subscription.from) {
+            if let Status::Suspended { reason, .. } = &query.status {
+                return Some(Err(reason.clone()));
+            }
+            if let Err(error) = self.check_answer(query) {
+                return Some(Err(error));
+            }
+            if query.is_starting() && subscription.place.is_none() {
+                return None;
+            }
+        }
+        let waiting = match (self.logs.get(&subscription.from), subscription.place) {
+            (Some(log), Some(place)) => log.waiting(place),
+            _ => Waiting { epochs: 0, bytes: 0 },
+        };
+        let bytes_max = self.settings.subscription_buffer_max;
+        if waiting.bytes > bytes_max || waiting.epochs > WAITING_EPOCHS_MAX {
+            return Some(Err(Error::external(format!(
+                "the reader fell behind: {} epochs of {} bytes wait for it, more than are kept",
+                waiting.epochs, waiting.bytes
+            ))
+            .hint("Read faster, read less, or raise subscription_buffer_max.")));
+        }
+        let done = subscription.first.is_none() && waiting.epochs == 0;
+        (done && !self.can_change(&subscription.from, &mut BTreeSet::new())).then_some(Ok(()))
+    }
+
+    /// Fails where a reader of a query would meet an error.
+    fn check_answer(&self, query: &RunningQuery) -> Result<()> {
+        let Some((of, first)) = self.error_of(query, &mut BTreeSet::new()) else { return Ok(()) };
+        if of.temporary {
+            return Err(Error::invalid(first.text())
+                .hint("SET on_error = 'keep' before lets it go on with the rows that have an answer."));
+        }
+        Err(Error::invalid(format!("\"{}\" has errors: {}", of.name, first.text()))
+            .hint(format!("SELECT * FROM millstream.errors WHERE query = '{}' shows all.", of.name)))
+    }
+
+    /// Whether a relation may change any more: not when all that it reads has come to its end.
+    fn can_change<'a>(&'a self, name: &'a str, seen: &mut BTreeSet<&'a str>) -> bool {
+        if !seen.insert(name) {
+            return false;
+        }
+        if let Some(source) = self.sources.get(name) {
+            return !source.has_ended() || source.has_rows();
+        }
+        match self.query(name) {
+            None => true,
+            Some(query) => {
+                query.is_starting() || query.flow.relations().iter().any(|input| self.can_change(input, seen))
+            }
+        }
+    }
+
+    /// Ends a subscription, and its own query with it.
+    pub(super) fn unsubscribe(&mut self, number: u64) {
+        let Some(subscription) = self.subscriptions.remove(&number) else { return };
+        if subscription.owned {
+            self.queries.retain(|query| query.name != subscription.from);
+            self.logs.remove(&subscription.from);
+            self.mark_used_sources();
+        }
+    }
+
+    /// Ends the subscriptions to relations that are about to be dropped.
+    pub(super) fn end_subscriptions_to(&mut self, names: &[Arc<str>]) {
+        let reads = |subscription: &Subscription, name: &Arc<str>| {
+            let query = self.query(&subscription.from).filter(|_| subscription.owned);
+            subscription.from == *name || query.is_some_and(|query| query.flow.relations().contains(name))
+        };
+        let mut ended = Vec::new();
+        for (number, subscription) in &self.subscriptions {
+            if let Some(name) = names.iter().find(|name| reads(subscription, name)) {
+                subscription.end.set(Err(Error::invalid(format!("\"{name}\" was dropped"))));
+                ended.push(*number);
+            }
+        }
+        ended.into_iter().for_each(|number| self.unsubscribe(number));
+    }
+}

@@ -1,0 +1,120 @@
+//! `SUBSCRIBE [TO] relation | (SELECT …) [WITH (SNAPSHOT = true, PROGRESS = false)]`
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_connect::{OptionDoc, Options};
+use millstream_sql::{Error, Result, TokenReader};
+
+use super::create_view::check_continuous;
+use crate::catalog::Definition;
+use crate::changes::{self, Opened, Shape};
+use crate::error;
+use crate::event::{Event, Followed, Request};
+use crate::session::{PLANS_MAX, Response, Session, busy};
+use crate::system;
+
+/// The options of SUBSCRIBE.
+const OPTIONS: &[OptionDoc] = &[
+    OptionDoc {
+        name: "snapshot",
+        default: Some("true"),
+        doc: "whether the first rows are what the relation holds now",
+    },
+    OptionDoc {
+        name: "progress",
+        default: Some("false"),
+        doc: "whether each epoch ends with a row that says so, also where nothing changed",
+    },
+];
+
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    reader.keyword(&["TO"]);
+    let query = (*reader.peek() == Token::LParen).then(|| reader.group()).transpose()?;
+    let name = match query {
+        Some(_) => None,
+        None => Some((reader.relation_name()?, reader.last_position())),
+    };
+    let at = reader.position();
+    let (snapshot, progress) = options(reader).map_err(|error| error.at(at))?;
+    reader.expect_end()?;
+    let opened = match (query, name) {
+        (Some(range), _) => {
+            let text = &reader.text()[range.clone()];
+            follow(session, Following { text, offset: range.start, snapshot, progress }).await?
+        }
+        (None, Some((name, at))) => {
+            follow_named(session, &name, snapshot, progress).await.map_err(|error| error.at(at))?
+        }
+        (None, None) => return Err(reader.expected("a relation or a query in parentheses")),
+    };
+    Ok(changes::response(opened, Shape::Subscribe, None))
+}
+
+fn options(reader: &mut TokenReader<'_>) -> Result<(bool, bool)> {
+    let options = Options(reader.options()?.into_iter().collect());
+    options.check(OPTIONS).map_err(error::connect)?;
+    let flag = |name: &str| options.parse(name, "true or false").map_err(error::connect);
+    Ok((flag("snapshot")?.unwrap_or(true), flag("progress")?.unwrap_or(false)))
+}
+
+/// A query that is to be followed.
+pub(super) struct Following<'a> {
+    pub(super) text: &'a str,
+    /// Where it stands in its statement.
+    pub(super) offset: usize,
+    pub(super) snapshot: bool,
+    pub(super) progress: bool,
+}
+
+/// Follows a query of the reader's own.
+pub(super) async fn follow(session: &Session, following: Following<'_>) -> Result<Opened> {
+    let Following { text, offset, snapshot, progress } = following;
+    for _ in 0..PLANS_MAX {
+        let catalog = session.shared.catalog();
+        let planned = session.shared.planner.query(text, catalog.as_ref());
+        let query = planned.map_err(|error| error.shift(offset))?;
+        check_continuous(session, &query)?;
+        let ordered = query.is_ordered();
+        let followed = Followed::Query(Box::new(query.plan));
+        let request = Request { followed, snapshot, progress };
+        let base = catalog.version;
+        let opened = session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await?;
+        if let Some(mut opened) = opened {
+            if ordered {
+                opened.notices.push("ORDER BY without LIMIT has no effect on changes".into());
+            }
+            return Ok(opened);
+        }
+    }
+    Err(busy())
+}
+
+/// Follows what the engine keeps; what keeps nothing is followed by a query over it.
+async fn follow_named(session: &Session, name: &str, snapshot: bool, progress: bool) -> Result<Opened> {
+    for _ in 0..PLANS_MAX {
+        let catalog = session.shared.catalog();
+        if system::is_name(name) {
+            return Err(Error::unsupported(format!("SUBSCRIBE {name}")));
+        }
+        let object = catalog.get(name)?;
+        let relation: Arc<str> = match &object.definition {
+            Definition::Table { .. } | Definition::MaterializedView { .. } => object.name.clone(),
+            Definition::Sink { .. } => {
+                return Err(Error::invalid(format!("\"{name}\" is a sink: it has no rows to follow"))
+                    .hint("Follow the relation that it delivers."));
+            }
+            Definition::Source { .. } | Definition::View { .. } => {
+                let text = format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""));
+                return follow(session, Following { text: &text, offset: 0, snapshot, progress }).await;
+            }
+        };
+        let request = Request { followed: Followed::Relation(relation), snapshot, progress };
+        let base = catalog.version;
+        let opened = session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await?;
+        if let Some(opened) = opened {
+            return Ok(opened);
+        }
+    }
+    Err(busy())
+}
