@@ -114,10 +114,16 @@ impl Flow {
     /// runs every operator, so that a query over no rows has its answer too. After an error the flow must not be
     /// stepped again.
     pub fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Change> {
+        self.step_for(cut, inputs, true)
+    }
+
+    /// The same, where nobody may take the rows of the result: they may be left out then, though never an error.
+    pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
+        let root = self.nodes.len().saturating_sub(1);
         let first = !std::mem::replace(&mut self.started, true);
         let mut outputs: Vec<Delta> = Vec::with_capacity(self.nodes.len());
         let mut failures = Vec::new();
-        for (node, meter) in self.nodes.iter_mut().zip(&mut self.meters) {
+        for (place, (node, meter)) in self.nodes.iter_mut().zip(&mut self.meters).enumerate() {
             let output = match node {
                 Node::Input { relation, .. } => {
                     let delta = inputs[*relation].clone();
@@ -131,7 +137,10 @@ impl Flow {
                     let given: Vec<&Delta> = inputs.iter().map(|input| &outputs[*input]).collect();
                     if first || given.iter().any(|delta| !delta.is_empty()) {
                         let begun = Instant::now();
-                        let output = operator.step(cut, &given)?;
+                        let output = match read || place < root {
+                            true => operator.step(cut, &given)?,
+                            false => operator.step_unread(cut, &given)?,
+                        };
                         let rows = given.iter().map(|delta| delta.num_rows() as u64).sum();
                         meter.count(rows, &output, begun.elapsed());
                         self.limits.check_output(output.rows.num_rows())?;

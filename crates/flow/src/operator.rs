@@ -145,6 +145,11 @@ pub trait Operator: Send + Debug {
     /// nothing: an operator whose answer over no input has rows puts them out then. Later calls come only when an
     /// input changes. An error, which is never one of data, leaves the state unknown.
     fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output>;
+    /// The same where nobody takes the rows: an operator that keeps its result anyway may leave them out, though never
+    /// a failure.
+    fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        self.step(cut, inputs)
+    }
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
     /// `input` gives the content of the input at a place, where that is kept.
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;

@@ -78,6 +78,7 @@ impl Loop {
         let first: Vec<&Delta> = first.iter().collect();
         // The status is set before the step, which may suspend the query.
         query.status = Status::Running;
+        query.unread = false;
         let delta = query.step(&cut, &first);
         let (name, keeps, running) = (query.name.clone(), query.keeps, query.is_running());
         if reading.is_empty() || !running {
@@ -171,6 +172,7 @@ impl Loop {
         let cut = self.piece_cut();
         let query = &mut self.queries[place];
         let inputs = query.inputs(find);
+        query.unread = query.keeps;
         let delta = query.step(&cut, &inputs);
         if !query.keeps {
             let name = query.name.clone();

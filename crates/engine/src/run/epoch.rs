@@ -81,7 +81,9 @@ impl Loop {
         let _guard = span.enter();
         for place in 0..self.queries.len() {
             self.suspend_with_inputs(place, cut.epoch);
+            let unread = self.is_unread(place);
             let query = &mut self.queries[place];
+            query.unread = unread;
             let inputs = query.inputs(|name| deltas.get(name));
             if inputs.iter().all(|delta| delta.is_empty()) {
                 continue;
@@ -100,6 +102,15 @@ impl Loop {
         for (name, delta) in &deltas {
             self.log(name, cut, delta);
         }
+    }
+
+    /// Whether nobody takes the changes of a query's result: no query after it, no sink, nobody who watches it.
+    fn is_unread(&self, place: usize) -> bool {
+        let name = &self.queries[place].name;
+        let read = |query: &RunningQuery| query.flow.relations().contains(name);
+        !self.queries[place + 1..].iter().any(read)
+            && self.oldest_reader(name).is_none()
+            && !self.is_observed(name)
     }
 
     /// A query over a suspended one can't go on either.

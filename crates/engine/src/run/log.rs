@@ -116,7 +116,7 @@ impl Loop {
     }
 
     /// The oldest place in a relation's log that somebody stands at.
-    fn oldest_reader(&self, name: &str) -> Option<Place> {
+    pub(super) fn oldest_reader(&self, name: &str) -> Option<Place> {
         let subscriptions =
             self.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
         self.oldest_holder(name).into_iter().chain(subscriptions).min()

@@ -82,6 +82,11 @@ impl Loop {
         self.waiters.observing.push(observing);
     }
 
+    /// Whether somebody watches what a query does.
+    pub(super) fn is_observed(&self, query: &Arc<str>) -> bool {
+        self.waiters.observing.iter().any(|observing| Arc::ptr_eq(&observing.query, query))
+    }
+
     /// When the loop must look at the observations again although nothing happens.
     pub(super) fn observations_end(&self) -> Option<Instant> {
         if self.clock.is_moving() && !self.clock.is_collecting() {

@@ -32,6 +32,8 @@ pub(crate) struct RunningQuery {
     content: Option<Rows>,
     /// The rows, or keys, that it has no answer for.
     errors: Rows,
+    /// Whether nobody takes the changes of its result, so that it need not put them out.
+    pub(crate) unread: bool,
     /// The last epoch it took in.
     pub(crate) epoch: Epoch,
     /// How many epochs, and pieces of the past, it took in.
@@ -100,6 +102,7 @@ impl RunningQuery {
             on_error,
             content,
             errors: Rows::new(ERRORS.clone()),
+            unread: false,
             epoch: Epoch::default(),
             steps: 0,
         })
@@ -146,7 +149,8 @@ impl RunningQuery {
 
     fn try_step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
         // A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
-        let step = AssertUnwindSafe(|| self.flow.step(cut, inputs));
+        let read = !self.unread || self.content.is_some();
+        let step = AssertUnwindSafe(|| self.flow.step_for(cut, inputs, read));
         let change = std::panic::catch_unwind(step)
             .map_err(|_| Error::bug("a step of the query panicked"))?
             .map_err(error::flow)?;

@@ -83,6 +83,14 @@ impl Call {
         }
     }
 
+    /// Whether some group may have no result.
+    pub(super) fn may_fail(&self) -> bool {
+        match &self.kept {
+            Kept::Rows => false,
+            Kept::Slots(kept) => kept.may_fail(),
+        }
+    }
+
     pub(super) fn resize(&mut self, end: usize) {
         if let Kept::Slots(kept) = &mut self.kept {
             kept.resize(end);

@@ -40,6 +40,10 @@ impl SlotAggregate for Count {
         Ok(Arc::new(Int64Array::from_iter_values(counts)))
     }
 
+    fn may_fail(&self) -> bool {
+        false
+    }
+
     fn free(&mut self, slot: u32) {
         self.counts[slot as usize] = 0;
     }

@@ -89,6 +89,10 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
         Ok(Arc::new(values.with_data_type(self.data_type.clone())))
     }
 
+    fn may_fail(&self) -> bool {
+        false
+    }
+
     fn free(&mut self, slot: u32) {
         self.values[slot as usize] = None;
     }
@@ -125,6 +129,10 @@ impl SlotAggregate for Booleans {
     fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
         let values: BooleanArray = slots.iter().map(|slot| self.values[*slot as usize]).collect();
         Ok(Arc::new(values))
+    }
+
+    fn may_fail(&self) -> bool {
+        false
     }
 
     fn free(&mut self, slot: u32) {
@@ -176,6 +184,10 @@ impl SlotAggregate for Bytes {
         let mut values = BinaryViewBuilder::with_capacity(slots.len());
         slots.iter().for_each(|slot| values.append_option(self.values[*slot as usize].as_deref()));
         Ok(cast(&values.finish(), &self.data_type)?)
+    }
+
+    fn may_fail(&self) -> bool {
+        false
     }
 
     fn free(&mut self, slot: u32) {

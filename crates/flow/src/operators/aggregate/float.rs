@@ -74,6 +74,10 @@ impl SlotAggregate for Floats {
         Ok(Arc::new(values))
     }
 
+    fn may_fail(&self) -> bool {
+        false
+    }
+
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
     }

@@ -33,7 +33,7 @@ use millstream_delta::{Chunk, Cut, Delta};
 
 use crate::Result;
 use crate::drive::evaluate;
-use crate::failure::surviving;
+use crate::failure::{Failure, surviving};
 use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 use call::{Arguments, Call};
 use emit::{Emitted, Results};
@@ -57,6 +57,17 @@ struct Evaluated {
     keys: Vec<ArrayRef>,
     /// One a call.
     arguments: Vec<Arguments>,
+}
+
+/// Rows whose groups are found: their slots, a list for each grouping set, and what they give each call.
+type Placed = (Vec<Vec<u32>>, Vec<Arguments>);
+
+/// What an epoch's rows are, before they are taken in.
+#[derive(Default)]
+struct Taken {
+    touched: Vec<Touched>,
+    placed: Vec<Placed>,
+    failures: Vec<Failure>,
 }
 
 impl Aggregate {
@@ -86,6 +97,37 @@ impl Aggregate {
             keys: evaluate(&self.groups.grouping.keys, &chunk.rows)?,
             arguments: self.calls.iter().map(|call| call.evaluate(chunk, global)).collect::<Result<_>>()?,
         })
+    }
+
+    /// Finds the groups of an epoch's rows, which [`Aggregate::update`] takes in.
+    fn take(&mut self, inputs: &[&Delta]) -> Result<Taken> {
+        self.steps += 1;
+        let mut taken = Taken::default();
+        if self.steps == 1 {
+            self.groups.touch_standing(&mut taken.touched);
+        }
+        for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
+            let pieces = surviving(chunk.clone(), &mut taken.failures, |chunk| self.evaluate(chunk))?;
+            for (chunk, evaluated) in pieces {
+                let slots = self.place(&chunk, &evaluated.keys, &mut taken.touched)?;
+                taken.placed.push((slots, evaluated.arguments));
+            }
+        }
+        Ok(taken)
+    }
+
+    fn update(&mut self, placed: &[Placed]) -> Result<()> {
+        for (sets, arguments) in placed {
+            for (call, arguments) in self.calls.iter_mut().zip(arguments) {
+                sets.iter().try_for_each(|slots| call.update(slots, arguments))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_step(&mut self, touched: &[Touched]) -> Result<()> {
+        let calls = &mut self.calls;
+        self.groups.end_step(touched, |slot| calls.iter_mut().for_each(|call| call.free(slot)))
     }
 
     /// Finds the slots of a chunk's rows and counts them to their groups: a list of slots for each grouping set.
@@ -138,34 +180,29 @@ impl Operator for Aggregate {
     }
 
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
-        self.steps += 1;
-        let (mut touched, mut failures, mut placed) = (Vec::new(), Vec::new(), Vec::new());
-        if self.steps == 1 {
-            self.groups.touch_standing(&mut touched);
-        }
-        for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
-            let pieces = surviving(chunk.clone(), &mut failures, |chunk| self.evaluate(chunk))?;
-            for (chunk, evaluated) in pieces {
-                let slots = self.place(&chunk, &evaluated.keys, &mut touched)?;
-                placed.push((slots, evaluated.arguments));
-            }
-        }
+        let Taken { touched, placed, failures } = self.take(inputs)?;
         let old: Vec<Results> = touched
             .chunks(OUTPUT_ROWS)
             .map(|groups| self.results(&self.there_before(groups)))
             .collect::<Result<_>>()?;
-        for (sets, arguments) in &placed {
-            for (call, arguments) in self.calls.iter_mut().zip(arguments) {
-                sets.iter().try_for_each(|slots| call.update(slots, arguments))?;
-            }
-        }
+        self.update(&placed)?;
         let mut output = Emitted::default();
         for (groups, old) in touched.chunks(OUTPUT_ROWS).zip(&old) {
             self.emit(groups, old, &mut output)?;
         }
-        let calls = &mut self.calls;
-        self.groups.end_step(&touched, |slot| calls.iter_mut().for_each(|call| call.free(slot)))?;
+        self.end_step(&touched)?;
         Ok(output.output(failures))
+    }
+
+    fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        // Which groups fail is seen in their results only.
+        if self.calls.iter().any(Call::may_fail) {
+            return self.step(cut, inputs);
+        }
+        let Taken { touched, placed, failures } = self.take(inputs)?;
+        self.update(&placed)?;
+        self.end_step(&touched)?;
+        Ok(Output { rows: Delta::default(), failures })
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

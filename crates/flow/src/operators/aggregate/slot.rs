@@ -15,6 +15,10 @@ pub(super) trait SlotAggregate: Debug + Send {
     fn update(&mut self, batch: &Batch<'_>) -> Result<()>;
     /// The aggregate's results for these groups.
     fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef>;
+    /// Whether some values have no result.
+    fn may_fail(&self) -> bool {
+        true
+    }
     /// Makes a slot hold the aggregate of no rows again.
     fn free(&mut self, slot: u32);
     /// About how many bytes the values take.

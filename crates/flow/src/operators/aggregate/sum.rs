@@ -128,6 +128,10 @@ where
         Ok(Arc::new(sums.with_data_type(self.output.clone())))
     }
 
+    fn may_fail(&self) -> bool {
+        false
+    }
+
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
     }
