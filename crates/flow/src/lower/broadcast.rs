@@ -1,9 +1,12 @@
 //! Broadcast for a join without an equality that has few rows on one side.
 
+use std::sync::Arc;
+
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::logical_plan::Join;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 
 use super::{Choice, Lowering, keys, unique};
 use crate::Result;
@@ -17,11 +20,13 @@ impl Lowering<'_> {
         if !join.on.is_empty() || !keys::is_stable(plan)? {
             return Ok(None);
         }
+        let asked = asked_for_existence(join)?;
+        let join = asked.as_ref().unwrap_or(join);
         let Some(few) = self.few(join)? else { return Ok(None) };
         let constant = !self.reads_relations(if few == 0 { &join.left } else { &join.right })?;
         let mut nodes = Vec::with_capacity(2);
         let mut sides = Vec::with_capacity(2);
-        let top = plan.clone().map_children(|input| {
+        let top = LogicalPlan::Join(join.clone()).map_children(|input| {
             let (schema, slot) = (input.schema().clone(), Slot::default());
             let leaf = Leaf::plan(sides.len(), schema.clone(), slot.clone());
             sides.push(Side { input: sides.len(), schema: schema.inner().clone(), slot });
@@ -70,4 +75,27 @@ impl Lowering<'_> {
         }
         Ok(None)
     }
+}
+
+/// What a count of rows is called.
+const ROWS: &str = "rows";
+
+/// A join that asks only whether the other side has rows, over one row that says so: EXISTS of a subquery that has
+/// nothing to do with the row.
+fn asked_for_existence(join: &Join) -> Result<Option<Join>> {
+    use JoinType::*;
+    if join.filter.is_some() {
+        return Ok(None);
+    }
+    let asked = |side: &Arc<LogicalPlan>| -> Result<Arc<LogicalPlan>> {
+        let rows = LogicalPlanBuilder::from(side.clone())
+            .aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64)).alias(ROWS)])?
+            .filter(col(ROWS).gt(lit(0_i64)))?;
+        Ok(Arc::new(rows.build()?))
+    };
+    Ok(match join.join_type {
+        LeftSemi | LeftAnti | LeftMark => Some(Join { right: asked(&join.right)?, ..join.clone() }),
+        RightSemi | RightAnti | RightMark => Some(Join { left: asked(&join.left)?, ..join.clone() }),
+        _ => None,
+    })
 }
