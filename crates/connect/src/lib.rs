@@ -6,14 +6,17 @@ pub mod connectors;
 pub mod formats;
 
 mod error;
+mod health;
 mod options;
+mod receiver;
 mod sink;
 mod source;
 
 pub use error::{Error, Result};
+pub use health::Health;
 pub use options::{OptionDoc, Options};
 pub use sink::{Sink, SinkSpec};
-pub use source::{Arrival, BadRow, HIDDEN, Limit, More, Source, SourceSpec};
+pub use source::{Arrival, BadRow, HIDDEN, Inlet, Limit, More, Source, SourceSpec};
 
 use std::fmt::Debug;
 

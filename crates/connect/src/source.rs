@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use millstream_delta::{Position, Span};
 
-use crate::{Options, Result};
+use crate::{Health, Options, Result};
 
 /// What a source is opened with.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct SourceSpec {
     pub options: Options,
     /// A record longer than this is a bad row.
     pub max_record_bytes: usize,
+    /// Where the source tells what is wrong with it, beside what its methods return.
+    pub health: Health,
 }
 
 /// The key of a field's metadata that marks, with the value `true`, a column which `*` leaves out.
@@ -77,9 +79,25 @@ pub struct Arrival {
     pub more: More,
 }
 
+/// Where rows are put in from inside: what INSERT INTO a source writes to.
+#[async_trait]
+pub trait Inlet: Send + Sync {
+    /// Takes the rows of one statement, of the source's visible columns; returns when they are accepted, which may
+    /// mean to wait until there is room.
+    async fn insert(&self, rows: RecordBatch) -> Result<()>;
+}
+
 /// Rows from outside, pulled in bounded pieces.
 ///
 /// All methods are cancel-safe: a future that is dropped before it is ready has taken nothing.
+///
+/// A source that fails with [`crate::Error::External`] is asked again, after pauses that grow; with any other error
+/// it has failed for good. One that sees to itself, with threads and connections of its own, says in
+/// [`SourceSpec::health`] what is wrong meanwhile.
+///
+/// A **reliable** source has a sender that keeps rows until they are acknowledged. After a failure it may bring rows
+/// again, under the spans that they had: an arrival all of whose spans were taken before is dropped. An arrival never
+/// mixes such spans with new ones.
 #[async_trait]
 pub trait Source: Send {
     /// The schema of the rows, fixed from the opening on.
@@ -98,6 +116,23 @@ pub trait Source: Send {
     /// ([`More::Now`]: call again with the rest). Does not move what `next` takes. Only where
     /// [`Source::replayable`] holds.
     async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival>;
-    /// All up to `through` is durable: a reliable source answers its sender now.
+    /// Whether it wants to hear by [`Source::acknowledge`] how far it is durable.
+    fn reliable(&self) -> bool {
+        false
+    }
+    /// All up to `through` is durable (in memory: its epoch is done): a reliable source answers its sender now. It
+    /// is called in order, but not for every epoch; only where [`Source::reliable`] holds.
     async fn acknowledge(&mut self, through: &Position) -> Result<()>;
+    /// Whether an epoch takes one arrival at most, and all of it, however many rows that are.
+    fn one_arrival_a_batch(&self) -> bool {
+        false
+    }
+    /// How many receivers it reads from side by side; a rate limit counts for each.
+    fn partitions(&self) -> usize {
+        1
+    }
+    /// Where INSERT INTO this source puts rows; `None` where it takes none.
+    fn inlet(&self) -> Option<Arc<dyn Inlet>> {
+        None
+    }
 }

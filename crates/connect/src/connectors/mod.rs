@@ -2,8 +2,11 @@
 
 mod blackhole;
 mod datagen;
+mod exec;
 mod file;
 mod print;
+mod queue;
+mod socket;
 
 use std::sync::Arc;
 
@@ -11,12 +14,23 @@ use crate::{Connector, Error};
 
 pub use blackhole::Blackhole;
 pub use datagen::Datagen;
+pub use exec::Exec;
 pub use file::Files;
 pub use print::Print;
+pub use queue::Queue;
+pub use socket::Sockets;
 
 /// All of them, by name.
 pub fn builtin() -> Vec<Arc<dyn Connector>> {
-    vec![Arc::new(Blackhole::default()), Arc::new(Datagen), Arc::new(Files), Arc::new(Print::default())]
+    vec![
+        Arc::new(Blackhole::default()),
+        Arc::new(Datagen),
+        Arc::new(Exec),
+        Arc::new(Files),
+        Arc::new(Print::default()),
+        Arc::new(Queue),
+        Arc::new(Sockets),
+    ]
 }
 
 /// The error of a connector that has no source or no sink.

@@ -83,6 +83,10 @@ pub(crate) struct Framer {
     expected: usize,
     ended: bool,
     failure: Option<io::Error>,
+    /// Whether bytes are pushed: then that none are there says nothing about the end.
+    live: bool,
+    /// Of a pushed record that is too long, where it began and its first bytes, until its end comes.
+    overlong: Option<(u64, Vec<u8>)>,
 }
 
 enum Found {
@@ -127,7 +131,26 @@ impl Framer {
             expected: BLOCK_BYTES,
             ended: false,
             failure: None,
+            live: false,
+            overlong: None,
         }
+    }
+
+    /// A framer of bytes that are pushed as they come.
+    pub fn pushed(framing: Framing, record_bytes_max: usize) -> Framer {
+        Framer { live: true, ..Framer::new(Box::new(io::empty()), 0, framing, record_bytes_max) }
+    }
+
+    /// Puts more of a pushed stream behind what was not taken.
+    pub fn push(&mut self, bytes: Vec<u8>) {
+        let rest = &self.block[self.at..];
+        let block = if rest.is_empty() { bytes } else { [rest, &bytes].concat() };
+        self.set_block(block);
+    }
+
+    /// Nothing more will be pushed: what is left is the last record.
+    pub fn end(&mut self) {
+        self.ended = true;
     }
 
     /// Passes over records without content.
@@ -172,6 +195,9 @@ impl Framer {
                 Run { block: self.block.clone(), offset: self.offset, records: Vec::new(), bad: Vec::new() };
             let begin = self.at;
             self.skip_byte_order_mark();
+            if self.overlong.is_some() {
+                run.bad.extend(self.take_overlong());
+            }
             while run.records.len() + run.bad.len() < rows && self.at - begin < bytes {
                 match self.find() {
                     Found::Record { end, next } => {
@@ -204,7 +230,7 @@ impl Framer {
                 self.ended = true;
                 return Err(failure);
             }
-            if self.ended {
+            if self.ended || self.live {
                 return Ok(run);
             }
             self.fill();
@@ -266,7 +292,7 @@ impl Framer {
         let newline = memchr(b'\n', data).unwrap_or(data.len());
         let line = data[..newline].strip_suffix(b"\r").unwrap_or(&data[..newline]);
         let reason = format!(
-            "a quote opens here that is not closed before the end of the file or within {} bytes (max_record_bytes)",
+            "a quote opens here that is not closed before the end of the input or within {} bytes (max_record_bytes)",
             self.record_bytes_max
         );
         let bad = BadRecord::new(self.position(), reason, line);
@@ -277,8 +303,7 @@ impl Framer {
     /// Takes a record that is too long, up to the end of its line, without holding all of it. Takes nothing where
     /// its end is not there yet: the stream may still grow, or it can't be read just now.
     fn take_overlong(&mut self) -> Option<BadRecord> {
-        let offset = self.position();
-        let mut head: Vec<u8> = Vec::new();
+        let (offset, mut head) = self.overlong.take().unwrap_or_else(|| (self.position(), Vec::new()));
         loop {
             let data = &self.block[self.at..];
             let newline = memchr(b'\n', data);
@@ -297,6 +322,10 @@ impl Framer {
                 }
                 // The record's bytes are gone from memory; who wants to go on opens the stream there again.
                 (self.block, self.at, self.offset) = (Buffer::from_vec(Vec::<u8>::new()), 0, offset);
+                return None;
+            }
+            if self.live {
+                self.overlong = Some((offset, head));
                 return None;
             }
             self.fill();
@@ -321,6 +350,11 @@ impl Framer {
         self.failure = outcome.err();
         self.ended = self.failure.is_some() || block.len() - before < want;
         self.expected = BLOCK_BYTES;
+        self.set_block(block);
+    }
+
+    /// Goes on in a block that begins with what was not taken.
+    fn set_block(&mut self, block: Vec<u8>) {
         self.offset += self.at as u64;
         self.at = 0;
         self.block = Buffer::from_vec(block);
@@ -401,10 +435,40 @@ mod tests {
         }
     }
 
+    /// As [`framed`], of bytes that are pushed `piece` at a time.
+    fn framed_as_pushed(text: &[u8], framing: Framing, max: usize, piece: usize) -> Vec<(u64, String)> {
+        let mut framer = Framer::pushed(framing, max).skip_blank(framing != Framing::Line);
+        let mut all = Vec::new();
+        let mut pieces = text.chunks(piece);
+        loop {
+            let run = framer.next_run(2, usize::MAX).unwrap();
+            for record in &run.records {
+                let content = &run.block[record.start as usize..record.end as usize];
+                all.push((run.offset + u64::from(record.start), String::from_utf8_lossy(content).into()));
+            }
+            for bad in &run.bad {
+                all.push((bad.offset, format!("bad {}", String::from_utf8_lossy(&bad.bytes))));
+            }
+            if run.records.is_empty() && run.bad.is_empty() {
+                match pieces.next() {
+                    Some(piece) => framer.push(piece.to_vec()),
+                    None if framer.is_exhausted() => break,
+                    None => framer.end(),
+                }
+            }
+        }
+        all.sort();
+        all
+    }
+
     fn check(text: &str, framing: Framing, max: usize, expect: &[(u64, &str)]) {
         let expect: Vec<_> = expect.iter().map(|(offset, text)| (*offset, text.to_string())).collect();
         for block in [0, 1, 5, 1000] {
             assert_eq!(framed(text.as_bytes(), framing, max, block), expect, "{text:?} in blocks of {block}");
+        }
+        for piece in [1, 2, 7, 1000] {
+            let found = framed_as_pushed(text.as_bytes(), framing, max, piece);
+            assert_eq!(found, expect, "{text:?} pushed {piece} at a time");
         }
     }
 

@@ -12,6 +12,11 @@ pub(crate) mod json;
 pub(crate) mod parquet;
 pub(crate) mod text;
 
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use millstream_delta::sql_type;
+
 use crate::{Error, Options, Result};
 use csv::Csv;
 
@@ -73,6 +78,34 @@ impl Format {
             Format::Json => "json",
             Format::Parquet => "parquet",
         }
+    }
+}
+
+/// The columns of a source of text that declares none.
+pub(crate) fn text_columns() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("line", DataType::Utf8View, true)]))
+}
+
+/// Fails for columns that can't be read from `format`.
+pub(crate) fn check_columns(format: &Format, columns: &SchemaRef) -> Result<()> {
+    match format {
+        Format::Text => {
+            match columns.fields().iter().map(|field| field.data_type()).collect::<Vec<_>>()[..] {
+                [DataType::Utf8View] => Ok(()),
+                [other] => Err(Error::Invalid(format!(
+                    "format 'text' has one column of type TEXT, but '{}' is {}: declare it TEXT and cast it in a query",
+                    columns.field(0).name(),
+                    sql_type(other)
+                ))),
+                _ => Err(Error::Invalid(format!(
+                    "format 'text' has one column, but {} are declared: say format = 'csv' or 'json', or declare one",
+                    columns.fields().len()
+                ))),
+            }
+        }
+        Format::Csv(_) => csv::check_columns(columns),
+        Format::Json => json::JsonDecoder::new(columns).map(|_| ()),
+        Format::Parquet => Ok(()),
     }
 }
 

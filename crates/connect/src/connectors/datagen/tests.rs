@@ -14,7 +14,13 @@ fn open(columns: &[(&str, DataType)], options: &[(&str, &str)]) -> Result<Box<dy
         Options(options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect());
     options.check(Datagen.source_options())?;
     let columns = Some(Arc::new(Schema::new(fields)));
-    Datagen.source(&SourceSpec { name: "g".into(), columns, options, max_record_bytes: 1 << 20 })
+    Datagen.source(&SourceSpec {
+        name: "g".into(),
+        columns,
+        options,
+        max_record_bytes: 1 << 20,
+        health: crate::Health::default(),
+    })
 }
 
 fn all_types() -> Vec<(&'static str, DataType)> {
@@ -136,7 +142,12 @@ fn wrong_options_are_named() {
     check(&[("fields.amount.kind", "other")], "sequence or random");
     check(&[("rows", "many")], "a number of rows");
     check(&[("fields.amount.min", "5"), ("fields.amount.max", "4")], "less than");
-    let none =
-        SourceSpec { name: "g".into(), columns: None, options: Options::default(), max_record_bytes: 1 };
+    let none = SourceSpec {
+        name: "g".into(),
+        columns: None,
+        options: Options::default(),
+        max_record_bytes: 1,
+        health: crate::Health::default(),
+    };
     assert!(Datagen.source(&none).err().unwrap().to_string().contains("declare its columns"));
 }

@@ -13,10 +13,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use millstream_delta::sql_type;
+use arrow::datatypes::SchemaRef;
 
-use crate::formats::{Compression, Format, csv, json, parquet};
+use crate::formats::{Compression, Format, check_columns, json, parquet, text_columns};
 use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use intake::{Intake, OnChange, Order, Settings};
 use paths::Paths;
@@ -239,7 +238,7 @@ fn first_file(options: &crate::Options) -> Result<Option<Arc<str>>> {
 /// The columns of a source whose statement declares none.
 fn infer(format: &Format, first: Option<&str>, spec: &SourceSpec) -> Result<SchemaRef> {
     if matches!(format, Format::Text) {
-        return Ok(Arc::new(Schema::new(vec![Field::new("line", DataType::Utf8View, true)])));
+        return Ok(text_columns());
     }
     let Some(path) = first else {
         return Err(Error::Invalid(format!(
@@ -264,28 +263,6 @@ fn infer(format: &Format, first: Option<&str>, spec: &SourceSpec) -> Result<Sche
         return Err(wrong("it is empty".into()));
     }
     Ok(columns)
-}
-
-fn check_columns(format: &Format, columns: &SchemaRef) -> Result<()> {
-    match format {
-        Format::Text => {
-            match columns.fields().iter().map(|field| field.data_type()).collect::<Vec<_>>()[..] {
-                [DataType::Utf8View] => Ok(()),
-                [other] => Err(Error::Invalid(format!(
-                    "format 'text' has one column of type TEXT, but '{}' is {}: declare it TEXT and cast it in a query",
-                    columns.field(0).name(),
-                    sql_type(other)
-                ))),
-                _ => Err(Error::Invalid(format!(
-                    "format 'text' has one column, but {} are declared: say format = 'csv' or 'json', or declare one",
-                    columns.fields().len()
-                ))),
-            }
-        }
-        Format::Csv(_) => csv::check_columns(columns),
-        Format::Json => json::JsonDecoder::new(columns).map(|_| ()),
-        Format::Parquet => Ok(()),
-    }
 }
 
 #[cfg(test)]

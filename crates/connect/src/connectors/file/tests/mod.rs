@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::Path;
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
 use millstream_delta::{Position, Span};
 
 use super::*;
@@ -56,7 +57,13 @@ impl Dir {
                 columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect();
             Arc::new(Schema::new(fields))
         });
-        Files.source(&SourceSpec { name: "s".into(), columns, options, max_record_bytes: 1000 })
+        Files.source(&SourceSpec {
+            name: "s".into(),
+            columns,
+            options,
+            max_record_bytes: 1000,
+            health: crate::Health::default(),
+        })
     }
 
     pub(super) fn open(
