@@ -43,6 +43,8 @@ pub enum Definition {
         connector: Arc<dyn Connector>,
         /// With what.
         spec: SourceSpec,
+        /// Its option `source_rate_limit`; without it, the setting counts.
+        rate_limit: Option<f64>,
     },
     /// Rows kept whole, the target of DML.
     Table {

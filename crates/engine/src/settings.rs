@@ -69,6 +69,12 @@ pub const SETTINGS: &[SettingDoc] = &[
     },
     SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },
     SettingDoc {
+        name: "source_rate_limit",
+        default: "none",
+        doc: "rows a second that are taken of each source, and of each receiver of a source that has several; of sources \
+              whose WITH doesn't say another",
+    },
+    SettingDoc {
         name: "subscription_buffer_max",
         default: "64 MiB",
         doc: "bytes of changes that may wait for one reader of EMIT CHANGES or SUBSCRIBE, about; one that falls further \
@@ -154,6 +160,8 @@ pub struct Settings {
     pub on_error: OnError,
     /// `parallelism`
     pub parallelism: usize,
+    /// `source_rate_limit`: rows a second.
+    pub source_rate_limit: Option<f64>,
     /// `subscription_buffer_max`
     pub subscription_buffer_max: usize,
     /// `output_rows_max`, `recursion_max`, `whole_rows_max`
@@ -171,6 +179,7 @@ impl Default for Settings {
             max_record_bytes: 16 << 20,
             on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
+            source_rate_limit: None,
             subscription_buffer_max: 64 << 20,
             limits: Limits::default(),
         }
@@ -206,6 +215,10 @@ impl Settings {
             "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
             "recursion_max" => self.limits.recursion_max = count(name, value)?,
+            "source_rate_limit" => {
+                let none = value.eq_ignore_ascii_case("none");
+                self.source_rate_limit = if none { None } else { Some(rate(name, value)?) };
+            }
             "subscription_buffer_max" => self.subscription_buffer_max = size(name, value)?,
             "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
@@ -232,6 +245,7 @@ impl Settings {
             "output_rows_max" => self.limits.output_rows_max.to_string(),
             "parallelism" => self.parallelism.to_string(),
             "recursion_max" => self.limits.recursion_max.to_string(),
+            "source_rate_limit" => self.source_rate_limit.map_or("none".into(), |rate| rate.to_string()),
             "subscription_buffer_max" => self.subscription_buffer_max.to_string(),
             "whole_rows_max" => self.limits.whole_rows_max.to_string(),
             _ => return Err(Settings::unknown(name)),
@@ -257,6 +271,14 @@ fn clock(value: &str) -> Result<ClockKind> {
 fn count(name: &str, value: &str) -> Result<usize> {
     value.replace('_', "").parse().ok().filter(|count| *count > 0).ok_or_else(|| {
         Error::invalid(format!("{name} is '{value}', but a whole number above zero was expected"))
+    })
+}
+
+/// Rows a second.
+pub(crate) fn rate(name: &str, value: &str) -> Result<f64> {
+    let rate = value.replace('_', "").parse::<f64>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
+    rate.ok_or_else(|| {
+        Error::invalid(format!("{name} is '{value}', but a number of rows a second above zero was expected"))
     })
 }
 

@@ -73,6 +73,23 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         doc: "a setting, as SHOW ALL shows it",
         columns: &[text("name", "its name"), text("value", "its value"), text("description", "what it does")],
     },
+    SystemTableDoc {
+        name: "sources",
+        doc: "a source, with what it has brought",
+        columns: &[
+            text("name", "its name"),
+            text("connector", "what `connector` says"),
+            text("status", "as in SHOW SOURCES"),
+            text("reason", "why it failed or is restarting; NULL where nothing is wrong"),
+            number("rows", "rows taken in"),
+            number("bad_rows", "records that could not be decoded"),
+            number("rows_per_second", "rows and bad rows that were taken in a second lately"),
+            number("waiting_rows", "rows that were read and wait for an epoch"),
+            number("waiting_bytes", "how many bytes these are, about"),
+            number("restarts", "how often it, or a receiver of it, was started again after a failure"),
+            number("duplicates", "rows that a reliable source brought again, which were left out"),
+        ],
+    },
 ];
 
 /// Every table of the schema `millstream` with its documentation, by name.

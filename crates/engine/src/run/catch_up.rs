@@ -14,7 +14,7 @@ use super::Loop;
 use super::epoch::Deltas;
 use super::log::{self, Place};
 use super::query::Status;
-use super::source::watch;
+use super::tasks::watch;
 use crate::Record;
 use crate::catalog::Definition;
 use crate::event::{Event, Reply};
@@ -116,7 +116,7 @@ impl Loop {
 
     /// Opens a second reader of a source and lets it send all that was taken in so far.
     fn read_past(&mut self, query: &Arc<str>, name: &Arc<str>, permits: Arc<Semaphore>) -> Result<()> {
-        let Definition::Source { schema, connector, spec } = &self.catalog.get(name)?.definition else {
+        let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
         let past = Past {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::logical_expr::{LogicalPlan, TableScan};
-use millstream_connect::{Sink, Source};
+use millstream_connect::Sink;
 use millstream_delta::Delta;
 use millstream_flow::{Flow, Relation};
 use millstream_sql::{Error, RelationTable, Result};
@@ -12,7 +12,7 @@ use super::Loop;
 use super::log;
 use super::query::RunningQuery;
 use super::sink::RunningSink;
-use super::source::RunningSource;
+use super::source::{Opened, RunningSource};
 use super::table::Table;
 use super::waiters::Changing;
 use crate::catalog::{Catalog, Definition, Object};
@@ -21,7 +21,7 @@ use crate::event::{Change, Reply};
 
 /// Something new that is checked and opened but not yet part of the engine.
 enum Prepared {
-    Source(Arc<Object>, Box<dyn Source>),
+    Source(Arc<Object>, Opened),
     Table(Arc<Object>, Box<Table>),
     View,
     Query(Arc<Object>, Box<RunningQuery>),
@@ -68,9 +68,10 @@ impl Loop {
         };
         catalog.add(object.clone())?;
         Ok(match &object.definition {
-            Definition::Source { .. } => {
+            Definition::Source { spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source comes opened"))?;
-                Prepared::Source(object, source)
+                let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
+                Prepared::Source(object, opened)
             }
             Definition::Table { schema, key } => {
                 let table = Table::new(schema, key, self.append_only_tables)?;
@@ -107,8 +108,7 @@ impl Loop {
     fn install(&mut self, part: Prepared, names: &mut Vec<Arc<str>>, notices: &mut Vec<String>) {
         match part {
             Prepared::Source(object, source) => {
-                let running =
-                    RunningSource::start(object.name.clone(), source, self.events.clone(), &self.handle);
+                let running = RunningSource::start(object.name.clone(), source, self.now(), &self.tasks);
                 self.sources.insert(object.name.clone(), running);
             }
             Prepared::Table(object, table) => {
@@ -125,8 +125,7 @@ impl Loop {
                     object.name.clone(),
                     (from.clone(), log::end(&self.logs, &from)),
                     sink,
-                    self.events.clone(),
-                    &self.handle,
+                    &self.tasks,
                 );
                 match query {
                     Some(query) => {

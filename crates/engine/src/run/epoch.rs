@@ -32,7 +32,7 @@ impl Loop {
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
         let (now, takes_sources) = self.begin_epoch();
-        let taken = if takes_sources { self.take_sources() } else { Vec::new() };
+        let taken = if takes_sources { self.take_sources(now) } else { Vec::new() };
         let rows: usize = taken.iter().map(|(_, delta, _)| delta.num_rows()).sum();
         let mut deltas = Deltas::new();
         let mut positions: Vec<(Arc<str>, Vec<Span>)> = Vec::with_capacity(taken.len());
@@ -51,8 +51,10 @@ impl Loop {
             }
         }
         self.epoch = self.epoch.next();
+        let from: Vec<Arc<str>> = positions.iter().map(|(name, _)| name.clone()).collect();
         let cut = Cut { epoch: self.epoch, now, positions };
         self.decide_and_step(cut, changes, deltas);
+        self.acknowledge(&from);
         replies.into_iter().for_each(|(reply, count)| reply.send(Ok(count)));
         self.adapt_budget(rows, begun.elapsed());
     }

@@ -3,21 +3,26 @@
 //! It runs on a thread of its own, reacts to one closed list of events, and starts an epoch when its pace says so.
 //! Sources and sinks are tasks of their own that it talks to in bounded messages.
 
+mod bad_rows;
 mod catch_up;
 mod change;
 mod epoch;
+mod inlet;
 mod log;
 mod modify;
 mod observe;
 mod pace;
 mod pin;
 mod query;
+mod rate;
+mod receive;
 mod sink;
 mod source;
 mod status;
 mod subscribe;
 mod system;
 mod table;
+mod tasks;
 mod waiters;
 
 use std::collections::BTreeMap;
@@ -42,6 +47,7 @@ pub(crate) use sink::in_sum;
 use source::RunningSource;
 use subscribe::Subscription;
 use table::Table;
+use tasks::Tasks;
 use waiters::Waiters;
 
 /// Events taken before the loop looks at what there is to do.
@@ -63,6 +69,7 @@ pub(crate) struct Loop {
     shared: Weak<Shared>,
     events: std::sync::mpsc::Sender<Event>,
     handle: Handle,
+    tasks: Tasks,
     driver: Driver,
     choice: Choice,
     append_only_tables: bool,
@@ -100,6 +107,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let driver = Driver::new(planner.state(), handle.clone());
             let state = Loop {
                 shared: weak,
+                tasks: Tasks::new(handle.clone(), events.clone()),
                 events,
                 handle,
                 driver,
@@ -148,6 +156,14 @@ impl Loop {
             }
             self.work();
         }
+        self.end();
+    }
+
+    /// Lets go of everything outside, and only then says that it is over.
+    fn end(self) {
+        drop((self.sources, self.sinks));
+        self.tasks.wait();
+        self.waiters.stop.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 
     /// One call an event.

@@ -18,6 +18,13 @@ use crate::snapshot;
 
 impl Loop {
     pub(super) fn modify(&mut self, modification: Modification, reply: Reply<u64>) {
+        let target = match &modification {
+            Modification::Statement(dml) => dml.table.as_str(),
+            Modification::Insert { table, .. } | Modification::Delete { table, .. } => table.as_ref(),
+        };
+        if self.sources.contains_key(target) {
+            return self.insert_into_source(modification, reply);
+        }
         let result = match modification {
             Modification::Statement(dml) => self.modify_by(&dml),
             Modification::Insert { table, rows } => {
@@ -83,7 +90,7 @@ impl Loop {
     }
 
     /// Runs a statement's query over the staged rows of tables and the present result of views.
-    fn run_over_tables(&self, dml: &Dml) -> Result<Vec<RecordBatch>> {
+    pub(super) fn run_over_tables(&self, dml: &Dml) -> Result<Vec<RecordBatch>> {
         let plan = millstream_sql::bind(dml.query.plan.clone(), &mut |name, schema| {
             let batches = match self.tables.get(name) {
                 Some(table) => table.staged().batches().map_err(error::arrow)?,

@@ -218,7 +218,7 @@ impl Loop {
             return false;
         }
         match self.settings.pace {
-            Pace::Auto => self.rows_wait(),
+            Pace::Auto => self.rows_are_due_in().is_some_and(|wait| wait.is_zero()),
             Pace::Fixed(_) => !self.clock.due.is_empty(),
         }
     }
@@ -232,6 +232,13 @@ impl Loop {
     /// Whether rows of some source wait to be taken in.
     fn rows_wait(&self) -> bool {
         self.sources.values().any(|source| source.used && source.has_rows())
+    }
+
+    /// How long it is until rows of some source that wait may be taken in.
+    fn rows_are_due_in(&self) -> Option<Duration> {
+        let now = system_time();
+        let used = self.sources.values().filter(|source| source.used);
+        used.filter_map(|source| source.due_in(&self.settings, now)).min()
     }
 
     /// The time of the epoch that starts now, and whether it takes rows of sources.
@@ -267,9 +274,13 @@ impl Loop {
         if self.epoch_is_due() {
             return Some(Instant::now());
         }
-        let fixed = matches!(self.settings.pace, Pace::Fixed(_)) && self.settings.clock == ClockKind::System;
-        if !fixed || !self.rows_wait() {
+        if self.settings.clock == ClockKind::Manual || !self.rows_wait() {
             return None;
+        }
+        if self.settings.pace == Pace::Auto {
+            // A sink's delivery wakes the loop where a full backlog holds the sources up.
+            let wait = self.rows_are_due_in().filter(|wait| !wait.is_zero())?;
+            return Instant::now().checked_add(wait);
         }
         let wait = self.clock.next_tick.map_or(0, |tick| (tick.0 - system_time().0).max(0));
         Some(Instant::now() + Duration::from_micros(wait as u64))

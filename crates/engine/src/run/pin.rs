@@ -35,7 +35,7 @@ impl Loop {
 
     fn pin_input(&self, name: &str) -> Result<PinnedInput> {
         let Some(source) = self.sources.get(name) else { return Ok(PinnedInput::Rows(self.answered(name)?)) };
-        let Definition::Source { schema, connector, spec } = &self.catalog.get(name)?.definition else {
+        let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
         if !source.replayable && !source.position.splits.is_empty() {

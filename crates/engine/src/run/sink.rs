@@ -5,11 +5,11 @@ use std::sync::mpsc::Sender;
 
 use millstream_connect::{Error as ConnectError, Sink};
 use millstream_delta::{Cut, Delta, Epoch, consolidate};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::log::{self, Logs, Place};
-use super::source::{backoff, watch};
+use super::receive::backoff;
+use super::tasks::Tasks;
 use super::{Loop, current};
 use crate::event::Event;
 
@@ -42,12 +42,11 @@ impl RunningSink {
         name: Arc<str>,
         (from, place): (Arc<str>, Place),
         sink: Box<dyn Sink>,
-        events: Sender<Event>,
-        handle: &Handle,
+        tasks: &Tasks,
     ) -> RunningSink {
         let (work, inbox) = unbounded_channel();
-        let task = handle.spawn(serve(name.clone(), sink, inbox, events.clone()));
-        watch(handle, task, events, move |error| Event::SinkFailed {
+        let task = serve(name.clone(), sink, inbox, tasks.events());
+        tasks.spawn(task, move |error| Event::SinkFailed {
             sink: name,
             reason: error.message,
             attempts: 1,

@@ -1,42 +1,23 @@
-//! A source in use: a task that owns it, and what the loop knows of it.
+//! A source in use, as the loop sees it: what it has brought, what it may bring, what an epoch takes of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
-use std::time::Duration;
 
-use arrow::array::{BinaryViewArray, Int64Array, RecordBatch, StringViewArray};
-use millstream_connect::{Arrival, BadRow, Error as ConnectError, Limit, More, Source};
-use millstream_delta::{Delta, Position, Span};
-use millstream_sql::Result;
-use tokio::runtime::Handle;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use arrow::array::RecordBatch;
+use millstream_connect::{Arrival, Health, Inlet, Limit, More, Source};
+use millstream_delta::{Delta, Position, Span, Timestamp};
+use millstream_sql::{Error, Result};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::bad_rows::BadRows;
+use super::rate::{Bound, Rate};
+use super::receive::{Command, Receiving};
+use super::tasks::Tasks;
 use super::{Loop, current};
-use crate::catalog::bad_rows_schema;
-use crate::error;
 use crate::event::Event;
-use crate::settings::ClockKind;
-
-/// Bad rows and their bytes kept a source; older ones are only counted.
-const BAD_ROWS_MAX: usize = 10_000;
-const BAD_ROW_BYTES_MAX: usize = 16 << 20;
-
-/// Pauses between attempts of a failing source.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// What the loop asks of a source's task. Each pull is answered by exactly one arrival.
-#[derive(Debug)]
-enum Command {
-    /// Bring what is there; when nothing is, wait for it, or until the next command.
-    Pull { ticket: u64, limit: Limit, wait: bool },
-    /// Read a span again.
-    Replay { span: Span, limit: Limit },
-}
+use crate::settings::{ClockKind, Settings};
 
 /// A source as the loop sees it.
-#[derive(Debug)]
 pub(crate) struct RunningSource {
     commands: UnboundedSender<Command>,
     /// Whether something depends on it.
@@ -45,18 +26,39 @@ pub(crate) struct RunningSource {
     pub(crate) bounded: bool,
     /// Whether it can be read again.
     pub(crate) replayable: bool,
+    /// Whether its sender hears what is durable.
+    reliable: bool,
+    /// Whether each arrival is a batch of its own.
+    one_arrival_a_batch: bool,
+    /// How many receivers it has.
+    partitions: usize,
+    /// Where INSERT puts rows.
+    pub(crate) inlet: Option<Arc<dyn Inlet>>,
+    /// What its receivers say.
+    health: Health,
+    /// Its own bound of rows a second and receiver.
+    rate_limit: Option<f64>,
+    rate: Rate,
     /// How far it was taken in.
     pub(crate) position: Position,
+    /// How far it was brought, where it may bring what it brought before.
+    received: Position,
     /// Rows taken in.
     pub(crate) rows: u64,
     /// Records that could not be decoded.
     pub(crate) bad: BadRows,
-    /// Why it can't be read, now or for good.
-    pub(crate) failure: Option<String>,
+    /// Rows that came a second time and were left out.
+    pub(crate) duplicates: u64,
+    /// Why it can't be read, now or for good, and how often in a row.
+    failure: Option<(String, u32)>,
+    /// How often it was tried again after a failure.
+    retries: u64,
     failed: bool,
+    /// Whether its bound held rows back when it was last taken from.
+    held_back: bool,
     ready: VecDeque<Arrival>,
-    ready_rows: usize,
-    ready_bytes: usize,
+    pub(crate) ready_rows: usize,
+    pub(crate) ready_bytes: usize,
     more: More,
     /// The number of the newest pull and of the newest answer.
     asked: u64,
@@ -65,32 +67,39 @@ pub(crate) struct RunningSource {
     hurry: Option<u64>,
 }
 
+/// A source that was opened, with what the engine keeps beside it.
+pub(crate) struct Opened {
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) health: Health,
+    pub(crate) rate_limit: Option<f64>,
+}
+
 impl RunningSource {
     /// Starts the task of a source.
-    pub(crate) fn start(
-        name: Arc<str>,
-        source: Box<dyn Source>,
-        events: Sender<Event>,
-        handle: &Handle,
-    ) -> RunningSource {
+    pub(crate) fn start(name: Arc<str>, opened: Opened, now: Timestamp, tasks: &Tasks) -> RunningSource {
         let (commands, inbox) = unbounded_channel();
-        let (bounded, replayable) = (source.bounded(), source.replayable());
-        let task = handle.spawn(serve(name.clone(), source, inbox, events.clone()));
-        watch(handle, task, events, move |error| Event::Arrived {
-            source: name,
-            ticket: u64::MAX,
-            result: Err(error),
-        });
-        RunningSource {
+        let Opened { source, health, rate_limit } = opened;
+        let running = RunningSource {
             commands,
             used: false,
-            bounded,
-            replayable,
+            bounded: source.bounded(),
+            replayable: source.replayable(),
+            reliable: source.reliable(),
+            one_arrival_a_batch: source.one_arrival_a_batch(),
+            partitions: source.partitions(),
+            inlet: source.inlet(),
+            health,
+            rate_limit,
+            rate: Rate::new(now),
             position: Position::default(),
+            received: Position::default(),
             rows: 0,
             bad: BadRows::default(),
+            duplicates: 0,
             failure: None,
+            retries: 0,
             failed: false,
+            held_back: false,
             ready: VecDeque::new(),
             ready_rows: 0,
             ready_bytes: 0,
@@ -98,7 +107,14 @@ impl RunningSource {
             asked: 0,
             answered: 0,
             hurry: None,
-        }
+        };
+        let receiving = Receiving::new(name.clone(), source, inbox, tasks.events());
+        tasks.spawn(receiving.serve(), move |error| Event::Arrived {
+            source: name,
+            ticket: u64::MAX,
+            result: Err(error),
+        });
+        running
     }
 
     /// Whether it will bring nothing more.
@@ -106,14 +122,23 @@ impl RunningSource {
         self.failed || self.more == More::Never
     }
 
-    /// Whether another pull may be made beside what waits.
-    fn has_room(&self, limit: Limit) -> bool {
-        self.ready_rows < limit.rows && self.ready_bytes < limit.bytes
-    }
-
     /// Whether it failed for good.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed
+    }
+
+    /// What is wrong with it now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        match &self.failure {
+            Some((reason, _)) if self.failed => Some(reason.clone()),
+            Some((reason, attempts)) => Some(format!("{reason} (attempt {attempts})")),
+            None => self.health.reason(),
+        }
+    }
+
+    /// How often it, or a receiver of it, was started again.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.retries + self.health.restarts()
     }
 
     /// Whether something waits to be taken in.
@@ -131,9 +156,44 @@ impl RunningSource {
         !self.used || self.has_ended() || self.answered == self.asked
     }
 
-    fn pull(&mut self, limit: Limit, wait: bool) {
+    /// Its bound of rows, where one is in force.
+    pub(crate) fn bound(&self, settings: &Settings) -> Option<Bound> {
+        let per_second = self.rate_limit.or(settings.source_rate_limit)?;
+        Some(Bound::new(per_second * self.partitions as f64, settings))
+    }
+
+    /// Rows a second that it gave lately.
+    pub(crate) fn rows_per_second(&self, now: Timestamp) -> f64 {
+        self.rate.measured(now)
+    }
+
+    /// Whether it brings, or could bring, more than is taken.
+    pub(crate) fn is_throttled(&self, limit: Limit) -> bool {
+        self.has_rows() && (self.held_back || !self.has_room(limit))
+    }
+
+    /// Whether an epoch may take something at `now`; else how long that is to wait for.
+    pub(crate) fn due_in(&self, settings: &Settings, now: Timestamp) -> Option<std::time::Duration> {
+        let rows = rows_of(self.ready.front()?);
+        let bound = self.bound(settings);
+        Some(bound.map_or_else(Default::default, |bound| self.rate.wait(rows, &bound, now)))
+    }
+
+    /// Whether another pull may be made beside what waits.
+    fn has_room(&self, limit: Limit) -> bool {
+        self.ready_rows < limit.rows && self.ready_bytes < limit.bytes
+    }
+
+    /// How much the next pull may bring, where there is room; `rows_max` of them may wait under its own bound.
+    fn room(&self, limit: Limit, rows_max: Option<usize>) -> Option<Limit> {
+        let Some(rows_max) = rows_max else { return self.has_room(limit).then_some(limit) };
+        let rows = limit.rows.min(rows_max).saturating_sub(self.ready_rows);
+        (rows > 0 && self.ready_bytes < limit.bytes).then_some(Limit { rows, ..limit })
+    }
+
+    fn pull(&mut self, limit: Limit, wait: bool, hurry: bool) {
         self.asked += 1;
-        let _ = self.commands.send(Command::Pull { ticket: self.asked, limit, wait });
+        let _ = self.commands.send(Command::Pull { ticket: self.asked, limit, wait, hurry });
     }
 
     /// Lets no answer wait for rows until it has said that there is nothing now.
@@ -141,18 +201,64 @@ impl RunningSource {
         self.hurry = Some(self.asked + 1);
     }
 
+    /// Takes note of an arrival.
+    fn receive(&mut self, arrival: Arrival) {
+        if self.failure.take().is_some() {
+            self.retries += 1;
+        }
+        self.more = arrival.more;
+        let size = rows_of(&arrival);
+        if size == 0 && arrival.spans.is_empty() {
+            return;
+        }
+        if self.reliable {
+            match seen_before(&self.received, &arrival.spans) {
+                Ok(false) => arrival.spans.iter().for_each(|span| self.received.advance(span)),
+                Ok(true) => {
+                    self.duplicates += size as u64;
+                    return;
+                }
+                Err(error) => return self.fail(error),
+            }
+        }
+        self.ready_rows += size;
+        self.ready_bytes += bytes_of(&arrival);
+        self.ready.push_back(arrival);
+    }
+
+    /// Takes note of a failure.
+    fn fail(&mut self, error: Error) {
+        let attempts = self.failure.take().map_or(0, |(_, attempts)| attempts) + 1;
+        self.retries += u64::from(attempts > 1);
+        self.failure = Some((error.message, attempts));
+        self.failed = error.kind != crate::Kind::External;
+        self.more = More::Later;
+    }
+
     /// The arrivals that one epoch takes, as a delta and the spans that were read. The `first` one of an epoch is
     /// taken whatever its size, so that the epoch takes something.
-    fn take(&mut self, rows_max: usize, mut first: bool) -> (Delta, Vec<Span>) {
+    fn take(
+        &mut self,
+        rows_max: usize,
+        mut first: bool,
+        bound: Option<Bound>,
+        now: Timestamp,
+    ) -> (Delta, Vec<Span>) {
         let (mut delta, mut spans, mut rows) = (Delta::default(), Vec::new(), 0);
+        self.held_back = false;
         while let Some(arrival) = self.ready.front() {
             let size = rows_of(arrival);
-            if !first && rows + size > rows_max {
+            if bound.is_some_and(|bound| !self.rate.allows(size, &bound, now)) {
+                self.held_back = true;
+                break;
+            }
+            if !first && !self.one_arrival_a_batch && rows + size > rows_max {
                 break;
             }
             first = false;
             rows += size;
             let Some(arrival) = self.ready.pop_front() else { break };
+            self.rate.take(size, bound.as_ref(), now);
             self.ready_rows -= size;
             self.ready_bytes -= bytes_of(&arrival);
             self.rows += (size - arrival.bad_rows.len()) as u64;
@@ -160,8 +266,31 @@ impl RunningSource {
             delta.append(Delta::from_iter(arrival.rows));
             arrival.spans.iter().for_each(|span| self.position.advance(span));
             merge_spans(&mut spans, arrival.spans);
+            if self.one_arrival_a_batch {
+                break;
+            }
         }
         (delta, spans)
+    }
+}
+
+/// Whether what a reliable source brings was brought before; an error where only a part of it was.
+fn seen_before(received: &Position, spans: &[Span]) -> Result<bool> {
+    let through = |span: &Span| received.splits.get(&span.split).map_or(0, |progress| progress.through);
+    let old = spans.iter().filter(|span| span.from < span.to && span.to <= through(span)).count();
+    if old > 0 && old == spans.len() {
+        return Ok(true);
+    }
+    match spans.iter().find(|span| span.from < through(span)) {
+        None => Ok(false),
+        Some(span) => Err(Error::invalid(format!(
+            "it brought {}..{} of split '{}' after it had brought that up to {}: what comes again must come in arrivals \
+             without anything new",
+            span.from,
+            span.to,
+            span.split,
+            through(span)
+        ))),
     }
 }
 
@@ -188,128 +317,6 @@ fn merge_spans(spans: &mut Vec<Span>, more: Vec<Span>) {
     }
 }
 
-/// Records of one source that could not be decoded: all are counted, the newest are kept.
-#[derive(Debug, Default)]
-pub(crate) struct BadRows {
-    count: u64,
-    kept: VecDeque<BadRow>,
-    kept_bytes: usize,
-}
-
-impl BadRows {
-    fn add(&mut self, rows: Vec<BadRow>) {
-        self.count += rows.len() as u64;
-        self.kept_bytes += rows.iter().map(|row| row.bytes.len()).sum::<usize>();
-        self.kept.extend(rows);
-        while (self.kept.len() > BAD_ROWS_MAX || self.kept_bytes > BAD_ROW_BYTES_MAX)
-            && let Some(oldest) = self.kept.pop_front()
-        {
-            self.kept_bytes -= oldest.bytes.len();
-        }
-    }
-
-    /// How many there were.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Those that are kept, as rows of [`bad_rows_schema`].
-    pub(crate) fn batch(&self) -> Result<RecordBatch> {
-        let columns: Vec<arrow::array::ArrayRef> = vec![
-            Arc::new(StringViewArray::from_iter_values(self.kept.iter().map(|row| row.split.as_ref()))),
-            Arc::new(Int64Array::from_iter_values(self.kept.iter().map(|row| row.offset as i64))),
-            Arc::new(StringViewArray::from_iter_values(self.kept.iter().map(|row| row.reason.as_str()))),
-            Arc::new(BinaryViewArray::from_iter_values(self.kept.iter().map(|row| row.bytes.as_slice()))),
-        ];
-        RecordBatch::try_new(bad_rows_schema(), columns).map_err(error::arrow)
-    }
-}
-
-/// Answers commands until the loop drops its end.
-async fn serve(
-    name: Arc<str>,
-    mut source: Box<dyn Source>,
-    mut inbox: UnboundedReceiver<Command>,
-    events: Sender<Event>,
-) {
-    let mut next = inbox.recv().await;
-    while let Some(command) = next.take() {
-        match command {
-            Command::Pull { ticket, limit, wait } => {
-                let result = pull(source.as_mut(), &mut inbox, limit, wait, &mut next).await;
-                let pause = result.is_err();
-                if events
-                    .send(Event::Arrived {
-                        source: name.clone(),
-                        ticket,
-                        result: result.map_err(error::connect),
-                    })
-                    .is_err()
-                {
-                    return;
-                }
-                if pause {
-                    tokio::time::sleep(RETRY_MIN).await;
-                }
-            }
-            Command::Replay { span, limit } => {
-                let result = source.replay(&span, limit).await.map_err(error::connect);
-                if events.send(Event::Replayed { source: name.clone(), result }).is_err() {
-                    return;
-                }
-            }
-        }
-        if next.is_none() {
-            next = inbox.recv().await;
-        }
-    }
-}
-
-/// Tells the loop when a task has panicked: whoever waits for it must hear that it is gone.
-pub(super) fn watch(
-    handle: &Handle,
-    task: tokio::task::JoinHandle<()>,
-    events: Sender<Event>,
-    event: impl FnOnce(crate::Error) -> Event + Send + 'static,
-) {
-    handle.spawn(async move {
-        if let Err(error) = task.await
-            && error.is_panic()
-        {
-            let _ = events.send(event(crate::Error::bug(format!("its task ended: {error}"))));
-        }
-    });
-}
-
-/// One pull: what is there, or what comes first, more rows or the next command.
-async fn pull(
-    source: &mut dyn Source,
-    inbox: &mut UnboundedReceiver<Command>,
-    limit: Limit,
-    wait: bool,
-    next: &mut Option<Command>,
-) -> std::result::Result<Arrival, ConnectError> {
-    loop {
-        let arrival = source.next(limit).await?;
-        let empty = arrival.spans.is_empty() && arrival.rows.is_empty() && arrival.bad_rows.is_empty();
-        if !wait || !empty || arrival.more == More::Never {
-            return Ok(arrival);
-        }
-        if arrival.more == More::Now {
-            tokio::task::yield_now().await;
-            continue;
-        }
-        tokio::select! {
-            biased;
-            command = inbox.recv() => {
-                *next = command;
-                return Ok(arrival);
-            }
-            ready = source.ready() => ready?,
-        }
-    }
-}
-
 impl Loop {
     /// Keeps each source in use one pull ahead of the epochs, within the bounds of what may wait.
     pub(super) fn pull_sources(&mut self) {
@@ -321,9 +328,13 @@ impl Loop {
             // A pull that waits for rows is overtaken by one that doesn't, when someone waits for an answer.
             let asked = source.asked > source.answered;
             let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked);
-            if overtake || (!asked && source.has_room(limit)) {
+            let bound = source.bound(&self.settings);
+            let room = source.room(limit, bound.map(|bound| bound.batch_rows()));
+            if overtake {
+                source.pull(room.unwrap_or(Limit { rows: 1, ..limit }), false, true);
+            } else if let (false, Some(room)) = (asked, room) {
                 // After a failure the next answer may not wait for rows, so that it is known when it has passed.
-                source.pull(limit, source.hurry.is_none() && source.failure.is_none());
+                source.pull(room, source.hurry.is_none() && source.failure.is_none(), source.hurry.is_some());
             }
         }
     }
@@ -336,48 +347,40 @@ impl Loop {
 
     /// Asks every source what it has for the batch that a manual clock begins.
     pub(super) fn collect_sources(&mut self) {
-        let limit = self.limit();
+        let (limit, now) = (self.limit(), self.now());
         for source in self.sources.values_mut().filter(|source| source.used && !source.has_ended()) {
-            if source.has_room(limit) {
-                source.pull(limit, false);
+            let bound = source.bound(&self.settings);
+            let rows_max = bound.map(|bound| source.rate.available(&bound, now).max(1.0) as usize);
+            if let Some(room) = source.room(limit, rows_max) {
+                source.pull(room, false, true);
             }
         }
     }
 
     pub(super) fn arrived(&mut self, name: &Arc<str>, ticket: u64, result: Result<Arrival>) {
-        let limit = self.limit();
+        let (limit, now) = (self.limit(), self.now());
         let manual = self.clock.is_collecting();
         let Some(source) = current(&mut self.sources, name) else { return };
         source.answered = ticket.min(source.asked);
         match result {
-            Ok(arrival) => {
-                source.failure = None;
-                source.more = arrival.more;
-                let empty =
-                    arrival.rows.is_empty() && arrival.spans.is_empty() && arrival.bad_rows.is_empty();
-                if !empty {
-                    source.ready_rows += rows_of(&arrival);
-                    source.ready_bytes += bytes_of(&arrival);
-                    source.ready.push_back(arrival);
-                }
-            }
-            Err(error) => {
-                source.failure = Some(error.message.clone());
-                source.failed = error.kind != crate::Kind::External;
-                source.more = More::Later;
-            }
+            Ok(arrival) => source.receive(arrival),
+            Err(error) => source.fail(error),
         }
         if source.more != More::Now && source.hurry.is_some_and(|first| ticket >= first) {
             source.hurry = None;
         }
-        let rows = source.ready_rows;
-        if manual && source.more == More::Now && rows < limit.rows && source.ready_bytes < limit.bytes {
-            source.pull(Limit { rows: limit.rows - rows, bytes: limit.bytes - source.ready_bytes }, false);
+        let another =
+            manual && source.more == More::Now && !(source.one_arrival_a_batch && source.has_rows());
+        let bound = source.bound(&self.settings);
+        let rows_max = bound.map_or(limit.rows, |bound| source.rate.available(&bound, now).max(1.0) as usize);
+        if another && let Some(room) = source.room(limit, Some(rows_max)) {
+            let bytes = limit.bytes - source.ready_bytes;
+            source.pull(Limit { bytes, ..room }, false, true);
         }
     }
 
-    /// What this epoch takes of each source.
-    pub(super) fn take_sources(&mut self) -> Vec<(Arc<str>, Delta, Vec<Span>)> {
+    /// What this epoch takes of each source at its batch time.
+    pub(super) fn take_sources(&mut self, now: Timestamp) -> Vec<(Arc<str>, Delta, Vec<Span>)> {
         let mut left = self.limit().rows;
         let mut taken = Vec::new();
         let mut used: Vec<_> = self.sources.iter_mut().filter(|(_, source)| source.used).collect();
@@ -385,7 +388,8 @@ impl Loop {
         let count = used.len().max(1);
         used.rotate_left(self.epoch.0 as usize % count);
         for (name, source) in used {
-            let (delta, spans) = source.take(left, taken.is_empty());
+            let bound = source.bound(&self.settings);
+            let (delta, spans) = source.take(left, taken.is_empty(), bound, now);
             left = left.saturating_sub(delta.num_rows());
             if !spans.is_empty() || !delta.is_empty() {
                 taken.push((name.clone(), delta, spans));
@@ -394,15 +398,19 @@ impl Loop {
         taken
     }
 
+    /// Tells reliable sources that what they gave is durable; in memory that is so when its epoch is done.
+    pub(super) fn acknowledge(&self, taken: &[Arc<str>]) {
+        let reliable =
+            taken.iter().filter_map(|name| self.sources.get(name)).filter(|source| source.reliable);
+        for source in reliable {
+            let _ = source.commands.send(Command::Acknowledge(source.position.clone()));
+        }
+    }
+
     /// Asks a source's task to read a span again, for the replay of a recorded epoch.
     pub(super) fn ask_replay(&self, name: &str, span: Span) {
         if let Some(source) = self.sources.get(name) {
             let _ = source.commands.send(Command::Replay { span, limit: self.limit() });
         }
     }
-}
-
-/// The longest pause between attempts; shared with sinks.
-pub(super) fn backoff(attempts: u32) -> Duration {
-    RETRY_MIN.saturating_mul(1 << attempts.min(8)).min(RETRY_MAX)
 }

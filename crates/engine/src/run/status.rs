@@ -111,8 +111,8 @@ impl Loop {
         if let Some(table) = self.tables.get(name) {
             status.rows = Some(table.published().num_rows() as u64);
         } else if let Some(source) = self.sources.get(name) {
-            status.status = source_status(source);
-            status.reason.clone_from(&source.failure);
+            status.status = self.source_status(source);
+            status.reason = source.trouble();
             status.rows = Some(source.rows);
             status.bad_rows = Some(source.bad.count());
         } else if let Some(sink) = self.sinks.get(name) {
@@ -147,12 +147,23 @@ impl Loop {
         status
     }
 
+    pub(super) fn source_status(&self, source: &RunningSource) -> &'static str {
+        match () {
+            () if source.has_failed() => "failed",
+            () if source.has_ended() => "ended",
+            () if source.trouble().is_some() => "restarting",
+            () if source.used && source.is_throttled(self.limit()) => "throttled",
+            () if source.used => "running",
+            () => "unused",
+        }
+    }
+
     /// What is wrong now.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (name, source) in &self.sources {
-            if let Some(reason) = &source.failure {
-                let verb = if source.has_failed() { "failed" } else { "is retried" };
+            if let Some(reason) = source.trouble() {
+                let verb = if source.has_failed() { "failed" } else { "is restarting" };
                 problems.push(format!("source \"{name}\" {verb}: {reason}"));
             }
         }
@@ -173,15 +184,5 @@ impl Loop {
             }
         }
         problems
-    }
-}
-
-fn source_status(source: &RunningSource) -> &'static str {
-    match () {
-        () if source.has_failed() => "failed",
-        () if source.failure.is_some() => "retrying",
-        () if source.has_ended() => "ended",
-        () if source.used => "running",
-        () => "unused",
     }
 }

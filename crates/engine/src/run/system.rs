@@ -7,6 +7,8 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::query::{RunningQuery, Status};
+use super::source::RunningSource;
+use crate::catalog::Definition;
 use crate::error;
 use crate::settings::SETTINGS;
 use crate::system::SystemTableDoc;
@@ -58,6 +60,7 @@ impl Loop {
             "errors" => self.error_lines()?,
             "operators" => self.operator_lines(),
             "settings" => self.setting_lines()?,
+            "sources" => self.source_lines(),
             other => return Err(Error::bug(format!("the system table \"{other}\" has no rows"))),
         };
         batch(table, lines)
@@ -108,6 +111,30 @@ impl Loop {
             }));
         }
         lines
+    }
+
+    fn source_lines(&self) -> Lines {
+        let now = self.now();
+        let line = |(name, source): (&Arc<str>, &RunningSource)| {
+            let connector = match self.catalog.find(name).map(|object| &object.definition) {
+                Some(Definition::Source { connector, .. }) => connector.name(),
+                _ => "",
+            };
+            vec![
+                name.as_ref().into(),
+                connector.into(),
+                self.source_status(source).into(),
+                source.trouble().map_or(NULL, Cell::from),
+                source.rows.into(),
+                source.bad.count().into(),
+                (source.rows_per_second(now).round() as i64).into(),
+                source.ready_rows.into(),
+                source.ready_bytes.into(),
+                source.restarts().into(),
+                source.duplicates.into(),
+            ]
+        };
+        self.sources.iter().map(line).collect()
     }
 
     fn setting_lines(&self) -> Result<Lines> {

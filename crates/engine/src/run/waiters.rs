@@ -71,7 +71,6 @@ impl Loop {
         }
         if self.waiters.stopping && !self.tables_are_changed() && self.sinks_are_done(1) {
             self.ended = true;
-            self.waiters.stop.drain(..).for_each(|reply| reply.send(Ok(())));
         }
     }
 

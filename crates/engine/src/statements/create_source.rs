@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_connect::{Options, SourceSpec};
+use millstream_connect::{Health, Options, SourceSpec};
 use millstream_delta::declared_type;
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
@@ -14,6 +14,7 @@ use crate::error;
 use crate::event::Event;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
+use crate::settings::rate;
 
 pub(crate) async fn plan(
     session: &Session,
@@ -49,6 +50,9 @@ pub(crate) async fn plan(
     let options = reader.options()?;
     reader.expect_end()?;
     let mut options = Options(options.into_iter().collect());
+    let rate_limit = options.0.remove("source_rate_limit");
+    let rate_limit = rate_limit.map(|value| rate("source_rate_limit", &value)).transpose();
+    let rate_limit = rate_limit.map_err(|error| error.at(at.clone()))?;
     let connector =
         super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
     // A connector without options of a source says itself that it has none.
@@ -61,6 +65,7 @@ pub(crate) async fn plan(
         columns: columns.map(|columns| columns.schema),
         options,
         max_record_bytes: settings.max_record_bytes,
+        health: Health::default(),
     };
     let opened = {
         let (connector, spec) = (connector.clone(), spec.clone());
@@ -72,7 +77,7 @@ pub(crate) async fn plan(
     // A second reader has the same columns, whatever the first file is by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
-    let definition = Definition::Source { schema: source.schema().clone(), connector, spec };
+    let definition = Definition::Source { schema: source.schema().clone(), connector, spec, rate_limit };
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))

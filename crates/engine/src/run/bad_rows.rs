@@ -1,0 +1,53 @@
+//! Records of a source that could not be decoded.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryViewArray, Int64Array, RecordBatch, StringViewArray};
+use millstream_connect::BadRow;
+use millstream_sql::Result;
+
+use crate::catalog::bad_rows_schema;
+use crate::error;
+
+/// Bad rows and their bytes kept a source; older ones are only counted.
+const BAD_ROWS_MAX: usize = 10_000;
+const BAD_ROW_BYTES_MAX: usize = 16 << 20;
+
+/// Records of one source that could not be decoded: all are counted, the newest are kept.
+#[derive(Debug, Default)]
+pub(crate) struct BadRows {
+    count: u64,
+    kept: VecDeque<BadRow>,
+    kept_bytes: usize,
+}
+
+impl BadRows {
+    /// Keeps more of them.
+    pub(crate) fn add(&mut self, rows: Vec<BadRow>) {
+        self.count += rows.len() as u64;
+        self.kept_bytes += rows.iter().map(|row| row.bytes.len()).sum::<usize>();
+        self.kept.extend(rows);
+        while (self.kept.len() > BAD_ROWS_MAX || self.kept_bytes > BAD_ROW_BYTES_MAX)
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            self.kept_bytes -= oldest.bytes.len();
+        }
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Those that are kept, as rows of [`bad_rows_schema`].
+    pub(crate) fn batch(&self) -> Result<RecordBatch> {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringViewArray::from_iter_values(self.kept.iter().map(|row| row.split.as_ref()))),
+            Arc::new(Int64Array::from_iter_values(self.kept.iter().map(|row| row.offset as i64))),
+            Arc::new(StringViewArray::from_iter_values(self.kept.iter().map(|row| row.reason.as_str()))),
+            Arc::new(BinaryViewArray::from_iter_values(self.kept.iter().map(|row| row.bytes.as_slice()))),
+        ];
+        RecordBatch::try_new(bad_rows_schema(), columns).map_err(error::arrow)
+    }
+}

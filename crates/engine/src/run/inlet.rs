@@ -1,0 +1,76 @@
+//! INSERT INTO a source that takes rows from inside.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use millstream_connect::Inlet;
+use millstream_delta::under_schema;
+use millstream_sql::{Error, Operation, Result, is_hidden};
+
+use super::Loop;
+use crate::catalog::Definition;
+use crate::error;
+use crate::event::{Modification, Reply};
+
+impl Loop {
+    /// Puts the rows of an INSERT into a source; the reply waits for room there, the loop doesn't.
+    pub(super) fn insert_into_source(&self, modification: Modification, reply: Reply<u64>) {
+        match self.rows_for_source(modification) {
+            Err(error) => reply.send(Err(error)),
+            Ok((inlet, rows)) => {
+                let count = rows.num_rows() as u64;
+                self.handle.spawn(async move {
+                    reply.send(inlet.insert(rows).await.map(|()| count).map_err(error::connect));
+                });
+            }
+        }
+    }
+
+    fn rows_for_source(&self, modification: Modification) -> Result<(Arc<dyn Inlet>, RecordBatch)> {
+        let (name, is_insert) = match &modification {
+            Modification::Statement(dml) => (dml.table.as_str(), dml.operation == Operation::Insert),
+            Modification::Insert { table, .. } => (table.as_ref(), true),
+            Modification::Delete { table, .. } => (table.as_ref(), false),
+        };
+        let (inlet, schema) = self.inlet(name, is_insert)?;
+        let fit = |rows: &RecordBatch| {
+            under_schema(rows, &schema)
+                .map_err(|error| Error::invalid(format!("the rows don't fit source \"{name}\": {error}")))
+        };
+        let rows = match &modification {
+            Modification::Insert { rows, .. } | Modification::Delete { rows, .. } => fit(rows)?,
+            Modification::Statement(dml) => {
+                let batches = self.run_over_tables(dml)?;
+                batches.iter().try_for_each(|batch| dml.check(batch))?;
+                let fitting = batches.iter().map(fit).collect::<Result<Vec<_>>>()?;
+                concat_batches(&schema, &fitting).map_err(error::arrow)?
+            }
+        };
+        Ok((inlet, rows))
+    }
+
+    /// Where a source takes rows, and its visible columns.
+    fn inlet(&self, name: &str, is_insert: bool) -> Result<(Arc<dyn Inlet>, SchemaRef)> {
+        let inlet = self.sources.get(name).and_then(|source| source.inlet.clone());
+        let Definition::Source { schema, connector, .. } = &self.catalog.get(name)?.definition else {
+            return Err(Error::bug(format!("\"{name}\" runs as a source but is none")));
+        };
+        let Some(inlet) = inlet else {
+            return Err(Error::invalid(format!(
+                "\"{name}\" is a source with connector = '{}': its rows come from there",
+                connector.name()
+            ))
+            .hint("INSERT INTO takes a table, or a source WITH (connector = 'queue')."));
+        };
+        if !is_insert {
+            return Err(Error::invalid(format!(
+                "\"{name}\" is a source: what it has taken can't be changed or taken back"
+            ))
+            .hint("Keep the rows in a table where they are to be changed."));
+        }
+        let visible: Vec<_> = schema.fields().iter().filter(|field| !is_hidden(field)).cloned().collect();
+        Ok((inlet, Arc::new(Schema::new(visible))))
+    }
+}

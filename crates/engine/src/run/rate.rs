@@ -1,0 +1,148 @@
+//! How many rows a second a source may give: a token bucket, filled by the time of the batches.
+
+use std::time::Duration;
+
+use millstream_delta::Timestamp;
+
+use crate::settings::{ClockKind, Pace, Settings};
+
+/// At auto pace a limited source gives the rows of such a time at once at most.
+const BURST: Duration = Duration::from_millis(100);
+
+/// What a source may give by now.
+#[derive(Debug)]
+pub(crate) struct Rate {
+    /// Rows that it may give at `since`.
+    left: f64,
+    since: Timestamp,
+    /// Rows taken since the beginning of the present second or so, and the rate of the one before.
+    counted: u64,
+    counted_since: Timestamp,
+    before: f64,
+}
+
+/// The bound of one source, as it is in force now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// Rows a second.
+    per_second: f64,
+    /// Rows at once.
+    burst: f64,
+}
+
+impl Bound {
+    /// The bound of so many rows a second, under the pace in force.
+    pub(crate) fn new(per_second: f64, settings: &Settings) -> Bound {
+        let burst = match (settings.pace, settings.clock) {
+            (Pace::Fixed(interval), _) => whole(per_second * interval.as_secs_f64()),
+            (Pace::Auto, ClockKind::System) => whole(per_second * BURST.as_secs_f64()),
+            // Only ADVANCE lets time pass, and what it lets pass counts.
+            (Pace::Auto, ClockKind::Manual) => f64::INFINITY,
+        };
+        Bound { per_second, burst }
+    }
+
+    /// How many rows one batch takes at most.
+    pub(crate) fn batch_rows(&self) -> usize {
+        self.burst as usize
+    }
+}
+
+/// A number of rows that can be taken; what a batch has beyond whole rows is kept for the next.
+fn whole(rows: f64) -> f64 {
+    if rows < 1.0 { 1.0 + rows } else { rows.ceil() }
+}
+
+impl Rate {
+    /// A source that begins now.
+    pub(crate) fn new(now: Timestamp) -> Rate {
+        Rate { left: 0.0, since: now, counted: 0, counted_since: now, before: 0.0 }
+    }
+
+    /// Rows that it may give at `now`.
+    pub(crate) fn available(&self, bound: &Bound, now: Timestamp) -> f64 {
+        let seconds = (now.0 - self.since.0).max(0) as f64 / 1e6;
+        // A millionth of a row is what sums of fractions may lack.
+        (self.left + bound.per_second * seconds + 1e-6).min(bound.burst)
+    }
+
+    /// Whether it may give so many rows at once at `now`. More than there can ever be are given when all may be.
+    pub(crate) fn allows(&self, rows: usize, bound: &Bound, now: Timestamp) -> bool {
+        self.available(bound, now) >= (rows as f64).min(bound.burst.floor())
+    }
+
+    /// When it will allow so many rows, counted from `now`.
+    pub(crate) fn wait(&self, rows: usize, bound: &Bound, now: Timestamp) -> Duration {
+        let missing = (rows as f64).min(bound.burst.floor()) - self.available(bound, now);
+        Duration::try_from_secs_f64((missing / bound.per_second).max(0.0)).unwrap_or(Duration::MAX)
+    }
+
+    /// Takes note of rows that were given.
+    pub(crate) fn take(&mut self, rows: usize, bound: Option<&Bound>, now: Timestamp) {
+        self.left = bound.map_or(0.0, |bound| self.available(bound, now) - rows as f64);
+        self.since = now;
+        if now.0 - self.counted_since.0 >= 1_000_000 {
+            self.before = self.measured(now);
+            (self.counted, self.counted_since) = (0, now);
+        }
+        self.counted += rows as u64;
+    }
+
+    /// Rows a second that it gave lately.
+    pub(crate) fn measured(&self, now: Timestamp) -> f64 {
+        let seconds = (now.0 - self.counted_since.0) as f64 / 1e6;
+        if seconds >= 1.0 { self.counted as f64 / seconds } else { self.before }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(interval_ms: Option<u64>, clock: ClockKind) -> Settings {
+        let pace = interval_ms.map_or(Pace::Auto, |ms| Pace::Fixed(Duration::from_millis(ms)));
+        Settings { pace, clock, ..Settings::default() }
+    }
+
+    #[test]
+    fn a_fixed_interval_takes_the_rows_of_its_length() {
+        for (per_second, interval_ms, batches, expect) in [
+            (5.0, 1000, 4, vec![5, 5, 5, 5]),
+            (1.5, 1000, 4, vec![1, 2, 1, 2]),
+            (4.0, 100, 6, vec![0, 0, 1, 0, 1, 0]),
+        ] {
+            let bound = Bound::new(per_second, &settings(Some(interval_ms), ClockKind::Manual));
+            let mut rate = Rate::new(Timestamp(0));
+            let mut taken = Vec::new();
+            for batch in 1..=batches {
+                let now = Timestamp(batch * interval_ms as i64 * 1000);
+                let mut rows = 0;
+                while rate.allows(1, &bound, now) {
+                    rate.take(1, Some(&bound), now);
+                    rows += 1;
+                }
+                taken.push(rows);
+            }
+            assert_eq!(taken, expect, "{per_second} a second");
+        }
+    }
+
+    #[test]
+    fn what_was_not_given_is_kept_for_one_batch_only() {
+        let bound = Bound::new(10.0, &settings(Some(1000), ClockKind::System));
+        let rate = Rate::new(Timestamp(0));
+        assert!(rate.allows(10, &bound, Timestamp(60_000_000)));
+        assert_eq!(rate.available(&bound, Timestamp(60_000_000)), 10.0);
+    }
+
+    #[test]
+    fn a_large_piece_is_given_when_all_may_be_and_paid_for_later() {
+        let bound = Bound::new(10.0, &settings(Some(1000), ClockKind::System));
+        let mut rate = Rate::new(Timestamp(0));
+        assert!(!rate.allows(30, &bound, Timestamp(500_000)));
+        assert!(rate.allows(30, &bound, Timestamp(1_000_000)));
+        rate.take(30, Some(&bound), Timestamp(1_000_000));
+        let wait = rate.wait(10, &bound, Timestamp(1_000_000));
+        assert_eq!(wait.as_millis(), 2999);
+    }
+}

@@ -1,0 +1,141 @@
+//! The task that owns a source: it pulls when the loop asks, and tries again what failed.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use millstream_connect::{Arrival, Error as ConnectError, Limit, More, Source};
+use millstream_delta::{Position, Span};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::error;
+use crate::event::Event;
+
+/// Pauses between attempts of a failing source or sink.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What the loop asks of a source's task. Each pull is answered by exactly one arrival.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Bring what is there; when nothing is, wait for it if `wait` says so, or until the next pull. After a failure
+    /// there is a pause first, unless someone waits for the answer: `hurry`.
+    Pull { ticket: u64, limit: Limit, wait: bool, hurry: bool },
+    /// Read a span again.
+    Replay { span: Span, limit: Limit },
+    /// All up to here is durable.
+    Acknowledge(Position),
+}
+
+/// The pause after so many attempts; shared with sinks.
+pub(super) fn backoff(attempts: u32) -> Duration {
+    RETRY_MIN.saturating_mul(1 << attempts.min(8)).min(RETRY_MAX)
+}
+
+/// A source with the commands for it.
+pub(super) struct Receiving {
+    name: Arc<str>,
+    source: Box<dyn Source>,
+    inbox: UnboundedReceiver<Command>,
+    events: Sender<Event>,
+    /// A command that came while another was carried out.
+    next: Option<Command>,
+    /// How often it failed in a row.
+    attempts: u32,
+}
+
+impl Receiving {
+    /// A task that is to be run.
+    pub(super) fn new(
+        name: Arc<str>,
+        source: Box<dyn Source>,
+        inbox: UnboundedReceiver<Command>,
+        events: Sender<Event>,
+    ) -> Receiving {
+        Receiving { name, source, inbox, events, next: None, attempts: 0 }
+    }
+
+    /// Answers commands until the loop drops its end.
+    pub(super) async fn serve(mut self) {
+        loop {
+            let command = match self.next.take() {
+                Some(command) => Some(command),
+                None => self.inbox.recv().await,
+            };
+            let event = match command {
+                None => return,
+                Some(Command::Pull { ticket, limit, wait, hurry }) => {
+                    if !hurry {
+                        self.pause().await;
+                    }
+                    let result = self.pull(limit, wait).await;
+                    self.attempts = if result.is_ok() { 0 } else { self.attempts.saturating_add(1) };
+                    let result = result.map_err(error::connect);
+                    Event::Arrived { source: self.name.clone(), ticket, result }
+                }
+                Some(Command::Replay { span, limit }) => {
+                    let result = self.source.replay(&span, limit).await.map_err(error::connect);
+                    Event::Replayed { source: self.name.clone(), result }
+                }
+                Some(Command::Acknowledge(through)) => {
+                    self.acknowledge(&through).await;
+                    continue;
+                }
+            };
+            if self.events.send(event).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits after a failure, unless another pull comes, which is in a hurry.
+    async fn pause(&mut self) {
+        if self.attempts == 0 {
+            return;
+        }
+        let mut pause = std::pin::pin!(tokio::time::sleep(backoff(self.attempts - 1)));
+        while self.next.is_none() {
+            tokio::select! {
+                () = &mut pause => return,
+                command = self.inbox.recv() => match command {
+                    Some(Command::Acknowledge(through)) => self.acknowledge(&through).await,
+                    Some(command) => self.next = Some(command),
+                    None => return,
+                }
+            }
+        }
+    }
+
+    /// One pull: what is there, or what comes first, more rows or the next pull.
+    async fn pull(&mut self, limit: Limit, wait: bool) -> Result<Arrival, ConnectError> {
+        loop {
+            let arrival = self.source.next(limit).await?;
+            let empty = arrival.spans.is_empty() && arrival.rows.is_empty() && arrival.bad_rows.is_empty();
+            if !wait || !empty || arrival.more == More::Never || self.next.is_some() {
+                return Ok(arrival);
+            }
+            if arrival.more == More::Now {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                command = self.inbox.recv() => match command {
+                    Some(Command::Acknowledge(through)) => self.acknowledge(&through).await,
+                    command => {
+                        self.next = command;
+                        return Ok(arrival);
+                    }
+                },
+                ready = self.source.ready() => ready?,
+            }
+        }
+    }
+
+    /// What the sender doesn't hear it brings again, so a failure is no more than told.
+    async fn acknowledge(&mut self, through: &Position) {
+        if let Err(error) = self.source.acknowledge(through).await {
+            tracing::warn!(source = %self.name, %error, "an acknowledgement failed");
+        }
+    }
+}
