@@ -91,6 +91,18 @@ impl Position {
     }
 }
 
+/// Which batches an epoch ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Closes {
+    /// None: between two ticks of a fixed interval it takes in what statements change.
+    #[default]
+    None,
+    /// Those of the queries that it brings rows for.
+    Filled,
+    /// Those of all queries, empty ones too.
+    All,
+}
+
 /// What decides an epoch: everything else is a function of it and of the state before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
@@ -98,8 +110,19 @@ pub struct Cut {
     pub epoch: Epoch,
     /// Its batch time; strictly increasing from epoch to epoch.
     pub now: Timestamp,
+    /// When the batch began that it is part of: the batch time of the last epoch that closed one.
+    pub started: Timestamp,
+    /// Which batches it ends.
+    pub closes: Closes,
     /// What the epoch takes of each source, by the source's name; sources that give nothing are left out.
     pub positions: Vec<(Arc<str>, Vec<Span>)>,
+}
+
+impl Cut {
+    /// An epoch that takes nothing of sources and closes no batch.
+    pub fn new(epoch: Epoch, now: Timestamp) -> Cut {
+        Cut { epoch, now, started: Timestamp::default(), closes: Closes::None, positions: Vec::new() }
+    }
 }
 
 #[cfg(test)]

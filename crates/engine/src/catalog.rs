@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
-use millstream_sql::{Error, Relation, Relations, Result, near};
+use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, near};
 
 use crate::settings::OnError;
+use crate::stamp::stamped;
 use crate::system;
 
 /// One state of the catalog; a plain value that sessions plan against. Only the loop publishes a new one.
@@ -45,6 +47,8 @@ pub enum Definition {
         spec: SourceSpec,
         /// Its option `source_rate_limit`; without it, the setting counts.
         rate_limit: Option<f64>,
+        /// For how long it keeps its rows, where it does.
+        retention: Option<Duration>,
     },
     /// Rows kept whole, the target of DML.
     Table {
@@ -69,17 +73,36 @@ pub enum Definition {
         /// Its option `on_error`; without it, the setting counts that is in force when it is made.
         on_error: Option<OnError>,
     },
+    /// A query that is maintained, of which the newest rows are kept where they only come.
+    Stream {
+        /// What it runs.
+        query: Runs,
+        /// Its columns.
+        schema: SchemaRef,
+        /// Its option `on_error`; without it, the setting counts that is in force when it is made.
+        on_error: Option<OnError>,
+        /// For how long rows are kept that only come.
+        retention: Duration,
+    },
     /// Delivery to the outside.
     Sink {
         /// The relation it delivers; a sink over a query has one of its own name.
         from: Arc<str>,
         /// The query of CREATE SINK … AS.
-        query: Option<LogicalPlan>,
+        query: Option<Runs>,
         /// What opens it.
         connector: Arc<dyn Connector>,
         /// With what; whether the relation only appends is set when it is opened.
         spec: SinkSpec,
     },
+}
+
+/// How a query runs.
+pub enum Runs {
+    /// Its result is maintained, by this optimised plan.
+    Maintained(LogicalPlan),
+    /// It is run once per batch.
+    EachBatch(Box<BatchQuery>),
 }
 
 impl Definition {
@@ -90,6 +113,7 @@ impl Definition {
             Definition::Table { .. } => "table",
             Definition::View { .. } => "view",
             Definition::MaterializedView { .. } => "materialized view",
+            Definition::Stream { .. } => "stream",
             Definition::Sink { .. } => "sink",
         }
     }
@@ -100,8 +124,17 @@ impl Definition {
             Definition::Source { schema, .. }
             | Definition::Table { schema, .. }
             | Definition::View { schema, .. }
-            | Definition::MaterializedView { schema, .. } => Some(schema),
+            | Definition::MaterializedView { schema, .. }
+            | Definition::Stream { schema, .. } => Some(schema),
             Definition::Sink { .. } => None,
+        }
+    }
+
+    /// The columns with those of the batch, where rows have one.
+    pub fn stamped(&self) -> Option<SchemaRef> {
+        match self {
+            Definition::Source { schema, .. } | Definition::Stream { schema, .. } => Some(stamped(schema)),
+            _ => None,
         }
     }
 }
@@ -191,9 +224,10 @@ impl Relations for Catalog {
         let rows =
             |schema: &SchemaRef, key: Option<Vec<usize>>| Relation::Rows { schema: schema.clone(), key };
         match &object.definition {
-            Definition::Source { schema, .. } | Definition::MaterializedView { schema, .. } => {
-                Some(rows(schema, None))
+            Definition::Source { schema, .. } | Definition::Stream { schema, .. } => {
+                Some(rows(&stamped(schema), None))
             }
+            Definition::MaterializedView { schema, .. } => Some(rows(schema, None)),
             Definition::Table { schema, key } => Some(rows(schema, (!key.is_empty()).then(|| key.clone()))),
             Definition::View { raw, .. } => Some(Relation::View(raw.clone())),
             Definition::Sink { .. } => None,

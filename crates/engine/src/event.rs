@@ -9,7 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
 use millstream_flow::{Explained, Flow};
-use millstream_sql::{Dml, Result};
+use millstream_sql::{BatchQuery, Dml, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Record;
@@ -109,7 +109,9 @@ pub(crate) struct Request {
 pub(crate) enum Explaining {
     /// A query that isn't maintained.
     Plan(Box<LogicalPlan>),
-    /// A materialized view or a sink.
+    /// A query that would run once per batch.
+    Batches(Box<BatchQuery>),
+    /// A materialized view, a stream or a sink.
     Object(Arc<str>),
 }
 
@@ -153,8 +155,8 @@ pub(crate) enum Event {
     Room,
     /// A subscriber has gone.
     Unsubscribe { subscription: u64 },
-    /// Read relations.
-    Read { relations: Vec<Arc<str>>, reply: Reply<Snapshot> },
+    /// Read relations; `stamped`: with the columns of the batch, where rows have one.
+    Read { relations: Vec<Arc<str>>, stamped: bool, reply: Reply<Snapshot> },
     /// Say how a query runs, or would.
     Explain { what: Explaining, reply: Reply<Vec<Explained>> },
     /// Compile a query, to be run once outside.

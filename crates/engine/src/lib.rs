@@ -17,6 +17,7 @@ mod script;
 mod session;
 mod settings;
 mod snapshot;
+mod stamp;
 mod statements;
 mod system;
 

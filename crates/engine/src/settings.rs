@@ -302,15 +302,6 @@ fn size(name: &str, value: &str) -> Result<usize> {
     })
 }
 
-const UNITS: &[(&str, u64)] = &[
-    ("microsecond", 1),
-    ("millisecond", 1_000),
-    ("second", 1_000_000),
-    ("minute", 60_000_000),
-    ("hour", 3_600_000_000),
-    ("day", 86_400_000_000),
-];
-
 /// A length of time: `1 second`, `500 ms`, `1.5 s`, `2 min`.
 pub(crate) fn interval(name: &str, value: &str, or: &str) -> Result<Duration> {
     let wrong = || {
@@ -334,12 +325,9 @@ pub(crate) fn interval(name: &str, value: &str, or: &str) -> Result<Duration> {
     if (1.0..=1e15).contains(&micros) { Ok(Duration::from_micros(micros as u64)) } else { Err(wrong()) }
 }
 
-fn interval_text(interval: Duration) -> String {
-    let micros = interval.as_micros() as u64;
-    let (name, unit) =
-        UNITS.iter().rev().find(|(_, unit)| micros.is_multiple_of(*unit)).copied().unwrap_or(UNITS[0]);
-    let count = micros / unit;
-    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+/// A length of time as it is set: `1 second`.
+pub(crate) fn interval_text(interval: Duration) -> String {
+    millstream_sql::length_text(i64::try_from(interval.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -7,30 +7,34 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use millstream_delta::under_schema;
-use millstream_sql::Result;
+use millstream_sql::{Error, Result};
 
 use crate::error;
+use crate::stamp::names_batch;
 
 /// Rows below which a second partition costs more than it saves.
 const PARTITION_ROWS_MIN: usize = 8 * 1024;
 
-/// A table over `batches`, whose first columns are those of `schema`, cut into up to `partitions` parts.
+/// A table over `batches`, whose first columns are those of `schema`, cut into up to `partitions` parts. Where it
+/// has columns of the batch, columns are found by name.
 pub(crate) fn table(
     batches: &[RecordBatch],
     schema: &SchemaRef,
     partitions: usize,
 ) -> Result<Arc<dyn TableProvider>> {
     let width = schema.fields().len();
-    let columns: Vec<usize> = (0..width).collect();
+    let named = names_batch(schema);
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let partitions = partitions.min(total / PARTITION_ROWS_MIN).max(1);
     let mut parts: Vec<Vec<RecordBatch>> = vec![Vec::new(); partitions];
     let mut rows_before = 0;
     for batch in batches {
-        let batch = if batch.num_columns() > width {
-            batch.project(&columns).map_err(error::arrow)?
-        } else {
-            batch.clone()
+        let batch = match named {
+            true => batch.project(&places(batch, schema)?).map_err(error::arrow)?,
+            false if batch.num_columns() > width => {
+                batch.project(&(0..width).collect::<Vec<_>>()).map_err(error::arrow)?
+            }
+            false => batch.clone(),
         };
         let batch = under_schema(&batch, schema).map_err(error::arrow)?;
         let mut offset = 0;
@@ -44,6 +48,18 @@ pub(crate) fn table(
         }
     }
     Ok(Arc::new(MemTable::try_new(schema.clone(), parts)?))
+}
+
+/// Where the columns of `schema` are in a batch.
+fn places(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<usize>> {
+    let place = |name: &String| {
+        batch.schema_ref().index_of(name).map_err(|_| {
+            Error::invalid(format!("column \"{name}\" of a relation whose rows change")).hint(
+                "Only rows that come and stay belong to a batch. Read its changes with CHANGES(…) FOR EACH BATCH.",
+            )
+        })
+    };
+    schema.fields().iter().map(|field| place(field.name())).collect()
 }
 
 #[cfg(test)]

@@ -39,6 +39,26 @@ pub struct Explained {
 }
 
 impl Explained {
+    /// What stands above the operators of a flow, as their `node`th.
+    pub fn above(node: usize, title: String, append_only: bool) -> Explained {
+        Explained {
+            depth: 0,
+            node,
+            repeated: false,
+            title,
+            cost: None,
+            append_only,
+            key: None,
+            state: String::new(),
+            state_key: None,
+            growth: Growth::Nothing,
+            why: String::new(),
+            state_rows: 0,
+            state_bytes: 0,
+            meter: Meter::default(),
+        }
+    }
+
     /// Its name and expressions, as far to the right as it is deep.
     pub fn indented(&self) -> String {
         format!("{}{}", "  ".repeat(self.depth), self.title)
@@ -105,8 +125,10 @@ impl Flow {
             meter: self.meters[place],
         };
         match node {
-            Node::Input { relation, .. } => {
+            Node::Input { relation, about, .. } => {
                 explained.title = format!("Input {}", self.relations[*relation]);
+                (explained.state, explained.growth) = (about.state.clone(), about.growth.clone());
+                explained.why.clone_from(&about.why);
                 found.push(explained);
             }
             Node::Operator { operator, inputs } => {

@@ -7,14 +7,14 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
 
 use crate::lower::Limits;
-use crate::operator::{Content, Cost, Operator, Output, Properties};
+use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::{Error, Result, failure};
 
 /// One node of the DAG.
 #[derive(Debug)]
 pub(crate) enum Node {
     /// The changes of a relation, by its place in [`Flow::relations`].
-    Input { relation: usize, properties: Properties },
+    Input { relation: usize, properties: Properties, about: Description },
     /// An operator over the outputs of earlier nodes.
     Operator { operator: Box<dyn Operator>, inputs: Vec<usize> },
 }
@@ -158,6 +158,18 @@ impl Flow {
         }
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
         Ok(Change { rows: outputs.pop().unwrap_or_default(), errors })
+    }
+
+    /// Forgets everything, as if it had never been stepped; what its operators have done stays counted.
+    pub fn reset(&mut self) -> Result<()> {
+        self.started = false;
+        for (node, meter) in self.nodes.iter_mut().zip(&mut self.meters) {
+            meter.errors = 0;
+            if let Node::Operator { operator, .. } = node {
+                operator.reset()?;
+            }
+        }
+        Ok(())
     }
 
     /// The whole result, where the root keeps it.

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
 use crate::flow::{Flow, Meter, Node};
 use crate::leaf::{Leaf, Slot};
-use crate::operator::{Cost, Operator, Properties};
+use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
 use crate::operators::constant::Constant;
 use crate::operators::stateless::{Stage, Stateless, Unnest};
@@ -78,6 +78,8 @@ pub struct Relation {
     pub append_only: bool,
     /// Columns that no two of its rows share, where some are known.
     pub key: Option<Vec<usize>>,
+    /// What EXPLAIN says of it besides: what is kept of it, and why.
+    pub about: Description,
 }
 
 /// Finds the relation behind a table scan; `None` for scans of anything else (a recursive query's own rows, a
@@ -202,7 +204,8 @@ impl Lowering<'_> {
                     cost: Cost::Delta,
                 };
                 self.relations.push(relation.name.clone());
-                self.nodes.push(Node::Input { relation: self.relations.len() - 1, properties });
+                let (relation_place, about) = (self.relations.len() - 1, relation.about);
+                self.nodes.push(Node::Input { relation: relation_place, properties, about });
                 self.scans.insert(relation.name, self.nodes.len() - 1);
                 self.nodes.len() - 1
             }

@@ -31,10 +31,12 @@ impl Emit {
     }
 }
 
-/// Table functions of the dialect that aren't built yet. The second kind are also plausible names of columns or
-/// scalar functions, so they count only right after FROM or JOIN.
+/// Table functions of the dialect that aren't built yet.
 const WINDOWS: [&str; 4] = ["TUMBLE", "HOP", "CUMULATE", "UPDATE_STATE"];
-const AFTER_FROM: [&str; 3] = ["SESSION", "LAST", "CHANGES"];
+
+/// Table functions of a query that runs once per batch. They are also plausible names of columns or of scalar
+/// functions, so they count only right after FROM or JOIN.
+const OVER_BATCHES: [&str; 2] = ["LAST", "CHANGES"];
 
 /// Finds the clause that ends a query at its top level, with its bytes (up to the end of the text).
 pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
@@ -72,11 +74,25 @@ pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
     found
 }
 
-/// Refuses what the dialect has and the engine hasn't yet.
+/// Refuses what the dialect has and the engine hasn't yet, and what only a query that runs once per batch can hold.
 pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
-    if let Some((emit, span)) = trailing_emit(reader) {
-        return Err(Error::unsupported(emit.clause()).at(span));
+    match trailing_emit(reader) {
+        Some((Emit::EachBatch, span)) => {
+            return Err(Error::unsupported("FOR EACH BATCH outside of CREATE STREAM and CREATE SINK")
+                .hint("CREATE STREAM s AS SELECT … FOR EACH BATCH, and SELECT from that.")
+                .at(span));
+        }
+        Some((emit, span)) => return Err(Error::unsupported(emit.clause()).at(span)),
+        None => refuse(reader, false),
     }
+}
+
+/// The same for a query that runs once per batch, whose last clause is cut off.
+pub(crate) fn refuse_unbuilt_per_batch(reader: &TokenReader) -> Result<()> {
+    refuse(reader, true)
+}
+
+fn refuse(reader: &TokenReader, per_batch: bool) -> Result<()> {
     let tokens = reader.rest();
     for (at, lexeme) in tokens.iter().enumerate() {
         let token = &lexeme.token.token;
@@ -90,8 +106,13 @@ pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
 
         let what = if called && (after_from || after_comma) && named(&WINDOWS).is_some() {
             named(&WINDOWS).map(|name| format!("{name}(…)"))
-        } else if called && after_from && named(&AFTER_FROM).is_some() {
-            named(&AFTER_FROM).map(|name| format!("{name}(…)"))
+        } else if called && after_from && is(0, "SESSION") {
+            Some("SESSION(…)".to_string())
+        } else if called && after_from && !per_batch && named(&OVER_BATCHES).is_some() {
+            let name = named(&OVER_BATCHES).unwrap_or_default();
+            return Err(Error::invalid(format!("{name}(…) is about batches, which this query doesn't have"))
+                .hint("End the query with FOR EACH BATCH, in a CREATE STREAM or a CREATE SINK … AS.")
+                .at(lexeme.range.clone()));
         } else if is(0, "FOR") && is(1, "SYSTEM_TIME") {
             Some("FOR SYSTEM_TIME AS OF".to_string())
         } else if is(0, "ASOF") && is(1, "JOIN") {
@@ -141,10 +162,16 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
-        refused("SELECT 1 FOR EACH BATCH", "FOR EACH BATCH is not supported yet");
+        refused(
+            "SELECT 1 FOR EACH BATCH",
+            "FOR EACH BATCH outside of CREATE STREAM and CREATE SINK is not supported yet",
+        );
         refused("SELECT * FROM TUMBLE(t, ts, INTERVAL '1 s')", "TUMBLE(…) is not supported yet");
         refused("SELECT * FROM t, hop(t, ts, 1, 2)", "HOP(…) is not supported yet");
-        refused("SELECT * FROM LAST(t, INTERVAL '1 s')", "LAST(…) is not supported yet");
+        refused(
+            "SELECT * FROM LAST(t, INTERVAL '1 s')",
+            "LAST(…) is about batches, which this query doesn't have",
+        );
         refused("SELECT * FROM t FOR SYSTEM_TIME AS OF 3", "FOR SYSTEM_TIME AS OF is not supported yet");
         refused("SELECT * FROM t ASOF JOIN u ON a = b", "ASOF JOIN is not supported yet");
         refused("SELECT * FROM t MATCH_RECOGNIZE (x)", "MATCH_RECOGNIZE is not supported yet");

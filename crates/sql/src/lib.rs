@@ -7,7 +7,8 @@
 //! Deliberately absent: IO, execution, the catalog's content, and statements other than queries and DML, whose
 //! syntax lives beside their execution.
 
-pub mod columns;
+pub mod batches;
+mod columns;
 mod context;
 pub mod dialect;
 pub mod dml;
@@ -29,6 +30,7 @@ pub mod rules;
 mod tokens;
 mod type_names;
 
+pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
 pub use columns::Columns;
 pub use dialect::Emit;
 pub use dml::{Dml, Operation};

@@ -30,6 +30,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, SetExpr, Statement};
 
+use crate::batches::BATCH_TIME;
 use crate::context::Context;
 use crate::dialect;
 use crate::error::{Error, Result};
@@ -225,6 +226,11 @@ impl Planner {
     /// Parses what is left of a statement as one query.
     pub(crate) fn parse_query(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
         dialect::refuse_unbuilt(reader)?;
+        self.parse_tree(reader)
+    }
+
+    /// The same, whatever the query holds.
+    pub(crate) fn parse_tree(&self, reader: &TokenReader) -> Result<Box<QueryTree>> {
         match self.parse(reader)? {
             Statement::Query(query) => {
                 refuse_into(&query)?;
@@ -336,7 +342,7 @@ fn refuse_into(query: &QueryTree) -> Result<()> {
 }
 
 /// Functions of the present time; each is folded to a literal when a plan is optimised.
-const CLOCKS: [&str; 8] = [
+pub(crate) const CLOCKS: [&str; 8] = [
     "now",
     "current_timestamp",
     "current_date",
@@ -363,7 +369,7 @@ fn refuse_unsteady(expression: &Expr) -> Option<Error> {
              compare with a literal, or use a SELECT, which runs once.",
         ));
     }
-    (volatility == Volatility::Volatile).then(|| {
+    (volatility == Volatility::Volatile && name != BATCH_TIME).then(|| {
         Error::invalid(format!("{name}() in a continuous query is not supported yet"))
             .hint("It gives another value each time. Use a SELECT, which runs once, or store the value with INSERT.")
     })

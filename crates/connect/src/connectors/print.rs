@@ -205,7 +205,7 @@ mod tests {
             options: Options([("limit".to_string(), limit.to_string())].into()),
         };
         let mut sink = Print::to(page.clone()).sink(&spec).unwrap();
-        let cut = Cut { epoch: Epoch(1), now: Timestamp(1_357_008_430_000_000), positions: vec![] };
+        let cut = Cut::new(Epoch(1), Timestamp(1_357_008_430_000_000));
         let delta = Delta::of(Chunk { rows, weights: weights.map(Int64Array::from) });
         block_on(sink.write(&cut, &delta)).unwrap();
         String::from_utf8(page.0.lock().unwrap().clone()).unwrap()

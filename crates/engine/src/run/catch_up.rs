@@ -1,5 +1,6 @@
 //! Reading the past: what a new query takes of sources that were read before it, and recorded epochs.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::Loop;
 use super::epoch::Deltas;
+use super::feed::Feed;
 use super::log::{self, Place};
 use super::query::Status;
 use super::tasks::watch;
@@ -49,7 +51,7 @@ impl Loop {
             if !matches!(self.queries[place].status, Status::Waiting) {
                 continue;
             }
-            let inputs = self.queries[place].flow.relations().to_vec();
+            let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             if inputs.iter().any(|name| self.query(name).is_some_and(|input| input.is_starting())) {
                 continue;
             }
@@ -61,11 +63,14 @@ impl Loop {
     }
 
     fn start_query(&mut self, place: usize, inputs: &[Arc<str>]) -> Result<()> {
+        if self.queries[place].is_per_batch() {
+            return self.start_batches(place);
+        }
         let cut = self.standing_cut();
         let mut first = Vec::with_capacity(inputs.len());
         let mut reading = Vec::new();
-        for name in inputs {
-            first.push(Delta::from_iter(self.content_or_nothing(name)?));
+        for (feed, name) in self.queries[place].feeds.iter().zip(inputs) {
+            first.push(Cow::Owned(Delta::from_iter(self.first_content(feed)?)));
             if self
                 .sources
                 .get(name)
@@ -75,12 +80,11 @@ impl Loop {
             }
         }
         let query = &mut self.queries[place];
-        let first: Vec<&Delta> = first.iter().collect();
         // The status is set before the step, which may suspend the query.
         query.status = Status::Running;
         query.unread = false;
-        let delta = query.step(&cut, &first);
-        let (name, keeps, running) = (query.name.clone(), query.keeps, query.is_running());
+        let delta = query.step_stamped(&cut, Ok(first));
+        let (name, hides, running) = (query.name.clone(), query.shows_at_once(), query.is_running());
         if reading.is_empty() || !running {
             self.begin_readers(&name, cut, delta);
             return Ok(());
@@ -89,7 +93,7 @@ impl Loop {
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let catch_up = CatchUp { reading: reading.clone(), places, permits: permits.clone() };
         query.status = Status::CatchingUp(Box::new(catch_up));
-        if !keeps {
+        if !hides {
             self.log(&name, &cut, &delta);
         }
         reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone()))
@@ -106,12 +110,16 @@ impl Loop {
     /// The cut of a piece of the past. Sinks know epochs by their numbers, so each piece has one of its own.
     fn piece_cut(&mut self) -> Cut {
         self.epoch = self.epoch.next();
-        let now = self.now();
-        Cut { epoch: self.epoch, now: self.clock.stamp(now), positions: Vec::new() }
+        let at = self.time_between();
+        Cut { started: self.clock.batch(), ..Cut::new(self.epoch, self.clock.stamp(at)) }
     }
 
-    fn content_or_nothing(&self, name: &str) -> Result<Vec<RecordBatch>> {
-        if self.sources.contains_key(name) { Ok(Vec::new()) } else { self.answered(name) }
+    /// What an input gives a new query before its log goes on: of a source that can be read again nothing yet.
+    fn first_content(&self, feed: &Feed) -> Result<Vec<RecordBatch>> {
+        match self.sources.get(&feed.of) {
+            Some(source) if source.replayable || source.retained.is_none() => Ok(Vec::new()),
+            _ => self.answered_as(&feed.of, feed.stamped.as_ref()),
+        }
     }
 
     /// Opens a second reader of a source and lets it send all that was taken in so far.
@@ -172,9 +180,9 @@ impl Loop {
         let cut = self.piece_cut();
         let query = &mut self.queries[place];
         let inputs = query.inputs(find);
-        query.unread = query.keeps;
+        query.unread = query.shows_at_once();
         let delta = query.step(&cut, &inputs);
-        if !query.keeps {
+        if !query.shows_at_once() {
             let name = query.name.clone();
             self.log(&name, &cut, &delta);
         }
@@ -183,7 +191,7 @@ impl Loop {
     /// Takes in what has come since the query was pinned, and makes its result visible.
     fn arrive(&mut self, place: usize) {
         while let Some(inputs) = self.next_since(place) {
-            let relations = self.queries[place].flow.relations().to_vec();
+            let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
             self.step_piece(place, |name| of(name).and_then(|place| inputs.get(place)));
         }
@@ -193,7 +201,7 @@ impl Loop {
         }
         let query = &self.queries[place];
         let read = query.temporary || self.sinks.values().any(|sink| sink.from == query.name);
-        if query.keeps && read {
+        if query.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());
             let cut = self.piece_cut();
@@ -204,7 +212,7 @@ impl Loop {
     /// The next epoch in the logs of a query's inputs, by input, taken off its places.
     fn next_since(&mut self, place: usize) -> Option<Vec<Delta>> {
         let query = &mut self.queries[place];
-        let relations = query.flow.relations().to_vec();
+        let relations: Vec<Arc<str>> = query.reads().cloned().collect();
         let Status::CatchingUp(catch_up) = &mut query.status else { return None };
         let logs = &self.logs;
         let next = |relation: usize, place: Place| logs.get(&relations[relation])?.from(place).next();

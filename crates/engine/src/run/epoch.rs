@@ -31,8 +31,8 @@ impl Loop {
     /// Takes in what waits and runs every query over it.
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
-        let (now, takes_sources) = self.begin_epoch();
-        let taken = if takes_sources { self.take_sources(now) } else { Vec::new() };
+        let (begun_cut, takes_sources) = self.begin_epoch();
+        let taken = if takes_sources { self.take_sources(begun_cut.now) } else { Vec::new() };
         let rows: usize = taken.iter().map(|(_, delta, _)| delta.num_rows()).sum();
         let mut deltas = Deltas::new();
         let mut positions: Vec<(Arc<str>, Vec<Span>)> = Vec::with_capacity(taken.len());
@@ -52,7 +52,7 @@ impl Loop {
         }
         self.epoch = self.epoch.next();
         let from: Vec<Arc<str>> = positions.iter().map(|(name, _)| name.clone()).collect();
-        let cut = Cut { epoch: self.epoch, now, positions };
+        let cut = Cut { epoch: self.epoch, positions, ..begun_cut };
         self.decide_and_step(cut, changes, deltas);
         self.acknowledge(&from);
         replies.into_iter().for_each(|(reply, count)| reply.send(Ok(count)));
@@ -71,6 +71,7 @@ impl Loop {
 
     /// Runs an epoch that is decided: its cut is shown to the recorder first.
     pub(super) fn decide_and_step(&mut self, cut: Cut, changes: Vec<(Arc<str>, Delta)>, deltas: Deltas) {
+        self.clock.decided(&cut);
         let record = Record { cut, changes };
         if let Some(recorder) = &mut self.recorder {
             recorder(&record);
@@ -81,11 +82,22 @@ impl Loop {
     fn step_queries(&mut self, cut: &Cut, mut deltas: Deltas) {
         let span = tracing::debug_span!("epoch", epoch = cut.epoch.0);
         let _guard = span.enter();
+        self.retain(cut, &deltas);
         for place in 0..self.queries.len() {
             self.suspend_with_inputs(place, cut.epoch);
             let unread = self.is_unread(place);
             let query = &mut self.queries[place];
             query.unread = unread;
+            if query.is_per_batch() {
+                if query.is_running() {
+                    let delta = self.step_batches(place, cut, &deltas);
+                    let name = self.queries[place].name.clone();
+                    if !delta.is_empty() {
+                        deltas.insert(name, delta);
+                    }
+                }
+                continue;
+            }
             let inputs = query.inputs(|name| deltas.get(name));
             if inputs.iter().all(|delta| delta.is_empty()) {
                 continue;
@@ -104,12 +116,34 @@ impl Loop {
         for (name, delta) in &deltas {
             self.log(name, cut, delta);
         }
+        self.trim_retained(cut);
+    }
+
+    /// Adds the rows of an epoch to those that sources keep.
+    fn retain(&mut self, cut: &Cut, deltas: &Deltas) {
+        for (name, source) in &mut self.sources {
+            if let (Some(retained), Some(delta)) = (&mut source.retained, deltas.get(name)) {
+                retained.push(cut, delta);
+            }
+        }
+    }
+
+    /// Gives up what no retention keeps any longer.
+    fn trim_retained(&mut self, cut: &Cut) {
+        for retained in self.sources.values_mut().filter_map(|source| source.retained.as_mut()) {
+            retained.trim(cut.now);
+        }
+        for query in &mut self.queries {
+            if let Err(reason) = query.trim(cut.now) {
+                query.suspend(reason, cut.epoch);
+            }
+        }
     }
 
     /// Whether nobody takes the changes of a query's result: no query after it, no sink, nobody who watches it.
     fn is_unread(&self, place: usize) -> bool {
         let name = &self.queries[place].name;
-        let read = |query: &RunningQuery| query.flow.relations().contains(name);
+        let read = |query: &RunningQuery| query.reads_from(name);
         !self.queries[place + 1..].iter().any(read)
             && self.oldest_reader(name).is_none()
             && !self.is_observed(name)
@@ -126,7 +160,8 @@ impl Loop {
             let input = before.iter().find(|input| input.name == *name)?;
             input.is_suspended().then(|| name.clone())
         };
-        if let Some(name) = query.flow.relations().iter().find_map(suspended) {
+        let found = query.reads().find_map(suspended);
+        if let Some(name) = found {
             query.suspend(Error::invalid(format!("it reads \"{name}\", which is suspended")), epoch);
         }
     }

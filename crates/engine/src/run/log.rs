@@ -155,7 +155,7 @@ mod tests {
         let mut log = Log::default();
         for epoch in 1..=5 {
             let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![epoch]))]);
-            let cut = Cut { epoch: Epoch(epoch as u64), now: Timestamp(epoch), positions: Vec::new() };
+            let cut = Cut::new(Epoch(epoch as u64), Timestamp(epoch));
             log.push(cut, Delta::insert(rows.unwrap()));
         }
         let place = Place::default().after(3);

@@ -4,9 +4,12 @@
 //! Sources and sinks are tasks of their own that it talks to in bounded messages.
 
 mod bad_rows;
+mod batches;
 mod catch_up;
 mod change;
+mod compile;
 mod epoch;
+mod feed;
 mod inlet;
 mod log;
 mod modify;
@@ -16,6 +19,7 @@ mod pin;
 mod query;
 mod rate;
 mod receive;
+mod retained;
 mod sink;
 mod source;
 mod status;
@@ -24,6 +28,7 @@ mod system;
 mod table;
 mod tasks;
 mod waiters;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -174,7 +179,7 @@ impl Loop {
             Event::Room => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::Modify { modification, reply } => self.modify(modification, reply),
-            Event::Read { relations, reply } => reply.send(self.read(&relations)),
+            Event::Read { relations, stamped, reply } => reply.send(self.read(&relations, stamped)),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
             Event::Observe { name, epochs, time, reply } => self.observe(&name, epochs, time, reply),
@@ -255,7 +260,8 @@ impl Loop {
 
     /// The cut of what happens between epochs: the number of the last one, and the time now.
     fn standing_cut(&self) -> Cut {
-        Cut { epoch: self.epoch, now: self.now().max(self.clock.last()), positions: Vec::new() }
+        let now = self.now().max(self.clock.last());
+        Cut { started: self.clock.batch(), ..Cut::new(self.epoch, now) }
     }
 }
 

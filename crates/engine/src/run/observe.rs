@@ -1,5 +1,6 @@
 //! EXPLAIN of what runs: operators as they stand, and what they do over the next epochs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use millstream_flow::{Explained, Meter};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::query::RunningQuery;
+use super::feed::Feed;
+use super::query::{Lowered, RunningQuery};
 use crate::catalog::Definition;
 use crate::event::{Advance, Compiled, Explaining, Reply};
 use crate::settings::ClockKind;
@@ -32,7 +34,10 @@ pub(crate) struct Observing {
 impl Loop {
     pub(super) fn explain(&self, what: Explaining) -> Result<Vec<Explained>> {
         match what {
-            Explaining::Plan(plan) => Ok(self.compile_once(&plan)?.operators()),
+            Explaining::Plan(plan) => Ok(self.scope().lower(&plan)?.operators()),
+            Explaining::Batches(query) => {
+                Ok(self.scope().lower_batches(&query, &BTreeMap::new())?.operators())
+            }
             Explaining::Object(name) => Ok(self.query_behind(&name)?.operators()),
         }
     }
@@ -49,7 +54,7 @@ impl Loop {
                 Error::invalid(format!("sink \"{name}\" delivers \"{from}\", which no query maintains"))
             }
             other => Error::invalid(format!("\"{name}\" is a {}: no query maintains it", other.kind()))
-                .hint("EXPLAIN takes a materialized view, a sink, or a query."),
+                .hint("EXPLAIN takes a materialized view, a stream, a sink, or a query."),
         })
     }
 
@@ -58,8 +63,9 @@ impl Loop {
         &self,
         plan: &datafusion::logical_expr::LogicalPlan,
     ) -> Result<Compiled> {
-        let flow = self.compile_once(plan)?;
-        let inputs = flow.relations().iter().map(|name| self.content(name)).collect::<Result<_>>()?;
+        let Lowered { flow, feeds, .. } = self.scope().lower(plan)?;
+        let content = |feed: &Feed| self.content_as(&feed.of, feed.stamped.as_ref());
+        let inputs = feeds.iter().map(content).collect::<Result<_>>()?;
         Ok(Compiled { flow, inputs, cut: self.standing_cut() })
     }
 

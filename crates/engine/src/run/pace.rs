@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use millstream_delta::Timestamp;
+use millstream_delta::{Closes, Cut, Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -16,6 +16,8 @@ use crate::settings::{ClockKind, Pace};
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     last: Timestamp,
+    /// The time of the last epoch that closed a batch.
+    batch: Timestamp,
     /// What a manual clock shows.
     manual: Timestamp,
     /// Batch times of a fixed interval that came due and have not run.
@@ -47,6 +49,11 @@ impl Clock {
         self.last
     }
 
+    /// The time of the last epoch that closed a batch.
+    pub(crate) fn batch(&self) -> Timestamp {
+        self.batch
+    }
+
     /// Whether an ADVANCE waits for its sources.
     pub(crate) fn is_collecting(&self) -> bool {
         self.moving.as_ref().is_some_and(|moving| moving.collecting)
@@ -61,6 +68,18 @@ impl Clock {
     pub(crate) fn stamp(&mut self, at: Timestamp) -> Timestamp {
         self.last = Timestamp(at.0.max(self.last.0 + 1));
         self.last
+    }
+
+    /// An epoch that begins at `at`; it has no number yet.
+    fn begin(&mut self, at: Timestamp, closes: Closes) -> Cut {
+        Cut { started: self.batch, closes, ..Cut::new(Epoch::default(), self.stamp(at)) }
+    }
+
+    /// Remembers an epoch that is decided.
+    pub(crate) fn decided(&mut self, cut: &Cut) {
+        if cut.closes != Closes::None {
+            self.batch = cut.now;
+        }
     }
 }
 
@@ -82,6 +101,7 @@ impl Loop {
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
         settings.set(name, value)?;
+        self.check_windows(settings.pace)?;
         if settings.clock != self.settings.clock {
             if self.epoch.0 > 0 && settings.clock == ClockKind::Manual {
                 return Err(Error::invalid("the clock can't become manual after the first epoch")
@@ -137,8 +157,8 @@ impl Loop {
 
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
-        // A tick that finds nothing runs nothing.
-        if !self.rows_wait() {
+        // A tick that finds nothing runs nothing, unless a query asks for its batches, empty or not.
+        if !self.rows_wait() && !self.owes_ticks() {
             self.clock.due.clear();
             self.clock.next_tick = None;
             return;
@@ -161,6 +181,7 @@ impl Loop {
     fn advance_manual(&mut self) {
         let step = self.step_us();
         let something_waits = self.something_waits();
+        let (owed, timer) = (self.owes_ticks(), self.next_timer());
         let Some(moving) = &mut self.clock.moving else { return };
         if moving.collecting {
             return;
@@ -172,15 +193,21 @@ impl Loop {
                 Some(Timestamp((self.clock.manual.0 / step + 1) * step))
             }
             Left::To(time) => {
-                // At auto pace nothing is due on the way but what is waiting now; at a fixed one each tick is.
-                let tick = match self.settings.pace {
-                    Pace::Auto => *time,
-                    Pace::Fixed(_) => Timestamp((self.clock.manual.0 / step + 1) * step),
-                };
+                // At auto pace nothing is due on the way but what is waiting now, and timers; at a fixed one each
+                // tick is.
                 let end = *time;
+                let (tick, due) = match self.settings.pace {
+                    Pace::Auto => match timer.filter(|timer| *timer <= end) {
+                        Some(timer) => (timer, true),
+                        None => (end, something_waits),
+                    },
+                    Pace::Fixed(_) => {
+                        (Timestamp((self.clock.manual.0 / step + 1) * step), something_waits || owed)
+                    }
+                };
                 if self.clock.manual >= end {
                     None
-                } else if tick > end || !something_waits {
+                } else if tick > end || !due {
                     // Ticks that would find nothing are passed over.
                     self.clock.manual = end;
                     None
@@ -218,7 +245,7 @@ impl Loop {
             return false;
         }
         match self.settings.pace {
-            Pace::Auto => self.rows_are_due_in().is_some_and(|wait| wait.is_zero()),
+            Pace::Auto => self.rows_are_due_in().is_some_and(|wait| wait.is_zero()) || self.timer_is_due(),
             Pace::Fixed(_) => !self.clock.due.is_empty(),
         }
     }
@@ -241,29 +268,45 @@ impl Loop {
         used.filter_map(|source| source.due_in(&self.settings, now)).min()
     }
 
-    /// The time of the epoch that starts now, and whether it takes rows of sources.
-    pub(super) fn begin_epoch(&mut self) -> (Timestamp, bool) {
+    /// The epoch that starts now, still without a number, and whether it takes rows of sources.
+    pub(super) fn begin_epoch(&mut self) -> (Cut, bool) {
         if self.settings.clock == ClockKind::Manual {
             if let Some(moving) = &mut self.clock.moving {
                 moving.collecting = false;
             }
             let manual = self.clock.manual;
-            return (self.clock.stamp(manual), true);
+            return (self.clock.begin(manual, Closes::All), true);
         }
+        let (open, now) = (!self.backlog_is_full(), system_time());
         match self.settings.pace {
-            Pace::Auto => {
-                let blocked = self.backlog_is_full();
-                (self.clock.stamp(system_time()), !blocked)
-            }
-            Pace::Fixed(_) => {
-                let blocked = self.backlog_is_full();
-                // Between two ticks an epoch takes in what statements changed, and no rows of sources.
-                match self.clock.due.pop_front() {
-                    Some(tick) => (self.clock.stamp(tick), !blocked),
-                    None => (self.clock.stamp(system_time()), false),
+            Pace::Auto => match self.next_timer().filter(|timer| *timer <= now) {
+                // Of several that are due, the last takes the rows: the others are from before these came.
+                Some(timer) => {
+                    let cut = self.clock.begin(timer, Closes::Filled);
+                    let last = self.timer_after(timer).is_none_or(|next| next > now);
+                    (cut, open && last)
                 }
-            }
+                None => (self.clock.begin(now, Closes::Filled), open),
+            },
+            // Between two ticks an epoch takes in what statements changed, and no rows of sources.
+            Pace::Fixed(_) => match self.clock.due.pop_front() {
+                Some(tick) => (self.clock.begin(tick, Closes::All), open),
+                None => {
+                    let before = self.clock.next_tick.map_or(now, |tick| Timestamp(now.0.min(tick.0 - 1)));
+                    (self.clock.begin(before, Closes::None), false)
+                }
+            },
         }
+    }
+
+    /// The time of what happens now and is no batch: it comes before a batch whose time has come and that hasn't run.
+    pub(super) fn time_between(&self) -> Timestamp {
+        let now = self.now();
+        let due = match self.settings.pace {
+            Pace::Auto => self.next_timer(),
+            Pace::Fixed(_) => self.clock.due.front().copied().or(self.clock.next_tick),
+        };
+        if due.is_some_and(|due| due <= now) { self.clock.last() } else { now }
     }
 
     /// When the loop must look again although nothing happens.
@@ -274,15 +317,19 @@ impl Loop {
         if self.epoch_is_due() {
             return Some(Instant::now());
         }
-        if self.settings.clock == ClockKind::Manual || !self.rows_wait() {
+        if self.settings.clock == ClockKind::Manual {
             return None;
         }
+        let until = |time: Timestamp| Duration::from_micros((time.0 - system_time().0).max(0) as u64);
         if self.settings.pace == Pace::Auto {
             // A sink's delivery wakes the loop where a full backlog holds the sources up.
-            let wait = self.rows_are_due_in().filter(|wait| !wait.is_zero())?;
-            return Instant::now().checked_add(wait);
+            let rows = self.rows_are_due_in().filter(|wait| !wait.is_zero());
+            let timer = self.next_timer().filter(|_| !self.backlog_is_full()).map(until);
+            return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        let wait = self.clock.next_tick.map_or(0, |tick| (tick.0 - system_time().0).max(0));
-        Some(Instant::now() + Duration::from_micros(wait as u64))
+        if !self.rows_wait() && !self.owes_ticks() {
+            return None;
+        }
+        Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
     }
 }

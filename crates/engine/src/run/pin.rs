@@ -3,6 +3,7 @@
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::feed::Feed;
 use super::query::Status;
 use crate::catalog::Definition;
 use crate::event::{Pinned, PinnedInput};
@@ -27,14 +28,29 @@ impl Loop {
         }
         let rows = self.answered(name)?;
         let mut inputs = Vec::new();
-        for input in query.flow.relations() {
-            inputs.push((input.clone(), self.pin_input(input)?));
+        for feed in &query.feeds {
+            inputs.push((feed.of.clone(), self.pin_input(feed)?));
         }
         Ok(Pinned { epoch: self.epoch, plan: plan.clone(), schema: schema.clone(), rows, inputs })
     }
 
-    fn pin_input(&self, name: &str) -> Result<PinnedInput> {
-        let Some(source) = self.sources.get(name) else { return Ok(PinnedInput::Rows(self.answered(name)?)) };
+    fn pin_input(&self, feed: &Feed) -> Result<PinnedInput> {
+        let name = feed.of.as_ref();
+        let Some(source) = self.sources.get(name) else {
+            if self.query(name).and_then(|query| query.newest()).is_some_and(|newest| newest.has_lost) {
+                return Err(Error::invalid(format!(
+                    "can't verify: stream \"{name}\" no longer keeps all its rows"
+                ))
+                .hint("Give the stream a longer retention, or make a materialized view of it."));
+            }
+            return Ok(PinnedInput::Rows(self.answered_as(name, feed.stamped.as_ref())?));
+        };
+        if feed.stamped.is_some() {
+            return Err(Error::invalid(format!(
+                "can't verify: it reads of which batch a row of source \"{name}\" is, which reading it again \
+                 doesn't tell"
+            )));
+        }
         let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };

@@ -1,43 +1,89 @@
 //! A query that is maintained.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
-use millstream_delta::{Chunk, Cut, Delta, Epoch, consolidate};
-use millstream_flow::{ERRORS, Explained, Flow, Growth, Meter};
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
+use millstream_flow::{Change, ERRORS, Explained, Flow, Growth};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Rows;
 
 use super::NOTHING;
+use super::batches::Batches;
 use super::catch_up::CatchUp;
+use super::feed::Feed;
 use super::log::Place;
+use super::retained::Retained;
+use super::window::Window;
 use crate::error;
-use crate::settings::OnError;
+use crate::settings::{OnError, interval_text};
 
-/// One materialized view, or the query of a sink.
+/// For how long errors of batches are kept whose rows nobody keeps.
+const ERRORS_LENGTH: Duration = Duration::from_secs(600);
+
+/// One materialized view or stream, or the query of a sink.
 #[derive(Debug)]
 pub(crate) struct RunningQuery {
     /// The name of its result.
     pub(crate) name: Arc<str>,
     pub(crate) flow: Flow,
+    /// One for each of the flow's relations.
+    pub(crate) feeds: Vec<Feed>,
+    /// How it runs once per batch, where it does.
+    pub(crate) batches: Option<Batches>,
+    /// The query that alone reads this one, where it is part of that.
+    pub(crate) owner: Option<Arc<str>>,
     pub(crate) status: Status,
-    /// Whether its result can be read; a sink's own query only hands its changes on.
-    pub(crate) keeps: bool,
     /// Whether it is a subscriber's own, which no statement can name.
     pub(crate) temporary: bool,
     /// What reading it does while it has errors.
     pub(crate) on_error: OnError,
-    /// Its result, where that isn't kept by its operators.
-    content: Option<Rows>,
+    kept: Kept,
     /// The rows, or keys, that it has no answer for.
     errors: Rows,
+    /// The same by batch, where they are kept as long as the rows of their batch.
+    errors_of: Option<Retained>,
     /// Whether nobody takes the changes of its result, so that it need not put them out.
     pub(crate) unread: bool,
     /// The last epoch it took in.
     pub(crate) epoch: Epoch,
     /// How many epochs, and pieces of the past, it took in.
     pub(crate) steps: u64,
+}
+
+/// A compiled query, and what it takes of each relation that its flow reads.
+#[derive(Debug)]
+pub(crate) struct Lowered {
+    pub(crate) flow: Flow,
+    pub(crate) feeds: Vec<Feed>,
+    pub(crate) batches: Option<Batches>,
+}
+
+/// What readers will ask a query for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing: it only hands its changes on.
+    Nothing,
+    /// Its result.
+    Result,
+    /// Its newest rows, which only come.
+    Newest(Duration),
+}
+
+/// What is there for readers.
+#[derive(Debug)]
+enum Kept {
+    Nothing,
+    /// The result, by its operators.
+    Operators,
+    /// The result, beside its operators.
+    Beside(Rows),
+    /// The newest rows.
+    Newest(Retained),
 }
 
 /// An error of a query, of all its errors the first in their order as text.
@@ -86,22 +132,37 @@ pub(crate) enum Status {
 }
 
 impl RunningQuery {
-    /// A query that is not started; `keep` where readers will ask for its result.
-    pub(crate) fn new(name: Arc<str>, flow: Flow, keep: bool, on_error: OnError) -> Result<RunningQuery> {
-        let content = if keep && flow.content().is_none() {
-            Some(Rows::new(flow.schema().map_err(error::flow)?.clone()))
-        } else {
-            None
+    /// A query that is not started.
+    pub(crate) fn new(
+        name: Arc<str>,
+        lowered: Lowered,
+        keep: Keep,
+        on_error: OnError,
+    ) -> Result<RunningQuery> {
+        let Lowered { flow, feeds, batches } = lowered;
+        let kept = match keep {
+            Keep::Nothing => Kept::Nothing,
+            Keep::Result if flow.content().is_some() => Kept::Operators,
+            Keep::Result => Kept::Beside(Rows::new(flow.schema().map_err(error::flow)?.clone())),
+            Keep::Newest(length) => Kept::Newest(Retained::new(length)),
+        };
+        let errors_of = match keep {
+            Keep::Newest(length) => Some(Retained::new(length)),
+            _ if batches.is_some() => Some(Retained::new(ERRORS_LENGTH)),
+            _ => None,
         };
         Ok(RunningQuery {
             name,
             flow,
+            feeds,
+            batches,
+            owner: None,
             status: Status::Waiting,
-            keeps: keep,
             temporary: false,
             on_error,
-            content,
+            kept,
             errors: Rows::new(ERRORS.clone()),
+            errors_of,
             unread: false,
             epoch: Epoch::default(),
             steps: 0,
@@ -110,8 +171,52 @@ impl RunningQuery {
 
     /// Stops keeping its result: from now on it only hands its changes on.
     pub(crate) fn forget_result(&mut self) {
-        self.keeps = false;
-        self.content = None;
+        self.kept = Kept::Nothing;
+    }
+
+    /// Whether its result can be read; a sink's own query only hands its changes on.
+    pub(crate) fn is_readable(&self) -> bool {
+        !matches!(self.kept, Kept::Nothing)
+    }
+
+    /// Whether it runs once per batch.
+    pub(crate) fn is_per_batch(&self) -> bool {
+        self.batches.is_some()
+    }
+
+    /// Whether its result only ever gains rows.
+    pub(crate) fn append_only(&self) -> bool {
+        self.is_per_batch() || self.flow.append_only().unwrap_or(false)
+    }
+
+    /// Columns that no two rows of its result share, where some are known.
+    pub(crate) fn key(&self) -> Option<&[usize]> {
+        if self.is_per_batch() { None } else { self.flow.key() }
+    }
+
+    /// Whether it is the query of this name, or a part of it.
+    pub(crate) fn belongs_to(&self, name: &Arc<str>) -> bool {
+        self.name == *name || self.owner.as_ref() == Some(name)
+    }
+
+    /// Whether it shows nothing before all of it is there; others hand on what comes as it comes.
+    pub(crate) fn shows_at_once(&self) -> bool {
+        matches!(self.kept, Kept::Operators | Kept::Beside(_))
+    }
+
+    /// Its newest rows, where it keeps no more.
+    pub(crate) fn newest(&self) -> Option<&Retained> {
+        if let Kept::Newest(rows) = &self.kept { Some(rows) } else { None }
+    }
+
+    /// The relations it reads.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.feeds.iter().map(|feed| &feed.of)
+    }
+
+    /// Whether it reads this relation.
+    pub(crate) fn reads_from(&self, name: &str) -> bool {
+        self.reads().any(|relation| relation.as_ref() == name)
     }
 
     /// Whether its result is not there yet.
@@ -132,13 +237,20 @@ impl RunningQuery {
     /// Its place in the log of a relation, where it still reads that.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         let Status::CatchingUp(catch_up) = &self.status else { return None };
-        let relation = self.flow.relations().iter().position(|relation| relation.as_ref() == name)?;
+        let relation = self.reads().position(|relation| relation.as_ref() == name)?;
         catch_up.places.get(relation).copied()
     }
 
     /// Takes in one epoch, or a piece of what its inputs held before. A failure suspends it, and it alone.
     pub(crate) fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Delta {
-        match self.try_step(cut, inputs) {
+        let stamped = self.feeds.iter().zip(inputs).map(|(feed, delta)| feed.stamp(delta, cut.into()));
+        let inputs = stamped.collect::<Result<Vec<_>>>();
+        self.step_stamped(cut, inputs)
+    }
+
+    /// The same with rows that have the columns of their batch already.
+    pub(crate) fn step_stamped(&mut self, cut: &Cut, inputs: Result<Vec<Cow<'_, Delta>>>) -> Delta {
+        match inputs.and_then(|inputs| self.try_step(cut, &inputs)) {
             Ok(delta) => delta,
             Err(reason) => {
                 self.suspend(reason, cut.epoch);
@@ -147,20 +259,55 @@ impl RunningQuery {
         }
     }
 
-    fn try_step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+    fn try_step(&mut self, cut: &Cut, inputs: &[Cow<'_, Delta>]) -> Result<Delta> {
+        let inputs: Vec<&Delta> = inputs.iter().map(AsRef::as_ref).collect();
+        let change = self.step_flow(cut, &inputs)?;
+        self.keep(cut, &change.rows, &change.errors)?;
+        Ok(change.rows)
+    }
+
+    /// Steps the operators; errors come with the messages that a SELECT would have.
+    pub(super) fn step_flow(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Change> {
         // A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
-        let read = !self.unread || self.content.is_some();
+        let read = match &self.batches {
+            Some(batches) => batches.takes_changes(),
+            None => !self.unread || matches!(self.kept, Kept::Beside(_) | Kept::Newest(_)),
+        };
         let step = AssertUnwindSafe(|| self.flow.step_for(cut, inputs, read));
-        let change = std::panic::catch_unwind(step)
+        let Change { rows, errors } = std::panic::catch_unwind(step)
             .map_err(|_| Error::bug("a step of the query panicked"))?
             .map_err(error::flow)?;
-        if let Some(rows) = &mut self.content {
-            rows.apply(&change.rows).map_err(error::state)?;
+        Ok(Change { rows, errors: in_words(errors)? })
+    }
+
+    /// Keeps for readers what an epoch changes of the result and of the errors.
+    pub(super) fn keep(&mut self, cut: &Cut, rows: &Delta, errors: &Delta) -> Result<()> {
+        match &mut self.kept {
+            Kept::Beside(kept) => kept.apply(rows).map_err(error::state)?,
+            Kept::Newest(kept) => kept.push(cut, rows),
+            Kept::Nothing | Kept::Operators => {}
         }
-        self.errors.apply(&in_words(change.errors)?).map_err(error::state)?;
+        self.errors.apply(errors).map_err(error::state)?;
+        if let Some(errors_of) = &mut self.errors_of {
+            errors_of.push(cut, errors);
+        }
         self.epoch = cut.epoch;
         self.steps += 1;
-        Ok(change.rows)
+        Ok(())
+    }
+
+    /// Gives up the rows, and the errors, that are older than it keeps them.
+    pub(crate) fn trim(&mut self, now: Timestamp) -> Result<()> {
+        if let Kept::Newest(rows) = &mut self.kept {
+            rows.trim(now);
+        }
+        for mut gone in self.errors_of.as_mut().map_or_else(Vec::new, |errors| errors.trim(now)) {
+            for chunk in &mut gone.chunks {
+                chunk.weights = Some(chunk.weights_or_ones().unary(|weight| -weight));
+            }
+            self.errors.apply(&gone).map_err(error::state)?;
+        }
+        Ok(())
     }
 
     /// Stops it for good.
@@ -171,11 +318,12 @@ impl RunningQuery {
 
     /// The deltas of its inputs out of those of an epoch.
     pub(crate) fn inputs<'a>(&self, find: impl Fn(&str) -> Option<&'a Delta>) -> Vec<&'a Delta> {
-        self.flow.relations().iter().map(|name| find(name).unwrap_or(&NOTHING)).collect()
+        self.reads().map(|name| find(name).unwrap_or(&NOTHING)).collect()
     }
 
-    /// All rows of its result that have an answer.
-    pub(crate) fn read(&self) -> Result<Vec<RecordBatch>> {
+    /// All rows of its result that have an answer; under `stamped`, where it keeps the newest alone, with the columns
+    /// of the batch that this schema ends with.
+    pub(crate) fn read(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
         match &self.status {
             Status::Suspended { reason, epoch } => Err(Error::new(
                 Kind::Invalid,
@@ -186,7 +334,7 @@ impl RunningQuery {
                 "\"{}\" is still reading what its inputs held before it was made: try again later",
                 self.name
             ))),
-            Status::Running => self.batches(),
+            Status::Running => self.batches(stamped),
         }
     }
 
@@ -229,46 +377,106 @@ impl RunningQuery {
 
     /// Its operators from the root down, below its result where that is kept beside them.
     pub(crate) fn operators(&self) -> Vec<Explained> {
-        let mut operators = self.flow.operators();
-        let Some(rows) = &self.content else { return operators };
-        operators.iter_mut().for_each(|operator| operator.depth += 1);
-        let result = Explained {
-            depth: 0,
-            node: operators.len(),
-            repeated: false,
-            title: "Result".into(),
-            cost: None,
-            append_only: self.flow.append_only().unwrap_or(false),
-            key: operators.first().and_then(|root| root.key.clone()),
-            state: "its rows".into(),
-            state_key: None,
-            growth: Growth::With("the result".into()),
-            why: String::new(),
-            state_rows: rows.num_rows(),
-            state_bytes: rows.memory_bytes(),
-            meter: Meter::default(),
-        };
-        operators.insert(0, result);
+        let mut operators = explained(&self.flow, &self.feeds, self.batches.as_ref());
+        if let Some(mut result) = self.kept.explained() {
+            if self.is_per_batch() {
+                let top = &mut operators[0];
+                (top.state, top.growth) = (result.state, result.growth);
+                top.state_rows += result.state_rows;
+                top.state_bytes += result.state_bytes;
+                return operators;
+            }
+            operators.iter_mut().for_each(|operator| operator.depth += 1);
+            result.node = operators.len();
+            result.append_only = self.append_only();
+            result.key = operators.first().and_then(|root| root.key.clone());
+            operators.insert(0, result);
+        }
         operators
     }
 
-    fn batches(&self) -> Result<Vec<RecordBatch>> {
-        match (&self.content, self.flow.content()) {
-            (Some(rows), _) => rows.snapshot().batches().map_err(error::arrow),
-            (None, Some(content)) => content.map_err(error::flow),
-            (None, None) => Ok(Vec::new()),
+    fn batches(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
+        match &self.kept {
+            Kept::Nothing => Ok(Vec::new()),
+            Kept::Operators => self.flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow),
+            Kept::Beside(rows) => rows.snapshot().batches().map_err(error::arrow),
+            Kept::Newest(rows) => rows.batches(stamped),
         }
     }
 
     /// How many rows its result has, where it is kept.
     pub(crate) fn result_rows(&self) -> Option<u64> {
-        self.batches().ok().map(|batches| batches.iter().map(|batch| batch.num_rows() as u64).sum())
+        if let Kept::Newest(rows) = &self.kept {
+            return Some(rows.num_rows() as u64);
+        }
+        self.batches(None).ok().map(|batches| batches.iter().map(|batch| batch.num_rows() as u64).sum())
     }
 
     /// How many bytes it keeps, about.
     pub(crate) fn state_bytes(&self) -> usize {
-        let beside = self.content.as_ref().map_or(0, Rows::memory_bytes) + self.errors.memory_bytes();
-        self.flow.state_bytes() + beside
+        let kept = match &self.kept {
+            Kept::Nothing | Kept::Operators => 0,
+            Kept::Beside(rows) => rows.memory_bytes(),
+            Kept::Newest(rows) => rows.memory_bytes(),
+        };
+        let errors_of = self.errors_of.as_ref().map_or(0, Retained::memory_bytes);
+        let windows = self.feeds.iter().filter_map(|feed| feed.window.as_ref()).map(Window::memory_bytes);
+        let batches = windows.sum::<usize>() + self.batches.as_ref().map_or(0, Batches::memory_bytes);
+        self.flow.state_bytes() + kept + self.errors.memory_bytes() + errors_of + batches
+    }
+}
+
+impl Lowered {
+    /// Its operators from the root down.
+    pub(crate) fn operators(&self) -> Vec<Explained> {
+        explained(&self.flow, &self.feeds, self.batches.as_ref())
+    }
+}
+
+/// The operators of a flow from the root down, below what runs them once per batch.
+fn explained(flow: &Flow, feeds: &[Feed], batches: Option<&Batches>) -> Vec<Explained> {
+    let mut operators = flow.operators();
+    for (name, feed) in flow.relations().iter().zip(feeds) {
+        let Some(window) = &feed.window else { continue };
+        let title = format!("Input {name}");
+        for operator in operators.iter_mut().filter(|operator| operator.title == title) {
+            (operator.state_rows, operator.state_bytes) = (window.num_rows(), window.memory_bytes());
+        }
+    }
+    if let Some(batches) = batches {
+        operators.iter_mut().for_each(|operator| operator.depth += 1);
+        let top = Explained {
+            state_rows: batches.num_rows(),
+            state_bytes: batches.memory_bytes(),
+            ..Explained::above(operators.len(), batches.title(), true)
+        };
+        operators.insert(0, top);
+    }
+    operators
+}
+
+impl Kept {
+    /// What is kept beside the operators, for EXPLAIN.
+    fn explained(&self) -> Option<Explained> {
+        let (state, growth, state_rows, state_bytes) = match self {
+            Kept::Nothing | Kept::Operators => return None,
+            Kept::Beside(rows) => {
+                let growth = Growth::With("the result".into());
+                ("its rows".to_string(), growth, rows.num_rows(), rows.memory_bytes())
+            }
+            Kept::Newest(rows) => {
+                let state = format!("the rows of the last {}", interval_text(rows.length()));
+                let growth = Growth::BoundedBy("its retention".into());
+                (state, growth, rows.num_rows(), rows.memory_bytes())
+            }
+        };
+        Some(Explained {
+            state,
+            growth,
+            state_rows,
+            state_bytes,
+            ..Explained::above(0, "Result".into(), false)
+        })
     }
 }
 

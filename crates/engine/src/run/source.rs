@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::bad_rows::BadRows;
 use super::rate::{Bound, Rate};
 use super::receive::{Command, Receiving};
+use super::retained::Retained;
 use super::tasks::Tasks;
 use super::{Loop, current};
 use crate::event::Event;
@@ -41,6 +42,8 @@ pub(crate) struct RunningSource {
     rate: Rate,
     /// How far it was taken in.
     pub(crate) position: Position,
+    /// The newest rows, where it has a retention.
+    pub(crate) retained: Option<Retained>,
     /// How far it was brought, where it may bring what it brought before.
     received: Position,
     /// Rows taken in.
@@ -92,6 +95,7 @@ impl RunningSource {
             rate_limit,
             rate: Rate::new(now),
             position: Position::default(),
+            retained: None,
             received: Position::default(),
             rows: 0,
             bad: BadRows::default(),

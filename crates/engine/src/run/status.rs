@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
@@ -17,26 +18,46 @@ use crate::settings::OnError;
 use crate::system;
 
 impl Loop {
-    pub(super) fn read(&self, names: &[Arc<str>]) -> Result<Snapshot> {
-        let relations = names.iter().map(|name| self.content(name)).collect::<Result<_>>()?;
+    pub(super) fn read(&self, names: &[Arc<str>], stamped: bool) -> Result<Snapshot> {
+        let content =
+            |name: &Arc<str>| self.content_as(name, self.stamped(name).filter(|_| stamped).as_ref());
+        let relations = names.iter().map(content).collect::<Result<_>>()?;
         Ok(Snapshot { relations })
     }
 
     /// All rows of a relation as of the last epoch; an error where it has no answer for some.
     pub(super) fn content(&self, name: &str) -> Result<Vec<RecordBatch>> {
+        self.content_as(name, None)
+    }
+
+    /// The same; rows that have a batch with the columns of it that `stamped` ends with.
+    pub(super) fn content_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
         if let Some(query) = self.query(name) {
             self.check_errors(query)?;
         }
-        self.answered(name)
+        self.answered_as(name, stamped)
+    }
+
+    /// The columns of a relation with those of the batch, where its rows have one.
+    pub(super) fn stamped(&self, name: &str) -> Option<SchemaRef> {
+        self.catalog.find(name)?.definition.stamped()
     }
 
     /// The rows of a relation that have an answer: what queries and sinks over it take.
     pub(super) fn answered(&self, name: &str) -> Result<Vec<RecordBatch>> {
+        self.answered_as(name, None)
+    }
+
+    /// The same; rows that have a batch with the columns of it that `stamped` ends with.
+    pub(super) fn answered_as(&self, name: &str, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
         if let Some(table) = self.tables.get(name) {
             return table.published().batches().map_err(error::arrow);
         }
         if let Some(query) = self.query(name) {
-            return query.read();
+            return query.read(stamped);
+        }
+        if let Some(retained) = self.sources.get(name).and_then(|source| source.retained.as_ref()) {
+            return retained.batches(stamped);
         }
         if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
             return Ok(vec![source.bad.batch()?]);
@@ -48,7 +69,10 @@ impl Loop {
             return Err(Error::invalid(format!(
                 "source \"{name}\" keeps no rows, so a SELECT has nothing to read"
             ))
-            .hint(format!("CREATE MATERIALIZED VIEW v AS SELECT … FROM {name}, and SELECT from that.")));
+            .hint(format!(
+                "CREATE MATERIALIZED VIEW v AS SELECT … FROM {name}, and SELECT from that; or create the source WITH \
+                 (retention = '10 minutes'), and it keeps its newest rows."
+            )));
         }
         Err(Error::invalid(format!("there is no relation \"{name}\"")))
     }
@@ -82,13 +106,16 @@ impl Loop {
         if let Some(first) = query.first_error() {
             return Some((query, first));
         }
-        let mut inputs = query.flow.relations().iter().filter_map(|name| self.query(name));
+        let mut inputs = query.reads().filter_map(|name| self.query(name));
         inputs.find_map(|input| self.error_of(input, seen))
     }
 
     /// What users call a query: its view, or its sink.
     pub(super) fn shown_name<'a>(&'a self, query: &'a RunningQuery) -> &'a Arc<str> {
-        let own = |sink: &(&'a Arc<str>, &RunningSink)| sink.1.from == query.name && !query.keeps;
+        if let Some(owner) = query.owner.as_ref().and_then(|owner| self.query(owner)) {
+            return self.shown_name(owner);
+        }
+        let own = |sink: &(&'a Arc<str>, &RunningSink)| sink.1.from == query.name && !query.is_readable();
         self.sinks.iter().find(own).map_or(&query.name, |(name, _)| name)
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use super::Loop;
 use super::log::{self, Place, Waiting};
-use super::query::{RunningQuery, Status};
+use super::query::{Keep, RunningQuery, Status};
 use crate::changes::{End, Opened, Portion};
 use crate::error;
 use crate::event::{Followed, Request};
@@ -106,7 +106,8 @@ impl Loop {
         let object = self.catalog.get(&name)?;
         let schema = object.definition.schema().ok_or_else(|| Error::bug("what has rows has columns"))?;
         opened.schema = schema.clone();
-        (opened.append_only, opened.key) = self.traits_of(&name);
+        let scope = self.scope();
+        (opened.append_only, opened.key) = (scope.append_only(&name), scope.key(&name));
         subscription.place = Some(log::end(&self.logs, &name));
         subscription.first = subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
         subscription.from = object.name.clone();
@@ -119,14 +120,16 @@ impl Loop {
         subscription: &mut Subscription,
         opened: &mut Opened,
     ) -> Result<()> {
-        let flow = self.compile_once(plan)?;
+        let lowered = self.scope().lower(plan)?;
+        let flow = &lowered.flow;
         opened.schema = flow.schema().map_err(error::flow)?.clone();
         opened.append_only = flow.append_only().map_err(error::flow)?;
         opened.key = flow.key().map(<[usize]>::to_vec);
         let name: Arc<str> = format!("\0subscription {}", opened.subscription).into();
         // Rows that only come are handed on as the past is read; others when their sum is known.
         let piecemeal = opened.append_only && subscription.snapshot;
-        let mut query = RunningQuery::new(name.clone(), flow, !piecemeal, self.settings.on_error)?;
+        let keep = if piecemeal { Keep::Nothing } else { Keep::Result };
+        let mut query = RunningQuery::new(name.clone(), lowered, keep, self.settings.on_error)?;
         query.temporary = true;
         self.notice_missed(&query, &mut opened.notices);
         subscription.place = piecemeal.then(|| log::end(&self.logs, &name));
@@ -251,7 +254,7 @@ impl Loop {
         match self.query(name) {
             None => true,
             Some(query) => {
-                query.is_starting() || query.flow.relations().iter().any(|input| self.can_change(input, seen))
+                query.is_starting() || query.reads().any(|input| self.can_change(input, seen))
             }
         }
     }
@@ -270,7 +273,7 @@ impl Loop {
     pub(super) fn end_subscriptions_to(&mut self, names: &[Arc<str>]) {
         let reads = |subscription: &Subscription, name: &Arc<str>| {
             let query = self.query(&subscription.from).filter(|_| subscription.owned);
-            subscription.from == *name || query.is_some_and(|query| query.flow.relations().contains(name))
+            subscription.from == *name || query.is_some_and(|query| query.reads_from(name))
         };
         let mut ended = Vec::new();
         for (number, subscription) in &self.subscriptions {

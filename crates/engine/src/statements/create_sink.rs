@@ -5,9 +5,10 @@ use std::sync::Arc;
 use millstream_connect::{Connector, Options, SinkSpec};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
-use super::create_view::{Named, check_continuous, named_query, no_options};
+use super::create_stream::{Running, running_query};
+use super::create_view::{check_continuous, no_options};
 use super::{existed, new_name};
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Definition, Object, Runs};
 use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
@@ -44,7 +45,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
 
 struct Planned {
     from: Arc<str>,
-    query: Option<datafusion::logical_expr::LogicalPlan>,
+    query: Option<Runs>,
     columns: arrow::datatypes::SchemaRef,
     reads: Vec<Arc<str>>,
 }
@@ -60,7 +61,9 @@ fn from_relation(
     reader.expect_end()?;
     let object = working.catalog.get(&relation).map_err(|error| error.at(at.clone()))?;
     match &object.definition {
-        Definition::Table { schema, .. } | Definition::MaterializedView { schema, .. } => Ok(Planned {
+        Definition::Table { schema, .. }
+        | Definition::MaterializedView { schema, .. }
+        | Definition::Stream { schema, .. } => Ok(Planned {
             from: relation.clone(),
             query: None,
             columns: schema.clone(),
@@ -79,7 +82,7 @@ fn from_relation(
             check_continuous(session, &query)?;
             Ok(Planned {
                 from: own_relation(name),
-                query: Some(query.plan),
+                query: Some(Runs::Maintained(query.plan)),
                 columns: query.schema,
                 reads: vec![relation],
             })
@@ -98,10 +101,9 @@ fn from_query(
     name: &str,
     reader: &mut TokenReader<'_>,
 ) -> Result<Planned> {
-    let Named { query, reads, options } = named_query(session, &working.catalog, reader)?;
+    let Running { query, schema, reads, options } = running_query(session, &working.catalog, reader)?;
     no_options(&options, "the query of a sink")?;
-    check_continuous(session, &query)?;
-    Ok(Planned { from: own_relation(name), query: Some(query.plan), columns: query.schema, reads })
+    Ok(Planned { from: own_relation(name), query: Some(query), columns: schema, reads })
 }
 
 /// The name of the relation of a sink's own query, which no statement can name.

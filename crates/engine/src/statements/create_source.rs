@@ -8,6 +8,7 @@ use millstream_connect::{Health, Options, SourceSpec};
 use millstream_delta::declared_type;
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
+use super::create_stream::retention;
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
 use crate::error;
@@ -53,6 +54,8 @@ pub(crate) async fn plan(
     let rate_limit = options.0.remove("source_rate_limit");
     let rate_limit = rate_limit.map(|value| rate("source_rate_limit", &value)).transpose();
     let rate_limit = rate_limit.map_err(|error| error.at(at.clone()))?;
+    let retention = retention(&options).map_err(|error| error.at(at.clone()))?;
+    options.0.remove("retention");
     let connector =
         super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
     // A connector without options of a source says itself that it has none.
@@ -77,7 +80,8 @@ pub(crate) async fn plan(
     // A second reader has the same columns, whatever the first file is by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
-    let definition = Definition::Source { schema: source.schema().clone(), connector, spec, rate_limit };
+    let definition =
+        Definition::Source { schema: source.schema().clone(), connector, spec, rate_limit, retention };
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))

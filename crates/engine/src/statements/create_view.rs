@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Query, Result, TokenReader};
+use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader};
 
 use super::{existed, new_name, relations_of, within};
 use crate::catalog::{Catalog, Definition, Object, is_of_engine};
@@ -39,30 +40,67 @@ pub(super) fn no_options(options: &[(String, String)], what: &str) -> Result<()>
     }
 }
 
+/// A query that is run once per batch.
+pub(super) struct NamedBatches {
+    pub(super) query: BatchQuery,
+    /// What it reads.
+    pub(super) reads: Vec<Arc<str>>,
+    /// What stood in WITH.
+    pub(super) options: Vec<(String, String)>,
+}
+
 /// `[(columns)] [WITH (…)] AS query`
 pub(super) fn named_query(
     session: &Session,
     catalog: &Catalog,
     reader: &mut TokenReader<'_>,
 ) -> Result<Named> {
+    let planner = &session.shared.planner;
+    let (query, options) = planned(reader, |text| planner.query(text, catalog), |query| &query.schema)?;
+    query.check_names()?;
+    let reads = query.reads.iter().map(|name| name.as_str().into()).collect();
+    Ok(Named { query, reads, options })
+}
+
+/// The same of a query that is run once per batch; its last clause is cut off.
+pub(super) fn named_batches(
+    session: &Session,
+    catalog: &Catalog,
+    reader: &mut TokenReader<'_>,
+) -> Result<NamedBatches> {
+    let planner = &session.shared.planner;
+    let plan = |text: &str| planner.batch_query(text, catalog);
+    let (query, options) = planned(reader, plan, |query| &query.query.schema)?;
+    query.query.check_names()?;
+    check_continuous(session, &query.query)?;
+    for (_, below) in query.below() {
+        check_continuous(session, &below.query)?;
+    }
+    let reads = query.query.reads.iter().map(|name| name.as_str().into()).collect();
+    Ok(NamedBatches { query, reads, options })
+}
+
+type Planned<Q> = (Q, Vec<(String, String)>);
+
+fn planned<Q>(
+    reader: &mut TokenReader<'_>,
+    plan: impl Fn(&str) -> Result<Q>,
+    schema: impl Fn(&Q) -> &SchemaRef,
+) -> Result<Planned<Q>> {
     let names = if *reader.peek() == Token::LParen { Some(column_names(reader)?) } else { None };
     let options = reader.options()?;
     reader.expect_keyword(&["AS"])?;
     let (text, offset) = within(reader);
-    let planner = &session.shared.planner;
-    let mut query = planner.query(text, catalog).map_err(|error| error.shift(offset))?;
+    let mut query = plan(text).map_err(|error| error.shift(offset))?;
     if let Some(names) = names {
-        let columns = query.schema.fields().len();
+        let columns = schema(&query).fields().len();
         if columns != names.len() {
             let error = format!("{} column names are given, but the query has {columns}", names.len());
             return Err(Error::invalid(error));
         }
-        let renamed = format!("SELECT * FROM ({text}) AS query ({})", names.join(", "));
-        query = planner.query(&renamed, catalog)?;
+        query = plan(&format!("SELECT * FROM ({text}) AS query ({})", names.join(", ")))?;
     }
-    query.check_names()?;
-    let reads = query.reads.iter().map(|name| name.as_str().into()).collect();
-    Ok(Named { query, reads, options })
+    Ok((query, options))
 }
 
 /// Refuses what a query that runs for ever can't hold.

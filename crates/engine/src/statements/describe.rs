@@ -38,7 +38,8 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
         Definition::Table { key, .. } => key,
         _ => &[],
     };
-    columns_of(schema, |place, field| {
+    let stamped = object.definition.stamped();
+    columns_of(stamped.as_ref().unwrap_or(schema), |place, field| {
         match () {
             () if key.contains(&place) => "primary key",
             () if is_hidden(field) => "hidden: not in *",

@@ -8,11 +8,12 @@ use millstream_sql::{Error, Result, TokenReader};
 use crate::plan::Working;
 use crate::session::Tag;
 
-const KINDS: &[&[&str]] = &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["SINK"]];
+const KINDS: &[&[&str]] =
+    &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
 
 pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let Some(kind) = reader.one_of(KINDS) else {
-        return Err(reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK"));
+        return Err(reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK"));
     };
     let kind = KINDS[kind].join(" ");
     let lenient = reader.keyword(&["IF", "EXISTS"]);

@@ -9,12 +9,13 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::Delta;
 use millstream_flow::Explained;
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{BatchQuery, Error, Result, TokenReader};
 
+use super::create_stream::{Running, cut_emit, running_query, stream_options};
 use super::create_view::{Named, check_continuous, named_query};
 use super::show::{rows, rows_with_notice};
 use super::{create_materialized_view, select, within};
-use crate::catalog::Definition;
+use crate::catalog::{Definition, Runs};
 use crate::error;
 use crate::event::{Compiled, Event, Explaining};
 use crate::session::{Response, Session};
@@ -37,6 +38,7 @@ enum Form {
 /// Of what.
 enum Target {
     Query(LogicalPlan),
+    Batches(Box<BatchQuery>),
     Object(Arc<str>),
 }
 
@@ -63,9 +65,14 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
             let seen = session.shared.ask(|reply| Event::Observe { name, epochs, time, reply }).await?;
             analysis(&seen, None)
         }
+        (Form::Analyze, Target::Batches(_)) => {
+            Err(Error::invalid("EXPLAIN ANALYZE of a query that runs once per batch")
+                .hint("CREATE it as a stream, and EXPLAIN ANALYZE the name of that."))
+        }
         (form, target) => {
             let what = match target {
                 Target::Query(plan) => Explaining::Plan(Box::new(plan)),
+                Target::Batches(query) => Explaining::Batches(query),
                 Target::Object(name) => Explaining::Object(name),
             };
             let kept = matches!(what, Explaining::Object(_));
@@ -110,6 +117,16 @@ fn form(reader: &mut TokenReader<'_>) -> Result<Form> {
 
 fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
     let catalog = session.shared.catalog();
+    if reader.keyword(&["CREATE", "STREAM"]) {
+        reader.keyword(&["IF", "NOT", "EXISTS"]);
+        reader.relation_name()?;
+        let Running { query, options, .. } = running_query(session, &catalog, reader)?;
+        stream_options(options)?;
+        return Ok(match query {
+            Runs::Maintained(plan) => Target::Query(plan),
+            Runs::EachBatch(query) => Target::Batches(query),
+        });
+    }
     if reader.keyword(&["CREATE", "MATERIALIZED", "VIEW"]) {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
@@ -119,29 +136,35 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         return Ok(Target::Query(query.plan));
     }
     if select::begins(reader) {
+        let per_batch = cut_emit(reader)?;
         let (text, offset) = within(reader);
         let planner = &session.shared.planner;
+        if per_batch {
+            let query = planner.batch_query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
+            check_continuous(session, &query.query)?;
+            return Ok(Target::Batches(Box::new(query)));
+        }
         let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
         check_continuous(session, &query)?;
         return Ok(Target::Query(query.plan));
     }
-    let kind = reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"]]);
+    let kind = reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]]);
     let alone = matches!(reader.peek_at(1), Token::EOF | Token::Period) || watch_begins(reader);
     if kind.is_none() && !alone {
-        return Err(
-            reader.expected("a query, CREATE MATERIALIZED VIEW … AS, or the name of a materialized view")
-        );
+        return Err(reader.expected("a query, CREATE … AS, or the name of a materialized view or stream"));
     }
     let name = reader.relation_name()?;
     let at = reader.last_position();
     let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
     let found = object.definition.kind();
-    let wanted = kind.map(|kind| ["materialized view", "sink"][kind]);
-    let maintained =
-        matches!(object.definition, Definition::MaterializedView { .. } | Definition::Sink { .. });
+    let wanted = kind.map(|kind| ["materialized view", "sink", "stream"][kind]);
+    let maintained = matches!(
+        object.definition,
+        Definition::MaterializedView { .. } | Definition::Stream { .. } | Definition::Sink { .. }
+    );
     if !maintained || wanted.is_some_and(|wanted| wanted != found) {
         return Err(Error::invalid(format!("\"{name}\" is a {found}"))
-            .hint("EXPLAIN takes a query, a materialized view or a sink.")
+            .hint("EXPLAIN takes a query, a materialized view, a stream or a sink.")
             .at(at));
     }
     Ok(Target::Object(name.into()))

@@ -4,6 +4,7 @@ mod advance;
 mod create_materialized_view;
 mod create_sink;
 mod create_source;
+mod create_stream;
 pub(crate) mod create_table;
 mod create_view;
 mod describe;
@@ -26,11 +27,11 @@ use millstream_sql::{Error, RelationTable, Result, SYSTEM_SCHEMA, TokenReader};
 
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
+use crate::stamp::names_batch;
 use crate::system;
 
 /// Statements that are planned and aren't built yet, by their first words.
 const NOT_YET: &[&[&str]] = &[
-    &["CREATE", "STREAM"],
     &["CREATE", "FUNCTION"],
     &["CREATE", "AGGREGATE"],
     &["CREATE", "SECRET"],
@@ -56,7 +57,7 @@ const NOT_YET: &[&[&str]] = &[
 ];
 
 /// The first words of what is there, for messages.
-const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK, DROP, INSERT, UPDATE, DELETE, SELECT, \
+const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK, DROP, INSERT, UPDATE, DELETE, SELECT, \
                      SUBSCRIBE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, FLUSH, ADVANCE";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
@@ -73,14 +74,16 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
         return drop::plan(working, reader);
     }
     reader.expect_keyword(&["CREATE"])?;
-    let kinds: &[&[&str]] = &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["SINK"]];
+    let kinds: &[&[&str]] =
+        &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]];
     match reader.one_of(kinds) {
         Some(0) => create_source::plan(session, working, reader).await,
         Some(1) => create_table::plan(session, working, reader),
         Some(2) => create_view::plan(session, working, reader),
         Some(3) => create_materialized_view::plan(session, working, reader),
         Some(4) => create_sink::plan(session, working, reader),
-        _ => Err(reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK")),
+        Some(5) => create_stream::plan(session, working, reader),
+        _ => Err(reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK")),
     }
 }
 
@@ -174,6 +177,21 @@ fn relations_of(plan: &LogicalPlan) -> Result<Vec<Arc<str>>> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(names)
+}
+
+/// Whether a plan reads the columns that say of which batch a row is.
+fn reads_batch(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(provider) = millstream_sql::relation_of(scan)
+            && let Some(table) = provider.downcast_ref::<RelationTable>()
+        {
+            found |= names_batch(table.columns());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 /// The rest of a statement, and by how much an error's place in it must be moved.

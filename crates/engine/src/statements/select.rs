@@ -13,7 +13,7 @@ use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Emit, Error, Result, TokenReader};
 
-use super::{emit_changes, relations_of, within};
+use super::{emit_changes, reads_batch, relations_of, within};
 use crate::error;
 use crate::event::Event;
 use crate::session::{Response, Session};
@@ -48,9 +48,11 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
     let planner = session.shared.planner.at(now.0);
     let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
     let names = relations_of(&query.plan)?;
+    let stamped = reads_batch(&query.plan)?;
     let mut contents: HashMap<String, Vec<RecordBatch>> = HashMap::new();
     if !names.is_empty() {
-        let snapshot = session.shared.ask(|reply| Event::Read { relations: names.clone(), reply }).await?;
+        let snapshot =
+            session.shared.ask(|reply| Event::Read { relations: names.clone(), stamped, reply }).await?;
         contents.extend(names.iter().map(|name| name.to_string()).zip(snapshot.relations));
     }
     let plan = millstream_sql::bind(query.plan, &mut |name, schema| {

@@ -1,4 +1,4 @@
-//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | SINKS | ALL | setting`, `SHOW CREATE name`
+//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | STREAMS | SINKS | ALL | setting`, `SHOW CREATE name`
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ const KINDS: &[(&[&str], &str)] = &[
     (&["TABLES"], "table"),
     (&["VIEWS"], "view"),
     (&["MATERIALIZED", "VIEWS"], "materialized view"),
+    (&["STREAMS"], "stream"),
     (&["SINKS"], "sink"),
 ];
 
@@ -43,14 +44,14 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     reader.expect_end()?;
     let value = settings.show(&name).map_err(|error| {
         error.at(at).hint(
-            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, SINKS, ALL (the settings), CREATE name, or a setting.",
+            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, ALL (the settings), CREATE name, or a setting.",
         )
     })?;
     rows(RecordBatch::try_new(strings(&[&name]), vec![texts([value])]))
 }
 
 fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    for kind in ["SOURCE", "TABLE", "MATERIALIZED", "VIEW", "SINK"] {
+    for kind in ["SOURCE", "TABLE", "MATERIALIZED", "VIEW", "STREAM", "SINK"] {
         // A kind before the name is allowed, but a relation may have such a name too.
         if *reader.peek_at(1) != Token::EOF {
             reader.keyword(&[kind]);

@@ -179,6 +179,12 @@ impl Operator for Broadcast {
         Ok(output)
     }
 
+    fn reset(&mut self) -> Result<()> {
+        self.few_rows = Rows::new(self.few.schema.clone());
+        self.kept = self.kept.take().map(|_| Rows::new(self.many.schema.clone()));
+        Ok(())
+    }
+
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         None
     }

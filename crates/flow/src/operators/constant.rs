@@ -56,6 +56,11 @@ impl Operator for Constant {
         Ok(output)
     }
 
+    fn reset(&mut self) -> Result<()> {
+        self.started = false;
+        Ok(())
+    }
+
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         None
     }

@@ -92,6 +92,10 @@ impl Operator for Stateless {
         Ok(output)
     }
 
+    fn reset(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
         let batches = match input(0)? {
             Ok(batches) => batches,

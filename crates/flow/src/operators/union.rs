@@ -37,6 +37,10 @@ impl Operator for Union {
         Ok(output.into())
     }
 
+    fn reset(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
         let mut all = Vec::new();
         for place in 0..self.inputs {

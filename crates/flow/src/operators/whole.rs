@@ -154,6 +154,13 @@ impl Operator for Whole {
         Ok(Output { rows: change, failures })
     }
 
+    fn reset(&mut self) -> Result<()> {
+        self.inputs.iter_mut().for_each(|input| input.rows = Rows::new(input.rows.schema().clone()));
+        self.emitted = Rows::new(self.properties.schema.clone());
+        self.failed = None;
+        Ok(())
+    }
+
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         Some(self.emitted.snapshot().batches().map_err(Error::from))
     }

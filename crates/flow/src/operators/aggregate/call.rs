@@ -103,6 +103,14 @@ impl Call {
         }
     }
 
+    /// Forgets all rows, whose groups had these slots.
+    pub(super) fn clear(&mut self, slots: &[u32]) {
+        if let Kept::Slots(kept) = &mut self.kept {
+            kept.forget();
+            slots.iter().for_each(|slot| kept.free(*slot));
+        }
+    }
+
     /// What is kept besides a value a group, in words; empty if nothing is.
     pub(super) fn keeps(&self) -> &'static str {
         match &self.kept {

@@ -105,6 +105,14 @@ impl SlotAggregate for Distinct {
         self.inner.free(slot);
     }
 
+    fn forget(&mut self) {
+        for entry in self.index.live() {
+            self.copies[entry as usize] = 0;
+            self.index.free(entry);
+        }
+        self.inner.forget();
+    }
+
     fn memory_bytes(&self) -> usize {
         self.index.memory_bytes()
             + self.copies.memory_bytes()

@@ -190,6 +190,20 @@ impl Groups {
         Ok(())
     }
 
+    /// Forgets all rows, and returns the slots that had some, or could have.
+    pub(super) fn clear(&mut self) -> Vec<u32> {
+        let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);
+        for slot in &slots {
+            self.rows[*slot as usize] = 0;
+            if let Some(index) = &mut self.index
+                && *slot >= self.standing
+            {
+                index.free(*slot);
+            }
+        }
+        slots
+    }
+
     /// The groups that are there, ascending by slot.
     pub(super) fn live(&self) -> Vec<Touched> {
         let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);

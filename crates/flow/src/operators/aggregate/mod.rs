@@ -205,6 +205,13 @@ impl Operator for Aggregate {
         Ok(Output { rows: Delta::default(), failures })
     }
 
+    fn reset(&mut self) -> Result<()> {
+        self.steps = 0;
+        let slots = self.groups.clear();
+        self.calls.iter_mut().for_each(|call| call.clear(&slots));
+        Ok(())
+    }
+
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         Some(self.all())
     }

@@ -21,6 +21,8 @@ pub(super) trait SlotAggregate: Debug + Send {
     }
     /// Makes a slot hold the aggregate of no rows again.
     fn free(&mut self, slot: u32);
+    /// Forgets what is kept besides a value a group; that goes with [`SlotAggregate::free`].
+    fn forget(&mut self) {}
     /// About how many bytes the values take.
     fn memory_bytes(&self) -> usize;
     /// What is kept besides a value a group, in words; empty if nothing is.

@@ -15,7 +15,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::Rows;
 use tokio::runtime::Runtime;
 
-use crate::{Choice, Driver, ERRORS, Flow, Limits, Relation};
+use crate::{Choice, Description, Driver, ERRORS, Flow, Limits, Relation};
 
 /// A small generator of numbers.
 struct Random(u64);
@@ -203,6 +203,7 @@ impl Fixture {
                 columns: columns.clone(),
                 append_only,
                 key: None,
+                about: Description::default(),
             })
         };
         let limits = Limits { whole_rows_max: 1, ..Limits::default() };
@@ -255,7 +256,7 @@ impl Fixture {
 }
 
 fn cut(epoch: u64) -> Cut {
-    Cut { epoch: Epoch(epoch), now: Timestamp(epoch as i64), positions: Vec::new() }
+    Cut::new(Epoch(epoch), Timestamp(epoch as i64))
 }
 
 /// A query, and another one whose answer at once it must have; the errors that it must have by then.

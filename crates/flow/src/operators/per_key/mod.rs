@@ -329,6 +329,16 @@ impl Operator for PerKey {
         Ok(output)
     }
 
+    fn reset(&mut self) -> Result<()> {
+        let keys = self.key_schema.fields().iter().map(|field| field.data_type().clone());
+        self.index = KeyIndex::new(keys.collect())?;
+        self.inputs.iter_mut().for_each(|input| input.rows = Arranged::new(input.rows.schema().clone()));
+        self.failed.clear();
+        self.marks.clear();
+        self.steps = 0;
+        Ok(())
+    }
+
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         None
     }

@@ -13,7 +13,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::Rows;
 use tokio::runtime::Runtime;
 
-use crate::{Choice, Driver, Flow, Limits, Relation};
+use crate::{Choice, Description, Driver, Flow, Limits, Relation};
 
 /// A small generator of numbers.
 struct Random(u64);
@@ -91,7 +91,14 @@ impl Fixture {
         let resolve = |scan: &datafusion::logical_expr::TableScan| {
             let columns = (0..schema().fields().len()).collect();
             let name = scan.table_name.table().into();
-            Some(Relation { name, schema: schema(), columns, append_only: false, key: None })
+            Some(Relation {
+                name,
+                schema: schema(),
+                columns,
+                append_only: false,
+                key: None,
+                about: Description::default(),
+            })
         };
         let limits = Limits { whole_rows_max: 1, ..Limits::default() };
         Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
@@ -134,7 +141,7 @@ impl Fixture {
 }
 
 fn cut(epoch: u64) -> Cut {
-    Cut { epoch: Epoch(epoch), now: Timestamp(epoch as i64), positions: Vec::new() }
+    Cut::new(Epoch(epoch), Timestamp(epoch as i64))
 }
 
 fn step(flow: &mut Flow, epoch: u64, changes: &[Delta; 2]) -> crate::Change {

@@ -22,7 +22,7 @@ fn sink_to(path: &Path, append_only: bool, more: &[(&str, &str)]) -> Result<Box<
 }
 
 fn cut(epoch: u64) -> Cut {
-    Cut { epoch: Epoch(epoch), now: Timestamp(epoch as i64 * 1_000_000), positions: vec![] }
+    Cut::new(Epoch(epoch), Timestamp(epoch as i64 * 1_000_000))
 }
 
 fn listing(path: &Path) -> Vec<String> {

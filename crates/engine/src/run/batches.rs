@@ -1,0 +1,273 @@
+//! Queries FOR EACH BATCH: when a batch ends, and what the query's result is then.
+//!
+//! A query that only reads what the batch brought is run anew over it. One that also reads tables, or windows of
+//! several batches, is maintained like any other, with what leaves a window taken back; its result for a batch is all
+//! that is maintained at the batch's end.
+
+use arrow::array::RecordBatch;
+use millstream_delta::{Closes, Cut, Delta, Timestamp};
+use millstream_flow::{ERRORS, Flow};
+use millstream_sql::{BatchClock, Result, length_text};
+use millstream_state::Rows;
+
+use super::Loop;
+use super::compile::next_multiple;
+use super::epoch::Deltas;
+use super::query::{RunningQuery, Status};
+use crate::error;
+use crate::settings::{ClockKind, Pace};
+
+/// How a query runs once per batch.
+#[derive(Debug)]
+pub(crate) struct Batches {
+    /// Whether it starts from nothing each time.
+    anew: bool,
+    /// What it asks for the time of the batch.
+    clock: Option<BatchClock>,
+    /// It runs at multiples of it; without one, at each batch.
+    slide: Option<i64>,
+    /// The next of these.
+    next: Timestamp,
+    /// The maintained result, where the flow's operators don't keep it.
+    current: Option<Rows>,
+    /// What the flow has no answer for now.
+    failing: Rows,
+}
+
+impl Batches {
+    /// How a compiled query runs.
+    pub(crate) fn new(
+        flow: &Flow,
+        anew: bool,
+        clock: Option<BatchClock>,
+        slide: Option<i64>,
+    ) -> Result<Batches> {
+        let beside = !anew && flow.content().is_none();
+        let current = match beside {
+            true => Some(Rows::new(flow.schema().map_err(error::flow)?.clone())),
+            false => None,
+        };
+        let failing = Rows::new(ERRORS.clone());
+        Ok(Batches { anew, clock, slide, next: Timestamp::default(), current, failing })
+    }
+
+    /// For EXPLAIN.
+    pub(crate) fn title(&self) -> String {
+        let what = if self.anew { "the query anew" } else { "the maintained result" };
+        let every = self.slide.map_or_else(String::new, |slide| format!(", every {}", length_text(slide)));
+        format!("EachBatch [{what}{every}]")
+    }
+
+    /// Whether it makes use of how the flow's result changes.
+    pub(crate) fn takes_changes(&self) -> bool {
+        self.anew || self.current.is_some()
+    }
+
+    /// How many rows it keeps besides what the flow does.
+    pub(crate) fn num_rows(&self) -> usize {
+        self.current.as_ref().map_or(0, Rows::num_rows)
+    }
+
+    /// How many bytes these take, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.current.as_ref().map_or(0, Rows::memory_bytes) + self.failing.memory_bytes()
+    }
+
+    /// The times, up to this cut's, at which it must be run now.
+    fn due(&mut self, cut: &Cut, filled: bool) -> Vec<Timestamp> {
+        let Some(slide) = self.slide else {
+            let runs = filled || cut.closes == Closes::All;
+            return if runs { vec![cut.now] } else { Vec::new() };
+        };
+        let mut due = Vec::new();
+        while self.next <= cut.now {
+            due.push(self.next);
+            self.next = Timestamp(self.next.0 + slide);
+        }
+        due
+    }
+}
+
+/// The rows of one evaluation, and its failures.
+struct Answer {
+    rows: Delta,
+    errors: Delta,
+}
+
+impl RunningQuery {
+    /// Whether it starts from nothing at each batch, so that it needs all that its inputs hold.
+    pub(crate) fn is_anew(&self) -> bool {
+        self.batches.as_ref().is_some_and(|batches| batches.anew)
+    }
+
+    /// Takes in what tables and views hold when it is made. Its first batch is the next one.
+    pub(crate) fn begin_batches(&mut self, cut: &Cut, contents: &[Delta]) -> Result<()> {
+        if let Some(batches) = &mut self.batches {
+            batches.next = batches.slide.map_or(Timestamp::default(), |slide| next_multiple(slide, cut.now));
+        }
+        if self.is_anew() { Ok(()) } else { self.maintain(cut, &contents.iter().collect::<Vec<_>>()) }
+    }
+
+    /// Takes in an epoch; returns the times at which it is to be run now.
+    fn gather<'a>(&mut self, cut: &Cut, find: &dyn Fn(&str) -> Option<&'a Delta>) -> Result<Vec<Timestamp>> {
+        let mut filled = false;
+        for feed in &mut self.feeds {
+            let Some(window) = &mut feed.window else { continue };
+            if let Some(delta) = find(&feed.of) {
+                window.take(delta);
+            }
+            filled |= window.has_rows();
+            if cut.closes != Closes::None {
+                window.close(cut.into(), feed.stamped.as_ref())?;
+            }
+        }
+        if cut.closes == Closes::None {
+            return Ok(Vec::new());
+        }
+        Ok(self.batches.as_mut().map_or_else(Vec::new, |batches| batches.due(cut, filled)))
+    }
+
+    /// Steps the flow and keeps what it makes of the changes.
+    fn maintain(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<()> {
+        let change = self.step_flow(cut, inputs)?;
+        if let Some(batches) = &mut self.batches {
+            if let Some(current) = &mut batches.current {
+                current.apply(&change.rows).map_err(error::state)?;
+            }
+            batches.failing.apply(&change.errors).map_err(error::state)?;
+        }
+        Ok(())
+    }
+
+    /// What the query comes to at a time; `changes` are those of the inputs that aren't windows, or all that these
+    /// hold if it runs anew.
+    fn answer(&mut self, cut: &Cut, changes: &[&Delta]) -> Result<Answer> {
+        let anew = self.is_anew();
+        let mut inputs = Vec::with_capacity(self.feeds.len());
+        for (feed, change) in self.feeds.iter_mut().zip(changes) {
+            inputs.push(match &mut feed.window {
+                None => (*change).clone(),
+                Some(window) if anew => window.rows_at(cut.now),
+                Some(window) => window.slide_to(cut.now),
+            });
+        }
+        if let Some(clock) = self.batches.as_ref().and_then(|batches| batches.clock.as_ref()) {
+            clock.set(cut.now.0);
+        }
+        let inputs: Vec<&Delta> = inputs.iter().collect();
+        if anew {
+            self.flow.reset().map_err(error::flow)?;
+            let change = self.step_flow(cut, &inputs)?;
+            return Ok(Answer { rows: change.rows, errors: change.errors });
+        }
+        self.maintain(cut, &inputs)?;
+        let Some(batches) = &self.batches else {
+            return Ok(Answer { rows: Delta::default(), errors: Delta::default() });
+        };
+        let rows: Vec<RecordBatch> = match &batches.current {
+            Some(current) => current.snapshot().batches().map_err(error::arrow)?,
+            None => self.flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)?,
+        };
+        let errors = batches.failing.snapshot().batches().map_err(error::arrow)?;
+        Ok(Answer { rows: Delta::from_iter(rows), errors: Delta::from_iter(errors) })
+    }
+
+    /// Runs it at each of these times.
+    fn run_batches(&mut self, cut: &Cut, due: &[Timestamp], changes: &[&Delta]) -> Result<Delta> {
+        let nothing = vec![&super::NOTHING; changes.len()];
+        let mut rows = Delta::default();
+        for (place, at) in due.iter().enumerate() {
+            let cut = Cut { started: cut.started, closes: cut.closes, ..Cut::new(cut.epoch, *at) };
+            // Run anew, each time sees all; maintained, the first has taken the changes in.
+            let first = place == 0 || self.is_anew();
+            let answer = self.answer(&cut, if first { changes } else { &nothing })?;
+            self.keep(&cut, &answer.rows, &answer.errors)?;
+            rows.append(answer.rows);
+        }
+        Ok(rows)
+    }
+}
+
+impl Loop {
+    /// Takes an epoch into a query that runs once per batch; returns the results of the batches that it ends.
+    pub(super) fn step_batches(&mut self, place: usize, cut: &Cut, deltas: &Deltas) -> Delta {
+        self.try_step_batches(place, cut, deltas).unwrap_or_else(|reason| {
+            self.queries[place].suspend(reason, cut.epoch);
+            Delta::default()
+        })
+    }
+
+    fn try_step_batches(&mut self, place: usize, cut: &Cut, deltas: &Deltas) -> Result<Delta> {
+        let query = &mut self.queries[place];
+        let due = query.gather(cut, &|name| deltas.get(name))?;
+        if query.is_anew() {
+            if due.is_empty() {
+                return Ok(Delta::default());
+            }
+            let contents = self.contents_of(place)?;
+            return self.queries[place].run_batches(cut, &due, &contents.iter().collect::<Vec<_>>());
+        }
+        let change = |name: &str| deltas.get(name).unwrap_or(&super::NOTHING);
+        let changes: Vec<&Delta> = query
+            .feeds
+            .iter()
+            .map(|feed| if feed.window.is_none() { change(&feed.of) } else { &super::NOTHING })
+            .collect();
+        if !due.is_empty() {
+            return query.run_batches(cut, &due, &changes);
+        }
+        if changes.iter().any(|delta| !delta.is_empty()) {
+            query.maintain(cut, &changes)?;
+        }
+        Ok(Delta::default())
+    }
+
+    /// What the inputs of a query hold that aren't windows.
+    pub(super) fn contents_of(&self, place: usize) -> Result<Vec<Delta>> {
+        let content = |feed: &super::feed::Feed| match feed.window {
+            Some(_) => Ok(Delta::default()),
+            None => Ok(Delta::from_iter(self.answered(&feed.of)?)),
+        };
+        self.queries[place].feeds.iter().map(content).collect()
+    }
+
+    /// Starts a query that runs once per batch.
+    pub(super) fn start_batches(&mut self, place: usize) -> Result<()> {
+        let cut = self.standing_cut();
+        let contents = self.contents_of(place)?;
+        let query = &mut self.queries[place];
+        query.status = Status::Running;
+        query.begin_batches(&cut, &contents)
+    }
+
+    /// Whether each tick of a fixed interval must run, rows or not.
+    pub(super) fn owes_ticks(&self) -> bool {
+        self.queries.iter().any(|query| query.is_per_batch() && query.is_running())
+    }
+
+    /// The next time at which a window must be evaluated whatever comes: at auto pace no epoch may span it.
+    pub(super) fn next_timer(&self) -> Option<Timestamp> {
+        self.timers().map(|(next, _)| next).min()
+    }
+
+    /// The first of these times after the one that is about to be taken.
+    pub(super) fn timer_after(&self, taken: Timestamp) -> Option<Timestamp> {
+        self.timers()
+            .map(|(next, slide)| Timestamp(next.0.max((taken.0.div_euclid(slide) + 1) * slide)))
+            .min()
+    }
+
+    /// Each query's next time, and how far the one after it is.
+    fn timers(&self) -> impl Iterator<Item = (Timestamp, i64)> {
+        let auto = self.settings.pace == Pace::Auto;
+        let running = self.queries.iter().filter(move |query| auto && query.is_running());
+        running
+            .filter_map(|query| query.batches.as_ref())
+            .filter_map(|batches| Some((batches.next, batches.slide?)))
+    }
+
+    /// Whether the machine's clock has come to such a time.
+    pub(super) fn timer_is_due(&self) -> bool {
+        self.settings.clock == ClockKind::System && self.next_timer().is_some_and(|timer| timer <= self.now())
+    }
+}

@@ -1,0 +1,407 @@
+//! From plans to queries: what each relation is to a query, and which of its rows the query takes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::{LogicalPlan, TableScan};
+use millstream_delta::Timestamp;
+use millstream_flow::{Description, Flow, Growth, Relation};
+use millstream_sql::batches::OPERATION;
+use millstream_sql::{
+    BatchQuery, Error, RelationTable, Result, Window as WindowPlan, WindowKind, WindowOf, length_text,
+};
+
+use super::Loop;
+use super::batches::Batches;
+use super::change::Prepared;
+use super::feed::Feed;
+use super::query::{Keep, Lowered, RunningQuery};
+use super::window::{Kind, Window};
+use crate::catalog::{Catalog, Definition, Runs};
+use crate::error;
+use crate::settings::{OnError, Pace};
+use crate::stamp::{names_batch, stamped};
+
+/// The relations that exist or are about to, while a group of changes is prepared.
+pub(super) struct Scope<'a> {
+    pub(super) engine: &'a Loop,
+    pub(super) catalog: &'a Catalog,
+    pub(super) before: &'a [Prepared],
+}
+
+/// What one relation is to a query that runs once per batch.
+struct Taken {
+    /// The relation whose rows it has.
+    of: Arc<str>,
+    /// Its columns, with those of the batch where they are read.
+    schema: SchemaRef,
+    stamped: bool,
+    /// Which of its rows; none: its changes as they come.
+    window: Option<Kind>,
+    key: Option<Vec<usize>>,
+}
+
+impl Scope<'_> {
+    /// The queries of an object: its own is the last one.
+    pub(super) fn queries(
+        &self,
+        name: &Arc<str>,
+        query: &Runs,
+        keep: &dyn Fn(bool) -> Keep,
+        on_error: OnError,
+    ) -> Result<Vec<RunningQuery>> {
+        match query {
+            Runs::Maintained(plan) => {
+                let lowered = self.lower(plan)?;
+                let keep = keep(lowered.flow.append_only().map_err(error::flow)?);
+                Ok(vec![RunningQuery::new(name.clone(), lowered, keep, on_error)?])
+            }
+            Runs::EachBatch(query) => {
+                let mut queries = Vec::new();
+                self.batch_queries(name, None, query, keep(true), on_error, &mut queries)?;
+                Ok(queries)
+            }
+        }
+    }
+
+    fn batch_queries(
+        &self,
+        name: &Arc<str>,
+        owner: Option<&Arc<str>>,
+        query: &BatchQuery,
+        keep: Keep,
+        on_error: OnError,
+        queries: &mut Vec<RunningQuery>,
+    ) -> Result<()> {
+        let owner_below = owner.unwrap_or(name);
+        let mut below: BTreeMap<&str, Arc<str>> = BTreeMap::new();
+        for (window, of) in query.below() {
+            let inner: Arc<str> = format!("\0{window} of {}", name.trim_start_matches('\0')).into();
+            self.batch_queries(&inner, Some(owner_below), of, Keep::Nothing, on_error, queries)?;
+            below.insert(window, inner);
+        }
+        let lowered = self.lower_batches(query, &below)?;
+        let mut running = RunningQuery::new(name.clone(), lowered, keep, on_error)?;
+        running.owner = owner.cloned();
+        queries.push(running);
+        Ok(())
+    }
+
+    /// Compiles a query that is maintained.
+    pub(super) fn lower(&self, plan: &LogicalPlan) -> Result<Lowered> {
+        let mut stamped = BTreeMap::new();
+        for (name, columns) in scans(plan)? {
+            if let Some(schema) = self.stamped(&name).filter(|_| names_batch(&columns)) {
+                if !self.append_only(&name) {
+                    return Err(Error::invalid(format!(
+                        "the rows of \"{name}\" change, so they belong to no batch"
+                    ))
+                    .hint(format!("Its changes do: read CHANGES({name}) in a stream FOR EACH BATCH.")));
+                }
+                stamped.insert(name, schema);
+            }
+        }
+        let resolve = |scan: &TableScan| {
+            let provider = millstream_sql::relation_of(scan)?;
+            let table = provider.downcast_ref::<RelationTable>()?;
+            let schema = match stamped.get(table.name()) {
+                Some(schema) => schema.clone(),
+                None => self.catalog.find(table.name())?.definition.schema()?.clone(),
+            };
+            let columns = table.columns().fields().iter().map(|field| schema.index_of(field.name()));
+            Some(Relation {
+                name: table.name().into(),
+                columns: columns.collect::<Result<_, _>>().ok()?,
+                schema,
+                append_only: self.append_only(table.name()),
+                key: self.key(table.name()),
+                about: Description::default(),
+            })
+        };
+        let flow = self.compile(plan, &resolve)?;
+        let feed = |name: &Arc<str>| Feed {
+            of: name.clone(),
+            stamped: stamped.get(name.as_ref()).cloned(),
+            window: None,
+        };
+        let feeds = flow.relations().iter().map(feed).collect();
+        Ok(Lowered { flow, feeds, batches: None })
+    }
+
+    /// Compiles a query that is run once per batch; `below` names the queries of its windows over queries.
+    pub(super) fn lower_batches(
+        &self,
+        query: &BatchQuery,
+        below: &BTreeMap<&str, Arc<str>>,
+    ) -> Result<Lowered> {
+        let plan = &query.query.plan;
+        let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
+        for (name, columns) in scans(plan)? {
+            let batch = names_batch(&columns) || taken.get(&name).is_some_and(|taken| taken.stamped);
+            let found = match query.windows.iter().find(|window| window.name == name) {
+                Some(window) => self.window(window, batch, below)?,
+                None => self.relation(&name, batch)?,
+            };
+            taken.insert(name, found);
+        }
+        let slides = taken.values().any(|taken| matches!(taken.window, Some(Kind::Last { .. })));
+        let anew = query.clock.is_some() || !(slides || taken.values().any(|taken| taken.window.is_none()));
+        self.check_bare(query, &taken)?;
+        let resolve = |scan: &TableScan| {
+            let provider = millstream_sql::relation_of(scan)?;
+            let table = provider.downcast_ref::<RelationTable>()?;
+            let found = taken.get(table.name())?;
+            let columns = table.columns().fields().iter().map(|field| found.schema.index_of(field.name()));
+            Some(Relation {
+                name: table.name().into(),
+                columns: columns.collect::<Result<_, _>>().ok()?,
+                schema: found.schema.clone(),
+                append_only: anew,
+                key: found.key.clone(),
+                about: about(found.window.as_ref(), anew),
+            })
+        };
+        let flow = self.compile(plan, &resolve)?;
+        let mut feeds = Vec::new();
+        for name in flow.relations() {
+            let taken =
+                taken.get(name.as_ref()).ok_or_else(|| Error::bug("a flow reads what its plan scans"))?;
+            feeds.push(Feed {
+                of: taken.of.clone(),
+                stamped: taken.stamped.then(|| taken.schema.clone()),
+                window: taken.window.clone().map(Window::new),
+            });
+        }
+        let batches = Batches::new(&flow, anew, query.clock.clone(), query.slide())?;
+        Ok(Lowered { flow, feeds, batches: Some(batches) })
+    }
+
+    fn compile(&self, plan: &LogicalPlan, resolve: &dyn Fn(&TableScan) -> Option<Relation>) -> Result<Flow> {
+        let Loop { driver, choice, settings, .. } = self.engine;
+        Flow::compile(plan, resolve, driver, *choice, settings.limits).map_err(error::flow)
+    }
+
+    /// A relation as a query FOR EACH BATCH names it: the rows of the batch where they only come, else its content.
+    fn relation(&self, name: &str, batch: bool) -> Result<Taken> {
+        let append_only = self.append_only(name);
+        if batch && !append_only && self.stamped(name).is_some() {
+            return Err(Error::invalid(format!(
+                "\"{name}\" stands for its current content, whose rows belong to no batch"
+            ))
+            .hint(format!("Its changes do: CHANGES({name}).")));
+        }
+        let plain = self.catalog.get(name)?.definition.schema().cloned();
+        let plain = plain.ok_or_else(|| Error::bug("a scan reads what has columns"))?;
+        let full = self.stamped(name).filter(|_| batch && append_only);
+        Ok(Taken {
+            of: name.into(),
+            stamped: full.is_some(),
+            schema: full.unwrap_or(plain),
+            window: append_only.then_some(Kind::Batch),
+            key: if append_only { None } else { self.key(name) },
+        })
+    }
+
+    fn window(&self, window: &WindowPlan, batch: bool, below: &BTreeMap<&str, Arc<str>>) -> Result<Taken> {
+        let name = match &window.of {
+            WindowOf::Relation(name) => name,
+            WindowOf::Query(query) => {
+                let WindowKind::Last { length, slide } = window.kind else {
+                    return Err(Error::bug("CHANGES is over a relation"));
+                };
+                self.check_interval(&window.name, length, slide)?;
+                // EXPLAIN has no queries below.
+                let of =
+                    below.get(window.name.as_str()).cloned().unwrap_or_else(|| window.name.as_str().into());
+                let schema = query.query.schema.clone();
+                return Ok(Taken {
+                    of,
+                    schema,
+                    stamped: false,
+                    window: Some(Kind::Last { length, slide }),
+                    key: None,
+                });
+            }
+        };
+        let definition = &self.catalog.get(name)?.definition;
+        let plain = definition.schema().ok_or_else(|| {
+            Error::invalid(format!("\"{name}\" is a {}: it has no rows", definition.kind()))
+        })?;
+        let (plain, kind) = match window.kind {
+            WindowKind::Last { length, slide } => {
+                if !self.append_only(name) {
+                    return Err(Error::invalid(format!(
+                        "{}: the rows of {} \"{name}\" change, so they belong to no batch",
+                        window.name,
+                        definition.kind()
+                    ))
+                    .hint(format!(
+                        "Write {name} itself for its current content, or CHANGES({name}) for what the batch changed."
+                    )));
+                }
+                self.check_interval(&window.name, length, slide)?;
+                (plain.clone(), Kind::Last { length, slide })
+            }
+            WindowKind::Changes => {
+                let fields = plain.fields().iter().map(|field| field.as_ref().clone());
+                let operation = Field::new(OPERATION, DataType::Utf8View, false);
+                let fields = std::iter::once(operation).chain(fields);
+                let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                (schema, Kind::Changes { plain: plain.clone(), key: self.key(name) })
+            }
+        };
+        let full = self.stamped(name).filter(|_| batch).map(|_| stamped(&plain));
+        Ok(Taken {
+            of: name.as_str().into(),
+            stamped: full.is_some(),
+            schema: full.unwrap_or(plain),
+            window: Some(kind),
+            key: None,
+        })
+    }
+
+    /// Under a fixed interval, windows are made of its batches.
+    fn check_interval(&self, name: &str, length: i64, slide: Option<i64>) -> Result<()> {
+        let Pace::Fixed(interval) = self.engine.settings.pace else { return Ok(()) };
+        check_multiples(name, length, slide, interval.as_micros() as i64)
+    }
+
+    /// A relation that stands for each batch can't be joined with windows that are seldom evaluated.
+    fn check_bare(&self, query: &BatchQuery, taken: &BTreeMap<String, Taken>) -> Result<()> {
+        let Some(slide) = query.slide() else { return Ok(()) };
+        if let Pace::Fixed(interval) = self.engine.settings.pace
+            && interval.as_micros() as i64 == slide
+        {
+            return Ok(());
+        }
+        let bare = |taken: &&Taken| matches!(taken.window, Some(Kind::Batch | Kind::Changes { .. }));
+        match taken.values().find(bare) {
+            None => Ok(()),
+            Some(taken) => Err(Error::invalid(format!(
+                "\"{}\" stands for each batch, but the windows are evaluated every {}",
+                taken.of,
+                length_text(slide)
+            ))
+            .hint(format!(
+                "Write LAST({}, INTERVAL '{1}', INTERVAL '{1}').",
+                taken.of,
+                length_text(slide)
+            ))),
+        }
+    }
+
+    fn stamped(&self, name: &str) -> Option<SchemaRef> {
+        self.catalog.find(name)?.definition.stamped()
+    }
+
+    /// Whether a relation of this catalog only ever gains rows.
+    pub(super) fn append_only(&self, name: &str) -> bool {
+        match self.catalog.find(name).map(|object| &object.definition) {
+            Some(Definition::Source { .. }) => true,
+            Some(Definition::Table { .. }) => self.engine.append_only_tables,
+            Some(Definition::MaterializedView { .. } | Definition::Stream { .. }) => {
+                self.query_of(name).is_some_and(RunningQuery::append_only)
+            }
+            _ => false,
+        }
+    }
+
+    /// Columns that no two rows of a relation of this catalog share, where some are known.
+    pub(super) fn key(&self, name: &str) -> Option<Vec<usize>> {
+        match &self.catalog.find(name)?.definition {
+            Definition::Table { key, .. } => (!key.is_empty()).then(|| key.clone()),
+            Definition::MaterializedView { .. } | Definition::Stream { .. } => {
+                self.query_of(name)?.key().map(<[usize]>::to_vec)
+            }
+            _ => None,
+        }
+    }
+
+    /// The query of a materialized view or a stream. What is about to be dropped may have its name too.
+    fn query_of(&self, name: &str) -> Option<&RunningQuery> {
+        let prepared = self.before.iter().rev().find_map(|part| match part {
+            Prepared::Queries(object, queries) if object.name.as_ref() == name => queries.last(),
+            _ => None,
+        });
+        prepared.or_else(|| self.engine.query(name))
+    }
+}
+
+/// Fails where a window is no multiple of a fixed interval.
+pub(super) fn check_multiples(name: &str, length: i64, slide: Option<i64>, interval: i64) -> Result<()> {
+    for (what, value) in [("length", Some(length)), ("slide", slide)] {
+        if let Some(value) = value.filter(|value| value % interval != 0) {
+            return Err(Error::invalid(format!(
+                "the {what} of {name} is {}, which is no multiple of batch_interval, {}",
+                length_text(value),
+                length_text(interval)
+            ))
+            .hint("A window is made of whole batches: choose a multiple, or SET batch_interval."));
+        }
+    }
+    Ok(())
+}
+
+/// The relations that a plan scans, each with the columns that it may name.
+fn scans(plan: &LogicalPlan) -> Result<Vec<(String, SchemaRef)>> {
+    let mut found = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(provider) = millstream_sql::relation_of(scan)
+            && let Some(table) = provider.downcast_ref::<RelationTable>()
+        {
+            found.push((table.name().to_string(), table.columns().clone()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// What EXPLAIN says of an input.
+fn about(window: Option<&Kind>, anew: bool) -> Description {
+    let (state, leave) = match window {
+        None if anew => ("its content".into(), "read anew at each batch"),
+        None => return Description::default(),
+        Some(Kind::Last { length, .. }) => {
+            let leave = if anew { "leaving batches are dropped" } else { "leaving batches are subtracted" };
+            (format!("the batches of the last {}", length_text(*length)), leave)
+        }
+        Some(_) => {
+            let leave = if anew {
+                "its rows are dropped after it"
+            } else {
+                "its rows are subtracted when the next comes"
+            };
+            ("the batch".to_string(), leave)
+        }
+    };
+    Description { state, growth: Growth::BoundedBy(leave.into()), ..Description::default() }
+}
+
+impl Loop {
+    /// The relations as they are.
+    pub(super) fn scope(&self) -> Scope<'_> {
+        Scope { engine: self, catalog: &self.catalog, before: &[] }
+    }
+
+    /// Fails where a running query's windows are no multiples of a fixed interval.
+    pub(super) fn check_windows(&self, pace: Pace) -> Result<()> {
+        let Pace::Fixed(interval) = pace else { return Ok(()) };
+        for query in &self.queries {
+            for feed in &query.feeds {
+                if let Some(Kind::Last { length, slide }) = feed.window.as_ref().map(Window::kind) {
+                    let name = format!("the window of \"{}\"", self.shown_name(query));
+                    check_multiples(&name, *length, *slide, interval.as_micros() as i64)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first multiple of `step` after a time.
+pub(super) fn next_multiple(step: i64, after: Timestamp) -> Timestamp {
+    Timestamp((after.0.div_euclid(step) + 1) * step)
+}

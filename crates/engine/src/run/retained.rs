@@ -1,0 +1,101 @@
+//! What a retention keeps of rows that only come: those of each epoch, for a length of batch time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_sql::Result;
+
+use crate::error;
+use crate::stamp::{Batch, stamp};
+
+/// The newest rows of a relation, each with its batch.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    length: Duration,
+    entries: VecDeque<(Batch, Delta)>,
+    /// Whether rows have left since it was made.
+    pub(crate) has_lost: bool,
+}
+
+impl Retained {
+    /// Nothing yet; what comes stays for `length`.
+    pub(crate) fn new(length: Duration) -> Retained {
+        Retained { length, entries: VecDeque::new(), has_lost: false }
+    }
+
+    /// For how long rows are kept.
+    pub(crate) fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// Adds the rows of an epoch.
+    pub(crate) fn push(&mut self, cut: &Cut, delta: &Delta) {
+        if !delta.is_empty() {
+            self.entries.push_back((Batch::from(cut), delta.clone()));
+        }
+    }
+
+    /// Gives up what is too old at a batch time.
+    pub(crate) fn trim(&mut self, now: Timestamp) -> Vec<Delta> {
+        let length = i64::try_from(self.length.as_micros()).unwrap_or(i64::MAX);
+        let through = now.0.saturating_sub(length);
+        let mut gone = Vec::new();
+        while self.entries.front().is_some_and(|(batch, _)| batch.time.0 <= through) {
+            gone.extend(self.entries.pop_front().map(|(_, delta)| delta));
+            self.has_lost = true;
+        }
+        gone
+    }
+
+    /// How many rows there are.
+    pub(crate) fn num_rows(&self) -> usize {
+        self.entries.iter().map(|(_, delta)| delta.num_rows()).sum()
+    }
+
+    /// How many bytes they take, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.entries.iter().map(|(_, delta)| delta.memory_bytes()).sum()
+    }
+
+    /// All rows; under `stamped`, with the columns of the batch that this schema ends with.
+    pub(crate) fn batches(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        for (batch, delta) in &self.entries {
+            for chunk in &delta.chunks {
+                let rows = chunk.expand().map_err(error::arrow)?;
+                batches.push(match stamped {
+                    Some(schema) => stamp(&rows, *batch, schema)?,
+                    None => rows,
+                });
+            }
+        }
+        Ok(batches)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use millstream_delta::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn rows_leave_when_their_batch_is_too_old() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();
+        let mut retained = Retained::new(Duration::from_micros(10));
+        for time in [1, 5, 11] {
+            retained.push(&Cut::new(Epoch(time as u64), Timestamp(time)), &Delta::insert(rows.clone()));
+        }
+        assert_eq!((retained.trim(Timestamp(10)).len(), retained.has_lost), (0, false));
+        assert_eq!((retained.trim(Timestamp(11)).len(), retained.has_lost), (1, true));
+        assert_eq!(retained.num_rows(), 4);
+        assert_eq!(retained.batches(None).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,322 @@
+//! Rows of some batches: what `LAST(…)`, `CHANGES(…)` and a stream's name stand for in a query FOR EACH BATCH.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use millstream_delta::{Chunk, Delta, RowEncoder, Timestamp, consolidate};
+use millstream_sql::Result;
+use millstream_sql::batches::OPERATION;
+
+use crate::error;
+use crate::stamp::{Batch, stamp_all};
+
+/// Chunks of one part of a window that are made one.
+const CHUNKS_MAX: usize = 64;
+
+/// Which rows a window has when it is evaluated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Those of the batch.
+    Batch,
+    /// What the batch changed, in a relation of these columns and with this key.
+    Changes { plain: SchemaRef, key: Option<Vec<usize>> },
+    /// Those of the batches of a length of time, in microseconds.
+    Last { length: i64, slide: Option<i64> },
+}
+
+/// The rows that a query has of one relation.
+#[derive(Debug)]
+pub(crate) struct Window {
+    kind: Kind,
+    /// What has come since the last batch.
+    open: Delta,
+    /// The batches that are in it or will be, oldest first.
+    closed: VecDeque<Closed>,
+    /// How many of these the query has taken in.
+    entered: usize,
+}
+
+/// Batches that come and leave together.
+#[derive(Debug)]
+struct Closed {
+    /// The end of the last one.
+    time: Timestamp,
+    rows: Delta,
+}
+
+impl Window {
+    /// Nothing yet.
+    pub(crate) fn new(kind: Kind) -> Window {
+        Window { kind, open: Delta::default(), closed: VecDeque::new(), entered: 0 }
+    }
+
+    /// Which rows it has.
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Takes in what an epoch changes in the relation.
+    pub(crate) fn take(&mut self, delta: &Delta) {
+        self.open.append(delta.clone());
+    }
+
+    /// Whether something has come since the last batch.
+    pub(crate) fn has_rows(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// How many rows it keeps.
+    pub(crate) fn num_rows(&self) -> usize {
+        self.open.num_rows() + self.closed.iter().map(|closed| closed.rows.num_rows()).sum::<usize>()
+    }
+
+    /// How many bytes they take, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let closed: usize = self.closed.iter().map(|closed| closed.rows.memory_bytes()).sum();
+        self.open.memory_bytes() + closed
+    }
+
+    /// Ends a batch; its rows get its columns where `stamped` has them.
+    pub(crate) fn close(&mut self, batch: Batch, stamped: Option<&SchemaRef>) -> Result<()> {
+        let mut rows = std::mem::take(&mut self.open);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if let Kind::Changes { plain, key } = &self.kind {
+            rows = operations(rows, plain, key.as_deref()).map_err(error::arrow)?;
+        }
+        if let Some(schema) = stamped {
+            rows = stamp_all(&rows, batch, schema)?;
+        }
+        let waits = self.closed.len() > self.entered;
+        match self.closed.back_mut() {
+            Some(last) if waits && together(&self.kind, last.time, batch.time) => {
+                last.time = batch.time;
+                last.rows.append(rows);
+                compact(&mut last.rows)?;
+            }
+            _ => self.closed.push_back(Closed { time: batch.time, rows }),
+        }
+        Ok(())
+    }
+
+    /// How what the query has of it changes when it is evaluated at a time.
+    pub(crate) fn slide_to(&mut self, at: Timestamp) -> Delta {
+        let mut change = Delta::default();
+        while let Some(closed) = self.pop_leaving(at) {
+            if self.entered > 0 {
+                self.entered -= 1;
+                for chunk in closed.rows.chunks {
+                    let weights: Int64Array = chunk.weights_or_ones().unary(|weight| -weight);
+                    change.push(Chunk { rows: chunk.rows, weights: Some(weights) });
+                }
+            }
+        }
+        for closed in self.closed.iter().skip(self.entered).take_while(|closed| closed.time <= at) {
+            self.entered += 1;
+            change.append(closed.rows.clone());
+        }
+        change
+    }
+
+    /// All rows that it has when it is evaluated at a time.
+    pub(crate) fn rows_at(&mut self, at: Timestamp) -> Delta {
+        self.slide_to(at);
+        let mut rows = Delta::default();
+        self.closed.iter().take(self.entered).for_each(|closed| rows.append(closed.rows.clone()));
+        rows
+    }
+
+    fn pop_leaving(&mut self, at: Timestamp) -> Option<Closed> {
+        let through = match self.kind {
+            Kind::Last { length, .. } => Timestamp(at.0.saturating_sub(length)),
+            // What was there at the last evaluation is of another batch.
+            _ if self.entered > 0 => Timestamp(i64::MAX),
+            _ => return None,
+        };
+        if self.closed.front()?.time <= through { self.closed.pop_front() } else { None }
+    }
+}
+
+/// Whether batches that end at two times come into every window, and leave it, at the same evaluation.
+fn together(kind: &Kind, first: Timestamp, second: Timestamp) -> bool {
+    match kind {
+        Kind::Batch | Kind::Changes { .. } => false,
+        Kind::Last { slide: None, .. } => false,
+        Kind::Last { length, slide: Some(slide) } => {
+            let comes = |time: Timestamp| (time.0 - 1).div_euclid(*slide);
+            let leaves = |time: Timestamp| (time.0.saturating_add(*length) - 1).div_euclid(*slide);
+            comes(first) == comes(second) && leaves(first) == leaves(second)
+        }
+    }
+}
+
+/// Makes many small chunks one.
+fn compact(rows: &mut Delta) -> Result<()> {
+    if rows.chunks.len() >= CHUNKS_MAX
+        && let Some(schema) = rows.chunks.first().map(|chunk| chunk.rows.schema())
+    {
+        let all = std::mem::take(rows).into_one(&schema).map_err(error::arrow)?;
+        *rows = all.map_or_else(Delta::default, Delta::of);
+    }
+    Ok(())
+}
+
+/// Changes as rows that come, with what happened to each.
+fn operations(changes: Delta, plain: &SchemaRef, key: Option<&[usize]>) -> Result<Delta, ArrowError> {
+    // Rows of a type that can't be compared stay as they are: the sum is the same.
+    let changes = consolidate(changes.clone(), plain).unwrap_or(changes);
+    let (inserts, deletes) = changes.split_by_sign()?;
+    let updated = match key {
+        Some(key) => Some(Keys::of_both(&inserts, &deletes, plain, key)?),
+        None => None,
+    };
+    let mut rows = Delta::default();
+    for (delta, plain_word, update_word) in
+        [(deletes, "delete", "update_delete"), (inserts, "insert", "update_insert")]
+    {
+        for chunk in &delta.chunks {
+            let batch = chunk.expand()?;
+            let words: ArrayRef = match &updated {
+                None => Arc::new(StringViewArray::from(vec![plain_word; batch.num_rows()])),
+                Some(keys) => {
+                    let both = keys.holds(&batch)?;
+                    let word = |both: &bool| if *both { update_word } else { plain_word };
+                    Arc::new(StringViewArray::from_iter_values(both.iter().map(word)))
+                }
+            };
+            rows.push(Chunk::insert(with_operation(&batch, words)?));
+        }
+    }
+    Ok(rows)
+}
+
+fn with_operation(rows: &RecordBatch, words: ArrayRef) -> Result<RecordBatch, ArrowError> {
+    let fields = rows.schema_ref().fields().iter().map(|field| field.as_ref().clone());
+    let operation = Field::new(OPERATION, DataType::Utf8View, false);
+    let schema = Arc::new(Schema::new(std::iter::once(operation).chain(fields).collect::<Vec<_>>()));
+    let columns = std::iter::once(words).chain(rows.columns().iter().cloned()).collect();
+    RecordBatch::try_new(schema, columns)
+}
+
+/// The keys of which a row goes and another comes.
+struct Keys<'a> {
+    key: &'a [usize],
+    encoder: RowEncoder,
+    both: HashSet<Vec<u8>>,
+}
+
+impl<'a> Keys<'a> {
+    fn of_both(
+        inserts: &Delta,
+        deletes: &Delta,
+        plain: &SchemaRef,
+        key: &'a [usize],
+    ) -> Result<Keys<'a>, ArrowError> {
+        let encoder = RowEncoder::new(&Arc::new(plain.project(key)?))?;
+        let mut keys = Keys { key, encoder, both: HashSet::new() };
+        let gone: HashSet<Vec<u8>> = keys.encoded(deletes)?.collect();
+        keys.both = keys.encoded(inserts)?.filter(|key| gone.contains(key)).collect();
+        Ok(keys)
+    }
+
+    fn encoded(&self, delta: &Delta) -> Result<std::vec::IntoIter<Vec<u8>>, ArrowError> {
+        let mut keys = Vec::with_capacity(delta.num_rows());
+        for chunk in &delta.chunks {
+            let rows = self.encoder.encode(&chunk.rows.project(self.key)?)?;
+            keys.extend((0..rows.num_rows()).map(|row| rows.row(row).data().to_vec()));
+        }
+        Ok(keys.into_iter())
+    }
+
+    fn holds(&self, rows: &RecordBatch) -> Result<Vec<bool>, ArrowError> {
+        let rows = self.encoder.encode(&rows.project(self.key)?)?;
+        Ok((0..rows.num_rows()).map(|row| self.both.contains(rows.row(row).data())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_delta::Epoch;
+
+    use super::*;
+
+    fn rows(values: &[i64]) -> Delta {
+        let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+        Delta::insert(RecordBatch::try_from_iter([("x", column)]).unwrap())
+    }
+
+    fn close(window: &mut Window, time: i64, values: &[i64]) {
+        window.take(&rows(values));
+        let batch = Batch { id: Epoch(time as u64), time: Timestamp(time), start: Timestamp(0) };
+        window.close(batch, None).unwrap();
+    }
+
+    /// The sum of what a change brings and takes.
+    fn net(delta: &Delta) -> i64 {
+        let of = |chunk: &Chunk| -> i64 {
+            let values = chunk.rows.column(0).as_any().downcast_ref::<Int64Array>().unwrap().clone();
+            values.iter().flatten().enumerate().map(|(row, value)| value * chunk.weight(row)).sum()
+        };
+        delta.chunks.iter().map(of).sum()
+    }
+
+    #[test]
+    fn batches_come_and_leave() {
+        let mut window = Window::new(Kind::Last { length: 20, slide: Some(10) });
+        for (time, value) in [(5, 1), (10, 10), (14, 100), (20, 1000), (30, 10_000)] {
+            close(&mut window, time, &[value]);
+        }
+        assert_eq!(window.closed.len(), 3);
+        assert_eq!(net(&window.slide_to(Timestamp(10))), 11);
+        assert_eq!(net(&window.slide_to(Timestamp(20))), 1100);
+        assert_eq!(net(&window.slide_to(Timestamp(30))), 10_000 - 11);
+        assert_eq!(net(&window.rows_at(Timestamp(40))), 10_000);
+        assert_eq!(net(&window.slide_to(Timestamp(70))), -10_000);
+        assert_eq!(window.num_rows(), 0);
+    }
+
+    #[test]
+    fn what_no_window_saw_leaves_without_a_trace() {
+        let mut window = Window::new(Kind::Last { length: 10, slide: Some(30) });
+        close(&mut window, 10, &[1]);
+        close(&mut window, 25, &[2]);
+        assert_eq!(net(&window.slide_to(Timestamp(30))), 2);
+        assert_eq!(net(&window.slide_to(Timestamp(60))), -2);
+    }
+
+    #[test]
+    fn a_batch_makes_way_for_the_next() {
+        let mut window = Window::new(Kind::Batch);
+        close(&mut window, 1, &[1]);
+        assert_eq!(net(&window.slide_to(Timestamp(1))), 1);
+        close(&mut window, 2, &[20]);
+        assert_eq!(net(&window.slide_to(Timestamp(2))), 19);
+        assert_eq!(net(&window.slide_to(Timestamp(3))), -20);
+        close(&mut window, 4, &[5]);
+        assert_eq!(net(&window.rows_at(Timestamp(4))), 5);
+        assert_eq!(net(&window.rows_at(Timestamp(5))), 0);
+    }
+
+    #[test]
+    fn operations_say_what_happened() {
+        let plain = rows(&[1]).chunks[0].rows.schema();
+        let mut changes = rows(&[1, 2, 2]);
+        changes.push(Chunk::delete(rows(&[1, 3]).chunks[0].rows.clone()));
+        let words = |key: Option<&[usize]>| {
+            let made = operations(changes.clone(), &plain, key).unwrap();
+            let mut words = Vec::new();
+            for chunk in &made.chunks {
+                let text = arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&chunk.rows));
+                words.push(text.unwrap().to_string().matches("insert").count());
+                assert_eq!(chunk.weights, None);
+            }
+            words
+        };
+        assert_eq!(words(None), [0, 2]);
+        assert_eq!(words(Some(&[0])), [0, 2]);
+    }
+}

@@ -1,0 +1,109 @@
+//! `CREATE STREAM [IF NOT EXISTS] name [(columns)] [WITH (retention = '…', on_error = …)] AS SELECT …
+//! [EMIT CHANGES | FOR EACH BATCH]`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use millstream_connect::{OptionDoc, Options};
+use millstream_sql::{Emit, Error, Result, TokenReader, dialect};
+
+use super::create_view::{Named, NamedBatches, check_continuous, named_batches, named_query};
+use super::{existed, new_name};
+use crate::catalog::{Catalog, Definition, Object, Runs};
+use crate::error;
+use crate::plan::Working;
+use crate::session::{Session, Tag};
+use crate::settings::{OnError, interval};
+
+/// For how long a stream keeps rows that only come.
+const RETENTION: Duration = Duration::from_secs(600);
+
+/// The options of a stream.
+const OPTIONS: &[OptionDoc] = &[
+    OptionDoc {
+        name: "on_error",
+        default: Some("the setting on_error"),
+        doc: "fail: reading it fails while it has errors; keep: reads the rest",
+    },
+    OptionDoc {
+        name: "retention",
+        default: Some("10 minutes"),
+        doc: "for how long it keeps rows, by batch time, where rows only come",
+    },
+];
+
+/// What stands in the WITH of a stream.
+pub(super) struct StreamOptions {
+    pub(super) on_error: Option<OnError>,
+    pub(super) retention: Duration,
+}
+
+pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+    let (name, exists) = new_name(working, &mut reader)?;
+    if exists {
+        return Ok(existed("STREAM", &name));
+    }
+    let Running { query, schema, reads, options } = running_query(session, &working.catalog, &mut reader)?;
+    let StreamOptions { on_error, retention } = stream_options(options)?;
+    let definition = Definition::Stream { query, schema, on_error, retention };
+    working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
+    Ok(Tag::new("CREATE STREAM"))
+}
+
+/// The query of a stream or a sink.
+pub(super) struct Running {
+    pub(super) query: Runs,
+    pub(super) schema: SchemaRef,
+    pub(super) reads: Vec<Arc<str>>,
+    pub(super) options: Vec<(String, String)>,
+}
+
+/// `[(columns)] [WITH (…)] AS query [EMIT CHANGES | FOR EACH BATCH]`
+pub(super) fn running_query(
+    session: &Session,
+    catalog: &Catalog,
+    reader: &mut TokenReader<'_>,
+) -> Result<Running> {
+    if cut_emit(reader)? {
+        let NamedBatches { query, reads, options } = named_batches(session, catalog, reader)?;
+        let schema = query.query.schema.clone();
+        return Ok(Running { query: Runs::EachBatch(Box::new(query)), schema, reads, options });
+    }
+    let Named { query, reads, options } = named_query(session, catalog, reader)?;
+    check_continuous(session, &query)?;
+    Ok(Running { query: Runs::Maintained(query.plan), schema: query.schema, reads, options })
+}
+
+/// Takes off the clause at the end that says how results are delivered; returns whether it says FOR EACH BATCH.
+pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<bool> {
+    let Some((emit, span)) = dialect::trailing_emit(reader) else { return Ok(false) };
+    let words = reader.text()[span.clone()].split_whitespace().count();
+    match emit {
+        Emit::Changes | Emit::EachBatch if words == emit.clause().split(' ').count() => {
+            reader.cut(span.start);
+            Ok(emit == Emit::EachBatch)
+        }
+        Emit::Changes | Emit::EachBatch => {
+            Err(Error::invalid(format!("{} LIMIT in what runs for ever", emit.clause()))
+                .hint("Leave this LIMIT out.")
+                .at(span))
+        }
+        Emit::OnWindowClose => Err(Error::unsupported(emit.clause()).at(span)),
+    }
+}
+
+/// What the options say.
+pub(super) fn stream_options(options: Vec<(String, String)>) -> Result<StreamOptions> {
+    let options = Options(options.into_iter().collect());
+    options.check(OPTIONS).map_err(error::connect)?;
+    Ok(StreamOptions {
+        on_error: options.get("on_error").map(OnError::parse).transpose()?,
+        retention: retention(&options)?.unwrap_or(RETENTION),
+    })
+}
+
+/// The option `retention`.
+pub(super) fn retention(options: &Options) -> Result<Option<Duration>> {
+    options.get("retention").map(|value| interval("retention", value, "")).transpose()
+}

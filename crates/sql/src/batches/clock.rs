@@ -1,0 +1,107 @@
+//! The present time in a query that is run once per batch: the time of the batch.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result as PlanResult;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, cast,
+};
+
+use crate::error::Result;
+use crate::planner::CLOCKS;
+
+/// What `now()` says in one query: whoever runs it sets it before each batch.
+#[derive(Clone, Default)]
+pub struct BatchClock(Arc<AtomicI64>);
+
+impl BatchClock {
+    /// Sets it to microseconds since 1970 UTC.
+    pub fn set(&self, now_us: i64) {
+        self.0.store(now_us, Ordering::Relaxed);
+    }
+
+    /// A plan whose functions of the present time ask this clock, and whether there are any.
+    pub(super) fn replace_clocks(&self, plan: LogicalPlan) -> Result<(LogicalPlan, bool)> {
+        let function = ScalarUDF::new_from_impl(BatchTime::new(self.clone()));
+        let call = Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), Vec::new()));
+        let replaced = plan.transform_down_with_subqueries(|node| {
+            let preserver = NamePreserver::new(&node);
+            node.map_expressions(|expr| {
+                let name = preserver.save(&expr);
+                let replaced = expr.transform(|part| match &part {
+                    Expr::ScalarFunction(function) if CLOCKS.contains(&function.func.name()) => {
+                        let kind = part.get_type(&DFSchema::empty())?;
+                        Ok(Transformed::yes(cast(call.clone(), kind)))
+                    }
+                    _ => Ok(Transformed::no(part)),
+                })?;
+                Ok(replaced.update_data(|expr| name.restore(expr)))
+            })
+        })?;
+        Ok((replaced.data, replaced.transformed))
+    }
+}
+
+impl fmt::Debug for BatchClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BatchClock")
+    }
+}
+
+/// `batch_time()`; its value differs from batch to batch, so no plan may fold it.
+#[derive(Debug)]
+struct BatchTime {
+    clock: BatchClock,
+    signature: Signature,
+}
+
+impl BatchTime {
+    fn new(clock: BatchClock) -> BatchTime {
+        BatchTime { clock, signature: Signature::exact(Vec::new(), Volatility::Volatile) }
+    }
+}
+
+impl PartialEq for BatchTime {
+    fn eq(&self, other: &BatchTime) -> bool {
+        Arc::ptr_eq(&self.clock.0, &other.clock.0)
+    }
+}
+
+impl Eq for BatchTime {}
+
+impl Hash for BatchTime {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.clock.0).hash(state);
+    }
+}
+
+/// The name of the function that stands for `now()`.
+pub(crate) const BATCH_TIME: &str = "batch_time";
+
+impl ScalarUDFImpl for BatchTime {
+    fn name(&self) -> &str {
+        BATCH_TIME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> PlanResult<DataType> {
+        Ok(DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())))
+    }
+
+    fn invoke_with_args(&self, _arguments: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
+        let nanos = self.clock.0.load(Ordering::Relaxed).saturating_mul(1000);
+        Ok(ColumnarValue::Scalar(ScalarValue::TimestampNanosecond(Some(nanos), Some("+00:00".into()))))
+    }
+}

@@ -1,0 +1,332 @@
+//! Finds `LAST(…)` and `CHANGES(…)` in FROM clauses and puts the names of their relations there.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Interval, ObjectName, Query, TableAlias,
+    TableFactor, Value, VisitMut, VisitorMut,
+};
+
+use super::{BatchQuery, Window, WindowKind, WindowOf};
+use crate::context::unknown_relation;
+use crate::error::{Error, Result};
+use crate::hidden::{fold, is_hidden};
+use crate::literals::interval;
+use crate::planner::Planner;
+use crate::relation::{Relation, Relations};
+
+/// The column of `CHANGES(…)` that says what happened to a row.
+pub const OPERATION: &str = "_op";
+
+/// A window, and the relation that the planner sees in it.
+pub(super) type Planned = (Window, Relation);
+
+/// The relations that there are, and the windows of a query.
+pub(super) struct WithWindows<'a> {
+    relations: &'a dyn Relations,
+    windows: Vec<(String, Relation)>,
+}
+
+impl<'a> WithWindows<'a> {
+    pub(super) fn new(relations: &'a dyn Relations, windows: &[Planned]) -> WithWindows<'a> {
+        let windows = windows.iter().map(|(window, relation)| (window.name.clone(), relation.clone()));
+        WithWindows { relations, windows: windows.collect() }
+    }
+}
+
+impl Relations for WithWindows<'_> {
+    fn get(&self, name: &str) -> Option<Relation> {
+        let window = self.windows.iter().find(|(window, _)| window == name);
+        window.map(|(_, relation)| relation.clone()).or_else(|| self.relations.get(name))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.relations.names()
+    }
+
+    fn system(&self, name: &str) -> Option<Relation> {
+        self.relations.system(name)
+    }
+
+    fn system_names(&self) -> Vec<String> {
+        self.relations.system_names()
+    }
+
+    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
+        self.relations.function(name, arguments)
+    }
+}
+
+/// Replaces each window of a query by the name of its relation.
+pub(super) fn take_windows(
+    planner: &Planner,
+    tree: &mut Query,
+    relations: &dyn Relations,
+) -> Result<Vec<Planned>> {
+    let mut visitor = Take { planner, relations, windows: Vec::new() };
+    match tree.visit(&mut visitor) {
+        ControlFlow::Continue(()) => Ok(visitor.windows),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Windows are evaluated together, so their slides are one; a window over windows moves by multiples of theirs.
+pub(super) fn check_slides(windows: &[Window]) -> Result<()> {
+    let mut first: Option<Option<i64>> = None;
+    for window in windows {
+        let WindowKind::Last { length, slide } = window.kind else { continue };
+        if let Some(other) = *first.get_or_insert(slide)
+            && let Some(slide) = slide
+            && other != slide
+        {
+            return Err(Error::invalid(format!(
+                "windows with slides of {} and of {} in one query",
+                length_text(other),
+                length_text(slide)
+            ))
+            .hint("What is joined is evaluated together: give all windows the same slide."));
+        }
+        if first.flatten().is_some() != slide.is_some() {
+            return Err(Error::invalid("of the windows of one query, some have a slide and some have none")
+                .hint("What is joined is evaluated together: give all windows the same slide."));
+        }
+        let WindowOf::Query(of) = &window.of else { continue };
+        let Some(below) = of.slide() else { continue };
+        for (what, value) in [("length", Some(length)), ("slide", slide)] {
+            if let Some(value) = value.filter(|value| value % below != 0) {
+                return Err(Error::invalid(format!(
+                    "the {what} of {} is {}, which is no multiple of {}, the slide of what it is over",
+                    window.name,
+                    length_text(value),
+                    length_text(below)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+const UNITS: &[(&str, i64)] = &[
+    ("microsecond", 1),
+    ("millisecond", 1_000),
+    ("second", 1_000_000),
+    ("minute", 60_000_000),
+    ("hour", 3_600_000_000),
+    ("day", 86_400_000_000),
+];
+
+/// A length of time in microseconds, as people write it: `30 seconds`.
+pub fn length_text(micros: i64) -> String {
+    let unit = UNITS.iter().rev().find(|(_, unit)| micros % unit == 0).copied();
+    let (name, unit) = unit.unwrap_or(UNITS[0]);
+    let count = micros / unit;
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
+struct Take<'a> {
+    planner: &'a Planner,
+    relations: &'a dyn Relations,
+    windows: Vec<Planned>,
+}
+
+impl VisitorMut for Take<'_> {
+    type Break = Error;
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        match self.take(factor) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+/// What a window is over, and the name that it goes by where it is given none.
+struct Input {
+    of: WindowOf,
+    relation: Relation,
+    text: String,
+    alias: Ident,
+}
+
+impl Take<'_> {
+    fn take(&mut self, factor: &mut TableFactor) -> Result<()> {
+        let TableFactor::Table { name, alias, args, .. } = factor else { return Ok(()) };
+        let (Some(called), Some(given)) = (function(name), args.as_ref()) else { return Ok(()) };
+        let arguments = given.args.iter().map(argument).collect::<Result<Vec<&Expr>>>()?;
+        let (planned, default) = match called {
+            Called::Last => self.last(&arguments)?,
+            Called::Changes => self.changes(&arguments)?,
+        };
+        *args = None;
+        *name = ObjectName::from(vec![Ident::with_quote('"', &planned.0.name)]);
+        alias.get_or_insert_with(|| TableAlias {
+            explicit: true,
+            name: default,
+            columns: Vec::new(),
+            at: None,
+        });
+        if !self.windows.iter().any(|(window, _)| window.name == planned.0.name) {
+            self.windows.push(planned);
+        }
+        Ok(())
+    }
+
+    fn last(&self, arguments: &[&Expr]) -> Result<(Planned, Ident)> {
+        let (of, length, slide) = match arguments {
+            [of, length] => (of, length, None),
+            [of, length, slide] => (of, length, Some(slide)),
+            _ => {
+                return Err(Error::invalid(
+                    "LAST takes a relation, a length and, if it isn't each batch, a slide: LAST(s, INTERVAL '30 \
+                     seconds', INTERVAL '10 seconds')",
+                ));
+            }
+        };
+        let (length, slide) =
+            (micros("length", length)?, slide.map(|slide| micros("slide", slide)).transpose()?);
+        let Input { of, relation, text, alias } = self.input(of)?;
+        let below = if let WindowOf::Query(query) = &of { query.slide() } else { None };
+        let slide = slide.or(below);
+        let every = slide.map_or_else(String::new, |slide| format!(", {}", length_text(slide)));
+        let name = format!("LAST({text}, {}{every})", length_text(length));
+        Ok(((Window { name, of, kind: WindowKind::Last { length, slide } }, relation), alias))
+    }
+
+    fn changes(&self, arguments: &[&Expr]) -> Result<(Planned, Ident)> {
+        let [of] = arguments else {
+            return Err(Error::invalid("CHANGES takes one argument, a relation: CHANGES(t)"));
+        };
+        let Input { of, relation, text, alias } = self.input(of)?;
+        let (WindowOf::Relation(_), Relation::Rows { schema, .. }) = (&of, relation) else {
+            return Err(Error::invalid(format!("CHANGES({text}) of a view or a query"))
+                .hint("Make it a stream or a materialized view, and read the changes of that."));
+        };
+        let batch = |field: &Field| is_hidden(field) && field.name().starts_with("_batch_");
+        let fields = schema.fields().iter().map(|field| field.as_ref().clone());
+        let (batch, own): (Vec<Field>, Vec<Field>) = fields.partition(batch);
+        let mut columns = vec![Field::new(OPERATION, DataType::Utf8View, false)];
+        columns.extend(own);
+        columns.extend(batch);
+        let relation = Relation::Rows { schema: Arc::new(Schema::new(columns)), key: None };
+        let name = format!("CHANGES({text})");
+        Ok(((Window { name, of, kind: WindowKind::Changes }, relation), alias))
+    }
+
+    fn input(&self, expr: &Expr) -> Result<Input> {
+        let name = match expr {
+            Expr::Identifier(name) => name,
+            Expr::CompoundIdentifier(names) if matches!(names.as_slice(), [schema, _] if fold(schema) == "public") => {
+                &names[1]
+            }
+            Expr::Function(call) if function(&call.name).is_some() => {
+                let alias = innermost(&call.args).unwrap_or_else(|| Ident::new("last"));
+                return self.over(&format!("SELECT * FROM {expr}"), expr.to_string(), alias);
+            }
+            Expr::Subquery(query) => {
+                return self.over(&query.to_string(), format!("({query})"), Ident::new("last"));
+            }
+            other => {
+                return Err(Error::invalid(format!("LAST or CHANGES over {other}"))
+                    .hint("Name a relation, or write a query in parentheses."));
+            }
+        };
+        let text = fold(name);
+        match self.relations.get(&text) {
+            None => Err(unknown_relation(&text, self.relations)),
+            Some(Relation::View(_)) => self.over(&format!("SELECT * FROM {name}"), text, name.clone()),
+            Some(Relation::Rows { schema, .. }) => {
+                let relation = Relation::Rows { schema, key: None };
+                Ok(Input { of: WindowOf::Relation(text.clone()), relation, text, alias: name.clone() })
+            }
+        }
+    }
+
+    /// A window over the results of a query per batch.
+    fn over(&self, sql: &str, text: String, alias: Ident) -> Result<Input> {
+        // A place in this text means nothing to the user.
+        let query =
+            self.planner.batch_query(sql, self.relations).map_err(|error| Error { span: None, ..error })?;
+        let relation = Relation::Rows { schema: query.query.schema.clone(), key: None };
+        Ok(Input { of: WindowOf::Query(Box::new(query)), relation, text, alias })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Called {
+    Last,
+    Changes,
+}
+
+fn function(name: &ObjectName) -> Option<Called> {
+    let [part] = name.0.as_slice() else { return None };
+    let name = part.as_ident().filter(|name| name.quote_style.is_none())?;
+    match name.value.to_lowercase().as_str() {
+        "last" => Some(Called::Last),
+        "changes" => Some(Called::Changes),
+        _ => None,
+    }
+}
+
+/// The relation within nested windows.
+fn innermost(arguments: &FunctionArguments) -> Option<Ident> {
+    let FunctionArguments::List(list) = arguments else { return None };
+    match argument(list.args.first()?).ok()? {
+        Expr::Identifier(name) => Some(name.clone()),
+        Expr::Function(call) => innermost(&call.args),
+        _ => None,
+    }
+}
+
+fn argument(argument: &FunctionArg) -> Result<&Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Ok(expr),
+        other => Err(Error::invalid(format!("LAST and CHANGES take no argument such as {other}"))),
+    }
+}
+
+/// A length of time.
+fn micros(what: &str, expr: &Expr) -> Result<i64> {
+    let wrong = || {
+        Error::invalid(format!("the {what} of a window is {expr}, but a length of time was expected"))
+            .hint("Write it as INTERVAL '30 seconds'.")
+    };
+    let text = |expr: &Expr| match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::Number(text, _) => Some(text.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let text = match expr {
+        Expr::Interval(Interval { value, leading_field, last_field: None, .. }) => {
+            let unit = leading_field.as_ref().map_or_else(String::new, |unit| format!(" {unit}"));
+            text(value).map(|text| format!("{text}{unit}"))
+        }
+        Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)) => text(expr),
+        _ => None,
+    };
+    let read = text.and_then(|text| interval::read(&text).ok()).ok_or_else(wrong)?;
+    if read.months != 0 {
+        return Err(Error::invalid(format!(
+            "the {what} of a window is {expr}, but a month has no fixed length"
+        ))
+        .hint("Give it in days."));
+    }
+    let micros = i64::from(read.days) * 86_400_000_000 + read.nanoseconds / 1000;
+    if micros <= 0 {
+        return Err(Error::invalid(format!("the {what} of a window is {expr}, but it must be above zero")));
+    }
+    Ok(micros)
+}
+
+impl BatchQuery {
+    /// Its queries below windows, those that others read first.
+    pub fn below(&self) -> impl Iterator<Item = (&str, &BatchQuery)> {
+        self.windows.iter().filter_map(|window| match &window.of {
+            WindowOf::Query(query) => Some((window.name.as_str(), query.as_ref())),
+            WindowOf::Relation(_) => None,
+        })
+    }
+}
