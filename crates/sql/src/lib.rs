@@ -27,6 +27,7 @@ mod reader;
 pub mod relation;
 mod respell;
 pub mod rules;
+mod steady;
 mod tokens;
 mod type_names;
 

@@ -19,18 +19,16 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, context::SessionContext};
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection, Volatility, WindowFunctionDefinition};
+use datafusion::logical_expr::{LogicalPlan, Projection};
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, SetExpr, Statement};
 
-use crate::batches::BATCH_TIME;
 use crate::context::Context;
 use crate::dialect;
 use crate::error::{Error, Result};
@@ -41,6 +39,7 @@ use crate::reader::TokenReader;
 use crate::relation::Relations;
 use crate::respell;
 use crate::rules;
+use crate::steady;
 use crate::tokens::DIALECT;
 use crate::type_names::Spellings;
 
@@ -263,19 +262,7 @@ impl Planner {
 
     /// Refuses what a query that runs for ever can't hold: the present time and volatile functions.
     pub fn continuous(&self, query: &Query) -> Result<()> {
-        let mut found = None;
-        query.raw.apply_with_subqueries(|node| {
-            node.apply_expressions(|expression| {
-                expression.apply(|part| {
-                    found = found.take().or_else(|| refuse_unsteady(part));
-                    Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-                })
-            })
-        })?;
-        match found {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        steady::check(&query.raw)
     }
 
     pub(crate) fn type_planner(&self) -> Arc<dyn TypePlanner> {
@@ -339,40 +326,6 @@ fn refuse_into(query: &QueryTree) -> Result<()> {
             .hint("Use CREATE TABLE and INSERT, or CREATE MATERIALIZED VIEW.")),
         _ => Ok(()),
     }
-}
-
-/// Functions of the present time; each is folded to a literal when a plan is optimised.
-pub(crate) const CLOCKS: [&str; 8] = [
-    "now",
-    "current_timestamp",
-    "current_date",
-    "current_time",
-    "localtimestamp",
-    "localtime",
-    "today",
-    "transaction_timestamp",
-];
-
-fn refuse_unsteady(expression: &Expr) -> Option<Error> {
-    let (name, volatility) = match expression {
-        Expr::ScalarFunction(f) => (f.func.name(), f.func.signature().volatility),
-        Expr::AggregateFunction(f) => (f.func.name(), f.func.signature().volatility),
-        Expr::WindowFunction(f) => match &f.fun {
-            WindowFunctionDefinition::AggregateUDF(fun) => (fun.name(), fun.signature().volatility),
-            WindowFunctionDefinition::WindowUDF(fun) => (fun.name(), fun.signature().volatility),
-        },
-        _ => return None,
-    };
-    if CLOCKS.contains(&name) {
-        return Some(Error::invalid(format!("{name}() in a continuous query is not supported yet")).hint(
-            "Its value would change without any change of the input. Keep a column with the time of each row and \
-             compare with a literal, or use a SELECT, which runs once.",
-        ));
-    }
-    (volatility == Volatility::Volatile && name != BATCH_TIME).then(|| {
-        Error::invalid(format!("{name}() in a continuous query is not supported yet"))
-            .hint("It gives another value each time. Use a SELECT, which runs once, or store the value with INSERT.")
-    })
 }
 
 #[cfg(test)]

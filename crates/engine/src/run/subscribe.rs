@@ -253,9 +253,7 @@ impl Loop {
         }
         match self.query(name) {
             None => true,
-            Some(query) => {
-                query.is_starting() || query.reads().any(|input| self.can_change(input, seen))
-            }
+            Some(query) => query.is_starting() || query.reads().any(|input| self.can_change(input, seen)),
         }
     }
 

@@ -99,7 +99,9 @@ async fn follow_named(session: &Session, name: &str, snapshot: bool, progress: b
         }
         let object = catalog.get(name)?;
         let relation: Arc<str> = match &object.definition {
-            Definition::Table { .. } | Definition::MaterializedView { .. } => object.name.clone(),
+            Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => {
+                object.name.clone()
+            }
             Definition::Sink { .. } => {
                 return Err(Error::invalid(format!("\"{name}\" is a sink: it has no rows to follow"))
                     .hint("Follow the relation that it delivers."));

@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::Result;
-use crate::planner::CLOCKS;
+use crate::steady::CLOCKS;
 
 /// What `now()` says in one query: whoever runs it sets it before each batch.
 #[derive(Clone, Default)]

@@ -1,5 +1,6 @@
 //! What takes several parts at once to show.
 
+mod batches;
 mod changes;
 mod disk;
 mod errors;
@@ -19,6 +20,7 @@ pub type Scenario = (&'static str, fn() -> drive::Result<()>);
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
+    all.extend_from_slice(batches::ALL);
     all.extend_from_slice(changes::ALL);
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);

@@ -1,0 +1,58 @@
+//! What a query that runs for ever can't hold: the present time, and functions that give another value each time.
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility, WindowFunctionDefinition};
+
+use crate::batches::BATCH_TIME;
+use crate::error::{Error, Result};
+
+/// Fails where a plan as written holds such a thing.
+pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| {
+            expression.apply(|part| {
+                found = found.take().or_else(|| refuse_unsteady(part));
+                Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })
+    })?;
+    match found {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Functions of the present time; each is folded to a literal when a plan is optimised.
+pub(crate) const CLOCKS: [&str; 8] = [
+    "now",
+    "current_timestamp",
+    "current_date",
+    "current_time",
+    "localtimestamp",
+    "localtime",
+    "today",
+    "transaction_timestamp",
+];
+
+fn refuse_unsteady(expression: &Expr) -> Option<Error> {
+    let (name, volatility) = match expression {
+        Expr::ScalarFunction(f) => (f.func.name(), f.func.signature().volatility),
+        Expr::AggregateFunction(f) => (f.func.name(), f.func.signature().volatility),
+        Expr::WindowFunction(f) => match &f.fun {
+            WindowFunctionDefinition::AggregateUDF(fun) => (fun.name(), fun.signature().volatility),
+            WindowFunctionDefinition::WindowUDF(fun) => (fun.name(), fun.signature().volatility),
+        },
+        _ => return None,
+    };
+    if CLOCKS.contains(&name) {
+        return Some(Error::invalid(format!("{name}() in a continuous query is not supported yet")).hint(
+            "Its value would change without any change of the input. Keep a column with the time of each row and \
+             compare with a literal, or use a SELECT, which runs once.",
+        ));
+    }
+    (volatility == Volatility::Volatile && name != BATCH_TIME).then(|| {
+        Error::invalid(format!("{name}() in a continuous query is not supported yet"))
+            .hint("It gives another value each time. Use a SELECT, which runs once, or store the value with INSERT.")
+    })
+}

@@ -1,0 +1,237 @@
+//! A query FOR EACH BATCH gives what a SELECT gives that runs once over the rows of each batch.
+//!
+//! One engine runs the queries over a source, cut into random batches, beside a table that changes; another has tables
+//! that hold what each of a query's names stands for, and answers the same text as a plain SELECT.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use millstream_engine::{Engine, Session};
+use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
+use millstream_testkit::parts::Pushed;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    ("each_batch_is_a_batch_query_1", || drive::block_on(compared(1))),
+    ("each_batch_is_a_batch_query_2", || drive::block_on(compared(2))),
+    ("each_batch_is_a_batch_query_3", || drive::block_on(compared(3))),
+    ("windows_end_batches_at_auto_pace", || drive::block_on(auto_windows())),
+    ("a_fixed_interval_owes_its_ticks", || drive::block_on(owed_ticks())),
+];
+
+/// What a relation of the text is to the stream, and to the SELECT that runs once; then how many batches it has.
+const WINDOWS: &[(&str, &str, &str, usize)] = &[
+    ("{a}", "a", "a", 1),
+    ("{b}", "b", "b", 1),
+    ("{a3}", "LAST(a, INTERVAL '3 seconds')", "a3", 3),
+    ("{b2}", "LAST(b, INTERVAL '2 seconds')", "b2", 2),
+];
+
+const QUERIES: &[&str] = &[
+    "SELECT k, v FROM {a} WHERE v % 3 <> 0",
+    "SELECT count(*) AS n, sum(v) AS s, min(v) AS least, max(v) AS most FROM {a}",
+    "SELECT k, count(*) AS n, sum(v) AS s, avg(v) AS mean FROM {a} GROUP BY k",
+    "SELECT DISTINCT k FROM {a}",
+    "SELECT x.k, x.v, y.v AS w FROM {a} x JOIN {b} y ON x.k = y.k",
+    "SELECT x.k, x.v, y.v AS w FROM {a} x FULL JOIN {b} y ON x.k = y.k",
+    "SELECT x.k, x.v, t.name FROM {a} x LEFT JOIN t ON t.k = x.k",
+    "SELECT t.k, t.name, count(x.v) AS n FROM t LEFT JOIN {a} x ON t.k = x.k GROUP BY t.k, t.name",
+    "SELECT count(*) AS n, (SELECT count(*) FROM t) AS of_t FROM {a}",
+    "SELECT k, v FROM {a} WHERE k IN (SELECT k FROM t WHERE name <> 'n1')",
+    "SELECT k, v FROM {a} x WHERE NOT EXISTS (SELECT 1 FROM t WHERE t.k = x.k)",
+    "SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v) AS place FROM {a}",
+    "SELECT k, v FROM {a} ORDER BY v DESC, k LIMIT 2",
+    "SELECT k, 'a' AS of FROM {a} UNION ALL SELECT k, 'b' FROM {b} UNION ALL SELECT k, name FROM t",
+    "SELECT k FROM {a} EXCEPT SELECT k FROM {b}",
+    "SELECT now() AS at, k, count(*) AS n FROM {a} x JOIN t USING (k) GROUP BY k",
+    "SELECT now() AS at, sum(v) AS s FROM {a3}",
+    "SELECT k, count(*) AS n, sum(v) AS s, min(v) AS least, count(DISTINCT v) AS kinds FROM {a3} GROUP BY k",
+    "SELECT count(*) AS n, max(v) AS most FROM {a3}",
+    "SELECT x.k, x.v, y.v AS w FROM {a3} x JOIN {b2} y ON x.k = y.k",
+    "SELECT x.k, x.v, t.name FROM {a3} x JOIN t ON t.k = x.k",
+    "SELECT k, v FROM {b2} ORDER BY v LIMIT 3",
+    "SELECT k, array_agg(v ORDER BY v) AS all_of_it FROM {b2} GROUP BY k",
+];
+
+const BATCHES: usize = 12;
+
+async fn compared(seed: u64) -> Result<()> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let pushed = Pushed::default();
+    let engine = Engine::builder().connector(Arc::new(pushed.clone())).start();
+    let mut streams = engine.map_err(|error| error.to_string())?.session();
+    let mut plain = Engine::start().map_err(|error| error.to_string())?.session();
+    begin(&mut streams, &mut plain).await?;
+    let mut history: Vec<Vec<(String, i64, i64)>> = Vec::new();
+    for batch in 1..=BATCHES {
+        let rows = some_rows(&mut random);
+        if !rows.is_empty() {
+            pushed.push(as_batch(&rows)?);
+        }
+        history.push(rows);
+        for statement in changes(&mut random) {
+            run(&mut streams, &statement).await?;
+            run(&mut plain, &statement).await?;
+        }
+        fill(&mut plain, &history).await?;
+        run(&mut streams, "ADVANCE BATCH").await?;
+        run(&mut plain, "ADVANCE BATCH").await?;
+        for (place, query) in QUERIES.iter().enumerate() {
+            let batch_query = spelled(query, |window| window.2);
+            let of_batch = format!("SELECT * FROM q{place} WHERE _batch_time = now()");
+            let (found, expected) =
+                (lines(&mut streams, &of_batch).await?, lines(&mut plain, &batch_query).await?);
+            ensure(found == expected, || {
+                format!(
+                    "seed {seed}, batch {batch}: {query}\n  as a stream {found:?}\n  as a batch  {expected:?}"
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The text with each window as `of` has it.
+fn spelled(query: &str, of: impl Fn(&(&str, &'static str, &'static str, usize)) -> &'static str) -> String {
+    WINDOWS.iter().fold(query.to_string(), |text, window| text.replace(window.0, of(window)))
+}
+
+async fn begin(streams: &mut Session, plain: &mut Session) -> Result<()> {
+    let common = [
+        "SET clock = 'manual'",
+        "SET batch_interval = '1 second'",
+        "CREATE TABLE t (k BIGINT PRIMARY KEY, name TEXT)",
+    ];
+    run_all(streams, &common).await?;
+    run_all(plain, &common).await?;
+    run_all(
+        streams,
+        &[
+            "CREATE SOURCE p (tag TEXT, k BIGINT, v BIGINT) WITH (connector = 'pushed')",
+            "CREATE STREAM a AS SELECT k, v FROM p WHERE tag = 'a'",
+            "CREATE STREAM b AS SELECT k, v FROM p WHERE tag = 'b' FOR EACH BATCH",
+        ],
+    )
+    .await?;
+    for (_, _, table, _) in WINDOWS {
+        run(plain, &format!("CREATE TABLE {table} (k BIGINT, v BIGINT)")).await?;
+    }
+    for (place, query) in QUERIES.iter().enumerate() {
+        let text = spelled(query, |window| window.1);
+        run(streams, &format!("CREATE STREAM q{place} AS {text} FOR EACH BATCH")).await?;
+    }
+    Ok(())
+}
+
+/// Puts into each table of the other engine what its name stands for in this batch.
+async fn fill(plain: &mut Session, history: &[Vec<(String, i64, i64)>]) -> Result<()> {
+    for (_, _, table, batches) in WINDOWS {
+        run(plain, &format!("DELETE FROM {table}")).await?;
+        let from = history.len().saturating_sub(*batches);
+        let rows = history[from..].iter().flatten().filter(|(tag, ..)| table.starts_with(tag.as_str()));
+        let values: Vec<String> = rows.map(|(_, k, v)| format!("({k}, {v})")).collect();
+        if !values.is_empty() {
+            run(plain, &format!("INSERT INTO {table} VALUES {}", values.join(", "))).await?;
+        }
+    }
+    Ok(())
+}
+
+fn some_rows(random: &mut StdRng) -> Vec<(String, i64, i64)> {
+    let count = if random.random_bool(0.2) { 0 } else { random.random_range(1..12) };
+    let tag = |random: &mut StdRng| if random.random_bool(0.6) { "a" } else { "b" };
+    (0..count)
+        .map(|_| (tag(random).to_string(), random.random_range(0..5), random.random_range(-9..9)))
+        .collect()
+}
+
+fn changes(random: &mut StdRng) -> Vec<String> {
+    let one = |random: &mut StdRng| {
+        let key = random.random_range(0..5);
+        match random.random_range(0..3) {
+            0 => format!("DELETE FROM t WHERE k = {key}"),
+            _ => format!("INSERT INTO t VALUES ({key}, 'n{}')", random.random_range(0..3)),
+        }
+    };
+    (0..random.random_range(0..3)).map(|_| one(random)).collect()
+}
+
+fn as_batch(rows: &[(String, i64, i64)]) -> Result<RecordBatch> {
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("tag", Arc::new(StringArray::from_iter_values(rows.iter().map(|(tag, ..)| tag)))),
+        ("k", Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, k, _)| *k)))),
+        ("v", Arc::new(Int64Array::from_iter_values(rows.iter().map(|(.., v)| *v)))),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+        .and_then(|batch| {
+            let tag = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8View)?;
+            RecordBatch::try_from_iter_with_nullable([
+                ("tag", tag, true),
+                ("k", batch.column(1).clone(), true),
+                ("v", batch.column(2).clone(), true),
+            ])
+        })
+        .map_err(|error| error.to_string())
+}
+
+/// At auto pace a window is evaluated at multiples of its slide, rows or not, and no batch spans one.
+async fn auto_windows() -> Result<()> {
+    let pushed = Pushed::default();
+    let engine = Engine::builder().connector(Arc::new(pushed.clone())).start();
+    let mut session = engine.map_err(|error| error.to_string())?.session();
+    run_all(
+        &mut session,
+        &[
+            "CREATE SOURCE p (tag TEXT, k BIGINT, v BIGINT) WITH (connector = 'pushed')",
+            "CREATE STREAM w AS SELECT count(*) AS n, sum(v) AS s, min(_batch_time) AS first, max(_batch_time) AS last FROM \
+             LAST(p, INTERVAL '200 ms', INTERVAL '100 ms') FOR EACH BATCH",
+        ],
+    )
+    .await?;
+    for v in 1..=10 {
+        pushed.push(as_batch(&[("a".into(), 1, v)])?);
+        tokio::time::sleep(std::time::Duration::from_millis(17)).await;
+    }
+    drive::expect_soon(&mut session, "SELECT sum(n) >= 20, min(n) FROM w", &["true|0"]).await?;
+    // Each row is in exactly two windows; each window has the rows of its batches alone.
+    drive::expect_soon(&mut session, "SELECT sum(n), sum(s) FROM w", &["20|110"]).await?;
+    let wrong = "SELECT count(*) FROM w WHERE n > 0 AND (last > _batch_time OR first <= _batch_time - INTERVAL '200 ms')";
+    drive::expect(&mut session, wrong, &["0"]).await?;
+    let spans =
+        "SELECT count(*) FROM w WHERE CAST(extract(epoch FROM _batch_time) * 1000 AS BIGINT) % 100 <> 0";
+    drive::expect(&mut session, spans, &["0"]).await?;
+    let gaps = "SELECT count(*) - 1 = CAST(round(extract(epoch FROM max(_batch_time) - min(_batch_time)) * 10) AS BIGINT) FROM w";
+    drive::expect(&mut session, gaps, &["true"]).await
+}
+
+/// Under a fixed interval each tick is a batch, rows or not.
+async fn owed_ticks() -> Result<()> {
+    let pushed = Pushed::default();
+    let engine = Engine::builder().connector(Arc::new(pushed.clone())).start();
+    let mut session = engine.map_err(|error| error.to_string())?.session();
+    run_all(
+        &mut session,
+        &[
+            "SET batch_interval = '50 ms'",
+            "CREATE TABLE t (k BIGINT PRIMARY KEY, name TEXT)",
+            "CREATE SOURCE p (tag TEXT, k BIGINT, v BIGINT) WITH (connector = 'pushed')",
+            "CREATE STREAM n AS SELECT count(*) AS n, (SELECT count(*) FROM t) AS of_t FROM p FOR EACH BATCH",
+            "CREATE STREAM c AS SELECT _op, k, name FROM CHANGES(t) FOR EACH BATCH",
+        ],
+    )
+    .await?;
+    drive::expect_soon(&mut session, "SELECT count(*) > 3, max(n) FROM n", &["true|0"]).await?;
+    pushed.push(as_batch(&[("a".into(), 1, 1), ("a".into(), 2, 2)])?);
+    run(&mut session, "INSERT INTO t VALUES (1, 'x'), (2, 'y')").await?;
+    run(&mut session, "DELETE FROM t WHERE k = 2").await?;
+    drive::expect_soon(&mut session, "SELECT sum(n) FROM n", &["2"]).await?;
+    drive::expect_soon(&mut session, "SELECT max(of_t) >= 1 FROM n", &["true"]).await?;
+    // What came and went between two ticks is no change of the batch; else it is two.
+    drive::expect_soon(&mut session, "SELECT count(*) IN (1, 3) FROM c", &["true"]).await?;
+    let ticks =
+        "SELECT count(*) FROM n WHERE CAST(extract(epoch FROM _batch_time) * 1000 AS BIGINT) % 50 <> 0";
+    drive::expect(&mut session, ticks, &["0"]).await
+}
