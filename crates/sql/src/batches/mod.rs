@@ -164,7 +164,7 @@ mod tests {
         let tables = tables();
         let sql = "SELECT * FROM LAST(positive, '2 s') p JOIN CHANGES(t) USING (k)";
         let query = tables.planner.batch_query(sql, &tables).unwrap();
-        assert_eq!(query.query.reads, ["positive", "s", "t"]);
+        assert_eq!(query.query.reads, ["positive", "t"]);
         assert!(query.clock.is_none());
         assert!(matches!(query.windows[0].of, WindowOf::Query(_)));
     }
