@@ -268,7 +268,8 @@ fn clock(value: &str) -> Result<ClockKind> {
     }
 }
 
-fn count(name: &str, value: &str) -> Result<usize> {
+/// A whole number above zero.
+pub(crate) fn count(name: &str, value: &str) -> Result<usize> {
     value.replace('_', "").parse().ok().filter(|count| *count > 0).ok_or_else(|| {
         Error::invalid(format!("{name} is '{value}', but a whole number above zero was expected"))
     })

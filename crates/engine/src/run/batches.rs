@@ -110,7 +110,10 @@ impl RunningQuery {
 
     /// Takes in an epoch; returns the times at which it is to be run now.
     fn gather<'a>(&mut self, cut: &Cut, find: &dyn Fn(&str) -> Option<&'a Delta>) -> Result<Vec<Timestamp>> {
-        let mut filled = false;
+        // What names no stream has a batch in each epoch that changes what it names.
+        let bare = self.feeds.iter().all(|feed| feed.window.is_none());
+        let mut filled =
+            bare && self.feeds.iter().any(|feed| find(&feed.of).is_some_and(|delta| !delta.is_empty()));
         for feed in &mut self.feeds {
             let Some(window) = &mut feed.window else { continue };
             if let Some(delta) = find(&feed.of) {

@@ -1,4 +1,4 @@
-//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …)] AS SELECT …`
+//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …, parallelism = …)] AS SELECT …`
 
 use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Result, TokenReader};
@@ -9,14 +9,24 @@ use crate::catalog::{Definition, Object};
 use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
-use crate::settings::OnError;
+use crate::settings::{OnError, count};
 
-/// The options of a materialized view.
-const OPTIONS: &[OptionDoc] = &[OptionDoc {
+/// Its rows that fail.
+pub(super) const ON_ERROR: OptionDoc = OptionDoc {
     name: "on_error",
     default: Some("the setting on_error"),
     doc: "fail: reading it fails while it has errors; keep: reads the rest",
-}];
+};
+
+/// A wish that answers don't depend on.
+pub(super) const PARALLELISM: OptionDoc = OptionDoc {
+    name: "parallelism",
+    default: Some("the setting parallelism"),
+    doc: "taken for other systems' sake: how many threads a query that is maintained uses is the engine's choice",
+};
+
+/// The options of a materialized view.
+const OPTIONS: &[OptionDoc] = &[ON_ERROR, PARALLELISM];
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
@@ -41,5 +51,11 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
 pub(super) fn on_error(options: Vec<(String, String)>) -> Result<Option<OnError>> {
     let options = Options(options.into_iter().collect());
     options.check(OPTIONS).map_err(error::connect)?;
+    check_parallelism(&options)?;
     options.get("on_error").map(OnError::parse).transpose()
+}
+
+/// The option `parallelism` changes nothing, but must be one.
+pub(super) fn check_parallelism(options: &Options) -> Result<()> {
+    options.get("parallelism").map_or(Ok(()), |value| count("parallelism", value).map(|_| ()))
 }

@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Emit, Error, Result, TokenReader, dialect};
 
+use super::create_materialized_view::{ON_ERROR, PARALLELISM, check_parallelism};
 use super::create_view::{Named, NamedBatches, check_continuous, named_batches, named_query};
 use super::{existed, new_name};
 use crate::catalog::{Catalog, Definition, Object, Runs};
@@ -21,11 +22,8 @@ const RETENTION: Duration = Duration::from_secs(600);
 
 /// The options of a stream.
 const OPTIONS: &[OptionDoc] = &[
-    OptionDoc {
-        name: "on_error",
-        default: Some("the setting on_error"),
-        doc: "fail: reading it fails while it has errors; keep: reads the rest",
-    },
+    ON_ERROR,
+    PARALLELISM,
     OptionDoc {
         name: "retention",
         default: Some("10 minutes"),
@@ -97,6 +95,7 @@ pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<bool> {
 pub(super) fn stream_options(options: Vec<(String, String)>) -> Result<StreamOptions> {
     let options = Options(options.into_iter().collect());
     options.check(OPTIONS).map_err(error::connect)?;
+    check_parallelism(&options)?;
     Ok(StreamOptions {
         on_error: options.get("on_error").map(OnError::parse).transpose()?,
         retention: retention(&options)?.unwrap_or(RETENTION),

@@ -4,6 +4,7 @@
 //! split and ordered.
 
 pub mod casts;
+pub(crate) mod distribution;
 pub mod exact;
 pub mod floats;
 pub(crate) mod joins;
@@ -27,6 +28,7 @@ pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 /// The rules that need the plan as it was written.
 pub fn before_types() -> Vec<Rule> {
     vec![
+        Arc::new(distribution::Distribution),
         Arc::new(merged::Merged),
         Arc::new(lateral_unnest::LateralUnnest),
         Arc::new(unnest_keys::UnnestKeys),
