@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{ExprSchemable, LogicalPlan, Partitioning};
 use datafusion::optimizer::AnalyzerRule;
 
 /// Leaves out what spreads rows.
@@ -20,7 +20,13 @@ impl AnalyzerRule for Distribution {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let without = plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Repartition(spread) => Ok(Transformed::yes(Arc::unwrap_or_clone(spread.input))),
+            LogicalPlan::Repartition(spread) => {
+                // What it names must be there all the same.
+                if let Partitioning::DistributeBy(exprs) = &spread.partitioning_scheme {
+                    exprs.iter().try_for_each(|expr| expr.get_type(spread.input.schema()).map(|_| ()))?;
+                }
+                Ok(Transformed::yes(Arc::unwrap_or_clone(spread.input)))
+            }
             other => Ok(Transformed::no(other)),
         })?;
         Ok(without.data)
