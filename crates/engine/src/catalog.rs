@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, near};
+use millstream_state::Conflict;
 
 use crate::settings::OnError;
 use crate::stamp::stamped;
@@ -56,6 +57,8 @@ pub enum Definition {
         schema: SchemaRef,
         /// Its primary key's columns; empty without one.
         key: Vec<usize>,
+        /// How it takes rows.
+        intake: Intake,
     },
     /// A named query.
     View {
@@ -103,6 +106,21 @@ pub enum Runs {
     Maintained(LogicalPlan),
     /// It is run once per batch.
     EachBatch(Box<BatchQuery>),
+}
+
+/// How a table takes rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intake {
+    /// Whether rows stay: there is no UPDATE and no DELETE.
+    pub append_only: bool,
+    /// What becomes of a row whose key is there already, where the statement says nothing else.
+    pub on_conflict: Conflict,
+}
+
+impl Default for Intake {
+    fn default() -> Intake {
+        Intake { append_only: false, on_conflict: Conflict::Replace }
+    }
 }
 
 impl Definition {
@@ -228,7 +246,9 @@ impl Relations for Catalog {
                 Some(rows(&stamped(schema), None))
             }
             Definition::MaterializedView { schema, .. } => Some(rows(schema, None)),
-            Definition::Table { schema, key } => Some(rows(schema, (!key.is_empty()).then(|| key.clone()))),
+            Definition::Table { schema, key, .. } => {
+                Some(rows(schema, (!key.is_empty()).then(|| key.clone())))
+            }
             Definition::View { raw, .. } => Some(Relation::View(raw.clone())),
             Definition::Sink { .. } => None,
         }

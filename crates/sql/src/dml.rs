@@ -3,14 +3,15 @@
 //! An INSERT's rows are whole rows of the table, a DELETE's the old rows, an UPDATE's the old columns followed by the
 //! new ones. Hidden columns are left out. Who runs the plan calls [`Dml::check`] on every batch.
 //!
-//! Deliberately absent until they are built, and refused by name: RETURNING, ON CONFLICT, DEFAULT values.
+//! Deliberately absent until they are built, and refused by name: RETURNING, DEFAULT values.
 
 mod checked;
+pub mod conflict;
 mod tree;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, SortExpr};
@@ -34,6 +35,7 @@ use crate::rules::orderable;
 use crate::tokens::{DIALECT, offset};
 
 use checked::checked;
+use conflict::OnConflict;
 use tree::{aliased, column, named_factor, named_table, plain_from, quoted, select_of};
 
 /// Relations among which the target of an INSERT takes NULL everywhere, so that [`Dml::check`] can name the column,
@@ -84,6 +86,8 @@ pub struct Dml {
     pub columns: SchemaRef,
     /// The rows: new (insert), old (delete), or old and new side by side (update).
     pub query: Query,
+    /// What an INSERT says of rows whose key is there already.
+    pub on_conflict: Option<OnConflict>,
 }
 
 impl Dml {
@@ -94,12 +98,12 @@ impl Dml {
             Operation::Update => self.columns.fields().len(),
             Operation::Delete => return Ok(()),
         };
-        for (at, field) in self.columns.fields().iter().enumerate() {
-            if !field.is_nullable() && rows.column(first + at).logical_null_count() > 0 {
-                return Err(not_null(field.name(), &self.table));
-            }
-        }
-        Ok(())
+        conflict::check_new(&self.columns, &self.table, rows, first)
+    }
+
+    /// The same for what DO UPDATE makes of rows that are there: old and new side by side.
+    pub fn check_update(&self, rows: &RecordBatch) -> Result<()> {
+        conflict::check_new(&self.columns, &self.table, rows, self.columns.fields().len())
     }
 }
 
@@ -144,13 +148,16 @@ impl Planner {
 impl Scope<'_> {
     fn insert(&self, mut insert: ast::Insert) -> Result<Dml> {
         refuse(insert.returning.is_some(), "RETURNING")?;
-        refuse(insert.on.is_some() || insert.or.is_some() || insert.ignore, "ON CONFLICT")?;
+        refuse(insert.or.is_some() || insert.ignore, "INSERT OR …")?;
         refuse(insert.overwrite || insert.replace_into, "INSERT OVERWRITE")?;
         refuse(!insert.assignments.is_empty(), "INSERT … SET")?;
         let TableObject::TableName(name) = &insert.table else {
             return Err(Error::unsupported("INSERT into a table function"));
         };
         let (table, columns) = self.table(name)?;
+        let alias = insert.table_alias.take().map(|alias| alias.alias);
+        let on_conflict =
+            insert.on.take().map(|on| self.conflict(on, &table, alias, &columns)).transpose()?;
         let Some(source) = insert.source.as_mut() else {
             return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
         };
@@ -168,7 +175,7 @@ impl Scope<'_> {
             .map_err(|error| Error::from_datafusion(&error, self.reader.text()))?;
         let raw = Raw { plan, reads };
         let query = self.planner.finish(raw, self.reader.text())?;
-        Ok(Dml { operation: Operation::Insert, table, columns, query })
+        Ok(Dml { operation: Operation::Insert, table, columns, query, on_conflict })
     }
 
     /// The named columns exist, each once, and those left out may be NULL.
@@ -240,7 +247,8 @@ impl Scope<'_> {
         };
         let raw = self.translate(tree)?;
         let query = self.planner.finish(raw, self.reader.text())?;
-        Ok(Dml { operation: Operation::Delete, table: target.name, columns: target.columns, query })
+        let (table, columns) = (target.name, target.columns);
+        Ok(Dml { operation: Operation::Delete, table, columns, query, on_conflict: None })
     }
 
     fn update(&self, update: ast::Update) -> Result<Dml> {
@@ -273,7 +281,8 @@ impl Scope<'_> {
         };
         let raw = Raw { plan: self.cast_new(raw.plan, &target.columns)?, ..raw };
         let query = self.planner.finish(raw, self.reader.text())?;
-        Ok(Dml { operation: Operation::Update, table: target.name, columns: target.columns, query })
+        let (table, columns) = (target.name, target.columns);
+        Ok(Dml { operation: Operation::Update, table, columns, query, on_conflict: None })
     }
 
     /// The expression that each column is set to, where it is.
@@ -578,7 +587,6 @@ mod tests {
             "HOP(…) is not supported yet\nLINE 1: INSERT INTO t SELECT * FROM hop(t)\n                                    ^^^",
         );
         fails("DELETE FROM t RETURNING id", "RETURNING is not supported yet");
-        fails("INSERT INTO t VALUES (1, 'a', 1) ON CONFLICT DO NOTHING", "ON CONFLICT is not supported yet");
         fails(
             "SELECT 1",
             "syntax error: expected INSERT, UPDATE or DELETE, found SELECT\nLINE 1: SELECT 1\n        ^^^^^^",

@@ -34,6 +34,7 @@ mod type_names;
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
 pub use columns::Columns;
 pub use dialect::Emit;
+pub use dml::conflict::{EXCLUDED, OnConflict};
 pub use dml::{Dml, Operation};
 pub use error::{Error, Kind, Result};
 pub use failure::of_data;

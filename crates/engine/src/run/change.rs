@@ -5,6 +5,7 @@ use std::sync::Arc;
 use millstream_connect::Sink;
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
+use millstream_state::Conflict;
 
 use super::Loop;
 use super::compile::Scope;
@@ -15,7 +16,7 @@ use super::sink::RunningSink;
 use super::source::{Opened, RunningSource};
 use super::table::Table;
 use super::waiters::Changing;
-use crate::catalog::{Catalog, Definition, Object};
+use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
 use crate::settings::interval_text;
@@ -81,8 +82,8 @@ impl Loop {
                 let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
                 Prepared::Source(object, opened)
             }
-            Definition::Table { schema, key } => {
-                let table = Table::new(schema, key, self.append_only_tables)?;
+            Definition::Table { schema, key, intake } => {
+                let table = Table::new(schema, key, self.intake(*intake))?;
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } => Prepared::View,
@@ -219,6 +220,15 @@ impl Loop {
             let read = self.queries.iter().any(|query| query.reads_from(name));
             source.used =
                 read || source.retained.is_some() || self.sinks.values().any(|sink| sink.from == *name);
+        }
+    }
+
+    /// How a table takes rows in this engine.
+    pub(super) fn intake(&self, declared: Intake) -> Intake {
+        if self.append_only_tables {
+            Intake { append_only: true, on_conflict: Conflict::Fail }
+        } else {
+            declared
         }
     }
 }

@@ -300,7 +300,7 @@ impl Scope<'_> {
     pub(super) fn append_only(&self, name: &str) -> bool {
         match self.catalog.find(name).map(|object| &object.definition) {
             Some(Definition::Source { .. }) => true,
-            Some(Definition::Table { .. }) => self.engine.append_only_tables,
+            Some(Definition::Table { intake, .. }) => self.engine.intake(*intake).append_only,
             Some(Definition::MaterializedView { .. } | Definition::Stream { .. }) => {
                 self.query_of(name).is_some_and(RunningQuery::append_only)
             }

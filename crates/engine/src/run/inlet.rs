@@ -42,7 +42,11 @@ impl Loop {
         let rows = match &modification {
             Modification::Insert { rows, .. } | Modification::Delete { rows, .. } => fit(rows)?,
             Modification::Statement(dml) => {
-                let batches = self.run_over_tables(dml)?;
+                if dml.on_conflict.is_some() {
+                    return Err(Error::invalid(format!("\"{name}\" is a source: no row of it is in another's way"))
+                        .hint("Leave ON CONFLICT out."));
+                }
+                let batches = self.run_over_tables(&dml.query.plan, None)?;
                 batches.iter().try_for_each(|batch| dml.check(batch))?;
                 let fitting = batches.iter().map(fit).collect::<Result<Vec<_>>>()?;
                 concat_batches(&schema, &fitting).map_err(error::arrow)?

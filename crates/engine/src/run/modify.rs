@@ -5,8 +5,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::under_schema;
-use millstream_sql::{Dml, Error, Operation, Result};
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result};
+use millstream_state::Conflict;
 
 use super::Loop;
 use super::table::Table;
@@ -27,9 +29,9 @@ impl Loop {
         }
         let result = match modification {
             Modification::Statement(dml) => self.modify_by(&dml),
-            Modification::Insert { table, rows } => {
-                self.fitting(&table, rows).and_then(|rows| Ok((self.table(&table)?.insert(&[rows])?, table)))
-            }
+            Modification::Insert { table, rows } => self
+                .fitting(&table, rows)
+                .and_then(|rows| Ok((self.table(&table)?.insert(&[rows], None)?, table))),
             Modification::Delete { table, rows } => {
                 self.fitting(&table, rows).and_then(|rows| Ok((self.table(&table)?.delete(&[rows])?, table)))
             }
@@ -65,33 +67,44 @@ impl Loop {
     fn modify_by(&mut self, dml: &Dml) -> Result<(u64, Arc<str>)> {
         let name: Arc<str> = dml.table.as_str().into();
         let schema = self.columns(&name)?;
-        let batches = self.run_over_tables(dml)?;
+        let batches = self.run_over_tables(&dml.query.plan, None)?;
         batches.iter().try_for_each(|batch| dml.check(batch))?;
-        let width = schema.fields().len();
-        let part = |from: usize| -> Result<RecordBatch> {
-            let columns: Vec<usize> = (from..from + width).collect();
-            let parts = batches
-                .iter()
-                .map(|batch| under_schema(&batch.project(&columns)?, &schema))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| Error::invalid(format!("the rows don't fit table \"{name}\": {error}")))?;
-            concat_batches(&schema, &parts).map_err(error::arrow)
+        let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };
+        let part = |batches: &[RecordBatch], place| part(batches, place, &schema).map_err(named);
+        let rows = part(&batches, 0)?;
+        let on_conflict = match &dml.on_conflict {
+            Some(OnConflict::DoUpdate(query)) => {
+                self.table(&name)?.check_distinct_keys(&rows).map_err(named)?;
+                let changed = self.run_over_tables(&query.plan, Some(&rows))?;
+                changed.iter().try_for_each(|batch| dml.check_update(batch))?;
+                let (old, new) = (part(&changed, 0)?, part(&changed, 1)?);
+                let count = self.table(&name)?.merge(rows, old, new).map_err(named)?;
+                return Ok((count, name));
+            }
+            Some(OnConflict::DoNothing) => Some(Conflict::Keep),
+            None => None,
         };
-        let table =
-            self.tables.get_mut(&name).ok_or_else(|| Error::bug("a table in the catalog has rows"))?;
-        let count = match dml.operation {
-            Operation::Insert => table.insert(&[part(0)?]),
-            Operation::Delete => table.delete(&[part(0)?]),
-            Operation::Update => table.update(part(0)?, part(width)?),
+        let new = if dml.operation == Operation::Update { Some(part(&batches, 1)?) } else { None };
+        let table = self.table(&name)?;
+        let count = match (dml.operation, new) {
+            (Operation::Update, Some(new)) => table.update(rows, new),
+            (Operation::Delete, _) => table.delete(&[rows]),
+            _ => table.insert(&[rows], on_conflict),
         };
-        let count =
-            count.map_err(|error| Error { message: format!("table \"{name}\": {error}"), ..error })?;
-        Ok((count, name))
+        Ok((count.map_err(named)?, name))
     }
 
-    /// Runs a statement's query over the staged rows of tables and the present result of views.
-    pub(super) fn run_over_tables(&self, dml: &Dml) -> Result<Vec<RecordBatch>> {
-        let plan = millstream_sql::bind(dml.query.plan.clone(), &mut |name, schema| {
+    /// Runs a statement's query over the staged rows of tables, the present result of views and, where they are
+    /// given, the rows that an INSERT would add.
+    pub(super) fn run_over_tables(
+        &self,
+        plan: &LogicalPlan,
+        excluded: Option<&RecordBatch>,
+    ) -> Result<Vec<RecordBatch>> {
+        let plan = millstream_sql::bind(plan.clone(), &mut |name, schema| {
+            if let Some(rows) = excluded.filter(|_| name == EXCLUDED) {
+                return snapshot::table(std::slice::from_ref(rows), schema, 1);
+            }
             let batches = match self.tables.get(name) {
                 Some(table) => table.staged().batches().map_err(error::arrow)?,
                 None => self.content(name)?,
@@ -102,4 +115,16 @@ impl Loop {
         let physical = driver.plan(&plan).map_err(error::flow)?;
         driver.run(&physical).map_err(error::flow)
     }
+}
+
+/// The columns of a table out of rows where they stand, or stand for the second time.
+fn part(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+    let width = schema.fields().len();
+    let columns: Vec<usize> = (place * width..(place + 1) * width).collect();
+    let parts = batches
+        .iter()
+        .map(|batch| under_schema(&batch.project(&columns)?, schema))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::invalid(format!("the rows don't fit: {error}")))?;
+    concat_batches(schema, &parts).map_err(error::arrow)
 }

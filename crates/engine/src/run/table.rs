@@ -6,6 +6,7 @@ use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_sql::{Error, Result};
 use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot};
 
+use crate::catalog::Intake;
 use crate::error;
 use crate::event::Reply;
 
@@ -14,6 +15,7 @@ use crate::event::Reply;
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Content,
+    intake: Intake,
     pending: Delta,
     published: Option<RowsSnapshot>,
     replies: Waiting,
@@ -42,15 +44,14 @@ impl Content {
 }
 
 impl Table {
-    /// An empty table; `key` is empty where it has no primary key. In one that is append-only no row is ever deleted
-    /// or replaced.
-    pub(crate) fn new(schema: &SchemaRef, key: &[usize], append_only: bool) -> Result<Table> {
+    /// An empty table; `key` is empty where it has no primary key.
+    pub(crate) fn new(schema: &SchemaRef, key: &[usize], intake: Intake) -> Result<Table> {
         let rows = if key.is_empty() {
             Content::Bag(Rows::new(schema.clone()))
         } else {
             Content::Keyed(Box::new(Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?))
         };
-        Ok(Table { rows, pending: Delta::default(), published: None, replies: Vec::new(), append_only })
+        Ok(Table { rows, intake, pending: Delta::default(), published: None, replies: Vec::new() })
     }
 
     /// Whether a statement waits for its epoch.
@@ -68,19 +69,21 @@ impl Table {
         self.rows.snapshot()
     }
 
-    /// Inserts rows; where there is a key, a row replaces the one of its key.
-    pub(crate) fn insert(&mut self, batches: &[RecordBatch]) -> Result<u64> {
+    /// Inserts rows; what becomes of one whose key is there already is for the statement to say, else for the table.
+    pub(crate) fn insert(&mut self, batches: &[RecordBatch], on_conflict: Option<Conflict>) -> Result<u64> {
         self.stage();
-        let conflict = if self.append_only { Conflict::Fail } else { Conflict::Replace };
+        let on_conflict = on_conflict.unwrap_or(self.intake.on_conflict);
         let mut count = 0;
         for batch in batches {
-            count += batch.num_rows() as u64;
-            self.pending_insert(batch.clone(), conflict)?;
+            let given = batch.num_rows() as u64;
+            let taken = self.pending_insert(batch.clone(), on_conflict)?;
+            count += if on_conflict == Conflict::Keep { taken } else { given };
         }
         Ok(count)
     }
 
-    fn pending_insert(&mut self, batch: RecordBatch, conflict: Conflict) -> Result<()> {
+    /// Inserts a batch and says how many rows that changed or added.
+    fn pending_insert(&mut self, batch: RecordBatch, conflict: Conflict) -> Result<u64> {
         let delta = match &mut self.rows {
             Content::Bag(rows) => {
                 let delta = Delta::insert(batch);
@@ -89,34 +92,83 @@ impl Table {
             }
             Content::Keyed(rows) => rows.upsert(&batch, conflict).map_err(user)?,
         };
+        let inserts = delta.chunks.iter().filter(|chunk| chunk.weights.is_none());
+        let count = inserts.map(|chunk| chunk.rows.num_rows() as u64).sum();
         self.pending.append(delta);
-        Ok(())
+        Ok(count)
+    }
+
+    /// Inserts rows of which no two have one key, where `updates` are the old and the new rows of those whose key is
+    /// there already. When something doesn't fit, nothing changes.
+    pub(crate) fn merge(&mut self, rows: RecordBatch, old: RecordBatch, new: RecordBatch) -> Result<u64> {
+        self.check_may_change("ON CONFLICT DO UPDATE")?;
+        self.stage();
+        let before = self.pending.chunks.len();
+        let inserted = self.pending_insert(rows, Conflict::Keep)?;
+        let updated = self.update(old, new).inspect_err(|_| {
+            let added = self.pending.chunks.split_off(before);
+            let added = added.into_iter().filter(|chunk| chunk.weights.is_none());
+            for chunk in added {
+                // They were added a moment ago.
+                let _ = self.remove(chunk.rows);
+            }
+        })?;
+        Ok(inserted + updated)
+    }
+
+    /// Fails where rows stay.
+    fn check_may_change(&self, what: &str) -> Result<()> {
+        if !self.intake.append_only {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("it is APPEND ONLY: its rows stay, so there is no {what}")))
+    }
+
+    /// Fails if two rows have one key.
+    pub(crate) fn check_distinct_keys(&self, rows: &RecordBatch) -> Result<()> {
+        let Content::Keyed(keyed) = &self.rows else { return Ok(()) };
+        let mut empty = Keyed::new(rows.schema(), keyed.key_columns().to_vec()).map_err(error::state)?;
+        match empty.upsert(rows, Conflict::Fail) {
+            Ok(_) => Ok(()),
+            Err(millstream_state::Error::DuplicateKey { .. }) => Err(Error::invalid(
+                "two rows of the statement have one key, so ON CONFLICT DO UPDATE would change a row a second time",
+            )
+            .hint("Make the rows distinct by key first.")),
+            Err(error) => Err(user(error)),
+        }
     }
 
     /// Deletes rows, each once; all must be there.
     pub(crate) fn delete(&mut self, batches: &[RecordBatch]) -> Result<u64> {
-        if self.append_only && batches.iter().any(|batch| batch.num_rows() > 0) {
-            return Err(Error::invalid("it is append-only: its rows can't be deleted or updated"));
+        if batches.iter().any(|batch| batch.num_rows() > 0) {
+            self.check_may_change("DELETE")?;
         }
         self.stage();
         let mut count = 0;
         for batch in batches {
             count += batch.num_rows() as u64;
-            let delta = match &mut self.rows {
-                Content::Bag(rows) => {
-                    let delta = Delta::of(Chunk::delete(batch.clone()));
-                    rows.apply(&delta).map_err(user)?;
-                    delta
-                }
-                Content::Keyed(rows) => rows.delete(batch).map_err(user)?,
-            };
+            let delta = self.remove(batch.clone())?;
             self.pending.append(delta);
         }
         Ok(count)
     }
 
+    fn remove(&mut self, rows: RecordBatch) -> Result<Delta> {
+        match &mut self.rows {
+            Content::Bag(kept) => {
+                let delta = Delta::of(Chunk::delete(rows));
+                kept.apply(&delta).map_err(user)?;
+                Ok(delta)
+            }
+            Content::Keyed(kept) => kept.delete(&rows).map_err(user),
+        }
+    }
+
     /// Replaces rows by others, one for one. When the new ones don't fit, nothing changes.
     pub(crate) fn update(&mut self, old: RecordBatch, new: RecordBatch) -> Result<u64> {
+        if old.num_rows() > 0 {
+            self.check_may_change("UPDATE")?;
+        }
         let before = self.pending.chunks.len();
         let count = self.delete(std::slice::from_ref(&old))?;
         self.pending_insert(new, Conflict::Fail).inspect_err(|_| {
@@ -134,7 +186,7 @@ impl Table {
             delta.chunks.iter().map(|chunk| chunk.expand().map_err(error::arrow)).collect()
         };
         self.delete(&expand(deletes)?)?;
-        self.insert(&expand(inserts)?)?;
+        self.insert(&expand(inserts)?, Some(Conflict::Replace))?;
         Ok(())
     }
 

@@ -1,12 +1,13 @@
-//! `CREATE TABLE [IF NOT EXISTS] name (columns, PRIMARY KEY (…))`
+//! `CREATE TABLE [IF NOT EXISTS] name (columns, PRIMARY KEY (…)) [APPEND ONLY] [ON CONFLICT …]`
 
 use std::collections::HashSet;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
 use millstream_sql::{Error, Result, TokenReader};
+use millstream_state::Conflict;
 
 use super::{existed, new_name};
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Definition, Intake, Object};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
@@ -21,19 +22,45 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
             .at(reader.position()));
     }
     let columns = session.shared.planner.columns(&mut reader)?;
-    for (words, what) in [
-        (&["APPEND", "ONLY"][..], "APPEND ONLY"),
-        (&["ON", "CONFLICT"][..], "ON CONFLICT of a table"),
-        (&["WITH"][..], "a table with a connector"),
-    ] {
-        if reader.is_keyword(words) {
-            return Err(Error::unsupported(what).at(reader.position()));
-        }
+    let intake = intake(&mut reader, !columns.primary_key.is_empty())?;
+    if reader.is_keyword(&["WITH"]) {
+        return Err(Error::unsupported("a table with a connector").at(reader.position()));
     }
     reader.expect_end()?;
-    let definition = Definition::Table { schema: columns.schema, key: columns.primary_key };
+    let definition = Definition::Table { schema: columns.schema, key: columns.primary_key, intake };
     working.create(Object { name, ddl: reader.text().to_string(), reads: Vec::new(), definition }, None)?;
     Ok(Tag::new("CREATE TABLE"))
+}
+
+/// `[APPEND ONLY] [ON CONFLICT DO NOTHING | DO UPDATE | OVERWRITE]`
+fn intake(reader: &mut TokenReader<'_>, has_key: bool) -> Result<Intake> {
+    let append_only = reader.keyword(&["APPEND", "ONLY"]);
+    let at = reader.position();
+    if !reader.keyword(&["ON", "CONFLICT"]) {
+        let on_conflict = if append_only { Conflict::Keep } else { Conflict::Replace };
+        return Ok(Intake { append_only, on_conflict });
+    }
+    let kinds: &[&[&str]] = &[&["DO", "NOTHING"], &["DO", "UPDATE"], &["OVERWRITE"]];
+    let Some(kind) = reader.one_of(kinds) else {
+        return Err(reader.expected("DO NOTHING, DO UPDATE or OVERWRITE"));
+    };
+    if !has_key {
+        return Err(Error::invalid("ON CONFLICT of a table needs a PRIMARY KEY").at(at));
+    }
+    let on_conflict = if kind == 0 { Conflict::Keep } else { Conflict::Replace };
+    if kind == 1 {
+        reader.keyword(&["FULL"]);
+        if reader.is_keyword(&["IF", "NOT", "NULL"]) {
+            return Err(Error::unsupported("ON CONFLICT DO UPDATE IF NOT NULL").at(reader.position()));
+        }
+    }
+    if append_only && on_conflict == Conflict::Replace {
+        let error = "the rows of an APPEND ONLY table stay, so that none can take another's place";
+        return Err(Error::invalid(error)
+            .at(at)
+            .hint("Say ON CONFLICT DO NOTHING, or leave APPEND ONLY out."));
+    }
+    Ok(Intake { append_only, on_conflict })
 }
 
 /// Fails where no table can have these columns and this key.
@@ -77,6 +104,6 @@ pub(crate) fn object(name: &str, schema: SchemaRef, primary_key: &[usize]) -> Ob
     let column = |field: &FieldRef| format!("\"{}\" {}", field.name(), field.data_type());
     let columns: Vec<String> = schema.fields().iter().map(column).collect();
     let ddl = format!("CREATE TABLE \"{name}\" ({})", columns.join(", "));
-    let definition = Definition::Table { schema, key: primary_key.to_vec() };
+    let definition = Definition::Table { schema, key: primary_key.to_vec(), intake: Intake::default() };
     Object { name: name.into(), ddl, reads: Vec::new(), definition }
 }

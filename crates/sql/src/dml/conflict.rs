@@ -1,0 +1,236 @@
+//! What an INSERT does with a row whose key is there already.
+//!
+//! The rows of DO UPDATE are planned as a second query, over those that the INSERT would add: a relation `excluded`
+//! that whoever runs the statement binds to them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{
+    self, BinaryOperator, ConflictTarget, DoUpdate, Ident, OnConflictAction, OnInsert, SelectItem,
+};
+
+use super::tree::{aliased, column, named_factor, plain_from, quoted, select_of};
+use super::{Scope, Target, not_null, refuse};
+use crate::error::{Error, Result};
+use crate::hidden::fold;
+use crate::planner::{Query, Raw};
+use crate::relation::{Relation, Relations};
+
+/// The relation of the rows that an INSERT would add.
+pub const EXCLUDED: &str = "excluded";
+
+/// What becomes of a row whose key is there already.
+#[derive(Debug, Clone)]
+pub enum OnConflict {
+    /// It is left out.
+    DoNothing,
+    /// The row that is there is changed: the query gives its old columns and its new ones, side by side. It reads
+    /// [`EXCLUDED`].
+    DoUpdate(Box<Query>),
+}
+
+/// Relations among which `excluded` has the columns of a table.
+struct Excluded<'a> {
+    all: &'a dyn Relations,
+    columns: SchemaRef,
+    key: Vec<usize>,
+}
+
+impl Relations for Excluded<'_> {
+    fn get(&self, name: &str) -> Option<Relation> {
+        if name == EXCLUDED {
+            // Who runs the statement has made sure that no key comes twice.
+            return Some(Relation::Rows { schema: Arc::clone(&self.columns), key: Some(self.key.clone()) });
+        }
+        self.all.get(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.all.names()
+    }
+
+    fn system(&self, name: &str) -> Option<Relation> {
+        self.all.system(name)
+    }
+
+    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
+        self.all.function(name, arguments)
+    }
+}
+
+impl Scope<'_> {
+    /// Plans the clause of an INSERT into a table that goes by `alias`.
+    pub(super) fn conflict(
+        &self,
+        on: OnInsert,
+        table: &str,
+        alias: Option<Ident>,
+        columns: &SchemaRef,
+    ) -> Result<OnConflict> {
+        let OnInsert::OnConflict(clause) = on else {
+            return Err(Error::unsupported("ON DUPLICATE KEY UPDATE").hint("Use ON CONFLICT … DO UPDATE."));
+        };
+        let key = match self.relations.get(table) {
+            Some(Relation::Rows { key: Some(key), .. }) => key,
+            _ => Vec::new(),
+        };
+        match &clause.conflict_target {
+            Some(ConflictTarget::Columns(named)) => check_target(named, table, columns, &key)?,
+            Some(ConflictTarget::OnConstraint(_)) => {
+                return Err(Error::unsupported("ON CONFLICT ON CONSTRAINT")
+                    .hint("Name the columns of the primary key."));
+            }
+            None => {}
+        }
+        match clause.action {
+            OnConflictAction::DoNothing => Ok(OnConflict::DoNothing),
+            OnConflictAction::DoUpdate(_) if key.is_empty() => Err(no_key(table)),
+            OnConflictAction::DoUpdate(update) => {
+                let alias = alias.unwrap_or_else(|| quoted(table));
+                refuse(
+                    fold(&alias) == EXCLUDED,
+                    "a table that goes by \"excluded\" in ON CONFLICT DO UPDATE",
+                )?;
+                self.do_update(update, table, alias, columns, key)
+            }
+        }
+    }
+
+    fn do_update(
+        &self,
+        update: DoUpdate,
+        table: &str,
+        alias: Ident,
+        columns: &SchemaRef,
+        key: Vec<usize>,
+    ) -> Result<OnConflict> {
+        let relations = Excluded { all: self.relations, columns: Arc::clone(columns), key: key.clone() };
+        let scope = Scope { relations: &relations, shown: self.shown.clone(), ..*self };
+        let factor = named_factor(vec![quoted(table)].into(), alias.clone());
+        let target = Target { name: table.to_string(), alias, factor, columns: Arc::clone(columns) };
+        let mut values = scope.assignments(&target, update.assignments)?;
+        let mut tree = scope.template()?;
+        let select = select_of(&mut tree)?;
+        let fields = columns.fields();
+        select.projection =
+            fields.iter().map(|f| aliased(&target.alias, f.name(), &format!("old.{}", f.name()))).collect();
+        for (at, field) in fields.iter().enumerate() {
+            let expr = values[at].take().unwrap_or_else(|| column(&target.alias, field.name()));
+            let alias = quoted(&format!("new.{}", field.name()));
+            select.projection.push(SelectItem::ExprWithAlias { expr, alias });
+        }
+        let excluded = quoted(EXCLUDED);
+        let rows = named_factor(vec![excluded.clone()].into(), excluded.clone());
+        select.from = vec![plain_from(target.factor.clone()), plain_from(rows)];
+        let equal = |at: &usize| {
+            let name = columns.field(*at).name();
+            both(column(&target.alias, name), BinaryOperator::Eq, column(&excluded, name))
+        };
+        let wanted = update.selection.map(|selection| ast::Expr::Nested(Box::new(selection)));
+        let conditions = key.iter().map(equal).chain(wanted);
+        select.selection = conditions.reduce(|one, other| both(one, BinaryOperator::And, other));
+        let raw = scope.translate(tree)?;
+        let raw = Raw { plan: scope.cast_new(raw.plan, columns)?, ..raw };
+        Ok(OnConflict::DoUpdate(Box::new(self.planner.finish(raw, self.reader.text())?)))
+    }
+}
+
+fn both(left: ast::Expr, op: BinaryOperator, right: ast::Expr) -> ast::Expr {
+    ast::Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+fn no_key(table: &str) -> Error {
+    Error::invalid(format!(
+        "table \"{table}\" has no primary key, so no row of it can be in the way of another"
+    ))
+    .hint("Leave ON CONFLICT out, or declare a PRIMARY KEY.")
+}
+
+/// The named columns are those of the primary key.
+fn check_target(named: &[Ident], table: &str, columns: &Schema, key: &[usize]) -> Result<()> {
+    if key.is_empty() {
+        return Err(no_key(table));
+    }
+    let expected: Vec<&str> = key.iter().map(|at| columns.field(*at).name().as_str()).collect();
+    let found: Vec<String> = named.iter().map(fold).collect();
+    let same = expected.iter().copied().collect::<HashSet<_>>() == found.iter().map(String::as_str).collect();
+    if same {
+        return Ok(());
+    }
+    let (found, expected) = (found.join(", "), expected.join(", "));
+    Err(Error::invalid(format!(
+        "ON CONFLICT names ({found}), but the primary key of \"{table}\" is ({expected})"
+    )))
+}
+
+/// Fails if a new row of DO UPDATE lacks a value that must be there.
+pub(super) fn check_new(
+    columns: &Schema,
+    table: &str,
+    rows: &arrow::array::RecordBatch,
+    first: usize,
+) -> Result<()> {
+    use arrow::array::Array;
+    for (at, field) in columns.fields().iter().enumerate() {
+        if !field.is_nullable() && rows.column(first + at).logical_null_count() > 0 {
+            return Err(not_null(field.name(), table));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Tables, lines};
+
+    fn tables() -> Tables {
+        Tables::new()
+            .table("t", "(id INT PRIMARY KEY, name TEXT, n INT)", "VALUES (1, 'a', 1), (2, 'b', NULL)")
+            .table("bag", "(id INT)", "")
+            // In the place of what an INSERT would add.
+            .table("excluded", "(id INT PRIMARY KEY, name TEXT, n INT)", "VALUES (1, 'x', 10), (3, 'y', 30)")
+    }
+
+    fn updates(sql: &str, expected: &[&str]) {
+        let tables = tables();
+        let dml = tables.planner.dml(sql, &tables).unwrap_or_else(|error| panic!("{}", error.render(sql)));
+        let Some(OnConflict::DoUpdate(query)) = dml.on_conflict else { panic!("{sql}") };
+        let rows = tables.execute(&query.plan, &|batch| vec![batch]).unwrap();
+        assert_eq!(lines(&rows), expected, "{sql}");
+    }
+
+    #[test]
+    fn rows_that_are_there_are_updated() {
+        let insert = "INSERT INTO t VALUES (1, 'x', 10), (3, 'y', 30) ON CONFLICT";
+        updates(&format!("{insert} (id) DO UPDATE SET name = excluded.name"), &["1|a|1|1|x|1"]);
+        updates(&format!("{insert} DO UPDATE SET n = t.n + excluded.n"), &["1|a|1|1|a|11"]);
+        updates(&format!("{insert} DO UPDATE SET n = 7 WHERE t.n > 1"), &[]);
+        updates(
+            "INSERT INTO t AS old VALUES (1, 'x', 10) ON CONFLICT DO UPDATE SET n = old.n - 1, name = upper(old.name)",
+            &["1|a|1|1|A|0"],
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let fails = |sql: &str, expected: &str| {
+            let tables = tables();
+            assert_eq!(tables.planner.dml(sql, &tables).unwrap_err().message, expected);
+        };
+        fails(
+            "INSERT INTO bag VALUES (1) ON CONFLICT DO UPDATE SET id = 1",
+            "table \"bag\" has no primary key, so no row of it can be in the way of another",
+        );
+        fails(
+            "INSERT INTO t VALUES (1, 'x', 1) ON CONFLICT (name) DO NOTHING",
+            "ON CONFLICT names (name), but the primary key of \"t\" is (id)",
+        );
+        fails(
+            "INSERT INTO t VALUES (1, 'x', 1) ON CONFLICT DO UPDATE SET nam = 'x'",
+            "column \"nam\" not found in \"t\"",
+        );
+    }
+}
