@@ -98,6 +98,13 @@ pub enum Definition {
         /// With what; whether the relation only appends is set when it is opened.
         spec: SinkSpec,
     },
+    /// Delivery into a table.
+    SinkInto {
+        /// The table.
+        table: Arc<str>,
+        /// The optimised plan of the rows, which have the table's columns.
+        query: LogicalPlan,
+    },
 }
 
 /// How a query runs.
@@ -132,7 +139,7 @@ impl Definition {
             Definition::View { .. } => "view",
             Definition::MaterializedView { .. } => "materialized view",
             Definition::Stream { .. } => "stream",
-            Definition::Sink { .. } => "sink",
+            Definition::Sink { .. } | Definition::SinkInto { .. } => "sink",
         }
     }
 
@@ -144,7 +151,7 @@ impl Definition {
             | Definition::View { schema, .. }
             | Definition::MaterializedView { schema, .. }
             | Definition::Stream { schema, .. } => Some(schema),
-            Definition::Sink { .. } => None,
+            Definition::Sink { .. } | Definition::SinkInto { .. } => None,
         }
     }
 
@@ -250,7 +257,7 @@ impl Relations for Catalog {
                 Some(rows(schema, (!key.is_empty()).then(|| key.clone())))
             }
             Definition::View { raw, .. } => Some(Relation::View(raw.clone())),
-            Definition::Sink { .. } => None,
+            Definition::Sink { .. } | Definition::SinkInto { .. } => None,
         }
     }
 

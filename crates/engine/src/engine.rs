@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -15,6 +16,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Reply};
+use crate::listener::{Listener, Listeners};
 use crate::run;
 use crate::session::Session;
 
@@ -72,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
+    /// Whether the loop has ended since it was asked to.
+    pub(crate) stopped: AtomicBool,
 }
 
 impl Shared {
@@ -90,7 +94,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let _ = self.events.send(Event::Stop { reply: None });
+        let _ = self.events.send(Event::Stop { reply: None, gracefully: false });
     }
 }
 
@@ -121,8 +125,12 @@ impl Engine {
     }
 
     /// Waits until all sources in use have ended, every query has taken everything in and every sink has
-    /// delivered. Never ready while a source follows. An error when a source or a sink has failed for good.
+    /// delivered, or a STOP has ended the engine. Never ready while a source follows. An error when a source or a sink
+    /// has failed for good.
     pub async fn finished(&self) -> Result<()> {
+        if self.has_stopped() {
+            return Ok(());
+        }
         self.shared.ask(|reply| Event::Finished { reply }).await
     }
 
@@ -132,9 +140,17 @@ impl Engine {
         self.shared.ask(|reply| Event::Replay { record: Box::new(record), reply }).await
     }
 
-    /// Finishes the epoch, lets the sinks deliver and ends.
+    /// Finishes the epoch, lets the sinks deliver and ends. One that a STOP has ended already is left as it is.
     pub async fn stop(&self) -> Result<()> {
-        self.shared.ask(|reply| Event::Stop { reply: Some(reply) }).await
+        if self.has_stopped() {
+            return Ok(());
+        }
+        self.shared.ask(|reply| Event::Stop { reply: Some(reply), gracefully: false }).await
+    }
+
+    /// Whether a STOP has ended it.
+    pub fn has_stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::Acquire)
     }
 }
 
@@ -153,6 +169,7 @@ pub struct EngineBuilder {
     connectors: Vec<Arc<dyn Connector>>,
     context: Option<SessionContext>,
     recorder: Option<Recorder>,
+    listeners: Vec<Box<dyn Listener>>,
     choice: Choice,
     append_only_tables: bool,
 }
@@ -173,6 +190,12 @@ impl EngineBuilder {
     /// Shows the record of each epoch to `recorder` before it runs, on the loop's thread.
     pub fn recorder(mut self, recorder: impl FnMut(&Record) + Send + 'static) -> EngineBuilder {
         self.recorder = Some(Box::new(recorder));
+        self
+    }
+
+    /// Tells `listener` what happens, on a thread of its own.
+    pub fn listener(mut self, listener: impl Listener) -> EngineBuilder {
+        self.listeners.push(Box::new(listener));
         self
     }
 
@@ -208,9 +231,11 @@ impl EngineBuilder {
             planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
             connectors,
             handle: runtime.handle().clone(),
+            stopped: AtomicBool::new(false),
         });
         let parts = run::Parts {
             recorder: self.recorder,
+            listeners: Listeners::start(self.listeners)?,
             choice: self.choice,
             append_only_tables: self.append_only_tables,
             runtime,

@@ -1,7 +1,7 @@
 //! All that can happen to the loop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -182,7 +182,7 @@ pub(crate) enum Event {
     /// Run a recorded epoch again.
     Replay { record: Box<Record>, reply: Reply<()> },
     /// A source's answer to a pull.
-    Arrived { source: Arc<str>, ticket: u64, result: Result<Arrival> },
+    Arrived { source: Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant },
     /// A source's answer to a replay.
     Replayed { source: Arc<str>, result: Result<Arrival> },
     /// A piece of what a new query reads of a source's past, or `None` at its end. The permit is given back when
@@ -197,6 +197,8 @@ pub(crate) enum Event {
     Delivered { sink: Arc<str>, through: Epoch, rows: u64 },
     /// A sink failed and tries again, or for good.
     SinkFailed { sink: Arc<str>, reason: String, attempts: u32, lasting: bool },
-    /// Finish the epoch, let sinks finish, end.
-    Stop { reply: Option<Reply<()>> },
+    /// Let an object stand still, or all that can, or go on; answers with what was left out, and why.
+    Pause { name: Option<String>, pause: bool, reply: Reply<Vec<String>> },
+    /// Finish the epoch, let sinks finish, end; gracefully: take in what sources have brought first.
+    Stop { reply: Option<Reply<()>>, gracefully: bool },
 }

@@ -10,6 +10,7 @@ mod changes;
 mod engine;
 mod error;
 mod event;
+mod listener;
 mod past;
 mod plan;
 mod run;
@@ -23,7 +24,8 @@ mod system;
 
 pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
+pub use listener::{Batch, Listener};
 pub use script::{Outcome, Script};
 pub use session::{Response, Session, Tag};
 pub use settings::{SettingDoc, settings};
-pub use system::{SystemColumnDoc, SystemTableDoc, system_tables};
+pub use system::{SystemColumnDoc, SystemColumnKind, SystemTableDoc, system_tables};

@@ -1,5 +1,7 @@
 //! What SET changes and SHOW shows.
 
+pub(crate) mod foreign;
+
 use std::time::Duration;
 
 use millstream_flow::Limits;
@@ -73,6 +75,10 @@ pub const SETTINGS: &[SettingDoc] = &[
         default: "none",
         doc: "rows a second that are taken of each source, and of each receiver of a source that has several; of sources \
               whose WITH doesn't say another",
+        name: "sink_buffer_max",
+        default: "1 GiB",
+        doc: "bytes of changes that may wait for a sink that can't deliver, about; beyond that INSERT, UPDATE and DELETE \
+              of what it delivers fail with an error that names it",
     },
     SettingDoc {
         name: "subscription_buffer_max",
@@ -162,6 +168,8 @@ pub struct Settings {
     pub parallelism: usize,
     /// `source_rate_limit`: rows a second.
     pub source_rate_limit: Option<f64>,
+    /// `sink_buffer_max`
+    pub sink_buffer_max: usize,
     /// `subscription_buffer_max`
     pub subscription_buffer_max: usize,
     /// `output_rows_max`, `recursion_max`, `whole_rows_max`
@@ -180,6 +188,7 @@ impl Default for Settings {
             on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
             source_rate_limit: None,
+            sink_buffer_max: 1 << 30,
             subscription_buffer_max: 64 << 20,
             limits: Limits::default(),
         }
@@ -219,6 +228,7 @@ impl Settings {
                 let none = value.eq_ignore_ascii_case("none");
                 self.source_rate_limit = if none { None } else { Some(rate(name, value)?) };
             }
+            "sink_buffer_max" => self.sink_buffer_max = size(name, value)?,
             "subscription_buffer_max" => self.subscription_buffer_max = size(name, value)?,
             "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
@@ -246,6 +256,7 @@ impl Settings {
             "parallelism" => self.parallelism.to_string(),
             "recursion_max" => self.limits.recursion_max.to_string(),
             "source_rate_limit" => self.source_rate_limit.map_or("none".into(), |rate| rate.to_string()),
+            "sink_buffer_max" => self.sink_buffer_max.to_string(),
             "subscription_buffer_max" => self.subscription_buffer_max.to_string(),
             "whole_rows_max" => self.limits.whole_rows_max.to_string(),
             _ => return Err(Settings::unknown(name)),

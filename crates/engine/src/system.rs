@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_sql::SYSTEM_SCHEMA;
 
 /// A table of the schema `millstream`, as the reference page shows it.
@@ -21,22 +21,87 @@ pub struct SystemTableDoc {
 pub struct SystemColumnDoc {
     /// Its name.
     pub name: &'static str,
-    /// Whether it holds whole numbers; else it is text.
-    pub number: bool,
+    /// What it holds.
+    pub kind: SystemColumnKind,
     /// What it says.
     pub doc: &'static str,
 }
 
+/// What a column of such a table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SystemColumnKind {
+    /// Text.
+    Text,
+    /// Whole numbers.
+    Number,
+    /// Points in time, in UTC.
+    Time,
+}
+
+impl SystemColumnKind {
+    /// Its type as SQL has it.
+    pub fn sql(self) -> &'static str {
+        match self {
+            SystemColumnKind::Text => "TEXT",
+            SystemColumnKind::Number => "BIGINT",
+            SystemColumnKind::Time => "TIMESTAMPTZ",
+        }
+    }
+
+    fn data_type(self) -> DataType {
+        match self {
+            SystemColumnKind::Text => DataType::Utf8View,
+            SystemColumnKind::Number => DataType::Int64,
+            SystemColumnKind::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
+        }
+    }
+}
+
+/// The zone of times.
+pub(crate) const UTC: &str = "+00:00";
+
 const fn text(name: &'static str, doc: &'static str) -> SystemColumnDoc {
-    SystemColumnDoc { name, number: false, doc }
+    SystemColumnDoc { name, kind: SystemColumnKind::Text, doc }
 }
 
 const fn number(name: &'static str, doc: &'static str) -> SystemColumnDoc {
-    SystemColumnDoc { name, number: true, doc }
+    SystemColumnDoc { name, kind: SystemColumnKind::Number, doc }
 }
+
+const fn time(name: &'static str, doc: &'static str) -> SystemColumnDoc {
+    SystemColumnDoc { name, kind: SystemColumnKind::Time, doc }
+}
+
+/// What is said of a query that is maintained.
+const QUERY: &[SystemColumnDoc] = &[
+    text("name", "its name"),
+    text("status", "`running`, `paused`, `starting` or `suspended`"),
+    text("reason", "why it is suspended, or the first of its errors"),
+    number("rows", "rows of its result, or rows that it keeps"),
+    number("epoch", "the last epoch that changed its input"),
+    number("state_bytes", "bytes that it keeps, about"),
+    number("errors", "rows that it has no answer for"),
+    text("on_error", "what reading it does while it has errors"),
+];
 
 /// Every system table.
 pub(crate) const TABLES: &[SystemTableDoc] = &[
+    SystemTableDoc {
+        name: "epochs",
+        doc: "one of the last 1,000 epochs; `SUBSCRIBE millstream.epochs` follows them",
+        columns: &[
+            number("epoch", "its number"),
+            time("batch_time", "its batch time"),
+            number("input_rows", "rows of the changes of sources and tables that it took in"),
+            number("output_rows", "rows by which the results of queries changed"),
+            number("processing_us", "how long it ran, in microseconds"),
+            number(
+                "scheduling_delay_us",
+                "how long it had to wait: since it was due under a fixed interval, else since its first row was there",
+            ),
+            number("total_delay_us", "both together"),
+        ],
+    },
     SystemTableDoc {
         name: "errors",
         doc: "what a query has no answer for: a row, a key or, where it is suspended, everything",
@@ -48,6 +113,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("count", "how many such rows there are"),
         ],
     },
+    SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
     SystemTableDoc {
         name: "operators",
         doc: "an operator of a query, with what it has done since the query was made",
@@ -74,6 +140,30 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         columns: &[text("name", "its name"), text("value", "its value"), text("description", "what it does")],
     },
     SystemTableDoc {
+        name: "sinks",
+        doc: "a sink",
+        columns: &[
+            text("name", "its name"),
+            text("target", "its connector, or the table that it goes into"),
+            text("status", "`running`, `paused`, `retrying`, `failed`, `starting` or `suspended`"),
+            text("reason", "why it can't deliver"),
+            number("rows", "rows that it has delivered"),
+            number("epoch", "the last epoch that it has delivered"),
+            number("waiting_epochs", "epochs that wait for it"),
+            number("waiting_bytes", "bytes that wait for it, about"),
+        ],
+    },
+    SystemTableDoc {
+        name: "source_partitions",
+        doc: "how far a part of a source was read: a file, a partition",
+        columns: &[
+            text("source", "the source"),
+            text("partition", "the part"),
+            number("position", "where reading goes on, as the source counts: bytes, rows, offsets"),
+            text("done", "`true` where it was read to its end"),
+        ],
+    },
+    SystemTableDoc {
         name: "sources",
         doc: "a source, with what it has brought",
         columns: &[
@@ -88,6 +178,17 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("waiting_bytes", "how many bytes these are, about"),
             number("restarts", "how often it, or a receiver of it, was started again after a failure"),
             number("duplicates", "rows that a reliable source brought again, which were left out"),
+        ],
+    },
+    SystemTableDoc { name: "streams", doc: "a stream", columns: QUERY },
+    SystemTableDoc {
+        name: "tables",
+        doc: "a table",
+        columns: &[
+            text("name", "its name"),
+            number("rows", "its rows"),
+            text("primary_key", "the columns of its primary key; NULL without one"),
+            text("append_only", "`true` where its rows stay"),
         ],
     },
 ];
@@ -115,10 +216,7 @@ pub(crate) fn find(name: &str) -> Option<&'static SystemTableDoc> {
 impl SystemTableDoc {
     /// Its columns.
     pub(crate) fn schema(&self) -> SchemaRef {
-        let field = |column: &SystemColumnDoc| {
-            let kind = if column.number { DataType::Int64 } else { DataType::Utf8View };
-            Field::new(column.name, kind, true)
-        };
+        let field = |column: &SystemColumnDoc| Field::new(column.name, column.kind.data_type(), true);
         Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
     }
 }

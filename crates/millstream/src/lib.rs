@@ -45,7 +45,8 @@
 //! can be cut as their work needs.
 
 pub use millstream_engine::{
-    Engine, EngineBuilder, Error, Kind, Outcome, Progress, Record, Response, Result, Script, Session, Tag,
+    Batch, Engine, EngineBuilder, Error, Kind, Listener, Outcome, Progress, Record, Response, Result, Script,
+    Session, Tag,
 };
 
 /// The contracts of sources and sinks, and the connectors that come with the engine.

@@ -138,7 +138,7 @@ fn system_table() -> String {
     for table in millstream_engine::system_tables() {
         text.push_str(&format!("| `millstream.{}` | | {} |\n", table.name, escaped(table.doc)));
         for column in table.columns {
-            let kind = if column.number { "BIGINT" } else { "TEXT" };
+            let kind = column.kind.sql();
             text.push_str(&format!("| | `{} {kind}` | {} |\n", column.name, escaped(column.doc)));
         }
     }

@@ -37,6 +37,13 @@ pub(crate) struct CatchUp {
     permits: Arc<Semaphore>,
 }
 
+impl CatchUp {
+    /// The places of a query that reads nothing of the past.
+    pub(crate) fn standing(places: Vec<Place>) -> CatchUp {
+        CatchUp { reading: Vec::new(), places, permits: Arc::new(Semaphore::new(0)) }
+    }
+}
+
 impl Drop for CatchUp {
     /// Nobody waits for the past any more: its readers end.
     fn drop(&mut self) {
@@ -95,12 +102,16 @@ impl Loop {
         query.status = Status::CatchingUp(Box::new(catch_up));
         if !hides {
             self.log(&name, &cut, &delta);
+            self.stage_in(place, delta);
         }
         reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone()))
     }
 
     /// Gives the sinks and subscribers of a new query what it holds when it becomes visible.
     fn begin_readers(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
+        if let Some(place) = self.queries.iter().position(|query| query.name == *name) {
+            self.stage_in(place, content.clone());
+        }
         for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(cut.clone(), content.clone());
         }
@@ -108,7 +119,7 @@ impl Loop {
     }
 
     /// The cut of a piece of the past. Sinks know epochs by their numbers, so each piece has one of its own.
-    fn piece_cut(&mut self) -> Cut {
+    pub(super) fn piece_cut(&mut self) -> Cut {
         self.epoch = self.epoch.next();
         let at = self.time_between();
         Cut { started: self.clock.batch(), ..Cut::new(self.epoch, self.clock.stamp(at)) }
@@ -185,6 +196,7 @@ impl Loop {
         if !query.shows_at_once() {
             let name = query.name.clone();
             self.log(&name, &cut, &delta);
+            self.stage_in(place, delta);
         }
     }
 
@@ -210,10 +222,12 @@ impl Loop {
     }
 
     /// The next epoch in the logs of a query's inputs, by input, taken off its places.
-    fn next_since(&mut self, place: usize) -> Option<Vec<Delta>> {
+    pub(super) fn next_since(&mut self, place: usize) -> Option<Vec<Delta>> {
         let query = &mut self.queries[place];
         let relations: Vec<Arc<str>> = query.reads().cloned().collect();
-        let Status::CatchingUp(catch_up) = &mut query.status else { return None };
+        let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
+            return None;
+        };
         let logs = &self.logs;
         let next = |relation: usize, place: Place| logs.get(&relations[relation])?.from(place).next();
         let waiting =

@@ -9,6 +9,7 @@ use millstream_state::Conflict;
 
 use super::Loop;
 use super::compile::Scope;
+use super::into_table::IntoTable;
 use super::log;
 use super::query::{Keep, RunningQuery};
 use super::retained::Retained;
@@ -20,6 +21,7 @@ use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
 use crate::settings::interval_text;
+use crate::statements::own_relation;
 
 /// Something new that is checked and opened but not yet part of the engine.
 pub(super) enum Prepared {
@@ -34,6 +36,7 @@ pub(super) enum Prepared {
         sink: Box<dyn Sink>,
         queries: Vec<RunningQuery>,
     },
+    SinkInto(Box<RunningQuery>),
     Drop(Vec<Arc<str>>),
 }
 
@@ -102,6 +105,7 @@ impl Loop {
                 let queries = scope.queries(&object.name, query, &keep, on_error)?;
                 Prepared::Queries(object, queries)
             }
+            Definition::SinkInto { table, query } => self.prepare_into(&object.name, table, query, &scope)?,
             Definition::Sink { from, query, connector, spec } => {
                 let queries = match query {
                     None => Vec::new(),
@@ -116,6 +120,25 @@ impl Loop {
                 Prepared::Sink { from: from.clone(), object, sink, queries }
             }
         })
+    }
+
+    fn prepare_into(
+        &self,
+        sink: &Arc<str>,
+        table: &Arc<str>,
+        plan: &LogicalPlan,
+        scope: &Scope<'_>,
+    ) -> Result<Prepared> {
+        let lowered = scope.lower(plan)?;
+        if scope.append_only(table) && !lowered.flow.append_only().map_err(error::flow)? {
+            return Err(Error::invalid(format!(
+                "table \"{table}\" is APPEND ONLY, but the rows that sink \"{sink}\" delivers change or go"
+            )));
+        }
+        let mut query =
+            RunningQuery::new(own_relation(sink), lowered, Keep::Nothing, self.settings.on_error)?;
+        query.into = Some(IntoTable { sink: sink.clone(), table: table.clone(), rows: 0 });
+        Ok(Prepared::SinkInto(Box::new(query)))
     }
 
     fn install(&mut self, part: Prepared, names: &mut Vec<Arc<str>>, notices: &mut Vec<String>) {
@@ -149,6 +172,15 @@ impl Loop {
                     self.install_queries(queries, notices);
                 }
                 self.sinks.insert(object.name.clone(), running);
+            }
+            Prepared::SinkInto(query) => {
+                names.push(query.name.clone());
+                self.notice_missed(&query, notices);
+                let table = query.into.as_ref().map(|into| into.table.clone());
+                self.queries.push(*query);
+                if let Some(table) = table {
+                    self.order_by_feeding(&table);
+                }
             }
             Prepared::Drop(dropped) => {
                 self.end_subscriptions_to(&dropped);
@@ -202,6 +234,7 @@ impl Loop {
 
     fn remove(&mut self, names: &[Arc<str>]) {
         for name in names {
+            self.hear_dropped(name);
             self.tables.remove(name);
             self.logs.remove(name);
             self.sources.remove(name);
@@ -210,17 +243,21 @@ impl Loop {
                     self.queries.retain(|query| !query.belongs_to(&sink.from));
                 }
             }
-            self.queries.retain(|query| !query.belongs_to(name));
+            let feeds = |query: &RunningQuery| query.into.as_ref().is_some_and(|into| into.sink == *name);
+            self.queries.retain(|query| !query.belongs_to(name) && !feeds(query));
         }
     }
 
     /// A source is read only while something depends on it.
     pub(super) fn mark_used_sources(&mut self) {
+        let before: Vec<(Arc<str>, bool)> =
+            self.sources.iter().map(|(name, source)| (name.clone(), source.used)).collect();
         for (name, source) in &mut self.sources {
             let read = self.queries.iter().any(|query| query.reads_from(name));
             source.used =
                 read || source.retained.is_some() || self.sinks.values().any(|sink| sink.from == *name);
         }
+        self.hear_used(&before);
     }
 
     /// How a table takes rows in this engine.

@@ -185,7 +185,9 @@ impl Scope<'_> {
 
     /// A relation as a query FOR EACH BATCH names it: the rows of the batch where they only come, else its content.
     fn relation(&self, name: &str, batch: bool) -> Result<Taken> {
-        let append_only = self.append_only(name);
+        // A table stands for its content, even if its rows stay.
+        let is_table = matches!(self.catalog.get(name)?.definition, Definition::Table { .. });
+        let append_only = self.append_only(name) && (!is_table || self.engine.append_only_tables);
         if batch && !append_only && self.stamped(name).is_some() {
             return Err(Error::invalid(format!(
                 "\"{name}\" stands for its current content, whose rows belong to no batch"

@@ -13,7 +13,7 @@ use super::query::{RunningQuery, Status};
 use super::table::{Table, Waiting};
 use crate::Record;
 use crate::event::Reply;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, Pace};
 
 /// Rows that the first epochs take of sources, and how far that adapts.
 pub(crate) const BUDGET_ROWS_START: usize = 64 * 1024;
@@ -23,6 +23,9 @@ const BUDGET_ROWS_MAX: usize = 512 * 1024;
 /// An epoch shorter than this may take more rows, one longer than that must take fewer.
 const EPOCH_SHORT: Duration = Duration::from_millis(50);
 const EPOCH_LONG: Duration = Duration::from_millis(200);
+
+/// How much of a fixed interval a batch may need.
+const INTERVAL_SHARE: f64 = 0.8;
 
 /// The deltas of an epoch, by relation.
 pub(crate) type Deltas = HashMap<Arc<str>, Delta>;
@@ -53,15 +56,22 @@ impl Loop {
         self.epoch = self.epoch.next();
         let from: Vec<Arc<str>> = positions.iter().map(|(name, _)| name.clone()).collect();
         let cut = Cut { epoch: self.epoch, positions, ..begun_cut };
-        self.decide_and_step(cut, changes, deltas);
+        let batch = self.batch_started(&cut, begun, &deltas);
+        let standing = Cut { positions: Vec::new(), ..cut.clone() };
+        let output_rows = self.decide_and_step(cut, changes, deltas);
         self.acknowledge(&from);
+        self.batch_completed(&standing, batch, begun, output_rows);
         replies.into_iter().for_each(|(reply, count)| reply.send(Ok(count)));
         self.adapt_budget(rows, begun.elapsed());
     }
 
     /// Lets batches grow while epochs stay short. A query that recomputes everything costs the same for a small
-    /// batch as for a large one, so its epochs are never made smaller.
+    /// batch as for a large one, so its epochs are never made smaller. Under a fixed interval a batch takes so much that
+    /// it needs most of the interval, since nothing is taken between two.
     fn adapt_budget(&mut self, rows: usize, took: Duration) {
+        if let (Pace::Fixed(interval), ClockKind::System) = (self.settings.pace, self.settings.clock) {
+            return self.adapt_budget_to(interval, rows, took);
+        }
         if took < EPOCH_SHORT && rows * 2 >= self.budget_rows {
             self.budget_rows = (self.budget_rows * 2).min(BUDGET_ROWS_MAX);
         } else if took > EPOCH_LONG && !self.queries.iter().any(|query| query.flow.cost() >= Cost::Few) {
@@ -69,21 +79,45 @@ impl Loop {
         }
     }
 
+    /// Lets a batch grow to what an interval has room for, at most twofold from one to the next.
+    fn adapt_budget_to(&mut self, interval: Duration, rows: usize, took: Duration) {
+        if rows * 2 < self.budget_rows {
+            // It was no full batch, so it says little about one.
+            return;
+        }
+        let room = interval.as_secs_f64() * INTERVAL_SHARE / took.as_secs_f64().max(1e-6);
+        let fitting = (rows as f64 * room) as usize;
+        let rows_max =
+            (BUDGET_ROWS_MAX as f64 * (interval.as_secs_f64() / EPOCH_LONG.as_secs_f64()).max(1.0)) as usize;
+        self.budget_rows =
+            fitting.clamp(self.budget_rows / 2, self.budget_rows * 2).clamp(BUDGET_ROWS_MIN, rows_max);
+    }
+
     /// Runs an epoch that is decided: its cut is shown to the recorder first.
-    pub(super) fn decide_and_step(&mut self, cut: Cut, changes: Vec<(Arc<str>, Delta)>, deltas: Deltas) {
+    /// Says by how many rows the results of queries change.
+    pub(super) fn decide_and_step(
+        &mut self,
+        cut: Cut,
+        changes: Vec<(Arc<str>, Delta)>,
+        deltas: Deltas,
+    ) -> u64 {
         self.clock.decided(&cut);
         let record = Record { cut, changes };
         if let Some(recorder) = &mut self.recorder {
             recorder(&record);
         }
-        self.step_queries(&record.cut, deltas);
+        self.retain(&record.cut, &deltas);
+        let output_rows = self.step_queries_from(0, &record.cut, deltas);
+        self.trim_retained(&record.cut);
+        output_rows
     }
 
-    fn step_queries(&mut self, cut: &Cut, mut deltas: Deltas) {
+    /// Steps all queries from a place on over what changes, and adds all that to the logs.
+    pub(super) fn step_queries_from(&mut self, first: usize, cut: &Cut, mut deltas: Deltas) -> u64 {
         let span = tracing::debug_span!("epoch", epoch = cut.epoch.0);
         let _guard = span.enter();
-        self.retain(cut, &deltas);
-        for place in 0..self.queries.len() {
+        let mut output_rows = 0;
+        for place in first..self.queries.len() {
             self.suspend_with_inputs(place, cut.epoch);
             let unread = self.is_unread(place);
             let query = &mut self.queries[place];
@@ -91,6 +125,7 @@ impl Loop {
             if query.is_per_batch() {
                 if query.is_running() {
                     let delta = self.step_batches(place, cut, &deltas);
+                    output_rows += delta.num_rows() as u64;
                     let name = self.queries[place].name.clone();
                     if !delta.is_empty() {
                         deltas.insert(name, delta);
@@ -105,18 +140,22 @@ impl Loop {
             match &mut query.status {
                 Status::Running => {
                     let delta = query.step(cut, &inputs);
-                    if !delta.is_empty() {
+                    output_rows += delta.num_rows() as u64;
+                    if delta.is_empty() {
+                    } else if query.into.is_some() {
+                        self.bring_in(place, delta, &mut deltas);
+                    } else {
                         deltas.insert(query.name.clone(), delta);
                     }
                 }
-                // The logs keep it for a query that still reads the past.
-                Status::CatchingUp(_) | Status::Waiting | Status::Suspended { .. } => {}
+                // The logs keep it for a query that still reads the past, or stands still.
+                Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
         }
         for (name, delta) in &deltas {
             self.log(name, cut, delta);
         }
-        self.trim_retained(cut);
+        output_rows
     }
 
     /// Adds the rows of an epoch to those that sources keep.
@@ -144,7 +183,8 @@ impl Loop {
     fn is_unread(&self, place: usize) -> bool {
         let name = &self.queries[place].name;
         let read = |query: &RunningQuery| query.reads_from(name);
-        !self.queries[place + 1..].iter().any(read)
+        self.queries[place].into.is_none()
+            && !self.queries[place + 1..].iter().any(read)
             && self.oldest_reader(name).is_none()
             && !self.is_observed(name)
     }

@@ -43,8 +43,10 @@ impl Loop {
             Modification::Insert { rows, .. } | Modification::Delete { rows, .. } => fit(rows)?,
             Modification::Statement(dml) => {
                 if dml.on_conflict.is_some() {
-                    return Err(Error::invalid(format!("\"{name}\" is a source: no row of it is in another's way"))
-                        .hint("Leave ON CONFLICT out."));
+                    return Err(Error::invalid(format!(
+                        "\"{name}\" is a source: no row of it is in another's way"
+                    ))
+                    .hint("Leave ON CONFLICT out."));
                 }
                 let batches = self.run_over_tables(&dml.query.plan, None)?;
                 batches.iter().try_for_each(|batch| dml.check(batch))?;

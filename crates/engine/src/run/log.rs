@@ -115,6 +115,11 @@ impl Loop {
         }
     }
 
+    /// Whether somebody reads the log of a relation.
+    pub(super) fn is_read(&self, name: &str) -> bool {
+        self.oldest_reader(name).is_some()
+    }
+
     /// The oldest place in a relation's log that somebody stands at.
     pub(super) fn oldest_reader(&self, name: &str) -> Option<Place> {
         let subscriptions =

@@ -11,10 +11,14 @@ mod compile;
 mod epoch;
 mod feed;
 mod inlet;
+mod into_table;
+mod inventory;
 mod log;
+mod measure;
 mod modify;
 mod observe;
 mod pace;
+mod pause;
 mod pin;
 mod query;
 mod rate;
@@ -43,8 +47,11 @@ use tokio::runtime::{Handle, Runtime};
 use crate::catalog::Catalog;
 use crate::engine::{Progress, Recorder, Shared};
 use crate::event::Event;
+use crate::listener::Listeners;
 use crate::settings::Settings;
 use log::Logs;
+pub(crate) use measure::EPOCHS;
+use measure::Measures;
 use pace::Clock;
 use query::RunningQuery;
 use sink::RunningSink;
@@ -64,6 +71,7 @@ const EPOCHS_MAX: usize = 64;
 /// What the loop gets besides what it shares.
 pub(crate) struct Parts {
     pub(crate) recorder: Option<Recorder>,
+    pub(crate) listeners: Listeners,
     pub(crate) choice: Choice,
     pub(crate) append_only_tables: bool,
     pub(crate) runtime: Runtime,
@@ -86,6 +94,7 @@ pub(crate) struct Loop {
     /// Rows that an epoch takes of sources at most, where the user has set no number.
     budget_rows: usize,
     progress: Progress,
+    measures: Measures,
     tables: BTreeMap<Arc<str>, Table>,
     sources: BTreeMap<Arc<str>, RunningSource>,
     /// In the order of their creation, which is topological.
@@ -125,6 +134,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 epoch: Epoch::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,
                 progress: Progress::default(),
+                measures: Measures::new(parts.listeners),
                 tables: BTreeMap::new(),
                 sources: BTreeMap::new(),
                 queries: Vec::new(),
@@ -192,7 +202,13 @@ impl Loop {
             Event::Hold(held) => self.held = held,
             Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),
-            Event::Arrived { source, ticket, result } => self.arrived(&source, ticket, result),
+            Event::Arrived { source, ticket, result, at } => {
+                self.hear_answer(&source, &result);
+                self.arrived(&source, ticket, result);
+                if self.rows_wait() {
+                    self.measures.rows_wait_since(at);
+                }
+            }
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
                 self.caught_up(&query, &source, piece);
@@ -202,7 +218,8 @@ impl Loop {
             Event::SinkFailed { sink, reason, attempts, lasting } => {
                 self.sink_failed(&sink, reason, attempts, lasting);
             }
-            Event::Stop { reply } => self.stop(reply),
+            Event::Pause { name, pause, reply } => reply.send(self.pause(name.as_deref(), pause)),
+            Event::Stop { reply, gracefully } => self.stop(reply, gracefully),
         }
     }
 
@@ -249,10 +266,11 @@ impl Loop {
         }
     }
 
-    fn stop(&mut self, reply: Option<crate::event::Reply<()>>) {
+    fn stop(&mut self, reply: Option<crate::event::Reply<()>>, gracefully: bool) {
         if let Some(reply) = reply {
             self.waiters.stop.push(reply);
             self.waiters.stopping = true;
+            self.waiters.gracefully |= gracefully;
         } else {
             self.ended = true;
         }

@@ -1,6 +1,7 @@
 //! INSERT, UPDATE, DELETE: one after the other, each over the rows that those before it have left.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -27,7 +28,25 @@ impl Loop {
         if self.sources.contains_key(target) {
             return self.insert_into_source(modification, reply);
         }
-        let result = match modification {
+        self.measures.rows_wait_since(Instant::now());
+        let result = self.change_rows(modification);
+        match result {
+            Ok((count, table)) => match self.tables.get_mut(&table) {
+                Some(table) if self.settings.clock == ClockKind::System => table.wait(reply, count),
+                _ => reply.send(Ok(count)),
+            },
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    /// Changes a table and says which, and how many rows.
+    fn change_rows(&mut self, modification: Modification) -> Result<(u64, Arc<str>)> {
+        let named: &str = match &modification {
+            Modification::Statement(dml) => &dml.table,
+            Modification::Insert { table, .. } | Modification::Delete { table, .. } => table,
+        };
+        self.check_sinks_of(named)?;
+        match modification {
             Modification::Statement(dml) => self.modify_by(&dml),
             Modification::Insert { table, rows } => self
                 .fitting(&table, rows)
@@ -35,13 +54,6 @@ impl Loop {
             Modification::Delete { table, rows } => {
                 self.fitting(&table, rows).and_then(|rows| Ok((self.table(&table)?.delete(&[rows])?, table)))
             }
-        };
-        match result {
-            Ok((count, table)) => match self.tables.get_mut(&table) {
-                Some(table) if self.settings.clock == ClockKind::System => table.wait(reply, count),
-                _ => reply.send(Ok(count)),
-            },
-            Err(error) => reply.send(Err(error)),
         }
     }
 

@@ -13,6 +13,7 @@ use super::query::{Lowered, RunningQuery};
 use crate::catalog::Definition;
 use crate::event::{Advance, Compiled, Explaining, Reply};
 use crate::settings::ClockKind;
+use crate::statements::own_relation;
 
 /// An EXPLAIN ANALYZE that waits for epochs.
 #[derive(Debug)]
@@ -46,10 +47,11 @@ impl Loop {
     fn query_behind(&self, name: &str) -> Result<&RunningQuery> {
         let object = self.catalog.get(name)?;
         let of = match &object.definition {
-            Definition::Sink { from, .. } => from,
-            _ => &object.name,
+            Definition::Sink { from, .. } => from.clone(),
+            Definition::SinkInto { .. } => own_relation(name),
+            _ => object.name.clone(),
         };
-        self.query(of).ok_or_else(|| match &object.definition {
+        self.query(&of).ok_or_else(|| match &object.definition {
             Definition::Sink { from, .. } => {
                 Error::invalid(format!("sink \"{name}\" delivers \"{from}\", which no query maintains"))
             }

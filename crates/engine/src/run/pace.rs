@@ -84,7 +84,7 @@ impl Clock {
 }
 
 /// The machine's time.
-fn system_time() -> Timestamp {
+pub(super) fn system_time() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since.as_micros() as i64)
 }
@@ -168,6 +168,7 @@ impl Loop {
         let mut next = next;
         while next <= now {
             self.clock.due.push_back(next);
+            self.batch_is_due(next);
             next = Timestamp(next.0 + interval);
         }
         self.clock.next_tick = Some(next);
@@ -245,26 +246,34 @@ impl Loop {
             return false;
         }
         match self.settings.pace {
-            Pace::Auto => self.rows_are_due_in().is_some_and(|wait| wait.is_zero()) || self.timer_is_due(),
-            Pace::Fixed(_) => !self.clock.due.is_empty(),
+            Pace::Auto => self.rows_are_due() || self.timer_is_due(),
+            // What is there when the engine is to end doesn't wait for the next tick.
+            Pace::Fixed(_) => !self.clock.due.is_empty() || (self.waiters.gracefully && self.rows_are_due()),
         }
     }
 
     /// Whether a batch of a manual clock may find something to take in.
     pub(super) fn something_waits(&self) -> bool {
         self.tables.values().any(Table::is_changed)
-            || self.sources.values().any(|source| source.used && (!source.has_ended() || source.has_rows()))
+            || self
+                .sources
+                .values()
+                .any(|source| source.is_read() && (!source.has_ended() || source.has_rows()))
     }
 
     /// Whether rows of some source wait to be taken in.
-    fn rows_wait(&self) -> bool {
-        self.sources.values().any(|source| source.used && source.has_rows())
+    pub(super) fn rows_wait(&self) -> bool {
+        self.sources.values().any(|source| source.is_read() && source.has_rows())
+    }
+
+    fn rows_are_due(&self) -> bool {
+        self.rows_are_due_in().is_some_and(|wait| wait.is_zero())
     }
 
     /// How long it is until rows of some source that wait may be taken in.
     fn rows_are_due_in(&self) -> Option<Duration> {
         let now = system_time();
-        let used = self.sources.values().filter(|source| source.used);
+        let used = self.sources.values().filter(|source| source.is_read());
         used.filter_map(|source| source.due_in(&self.settings, now)).min()
     }
 
@@ -291,6 +300,9 @@ impl Loop {
             // Between two ticks an epoch takes in what statements changed, and no rows of sources.
             Pace::Fixed(_) => match self.clock.due.pop_front() {
                 Some(tick) => (self.clock.begin(tick, Closes::All), open),
+                None if self.waiters.gracefully && self.rows_are_due() => {
+                    (self.clock.begin(now, Closes::All), open)
+                }
                 None => {
                     let before = self.clock.next_tick.map_or(now, |tick| Timestamp(now.0.min(tick.0 - 1)));
                     (self.clock.begin(before, Closes::None), false)

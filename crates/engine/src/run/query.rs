@@ -16,6 +16,7 @@ use super::NOTHING;
 use super::batches::Batches;
 use super::catch_up::CatchUp;
 use super::feed::Feed;
+use super::into_table::IntoTable;
 use super::log::Place;
 use super::retained::Retained;
 use super::window::Window;
@@ -40,6 +41,8 @@ pub(crate) struct RunningQuery {
     pub(crate) status: Status,
     /// Whether it is a subscriber's own, which no statement can name.
     pub(crate) temporary: bool,
+    /// The table that takes its changes, where it is a sink into one.
+    pub(crate) into: Option<IntoTable>,
     /// What reading it does while it has errors.
     pub(crate) on_error: OnError,
     kept: Kept,
@@ -120,6 +123,8 @@ pub(crate) enum Status {
     Waiting,
     /// It reads what its inputs held before it was made.
     CatchingUp(Box<CatchUp>),
+    /// It stands still: the logs keep what it hasn't taken in.
+    Paused(Box<CatchUp>),
     /// It takes in each epoch.
     Running,
     /// It failed and is not stepped again.
@@ -159,6 +164,7 @@ impl RunningQuery {
             owner: None,
             status: Status::Waiting,
             temporary: false,
+            into: None,
             on_error,
             kept,
             errors: Rows::new(ERRORS.clone()),
@@ -236,7 +242,7 @@ impl RunningQuery {
 
     /// Its place in the log of a relation, where it still reads that.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
-        let Status::CatchingUp(catch_up) = &self.status else { return None };
+        let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &self.status else { return None };
         let relation = self.reads().position(|relation| relation.as_ref() == name)?;
         catch_up.places.get(relation).copied()
     }
@@ -334,7 +340,7 @@ impl RunningQuery {
                 "\"{}\" is still reading what its inputs held before it was made: try again later",
                 self.name
             ))),
-            Status::Running => self.batches(stamped),
+            Status::Running | Status::Paused(_) => self.batches(stamped),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream_connect::{Arrival, Error as ConnectError, Limit, More, Source};
 use millstream_delta::{Position, Span};
@@ -71,7 +71,7 @@ impl Receiving {
                     let result = self.pull(limit, wait).await;
                     self.attempts = if result.is_ok() { 0 } else { self.attempts.saturating_add(1) };
                     let result = result.map_err(error::connect);
-                    Event::Arrived { source: self.name.clone(), ticket, result }
+                    Event::Arrived { source: self.name.clone(), ticket, result, at: Instant::now() }
                 }
                 Some(Command::Replay { span, limit }) => {
                     let result = self.source.replay(&span, limit).await.map_err(error::connect);

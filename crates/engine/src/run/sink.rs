@@ -34,6 +34,8 @@ pub(crate) struct RunningSink {
     /// Why it can't deliver now, and how often it has tried.
     pub(crate) failure: Option<(String, u32)>,
     pub(crate) failed: bool,
+    /// Whether it stands still.
+    pub(crate) paused: bool,
 }
 
 impl RunningSink {
@@ -62,6 +64,7 @@ impl RunningSink {
             rows: 0,
             failure: None,
             failed: false,
+            paused: false,
         }
     }
 
@@ -80,14 +83,14 @@ impl RunningSink {
         self.first.is_none() && self.place >= place
     }
 
-    /// Whether it holds everything, or failed for good.
+    /// Whether it holds everything, failed for good, or stands still.
     fn is_done(&self, logs: &Logs) -> bool {
-        self.failed || self.holds(log::end(logs, &self.from))
+        self.failed || (self.paused && self.busy.is_none()) || self.holds(log::end(logs, &self.from))
     }
 
     /// Whether it holds all before a place, or can't for now.
     pub(crate) fn is_past(&self, place: Place) -> bool {
-        self.has_failed_often(1) || self.holds(place)
+        self.has_failed_often(1) || self.paused || self.holds(place)
     }
 
     /// Whether it failed for good, or as often as this in a row.
@@ -96,7 +99,7 @@ impl RunningSink {
     }
 
     fn deliver(&mut self, logs: &Logs) {
-        if self.busy.is_some() || self.failed {
+        if self.busy.is_some() || self.failed || self.paused {
             return;
         }
         let log = logs.get(&self.from).map(|log| log.from(self.place).take(EPOCHS_MAX));

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use millstream_connect::{Arrival, Health, Inlet, Limit, More, Source};
@@ -23,6 +24,8 @@ pub(crate) struct RunningSource {
     commands: UnboundedSender<Command>,
     /// Whether something depends on it.
     pub(crate) used: bool,
+    /// Whether it stands still.
+    pub(crate) paused: bool,
     /// Whether it ends by itself.
     pub(crate) bounded: bool,
     /// Whether it can be read again.
@@ -85,6 +88,7 @@ impl RunningSource {
         let running = RunningSource {
             commands,
             used: false,
+            paused: false,
             bounded: source.bounded(),
             replayable: source.replayable(),
             reliable: source.reliable(),
@@ -117,8 +121,14 @@ impl RunningSource {
             source: name,
             ticket: u64::MAX,
             result: Err(error),
+            at: Instant::now(),
         });
         running
+    }
+
+    /// Whether rows of it are taken.
+    pub(crate) fn is_read(&self) -> bool {
+        self.used && !self.paused
     }
 
     /// Whether it will bring nothing more.
@@ -157,7 +167,7 @@ impl RunningSource {
 
     /// Whether no pull is on its way. Only then may a manual batch begin.
     pub(crate) fn has_answered(&self) -> bool {
-        !self.used || self.has_ended() || self.answered == self.asked
+        !self.is_read() || self.has_ended() || self.answered == self.asked
     }
 
     /// Its bound of rows, where one is in force.
@@ -328,7 +338,7 @@ impl Loop {
             return;
         }
         let limit = self.limit();
-        for source in self.sources.values_mut().filter(|source| source.used && !source.has_ended()) {
+        for source in self.sources.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
             // A pull that waits for rows is overtaken by one that doesn't, when someone waits for an answer.
             let asked = source.asked > source.answered;
             let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked);
@@ -352,7 +362,7 @@ impl Loop {
     /// Asks every source what it has for the batch that a manual clock begins.
     pub(super) fn collect_sources(&mut self) {
         let (limit, now) = (self.limit(), self.now());
-        for source in self.sources.values_mut().filter(|source| source.used && !source.has_ended()) {
+        for source in self.sources.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
             let bound = source.bound(&self.settings);
             let rows_max = bound.map(|bound| source.rate.available(&bound, now).max(1.0) as usize);
             if let Some(room) = source.room(limit, rows_max) {
@@ -387,7 +397,7 @@ impl Loop {
     pub(super) fn take_sources(&mut self, now: Timestamp) -> Vec<(Arc<str>, Delta, Vec<Span>)> {
         let mut left = self.limit().rows;
         let mut taken = Vec::new();
-        let mut used: Vec<_> = self.sources.iter_mut().filter(|(_, source)| source.used).collect();
+        let mut used: Vec<_> = self.sources.iter_mut().filter(|(_, source)| source.is_read()).collect();
         // Another source comes first in each epoch, so that none takes all the room for ever.
         let count = used.len().max(1);
         used.rotate_left(self.epoch.0 as usize % count);

@@ -115,6 +115,9 @@ impl Loop {
         if let Some(owner) = query.owner.as_ref().and_then(|owner| self.query(owner)) {
             return self.shown_name(owner);
         }
+        if let Some(into) = &query.into {
+            return &into.sink;
+        }
         let own = |sink: &(&'a Arc<str>, &RunningSink)| sink.1.from == query.name && !query.is_readable();
         self.sinks.iter().find(own).map_or(&query.name, |(name, _)| name)
     }
@@ -123,7 +126,7 @@ impl Loop {
         self.catalog.objects().map(|object| self.status_of(&object.name)).collect()
     }
 
-    fn status_of(&self, name: &Arc<str>) -> ObjectStatus {
+    pub(super) fn status_of(&self, name: &Arc<str>) -> ObjectStatus {
         let mut status = ObjectStatus {
             name: name.clone(),
             status: "running",
@@ -151,16 +154,20 @@ impl Loop {
             }
         }
         let of_sink = self.sinks.get(name).map_or(name, |sink| &sink.from);
-        if let Some(query) = self.query(of_sink) {
+        let feeds = |query: &&RunningQuery| query.into.as_ref().is_some_and(|into| into.sink == *name);
+        if let Some(query) = self.query(of_sink).or_else(|| self.queries.iter().find(feeds)) {
             status.state_bytes = Some(query.state_bytes() as u64);
             if !self.sinks.contains_key(name) {
-                status.rows = query.result_rows();
+                status.rows = match &query.into {
+                    Some(into) => Some(into.rows),
+                    None => query.result_rows(),
+                };
                 status.epoch = Some(query.epoch.0);
             }
             status.errors = Some(query.errors() as u64);
             status.on_error = Some(query.on_error.name());
             match &query.status {
-                Status::Running => {
+                Status::Running | Status::Paused(_) => {
                     let first = query.first_error().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
                 }
@@ -171,6 +178,9 @@ impl Loop {
                 }
             }
         }
+        if self.is_paused(name) {
+            status.status = "paused";
+        }
         status
     }
 
@@ -178,6 +188,7 @@ impl Loop {
         match () {
             () if source.has_failed() => "failed",
             () if source.has_ended() => "ended",
+            () if source.paused => "paused",
             () if source.trouble().is_some() => "restarting",
             () if source.used && source.is_throttled(self.limit()) => "throttled",
             () if source.used => "running",

@@ -18,6 +18,7 @@ use super::query::{Keep, RunningQuery, Status};
 use crate::changes::{End, Opened, Portion};
 use crate::error;
 use crate::event::{Followed, Request};
+use crate::system;
 
 /// Portions that are on their way to a reader: one that it works at, one that waits.
 const PORTIONS_MAX: usize = 1;
@@ -103,6 +104,15 @@ impl Loop {
         opened: &mut Opened,
     ) -> Result<()> {
         let content = self.content(&name)?;
+        if let Some(table) = system::table_name(&name).and_then(system::find) {
+            opened.schema = table.schema();
+            opened.append_only = true;
+            subscription.place = Some(log::end(&self.logs, &name));
+            subscription.first =
+                subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
+            subscription.from = name;
+            return Ok(());
+        }
         let object = self.catalog.get(&name)?;
         let schema = object.definition.schema().ok_or_else(|| Error::bug("what has rows has columns"))?;
         opened.schema = schema.clone();

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray};
+use millstream_delta::Timestamp;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::measure::epoch_rows;
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::catalog::Definition;
 use crate::error;
 use crate::settings::SETTINGS;
-use crate::system::SystemTableDoc;
+use crate::system::{SystemColumnKind, SystemTableDoc, UTC};
 
 /// A value of a system table.
-enum Cell {
+pub(super) enum Cell {
     Text(Option<String>),
     Number(Option<i64>),
 }
@@ -43,21 +45,34 @@ impl From<u64> for Cell {
     }
 }
 
+impl From<Timestamp> for Cell {
+    /// Nanoseconds, as columns of times have them.
+    fn from(time: Timestamp) -> Cell {
+        Cell::Number(time.0.checked_mul(1000))
+    }
+}
+
 impl From<usize> for Cell {
     fn from(number: usize) -> Cell {
         Cell::from(number as u64)
     }
 }
 
-const NULL: Cell = Cell::Text(None);
+pub(super) const NULL: Cell = Cell::Text(None);
 
-type Lines = Vec<Vec<Cell>>;
+pub(super) type Lines = Vec<Vec<Cell>>;
 
 impl Loop {
     /// The rows of a system table as they are now.
     pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
         let lines = match table.name {
+            "epochs" => return epoch_rows(self.measures.kept()),
             "errors" => self.error_lines()?,
+            "materialized_views" => self.view_lines(),
+            "sinks" => self.sink_lines(),
+            "streams" => self.stream_lines(),
+            "source_partitions" => self.partition_lines(),
+            "tables" => self.table_lines(),
             "operators" => self.operator_lines(),
             "settings" => self.setting_lines()?,
             "sources" => self.source_lines(),
@@ -156,19 +171,23 @@ impl Loop {
     }
 }
 
-fn batch(table: &SystemTableDoc, lines: Lines) -> Result<RecordBatch> {
+/// Lines as rows of a table.
+pub(super) fn batch(table: &SystemTableDoc, lines: Lines) -> Result<RecordBatch> {
+    let number = |cell: &Cell| match cell {
+        Cell::Number(number) => *number,
+        Cell::Text(_) => None,
+    };
     let column = |place: usize| -> ArrayRef {
         let cells = lines.iter().map(|line| &line[place]);
-        if table.columns[place].number {
-            Arc::new(Int64Array::from_iter(cells.map(|cell| match cell {
-                Cell::Number(number) => *number,
-                Cell::Text(_) => None,
-            })))
-        } else {
-            Arc::new(StringViewArray::from_iter(cells.map(|cell| match cell {
+        match table.columns[place].kind {
+            SystemColumnKind::Number => Arc::new(Int64Array::from_iter(cells.map(number))),
+            SystemColumnKind::Time => {
+                Arc::new(TimestampNanosecondArray::from_iter(cells.map(number)).with_timezone(UTC))
+            }
+            SystemColumnKind::Text => Arc::new(StringViewArray::from_iter(cells.map(|cell| match cell {
                 Cell::Text(text) => text.as_deref(),
                 Cell::Number(_) => None,
-            })))
+            }))),
         }
     };
     let columns = (0..table.columns.len()).map(column).collect();

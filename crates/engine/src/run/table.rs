@@ -1,6 +1,6 @@
 //! A table's rows: as DML statements see them, and as readers do.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_sql::{Error, Result};
@@ -19,8 +19,6 @@ pub(crate) struct Table {
     pending: Delta,
     published: Option<RowsSnapshot>,
     replies: Waiting,
-    /// Whether rows may only come.
-    append_only: bool,
 }
 
 /// Statements that wait for their epoch, each with its number of rows.
@@ -177,6 +175,59 @@ impl Table {
             self.pending.chunks.truncate(before);
         })?;
         Ok(count)
+    }
+
+    /// Takes the changes of a query and returns what they change here. With a key what goes is deleted by its key,
+    /// then what comes is inserted as the table has it.
+    fn bring(&mut self, delta: Delta) -> Result<Delta> {
+        let schema = self.staged().schema().clone();
+        for (at, field) in schema.fields().iter().enumerate().filter(|(_, field)| !field.is_nullable()) {
+            let missing = |chunk: &Chunk| chunk.rows.column(at).logical_null_count() > 0;
+            if delta.chunks.iter().any(missing) {
+                let name = field.name();
+                return Err(Error::invalid(format!(
+                    "column \"{name}\" is NOT NULL and a row has no value for it"
+                )));
+            }
+        }
+        let delta = delta.with_schema(&schema).map_err(error::arrow)?;
+        let delta =
+            if delta.is_append_only() { delta } else { consolidate(delta.clone(), &schema).unwrap_or(delta) };
+        let Content::Keyed(rows) = &mut self.rows else {
+            let Content::Bag(rows) = &mut self.rows else { return Ok(Delta::default()) };
+            rows.apply(&delta).map_err(user)?;
+            return Ok(delta);
+        };
+        let (inserts, deletes) = delta.split_by_sign().map_err(error::arrow)?;
+        let mut change = Delta::default();
+        for chunk in deletes.chunks {
+            change.append(rows.delete(&chunk.rows).map_err(user)?);
+        }
+        for chunk in inserts.chunks {
+            change.append(rows.upsert(&chunk.rows, self.intake.on_conflict).map_err(user)?);
+        }
+        Ok(if change.is_append_only() {
+            change
+        } else {
+            consolidate(change.clone(), &schema).unwrap_or(change)
+        })
+    }
+
+    /// The same within an epoch, which has taken in all that waited.
+    pub(crate) fn bring_now(&mut self, delta: Delta) -> Result<Delta> {
+        self.published = None;
+        self.bring(delta)
+    }
+
+    /// The same for the next epoch.
+    pub(crate) fn stage_brought(&mut self, delta: Delta) -> Result<Delta> {
+        if delta.is_empty() {
+            return Ok(delta);
+        }
+        self.stage();
+        let change = self.bring(delta)?;
+        self.pending.append(change.clone());
+        Ok(change)
     }
 
     /// Applies a recorded change.

@@ -24,6 +24,8 @@ pub(crate) struct Waiters {
     pub(crate) finished: Vec<Reply<()>>,
     pub(crate) stop: Vec<Reply<()>>,
     pub(crate) stopping: bool,
+    /// Whether what sources have brought is taken in before the end.
+    pub(crate) gracefully: bool,
     /// CREATE and DROP statements whose queries are still starting.
     pub(crate) changes: Vec<Changing>,
     /// EXPLAIN ANALYZE statements that watch a query.
@@ -56,7 +58,7 @@ impl Loop {
                 self.advance(Advance::Batches(1), Reply::new().0);
             }
         } else {
-            self.sources.values_mut().filter(|source| source.used).for_each(RunningSource::ask_at_once);
+            self.sources.values_mut().filter(|source| source.is_read()).for_each(RunningSource::ask_at_once);
         }
         self.waiters.flush.push(Flushing { reply, sinks: None });
     }
@@ -69,8 +71,12 @@ impl Loop {
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
-        if self.waiters.stopping && !self.tables_are_changed() && self.sinks_are_done(1) {
+        let rest = self.waiters.gracefully && self.rows_wait() && !self.backlog_is_full() && !self.held;
+        if self.waiters.stopping && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
             self.ended = true;
+            if let Some(shared) = self.shared.upgrade() {
+                shared.stopped.store(true, std::sync::atomic::Ordering::Release);
+            }
         }
     }
 
@@ -126,7 +132,8 @@ impl Loop {
         }
         let blocked = self.is_blocked(1);
         !self.held
-            && (blocked || self.sources.values().filter(|source| source.used).all(RunningSource::is_idle))
+            && (blocked
+                || self.sources.values().filter(|source| source.is_read()).all(RunningSource::is_idle))
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
     }

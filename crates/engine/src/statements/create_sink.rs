@@ -7,7 +7,7 @@ use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
 use super::create_stream::{Running, running_query};
 use super::create_view::{check_continuous, no_options};
-use super::{existed, new_name};
+use super::{existed, new_name, own_relation, sink_into};
 use crate::catalog::{Definition, Object, Runs};
 use crate::error;
 use crate::plan::Working;
@@ -18,8 +18,8 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("SINK", &name));
     }
-    if reader.is_keyword(&["INTO"]) {
-        return Err(Error::unsupported("CREATE SINK … INTO").at(reader.position()));
+    if reader.keyword(&["INTO"]) {
+        return sink_into::plan(session, working, name, &mut reader);
     }
     if reader.is_keyword(&["WITH"]) {
         return Err(reader.expected("FROM relation or AS query"));
@@ -87,7 +87,7 @@ fn from_relation(
                 reads: vec![relation],
             })
         }
-        Definition::Sink { .. } => {
+        Definition::Sink { .. } | Definition::SinkInto { .. } => {
             Err(Error::invalid(format!("\"{relation}\" is a sink: it has no rows to deliver"))
                 .at(at)
                 .hint("Deliver the relation it delivers."))
@@ -104,11 +104,6 @@ fn from_query(
     let Running { query, schema, reads, options } = running_query(session, &working.catalog, reader)?;
     no_options(&options, "the query of a sink")?;
     Ok(Planned { from: own_relation(name), query: Some(query), columns: schema, reads })
-}
-
-/// The name of the relation of a sink's own query, which no statement can name.
-fn own_relation(sink: &str) -> Arc<str> {
-    format!("\0query of sink {sink}").into()
 }
 
 /// Takes the option `connector` and finds what it names.

@@ -160,7 +160,10 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
     let wanted = kind.map(|kind| ["materialized view", "sink", "stream"][kind]);
     let maintained = matches!(
         object.definition,
-        Definition::MaterializedView { .. } | Definition::Stream { .. } | Definition::Sink { .. }
+        Definition::MaterializedView { .. }
+            | Definition::Stream { .. }
+            | Definition::Sink { .. }
+            | Definition::SinkInto { .. }
     );
     if !maintained || wanted.is_some_and(|wanted| wanted != found) {
         return Err(Error::invalid(format!("\"{name}\" is a {found}"))

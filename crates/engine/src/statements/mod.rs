@@ -13,9 +13,12 @@ mod emit_changes;
 mod explain;
 mod flush;
 mod modify;
+mod pause;
 mod select;
 mod set;
 mod show;
+mod sink_into;
+mod stop;
 mod subscribe;
 mod verify;
 
@@ -42,9 +45,6 @@ const NOT_YET: &[&[&str]] = &[
     &["CREATE", "OR", "REPLACE"],
     &["ALTER"],
     &["CHECKPOINT"],
-    &["PAUSE"],
-    &["RESUME"],
-    &["STOP"],
     &["BEGIN"],
     &["COMMIT"],
     &["ROLLBACK"],
@@ -57,8 +57,8 @@ const NOT_YET: &[&[&str]] = &[
 ];
 
 /// The first words of what is there, for messages.
-const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK, DROP, INSERT, UPDATE, DELETE, SELECT, \
-                     SUBSCRIBE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, FLUSH, ADVANCE";
+const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK, ALTER SOURCE, DROP, INSERT, UPDATE, DELETE, \
+                     SELECT, SUBSCRIBE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -103,6 +103,9 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["ADVANCE"],
         &["VERIFY"],
         &["SUBSCRIBE"],
+        &["PAUSE"],
+        &["RESUME"],
+        &["STOP"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -114,6 +117,9 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(9) => advance::run(session, after(&mut reader)).await,
         Some(10) => verify::run(session, after(&mut reader)).await,
         Some(11) => subscribe::run(session, after(&mut reader)).await,
+        Some(12) => pause::run(session, after(&mut reader), true).await,
+        Some(13) => pause::run(session, after(&mut reader), false).await,
+        Some(14) => stop::run(session, after(&mut reader)).await,
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }
@@ -192,6 +198,11 @@ fn reads_batch(plan: &LogicalPlan) -> Result<bool> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
+}
+
+/// The name of the relation of a sink's own query, which no statement can name.
+pub(crate) fn own_relation(sink: &str) -> Arc<str> {
+    format!("\0query of sink {sink}").into()
 }
 
 /// The rest of a statement, and by how much an error's place in it must be moved.

@@ -6,6 +6,7 @@ use millstream_sql::{Result, TokenReader};
 use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 use crate::settings::Settings;
+use crate::settings::foreign::{self, Foreign};
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     if !reader.keyword(&["SESSION"]) {
@@ -26,6 +27,11 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     if Settings::knows(&name) {
         let set = session.shared.ask(|reply| Event::Set { name, value, reply }).await;
         set.map_err(|error| error.at(value_at))?;
+    } else if let Some(foreign) = foreign::find(&name) {
+        tag.notices.push(match foreign {
+            Foreign::Spark(hint) => format!("{name} is a setting of Spark and has no effect here. {hint}"),
+            Foreign::RisingWave(hint) => format!("{name} is accepted and has no effect. {hint}"),
+        });
     } else {
         // Clients of other systems set what only these have: it is said, and does no harm.
         let unknown = Settings::unknown(&name).at(at);

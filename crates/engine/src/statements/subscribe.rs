@@ -11,6 +11,7 @@ use crate::catalog::Definition;
 use crate::changes::{self, Opened, Shape};
 use crate::error;
 use crate::event::{Event, Followed, Request};
+use crate::run::EPOCHS;
 use crate::session::{PLANS_MAX, Response, Session, busy};
 use crate::system;
 
@@ -94,15 +95,23 @@ pub(super) async fn follow(session: &Session, following: Following<'_>) -> Resul
 async fn follow_named(session: &Session, name: &str, snapshot: bool, progress: bool) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
-        if system::is_name(name) {
-            return Err(Error::unsupported(format!("SUBSCRIBE {name}")));
+        if system::is_name(name) && name != EPOCHS {
+            return Err(Error::unsupported(format!("SUBSCRIBE {name}")).hint("SELECT from it instead."));
+        }
+        if name == EPOCHS {
+            let request = Request { followed: Followed::Relation(name.into()), snapshot, progress };
+            let base = catalog.version;
+            match session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await? {
+                Some(opened) => return Ok(opened),
+                None => continue,
+            }
         }
         let object = catalog.get(name)?;
         let relation: Arc<str> = match &object.definition {
             Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => {
                 object.name.clone()
             }
-            Definition::Sink { .. } => {
+            Definition::Sink { .. } | Definition::SinkInto { .. } => {
                 return Err(Error::invalid(format!("\"{name}\" is a sink: it has no rows to follow"))
                     .hint("Follow the relation that it delivers."));
             }

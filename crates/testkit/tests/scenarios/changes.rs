@@ -18,6 +18,8 @@ pub const ALL: &[Scenario] = &[
     ("a_slow_reader_is_told_and_holds_nobody_up", || drive::block_on(slow())),
     ("a_reader_that_goes_leaves_nothing_behind", || drive::block_on(gone())),
     ("a_reader_hears_how_it_ends", || drive::block_on(ends())),
+    ("epochs_are_followed_as_they_run", || drive::block_on(epochs())),
+    ("a_paused_view_hands_on_what_it_missed", || drive::block_on(resumed())),
 ];
 
 /// A reader of a subscription.
@@ -165,9 +167,7 @@ async fn gone() -> Result<()> {
     let reader = Reader::new(&mut session, "SUBSCRIBE n").await?;
     drop(reader);
     expect_soon(&mut session, operators, &["0"]).await?;
-    expect_soon(&mut session, "SHOW SOURCES", &[]).await.err().map_or(Ok(()), |shown| {
-        ensure(shown.contains("unused"), || format!("nobody reads the source any more, but {shown}"))
-    })
+    expect_soon(&mut session, "SELECT status FROM millstream.sources", &["unused"]).await
 }
 
 async fn ends() -> Result<()> {
@@ -187,4 +187,44 @@ async fn ends() -> Result<()> {
     run(&mut session, "DROP TABLE u").await?;
     all.expect_error("\"u\" was dropped").await?;
     own.expect_error("\"u\" was dropped").await
+}
+
+async fn epochs() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let (mut session, mut other) = (engine.session(), engine.session());
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (a INT)",
+            "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS c FROM t",
+            "INSERT INTO t VALUES (1)",
+        ],
+    )
+    .await?;
+    let mut reader = Reader::new(&mut other, "SUBSCRIBE millstream.epochs").await?;
+    let first = |batch: RecordBatch| drive::text(&batch).map(|lines| lines.join("\n"));
+    let told = first(reader.batch().await?.ok_or("there was an epoch")?)?;
+    ensure(told.starts_with("1|insert|1|") && told.contains("|1|2|"), || format!("{told} is not epoch 1"))?;
+    run(&mut session, "INSERT INTO t VALUES (2), (3)").await?;
+    let told = first(reader.batch().await?.ok_or("there was another epoch")?)?;
+    ensure(told.starts_with("2|insert|2|") && told.contains("|2|2|"), || format!("{told} is not epoch 2"))
+}
+
+async fn resumed() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let (mut session, mut other) = (engine.session(), engine.session());
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (id INT PRIMARY KEY, a INT)",
+            "CREATE MATERIALIZED VIEW m AS SELECT id, a + 1 AS b FROM t",
+            "INSERT INTO t VALUES (1, 10)",
+        ],
+    )
+    .await?;
+    let mut reader = Reader::new(&mut other, "SELECT * FROM m EMIT CHANGES").await?;
+    reader.expect(&["insert|1|11"]).await?;
+    run_all(&mut session, &["PAUSE m", "INSERT INTO t VALUES (2, 20)", "DELETE FROM t WHERE id = 1"]).await?;
+    run_all(&mut session, &["FLUSH", "RESUME m"]).await?;
+    reader.expect(&["insert|2|21", "delete|1|11"]).await
 }

@@ -5,6 +5,7 @@ mod changes;
 mod disk;
 mod errors;
 mod files;
+mod hearing;
 mod library;
 mod objects;
 mod pace;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);
     all.extend_from_slice(files::ALL);
+    all.extend_from_slice(hearing::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(objects::ALL);
     all.extend_from_slice(pace::ALL);

@@ -1,0 +1,98 @@
+//! The system tables of what there is: partitions of sources, tables, queries, sinks, and how each is doing.
+
+use std::sync::Arc;
+
+use super::Loop;
+use super::system::{Cell, Lines, NULL};
+use crate::catalog::{Definition, Object};
+use crate::event::ObjectStatus;
+
+impl Loop {
+    /// How far each part of each source was read.
+    pub(super) fn partition_lines(&self) -> Lines {
+        let mut lines = Lines::new();
+        for (name, source) in &self.sources {
+            for (split, progress) in &source.position.splits {
+                lines.push(vec![
+                    name.as_ref().into(),
+                    split.as_ref().into(),
+                    progress.through.into(),
+                    progress.done.to_string().into(),
+                ]);
+            }
+        }
+        lines
+    }
+
+    pub(super) fn table_lines(&self) -> Lines {
+        let line = |object: &Arc<Object>, status: ObjectStatus| {
+            let Definition::Table { schema, key, intake } = &object.definition else { return None };
+            let key: Vec<&str> = key.iter().map(|column| schema.field(*column).name().as_str()).collect();
+            let key = if key.is_empty() { NULL } else { key.join(", ").into() };
+            let append_only = intake.append_only.to_string();
+            Some(vec![object.name.as_ref().into(), number(status.rows), key, append_only.into()])
+        };
+        self.lines_of(line)
+    }
+
+    pub(super) fn view_lines(&self) -> Lines {
+        self.query_lines(|definition| matches!(definition, Definition::MaterializedView { .. }))
+    }
+
+    pub(super) fn stream_lines(&self) -> Lines {
+        self.query_lines(|definition| matches!(definition, Definition::Stream { .. }))
+    }
+
+    fn query_lines(&self, is_wanted: impl Fn(&Definition) -> bool) -> Lines {
+        let line = |object: &Arc<Object>, status: ObjectStatus| {
+            if !is_wanted(&object.definition) {
+                return None;
+            }
+            Some(vec![
+                object.name.as_ref().into(),
+                status.status.into(),
+                text(status.reason),
+                number(status.rows),
+                number(status.epoch),
+                number(status.state_bytes),
+                number(status.errors),
+                status.on_error.map_or(NULL, Cell::from),
+            ])
+        };
+        self.lines_of(line)
+    }
+
+    pub(super) fn sink_lines(&self) -> Lines {
+        let line = |object: &Arc<Object>, status: ObjectStatus| {
+            let (into, waiting) = match &object.definition {
+                Definition::Sink { connector, .. } => (connector.name(), self.waiting_for(&object.name)),
+                Definition::SinkInto { table, .. } => (table.as_ref(), None),
+                _ => return None,
+            };
+            Some(vec![
+                object.name.as_ref().into(),
+                into.into(),
+                status.status.into(),
+                text(status.reason),
+                number(status.rows),
+                number(status.epoch),
+                number(waiting.map(|waiting| waiting.epochs as u64)),
+                number(waiting.map(|waiting| waiting.bytes as u64)),
+            ])
+        };
+        self.lines_of(line)
+    }
+
+    /// A line for each object that has one, in the order of their names.
+    fn lines_of(&self, line: impl Fn(&Arc<Object>, ObjectStatus) -> Option<Vec<Cell>>) -> Lines {
+        self.catalog.objects().filter_map(|object| line(object, self.status_of(&object.name))).collect()
+    }
+}
+
+fn text(text: Option<String>) -> Cell {
+    text.map_or(NULL, Cell::from)
+}
+
+fn number(number: Option<u64>) -> Cell {
+    number.map_or(NULL, Cell::from)
+}

@@ -1,0 +1,153 @@
+//! What each epoch took: the rows of `millstream.epochs`, and what listeners hear.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use millstream_connect::{Arrival, More};
+use millstream_delta::{Cut, Delta};
+use millstream_sql::{Kind, Result};
+
+use super::Loop;
+use super::epoch::Deltas;
+use super::pace::system_time;
+use crate::listener::{Batch, Happening, Listeners};
+use crate::settings::{ClockKind, Pace};
+use crate::system;
+
+/// Epochs that are remembered.
+const EPOCHS_MAX: usize = 1000;
+
+/// The relation of what is remembered.
+pub(crate) const EPOCHS: &str = "millstream.epochs";
+
+/// What is known of the epochs that have run.
+#[derive(Debug, Default)]
+pub(crate) struct Measures {
+    pub(crate) listeners: Listeners,
+    kept: VecDeque<Arc<Batch>>,
+    /// Since when rows wait for an epoch.
+    waiting_since: Option<Instant>,
+}
+
+impl Measures {
+    pub(crate) fn new(listeners: Listeners) -> Measures {
+        Measures { listeners, ..Measures::default() }
+    }
+
+    /// Takes note that rows wait since then.
+    pub(crate) fn rows_wait_since(&mut self, at: Instant) {
+        self.waiting_since.get_or_insert(at);
+    }
+
+    /// The epochs that are remembered, the oldest first.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = &Batch> {
+        self.kept.iter().map(AsRef::as_ref)
+    }
+}
+
+impl Loop {
+    /// Begins to measure an epoch that is decided.
+    pub(super) fn batch_started(&mut self, cut: &Cut, begun: Instant, deltas: &Deltas) -> Batch {
+        let since = self.measures.waiting_since.take();
+        let scheduling_delay = match (self.settings.clock, self.settings.pace) {
+            (ClockKind::Manual, _) => Duration::ZERO,
+            (ClockKind::System, Pace::Auto) => since.map_or(Duration::ZERO, |since| begun - since),
+            (ClockKind::System, Pace::Fixed(_)) => {
+                Duration::from_micros((system_time().0 - cut.now.0).max(0) as u64)
+            }
+        };
+        if self.rows_wait() {
+            self.measures.waiting_since = Some(begun);
+        }
+        let mut inputs: Vec<(Arc<str>, u64)> =
+            deltas.iter().map(|(name, delta)| (name.clone(), delta.num_rows() as u64)).collect();
+        inputs.sort();
+        let batch = Batch { epoch: cut.epoch, time: cut.now, inputs, scheduling_delay, ..Batch::default() };
+        if !self.measures.listeners.is_empty() {
+            if self.settings.clock == ClockKind::Manual || self.settings.pace == Pace::Auto {
+                self.measures.listeners.tell(&Happening::Submitted(batch.time));
+            }
+            self.measures.listeners.tell(&Happening::Started(Arc::new(batch.clone())));
+        }
+        batch
+    }
+
+    /// Remembers an epoch that is done.
+    pub(super) fn batch_completed(&mut self, cut: &Cut, mut batch: Batch, begun: Instant, output_rows: u64) {
+        batch.output_rows = output_rows;
+        batch.processing_time = begun.elapsed();
+        let batch = Arc::new(batch);
+        self.measures.listeners.tell(&Happening::Completed(batch.clone()));
+        if self.measures.kept.len() == EPOCHS_MAX {
+            self.measures.kept.pop_front();
+        }
+        self.measures.kept.push_back(batch.clone());
+        if self.is_read(EPOCHS)
+            && let Ok(row) = epoch_rows(std::iter::once(batch.as_ref()))
+        {
+            self.log(&EPOCHS.into(), cut, &Delta::insert(row));
+        }
+    }
+
+    /// Tells listeners of a batch that must wait until it can run.
+    pub(super) fn batch_is_due(&mut self, time: millstream_delta::Timestamp) {
+        self.measures.listeners.tell(&Happening::Submitted(time));
+    }
+
+    /// Tells listeners what a source's answer means.
+    pub(super) fn hear_answer(&mut self, name: &Arc<str>, result: &Result<Arrival>) {
+        let open = |source: &super::RunningSource| source.used && !source.has_ended();
+        if self.measures.listeners.is_empty() || !self.sources.get(name).is_some_and(open) {
+            return;
+        }
+        let ended = match result {
+            Ok(arrival) => arrival.more == More::Never,
+            Err(error) => {
+                let happening = Happening::SourceError(name.clone(), error.message.clone());
+                self.measures.listeners.tell(&happening);
+                error.kind != Kind::External
+            }
+        };
+        if ended {
+            self.measures.listeners.tell(&Happening::SourceStopped(name.clone()));
+        }
+    }
+
+    /// Tells listeners which sources are read now and weren't `before`, or were.
+    pub(super) fn hear_used(&mut self, before: &[(Arc<str>, bool)]) {
+        for (name, was) in before {
+            let Some(source) = self.sources.get(name) else { continue };
+            if *was == source.used || source.has_ended() {
+                continue;
+            }
+            let happening = if source.used { Happening::SourceStarted } else { Happening::SourceStopped };
+            self.measures.listeners.tell(&happening(name.clone()));
+        }
+    }
+
+    /// Tells listeners of a source that goes while it is read.
+    pub(super) fn hear_dropped(&mut self, name: &Arc<str>) {
+        if self.sources.get(name).is_some_and(|source| source.used && !source.has_ended()) {
+            self.measures.listeners.tell(&Happening::SourceStopped(name.clone()));
+        }
+    }
+}
+
+/// Epochs as rows of the system table.
+pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = &'a Batch>) -> Result<RecordBatch> {
+    let micros = |time: Duration| time.as_micros() as u64;
+    let lines = batches.map(|batch| {
+        vec![
+            batch.epoch.0.into(),
+            batch.time.into(),
+            batch.input_rows().into(),
+            batch.output_rows.into(),
+            micros(batch.processing_time).into(),
+            micros(batch.scheduling_delay).into(),
+            (micros(batch.processing_time) + micros(batch.scheduling_delay)).into(),
+        ]
+    });
+    super::system::batch(system::find("epochs").unwrap_or(&system::TABLES[0]), lines.collect())
+}

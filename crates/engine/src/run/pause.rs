@@ -1,0 +1,152 @@
+//! Objects that stand still: what a paused source doesn't read stays outside; what a paused query or sink doesn't take
+//! in waits in the logs from its place on.
+
+use std::sync::Arc;
+
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::catch_up::CatchUp;
+use super::epoch::Deltas;
+use super::log;
+use super::query::{RunningQuery, Status};
+
+impl Loop {
+    /// Lets an object stand still, or go on; all that can where there is no name. Says which were left out, and why.
+    pub(super) fn pause(&mut self, name: Option<&str>, pause: bool) -> Result<Vec<String>> {
+        if let Some(name) = name {
+            let object = self.catalog.get(name)?.clone();
+            self.pause_object(&object.name, pause)?;
+            return Ok(Vec::new());
+        }
+        let queries = self.queries.iter().filter(|query| !query.temporary);
+        let mut names: Vec<Arc<str>> = queries.map(|query| self.shown_name(query).clone()).collect();
+        // Queries go on in their order, so that each finds what those it reads have brought meanwhile.
+        names.extend(self.sources.keys().chain(self.sinks.keys()).cloned());
+        let mut notices = Vec::new();
+        for name in names {
+            if let Err(error) = self.pause_object(&name, pause) {
+                notices.push(error.message);
+            }
+        }
+        Ok(notices)
+    }
+
+    fn pause_object(&mut self, name: &Arc<str>, pause: bool) -> Result<()> {
+        if let Some(source) = self.sources.get_mut(name) {
+            source.paused = pause;
+            return Ok(());
+        }
+        if let Some(sink) = self.sinks.get_mut(name) {
+            sink.paused = pause;
+            return Ok(());
+        }
+        let feeds = |query: &RunningQuery| query.into.as_ref().is_some_and(|into| into.sink == *name);
+        let Some(place) = self.queries.iter().position(|query| query.name == *name || feeds(query)) else {
+            let kind = self.catalog.get(name)?.definition.kind();
+            return Err(Error::invalid(format!("\"{name}\" is a {kind}: there is nothing to pause"))
+                .hint("PAUSE and RESUME take a source, a materialized view, a stream, a sink, or ALL."));
+        };
+        if pause { self.pause_query(place, name) } else { self.resume_query(place) }
+    }
+
+    fn pause_query(&mut self, place: usize, name: &str) -> Result<()> {
+        match &self.queries[place].status {
+            Status::Paused(_) => Ok(()),
+            Status::Running => {
+                if self.queries[place].is_per_batch() {
+                    return Err(Error::unsupported(format!(
+                        "PAUSE of \"{name}\", which runs FOR EACH BATCH,"
+                    )));
+                }
+                let places = self.queries[place].reads().map(|name| log::end(&self.logs, name)).collect();
+                self.queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
+                Ok(())
+            }
+            Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
+                "\"{name}\" is still reading what its inputs held before it was made: pause it later"
+            ))),
+            Status::Suspended { reason, .. } => {
+                Err(Error::invalid(format!("\"{name}\" is suspended: {}", reason.message)))
+            }
+        }
+    }
+
+    /// Takes in, epoch by epoch, what a query has left in the logs. What that changes goes to all that read it.
+    fn resume_query(&mut self, place: usize) -> Result<()> {
+        if !matches!(self.queries[place].status, Status::Paused(_)) {
+            return Ok(());
+        }
+        while let Some(inputs) = self.next_since(place) {
+            let cut = self.piece_cut();
+            let query = &mut self.queries[place];
+            query.unread = false;
+            let inputs: Vec<&millstream_delta::Delta> = inputs.iter().collect();
+            let delta = query.step(&cut, &inputs);
+            if delta.is_empty() {
+                continue;
+            }
+            let mut deltas = Deltas::new();
+            if query.into.is_some() {
+                self.bring_in(place, delta, &mut deltas);
+            } else {
+                deltas.insert(query.name.clone(), delta);
+            }
+            self.step_queries_from(place + 1, &cut, deltas);
+        }
+        let query = &mut self.queries[place];
+        if matches!(query.status, Status::Paused(_)) {
+            query.status = Status::Running;
+        }
+        Ok(())
+    }
+
+    /// Fails where rows of a table may not come since a sink that gets them leaves too much behind.
+    pub(super) fn check_sinks_of(&self, table: &str) -> Result<()> {
+        for (name, sink) in &self.sinks {
+            let Some((reason, waiting)) = sink.failure.as_ref().zip(self.waiting_for(name)) else { continue };
+            if waiting.bytes <= self.settings.sink_buffer_max || !self.is_made_of(&sink.from, table) {
+                continue;
+            }
+            return Err(Error::external(format!(
+                "sink \"{name}\" can't deliver ({}), and {} bytes wait for it, more than sink_buffer_max: no more rows \
+                 are taken for it",
+                reason.0, waiting.bytes
+            ))
+            .hint(format!("Mend what it delivers to, raise sink_buffer_max, or DROP SINK {name}.")));
+        }
+        Ok(())
+    }
+
+    /// Whether a relation is `of`, or made of it.
+    fn is_made_of(&self, name: &str, of: &str) -> bool {
+        if name == of {
+            return true;
+        }
+        let feeding = self.queries.iter().filter(|query| {
+            query.name.as_ref() == name || query.into.as_ref().is_some_and(|into| into.table.as_ref() == name)
+        });
+        feeding.flat_map(RunningQuery::reads).any(|input| self.is_made_of(input, of))
+    }
+
+    /// How much waits for a sink.
+    pub(super) fn waiting_for(&self, sink: &str) -> Option<log::Waiting> {
+        let sink = self.sinks.get(sink)?;
+        let place = sink.place_in(&sink.from)?;
+        Some(match self.logs.get(&sink.from) {
+            Some(log) => log.waiting(place),
+            None => log::Waiting { epochs: 0, bytes: 0 },
+        })
+    }
+
+    /// Whether an object stands still, and which kind it is of.
+    pub(super) fn is_paused(&self, name: &Arc<str>) -> bool {
+        let of_query = |query: &RunningQuery| {
+            matches!(query.status, Status::Paused(_))
+                && (query.name == *name || query.into.as_ref().is_some_and(|into| into.sink == *name))
+        };
+        self.sources.get(name).is_some_and(|source| source.paused)
+            || self.sinks.get(name).is_some_and(|sink| sink.paused)
+            || self.queries.iter().any(of_query)
+    }
+}

@@ -1,0 +1,23 @@
+//! `PAUSE name | ALL`, `RESUME name | ALL`: sources, queries and sinks stand still, and go on.
+
+use millstream_sql::{Result, TokenReader};
+
+use crate::event::Event;
+use crate::session::{Response, Session, Tag};
+
+/// Runs what follows PAUSE, or RESUME.
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>, pause: bool) -> Result<Response> {
+    // A kind before the name is allowed, as in SHOW CREATE; a relation may be called ALL in double quotes.
+    let kinds: &[&[&str]] = &[&["SOURCE"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
+    let mut ahead = reader.clone();
+    if ahead.one_of(kinds).is_some() && !ahead.is_end() {
+        *reader = ahead;
+    }
+    let at = reader.position();
+    let name = if reader.keyword(&["ALL"]) { None } else { Some(reader.relation_name()?) };
+    reader.expect_end()?;
+    let asked = session.shared.ask(|reply| Event::Pause { name, pause, reply }).await;
+    let notices = asked.map_err(|error| error.at(at))?;
+    let text = if pause { "PAUSE" } else { "RESUME" };
+    Ok(Tag { text: text.into(), notices }.into())
+}
