@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use millstream_delta::{Position, Span};
 
-use crate::{Health, Options, Result};
+use crate::{Error, Health, Options, Result};
 
 /// What a source is opened with.
 #[derive(Clone, Debug)]
@@ -116,6 +116,11 @@ pub trait Source: Send {
     /// ([`More::Now`]: call again with the rest). Does not move what `next` takes. Only where
     /// [`Source::replayable`] holds.
     async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival>;
+    /// Forgets that the splits which `pattern` names were read, so that [`Source::next`] brings all of them again, under
+    /// spans of other splits; says how many these are.
+    async fn read_again(&mut self, _pattern: &str) -> Result<usize> {
+        Err(Error::Invalid("a source of this connector has nothing that could be read again by name".into()))
+    }
     /// Whether it wants to hear by [`Source::acknowledge`] how far it is durable.
     fn reliable(&self) -> bool {
         false

@@ -49,10 +49,20 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// What stands between a file's path and the number of its reading, from the second one on. A path may hold it
+    /// only where no file is read again by itself, and then it is one that hardly any path holds.
+    fn separator(&self) -> &'static str {
+        if self.on_change == OnChange::Reread { "#" } else { "##" }
+    }
+
+    /// The name of a split: the file's path, with a number from the second reading on.
+    fn split_name(&self, path: &Arc<str>, generation: u32) -> Arc<str> {
+        if generation <= 1 { path.clone() } else { format!("{path}{}{generation}", self.separator()).into() }
+    }
+
     /// The file of a split, and which reading of it the split is.
     pub fn parse_split(&self, split: &str) -> (Arc<str>, u32) {
-        if self.on_change == OnChange::Reread
-            && let Some((path, number)) = split.rsplit_once('#')
+        if let Some((path, number)) = split.rsplit_once(self.separator())
             && let Ok(generation @ 2..) = number.parse()
         {
             return (path.into(), generation);
@@ -66,14 +76,14 @@ pub(super) struct Intake {
     settings: Arc<Settings>,
     layout: Arc<Layout>,
     paths: Paths,
-    known: HashMap<Arc<str>, Known>,
+    pub(super) known: HashMap<Arc<str>, Known>,
     /// Files whose end was reached, to look whether they change; the cursor goes round.
     watched: Vec<Arc<str>>,
     watched_next: usize,
     /// Files that were seen, but changed a moment ago.
     unsettled: BTreeMap<Arc<str>, ()>,
-    queue: VecDeque<Arc<str>>,
-    current: Option<(Arc<str>, FileReader)>,
+    pub(super) queue: VecDeque<Arc<str>>,
+    pub(super) current: Option<(Arc<str>, FileReader)>,
     /// Spans of files that are left out, and of the note that they are.
     left_out: Vec<Span>,
     listed: bool,
@@ -85,37 +95,43 @@ pub(super) struct Intake {
 
 /// What is known of one file.
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     /// How many times it was read anew, from 1.
-    generation: u32,
-    through: u64,
-    done: bool,
+    pub(super) generation: u32,
+    /// The first of these readings that found what the file holds.
+    pub(super) holds_since: u32,
+    pub(super) through: u64,
+    pub(super) done: bool,
     /// Its length and time when it was last looked at.
-    seen: Option<Seen>,
+    pub(super) seen: Option<Seen>,
     /// Whether it was found to hold something else than what was read of it.
-    changed: bool,
+    pub(super) changed: bool,
     /// Whether it is among the watched ones.
-    watched: bool,
+    pub(super) watched: bool,
 }
 
 /// What reading a file again must find.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Earlier {
-    pub generation: u32,
+    /// The first reading that found what the file holds.
+    pub holds_since: u32,
     pub changed: bool,
     pub through: u64,
     pub seen: Option<Seen>,
 }
 
 impl Known {
-    fn new(generation: u32) -> Known {
-        Known { generation, through: 0, done: false, seen: None, changed: false, watched: false }
+    pub(super) fn new(generation: u32) -> Known {
+        Known {
+            generation,
+            holds_since: generation,
+            through: 0,
+            done: false,
+            seen: None,
+            changed: false,
+            watched: false,
+        }
     }
-}
-
-/// The name of a split: the file's path, with a number from the second reading on.
-fn split_name(path: &Arc<str>, generation: u32) -> Arc<str> {
-    if generation <= 1 { path.clone() } else { format!("{path}#{generation}").into() }
 }
 
 impl Intake {
@@ -148,7 +164,7 @@ impl Intake {
     /// What the newest reading of `path` found, where there was one.
     pub fn earlier(&self, path: &str) -> Option<Earlier> {
         self.known.get(path).map(|known| Earlier {
-            generation: known.generation,
+            holds_since: known.holds_since,
             changed: known.changed,
             through: known.through,
             seen: known.seen,
@@ -166,6 +182,9 @@ impl Intake {
             let known = self.known.entry(path).or_insert_with(|| Known::new(generation));
             if generation >= known.generation {
                 *known = Known { through: progress.through, done: progress.done, ..Known::new(generation) };
+                if self.settings.on_change != OnChange::Reread {
+                    known.holds_since = 1;
+                }
             }
         }
         let mut open: Vec<Arc<str>> = Vec::new();
@@ -243,7 +262,7 @@ impl Intake {
     /// Adds `piece` of the file `path` to the arrival and to what is known.
     fn note(&mut self, path: &Arc<str>, piece: Piece, arrival: &mut Arrival) {
         let Some(known) = self.known.get_mut(path) else { return };
-        let split = split_name(path, known.generation);
+        let split = self.settings.split_name(path, known.generation);
         known.through = piece.to;
         known.done = piece.done;
         if piece.done && !std::mem::replace(&mut known.watched, true) {

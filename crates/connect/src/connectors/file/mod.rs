@@ -1,8 +1,6 @@
 //! Files: lines of text, CSV, JSON and Parquet, read each once and written an epoch at a time.
-//!
-//! Deliberately absent so far: `ALTER SOURCE … REPLAY 'glob'`. Its place is the intake: it would put the matching
-//! files back into the queue under the next generation of their split, as `on_change = 'reread'` does.
 
+mod again;
 mod intake;
 mod paths;
 mod reading;

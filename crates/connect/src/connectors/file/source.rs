@@ -120,7 +120,7 @@ impl Source for FileSource {
         // What is known of the file is with the pull while one is under way.
         self.settle().await?;
         let earlier = self.intake()?.earlier(&path);
-        if earlier.is_some_and(|earlier| earlier.changed || generation < earlier.generation) {
+        if earlier.is_some_and(|earlier| earlier.changed || generation < earlier.holds_since) {
             return Err(changed(&path));
         }
         let kept = self.replayed.iter().position(|kept| kept.span == *span);
@@ -141,6 +141,11 @@ impl Source for FileSource {
             self.replayed.pop_front();
         }
         Ok(arrival)
+    }
+
+    async fn read_again(&mut self, pattern: &str) -> Result<usize> {
+        self.settle().await?;
+        self.intake()?.read_again(pattern)
     }
 
     async fn acknowledge(&mut self, _through: &Position) -> Result<()> {

@@ -101,3 +101,34 @@ async fn replays_that_take_turns_keep_their_files_open() {
     expected.sort();
     assert_eq!(lines, expected);
 }
+
+#[tokio::test]
+async fn files_are_read_again_when_asked_to() {
+    let dir = Dir::new();
+    dir.write("a.txt", "1\n2\n");
+    dir.write("b.log", "3\n");
+    for start in ["all", "new"] {
+        let mut source = dir.open(None, &[("bounded", "true"), ("start", start)]);
+        let (first, more) = take(source.as_mut(), WIDE).await;
+        assert_eq!(more, More::Never);
+        assert_eq!(first.lines(&dir).len(), if start == "all" { 3 } else { 0 });
+        assert_eq!(source.read_again("*.txt").await.unwrap(), 1);
+        let (again, more) = take(source.as_mut(), WIDE).await;
+        assert_eq!((again.lines(&dir), more), (vec!["1@a.txt:0".into(), "2@a.txt:2".into()], More::Never));
+        assert_eq!(dir.short(&again.spans[0].split), "a.txt##2");
+        // Both readings can be repeated, by another reader too.
+        let mut other = dir.open(None, &[("bounded", "true"), ("start", start)]);
+        for reader in [&mut source, &mut other] {
+            for taken in [&first, &again] {
+                for span in taken.spans.iter().filter(|span| span.to > 0) {
+                    let rows = reader.replay(span, WIDE).await.unwrap().rows;
+                    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>() > 0, span.to > 0);
+                }
+            }
+        }
+        let path = format!("{}/*", dir.path().display());
+        assert_eq!(source.read_again(&path).await.unwrap(), 2);
+        assert_eq!(take(source.as_mut(), WIDE).await.0.lines(&dir).len(), 3);
+        assert!(source.read_again("*.csv").await.unwrap_err().to_string().contains("none of the files"));
+    }
+}

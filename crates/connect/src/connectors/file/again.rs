@@ -1,0 +1,44 @@
+//! Files that are read again since somebody asked for it.
+
+use std::sync::Arc;
+
+use glob::{MatchOptions, Pattern};
+
+use super::intake::{Intake, Known};
+use crate::{Error, Result};
+
+/// A `*` stands for no part of a path but a name.
+const MATCHING: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
+
+impl Intake {
+    /// Puts the files that `pattern` names back into the queue, those too that were left out at the start: by their
+    /// paths, or by their names where it has no `/`. Says how many that are.
+    pub fn read_again(&mut self, pattern: &str) -> Result<usize> {
+        let wanted = Pattern::new(pattern)
+            .map_err(|error| Error::Invalid(format!("'{pattern}' is no pattern of file names: {error}")))?;
+        let fits = |path: &str| {
+            let name = if pattern.contains('/') { path } else { path.rsplit('/').next().unwrap_or(path) };
+            wanted.matches_with(name, MATCHING)
+        };
+        let mut paths: Vec<Arc<str>> = self.known.keys().filter(|path| fits(path)).cloned().collect();
+        if paths.is_empty() {
+            return Err(Error::Invalid(format!("none of the files that were read so far fits '{pattern}'")));
+        }
+        paths.sort_unstable();
+        for path in &paths {
+            let Some(known) = self.known.get_mut(path) else { continue };
+            let (holds_since, seen, watched) = (known.holds_since, known.seen, known.watched);
+            *known = Known { holds_since, seen, watched, ..Known::new(known.generation + 1) };
+            if self.current.as_ref().is_some_and(|(current, _)| current == path) {
+                self.current = None;
+            }
+            self.queue.retain(|waiting| waiting != path);
+        }
+        self.queue.extend(paths.iter().cloned());
+        Ok(paths.len())
+    }
+}
