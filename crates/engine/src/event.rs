@@ -183,6 +183,10 @@ pub(crate) enum Event {
     Replay { record: Box<Record>, reply: Reply<()> },
     /// A source's answer to a pull.
     Arrived { source: Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant },
+    /// Let a source read again what `pattern` names; answers with how many parts that are.
+    ReadAgain { source: Arc<str>, pattern: String, reply: Reply<usize> },
+    /// A source's answer to that.
+    ReadsAgain { source: Arc<str>, result: Result<usize>, reply: Reply<usize> },
     /// A source's answer to a replay.
     Replayed { source: Arc<str>, result: Result<Arrival> },
     /// A piece of what a new query reads of a source's past, or `None` at its end. The permit is given back when

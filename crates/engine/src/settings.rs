@@ -71,14 +71,16 @@ pub const SETTINGS: &[SettingDoc] = &[
     },
     SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },
     SettingDoc {
-        name: "source_rate_limit",
-        default: "none",
-        doc: "rows a second that are taken of each source, and of each receiver of a source that has several; of sources \
-              whose WITH doesn't say another",
         name: "sink_buffer_max",
         default: "1 GiB",
         doc: "bytes of changes that may wait for a sink that can't deliver, about; beyond that INSERT, UPDATE and DELETE \
               of what it delivers fail with an error that names it",
+    },
+    SettingDoc {
+        name: "source_rate_limit",
+        default: "none",
+        doc: "rows a second that are taken of each source, and of each receiver of a source that has several; of sources \
+              whose WITH doesn't say another",
     },
     SettingDoc {
         name: "subscription_buffer_max",

@@ -209,6 +209,8 @@ impl Loop {
                     self.measures.rows_wait_since(at);
                 }
             }
+            Event::ReadAgain { source, pattern, reply } => self.read_again(&source, pattern, reply),
+            Event::ReadsAgain { source, result, reply } => self.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
                 self.caught_up(&query, &source, piece);

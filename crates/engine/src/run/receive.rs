@@ -9,7 +9,7 @@ use millstream_delta::{Position, Span};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::error;
-use crate::event::Event;
+use crate::event::{Event, Reply};
 
 /// Pauses between attempts of a failing source or sink.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Pull { ticket: u64, limit: Limit, wait: bool, hurry: bool },
     /// Read a span again.
     Replay { span: Span, limit: Limit },
+    /// Read again what a pattern names.
+    ReadAgain { pattern: String, reply: Reply<usize> },
     /// All up to here is durable.
     Acknowledge(Position),
 }
@@ -76,6 +78,10 @@ impl Receiving {
                 Some(Command::Replay { span, limit }) => {
                     let result = self.source.replay(&span, limit).await.map_err(error::connect);
                     Event::Replayed { source: self.name.clone(), result }
+                }
+                Some(Command::ReadAgain { pattern, reply }) => {
+                    let result = self.source.read_again(&pattern).await.map_err(error::connect);
+                    Event::ReadsAgain { source: self.name.clone(), result, reply }
                 }
                 Some(Command::Acknowledge(through)) => {
                     self.acknowledge(&through).await;

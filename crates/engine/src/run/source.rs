@@ -16,7 +16,7 @@ use super::receive::{Command, Receiving};
 use super::retained::Retained;
 use super::tasks::Tasks;
 use super::{Loop, current};
-use crate::event::Event;
+use crate::event::{Event, Reply};
 use crate::settings::{ClockKind, Settings};
 
 /// A source as the loop sees it.
@@ -391,6 +391,29 @@ impl Loop {
             let bytes = limit.bytes - source.ready_bytes;
             source.pull(Limit { bytes, ..room }, false, true);
         }
+    }
+
+    /// Asks a source's task to read again what a pattern names.
+    pub(super) fn read_again(&mut self, name: &Arc<str>, pattern: String, reply: Reply<usize>) {
+        match current(&mut self.sources, name) {
+            Some(source) => {
+                let _ = source.commands.send(Command::ReadAgain { pattern, reply });
+            }
+            None => reply.send(Err(Error::invalid(format!("there is no source \"{name}\"")))),
+        }
+    }
+
+    /// A source that had ended has more now.
+    pub(super) fn reads_again(&mut self, name: &Arc<str>, result: Result<usize>, reply: Reply<usize>) {
+        if let Some(source) = current(&mut self.sources, name)
+            && result.is_ok()
+        {
+            source.more = More::Now;
+        }
+        reply.send(result.map_err(|error| Error {
+            message: format!("source \"{name}\" can't read it again: {}", error.message),
+            ..error
+        }));
     }
 
     /// What this epoch takes of each source at its batch time.

@@ -1,6 +1,7 @@
 //! The statements, one a file: syntax and execution side by side.
 
 mod advance;
+mod alter_source;
 mod create_materialized_view;
 mod create_sink;
 mod create_source;
@@ -89,6 +90,9 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
 
 /// Runs any other statement.
 pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
+    if reader.keyword(&["ALTER", "SOURCE"]) {
+        return alter_source::run(session, &mut reader).await;
+    }
     refuse_unbuilt(&reader)?;
     let first: &[&[&str]] = &[
         &["INSERT"],

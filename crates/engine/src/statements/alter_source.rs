@@ -1,0 +1,31 @@
+//! `ALTER SOURCE name REPLAY 'glob'`: reads again what the source has read, files for example.
+
+use millstream_sql::{Error, Result, TokenReader};
+
+use crate::catalog::Definition;
+use crate::event::Event;
+use crate::session::{Response, Session, Tag};
+
+/// Runs what follows ALTER SOURCE.
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let name = reader.relation_name()?;
+    let at = reader.last_position();
+    if !reader.keyword(&["REPLAY"]) {
+        let what = reader.peek().to_string().to_uppercase();
+        return Err(Error::unsupported(format!("ALTER SOURCE … {what}")).at(reader.position()));
+    }
+    let pattern_at = reader.position();
+    let pattern = reader.string()?;
+    reader.expect_end()?;
+    let catalog = session.shared.catalog();
+    let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
+    if !matches!(object.definition, Definition::Source { .. }) {
+        let kind = object.definition.kind();
+        return Err(Error::invalid(format!("\"{name}\" is a {kind}, not a source")).at(at));
+    }
+    let source = object.name.clone();
+    let asked = session.shared.ask(|reply| Event::ReadAgain { source, pattern, reply }).await;
+    let count = asked.map_err(|error| error.at(pattern_at))?;
+    let notice = format!("{count} {} will be read again", if count == 1 { "file" } else { "files" });
+    Ok(Tag { text: "ALTER SOURCE".into(), notices: vec![notice] }.into())
+}
