@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::Sink;
 use millstream_delta::Delta;
 use millstream_sql::{Error, Result};
