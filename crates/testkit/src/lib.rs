@@ -6,10 +6,11 @@
 //! - [`suites`] does the same with the sqllogictest files of DataFusion itself.
 //! - [`docs`] keeps the generated tables of the reference pages as the code says.
 //! - [`tidy`] checks the sources themselves: crate arrows, sizes, versions.
-//! - [`drive`] and [`parts`] are what scenario tests are made of.
+//! - [`drive`], [`parts`] and [`broker`] are what scenario tests are made of.
 //!
 //! Only tests use this crate.
 
+pub mod broker;
 pub mod docs;
 pub mod drive;
 pub mod generate;

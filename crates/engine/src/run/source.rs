@@ -60,8 +60,6 @@ pub(crate) struct RunningSource {
     /// How often it was tried again after a failure.
     retries: u64,
     failed: bool,
-    /// Whether its bound held rows back when it was last taken from.
-    held_back: bool,
     ready: VecDeque<Arrival>,
     pub(crate) ready_rows: usize,
     pub(crate) ready_bytes: usize,
@@ -107,7 +105,6 @@ impl RunningSource {
             failure: None,
             retries: 0,
             failed: false,
-            held_back: false,
             ready: VecDeque::new(),
             ready_rows: 0,
             ready_bytes: 0,
@@ -182,8 +179,9 @@ impl RunningSource {
     }
 
     /// Whether it brings, or could bring, more than is taken.
-    pub(crate) fn is_throttled(&self, limit: Limit) -> bool {
-        self.has_rows() && (self.held_back || !self.has_room(limit))
+    pub(crate) fn is_throttled(&self, limit: Limit, settings: &Settings, now: Timestamp) -> bool {
+        let held_back = self.due_in(settings, now).is_some_and(|wait| !wait.is_zero());
+        held_back || (self.has_rows() && !self.has_room(limit))
     }
 
     /// Whether an epoch may take something at `now`; else how long that is to wait for.
@@ -259,11 +257,10 @@ impl RunningSource {
         now: Timestamp,
     ) -> (Delta, Vec<Span>) {
         let (mut delta, mut spans, mut rows) = (Delta::default(), Vec::new(), 0);
-        self.held_back = false;
         while let Some(arrival) = self.ready.front() {
             let size = rows_of(arrival);
-            if bound.is_some_and(|bound| !self.rate.allows(size, &bound, now)) {
-                self.held_back = true;
+            let held_back = bound.is_some_and(|bound| !self.rate.allows(size, &bound, now));
+            if held_back {
                 break;
             }
             if !first && !self.one_arrival_a_batch && rows + size > rows_max {

@@ -190,7 +190,7 @@ impl Loop {
             () if source.has_ended() => "ended",
             () if source.paused => "paused",
             () if source.trouble().is_some() => "restarting",
-            () if source.used && source.is_throttled(self.limit()) => "throttled",
+            () if source.used && source.is_throttled(self.limit(), &self.settings, self.now()) => "throttled",
             () if source.used => "running",
             () => "unused",
         }

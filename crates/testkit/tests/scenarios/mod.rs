@@ -9,6 +9,7 @@ mod hearing;
 mod library;
 mod objects;
 mod pace;
+mod receivers;
 mod replay;
 
 use std::path::Path;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(objects::ALL);
     all.extend_from_slice(pace::ALL);
+    all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(replay::ALL);
     all
 }

@@ -1,0 +1,224 @@
+//! A broker that keeps messages until they are acknowledged, and a table that is written by batches: what connectors
+//! of users look like.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use async_trait::async_trait;
+use millstream_connect::{
+    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
+};
+use millstream_delta::{Cut, Delta, Epoch, Position, Span};
+
+/// Neither connector needs an option; the engine wants one that there is none of to be refused by name.
+const OPTIONS: &[OptionDoc] =
+    &[OptionDoc { name: "unused", default: Some("none"), doc: "No test says anything here." }];
+
+/// Messages that come in one delivery at most.
+const DELIVERY: u64 = 4;
+
+/// `connector = 'broker'`: numbers from 0 on, of which the broker forgets what is acknowledged. Its connection breaks
+/// again and again, and then it begins with the first message that was not acknowledged.
+#[derive(Clone, Debug, Default)]
+pub struct Broker(Arc<Mutex<Messages>>);
+
+/// What a broker knows.
+#[derive(Debug, Default)]
+pub struct Messages {
+    /// How many messages there are.
+    pub sent: u64,
+    /// How many of them are acknowledged.
+    pub acknowledged: u64,
+    /// How many were delivered, again and again.
+    pub delivered: u64,
+    /// How often the connection broke.
+    pub breaks: u64,
+    /// Breaks after so many deliveries; 0: never.
+    pub break_after: u64,
+    /// Whether the source says that it is reliable.
+    pub reliable: bool,
+}
+
+impl Broker {
+    /// What it knows.
+    pub fn messages(&self) -> MutexGuard<'_, Messages> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Connector for Broker {
+    fn name(&self) -> &'static str {
+        "broker"
+    }
+    fn summary(&self) -> &'static str {
+        "Delivers again what was not acknowledged."
+    }
+    fn source_options(&self) -> &'static [OptionDoc] {
+        OPTIONS
+    }
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+    fn source(&self, _: &SourceSpec) -> Result<Box<dyn Source>> {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let reliable = self.messages().reliable;
+        Ok(Box::new(BrokerSource { schema, broker: self.clone(), reliable, next: 0, deliveries: 0 }))
+    }
+    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        Err(Error::Invalid(format!("'{}': connector 'broker' has no sink", spec.name)))
+    }
+}
+
+struct BrokerSource {
+    schema: SchemaRef,
+    broker: Broker,
+    reliable: bool,
+    /// The message that this connection delivers next.
+    next: u64,
+    /// Deliveries of this connection.
+    deliveries: u64,
+}
+
+#[async_trait]
+impl Source for BrokerSource {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+    fn replayable(&self) -> bool {
+        false
+    }
+    fn bounded(&self) -> bool {
+        false
+    }
+    fn reliable(&self) -> bool {
+        self.reliable
+    }
+    async fn seek(&mut self, _: &Position) -> Result<()> {
+        Ok(())
+    }
+    async fn next(&mut self, _: Limit) -> Result<Arrival> {
+        let mut messages = self.broker.messages();
+        if messages.break_after > 0 && self.deliveries >= messages.break_after {
+            messages.breaks += 1;
+            self.deliveries = 0;
+            self.next = messages.acknowledged;
+            return Err(Error::External("the broker has closed the connection".into()));
+        }
+        // Deliveries are cut at the same places each time, so none mixes old messages with new ones.
+        let to = messages.sent.min((self.next / DELIVERY + 1) * DELIVERY);
+        let from = std::mem::replace(&mut self.next, to);
+        let more = if to < messages.sent { More::Now } else { More::Later };
+        if from == to {
+            return Ok(Arrival { rows: vec![], spans: vec![], bad_rows: vec![], more });
+        }
+        self.deliveries += 1;
+        messages.delivered += to - from;
+        let column = Arc::new(Int64Array::from_iter_values(from as i64..to as i64));
+        let rows = RecordBatch::try_new(self.schema.clone(), vec![column])
+            .map_err(|error| Error::Bug(format!("numbers don't fit their schema: {error}")))?;
+        let span = Span { split: "messages".into(), from, to, done: false };
+        Ok(Arrival { rows: vec![rows], spans: vec![span], bad_rows: vec![], more })
+    }
+    async fn ready(&mut self) -> Result<()> {
+        loop {
+            if self.next < self.broker.messages().sent {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+    async fn replay(&mut self, _: &Span, _: Limit) -> Result<Arrival> {
+        Err(Error::Bug("a broker can't read again, and says so".into()))
+    }
+    async fn acknowledge(&mut self, through: &Position) -> Result<()> {
+        let through = through.splits.values().map(|progress| progress.through).max().unwrap_or(0);
+        let mut messages = self.broker.messages();
+        messages.acknowledged = messages.acknowledged.max(through);
+        Ok(())
+    }
+}
+
+/// `connector = 'database'`: adds up the column `n`, a batch a transaction, over connections of a pool. A transaction
+/// keeps the batch's number beside the rows, so that a batch which is sent again changes nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Database(Arc<Mutex<Content>>);
+
+/// What is in the database.
+#[derive(Debug, Default)]
+pub struct Content {
+    /// The sum of each batch, by its number.
+    pub sums: BTreeMap<u64, i64>,
+    /// Connections that are open and that nobody uses.
+    pool: usize,
+    /// Connections that were ever opened.
+    pub opened: usize,
+    /// Transactions that were begun.
+    pub begun: usize,
+    /// After how many transactions each time the answer to one is lost.
+    pub lose_answer_after: usize,
+}
+
+impl Database {
+    /// What is in it.
+    pub fn content(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Connector for Database {
+    fn name(&self) -> &'static str {
+        "database"
+    }
+    fn summary(&self) -> &'static str {
+        "Adds up a column by batches."
+    }
+    fn source_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        OPTIONS
+    }
+    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
+        Err(Error::Invalid(format!("'{}': connector 'database' has no source", spec.name)))
+    }
+    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        let column = spec.columns.index_of("n").map_err(|error| Error::Invalid(error.to_string()))?;
+        Ok(Box::new(DatabaseSink { database: self.clone(), column }))
+    }
+}
+
+struct DatabaseSink {
+    database: Database,
+    column: usize,
+}
+
+#[async_trait]
+impl Sink for DatabaseSink {
+    async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
+        let mut content = self.database.content();
+        match content.pool.checked_sub(1) {
+            Some(left) => content.pool = left,
+            None => content.opened += 1,
+        }
+        content.begun += 1;
+        let mut sum = 0;
+        for chunk in &delta.chunks {
+            let numbers = chunk.rows.column(self.column).as_primitive::<Int64Type>();
+            sum += (0..chunk.rows.num_rows()).map(|row| numbers.value(row) * chunk.weight(row)).sum::<i64>();
+        }
+        content.sums.entry(cut.epoch.0).or_insert(sum);
+        if content.lose_answer_after > 0 && content.begun % content.lose_answer_after == 0 {
+            return Err(Error::External("the database did not answer".into()));
+        }
+        content.pool += 1;
+        Ok(())
+    }
+    async fn commit(&mut self, _: Epoch) -> Result<()> {
+        Ok(())
+    }
+    async fn recover(&mut self) -> Result<Epoch> {
+        Ok(Epoch(self.database.content().sums.keys().last().copied().unwrap_or(0)))
+    }
+}
