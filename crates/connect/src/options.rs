@@ -78,6 +78,28 @@ impl Options {
         Duration::try_from_secs_f64(number * unit_seconds).map(Some).map_err(|_| wrong())
     }
 
+    /// The value of `name` read as a number of bytes, with a unit or without: `65536`, '64 KiB', '16 MB'.
+    pub fn bytes(&self, name: &str) -> Result<Option<usize>> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let trimmed = text.trim();
+        let split = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+        let unit = match trimmed[split..].trim().to_ascii_lowercase().as_str() {
+            "" | "b" => Some(1),
+            "kib" | "kb" | "k" => Some(1 << 10),
+            "mib" | "mb" | "m" => Some(1 << 20),
+            "gib" | "gb" | "g" => Some(1 << 30),
+            _ => None,
+        };
+        let number = trimmed[..split].parse::<usize>().ok();
+        let bytes = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+        match bytes.filter(|bytes| *bytes > 0) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Err(Error::Invalid(format!(
+                "option '{name}' is '{text}', but bytes were expected, such as 65536, '64 KiB' or '16 MiB'"
+            ))),
+        }
+    }
+
     /// The value of `name`, which must be one of `valid`; the first where it is not given.
     pub fn choice(&self, name: &str, valid: &[&'static str]) -> Result<&'static str> {
         let first = valid.first().copied().unwrap_or_default();
@@ -139,6 +161,19 @@ mod tests {
         options(&[("fields.a.b.kind", "x"), ("path", "y")]).check(KNOWN).unwrap();
         assert!(options(&[("fields..kind", "x")]).check(KNOWN).is_err());
         assert!(options(&[("fields.a.kin", "x")]).check(KNOWN).is_err());
+    }
+
+    #[test]
+    fn bytes_may_have_units() {
+        let check = |text, expect: Option<usize>| {
+            assert_eq!(options(&[("b", text)]).bytes("b").ok().flatten(), expect, "{text}");
+        };
+        check("10", Some(10));
+        check("64 KiB", Some(65_536));
+        check("2mb", Some(2 << 20));
+        check("0", None);
+        check("1 parsec", None);
+        check("99999999999 GiB", None);
     }
 
     #[test]

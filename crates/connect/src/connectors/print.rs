@@ -6,6 +6,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use millstream_delta::{Cut, Delta, Epoch};
@@ -15,6 +16,8 @@ use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceS
 
 /// Rows of a batch that are printed unless `limit` says otherwise.
 const LIMIT: usize = 10;
+
+const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_null("NULL");
 
 const RULE: &str = "-------------------------------------------";
 
@@ -90,6 +93,7 @@ impl PrintSink {
         let mut text = format!("{RULE}\nTime: {} ms\n{RULE}\n", cut.now.millis());
         let mut left = self.limit;
         'delta: for chunk in &delta.chunks {
+            let columns = formatters(&chunk.rows).map_err(|error| Error::Bug(error.to_string()))?;
             for row in 0..chunk.rows.num_rows() {
                 let weight = chunk.weight(row);
                 let sign = match (self.signed, weight < 0) {
@@ -104,11 +108,13 @@ impl PrintSink {
                     text.push_str("...\n");
                     break 'delta;
                 }
-                let line = render_row(&chunk.rows, row).map_err(|error| Error::Bug(error.to_string()))?;
+                let begin = text.len() + sign.len();
+                render_row(&columns, sign, row, &mut text).map_err(|error| Error::Bug(error.to_string()))?;
+                let line = begin..text.len() - 1;
                 let copies = usize::try_from(weight.unsigned_abs()).unwrap_or(usize::MAX);
-                for _ in 0..copies.min(left) {
+                for _ in 1..copies.min(left) {
                     text.push_str(sign);
-                    text.push_str(&line);
+                    text.extend_from_within(line.clone());
                     text.push('\n');
                 }
                 if copies > left {
@@ -123,20 +129,33 @@ impl PrintSink {
     }
 }
 
-/// `(a,b)`, or the value alone where there is one column.
-fn render_row(rows: &RecordBatch, row: usize) -> Result<String, arrow::error::ArrowError> {
-    let options = FormatOptions::default().with_null("NULL");
-    let mut line = String::new();
-    for (at, column) in rows.columns().iter().enumerate() {
-        if at > 0 {
-            line.push(',');
-        }
-        let formatter = ArrayFormatter::try_new(column, &options)?;
-        // Writing to a string fails only where a value has no text.
-        write!(line, "{}", formatter.value(row))
-            .map_err(|_| arrow::error::ArrowError::CastError("a value can't be shown as text".into()))?;
+/// What writes the values of each column.
+fn formatters(rows: &RecordBatch) -> Result<Vec<ArrayFormatter<'_>>, ArrowError> {
+    rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &OPTIONS)).collect()
+}
+
+/// Adds the line of a row: `(a,b)`, or the value alone where there is one column.
+fn render_row(
+    columns: &[ArrayFormatter<'_>],
+    sign: &str,
+    row: usize,
+    text: &mut String,
+) -> Result<(), ArrowError> {
+    text.push_str(sign);
+    let several = columns.len() != 1;
+    if several {
+        text.push('(');
     }
-    if rows.num_columns() == 1 { Ok(line) } else { Ok(format!("({line})")) }
+    for (at, column) in columns.iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        // Writing to a string fails only where a value has no text.
+        write!(text, "{}", column.value(row))
+            .map_err(|_| ArrowError::CastError("a value can't be shown as text".into()))?;
+    }
+    text.push_str(if several { ")\n" } else { "\n" });
+    Ok(())
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ mod again;
 mod intake;
 mod paths;
 mod reading;
+mod rolling;
 mod sink;
 mod source;
 
@@ -131,6 +132,18 @@ const SINK_OPTIONS: &[OptionDoc] = &[
         doc: "true: writes changes, with a first column _op that is 'insert' or 'delete'; needed for a relation \
               whose rows change or go.",
     },
+    OptionDoc {
+        name: "roll_interval",
+        default: Some("none: each epoch has its own file"),
+        doc: "Epochs are gathered in memory, and a file holds those of such a time, such as '1 minute', counted from its \
+              first one's batch time; it has the name of its last one. It is written before an epoch after that time, \
+              after that time if no epoch comes, and when the sink or the engine ends.",
+    },
+    OptionDoc {
+        name: "roll_size",
+        default: Some("none; with roll_interval 64 MiB"),
+        doc: "Epochs are gathered in memory until they have so many bytes there, about, such as '16 MiB'.",
+    },
     DELIMITER,
     OptionDoc {
         name: "header",
@@ -196,7 +209,11 @@ impl Connector for Files {
     }
 
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
-        Ok(Box::new(sink::FileSink::open(spec)?))
+        let target = sink::Target::open(spec)?;
+        match rolling::Rolling::from_options(&spec.options)? {
+            Some(rolling) => Ok(Box::new(rolling::RollingSink::new(target, rolling))),
+            None => Ok(Box::new(sink::FileSink::new(target))),
+        }
     }
 }
 

@@ -28,8 +28,8 @@ pub(super) struct FileSink {
 }
 
 /// Where files go and what is in them.
-struct Target {
-    sink: String,
+pub(super) struct Target {
+    pub sink: String,
     directory: PathBuf,
     filename: String,
     /// `filename` with the epoch in it, which is another name for each epoch.
@@ -41,7 +41,7 @@ struct Target {
 }
 
 #[derive(Clone)]
-struct Staged {
+pub(super) struct Staged {
     epoch: Epoch,
     hidden: PathBuf,
     place: PathBuf,
@@ -50,8 +50,15 @@ struct Staged {
 }
 
 impl FileSink {
-    /// Opens a sink; makes its directory.
-    pub fn open(spec: &SinkSpec) -> Result<FileSink> {
+    /// A sink that has written nothing yet.
+    pub fn new(target: Target) -> FileSink {
+        FileSink { target: Arc::new(target), staged: Vec::new(), placed: None }
+    }
+}
+
+impl Target {
+    /// What the options of a sink say; makes its directory.
+    pub fn open(spec: &SinkSpec) -> Result<Target> {
         let options = &spec.options;
         let directory = PathBuf::from(options.require("path")?);
         let changelog = options.parse("changelog", "true or false")?.unwrap_or(false);
@@ -81,8 +88,7 @@ impl FileSink {
             ))
         })?;
         let (sink, unique) = (spec.name.clone(), with_epoch(&filename));
-        let target = Target { sink, directory, filename, unique, format, columns, changelog };
-        Ok(FileSink { target: Arc::new(target), staged: Vec::new(), placed: None })
+        Ok(Target { sink, directory, filename, unique, format, columns, changelog })
     }
 }
 
@@ -116,16 +122,15 @@ fn with_epoch(filename: &str) -> String {
 }
 
 impl Target {
-    /// Writes the file of an epoch under a hidden name, to the disk.
-    fn stage(&self, cut: &Cut, delta: &Delta) -> Result<Staged> {
+    /// Writes the file of an epoch, or of several that end with it, under a hidden name, to the disk.
+    pub fn stage(&self, cut: &Cut, batches: &[RecordBatch]) -> Result<Staged> {
         let named = |pattern: &str| {
             let name = pattern.replace(BATCH_TIME, &cut.now.millis().to_string());
             name.replace(EPOCH, &cut.epoch.to_string())
         };
         let unique = named(&self.unique);
         let hidden = self.directory.join(format!(".{unique}.tmp"));
-        let batches = self.batches(delta)?;
-        if let Err(error) = self.write_file(&hidden, &batches) {
+        if let Err(error) = self.write_file(&hidden, batches) {
             // Whatever was written is of no use, and its space may be what is missing.
             let _ = fs::remove_file(&hidden);
             return Err(Error::External(format!(
@@ -163,7 +168,8 @@ impl Target {
         file.sync_all().map_err(text)
     }
 
-    fn batches(&self, delta: &Delta) -> Result<Vec<RecordBatch>> {
+    /// What a file holds of an epoch's changes.
+    pub fn batches(&self, delta: &Delta) -> Result<Vec<RecordBatch>> {
         let wrong = |error: arrow::error::ArrowError| {
             Error::Bug(format!("sink '{}' got rows of another schema: {error}", self.sink))
         };
@@ -186,7 +192,7 @@ impl Target {
     }
 
     /// Moves a staged file into place, over no other. Two epochs may have one batch time, and so one name.
-    fn place(&self, staged: &Staged) -> Result<()> {
+    pub fn place(&self, staged: &Staged) -> Result<()> {
         let failed = |error| self.not_placed(&staged.place, &error);
         let is_taken = |place: &Path| place.try_exists().map_err(failed);
         let (place_taken, otherwise_taken) = (is_taken(&staged.place)?, is_taken(&staged.otherwise)?);
@@ -207,7 +213,7 @@ impl Target {
     }
 
     /// Makes sure that what was moved stays where it is.
-    fn sync(&self) -> Result<()> {
+    pub fn sync(&self) -> Result<()> {
         let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
         synced.map_err(|error| self.not_placed(&self.directory, &error))
     }
@@ -221,7 +227,7 @@ impl Target {
     }
 
     /// The newest epoch that has a file; removes what was staged and never published.
-    fn recover(&self) -> Result<Epoch> {
+    pub fn recover(&self) -> Result<Epoch> {
         let failed = |error: io::Error| {
             Error::External(format!(
                 "sink '{}' could not look at its directory '{}': {error}",
@@ -278,7 +284,7 @@ impl Sink for FileSink {
             return Ok(());
         }
         let (target, cut, delta) = (self.target.clone(), cut.clone(), delta.clone());
-        let staged = spawn_blocking(move || target.stage(&cut, &delta)).await;
+        let staged = spawn_blocking(move || target.stage(&cut, &target.batches(&delta)?)).await;
         let staged = staged.map_err(|error| Error::Bug(format!("writing a file stopped: {error}")))??;
         self.staged.retain(|other| other.epoch != staged.epoch);
         self.staged.push(staged);

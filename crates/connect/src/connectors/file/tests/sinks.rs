@@ -199,3 +199,61 @@ async fn a_full_disk_is_told_and_the_epoch_is_written_once_there_is_room() {
         fs::remove_dir_all(&out).unwrap();
     }
 }
+
+#[tokio::test]
+async fn epochs_are_gathered_until_their_time_or_size() {
+    let dir = Dir::new();
+    let rolling = [("format", "csv"), ("header", "false"), ("roll_interval", "3 seconds")];
+    let mut sink = sink_to(dir.path(), true, &rolling).unwrap();
+    for epoch in [1, 2, 3, 4, 5, 9] {
+        sink.write(&cut(epoch), &Delta::insert(rows(&[&format!("e{epoch}")]))).await.unwrap();
+        sink.commit(Epoch(epoch)).await.unwrap();
+    }
+    assert_eq!(listing(dir.path()), ["part-3000-3.csv", "part-5000-5.csv"]);
+    // What was written is not written again.
+    sink.write(&cut(5), &Delta::insert(rows(&["e5"]))).await.unwrap();
+    drop(sink);
+    let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(listing(dir.path()), ["part-3000-3.csv", "part-5000-5.csv", "part-9000-9.csv"]);
+    assert_eq!(text("part-3000-3.csv"), "e1,0\ne2,0\ne3,0\n");
+    assert_eq!(text("part-5000-5.csv"), "e4,0\ne5,0\n");
+    assert_eq!(text("part-9000-9.csv"), "e9,0\n");
+    let mut sink = sink_to(dir.path(), true, &rolling).unwrap();
+    assert_eq!(sink.recover().await.unwrap(), Epoch(9));
+
+    let dir = Dir::new();
+    let mut sink =
+        sink_to(dir.path(), true, &[("filename", "x-{epoch}.parquet"), ("roll_size", "16 KiB")]).unwrap();
+    for epoch in 1..=60 {
+        sink.write(&cut(epoch), &Delta::insert(rows(&["a long word that takes some room"; 10])))
+            .await
+            .unwrap();
+        sink.commit(Epoch(epoch)).await.unwrap();
+    }
+    let files = listing(dir.path());
+    assert!(files.len() > 1 && files.len() < 60, "{files:?}");
+    for (name, value) in [("roll_size", "much"), ("roll_interval", "often")] {
+        assert!(sink_to(dir.path(), true, &[(name, value)]).is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_gathered_file_is_written_in_its_time_also_if_nothing_comes() {
+    let dir = Dir::new();
+    let rolling = [("format", "json"), ("roll_interval", "50 ms"), ("changelog", "true")];
+    let mut sink = sink_to(dir.path(), false, &rolling).unwrap();
+    let change = |word: &str, weight: i64| {
+        Delta::of(Chunk { rows: rows(&[word]), weights: Some(vec![weight].into()) })
+    };
+    for (epoch, weight) in [(1, 1), (2, -1)] {
+        let cut = Cut { now: Timestamp(epoch as i64), ..cut(epoch) };
+        sink.write(&cut, &change("a", weight)).await.unwrap();
+    }
+    sink.commit(Epoch(2)).await.unwrap();
+    while listing(dir.path()).iter().all(|name| name.starts_with('.')) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let text = fs::read_to_string(dir.path().join("part-0-2.json")).unwrap();
+    let ops: Vec<_> = text.lines().map(|line| line.contains("insert")).collect();
+    assert_eq!(ops, [true, false], "changes stay in their order: {text}");
+}
