@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use millstream_delta::{Cut, Delta, Epoch};
 use tokio::task::spawn_blocking;
@@ -117,7 +118,7 @@ impl Gathered {
         if interval.is_some_and(|interval| age_us >= interval.as_micros()) {
             self.roll()?;
         }
-        let batches = self.target.batches(delta)?;
+        let batches: Vec<RecordBatch> = self.target.batches(delta)?.into_iter().map(compact).collect();
         self.bytes += batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
         self.batches.extend(batches);
         self.last = Some(cut.clone());
@@ -125,6 +126,21 @@ impl Gathered {
         self.first.get_or_insert_with(|| cut.clone());
         Ok(is_first)
     }
+}
+
+/// The same rows without the bytes of others: short texts may hold on to a whole block that was read.
+fn compact(rows: RecordBatch) -> RecordBatch {
+    let (schema, columns, count) = rows.into_parts();
+    let columns = columns.into_iter().map(|column| -> ArrayRef {
+        match column.data_type() {
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            _ => column,
+        }
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    RecordBatch::try_new_with_options(schema, columns.collect(), &options)
+        .expect("the columns have the types and the length that they had")
 }
 
 /// Writes a file in its time also if nothing comes that would cause it.
