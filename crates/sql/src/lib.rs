@@ -22,6 +22,7 @@ mod hidden;
 mod literals;
 mod merged;
 pub mod near;
+mod physical;
 pub mod planner;
 mod reader;
 pub mod relation;

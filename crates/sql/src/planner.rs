@@ -35,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::functions;
 use crate::hidden;
 use crate::near;
+use crate::physical::Guards;
 use crate::reader::TokenReader;
 use crate::relation::Relations;
 use crate::respell;
@@ -122,6 +123,7 @@ impl Planner {
         let type_planner = Arc::new(Spellings { users: builder.type_planner().clone(), zone });
         let rules = builder.optimizer().take().unwrap_or_default().rules;
         let rules: Vec<_> = rules.into_iter().filter(|rule| is_sound(rule.name())).collect();
+        builder.physical_optimizers().get_or_insert_default().rules.insert(0, Arc::new(Guards));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
         // Physical expressions read the settings from here; the clock is given with `at`.

@@ -81,12 +81,6 @@ impl RelationTable {
         &self.name
     }
 
-    /// The same table without a declared key; none if it has none.
-    pub(crate) fn without_key(&self) -> Option<RelationTable> {
-        self.constraints.as_ref()?;
-        Some(RelationTable::new(self.name.clone(), Arc::clone(&self.schema), None))
-    }
-
     /// The columns that can be named: with hidden ones only where the query names one.
     pub fn columns(&self) -> &SchemaRef {
         &self.schema

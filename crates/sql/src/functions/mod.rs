@@ -9,9 +9,12 @@ pub mod in_frame;
 pub(crate) mod json;
 mod postgres;
 pub(crate) mod read_text;
+mod round;
 pub(crate) mod row_key;
 mod scalar;
+mod signed;
 pub(crate) mod single_row;
+pub(crate) mod sliding;
 
 use std::sync::{Arc, LazyLock};
 
@@ -37,6 +40,8 @@ pub(crate) fn register(state: &mut SessionState) {
     date_part::register(&mut registry);
     json::register(&mut registry);
     postgres::register(&mut registry);
+    round::register(&mut registry);
+    signed::register(&mut registry);
 }
 
 /// The functions of a session, which keeps its user's.

@@ -1,24 +1,29 @@
-//! A key to sort values by whose type has no order, such as maps: any order will do where one has to be decided.
+//! A key to sort values by whose type has no order, such as maps, or more than one, such as structs and lists with NULLs
+//! inside, which the query engine sorts in one way and compares in another.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray};
+use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 use datafusion::logical_expr::Expr;
 
 use super::scalar::Scalar;
 
-/// The key of a value. Keys are equal where values are.
+/// The key of a value, NULL for NULL. Keys are equal where values are; within a value NULL is above all others.
 pub(crate) fn row_key(value: Expr) -> Expr {
     let function = Scalar::any(
         "row_key",
         |_| Ok(DataType::Binary),
         |columns| {
-            let converter = RowConverter::new(vec![SortField::new(columns[0].data_type().clone())])?;
-            let rows = converter.convert_columns(&columns[..1])?;
-            let keys: ArrayRef =
-                Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| row.data().to_vec())));
+            let value = &columns[0];
+            let order = SortOptions { descending: false, nulls_first: false };
+            let field = SortField::new_with_options(value.data_type().clone(), order);
+            let rows = RowConverter::new(vec![field])?.convert_columns(&columns[..1])?;
+            let keys = rows.iter().enumerate();
+            let keys = keys.map(|(at, row)| value.is_valid(at).then(|| row.data().to_vec()));
+            let keys: ArrayRef = Arc::new(BinaryArray::from_iter(keys));
             Ok(keys)
         },
     );

@@ -12,12 +12,13 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Join, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use super::keys::{DistinctGroups, RELYING, SoundKeys};
+use super::keys::{self, DistinctGroups};
+use super::sort_keys::DifferentSortKeys;
 
 /// An optimizer rule as the session has it.
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
 
-/// The same rules, with those two guarded, and those that rely on keys given sound ones.
+/// The same rules, with those two guarded, and those that rely on keys shown sound ones; then ours of sort keys.
 pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
     let guard = |rule: &Rule| match rule.name() {
         "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),
@@ -25,8 +26,9 @@ pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
         "replace_distinct_aggregate" => Arc::new(DistinctGroups { rule: Arc::clone(rule) }),
         _ => Arc::clone(rule),
     };
-    let sound = |rule: &Rule| RELYING.contains(&rule.name()).then(|| Arc::new(SoundKeys) as Rule);
-    rules.iter().flat_map(|rule| sound(rule).into_iter().chain([guard(rule)])).collect()
+    let before = |rule: &Rule| keys::before(rule.name());
+    let last: [Rule; 1] = [Arc::new(DifferentSortKeys)];
+    rules.iter().flat_map(|rule| before(rule).into_iter().chain([guard(rule)])).chain(last).collect()
 }
 
 #[derive(Debug)]

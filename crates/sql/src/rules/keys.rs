@@ -1,23 +1,31 @@
-//! Forgets keys of groups that the query engine makes up.
+//! Forgets keys of relations that the query engine makes up.
 //!
-//! It takes what determines a part of a group's columns for a key of the whole group: in `SELECT DISTINCT d.k, b.w FROM
-//! (SELECT DISTINCT k FROM a) AS d, b` the column `k`, which `d` has once. Then it drops `w` from a GROUP BY above, or a
-//! DISTINCT altogether. Here groups have one key, all that they are grouped by, whenever a rule is about to rely on it.
+//! It takes what determines a part of a group's columns for a key of the whole group (in `SELECT DISTINCT d.k, b.w FROM
+//! (SELECT DISTINCT k FROM a) AS d, b` the column `k`, which `d` has once), and the key of a table for one of its
+//! unnested rows. It then drops `w` from a GROUP BY above, or a DISTINCT altogether. It makes them anew with each node
+//! that a rule builds, so they are mended whenever a rule is about to look; from rules that build nodes while they look
+//! all keys are hidden, from those of tables to those of groups.
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Dependency, FunctionalDependence, FunctionalDependencies};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::{DFSchemaRef, Dependency, FunctionalDependence, FunctionalDependencies};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// The rules of the query engine that rely on keys.
-pub(crate) const RELYING: [&str; 3] = ["eliminate_join", "eliminate_duplicated_expr", "optimize_projections"];
+/// What is to be run before a rule of the query engine that relies on keys.
+pub(crate) fn before(rule: &str) -> Option<Arc<dyn OptimizerRule + Send + Sync>> {
+    match rule {
+        "eliminate_join" => Some(Arc::new(SoundKeys)),
+        "eliminate_duplicated_expr" | "optimize_projections" => Some(Arc::new(HiddenKeys)),
+        _ => None,
+    }
+}
 
-/// The rule, to be run before each of [`RELYING`].
+/// Leaves groups with one key: all that they are grouped by.
 #[derive(Debug, Default)]
-pub(crate) struct SoundKeys;
+struct SoundKeys;
 
 impl OptimizerRule for SoundKeys {
     fn name(&self) -> &str {
@@ -28,19 +36,74 @@ impl OptimizerRule for SoundKeys {
         let mut changed = false;
         plan.transform_up_with_subqueries(|node| {
             // What is above has taken the keys over.
-            let node = if changed { node.recompute_schema()? } else { node };
+            let mut node = if changed { node.recompute_schema()? } else { node };
             match node {
-                LogicalPlan::Aggregate(aggregate) if !is_sound(&aggregate) => {
-                    changed = true;
-                    Ok(Transformed::yes(LogicalPlan::Aggregate(sound(aggregate)?)))
+                LogicalPlan::Unnest(_) => changed |= set_keys(&mut node, FunctionalDependencies::empty())?,
+                LogicalPlan::Aggregate(ref aggregate) if !is_sound(aggregate) => {
+                    let keys = FunctionalDependencies::new(vec![group_key(aggregate)?]);
+                    changed |= set_keys(&mut node, keys)?;
                 }
-                other => Ok(Transformed::new(
-                    other,
-                    changed,
-                    datafusion::common::tree_node::TreeNodeRecursion::Continue,
-                )),
+                _ => {}
             }
+            Ok(Transformed::new(node, changed, TreeNodeRecursion::Continue))
         })
+    }
+}
+
+fn is_sound(node: &Aggregate) -> bool {
+    let all = node.group_expr_len().unwrap_or_default();
+    node.schema.functional_dependencies().iter().all(|key| key.source_indices.len() >= all)
+}
+
+fn group_key(node: &Aggregate) -> Result<FunctionalDependence> {
+    let key: Vec<usize> = (0..node.group_expr_len()?).collect();
+    let nullable = key.iter().any(|at| node.schema.field(*at).is_nullable());
+    let all = (0..node.schema.fields().len()).collect();
+    Ok(FunctionalDependence::new(key, all, nullable).with_mode(Dependency::Single))
+}
+
+/// Leaves nothing with a key.
+#[derive(Debug, Default)]
+struct HiddenKeys;
+
+impl OptimizerRule for HiddenKeys {
+    fn name(&self) -> &str {
+        "hidden_keys"
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        plan.transform_up_with_subqueries(|mut node| {
+            let changed = set_keys(&mut node, FunctionalDependencies::empty())?;
+            Ok(if changed { Transformed::yes(node) } else { Transformed::no(node) })
+        })
+    }
+}
+
+/// Gives a node these keys, unless it shows its input's or has none and gets none.
+fn set_keys(node: &mut LogicalPlan, keys: FunctionalDependencies) -> Result<bool> {
+    let Some(schema) = schema_of(node) else { return Ok(false) };
+    if schema.functional_dependencies().is_empty() && keys.is_empty() {
+        return Ok(false);
+    }
+    *schema = Arc::new(schema.as_ref().clone().with_functional_dependencies(keys)?);
+    Ok(true)
+}
+
+/// The schema of a node that has one of its own; the others show that of their input.
+fn schema_of(node: &mut LogicalPlan) -> Option<&mut DFSchemaRef> {
+    match node {
+        LogicalPlan::Projection(node) => Some(&mut node.schema),
+        LogicalPlan::Window(node) => Some(&mut node.schema),
+        LogicalPlan::Aggregate(node) => Some(&mut node.schema),
+        LogicalPlan::Join(node) => Some(&mut node.schema),
+        LogicalPlan::Union(node) => Some(&mut node.schema),
+        LogicalPlan::TableScan(node) => Some(&mut node.projected_schema),
+        LogicalPlan::EmptyRelation(node) => Some(&mut node.schema),
+        LogicalPlan::SubqueryAlias(node) => Some(&mut node.schema),
+        LogicalPlan::Values(node) => Some(&mut node.schema),
+        LogicalPlan::Distinct(Distinct::On(node)) => Some(&mut node.schema),
+        LogicalPlan::Unnest(node) => Some(&mut node.schema),
+        _ => None,
     }
 }
 
@@ -64,27 +127,12 @@ impl OptimizerRule for DistinctGroups {
         match plan {
             LogicalPlan::Distinct(Distinct::All(input)) if !input.schema().fields().is_empty() => {
                 let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
-                let groups = sound(Aggregate::try_new(input, columns, Vec::new())?)?;
+                let groups = Aggregate::try_new(input, columns, Vec::new())?;
                 Ok(Transformed::yes(LogicalPlan::Aggregate(groups)))
             }
             other => self.rule.rewrite(other, config),
         }
     }
-}
-
-fn is_sound(node: &Aggregate) -> bool {
-    let all = node.group_expr_len().unwrap_or_default();
-    node.schema.functional_dependencies().iter().all(|key| key.source_indices.len() >= all)
-}
-
-fn sound(node: Aggregate) -> Result<Aggregate> {
-    let key: Vec<usize> = (0..node.group_expr_len()?).collect();
-    let nullable = key.iter().any(|at| node.schema.field(*at).is_nullable());
-    let all = (0..node.schema.fields().len()).collect();
-    let key = FunctionalDependence::new(key, all, nullable).with_mode(Dependency::Single);
-    let keys = FunctionalDependencies::new(vec![key]);
-    let schema = node.schema.as_ref().clone().with_functional_dependencies(keys)?;
-    Aggregate::try_new_with_schema(node.input, node.group_expr, node.aggr_expr, Arc::new(schema))
 }
 
 #[cfg(test)]
@@ -105,5 +153,29 @@ mod tests {
             &["1|10|1", "1|20|1", "2|10|1", "2|20|1"],
         );
         tables.check(&format!("SELECT k, count(*) FROM {pairs} GROUP BY k"), &["1|2", "2|2"]);
+        tables.check(&format!("SELECT count(*) FROM (SELECT k, w FROM {pairs} GROUP BY k, w) AS y"), &["4"]);
+    }
+
+    #[test]
+    fn a_join_with_rows_that_share_a_key_repeats_rows() {
+        let tables = Tables::new().table("a", "(k INT)", "VALUES (1), (1), (2)").table(
+            "b",
+            "(w INT)",
+            "VALUES (10), (20), (20)",
+        );
+        let pairs = "(SELECT DISTINCT d.k, b.w FROM (SELECT DISTINCT k FROM a) AS d, b) AS x";
+        tables
+            .check(&format!("SELECT a.k FROM a JOIN {pairs} ON a.k = x.k"), &["1", "1", "1", "1", "2", "2"]);
+    }
+
+    #[test]
+    fn a_key_of_a_table_is_no_key_of_its_unnested_rows() {
+        let tables =
+            Tables::new().table("t", "(id INT PRIMARY KEY, s TEXT)", "VALUES (1, 'a b a'), (2, 'b')");
+        let words = "(SELECT id, unnest(string_to_array(s, ' ')) AS w FROM t) AS x";
+        let rows = ["1|a|2", "1|b|1", "2|b|1"];
+        tables.check(&format!("SELECT id, w, count(*) FROM {words} GROUP BY id, w"), &rows);
+        tables.check(&format!("SELECT count(*) FROM (SELECT id FROM {words} GROUP BY id, w) AS y"), &["3"]);
+        tables.check(&format!("SELECT id FROM (SELECT DISTINCT id, w FROM {words}) AS y"), &["1", "1", "2"]);
     }
 }

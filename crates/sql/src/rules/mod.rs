@@ -11,10 +11,12 @@ pub(crate) mod joins;
 pub(crate) mod keys;
 pub mod lateral_unnest;
 pub mod merged;
+pub mod nested_order;
 pub mod orderings;
 pub mod peer_frames;
+pub mod sliding;
+mod sort_keys;
 pub mod subqueries;
-pub mod unnest_keys;
 
 use std::sync::Arc;
 
@@ -31,7 +33,6 @@ pub fn before_types() -> Vec<Rule> {
         Arc::new(distribution::Distribution),
         Arc::new(merged::Merged),
         Arc::new(lateral_unnest::LateralUnnest),
-        Arc::new(unnest_keys::UnnestKeys),
         Arc::new(peer_frames::PeerFrames),
     ]
 }
@@ -43,7 +44,9 @@ pub fn after_types() -> Vec<Rule> {
         Arc::new(subqueries::Subqueries),
         // An ordering over floats that are equal is still open: it is completed after they are made so.
         Arc::new(floats::EqualFloats),
+        Arc::new(nested_order::NestedOrder),
         Arc::new(orderings::Orderings),
         Arc::new(exact::ExactFloats),
+        Arc::new(sliding::SlidingFrames),
     ]
 }

@@ -13,7 +13,7 @@
 //! are. `last_value` up to the CURRENT ROW of such a frame is the last of its peers: it is computed within them.
 //!
 //! Other functions that depend on the order in such a frame sort its rows themselves ([`crate::functions::in_frame`]).
-//! Values that have no order (maps, unions) are sorted by their bytes.
+//! Values that are nested are sorted by their bytes ([`crate::rules::nested_order`]).
 
 use std::any::Any;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, Dependency};
+use datafusion::common::{Column, DFSchema, Dependency};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
@@ -41,6 +41,7 @@ use crate::functions::canonical_float;
 use crate::functions::in_frame::{self, Taken};
 use crate::functions::row_key::row_key;
 use crate::relation::RelationTable;
+use crate::rules::sort_keys::without_repeated;
 
 /// The rule.
 #[derive(Debug)]
@@ -134,15 +135,23 @@ fn missing(plan: &LogicalPlan, known: &[&Expr]) -> Vec<SortExpr> {
 }
 
 /// The keys that order all values of an expression. The sign of a NaN is left out first: it comes as a processor gives
-/// it; then -0.0 is below 0.0. What has no order is sorted by its bytes.
+/// it; then -0.0 is below 0.0. What is nested is sorted by its bytes.
 fn decided(expression: Expr, data_type: &DataType) -> Vec<Expr> {
-    if !orderable(data_type) {
-        return vec![row_key(expression)];
-    }
-    match contains_floats(data_type) {
+    let keys = match orderable(data_type) && contains_floats(data_type) {
         true => vec![canonical_float::call(expression.clone()), expression],
         false => vec![expression],
+    };
+    match data_type.is_nested() {
+        true => keys.into_iter().map(row_key).collect(),
+        false => keys,
     }
+}
+
+/// For the `min` or `max` of what is nested: its value, and the key by which it is the first.
+fn nested_extreme(name: &str, arguments: &[Expr], schema: &DFSchema) -> Option<(Expr, SortExpr)> {
+    let ([value], "min" | "max") = (arguments, name) else { return None };
+    value.get_type(schema).is_ok_and(|found| found.is_nested()).then_some(())?;
+    Some((value.clone(), SortExpr::new(row_key(value.clone()), name == "min", false)))
 }
 
 /// Columns that no two rows share, where that is certain: above a table with a key, through nodes that keep each row
@@ -177,18 +186,6 @@ fn complete_sort(mut sort: Sort) -> Sort {
     let more = missing(&sort.input, &known);
     sort.expr.extend(more);
     sort
-}
-
-/// Drops keys that say again what one before them says; the query engine counts on there being none.
-fn without_repeated(keys: &mut Vec<SortExpr>) -> bool {
-    let before = keys.len();
-    let mut known: Vec<Expr> = Vec::with_capacity(before);
-    keys.retain(|key| {
-        let fresh = !known.contains(&key.expr);
-        known.push(key.expr.clone());
-        fresh
-    });
-    keys.len() < before
 }
 
 fn complete_distinct(mut on: DistinctOn) -> DistinctOn {
@@ -322,6 +319,12 @@ fn ignores_order(function: &WindowFunction) -> bool {
 
 fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Expr> {
     let params = &function.params;
+    if let Some((value, key)) = nested_extreme(function.fun.name(), &params.args, input.schema()) {
+        let mut completed = function.clone();
+        completed.params.null_treatment = Some(NullTreatment::IgnoreNulls);
+        take_in_frame(&mut completed, Taken::Nth(1), value, vec![key]);
+        return Some(Expr::WindowFunction(Box::new(completed)));
+    }
     let known: Vec<&Expr> =
         params.partition_by.iter().chain(params.order_by.iter().map(|key| &key.expr)).collect();
     let more = missing(input, &known);
@@ -381,12 +384,16 @@ fn sort_in_frame(function: &mut WindowFunction, more: Vec<SortExpr>, input: &Log
     if name == "any_value" {
         function.params.null_treatment = Some(NullTreatment::IgnoreNulls);
     }
-    let options = |key: &SortExpr| SortOptions { descending: !key.asc, nulls_first: key.nulls_first };
-    let frame = in_frame::function(&name, taken, keys.iter().map(options).collect());
-    function.fun = WindowFunctionDefinition::AggregateUDF(frame);
-    function.params.args.truncate(1);
-    function.params.args.extend(keys.into_iter().map(|key| key.expr));
+    let value = function.params.args.first()?.clone();
+    take_in_frame(function, taken, value, keys);
     Some(())
+}
+
+fn take_in_frame(function: &mut WindowFunction, taken: Taken, value: Expr, keys: Vec<SortExpr>) {
+    let options = |key: &SortExpr| SortOptions { descending: !key.asc, nulls_first: key.nulls_first };
+    let frame = in_frame::function(function.fun.name(), taken, keys.iter().map(options).collect());
+    function.fun = WindowFunctionDefinition::AggregateUDF(frame);
+    function.params.args = std::iter::once(value).chain(keys.into_iter().map(|key| key.expr)).collect();
 }
 
 /// Replaces calls in an Aggregate node; those that changed get their old names back in a projection above.
@@ -421,11 +428,15 @@ fn aggregates(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(items, Arc::new(node))?)))
 }
 
-fn complete_aggregate(
-    mut function: AggregateFunction,
-    schema: &datafusion::common::DFSchema,
-) -> Result<Transformed<Expr>> {
+fn complete_aggregate(mut function: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let name = function.func.name();
+    if let Some((_, key)) = nested_extreme(name, &function.params.args, schema) {
+        function.func = first_value_udaf();
+        function.params.order_by = vec![key];
+        function.params.null_treatment = Some(NullTreatment::IgnoreNulls);
+        function.params.distinct = false;
+        return Ok(Transformed::yes(Expr::AggregateFunction(function)));
+    }
     if name == "any_value" {
         let simple = function.params.args.first().map(|argument| argument.get_type(schema)).transpose()?;
         if simple.is_some_and(|found| !found.is_nested()) {

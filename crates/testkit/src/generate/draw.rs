@@ -5,7 +5,6 @@ use rand::{Rng, SeedableRng};
 
 use super::ast::{Body, Common, Expr, Node, Order, Query};
 use super::family::{self, Family};
-use super::known::Known;
 
 /// A column that can be named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,9 +169,6 @@ impl<'a> Draw<'a> {
                 let number = Expr::literal(Family::Integer, (1 + self.below(columns)).to_string());
                 query.order.push(Order { expr: number, suffix: self.pick(DIRECTIONS) });
             }
-        }
-        if families.contains(&Family::Pair) && Known::StructLimit.is_avoided() {
-            return;
         }
         let percent = if query.order.is_empty() { 4 } else { 70 };
         if self.chance(percent) {

@@ -16,7 +16,6 @@ pub mod draw;
 pub mod family;
 pub mod forms;
 pub mod invariants;
-pub mod known;
 pub mod reduce;
 pub mod round;
 pub mod shrink;

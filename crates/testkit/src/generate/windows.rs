@@ -3,11 +3,6 @@
 use super::ast::{Aggregate, Expr, Node, Order, Window};
 use super::draw::{DIRECTIONS, Draw, Scope, is_column};
 use super::family::Family;
-use super::known::Known;
-
-/// Functions with a sliding form.
-const SLIDING: &[&str] =
-    &["count", "sum", "avg", "min", "max", "array_agg", "first_value", "last_value", "nth_value"];
 
 const STARTS: &[&str] = &["UNBOUNDED PRECEDING", "2 PRECEDING", "1 PRECEDING", "CURRENT ROW"];
 const ENDS: &[&str] = &["CURRENT ROW", "1 FOLLOWING", "2 FOLLOWING", "UNBOUNDED FOLLOWING"];
@@ -126,10 +121,6 @@ impl Draw<'_> {
                 ("1 FOLLOWING", "2 FOLLOWING"),
                 ("UNBOUNDED PRECEDING", "1 PRECEDING"),
             ]);
-        }
-        let slides = SLIDING.contains(&window.call.function) || !Known::SlidingFrames.is_avoided();
-        if !slides && start != "UNBOUNDED PRECEDING" {
-            (start, end) = ("UNBOUNDED PRECEDING", self.pick(ENDS));
         }
         window.frame = format!("{unit} BETWEEN {start} AND {end}");
     }

@@ -1,0 +1,215 @@
+//! What the query engine must be told about physical plans.
+//!
+//! - It remembers that all rows of an input have one value in a column, as under `WHERE k = 3`, and goes on to believe
+//!   so above an outer join or GROUPING SETS, which give NULL to some of them. Then it leaves out a sort by that column.
+//!   Here a plan forgets what it knows of its rows where they may have got NULLs.
+//! - It leaves out a sort under an OFFSET without LIMIT if a projection between them drops a sort key. Here the rows
+//!   that a limit takes keep their order.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::JoinType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::execution_plan::{CardinalityEffect, replace_children_if_necessary};
+use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+};
+
+type Plan = Arc<dyn ExecutionPlan>;
+
+/// The rule, to be run before those of the query engine.
+#[derive(Debug)]
+pub(crate) struct Guards;
+
+impl PhysicalOptimizerRule for Guards {
+    fn optimize(&self, plan: Plan, _config: &ConfigOptions) -> Result<Plan> {
+        let guarded = plan.transform_up(|node| {
+            if node.is::<GlobalLimitExec>() || node.is::<LocalLimitExec>() {
+                return keep_order(node);
+            }
+            match fills_with_null(node.as_ref()) {
+                true => Ok(Transformed::yes(GuardExec::over(node, None))),
+                false => Ok(Transformed::no(node)),
+            }
+        })?;
+        Ok(guarded.data)
+    }
+
+    fn name(&self) -> &str {
+        "guards"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+fn fills_with_null(node: &dyn ExecutionPlan) -> bool {
+    let outer = |kind: JoinType| matches!(kind, JoinType::Left | JoinType::Right | JoinType::Full);
+    if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        return outer(*join.join_type());
+    }
+    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+        return outer(*join.join_type());
+    }
+    if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
+        return outer(join.join_type());
+    }
+    node.downcast_ref::<AggregateExec>().is_some_and(|groups| groups.group_expr().groups().len() > 1)
+}
+
+/// Guards the sort from which a node has the order of its rows.
+fn keep_order(node: Plan) -> Result<Transformed<Plan>> {
+    if let Some(sort) = node.downcast_ref::<SortExec>() {
+        let order = sort.expr().clone();
+        return Ok(Transformed::yes(GuardExec::over(node, Some(order))));
+    }
+    let [input] = node.children()[..] else { return Ok(Transformed::no(node)) };
+    if node.is::<GuardExec>() || node.maintains_input_order() != [true] {
+        return Ok(Transformed::no(node));
+    }
+    let input = keep_order(Arc::clone(input))?;
+    match input.transformed {
+        true => Ok(Transformed::yes(with_input(node, input.data)?)),
+        false => Ok(Transformed::no(node)),
+    }
+}
+
+fn with_input(node: Plan, input: Plan) -> Result<Plan> {
+    replace_children_if_necessary(node, vec![input])
+}
+
+/// Rows as they come.
+#[derive(Debug)]
+struct GuardExec {
+    input: Plan,
+    /// The order that the rows must have; without one, nothing is known of them but their columns.
+    order: Option<LexOrdering>,
+    properties: Arc<PlanProperties>,
+}
+
+impl GuardExec {
+    fn over(input: Plan, order: Option<LexOrdering>) -> Plan {
+        let known = match &order {
+            Some(_) => input.equivalence_properties().clone(),
+            None => EquivalenceProperties::new(input.schema()),
+        };
+        let properties = PlanProperties::new(
+            known,
+            input.output_partitioning().clone(),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Arc::new(GuardExec { input, order, properties: Arc::new(properties) })
+    }
+}
+
+impl DisplayAs for GuardExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GuardExec")
+    }
+}
+
+impl ExecutionPlan for GuardExec {
+    fn name(&self) -> &str {
+        "GuardExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.order.clone().map(OrderingRequirements::from)]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![self.order.is_some()]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Plan>) -> Result<Plan> {
+        let input = children.pop().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(GuardExec::over(input, self.order.clone()))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        self.input.execute(partition, context)
+    }
+
+    fn supports_limit_pushdown(&self) -> bool {
+        true
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    fn tables() -> Tables {
+        Tables::new().table("t", "(k INT PRIMARY KEY, v INT)", "VALUES (7, 1), (3, 1), (1, 2)")
+    }
+
+    #[test]
+    fn a_column_that_a_join_fills_is_sorted_by() {
+        let one = "(SELECT k AS c FROM t WHERE k = 3) AS b";
+        let literal = "(SELECT 3 AS c) AS b";
+        let rows = ["1|NULL|1", "3|3|3", "7|NULL|2"];
+        for side in [one, literal] {
+            let number = "SELECT k, c, row_number() OVER (ORDER BY c DESC NULLS FIRST) FROM";
+            tables().check(&format!("{number} t LEFT JOIN {side} ON t.k = b.c"), &rows);
+            tables().check(&format!("{number} t FULL JOIN {side} ON t.k = b.c"), &rows);
+            tables().check(&format!("{number} {side} RIGHT JOIN t ON t.k = b.c"), &rows);
+            tables().check(
+                &format!("{number} t LEFT JOIN {side} ON t.k >= b.c"),
+                &["1|NULL|1", "3|3|2", "7|3|3"],
+            );
+            let sql = format!("SELECT c FROM t LEFT JOIN {side} ON t.k = b.c ORDER BY c NULLS FIRST LIMIT 2");
+            tables().check(&sql, &["NULL", "NULL"]);
+        }
+    }
+
+    #[test]
+    fn a_column_that_grouping_sets_fill_is_sorted_by() {
+        let cube = "SELECT k, v, count(*) AS n FROM t WHERE k = 3 GROUP BY CUBE(k, v)";
+        tables().check(
+            &format!("SELECT k, v, row_number() OVER (ORDER BY k DESC NULLS FIRST, v) FROM ({cube}) AS g"),
+            &["3|1|3", "3|NULL|4", "NULL|1|1", "NULL|NULL|2"],
+        );
+    }
+
+    #[test]
+    fn an_offset_skips_the_first_rows() {
+        let rest = "SELECT k FROM t ORDER BY v DESC, k OFFSET 1";
+        tables().check(&format!("({rest}) EXCEPT ALL (SELECT 0)"), &["3", "7"]);
+        tables().check(&format!("SELECT k, count(*) FROM ({rest}) AS x GROUP BY k"), &["3|1", "7|1"]);
+        tables().check(
+            "SELECT k FROM (SELECT DISTINCT ON (v) k FROM t ORDER BY v, k OFFSET 1) AS x WHERE k NOT IN (SELECT 0)",
+            &["1"],
+        );
+    }
+}
