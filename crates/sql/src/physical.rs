@@ -3,6 +3,9 @@
 //! - It remembers that all rows of an input have one value in a column, as under `WHERE k = 3`, and goes on to believe
 //!   so above an outer join or GROUPING SETS, which give NULL to some of them. Then it leaves out a sort by that column.
 //!   Here a plan forgets what it knows of its rows where they may have got NULLs.
+//! - Of a UNION ALL it knows that each branch has one value in a column, and sorts each branch by what is left. But the
+//!   branches of a TopK share what they know of the rows that can still be among the first, as if all had one value.
+//!   Here a plan forgets what it knows of single branches.
 //! - It leaves out a sort under an OFFSET without LIMIT if a projection between them drops a sort key. Here the rows
 //!   that a limit takes keep their order.
 
@@ -21,6 +24,7 @@ use datafusion::physical_plan::execution_plan::{CardinalityEffect, replace_child
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
@@ -37,7 +41,8 @@ impl PhysicalOptimizerRule for Guards {
             if node.is::<GlobalLimitExec>() || node.is::<LocalLimitExec>() {
                 return keep_order(node);
             }
-            match fills_with_null(node.as_ref()) {
+            let constants = node.equivalence_properties().constants();
+            match mixes_rows(node.as_ref()) && !constants.is_empty() {
                 true => Ok(Transformed::yes(GuardExec::over(node, None))),
                 false => Ok(Transformed::no(node)),
             }
@@ -54,7 +59,8 @@ impl PhysicalOptimizerRule for Guards {
     }
 }
 
-fn fills_with_null(node: &dyn ExecutionPlan) -> bool {
+/// Whether a node's rows are other rows than those of its inputs, of which something is known.
+fn mixes_rows(node: &dyn ExecutionPlan) -> bool {
     let outer = |kind: JoinType| matches!(kind, JoinType::Left | JoinType::Right | JoinType::Full);
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
         return outer(*join.join_type());
@@ -65,7 +71,8 @@ fn fills_with_null(node: &dyn ExecutionPlan) -> bool {
     if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
         return outer(join.join_type());
     }
-    node.downcast_ref::<AggregateExec>().is_some_and(|groups| groups.group_expr().groups().len() > 1)
+    node.is::<UnionExec>()
+        || node.downcast_ref::<AggregateExec>().is_some_and(|groups| groups.group_expr().groups().len() > 1)
 }
 
 /// Guards the sort from which a node has the order of its rows.
@@ -200,6 +207,12 @@ mod tests {
             &format!("SELECT k, v, row_number() OVER (ORDER BY k DESC NULLS FIRST, v) FROM ({cube}) AS g"),
             &["3|1|3", "3|NULL|4", "NULL|1|1", "NULL|NULL|2"],
         );
+    }
+
+    #[test]
+    fn a_limit_takes_the_first_of_all_branches() {
+        let sql = "SELECT 1 AS a, k AS b FROM t UNION ALL SELECT 2, 0 ORDER BY a, b LIMIT 1";
+        (0..50).for_each(|_| tables().check(sql, &["1|1"]));
     }
 
     #[test]

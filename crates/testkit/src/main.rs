@@ -109,8 +109,11 @@ fn generated(queries: &str, epochs: &str, seed: Option<&str>) -> drive::Result<(
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = seed.map_or(Ok(since.as_secs()), |seed| number("SEED", seed))?;
     println!("from seed {seed} on");
+    // A query that panics is a failure of that query, told below; its backtrace would fill the screen.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    let start = Instant::now();
     let (counts, failures) = generate::run_rounds(number("QUERIES", queries)? as usize, &setup, seed);
-    println!("{counts}");
+    println!("{counts}  {failures} failures, {} s", start.elapsed().as_secs());
     let patience = Duration::from_secs(10);
     for reason in drive::block_on(async { Ok(generate::reasons(&counts, patience).await) })? {
         println!("--- {reason}\n");

@@ -179,7 +179,7 @@ pub(crate) fn fragment_text(plan: &dyn ExecutionPlan) -> String {
     let mut names = Vec::new();
     let mut rest = vec![plan];
     while let Some(plan) = rest.pop() {
-        if !matches!(plan.name(), "LeafExec" | "CooperativeExec") {
+        if !matches!(plan.name(), "LeafExec" | "CooperativeExec" | "GuardExec") {
             names.push(plan.name().trim_end_matches("Exec").to_string());
         }
         rest.extend(plan.children().into_iter().rev().map(AsRef::as_ref));

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, TableAlias, TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
+    Expr, Ident, Query, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -14,8 +14,18 @@ use crate::tokens::DIALECT;
 const VALUE: &str = "__value_";
 const ROWS: &str = "__rows";
 
+/// Rewrites IN with a subquery in place.
+pub(super) fn respell(expression: &mut Expr) -> Result<()> {
+    let Expr::InSubquery { expr, subquery, negated } = expression else { return Ok(()) };
+    select_values(subquery)?;
+    if let Some(values) = row(expr) {
+        *expression = within(values, subquery.clone(), *negated)?;
+    }
+    Ok(())
+}
+
 /// The value of `(values) IN (subquery)`.
-pub(super) fn within(values: Vec<Expr>, subquery: Box<Query>, negated: bool) -> Result<Expr> {
+fn within(values: Vec<Expr>, subquery: Box<Query>, negated: bool) -> Result<Expr> {
     let equal: Vec<String> = (0..values.len()).map(|at| format!("{ROWS}.__c{at} = {VALUE}{at}")).collect();
     let equal = equal.join(" AND ");
     let rows = |condition: String| format!("EXISTS (SELECT 1 FROM {ROWS} WHERE {condition})");
@@ -31,6 +41,20 @@ pub(super) fn within(values: Vec<Expr>, subquery: Box<Query>, negated: bool) -> 
         .map_err(|error| Error::bug(format!("a pattern isn't SQL: {error}")))?;
     let _ = pattern.visit(&mut Fill { values, subquery });
     Ok(pattern)
+}
+
+/// Reads rows of values in IN through a SELECT: the query engine asks for its list of columns.
+fn select_values(subquery: &mut Box<Query>) -> Result<()> {
+    if !matches!(subquery.body.as_ref(), SetExpr::Values(_)) {
+        return Ok(());
+    }
+    let mut pattern = Parser::new(&DIALECT)
+        .try_with_sql(&format!("SELECT * FROM {ROWS}"))
+        .and_then(|mut parser| parser.parse_query())
+        .map_err(|error| Error::bug(format!("a pattern isn't SQL: {error}")))?;
+    let _ = pattern.visit(&mut Fill { values: Vec::new(), subquery: subquery.clone() });
+    *subquery = pattern;
+    Ok(())
 }
 
 struct Fill {
@@ -71,7 +95,7 @@ impl VisitorMut for Fill {
 }
 
 /// The values of a row, if an expression is one.
-pub(super) fn row(expression: &mut Expr) -> Option<Vec<Expr>> {
+fn row(expression: &mut Expr) -> Option<Vec<Expr>> {
     match expression {
         Expr::Tuple(values) => Some(std::mem::take(values)),
         Expr::Nested(inner) => row(inner),

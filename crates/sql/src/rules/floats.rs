@@ -328,6 +328,15 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_structs_are_keys_of_joins() {
+        let rows = "(SELECT id, named_struct('a', x) AS s FROM t) AS";
+        tables().check(
+            &format!("SELECT p.id, q.id FROM {rows} p JOIN {rows} q ON p.s['a'] = q.s['a'] AND p.id < q.id"),
+            &["1|2", "3|4"],
+        );
+    }
+
+    #[test]
     fn comparisons_know_one_nan_and_one_zero() {
         let tables = tables();
         tables.check("SELECT id FROM t WHERE x > 100", &["3", "4"]);

@@ -32,7 +32,7 @@ mod windows;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use counts::Counts;
 use round::Round;
@@ -47,6 +47,12 @@ pub const KEPT_SEEDS: &[u64] = &[1, 2, 3, 4, 5, 6, 8, 12, 114, 1010, 7005];
 
 /// How many failures of one round are shrunk.
 const SHRUNK_MAX: usize = 3;
+
+/// How many failures are shrunk in all, which bounds the time of a run that fails a lot.
+const SHRUNK_IN_ALL_MAX: usize = 60;
+
+/// How many have been.
+static SHRUNK: AtomicUsize = AtomicUsize::new(0);
 
 /// How rounds are run.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +119,8 @@ async fn explained(round: &Round, failures: &[Failure], mode: Mode, setup: &Setu
             continue;
         };
         let first = Small { query: query.clone(), feed: round.feed.clone(), failure: failure.clone() };
-        let small = match index < SHRUNK_MAX {
+        let shrinks = index < SHRUNK_MAX && SHRUNK.fetch_add(1, Ordering::Relaxed) < SHRUNK_IN_ALL_MAX;
+        let small = match shrinks {
             true => shrink::shrink(&round.case, first, mode, setup.patience).await,
             false => first,
         };
@@ -124,7 +131,7 @@ async fn explained(round: &Round, failures: &[Failure], mode: Mode, setup: &Setu
             if small.failure.late { "late" } else { "before the rows" },
             small.failure.what
         );
-        if index < SHRUNK_MAX {
+        if shrinks {
             let query = round::text(&small.query);
             let script = script::script(&round.case, Some(&query), &small.feed, small.failure.epoch);
             text.push_str(&format!("\nthe shortest script that was found:\n{script}"));
@@ -149,13 +156,14 @@ async fn without_query(round: &Round, failure: &Failure, mode: Mode) -> String {
 
 /// Runs rounds from `seed` on until `queries` queries were asked, in two threads; tells each failure at once.
 pub fn run_rounds(queries: usize, setup: &Setup, seed: u64) -> (Counts, usize) {
-    let rounds = queries.div_ceil(setup.queries);
+    let all = queries.div_ceil(setup.queries);
     let next = AtomicUsize::new(0);
+    let start = Instant::now();
     let total = Mutex::new((Counts::default(), 0));
     let work = || {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= rounds {
+            if at >= all {
                 return;
             }
             let seed = seed + at as u64;
@@ -171,7 +179,8 @@ pub fn run_rounds(queries: usize, setup: &Setup, seed: u64) -> (Counts, usize) {
                 total.0.add(&counts);
                 total.1 += messages.len();
                 if total.0.rounds.is_multiple_of(20) {
-                    println!("{} rounds are done, {} failures", total.0.rounds, total.1);
+                    let (rounds, seconds) = (total.0.rounds, start.elapsed().as_secs());
+                    println!("{rounds} of {} rounds are done in {seconds} s, {} failures", all, total.1);
                 }
             }
         }
