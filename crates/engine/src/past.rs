@@ -28,6 +28,8 @@ pub(crate) struct Past {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) spec: SourceSpec,
     pub(crate) spans: Vec<Span>,
+    /// What statements have put into it besides.
+    pub(crate) put: Vec<RecordBatch>,
     /// How much is read at once.
     pub(crate) limit: Limit,
 }
@@ -47,9 +49,11 @@ struct Reading {
 
 impl Past {
     /// The rows, a bounded piece at a time.
-    pub(crate) fn pieces(self) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Send {
+    pub(crate) fn pieces(mut self) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Send {
+        let put = std::mem::take(&mut self.put);
+        let put = stream::iter((!put.is_empty()).then_some(Ok(put)));
         let spans = self.spans.iter().cloned().collect();
-        stream::try_unfold(Reading { past: self, source: None, spans }, |mut reading| async move {
+        put.chain(stream::try_unfold(Reading { past: self, source: None, spans }, |mut reading| async move {
             let Some(span) = reading.spans.pop_front() else { return Ok(None) };
             if reading.source.is_none() {
                 reading.source = Some(reading.past.open().await?);
@@ -60,7 +64,7 @@ impl Past {
                 reading.spans.push_front(rest);
             }
             Ok(Some((arrival.rows, reading)))
-        })
+        }))
     }
 
     async fn open(&self) -> Result<Box<dyn Source>> {

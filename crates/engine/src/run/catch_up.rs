@@ -78,11 +78,7 @@ impl Loop {
         let mut reading = Vec::new();
         for (feed, name) in self.queries[place].feeds.iter().zip(inputs) {
             first.push(Cow::Owned(Delta::from_iter(self.first_content(feed)?)));
-            if self
-                .sources
-                .get(name)
-                .is_some_and(|source| source.replayable && !source.position.splits.is_empty())
-            {
+            if self.sources.get(name).is_some_and(|source| source.replayable && source.has_past()) {
                 reading.push(name.clone());
             }
         }
@@ -143,6 +139,7 @@ impl Loop {
             connector: connector.clone(),
             spec: spec.clone(),
             spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
+            put: self.sources.get(name).map_or_else(Vec::new, |source| source.put.taken().to_vec()),
             limit: self.limit(),
         };
         let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
@@ -296,7 +293,10 @@ impl Loop {
                 table.replay(delta)?;
                 table.take();
             }
-            deltas.insert(name.clone(), delta.clone());
+            if let Some(source) = self.sources.get_mut(name) {
+                source.put.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
+            }
+            deltas.entry(name.clone()).or_default().append(delta.clone());
         }
         for (name, spans) in &record.cut.positions {
             if let Some(source) = self.sources.get_mut(name) {

@@ -10,7 +10,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::query::{RunningQuery, Status};
-use super::table::{Table, Waiting};
+use super::table::Waiting;
 use crate::Record;
 use crate::event::Reply;
 use crate::settings::{ClockKind, Pace};
@@ -53,6 +53,7 @@ impl Loop {
                 deltas.insert(name.clone(), delta);
             }
         }
+        self.take_put(&mut deltas, &mut changes, &mut replies);
         self.epoch = self.epoch.next();
         let from: Vec<Arc<str>> = positions.iter().map(|(name, _)| name.clone()).collect();
         let cut = Cut { epoch: self.epoch, positions, ..begun_cut };
@@ -220,7 +221,7 @@ impl Loop {
     }
 
     fn check_replay(&self, record: &Record) -> Result<()> {
-        let waiting = self.clock.is_collecting() || self.tables.values().any(Table::is_changed);
+        let waiting = self.clock.is_collecting() || self.statements_wait();
         if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
             return Err(Error::invalid(
                 "a recorded epoch is run again under a manual clock, when nothing else waits",
@@ -235,7 +236,7 @@ impl Loop {
             )));
         }
         for name in record.changes.iter().map(|(name, _)| name) {
-            if !self.tables.contains_key(name) {
+            if !self.tables.contains_key(name) && !self.sources.contains_key(name) {
                 return Err(Error::invalid(format!(
                     "the record changes table \"{name}\", which doesn't exist here"
                 )));

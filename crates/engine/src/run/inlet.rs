@@ -1,4 +1,4 @@
-//! INSERT INTO a source that takes rows from inside.
+//! INSERT INTO a source.
 
 use std::sync::Arc;
 
@@ -15,11 +15,17 @@ use crate::error;
 use crate::event::{Modification, Reply};
 
 impl Loop {
-    /// Puts the rows of an INSERT into a source; the reply waits for room there, the loop doesn't.
-    pub(super) fn insert_into_source(&self, modification: Modification, reply: Reply<u64>) {
+    /// Puts the rows of an INSERT into a source: where it takes rows from inside they wait for room there, which the
+    /// loop doesn't; else the next epoch has them beside what the source brings.
+    pub(super) fn insert_into_source(&mut self, modification: Modification, reply: Reply<u64>) {
+        let name: Arc<str> = match &modification {
+            Modification::Statement(dml) => dml.table.as_str().into(),
+            Modification::Insert { table, .. } | Modification::Delete { table, .. } => table.clone(),
+        };
         match self.rows_for_source(modification) {
             Err(error) => reply.send(Err(error)),
-            Ok((inlet, rows)) => {
+            Ok((None, rows)) => self.put_into_source(&name, &rows, reply),
+            Ok((Some(inlet), rows)) => {
                 let count = rows.num_rows() as u64;
                 self.handle.spawn(async move {
                     reply.send(inlet.insert(rows).await.map(|()| count).map_err(error::connect));
@@ -28,7 +34,7 @@ impl Loop {
         }
     }
 
-    fn rows_for_source(&self, modification: Modification) -> Result<(Arc<dyn Inlet>, RecordBatch)> {
+    fn rows_for_source(&self, modification: Modification) -> Result<(Option<Arc<dyn Inlet>>, RecordBatch)> {
         let (name, is_insert) = match &modification {
             Modification::Statement(dml) => (dml.table.as_str(), dml.operation == Operation::Insert),
             Modification::Insert { table, .. } => (table.as_ref(), true),
@@ -58,17 +64,10 @@ impl Loop {
     }
 
     /// Where a source takes rows, and its visible columns.
-    fn inlet(&self, name: &str, is_insert: bool) -> Result<(Arc<dyn Inlet>, SchemaRef)> {
+    fn inlet(&self, name: &str, is_insert: bool) -> Result<(Option<Arc<dyn Inlet>>, SchemaRef)> {
         let inlet = self.sources.get(name).and_then(|source| source.inlet.clone());
-        let Definition::Source { schema, connector, .. } = &self.catalog.get(name)?.definition else {
+        let Definition::Source { schema, .. } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("\"{name}\" runs as a source but is none")));
-        };
-        let Some(inlet) = inlet else {
-            return Err(Error::invalid(format!(
-                "\"{name}\" is a source with connector = '{}': its rows come from there",
-                connector.name()
-            ))
-            .hint("INSERT INTO takes a table, or a source WITH (connector = 'queue')."));
         };
         if !is_insert {
             return Err(Error::invalid(format!(

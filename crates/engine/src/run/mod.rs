@@ -20,6 +20,7 @@ mod observe;
 mod pace;
 mod pause;
 mod pin;
+mod put;
 mod query;
 mod rate;
 mod receive;

@@ -8,7 +8,6 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::source::RunningSource;
-use super::table::Table;
 use crate::event::{Advance, Reply};
 use crate::settings::{ClockKind, Pace};
 
@@ -239,7 +238,7 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
         }
-        if self.tables.values().any(Table::is_changed) {
+        if self.statements_wait() {
             return true;
         }
         if self.backlog_is_full() {
@@ -254,7 +253,7 @@ impl Loop {
 
     /// Whether a batch of a manual clock may find something to take in.
     pub(super) fn something_waits(&self) -> bool {
-        self.tables.values().any(Table::is_changed)
+        self.statements_wait()
             || self
                 .sources
                 .values()

@@ -65,6 +65,7 @@ impl Loop {
             connector: connector.clone(),
             spec: spec.clone(),
             spans: source.position.spans().collect(),
+            put: source.put.taken().to_vec(),
             limit: self.limit(),
         }))
     }

@@ -11,6 +11,7 @@ use millstream_sql::{Error, Result};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::bad_rows::BadRows;
+use super::put::Put;
 use super::rate::{Bound, Rate};
 use super::receive::{Command, Receiving};
 use super::retained::Retained;
@@ -26,6 +27,8 @@ pub(crate) struct RunningSource {
     pub(crate) used: bool,
     /// Whether it stands still.
     pub(crate) paused: bool,
+    /// What statements have put into it.
+    pub(crate) put: Put,
     /// Whether it ends by itself.
     pub(crate) bounded: bool,
     /// Whether it can be read again.
@@ -87,6 +90,7 @@ impl RunningSource {
             commands,
             used: false,
             paused: false,
+            put: Put::default(),
             bounded: source.bounded(),
             replayable: source.replayable(),
             reliable: source.reliable(),
@@ -121,6 +125,11 @@ impl RunningSource {
             at: Instant::now(),
         });
         running
+    }
+
+    /// Whether epochs have taken rows of it.
+    pub(crate) fn has_past(&self) -> bool {
+        !self.position.splits.is_empty() || !self.put.taken().is_empty()
     }
 
     /// Whether rows of it are taken.

@@ -10,7 +10,6 @@ use super::log::{self, Place};
 use super::observe::Observing;
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
-use super::table::Table;
 use crate::event::{Advance, Reply};
 use crate::settings::ClockKind;
 
@@ -101,7 +100,7 @@ impl Loop {
     }
 
     fn tables_are_changed(&self) -> bool {
-        self.settings.clock == ClockKind::System && self.tables.values().any(Table::is_changed)
+        self.settings.clock == ClockKind::System && self.statements_wait()
     }
 
     /// A FLUSH waits until the queries have taken everything in, and then until the sinks hold what there was at

@@ -39,7 +39,7 @@ impl Layout {
     pub fn new(format: Format, columns: SchemaRef, record_bytes_max: usize, grows: bool) -> Layout {
         let hidden = |name: &str, data_type| {
             let metadata = [(HIDDEN.to_string(), "true".to_string())].into();
-            Arc::new(Field::new(name, data_type, false).with_metadata(metadata))
+            Arc::new(Field::new(name, data_type, true).with_metadata(metadata))
         };
         let mut fields: Vec<FieldRef> = columns.fields().iter().cloned().collect();
         fields.push(hidden("_file", DataType::Utf8View));

@@ -1,0 +1,109 @@
+//! Rows that statements put into a source beside what it brings: bad rows that were mended, for example.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::SchemaRef;
+use millstream_delta::Delta;
+use millstream_sql::{Result, is_hidden};
+
+use super::Loop;
+use super::epoch::Deltas;
+use super::table::{Table, Waiting};
+use crate::error;
+use crate::event::Reply;
+use crate::settings::ClockKind;
+
+/// The rows that were put into one source. They can't be read again there, so they are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Put {
+    all: Vec<RecordBatch>,
+    pending: Vec<RecordBatch>,
+    replies: Waiting,
+}
+
+impl Put {
+    /// Those that epochs have taken.
+    pub(crate) fn taken(&self) -> &[RecordBatch] {
+        &self.all
+    }
+
+    /// Takes recorded rows in.
+    pub(crate) fn replay(&mut self, rows: Vec<RecordBatch>) {
+        self.all.extend(rows);
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.pending.is_empty() || !self.replies.is_empty()
+    }
+
+    fn take(&mut self) -> (Delta, Waiting) {
+        let rows = std::mem::take(&mut self.pending);
+        self.all.extend(rows.iter().cloned());
+        (Delta::from_iter(rows), std::mem::take(&mut self.replies))
+    }
+}
+
+impl Loop {
+    /// Puts rows of a source's visible columns into it; the next epoch has them.
+    pub(super) fn put_into_source(&mut self, name: &str, rows: &RecordBatch, reply: Reply<u64>) {
+        let count = rows.num_rows() as u64;
+        let put = self.with_hidden(name, rows).and_then(|rows| {
+            let source = self.sources.get_mut(name);
+            let source = source.ok_or_else(|| crate::Error::bug("it is there as a source"))?;
+            if rows.num_rows() > 0 {
+                source.rows += count;
+                source.put.pending.push(rows);
+            }
+            Ok(&mut source.put)
+        });
+        match put {
+            Ok(put) if self.settings.clock == ClockKind::System => put.replies.push((reply, count)),
+            Ok(_) => reply.send(Ok(count)),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    /// The rows with all columns of the source: what is hidden says where a row was read, which these weren't.
+    fn with_hidden(&self, name: &str, rows: &RecordBatch) -> Result<RecordBatch> {
+        let schema: &SchemaRef = self
+            .catalog
+            .get(name)?
+            .definition
+            .schema()
+            .ok_or_else(|| crate::Error::bug("a source has columns"))?;
+        let mut visible = rows.columns().iter().cloned();
+        let columns: Vec<ArrayRef> = schema
+            .fields()
+            .iter()
+            .filter_map(|field| match is_hidden(field) {
+                true => Some(new_null_array(field.data_type(), rows.num_rows())),
+                false => visible.next(),
+            })
+            .collect();
+        RecordBatch::try_new(schema.clone(), columns).map_err(error::arrow)
+    }
+
+    /// Whether what statements have changed waits for its epoch.
+    pub(super) fn statements_wait(&self) -> bool {
+        self.tables.values().any(Table::is_changed)
+            || self.sources.values().any(|source| source.put.is_waiting())
+    }
+
+    /// Adds to an epoch what was put into sources.
+    pub(super) fn take_put(
+        &mut self,
+        deltas: &mut Deltas,
+        changes: &mut Vec<(Arc<str>, Delta)>,
+        replies: &mut Waiting,
+    ) {
+        for (name, source) in self.sources.iter_mut().filter(|(_, source)| source.put.is_waiting()) {
+            let (delta, waiting) = source.put.take();
+            replies.extend(waiting);
+            if !delta.is_empty() {
+                changes.push((name.clone(), delta.clone()));
+                deltas.entry(name.clone()).or_default().append(delta);
+            }
+        }
+    }
+}
