@@ -25,7 +25,7 @@ const EPOCH_SHORT: Duration = Duration::from_millis(50);
 const EPOCH_LONG: Duration = Duration::from_millis(200);
 
 /// How much of a fixed interval a batch may need.
-const INTERVAL_SHARE: f64 = 0.8;
+const INTERVAL_SHARE: f64 = 0.7;
 
 /// The deltas of an epoch, by relation.
 pub(crate) type Deltas = HashMap<Arc<str>, Delta>;

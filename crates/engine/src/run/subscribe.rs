@@ -263,7 +263,12 @@ impl Loop {
         }
         match self.query(name) {
             None => true,
-            Some(query) => query.is_starting() || query.reads().any(|input| self.can_change(input, seen)),
+            // A query per batch has an answer for empty batches too.
+            Some(query) => {
+                query.is_starting()
+                    || query.is_per_batch()
+                    || query.reads().any(|input| self.can_change(input, seen))
+            }
         }
     }
 
