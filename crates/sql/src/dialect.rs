@@ -78,11 +78,11 @@ pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
 pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
     match trailing_emit(reader) {
         Some((Emit::EachBatch, span)) => {
-            return Err(Error::unsupported("FOR EACH BATCH outside of CREATE STREAM and CREATE SINK")
+            Err(Error::unsupported("FOR EACH BATCH outside of CREATE STREAM and CREATE SINK")
                 .hint("CREATE STREAM s AS SELECT … FOR EACH BATCH, and SELECT from that.")
-                .at(span));
+                .at(span))
         }
-        Some((emit, span)) => return Err(Error::unsupported(emit.clause()).at(span)),
+        Some((emit, span)) => Err(Error::unsupported(emit.clause()).at(span)),
         None => refuse(reader, false),
     }
 }

@@ -209,7 +209,7 @@ impl Sink for DatabaseSink {
             sum += (0..chunk.rows.num_rows()).map(|row| numbers.value(row) * chunk.weight(row)).sum::<i64>();
         }
         content.sums.entry(cut.epoch.0).or_insert(sum);
-        if content.lose_answer_after > 0 && content.begun % content.lose_answer_after == 0 {
+        if content.lose_answer_after > 0 && content.begun.is_multiple_of(content.lose_answer_after) {
             return Err(Error::External("the database did not answer".into()));
         }
         content.pool += 1;

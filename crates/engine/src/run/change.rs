@@ -239,10 +239,10 @@ impl Loop {
             self.tables.remove(name);
             self.logs.remove(name);
             self.sources.remove(name);
-            if let Some(sink) = self.sinks.remove(name) {
-                if self.catalog.find(&sink.from).is_none() {
-                    self.queries.retain(|query| !query.belongs_to(&sink.from));
-                }
+            if let Some(sink) = self.sinks.remove(name)
+                && self.catalog.find(&sink.from).is_none()
+            {
+                self.queries.retain(|query| !query.belongs_to(&sink.from));
             }
             let feeds = |query: &RunningQuery| query.into.as_ref().is_some_and(|into| into.sink == *name);
             self.queries.retain(|query| !query.belongs_to(name) && !feeds(query));
