@@ -41,6 +41,8 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Flow {
     pub(crate) relations: Vec<Arc<str>>,
+    /// Of each, whether its batches are taken as they end.
+    pub(crate) batchwise: Vec<bool>,
     pub(crate) nodes: Vec<Node>,
     /// What each node has done, by its place.
     pub(crate) meters: Vec<Meter>,
@@ -85,9 +87,15 @@ impl Meter {
 }
 
 impl Flow {
-    /// The relations it reads, each once.
+    /// The relations it reads, each once; a window may be there a second time, see [`Flow::takes_batches`].
     pub fn relations(&self) -> &[Arc<str>] {
         &self.relations
+    }
+
+    /// Whether the input at a place of [`Flow::relations`] is a window of which it takes each batch when that ends,
+    /// with the batch's time as that of the cut. Nothing is taken back: its operators let batches go by themselves.
+    pub fn takes_batches(&self, relation: usize) -> bool {
+        self.batchwise[relation]
     }
 
     /// The columns of its result.
@@ -135,7 +143,7 @@ impl Flow {
                 }
                 Node::Operator { operator, inputs } => {
                     let given: Vec<&Delta> = inputs.iter().map(|input| &outputs[*input]).collect();
-                    if first || given.iter().any(|delta| !delta.is_empty()) {
+                    if first || operator.slides() || given.iter().any(|delta| !delta.is_empty()) {
                         let begun = Instant::now();
                         let output = match read || place < root {
                             true => operator.step(cut, &given)?,

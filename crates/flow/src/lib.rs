@@ -23,6 +23,6 @@ pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
 pub use flow::{Change, Flow, Meter};
 pub use guard::guarded;
-pub use lower::{Choice, Limits, Relation, Resolve};
+pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
 pub use operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 pub use recursion::bound_recursion;

@@ -80,6 +80,18 @@ pub struct Relation {
     pub key: Option<Vec<usize>>,
     /// What EXPLAIN says of it besides: what is kept of it, and why.
     pub about: Description,
+    /// Which batches its rows are of, where they are those of a length of time: an operator may then take each batch
+    /// as it ends, and let it go by itself.
+    pub window: Option<BatchWindow>,
+}
+
+/// The batches that end in (T - length, T], for every T at which the window is looked at; in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchWindow {
+    /// How long it is.
+    pub length: i64,
+    /// T is a multiple of it; none: T is the end of any batch.
+    pub slide: Option<i64>,
 }
 
 /// Finds the relation behind a table scan; `None` for scans of anything else (a recursive query's own rows, a
@@ -103,6 +115,7 @@ impl Flow {
             limits,
             relations: Vec::new(),
             nodes: Vec::new(),
+            batchwise: false,
             scans: HashMap::new(),
             columns: HashMap::new(),
             why: String::new(),
@@ -126,10 +139,13 @@ struct Lowering<'a> {
     resolve: Resolve<'a>,
     driver: &'a Driver,
     limits: Limits,
-    relations: Vec<Arc<str>>,
+    /// Each with whether its batches are taken as they end.
+    relations: Vec<(Arc<str>, bool)>,
     nodes: Vec<Node>,
+    /// Whether what is lowered now is read by an operator that takes the batches of a window as they end.
+    batchwise: bool,
     /// The node of each relation.
-    scans: HashMap<Arc<str>, usize>,
+    scans: HashMap<(Arc<str>, bool), usize>,
     /// The node of some columns of an input.
     columns: HashMap<(usize, Vec<usize>), usize>,
     why: String,
@@ -194,19 +210,21 @@ impl Lowering<'_> {
             return Ok(self.because("it reads no relation of the catalog"));
         };
         let schema = relation.schema;
-        let input = match self.scans.get(&relation.name) {
+        let batchwise = self.batchwise && relation.window.is_some();
+        let append_only = relation.append_only || batchwise;
+        let input = match self.scans.get(&(relation.name.clone(), batchwise)) {
             Some(input) => *input,
             None => {
                 let properties = Properties {
                     schema: schema.clone(),
-                    append_only: relation.append_only,
+                    append_only,
                     key: relation.key.clone(),
                     cost: Cost::Delta,
                 };
-                self.relations.push(relation.name.clone());
-                let (relation_place, about) = (self.relations.len() - 1, relation.about);
-                self.nodes.push(Node::Input { relation: relation_place, properties, about });
-                self.scans.insert(relation.name, self.nodes.len() - 1);
+                self.relations.push((relation.name.clone(), batchwise));
+                let about = if batchwise { Description::default() } else { relation.about };
+                self.nodes.push(Node::Input { relation: self.relations.len() - 1, properties, about });
+                self.scans.insert((relation.name, batchwise), self.nodes.len() - 1);
                 self.nodes.len() - 1
             }
         };
@@ -221,7 +239,7 @@ impl Lowering<'_> {
             return Ok(Some(*known));
         }
         let schema = scan.projected_schema.inner().clone();
-        let mut operator = Stateless::new(schema.clone(), relation.append_only).with_key(relation.key);
+        let mut operator = Stateless::new(schema.clone(), append_only).with_key(relation.key);
         operator.push(Stage::Columns(columns.clone(), schema.clone()), schema);
         let node = self.push(operator, vec![input]);
         self.columns.insert((input, columns), node);
@@ -365,7 +383,8 @@ impl Lowering<'_> {
             nodes.push(node);
         }
         let meters = vec![Meter::default(); nodes.len()];
-        Flow { relations, nodes, meters, limits: self.limits, started: false }
+        let (relations, batchwise) = relations.into_iter().unzip();
+        Flow { relations, batchwise, nodes, meters, limits: self.limits, started: false }
     }
 }
 

@@ -150,6 +150,12 @@ pub trait Operator: Send + Debug {
     fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         self.step(cut, inputs)
     }
+    /// Whether it takes the batches of a window ([`crate::BatchWindow`]) as they end and lets them go by itself: it
+    /// is stepped with each batch at the batch's time, and whenever the window is looked at, rows or not. Its answer
+    /// is that over the batches of the time up to the cut's.
+    fn slides(&self) -> bool {
+        false
+    }
     /// Forgets everything, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.

@@ -191,6 +191,23 @@ impl RunningQuery {
     }
 }
 
+impl RunningQuery {
+    /// Takes in what can't wait until it is run: changes of tables and views, and batches that its operators keep in
+    /// their own way.
+    fn take_between(&mut self, cut: &Cut, changes: &[&Delta]) -> Result<()> {
+        let mut inputs = Vec::with_capacity(self.feeds.len());
+        for (place, feed) in self.feeds.iter_mut().enumerate() {
+            let batches = feed.window.as_mut().map(|window| window.hand_on(cut.now));
+            let change = || changes.get(place).map_or_else(Delta::default, |delta| (*delta).clone());
+            inputs.push(batches.unwrap_or_else(change));
+        }
+        if inputs.iter().all(Delta::is_empty) {
+            return Ok(());
+        }
+        self.maintain(cut, &inputs.iter().collect::<Vec<_>>())
+    }
+}
+
 impl Loop {
     /// Takes an epoch into a query that runs once per batch; returns the results of the batches that it ends.
     pub(super) fn step_batches(&mut self, place: usize, cut: &Cut, deltas: &Deltas) -> Delta {
@@ -216,13 +233,9 @@ impl Loop {
             .iter()
             .map(|feed| if feed.window.is_none() { change(&feed.of) } else { &super::NOTHING })
             .collect();
-        if !due.is_empty() {
-            return query.run_batches(cut, &due, &changes);
-        }
-        if changes.iter().any(|delta| !delta.is_empty()) {
-            query.maintain(cut, &changes)?;
-        }
-        Ok(Delta::default())
+        let rows = query.run_batches(cut, &due, &changes)?;
+        query.take_between(cut, if due.is_empty() { &changes } else { &[] })?;
+        Ok(rows)
     }
 
     /// What the inputs of a query hold that aren't windows.

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_delta::Timestamp;
-use millstream_flow::{Description, Flow, Growth, Relation};
+use millstream_flow::{BatchWindow, Description, Flow, Growth, Relation};
 use millstream_sql::batches::OPERATION;
 use millstream_sql::{
     BatchQuery, Error, RelationTable, Result, Window as WindowPlan, WindowKind, WindowOf, length_text,
@@ -118,6 +118,7 @@ impl Scope<'_> {
                 append_only: self.append_only(table.name()),
                 key: self.key(table.name()),
                 about: Description::default(),
+                window: None,
             })
         };
         let flow = self.compile(plan, &resolve)?;
@@ -161,17 +162,21 @@ impl Scope<'_> {
                 append_only: anew,
                 key: found.key.clone(),
                 about: about(found.window.as_ref(), anew),
+                window: match found.window {
+                    Some(Kind::Last { length, slide }) if !anew => Some(BatchWindow { length, slide }),
+                    _ => None,
+                },
             })
         };
         let flow = self.compile(plan, &resolve)?;
         let mut feeds = Vec::new();
-        for name in flow.relations() {
+        for (place, name) in flow.relations().iter().enumerate() {
             let taken =
                 taken.get(name.as_ref()).ok_or_else(|| Error::bug("a flow reads what its plan scans"))?;
             feeds.push(Feed {
                 of: taken.of.clone(),
                 stamped: taken.stamped.then(|| taken.schema.clone()),
-                window: taken.window.clone().map(Window::new),
+                window: taken.window.clone().map(|kind| Window::new(kind, flow.takes_batches(place))),
             });
         }
         let batches = Batches::new(&flow, anew, query.clock.clone(), query.slide())?;

@@ -131,7 +131,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 recorder: parts.recorder,
                 catalog: Arc::default(),
                 settings: Settings::default(),
-                clock: Clock::default(),
+                clock: Clock::start(),
                 epoch: Epoch::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,
                 progress: Progress::default(),

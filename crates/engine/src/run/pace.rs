@@ -43,6 +43,11 @@ enum Left {
 }
 
 impl Clock {
+    /// The machine's clock, whose first batch begins now.
+    pub(crate) fn start() -> Clock {
+        Clock { batch: system_time(), ..Clock::default() }
+    }
+
     /// The time of the last epoch.
     pub(crate) fn last(&self) -> Timestamp {
         self.last
@@ -111,6 +116,12 @@ impl Loop {
                     .reply
                     .send(Err(Error::invalid("the clock was set to the system's while it was moving")));
             }
+        }
+        if settings.clock != self.settings.clock && self.epoch.0 == 0 {
+            self.clock.batch = match settings.clock {
+                ClockKind::System => system_time(),
+                ClockKind::Manual => Timestamp::default(),
+            };
         }
         self.settings = settings;
         self.clock.due.clear();

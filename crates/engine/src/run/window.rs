@@ -31,6 +31,8 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Window {
     kind: Kind,
+    /// Whether the query takes each batch as it ends, and lets it go by itself.
+    handed_on: bool,
     /// What has come since the last batch.
     open: Delta,
     /// The batches that are in it or will be, oldest first.
@@ -49,8 +51,8 @@ struct Closed {
 
 impl Window {
     /// Nothing yet.
-    pub(crate) fn new(kind: Kind) -> Window {
-        Window { kind, open: Delta::default(), closed: VecDeque::new(), entered: 0 }
+    pub(crate) fn new(kind: Kind, handed_on: bool) -> Window {
+        Window { kind, handed_on, open: Delta::default(), closed: VecDeque::new(), entered: 0 }
     }
 
     /// Which rows it has.
@@ -61,6 +63,11 @@ impl Window {
     /// Takes in what an epoch changes in the relation.
     pub(crate) fn take(&mut self, delta: &Delta) {
         self.open.append(delta.clone());
+    }
+
+    /// The batches that ended and are to be taken at once, rather than when it is evaluated.
+    pub(crate) fn hand_on(&mut self, at: Timestamp) -> Delta {
+        if self.handed_on { self.slide_to(at) } else { Delta::default() }
     }
 
     /// Whether something has come since the last batch.
@@ -106,6 +113,12 @@ impl Window {
     /// How what the query has of it changes when it is evaluated at a time.
     pub(crate) fn slide_to(&mut self, at: Timestamp) -> Delta {
         let mut change = Delta::default();
+        if self.handed_on {
+            while self.closed.front().is_some_and(|closed| closed.time <= at) {
+                self.closed.pop_front().into_iter().for_each(|closed| change.append(closed.rows));
+            }
+            return change;
+        }
         while let Some(closed) = self.pop_leaving(at) {
             if self.entered > 0 {
                 self.entered -= 1;
@@ -266,7 +279,7 @@ mod tests {
 
     #[test]
     fn batches_come_and_leave() {
-        let mut window = Window::new(Kind::Last { length: 20, slide: Some(10) });
+        let mut window = Window::new(Kind::Last { length: 20, slide: Some(10) }, false);
         for (time, value) in [(5, 1), (10, 10), (14, 100), (20, 1000), (30, 10_000)] {
             close(&mut window, time, &[value]);
         }
@@ -281,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_no_window_saw_leaves_without_a_trace() {
-        let mut window = Window::new(Kind::Last { length: 10, slide: Some(30) });
+        let mut window = Window::new(Kind::Last { length: 10, slide: Some(30) }, false);
         close(&mut window, 10, &[1]);
         close(&mut window, 25, &[2]);
         assert_eq!(net(&window.slide_to(Timestamp(30))), 2);
@@ -290,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_batch_makes_way_for_the_next() {
-        let mut window = Window::new(Kind::Batch);
+        let mut window = Window::new(Kind::Batch, false);
         close(&mut window, 1, &[1]);
         assert_eq!(net(&window.slide_to(Timestamp(1))), 1);
         close(&mut window, 2, &[20]);

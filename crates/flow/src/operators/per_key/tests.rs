@@ -98,6 +98,7 @@ impl Fixture {
                 append_only: false,
                 key: None,
                 about: Description::default(),
+                window: None,
             })
         };
         let limits = Limits { whole_rows_max: 1, ..Limits::default() };
