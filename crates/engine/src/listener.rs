@@ -24,6 +24,8 @@ pub struct Batch {
     pub output_rows: u64,
     /// From when it was due, or its first row was there, until it started.
     pub scheduling_delay: Duration,
+    /// Intervals that came due before it and were merged into it, since too many waited.
+    pub merged_intervals: u64,
     /// How long it ran; zero until it is completed.
     pub processing_time: Duration,
 }

@@ -100,6 +100,10 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
                 "how long it had to wait: since it was due under a fixed interval, else since its first row was there",
             ),
             number("total_delay_us", "both together"),
+            number(
+                "merged_intervals",
+                "intervals that came due before it and were merged into it, as max_queued_batches says",
+            ),
         ],
     },
     SystemTableDoc {

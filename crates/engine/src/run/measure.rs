@@ -29,6 +29,8 @@ pub(crate) struct Measures {
     kept: VecDeque<Arc<Batch>>,
     /// Since when rows wait for an epoch.
     waiting_since: Option<Instant>,
+    /// Merged intervals that were told.
+    merged: u64,
 }
 
 impl Measures {
@@ -64,7 +66,15 @@ impl Loop {
         let mut inputs: Vec<(Arc<str>, u64)> =
             deltas.iter().map(|(name, delta)| (name.clone(), delta.num_rows() as u64)).collect();
         inputs.sort();
-        let batch = Batch { epoch: cut.epoch, time: cut.now, inputs, scheduling_delay, ..Batch::default() };
+        let merged = std::mem::replace(&mut self.measures.merged, self.clock.merged);
+        let batch = Batch {
+            epoch: cut.epoch,
+            time: cut.now,
+            inputs,
+            scheduling_delay,
+            merged_intervals: self.clock.merged - merged,
+            ..Batch::default()
+        };
         if !self.measures.listeners.is_empty() {
             if self.settings.clock == ClockKind::Manual || self.settings.pace == Pace::Auto {
                 self.measures.listeners.tell(&Happening::Submitted(batch.time));
@@ -147,6 +157,7 @@ pub(super) fn epoch_rows<'a>(batches: impl Iterator<Item = &'a Batch>) -> Result
             micros(batch.processing_time).into(),
             micros(batch.scheduling_delay).into(),
             (micros(batch.processing_time) + micros(batch.scheduling_delay)).into(),
+            batch.merged_intervals.into(),
         ]
     });
     super::system::batch(system::find("epochs").unwrap_or(&system::TABLES[0]), lines.collect())

@@ -5,6 +5,7 @@ mod changes;
 mod disk;
 mod errors;
 mod files;
+mod followed;
 mod hearing;
 mod library;
 mod objects;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);
     all.extend_from_slice(files::ALL);
+    all.extend_from_slice(followed::ALL);
     all.extend_from_slice(hearing::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(objects::ALL);
