@@ -126,6 +126,8 @@ struct Scope<'a> {
     reader: &'a TokenReader<'a>,
     relations: &'a dyn Relations,
     shown: Vec<String>,
+    /// What the table of an INSERT goes by, where that is said.
+    alias: Option<Ident>,
 }
 
 impl Planner {
@@ -133,9 +135,11 @@ impl Planner {
     pub fn dml(&self, text: &str, relations: &dyn Relations) -> Result<Dml> {
         let reader = TokenReader::new(text)?;
         dialect::refuse_unbuilt(&reader)?;
-        let statement = self.parse(&reader)?;
+        let mut tokens = reader.rest_tokens();
+        let alias = conflict::take_alias(&mut tokens);
+        let statement = self.parse_tokens(&reader, tokens)?;
         let shown = hidden::named(reader.rest(), relations);
-        let scope = Scope { planner: self, reader: &reader, relations, shown };
+        let scope = Scope { planner: self, reader: &reader, relations, shown, alias };
         match statement {
             Statement::Insert(insert) => scope.insert(insert),
             Statement::Update(update) => scope.update(update),
@@ -155,9 +159,7 @@ impl Scope<'_> {
             return Err(Error::unsupported("INSERT into a table function"));
         };
         let (table, columns) = self.table(name)?;
-        let alias = insert.table_alias.take().map(|alias| alias.alias);
-        let on_conflict =
-            insert.on.take().map(|on| self.conflict(on, &table, alias, &columns)).transpose()?;
+        let on_conflict = insert.on.take().map(|on| self.conflict(on, &table, &columns)).transpose()?;
         let Some(source) = insert.source.as_mut() else {
             return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
         };

@@ -40,11 +40,6 @@ impl Dialect for Grammar {
         c != '#' && GENERIC.is_identifier_part(c)
     }
 
-    /// `INSERT INTO t AS x`, as in PostgreSQL.
-    fn supports_insert_table_alias(&self) -> bool {
-        true
-    }
-
     fn prec_value(&self, precedence: Precedence) -> u8 {
         match precedence {
             // Above comparisons, below arithmetic.

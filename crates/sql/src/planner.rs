@@ -28,6 +28,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, SetExpr, Statement};
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
 use crate::context::Context;
 use crate::dialect;
@@ -246,8 +247,13 @@ impl Planner {
         if reader.is_end() {
             return Err(reader.expected("a query (SELECT, WITH or VALUES)"));
         }
+        self.parse_tokens(reader, reader.rest_tokens())
+    }
+
+    /// Parses a statement that is left of a text, but for tokens that were taken out.
+    pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
-        let parsed = DFParserBuilder::new(reader.rest_tokens())
+        let parsed = DFParserBuilder::new(tokens)
             .with_dialect(&DIALECT)
             .with_recursion_limit(limit)
             .build()

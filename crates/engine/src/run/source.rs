@@ -18,7 +18,7 @@ use super::retained::Retained;
 use super::tasks::Tasks;
 use super::{Loop, current};
 use crate::event::{Event, Reply};
-use crate::settings::{ClockKind, Settings};
+use crate::settings::{ClockKind, Pace, Settings};
 
 /// A source as the loop sees it.
 pub(crate) struct RunningSource {
@@ -344,12 +344,18 @@ impl Loop {
             return;
         }
         let limit = self.limit();
+        // Under a fixed interval the rows of the next batch wait already while one is running, so that a batch that is
+        // late is known to be.
+        let batches = if matches!(self.settings.pace, Pace::Fixed(_)) { 2 } else { 1 };
+        let ahead = Limit { rows: limit.rows * batches, bytes: limit.bytes * batches };
         for source in self.sources.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
             // A pull that waits for rows is overtaken by one that doesn't, when someone waits for an answer.
             let asked = source.asked > source.answered;
             let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked);
             let bound = source.bound(&self.settings);
-            let room = source.room(limit, bound.map(|bound| bound.batch_rows()));
+            let room = source.room(ahead, bound.map(|bound| bound.batch_rows()));
+            let room = room
+                .map(|room| Limit { rows: room.rows.min(limit.rows), bytes: room.bytes.min(limit.bytes) });
             if overtake {
                 source.pull(room.unwrap_or(Limit { rows: 1, ..limit }), false, true);
             } else if let (false, Some(room)) = (asked, room) {

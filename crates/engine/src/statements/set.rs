@@ -17,6 +17,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     while reader.symbol(Token::Period) {
         name = format!("{name}.{}", reader.identifier()?);
     }
+    let written = reader.text()[at.start..reader.last_position().end].to_string();
     if !reader.symbol(Token::Eq) {
         reader.expect_keyword(&["TO"])?;
     }
@@ -29,8 +30,8 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         set.map_err(|error| error.at(value_at))?;
     } else if let Some(foreign) = foreign::find(&name) {
         tag.notices.push(match foreign {
-            Foreign::Spark(hint) => format!("{name} is a setting of Spark and has no effect here. {hint}"),
-            Foreign::RisingWave(hint) => format!("{name} is accepted and has no effect. {hint}"),
+            Foreign::Spark(hint) => format!("{written} is a setting of Spark and has no effect here. {hint}"),
+            Foreign::RisingWave(hint) => format!("{written} is accepted and has no effect. {hint}"),
         });
     } else {
         // Clients of other systems set what only these have: it is said, and does no harm.

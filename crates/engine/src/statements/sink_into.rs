@@ -45,7 +45,7 @@ pub(super) fn plan(
     reads.retain(|read| *read != table || scanned.contains(&table));
     if let Some(through) = reads.iter().find(|read| stems_from(&working.catalog, read, &table)) {
         return Err(Error::invalid(format!(
-            "a sink of \"{through}\" into \"{table}\" would feed itself: \"{through}\" is made of \"{table}\""
+            "sink \"{name}\" would feed itself: \"{through}\", which it reads, is \"{table}\" or made of it"
         ))
         .hint("Deliver it into another table."));
     }

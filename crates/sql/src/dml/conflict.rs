@@ -10,12 +10,14 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, ConflictTarget, DoUpdate, Ident, OnConflictAction, OnInsert, SelectItem,
 };
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 use super::{Scope, Target, not_null, refuse};
 use crate::error::{Error, Result};
 use crate::hidden::fold;
 use crate::planner::{Query, Raw};
+use crate::reader::is_word;
 use crate::relation::{Relation, Relations};
 
 /// The relation of the rows that an INSERT would add.
@@ -61,14 +63,8 @@ impl Relations for Excluded<'_> {
 }
 
 impl Scope<'_> {
-    /// Plans the clause of an INSERT into a table that goes by `alias`.
-    pub(super) fn conflict(
-        &self,
-        on: OnInsert,
-        table: &str,
-        alias: Option<Ident>,
-        columns: &SchemaRef,
-    ) -> Result<OnConflict> {
+    /// Plans the clause of an INSERT.
+    pub(super) fn conflict(&self, on: OnInsert, table: &str, columns: &SchemaRef) -> Result<OnConflict> {
         let OnInsert::OnConflict(clause) = on else {
             return Err(Error::unsupported("ON DUPLICATE KEY UPDATE").hint("Use ON CONFLICT … DO UPDATE."));
         };
@@ -88,7 +84,7 @@ impl Scope<'_> {
             OnConflictAction::DoNothing => Ok(OnConflict::DoNothing),
             OnConflictAction::DoUpdate(_) if key.is_empty() => Err(no_key(table)),
             OnConflictAction::DoUpdate(update) => {
-                let alias = alias.unwrap_or_else(|| quoted(table));
+                let alias = self.alias.clone().unwrap_or_else(|| quoted(table));
                 refuse(
                     fold(&alias) == EXCLUDED,
                     "a table that goes by \"excluded\" in ON CONFLICT DO UPDATE",
@@ -107,7 +103,7 @@ impl Scope<'_> {
         key: Vec<usize>,
     ) -> Result<OnConflict> {
         let relations = Excluded { all: self.relations, columns: Arc::clone(columns), key: key.clone() };
-        let scope = Scope { relations: &relations, shown: self.shown.clone(), ..*self };
+        let scope = Scope { relations: &relations, shown: self.shown.clone(), alias: None, ..*self };
         let factor = named_factor(vec![quoted(table)].into(), alias.clone());
         let target = Target { name: table.to_string(), alias, factor, columns: Arc::clone(columns) };
         let mut values = scope.assignments(&target, update.assignments)?;
@@ -135,6 +131,27 @@ impl Scope<'_> {
         let raw = Raw { plan: scope.cast_new(raw.plan, columns)?, ..raw };
         Ok(OnConflict::DoUpdate(Box::new(self.planner.finish(raw, self.reader.text())?)))
     }
+}
+
+/// Takes the `AS x` of `INSERT INTO table AS x` out of the tokens of a statement: the grammar doesn't know it.
+pub(super) fn take_alias(tokens: &mut Vec<TokenWithSpan>) -> Option<Ident> {
+    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| is_word(&token.token, word));
+    if !is(0, "INSERT") || !is(1, "INTO") {
+        return None;
+    }
+    let mut at = 3;
+    while tokens.get(at).is_some_and(|token| token.token == Token::Period) {
+        at += 2;
+    }
+    if !is(at, "AS") {
+        return None;
+    }
+    let Token::Word(word) = tokens.get(at + 1)?.token.clone() else { return None };
+    tokens.drain(at..at + 2);
+    Some(match word.quote_style {
+        Some(quote) => Ident::with_quote(quote, word.value),
+        None => Ident::new(word.value),
+    })
 }
 
 fn both(left: ast::Expr, op: BinaryOperator, right: ast::Expr) -> ast::Expr {

@@ -34,49 +34,55 @@ const PAIRS: &[(&str, &str)] = &[
     ("SELECT k, c FROM above", "SELECT k, count(*) AS c FROM bag GROUP BY k"),
 ];
 
+/// Tables, queries and sinks, not in the order in which rows go through them.
+const SETUP: &[&str] = &[
+    "CREATE TABLE t (id INT PRIMARY KEY, k INT, v INT)",
+    "CREATE TABLE names (k INT PRIMARY KEY, name TEXT)",
+    "CREATE TABLE keyed (k INT PRIMARY KEY, s BIGINT)",
+    "CREATE TABLE bag (id INT, k INT)",
+    "CREATE MATERIALIZED VIEW above AS SELECT k, count(*) AS c FROM bag GROUP BY k",
+    "CREATE MATERIALIZED VIEW sums AS SELECT k, sum(v) AS s FROM t WHERE k IS NOT NULL GROUP BY k",
+    "CREATE MATERIALIZED VIEW joined AS SELECT t.id, names.k FROM t JOIN names ON t.k = names.k OR t.v = 3",
+    "CREATE SINK one INTO keyed FROM sums",
+    "CREATE SINK two INTO bag FROM joined",
+];
+
+/// What is followed.
+const FOLLOWED: [&str; 4] =
+    ["sums", "joined", "above", "(SELECT k % 2 AS odd, count(*) AS c FROM keyed GROUP BY k % 2)"];
+
+fn statement(random: &mut Random, paused: bool) -> String {
+    let (id, k, v) = (random.below(12), random.below(4), random.below(6));
+    match random.below(9) {
+        0 => format!("DELETE FROM t WHERE id = {id}"),
+        1 => format!("UPDATE t SET k = {k} WHERE v = {v}"),
+        2 => format!("INSERT INTO names VALUES ({k}, 'x') ON CONFLICT DO NOTHING"),
+        3 => format!("DELETE FROM names WHERE k = {k}"),
+        4 => format!(
+            "INSERT INTO t VALUES ({id}, {k}, {v}) ON CONFLICT (id) DO UPDATE SET v = t.v + 1 WHERE t.v < 9"
+        ),
+        5 if paused => "RESUME ALL".to_string(),
+        5 => {
+            let what = ["sums", "joined", "one", "two", "ALL"][random.below(5) as usize];
+            format!("PAUSE {what}")
+        }
+        _ => format!("INSERT INTO t SELECT {id} + i, {k} AS k, {v} AS v FROM generate_series(0, 2) AS g(i)"),
+    }
+}
+
 async fn followed() -> Result<()> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let (mut session, mut other) = (engine.session(), engine.session());
-    run_all(
-        &mut session,
-        &[
-            "CREATE TABLE t (id INT PRIMARY KEY, k INT, v INT)",
-            "CREATE TABLE names (k INT PRIMARY KEY, name TEXT)",
-            "CREATE TABLE keyed (k INT PRIMARY KEY, s BIGINT)",
-            "CREATE TABLE bag (id INT, k INT)",
-            "CREATE MATERIALIZED VIEW above AS SELECT k, count(*) AS c FROM bag GROUP BY k",
-            "CREATE MATERIALIZED VIEW sums AS SELECT k, sum(v) AS s FROM t WHERE k IS NOT NULL GROUP BY k",
-            "CREATE MATERIALIZED VIEW joined AS SELECT t.id, names.k FROM t JOIN names ON t.k = names.k OR t.v = 3",
-            "CREATE SINK one INTO keyed FROM sums",
-            "CREATE SINK two INTO bag FROM joined",
-        ],
-    )
-    .await?;
+    run_all(&mut session, SETUP).await?;
     let mut readers = Vec::new();
-    for relation in
-        ["sums", "joined", "above", "(SELECT k % 2 AS odd, count(*) AS c FROM keyed GROUP BY k % 2)"]
-    {
+    for relation in FOLLOWED {
         readers.push((relation, follow(&mut other, relation).await?));
     }
     let mut random = Random(0x5EED);
     let mut paused = false;
     for round in 0..ROUNDS {
-        let (id, k, v) = (random.below(12), random.below(4), random.below(6));
-        let sql = match random.below(9) {
-            0 => format!("DELETE FROM t WHERE id = {id}"),
-            1 => format!("UPDATE t SET k = {k} WHERE v = {v}"),
-            2 => format!("INSERT INTO names VALUES ({k}, 'x') ON CONFLICT DO NOTHING"),
-            3 => format!("DELETE FROM names WHERE k = {k}"),
-            4 => format!(
-                "INSERT INTO t VALUES ({id}, {k}, {v}) ON CONFLICT (id) DO UPDATE SET v = t.v + 1 WHERE t.v < 9"
-            ),
-            5 if paused => "RESUME ALL".to_string(),
-            5 => ["PAUSE sums", "PAUSE joined", "PAUSE one", "PAUSE two", "PAUSE ALL"]
-                [random.below(5) as usize]
-                .into(),
-            _ => format!("INSERT INTO t SELECT {id} + i, {k}, {v} FROM generate_series(0, 2) AS g(i)"),
-        };
-        paused = if sql.starts_with("PAUSE") { true } else { paused && sql != "RESUME ALL" };
+        let sql = statement(&mut random, paused);
+        paused = sql.starts_with("PAUSE") || (paused && sql != "RESUME ALL");
         run(&mut session, &sql).await?;
         if paused || !round.is_multiple_of(3) {
             continue;
@@ -89,8 +95,8 @@ async fn followed() -> Result<()> {
         }
     }
     run(&mut session, "RESUME ALL").await?;
-    let last: i64 =
-        lines(&mut session, "SELECT max(epoch) FROM millstream.epochs").await?[0].parse().unwrap_or(0);
+    let last = lines(&mut session, "SELECT max(epoch) FROM millstream.epochs").await?.concat();
+    let last: i64 = last.parse().map_err(|_| format!("{last} is no epoch"))?;
     run(&mut session, "INSERT INTO t VALUES (1000, 1000, 1000)").await?;
     for (relation, rows) in &mut readers {
         let held = gathered(rows, last).await?;
