@@ -105,6 +105,26 @@ impl Expansion {
         self.tidy();
     }
 
+    /// Takes another sum away.
+    pub fn subtract(&mut self, other: &Expansion) {
+        self.merge(&other.negated());
+    }
+
+    /// The sum that takes this one away: numbers with their sign turned, counts below zero.
+    pub(crate) fn negated(&self) -> Expansion {
+        let rest = self.rest.as_ref().map(|rest| {
+            let turned = |terms: &[f64]| terms.iter().map(|term| -term).collect();
+            Box::new(Rest {
+                terms: turned(&rest.terms),
+                big: turned(&rest.big),
+                nans: -rest.nans,
+                infinities: -rest.infinities,
+                negative_infinities: -rest.negative_infinities,
+            })
+        });
+        Expansion { high: -self.high, low: -self.low, rest }
+    }
+
     /// The sum, rounded to the nearest float (ties to even).
     pub fn value(&self) -> f64 {
         let Some(rest) = &self.rest else { return self.high + self.low + 0.0 };

@@ -103,6 +103,12 @@ impl Products {
         [Some(&self.sum), far.map(|far| &far.small), far.map(|far| &far.big)]
     }
 
+    fn negated(&self) -> Products {
+        let far =
+            self.far.as_ref().map(|far| Box::new(Far { small: far.small.negated(), big: far.big.negated() }));
+        Products { sum: self.sum.negated(), far }
+    }
+
     fn from_parts([sum, small, big]: [Expansion; 3]) -> Products {
         let far = [&small, &big].iter().any(|part| !part.exactly().is_zero());
         Products { sum, far: far.then(|| Box::new(Far { small, big })) }
@@ -128,6 +134,10 @@ impl Powers {
     fn merge(&mut self, other: &Powers) {
         self.sum.merge(&other.sum);
         self.squares.merge(&other.squares);
+    }
+
+    fn negated(&self) -> Powers {
+        Powers { sum: self.sum.negated(), squares: self.squares.negated() }
     }
 
     /// `n Σx² - (Σx)²`: n² times the variance.
@@ -183,6 +193,14 @@ impl Moments {
             second.powers.merge(&theirs.powers);
             second.products.merge(&theirs.products);
         }
+    }
+
+    /// Takes all numbers or pairs of another away.
+    pub fn subtract(&mut self, other: &Moments) {
+        let second = other.second.as_ref().map(|second| {
+            Box::new(Second { powers: second.powers.negated(), products: second.products.negated() })
+        });
+        self.merge(&Moments { count: -other.count, first: other.first.negated(), second });
     }
 
     /// How many numbers or pairs there are.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
+use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
 use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, near};
 use millstream_state::Conflict;
 
@@ -105,6 +106,10 @@ pub enum Definition {
         /// The optimised plan of the rows, which have the table's columns.
         query: LogicalPlan,
     },
+    /// A function written in SQL.
+    Function(Arc<UserFunction>),
+    /// An aggregate made of functions.
+    Aggregate(Arc<UserAggregate>),
 }
 
 /// How a query runs.
@@ -140,6 +145,8 @@ impl Definition {
             Definition::MaterializedView { .. } => "materialized view",
             Definition::Stream { .. } => "stream",
             Definition::Sink { .. } | Definition::SinkInto { .. } => "sink",
+            Definition::Function(_) => "function",
+            Definition::Aggregate(_) => "aggregate",
         }
     }
 
@@ -151,7 +158,10 @@ impl Definition {
             | Definition::View { schema, .. }
             | Definition::MaterializedView { schema, .. }
             | Definition::Stream { schema, .. } => Some(schema),
-            Definition::Sink { .. } | Definition::SinkInto { .. } => None,
+            Definition::Sink { .. }
+            | Definition::SinkInto { .. }
+            | Definition::Function(_)
+            | Definition::Aggregate(_) => None,
         }
     }
 
@@ -179,6 +189,11 @@ impl Catalog {
     /// The object of this name, or an error with near names.
     pub fn get(&self, name: &str) -> Result<&Arc<Object>> {
         self.find(name).ok_or_else(|| {
+            if let Some(routine) = name.strip_suffix("()") {
+                let names = self.routine_names();
+                return Error::invalid(format!("there is no function or aggregate \"{routine}\""))
+                    .maybe_hint(near::did_you_mean(routine, names.iter().map(String::as_str)));
+            }
             let names = self.objects.keys().map(AsRef::as_ref);
             Error::invalid(format!("there is no relation \"{name}\""))
                 .maybe_hint(near::did_you_mean(name, names))
@@ -257,7 +272,10 @@ impl Relations for Catalog {
                 Some(rows(schema, (!key.is_empty()).then(|| key.clone())))
             }
             Definition::View { raw, .. } => Some(Relation::View(raw.clone())),
-            Definition::Sink { .. } | Definition::SinkInto { .. } => None,
+            Definition::Sink { .. }
+            | Definition::SinkInto { .. }
+            | Definition::Function(_)
+            | Definition::Aggregate(_) => None,
         }
     }
 
@@ -278,9 +296,28 @@ impl Relations for Catalog {
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
         if name == "bad_rows" { self.bad_rows(arguments).map(Some) } else { Ok(None) }
     }
+
+    fn routine(&self, name: &str) -> Option<Routine> {
+        match &self.find(&routine_name(name))?.definition {
+            Definition::Function(function) => Some(Routine::Function(function.clone())),
+            Definition::Aggregate(aggregate) => Some(Routine::Aggregate(aggregate.clone())),
+            _ => None,
+        }
+    }
+
+    fn routine_names(&self) -> Vec<String> {
+        let routines = self.routines().filter_map(|object| object.name.strip_suffix("()"));
+        routines.map(str::to_string).collect()
+    }
 }
 
 impl Catalog {
+    /// Users' functions and aggregates in the order of their names.
+    pub fn routines(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects()
+            .filter(|object| matches!(object.definition, Definition::Function(_) | Definition::Aggregate(_)))
+    }
+
     fn bad_rows(&self, arguments: &[String]) -> Result<Relation> {
         let [source] = arguments else {
             return Err(Error::invalid(

@@ -143,7 +143,8 @@ impl Flow {
                 }
                 Node::Operator { operator, inputs } => {
                     let given: Vec<&Delta> = inputs.iter().map(|input| &outputs[*input]).collect();
-                    if first || operator.slides() || given.iter().any(|delta| !delta.is_empty()) {
+                    let due = first || operator.slides() || operator.is_due(cut);
+                    if due || given.iter().any(|delta| !delta.is_empty()) {
                         let begun = Instant::now();
                         let output = match read || place < root {
                             true => operator.step(cut, &given)?,
@@ -166,6 +167,11 @@ impl Flow {
         }
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
         Ok(Change { rows: outputs.pop().unwrap_or_default(), errors })
+    }
+
+    /// Whether an epoch with this cut must be stepped even if no input changes.
+    pub fn is_due(&self, cut: &Cut) -> bool {
+        self.stateful().any(|operator| operator.is_due(cut))
     }
 
     /// Forgets everything, as if it had never been stepped; what its operators have done stays counted.

@@ -25,4 +25,5 @@ pub use flow::{Change, Flow, Meter};
 pub use guard::guarded;
 pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
 pub use operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
+pub use operators::update_state::holds_update_state;
 pub use recursion::bound_recursion;

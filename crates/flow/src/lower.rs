@@ -14,6 +14,7 @@ use crate::operators::aggregate;
 use crate::operators::constant::Constant;
 use crate::operators::stateless::{Stage, Stateless, Unnest};
 use crate::operators::union::Union;
+use crate::operators::update_state;
 use crate::operators::whole::Whole;
 use crate::{Driver, Error, Result};
 
@@ -320,6 +321,10 @@ impl Lowering<'_> {
         above: &[&LogicalPlan],
     ) -> Result<Option<usize>> {
         let Some(input) = self.lower(&node.input)? else { return Ok(None) };
+        if update_state::is_update_state(node) {
+            let operator = update_state::lower(plan, node, self.append_only(input), self.driver)?;
+            return Ok(Some(self.push(operator, vec![input])));
+        }
         match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
             Ok(operator) => Ok(Some(self.push(operator, vec![input]))),
             Err(reason) => self.per_key(plan, above, &reason),

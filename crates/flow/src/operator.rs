@@ -156,6 +156,10 @@ pub trait Operator: Send + Debug {
     fn slides(&self) -> bool {
         false
     }
+    /// Whether it must be stepped in this epoch even if no input changes.
+    fn is_due(&self, _cut: &Cut) -> bool {
+        false
+    }
     /// Forgets everything, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.

@@ -136,6 +136,11 @@ impl Planner {
 
     /// Reads a type up to the word or symbol that ends it.
     fn type_of(&self, reader: &mut TokenReader) -> Result<FieldRef> {
+        self.type_until(reader, &AFTER_TYPE)
+    }
+
+    /// Reads a type up to a comma, a closing parenthesis or one of these words.
+    pub fn type_until(&self, reader: &mut TokenReader, ends: &[&str]) -> Result<FieldRef> {
         let start = reader.position();
         let mut tokens: Vec<TokenWithSpan> = Vec::new();
         let mut depth = 0;
@@ -146,7 +151,7 @@ impl Planner {
                 Token::RParen | Token::RBracket | Token::Gt => depth -= 1,
                 Token::ShiftRight => depth -= 2,
                 Token::Comma if depth == 0 => break,
-                token if depth == 0 && AFTER_TYPE.iter().any(|word| is_word(token, word)) => break,
+                token if depth == 0 && ends.iter().any(|word| is_word(token, word)) => break,
                 _ => {}
             }
             tokens.push(lexeme.token.clone());

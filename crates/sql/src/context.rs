@@ -23,6 +23,7 @@ use crate::hidden;
 use crate::merged::MergedColumns;
 use crate::near;
 use crate::relation::{Relation, RelationTable, Relations, SYSTEM_SCHEMA};
+use crate::routines::{Routine, UpdateState, folding_function, routine_name};
 use crate::type_names::Checked;
 
 /// The functions and settings of a session, and the relations of the engine.
@@ -34,6 +35,8 @@ pub(crate) struct Context<'a> {
     /// The hidden columns that the query names, which are then columns like others.
     shown: &'a [String],
     reads: Mutex<BTreeSet<String>>,
+    /// Why something that was looked for isn't there, where that can be said better than by its absence.
+    wrong: Mutex<Option<Error>>,
 }
 
 impl<'a> Context<'a> {
@@ -46,12 +49,25 @@ impl<'a> Context<'a> {
         let merged: Arc<dyn RelationPlanner> = Arc::new(MergedColumns::default());
         let others = state.relation_planners().iter().cloned();
         let relation_planners = std::iter::once(merged).chain(others).collect();
-        Context { state, type_planner, relation_planners, relations, shown, reads: Mutex::default() }
+        Context {
+            state,
+            type_planner,
+            relation_planners,
+            relations,
+            shown,
+            reads: Mutex::default(),
+            wrong: Mutex::default(),
+        }
     }
 
     /// The names that were looked up and found.
     pub(crate) fn into_reads(self) -> Vec<String> {
         self.reads.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+    }
+
+    /// What is wrong with something that was looked for.
+    pub(crate) fn wrong(&self) -> Option<Error> {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn source(&self, name: String, relation: Relation) -> Arc<dyn TableSource> {
@@ -91,6 +107,38 @@ impl<'a> Context<'a> {
                     "tables there",
                     names.iter().map(String::as_str),
                 )))
+            }
+        }
+    }
+
+    /// A user's function or aggregate, which the query reads then.
+    fn routine(&self, name: &str) -> Option<Routine> {
+        if self.state.window_functions().contains_key(name) {
+            return None;
+        }
+        let found = self.relations.routine(name)?;
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(routine_name(name));
+        Some(found)
+    }
+
+    /// The aggregate of UPDATE_STATE with this function. What is wrong with it is kept, since only whether it is there
+    /// can be said here.
+    fn fold(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        let made = match self.routine(name) {
+            Some(Routine::Function(function)) => UpdateState::new(function),
+            _ => {
+                let names = self.relations.routine_names();
+                Err(Error::invalid(format!(
+                    "UPDATE_STATE: there is no function \"{name}\" made by CREATE FUNCTION"
+                ))
+                .maybe_hint(near::did_you_mean(name, names.iter().map(String::as_str))))
+            }
+        };
+        match made {
+            Ok(fold) => Some(Arc::new(AggregateUDF::new_from_impl(fold))),
+            Err(error) => {
+                self.wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                None
             }
         }
     }
@@ -181,7 +229,13 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.state.scalar_functions().get(name).cloned()
+        if let Some(found) = self.state.scalar_functions().get(name) {
+            return Some(Arc::clone(found));
+        }
+        match self.routine(name)? {
+            Routine::Function(function) => Some(Arc::new(ScalarUDF::new_from_shared_impl(function))),
+            Routine::Aggregate(_) => None,
+        }
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -189,7 +243,16 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.state.aggregate_functions().get(name).cloned()
+        if let Some(found) = self.state.aggregate_functions().get(name) {
+            return Some(Arc::clone(found));
+        }
+        if let Some(function) = folding_function(name) {
+            return self.fold(function);
+        }
+        match self.routine(name)? {
+            Routine::Aggregate(aggregate) => Some(Arc::new(AggregateUDF::new_from_shared_impl(aggregate))),
+            Routine::Function(_) => None,
+        }
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {

@@ -2,6 +2,8 @@
 //!
 //! They are found by their tokens, before the parser of queries sees the text: it would take `EMIT` for an alias.
 
+pub(crate) mod update_state;
+
 use std::ops::Range;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -32,7 +34,7 @@ impl Emit {
 }
 
 /// Table functions of the dialect that aren't built yet.
-const WINDOWS: [&str; 4] = ["TUMBLE", "HOP", "CUMULATE", "UPDATE_STATE"];
+const WINDOWS: [&str; 3] = ["TUMBLE", "HOP", "CUMULATE"];
 
 /// Table functions of a query that runs once per batch. They are also plausible names of columns or of scalar
 /// functions, so they count only right after FROM or JOIN.

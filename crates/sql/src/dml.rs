@@ -7,7 +7,7 @@
 
 mod checked;
 pub mod conflict;
-mod tree;
+pub(crate) mod tree;
 
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ use crate::near;
 use crate::planner::{Planner, Query, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
+use crate::routines::Routine;
 use crate::rules::orderable;
 use crate::tokens::{DIALECT, offset};
 
@@ -61,6 +62,14 @@ impl Relations for Open<'_> {
 
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
         self.all.function(name, arguments)
+    }
+
+    fn routine(&self, name: &str) -> Option<Routine> {
+        self.all.routine(name)
+    }
+
+    fn routine_names(&self) -> Vec<String> {
+        self.all.routine_names()
     }
 }
 

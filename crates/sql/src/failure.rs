@@ -213,6 +213,13 @@ fn reword(message: &str) -> Option<Error> {
         let text = format!("column \"{column}\" must appear in GROUP BY or be used in an aggregate function");
         return Some(Error::invalid(text));
     }
+    // What our own functions say of their arguments.
+    if let Some((_, ours)) = message.split_once("user-defined coercion failed with: External error: ") {
+        let ours = ours.split(" No function matches").next().unwrap_or(ours);
+        let (text, hint) = ours.split_once("\nHINT: ").unzip();
+        let error = Error::invalid(text.unwrap_or(ours).trim_end_matches('.'));
+        return Some(error.maybe_hint(hint.map(|hint| format!("{}.", hint.trim_end_matches('.')))));
+    }
     if let Some((problem, candidates)) = message.split_once(". No function matches") {
         let takes = candidates.split_once("Candidate functions:").map(|(_, list)| {
             let forms: Vec<&str> = list.lines().map(str::trim).filter(|form| !form.is_empty()).collect();

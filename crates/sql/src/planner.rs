@@ -13,6 +13,8 @@
 //!
 //! Deliberately absent: scans. A plan's leaves only have a schema until [`crate::bind`] gives them rows.
 
+mod names;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -35,11 +37,11 @@ use crate::dialect;
 use crate::error::{Error, Result};
 use crate::functions;
 use crate::hidden;
-use crate::near;
 use crate::physical::Guards;
 use crate::reader::TokenReader;
 use crate::relation::Relations;
 use crate::respell;
+use crate::routines;
 use crate::rules;
 use crate::steady;
 use crate::tokens::DIALECT;
@@ -175,33 +177,18 @@ impl Planner {
         relations: &dyn Relations,
         text: &str,
     ) -> Result<Raw> {
-        let known = |name: &str| {
-            self.state.scalar_functions().contains_key(name)
-                || self.state.aggregate_functions().contains_key(name)
-                || self.state.window_functions().contains_key(name)
-        };
+        let known = |name: &str| self.is_function(name) || relations.routine(name).is_some();
         respell::respell(&mut statement, &known)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown);
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
-        let plan = SqlToRel::new_with_options(&context, options)
-            .sql_statement_to_plan(statement)
-            .map_err(|error| self.name_functions(Error::from_datafusion(&error, text)))?;
+        let plan = SqlToRel::new_with_options(&context, options).sql_statement_to_plan(statement).map_err(
+            |error| match context.wrong() {
+                Some(error) => error,
+                None => self.name_functions(Error::from_datafusion(&error, text), relations),
+            },
+        )?;
+        let plan = routines::inline(plan).map_err(|error| Error::from_datafusion(&error, text))?;
         Ok(Raw { plan, reads: context.into_reads() })
-    }
-
-    /// Near names for an unknown function; the query engine's one suggestion is often far.
-    fn name_functions(&self, error: Error) -> Error {
-        let name =
-            error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
-        let Some(name) = name.map(str::to_string) else { return error };
-        if self.state.window_functions().contains_key(&name) {
-            let message = format!("function \"{name}\" needs an OVER clause");
-            return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));
-        }
-        match self.function_hint(&name) {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
     }
 
     /// Analyses and optimises a plan.
@@ -216,8 +203,13 @@ impl Planner {
         // Names that the optimizer makes up count from one in every query, so that a query's plan is always the same.
         let mut state = self.state.as_ref().clone();
         state.execution_props_mut().alias_generator = Arc::new(AliasGenerator::new());
-        let analysed = self.analyzer.execute_and_check(raw, state.config_options(), |_, _| {})?;
+        let analysed = self.analysed(raw)?;
         state.optimizer().optimize(analysed, &state, |_, _| {})
+    }
+
+    /// The plan with its types settled and what it leaves open completed.
+    pub(crate) fn analysed(&self, raw: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+        self.analyzer.execute_and_check(raw, self.state.config_options(), |_, _| {})
     }
 
     /// Makes an optimised plan physical, without optimising it a second time. Its relations must be bound.
@@ -253,7 +245,7 @@ impl Planner {
     /// Parses a statement that is left of a text, but for tokens that were taken out.
     pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
-        let parsed = DFParserBuilder::new(tokens)
+        let parsed = DFParserBuilder::new(dialect::update_state::rewrite(tokens, reader.text())?)
             .with_dialect(&DIALECT)
             .with_recursion_limit(limit)
             .build()
@@ -275,13 +267,6 @@ impl Planner {
 
     pub(crate) fn type_planner(&self) -> Arc<dyn TypePlanner> {
         Arc::clone(&self.type_planner)
-    }
-
-    /// Near names among the functions there are.
-    pub fn function_hint(&self, name: &str) -> Option<String> {
-        let scalar = self.state.scalar_functions().keys();
-        let names = scalar.chain(self.state.aggregate_functions().keys());
-        near::did_you_mean(name, names.chain(self.state.window_functions().keys()).map(String::as_str))
     }
 }
 

@@ -15,6 +15,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
+use crate::routines::Routine;
 
 /// The schema of the tables in which an engine tells of itself.
 pub const SYSTEM_SCHEMA: &str = "millstream";
@@ -43,6 +44,16 @@ pub trait Relations: Send + Sync {
     /// by the call's text, `bad_rows('orders')`.
     fn function(&self, _name: &str, _arguments: &[String]) -> Result<Option<Relation>> {
         Ok(None)
+    }
+
+    /// The function or aggregate of a user's that is called so.
+    fn routine(&self, _name: &str) -> Option<Routine> {
+        None
+    }
+
+    /// The names of users' functions and aggregates, for hints.
+    fn routine_names(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -258,7 +258,9 @@ impl Loop {
 
     /// Whether each tick of a fixed interval must run, rows or not.
     pub(super) fn owes_ticks(&self) -> bool {
-        self.queries.iter().any(|query| query.is_per_batch() && query.is_running())
+        let tick = Cut { closes: Closes::All, ..Cut::new(self.epoch, Timestamp::default()) };
+        let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
+        self.queries.iter().any(|query| query.is_running() && owed(query))
     }
 
     /// The next time at which a window must be evaluated whatever comes: at auto pace no epoch may span it.

@@ -90,7 +90,7 @@ impl Loop {
                 let table = Table::new(schema, key, self.intake(*intake))?;
                 Prepared::Table(object, Box::new(table))
             }
-            Definition::View { .. } => Prepared::View,
+            Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
             Definition::MaterializedView { plan, on_error, .. } => {
                 let lowered = scope.lower(plan)?;
                 let on_error = on_error.unwrap_or(self.settings.on_error);

@@ -138,6 +138,11 @@ impl Scope<'_> {
         below: &BTreeMap<&str, Arc<str>>,
     ) -> Result<Lowered> {
         let plan = &query.query.plan;
+        if millstream_flow::holds_update_state(plan).map_err(error::flow)? {
+            return Err(Error::unsupported("UPDATE_STATE in a query FOR EACH BATCH").hint(
+                "Keep it as a materialized view v without FOR EACH BATCH, and read CHANGES(v) in the query per batch.",
+            ));
+        }
         let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
         for (name, columns) in scans(plan)? {
             let batch = names_batch(&columns) || taken.get(&name).is_some_and(|taken| taken.stamped);

@@ -135,7 +135,7 @@ impl Loop {
                 continue;
             }
             let inputs = query.inputs(|name| deltas.get(name));
-            if inputs.iter().all(|delta| delta.is_empty()) {
+            if inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut) {
                 continue;
             }
             match &mut query.status {

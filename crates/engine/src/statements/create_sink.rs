@@ -87,8 +87,12 @@ fn from_relation(
                 reads: vec![relation],
             })
         }
-        Definition::Sink { .. } | Definition::SinkInto { .. } => {
-            Err(Error::invalid(format!("\"{relation}\" is a sink: it has no rows to deliver"))
+        Definition::Sink { .. }
+        | Definition::SinkInto { .. }
+        | Definition::Function(_)
+        | Definition::Aggregate(_) => {
+            let kind = object.definition.kind();
+            Err(Error::invalid(format!("\"{relation}\" is a {kind}: it has no rows to deliver"))
                 .at(at)
                 .hint("Deliver the relation it delivers."))
         }

@@ -1,11 +1,12 @@
-//! `DESCRIBE name`: the columns of a relation.
+//! `DESCRIBE name`: the columns of a relation, what a function takes and returns.
 
 use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::sql_type_of;
-use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
+use millstream_sql::{Error, Result, TokenReader, is_hidden, near, routine_name};
 
 use super::show::rows;
 use crate::catalog::Definition;
@@ -13,6 +14,9 @@ use crate::session::{Response, Session};
 use crate::system;
 
 pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let routine = ["FUNCTION", "AGGREGATE"]
+        .iter()
+        .any(|kind| matches!(reader.peek_at(1), Token::Word(_)) && reader.keyword(&[kind]));
     let name = reader.relation_name()?;
     let at = reader.last_position();
     reader.expect_end()?;
@@ -28,7 +32,14 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
         return columns_of(&found.schema(), |place, _| found.columns[place].doc.into());
     }
     let catalog = session.shared.catalog();
+    if routine || catalog.find(&name).is_none() && catalog.find(&routine_name(&name)).is_some() {
+        let object = catalog.get(&routine_name(&name)).map_err(|error| error.at(at))?;
+        return routine_of(&object.definition);
+    }
     let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
+    if matches!(object.definition, Definition::Function(_) | Definition::Aggregate(_)) {
+        return routine_of(&object.definition);
+    }
     let Some(schema) = object.definition.schema() else {
         return Err(Error::invalid(format!("\"{name}\" is a sink: it has no columns"))
             .at(at)
@@ -46,6 +57,28 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
             () => "",
         }
         .to_string()
+    })
+}
+
+/// What a function or aggregate takes, then what it gives.
+fn routine_of(definition: &Definition) -> Result<Response> {
+    let (parameters, returns) = match definition {
+        Definition::Function(function) => (&function.parameters, &function.returns),
+        Definition::Aggregate(aggregate) => (&aggregate.parameters, &aggregate.returns),
+        other => return Err(Error::bug(format!("a {} is no function", other.kind()))),
+    };
+    let mut fields: Vec<Field> = parameters
+        .iter()
+        .enumerate()
+        .map(|(place, parameter)| {
+            let name = parameter.name.clone().unwrap_or_else(|| format!("${}", place + 1));
+            Field::new(name, parameter.data_type.clone(), true)
+        })
+        .collect();
+    fields.push(Field::new("", returns.clone(), true));
+    let last = parameters.len();
+    columns_of(&Schema::new(fields), |place, _| {
+        if place == last { "what it returns".to_string() } else { format!("argument {}", place + 1) }
     })
 }
 

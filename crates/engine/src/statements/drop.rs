@@ -1,25 +1,39 @@
-//! `DROP kind [IF EXISTS] name [, …] [CASCADE]`
+//! `DROP kind [IF EXISTS] name [, …] [CASCADE]`; behind the name of a function or aggregate its arguments may stand.
 
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, routine_name};
 
+use super::create_function::parameters;
 use crate::plan::Working;
-use crate::session::Tag;
+use crate::session::{Session, Tag};
 
-const KINDS: &[&[&str]] =
-    &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
+const KINDS: &[&[&str]] = &[
+    &["SOURCE"],
+    &["TABLE"],
+    &["VIEW"],
+    &["MATERIALIZED", "VIEW"],
+    &["STREAM"],
+    &["SINK"],
+    &["FUNCTION"],
+    &["AGGREGATE"],
+];
 
-pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let Some(kind) = reader.one_of(KINDS) else {
-        return Err(reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK"));
+        return Err(
+            reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE")
+        );
     };
     let kind = KINDS[kind].join(" ");
     let lenient = reader.keyword(&["IF", "EXISTS"]);
     let mut names = Vec::new();
     loop {
-        let name: Arc<str> = reader.relation_name()?.into();
+        let name: Arc<str> = match kind.as_str() {
+            "FUNCTION" | "AGGREGATE" => routine(session, &mut reader)?.into(),
+            _ => reader.relation_name()?.into(),
+        };
         names.push((name, reader.last_position()));
         if !reader.symbol(Token::Comma) {
             break;
@@ -66,6 +80,15 @@ pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result
         working.drop(all);
     }
     Ok(tag)
+}
+
+/// The key of a function or aggregate, whose arguments needn't be written: there is one of a name.
+fn routine(session: &Session, reader: &mut TokenReader<'_>) -> Result<String> {
+    let name = reader.identifier()?;
+    if *reader.peek() == Token::LParen {
+        parameters(session, reader)?;
+    }
+    Ok(routine_name(&name))
 }
 
 /// The objects to drop, those that read others first.

@@ -2,6 +2,8 @@
 
 mod advance;
 mod alter_source;
+mod create_aggregate;
+mod create_function;
 mod create_materialized_view;
 mod create_sink;
 mod create_source;
@@ -36,8 +38,6 @@ use crate::system;
 
 /// Statements that are planned and aren't built yet, by their first words.
 const NOT_YET: &[&[&str]] = &[
-    &["CREATE", "FUNCTION"],
-    &["CREATE", "AGGREGATE"],
     &["CREATE", "SECRET"],
     &["CREATE", "CONNECTION"],
     &["CREATE", "SUBSCRIPTION"],
@@ -58,8 +58,8 @@ const NOT_YET: &[&[&str]] = &[
 ];
 
 /// The first words of what is there, for messages.
-const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK, ALTER SOURCE, DROP, INSERT, UPDATE, DELETE, \
-                     SELECT, SUBSCRIBE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
+const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE, DROP, INSERT, UPDATE, \
+     DELETE, SELECT, SUBSCRIBE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -72,9 +72,15 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
     let mut reader = TokenReader::new(text)?;
     refuse_unbuilt(&reader)?;
     if reader.keyword(&["DROP"]) {
-        return drop::plan(working, reader);
+        return drop::plan(session, working, reader);
     }
     reader.expect_keyword(&["CREATE"])?;
+    let replace = reader.keyword(&["OR", "REPLACE"]);
+    match reader.one_of(&[&["FUNCTION"], &["AGGREGATE"]]) {
+        Some(0) => return create_function::plan(session, working, reader, replace),
+        Some(_) => return create_aggregate::plan(session, working, reader, replace),
+        None => {}
+    }
     let kinds: &[&[&str]] =
         &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]];
     match reader.one_of(kinds) {
@@ -84,7 +90,10 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
         Some(3) => create_materialized_view::plan(session, working, reader),
         Some(4) => create_sink::plan(session, working, reader),
         Some(5) => create_stream::plan(session, working, reader),
-        _ => Err(reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK")),
+        _ => {
+            Err(reader
+                .expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE"))
+        }
     }
 }
 
@@ -136,6 +145,9 @@ fn after<'a, 'b>(reader: &'b mut TokenReader<'a>) -> &'b mut TokenReader<'a> {
 }
 
 fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
+    if ["FUNCTION", "AGGREGATE"].iter().any(|kind| reader.is_keyword(&["CREATE", "OR", "REPLACE", kind])) {
+        return Ok(());
+    }
     match NOT_YET.iter().find(|words| reader.is_keyword(words)) {
         Some(words) => Err(Error::unsupported(words.join(" ")).at(reader.position())),
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | STREAMS | SINKS | ALL | setting`, `SHOW CREATE name`
+//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | STREAMS | SINKS | FUNCTIONS | ALL | setting`, `SHOW CREATE name`
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,10 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_delta::sql_type;
+use millstream_sql::{Error, Result, TokenReader, routine_name};
 
+use crate::catalog::Definition;
 use crate::error;
 use crate::event::{Event, ObjectStatus};
 use crate::session::{NOTICE, Response, Session};
@@ -28,6 +30,10 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     if reader.keyword(&["CREATE"]) {
         return show_create(session, reader);
     }
+    if reader.keyword(&["FUNCTIONS"]) {
+        reader.expect_end()?;
+        return show_routines(session);
+    }
     for (words, kind) in KINDS {
         if reader.keyword(words) {
             reader.expect_end()?;
@@ -44,7 +50,8 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     reader.expect_end()?;
     let value = settings.show(&name).map_err(|error| {
         error.at(at).hint(
-            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, ALL (the settings), CREATE name, or a setting.",
+            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, FUNCTIONS, ALL (the settings), CREATE \
+             name, or a setting.",
         )
     })?;
     rows(RecordBatch::try_new(strings(&[&name]), vec![texts([value])]))
@@ -57,10 +64,16 @@ fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Respon
             reader.keyword(&[kind]);
         }
     }
-    let name = reader.relation_name()?;
+    let routine = ["FUNCTION", "AGGREGATE"]
+        .iter()
+        .any(|kind| matches!(reader.peek_at(1), Token::Word(_)) && reader.keyword(&[kind]));
+    let mut name = reader.relation_name()?;
     let at = reader.last_position();
     reader.expect_end()?;
     let catalog = session.shared.catalog();
+    if routine || catalog.find(&name).is_none() && catalog.find(&routine_name(&name)).is_some() {
+        name = routine_name(&name);
+    }
     let object = catalog.get(&name).map_err(|error| error.at(at))?;
     let columns = vec![texts([name.as_str()]), texts([object.ddl.as_str()])];
     rows(RecordBatch::try_new(strings(&["name", "statement"]), columns))
@@ -117,6 +130,24 @@ async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
         ),
     };
     rows(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns))
+}
+
+fn show_routines(session: &Session) -> Result<Response> {
+    let catalog = session.shared.catalog();
+    let (mut names, mut headings, mut results, mut kinds) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for object in catalog.routines() {
+        let (name, heading, returns) = match &object.definition {
+            Definition::Function(function) => (&function.name, function.heading(), &function.returns),
+            Definition::Aggregate(aggregate) => (&aggregate.name, aggregate.heading(), &aggregate.returns),
+            _ => continue,
+        };
+        headings.push(heading);
+        results.push(sql_type(returns));
+        names.push(name);
+        kinds.push(object.definition.kind());
+    }
+    let columns = vec![texts(names), texts(headings), texts(results), texts(kinds)];
+    rows(RecordBatch::try_new(strings(&["name", "takes", "returns", "kind"]), columns))
 }
 
 fn show_settings(settings: &Settings) -> Result<Response> {

@@ -111,8 +111,12 @@ async fn follow_named(session: &Session, name: &str, snapshot: bool, progress: b
             Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => {
                 object.name.clone()
             }
-            Definition::Sink { .. } | Definition::SinkInto { .. } => {
-                return Err(Error::invalid(format!("\"{name}\" is a sink: it has no rows to follow"))
+            Definition::Sink { .. }
+            | Definition::SinkInto { .. }
+            | Definition::Function(_)
+            | Definition::Aggregate(_) => {
+                let kind = object.definition.kind();
+                return Err(Error::invalid(format!("\"{name}\" is a {kind}: it has no rows to follow"))
                     .hint("Follow the relation that it delivers."));
             }
             Definition::Source { .. } | Definition::View { .. } => {

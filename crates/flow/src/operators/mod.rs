@@ -6,4 +6,5 @@ pub mod constant;
 pub mod per_key;
 pub mod stateless;
 pub mod union;
+pub mod update_state;
 pub mod whole;

@@ -16,6 +16,7 @@ use crate::hidden::{fold, is_hidden};
 use crate::literals::interval;
 use crate::planner::Planner;
 use crate::relation::{Relation, Relations};
+use crate::routines::Routine;
 
 /// The column of `CHANGES(…)` that says what happened to a row.
 pub const OPERATION: &str = "_op";
@@ -56,6 +57,14 @@ impl Relations for WithWindows<'_> {
 
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
         self.relations.function(name, arguments)
+    }
+
+    fn routine(&self, name: &str) -> Option<Routine> {
+        self.relations.routine(name)
+    }
+
+    fn routine_names(&self) -> Vec<String> {
+        self.relations.routine_names()
     }
 }
 

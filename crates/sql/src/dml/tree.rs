@@ -9,7 +9,7 @@ use crate::hidden::fold;
 use crate::relation::SYSTEM_SCHEMA;
 
 /// The SELECT of a template.
-pub(super) fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
+pub(crate) fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
     match tree.body.as_mut() {
         SetExpr::Select(select) => Ok(select),
         _ => Err(Error::bug("a template is no SELECT")),
@@ -17,27 +17,27 @@ pub(super) fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
 }
 
 /// A name that is not folded.
-pub(super) fn quoted(name: &str) -> Ident {
+pub(crate) fn quoted(name: &str) -> Ident {
     Ident::with_quote('"', name)
 }
 
 /// `alias.name`.
-pub(super) fn column(alias: &Ident, name: &str) -> ast::Expr {
+pub(crate) fn column(alias: &Ident, name: &str) -> ast::Expr {
     ast::Expr::CompoundIdentifier(vec![quoted(&fold(alias)), quoted(name)])
 }
 
 /// `table.name AS alias`.
-pub(super) fn aliased(table: &Ident, name: &str, alias: &str) -> SelectItem {
+pub(crate) fn aliased(table: &Ident, name: &str, alias: &str) -> SelectItem {
     SelectItem::ExprWithAlias { expr: column(table, name), alias: quoted(alias) }
 }
 
 /// A table of FROM without joins.
-pub(super) fn plain_from(relation: TableFactor) -> TableWithJoins {
+pub(crate) fn plain_from(relation: TableFactor) -> TableWithJoins {
     TableWithJoins { relation, joins: Vec::new() }
 }
 
 /// A table by its name.
-pub(super) fn named_table(name: ObjectName) -> TableFactor {
+pub(crate) fn named_table(name: ObjectName) -> TableFactor {
     TableFactor::Table {
         name,
         alias: None,
@@ -53,7 +53,7 @@ pub(super) fn named_table(name: ObjectName) -> TableFactor {
 }
 
 /// A table by its name, under an alias.
-pub(super) fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
+pub(crate) fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
     let mut factor = named_table(name);
     if let TableFactor::Table { alias: place, .. } = &mut factor {
         *place = Some(TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None });
@@ -62,7 +62,7 @@ pub(super) fn named_factor(name: ObjectName, alias: Ident) -> TableFactor {
 }
 
 /// What is wrong with the schema of a table's name: rows are only changed in `public`.
-pub(super) fn foreign_schema(name: &ObjectName, table: &str) -> Option<Error> {
+pub(crate) fn foreign_schema(name: &ObjectName, table: &str) -> Option<Error> {
     let schema = name.0.iter().rev().nth(1)?.as_ident().map(fold)?;
     match schema.as_str() {
         "public" => None,

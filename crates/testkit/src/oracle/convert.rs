@@ -82,6 +82,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("approx_percentile_cont_with_weight", "a sketch: depends on the order of rows"),
     ("bad_rows", "system tables are not relations of deltas"),
     ("late_rows", "system tables are not relations of deltas"),
+    ("update_state", "a function of the batch by intent"),
     ("_batch_id", "a function of the batch by intent"),
     ("_batch_time", "a function of the batch by intent"),
     ("_batch_start", "a function of the batch by intent"),
@@ -253,6 +254,18 @@ impl Walk {
             if let Some(reason) = exempt(&text) {
                 return Err(reason.into());
             }
+            for name in statement::names(&text) {
+                let name = format!("{name}()");
+                let known = self.catalog.iter().find(|(_, known, _)| *known == name);
+                if let Some((_, _, ddl)) = known.filter(|(kind, ..)| *kind == Kind::Function)
+                    && needed.insert(name)
+                {
+                    texts.push(ddl.clone());
+                }
+            }
+            if matches!(statement::effect(&text), Effect::Create { kind: Kind::Function, .. }) {
+                continue;
+            }
             for relation in statement::relations(&text) {
                 let known = self.catalog.iter().find(|(_, name, _)| *name == relation);
                 let Some((kind, name, ddl)) = known else {
@@ -269,7 +282,9 @@ impl Walk {
                 }
                 let words = statement::names(ddl);
                 match kind {
-                    Kind::Source | Kind::Other => return Err("reads a source, which keeps no rows".into()),
+                    Kind::Source | Kind::Function | Kind::Other => {
+                        return Err("reads a source, which keeps no rows".into());
+                    }
                     Kind::Table if words.contains("connector") => {
                         return Err("reads a table that a connector fills".into());
                     }

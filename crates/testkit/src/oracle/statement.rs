@@ -16,7 +16,9 @@ pub enum Kind {
     View,
     /// Rows from outside.
     Source,
-    /// Anything else: sinks, functions.
+    /// Is called: a function or an aggregate. Its name ends with `()`.
+    Function,
+    /// Anything else: sinks.
     Other,
 }
 
@@ -106,12 +108,16 @@ fn create(tokens: &[Token], words: &[String]) -> Effect {
         Some("VIEW") => Kind::View,
         Some("MATERIALIZED") => Kind::View,
         Some("SOURCE" | "STREAM") => Kind::Source,
+        Some("FUNCTION" | "AGGREGATE") => Kind::Function,
         _ => Kind::Other,
     };
     at += if words.get(at).is_some_and(|word| word == "MATERIALIZED") { 2 } else { 1 };
     let if_not_exists = words.get(at).is_some_and(|word| word == "IF");
     at += if if_not_exists { 3 } else { 0 };
     match tokens.get(at).and_then(name_of) {
+        Some(name) if kind == Kind::Function => {
+            Effect::Create { kind, name: format!("{name}()"), if_not_exists }
+        }
         Some(name) => Effect::Create { kind, name, if_not_exists },
         None => Effect::None,
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use millstream_state::Paged;
 
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
 /// How many values are true, and how many false.
@@ -59,6 +59,24 @@ impl SlotAggregate for Truth {
 
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
+    }
+
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Truth { all: self.all, cells: Paged::default() }))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Truth>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
+            cell.yes += change.sign() * found.yes;
+            cell.no += change.sign() * found.no;
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

@@ -42,6 +42,14 @@ pub(super) struct Arguments {
     count: usize,
 }
 
+impl Arguments {
+    /// The rows with these slots.
+    pub(super) fn batch<'a>(&'a self, slots: &'a [u32]) -> Batch<'a> {
+        let weights = self.weights.as_ref().map(|weights| &weights.values()[..]);
+        Batch { slots: &slots[..self.count], values: &self.values, valid: self.valid.as_ref(), weights }
+    }
+}
+
 impl Call {
     /// Evaluates the arguments and the filter. `global` says that there are no groups.
     pub(super) fn evaluate(&self, chunk: &Chunk, global: bool) -> Result<Arguments> {
@@ -70,9 +78,7 @@ impl Call {
     /// Takes rows in, whose slots are given.
     pub(super) fn update(&mut self, slots: &[u32], arguments: &Arguments) -> Result<()> {
         let Kept::Slots(kept) = &mut self.kept else { return Ok(()) };
-        let weights = arguments.weights.as_ref().map(|weights| &weights.values()[..]);
-        let (slots, valid) = (&slots[..arguments.count], arguments.valid.as_ref());
-        kept.update(&Batch { slots, values: &arguments.values, valid, weights })
+        kept.update(&arguments.batch(slots))
     }
 
     /// The results for some groups.

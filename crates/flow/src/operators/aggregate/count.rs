@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, UInt64Array};
 use millstream_state::Paged;
 
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
 /// The number of rows that count.
@@ -46,6 +46,22 @@ impl SlotAggregate for Count {
 
     fn free(&mut self, slot: u32) {
         self.counts[slot as usize] = 0;
+    }
+
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Count { counts: Paged::default(), unsigned: self.unsigned }))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Count>(other)?;
+        for (from, into) in pairs {
+            self.counts[*into as usize] += change.sign() * other.counts[*from as usize];
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

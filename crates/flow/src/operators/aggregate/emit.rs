@@ -257,7 +257,7 @@ fn pick(values: &ArrayRef, at: &UInt32Array) -> Result<ArrayRef> {
 }
 
 /// Where two columns differ; NULL is a value like any other.
-fn changed(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
+pub(crate) fn changed(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
     if !old.data_type().is_nested() {
         return Ok(distinct(old, new)?);
     }

@@ -12,7 +12,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use millstream_state::Paged;
 
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
 /// Which end of the order is kept.
@@ -97,6 +97,24 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
         self.values[slot as usize] = None;
     }
 
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Primitive::<T, MAX>::new(&self.data_type)))
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
+        for (from, into) in pairs {
+            let kept = &mut self.values[*into as usize];
+            if let Some(found) = other.values[*from as usize]
+                && kept.is_none_or(|kept| order(found, kept) == wanted)
+            {
+                *kept = Some(found);
+            }
+        }
+        Ok(())
+    }
+
     fn memory_bytes(&self) -> usize {
         self.values.memory_bytes()
     }
@@ -139,6 +157,24 @@ impl SlotAggregate for Booleans {
         self.values[slot as usize] = None;
     }
 
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Booleans { extreme: self.extreme, values: Paged::default() }))
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        let wanted = self.extreme == Extreme::Max;
+        for (from, into) in pairs {
+            let kept = &mut self.values[*into as usize];
+            if let Some(found) = other.values[*from as usize]
+                && (kept.is_none() || found == wanted)
+            {
+                *kept = Some(found);
+            }
+        }
+        Ok(())
+    }
+
     fn memory_bytes(&self) -> usize {
         self.values.memory_bytes()
     }
@@ -154,6 +190,23 @@ struct Bytes {
     bytes: usize,
 }
 
+impl Bytes {
+    #[inline(always)]
+    fn take(&mut self, slot: usize, value: &[u8]) {
+        let wanted = if self.extreme == Extreme::Max { Ordering::Greater } else { Ordering::Less };
+        match &mut self.values[slot] {
+            Some(kept) if value.cmp(kept) != wanted => {}
+            kept => {
+                let kept = kept.get_or_insert_default();
+                self.bytes -= kept.capacity();
+                kept.clear();
+                kept.extend_from_slice(value);
+                self.bytes += kept.capacity();
+            }
+        }
+    }
+}
+
 impl SlotAggregate for Bytes {
     fn resize(&mut self, end: usize) {
         self.values.resize(end, None);
@@ -162,19 +215,9 @@ impl SlotAggregate for Bytes {
     fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
         let values = cast(&batch.values[0], &DataType::BinaryView)?;
         let values = values.as_binary_view();
-        let wanted = if self.extreme == Extreme::Max { Ordering::Greater } else { Ordering::Less };
         batch.for_each(|row, slot, weight| {
-            let value = values.value(row);
-            match &mut self.values[slot] {
-                _ if weight == 0 => {}
-                Some(kept) if value.cmp(kept) != wanted => {}
-                kept => {
-                    let kept = kept.get_or_insert_default();
-                    self.bytes -= kept.capacity();
-                    kept.clear();
-                    kept.extend_from_slice(value);
-                    self.bytes += kept.capacity();
-                }
+            if weight != 0 {
+                self.take(slot, values.value(row));
             }
         });
         Ok(())
@@ -193,6 +236,21 @@ impl SlotAggregate for Bytes {
     fn free(&mut self, slot: u32) {
         let value = self.values[slot as usize].take();
         self.bytes -= value.map_or(0, |value| value.capacity());
+    }
+
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        let (extreme, data_type) = (self.extreme, self.data_type.clone());
+        Some(Box::new(Bytes { extreme, data_type, values: Paged::default(), bytes: 0 }))
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        for (from, into) in pairs {
+            if let Some(found) = &other.values[*from as usize] {
+                self.take(*into as usize, found);
+            }
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

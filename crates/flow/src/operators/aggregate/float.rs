@@ -7,7 +7,7 @@ use arrow::datatypes::Float64Type;
 use millstream_delta::Expansion;
 use millstream_state::Paged;
 
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
 /// What is made of a sum.
@@ -80,6 +80,27 @@ impl SlotAggregate for Floats {
 
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
+    }
+
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Floats::new(self.outcome)))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Floats>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (&other.cells[*from as usize], &mut self.cells[*into as usize]);
+            match change {
+                Absorb::Add => cell.sum.merge(&found.sum),
+                Absorb::Subtract => cell.sum.subtract(&found.sum),
+            }
+            cell.count += change.sign() * found.count;
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

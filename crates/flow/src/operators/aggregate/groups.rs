@@ -11,7 +11,7 @@ use millstream_state::{KeyIndex, Paged};
 use crate::{Error, Result};
 
 /// By what rows are grouped.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Grouping {
     pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
     /// What GROUPING SETS, ROLLUP and CUBE come to; none: by all keys at once.
@@ -19,7 +19,7 @@ pub(super) struct Grouping {
 }
 
 /// One of several sets of keys by which the same rows are grouped.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct GroupingSet {
     /// The keys that are not in it: their columns are NULL.
     pub(super) absent: Vec<bool>,
@@ -137,6 +137,15 @@ impl Groups {
         }
         self.resize();
         Ok(placed)
+    }
+
+    /// Finds the slots of groups by their key columns, that of the sets' ids among them.
+    pub(super) fn slots(&mut self, keys: &[ArrayRef], count: usize) -> Result<Vec<u32>> {
+        let Some(index) = &mut self.index else { return Ok(vec![0; count]) };
+        let mut slots = Vec::with_capacity(count);
+        index.slots(keys, &mut slots)?;
+        self.resize();
+        Ok(slots)
     }
 
     /// Counts rows to their groups, and adds groups that this step hasn't touched before to `touched`.

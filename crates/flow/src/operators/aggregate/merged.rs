@@ -18,7 +18,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_state::Slotted;
 
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::failure::reason;
 use crate::{Error, Result};
 
@@ -169,6 +169,46 @@ impl Merged {
         Ok(kept.put(slots, &RecordBatch::try_new(schema, states)?)?)
     }
 
+    /// Merges the states of another column.
+    fn absorb_all(&mut self, other: &Merged, pairs: &[Pair]) -> Result<()> {
+        let Some(theirs) = &other.states else { return Ok(()) };
+        let from: Vec<u32> = pairs.iter().map(|(from, _)| *from).collect();
+        let (rows, places) = theirs.get(&from)?;
+        if places.is_empty() {
+            return Ok(());
+        }
+        let into: Vec<u32> = places.iter().map(|place| pairs[*place].1).collect();
+        let (old, old_places) = match &self.states {
+            Some(states) => states.get(&into)?,
+            None => (RecordBatch::new_empty(Arc::new(Schema::empty())), Vec::new()),
+        };
+        if old_places.is_empty() {
+            return self.put(&into, rows.columns().to_vec());
+        }
+        if self.vectorised {
+            let mut merged = self.function.create_groups_accumulator()?;
+            merged.merge_batch(old.columns(), &old_places, into.len())?;
+            merged.merge_batch(rows.columns(), &(0..into.len()).collect::<Vec<_>>(), into.len())?;
+            let states = merged.state(EmitTo::All)?;
+            return self.put(&into, states);
+        }
+        let mut states: Vec<Vec<ScalarValue>> = Vec::new();
+        let mut olds = old_places.iter().enumerate().peekable();
+        for row in 0..into.len() {
+            let mut merged = self.function.create_accumulator()?;
+            if let Some((old_row, _)) = olds.next_if(|(_, place)| **place == row) {
+                merged.merge_batch(&sliced(old.columns(), &(old_row..old_row + 1)))?;
+            }
+            merged.merge_batch(&sliced(rows.columns(), &(row..row + 1)))?;
+            let state = merged.state()?;
+            states.resize_with(state.len(), Vec::new);
+            states.iter_mut().zip(state).for_each(|(states, state)| states.push(state));
+        }
+        let states = states.into_iter().map(|states| Ok(ScalarValue::iter_to_array(states)?));
+        let states = states.collect::<Result<_>>()?;
+        self.put(&into, states)
+    }
+
     fn evaluate_each(&self, count: usize, old: &[ArrayRef], places: &[usize]) -> Result<ArrayRef> {
         let mut rows = places.iter().enumerate().peekable();
         let results = (0..count).map(|place| {
@@ -238,6 +278,39 @@ impl SlotAggregate for Merged {
             return Err(Error::Bug(format!("{name} gave {found} results for {} groups", slots.len())));
         }
         as_type(results, &self.output)
+    }
+
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        let Merged { function, output, order, vectorised, .. } = self;
+        Some(Box::new(Merged {
+            function: function.clone(),
+            output: output.clone(),
+            order: order.clone(),
+            vectorised: *vectorised,
+            states: None,
+            failed: HashMap::new(),
+        }))
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
+        let other = same::<Merged>(other)?;
+        for (from, into) in pairs.iter().filter(|_| !other.failed.is_empty()) {
+            if let Some(message) = other.failed.get(from) {
+                self.failed.entry(*into).or_insert_with(|| message.clone());
+            }
+        }
+        match self.absorb_all(other, pairs) {
+            Err(error) if reason(&error).is_some() => {
+                for pair in pairs {
+                    if let Err(error) = self.absorb_all(other, &[*pair]) {
+                        let message = reason(&error).ok_or(error)?;
+                        self.failed.entry(pair.1).or_insert(message);
+                    }
+                }
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     fn free(&mut self, slot: u32) {

@@ -22,6 +22,7 @@ mod groups;
 mod lower;
 mod merged;
 mod moments;
+pub mod sliding;
 mod slot;
 mod sum;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::drive::evaluate;
 use crate::failure::{Failure, surviving};
 use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 use call::{Arguments, Call};
+pub(crate) use emit::changed;
 use emit::{Emitted, Results};
 use groups::{Grouping, Groups, Touched};
 pub use lower::lower;

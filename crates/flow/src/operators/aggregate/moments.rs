@@ -8,7 +8,7 @@ use arrow::datatypes::Float64Type;
 use millstream_delta::{Moments, Statistic};
 use millstream_state::Paged;
 
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
 /// The statistics of numbers or pairs of Float64.
@@ -54,6 +54,26 @@ impl SlotAggregate for Spreads {
 
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Moments::default();
+    }
+
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Spreads::new(self.statistic)))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Spreads>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (&other.cells[*from as usize], &mut self.cells[*into as usize]);
+            match change {
+                Absorb::Add => cell.merge(found),
+                Absorb::Subtract => cell.subtract(found),
+            }
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

@@ -1,14 +1,15 @@
 //! What one aggregate keeps: a value for each group, addressed by the group's slot.
 
+use std::any::Any;
 use std::fmt::Debug;
 
 use arrow::array::ArrayRef;
 use arrow::buffer::NullBuffer;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// One aggregate's values, a slot a group.
-pub(super) trait SlotAggregate: Debug + Send {
+pub(super) trait SlotAggregate: Any + Debug + Send {
     /// Makes room for slots below `end`; new ones hold the aggregate of no rows.
     fn resize(&mut self, end: usize);
     /// Takes rows in, or back where their weight is negative.
@@ -29,6 +30,48 @@ pub(super) trait SlotAggregate: Debug + Send {
     fn keeps(&self) -> &'static str {
         ""
     }
+    /// The same aggregate without slots, where its values can be put together.
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        None
+    }
+    /// Whether what was added can be taken away again.
+    fn subtracts(&self) -> bool {
+        false
+    }
+    /// Puts the values of another column of the same aggregate to those of this one: each pair is a slot there and
+    /// one here. Only for aggregates that have a fresh one.
+    fn absorb(&mut self, _other: &dyn SlotAggregate, _pairs: &[Pair], _change: Absorb) -> Result<()> {
+        Err(Error::Bug(format!("{self:?} can't be put together")))
+    }
+}
+
+/// A slot of the column that is absorbed, and one of the column that absorbs it.
+pub(super) type Pair = (u32, u32);
+
+/// What is done with values that are absorbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absorb {
+    /// They are added.
+    Add,
+    /// They are taken away, by aggregates that can.
+    Subtract,
+}
+
+impl Absorb {
+    /// What values and counts are multiplied by.
+    pub(super) fn sign(self) -> i64 {
+        match self {
+            Absorb::Add => 1,
+            Absorb::Subtract => -1,
+        }
+    }
+}
+
+/// The other column, which is of the same aggregate.
+pub(super) fn same<T: SlotAggregate>(other: &dyn SlotAggregate) -> Result<&T> {
+    (other as &dyn Any)
+        .downcast_ref()
+        .ok_or_else(|| Error::Bug("another aggregate was to be absorbed".into()))
 }
 
 /// Rows for an aggregate.

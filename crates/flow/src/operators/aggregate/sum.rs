@@ -16,7 +16,7 @@ use arrow::datatypes::{
 use datafusion::common::exec_datafusion_err;
 use millstream_state::Paged;
 
-use super::slot::{Batch, SlotAggregate};
+use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
 /// A value that can be added any number of times, or taken away. On overflow it wraps, so the order in which
@@ -136,6 +136,24 @@ where
         self.cells[slot as usize] = Cell::default();
     }
 
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(Sum::<T> { output: self.output.clone(), cells: Paged::default() }))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
+            cell.sum.add(found.sum, change.sign());
+            cell.count += change.sign() * found.count;
+        }
+        Ok(())
+    }
+
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
     }
@@ -232,7 +250,7 @@ where
     S: ArrowPrimitiveType + Debug,
     I::Native: Into<S::Native>,
     S::Native: Add,
-    D: Fn(S::Native, i64) -> Option<I::Native> + Send,
+    D: Fn(S::Native, i64) -> Option<I::Native> + Clone + Send + 'static,
 {
     fn resize(&mut self, end: usize) {
         self.cells.resize(end, Cell::default());
@@ -266,6 +284,24 @@ where
 
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Cell::default();
+    }
+
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        Some(Box::new(averages::<I, S, D>(&self.output, self.divide.clone())))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        let other = same::<Self>(other)?;
+        for (from, into) in pairs {
+            let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
+            cell.sum.add(found.sum, change.sign());
+            cell.count += change.sign() * found.count;
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

@@ -18,17 +18,17 @@ use tokio::runtime::Runtime;
 use crate::{Choice, Description, Driver, ERRORS, Flow, Limits, Relation};
 
 /// A small generator of numbers.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
 
 /// Columns of every type that an aggregate may get, named after it.
-fn schema() -> SchemaRef {
+pub(super) fn schema() -> SchemaRef {
     use DataType::*;
     let types = [
         ("i8", Int8),
@@ -98,7 +98,7 @@ fn column(data_type: &DataType, numbers: &[Option<i64>]) -> ArrayRef {
     }
 }
 
-fn rows(random: &mut Random, count: usize) -> RecordBatch {
+pub(super) fn rows(random: &mut Random, count: usize) -> RecordBatch {
     let columns = schema()
         .fields()
         .iter()
@@ -166,14 +166,14 @@ fn context() -> SessionContext {
     context
 }
 
-struct Fixture {
-    runtime: Runtime,
-    context: SessionContext,
-    input: Rows,
+pub(super) struct Fixture {
+    pub(super) runtime: Runtime,
+    pub(super) context: SessionContext,
+    pub(super) input: Rows,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(super) fn new() -> Fixture {
         let fixture = Fixture {
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap(),
             context: context(),
@@ -183,7 +183,7 @@ impl Fixture {
         fixture
     }
 
-    fn register(&self) {
+    pub(super) fn register(&self) {
         let _ = self.context.deregister_table("t").unwrap();
         let batches = self.input.snapshot().batches().unwrap();
         let table = MemTable::try_new(schema(), vec![batches]).unwrap();
@@ -214,7 +214,7 @@ impl Fixture {
         flow
     }
 
-    fn at_once(&self, sql: &str, schema: &SchemaRef) -> RecordBatch {
+    pub(super) fn at_once(&self, sql: &str, schema: &SchemaRef) -> RecordBatch {
         let batches = self.runtime.block_on(async { self.context.sql(sql).await?.collect().await }).unwrap();
         let batches: Vec<_> = batches
             .iter()

@@ -1,0 +1,141 @@
+//! `CREATE [OR REPLACE] AGGREGATE a(BIGINT) (SFUNC = f, STYPE = BIGINT, INITCOND = '0', …)`: an aggregate of functions,
+//! in PostgreSQL's grammar.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::routines::{AggregateDeclaration, AggregateParts};
+use millstream_sql::{Error, Result, TokenReader, near, routine_name};
+
+use super::create_function::{make_room, parameters};
+use crate::catalog::{Definition, Object};
+use crate::plan::Working;
+use crate::session::{Session, Tag};
+
+/// The options that there are.
+const OPTIONS: [&str; 5] = ["sfunc", "stype", "initcond", "finalfunc", "combinefunc"];
+
+/// PostgreSQL's options that say how, not what.
+const PASSED_OVER: [&str; 5] = ["sspace", "parallel", "finalfunc_modify", "mfinalfunc_modify", "msspace"];
+
+/// PostgreSQL's other options.
+const NOT_YET: [&str; 11] = [
+    "finalfunc_extra",
+    "mfinalfunc_extra",
+    "serialfunc",
+    "deserialfunc",
+    "sortop",
+    "hypothetical",
+    "msfunc",
+    "minvfunc",
+    "mstype",
+    "mfinalfunc",
+    "minitcond",
+];
+
+pub(crate) fn plan(
+    session: &Session,
+    working: &mut Working,
+    mut reader: TokenReader<'_>,
+    replace: bool,
+) -> Result<Tag> {
+    let name = reader.identifier()?;
+    let at = reader.last_position();
+    if *reader.peek_at(1) == Token::Mul {
+        return Err(Error::unsupported("an aggregate of no arguments, (*)").at(at));
+    }
+    let parameters = parameters(session, &mut reader)?;
+    let parts = options(session, &mut reader)?.parts(&name).map_err(|error| error.at(at.clone()))?;
+    reader.expect_end()?;
+    let declaration = AggregateDeclaration { name: name.clone(), parameters, parts };
+    let planner = &session.shared.planner;
+    let aggregate =
+        planner.aggregate(declaration, working.catalog.as_ref()).map_err(|error| error.at(at.clone()))?;
+    let reads = aggregate.reads().iter().map(|name| name.as_str().into()).collect();
+    make_room(working, &name, "AGGREGATE", replace).map_err(|error| error.at(at))?;
+    let definition = Definition::Aggregate(Arc::new(aggregate));
+    let name = routine_name(&name).into();
+    working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
+    Ok(Tag::new("CREATE AGGREGATE"))
+}
+
+/// What stands in the second parentheses.
+#[derive(Default)]
+struct Given {
+    step: Option<String>,
+    state: Option<DataType>,
+    initial: Option<String>,
+    finish: Option<String>,
+    combine: Option<String>,
+}
+
+impl Given {
+    fn parts(self, name: &str) -> Result<AggregateParts> {
+        let Some(step) = self.step else {
+            return Err(Error::invalid(format!("aggregate \"{name}\" has no SFUNC")).hint(
+                "SFUNC = f names the function that takes the state and a row and gives the next state.",
+            ));
+        };
+        let Some(state) = self.state else {
+            return Err(Error::invalid(format!("aggregate \"{name}\" has no STYPE"))
+                .hint("STYPE = type is the type of the state."));
+        };
+        let Given { initial, finish, combine, .. } = self;
+        Ok(AggregateParts { step, state, initial, finish, combine })
+    }
+}
+
+fn options(session: &Session, reader: &mut TokenReader<'_>) -> Result<Given> {
+    let mut given = Given::default();
+    reader.expect_symbol(Token::LParen)?;
+    let mut seen: Vec<String> = Vec::new();
+    loop {
+        let at = reader.position();
+        let option = reader.identifier().map_err(|_| reader.expected("an option, such as SFUNC"))?;
+        if seen.contains(&option) {
+            return Err(Error::invalid(format!("option \"{option}\" is given twice")).at(at));
+        }
+        seen.push(option.clone());
+        set(session, reader, &mut given, &option, at)?;
+        if reader.symbol(Token::RParen) {
+            return Ok(given);
+        }
+        if !reader.symbol(Token::Comma) {
+            return Err(reader.expected("\",\" or \")\""));
+        }
+    }
+}
+
+fn set(
+    session: &Session,
+    reader: &mut TokenReader<'_>,
+    given: &mut Given,
+    option: &str,
+    at: Range<usize>,
+) -> Result<()> {
+    if NOT_YET.contains(&option) {
+        return Err(Error::unsupported(option.to_uppercase()).at(at));
+    }
+    let known = OPTIONS.contains(&option) || PASSED_OVER.contains(&option);
+    if !known {
+        return Err(Error::invalid(format!("unknown option \"{option}\""))
+            .maybe_hint(near::hint(option, "options", OPTIONS))
+            .at(at));
+    }
+    reader.expect_symbol(Token::Eq)?;
+    match option {
+        "sfunc" => given.step = Some(reader.identifier()?),
+        "stype" => {
+            given.state = Some(session.shared.planner.type_until(reader, &[])?.data_type().clone());
+        }
+        "initcond" => given.initial = Some(reader.value()?),
+        "finalfunc" => given.finish = Some(reader.identifier()?),
+        "combinefunc" => given.combine = Some(reader.identifier()?),
+        _ => {
+            reader.value()?;
+        }
+    }
+    Ok(())
+}

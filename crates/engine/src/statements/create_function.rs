@@ -1,0 +1,202 @@
+//! `CREATE [OR REPLACE] FUNCTION f(v BIGINT[], s BIGINT) RETURNS BIGINT [LANGUAGE SQL] [IMMUTABLE] [STRICT] RETURN …`
+//! (or `AS 'SELECT …'`): a function of a user's own.
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::routines::{FunctionDeclaration, Parameter};
+use millstream_sql::{Error, Result, TokenReader, routine_name};
+
+use crate::catalog::{Definition, Object};
+use crate::plan::Working;
+use crate::session::{Session, Tag};
+
+/// Words that end a type in a CREATE FUNCTION.
+const AFTER_TYPE: [&str; 19] = [
+    "LANGUAGE",
+    "IMMUTABLE",
+    "STABLE",
+    "VOLATILE",
+    "NOT",
+    "LEAKPROOF",
+    "CALLED",
+    "RETURNS",
+    "STRICT",
+    "EXTERNAL",
+    "SECURITY",
+    "PARALLEL",
+    "COST",
+    "ROWS",
+    "SUPPORT",
+    "SET",
+    "AS",
+    "RETURN",
+    "BEGIN",
+];
+
+/// What stands behind the type that is returned.
+#[derive(Default)]
+struct Clauses {
+    strict: bool,
+    /// `SELECT …`, and by how much a place in it must be moved to be one in the statement.
+    body: Option<(String, usize)>,
+}
+
+pub(crate) fn plan(
+    session: &Session,
+    working: &mut Working,
+    mut reader: TokenReader<'_>,
+    replace: bool,
+) -> Result<Tag> {
+    let name = reader.identifier()?;
+    let at = reader.last_position();
+    let parameters = parameters(session, &mut reader)?;
+    reader.expect_keyword(&["RETURNS"])?;
+    for (words, what) in [
+        (&["TABLE"][..], "a function that returns a TABLE"),
+        (&["SETOF"], "a function that returns SETOF"),
+        (&["TRIGGER"], "a trigger"),
+    ] {
+        if reader.is_keyword(words) {
+            return Err(Error::unsupported(what).at(reader.position()));
+        }
+    }
+    let returns = session.shared.planner.type_until(&mut reader, &AFTER_TYPE)?.data_type().clone();
+    let Clauses { strict, body } = clauses(&mut reader)?;
+    let Some((body, offset)) = body else {
+        return Err(reader.expected("RETURN expression, or AS 'SELECT expression'"));
+    };
+    let declaration = FunctionDeclaration { name: name.clone(), parameters, returns, strict, body };
+    let function = session
+        .shared
+        .planner
+        .function(declaration, working.catalog.as_ref())
+        .map_err(|error| if error.span.is_some() { error.shift(offset) } else { error.at(at.clone()) })?;
+    let reads = function.reads().iter().map(|name| name.as_str().into()).collect();
+    make_room(working, &name, "FUNCTION", replace).map_err(|error| error.at(at))?;
+    let definition = Definition::Function(Arc::new(function));
+    let name = routine_name(&name).into();
+    working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
+    Ok(Tag::new("CREATE FUNCTION"))
+}
+
+/// Takes away what a CREATE OR REPLACE replaces, and fails where the name isn't free then.
+pub(super) fn make_room(working: &mut Working, name: &str, kind: &str, replace: bool) -> Result<()> {
+    let key = routine_name(name);
+    let Some(old) = working.catalog.find(&key) else { return Ok(()) };
+    let found = old.definition.kind();
+    if !replace || found.to_uppercase() != kind {
+        let other = if replace { "" } else { ", or say CREATE OR REPLACE" };
+        return Err(Error::invalid(format!("{found} \"{name}\" already exists"))
+            .hint(format!("There is one of a name, whatever its arguments. Drop it first{other}.")));
+    }
+    let users = working.catalog.dependants(&key);
+    if !users.is_empty() {
+        let users: Vec<&str> = users.iter().map(AsRef::as_ref).collect();
+        return Err(Error::invalid(format!("{found} \"{name}\" is used by {}", users.join(", ")))
+            .hint("Drop these first: what is made of it can't change under it yet."));
+    }
+    working.drop(vec![key.into()]);
+    Ok(())
+}
+
+/// `(v BIGINT[], s BIGINT)`
+pub(super) fn parameters(session: &Session, reader: &mut TokenReader<'_>) -> Result<Vec<Parameter>> {
+    let mut parameters = Vec::new();
+    reader.expect_symbol(Token::LParen)?;
+    if reader.symbol(Token::RParen) {
+        return Ok(parameters);
+    }
+    loop {
+        for word in ["OUT", "INOUT", "VARIADIC"] {
+            if reader.is_keyword(&[word]) && matches!(reader.peek_at(1), Token::Word(_)) {
+                return Err(Error::unsupported(format!("{word} parameters")).at(reader.position()));
+            }
+        }
+        if reader.is_keyword(&["IN"]) && matches!(reader.peek_at(1), Token::Word(_)) {
+            reader.next();
+        }
+        parameters.push(parameter(session, reader)?);
+        if reader.is_keyword(&["DEFAULT"]) || *reader.peek() == Token::Eq {
+            return Err(Error::unsupported("DEFAULT for a parameter").at(reader.position()));
+        }
+        if reader.symbol(Token::RParen) {
+            return Ok(parameters);
+        }
+        if !reader.symbol(Token::Comma) {
+            return Err(reader.expected("\",\" or \")\""));
+        }
+    }
+}
+
+/// A type, or a name and a type.
+fn parameter(session: &Session, reader: &mut TokenReader<'_>) -> Result<Parameter> {
+    let planner = &session.shared.planner;
+    let ends = ["DEFAULT", "="];
+    let mut alone = reader.clone();
+    if let Ok(found) = planner.type_until(&mut alone, &ends) {
+        *reader = alone;
+        return Ok(Parameter { name: None, data_type: found.data_type().clone() });
+    }
+    let name = reader.identifier()?;
+    let data_type = planner.type_until(reader, &ends)?.data_type().clone();
+    Ok(Parameter { name: Some(name), data_type })
+}
+
+/// What follows the type, in any order.
+fn clauses(reader: &mut TokenReader<'_>) -> Result<Clauses> {
+    let mut found = Clauses::default();
+    while !reader.is_end() {
+        let at = reader.position();
+        if reader.keyword(&["LANGUAGE"]) {
+            let named = reader.position();
+            let language = reader.value()?;
+            if !language.eq_ignore_ascii_case("sql") {
+                return Err(Error::unsupported(format!("LANGUAGE {language}"))
+                    .hint("Functions are written in SQL.")
+                    .at(named));
+            }
+        } else if reader.keyword(&["STRICT"]) || reader.keyword(&["RETURNS", "NULL", "ON", "NULL", "INPUT"]) {
+            found.strict = true;
+        } else if reader.keyword(&["CALLED", "ON", "NULL", "INPUT"]) {
+            found.strict = false;
+        } else if reader.keyword(&["PARALLEL"]) {
+            reader.identifier()?;
+        } else if reader.keyword(&["COST"]) {
+            reader.value()?;
+        } else if passed_over(reader) {
+            // What a function depends on is seen in its body.
+        } else if reader.keyword(&["AS"]) {
+            let place = reader.position();
+            let text = reader.string()?;
+            let written = &reader.text()[place.clone()];
+            let offset = written.find(text.as_str()).map_or(place.start, |offset| place.start + offset);
+            found.body = Some((text, offset));
+            if *reader.peek() == Token::Comma {
+                return Err(reader.expected("the end of the statement"));
+            }
+        } else if reader.keyword(&["RETURN"]) {
+            let range = reader.take_rest();
+            let select = "SELECT ";
+            let text = format!("{select}{}", &reader.text()[range.clone()]);
+            found.body = Some((text, range.start - select.len()));
+        } else if reader.is_keyword(&["BEGIN"]) {
+            return Err(Error::unsupported("BEGIN ATOMIC").hint("Write RETURN expression.").at(at));
+        } else {
+            return Err(reader.expected("RETURN, AS, LANGUAGE SQL, IMMUTABLE or STRICT"));
+        }
+    }
+    Ok(found)
+}
+
+fn passed_over(reader: &mut TokenReader<'_>) -> bool {
+    let phrases: &[&[&str]] = &[
+        &["IMMUTABLE"],
+        &["STABLE"],
+        &["VOLATILE"],
+        &["NOT", "LEAKPROOF"],
+        &["LEAKPROOF"],
+        &["SECURITY", "INVOKER"],
+    ];
+    reader.one_of(phrases).is_some()
+}

@@ -1,0 +1,160 @@
+//! Windows over random batches against the answer over the rows that they have.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::LogicalPlan;
+use millstream_delta::{Chunk, Closes, Cut, Delta, Epoch, Timestamp, consolidate};
+use millstream_state::Rows;
+
+use super::super::tests::{Fixture, Random, rows, schema};
+use super::{SlidingAggregate, Span, lower};
+use crate::Driver;
+use crate::operator::Operator;
+
+/// The operator for the aggregate of a query, and which columns of the table it takes.
+fn operator(fixture: &Fixture, sql: &str, span: Span) -> (SlidingAggregate, Vec<usize>) {
+    let state = fixture.context.state();
+    let plan = fixture.runtime.block_on(state.create_logical_plan(sql)).unwrap();
+    let plan = state.optimize(&plan).unwrap();
+    let driver = Driver::new(&state, fixture.runtime.handle().clone());
+    let mut found = None;
+    plan.apply(|node| {
+        if let LogicalPlan::Aggregate(aggregate) = node {
+            let LogicalPlan::TableScan(scan) = aggregate.input.as_ref() else { panic!("{sql}: {plan}") };
+            let columns = scan.projection.clone().unwrap_or_else(|| (0..schema().fields().len()).collect());
+            found = Some((lower(node, aggregate, span, &driver).unwrap().unwrap(), columns));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .unwrap();
+    found.unwrap()
+}
+
+/// Steps a query through random batches, of which some are empty and some don't come.
+fn check(sql: &str, length: i64, slide: i64, seed: u64) {
+    let mut random = Random(seed);
+    let mut fixture = Fixture::new();
+    let (mut operator, columns) = operator(&fixture, sql, Span { length, slide: Some(slide) });
+    // What tells grouping sets apart is no column of the query.
+    let schema_of_all = operator.properties().schema.clone();
+    let named =
+        schema_of_all.fields().iter().enumerate().filter(|(_, field)| field.name() != "__grouping_id");
+    let named: Vec<usize> = named.map(|(place, _)| place).collect();
+    let result = Arc::new(schema_of_all.project(&named).unwrap());
+    let mut batches: Vec<(i64, RecordBatch)> = Vec::new();
+    let mut sum = Delta::default();
+    let mut quiet = 0;
+    for now in 1..=3 * length + 15 {
+        let mut delta = Delta::default();
+        quiet -= 1;
+        if random.below(25) == 0 {
+            quiet = random.below(2 * length as u64 + 2) as i64;
+        }
+        if quiet < 0 && random.below(4) > 0 {
+            let count = 1 + random.below(12) as usize;
+            let rows = rows(&mut random, count);
+            delta.push(Chunk::insert(rows.project(&columns).unwrap()));
+            batches.push((now, rows));
+        }
+        if delta.is_empty() && now % slide != 0 {
+            continue;
+        }
+        let cut = Cut { closes: Closes::All, ..Cut::new(Epoch(now as u64), Timestamp(now)) };
+        let output = operator.step(&cut, &[&delta]).unwrap();
+        assert!(output.failures.is_empty());
+        if now % slide != 0 {
+            assert!(output.rows.is_empty());
+            continue;
+        }
+        for Chunk { rows, weights } in output.rows.chunks {
+            sum.push(Chunk { rows: rows.project(&named).unwrap(), weights });
+        }
+        fixture.input = Rows::new(schema());
+        for (_, rows) in batches.iter().filter(|(time, _)| *time > now - length) {
+            fixture.input.apply(&Delta::of(Chunk::insert(rows.clone()))).unwrap();
+        }
+        fixture.register();
+        let expected = fixture.at_once(sql, &result);
+        let mut difference = sum.clone();
+        difference.push(Chunk::delete(expected.clone()));
+        let difference = consolidate(difference, &result).unwrap();
+        assert!(
+            difference.is_empty(),
+            "{sql} of {length} every {slide}, seed {seed}, at {now}: {difference:#?}"
+        );
+        let mut content = Delta::of(Chunk::delete(expected));
+        operator
+            .content(&|_| None)
+            .unwrap()
+            .unwrap()
+            .into_iter()
+            .for_each(|rows| content.push(Chunk::insert(rows.project(&named).unwrap())));
+        assert!(consolidate(content, &result).unwrap().is_empty(), "{sql}: content at {now}");
+        sum = consolidate(sum, &result).unwrap();
+    }
+}
+
+const SPANS: [(i64, i64); 6] = [(1, 1), (7, 1), (16, 1), (6, 2), (9, 6), (3, 5)];
+
+fn check_spans(sql: &str) {
+    for (place, (length, slide)) in SPANS.into_iter().enumerate() {
+        check(sql, length, slide, place as u64);
+    }
+}
+
+#[test]
+fn what_subtracts_is_right_for_every_window() {
+    check_spans("SELECT i8, count(*), count(t), sum(i64), avg(d128), bool_or(b) FROM t GROUP BY i8");
+    check_spans("SELECT count(*), sum(i32), sum(f64), regr_count(f64, f32) FROM t");
+}
+
+#[test]
+fn what_is_put_together_is_right_for_every_window() {
+    check_spans("SELECT i8, max(i64), min(t), max(b), spread(i64), sum(i64) FROM t GROUP BY i8");
+    check_spans("SELECT min(f64), max(vbin), array_agg(i16 ORDER BY i16) FROM t");
+    check_spans("SELECT b, array_agg(i16 ORDER BY i16), string_agg(t, ',' ORDER BY t) FROM t GROUP BY b");
+}
+
+#[test]
+fn filters_and_grouping_sets_are_in_windows_too() {
+    check_spans(
+        "SELECT b, max(i64) FILTER (WHERE i8 > 20), sum(i8) FILTER (WHERE u8 > 20) FROM t GROUP BY b",
+    );
+    check_spans("SELECT b, u8, max(i64), count(*) FROM t GROUP BY ROLLUP (b, u8)");
+    check_spans("SELECT b, u8 FROM t GROUP BY b, u8");
+}
+
+#[test]
+fn only_values_are_kept_and_nothing_of_what_left() {
+    let fixture = Fixture::new();
+    let sql = "SELECT b, max(i64), sum(f64) FROM t GROUP BY b";
+    let (mut operator, columns) = operator(&fixture, sql, Span { length: 50, slide: None });
+    let mut random = Random(3);
+    let mut sizes = Vec::new();
+    for now in 1..=400 {
+        let rows = rows(&mut random, 500).project(&columns).unwrap();
+        let delta = if now <= 300 { Delta::of(Chunk::insert(rows)) } else { Delta::default() };
+        let cut = Cut { closes: Closes::All, ..Cut::new(Epoch(now as u64), Timestamp(now)) };
+        operator.step(&cut, &[&delta]).unwrap();
+        sizes.push((operator.state_rows(), operator.state_bytes()));
+    }
+    // true, false and NULL, in the result and in each pane.
+    assert_eq!(sizes[200].0, 3 + 3 * 50);
+    assert!(sizes[290].1 < 150_000, "{sizes:?}");
+    assert_eq!(sizes[399].0, 0);
+}
+
+#[test]
+fn its_description_says_what_is_subtracted() {
+    let fixture = Fixture::new();
+    let span = Span { length: 3_600_000_000, slide: Some(90_000_000) };
+    let (operator, _) = operator(&fixture, "SELECT b, max(i64), sum(f64) FROM t GROUP BY b", span);
+    let description = operator.describe();
+    assert_eq!(
+        description.detail,
+        "max(t.i64), sum(t.f64) by b@2 over the last 1h every 1m 30s; leaving panes subtracted from sum(t.f64)"
+    );
+    assert_eq!(description.growth.text(), "bounded: the window's 40 panes");
+}

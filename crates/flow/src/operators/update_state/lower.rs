@@ -1,0 +1,120 @@
+//! From a logical aggregate that stands for UPDATE_STATE to the operator.
+
+use std::collections::VecDeque;
+
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, LogicalPlan};
+use millstream_state::{KeyIndex, Slotted};
+
+use super::{UpdateState, state_schema};
+use crate::operator::{Cost, Properties};
+use crate::{Driver, Error, Result};
+
+/// The alias of the aggregates that stand for UPDATE_STATE, whose types aren't known here. They take the value, whether
+/// all keys are called, and the time-out; their state has a field of arrays of values and one of states.
+const UPDATE_STATE: &str = "millstream.update_state";
+
+fn call(expr: &Expr) -> Option<AggregateFunction> {
+    match expr.clone().unalias_nested().data {
+        Expr::AggregateFunction(function)
+            if function.func.aliases().iter().any(|alias| alias == UPDATE_STATE) =>
+        {
+            Some(function)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an aggregate stands for UPDATE_STATE.
+pub fn is_update_state(node: &AggregatePlan) -> bool {
+    let holds = |expr: &Expr| expr.exists(|part| Ok(call(part).is_some())).unwrap_or(false);
+    node.aggr_expr.iter().any(holds)
+}
+
+/// Whether some aggregate of a plan does.
+pub fn holds_update_state(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Aggregate(node) if is_update_state(node));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// The operator for `node`, whose input only gains rows where `append_only` says so.
+pub fn lower(
+    plan: &LogicalPlan,
+    node: &AggregatePlan,
+    append_only: bool,
+    driver: &Driver,
+) -> Result<UpdateState> {
+    let [expr] = node.aggr_expr.as_slice() else {
+        return Err(Error::Limit("UPDATE_STATE can't stand beside other aggregates".into()));
+    };
+    let Some(function) = call(expr) else {
+        return Err(Error::Bug("UPDATE_STATE within an expression".into()));
+    };
+    if !append_only {
+        return Err(Error::Limit(
+            "UPDATE_STATE takes rows that only come, but those of its input change: give it a source, an append-only \
+             table or stream, or keep what it would compute with GROUP BY"
+                .into(),
+        ));
+    }
+    let [value, all_keys, timeout] = function.params.args.as_slice() else {
+        return Err(Error::Bug("UPDATE_STATE has three arguments".into()));
+    };
+    let all_keys = matches!(literal(all_keys, "all_keys")?, ScalarValue::Boolean(Some(true)));
+    let timeout = timeout_of(literal(timeout, "timeout")?)?;
+    let aggregate = driver.aggregate(expr, &node.input)?;
+    let fields = aggregate.state_fields()?;
+    let [values, state] = fields.as_slice() else {
+        return Err(Error::Bug("UPDATE_STATE keeps one state".into()));
+    };
+    let DataType::List(item) = values.data_type() else {
+        return Err(Error::Bug("UPDATE_STATE takes an array of values".into()));
+    };
+    let schema = plan.schema().inner().clone();
+    let count = node.group_expr.len();
+    let types = schema.fields()[..count].iter().map(|field| field.data_type().clone()).collect();
+    let keys = node.group_expr.iter().map(|key| driver.expression(key, &node.input));
+    // Calling every key costs as much as there is state, whatever comes.
+    let cost = if all_keys { Cost::Whole } else { Cost::Delta };
+    let properties = Properties { schema, append_only: false, key: Some((0..count).collect()), cost };
+    Ok(UpdateState {
+        properties,
+        keys: keys.collect::<Result<_>>()?,
+        value: driver.expression(value, &node.input)?,
+        item: item.clone(),
+        all_keys,
+        timeout,
+        index: KeyIndex::new(types)?,
+        states: Slotted::new(state_schema(state.data_type())),
+        last: Vec::new(),
+        calls: VecDeque::new(),
+        function: aggregate,
+    })
+}
+
+fn literal<'a>(expr: &'a Expr, argument: &str) -> Result<&'a ScalarValue> {
+    match expr {
+        Expr::Literal(value, _) => Ok(value),
+        _ => Err(Error::Limit(format!("{argument} of UPDATE_STATE isn't a literal"))),
+    }
+}
+
+/// In microseconds.
+fn timeout_of(value: &ScalarValue) -> Result<Option<i64>> {
+    let ScalarValue::IntervalMonthDayNano(Some(interval)) = value else { return Ok(None) };
+    let days = i64::from(interval.days) * 86_400_000_000;
+    let microseconds = days + interval.nanoseconds / 1000;
+    if interval.months != 0 || microseconds <= 0 {
+        return Err(Error::Limit(
+            "timeout of UPDATE_STATE is a length of time above zero, without months".into(),
+        ));
+    }
+    Ok(Some(microseconds))
+}

@@ -1,0 +1,359 @@
+//! UPDATE_STATE: a state for each key, which a function takes from batch to batch.
+//!
+//! In each batch the function is called for the keys that have rows in it (or for all keys): with the array of their
+//! values, in the order in which the rows came, and with the state so far, NULL for a new key. What it returns is the
+//! new state; NULL drops the key. All keys of a batch are called at once, on columns. A step with rows is a batch, and so
+//! is a tick of a fixed interval.
+//!
+//! A key that had no rows for the time-out is dropped in the first batch after it. A key whose call fails keeps its
+//! state, and each such batch is a failure: its rows don't come again.
+//!
+//! Deliberately absent: input whose rows are taken back; what it keeps isn't a function of the rows that are left.
+
+mod lower;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, UInt32Array, new_null_array};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{concat, interleave, take};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use millstream_delta::{Chunk, Closes, Cut, Delta};
+use millstream_state::{KeyIndex, Slotted};
+
+use crate::drive::evaluate;
+use crate::failure::{Failure, keep, reason, row_text, surviving};
+use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operators::aggregate::changed;
+use crate::{Error, Result};
+pub use lower::{holds_update_state, is_update_state, lower};
+
+/// Keeps a state a key.
+#[derive(Debug)]
+pub struct UpdateState {
+    properties: Properties,
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    value: Arc<dyn PhysicalExpr>,
+    function: Arc<AggregateFunctionExpr>,
+    /// The elements of the arrays that the function takes.
+    item: FieldRef,
+    all_keys: bool,
+    timeout: Option<i64>,
+    index: KeyIndex,
+    states: Slotted,
+    /// When each slot's key had rows last.
+    last: Vec<i64>,
+    /// The keys that had rows, by time, for the time-out.
+    calls: VecDeque<(i64, Vec<u32>)>,
+}
+
+/// The keys of a batch and their values.
+#[derive(Default)]
+struct Called {
+    slots: Vec<u32>,
+    /// Each row's key, by its place among the slots.
+    keys: Vec<usize>,
+    values: Vec<ArrayRef>,
+}
+
+/// A batch's keys, ready to be called.
+struct Batch {
+    slots: Vec<u32>,
+    arrays: ArrayRef,
+    /// The states so far.
+    old: ArrayRef,
+}
+
+/// The new states of some of the keys.
+#[derive(Default)]
+struct Answers {
+    /// The places of the keys that have an answer, ascending, and the answers.
+    places: Vec<usize>,
+    states: Vec<ArrayRef>,
+    failed: Vec<(usize, String)>,
+}
+
+impl UpdateState {
+    fn state_type(&self) -> &DataType {
+        self.states.schema().field(0).data_type()
+    }
+
+    /// The rows of a batch by key.
+    fn place(&mut self, inputs: &[&Delta], failures: &mut Vec<Failure>) -> Result<Called> {
+        let mut called = Called::default();
+        let mut place_of: Vec<u32> = vec![u32::MAX; self.index.slots_end()];
+        for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
+            let pieces = surviving(without_none(chunk)?, failures, |chunk| {
+                let mut columns = evaluate(&self.keys, &chunk.rows)?;
+                columns.extend(evaluate(std::slice::from_ref(&self.value), &chunk.rows)?);
+                Ok(columns)
+            })?;
+            for (chunk, mut columns) in pieces {
+                let Some(values) = columns.pop() else { continue };
+                let mut slots = Vec::with_capacity(chunk.rows.num_rows());
+                self.index.slots(&columns, &mut slots)?;
+                place_of.resize(self.index.slots_end(), u32::MAX);
+                let mut rows = Vec::with_capacity(slots.len());
+                for (row, slot) in slots.iter().enumerate() {
+                    let weight = chunk.weight(row);
+                    if weight < 0 {
+                        return Err(Error::Bug("UPDATE_STATE was given rows that are taken back".into()));
+                    }
+                    let place = &mut place_of[*slot as usize];
+                    if *place == u32::MAX {
+                        *place = called.slots.len() as u32;
+                        called.slots.push(*slot);
+                    }
+                    for _ in 0..weight {
+                        called.keys.push(*place as usize);
+                        rows.push(row as u32);
+                    }
+                }
+                called.values.push(take(&values, &UInt32Array::from(rows), None)?);
+            }
+        }
+        Ok(called)
+    }
+
+    /// The arrays and old states of the keys to call.
+    fn batch(&self, mut called: Called) -> Result<Batch> {
+        if self.all_keys {
+            let mut has_rows = vec![false; self.index.slots_end()];
+            called.slots.iter().for_each(|slot| has_rows[*slot as usize] = true);
+            called.slots.extend(self.index.live().into_iter().filter(|slot| !has_rows[*slot as usize]));
+        }
+        let mut sizes = vec![0; called.slots.len()];
+        called.keys.iter().for_each(|key| sizes[*key] += 1);
+        let mut order: Vec<u32> = (0..called.keys.len() as u32).collect();
+        order.sort_by_key(|row| called.keys[*row as usize]);
+        let values = match called.values.is_empty() {
+            true => new_null_array(self.item.data_type(), 0),
+            false => concat(&called.values.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
+        };
+        let values = take(&values, &UInt32Array::from(order), None)?;
+        let offsets = OffsetBuffer::from_lengths(sizes);
+        let arrays: ArrayRef = Arc::new(ListArray::try_new(self.item.clone(), offsets, values, None)?);
+        let old = self.states_of(&called.slots)?;
+        Ok(Batch { slots: called.slots, arrays, old })
+    }
+
+    /// The states of some keys, NULL for those without.
+    fn states_of(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let (rows, places) = self.states.get(slots)?;
+        if places.len() == slots.len() {
+            return Ok(rows.column(0).clone());
+        }
+        let null = new_null_array(self.state_type(), 1);
+        let mut from = vec![(0, 0); slots.len()];
+        places.iter().enumerate().for_each(|(row, place)| from[*place] = (1, row));
+        if places.is_empty() {
+            return Ok(new_null_array(self.state_type(), slots.len()));
+        }
+        Ok(interleave(&[null.as_ref(), rows.column(0).as_ref()], &from)?)
+    }
+
+    /// Calls the function for the keys from `first` on, in as few calls as failures allow.
+    fn call(&self, batch: &Batch, first: usize, count: usize, answers: &mut Answers) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let columns = [batch.arrays.slice(first, count), batch.old.slice(first, count)];
+        let function = self.function.create_groups_accumulator()?;
+        let error = match function.convert_to_state(&columns, None) {
+            Ok(states) => {
+                answers.places.extend(first..first + count);
+                answers.states.extend(states);
+                return Ok(());
+            }
+            Err(error) => Error::from(error),
+        };
+        let Some(message) = reason(&error) else { return Err(error) };
+        if count == 1 {
+            answers.failed.push((first, message));
+            return Ok(());
+        }
+        self.call(batch, first, count / 2, answers)?;
+        self.call(batch, first + count / 2, count - count / 2, answers)
+    }
+
+    /// Takes the new states in and puts out what changes.
+    fn apply(&mut self, batch: &Batch, answers: &Answers, output: &mut Output) -> Result<()> {
+        for (place, message) in &answers.failed {
+            let row = self.key_text(batch.slots[*place])?;
+            output.failures.push(Failure { message: message.clone(), row, weight: 1 });
+            if batch.old.is_null(*place) {
+                self.index.free(batch.slots[*place]);
+            }
+        }
+        let Some(first) = answers.states.first() else { return Ok(()) };
+        let new = match answers.states.len() {
+            1 => first.clone(),
+            _ => concat(&answers.states.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
+        };
+        let places = UInt32Array::from_iter_values(answers.places.iter().map(|place| *place as u32));
+        let slots: Vec<u32> = answers.places.iter().map(|place| batch.slots[*place]).collect();
+        let old = take(&batch.old, &places, None)?;
+        let differs = changed(&old, &new)?;
+        let rows = |there: &ArrayRef| {
+            (0..slots.len())
+                .filter(|row| differs.value(*row) && there.is_valid(*row))
+                .map(|row| row as u32)
+                .collect()
+        };
+        let (gone, come): (Vec<u32>, Vec<u32>) = (rows(&old), rows(&new));
+        output.rows.push(Chunk::delete(self.rows(&slots, &old, gone)?));
+        output.rows.push(Chunk::insert(self.rows(&slots, &new, come.clone())?));
+        let kept: Vec<u32> = come.iter().map(|row| slots[*row as usize]).collect();
+        let states = take(&new, &UInt32Array::from(come), None)?;
+        if !kept.is_empty() {
+            self.states.put(&kept, &RecordBatch::try_new(self.states.schema().clone(), vec![states])?)?;
+        }
+        for (row, slot) in slots.iter().enumerate().filter(|(row, _)| new.is_null(*row)) {
+            if old.is_valid(row) {
+                self.states.free(*slot);
+            }
+            self.index.free(*slot);
+        }
+        Ok(())
+    }
+
+    /// Rows of the result: the keys of some slots with these states.
+    fn rows(&self, slots: &[u32], states: &ArrayRef, at: Vec<u32>) -> Result<RecordBatch> {
+        let slots: Vec<u32> = at.iter().map(|row| slots[*row as usize]).collect();
+        let mut columns = self.index.keys(&slots)?;
+        columns.push(take(states, &UInt32Array::from(at), None)?);
+        Ok(RecordBatch::try_new(self.properties.schema.clone(), columns)?)
+    }
+
+    fn key_text(&self, slot: u32) -> Result<String> {
+        let keys = self.index.keys(&[slot])?;
+        let fields: Vec<Field> =
+            self.properties.schema.fields()[..keys.len()].iter().map(|f| f.as_ref().clone()).collect();
+        row_text(&RecordBatch::try_new(Arc::new(Schema::new(fields)), keys)?, 0)
+    }
+
+    /// Drops the keys that had no rows for too long.
+    fn time_out(&mut self, now: i64, output: &mut Output) -> Result<()> {
+        let Some(timeout) = self.timeout else { return Ok(()) };
+        let mut gone = Vec::new();
+        while let Some((time, _)) = self.calls.front()
+            && time.saturating_add(timeout) <= now
+        {
+            let Some((time, slots)) = self.calls.pop_front() else { break };
+            gone.extend(slots.into_iter().filter(|slot| self.last[*slot as usize] == time));
+        }
+        // A slot may have been given up since: then it has no state.
+        let (_, places) = self.states.get(&gone)?;
+        let mut gone: Vec<u32> = places.into_iter().map(|place| gone[place]).collect();
+        gone.sort_unstable();
+        gone.dedup();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let states = self.states_of(&gone)?;
+        output.rows.push(Chunk::delete(self.rows(&gone, &states, (0..gone.len() as u32).collect())?));
+        for slot in gone {
+            self.states.free(slot);
+            self.index.free(slot);
+        }
+        Ok(())
+    }
+}
+
+/// The rows of which there is at least one copy.
+fn without_none(chunk: &Chunk) -> Result<Chunk> {
+    match &chunk.weights {
+        Some(weights) if weights.values().contains(&0) => {
+            let there = weights.values().iter().map(|weight| Some(*weight != 0));
+            keep(chunk, &BooleanArray::from_iter(there))
+        }
+        _ => Ok(chunk.clone()),
+    }
+}
+
+/// What states are kept under.
+fn state_schema(data_type: &DataType) -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("state", data_type.clone(), true)]))
+}
+
+impl Operator for UpdateState {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let keys: Vec<String> = self.keys.iter().map(|key| key.to_string()).collect();
+        let mut detail = format!("{} of {} by {}", self.function.fun().name(), self.value, keys.join(", "));
+        if self.all_keys {
+            detail.push_str(", for all keys in each batch");
+        }
+        let growth = Growth::of_values(&self.properties.schema.fields()[..self.keys.len()]);
+        let (growth, state) = match self.timeout {
+            Some(microseconds) => {
+                let seconds = microseconds as f64 / 1e6;
+                let growth = Growth::BoundedBy(format!("the keys that had rows in the last {seconds} s"));
+                (growth, "one row a key, and when it had rows")
+            }
+            None => (growth, "one row a key"),
+        };
+        let why = if self.all_keys { "all_keys calls the function for every key" } else { "" };
+        let (state, state_key) = (state.into(), self.properties.key_text());
+        Description { name: "UpdateState", detail, state, state_key, growth, why: why.into() }
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let mut output = Output::default();
+        let called = self.place(inputs, &mut output.failures)?;
+        let now = cut.now.0;
+        self.last.resize(self.index.slots_end(), i64::MIN);
+        called.slots.iter().for_each(|slot| self.last[*slot as usize] = now);
+        if self.timeout.is_some() && !called.slots.is_empty() {
+            self.calls.push_back((now, called.slots.clone()));
+        }
+        self.time_out(now, &mut output)?;
+        let batch = self.batch(called)?;
+        let mut answers = Answers::default();
+        self.call(&batch, 0, batch.slots.len(), &mut answers)?;
+        self.apply(&batch, &answers, &mut output)?;
+        output.rows.chunks.retain(|chunk| chunk.rows.num_rows() > 0);
+        Ok(output)
+    }
+
+    /// A tick of a fixed interval is a batch too if nothing comes.
+    fn is_due(&self, cut: &Cut) -> bool {
+        cut.closes == Closes::All && (self.all_keys || self.timeout.is_some())
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        let keys = &self.properties.schema.fields()[..self.keys.len()];
+        self.index = KeyIndex::new(keys.iter().map(|field| field.data_type().clone()).collect())?;
+        self.states = Slotted::new(self.states.schema().clone());
+        self.last.clear();
+        self.calls.clear();
+        Ok(())
+    }
+
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        let live = self.index.live();
+        let all = || {
+            let states = self.states_of(&live)?;
+            Ok(vec![self.rows(&live, &states, (0..live.len() as u32).collect())?])
+        };
+        Some(all())
+    }
+
+    fn state_rows(&self) -> usize {
+        self.index.len()
+    }
+
+    fn state_bytes(&self) -> usize {
+        let calls: usize = self.calls.iter().map(|(_, slots)| slots.capacity() * size_of::<u32>()).sum();
+        self.index.memory_bytes()
+            + self.states.memory_bytes()
+            + self.last.capacity() * size_of::<i64>()
+            + calls
+    }
+}

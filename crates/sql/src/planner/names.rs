@@ -1,0 +1,43 @@
+//! The names of the functions that are built in.
+
+use crate::error::Error;
+use crate::near;
+use crate::planner::Planner;
+use crate::relation::Relations;
+
+impl Planner {
+    /// Whether a function of this name is built in.
+    pub(crate) fn is_function(&self, name: &str) -> bool {
+        self.state.scalar_functions().contains_key(name)
+            || self.state.aggregate_functions().contains_key(name)
+            || self.state.window_functions().contains_key(name)
+            || self.state.higher_order_functions().contains_key(name)
+    }
+
+    /// Near names for an unknown function; the query engine's one suggestion is often far.
+    pub(super) fn name_functions(&self, error: Error, relations: &dyn Relations) -> Error {
+        let name =
+            error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
+        let Some(name) = name.map(str::to_string) else { return error };
+        if self.state.window_functions().contains_key(&name) {
+            let message = format!("function \"{name}\" needs an OVER clause");
+            return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));
+        }
+        let users = relations.routine_names();
+        match near::did_you_mean(&name, self.function_names().chain(users.iter().map(String::as_str))) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    /// Near names among the functions there are.
+    pub fn function_hint(&self, name: &str) -> Option<String> {
+        near::did_you_mean(name, self.function_names())
+    }
+
+    fn function_names(&self) -> impl Iterator<Item = &str> {
+        let scalar = self.state.scalar_functions().keys();
+        let names = scalar.chain(self.state.aggregate_functions().keys());
+        names.chain(self.state.window_functions().keys()).map(String::as_str)
+    }
+}

@@ -1,0 +1,94 @@
+//! Which types of arguments a declared parameter takes.
+
+use arrow::datatypes::DataType;
+use millstream_delta::sql_type;
+
+use crate::error::{Error, Result};
+
+use super::function::{Parameter, UserFunction};
+
+/// The types to which the arguments of a call are cast; an error where one can't be without being asked to.
+pub(super) fn accepted(call: &str, parameters: &[Parameter], found: &[DataType]) -> Result<Vec<DataType>> {
+    let takes = || format!("It takes {call}{}.", list(parameters));
+    if found.len() != parameters.len() {
+        let (wanted, plural) = (parameters.len(), if parameters.len() == 1 { "" } else { "s" });
+        let message = format!("{call} takes {wanted} argument{plural}, {} were given", found.len());
+        return Err(Error::invalid(message).hint(takes()));
+    }
+    for (place, (parameter, found)) in parameters.iter().zip(found).enumerate() {
+        if !accepts(&parameter.data_type, found) {
+            let message = format!(
+                "argument {} of {call} is {}, {} was declared",
+                place + 1,
+                sql_type(found),
+                sql_type(&parameter.data_type)
+            );
+            return Err(Error::invalid(message).hint(format!("Cast it. {}", takes())));
+        }
+    }
+    Ok(parameters.iter().map(|parameter| parameter.data_type.clone()).collect())
+}
+
+/// The type to which the value of UPDATE_STATE is cast, the first of its arguments.
+pub(super) fn one(function: &UserFunction, wanted: &DataType, found: &[DataType]) -> Result<DataType> {
+    match found.first() {
+        Some(found) if accepts(wanted, found) && (is_text(wanted) || !is_text(found)) => Ok(wanted.clone()),
+        found => {
+            let (found, wanted) = (found.map(sql_type).unwrap_or_default(), sql_type(wanted));
+            Err(Error::invalid(format!(
+                "the value of UPDATE_STATE is {found}, {} takes {wanted}[]",
+                function.name
+            ))
+            .hint("Cast it."))
+        }
+    }
+}
+
+/// `(v BIGINT[], s BIGINT)`
+pub(super) fn list(parameters: &[Parameter]) -> String {
+    let one = |parameter: &Parameter| match &parameter.name {
+        Some(name) => format!("{name} {}", sql_type(&parameter.data_type)),
+        None => sql_type(&parameter.data_type),
+    };
+    format!("({})", parameters.iter().map(one).collect::<Vec<_>>().join(", "))
+}
+
+/// Whether values of type `found` become `wanted` without a cast that is written.
+fn accepts(wanted: &DataType, found: &DataType) -> bool {
+    use DataType::{Date32, Date64, Decimal128, Decimal256, FixedSizeList, LargeList, List, Timestamp};
+    if wanted == found || found.is_null() {
+        return true;
+    }
+    match (wanted, found) {
+        // A literal in quotes is of any type; what else is text is refused where calls are put in.
+        (_, found) if is_text(found) => true,
+        (wanted, found) if wanted.is_floating() => found.is_numeric(),
+        (Decimal128(..) | Decimal256(..), found) => found.is_numeric(),
+        // A literal is a BIGINT; a value that is too large is an error of its row.
+        (wanted, found) if wanted.is_integer() => found.is_integer(),
+        (Timestamp(..), Timestamp(..) | Date32 | Date64) => true,
+        (Date32 | Date64, Date32 | Date64) => true,
+        (
+            List(wanted) | LargeList(wanted) | FixedSizeList(wanted, _),
+            List(found) | LargeList(found) | FixedSizeList(found, _),
+        ) => accepts(wanted.data_type(), found.data_type()),
+        (wanted, found) if is_binary(wanted) => is_binary(found),
+        (DataType::Interval(_), DataType::Interval(_)) => true,
+        (DataType::Struct(wanted), DataType::Struct(found)) => {
+            wanted.len() == found.len()
+                && wanted
+                    .iter()
+                    .zip(found)
+                    .all(|(wanted, found)| accepts(wanted.data_type(), found.data_type()))
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8)
+}
+
+fn is_binary(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Binary | DataType::BinaryView | DataType::LargeBinary)
+}

@@ -1,0 +1,264 @@
+//! The body of a routine: one expression of its parameters.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchemaRef};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, cast, when,
+};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast::{
+    Expr as ExprTree, Ident, ObjectName, SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, Value,
+    VisitMut, VisitorMut,
+};
+use millstream_delta::sql_type;
+
+use super::Routine;
+use super::accepts::is_text;
+use super::function::Parameter;
+use crate::dml::tree::{named_table, plain_from};
+use crate::error::{Error, Result};
+use crate::planner::{Planner, Raw};
+use crate::reader::TokenReader;
+use crate::relation::{Relation, Relations};
+
+/// The relation that stands for the parameters; no name that can be written.
+const PARAMETERS: &str = "parameters of a routine";
+
+/// An expression over the columns of its scope.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    /// As written and cast to its type; not analysed.
+    pub(super) expr: Expr,
+    /// To be run over rows of the parameters.
+    pub(super) physical: Arc<dyn PhysicalExpr>,
+    /// What physical expressions take: a column a parameter.
+    pub(super) schema: SchemaRef,
+    /// What it reads.
+    pub(super) reads: Vec<String>,
+}
+
+/// What a body may name.
+pub(super) struct Scope<'a> {
+    /// The routine, which also stands before its parameters: `f.x`.
+    pub(super) routine: &'a str,
+    /// Its parameters.
+    pub(super) parameters: &'a [Parameter],
+    /// All else.
+    pub(super) relations: &'a dyn Relations,
+}
+
+impl Planner {
+    /// Plans `SELECT expression`, whose value becomes one of type `returns`, if that is given; `strict` makes it NULL where a parameter
+    /// is.
+    pub(super) fn body(
+        &self,
+        text: &str,
+        scope: &Scope<'_>,
+        returns: Option<&DataType>,
+        strict: bool,
+    ) -> Result<Body> {
+        let reader = TokenReader::new(text)?;
+        let mut tree = match self.parse(&reader)? {
+            Statement::Query(tree) => tree,
+            _ => return Err(Error::unsupported("a body that is no SELECT").at(0..text.len())),
+        };
+        let alone = tree.with.is_none() && tree.order_by.is_none() && tree.limit_clause.is_none();
+        let SetExpr::Select(select) = tree.body.as_mut() else { return Err(one_expression(scope.routine)) };
+        if !alone || !select.from.is_empty() || select.projection.len() != 1 || select.selection.is_some() {
+            return Err(one_expression(scope.routine));
+        }
+        select.from = vec![parameters(scope.routine)];
+        let mut marks = Marks { names: scope.parameters.iter().enumerate().map(column_name).collect() };
+        if let ControlFlow::Break(error) = tree.visit(&mut marks) {
+            return Err(error);
+        }
+        let inner = Within { scope, asked: Mutex::new(false) };
+        let planned = self.translate(Statement::Query(tree), &[], &inner, text);
+        if *inner.asked.lock().unwrap_or_else(PoisonError::into_inner) {
+            let name = scope.routine;
+            return Err(Error::invalid(format!("function \"{name}\" calls itself"))
+                .hint("Recursion isn't supported: WITH RECURSIVE is, in a query."));
+        }
+        let Raw { plan, mut reads } = planned?;
+        reads.retain(|name| name != PARAMETERS);
+        let (expr, input) = single(plan).ok_or_else(|| one_expression(scope.routine))?;
+        refuse_queries(&expr, scope.routine)?;
+        let mut expr = match returns {
+            Some(returns) => self.returning(expr, &input, returns, scope.routine)?,
+            None => expr,
+        };
+        if strict {
+            expr = null_on_null(expr, &input)?;
+        }
+        let physical = self.physical_body(&expr, &input)?;
+        Ok(Body { expr, physical, schema: input.schema().inner().clone(), reads })
+    }
+
+    /// The expression as a value of the type that was declared.
+    fn returning(&self, expr: Expr, input: &LogicalPlan, returns: &DataType, name: &str) -> Result<Expr> {
+        let found = expr.get_type(input.schema())?;
+        if found == *returns {
+            return Ok(expr);
+        }
+        let is_literal = matches!(expr, Expr::Literal(..));
+        let castable = arrow::compute::can_cast_types(&found, returns)
+            && (is_text(returns) == is_text(&found) || is_literal || found.is_null());
+        if !castable {
+            let (found, returns) = (sql_type(&found), sql_type(returns));
+            return Err(Error::invalid(format!("\"{name}\" returns {returns}, but its body gives {found}"))
+                .hint(format!("Cast it: (…)::{returns}.")));
+        }
+        Ok(cast(expr, returns.clone()))
+    }
+
+    fn physical_body(&self, expr: &Expr, input: &LogicalPlan) -> Result<Arc<dyn PhysicalExpr>> {
+        let plan = LogicalPlanBuilder::from(input.clone()).project([expr.clone().alias("body")])?.build()?;
+        let analysed = self.analysed(plan)?;
+        let (expr, input) =
+            single(analysed).ok_or_else(|| Error::unsupported("a body that isn't one expression"))?;
+        let schema: &DFSchemaRef = input.schema();
+        // Some functions, coalesce among them, only run in the form that they are simplified to.
+        let settings = SimplifyContext::builder()
+            .with_config_options(Arc::clone(self.state().config_options()))
+            .with_schema(Arc::clone(schema))
+            .build();
+        let expr = ExprSimplifier::new(settings).simplify(expr)?;
+        let context = PhysicalPlanningContext::default();
+        Ok(create_physical_expr(&expr, schema, self.state().execution_props(), &context)?)
+    }
+}
+
+/// The expression, or NULL where a column of the input is.
+fn null_on_null(expr: Expr, input: &LogicalPlan) -> Result<Expr> {
+    let columns = input.schema().columns().into_iter().map(|column| Expr::Column(column).is_null());
+    let Some(missing) = columns.reduce(Expr::or) else { return Ok(expr) };
+    let null = Expr::Literal(ScalarValue::try_from(&expr.get_type(input.schema())?)?, None);
+    Ok(when(missing, null).otherwise(expr)?)
+}
+
+fn one_expression(name: &str) -> Error {
+    Error::unsupported(format!("a body of \"{name}\" that is more than one expression")).hint(
+        "Write RETURN expression, or AS 'SELECT expression', without FROM, aggregates, OVER and subqueries.",
+    )
+}
+
+/// The only expression of a projection of the parameters.
+fn single(plan: LogicalPlan) -> Option<(Expr, LogicalPlan)> {
+    let LogicalPlan::Projection(Projection { expr, input, .. }) = plan else { return None };
+    let scan = matches!(
+        input.as_ref(),
+        LogicalPlan::SubqueryAlias(alias) if matches!(alias.input.as_ref(), LogicalPlan::TableScan(_))
+    );
+    let [expr] = <[Expr; 1]>::try_from(expr).ok()?;
+    scan.then(|| (expr.unalias(), input.as_ref().clone()))
+}
+
+fn refuse_queries(expr: &Expr, name: &str) -> Result<()> {
+    let found = expr.exists(|part| {
+        Ok(matches!(
+            part,
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)
+        ))
+    })?;
+    if found { Err(one_expression(name)) } else { Ok(()) }
+}
+
+/// `"parameters of a routine" AS f`
+fn parameters(routine: &str) -> TableWithJoins {
+    let mut factor = named_table(ObjectName::from(vec![Ident::with_quote('"', PARAMETERS)]));
+    if let TableFactor::Table { alias, .. } = &mut factor {
+        let name = Ident::with_quote('"', routine);
+        *alias = Some(TableAlias { explicit: true, name, columns: Vec::new(), at: None });
+    }
+    plain_from(factor)
+}
+
+/// What a parameter's column is called.
+pub(super) fn column_name((place, parameter): (usize, &Parameter)) -> String {
+    parameter.name.clone().unwrap_or_else(|| format!("${}", place + 1))
+}
+
+/// How often an expression takes each parameter.
+pub(super) fn uses(expr: &Expr, parameters: &[Parameter]) -> Vec<usize> {
+    let mut counts = vec![0; parameters.len()];
+    let names: Vec<String> = parameters.iter().enumerate().map(column_name).collect();
+    let counted = expr.apply(|part| {
+        if let Expr::Column(Column { name, .. }) = part
+            && let Some(place) = names.iter().position(|other| other == name)
+        {
+            counts[place] += 1;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    counted.expect("counting doesn't fail");
+    counts
+}
+
+/// Puts parameters in the place of `$1`.
+struct Marks {
+    names: Vec<String>,
+}
+
+impl VisitorMut for Marks {
+    type Break = Error;
+
+    fn pre_visit_expr(&mut self, expression: &mut ExprTree) -> ControlFlow<Error> {
+        if let ExprTree::Value(value) = expression
+            && let Value::Placeholder(mark) = &value.value
+        {
+            let place = mark.strip_prefix('$').and_then(|place| place.parse::<usize>().ok());
+            let name = place.and_then(|place| self.names.get(place.checked_sub(1)?));
+            let Some(name) = name else {
+                let count = self.names.len();
+                let error = Error::invalid(format!("there is no parameter {mark}"));
+                return ControlFlow::Break(error.hint(format!("There are {count}: $1 is the first.")));
+            };
+            *expression = ExprTree::Identifier(Ident::with_quote('"', name));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The parameters among all relations.
+struct Within<'a> {
+    scope: &'a Scope<'a>,
+    /// Whether the routine itself was looked for.
+    asked: Mutex<bool>,
+}
+
+impl Relations for Within<'_> {
+    fn get(&self, name: &str) -> Option<Relation> {
+        if name != PARAMETERS {
+            return self.scope.relations.get(name);
+        }
+        let field = |(place, parameter): (usize, &Parameter)| {
+            Field::new(column_name((place, parameter)), parameter.data_type.clone(), true)
+        };
+        let fields: Vec<Field> = self.scope.parameters.iter().enumerate().map(field).collect();
+        Some(Relation::Rows { schema: Arc::new(Schema::new(fields)), key: None })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.scope.relations.names()
+    }
+
+    fn routine(&self, name: &str) -> Option<Routine> {
+        if name == self.scope.routine {
+            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            return None;
+        }
+        self.scope.relations.routine(name)
+    }
+
+    fn routine_names(&self) -> Vec<String> {
+        self.scope.relations.routine_names()
+    }
+}

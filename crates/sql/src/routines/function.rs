@@ -1,0 +1,168 @@
+//! A function that a user wrote as one SQL expression.
+
+use std::hash::{Hash, Hasher};
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result as PlanResult;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::scalar::ScalarValue;
+
+use super::accepts::{accepted, list};
+use super::body::{Body, Scope, column_name};
+use crate::error::{Error, Result};
+use crate::planner::Planner;
+use crate::relation::Relations;
+
+/// A parameter of a routine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name; without one it is `$1` and so on.
+    pub name: Option<String>,
+    /// Its type.
+    pub data_type: DataType,
+}
+
+/// CREATE FUNCTION, as it was read.
+#[derive(Clone, Debug)]
+pub struct FunctionDeclaration {
+    /// The function's name.
+    pub name: String,
+    /// What it takes.
+    pub parameters: Vec<Parameter>,
+    /// What it returns.
+    pub returns: DataType,
+    /// Whether it is NULL where an argument is.
+    pub strict: bool,
+    /// `SELECT expression`.
+    pub body: String,
+}
+
+/// A function of a user's own. Calls of it are replaced by its body where that changes nothing; as they stand they
+/// compute the same.
+#[derive(Clone, Debug)]
+pub struct UserFunction {
+    /// Its name.
+    pub name: String,
+    /// What it takes.
+    pub parameters: Vec<Parameter>,
+    /// What it returns.
+    pub returns: DataType,
+    /// Whether it is NULL where an argument is.
+    pub strict: bool,
+    pub(super) body: Body,
+    signature: Signature,
+}
+
+impl Planner {
+    /// Makes a function; places in errors count in its body's text.
+    pub fn function(
+        &self,
+        declaration: FunctionDeclaration,
+        relations: &dyn Relations,
+    ) -> Result<UserFunction> {
+        let FunctionDeclaration { name, parameters, returns, strict, body } = declaration;
+        self.check_routine_name(&name)?;
+        let mut names: Vec<String> = parameters.iter().enumerate().map(column_name).collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid(format!("parameter \"{}\" is declared twice", twice[0])));
+        }
+        let scope = Scope { routine: &name, parameters: &parameters, relations };
+        let body = self.body(&body, &scope, Some(&returns), strict)?;
+        let mut signature = Signature::user_defined(volatility(&body.expr));
+        if let Some(names) = parameters.iter().map(|parameter| parameter.name.clone()).collect() {
+            signature.parameter_names = Some(names);
+        }
+        Ok(UserFunction { name, parameters, returns, strict, body, signature })
+    }
+
+    /// Refuses names that would never be found, since the engine's own come first.
+    pub(super) fn check_routine_name(&self, name: &str) -> Result<()> {
+        if !self.is_function(name) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("\"{name}\" is a function that is built in"))
+            .hint("Choose another name: it would never be called."))
+    }
+}
+
+/// The least steady of what an expression calls.
+pub(super) fn volatility(expr: &Expr) -> Volatility {
+    let mut found = Volatility::Immutable;
+    let walked = expr.apply(|part| {
+        if let Expr::ScalarFunction(call) = part {
+            found = match (found, call.func.signature().volatility) {
+                (Volatility::Volatile, _) | (_, Volatility::Volatile) => Volatility::Volatile,
+                (Volatility::Stable, _) | (_, Volatility::Stable) => Volatility::Stable,
+                _ => Volatility::Immutable,
+            };
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.expect("looking doesn't fail");
+    found
+}
+
+impl UserFunction {
+    /// `f(v BIGINT[], s BIGINT)`
+    pub fn heading(&self) -> String {
+        format!("{}{}", self.name, list(&self.parameters))
+    }
+
+    /// What it reads: other routines.
+    pub fn reads(&self) -> &[String] {
+        &self.body.reads
+    }
+}
+
+impl PartialEq for UserFunction {
+    fn eq(&self, other: &UserFunction) -> bool {
+        self.name == other.name && self.parameters == other.parameters && self.body.expr == other.body.expr
+    }
+}
+
+impl Eq for UserFunction {}
+
+impl Hash for UserFunction {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for UserFunction {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> PlanResult<DataType> {
+        Ok(self.returns.clone())
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> PlanResult<Vec<DataType>> {
+        Ok(accepted(&self.name, &self.parameters, found)?)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
+        let scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let volatile = self.signature.volatility == Volatility::Volatile;
+        let scalar = scalar && !volatile;
+        let count = if scalar { 1 } else { arguments.number_rows };
+        let columns = arguments.args.into_iter().map(|argument| argument.into_array(count));
+        let columns = columns.collect::<PlanResult<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let rows = RecordBatch::try_new_with_options(self.body.schema.clone(), columns, &options)?;
+        let result = self.body.physical.evaluate(&rows)?.into_array(count)?;
+        Ok(match scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
+            false => ColumnarValue::Array(result),
+        })
+    }
+}

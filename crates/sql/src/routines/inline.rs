@@ -1,0 +1,121 @@
+//! Replaces calls of users' functions by their bodies.
+//!
+//! A call is left as it is where its body takes an argument more than once that would not be the same twice, or where
+//! the result would grow beyond measure: it computes the same then.
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, LogicalPlan, Volatility, WindowFunctionDefinition, cast,
+};
+use millstream_delta::sql_type;
+
+use super::accepts::is_text;
+use super::aggregate::UserAggregate;
+use super::body::{column_name, uses};
+use super::function::{UserFunction, volatility};
+use crate::error::Error;
+
+/// How many nodes an argument may have in all its places together.
+const NODES_MAX: usize = 64;
+
+/// The plan without calls of users' functions, as far as that goes.
+pub(crate) fn inline(plan: LogicalPlan) -> Result<LogicalPlan> {
+    Ok(plan.transform_up_with_subqueries(replace_in)?.data)
+}
+
+fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut calls = false;
+    node.apply_expressions(|expression| {
+        calls |= expression.exists(|part| {
+            refuse_over(part)?;
+            Ok(called(part).is_some())
+        })?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if !calls {
+        return Ok(Transformed::no(node));
+    }
+    let mut schema = DFSchema::empty();
+    for input in node.inputs() {
+        schema.merge(input.schema());
+    }
+    let names = NamePreserver::new(&node);
+    node.map_expressions(|expression| {
+        let name = names.save(&expression);
+        let replaced = expression.transform_up(|part| replace(part, &schema))?;
+        Ok(replaced.update_data(|expression| name.restore(expression)))
+    })
+}
+
+fn refuse_over(expression: &Expr) -> Result<()> {
+    if let Expr::WindowFunction(window) = expression
+        && let WindowFunctionDefinition::AggregateUDF(function) = &window.fun
+        && function.inner().is::<UserAggregate>()
+    {
+        return Err(Error::unsupported(format!(
+            "\"{}\", an aggregate of a user's, with OVER",
+            function.name()
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+fn called(expression: &Expr) -> Option<&UserFunction> {
+    let Expr::ScalarFunction(call) = expression else { return None };
+    call.func.inner().downcast_ref::<UserFunction>()
+}
+
+fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let Some(function) = called(&expression) else { return Ok(Transformed::no(expression)) };
+    let Expr::ScalarFunction(call) = &expression else { return Ok(Transformed::no(expression)) };
+    let mut arguments = Vec::with_capacity(call.args.len());
+    for (place, (argument, parameter)) in call.args.iter().zip(&function.parameters).enumerate() {
+        let (found, wanted) = (argument.get_type(schema)?, &parameter.data_type);
+        if is_text(&found) && !is_text(wanted) && !matches!(argument, Expr::Literal(..)) {
+            let (found, wanted) = (sql_type(&found), sql_type(wanted));
+            let message = format!("argument {} of {} is {found}", place + 1, function.name);
+            let message = format!("{message}, {wanted} was declared");
+            return Err(Error::invalid(message).hint(format!("Cast it: (…)::{wanted}.")).into());
+        }
+        let same = found == *wanted;
+        arguments.push(if same { argument.clone() } else { cast(argument.clone(), wanted.clone()) });
+    }
+    if !fits(function, &arguments) {
+        return Ok(Transformed::no(expression));
+    }
+    let names: Vec<String> = function.parameters.iter().enumerate().map(column_name).collect();
+    let replaced = function.body.expr.clone().transform_up(|part| match &part {
+        Expr::Column(Column { name, .. }) => match names.iter().position(|other| other == name) {
+            Some(place) => Ok(Transformed::yes(arguments[place].clone())),
+            None => Ok(Transformed::no(part)),
+        },
+        _ => Ok(Transformed::no(part)),
+    })?;
+    // The body isn't looked into again: what it calls was put in when the function was made.
+    Ok(Transformed::new(replaced.data, true, TreeNodeRecursion::Continue))
+}
+
+/// Whether the body may stand in the place of the call.
+fn fits(function: &UserFunction, arguments: &[Expr]) -> bool {
+    // What depends on the time must be seen by whoever looks for that.
+    let steady = volatility(&function.body.expr) == Volatility::Immutable;
+    uses(&function.body.expr, &function.parameters).into_iter().zip(arguments).all(|(uses, argument)| {
+        let once = uses == 1 || matches!(argument, Expr::Column(_) | Expr::Literal(..));
+        let same = volatility(argument) != Volatility::Volatile;
+        once || (same && (!steady || nodes(argument) * uses <= NODES_MAX))
+    })
+}
+
+fn nodes(expression: &Expr) -> usize {
+    let mut count = 0;
+    let counted = expression.apply(|_| {
+        count += 1;
+        Ok(TreeNodeRecursion::Continue)
+    });
+    counted.expect("counting doesn't fail");
+    count
+}
