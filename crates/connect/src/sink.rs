@@ -4,6 +4,8 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use millstream_delta::{Cut, Delta, Epoch};
 
+#[cfg(doc)]
+use crate::Error;
 use crate::{Options, Result};
 
 /// What a sink is opened with.
@@ -23,10 +25,16 @@ pub struct SinkSpec {
 /// Delivery of a relation's changes to the outside, an epoch at a time.
 #[async_trait]
 pub trait Sink: Send {
-    /// Stages the delta of one epoch. Called once an epoch, in their order; the delta is never empty.
+    /// Stages the delta of one epoch. Called once an epoch, in their order, and again after an [`Error::External`]:
+    /// the epoch's number, which the cut has, tells what was written before. The delta isn't empty unless
+    /// [`Sink::takes_empty_batches`] says so.
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()>;
     /// Publishes all that was staged up to `through`. Idempotent.
     async fn commit(&mut self, through: Epoch) -> Result<()>;
     /// The last epoch it holds; the engine sends again from there.
     async fn recover(&mut self) -> Result<Epoch>;
+    /// Whether it wants the batches of a query FOR EACH BATCH also where they have no rows.
+    fn takes_empty_batches(&self) -> bool {
+        false
+    }
 }

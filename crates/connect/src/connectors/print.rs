@@ -17,8 +17,6 @@ use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceS
 /// Rows of a batch that are printed unless `limit` says otherwise.
 const LIMIT: usize = 10;
 
-const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_null("NULL");
-
 const RULE: &str = "-------------------------------------------";
 
 /// Prints the first rows of each batch under its time, as Spark Streaming's `print` does.
@@ -55,12 +53,20 @@ impl Connector for Print {
     }
 
     fn sink_options(&self) -> &'static [OptionDoc] {
-        &[OptionDoc {
-            name: "limit",
-            default: Some("10"),
-            doc: "How many rows of a batch are printed; '...' stands for the rest. A relation whose rows change is \
+        &[
+            OptionDoc {
+                name: "limit",
+                default: Some("10"),
+                doc: "How many rows of a batch are printed; '...' stands for the rest. A relation whose rows change is \
                   printed with + before what comes and - before what goes.",
-        }]
+            },
+            OptionDoc {
+                name: "style",
+                default: Some("plain"),
+                doc: "plain; or spark: as print() of Spark Streaming: a batch of a query FOR EACH BATCH is printed also where it \
+                  has no rows, and NULL is written null.",
+            },
+        ]
     }
 
     fn source(&self, _spec: &SourceSpec) -> Result<Box<dyn Source>> {
@@ -74,6 +80,7 @@ impl Connector for Print {
             out: self.out.clone(),
             limit,
             signed: !spec.append_only,
+            spark: spec.options.choice("style", &["plain", "spark"])? == "spark",
             last: Epoch(0),
         }))
     }
@@ -85,6 +92,8 @@ struct PrintSink {
     limit: usize,
     /// Whether rows carry + or -.
     signed: bool,
+    /// Whether it prints as Spark Streaming does.
+    spark: bool,
     last: Epoch,
 }
 
@@ -93,7 +102,8 @@ impl PrintSink {
         let mut text = format!("{RULE}\nTime: {} ms\n{RULE}\n", cut.now.millis());
         let mut left = self.limit;
         'delta: for chunk in &delta.chunks {
-            let columns = formatters(&chunk.rows).map_err(|error| Error::Bug(error.to_string()))?;
+            let columns =
+                formatters(&chunk.rows, self.spark).map_err(|error| Error::Bug(error.to_string()))?;
             for row in 0..chunk.rows.num_rows() {
                 let weight = chunk.weight(row);
                 let sign = match (self.signed, weight < 0) {
@@ -130,8 +140,9 @@ impl PrintSink {
 }
 
 /// What writes the values of each column.
-fn formatters(rows: &RecordBatch) -> Result<Vec<ArrayFormatter<'_>>, ArrowError> {
-    rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &OPTIONS)).collect()
+fn formatters(rows: &RecordBatch, spark: bool) -> Result<Vec<ArrayFormatter<'_>>, ArrowError> {
+    let options = FormatOptions::default().with_null(if spark { "null" } else { "NULL" });
+    rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect()
 }
 
 /// Adds the line of a row: `(a,b)`, or the value alone where there is one column.
@@ -183,6 +194,10 @@ impl Sink for PrintSink {
     async fn recover(&mut self) -> Result<Epoch> {
         Ok(self.last)
     }
+
+    fn takes_empty_batches(&self) -> bool {
+        self.spark
+    }
 }
 
 #[cfg(test)]
@@ -207,6 +222,15 @@ mod tests {
     }
 
     fn printed(words: &[&str], counts: Option<Vec<i64>>, weights: Option<Vec<i64>>, limit: &str) -> String {
+        styled(words, counts, weights, &[("limit", limit)])
+    }
+
+    fn styled(
+        words: &[&str],
+        counts: Option<Vec<i64>>,
+        weights: Option<Vec<i64>>,
+        options: &[(&str, &str)],
+    ) -> String {
         let mut fields = vec![Field::new("word", DataType::Utf8View, true)];
         let mut columns: Vec<arrow::array::ArrayRef> =
             vec![Arc::new(StringViewArray::from_iter_values(words.iter().copied()))];
@@ -221,7 +245,9 @@ mod tests {
             name: "p".into(),
             columns: schema,
             append_only: weights.is_none(),
-            options: Options([("limit".to_string(), limit.to_string())].into()),
+            options: Options(
+                options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            ),
         };
         let mut sink = Print::to(page.clone()).sink(&spec).unwrap();
         let cut = Cut::new(Epoch(1), Timestamp(1_357_008_430_000_000));
@@ -251,5 +277,12 @@ mod tests {
         let text = printed(&["a", "b", "c"], Some(vec![1, 2, 3]), Some(vec![-1, 0, 2]), "10");
         assert_eq!(text, under_its_time("-(a,1)\n+(c,3)\n+(c,3)\n"));
         assert_eq!(printed(&["a"], None, Some(vec![5]), "2"), under_its_time("+a\n+a\n...\n"));
+    }
+
+    #[test]
+    fn as_spark_prints() {
+        let text = styled(&["hello", "world"], Some(vec![2, 1]), None, &[("style", "spark")]);
+        assert_eq!(text, under_its_time("(hello,2)\n(world,1)\n"));
+        assert_eq!(styled(&[], None, None, &[("style", "spark")]), under_its_time(""));
     }
 }

@@ -220,6 +220,7 @@ impl Loop {
     fn try_step_batches(&mut self, place: usize, cut: &Cut, deltas: &Deltas) -> Result<Delta> {
         let query = &mut self.queries[place];
         let due = query.gather(cut, &|name| deltas.get(name))?;
+        query.ended_batch = !due.is_empty();
         if query.is_anew() {
             if due.is_empty() {
                 return Ok(Delta::default());

@@ -130,6 +130,8 @@ impl Loop {
                     let name = self.queries[place].name.clone();
                     if !delta.is_empty() {
                         deltas.insert(name, delta);
+                    } else if self.queries[place].ended_batch {
+                        self.log_empty_batch(&name, cut);
                     }
                 }
                 continue;

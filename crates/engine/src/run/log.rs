@@ -100,6 +100,13 @@ impl Loop {
         }
     }
 
+    /// Adds a batch without rows to the log of a relation, where a sink asks for such.
+    pub(super) fn log_empty_batch(&mut self, name: &Arc<str>, cut: &Cut) {
+        if self.sinks.values().any(|sink| sink.wants_empty_batches_of(name)) {
+            self.logs.entry(name.clone()).or_default().push(cut.clone(), Delta::default());
+        }
+    }
+
     /// Forgets what no reader needs any more.
     pub(super) fn trim_logs(&mut self) {
         let places: Vec<(Arc<str>, Place)> = self

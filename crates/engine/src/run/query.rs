@@ -52,6 +52,8 @@ pub(crate) struct RunningQuery {
     errors_of: Option<Retained>,
     /// Whether nobody takes the changes of its result, so that it need not put them out.
     pub(crate) unread: bool,
+    /// Whether the last epoch was the end of a batch that it is run for.
+    pub(crate) ended_batch: bool,
     /// The last epoch it took in.
     pub(crate) epoch: Epoch,
     /// How many epochs, and pieces of the past, it took in.
@@ -170,6 +172,7 @@ impl RunningQuery {
             errors: Rows::new(ERRORS.clone()),
             errors_of,
             unread: false,
+            ended_batch: false,
             epoch: Epoch::default(),
             steps: 0,
         })

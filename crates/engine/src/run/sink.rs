@@ -36,6 +36,8 @@ pub(crate) struct RunningSink {
     pub(crate) failed: bool,
     /// Whether it stands still.
     pub(crate) paused: bool,
+    /// Whether it wants batches without rows.
+    takes_empty_batches: bool,
 }
 
 impl RunningSink {
@@ -47,6 +49,7 @@ impl RunningSink {
         tasks: &Tasks,
     ) -> RunningSink {
         let (work, inbox) = unbounded_channel();
+        let takes_empty_batches = sink.takes_empty_batches();
         let task = serve(name.clone(), sink, inbox, tasks.events());
         tasks.spawn(task, move |error| Event::SinkFailed {
             sink: name,
@@ -65,6 +68,7 @@ impl RunningSink {
             failure: None,
             failed: false,
             paused: false,
+            takes_empty_batches,
         }
     }
 
@@ -76,6 +80,11 @@ impl RunningSink {
     /// Its place in the log of a relation, where it follows that.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         (!self.failed && self.from.as_ref() == name).then_some(self.place)
+    }
+
+    /// Whether it wants to hear of a relation's batches that have no rows.
+    pub(crate) fn wants_empty_batches_of(&self, name: &str) -> bool {
+        self.takes_empty_batches && self.place_in(name).is_some()
     }
 
     /// Whether it holds all before a place.
@@ -168,7 +177,7 @@ async fn publish(
     through: Epoch,
 ) -> Result<(), ConnectError> {
     for (cut, delta) in &work[*written..] {
-        if !delta.is_empty() {
+        if !delta.is_empty() || sink.takes_empty_batches() {
             sink.write(cut, delta).await?;
         }
         *written += 1;
