@@ -15,6 +15,7 @@ mod leaf;
 mod lower;
 mod operator;
 pub mod operators;
+mod order;
 mod recursion;
 
 pub use drive::Driver;
@@ -26,4 +27,5 @@ pub use guard::guarded;
 pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
 pub use operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 pub use operators::update_state::holds_update_state;
+pub use order::Order;
 pub use recursion::bound_recursion;

@@ -5,9 +5,10 @@
 //! that is maintained at the batch's end.
 
 use arrow::array::RecordBatch;
-use millstream_delta::{Closes, Cut, Delta, Timestamp};
-use millstream_flow::{ERRORS, Flow};
-use millstream_sql::{BatchClock, Result, length_text};
+use arrow::error::ArrowError;
+use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp, consolidate};
+use millstream_flow::{ERRORS, Flow, Order};
+use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
 use millstream_state::Rows;
 
 use super::Loop;
@@ -32,23 +33,21 @@ pub(crate) struct Batches {
     current: Option<Rows>,
     /// What the flow has no answer for now.
     failing: Rows,
+    /// The order of a batch's rows, where the query says one.
+    order: Option<Order>,
 }
 
 impl Batches {
     /// How a compiled query runs.
-    pub(crate) fn new(
-        flow: &Flow,
-        anew: bool,
-        clock: Option<BatchClock>,
-        slide: Option<i64>,
-    ) -> Result<Batches> {
+    pub(crate) fn new(flow: &Flow, anew: bool, query: &BatchQuery, order: Option<Order>) -> Result<Batches> {
         let beside = !anew && flow.content().is_none();
         let current = match beside {
             true => Some(Rows::new(flow.schema().map_err(error::flow)?.clone())),
             false => None,
         };
         let failing = Rows::new(ERRORS.clone());
-        Ok(Batches { anew, clock, slide, next: Timestamp::default(), current, failing })
+        let (clock, slide) = (query.clock.clone(), query.slide());
+        Ok(Batches { anew, clock, slide, next: Timestamp::default(), current, failing, order })
     }
 
     /// For EXPLAIN.
@@ -86,6 +85,18 @@ impl Batches {
         }
         due
     }
+}
+
+/// What was inserted in all, as rows.
+fn inserted(delta: Delta) -> Result<Vec<RecordBatch>, ArrowError> {
+    let taken_back = |chunk: &Chunk| {
+        chunk.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|weight| *weight < 0))
+    };
+    let delta = match delta.chunks.first().map(|chunk| chunk.rows.schema()) {
+        Some(schema) if delta.chunks.iter().any(taken_back) => consolidate(delta, &schema)?,
+        _ => delta,
+    };
+    delta.chunks.iter().map(Chunk::expand).collect()
 }
 
 /// The rows of one evaluation, and its failures.
@@ -161,7 +172,8 @@ impl RunningQuery {
         if anew {
             self.flow.reset().map_err(error::flow)?;
             let change = self.step_flow(cut, &inputs)?;
-            return Ok(Answer { rows: change.rows, errors: change.errors });
+            let rows = self.in_order(inserted(change.rows).map_err(error::arrow)?)?;
+            return Ok(Answer { rows, errors: change.errors });
         }
         self.maintain(cut, &inputs)?;
         let Some(batches) = &self.batches else {
@@ -172,7 +184,17 @@ impl RunningQuery {
             None => self.flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)?,
         };
         let errors = batches.failing.snapshot().batches().map_err(error::arrow)?;
-        Ok(Answer { rows: Delta::from_iter(rows), errors: Delta::from_iter(errors) })
+        Ok(Answer { rows: self.in_order(rows)?, errors: Delta::from_iter(errors) })
+    }
+
+    /// The rows of a batch as they are handed on.
+    fn in_order(&self, rows: Vec<RecordBatch>) -> Result<Delta> {
+        let order = self.batches.as_ref().and_then(|batches| batches.order.as_ref());
+        let rows = match order {
+            Some(order) => order.sort(rows).map_err(error::flow)?,
+            None => rows,
+        };
+        Ok(Delta::from_iter(rows))
     }
 
     /// Runs it at each of these times.

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_delta::Timestamp;
-use millstream_flow::{BatchWindow, Description, Flow, Growth, Relation};
+use millstream_flow::{BatchWindow, Description, Flow, Growth, Order, Relation};
 use millstream_sql::batches::OPERATION;
 use millstream_sql::{
     BatchQuery, Error, RelationTable, Result, Window as WindowPlan, WindowKind, WindowOf, length_text,
@@ -184,7 +184,8 @@ impl Scope<'_> {
                 window: taken.window.clone().map(|kind| Window::new(kind, flow.takes_batches(place))),
             });
         }
-        let batches = Batches::new(&flow, anew, query.clock.clone(), query.slide())?;
+        let order = Order::of(plan, &self.engine.driver).map_err(error::flow)?;
+        let batches = Batches::new(&flow, anew, query, order)?;
         Ok(Lowered { flow, feeds, batches: Some(batches) })
     }
 

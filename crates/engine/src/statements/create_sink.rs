@@ -105,7 +105,7 @@ fn from_query(
     name: &str,
     reader: &mut TokenReader<'_>,
 ) -> Result<Planned> {
-    let Running { query, schema, reads, options } = running_query(session, &working.catalog, reader)?;
+    let Running { query, schema, reads, options, .. } = running_query(session, &working.catalog, reader)?;
     no_options(&options, "the query of a sink")?;
     Ok(Planned { from: own_relation(name), query: Some(query), columns: schema, reads })
 }

@@ -42,11 +42,18 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("STREAM", &name));
     }
-    let Running { query, schema, reads, options } = running_query(session, &working.catalog, &mut reader)?;
+    let Running { query, schema, reads, options, ordered } =
+        running_query(session, &working.catalog, &mut reader)?;
     let StreamOptions { on_error, retention } = stream_options(options)?;
     let definition = Definition::Stream { query, schema, on_error, retention };
+    let mut tag = Tag::new("CREATE STREAM");
+    if ordered {
+        tag.notices.push(format!(
+            "ORDER BY without LIMIT has no effect in \"{name}\": order its rows where you SELECT from it"
+        ));
+    }
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
-    Ok(Tag::new("CREATE STREAM"))
+    Ok(tag)
 }
 
 /// The query of a stream or a sink.
@@ -55,6 +62,8 @@ pub(super) struct Running {
     pub(super) schema: SchemaRef,
     pub(super) reads: Vec<Arc<str>>,
     pub(super) options: Vec<(String, String)>,
+    /// Whether it ends with an ORDER BY that has no effect.
+    pub(super) ordered: bool,
 }
 
 /// `[(columns)] [WITH (…)] AS query [EMIT CHANGES | FOR EACH BATCH]`
@@ -66,11 +75,13 @@ pub(super) fn running_query(
     if cut_emit(reader)? {
         let NamedBatches { query, reads, options } = named_batches(session, catalog, reader)?;
         let schema = query.query.schema.clone();
-        return Ok(Running { query: Runs::EachBatch(Box::new(query)), schema, reads, options });
+        let query = Runs::EachBatch(Box::new(query));
+        return Ok(Running { query, schema, reads, options, ordered: false });
     }
     let Named { query, reads, options } = named_query(session, catalog, reader)?;
     check_continuous(session, &query)?;
-    Ok(Running { query: Runs::Maintained(query.plan), schema: query.schema, reads, options })
+    let ordered = query.is_ordered();
+    Ok(Running { query: Runs::Maintained(query.plan), schema: query.schema, reads, options, ordered })
 }
 
 /// Takes off the clause at the end that says how results are delivered; returns whether it says FOR EACH BATCH.
