@@ -15,8 +15,8 @@ use crate::stamp::names_batch;
 /// Rows below which a second partition costs more than it saves.
 const PARTITION_ROWS_MIN: usize = 8 * 1024;
 
-/// A table over `batches`, whose first columns are those of `schema`, cut into up to `partitions` parts. Where it
-/// has columns of the batch, columns are found by name.
+/// A table over `batches`, whose columns are those of `schema`, cut into up to `partitions` parts. Where they have
+/// hidden columns beside those, columns are found by name.
 pub(crate) fn table(
     batches: &[RecordBatch],
     schema: &SchemaRef,
@@ -29,11 +29,8 @@ pub(crate) fn table(
     let mut parts: Vec<Vec<RecordBatch>> = vec![Vec::new(); partitions];
     let mut rows_before = 0;
     for batch in batches {
-        let batch = match named {
+        let batch = match named || batch.num_columns() > width {
             true => batch.project(&places(batch, schema)?).map_err(error::arrow)?,
-            false if batch.num_columns() > width => {
-                batch.project(&(0..width).collect::<Vec<_>>()).map_err(error::arrow)?
-            }
             false => batch.clone(),
         };
         let batch = under_schema(&batch, schema).map_err(error::arrow)?;

@@ -142,6 +142,11 @@ fn file_ddl(folder: &std::path::Path) -> Vec<String> {
             .into(),
         "CREATE MATERIALIZED VIEW longest AS SELECT max(length(line)) AS l, min(line) AS first FROM lines"
             .into(),
+        "CREATE STREAM per_batch AS SELECT now() AS at, count(*) AS n FROM lines FOR EACH BATCH".into(),
+        "CREATE STREAM windowed AS SELECT word, count(*) AS n, max(_batch_id) AS newest
+         FROM LAST(lines, INTERVAL '6 ms', INTERVAL '2 ms'), UNNEST(string_to_array(line, ' ')) AS u(word)
+         GROUP BY word FOR EACH BATCH"
+            .into(),
     ]
 }
 
@@ -154,7 +159,13 @@ async fn files() -> Result<()> {
     let folder = folder()?;
     write_lines(folder.path())?;
     let ddl = file_ddl(folder.path());
-    replayed(&Play { ddl, views: vec!["counts", "longest"], acts: vec![], batches_after: 20 }).await
+    replayed(&Play {
+        ddl,
+        views: vec!["counts", "longest", "per_batch", "windowed"],
+        acts: vec![],
+        batches_after: 20,
+    })
+    .await
 }
 
 async fn both() -> Result<()> {
@@ -163,6 +174,10 @@ async fn both() -> Result<()> {
     let mut ddl = file_ddl(folder.path());
     ddl.extend(TABLE_DDL.iter().map(|sql| (*sql).to_string()));
     ddl.push("CREATE MATERIALIZED VIEW joined AS SELECT l.line, t.x FROM lines AS l, t WHERE l.line LIKE '%' || t.word || '%'".into());
-    let views = vec!["counts", "longest", "sums", "pairs", "top", "joined"];
+    ddl.push(
+        "CREATE STREAM changed AS SELECT _op, id, word, now() AS at FROM CHANGES(t) FOR EACH BATCH".into(),
+    );
+    let views =
+        vec!["counts", "longest", "sums", "pairs", "top", "joined", "per_batch", "windowed", "changed"];
     replayed(&Play { ddl, views, acts: TABLE_ACTS.to_vec(), batches_after: 10 }).await
 }
