@@ -120,6 +120,8 @@ struct Waiting {
 struct State {
     batches: VecDeque<RecordBatch>,
     rows: usize,
+    /// Whether the source is gone.
+    closed: bool,
 }
 
 impl Waiting {
@@ -128,17 +130,20 @@ impl Waiting {
     }
 
     /// Puts a batch in, if there is room.
-    fn put(&self, rows: &RecordBatch) -> bool {
+    fn put(&self, rows: &RecordBatch) -> Result<bool> {
         let mut state = self.state();
+        if state.closed {
+            return Err(Error::Invalid(format!("source '{}' was dropped", self.source)));
+        }
         let fits = state.rows + rows.num_rows() <= self.rows_max && state.batches.len() < self.statements_max;
         if !fits && !state.batches.is_empty() {
-            return false;
+            return Ok(false);
         }
         state.rows += rows.num_rows();
         state.batches.push_back(rows.clone());
         drop(state);
         self.arrived.notify_one();
-        true
+        Ok(true)
     }
 }
 
@@ -147,20 +152,21 @@ impl Inlet for Waiting {
     async fn insert(&self, rows: RecordBatch) -> Result<()> {
         let insert = async {
             let _turn = self.turn.lock().await;
-            while !self.put(&rows) {
+            while !self.put(&rows)? {
                 self.taken.notified().await;
             }
+            Ok(())
         };
-        tokio::time::timeout(self.insert_timeout, insert).await.map_err(|_| {
+        tokio::time::timeout(self.insert_timeout, insert).await.unwrap_or_else(|_| {
             let (rows, statements) = {
                 let state = self.state();
                 (state.rows, state.batches.len())
             };
-            Error::External(format!(
+            Err(Error::External(format!(
                 "the queue of source '{}' is full: {rows} rows of {statements} statements wait, and none was taken for \
                  {:?}: create a view or a sink that reads it, wait, or make rows_max or statements_max larger",
                 self.source, self.insert_timeout
-            ))
+            )))
         })
     }
 }
@@ -236,5 +242,92 @@ impl Source for QueueSource {
 
     async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for QueueSource {
+    fn drop(&mut self) {
+        let mut state = self.waiting.state();
+        state.closed = true;
+        state.batches.clear();
+        drop(state);
+        // The one that waits fails, and those behind it find that out in their turn.
+        self.waiting.taken.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::{Health, Options};
+
+    const LIMIT: Limit = Limit { rows: 100, bytes: 1 << 20 };
+
+    fn rows(count: i64) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
+        RecordBatch::try_from_iter_with_nullable([("n", column, true)]).unwrap()
+    }
+
+    fn source(more: &[(&str, &str)]) -> Box<dyn Source> {
+        let options =
+            Options(more.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect());
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let spec = SourceSpec {
+            name: "q".into(),
+            columns: Some(schema),
+            options,
+            max_record_bytes: 1,
+            health: Health::default(),
+        };
+        Queue.source(&spec).unwrap()
+    }
+
+    #[tokio::test]
+    async fn statements_wait_for_room_in_their_order() {
+        let mut source = source(&[("rows_max", "5")]);
+        let inlet = source.inlet().unwrap();
+        inlet.insert(rows(4)).await.unwrap();
+        let waiting: Vec<_> = [2, 1, 3]
+            .map(|count| {
+                let inlet = inlet.clone();
+                tokio::spawn(async move { inlet.insert(rows(count)).await })
+            })
+            .into();
+        let mut taken = Vec::new();
+        while taken.len() < 4 {
+            tokio::task::yield_now().await;
+            let arrival = source.next(LIMIT).await.unwrap();
+            taken.extend(arrival.rows.iter().map(RecordBatch::num_rows));
+            assert!(arrival.rows.len() <= 1);
+        }
+        assert_eq!(taken, [4, 2, 1, 3]);
+        for insert in waiting {
+            insert.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn statements_that_wait_fail_when_the_source_is_dropped() {
+        let source = source(&[("statements_max", "1")]);
+        let inlet = source.inlet().unwrap();
+        inlet.insert(rows(1)).await.unwrap();
+        let began = Instant::now();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let inlet = inlet.clone();
+                tokio::spawn(async move { inlet.insert(rows(1)).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        drop(source);
+        for insert in waiting {
+            assert_eq!(insert.await.unwrap().unwrap_err().to_string(), "source 'q' was dropped");
+        }
+        assert!(began.elapsed() < INSERT_TIMEOUT / 2);
     }
 }

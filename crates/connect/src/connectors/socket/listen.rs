@@ -1,9 +1,10 @@
 //! A receiver that clients connect to.
 
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Endpoint, spawn};
 use crate::receiver::{Inbox, Stop, backoff};
@@ -12,11 +13,28 @@ use crate::{Health, Result};
 /// How long it may take to reach our own listener.
 const KNOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a source that was dropped may take to let go of its address, and how often that is looked at.
+const LET_GO_TIMEOUT: Duration = Duration::from_millis(500);
+const LET_GO_PAUSE: Duration = Duration::from_millis(10);
+
 /// Where clients come in.
 pub(super) struct Door {
     pub endpoint: Endpoint,
     pub listener: TcpListener,
     pub connections_max: usize,
+}
+
+/// Listens at `endpoint`. A source of before that was dropped a moment ago may still have to let go of it.
+pub(super) fn bind(endpoint: &Endpoint) -> io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind((endpoint.host.as_str(), endpoint.port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < LET_GO_TIMEOUT => {
+                std::thread::sleep(LET_GO_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Starts the thread that lets clients in.

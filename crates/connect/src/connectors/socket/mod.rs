@@ -5,8 +5,6 @@
 mod dial;
 mod listen;
 
-use std::net::TcpListener;
-
 use super::has_no;
 use crate::receiver::{FORMAT_OPTIONS, Layout, Lines};
 use crate::{Connector, Error, OptionDoc, Options, Result, Sink, SinkSpec, Source, SourceSpec};
@@ -105,7 +103,7 @@ impl Connector for Sockets {
         let connections_max = connections_max.unwrap_or(CONNECTIONS_MAX).max(1);
         let endpoint = endpoint(options, "127.0.0.1")?;
         // A port that is taken shows when the source is made; whoever connects before it is read waits.
-        let listener = TcpListener::bind((endpoint.host.as_str(), endpoint.port)).map_err(|error| {
+        let listener = listen::bind(&endpoint).map_err(|error| {
             Error::Invalid(format!(
                 "source '{}' can't listen at {endpoint}: {error}: choose another port, or end what listens there",
                 spec.name
