@@ -199,7 +199,7 @@ impl Loop {
 
     /// Takes in what has come since the query was pinned, and makes its result visible.
     fn arrive(&mut self, place: usize) {
-        while let Some(inputs) = self.next_since(place) {
+        while let Some((_, inputs)) = self.next_since(place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
             self.step_piece(place, |name| of(name).and_then(|place| inputs.get(place)));
@@ -219,7 +219,7 @@ impl Loop {
     }
 
     /// The next epoch in the logs of a query's inputs, by input, taken off its places.
-    pub(super) fn next_since(&mut self, place: usize) -> Option<Vec<Delta>> {
+    pub(super) fn next_since(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
         let query = &mut self.queries[place];
         let relations: Vec<Arc<str>> = query.reads().cloned().collect();
         let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
@@ -229,15 +229,16 @@ impl Loop {
         let next = |relation: usize, place: Place| logs.get(&relations[relation])?.from(place).next();
         let waiting =
             catch_up.places.iter().enumerate().filter_map(|(relation, place)| next(relation, *place));
-        let epoch = waiting.map(|(cut, _)| cut.epoch).min()?;
+        let cut = waiting.map(|(cut, _)| cut).min_by_key(|cut| cut.epoch)?.clone();
         let mut inputs = Vec::with_capacity(relations.len());
         for (relation, place) in catch_up.places.iter_mut().enumerate() {
-            let delta =
-                next(relation, *place).filter(|(cut, _)| cut.epoch == epoch).map(|(_, delta)| delta.clone());
+            let delta = next(relation, *place)
+                .filter(|(of, _)| of.epoch == cut.epoch)
+                .map(|(_, delta)| delta.clone());
             *place = place.after(usize::from(delta.is_some()));
             inputs.push(delta.unwrap_or_default());
         }
-        Some(inputs)
+        Some((cut, inputs))
     }
 
     /// Reads what a recorded cut names of the sources.

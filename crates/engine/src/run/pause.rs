@@ -54,11 +54,6 @@ impl Loop {
         match &self.queries[place].status {
             Status::Paused(_) => Ok(()),
             Status::Running => {
-                if self.queries[place].is_per_batch() {
-                    return Err(Error::unsupported(format!(
-                        "PAUSE of \"{name}\", which runs FOR EACH BATCH,"
-                    )));
-                }
                 let places = self.queries[place].reads().map(|name| log::end(&self.logs, name)).collect();
                 self.queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
                 Ok(())
@@ -72,17 +67,23 @@ impl Loop {
         }
     }
 
-    /// Takes in, epoch by epoch, what a query has left in the logs. What that changes goes to all that read it.
+    /// Takes in, epoch by epoch, what a query has left in the logs. What that changes goes to all that read it. A query
+    /// per batch runs for the batches that brought it rows meanwhile, under their own times.
     fn resume_query(&mut self, place: usize) -> Result<()> {
         if !matches!(self.queries[place].status, Status::Paused(_)) {
             return Ok(());
         }
-        while let Some(inputs) = self.next_since(place) {
+        while let Some((batch, inputs)) = self.next_since(place) {
             let cut = self.piece_cut();
             let query = &mut self.queries[place];
             query.unread = false;
-            let inputs: Vec<&millstream_delta::Delta> = inputs.iter().collect();
-            let delta = query.step(&cut, &inputs);
+            let delta = if query.is_per_batch() {
+                let deltas = query.reads().cloned().zip(inputs).collect();
+                self.step_batches(place, &batch, &deltas)
+            } else {
+                query.step(&cut, &inputs.iter().collect::<Vec<_>>())
+            };
+            let query = &self.queries[place];
             if delta.is_empty() {
                 continue;
             }

@@ -99,6 +99,10 @@ impl Loop {
     ) {
         for (name, source) in self.sources.iter_mut().filter(|(_, source)| source.put.is_waiting()) {
             let (delta, waiting) = source.put.take();
+            if !source.replayable {
+                // Later queries start with what comes then, so nobody asks for these.
+                source.put.all.clear();
+            }
             replies.extend(waiting);
             if !delta.is_empty() {
                 changes.push((name.clone(), delta.clone()));
