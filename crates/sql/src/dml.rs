@@ -7,6 +7,7 @@
 
 mod checked;
 pub mod conflict;
+mod once;
 pub(crate) mod tree;
 
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, SortExpr};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
     self, AssignmentTarget, FromTable, Ident, ObjectName, Query as QueryTree, SelectItem, SetExpr, Spanned,
-    Statement, TableAlias, TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
+    Statement, TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use millstream_delta::{sql_type, sql_type_of};
@@ -32,12 +33,12 @@ use crate::planner::{Planner, Query, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
 use crate::routines::Routine;
-use crate::rules::orderable;
 use crate::tokens::{DIALECT, offset};
 
 use checked::checked;
 use conflict::OnConflict;
-use tree::{aliased, column, named_factor, named_table, plain_from, quoted, select_of};
+use once::once_a_row;
+use tree::{aliased, column, named_factor, plain_from, quoted, select_of};
 
 /// Relations among which the target of an INSERT takes NULL everywhere, so that [`Dml::check`] can name the column,
 /// and has no hidden columns, which can't be given.
@@ -318,37 +319,6 @@ impl Scope<'_> {
         Ok(values)
     }
 
-    /// Numbers the rows of the target, so that a row that FROM matches several times is changed once.
-    fn number_rows(
-        &self,
-        select: &mut ast::Select,
-        target: &Target,
-        from: Vec<TableWithJoins>,
-    ) -> Result<()> {
-        let mut inner = self.parse(&format!("SELECT *, row_number() OVER () AS \"{ROW}\" FROM x"))?;
-        let TableFactor::Table { name, .. } = &target.factor else {
-            return Err(Error::bug("the target of an UPDATE is no table"));
-        };
-        select_of(&mut inner)?.from = vec![plain_from(named_table(name.clone()))];
-        let derived = TableFactor::Derived {
-            lateral: false,
-            subquery: inner,
-            alias: Some(TableAlias {
-                explicit: true,
-                name: target.alias.clone(),
-                columns: Vec::new(),
-                at: None,
-            }),
-            sample: None,
-        };
-        select
-            .projection
-            .push(SelectItem::ExprWithAlias { expr: column(&target.alias, ROW), alias: quoted(ROW) });
-        select.from = vec![plain_from(derived)];
-        select.from.extend(from);
-        Ok(())
-    }
-
     /// Casts the new columns to the types of the table.
     fn cast_new(&self, raw: LogicalPlan, columns: &Schema) -> Result<LogicalPlan> {
         let schema = Arc::clone(raw.schema());
@@ -435,23 +405,6 @@ impl Scope<'_> {
             _ => error,
         }
     }
-}
-
-/// The column that numbers the rows of an UPDATE … FROM.
-const ROW: &str = "__row";
-
-/// Keeps one match a row: the first by the new values.
-fn once_a_row(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-    let schema = Arc::clone(plan.schema());
-    let column = |at: usize| Expr::Column(Column::from(schema.qualified_field(at)));
-    let count = schema.fields().len() - 1;
-    let row = column(count);
-    let mut order = vec![SortExpr::new(row.clone(), true, false)];
-    let later = (0..count).filter(|at| orderable(schema.field(*at).data_type()));
-    order.extend(later.map(|at| SortExpr::new(column(at), true, false)));
-    LogicalPlanBuilder::from(plan)
-        .distinct_on(vec![row], (0..count).map(column).collect(), Some(order))?
-        .build()
 }
 
 fn refuse(found: bool, what: &str) -> Result<()> {
