@@ -22,6 +22,7 @@ mod broadcast;
 mod keys;
 mod per_key;
 mod unique;
+mod windows;
 
 pub(crate) use keys::cannot_fail;
 
@@ -117,6 +118,7 @@ impl Flow {
             relations: Vec::new(),
             nodes: Vec::new(),
             batchwise: false,
+            choice,
             scans: HashMap::new(),
             columns: HashMap::new(),
             why: String::new(),
@@ -143,6 +145,7 @@ struct Lowering<'a> {
     /// Each with whether its batches are taken as they end.
     relations: Vec<(Arc<str>, bool)>,
     nodes: Vec<Node>,
+    choice: Choice,
     /// Whether what is lowered now is read by an operator that takes the batches of a window as they end.
     batchwise: bool,
     /// The node of each relation.
@@ -320,6 +323,9 @@ impl Lowering<'_> {
         node: &datafusion::logical_expr::Aggregate,
         above: &[&LogicalPlan],
     ) -> Result<Option<usize>> {
+        if let Some(operator) = self.sliding(plan, node)? {
+            return Ok(Some(operator));
+        }
         let Some(input) = self.lower(&node.input)? else { return Ok(None) };
         if update_state::is_update_state(node) {
             let operator = update_state::lower(plan, node, self.append_only(input), self.driver)?;

@@ -8,6 +8,7 @@
 mod checked;
 pub mod conflict;
 mod once;
+mod open;
 pub(crate) mod tree;
 
 use std::sync::Arc;
@@ -32,47 +33,13 @@ use crate::near;
 use crate::planner::{Planner, Query, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
-use crate::routines::Routine;
 use crate::tokens::{DIALECT, offset};
 
 use checked::checked;
 use conflict::OnConflict;
 use once::once_a_row;
+use open::Open;
 use tree::{aliased, column, named_factor, plain_from, quoted, select_of};
-
-/// Relations among which the target of an INSERT takes NULL everywhere, so that [`Dml::check`] can name the column,
-/// and has no hidden columns, which can't be given.
-struct Open<'a> {
-    all: &'a dyn Relations,
-    table: &'a str,
-    columns: &'a Schema,
-}
-
-impl Relations for Open<'_> {
-    fn get(&self, name: &str) -> Option<Relation> {
-        if name != self.table {
-            return self.all.get(name);
-        }
-        let fields = self.columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-        Some(Relation::Rows { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())), key: None })
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.all.names()
-    }
-
-    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
-        self.all.function(name, arguments)
-    }
-
-    fn routine(&self, name: &str) -> Option<Routine> {
-        self.all.routine(name)
-    }
-
-    fn routine_names(&self) -> Vec<String> {
-        self.all.routine_names()
-    }
-}
 
 /// What is done to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

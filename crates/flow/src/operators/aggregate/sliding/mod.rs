@@ -27,22 +27,13 @@ use super::slot::{Absorb, SlotAggregate};
 use super::{Aggregate, Evaluated, OUTPUT_ROWS};
 use crate::failure::{Failure, surviving};
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
-use crate::{Driver, Error, Result};
+use crate::{BatchWindow, Driver, Error, Result};
 use window::{Block, Column, Window, fresh};
-
-/// Which rows a window has, and when it is looked at; in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// How far it reaches back.
-    pub length: i64,
-    /// At multiples of this since 1970 it is evaluated; without it, at each batch.
-    pub slide: Option<i64>,
-}
 
 /// Keeps the aggregates of the last while.
 #[derive(Debug)]
 pub struct SlidingAggregate {
-    span: Span,
+    span: BatchWindow,
     /// The groups with their values over the window, as of its last evaluation.
     total: Aggregate,
     window: Window,
@@ -62,7 +53,7 @@ struct Pane {
     failures: Vec<Failure>,
 }
 
-impl Span {
+impl BatchWindow {
     /// The length of a pane; without a slide each batch is one.
     fn pane(self) -> Option<i64> {
         let (mut a, mut b) = (self.length, self.slide?);
@@ -88,7 +79,7 @@ impl Span {
 pub fn lower(
     plan: &LogicalPlan,
     node: &AggregatePlan,
-    span: Span,
+    span: BatchWindow,
     driver: &Driver,
 ) -> Result<std::result::Result<SlidingAggregate, String>> {
     match super::lower(plan, node, true, driver)? {
@@ -98,7 +89,7 @@ pub fn lower(
 }
 
 impl SlidingAggregate {
-    fn new(mut total: Aggregate, span: Span) -> std::result::Result<SlidingAggregate, String> {
+    fn new(mut total: Aggregate, span: BatchWindow) -> std::result::Result<SlidingAggregate, String> {
         if span.length <= 0 || span.slide.is_some_and(|slide| slide <= 0) {
             return Err("a window needs a length and a slide above zero".into());
         }
@@ -290,7 +281,7 @@ impl Operator for SlidingAggregate {
     }
 
     fn describe(&self) -> Description {
-        let Span { length, slide } = self.span;
+        let BatchWindow { length, slide } = self.span;
         let inner = self.total.describe();
         let subtracted = self.total.calls.iter().filter(|call| slots_of(call).is_none_or(|c| c.subtracts()));
         let subtracted: Vec<&str> = subtracted.map(|call| call.text.as_str()).collect();
@@ -329,8 +320,8 @@ impl Operator for SlidingAggregate {
         if self.span.ends(cut) { self.evaluate(now, read) } else { Ok(Output::default()) }
     }
 
-    fn is_due(&self, cut: &Cut) -> bool {
-        cut.closes != Closes::None
+    fn slides(&self) -> bool {
+        true
     }
 
     fn reset(&mut self) -> Result<()> {

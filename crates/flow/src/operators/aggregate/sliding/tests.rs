@@ -9,12 +9,12 @@ use millstream_delta::{Chunk, Closes, Cut, Delta, Epoch, Timestamp, consolidate}
 use millstream_state::Rows;
 
 use super::super::tests::{Fixture, Random, rows, schema};
-use super::{SlidingAggregate, Span, lower};
-use crate::Driver;
+use super::{SlidingAggregate, lower};
 use crate::operator::Operator;
+use crate::{BatchWindow, Driver};
 
 /// The operator for the aggregate of a query, and which columns of the table it takes.
-fn operator(fixture: &Fixture, sql: &str, span: Span) -> (SlidingAggregate, Vec<usize>) {
+fn operator(fixture: &Fixture, sql: &str, span: BatchWindow) -> (SlidingAggregate, Vec<usize>) {
     let state = fixture.context.state();
     let plan = fixture.runtime.block_on(state.create_logical_plan(sql)).unwrap();
     let plan = state.optimize(&plan).unwrap();
@@ -36,7 +36,7 @@ fn operator(fixture: &Fixture, sql: &str, span: Span) -> (SlidingAggregate, Vec<
 fn check(sql: &str, length: i64, slide: i64, seed: u64) {
     let mut random = Random(seed);
     let mut fixture = Fixture::new();
-    let (mut operator, columns) = operator(&fixture, sql, Span { length, slide: Some(slide) });
+    let (mut operator, columns) = operator(&fixture, sql, BatchWindow { length, slide: Some(slide) });
     // What tells grouping sets apart is no column of the query.
     let schema_of_all = operator.properties().schema.clone();
     let named =
@@ -130,7 +130,7 @@ fn filters_and_grouping_sets_are_in_windows_too() {
 fn only_values_are_kept_and_nothing_of_what_left() {
     let fixture = Fixture::new();
     let sql = "SELECT b, max(i64), sum(f64) FROM t GROUP BY b";
-    let (mut operator, columns) = operator(&fixture, sql, Span { length: 50, slide: None });
+    let (mut operator, columns) = operator(&fixture, sql, BatchWindow { length: 50, slide: None });
     let mut random = Random(3);
     let mut sizes = Vec::new();
     for now in 1..=400 {
@@ -149,7 +149,7 @@ fn only_values_are_kept_and_nothing_of_what_left() {
 #[test]
 fn its_description_says_what_is_subtracted() {
     let fixture = Fixture::new();
-    let span = Span { length: 3_600_000_000, slide: Some(90_000_000) };
+    let span = BatchWindow { length: 3_600_000_000, slide: Some(90_000_000) };
     let (operator, _) = operator(&fixture, "SELECT b, max(i64), sum(f64) FROM t GROUP BY b", span);
     let description = operator.describe();
     assert_eq!(

@@ -1,0 +1,42 @@
+//! Aggregates over windows, which take each batch as it ends and let it go by themselves.
+
+use datafusion::logical_expr::{Aggregate, LogicalPlan};
+
+use super::{BatchWindow, Choice, Lowering, holds_subquery, keys};
+use crate::Result;
+use crate::operators::aggregate::sliding;
+
+impl Lowering<'_> {
+    /// The operator for an aggregate over a window; `None` where it is over none, or has no such operator.
+    pub(super) fn sliding(&mut self, plan: &LogicalPlan, node: &Aggregate) -> Result<Option<usize>> {
+        let Some(window) = self.window_below(&node.input)? else { return Ok(None) };
+        let Ok(operator) = sliding::lower(plan, node, window, self.driver)? else { return Ok(None) };
+        self.batchwise = true;
+        let input = self.lower(&node.input);
+        self.batchwise = false;
+        Ok(input?.map(|input| self.push(operator, vec![input])))
+    }
+
+    /// The window that is read through nodes which can't fail for a row: a failure would have to leave with its row.
+    fn window_below(&self, plan: &LogicalPlan) -> Result<Option<BatchWindow>> {
+        if self.choice == Choice::WholeOnly {
+            return Ok(None);
+        }
+        let mut plan = plan;
+        loop {
+            if holds_subquery(plan)?.is_some() || !keys::is_infallible(plan)? {
+                return Ok(None);
+            }
+            plan = match plan {
+                LogicalPlan::Projection(node) => &node.input,
+                LogicalPlan::Filter(node) => &node.input,
+                LogicalPlan::Unnest(node) => &node.input,
+                LogicalPlan::SubqueryAlias(node) => &node.input,
+                LogicalPlan::TableScan(scan) => {
+                    return Ok((self.resolve)(scan).and_then(|relation| relation.window));
+                }
+                _ => return Ok(None),
+            };
+        }
+    }
+}

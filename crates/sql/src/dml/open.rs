@@ -1,0 +1,43 @@
+//! What an INSERT is planned against.
+
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+
+use crate::error::Result;
+use crate::relation::{Relation, Relations};
+use crate::routines::Routine;
+
+/// Relations among which the target of an INSERT takes NULL everywhere, so that [`super::Dml::check`] can name the column,
+/// and has no hidden columns, which can't be given.
+pub(super) struct Open<'a> {
+    pub(super) all: &'a dyn Relations,
+    pub(super) table: &'a str,
+    pub(super) columns: &'a Schema,
+}
+
+impl Relations for Open<'_> {
+    fn get(&self, name: &str) -> Option<Relation> {
+        if name != self.table {
+            return self.all.get(name);
+        }
+        let fields = self.columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        Some(Relation::Rows { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())), key: None })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.all.names()
+    }
+
+    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
+        self.all.function(name, arguments)
+    }
+
+    fn routine(&self, name: &str) -> Option<Routine> {
+        self.all.routine(name)
+    }
+
+    fn routine_names(&self) -> Vec<String> {
+        self.all.routine_names()
+    }
+}
