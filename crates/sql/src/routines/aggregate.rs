@@ -139,7 +139,7 @@ impl Planner {
         let mut finish = None;
         let mut returns = parts.state.clone();
         if let Some(function) = &parts.finish {
-            let (body, _) = maker.part("FINALFUNC", function, &[parts.state.clone()], None)?;
+            let (body, _) = maker.part("FINALFUNC", function, std::slice::from_ref(&parts.state), None)?;
             reads.extend(body.reads.iter().cloned());
             steadiness.push(volatility(&body.expr));
             returns = body.physical.data_type(&body.schema)?;
