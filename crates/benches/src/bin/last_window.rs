@@ -88,6 +88,7 @@ impl Run {
             "SET max_batch_bytes = '1 GiB'",
             &format!(
                 "CREATE SOURCE s (k BIGINT, v BIGINT) WITH (connector = 'datagen', seed = 1, fields.k.min = 0, \
+                 rows = 1000000000000, \
                  fields.k.max = {last_key}, fields.v.min = 0, fields.v.max = 1000000)"
             ),
             &format!("CREATE STREAM w WITH (retention = '1 second') AS {sql} FOR EACH BATCH"),
