@@ -23,7 +23,6 @@ use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, replace_children_if_necessary};
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
-use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{
@@ -42,7 +41,8 @@ impl PhysicalOptimizerRule for Guards {
             if node.is::<GlobalLimitExec>() || node.is::<LocalLimitExec>() {
                 return keep_order(node);
             }
-            match mixes_rows(node.as_ref()) {
+            let constants = node.equivalence_properties().constants();
+            match mixes_rows(node.as_ref()) && !constants.is_empty() {
                 true => Ok(Transformed::yes(GuardExec::over(node, None))),
                 false => Ok(Transformed::no(node)),
             }
@@ -170,14 +170,6 @@ impl ExecutionPlan for GuardExec {
 
     fn cardinality_effect(&self) -> CardinalityEffect {
         CardinalityEffect::Equal
-    }
-
-    fn try_swapping_with_projection(&self, projection: &ProjectionExec) -> Result<Option<Plan>> {
-        if self.order.is_some() {
-            return Ok(None);
-        }
-        let input = self.input.try_swapping_with_projection(projection)?;
-        Ok(input.map(|input| GuardExec::over(input, None)))
     }
 }
 
