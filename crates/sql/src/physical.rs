@@ -41,8 +41,7 @@ impl PhysicalOptimizerRule for Guards {
             if node.is::<GlobalLimitExec>() || node.is::<LocalLimitExec>() {
                 return keep_order(node);
             }
-            let constants = node.equivalence_properties().constants();
-            match mixes_rows(node.as_ref()) && !constants.is_empty() {
+            match mixes_rows(node.as_ref()) {
                 true => Ok(Transformed::yes(GuardExec::over(node, None))),
                 false => Ok(Transformed::no(node)),
             }

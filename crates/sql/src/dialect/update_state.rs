@@ -243,10 +243,7 @@ mod tests {
                 "UPDATE_STATE(TABLE s PARTITION BY k, value => v, value => w, fn => f)",
                 "UPDATE_STATE: value is given twice",
             ),
-            (
-                "UPDATE_STATE(TABLE s PARTITION BY k, v, fn => f)",
-                "UPDATE_STATE: its arguments are written name => value",
-            ),
+            ("UPDATE_STATE(TABLE s PARTITION BY k, v, fn => f)", "UPDATE_STATE: an argument has no name"),
             (
                 "UPDATE_STATE(TABLE s PARTITION BY k, value => v, fn => 1)",
                 "UPDATE_STATE: fn is the name of a function",
