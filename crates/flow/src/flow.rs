@@ -44,26 +44,10 @@ pub struct Flow {
     /// Of each, whether its batches are taken as they end.
     pub(crate) batchwise: Vec<bool>,
     pub(crate) nodes: Vec<Node>,
-    /// Which nodes' rows nobody takes where nobody takes those of the result.
-    pub(crate) idle: Vec<bool>,
     /// What each node has done, by its place.
     pub(crate) meters: Vec<Meter>,
     pub(crate) limits: Limits,
     pub(crate) started: bool,
-}
-
-/// Which nodes' rows nobody takes where nobody takes the last one's: its own, and what is below nodes that only pass
-/// rows on.
-pub(crate) fn idle(nodes: &[Node]) -> Vec<bool> {
-    let mut idle = vec![true; nodes.len()];
-    for (place, node) in nodes.iter().enumerate().rev() {
-        if let Node::Operator { operator, inputs } = node
-            && !(idle[place] && operator.passes_on())
-        {
-            inputs.iter().for_each(|input| idle[*input] = false);
-        }
-    }
-    idle
 }
 
 /// What a node of a flow has done since the flow was made.
@@ -143,6 +127,7 @@ impl Flow {
 
     /// The same, where nobody may take the rows of the result: they may be left out then, though never an error.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
+        let root = self.nodes.len().saturating_sub(1);
         let first = !std::mem::replace(&mut self.started, true);
         let mut outputs: Vec<Delta> = Vec::with_capacity(self.nodes.len());
         let mut failures = Vec::new();
@@ -161,7 +146,7 @@ impl Flow {
                     let due = first || operator.slides() || operator.is_due(cut);
                     if due || given.iter().any(|delta| !delta.is_empty()) {
                         let begun = Instant::now();
-                        let output = match read || !self.idle[place] {
+                        let output = match read || place < root {
                             true => operator.step(cut, &given)?,
                             false => operator.step_unread(cut, &given)?,
                         };

@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
-use crate::flow::{Flow, Meter, Node, idle};
+use crate::flow::{Flow, Meter, Node};
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
@@ -395,8 +395,7 @@ impl Lowering<'_> {
         }
         let meters = vec![Meter::default(); nodes.len()];
         let (relations, batchwise) = relations.into_iter().unzip();
-        let idle = idle(&nodes);
-        Flow { relations, batchwise, nodes, idle, meters, limits: self.limits, started: false }
+        Flow { relations, batchwise, nodes, meters, limits: self.limits, started: false }
     }
 }
 

@@ -162,10 +162,6 @@ pub trait Operator: Send + Debug {
     }
     /// Forgets everything, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;
-    /// Whether, where nobody takes its rows, it needs none either: it keeps nothing, and fails for no row.
-    fn passes_on(&self) -> bool {
-        false
-    }
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
     /// `input` gives the content of the input at a place, where that is kept.
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;

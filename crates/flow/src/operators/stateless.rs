@@ -79,14 +79,6 @@ impl Operator for Stateless {
         &self.properties
     }
 
-    fn passes_on(&self) -> bool {
-        self.stages.iter().all(|stage| match stage {
-            Stage::Columns(..) => true,
-            Stage::Project(exprs, _) => exprs.iter().all(|expr| expr.downcast_ref::<Column>().is_some()),
-            Stage::Filter(_) | Stage::Unnest(_) => false,
-        })
-    }
-
     fn describe(&self) -> Description {
         let stages: Vec<String> = self.stages.iter().map(Stage::describe).collect();
         Description { name: "Stateless", detail: stages.join("; "), ..Description::default() }
