@@ -131,7 +131,10 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
                 "how often it was stepped: when it was made, and in each epoch that changed its input",
             ),
             number("rows_in", "rows of the changes that it was given"),
-            number("rows_out", "rows of the changes that it put out; changes that nobody takes may be left out"),
+            number(
+                "rows_out",
+                "rows of the changes that it put out; changes that nobody takes may be left out",
+            ),
             number("errors", "rows that it fails for now"),
             number("time_us", "how long it took, in microseconds"),
             number("state_rows", "rows that it keeps"),
