@@ -120,11 +120,10 @@ impl Loop {
         let mut output_rows = 0;
         for place in first..self.queries.len() {
             self.suspend_with_inputs(place, cut.epoch);
-            let unread = self.is_unread(place);
-            let query = &mut self.queries[place];
-            query.unread = unread;
+            let query = &self.queries[place];
             if query.is_per_batch() {
                 if query.is_running() {
+                    self.queries[place].unread = self.is_unread(place);
                     let delta = self.step_batches(place, cut, &deltas);
                     output_rows += delta.num_rows() as u64;
                     let name = self.queries[place].name.clone();
@@ -140,6 +139,9 @@ impl Loop {
             if inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut) {
                 continue;
             }
+            let unread = self.is_unread(place);
+            let query = &mut self.queries[place];
+            query.unread = unread;
             match &mut query.status {
                 Status::Running => {
                     let delta = query.step(cut, &inputs);

@@ -5,10 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::AsArray;
 use arrow::array::RecordBatch;
-use arrow::compute::kernels::numeric::neg;
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
 use millstream_state::Rows;
@@ -95,7 +93,8 @@ impl Broadcast {
                     let chunk = if sign > 0 { Chunk::insert } else { Chunk::delete };
                     batches.into_iter().for_each(|batch| output.rows.push(chunk(batch)));
                 }
-                output.failures.extend(failures.into_iter().map(|failure| times(failure, sign)));
+                let signed = |failure: Failure| Failure { weight: failure.weight * sign, ..failure };
+                output.failures.extend(failures.into_iter().map(signed));
             }
         }
         Ok(())
@@ -109,27 +108,14 @@ impl Broadcast {
         full.map(|batch| Ok(under_schema(&batch, &self.properties.schema)?)).collect()
     }
 
-    /// All rows that are kept.
-    fn all(&self) -> Result<Delta> {
-        match &self.kept {
-            Some(kept) => Ok(Delta::from_iter(kept.snapshot().batches()?)),
-            None => Ok(Delta::default()),
+    /// The answers of all rows that are kept: as they come, or as they go.
+    fn all_answers(&self, chunk: fn(RecordBatch) -> Chunk) -> Result<Output> {
+        let mut all = Delta::default();
+        if let Some(kept) = &self.kept {
+            kept.snapshot().batches()?.into_iter().for_each(|rows| all.push(chunk(rows)));
         }
+        self.answers(&all)
     }
-}
-
-fn times(failure: Failure, sign: i64) -> Failure {
-    Failure { weight: failure.weight * sign, ..failure }
-}
-
-/// The opposite of a change.
-fn taken_back(delta: Delta) -> Result<Delta> {
-    let mut back = Delta::default();
-    for chunk in delta.chunks {
-        let weights = neg(&chunk.weights_or_ones())?;
-        back.push(Chunk { weights: Some(weights.as_primitive::<Int64Type>().clone()), rows: chunk.rows });
-    }
-    Ok(back)
 }
 
 impl Operator for Broadcast {
@@ -159,9 +145,9 @@ impl Operator for Broadcast {
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         let many = inputs[self.many.input];
         let few = consolidate(inputs[self.few.input].clone(), &self.few.schema)?;
-        let mut before = Output::default();
+        let mut output = Output::default();
         if !few.is_empty() {
-            before = self.answers(&self.all()?)?;
+            output = self.all_answers(Chunk::delete)?;
             self.few_rows.apply(&few)?;
         }
         if let Some(kept) = &mut self.kept {
@@ -170,10 +156,12 @@ impl Operator for Broadcast {
         if few.is_empty() || self.kept.is_none() {
             return self.answers(many);
         }
-        let mut output = self.answers(&self.all()?)?;
-        output.failures.extend(before.failures.into_iter().map(|failure| times(failure, -1)));
-        if !before.rows.is_empty() {
-            output.rows.append(taken_back(before.rows)?);
+        let now = self.all_answers(Chunk::insert)?;
+        output.failures.extend(now.failures);
+        if output.rows.is_empty() {
+            output.rows = now.rows;
+        } else {
+            output.rows.append(now.rows);
             output.rows = consolidate(output.rows, &self.properties.schema)?;
         }
         Ok(output)
