@@ -17,9 +17,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sql", &["delta"]),
     ("engine", &["sql", "flow", "state", "connect", "delta"]),
     ("millstream", &["engine", "connect", "delta"]),
-    ("cli", &["millstream", "engine", "connect"]),
-    ("testkit", &["millstream", "engine", "connect", "delta", "cli"]),
-    ("benches", &["millstream", "engine", "connect", "delta"]),
+    ("server", &["engine"]),
+    ("cli", &["millstream", "engine", "connect", "server"]),
+    ("testkit", &["millstream", "engine", "connect", "delta", "cli", "server"]),
+    ("benches", &["millstream", "engine", "connect", "delta", "server"]),
 ];
 
 /// Crates that whoever writes a connector compiles: Arrow only.

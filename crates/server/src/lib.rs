@@ -1,0 +1,1 @@
+//! Answers PostgreSQL clients.
