@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::stop::Stop;
-use crate::variables;
+use crate::{serve, variables};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +16,7 @@ Examples:
   millstream run app.sql                              a script, then its sources to their end
   millstream run app.sql --set path=logs/             :'path' in the script is then 'logs/'
   cat app.sql | millstream run -                      the same from standard input
+  millstream server app.sql                           the same for PostgreSQL clients, on 127.0.0.1:4777
   millstream test sql-tests                           every .slt file below a directory
   millstream test sql-tests join --complete           rewrites what those named *join* expect
 
@@ -66,6 +67,17 @@ enum Sub {
         #[command(flatten)]
         shared: Shared,
     },
+    /// Serve PostgreSQL clients (psql, JDBC, Python, …) until a signal or STOP
+    Server {
+        /// Where to listen; only this machine's own addresses
+        #[arg(long, value_name = "HOST:PORT", default_value = serve::ADDRESS)]
+        listen: String,
+        /// A script to run first
+        #[arg(value_name = "FILE")]
+        script: Option<PathBuf>,
+        #[command(flatten)]
+        shared: Shared,
+    },
     /// Run test suites (.slt files), each in a fresh engine
     Test {
         /// Files, or directories to look for .slt files in; a last word that is neither is a filter on their
@@ -108,6 +120,13 @@ pub enum Action {
         /// Whether to rewrite what the files expect.
         complete: bool,
     },
+    /// Serve PostgreSQL clients, after a script.
+    Serve {
+        /// Where to listen.
+        listen: String,
+        /// What to run before.
+        script: Option<PathBuf>,
+    },
     /// Talk with the user.
     Shell,
 }
@@ -124,11 +143,17 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
     let mut all = shared;
     let action = match subcommand {
         Some(_) if !commands.is_empty() => {
-            return Err(Stop::Usage("-c runs SQL by itself: it can't be given with run or test".to_owned()));
+            return Err(Stop::Usage(
+                "-c runs SQL by itself: it can't be given with run, server or test".to_owned(),
+            ));
         }
         Some(Sub::Run { script, shared }) => {
             all.add(shared);
             Action::Script(Some(script).filter(|script| script.as_os_str() != "-"))
+        }
+        Some(Sub::Server { listen, script, shared }) => {
+            all.add(shared);
+            Action::Serve { listen, script }
         }
         Some(Sub::Test { paths, complete, quiet }) => {
             all.quiet |= quiet;

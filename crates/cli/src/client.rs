@@ -1,5 +1,6 @@
 //! Runs SQL text in a session and shows what comes of it.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use millstream::connect::connectors::Print;
@@ -63,6 +64,23 @@ impl Client {
     /// Whether a sink was created: only then does anyone see what happens after the last statement.
     pub fn has_sink(&self) -> bool {
         self.has_sink
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Tells the user something, unless they want it quiet.
+    pub fn say(&self, message: &str) {
+        if !self.quiet {
+            self.output.notice(message);
+        }
+    }
+
+    /// Waits for `work`, which a signal drops.
+    pub async fn unless_signal<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        self.signals.unless_signal(work).await
     }
 
     /// Forgets signals that came while nothing was running.

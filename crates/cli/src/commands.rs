@@ -14,6 +14,13 @@ pub struct ScriptText {
     sql: String,
 }
 
+impl ScriptText {
+    /// Its text, whose statements that create objects take effect together.
+    pub fn text(&self) -> Text<'_> {
+        Text { name: Some(&self.name), sql: &self.sql, gather: true }
+    }
+}
+
 /// Reads a script; `None` is standard input.
 pub fn read(path: Option<&Path>) -> Result<ScriptText, Stop> {
     let name = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
@@ -39,8 +46,7 @@ pub fn read(path: Option<&Path>) -> Result<ScriptText, Stop> {
 
 /// Runs a script, then its sources to their end.
 pub async fn run_script(mut client: Client, script: &ScriptText) -> Result<(), Stop> {
-    let text = Text { name: Some(&script.name), sql: &script.sql, gather: true };
-    let mut end = client.run(text).await;
+    let mut end = client.run(script.text()).await;
     if end.is_ok() {
         end = client.finish().await;
     }

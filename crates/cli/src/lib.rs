@@ -14,6 +14,7 @@ mod output;
 mod page;
 mod progress;
 mod scan;
+mod serve;
 mod shell;
 mod signals;
 mod stop;
@@ -43,9 +44,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One thread is enough here: the engine has its own.
+/// One thread is enough where the engine's own do the work; a server's clients share several.
 fn run(request: Request) -> Result<(), Stop> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut runtime = match request.action {
+        Action::Serve { .. } => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = runtime
         .enable_all()
         .build()
         .map_err(|error| Stop::external(format_args!("the program can't be started: {error}")))?;
@@ -63,6 +68,10 @@ async fn perform(request: Request) -> Result<(), Stop> {
         }
         Action::Test { paths, filter, complete } => {
             slt::test(&paths, filter.as_deref(), complete, request.quiet).await
+        }
+        Action::Serve { listen, script } => {
+            let script = script.map(|path| commands::read(Some(&path))).transpose()?;
+            serve::run(Client::new(request.variables, request.quiet)?, &listen, script.as_ref()).await
         }
         Action::Shell => shell::run(request.variables, request.quiet).await,
     }

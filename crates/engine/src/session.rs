@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Error, Parameters, Result, TokenReader};
 
 use crate::engine::Shared;
 use crate::error;
@@ -18,6 +18,8 @@ use crate::statements::{self, create_table};
 #[derive(Clone)]
 pub struct Session {
     pub(crate) shared: Arc<Shared>,
+    /// Values for the parameters of the statement that runs.
+    pub(crate) parameters: Option<Arc<Parameters>>,
 }
 
 /// The answer to one statement.
@@ -85,11 +87,17 @@ pub(crate) const PLANS_MAX: usize = 100;
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>) -> Session {
-        Session { shared }
+        Session { shared, parameters: None }
     }
 
     /// Runs exactly one statement.
     pub async fn execute(&mut self, sql: &str) -> Result<Response> {
+        self.parameters = None;
+        self.execute_one(sql).await
+    }
+
+    /// Runs a statement with the parameters that are set.
+    pub(crate) async fn execute_one(&mut self, sql: &str) -> Result<Response> {
         let pieces = millstream_sql::statements(sql)?;
         let [piece] = pieces.as_slice() else {
             return Err(Error::invalid(format!("one statement was expected, {} were found", pieces.len()))

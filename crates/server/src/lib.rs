@@ -1,1 +1,163 @@
 //! Answers PostgreSQL clients.
+//!
+//! A [`Server`] speaks PostgreSQL's protocol 3.0 on a TCP port: each connection drives a session of an engine, as any
+//! other front end does. There are no users and no encryption yet, so that it listens on the loopback interface alone.
+//!
+//! ```
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! use millstream_engine::Engine;
+//! use millstream_server::Server;
+//! let engine = Engine::start()?;
+//! let server = Server::bind("127.0.0.1:0", engine.clone()).await?;
+//! println!("psql -h 127.0.0.1 -p {}", server.address().port());
+//! // Here it is told at once to stop.
+//! server.run(async {}).await;
+//! engine.stop().await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod answer;
+mod binary;
+mod connection;
+mod decode;
+mod extended;
+mod interrupt;
+mod message;
+mod oid;
+mod query;
+mod report;
+mod rows;
+mod startup;
+mod text;
+mod wire;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_engine::Engine;
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::connection::Connection;
+use crate::interrupt::Connections;
+use crate::wire::Wire;
+
+/// Clients that may be connected at the same time.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// How long clients are waited for when the server stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Why a server can't begin to listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address is none.
+    #[error("\"{address}\" is no address to listen on ({source}): write it as 127.0.0.1:4777")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// Others than this machine would be let in.
+    #[error(
+        "{0} can be reached from other machines, where anyone would be let in: there are no users and no encryption \
+         yet, so listen on 127.0.0.1 or [::1], and let an SSH tunnel or a proxy stand before it"
+    )]
+    Open(SocketAddr),
+    /// Another program has the port.
+    #[error("port {} of {} is taken: stop the program that listens there, or choose another port", .0.port(), .0.ip())]
+    Taken(SocketAddr),
+    /// The system refuses.
+    #[error("{address} can't be listened on: {source}")]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    engine: Engine,
+    connections: Arc<Connections>,
+}
+
+impl Server {
+    /// Begins to listen on an address of this machine, `host:port`; port 0 takes one that is free.
+    pub async fn bind(address: &str, engine: Engine) -> Result<Server, ListenError> {
+        let named = |source| ListenError::Address { address: address.to_string(), source };
+        let mut found = lookup_host(address).await.map_err(named)?;
+        let first = found.next().ok_or_else(|| named(io::ErrorKind::AddrNotAvailable.into()))?;
+        if !first.ip().is_loopback() {
+            return Err(ListenError::Open(first));
+        }
+        let listener = TcpListener::bind(first).await.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::Taken(first),
+            _ => ListenError::Refused { address: first, source },
+        })?;
+        let address =
+            listener.local_addr().map_err(|source| ListenError::Refused { address: first, source })?;
+        Ok(Server { listener, address, engine, connections: Arc::default() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers clients until `stop` is ready, then tells them so and returns when they are gone.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let (sender, shutdown) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(_) = clients.join_next(), if !clients.is_empty() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok((socket, _)) => {
+                        let engine = self.engine.clone();
+                        clients.spawn(serve(socket, engine, self.connections.clone(), shutdown.clone()));
+                    }
+                    Err(error) => {
+                        // Too many open files, say: others may close some.
+                        tracing::warn!(%error, "a connection could not be taken");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+            }
+        }
+        drop(self.listener);
+        let _ = sender.send(true);
+        let gone = async { while clients.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GOODBYE, gone).await;
+    }
+}
+
+/// Serves one client until it leaves.
+async fn serve(
+    mut socket: TcpStream,
+    engine: Engine,
+    connections: Arc<Connections>,
+    shutdown: watch::Receiver<bool>,
+) {
+    // Answers are short and waited for.
+    let _ = socket.set_nodelay(true);
+    let Some(admitted) = startup::admit(&mut socket, &connections, CONNECTIONS_MAX).await else { return };
+    let wire = Wire::new(socket, admitted.input, admitted.answers, admitted.entry, shutdown);
+    let mut connection = Connection::new(wire, engine.session());
+    connection.begin_with(&admitted.settings).await;
+    connection.serve().await;
+}

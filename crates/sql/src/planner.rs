@@ -28,7 +28,7 @@ use datafusion::logical_expr::{LogicalPlan, Projection};
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
-use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, SetExpr, Statement};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
@@ -37,6 +37,7 @@ use crate::dialect;
 use crate::error::{Error, Result};
 use crate::functions;
 use crate::hidden;
+use crate::parameters::Parameters;
 use crate::physical::Guards;
 use crate::reader::TokenReader;
 use crate::relation::Relations;
@@ -97,6 +98,7 @@ pub struct Planner {
     state: Arc<SessionState>,
     type_planner: Arc<dyn TypePlanner>,
     analyzer: Arc<Analyzer>,
+    parameters: Option<Arc<Parameters>>,
 }
 
 impl Default for Planner {
@@ -133,7 +135,7 @@ impl Planner {
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = None;
         let analyzer = analyzer(&state);
-        Planner { state: Arc::new(state), type_planner, analyzer: Arc::new(analyzer) }
+        Planner { state: Arc::new(state), type_planner, analyzer: Arc::new(analyzer), parameters: None }
     }
 
     /// The session for executing plans.
@@ -147,6 +149,11 @@ impl Planner {
         let now = arrow::temporal_conversions::timestamp_us_to_datetime(now_us).map(|now| now.and_utc());
         state.execution_props_mut().query_execution_start_time = now;
         Planner { state: Arc::new(state), ..self.clone() }
+    }
+
+    /// The same planner for a statement with these parameters.
+    pub fn with_parameters(&self, parameters: Option<Arc<Parameters>>) -> Planner {
+        Planner { parameters, ..self.clone() }
     }
 
     /// Plans a query: SELECT, WITH, VALUES.
@@ -181,12 +188,19 @@ impl Planner {
         respell::respell(&mut statement, &known)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown);
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
-        let plan = SqlToRel::new_with_options(&context, options).sql_statement_to_plan(statement).map_err(
-            |error| match context.wrong() {
+        let mut typed = self.parameters.as_ref().map_or_else(PlannerContext::new, |known| known.context());
+        let plan = SqlToRel::new_with_options(&context, options)
+            .sql_statement_to_plan_with_context(statement, &mut typed)
+            .map_err(|error| match context.wrong() {
                 Some(error) => error,
                 None => self.name_functions(Error::from_datafusion(&error, text), relations),
-            },
-        )?;
+            })?;
+        let plan = match &self.parameters {
+            Some(parameters) => {
+                parameters.bind(plan).map_err(|error| Error::from_datafusion(&error, text))?
+            }
+            None => plan,
+        };
         let plan = routines::inline(plan).map_err(|error| Error::from_datafusion(&error, text))?;
         Ok(Raw { plan, reads: context.into_reads() })
     }

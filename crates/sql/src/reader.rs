@@ -283,7 +283,7 @@ impl<'a> TokenReader<'a> {
     }
 
     /// The tokens that are left, as the parser of queries takes them.
-    pub(crate) fn rest_tokens(&self) -> Vec<TokenWithSpan> {
+    pub fn rest_tokens(&self) -> Vec<TokenWithSpan> {
         self.rest().iter().map(|lexeme| lexeme.token.clone()).collect()
     }
 

@@ -138,7 +138,7 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
     if select::begins(reader) {
         let per_batch = cut_emit(reader)?;
         let (text, offset) = within(reader);
-        let planner = &session.shared.planner;
+        let planner = session.parametrised();
         if per_batch {
             let query = planner.batch_query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
             check_continuous(session, &query.query)?;

@@ -17,7 +17,7 @@ mod explain;
 mod flush;
 mod modify;
 mod pause;
-mod select;
+pub(crate) mod select;
 mod set;
 mod show;
 mod sink_into;

@@ -8,7 +8,7 @@ use crate::session::{Response, Session, Tag};
 pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {
     let catalog = session.shared.catalog();
     let (_, now) = session.shared.ask(|reply| Event::Settings { reply }).await?;
-    let dml = session.shared.planner.at(now.0).dml(reader.text(), catalog.as_ref())?;
+    let dml = session.planner(now).dml(reader.text(), catalog.as_ref())?;
     let operation = dml.operation;
     let count = session.modify(Modification::Statement(Box::new(dml))).await?;
     Ok(Response::Done(Tag::new(match operation {

@@ -45,7 +45,7 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
     let (text, offset) = within(&reader);
     let catalog = session.shared.catalog();
     let (settings, now) = session.shared.ask(|reply| Event::Settings { reply }).await?;
-    let planner = session.shared.planner.at(now.0);
+    let planner = session.planner(now);
     let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
     let names = relations_of(&query.plan)?;
     let stamped = reads_batch(&query.plan)?;

@@ -73,7 +73,7 @@ pub(super) async fn follow(session: &Session, following: Following<'_>) -> Resul
     let Following { text, offset, snapshot, progress } = following;
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
-        let planned = session.shared.planner.query(text, catalog.as_ref());
+        let planned = session.parametrised().query(text, catalog.as_ref());
         let query = planned.map_err(|error| error.shift(offset))?;
         check_continuous(session, &query)?;
         let ordered = query.is_ordered();

@@ -1,0 +1,58 @@
+//! `millstream server`: answers PostgreSQL clients until it is told to stop.
+
+use std::time::Duration;
+
+use millstream_server::{ListenError, Server};
+
+use crate::client::Client;
+use crate::commands::ScriptText;
+use crate::stop::Stop;
+
+/// Where it listens if nothing else is said.
+pub const ADDRESS: &str = "127.0.0.1:4777";
+
+/// How often it is looked whether a STOP has ended the engine.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs a script, if there is one, then serves clients until a signal or a STOP.
+pub async fn run(mut client: Client, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
+    let end = serve(&mut client, address, script).await;
+    client.stop(end).await
+}
+
+async fn serve(client: &mut Client, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
+    // A port that is taken is told before a script has done its work.
+    let server = Server::bind(address, client.engine().clone()).await.map_err(|error| match error {
+        ListenError::Address { .. } | ListenError::Open(_) => Stop::Usage(error.to_string()),
+        ListenError::Taken(_) | ListenError::Refused { .. } => Stop::external(error),
+    })?;
+    if let Some(script) = script {
+        client.run(script.text()).await?;
+    }
+    let address = server.address();
+    client.say(&format!(
+        "listening on {address}: connect with psql -h {} -p {}, end with Ctrl-C",
+        address.ip(),
+        address.port()
+    ));
+    let engine = client.engine().clone();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let mut serving = tokio::spawn(server.run(async move {
+        tokio::select! {
+            _ = stopped => {}
+            () = has_stopped(&engine) => {}
+        }
+    }));
+    if client.unless_signal(&mut serving).await.is_err() {
+        let _ = stop.send(());
+        // Clients are told, and have a little while to leave.
+        let _ = serving.await;
+    }
+    Ok(())
+}
+
+async fn has_stopped(engine: &millstream::Engine) {
+    while !engine.has_stopped() {
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,152 @@
+//! Statements that are prepared once and run with values for their parameters.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::Timestamp;
+use millstream_sql::dialect::trailing_emit;
+use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
+
+use crate::event::Event;
+use crate::session::{Response, Session};
+use crate::statements::select;
+
+/// A statement whose parameters wait for values.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    text: String,
+    parameters: Vec<DataType>,
+    rows: Gives,
+}
+
+/// What a statement gives.
+#[derive(Clone, Debug)]
+enum Gives {
+    Tag,
+    Rows(SchemaRef),
+    /// Rows whose columns only running it tells.
+    SomeRows,
+}
+
+impl Prepared {
+    /// The statement's text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The types of its parameters.
+    pub fn parameters(&self) -> &[DataType] {
+        &self.parameters
+    }
+
+    /// Whether it gives rows.
+    pub fn gives_rows(&self) -> bool {
+        !matches!(self.rows, Gives::Tag)
+    }
+
+    /// The columns of its rows, where they are known before it runs. Where they aren't, the statement only reads.
+    pub fn schema(&self) -> Option<&SchemaRef> {
+        match &self.rows {
+            Gives::Rows(schema) => Some(schema),
+            _ => None,
+        }
+    }
+}
+
+/// First words of statements that give rows, beside queries.
+const GIVE_ROWS: &[&str] = &["SHOW", "EXPLAIN", "DESCRIBE", "DESC", "VERIFY", "SUBSCRIBE", "FETCH"];
+
+/// The highest number of a parameter that a statement names.
+fn highest(reader: &TokenReader<'_>) -> usize {
+    let numbers = reader.rest_tokens().into_iter().filter_map(|token| match token.token {
+        Token::Placeholder(name) => name.trim_start_matches('$').parse().ok(),
+        _ => None,
+    });
+    numbers.filter(|number| *number <= usize::from(u16::MAX)).max().unwrap_or(0)
+}
+
+impl Session {
+    /// Plans one statement, whose parameters are written `$1`, `$2`, …, and of which some types may be declared. None
+    /// if the text holds no statement.
+    pub async fn prepare(&mut self, sql: &str, types: &[Option<DataType>]) -> Result<Option<Prepared>> {
+        let pieces = millstream_sql::statements(sql)?;
+        let piece = match pieces.as_slice() {
+            [] => return Ok(None),
+            [piece] => piece,
+            [_, second, ..] => {
+                return Err(Error::invalid("several statements can't be prepared as one")
+                    .at(second.range.clone())
+                    .hint("Prepare them one by one, or send them without parameters."));
+            }
+        };
+        let prepared = self.prepare_piece(&piece.text, types).await;
+        prepared.map(Some).map_err(|error| error.shift(piece.range.start))
+    }
+
+    async fn prepare_piece(&mut self, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
+        let reader = TokenReader::new(text)?;
+        let prepared = |parameters, rows| Prepared { text: text.to_string(), parameters, rows };
+        let is_query = select::begins(&reader) && trailing_emit(&reader).is_none();
+        let is_dml = ["INSERT", "UPDATE", "DELETE"].iter().any(|word| reader.is_keyword(&[word]));
+        if !is_query && !is_dml {
+            let gives_rows =
+                select::begins(&reader) || GIVE_ROWS.iter().any(|word| reader.is_keyword(&[word]));
+            let count = types.len().max(highest(&reader));
+            let declared = |place: usize| types.get(place).cloned().flatten().unwrap_or(DataType::Utf8);
+            let parameters = (0..count).map(declared).collect();
+            return Ok(prepared(parameters, if gives_rows { Gives::SomeRows } else { Gives::Tag }));
+        }
+        let (_, now) = self.shared.ask(|reply| Event::Settings { reply }).await?;
+        let planner = self.shared.planner.at(now.0);
+        let plan = |planner: &Planner| -> Result<Gives> {
+            let catalog = self.shared.catalog();
+            Ok(match is_dml {
+                true => planner.dml(text, catalog.as_ref()).map(|_| Gives::Tag)?,
+                false => Gives::Rows(planner.query(text, catalog.as_ref())?.schema),
+            })
+        };
+        // Once to see where the parameters stand, and where that leaves types open, once more with those.
+        let declared = Arc::new(Parameters::declared(types.to_vec()));
+        let first = plan(&planner.with_parameters(Some(declared.clone())));
+        let mut known = declared.found();
+        known.resize(known.len().max(types.len()), None);
+        for (known, declared) in known.iter_mut().zip(types) {
+            *known = declared.clone().or(known.take());
+        }
+        if known.is_empty() {
+            return Ok(prepared(Vec::new(), first?));
+        }
+        let known: Vec<DataType> = known.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect();
+        let typed = Parameters::declared(known.iter().cloned().map(Some).collect());
+        let rows = plan(&planner.with_parameters(Some(Arc::new(typed))))?;
+        Ok(prepared(known, rows))
+    }
+
+    /// Runs a prepared statement with these values: for each parameter an array that holds one.
+    pub async fn run(&mut self, prepared: &Prepared, values: &[ArrayRef]) -> Result<Response> {
+        let (given, wanted) = (values.len(), prepared.parameters.len());
+        if given != wanted {
+            return Err(Error::invalid(format!(
+                "{given} values were given to a statement that has {wanted} parameters"
+            )));
+        }
+        let types = prepared.parameters.iter().cloned().map(Some).collect();
+        self.parameters = match values {
+            [] => None,
+            values => Some(Arc::new(Parameters::bound(types, values)?)),
+        };
+        self.execute_one(&prepared.text).await
+    }
+
+    /// What plans a query that is read once, with the values of the running statement's parameters.
+    pub(crate) fn planner(&self, now: Timestamp) -> Planner {
+        self.parametrised().at(now.0)
+    }
+
+    /// What plans a query that is maintained, with the values of the running statement's parameters.
+    pub(crate) fn parametrised(&self) -> Planner {
+        self.shared.planner.with_parameters(self.parameters.clone())
+    }
+}

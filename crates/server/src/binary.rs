@@ -1,0 +1,190 @@
+//! Values as PostgreSQL writes them in binary.
+
+use arrow::array::types::{
+    Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType,
+};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, DurationMicrosecondType};
+use arrow::error::ArrowError;
+use bytes::{BufMut, BytesMut};
+
+use crate::oid::{Kind, items};
+use crate::rows::{Writer, value};
+use crate::text;
+
+/// Days from 1970 to 2000, from where PostgreSQL counts.
+pub(crate) const EPOCH_DAYS: i32 = 10_957;
+
+/// Microseconds from 1970 to 2000.
+pub(crate) const EPOCH_MICROSECONDS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
+
+/// Writes the values of an array that is canonical for its kind.
+pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
+    Ok(match kind {
+        Kind::Bool => {
+            let values = array.as_boolean();
+            Box::new(move |row, out| out.put_u8(values.value(row).into()))
+        }
+        Kind::Int2 => {
+            let values = array.as_primitive::<Int16Type>().values();
+            Box::new(move |row, out| out.put_i16(values[row]))
+        }
+        Kind::Int4 => {
+            let values = array.as_primitive::<Int32Type>().values();
+            Box::new(move |row, out| out.put_i32(values[row]))
+        }
+        Kind::Int8 => {
+            let values = array.as_primitive::<Int64Type>().values();
+            Box::new(move |row, out| out.put_i64(values[row]))
+        }
+        Kind::Float4 => {
+            let values = array.as_primitive::<Float32Type>().values();
+            Box::new(move |row, out| out.put_f32(values[row]))
+        }
+        Kind::Float8 => {
+            let values = array.as_primitive::<Float64Type>().values();
+            Box::new(move |row, out| out.put_f64(values[row]))
+        }
+        Kind::Numeric(_) => numeric(array)?,
+        Kind::Bytea => {
+            let values = array.as_binary::<i32>();
+            Box::new(move |row, out| out.put_slice(values.value(row)))
+        }
+        Kind::Date => {
+            let values = array.as_primitive::<Date32Type>().values();
+            Box::new(move |row, out| out.put_i32(values[row].saturating_sub(EPOCH_DAYS)))
+        }
+        Kind::Time => {
+            let values = array.as_primitive::<Time64MicrosecondType>().values();
+            Box::new(move |row, out| out.put_i64(values[row]))
+        }
+        Kind::Timestamp | Kind::Timestamptz => {
+            let values = array.as_primitive::<TimestampMicrosecondType>().values();
+            Box::new(move |row, out| out.put_i64(values[row].saturating_sub(EPOCH_MICROSECONDS)))
+        }
+        Kind::Interval => intervals(array),
+        Kind::Uuid => match array.as_fixed_size_binary_opt() {
+            Some(values) => Box::new(move |row, out| out.put_slice(values.value(row))),
+            None => text::writer(kind, array)?,
+        },
+        Kind::Text | Kind::Json => text::writer(kind, array)?,
+        Kind::Array(item) => lists(item, array)?,
+    })
+}
+
+fn intervals(array: &ArrayRef) -> Writer<'_> {
+    const DAY: i64 = 86_400_000_000;
+    if let DataType::Duration(_) = array.data_type() {
+        let values = array.as_primitive::<DurationMicrosecondType>().values();
+        return Box::new(move |row, out| {
+            out.put_i64(values[row] % DAY);
+            out.put_i32((values[row] / DAY) as i32);
+            out.put_i32(0);
+        });
+    }
+    let values = array.as_primitive::<IntervalMonthDayNanoType>().values();
+    Box::new(move |row, out| {
+        out.put_i64(values[row].nanoseconds / 1_000);
+        out.put_i32(values[row].days);
+        out.put_i32(values[row].months);
+    })
+}
+
+fn numeric(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
+    Ok(match array.data_type() {
+        DataType::Decimal128(_, scale) => {
+            let (values, scale) = (array.as_primitive::<Decimal128Type>().values(), *scale);
+            Box::new(move |row, out| {
+                let mut digits = itoa::Buffer::new();
+                let value = values[row];
+                groups(out, value < 0, digits.format(value.unsigned_abs()).as_bytes(), scale);
+            })
+        }
+        DataType::Decimal256(_, scale) => {
+            let (values, scale) = (array.as_primitive::<Decimal256Type>().values(), *scale);
+            Box::new(move |row, out| {
+                let text = values[row].to_string();
+                let digits = text.trim_start_matches('-');
+                groups(out, text.starts_with('-'), digits.as_bytes(), scale);
+            })
+        }
+        other => return Err(ArrowError::InvalidArgumentError(format!("{other} is no decimal"))),
+    })
+}
+
+/// A number as PostgreSQL keeps it: groups of four decimal digits, of which the first counts 10000 to the power of
+/// `weight`.
+fn groups(out: &mut BytesMut, negative: bool, digits: &[u8], scale: i8) {
+    let scale = i32::from(scale);
+    // The power of ten of the first digit, and where in its group of four it stands.
+    let exponent = digits.len() as i32 - 1 - scale;
+    let weight = exponent.div_euclid(4);
+    let mut place = 3 - exponent.rem_euclid(4);
+    let mut found: Vec<i16> = vec![0; (place as usize + digits.len()).div_ceil(4)];
+    for digit in digits {
+        let group = &mut found[place as usize / 4];
+        *group += i16::from(digit - b'0') * [1000, 100, 10, 1][place as usize % 4];
+        place += 1;
+    }
+    while found.last() == Some(&0) {
+        found.pop();
+    }
+    let leading = found.iter().take_while(|group| **group == 0).count();
+    let found = &found[leading..];
+    let weight = if found.is_empty() { 0 } else { weight - leading as i32 };
+    out.put_i16(found.len() as i16);
+    out.put_i16(weight as i16);
+    out.put_u16(if negative && !found.is_empty() { 0x4000 } else { 0 });
+    out.put_i16(scale.max(0) as i16);
+    found.iter().for_each(|group| out.put_i16(*group));
+}
+
+/// Arrays of one dimension.
+fn lists<'a>(item: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
+    let lists = array.as_list::<i32>();
+    let values = item.canonical(items(array))?;
+    let item = item.clone();
+    Ok(Box::new(move |row, out| {
+        let offsets = lists.value_offsets();
+        let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+        let nulls = values.logical_nulls();
+        let is_null = |place| nulls.as_ref().is_some_and(|nulls| nulls.is_null(place));
+        out.put_i32(i32::from(end > start));
+        out.put_i32(i32::from((start..end).any(is_null)));
+        out.put_u32(item.oid());
+        if end == start {
+            return;
+        }
+        out.put_i32((end - start) as i32);
+        out.put_i32(1);
+        let Ok(write) = writer(&item, &values) else { return };
+        for place in start..end {
+            value(out, &write, is_null(place), place);
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(negative: bool, digits: &str, scale: i8, expect: &[i16]) {
+        let mut out = BytesMut::new();
+        groups(&mut out, negative, digits.as_bytes(), scale);
+        let found: Vec<i16> = out.chunks(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]])).collect();
+        assert_eq!(found, expect, "{digits} {scale}");
+    }
+
+    #[test]
+    fn numerics_are_groups_of_four_digits() {
+        // Count, weight, sign, digits after the point, groups; as PostgreSQL's numeric_send has them.
+        check(false, "0", 2, &[0, 0, 0, 2]);
+        check(false, "12345", 2, &[2, 0, 0, 2, 123, 4500]);
+        check(true, "5", 2, &[1, -1, 0x4000, 2, 500]);
+        check(false, "10000", 0, &[1, 1, 0, 0, 1]);
+        check(false, "123456789", 0, &[3, 2, 0, 0, 1, 2345, 6789]);
+        check(false, "1", 8, &[1, -2, 0, 8, 1]);
+        check(false, "7", -4, &[1, 1, 0, 0, 7]);
+    }
+}

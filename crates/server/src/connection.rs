@@ -1,0 +1,122 @@
+//! One client's connection: a session that is driven by its messages.
+
+use std::collections::HashMap;
+
+use millstream_engine::Session;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::answer::Status;
+use crate::extended::{Portal, Statement};
+use crate::message::Message;
+use crate::report;
+use crate::wire::{Stop, Wire};
+
+/// A connection of a client that has been let in.
+pub(crate) struct Connection<S> {
+    pub(crate) wire: Wire<S>,
+    pub(crate) session: Session,
+    pub(crate) statements: HashMap<String, Statement>,
+    pub(crate) portals: HashMap<String, Portal>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(crate) fn new(wire: Wire<S>, session: Session) -> Connection<S> {
+        Connection { wire, session, statements: HashMap::new(), portals: HashMap::new() }
+    }
+
+    /// Sets what the client begins with, as far as it is known here.
+    pub(crate) async fn begin_with(&mut self, settings: &[(String, String)]) {
+        let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
+        for (name, value) in settings.iter().filter(|(name, _)| is_name(name)) {
+            let set = format!("SET {name} = '{}'", value.replace('\'', "''"));
+            // What is not known is a warning when a user sets it, and none when every client does.
+            let _ = self.session.execute(&set).await;
+        }
+    }
+
+    /// Answers messages until the client leaves or the server stops.
+    pub(crate) async fn serve(&mut self) {
+        // After an error within an exchange of the extended protocol all is passed over up to its Sync.
+        let mut skipping = false;
+        self.wire.answers.ready(self.status());
+        loop {
+            let stop = match self.wire.receive().await {
+                Ok(Message::Terminate) => return,
+                Ok(Message::Sync) => {
+                    skipping = false;
+                    self.sync();
+                    continue;
+                }
+                Ok(_) if skipping => continue,
+                Ok(message) => {
+                    let simple = matches!(message, Message::Query(_));
+                    self.wire.entry.cancels.mark_unchanged();
+                    let done = self.handle(message).await;
+                    if simple && !matches!(done, Err(Stop::Gone | Stop::Shutdown)) {
+                        if let Err(stop) = done {
+                            self.report(stop);
+                        }
+                        self.wire.answers.ready(self.status());
+                        continue;
+                    }
+                    done
+                }
+                Err(stop) => Err(stop),
+            };
+            match stop {
+                Ok(()) => {}
+                Err(Stop::Gone) => return,
+                Err(stop) => {
+                    let fatal = match &stop {
+                        Stop::Shutdown => true,
+                        Stop::Garbage(garbage) => garbage.is_fatal(),
+                        _ => false,
+                    };
+                    self.report(stop);
+                    if fatal {
+                        let _ = self.wire.send().await;
+                        return;
+                    }
+                    skipping = true;
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: Message) -> Result<(), Stop> {
+        match message {
+            Message::Query(sql) => self.query(&sql).await,
+            Message::Parse { statement, sql, types } => self.parse(statement, sql, &types).await,
+            Message::Bind(bind) => self.bind(bind),
+            Message::Describe(target, name) => self.describe(target, &name).await,
+            Message::Execute { portal, rows_max } => self.execute(&portal, rows_max).await,
+            Message::Close(target, name) => {
+                self.close(target, &name);
+                Ok(())
+            }
+            Message::Flush => self.wire.send().await,
+            // What is left of a COPY that ended early, and what nobody asked for.
+            Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) | Message::Password => Ok(()),
+            Message::Sync | Message::Terminate => Ok(()),
+        }
+    }
+
+    /// Puts what went wrong into the answers.
+    fn report(&mut self, stop: Stop) {
+        self.wire.answers.error(&report::stopped(stop));
+    }
+
+    /// The state that ReadyForQuery tells.
+    pub(crate) fn status(&self) -> Status {
+        Status::Idle
+    }
+
+    /// Ends an exchange of the extended protocol: its unnamed portal goes, and outside of a transaction all do.
+    fn sync(&mut self) {
+        let status = self.status();
+        if status == Status::Idle {
+            self.portals.clear();
+        }
+        self.wire.answers.ready(status);
+    }
+}

@@ -1,0 +1,258 @@
+//! The extended protocol: statements that are prepared, bound and run in steps.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use millstream_engine::{Error, Prepared, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::connection::Connection;
+use crate::decode;
+use crate::message::{Bind, Format, Target, format_at};
+use crate::oid::{Kind, columns};
+use crate::query::{Cursor, Sent, cursor};
+use crate::report;
+use crate::wire::{Stop, Wire};
+
+/// A statement that a client has prepared.
+pub(crate) struct Statement {
+    sql: Arc<str>,
+    /// None for a text without a statement.
+    prepared: Option<Arc<Prepared>>,
+    parameters: Vec<Kind>,
+}
+
+/// A statement with values for its parameters.
+pub(crate) struct Portal {
+    sql: Arc<str>,
+    prepared: Option<Arc<Prepared>>,
+    values: Vec<ArrayRef>,
+    formats: Vec<Format>,
+    state: State,
+}
+
+/// How far a portal has come.
+enum State {
+    Bound,
+    /// It was run to tell its columns, or some of its rows were sent.
+    Rows(Box<Cursor>),
+    Done,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(crate) async fn parse(&mut self, name: String, sql: String, types: &[u32]) -> Result<(), Stop> {
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            return Err(
+                report::error("42P05", format!("prepared statement \"{name}\" already exists")).into()
+            );
+        }
+        let mut declared = Vec::with_capacity(types.len());
+        for (place, oid) in types.iter().enumerate() {
+            declared.push(match oid {
+                0 => None,
+                oid => Some(Kind::from_oid(*oid).ok_or_else(|| unknown_type(place, *oid))?),
+            });
+        }
+        let arrow: Vec<_> = declared.iter().map(|kind| kind.as_ref().map(Kind::arrow)).collect();
+        let prepare = self.session.prepare(&sql, &arrow);
+        let prepared = self.wire.unless_stopped(prepare).await?;
+        let prepared = prepared.map_err(|error| Stop::from(report::failed(error, &sql)))?;
+        let found = prepared.as_ref().map_or(&[][..], |prepared| prepared.parameters());
+        // What the client has declared keeps its own name: text may be JSON to it.
+        let kind = |(place, found)| match declared.get(place) {
+            Some(Some(declared)) => Kind::clone(declared),
+            _ => Kind::of_type(found),
+        };
+        let parameters = found.iter().enumerate().map(kind).collect();
+        let statement = Statement { sql: sql.into(), prepared: prepared.map(Arc::new), parameters };
+        self.statements.insert(name, statement);
+        self.wire.answers.parse_complete();
+        Ok(())
+    }
+
+    pub(crate) fn bind(&mut self, bind: Bind) -> Result<(), Stop> {
+        let statement = self.statements.get(&bind.statement).ok_or_else(|| no_statement(&bind.statement))?;
+        if !bind.portal.is_empty() && self.portals.contains_key(&bind.portal) {
+            return Err(report::error("42P03", format!("portal \"{}\" already exists", bind.portal)).into());
+        }
+        let (given, wanted) = (bind.values.len(), statement.parameters.len());
+        if given != wanted {
+            let message = format!("{given} values were bound to a statement that has {wanted} parameters");
+            return Err(report::error("08P01", message).into());
+        }
+        let mut values = Vec::with_capacity(given);
+        for (place, (kind, bytes)) in statement.parameters.iter().zip(bind.values).enumerate() {
+            let format = format_at(&bind.formats, place);
+            let value = decode::value(kind, format, bytes);
+            values.push(value.map_err(|wrong| {
+                report::error(code_of(kind, format), format!("parameter ${}: {wrong}", place + 1))
+            })?);
+        }
+        let portal = Portal {
+            sql: statement.sql.clone(),
+            prepared: statement.prepared.clone(),
+            values,
+            formats: bind.results,
+            state: State::Bound,
+        };
+        self.portals.insert(bind.portal, portal);
+        self.wire.answers.bind_complete();
+        Ok(())
+    }
+
+    pub(crate) async fn describe(&mut self, target: Target, name: &str) -> Result<(), Stop> {
+        match target {
+            Target::Statement => self.describe_statement(name).await,
+            Target::Portal => self.describe_portal(name).await,
+        }
+    }
+
+    async fn describe_statement(&mut self, name: &str) -> Result<(), Stop> {
+        let statement = self.statements.get(name).ok_or_else(|| no_statement(name))?;
+        let oids: Vec<u32> = statement.parameters.iter().map(Kind::oid).collect();
+        self.wire.answers.parameter_description(&oids);
+        let Some(prepared) = statement.prepared.clone() else {
+            self.wire.answers.no_data();
+            return Ok(());
+        };
+        if !prepared.gives_rows() {
+            self.wire.answers.no_data();
+        } else if let Some(schema) = prepared.schema() {
+            self.wire.answers.row_description(columns(schema, &[]).iter());
+        } else {
+            // Only running it tells: such statements read, and do no more.
+            let sql = statement.sql.clone();
+            let values: Vec<ArrayRef> = statement
+                .parameters
+                .iter()
+                .map(|kind| arrow::array::new_null_array(&kind.arrow(), 1))
+                .collect();
+            let response = self.wire.unless_stopped(self.session.run(&prepared, &values)).await?;
+            let response = response.map_err(|error| Stop::from(report::failed(error, &sql)))?;
+            self.wire.answers.row_description(cursor(response, &[], &sql)?.columns.iter());
+        }
+        Ok(())
+    }
+
+    async fn describe_portal(&mut self, name: &str) -> Result<(), Stop> {
+        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
+        let Some(prepared) = portal.prepared.clone() else {
+            self.wire.answers.no_data();
+            return Ok(());
+        };
+        if let State::Rows(cursor) = &portal.state {
+            self.wire.answers.row_description(cursor.columns.iter());
+        } else if !prepared.gives_rows() {
+            self.wire.answers.no_data();
+        } else if let Some(schema) = prepared.schema() {
+            self.wire.answers.row_description(columns(schema, &portal.formats).iter());
+        } else {
+            let run = self.session.run(&prepared, &portal.values);
+            let response = start(&mut self.wire, run, &portal.sql).await?;
+            let cursor = cursor(response, &portal.formats, &portal.sql)?;
+            self.wire.answers.row_description(cursor.columns.iter());
+            portal.state = State::Rows(Box::new(cursor));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn execute(&mut self, name: &str, rows_max: usize) -> Result<(), Stop> {
+        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
+        let Some(prepared) = portal.prepared.clone() else {
+            self.wire.answers.empty_query();
+            return Ok(());
+        };
+        let mut cursor = match std::mem::replace(&mut portal.state, State::Done) {
+            State::Rows(cursor) => cursor,
+            State::Done => {
+                return Err(
+                    report::error("55000", format!("portal \"{name}\" has been run to its end")).into()
+                );
+            }
+            State::Bound => {
+                let run = self.session.run(&prepared, &portal.values);
+                match start(&mut self.wire, run, &portal.sql).await? {
+                    Response::Done(tag) => {
+                        self.wire.answers.command_complete(&tag.text);
+                        return Ok(());
+                    }
+                    rows => Box::new(cursor(rows, &portal.formats, &portal.sql)?),
+                }
+            }
+        };
+        let sql = portal.sql.clone();
+        let sent = self.wire.send_rows(&mut cursor, rows_max).await;
+        match sent.map_err(|stop| pointed(stop, &sql))? {
+            Sent::All(tag) => self.wire.answers.command_complete(&tag),
+            Sent::Some => {
+                self.wire.answers.portal_suspended();
+                if let Some(portal) = self.portals.get_mut(name) {
+                    portal.state = State::Rows(cursor);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a statement with its portals, or a portal. What isn't there need not be forgotten.
+    pub(crate) fn close(&mut self, target: Target, name: &str) {
+        match target {
+            Target::Statement => {
+                self.statements.remove(name);
+            }
+            Target::Portal => {
+                self.portals.remove(name);
+            }
+        }
+        self.wire.answers.close_complete();
+    }
+}
+
+/// Runs a statement, tells what it says besides, and gives its response.
+async fn start<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    run: impl Future<Output = Result<Response, Error>>,
+    sql: &str,
+) -> Result<Response, Stop> {
+    let response = wire.unless_stopped(run).await?.map_err(|error| report::failed(error, sql))?;
+    wire.notices(&response);
+    Ok(response)
+}
+
+/// With the place of an error in the client's text.
+fn pointed(stop: Stop, sql: &str) -> Stop {
+    match stop {
+        Stop::Failed(error) => report::failed(error, sql).into(),
+        other => other,
+    }
+}
+
+fn no_statement(name: &str) -> Stop {
+    let message = match name {
+        "" => "there is no unnamed prepared statement".to_string(),
+        name => format!("prepared statement \"{name}\" does not exist"),
+    };
+    report::error("26000", message).into()
+}
+
+fn no_portal(name: &str) -> Stop {
+    report::error("34000", format!("portal \"{name}\" does not exist")).into()
+}
+
+fn unknown_type(place: usize, oid: u32) -> Stop {
+    let mut report = report::error(
+        "42704",
+        format!("parameter ${} has type number {oid}, which is none that is known here", place + 1),
+    );
+    report.hint = Some("Send it as text and cast it in the statement.".into());
+    report.into()
+}
+
+/// The SQLSTATE of a value that isn't one of its type.
+fn code_of(kind: &Kind, format: Format) -> &'static str {
+    match (format, kind) {
+        (Format::Binary, _) => "22P03",
+        (_, Kind::Date | Kind::Time | Kind::Timestamp | Kind::Timestamptz | Kind::Interval) => "22007",
+        _ => "22P02",
+    }
+}

@@ -1,0 +1,89 @@
+//! How a running statement is ended from outside: by a cancel request, or because the server stops.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand::Rng;
+use tokio::sync::watch;
+
+/// Bytes of a secret key.
+const SECRET_BYTES: usize = 4;
+
+/// The connections that are open, and how each is told to cancel what it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    last: u32,
+    by_process: HashMap<u32, ([u8; SECRET_BYTES], watch::Sender<u64>)>,
+}
+
+/// A connection's entry, which goes with it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) process: u32,
+    pub(crate) secret: [u8; SECRET_BYTES],
+    pub(crate) cancels: watch::Receiver<u64>,
+    connections: Arc<Connections>,
+}
+
+impl Connections {
+    /// Adds a connection; none if `most` are open.
+    pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<Entry> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.by_process.len() >= most {
+            return None;
+        }
+        loop {
+            open.last = open.last % (i32::MAX as u32) + 1;
+            if !open.by_process.contains_key(&open.last) {
+                break;
+            }
+        }
+        let process = open.last;
+        let secret = rand::rng().random();
+        let (sender, cancels) = watch::channel(0);
+        open.by_process.insert(process, (secret, sender));
+        Some(Entry { process, secret, cancels, connections: Arc::clone(self) })
+    }
+
+    /// Cancels what a connection runs, if the secret is its own.
+    pub(crate) fn cancel(&self, process: u32, secret: &[u8]) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((own, cancels)) = open.by_process.get(&process)
+            && own == secret
+        {
+            cancels.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.by_process.remove(&self.process);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_knows_the_secret_cancels() {
+        let connections = Arc::new(Connections::default());
+        let entry = connections.enter(1).unwrap();
+        assert!(connections.enter(1).is_none());
+        let mut wrong = entry.secret;
+        wrong[0] ^= 1;
+        connections.cancel(entry.process, &wrong);
+        assert!(!entry.cancels.has_changed().unwrap());
+        connections.cancel(entry.process, &entry.secret);
+        assert!(entry.cancels.has_changed().unwrap());
+        drop(entry);
+        assert!(connections.enter(1).is_some());
+    }
+}

@@ -1,0 +1,295 @@
+//! Which PostgreSQL type a column of each Arrow type is to clients.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use arrow::error::ArrowError;
+
+use crate::message::Format;
+
+/// A column as a client sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) format: Format,
+}
+
+/// A PostgreSQL type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    /// Digits and digits after the point, where they are bounded.
+    Numeric(Option<(u8, i8)>),
+    Text,
+    Bytea,
+    Date,
+    Time,
+    Timestamp,
+    Timestamptz,
+    Interval,
+    Uuid,
+    Json,
+    /// Values of one type that has no parts.
+    Array(Box<Kind>),
+}
+
+/// Each type that has no parts, its number and that of arrays of it.
+const OIDS: &[(Kind, u32, u32)] = &[
+    (Kind::Bool, 16, 1000),
+    (Kind::Int2, 21, 1005),
+    (Kind::Int4, 23, 1007),
+    (Kind::Int8, 20, 1016),
+    (Kind::Float4, 700, 1021),
+    (Kind::Float8, 701, 1022),
+    (Kind::Numeric(None), 1700, 1231),
+    (Kind::Text, 25, 1009),
+    (Kind::Bytea, 17, 1001),
+    (Kind::Date, 1082, 1182),
+    (Kind::Time, 1083, 1183),
+    (Kind::Timestamp, 1114, 1115),
+    (Kind::Timestamptz, 1184, 1185),
+    (Kind::Interval, 1186, 1187),
+    (Kind::Uuid, 2950, 2951),
+    (Kind::Json, 114, 199),
+];
+
+/// Types that clients name in their parameters and that are others' spellings here: unknown, name, "char", character,
+/// varchar, jsonb, oid, and arrays of name, varchar, character and jsonb.
+const ALIASES: &[(u32, u32)] = &[
+    (705, 25),
+    (19, 25),
+    (18, 25),
+    (1042, 25),
+    (1043, 25),
+    (3802, 114),
+    (26, 20),
+    (2278, 25),
+    (1003, 1009),
+    (1015, 1009),
+    (1014, 1009),
+    (3807, 199),
+];
+
+impl Kind {
+    /// What values of a field are to clients.
+    pub(crate) fn of(field: &Field) -> Kind {
+        match field.extension_type_name() {
+            Some("arrow.uuid") => Kind::Uuid,
+            Some("arrow.json") => Kind::Json,
+            _ => Kind::of_type(field.data_type()),
+        }
+    }
+
+    /// What values of an Arrow type are to clients. What PostgreSQL has no type for (structs, maps, lists of lists)
+    /// is JSON.
+    pub(crate) fn of_type(data_type: &DataType) -> Kind {
+        match data_type {
+            DataType::Boolean => Kind::Bool,
+            DataType::Int8 | DataType::UInt8 | DataType::Int16 => Kind::Int2,
+            DataType::UInt16 | DataType::Int32 => Kind::Int4,
+            DataType::UInt32 | DataType::Int64 => Kind::Int8,
+            DataType::UInt64 => Kind::Numeric(Some((20, 0))),
+            DataType::Float16 | DataType::Float32 => Kind::Float4,
+            DataType::Float64 => Kind::Float8,
+            DataType::Decimal32(precision, scale)
+            | DataType::Decimal64(precision, scale)
+            | DataType::Decimal128(precision, scale)
+            | DataType::Decimal256(precision, scale) => Kind::Numeric(Some((*precision, *scale))),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Kind::Text,
+            DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(_) => Kind::Bytea,
+            DataType::Date32 | DataType::Date64 => Kind::Date,
+            DataType::Time32(_) | DataType::Time64(_) => Kind::Time,
+            DataType::Timestamp(_, None) => Kind::Timestamp,
+            DataType::Timestamp(_, Some(_)) => Kind::Timestamptz,
+            DataType::Interval(_) | DataType::Duration(_) => Kind::Interval,
+            DataType::Dictionary(_, values) => Kind::of_type(values),
+            DataType::RunEndEncoded(_, values) => Kind::of(values),
+            DataType::List(item)
+            | DataType::LargeList(item)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item)
+            | DataType::FixedSizeList(item, _) => match Kind::of(item) {
+                Kind::Array(_) => Kind::Json,
+                Kind::Json if item.extension_type_name().is_none() => Kind::Json,
+                Kind::Numeric(_) => Kind::Array(Box::new(Kind::Numeric(None))),
+                item => Kind::Array(Box::new(item)),
+            },
+            DataType::Struct(_) | DataType::Map(_, _) | DataType::Union(_, _) => Kind::Json,
+        }
+    }
+
+    /// The kind that has this number in PostgreSQL, if it is one of ours.
+    pub(crate) fn from_oid(oid: u32) -> Option<Kind> {
+        let oid = ALIASES.iter().find(|(alias, _)| *alias == oid).map_or(oid, |(_, oid)| *oid);
+        OIDS.iter().find_map(|(kind, own, array)| {
+            if *own == oid {
+                return Some(kind.clone());
+            }
+            (*array == oid).then(|| Kind::Array(Box::new(kind.clone())))
+        })
+    }
+
+    /// Its number in PostgreSQL.
+    pub(crate) fn oid(&self) -> u32 {
+        let plain = match self {
+            Kind::Numeric(_) => &Kind::Numeric(None),
+            Kind::Array(item) => item,
+            other => other,
+        };
+        let found = OIDS.iter().find(|(kind, _, _)| kind == plain);
+        found.map_or(25, |(_, oid, array)| if matches!(self, Kind::Array(_)) { *array } else { *oid })
+    }
+
+    /// Bytes of a value; -1 where they vary.
+    pub(crate) fn size(&self) -> i16 {
+        match self {
+            Kind::Bool => 1,
+            Kind::Int2 => 2,
+            Kind::Int4 | Kind::Float4 | Kind::Date => 4,
+            Kind::Int8 | Kind::Float8 | Kind::Time | Kind::Timestamp | Kind::Timestamptz => 8,
+            Kind::Interval | Kind::Uuid => 16,
+            _ => -1,
+        }
+    }
+
+    /// PostgreSQL's type modifier: how a numeric is bounded; -1 for all else.
+    pub(crate) fn modifier(&self) -> i32 {
+        match self {
+            Kind::Numeric(Some((precision, scale))) if *scale >= 0 => {
+                ((i32::from(*precision) << 16) | i32::from(*scale)) + 4
+            }
+            _ => -1,
+        }
+    }
+
+    /// The Arrow type that its values are read from, and that parameters of it have.
+    pub(crate) fn arrow(&self) -> DataType {
+        match self {
+            Kind::Bool => DataType::Boolean,
+            Kind::Int2 => DataType::Int16,
+            Kind::Int4 => DataType::Int32,
+            Kind::Int8 => DataType::Int64,
+            Kind::Float4 => DataType::Float32,
+            Kind::Float8 => DataType::Float64,
+            Kind::Numeric(Some((precision, scale))) if *precision <= 38 => {
+                DataType::Decimal128(*precision, *scale)
+            }
+            Kind::Numeric(Some((precision, scale))) => DataType::Decimal256(*precision, *scale),
+            Kind::Numeric(None) => DataType::Decimal128(38, 10),
+            Kind::Text | Kind::Uuid | Kind::Json => DataType::Utf8,
+            Kind::Bytea => DataType::Binary,
+            Kind::Date => DataType::Date32,
+            Kind::Time => DataType::Time64(TimeUnit::Microsecond),
+            Kind::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Kind::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+            Kind::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+            Kind::Array(item) => DataType::List(Arc::new(Field::new_list_field(item.arrow(), true))),
+        }
+    }
+
+    /// The same values as an array of the few types that are written out. Times lose what is shorter than a
+    /// microsecond.
+    pub(crate) fn canonical(&self, array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        let target = match (self, array.data_type()) {
+            // JSON is made of what is there; identifiers are bytes or text.
+            (Kind::Json | Kind::Uuid, _) => return unpacked(array),
+            (Kind::Numeric(_), DataType::UInt64) => DataType::Decimal128(20, 0),
+            (
+                Kind::Numeric(_),
+                DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale),
+            ) => DataType::Decimal128(*precision, *scale),
+            (Kind::Numeric(_), DataType::Decimal128(_, _) | DataType::Decimal256(_, _)) => {
+                return Ok(array.clone());
+            }
+            (Kind::Interval, DataType::Duration(_)) => DataType::Duration(TimeUnit::Microsecond),
+            // Its items are made canonical one array at a time.
+            (Kind::Array(_), DataType::List(_)) => return Ok(array.clone()),
+            (Kind::Array(_), data_type) => return as_list(array, data_type),
+            (kind, _) => kind.arrow(),
+        };
+        if array.data_type() == &target {
+            return Ok(array.clone());
+        }
+        cast_with_options(array, &target, &CastOptions { safe: false, ..CastOptions::default() })
+    }
+}
+
+/// Without its dictionary or runs.
+fn unpacked(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match array.data_type() {
+        DataType::Dictionary(_, values) => arrow::compute::cast(array, values),
+        DataType::RunEndEncoded(_, values) => arrow::compute::cast(array, values.data_type()),
+        _ => Ok(array.clone()),
+    }
+}
+
+/// Lists of any kind as lists with 32-bit offsets.
+fn as_list(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+    let item = match data_type {
+        DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _) => item,
+        _ => {
+            let array = unpacked(array)?;
+            return match array.data_type() {
+                DataType::List(_) => Ok(array),
+                other if other == data_type => {
+                    Err(ArrowError::InvalidArgumentError(format!("lists were expected, {other} was found")))
+                }
+                other => as_list(&array, &other.clone()),
+            };
+        }
+    };
+    arrow::compute::cast(array, &DataType::List(item.clone()))
+}
+
+/// The columns of a result, in formats as the client asked for them.
+pub(crate) fn columns(schema: &arrow::datatypes::Schema, formats: &[Format]) -> Vec<Column> {
+    let column = |(place, field): (usize, &Arc<Field>)| Column {
+        name: field.name().clone(),
+        kind: Kind::of(field),
+        format: crate::message::format_at(formats, place),
+    };
+    schema.fields().iter().enumerate().map(column).collect()
+}
+
+/// The items of lists.
+pub(crate) fn items(array: &ArrayRef) -> &ArrayRef {
+    array.as_list::<i32>().values()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_postgres() {
+        let oid = |data_type: DataType| Kind::of_type(&data_type).oid();
+        assert_eq!(oid(DataType::Int64), 20);
+        assert_eq!(oid(DataType::Utf8View), 25);
+        assert_eq!(oid(DataType::Decimal128(10, 2)), 1700);
+        assert_eq!(oid(DataType::new_list(DataType::Decimal128(10, 2), true)), 1231);
+        assert_eq!(oid(DataType::new_list(DataType::Int32, true)), 1007);
+        assert_eq!(oid(DataType::new_list(DataType::new_list(DataType::Int32, true), true)), 114);
+        assert_eq!(Kind::Numeric(Some((10, 2))).modifier(), 655_366);
+        for (kind, oid, array) in OIDS {
+            assert_eq!(Kind::from_oid(*oid).as_ref(), Some(kind));
+            assert_eq!(Kind::from_oid(*array), Some(Kind::Array(Box::new(kind.clone()))));
+            assert_eq!(kind.oid(), *oid);
+        }
+        assert_eq!(Kind::from_oid(1043), Some(Kind::Text));
+        assert_eq!(Kind::from_oid(600), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! The simple protocol, and how results are sent in both.
+
+use arrow::array::RecordBatch;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use millstream_engine::{Error, Response, Script};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::connection::Connection;
+use crate::message::Format;
+use crate::oid::{Column, columns};
+use crate::report;
+use crate::rows::{self, Rows};
+use crate::wire::{Stop, Wire};
+
+/// Rows that are being sent.
+pub(crate) struct Cursor {
+    pub(crate) columns: Vec<Column>,
+    batches: BoxStream<'static, Result<RecordBatch, Error>>,
+    /// The batch that is being sent, and how many of its rows are.
+    current: Option<(RecordBatch, usize)>,
+    endless: bool,
+    /// The first word of its command tag.
+    word: &'static str,
+}
+
+/// How far a cursor was sent.
+pub(crate) enum Sent {
+    /// To its end; its command tag.
+    All(String),
+    /// As many rows as were asked for.
+    Some,
+}
+
+impl Cursor {
+    /// The rows of a response; what it says besides is for `notices`.
+    pub(crate) fn new(
+        rows: BoxStream<'static, Result<RecordBatch, Error>>,
+        columns: Vec<Column>,
+        endless: bool,
+        sql: &str,
+    ) -> Cursor {
+        Cursor { columns, batches: rows, current: None, endless, word: tag_word(sql) }
+    }
+
+    /// The command tag of a statement that gave as many rows.
+    fn tag(&self, rows: usize) -> String {
+        match self.word {
+            word @ ("EXPLAIN" | "SHOW") => word.to_string(),
+            word => format!("{word} {rows}"),
+        }
+    }
+}
+
+/// The first word of the command tag of a statement that gives rows.
+fn tag_word(sql: &str) -> &'static str {
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    let tags = ["EXPLAIN", "SHOW", "FETCH"];
+    tags.into_iter().find(|tag| word.eq_ignore_ascii_case(tag)).unwrap_or("SELECT")
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Runs the statements of a Query message.
+    pub(crate) async fn query(&mut self, sql: &str) -> Result<(), Stop> {
+        self.portals.remove("");
+        self.statements.remove("");
+        let pointed = |error: Error| Stop::from(report::failed(error, sql));
+        let mut script = Script::parse(sql).map_err(pointed)?;
+        if script.remaining() == 0 {
+            self.wire.answers.empty_query();
+            return Ok(());
+        }
+        while let Some(outcomes) =
+            self.wire.unless_stopped(self.session.step(&mut script)).await?.map_err(pointed)?
+        {
+            for outcome in outcomes {
+                self.answer(outcome.response, &outcome.sql).await.map_err(|stop| match stop {
+                    Stop::Failed(error) => pointed(error),
+                    other => other,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a response to a statement of the simple protocol.
+    async fn answer(&mut self, response: Response, sql: &str) -> Result<(), Stop> {
+        self.wire.notices(&response);
+        match response {
+            Response::Done(tag) => self.wire.answers.command_complete(&tag.text),
+            rows => {
+                let mut cursor = cursor(rows, &[], sql)?;
+                self.wire.answers.row_description(cursor.columns.iter());
+                if let Sent::All(tag) = self.wire.send_rows(&mut cursor, 0).await? {
+                    self.wire.answers.command_complete(&tag);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Puts what a response says besides into the answers.
+    pub(crate) fn notices(&mut self, response: &Response) {
+        for notice in response.notices() {
+            self.answers.notice(&report::notice(notice));
+        }
+    }
+
+    /// Puts rows of the cursor's batch into the answers, until these are many; how many rows.
+    fn fill(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<usize, Stop> {
+        let Some((batch, sent)) = &mut cursor.current else { return Ok(0) };
+        let rows = Rows::new(batch, &cursor.columns)?;
+        let begin = *sent;
+        let end = batch.num_rows().min(begin.saturating_add(rows_max));
+        while *sent < end && !self.is_full() {
+            rows.data_row(*sent, &mut self.answers.bytes);
+            *sent += 1;
+        }
+        let filled = *sent - begin;
+        drop(rows);
+        if *sent == batch.num_rows() {
+            cursor.current = None;
+        }
+        Ok(filled)
+    }
+
+    /// Sends rows until there are no more, or `rows_max` were sent where it isn't zero. What an endless cursor has is
+    /// sent at once; what another has, when it is much.
+    pub(crate) async fn send_rows(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<Sent, Stop> {
+        let most = if rows_max == 0 { usize::MAX } else { rows_max };
+        let mut left = most;
+        loop {
+            if cursor.current.is_some() {
+                left -= self.fill(cursor, left)?;
+                self.send_much().await?;
+                if left == 0 {
+                    return Ok(Sent::Some);
+                }
+                continue;
+            }
+            let next = cursor.batches.next();
+            tokio::pin!(next);
+            let next = match futures::poll!(&mut next) {
+                std::task::Poll::Ready(next) => next,
+                std::task::Poll::Pending => {
+                    if cursor.endless {
+                        self.send().await?;
+                    }
+                    self.unless_stopped(next).await?
+                }
+            };
+            match next {
+                Some(batch) => {
+                    let batch = rows::canonical(&batch?, &cursor.columns)?;
+                    cursor.current = (batch.num_rows() > 0).then_some((batch, 0));
+                }
+                None => return Ok(Sent::All(cursor.tag(most - left))),
+            }
+        }
+    }
+}
+
+/// The rows of a response.
+pub(crate) fn cursor(response: Response, formats: &[Format], sql: &str) -> Result<Cursor, Stop> {
+    let endless = response.is_endless();
+    let Response::Rows(rows) = response else {
+        return Err(Error::bug("rows were expected of a statement that gives none").into());
+    };
+    let columns = columns(&rows.schema(), formats);
+    Ok(Cursor::new(rows.map(|batch| batch.map_err(Error::from)).boxed(), columns, endless, sql))
+}

@@ -1,0 +1,181 @@
+//! How a connection begins: what the client may ask before it is let in, and what it is told then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::answer::{Answers, Report};
+use crate::interrupt::{Connections, Entry};
+use crate::message::{Garbage, Opening, opening};
+use crate::report;
+
+/// Who has not said who it is by then is let go.
+const STARTUP_MAX: Duration = Duration::from_secs(60);
+
+/// The release of PostgreSQL whose answers clients may expect.
+const SERVER_VERSION: &str = concat!("15.0 (Millstream ", env!("CARGO_PKG_VERSION"), ")");
+
+/// A client that was let in.
+pub(crate) struct Admitted {
+    pub(crate) entry: Entry,
+    pub(crate) input: BytesMut,
+    pub(crate) answers: Answers,
+    /// Settings that the client begins with, by their names.
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// Lets a client in; none if it only cancels another's statement, leaves, or is refused.
+pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut S,
+    connections: &Arc<Connections>,
+    connections_max: usize,
+) -> Option<Admitted> {
+    let mut input = BytesMut::new();
+    let opened = tokio::time::timeout(STARTUP_MAX, open(socket, &mut input)).await.ok()?;
+    let (major, minor, parameters) = match opened {
+        Ok(Some(Opening::Startup { major, minor, parameters })) => (major, minor, parameters),
+        Ok(Some(Opening::Cancel { process, secret })) => {
+            cancel(connections, process, &secret);
+            return None;
+        }
+        Ok(_) => return None,
+        Err(garbage) => {
+            let message = format!("{garbage}: was a PostgreSQL client at the other end?");
+            refuse(socket, &report::fatal("08P01", message)).await;
+            return None;
+        }
+    };
+    let mut answers = Answers::default();
+    match begin(major, minor, parameters, &mut answers) {
+        Ok(settings) => {
+            let Some(entry) = connections.enter(connections_max) else {
+                let message = format!("{connections_max} clients are connected, which is as many as may be");
+                refuse(socket, &report::fatal("53300", message)).await;
+                return None;
+            };
+            answers.backend_key(entry.process, &entry.secret);
+            Some(Admitted { entry, input, answers, settings })
+        }
+        Err(report) => {
+            refuse(socket, &report).await;
+            None
+        }
+    }
+}
+
+fn cancel(connections: &Connections, process: u32, secret: &Bytes) {
+    connections.cancel(process, secret);
+}
+
+/// The first message that says what the client wants. Encryption is declined.
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut S,
+    input: &mut BytesMut,
+) -> Result<Option<Opening>, Garbage> {
+    loop {
+        match opening(input)? {
+            Some(Opening::Ssl | Opening::Gss) => {
+                // A client must not send more before it is answered: that could be another's, slipped in.
+                if !input.is_empty() || socket.write_all(b"N").await.is_err() {
+                    return Ok(None);
+                }
+            }
+            Some(other) => return Ok(Some(other)),
+            None => match socket.read_buf(input).await {
+                Ok(0) | Err(_) => return Ok(None),
+                Ok(_) => {}
+            },
+        }
+    }
+}
+
+/// Tells a client that it isn't let in.
+async fn refuse<S: AsyncWrite + Unpin>(socket: &mut S, report: &Report) {
+    let mut answers = Answers::default();
+    answers.error(report);
+    // It may be gone already.
+    let _ = socket.write_all(&answers.bytes).await;
+}
+
+/// Checks what a client begins with and answers it.
+fn begin(
+    major: u16,
+    minor: u16,
+    parameters: Vec<(String, String)>,
+    answers: &mut Answers,
+) -> Result<Vec<(String, String)>, Report> {
+    if major != 3 {
+        let message = format!("protocol {major}.{minor} was asked for, where 3.0 is spoken");
+        return Err(report::fatal("0A000", message));
+    }
+    let get = |name: &str| parameters.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str());
+    let Some(user) = get("user") else {
+        return Err(report::fatal("28000", "the client says no user's name"));
+    };
+    if get("replication").is_some_and(|value| !["false", "off", "no", "0"].contains(&value)) {
+        let mut report = report::fatal("0A000", "replication connections are not supported");
+        report.hint = Some("Changes are read with SUBSCRIBE or SELECT … EMIT CHANGES.".into());
+        return Err(report);
+    }
+    let encoding = get("client_encoding").unwrap_or("UTF8");
+    if !is_utf8(encoding) {
+        let message = format!("client_encoding is \"{encoding}\", where only UTF8 is spoken");
+        return Err(report::fatal("22023", message));
+    }
+    let unknown: Vec<&str> =
+        parameters.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect();
+    if minor > 0 || !unknown.is_empty() {
+        answers.negotiate(&unknown);
+    }
+    answers.authentication_ok();
+    for (name, value) in [
+        ("server_version", SERVER_VERSION),
+        ("server_encoding", "UTF8"),
+        ("client_encoding", "UTF8"),
+        ("application_name", get("application_name").unwrap_or("")),
+        ("session_authorization", user),
+        ("is_superuser", "on"),
+        ("in_hot_standby", "off"),
+        ("default_transaction_read_only", "off"),
+        ("DateStyle", "ISO, MDY"),
+        ("IntervalStyle", "postgres"),
+        ("TimeZone", "UTC"),
+        ("integer_datetimes", "on"),
+        ("standard_conforming_strings", "on"),
+    ] {
+        answers.parameter_status(name, value);
+    }
+    let own = ["user", "database", "client_encoding", "replication", "options"];
+    let is_setting = |name: &str| !own.contains(&name) && !name.starts_with("_pq_.");
+    Ok(parameters.into_iter().filter(|(name, _)| is_setting(name)).collect())
+}
+
+fn is_utf8(encoding: &str) -> bool {
+    let plain = encoding.trim_matches('\'').replace(['-', '_'], "");
+    ["utf8", "unicode", "auto"].iter().any(|name| plain.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(minor: u16, parameters: &[(&str, &str)]) -> Result<Vec<(String, String)>, String> {
+        let parameters = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        begin(3, minor, parameters, &mut Answers::default()).map_err(|report| report.message)
+    }
+
+    #[test]
+    fn clients_are_let_in_or_told_why_not() {
+        let user = ("user", "me");
+        assert_eq!(
+            begun(0, &[user, ("application_name", "psql"), ("database", "x")]),
+            Ok(vec![("application_name".into(), "psql".into())])
+        );
+        assert_eq!(begun(2, &[user, ("_pq_.x", "1"), ("client_encoding", "'utf-8'")]), Ok(vec![]));
+        assert!(begun(0, &[]).is_err());
+        assert!(begun(0, &[user, ("client_encoding", "LATIN1")]).unwrap_err().contains("LATIN1"));
+        assert!(begun(0, &[user, ("replication", "database")]).unwrap_err().contains("replication"));
+    }
+}

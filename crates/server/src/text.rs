@@ -1,0 +1,500 @@
+//! Values as PostgreSQL writes them in text.
+
+use std::io::Write;
+
+use arrow::array::types::{
+    Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType,
+};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, DurationMicrosecondType, IntervalMonthDayNano};
+use arrow::error::ArrowError;
+use arrow::json::writer::{EncoderOptions, make_encoder};
+use bytes::{BufMut, BytesMut};
+
+use crate::oid::{Kind, items};
+use crate::rows::Writer;
+
+/// Microseconds.
+const DAY: i64 = 86_400_000_000;
+
+/// Writes the values of an array that is canonical for its kind.
+pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
+    Ok(match kind {
+        Kind::Bool => {
+            let values = array.as_boolean();
+            Box::new(move |row, out| out.put_u8(if values.value(row) { b't' } else { b'f' }))
+        }
+        Kind::Int2 => integers(array.as_primitive::<Int16Type>().values()),
+        Kind::Int4 => integers(array.as_primitive::<Int32Type>().values()),
+        Kind::Int8 => integers(array.as_primitive::<Int64Type>().values()),
+        Kind::Float4 => {
+            let values = array.as_primitive::<Float32Type>().values();
+            Box::new(move |row, out| {
+                let value = values[row];
+                float(out, value.is_finite().then(|| format!("{value:e}")), value.into(), 6);
+            })
+        }
+        Kind::Float8 => {
+            let values = array.as_primitive::<Float64Type>().values();
+            Box::new(move |row, out| {
+                let value = values[row];
+                float(out, value.is_finite().then(|| format!("{value:e}")), value, 15);
+            })
+        }
+        Kind::Numeric(_) => numeric(array)?,
+        Kind::Text => {
+            let values = array.as_string::<i32>();
+            Box::new(move |row, out| out.put_slice(values.value(row).as_bytes()))
+        }
+        Kind::Bytea => {
+            let values = array.as_binary::<i32>();
+            Box::new(move |row, out| hex(out, values.value(row)))
+        }
+        Kind::Date => {
+            let values = array.as_primitive::<Date32Type>().values();
+            Box::new(move |row, out| {
+                let before_christ = date(out, values[row].into());
+                era(out, before_christ);
+            })
+        }
+        Kind::Time => {
+            let values = array.as_primitive::<Time64MicrosecondType>().values();
+            Box::new(move |row, out| time(out, values[row]))
+        }
+        Kind::Timestamp => {
+            let values = array.as_primitive::<TimestampMicrosecondType>().values();
+            Box::new(move |row, out| timestamp(out, values[row], ""))
+        }
+        Kind::Timestamptz => {
+            let values = array.as_primitive::<TimestampMicrosecondType>().values();
+            Box::new(move |row, out| timestamp(out, values[row], "+00"))
+        }
+        Kind::Interval => intervals(array),
+        Kind::Uuid => uuids(array),
+        Kind::Json => json(array)?,
+        Kind::Array(item) => lists(item, array)?,
+    })
+}
+
+fn integers<T: itoa::Integer + Copy>(values: &[T]) -> Writer<'_> {
+    Box::new(move |row, out| out.put_slice(itoa::Buffer::new().format(values[row]).as_bytes()))
+}
+
+/// Shortest digits, as `{:e}` has them, laid out as PostgreSQL does: with an exponent below 1e-4 and from as many
+/// digits before the point on.
+fn float(out: &mut BytesMut, shortest: Option<String>, value: f64, digits_max: i32) {
+    let Some(shortest) = shortest else {
+        return out.put_slice(match value {
+            value if value.is_nan() => b"NaN",
+            value if value > 0.0 => b"Infinity",
+            _ => b"-Infinity",
+        });
+    };
+    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |digits| ("-", digits));
+    out.put_slice(sign.as_bytes());
+    if !(-4..digits_max).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return put(out, format_args!("{mantissa}e{sign}{:02}", exponent.unsigned_abs()));
+    }
+    let digits = mantissa.bytes().filter(|byte| *byte != b'.');
+    if exponent < 0 {
+        out.put_slice(b"0.");
+        out.put_bytes(b'0', (-exponent - 1) as usize);
+        return out.extend(digits);
+    }
+    let before = exponent as usize + 1;
+    let mut count = 0;
+    for digit in digits {
+        if count == before {
+            out.put_u8(b'.');
+        }
+        out.put_u8(digit);
+        count += 1;
+    }
+    out.put_bytes(b'0', before.saturating_sub(count));
+}
+
+/// Decimals of 128 and 256 bits.
+fn numeric(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
+    Ok(match array.data_type() {
+        DataType::Decimal128(_, scale) => {
+            let (values, scale) = (array.as_primitive::<Decimal128Type>().values(), *scale);
+            Box::new(move |row, out| {
+                let value = values[row];
+                let mut digits = itoa::Buffer::new();
+                point(out, value < 0, digits.format(value.unsigned_abs()), scale);
+            })
+        }
+        DataType::Decimal256(_, scale) => {
+            let (values, scale) = (array.as_primitive::<Decimal256Type>().values(), *scale);
+            Box::new(move |row, out| {
+                let digits = values[row].to_string();
+                let digits = digits.strip_prefix('-').map_or((false, digits.as_str()), |rest| (true, rest));
+                point(out, digits.0, digits.1, scale);
+            })
+        }
+        other => return Err(ArrowError::InvalidArgumentError(format!("{other} is no decimal"))),
+    })
+}
+
+/// Digits of a number with its point put in.
+fn point(out: &mut BytesMut, negative: bool, digits: &str, scale: i8) {
+    if negative {
+        out.put_u8(b'-');
+    }
+    let Ok(scale) = usize::try_from(scale) else {
+        out.put_slice(digits.as_bytes());
+        return if digits != "0" {
+            out.put_bytes(b'0', scale.unsigned_abs().into())
+        };
+    };
+    let before = digits.len().saturating_sub(scale);
+    out.put_slice(if before == 0 { b"0" } else { digits[..before].as_bytes() });
+    if scale > 0 {
+        out.put_u8(b'.');
+        out.put_bytes(b'0', scale.saturating_sub(digits.len()));
+        out.put_slice(&digits.as_bytes()[before..]);
+    }
+}
+
+pub(crate) fn hex(out: &mut BytesMut, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.put_slice(b"\\x");
+    for byte in bytes {
+        out.put_u8(DIGITS[usize::from(byte >> 4)]);
+        out.put_u8(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
+/// A date of as many days since 1970; whether it is before our era.
+///
+/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
+fn date(out: &mut BytesMut, days: i64) -> bool {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    // There is no year 0: what comes before the year 1 is the year 1 before it.
+    let before = year <= 0;
+    let year = if before { 1 - year } else { year };
+    digits(out, year, 4);
+    out.put_u8(b'-');
+    digits(out, month, 2);
+    out.put_u8(b'-');
+    digits(out, day, 2);
+    before
+}
+
+fn era(out: &mut BytesMut, before_christ: bool) {
+    if before_christ {
+        out.put_slice(b" BC");
+    }
+}
+
+/// A number that isn't negative, with at least as many digits.
+fn digits(out: &mut BytesMut, value: i64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let text = buffer.format(value);
+    out.put_bytes(b'0', width.saturating_sub(text.len()));
+    out.put_slice(text.as_bytes());
+}
+
+/// A time of day in microseconds, which isn't negative.
+fn time(out: &mut BytesMut, microseconds: i64) {
+    let seconds = microseconds / 1_000_000;
+    digits(out, seconds / 3600, 2);
+    out.put_u8(b':');
+    digits(out, seconds / 60 % 60, 2);
+    out.put_u8(b':');
+    digits(out, seconds % 60, 2);
+    let fraction = microseconds % 1_000_000;
+    if fraction != 0 {
+        out.put_u8(b'.');
+        digits(out, fraction, 6);
+        while out.last() == Some(&b'0') {
+            out.truncate(out.len() - 1);
+        }
+    }
+}
+
+fn timestamp(out: &mut BytesMut, microseconds: i64, zone: &str) {
+    let before_christ = date(out, microseconds.div_euclid(DAY));
+    out.put_u8(b' ');
+    time(out, microseconds.rem_euclid(DAY));
+    out.put_slice(zone.as_bytes());
+    era(out, before_christ);
+}
+
+fn intervals(array: &ArrayRef) -> Writer<'_> {
+    if let DataType::Duration(_) = array.data_type() {
+        let values = array.as_primitive::<DurationMicrosecondType>().values();
+        return Box::new(move |row, out| {
+            let days = (values[row] / DAY) as i32;
+            interval(out, 0, days, values[row] % DAY);
+        });
+    }
+    let values = array.as_primitive::<IntervalMonthDayNanoType>().values();
+    Box::new(move |row, out| {
+        let IntervalMonthDayNano { months, days, nanoseconds } = values[row];
+        interval(out, months, days, nanoseconds / 1_000);
+    })
+}
+
+/// `1 year 2 mons 3 days 04:05:06.5`.
+fn interval(out: &mut BytesMut, months: i32, days: i32, microseconds: i64) {
+    let (mut first, mut negative) = (true, false);
+    for (count, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
+        if count != 0 {
+            let gap = if first { "" } else { " " };
+            // After a negative part a positive one says so.
+            let sign = if negative && count > 0 { "+" } else { "" };
+            let plural = if count == 1 { "" } else { "s" };
+            put(out, format_args!("{gap}{sign}{count} {unit}{plural}"));
+            (first, negative) = (false, count < 0);
+        }
+    }
+    if microseconds != 0 || first {
+        if !first {
+            out.put_u8(b' ');
+        }
+        match microseconds < 0 {
+            true => out.put_u8(b'-'),
+            false if negative => out.put_u8(b'+'),
+            false => {}
+        }
+        time(out, microseconds.unsigned_abs() as i64);
+    }
+}
+
+fn uuids(array: &ArrayRef) -> Writer<'_> {
+    let Some(values) = array.as_fixed_size_binary_opt() else {
+        return strings(array);
+    };
+    Box::new(move |row, out| {
+        let mut text = BytesMut::new();
+        hex(&mut text, values.value(row));
+        for (place, digit) in text.iter().skip(2).enumerate() {
+            if [8, 12, 16, 20].contains(&place) {
+                out.put_u8(b'-');
+            }
+            out.put_u8(*digit);
+        }
+    })
+}
+
+/// Text of any of Arrow's kinds.
+fn strings(array: &ArrayRef) -> Writer<'_> {
+    match array.data_type() {
+        DataType::Utf8View => {
+            let values = array.as_string_view();
+            Box::new(move |row, out| out.put_slice(values.value(row).as_bytes()))
+        }
+        DataType::LargeUtf8 => {
+            let values = array.as_string::<i64>();
+            Box::new(move |row, out| out.put_slice(values.value(row).as_bytes()))
+        }
+        _ => {
+            let values = array.as_string::<i32>();
+            Box::new(move |row, out| out.put_slice(values.value(row).as_bytes()))
+        }
+    }
+}
+
+/// JSON is text already, or made of structs, maps and lists.
+fn json(array: &ArrayRef) -> Result<Writer<'_>, ArrowError> {
+    if matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
+        return Ok(strings(array));
+    }
+    let field = std::sync::Arc::new(arrow::datatypes::Field::new("", array.data_type().clone(), true));
+    let options = EncoderOptions::default().with_explicit_nulls(true);
+    make_encoder(&field, array.as_ref(), &options)?;
+    Ok(Box::new(move |row, out| {
+        let mut text = Vec::new();
+        // It was made above, too.
+        if let Ok(mut encoder) = make_encoder(&field, array.as_ref(), &options) {
+            encoder.encode(row, &mut text);
+        }
+        out.put_slice(&text);
+    }))
+}
+
+/// `{1,NULL,"a b"}`
+fn lists<'a>(item: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>, ArrowError> {
+    let lists = array.as_list::<i32>();
+    let values = item.canonical(items(array))?;
+    let item = item.clone();
+    // What is canonical may be an array of its own, so that it is looked at value by value.
+    Ok(Box::new(move |row, out| {
+        let offsets = lists.value_offsets();
+        let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+        out.put_u8(b'{');
+        let Ok(write) = writer(&item, &values) else { return };
+        let nulls = values.logical_nulls();
+        let mut text = BytesMut::new();
+        for place in start..end {
+            if place > start {
+                out.put_u8(b',');
+            }
+            if nulls.as_ref().is_some_and(|nulls| nulls.is_null(place)) {
+                out.put_slice(b"NULL");
+                continue;
+            }
+            text.clear();
+            write(place, &mut text);
+            quote(out, &text);
+        }
+        out.put_u8(b'}');
+    }))
+}
+
+/// An item of a list, quoted where it could be read as something else.
+fn quote(out: &mut BytesMut, text: &[u8]) {
+    let special = |byte: &u8| b"{},\"\\".contains(byte) || byte.is_ascii_whitespace();
+    if !text.is_empty() && !text.eq_ignore_ascii_case(b"null") && !text.iter().any(special) {
+        return out.put_slice(text);
+    }
+    out.put_u8(b'"');
+    for byte in text {
+        if b"\"\\".contains(byte) {
+            out.put_u8(b'\\');
+        }
+        out.put_u8(*byte);
+    }
+    out.put_u8(b'"');
+}
+
+fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {
+    // Memory takes everything.
+    let _ = out.writer().write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::*;
+    use arrow::datatypes::Int32Type as I32;
+
+    use super::*;
+
+    fn check(array: impl Array + 'static, expect: &[&str]) {
+        let array: ArrayRef = Arc::new(array);
+        let kind = Kind::of_type(array.data_type());
+        let array = kind.canonical(&array).unwrap();
+        let write = writer(&kind, &array).unwrap();
+        let mut found = Vec::new();
+        for row in 0..array.len() {
+            let mut out = BytesMut::new();
+            write(row, &mut out);
+            found.push(String::from_utf8(out.to_vec()).unwrap());
+        }
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn numbers() {
+        check(Int64Array::from(vec![i64::MIN, 7]), &["-9223372036854775808", "7"]);
+        check(UInt64Array::from(vec![u64::MAX]), &["18446744073709551615"]);
+        // As PostgreSQL 15 answers.
+        check(
+            Float64Array::from(vec![
+                1.0,
+                0.1,
+                -0.0,
+                1e14,
+                1e15,
+                123456789012345680.0,
+                0.0001,
+                0.00001,
+                1.5e300,
+                f64::NAN,
+                -f64::INFINITY,
+                100.25,
+                1e-7,
+            ]),
+            &[
+                "1",
+                "0.1",
+                "-0",
+                "100000000000000",
+                "1e+15",
+                "1.2345678901234568e+17",
+                "0.0001",
+                "1e-05",
+                "1.5e+300",
+                "NaN",
+                "-Infinity",
+                "100.25",
+                "1e-07",
+            ],
+        );
+        check(Float32Array::from(vec![0.1, 1e6, 123456.0]), &["0.1", "1e+06", "123456"]);
+        let decimals = |scale| {
+            Decimal128Array::from(vec![12300, -5, 0, 100]).with_precision_and_scale(10, scale).unwrap()
+        };
+        check(decimals(2), &["123.00", "-0.05", "0.00", "1.00"]);
+        check(decimals(0), &["12300", "-5", "0", "100"]);
+        check(decimals(-2), &["1230000", "-500", "0", "10000"]);
+    }
+
+    #[test]
+    fn times() {
+        check(
+            TimestampMicrosecondArray::from(vec![0, -1, 1_704_067_200_500_000, -62_135_596_800_000_001]),
+            &[
+                "1970-01-01 00:00:00",
+                "1969-12-31 23:59:59.999999",
+                "2024-01-01 00:00:00.5",
+                "0001-12-31 23:59:59.999999 BC",
+            ],
+        );
+        check(
+            TimestampNanosecondArray::from(vec![1_500]).with_timezone("+02:00"),
+            &["1970-01-01 00:00:00.000001+00"],
+        );
+        check(Date32Array::from(vec![19_782, 2_932_897]), &["2024-02-29", "10000-01-01"]);
+        check(Time64MicrosecondArray::from(vec![1]), &["00:00:00.000001"]);
+        let intervals =
+            [(14, 3, 14_706_500_000_000), (0, 0, 0), (-14, 1, -1_000_000_000), (0, -1, 3_600_000_000_000)];
+        let intervals = intervals.map(|(months, days, time)| IntervalMonthDayNano::new(months, days, time));
+        check(
+            IntervalMonthDayNanoArray::from(intervals.to_vec()),
+            &[
+                "1 year 2 mons 3 days 04:05:06.5",
+                "00:00:00",
+                "-1 years -2 mons +1 day -00:00:01",
+                "-1 days +01:00:00",
+            ],
+        );
+        check(DurationSecondArray::from(vec![90_061]), &["1 day 01:01:01"]);
+    }
+
+    #[test]
+    fn bytes_and_lists() {
+        check(BinaryArray::from(vec![&b"\x00\xff"[..], b""]), &["\\x00ff", "\\x"]);
+        check(BooleanArray::from(vec![true, false]), &["t", "f"]);
+        let list = ListArray::from_iter_primitive::<I32, _, _>([Some(vec![Some(1), None]), Some(vec![])]);
+        check(list, &["{1,NULL}", "{}"]);
+        let mut words = ListBuilder::new(StringViewBuilder::new());
+        words.append_value(["a", "", "a b", "null", "a\"\\"].map(Some));
+        check(words.finish(), &["{a,\"\",\"a b\",\"null\",\"a\\\"\\\\\"}"]);
+    }
+
+    #[test]
+    fn what_postgres_has_no_type_for_is_json() {
+        let values: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None]));
+        let array = StructArray::from(vec![(
+            Arc::new(arrow::datatypes::Field::new("a", DataType::Int32, true)),
+            values,
+        )]);
+        check(array, &["{\"a\":1}", "{\"a\":null}"]);
+    }
+}

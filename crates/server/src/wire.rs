@@ -1,0 +1,172 @@
+//! The two ways of a connection: messages in, answers out, and what ends a statement from outside.
+
+use std::future::Future;
+use std::io;
+
+use arrow::error::ArrowError;
+use bytes::{Buf, BytesMut};
+use millstream_engine::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+
+use crate::answer::{Answers, Report};
+use crate::interrupt::Entry;
+use crate::message::{self, Frame, Garbage, Message};
+use crate::report;
+
+/// Answers are sent when they are as long, whether or not a statement is done.
+const ANSWERS_BYTES: usize = 64 << 10;
+
+/// What a client may send while a statement of its runs, before it is left waiting.
+const READ_AHEAD_BYTES: usize = 64 << 10;
+
+/// A client's socket, what has come of it and what is to be sent.
+pub(crate) struct Wire<S> {
+    socket: S,
+    input: BytesMut,
+    pub(crate) answers: Answers,
+    pub(crate) entry: Entry,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// Why a statement ends before it is done.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It failed.
+    Failed(Error),
+    /// The client sent what it must not; whether the next message can be found.
+    Garbage(Garbage),
+    /// It is refused for a reason of the protocol.
+    Refused(Box<Report>),
+    /// A cancel request came.
+    Cancelled,
+    /// The server stops.
+    Shutdown,
+    /// The client is gone.
+    Gone,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+impl From<Report> for Stop {
+    fn from(report: Report) -> Stop {
+        Stop::Refused(Box::new(report))
+    }
+}
+
+impl From<Garbage> for Stop {
+    fn from(garbage: Garbage) -> Stop {
+        Stop::Garbage(garbage)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(_: io::Error) -> Stop {
+        Stop::Gone
+    }
+}
+
+impl From<ArrowError> for Stop {
+    fn from(error: ArrowError) -> Stop {
+        Stop::Failed(Error::invalid(format!("a value can't be sent: {error}")))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(crate) fn new(
+        socket: S,
+        input: BytesMut,
+        answers: Answers,
+        entry: Entry,
+        shutdown: watch::Receiver<bool>,
+    ) -> Wire<S> {
+        Wire { socket, input, answers, entry, shutdown }
+    }
+
+    /// The next message. Sends the answers first when it has to be waited for.
+    pub(crate) async fn receive(&mut self) -> Result<Message, Stop> {
+        loop {
+            match message::frame(&mut self.input)? {
+                Frame::Whole(kind, body) => return Ok(message::decode(kind, body)?),
+                Frame::TooLong { bytes, missing } => {
+                    self.pass_over(missing).await?;
+                    return Err(report::too_long(bytes).into());
+                }
+                Frame::Partial => {}
+            }
+            self.send().await?;
+            tokio::select! {
+                biased;
+                read = self.socket.read_buf(&mut self.input) => {
+                    if read? == 0 {
+                        return Err(Stop::Gone);
+                    }
+                }
+                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Shutdown),
+            }
+        }
+    }
+
+    /// Reads as many bytes and forgets them.
+    async fn pass_over(&mut self, mut bytes: usize) -> Result<(), Stop> {
+        while bytes > 0 {
+            let mut piece = BytesMut::with_capacity(ANSWERS_BYTES.min(bytes));
+            let read = (&mut self.socket).take(bytes as u64).read_buf(&mut piece).await?;
+            if read == 0 {
+                return Err(Stop::Gone);
+            }
+            bytes -= read;
+        }
+        Ok(())
+    }
+
+    /// Waits for `work`, unless the client cancels it, goes away, or the server stops.
+    pub(crate) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        tokio::pin!(work);
+        loop {
+            let room = self.input.len() < READ_AHEAD_BYTES;
+            tokio::select! {
+                biased;
+                _ = self.entry.cancels.changed() => return Err(Stop::Cancelled),
+                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Shutdown),
+                done = &mut work => return Ok(done),
+                read = self.socket.read_buf(&mut self.input), if room => {
+                    if read? == 0 {
+                        return Err(Stop::Gone);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the answers if there are many.
+    pub(crate) async fn send_much(&mut self) -> Result<(), Stop> {
+        if self.answers.bytes.len() < ANSWERS_BYTES { Ok(()) } else { self.send().await }
+    }
+
+    /// How many bytes of answers there may be before they are sent.
+    pub(crate) fn is_full(&self) -> bool {
+        self.answers.bytes.len() >= ANSWERS_BYTES
+    }
+
+    /// Sends all answers. A client that doesn't read is waited for, but for a cancel request.
+    pub(crate) async fn send(&mut self) -> Result<(), Stop> {
+        while self.answers.bytes.has_remaining() {
+            tokio::select! {
+                biased;
+                _ = self.entry.cancels.changed() => return Err(Stop::Cancelled),
+                written = self.socket.write_buf(&mut self.answers.bytes) => {
+                    if written? == 0 {
+                        return Err(Stop::Gone);
+                    }
+                }
+                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Gone),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Parameters of prepared statements: `$1`, `$2`, …
+//!
+//! A statement is planned with the types of its parameters to learn its shape, and with their values to run. Types that
+//! aren't declared are taken from where a parameter stands, as in `id = $1`; where that tells nothing it is text, as in
+//! PostgreSQL.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{ParamValues, Result, ScalarValue};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::planner::PlannerContext;
+
+/// What is known of a statement's parameters.
+#[derive(Debug, Default)]
+pub struct Parameters {
+    types: Vec<Option<DataType>>,
+    values: Option<Vec<ScalarValue>>,
+    found: Mutex<Vec<Option<DataType>>>,
+}
+
+impl Parameters {
+    /// Parameters of these types, as far as they are declared.
+    pub fn declared(types: Vec<Option<DataType>>) -> Parameters {
+        Parameters { types, ..Parameters::default() }
+    }
+
+    /// Parameters with values: arrays that hold one each.
+    pub fn bound(types: Vec<Option<DataType>>, values: &[ArrayRef]) -> crate::Result<Parameters> {
+        let values = values.iter().map(|value| ScalarValue::try_from_array(value, 0));
+        let values = values.collect::<Result<_>>()?;
+        Ok(Parameters { types, values: Some(values), ..Parameters::default() })
+    }
+
+    /// The type of each parameter that was seen in what was planned; those that nothing tells are none.
+    pub fn found(&self) -> Vec<Option<DataType>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For planning: a parameter's type is known where it stands.
+    pub(crate) fn context(&self) -> PlannerContext {
+        let field = |data_type: &DataType| -> FieldRef { Arc::new(Field::new("", data_type.clone(), true)) };
+        let fields = self.types.iter().map(|data_type| data_type.as_ref().map(field));
+        PlannerContext::new().with_prepare_param_data_types(fields.collect())
+    }
+
+    /// A plan as written with the values in it, where there are some.
+    pub(crate) fn bind(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let found = seen(&plan)?;
+        let Some(values) = &self.values else {
+            let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            merge(&mut all, found);
+            return Ok(plan);
+        };
+        if found.is_empty() {
+            return Ok(plan);
+        }
+        // An INSERT's rows have the types of its columns; elsewhere a decimal keeps the digits that it came with.
+        let exact = !matches!(plan, LogicalPlan::Dml(_));
+        let fitted = values.iter().enumerate().map(|(place, value)| match found.get(place) {
+            Some(Some(data_type)) => fitted(value, data_type, exact),
+            _ => Ok(value.clone()),
+        });
+        let fitted = fitted.map(|value| Ok(ScalarAndMetadata::from(value?))).collect::<Result<_>>()?;
+        plan.with_param_values(ParamValues::List(fitted))
+    }
+}
+
+/// A value as one of another type; as it is, where it may lose digits and must not.
+fn fitted(value: &ScalarValue, data_type: &DataType, exact: bool) -> Result<ScalarValue> {
+    if exact && data_type.is_decimal() && value.data_type().is_decimal() {
+        return Ok(value.clone());
+    }
+    value.cast_to(data_type)
+}
+
+/// The types of the parameters in a plan, by their places.
+fn seen(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>> {
+    let mut all = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            for bound in [&limit.skip, &limit.fetch].into_iter().flatten() {
+                if let Expr::Placeholder(placeholder) = bound.as_ref() {
+                    note(&mut all, placeholder, Some(DataType::Int64));
+                }
+            }
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Placeholder(placeholder) = expr {
+                    let data_type = placeholder.field.as_ref().map(|field| field.data_type().clone());
+                    note(&mut all, placeholder, data_type);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(all)
+}
+
+fn note(all: &mut Vec<Option<DataType>>, placeholder: &Placeholder, data_type: Option<DataType>) {
+    let place = placeholder.id.trim_start_matches('$').parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+    // PostgreSQL's protocol counts parameters in 16 bits.
+    if let Some(place) = place.filter(|place| *place < usize::from(u16::MAX)) {
+        if all.len() <= place {
+            all.resize(place + 1, None);
+        }
+        all[place] = all[place].take().or(data_type);
+    }
+}
+
+fn merge(all: &mut Vec<Option<DataType>>, found: Vec<Option<DataType>>) {
+    if all.len() < found.len() {
+        all.resize(found.len(), None);
+    }
+    for (known, found) in all.iter_mut().zip(found) {
+        *known = known.take().or(found);
+    }
+}
