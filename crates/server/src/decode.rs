@@ -45,7 +45,11 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
         Kind::Numeric(_) => numeric(text.trim()).ok_or_else(wrong)?,
         Kind::Array(item) => list(item, elements(text).ok_or_else(wrong)?, &wrong)?,
         kind => {
-            let text: ArrayRef = Arc::new(StringArray::from(vec![text.trim()]));
+            let spelled = match kind {
+                Kind::Interval => units(text).ok_or_else(wrong)?,
+                _ => text.trim().to_string(),
+            };
+            let text: ArrayRef = Arc::new(StringArray::from(vec![spelled]));
             let options = CastOptions { safe: false, ..CastOptions::default() };
             cast_with_options(&text, &kind.arrow(), &options).map_err(|_| wrong())?
         }
@@ -115,6 +119,29 @@ fn bytea(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// An interval with its time of day, `-04:05:06.5`, as numbers of units.
+fn units(text: &str) -> Option<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let Some((hours, rest)) = word.split_once(':') else {
+            words.push(word.to_string());
+            continue;
+        };
+        let (sign, hours) = match hours.strip_prefix('-') {
+            Some(hours) => ("-", hours),
+            None => ("", hours.strip_prefix('+').unwrap_or(hours)),
+        };
+        let (minutes, seconds) = rest.split_once(':').unwrap_or((rest, "0"));
+        let is_number =
+            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if ![hours, minutes, seconds].into_iter().all(is_number) {
+            return None;
+        }
+        words.push(format!("{sign}{hours} hours {sign}{minutes} minutes {sign}{seconds} seconds"));
+    }
+    Some(words.join(" "))
+}
+
 /// A decimal with as many digits after its point as are written.
 fn numeric(text: &str) -> Option<ArrayRef> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
@@ -171,6 +198,9 @@ fn elements(text: &str) -> Option<Vec<Option<String>>> {
     loop {
         while rest.next_if(|next| next.is_whitespace()).is_some() {}
         let (mut element, quoted) = (String::new(), rest.next_if_eq(&'"').is_some());
+        if !quoted && rest.peek() == Some(&',') {
+            return None;
+        }
         loop {
             match rest.next() {
                 Some('"') if quoted => break,

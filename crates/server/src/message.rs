@@ -156,7 +156,11 @@ pub(crate) fn opening(input: &mut BytesMut) -> Result<Option<Opening>, Garbage> 
         }
         version => {
             let mut parameters = Vec::new();
-            loop {
+            // What stands here in other versions is not for us to know.
+            if version >> 16 != 3 {
+                reader.rest.clear();
+            }
+            while version >> 16 == 3 {
                 let name = reader.text()?;
                 if name.is_empty() {
                     break;

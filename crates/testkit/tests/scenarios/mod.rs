@@ -12,6 +12,7 @@ mod objects;
 mod pace;
 mod receivers;
 mod replay;
+mod server;
 
 use std::path::Path;
 
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(pace::ALL);
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(replay::ALL);
+    all.extend_from_slice(server::ALL);
     all
 }
 

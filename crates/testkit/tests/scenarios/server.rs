@@ -1,0 +1,242 @@
+//! PostgreSQL clients at the server.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, pin_mut};
+use millstream_engine::Engine;
+use millstream_server::{ListenError, Server};
+use millstream_testkit::drive::{self, Result, ensure, within_a_minute};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use super::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    ("a_client_prepares_binds_and_reads", || serve(extended)),
+    ("a_client_sends_several_statements", || serve(simple)),
+    ("a_running_statement_is_cancelled", || serve(cancel)),
+    ("changes_come_until_the_reader_goes", || serve(changes)),
+    ("what_is_no_postgres_message_is_refused", || serve(garbage)),
+    ("where_a_server_may_listen", || drive::block_on(addresses())),
+    ("clients_are_told_when_the_server_stops", || drive::block_on(stopping())),
+];
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// What a client's error says.
+fn said(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("{} {}", error.code().code(), error.message()),
+        None => error.to_string(),
+    }
+}
+
+/// Runs a scenario against a server on a free port.
+fn serve<F, Done>(scenario: F) -> Result<()>
+where
+    F: FnOnce(u16) -> Done + Send + 'static,
+    Done: Future<Output = Result<()>> + Send + 'static,
+{
+    drive::block_on(async move {
+        let engine = Engine::start().map_err(text)?;
+        let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(text)?;
+        let port = server.address().port();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        let result = within_a_minute("the scenario", scenario(port)).await.and_then(|done| done);
+        drop(stop);
+        serving.await.map_err(text)?;
+        engine.stop().await.map_err(text)?;
+        result
+    })
+}
+
+async fn connect(port: u16) -> Result<Client> {
+    let config = format!("host=127.0.0.1 port={port} user=tester application_name=scenario");
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.map_err(text)?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn extended(port: u16) -> Result<()> {
+    let client = connect(port).await?;
+    let run = |sql: &'static str| client.batch_execute(sql);
+    run("CREATE TABLE t (id BIGINT PRIMARY KEY, name TEXT, price DOUBLE PRECISION, ok BOOLEAN, raw BYTEA)")
+        .await
+        .map_err(|error| said(&error))?;
+    let insert = client.prepare("INSERT INTO t VALUES ($1, $2, $3, $4, $5)").await.map_err(|e| said(&e))?;
+    for id in 0..10_i64 {
+        let name = (id % 3 != 0).then(|| format!("n{id}"));
+        let price = id as f64 / 4.0;
+        let raw = vec![id as u8; 3];
+        let count = client.execute(&insert, &[&id, &name, &price, &(id % 2 == 0), &raw]).await;
+        ensure(count.map_err(|error| said(&error))? == 1, || "one row was inserted".into())?;
+    }
+    run("CREATE MATERIALIZED VIEW mv AS SELECT ok, count(*) AS n, sum(price) AS total FROM t GROUP BY ok")
+        .await
+        .map_err(|error| said(&error))?;
+    let rows = client
+        .query("SELECT n, total FROM mv WHERE ok = $1", &[&true])
+        .await
+        .map_err(|error| said(&error))?;
+    let found: Vec<(i64, f64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    ensure(found == [(5, 5.0)], || format!("{found:?}"))?;
+    let rows = client
+        .query(
+            "SELECT id, name, raw FROM t WHERE id >= $1 AND name LIKE $2 ORDER BY id LIMIT $3",
+            &[&3_i64, &"n%", &2_i64],
+        )
+        .await
+        .map_err(|error| said(&error))?;
+    let found: Vec<(i64, Option<String>, Vec<u8>)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let expected = vec![(4, Some("n4".to_string()), vec![4; 3]), (5, Some("n5".to_string()), vec![5; 3])];
+    ensure(found == expected, || format!("{found:?}"))?;
+    let changed = client.execute("UPDATE t SET price = price + $1 WHERE id < $2", &[&1.5, &4_i64]).await;
+    ensure(changed.map_err(|error| said(&error))? == 4, || "four rows were changed".into())?;
+    let nothing = client.execute("DELETE FROM t WHERE name = $1", &[&None::<String>]).await;
+    ensure(nothing.map_err(|error| said(&error))? == 0, || "NULL equals nothing".into())
+}
+
+async fn simple(port: u16) -> Result<()> {
+    let client = connect(port).await?;
+    let sql =
+        "CREATE TABLE t (id INT, at TIMESTAMP); INSERT INTO t VALUES (1, '2024-01-02 03:04:05.5'), (2, NULL);
+        SELECT id, at, [id, NULL] AS list FROM t ORDER BY id; ";
+    let mut seen = Vec::new();
+    for message in client.simple_query(sql).await.map_err(|error| said(&error))? {
+        seen.push(match message {
+            SimpleQueryMessage::Row(row) => {
+                let values: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or("NULL")).collect();
+                values.join(" ")
+            }
+            SimpleQueryMessage::CommandComplete(count) => format!("done {count}"),
+            _ => continue,
+        });
+    }
+    let expected = ["done 0", "done 2", "1 2024-01-02 03:04:05.5 {1,NULL}", "2 NULL {2,NULL}", "done 2"];
+    ensure(seen == expected, || format!("{seen:?}"))?;
+    // Nothing is answered, too.
+    client.simple_query(" ; -- nothing").await.map_err(|error| said(&error)).map(drop)
+}
+
+async fn cancel(port: u16) -> Result<()> {
+    let client = connect(port).await?;
+    let token = client.cancel_token();
+    let endless =
+        "SELECT count(*) FROM generate_series(1, 100000) AS a(x), generate_series(1, 1000000) AS b(y)";
+    let cancelling = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        token.cancel_query(NoTls).await
+    };
+    let (found, cancelled) = tokio::join!(client.simple_query(endless), cancelling);
+    cancelled.map_err(|error| said(&error))?;
+    let error = found.err().map(|error| said(&error)).ok_or("it came to its end")?;
+    ensure(error.starts_with("57014"), || error)?;
+    client.simple_query("SELECT 1").await.map(drop).map_err(|error| said(&error))
+}
+
+async fn changes(port: u16) -> Result<()> {
+    let (writer, reader) = (connect(port).await?, connect(port).await?);
+    writer
+        .batch_execute("CREATE TABLE t (id INT); CREATE MATERIALIZED VIEW mv AS SELECT sum(id) AS s FROM t")
+        .await
+        .map_err(|error| said(&error))?;
+    let none: [&(dyn tokio_postgres::types::ToSql + Sync); 0] = [];
+    let rows = reader.query_raw("SUBSCRIBE mv", none).await.map_err(|error| said(&error))?;
+    pin_mut!(rows);
+    let first = rows.next().await.ok_or("what is there comes first")?.map_err(|error| said(&error))?;
+    let found: Option<i64> = first.get("s");
+    ensure(found.is_none(), || format!("{found:?}"))?;
+    writer.batch_execute("INSERT INTO t VALUES (4)").await.map_err(|error| said(&error))?;
+    let mut values = Vec::new();
+    while values.len() < 2 {
+        let row = rows.try_next().await.map_err(|error| said(&error))?.ok_or("it goes on")?;
+        values.push((row.get::<_, String>("_op"), row.get::<_, Option<i64>>("s")));
+    }
+    values.sort();
+    let expected = [("update_delete".to_string(), None), ("update_insert".to_string(), Some(4))];
+    ensure(values == expected, || format!("{values:?}"))?;
+    drop(reader);
+    // Who has gone is followed no more.
+    for _ in 0..100 {
+        let rows = writer.query("SELECT count(*) FROM millstream.subscriptions", &[]).await;
+        match rows {
+            Ok(rows) if rows.first().is_some_and(|row| row.get::<_, i64>(0) == 0) => return Ok(()),
+            Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            // There is no such table to look into.
+            Err(_) => return Ok(()),
+        }
+    }
+    Err("the subscription outlives its reader".into())
+}
+
+async fn garbage(port: u16) -> Result<()> {
+    let send = async |bytes: &[u8]| -> Result<Vec<u8>> {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.map_err(text)?;
+        socket.write_all(bytes).await.map_err(text)?;
+        socket.shutdown().await.map_err(text)?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.map_err(text)?;
+        Ok(answer)
+    };
+    let found = String::from_utf8_lossy(&send(b"GET / HTTP/1.1\r\n\r\n").await?).into_owned();
+    ensure(found.contains("08P01") && found.contains("PostgreSQL client"), || found.clone())?;
+    let startup = b"\0\0\0\x0d\0\x03\0\0user\0x\0\0";
+    let startup = [&(startup.len() as i32).to_be_bytes()[..], &startup[4..]].concat();
+    let with = |rest: &[u8]| [&startup[..], rest].concat();
+    for (bytes, expected) in [
+        (with(b"Z\0\0\0\x04"), "message type 'Z'"),
+        (with(b"Q\xff\xff\xff\xff"), "-1 bytes"),
+        (with(b"B\0\0\0\x06\0\0S\0\0\0\x04"), "ends before its content"),
+        (with(b"Q\0\0\0\x06\xff\0"), "not UTF-8"),
+        (with(b"Q\0\0\0\x0cSELECT 1"), "ends before its content"),
+        (b"\0\0\0\x11\0\x02\0\0user\0x\0\0\0".to_vec(), "protocol 2.0"),
+    ] {
+        let found = String::from_utf8_lossy(&send(&bytes).await?).into_owned();
+        ensure(found.contains(expected), || format!("{expected}: {found}"))?;
+    }
+    // Others are served as before.
+    connect(port).await?.simple_query("SELECT 1").await.map(drop).map_err(|error| said(&error))
+}
+
+async fn addresses() -> Result<()> {
+    let engine = Engine::start().map_err(text)?;
+    let first = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(text)?;
+    let again = Server::bind(&first.address().to_string(), engine.clone()).await;
+    ensure(matches!(again, Err(ListenError::Taken(_))), || "a port is given twice".into())?;
+    let open = Server::bind("0.0.0.0:0", engine.clone()).await;
+    ensure(matches!(open, Err(ListenError::Open(_))), || "all are let in".into())?;
+    let none = Server::bind("nowhere", engine.clone()).await;
+    ensure(matches!(none, Err(ListenError::Address { .. })), || "a word is an address".into())?;
+    engine.stop().await.map_err(text)
+}
+
+async fn stopping() -> Result<()> {
+    let engine = Engine::start().map_err(text)?;
+    let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(text)?;
+    let port = server.address().port();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async move {
+        let _ = stopped.await;
+    }));
+    let client = connect(port).await?;
+    client.batch_execute("CREATE TABLE t (id INT)").await.map_err(|error| said(&error))?;
+    let following = client.simple_query("SELECT * FROM t EMIT CHANGES");
+    let stopping = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(stop);
+        serving.await
+    };
+    let (found, served) = tokio::join!(following, stopping);
+    served.map_err(text)?;
+    let error = found.err().map(|error| said(&error)).ok_or("it came to its end")?;
+    ensure(error.starts_with("57P01"), || error)?;
+    engine.stop().await.map_err(text)
+}
