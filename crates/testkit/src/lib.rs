@@ -19,3 +19,4 @@ pub mod parts;
 pub mod slt;
 pub mod suites;
 pub mod tidy;
+pub mod wire;

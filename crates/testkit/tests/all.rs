@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use libtest_mimic::{Arguments, Failed, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
 use millstream_testkit::suites::report::{self, FileCounts};
-use millstream_testkit::{docs, drive, generate, slt, suites, tidy};
+use millstream_testkit::{docs, drive, generate, slt, suites, tidy, wire};
 
 fn main() -> ExitCode {
     let root = slt::project_root();
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for (path, name) in files {
         trials.push(plain(path.clone(), &name));
+        trials.extend(over_the_wire(path.clone(), &name));
         trials.push(replayed(path, name, &counts));
     }
     for (name, check) in tidy::checks() {
@@ -87,6 +88,13 @@ fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
 /// The file as it stands.
 fn plain(path: PathBuf, name: &str) -> Trial {
     Trial::test(format!("slt::{name}"), move || drive::block_on(slt::run(&path)).map_err(Failed::from))
+}
+
+/// The file as a PostgreSQL client's statements.
+fn over_the_wire(path: PathBuf, name: &str) -> Option<Trial> {
+    wire::left_out(name).is_none().then(|| {
+        Trial::test(format!("wire::{name}"), move || drive::block_on(wire::run(&path)).map_err(Failed::from))
+    })
 }
 
 /// Random queries over random tables, as the seed says.

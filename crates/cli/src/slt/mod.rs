@@ -16,4 +16,4 @@ mod suite;
 
 pub(crate) use command::test;
 pub use engine_db::{EngineDb, column_type, rows_as_text};
-pub use suite::{Report, complete_file, find, run_file, validate_columns, validate_values};
+pub use suite::{Report, complete_file, find, run_file, run_file_on, validate_columns, validate_values};

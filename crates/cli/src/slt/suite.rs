@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use millstream::{Engine, Error};
 use sqllogictest::{
-    DefaultColumnType, MakeConnection, Normalizer, Record, Runner, TestErrorKind, parse_file,
+    AsyncDB, DefaultColumnType, MakeConnection, Normalizer, Record, Runner, TestErrorKind, parse_file,
 };
 
 use super::EngineDb;
@@ -53,35 +53,44 @@ fn search(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 /// Runs a file in the engine that `make` makes. A query that gives other rows than expected doesn't end the
 /// file; a statement that fails does, since what follows stands on it.
 pub async fn run_file(path: &Path, make: impl FnOnce() -> Result<Engine, Error>) -> Report {
-    let mut report = Report::default();
-    let records = match parse_file::<DefaultColumnType>(path) {
-        Ok(records) => records,
+    let engine = match make() {
+        Ok(engine) => engine,
         Err(error) => {
-            report.failures.push(format!("{}: {}", error.location(), error.kind()));
-            return report;
+            let failure = format!("{}: the engine can't be started: {error}", path.display());
+            return Report { failures: vec![failure], ..Report::default() };
         }
     };
-    match make() {
-        Ok(engine) => {
-            run_records(path, records, &engine, &mut report).await;
-            if let Err(error) = engine.stop().await {
-                report.failures.push(format!("{}: the engine can't be stopped: {error}", path.display()));
-            }
-        }
-        Err(error) => {
-            report.failures.push(format!("{}: the engine can't be started: {error}", path.display()))
-        }
+    let mut report = run_file_on(path, connections(&engine)).await;
+    if let Err(error) = engine.stop().await {
+        report.failures.push(format!("{}: the engine can't be stopped: {error}", path.display()));
     }
     report
 }
 
-async fn run_records(
+/// Runs a file over connections to a database.
+pub async fn run_file_on<D, M>(path: &Path, connections: M) -> Report
+where
+    D: AsyncDB<ColumnType = DefaultColumnType>,
+    M: MakeConnection<Conn = D>,
+{
+    let mut report = Report::default();
+    match parse_file::<DefaultColumnType>(path) {
+        Ok(records) => run_records(path, records, connections, &mut report).await,
+        Err(error) => report.failures.push(format!("{}: {}", error.location(), error.kind())),
+    }
+    report
+}
+
+async fn run_records<D, M>(
     path: &Path,
     records: Vec<Record<DefaultColumnType>>,
-    engine: &Engine,
+    connections: M,
     report: &mut Report,
-) {
-    let mut runner = runner(path, connections(engine));
+) where
+    D: AsyncDB<ColumnType = DefaultColumnType>,
+    M: MakeConnection<Conn = D>,
+{
+    let mut runner = runner(path, connections);
     for record in records {
         match record {
             Record::Halt { .. } => break,
@@ -139,7 +148,11 @@ fn connections(engine: &Engine) -> impl MakeConnection<Conn = EngineDb> {
     move || std::future::ready(Ok(EngineDb::new(&engine)))
 }
 
-fn runner<M: MakeConnection<Conn = EngineDb>>(path: &Path, connections: M) -> Runner<EngineDb, M> {
+fn runner<D, M>(path: &Path, connections: M) -> Runner<D, M>
+where
+    D: AsyncDB<ColumnType = DefaultColumnType>,
+    M: MakeConnection<Conn = D>,
+{
     let mut runner = Runner::new(connections);
     runner.with_normalizer(trim_end);
     runner.with_validator(validate_values);
@@ -149,11 +162,11 @@ fn runner<M: MakeConnection<Conn = EngineDb>>(path: &Path, connections: M) -> Ru
     runner
 }
 
-/// Whether the columns have the expected types; `?` in a file stands for any.
+/// Whether the columns have the expected types; `?` stands for any.
 #[allow(clippy::ptr_arg, reason = "the type of the function is given")]
 pub fn validate_columns(actual: &Vec<DefaultColumnType>, expected: &Vec<DefaultColumnType>) -> bool {
     let fits = |(actual, expected): (&DefaultColumnType, &DefaultColumnType)| {
-        actual == expected || *expected == DefaultColumnType::Any
+        actual == expected || [actual, expected].contains(&&DefaultColumnType::Any)
     };
     actual.len() == expected.len() && actual.iter().zip(expected).all(fits)
 }

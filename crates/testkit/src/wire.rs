@@ -1,0 +1,277 @@
+//! Files of `sql-tests/` through the server: a PostgreSQL client as the database that a file talks to.
+//!
+//! What a client reads is PostgreSQL's text, where the files expect the engine's own: values are respelled by the types
+//! of their columns, which the server tells.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream_engine::{Engine, Error, Script};
+use millstream_server::Server;
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, MakeConnection};
+use tokio_postgres::types::{Kind, Type};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use crate::drive;
+
+/// Files that a client can't run as they stand: a part of the name, and why.
+const NOT_OVER_THE_WIRE: &[(&str, &str)] = &[
+    ("types/bytea.slt", "bytes within lists are hexadecimal to clients"),
+    ("types/float.slt", "half floats are real to clients"),
+    ("types/interval.slt", "intervals within lists are PostgreSQL's, and end at the microsecond"),
+    ("types/json.slt", "JSON can't be told from structs, whose spelling the files expect"),
+    ("types/time.slt", "times end at the microsecond"),
+    ("types/timestamptz.slt", "times end at the microsecond"),
+];
+
+/// Whether a file is left out, and why.
+pub fn left_out(name: &str) -> Option<&'static str> {
+    NOT_OVER_THE_WIRE.iter().find(|(part, _)| name.contains(part)).map(|(_, why)| *why)
+}
+
+/// Runs one file against a server of its own.
+pub async fn run(path: &Path) -> drive::Result<()> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let engine = Engine::start().map_err(|error| text(&error))?;
+    let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(|error| text(&error))?;
+    let port = server.address().port();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async move {
+        let _ = stopped.await;
+    }));
+    let report = millstream_cli::slt::run_file_on(path, connections(port)).await;
+    drop(stop);
+    serving.await.map_err(|error| text(&error))?;
+    engine.stop().await.map_err(|error| text(&error))?;
+    if report.failures.is_empty() { Ok(()) } else { Err(report.failures.join("\n")) }
+}
+
+fn connections(port: u16) -> impl MakeConnection<Conn = WireDb> {
+    move || WireDb::connect(port)
+}
+
+/// A client of the server.
+pub struct WireDb {
+    client: Client,
+}
+
+impl WireDb {
+    async fn connect(port: u16) -> Result<WireDb, Error> {
+        let config = format!("host=127.0.0.1 port={port} user=tester");
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.map_err(failed)?;
+        tokio::spawn(connection);
+        Ok(WireDb { client })
+    }
+
+    /// The columns' types, where a text is one statement that reads.
+    async fn types(&self, sql: &str) -> Option<Vec<Type>> {
+        if Script::parse(sql).ok()?.remaining() != 1 {
+            return None;
+        }
+        let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next()?;
+        let reads =
+            ["SELECT", "WITH", "VALUES", "TABLE", "SUBSCRIBE", "VERIFY", "DESCRIBE", "DESC", "SHOW", ""];
+        if !reads.iter().any(|first| first.eq_ignore_ascii_case(word)) {
+            return None;
+        }
+        let prepared = self.client.prepare(sql).await.ok()?;
+        Some(prepared.columns().iter().map(|column| column.type_().clone()).collect())
+    }
+}
+
+#[async_trait]
+impl AsyncDB for WireDb {
+    type Error = Error;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
+        let types = self.types(sql).await;
+        let messages = self.client.simple_query(sql).await.map_err(failed)?;
+        let mut last = DBOutput::StatementComplete(0);
+        let mut rows: Option<(usize, Vec<Vec<String>>)> = None;
+        for message in messages {
+            match message {
+                SimpleQueryMessage::RowDescription(columns) => rows = Some((columns.len(), Vec::new())),
+                SimpleQueryMessage::Row(row) => {
+                    let value = |at: usize| {
+                        let data_type = types.as_ref().and_then(|types| types.get(at));
+                        respelled(row.get(at), data_type)
+                    };
+                    let values = (0..row.len()).map(value).collect();
+                    if let Some((_, rows)) = &mut rows {
+                        rows.push(values);
+                    }
+                }
+                SimpleQueryMessage::CommandComplete(count) => {
+                    last = match rows.take() {
+                        None => DBOutput::StatementComplete(count),
+                        Some((width, rows)) => {
+                            DBOutput::Rows { types: letters(types.as_deref(), width), rows }
+                        }
+                    };
+                }
+                _ => {}
+            }
+        }
+        Ok(last)
+    }
+
+    async fn shutdown(&mut self) {}
+
+    fn engine_name(&self) -> &str {
+        "millstream"
+    }
+
+    async fn sleep(duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// A client's error as the engine's own.
+fn failed(error: tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
+        Some(error) => Error::invalid(error.message()).maybe_hint(error.hint().map(str::to_string)),
+        None => Error::external(error.to_string()),
+    }
+}
+
+/// The letters that stand for types in a test file.
+fn letters(types: Option<&[Type]>, width: usize) -> Vec<DefaultColumnType> {
+    let Some(types) = types else { return vec![DefaultColumnType::Any; width] };
+    let letter = |data_type: &Type| match *data_type {
+        Type::INT2 | Type::INT4 | Type::INT8 => DefaultColumnType::Integer,
+        Type::FLOAT4 | Type::FLOAT8 => DefaultColumnType::FloatingPoint,
+        // Wide whole numbers are decimals to clients.
+        Type::NUMERIC => DefaultColumnType::Any,
+        _ => DefaultColumnType::Text,
+    };
+    types.iter().map(letter).collect()
+}
+
+/// A value in the engine's own spelling.
+fn respelled(value: Option<&str>, data_type: Option<&Type>) -> String {
+    let Some(value) = value else { return "NULL".into() };
+    if value.is_empty() {
+        return "(empty)".into();
+    }
+    let spelled = match data_type {
+        Some(data_type) => own(value, data_type),
+        None => value.to_string(),
+    };
+    spelled.replace('\r', "\\r").replace('\n', "\\n")
+}
+
+fn own(value: &str, data_type: &Type) -> String {
+    if let Kind::Array(item) = data_type.kind() {
+        return list(value, item);
+    }
+    match *data_type {
+        Type::BOOL => if value == "t" { "true" } else { "false" }.into(),
+        Type::FLOAT4 => {
+            value.parse::<f32>().map_or_else(|_| value.into(), |float| finite(format!("{float:?}")))
+        }
+        Type::FLOAT8 => {
+            value.parse::<f64>().map_or_else(|_| value.into(), |float| finite(format!("{float:?}")))
+        }
+        Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::TIME => thousandths(value),
+        Type::JSON => json(value),
+        _ => value.into(),
+    }
+}
+
+fn finite(text: String) -> String {
+    match text.as_str() {
+        "inf" => "Infinity".into(),
+        "-inf" => "-Infinity".into(),
+        _ => text,
+    }
+}
+
+/// Parts of a second as three, six or nine digits.
+fn thousandths(value: &str) -> String {
+    let Some((before, after)) = value.split_once('.') else { return value.into() };
+    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+    let (fraction, zone) = after.split_at(digits);
+    let width = digits.div_ceil(3) * 3;
+    format!("{before}.{fraction:0<width$}{zone}")
+}
+
+/// `{1,NULL,"a b"}` as `[1, NULL, a b]`.
+fn list(value: &str, item: &Type) -> String {
+    let inner = value.trim_start_matches('{').trim_end_matches('}');
+    let mut items = Vec::new();
+    let mut rest = inner.chars().peekable();
+    while rest.peek().is_some() {
+        let quoted = rest.next_if_eq(&'"').is_some();
+        let mut element = String::new();
+        loop {
+            match rest.next() {
+                Some('"') if quoted => break,
+                Some('\\') if quoted => element.extend(rest.next()),
+                Some(',') if !quoted => break,
+                Some(next) => element.push(next),
+                None => break,
+            }
+        }
+        if quoted {
+            rest.next_if_eq(&',');
+        }
+        let plain_null = !quoted && element == "NULL";
+        items.push(match *item {
+            _ if plain_null => element,
+            // Within lists the infinities are short.
+            Type::FLOAT4 | Type::FLOAT8 => own(&element, item).replace("Infinity", "inf"),
+            _ => own(&element, item),
+        });
+    }
+    format!("[{}]", items.join(", "))
+}
+
+/// JSON as Arrow shows structs and lists: without quotes, and with a space after each comma and colon.
+fn json(value: &str) -> String {
+    let mut out = String::new();
+    let mut rest = value.chars().peekable();
+    while let Some(next) = rest.next() {
+        match next {
+            '"' => {
+                while let Some(next) = rest.next_if(|next| *next != '"') {
+                    match next {
+                        '\\' => out.extend(rest.next()),
+                        next => out.push(next),
+                    }
+                }
+                rest.next();
+            }
+            ',' | ':' => {
+                out.push(next);
+                out.push(' ');
+            }
+            'n' if rest.clone().take(3).eq("ull".chars()) => {
+                rest.nth(2);
+                out.push_str("NULL");
+            }
+            next => out.push(next),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_respelled() {
+        let check = |value: &str, data_type: &Type, expected: &str| {
+            assert_eq!(respelled(Some(value), Some(data_type)), expected);
+        };
+        check("t", &Type::BOOL, "true");
+        check("1", &Type::FLOAT8, "1.0");
+        check("1e+300", &Type::FLOAT8, "1e300");
+        check("2024-01-01 00:00:00.5+00", &Type::TIMESTAMPTZ, "2024-01-01 00:00:00.500+00");
+        check("{1,NULL,3}", &Type::INT4_ARRAY, "[1, NULL, 3]");
+        check("{\"a b\",\"NULL\"}", &Type::TEXT_ARRAY, "[a b, NULL]");
+        check("{\"a\":1,\"b\":[null,\"x\"]}", &Type::JSON, "{a: 1, b: [NULL, x]}");
+    }
+}
