@@ -34,3 +34,11 @@ pub(crate) fn arrow(error: arrow::error::ArrowError) -> Error {
 pub(crate) fn stopped() -> Error {
     Error::external("the engine has stopped")
 }
+
+/// A change that doesn't fit the rows is the user's to mend.
+pub(crate) fn change(error: millstream_state::Error) -> Error {
+    match error {
+        millstream_state::Error::Full(_) | millstream_state::Error::Arrow(_) => state(error),
+        other => Error::invalid(other.to_string()),
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
@@ -17,6 +17,7 @@ use crate::catalog::Object;
 use crate::changes::Opened;
 use crate::past::Past;
 use crate::settings::Settings;
+use crate::transaction::{Begun, Found, Write};
 
 /// Where an answer goes. Whoever asked may have gone away: sending never fails.
 #[derive(Debug)]
@@ -149,6 +150,16 @@ pub(crate) enum Event {
     Change { base: u64, changes: Vec<Change>, reply: Reply<Option<Vec<String>>> },
     /// Change rows; answers with the number of rows when their epoch is done.
     Modify { modification: Modification, reply: Reply<u64> },
+    /// Hand out what a transaction sees that begins now.
+    Begin { reply: Reply<Begun> },
+    /// Say which rows of a table have some keys now, for each batch of keys.
+    LookUp { table: Arc<str>, keys: Vec<Vec<ArrayRef>>, reply: Reply<Vec<Found>> },
+    /// Read relations as a transaction sees them.
+    ReadAt { transaction: u64, relations: Vec<Arc<str>>, stamped: bool, reply: Reply<Snapshot> },
+    /// Take all that a transaction has changed, or nothing; answers when the epoch is done.
+    Commit { writes: Vec<Write>, reply: Reply<u64> },
+    /// A transaction has ended.
+    Release { transaction: u64 },
     /// Follow the changes of a relation, if the catalog is still the one that `base` names.
     Subscribe { base: u64, request: Request, reply: Reply<Option<Opened>> },
     /// A subscriber has room again for what waits.

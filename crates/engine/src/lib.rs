@@ -7,6 +7,7 @@
 
 mod catalog;
 mod changes;
+mod cursor;
 mod engine;
 mod error;
 mod event;
@@ -22,12 +23,15 @@ mod snapshot;
 mod stamp;
 mod statements;
 mod system;
+mod transaction;
 
 pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
 pub use listener::{Batch, Listener};
+pub use millstream_sql::sqlstate;
 pub use prepare::Prepared;
 pub use script::{Outcome, Script};
 pub use session::{Response, Session, Tag};
 pub use settings::{SettingDoc, settings};
 pub use system::{SystemColumnDoc, SystemColumnKind, SystemTableDoc, system_tables};
+pub use transaction::TransactionStatus;

@@ -9,7 +9,6 @@ use millstream_delta::Timestamp;
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
 
-use crate::event::Event;
 use crate::session::{Response, Session};
 use crate::statements::select;
 
@@ -82,7 +81,10 @@ impl Session {
             }
         };
         let prepared = self.prepare_piece(&piece.text, types).await;
-        prepared.map(Some).map_err(|error| error.shift(piece.range.start))
+        prepared
+            .inspect_err(|_| self.fail_transaction())
+            .map(Some)
+            .map_err(|error| error.shift(piece.range.start))
     }
 
     async fn prepare_piece(&mut self, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
@@ -98,7 +100,7 @@ impl Session {
             let parameters = (0..count).map(declared).collect();
             return Ok(prepared(parameters, if gives_rows { Gives::SomeRows } else { Gives::Tag }));
         }
-        let (_, now) = self.shared.ask(|reply| Event::Settings { reply }).await?;
+        let (_, now) = self.settings().await?;
         let planner = self.shared.planner.at(now.0);
         let plan = |planner: &Planner| -> Result<Gives> {
             let catalog = self.shared.catalog();
@@ -125,7 +127,7 @@ impl Session {
     }
 
     /// Runs a prepared statement with these values: for each parameter an array that holds one.
-    pub async fn run(&mut self, prepared: &Prepared, values: &[ArrayRef]) -> Result<Response> {
+    pub async fn execute_prepared(&mut self, prepared: &Prepared, values: &[ArrayRef]) -> Result<Response> {
         let (given, wanted) = (values.len(), prepared.parameters.len());
         if given != wanted {
             return Err(Error::invalid(format!(

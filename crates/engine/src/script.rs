@@ -82,6 +82,10 @@ impl Session {
     }
 
     async fn run_group(&mut self, group: &[Piece]) -> Result<Vec<Outcome>> {
+        if let Some(piece) = group.first() {
+            let entered = self.enter(&TokenReader::new(&piece.text)?);
+            entered.map_err(|error| error.shift(piece.range.start))?;
+        }
         let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
         let tags = self.change(&texts).await.map_err(|(place, error): (usize, Error)| {
             error.shift(group.get(place).map_or(0, |piece| piece.range.start))

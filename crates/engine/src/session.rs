@@ -1,5 +1,6 @@
 //! One user's conversation with an engine.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,18 +9,24 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_sql::{Error, Parameters, Result, TokenReader};
 
+use crate::cursor::Cursor;
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Change, Event, Modification};
 use crate::plan::Working;
 use crate::statements::{self, create_table};
+use crate::transaction::{Modes, Transaction};
 
 /// Turns statements into answers. What a session has written, it reads.
-#[derive(Clone)]
 pub struct Session {
     pub(crate) shared: Arc<Shared>,
     /// Values for the parameters of the statement that runs.
     pub(crate) parameters: Option<Arc<Parameters>>,
+    /// What is between BEGIN and COMMIT.
+    pub(crate) transaction: Option<Transaction>,
+    /// How transactions begin that don't say otherwise.
+    pub(crate) modes: Modes,
+    pub(crate) cursors: BTreeMap<String, Cursor>,
 }
 
 /// The answer to one statement.
@@ -36,6 +43,9 @@ pub(crate) const NOTICE: &str = "millstream.notice";
 /// The key of a result's schema metadata that says that its rows end when their reader goes.
 pub(crate) const ENDLESS: &str = "millstream.endless";
 
+/// The key of a result's schema metadata that says that its values are asked for in binary.
+pub(crate) const BINARY: &str = "millstream.binary";
+
 impl Response {
     /// What the user should know besides.
     pub fn notices(&self) -> Vec<String> {
@@ -43,6 +53,11 @@ impl Response {
             Response::Done(tag) => tag.notices.clone(),
             Response::Rows(rows) => rows.schema().metadata().get(NOTICE).cloned().into_iter().collect(),
         }
+    }
+
+    /// Whether its values are to be sent as PostgreSQL has them in binary: FETCH from a BINARY cursor.
+    pub fn is_binary(&self) -> bool {
+        matches!(self, Response::Rows(rows) if rows.schema().metadata().contains_key(BINARY))
     }
 
     /// Whether its rows may come for ever, as those of EMIT CHANGES do: who has seen enough drops them.
@@ -87,7 +102,13 @@ pub(crate) const PLANS_MAX: usize = 100;
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>) -> Session {
-        Session { shared, parameters: None }
+        Session {
+            shared,
+            parameters: None,
+            transaction: None,
+            modes: Modes::default(),
+            cursors: BTreeMap::new(),
+        }
     }
 
     /// Runs exactly one statement.
@@ -98,18 +119,26 @@ impl Session {
 
     /// Runs a statement with the parameters that are set.
     pub(crate) async fn execute_one(&mut self, sql: &str) -> Result<Response> {
-        let pieces = millstream_sql::statements(sql)?;
+        let pieces = millstream_sql::statements(sql).inspect_err(|_| self.fail_transaction())?;
         let [piece] = pieces.as_slice() else {
             return Err(Error::invalid(format!("one statement was expected, {} were found", pieces.len()))
                 .hint("Run several statements as a script."));
         };
-        let result = if statements::is_ddl(&piece.text)? {
-            let changed = self.change(&[&piece.text]).await.map_err(|(_, error)| error);
-            changed.map(|mut tags| tags.pop().unwrap_or_default().into())
-        } else {
-            statements::run(self, TokenReader::new(&piece.text)?).await
-        };
-        result.map_err(|error| error.shift(piece.range.start))
+        let result = self.run(&piece.text).await;
+        self.leave(result).map_err(|error| error.shift(piece.range.start))
+    }
+
+    async fn run(&mut self, text: &str) -> Result<Response> {
+        let reader = TokenReader::new(text)?;
+        self.enter(&reader)?;
+        if statements::is_ddl(text)? {
+            let changed = self.change(&[text]).await.map_err(|(_, error)| error);
+            return changed.map(|mut tags| tags.pop().unwrap_or_default().into());
+        }
+        match statements::run(self, reader).await? {
+            Response::Rows(rows) => Ok(Response::Rows(self.watched(rows))),
+            done => Ok(done),
+        }
     }
 
     /// Creates a table whose columns are given as an Arrow schema: of any type, those included that SQL has no name
@@ -120,6 +149,7 @@ impl Session {
         schema: SchemaRef,
         primary_key: &[usize],
     ) -> Result<Tag> {
+        self.enter(&TokenReader::new("CREATE TABLE")?)?;
         create_table::check(name, &schema, primary_key)?;
         for _ in 0..PLANS_MAX {
             let mut working = Working::new(self.shared.catalog());
@@ -135,18 +165,28 @@ impl Session {
     /// Inserts rows into a table, as an INSERT would: columns in the table's order. Returns when their epoch is
     /// done; under a manual clock, when they are accepted.
     pub async fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
-        let count = self.modify(Modification::Insert { table: table.into(), rows }).await?;
+        let count = self.modify_alone(Modification::Insert { table: table.into(), rows }).await?;
         Ok(Tag::new(format!("INSERT 0 {count}")))
     }
 
     /// Deletes rows of a table, each once. Without a primary key all must be there; with one, only the key counts,
     /// and keys that aren't there are passed over.
     pub async fn delete_rows(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
-        let count = self.modify(Modification::Delete { table: table.into(), rows }).await?;
+        let count = self.modify_alone(Modification::Delete { table: table.into(), rows }).await?;
         Ok(Tag::new(format!("DELETE {count}")))
     }
 
-    pub(crate) async fn modify(&self, modification: Modification) -> Result<u64> {
+    /// Changes rows without a statement.
+    async fn modify_alone(&mut self, modification: Modification) -> Result<u64> {
+        self.enter(&TokenReader::new("INSERT")?)?;
+        let result = self.modify(modification).await;
+        self.leave(result)
+    }
+
+    pub(crate) async fn modify(&mut self, modification: Modification) -> Result<u64> {
+        if self.transaction.is_some() {
+            return self.modify_within(modification).await;
+        }
         self.shared.ask(|reply| Event::Modify { modification, reply }).await
     }
 
@@ -192,6 +232,6 @@ pub(crate) fn busy() -> Error {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Session")
+        f.debug_struct("Session").field("transaction", &self.transaction_status()).finish_non_exhaustive()
     }
 }

@@ -3,16 +3,9 @@
 //! The messages of PostgreSQL's protocol 3.0 that a server sends.
 
 use bytes::{BufMut, BytesMut};
+use millstream_engine::TransactionStatus;
 
 use crate::oid::Column;
-
-/// The state of a session between statements, as clients are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    Idle,
-    InTransaction,
-    Failed,
-}
 
 /// Answers that wait to be sent.
 #[derive(Debug, Default)]
@@ -69,12 +62,12 @@ impl Answers {
         });
     }
 
-    pub(crate) fn ready(&mut self, status: Status) {
+    pub(crate) fn ready(&mut self, status: TransactionStatus) {
         self.message(b'Z', |bytes| {
             bytes.put_u8(match status {
-                Status::Idle => b'I',
-                Status::InTransaction => b'T',
-                Status::Failed => b'E',
+                TransactionStatus::Idle => b'I',
+                TransactionStatus::InTransaction => b'T',
+                TransactionStatus::Failed => b'E',
             });
         });
     }

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use millstream_engine::Session;
+use millstream_engine::{Session, TransactionStatus};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::answer::Status;
 use crate::extended::{Portal, Statement};
 use crate::message::Message;
 use crate::report;
@@ -38,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) async fn serve(&mut self) {
         // After an error within an exchange of the extended protocol all is passed over up to its Sync.
         let mut skipping = false;
-        self.wire.answers.ready(self.status());
+        self.wire.answers.ready(self.session.transaction_status());
         loop {
             let stop = match self.wire.receive().await {
                 Ok(Message::Terminate) => return,
@@ -56,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         if let Err(stop) = done {
                             self.report(stop);
                         }
-                        self.wire.answers.ready(self.status());
+                        self.wire.answers.ready(self.session.transaction_status());
                         continue;
                     }
                     done
@@ -101,20 +100,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Puts what went wrong into the answers.
+    /// Puts what went wrong into the answers. It is a transaction's failure whatever it was.
     fn report(&mut self, stop: Stop) {
+        self.session.fail_transaction();
         self.wire.answers.error(&report::stopped(stop));
-    }
-
-    /// The state that ReadyForQuery tells.
-    pub(crate) fn status(&self) -> Status {
-        Status::Idle
     }
 
     /// Ends an exchange of the extended protocol: its unnamed portal goes, and outside of a transaction all do.
     fn sync(&mut self) {
-        let status = self.status();
-        if status == Status::Idle {
+        let status = self.session.transaction_status();
+        if status == TransactionStatus::Idle {
             self.portals.clear();
         }
         self.wire.answers.ready(status);

@@ -127,7 +127,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 .iter()
                 .map(|kind| arrow::array::new_null_array(&kind.arrow(), 1))
                 .collect();
-            let response = self.wire.unless_stopped(self.session.run(&prepared, &values)).await?;
+            let response =
+                self.wire.unless_stopped(self.session.execute_prepared(&prepared, &values)).await?;
             let response = response.map_err(|error| Stop::from(report::failed(error, &sql)))?;
             self.wire.answers.row_description(cursor(response, &[], &sql)?.columns.iter());
         }
@@ -147,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } else if let Some(schema) = prepared.schema() {
             self.wire.answers.row_description(columns(schema, &portal.formats).iter());
         } else {
-            let run = self.session.run(&prepared, &portal.values);
+            let run = self.session.execute_prepared(&prepared, &portal.values);
             let response = start(&mut self.wire, run, &portal.sql).await?;
             let cursor = cursor(response, &portal.formats, &portal.sql)?;
             self.wire.answers.row_description(cursor.columns.iter());
@@ -170,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 );
             }
             State::Bound => {
-                let run = self.session.run(&prepared, &portal.values);
+                let run = self.session.execute_prepared(&prepared, &portal.values);
                 match start(&mut self.wire, run, &portal.sql).await? {
                     Response::Done(tag) => {
                         self.wire.answers.command_complete(&tag.text);

@@ -1,6 +1,6 @@
 //! Errors and notices as clients get them.
 
-use millstream_engine::{Error, Kind};
+use millstream_engine::Error;
 
 use crate::answer::Report;
 use crate::message::{Garbage, MESSAGE_BYTES_MAX};
@@ -24,17 +24,7 @@ pub(crate) fn notice(message: impl Into<String>) -> Report {
 /// An error of the engine; `sql` is what the client sent, into which the error points.
 pub(crate) fn failed(failed: Error, sql: &str) -> Report {
     let position = failed.span.as_ref().and_then(|span| Some(sql.get(..span.start)?.chars().count() + 1));
-    Report { hint: failed.hint.clone(), position, ..error(code(&failed), failed.message.clone()) }
-}
-
-/// The SQLSTATE of an error.
-fn code(error: &Error) -> &'static str {
-    match error.kind {
-        Kind::Invalid => "42000",
-        Kind::External => "58000",
-        Kind::Corrupt => "XX001",
-        Kind::Bug => "XX000",
-    }
+    Report { hint: failed.hint.clone(), position, ..error(failed.sqlstate(), failed.message.clone()) }
 }
 
 /// What ended a statement.

@@ -15,6 +15,7 @@ use std::ops::Range;
 use datafusion::error::DataFusionError;
 
 use crate::failure;
+use crate::sqlstate;
 
 /// Who must act on an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct Error {
     pub hint: Option<String>,
     /// Where in the text it is, in bytes.
     pub span: Option<Range<usize>>,
+    /// The SQLSTATE, where it was said when the error was made; see [`Error::sqlstate`].
+    pub code: Option<&'static str>,
 }
 
 /// A result of this crate.
@@ -49,7 +52,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of this kind, without a hint or a place.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), hint: None, span: None }
+        Error { kind, message: message.into(), hint: None, span: None, code: None }
     }
 
     /// The user must change the statement or the data.
@@ -87,6 +90,17 @@ impl Error {
     pub fn maybe_hint(mut self, hint: Option<String>) -> Error {
         self.hint = hint.or(self.hint);
         self
+    }
+
+    /// Says its SQLSTATE, one of those in [`crate::sqlstate`].
+    pub fn code(mut self, code: &'static str) -> Error {
+        self.code = Some(code);
+        self
+    }
+
+    /// The five letters by which clients of PostgreSQL tell errors apart.
+    pub fn sqlstate(&self) -> &'static str {
+        sqlstate::of(self)
     }
 
     /// Says where it is, in bytes of the text that was given.

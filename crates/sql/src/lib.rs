@@ -30,6 +30,7 @@ pub mod relation;
 mod respell;
 pub mod routines;
 pub mod rules;
+pub mod sqlstate;
 mod steady;
 mod tokens;
 mod type_names;

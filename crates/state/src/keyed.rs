@@ -90,6 +90,11 @@ impl Keyed {
         Ok(slots.into_iter().map(|slot| self.row_of(slot)).collect())
     }
 
+    /// The ids of rows that come from now on are no smaller.
+    pub fn next_id(&self) -> u64 {
+        self.store.next_id()
+    }
+
     /// The rows with these ids, in that order.
     pub fn gather(&self, ids: &[u64]) -> Result<RecordBatch> {
         Ok(self.store.gather(ids)?)
@@ -127,8 +132,13 @@ impl Keyed {
     /// Deletes the rows that have the keys of `rows`, whatever their other columns hold, and returns what
     /// changed. Keys that aren't there change nothing. An error leaves the rows as they were.
     pub fn delete(&mut self, rows: &RecordBatch) -> Result<Delta> {
-        let mut slots = Vec::with_capacity(rows.num_rows());
-        self.keys.find(&self.key_arrays(rows), &mut slots)?;
+        self.delete_keys(&self.key_arrays(rows))
+    }
+
+    /// The same for keys, one array a key column.
+    pub fn delete_keys(&mut self, keys: &[ArrayRef]) -> Result<Delta> {
+        let mut slots = Vec::new();
+        self.keys.find(keys, &mut slots)?;
         let (mut gone, mut ids) = (Vec::new(), Vec::new());
         for slot in slots.into_iter().filter(|slot| *slot != NO_SLOT) {
             let id = std::mem::replace(&mut self.rows[slot as usize], NO_ROW);

@@ -131,7 +131,8 @@ impl Loop {
     pub(super) fn oldest_reader(&self, name: &str) -> Option<Place> {
         let subscriptions =
             self.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
-        self.oldest_holder(name).into_iter().chain(subscriptions).min()
+        let transactions = self.transactions.values().filter_map(|open| open.place_in(name));
+        self.oldest_holder(name).into_iter().chain(subscriptions).chain(transactions).min()
     }
 
     /// The oldest place of those for whom the sources wait: sinks, and queries that read the past.

@@ -32,6 +32,7 @@ mod subscribe;
 mod system;
 mod table;
 mod tasks;
+mod transact;
 mod waiters;
 mod window;
 
@@ -53,6 +54,7 @@ use crate::settings::Settings;
 use log::Logs;
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
+pub(crate) use modify::part;
 use pace::Clock;
 use query::RunningQuery;
 use sink::RunningSink;
@@ -60,7 +62,9 @@ pub(crate) use sink::in_sum;
 use source::RunningSource;
 use subscribe::Subscription;
 use table::Table;
+pub(crate) use table::check_distinct_keys;
 use tasks::Tasks;
+use transact::OpenTransaction;
 use waiters::Waiters;
 
 /// Events taken before the loop looks at what there is to do.
@@ -105,6 +109,9 @@ pub(crate) struct Loop {
     subscriptions: BTreeMap<u64, Subscription>,
     /// The number of the newest subscription.
     subscribed: u64,
+    transactions: BTreeMap<u64, OpenTransaction>,
+    /// The number of the newest transaction.
+    transacted: u64,
     waiters: Waiters,
     held: bool,
     ended: bool,
@@ -143,6 +150,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 logs: Logs::new(),
                 subscriptions: BTreeMap::new(),
                 subscribed: 0,
+                transactions: BTreeMap::new(),
+                transacted: 0,
                 waiters: Waiters::default(),
                 held: false,
                 ended: false,
@@ -190,6 +199,13 @@ impl Loop {
             Event::Room => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::Modify { modification, reply } => self.modify(modification, reply),
+            Event::Begin { reply } => reply.send(Ok(self.begin())),
+            Event::LookUp { table, keys, reply } => reply.send(self.look_up(&table, &keys)),
+            Event::ReadAt { transaction, relations, stamped, reply } => {
+                reply.send(self.read_at(transaction, &relations, stamped));
+            }
+            Event::Commit { writes, reply } => self.commit(writes, reply),
+            Event::Release { transaction } => self.release(transaction),
             Event::Read { relations, stamped, reply } => reply.send(self.read(&relations, stamped)),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
@@ -241,6 +257,7 @@ impl Loop {
         self.pull_sources();
         self.deliver_sinks();
         self.deliver_subscriptions();
+        self.expire_transactions();
         self.trim_logs();
         self.publish_progress();
         self.answer_waiters();

@@ -130,7 +130,7 @@ impl Loop {
 }
 
 /// The columns of a table out of rows where they stand, or stand for the second time.
-fn part(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+pub(crate) fn part(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<RecordBatch> {
     let width = schema.fields().len();
     let columns: Vec<usize> = (place * width..(place + 1) * width).collect();
     let parts = batches

@@ -1,5 +1,7 @@
 //! A table's rows: as DML statements see them, and as readers do.
 
+mod commit;
+
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
@@ -9,6 +11,7 @@ use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot};
 use crate::catalog::Intake;
 use crate::error;
 use crate::event::Reply;
+pub(crate) use commit::{Undo, negated};
 
 /// The rows of a table. Statements change the staged rows at once; the next epoch takes their changes in, and
 /// readers see the rows as of the last epoch.
@@ -85,10 +88,10 @@ impl Table {
         let delta = match &mut self.rows {
             Content::Bag(rows) => {
                 let delta = Delta::insert(batch);
-                rows.apply(&delta).map_err(user)?;
+                rows.apply(&delta).map_err(error::change)?;
                 delta
             }
-            Content::Keyed(rows) => rows.upsert(&batch, conflict).map_err(user)?,
+            Content::Keyed(rows) => rows.upsert(&batch, conflict).map_err(error::change)?,
         };
         let inserts = delta.chunks.iter().filter(|chunk| chunk.weights.is_none());
         let count = inserts.map(|chunk| chunk.rows.num_rows() as u64).sum();
@@ -124,15 +127,9 @@ impl Table {
 
     /// Fails if two rows have one key.
     pub(crate) fn check_distinct_keys(&self, rows: &RecordBatch) -> Result<()> {
-        let Content::Keyed(keyed) = &self.rows else { return Ok(()) };
-        let mut empty = Keyed::new(rows.schema(), keyed.key_columns().to_vec()).map_err(error::state)?;
-        match empty.upsert(rows, Conflict::Fail) {
-            Ok(_) => Ok(()),
-            Err(millstream_state::Error::DuplicateKey { .. }) => Err(Error::invalid(
-                "two rows of the statement have one key, so ON CONFLICT DO UPDATE would change a row a second time",
-            )
-            .hint("Make the rows distinct by key first.")),
-            Err(error) => Err(user(error)),
+        match &self.rows {
+            Content::Keyed(keyed) => check_distinct_keys(rows, keyed.key_columns()),
+            Content::Bag(_) => Ok(()),
         }
     }
 
@@ -155,10 +152,10 @@ impl Table {
         match &mut self.rows {
             Content::Bag(kept) => {
                 let delta = Delta::of(Chunk::delete(rows));
-                kept.apply(&delta).map_err(user)?;
+                kept.apply(&delta).map_err(error::change)?;
                 Ok(delta)
             }
-            Content::Keyed(kept) => kept.delete(&rows).map_err(user),
+            Content::Keyed(kept) => kept.delete(&rows).map_err(error::change),
         }
     }
 
@@ -195,16 +192,16 @@ impl Table {
             if delta.is_append_only() { delta } else { consolidate(delta.clone(), &schema).unwrap_or(delta) };
         let Content::Keyed(rows) = &mut self.rows else {
             let Content::Bag(rows) = &mut self.rows else { return Ok(Delta::default()) };
-            rows.apply(&delta).map_err(user)?;
+            rows.apply(&delta).map_err(error::change)?;
             return Ok(delta);
         };
         let (inserts, deletes) = delta.split_by_sign().map_err(error::arrow)?;
         let mut change = Delta::default();
         for chunk in deletes.chunks {
-            change.append(rows.delete(&chunk.rows).map_err(user)?);
+            change.append(rows.delete(&chunk.rows).map_err(error::change)?);
         }
         for chunk in inserts.chunks {
-            change.append(rows.upsert(&chunk.rows, self.intake.on_conflict).map_err(user)?);
+            change.append(rows.upsert(&chunk.rows, self.intake.on_conflict).map_err(error::change)?);
         }
         Ok(if change.is_append_only() {
             change
@@ -266,10 +263,15 @@ impl Table {
     }
 }
 
-/// A change that doesn't fit the rows is the user's to mend.
-fn user(error: millstream_state::Error) -> Error {
-    match error {
-        millstream_state::Error::Full(_) | millstream_state::Error::Arrow(_) => error::state(error),
-        other => Error::invalid(other.to_string()),
+/// Fails if two rows have one key.
+pub(crate) fn check_distinct_keys(rows: &RecordBatch, key: &[usize]) -> Result<()> {
+    let mut empty = Keyed::new(rows.schema(), key.to_vec()).map_err(error::state)?;
+    match empty.upsert(rows, Conflict::Fail) {
+        Ok(_) => Ok(()),
+        Err(millstream_state::Error::DuplicateKey { .. }) => Err(Error::invalid(
+            "two rows of the statement have one key, so ON CONFLICT DO UPDATE would change a row a second time",
+        )
+        .hint("Make the rows distinct by key first.")),
+        Err(error) => Err(error::change(error)),
     }
 }

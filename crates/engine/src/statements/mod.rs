@@ -10,6 +10,7 @@ mod create_source;
 mod create_stream;
 pub(crate) mod create_table;
 mod create_view;
+mod cursor;
 mod describe;
 mod drop;
 mod emit_changes;
@@ -23,6 +24,7 @@ mod show;
 mod sink_into;
 mod stop;
 mod subscribe;
+mod transaction;
 mod verify;
 
 use std::sync::Arc;
@@ -46,12 +48,7 @@ const NOT_YET: &[&[&str]] = &[
     &["CREATE", "OR", "REPLACE"],
     &["ALTER"],
     &["CHECKPOINT"],
-    &["BEGIN"],
-    &["COMMIT"],
-    &["ROLLBACK"],
     &["COPY"],
-    &["DECLARE"],
-    &["FETCH"],
     &["PREPARE"],
     &["MERGE"],
     &["TRUNCATE"],
@@ -59,7 +56,7 @@ const NOT_YET: &[&[&str]] = &[
 
 /// The first words of what is there, for messages.
 const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE, DROP, INSERT, UPDATE, \
-     DELETE, SELECT, SUBSCRIBE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
+     DELETE, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -103,6 +100,9 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         return alter_source::run(session, &mut reader).await;
     }
     refuse_unbuilt(&reader)?;
+    if transaction::begins(&reader) {
+        return transaction::run(session, &mut reader).await;
+    }
     let first: &[&[&str]] = &[
         &["INSERT"],
         &["UPDATE"],
@@ -119,6 +119,10 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["PAUSE"],
         &["RESUME"],
         &["STOP"],
+        &["DECLARE"],
+        &["FETCH"],
+        &["MOVE"],
+        &["CLOSE"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -133,6 +137,10 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(12) => pause::run(session, after(&mut reader), true).await,
         Some(13) => pause::run(session, after(&mut reader), false).await,
         Some(14) => stop::run(session, after(&mut reader)).await,
+        Some(15) => cursor::declare(session, after(&mut reader)).await,
+        Some(16) => cursor::fetch(session, after(&mut reader)),
+        Some(17) => cursor::skip(session, after(&mut reader)).await,
+        Some(18) => cursor::close(session, after(&mut reader)),
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }
@@ -186,7 +194,7 @@ fn existed(kind: &str, name: &str) -> Tag {
 }
 
 /// The relations that a plan scans, each once, views resolved.
-fn relations_of(plan: &LogicalPlan) -> Result<Vec<Arc<str>>> {
+pub(crate) fn relations_of(plan: &LogicalPlan) -> Result<Vec<Arc<str>>> {
     let mut names: Vec<Arc<str>> = Vec::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node

@@ -2,12 +2,12 @@
 
 use millstream_sql::{Operation, Result, TokenReader};
 
-use crate::event::{Event, Modification};
+use crate::event::Modification;
 use crate::session::{Response, Session, Tag};
 
-pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {
+pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
     let catalog = session.shared.catalog();
-    let (_, now) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let (_, now) = session.settings().await?;
     let dml = session.planner(now).dml(reader.text(), catalog.as_ref())?;
     let operation = dml.operation;
     let count = session.modify(Modification::Statement(Box::new(dml))).await?;

@@ -1,23 +1,25 @@
 //! `SELECT`, `WITH`, `VALUES`: over one consistent snapshot.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 
 use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::dialect::trailing_emit;
-use millstream_sql::{Emit, Error, Result, TokenReader};
+use millstream_sql::{Emit, Error, Planner, Result, TokenReader};
 
 use super::{emit_changes, reads_batch, relations_of, within};
+use crate::engine::Shared;
 use crate::error;
-use crate::event::Event;
 use crate::session::{Response, Session};
+use crate::settings::Settings;
 use crate::snapshot;
+use crate::transaction::Contents;
 
 /// Batches that wait for a slow reader.
 const BATCHES_MAX: usize = 2;
@@ -38,29 +40,46 @@ pub(super) fn begins_at(reader: &TokenReader<'_>, n: usize) -> bool {
     }
 }
 
-pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Response> {
+pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
     if let Some((Emit::Changes, clause)) = trailing_emit(&reader) {
         return emit_changes::run(session, reader, clause).await;
     }
     let (text, offset) = within(&reader);
     let catalog = session.shared.catalog();
-    let (settings, now) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
     let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
     let names = relations_of(&query.plan)?;
     let stamped = reads_batch(&query.plan)?;
-    let mut contents: HashMap<String, Vec<RecordBatch>> = HashMap::new();
-    if !names.is_empty() {
-        let snapshot =
-            session.shared.ask(|reply| Event::Read { relations: names.clone(), stamped, reply }).await?;
-        contents.extend(names.iter().map(|name| name.to_string()).zip(snapshot.relations));
-    }
-    let plan = millstream_sql::bind(query.plan, &mut |name, schema| {
+    let contents = session.contents(&names, stamped).await?;
+    Ok(Response::Rows(start(&session.shared, &planner, query.plan, contents, &settings).await?))
+}
+
+/// Runs a plan over the rows of the relations that it scans, all of them.
+pub(crate) async fn collect(
+    shared: &Shared,
+    planner: &Planner,
+    plan: LogicalPlan,
+    contents: Contents,
+    settings: &Settings,
+) -> Result<Vec<RecordBatch>> {
+    Ok(start(shared, planner, plan, contents, settings).await?.try_collect().await?)
+}
+
+/// Runs a plan over the rows of the relations that it scans, as its reader takes them.
+pub(crate) async fn start(
+    shared: &Shared,
+    planner: &Planner,
+    plan: LogicalPlan,
+    contents: Contents,
+    settings: &Settings,
+) -> Result<SendableRecordBatchStream> {
+    let plan = millstream_sql::bind(plan, &mut |name, schema| {
         snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, settings.parallelism)
     })?;
     let physical = bound_recursion(planner.physical(&guarded(plan)?).await?, &settings.limits)?;
     let task = planner.state().task_ctx();
-    let handle = session.shared.handle.clone();
+    let handle = shared.handle.clone();
     // The plan's own tasks run on the engine's threads, whatever runtime the reader has.
     let guard = handle.enter();
     let schema = physical.schema();
@@ -81,5 +100,5 @@ pub(crate) async fn run(session: &Session, reader: TokenReader<'_>) -> Result<Re
     let panicked = |_| Err(DataFusionError::from(Error::bug("the query panicked")));
     builder.spawn_on(read.map(move |done| done.unwrap_or_else(panicked)), &handle);
     drop(guard);
-    Ok(Response::Rows(builder.build()))
+    Ok(builder.build())
 }

@@ -13,6 +13,7 @@ mod pace;
 mod receivers;
 mod replay;
 mod server;
+mod transactions;
 
 use std::path::Path;
 
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(replay::ALL);
     all.extend_from_slice(server::ALL);
+    all.extend_from_slice(transactions::ALL);
     all
 }
 

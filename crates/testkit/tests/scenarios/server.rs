@@ -16,6 +16,8 @@ use super::Scenario;
 pub const ALL: &[Scenario] = &[
     ("a_client_prepares_binds_and_reads", || serve(extended)),
     ("a_client_sends_several_statements", || serve(simple)),
+    ("a_portal_is_read_in_steps", || serve(portals)),
+    ("errors_have_codes_and_places", || serve(errors)),
     ("a_running_statement_is_cancelled", || serve(cancel)),
     ("changes_come_until_the_reader_goes", || serve(changes)),
     ("what_is_no_postgres_message_is_refused", || serve(garbage)),
@@ -124,6 +126,64 @@ async fn simple(port: u16) -> Result<()> {
     ensure(seen == expected, || format!("{seen:?}"))?;
     // Nothing is answered, too.
     client.simple_query(" ; -- nothing").await.map_err(|error| said(&error)).map(drop)
+}
+
+async fn portals(port: u16) -> Result<()> {
+    let mut client = connect(port).await?;
+    client
+        .batch_execute(
+            "CREATE TABLE t (id INT); INSERT INTO t SELECT i FROM generate_series(1, 1000) AS g(i)",
+        )
+        .await
+        .map_err(|error| said(&error))?;
+    let transaction = client.transaction().await.map_err(|error| said(&error))?;
+    let portal = transaction.bind("SELECT id FROM t ORDER BY id", &[]).await.map_err(|e| said(&e))?;
+    let mut next = 1;
+    loop {
+        let rows = transaction.query_portal(&portal, 300).await.map_err(|error| said(&error))?;
+        for row in &rows {
+            ensure(row.get::<_, i32>(0) == next, || format!("row {next} comes next"))?;
+            next += 1;
+        }
+        if rows.is_empty() {
+            break;
+        }
+    }
+    ensure(next == 1001, || format!("{next}"))?;
+    transaction.commit().await.map_err(|error| said(&error))
+}
+
+async fn errors(port: u16) -> Result<()> {
+    let client = connect(port).await?;
+    let fails = async |sql: &str| match client.simple_query(sql).await {
+        Ok(_) => Err(format!("{sql} is taken")),
+        Err(error) => Ok(error),
+    };
+    let error = fails("SELECT 1; SELECT näher FROM nowhere").await?;
+    let error = error.as_db_error().ok_or("it is the database's error")?.clone();
+    let position = format!("{:?}", error.position());
+    ensure(position == "Some(Original(30))", || position)?;
+    ensure(error.code().code() == "42P01", || said_of(&error))?;
+    for (sql, code) in [
+        ("SELEC 1", "42601"),
+        ("SELECT 1 / 0", "22012"),
+        ("CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES (1), (1)", "23505"),
+        ("CREATE TABLE t (id INT)", "42P07"),
+    ] {
+        let error = said(&fails(sql).await?);
+        ensure(error.starts_with(code), || format!("{sql}: {error}"))?;
+    }
+    let error = match client.query("SELECT $1::INT + 1", &[&"x"]).await {
+        Ok(_) => return Err("text is taken as a number".into()),
+        Err(error) => said(&error),
+    };
+    ensure(error.contains("error serializing"), || error)?;
+    // The connection is as good as before.
+    client.simple_query("SELECT 1").await.map(drop).map_err(|error| said(&error))
+}
+
+fn said_of(error: &tokio_postgres::error::DbError) -> String {
+    format!("{} {}", error.code().code(), error.message())
 }
 
 async fn cancel(port: u16) -> Result<()> {

@@ -1,0 +1,104 @@
+//! What a transaction does to a table: looks keys up while it runs, and changes all at once at its end.
+
+use arrow::array::ArrayRef;
+use millstream_delta::{Chunk, Delta};
+use millstream_sql::{Error, Result};
+use millstream_state::Conflict;
+
+use super::{Content, Table};
+use crate::error;
+use crate::transaction::{Found, PinnedTable, Write, conflict};
+
+/// How to take back what was done to a table a moment ago.
+pub(crate) struct Undo {
+    chunks: usize,
+    delta: Delta,
+}
+
+impl Table {
+    /// The table as it is now.
+    pub(crate) fn pinned(&self) -> PinnedTable {
+        let (key, next_id) = match &self.rows {
+            Content::Bag(_) => (Vec::new(), 0),
+            Content::Keyed(rows) => (rows.key_columns().to_vec(), rows.next_id()),
+        };
+        let staged = self.staged();
+        let schema = staged.schema().clone();
+        PinnedTable { published: self.published(), staged, schema, key, intake: self.intake, next_id }
+    }
+
+    /// The rows that have some keys; none in a table without a key.
+    pub(crate) fn look_up(&self, keys: &[ArrayRef]) -> Result<Found> {
+        match &self.rows {
+            Content::Bag(_) => Ok(Vec::new()),
+            Content::Keyed(rows) => rows.lookup(keys).map_err(error::change),
+        }
+    }
+
+    /// Fails if another transaction has changed what this one changes.
+    pub(crate) fn check(&self, write: &Write) -> Result<()> {
+        match (&self.rows, write) {
+            (Content::Keyed(rows), Write::Keyed { keys, base, .. }) => {
+                match rows.lookup(keys).map_err(error::change)? == *base {
+                    true => Ok(()),
+                    false => Err(conflict()),
+                }
+            }
+            (Content::Bag(_), Write::Bag { .. }) => Ok(()),
+            _ => Err(Error::bug(
+                "a table has a key to its transactions and none of its own, or the other way round",
+            )),
+        }
+    }
+
+    /// Carries out what was checked. Rows without a key may turn out to be gone, and then nothing changes.
+    pub(crate) fn commit(&mut self, write: Write) -> Result<Undo> {
+        self.stage();
+        let undo = |table: &Table, delta| Undo { chunks: table.pending.chunks.len(), delta };
+        match (&mut self.rows, write) {
+            (Content::Bag(rows), Write::Bag { delta, .. }) => {
+                rows.apply(&delta).map_err(|failed| match failed {
+                    millstream_state::Error::Negative(_) => conflict(),
+                    other => error::change(other),
+                })?;
+                let undo = undo(self, delta.clone());
+                self.pending.append(delta);
+                Ok(undo)
+            }
+            (Content::Keyed(kept), Write::Keyed { gone, rows, .. }) => {
+                let mut change = Delta::default();
+                if !gone.is_empty() {
+                    change.append(kept.delete_keys(&gone).map_err(error::change)?);
+                }
+                for batch in &rows {
+                    change.append(kept.upsert(batch, Conflict::Replace).map_err(error::change)?);
+                }
+                let undo = undo(self, Delta::default());
+                self.pending.append(change);
+                Ok(undo)
+            }
+            _ => Err(Error::bug("what is committed was checked before")),
+        }
+    }
+
+    /// Takes back what was done to a table without a key.
+    pub(crate) fn undo(&mut self, undo: Undo) {
+        self.pending.chunks.truncate(undo.chunks);
+        if let Content::Bag(rows) = &mut self.rows {
+            // What came a moment ago is there, and what went may come again.
+            let _ = rows.apply(&negated(undo.delta));
+        }
+    }
+}
+
+/// What takes a delta back.
+pub(crate) fn negated(mut delta: Delta) -> Delta {
+    for Chunk { weights, rows } in &mut delta.chunks {
+        let old = std::mem::take(weights);
+        *weights = Some(match old {
+            Some(weights) => weights.unary(|weight| -weight),
+            None => arrow::array::Int64Array::from(vec![-1; rows.num_rows()]),
+        });
+    }
+    delta
+}

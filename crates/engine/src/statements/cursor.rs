@@ -1,0 +1,177 @@
+//! `DECLARE c CURSOR FOR …`, `FETCH n FROM c`, `MOVE`, `CLOSE`
+
+use std::time::Duration;
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+use futures::TryStreamExt;
+use millstream_connect::{OptionDoc, Options};
+use millstream_sql::{Error, Result, TokenReader, sqlstate};
+
+use super::{select, subscribe};
+use crate::cursor::{Cursor, Portion};
+use crate::error;
+use crate::session::{Response, Session, Tag};
+use crate::settings::interval;
+
+/// The options of FETCH.
+const OPTIONS: &[OptionDoc] = &[OptionDoc {
+    name: "timeout",
+    default: None,
+    doc: "how long FETCH waits for the first row where rows may come for ever; without it, as long as it takes",
+}];
+
+/// What is said of a cursor before FOR.
+#[derive(Default)]
+struct Said {
+    binary: bool,
+    hold: bool,
+}
+
+/// Runs what follows DECLARE.
+pub(crate) async fn declare(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let (name, at) = (reader.identifier()?, reader.last_position());
+    let said = said(reader)?;
+    if session.cursors.contains_key(&name) {
+        return Err(Error::invalid(format!("cursor \"{name}\" is there already"))
+            .hint(format!("CLOSE {name} first, or choose another name."))
+            .code(sqlstate::DUPLICATE_CURSOR)
+            .at(at));
+    }
+    let rest = reader.rest_text();
+    let inner = TokenReader::new(&reader.text()[rest.clone()])?;
+    let response = query(session, inner).await.map_err(|error| error.shift(rest.start))?;
+    let (notices, endless) = (response.notices(), response.is_endless());
+    let Response::Rows(rows) = response else { return Err(Error::bug("a query gives rows")) };
+    if !endless && !said.hold && session.transaction.is_none() {
+        return Err(Error::invalid(format!(
+            "cursor \"{name}\" would end with this statement: there is no transaction that it could live in"
+        ))
+        .hint("Say BEGIN first, or DECLARE … CURSOR WITH HOLD FOR ….")
+        .code(sqlstate::NO_ACTIVE_SQL_TRANSACTION));
+    }
+    let mut cursor = Cursor::new(rows, endless, said.binary, said.hold);
+    cursor.level = session.transaction.as_ref().map(|transaction| transaction.level());
+    session.cursors.insert(name, cursor);
+    Ok(Tag { text: "DECLARE CURSOR".into(), notices }.into())
+}
+
+/// What stands between the name and the query.
+fn said(reader: &mut TokenReader<'_>) -> Result<Said> {
+    let mut said = Said::default();
+    let forms: &[&[&str]] = &[&["BINARY"], &["INSENSITIVE"], &["ASENSITIVE"], &["NO", "SCROLL"], &["SCROLL"]];
+    loop {
+        let at = reader.position();
+        match reader.one_of(forms) {
+            Some(0) => said.binary = true,
+            Some(1..=3) => {}
+            Some(_) => return Err(Error::unsupported("a cursor that goes back (SCROLL)").at(at)),
+            None => break,
+        }
+    }
+    reader.expect_keyword(&["CURSOR"])?;
+    match reader.one_of(&[&["WITH", "HOLD"], &["WITHOUT", "HOLD"]]) {
+        Some(0) => said.hold = true,
+        Some(_) | None => {}
+    }
+    reader.expect_keyword(&["FOR"])?;
+    Ok(said)
+}
+
+async fn query(session: &mut Session, mut inner: TokenReader<'_>) -> Result<Response> {
+    if inner.keyword(&["SUBSCRIBE"]) {
+        return subscribe::run(session, &mut inner).await;
+    }
+    match select::begins(&inner) {
+        true => select::run(session, inner).await,
+        false => Err(inner.expected("SELECT or SUBSCRIBE")),
+    }
+}
+
+/// Runs what follows FETCH.
+pub(crate) fn fetch(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let (cursor, portion) = taken(session, reader)?;
+    Ok(Response::Rows(cursor.fetch(portion)))
+}
+
+/// Runs what follows MOVE.
+pub(crate) async fn skip(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let (cursor, portion) = taken(session, reader)?;
+    let mut rows = cursor.fetch(portion);
+    let mut count = 0;
+    while let Some(batch) = rows.try_next().await? {
+        count += batch.num_rows();
+    }
+    Ok(Tag::new(format!("MOVE {count}")).into())
+}
+
+/// `[NEXT | ALL | n | FORWARD [n | ALL]] [FROM | IN] cursor [WITH (timeout = …)]`
+fn taken<'a>(session: &'a Session, reader: &mut TokenReader<'_>) -> Result<(&'a Cursor, Portion)> {
+    let rows = direction(reader)?;
+    if !reader.keyword(&["FROM"]) {
+        reader.keyword(&["IN"]);
+    }
+    let (name, at) = (reader.identifier()?, reader.last_position());
+    let options_at = reader.position();
+    let options = Options(reader.options()?.into_iter().collect());
+    reader.expect_end()?;
+    options.check(OPTIONS).map_err(|failed| error::connect(failed).at(options_at.clone()))?;
+    let timeout = options.0.get("timeout").map(|text| timeout(text).map_err(|error| error.at(options_at)));
+    let cursor = session.cursors.get(&name).ok_or_else(|| unknown(&name).at(at))?;
+    Ok((cursor, Portion { rows, timeout: timeout.transpose()? }))
+}
+
+fn direction(reader: &mut TokenReader<'_>) -> Result<Option<usize>> {
+    let back: &[&[&str]] = &[&["PRIOR"], &["FIRST"], &["LAST"], &["ABSOLUTE"], &["RELATIVE"], &["BACKWARD"]];
+    // A cursor may be called by one of these words.
+    if matches!(reader.peek_at(1), Token::EOF) {
+        return Ok(Some(1));
+    }
+    let at = reader.position();
+    if reader.one_of(back).is_some() || *reader.peek() == Token::Minus {
+        return Err(Error::unsupported("a cursor that goes back or jumps").at(at));
+    }
+    if reader.keyword(&["NEXT"]) {
+        return Ok(Some(1));
+    }
+    let forward = reader.keyword(&["FORWARD"]);
+    if reader.keyword(&["ALL"]) {
+        return Ok(None);
+    }
+    if !matches!(reader.peek(), Token::Number(..)) {
+        return Ok(Some(1));
+    }
+    let at = reader.position();
+    match reader.number()? as usize {
+        0 if !forward => Err(Error::unsupported("FETCH 0, the row that was fetched last").at(at)),
+        rows => Ok(Some(rows)),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    match number.parse() {
+        Ok(0.0) => Ok(Duration::ZERO),
+        _ => interval("timeout", text, ""),
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::invalid(format!("there is no cursor \"{name}\""))
+        .hint("DECLARE it first; without WITH HOLD it ends with its transaction.")
+        .code(sqlstate::INVALID_CURSOR_NAME)
+}
+
+/// Runs what follows CLOSE.
+pub(crate) fn close(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    if reader.keyword(&["ALL"]) {
+        reader.expect_end()?;
+        session.cursors.clear();
+        return Ok(Tag::new("CLOSE CURSOR ALL").into());
+    }
+    let (name, at) = (reader.identifier()?, reader.last_position());
+    reader.expect_end()?;
+    match session.cursors.remove(&name) {
+        Some(_) => Ok(Tag::new("CLOSE CURSOR").into()),
+        None => Err(unknown(&name).at(at)),
+    }
+}

@@ -1,0 +1,245 @@
+//! `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`, `SET TRANSACTION` and what else they are called
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Error, Result, TokenReader, sqlstate};
+
+use crate::event::Event;
+use crate::session::{Response, Session, Tag};
+use crate::transaction::{Modes, Transaction};
+
+/// The statements, by their first words.
+const FORMS: &[(&[&str], Form)] = &[
+    (&["BEGIN"], Form::Begin),
+    (&["START", "TRANSACTION"], Form::Begin),
+    (&["COMMIT", "PREPARED"], Form::TwoPhase),
+    (&["ROLLBACK", "PREPARED"], Form::TwoPhase),
+    (&["PREPARE", "TRANSACTION"], Form::TwoPhase),
+    (&["COMMIT"], Form::Commit),
+    (&["END"], Form::Commit),
+    (&["ROLLBACK"], Form::RollBack),
+    (&["ABORT"], Form::RollBack),
+    (&["SAVEPOINT"], Form::Save),
+    (&["RELEASE"], Form::Release),
+    (&["SET", "TRANSACTION"], Form::Set),
+    (&["SET", "LOCAL", "TRANSACTION"], Form::Set),
+    (&["SET", "SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"], Form::SetSession),
+];
+
+#[derive(Clone, Copy)]
+enum Form {
+    Begin,
+    Commit,
+    RollBack,
+    Save,
+    Release,
+    Set,
+    SetSession,
+    TwoPhase,
+}
+
+/// What is said of how a transaction is to be.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    read_only: Option<bool>,
+    isolation: Option<Isolation>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Isolation {
+    /// SERIALIZABLE, which is more than there is.
+    Serializable,
+    /// What every transaction has, or less.
+    Snapshot,
+}
+
+/// Whether one of these statements begins here.
+pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
+    FORMS.iter().any(|(words, _)| reader.is_keyword(words))
+}
+
+pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let at = reader.position();
+    let Some((_, form)) = FORMS.iter().find(|(words, _)| reader.keyword(words)) else {
+        return Err(reader.expected("BEGIN, COMMIT or ROLLBACK"));
+    };
+    let tag = match form {
+        Form::Begin => begin(session, reader)?,
+        Form::Commit => commit(session, reader).await?,
+        Form::RollBack => roll_back(session, reader)?,
+        Form::Save => {
+            let name = reader.identifier()?;
+            reader.expect_end()?;
+            within(session, "SAVEPOINT")?.save(name);
+            Tag::new("SAVEPOINT")
+        }
+        Form::Release => {
+            reader.keyword(&["SAVEPOINT"]);
+            let (name, at) = (reader.identifier()?, reader.last_position());
+            reader.expect_end()?;
+            within(session, "RELEASE")?.release(&name).map_err(|error| error.at(at))?;
+            Tag::new("RELEASE")
+        }
+        Form::Set => set(session, reader)?,
+        Form::SetSession => {
+            let said = modes(reader)?;
+            session.modes = with(session.modes, said);
+            Tag { text: "SET".into(), notices: notices(said) }
+        }
+        Form::TwoPhase => {
+            return Err(Error::unsupported("a transaction that is committed in two phases").at(at));
+        }
+    };
+    Ok(tag.into())
+}
+
+fn begin(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+    let started = reader.text().trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("start"));
+    reader.one_of(&[&["WORK"], &["TRANSACTION"]]);
+    let said = modes(reader)?;
+    let mut tag =
+        Tag { text: if started { "START TRANSACTION" } else { "BEGIN" }.into(), notices: notices(said) };
+    if session.transaction.is_some() {
+        tag.notices.push("a transaction is in progress already: it goes on".into());
+    } else {
+        session.transaction = Some(Transaction::new(with(session.modes, said)));
+    }
+    Ok(tag)
+}
+
+async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+    reader.one_of(&[&["WORK"], &["TRANSACTION"]]);
+    let chain = chain(reader)?;
+    let Some(transaction) = session.transaction.take() else { return outside("COMMIT", chain) };
+    let modes = transaction.modes;
+    if transaction.has_failed() {
+        session.transaction = chain.then(|| Transaction::new(modes));
+        end_cursors(session, false);
+        let notice = "the transaction had failed: nothing of it was done".into();
+        return Ok(Tag { text: "ROLLBACK".into(), notices: vec![notice] });
+    }
+    end_cursors(session, true);
+    let (writes, begun) = transaction.writes()?;
+    if !writes.is_empty() {
+        session.shared.ask(|reply| Event::Commit { writes, reply }).await?;
+    }
+    drop(begun);
+    session.transaction = chain.then(|| Transaction::new(modes));
+    Ok(Tag::new("COMMIT"))
+}
+
+fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+    reader.one_of(&[&["WORK"], &["TRANSACTION"]]);
+    if reader.keyword(&["TO"]) {
+        reader.keyword(&["SAVEPOINT"]);
+        let (name, at) = (reader.identifier()?, reader.last_position());
+        reader.expect_end()?;
+        let level = within(session, "ROLLBACK TO")?.roll_back_to(&name).map_err(|error| error.at(at))?;
+        session.cursors.retain(|_, cursor| cursor.level.is_none_or(|own| own <= level));
+        return Ok(Tag::new("ROLLBACK"));
+    }
+    let chain = chain(reader)?;
+    match session.transaction.take() {
+        None => outside("ROLLBACK", chain),
+        Some(transaction) => {
+            end_cursors(session, false);
+            session.transaction = chain.then(|| Transaction::new(transaction.modes));
+            Ok(Tag::new("ROLLBACK"))
+        }
+    }
+}
+
+/// Ends the cursors of a transaction, but for those that outlive one that was committed.
+fn end_cursors(session: &mut Session, committed: bool) {
+    session.cursors.retain(|_, cursor| cursor.level.is_none() || (committed && cursor.hold));
+    session.cursors.values_mut().for_each(|cursor| cursor.level = None);
+}
+
+/// `AND [NO] CHAIN`: whether the next transaction begins at once.
+fn chain(reader: &mut TokenReader<'_>) -> Result<bool> {
+    let mut chain = false;
+    if reader.keyword(&["AND"]) {
+        chain = !reader.keyword(&["NO"]);
+        reader.expect_keyword(&["CHAIN"])?;
+    }
+    reader.expect_end()?;
+    Ok(chain)
+}
+
+fn set(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
+    if reader.is_keyword(&["SNAPSHOT"]) {
+        return Err(Error::unsupported("SET TRANSACTION SNAPSHOT").at(reader.position()));
+    }
+    let said = modes(reader)?;
+    let mut tag = Tag { text: "SET".into(), notices: notices(said) };
+    let Some(transaction) = &mut session.transaction else {
+        tag.notices.push("no transaction is in progress: SET TRANSACTION has no effect".into());
+        return Ok(tag);
+    };
+    let loosens = transaction.modes.read_only && said.read_only == Some(false);
+    if transaction.has_begun() && (said.isolation.is_some() || loosens) {
+        return Err(Error::invalid("the transaction has read or changed something already")
+            .hint("Say it right after BEGIN, or in BEGIN itself.")
+            .code(sqlstate::ACTIVE_SQL_TRANSACTION));
+    }
+    transaction.modes = with(transaction.modes, said);
+    Ok(tag)
+}
+
+/// `ISOLATION LEVEL …`, `READ ONLY`, `READ WRITE`, `[NOT] DEFERRABLE`, with or without commas between.
+fn modes(reader: &mut TokenReader<'_>) -> Result<Said> {
+    let forms: &[&[&str]] = &[
+        &["ISOLATION", "LEVEL", "SERIALIZABLE"],
+        &["ISOLATION", "LEVEL", "REPEATABLE", "READ"],
+        &["ISOLATION", "LEVEL", "READ", "COMMITTED"],
+        &["ISOLATION", "LEVEL", "READ", "UNCOMMITTED"],
+        &["READ", "ONLY"],
+        &["READ", "WRITE"],
+        &["NOT", "DEFERRABLE"],
+        &["DEFERRABLE"],
+    ];
+    let mut said = Said::default();
+    while !reader.is_end() {
+        match reader.one_of(forms) {
+            Some(0) => said.isolation = Some(Isolation::Serializable),
+            Some(1..=3) => said.isolation = Some(Isolation::Snapshot),
+            Some(4) => said.read_only = Some(true),
+            Some(5) => said.read_only = Some(false),
+            Some(_) => {}
+            None => return Err(reader.expected("ISOLATION LEVEL, READ ONLY or READ WRITE")),
+        }
+        reader.symbol(Token::Comma);
+    }
+    Ok(said)
+}
+
+fn with(modes: Modes, said: Said) -> Modes {
+    Modes { read_only: said.read_only.unwrap_or(modes.read_only) }
+}
+
+fn notices(said: Said) -> Vec<String> {
+    match said.isolation {
+        Some(Isolation::Serializable) => vec![
+            "transactions are isolated as at REPEATABLE READ: each sees one epoch and its own changes, and two that \
+             change one row can't both be committed"
+                .into(),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// The open transaction.
+fn within<'a>(session: &'a mut Session, statement: &str) -> Result<&'a mut Transaction> {
+    session.transaction.as_mut().ok_or_else(|| {
+        Error::invalid(format!("{statement} is a part of a transaction, and none is in progress"))
+            .hint("Say BEGIN first.")
+            .code(sqlstate::NO_ACTIVE_SQL_TRANSACTION)
+    })
+}
+
+fn outside(text: &str, chain: bool) -> Result<Tag> {
+    if chain {
+        return Err(Error::invalid(format!("{text} AND CHAIN has no transaction to end"))
+            .code(sqlstate::NO_ACTIVE_SQL_TRANSACTION));
+    }
+    Ok(Tag { text: text.into(), notices: vec!["no transaction is in progress".into()] })
+}

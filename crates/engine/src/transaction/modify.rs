@@ -1,0 +1,243 @@
+//! INSERT, UPDATE and DELETE inside a transaction: over what it sees, into what it keeps beside that.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
+use millstream_delta::under_schema;
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
+use millstream_state::Conflict;
+
+use super::own::{Found, Own};
+use super::read::Rows;
+use super::{PinnedTable, View};
+use crate::event::{Event, Modification};
+use crate::run::{check_distinct_keys, part};
+use crate::session::Session;
+use crate::statements::{relations_of, select};
+
+/// What a transaction may change before its COMMIT.
+const OWN_BYTES_MAX: usize = 1 << 30;
+
+/// What is done to the rows of a table.
+enum Edit {
+    Insert {
+        rows: RecordBatch,
+        conflict: Option<Conflict>,
+    },
+    /// Under `strict` all rows were seen.
+    Delete {
+        rows: RecordBatch,
+        strict: bool,
+    },
+    Update {
+        old: RecordBatch,
+        new: RecordBatch,
+    },
+    /// An INSERT with ON CONFLICT DO UPDATE.
+    Merge {
+        rows: RecordBatch,
+        old: RecordBatch,
+        new: RecordBatch,
+    },
+}
+
+impl Edit {
+    fn batches(&self) -> Vec<&RecordBatch> {
+        match self {
+            Edit::Insert { rows, .. } | Edit::Delete { rows, .. } => vec![rows],
+            Edit::Update { old, new } => vec![old, new],
+            Edit::Merge { rows, old, new } => vec![rows, old, new],
+        }
+    }
+
+    /// What can't be done to a table whose rows stay.
+    fn changes(&self) -> Option<&'static str> {
+        match self {
+            Edit::Insert { .. } => None,
+            Edit::Delete { rows, .. } => (rows.num_rows() > 0).then_some("DELETE"),
+            Edit::Update { old, .. } => (old.num_rows() > 0).then_some("UPDATE"),
+            Edit::Merge { .. } => Some("ON CONFLICT DO UPDATE"),
+        }
+    }
+}
+
+impl Session {
+    /// Changes rows inside the open transaction.
+    pub(crate) async fn modify_within(&mut self, modification: Modification) -> Result<u64> {
+        let (name, operation) = match &modification {
+            Modification::Statement(dml) => (dml.table.as_str(), dml.operation),
+            Modification::Insert { table, .. } => (table.as_ref(), Operation::Insert),
+            Modification::Delete { table, .. } => (table.as_ref(), Operation::Delete),
+        };
+        if self.open_transaction()?.modes.read_only {
+            let word = match operation {
+                Operation::Insert => "INSERT",
+                Operation::Update => "UPDATE",
+                Operation::Delete => "DELETE",
+            };
+            return Err(Error::invalid(format!("{word} can't be run in a transaction that is READ ONLY"))
+                .code(sqlstate::READ_ONLY_SQL_TRANSACTION));
+        }
+        let (name, table) = self.target(name).await?;
+        let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };
+        let edit = match modification {
+            Modification::Insert { rows, .. } => {
+                Edit::Insert { rows: fitting(&name, &rows, &table.schema)?, conflict: None }
+            }
+            Modification::Delete { rows, .. } => {
+                Edit::Delete { rows: fitting(&name, &rows, &table.schema)?, strict: table.key.is_empty() }
+            }
+            Modification::Statement(dml) => self.edit(&dml, &table).await.map_err(|failed| match failed {
+                Failed::Statement(error) => error,
+                Failed::Rows(error) => named(error),
+            })?,
+        };
+        self.carry_out(&name, &table, edit).await.map_err(named)
+    }
+
+    /// The table that is to be changed, as it was at the beginning.
+    async fn target(&mut self, name: &str) -> Result<(Arc<str>, PinnedTable)> {
+        let kind = self.shared.catalog().find(name).map(|object| object.definition.kind());
+        let view = self.view().await?;
+        match (view.begun.tables.get_key_value(name), kind) {
+            (Some((name, table)), _) => Ok((name.clone(), table.clone())),
+            (None, Some("source")) => Err(Error::unsupported("INSERT into a source inside a transaction")
+                .hint("COMMIT first: what a source is given it has at once.")),
+            (None, Some("table")) => {
+                Err(Error::external(format!("table \"{name}\" was made after the transaction began"))
+                    .hint("Say ROLLBACK and begin again.")
+                    .code(sqlstate::SERIALIZATION_FAILURE))
+            }
+            (None, Some(kind)) => Err(Error::invalid(format!("\"{name}\" is a {kind}, not a table"))),
+            (None, None) => Err(Error::invalid(format!("there is no table \"{name}\""))),
+        }
+    }
+
+    /// The rows that a statement changes.
+    async fn edit(&mut self, dml: &Dml, table: &PinnedTable) -> Result<Edit, Failed> {
+        let schema = &table.schema;
+        let batches = self.run_within(&dml.query.plan, None).await?;
+        batches.iter().try_for_each(|batch| dml.check(batch))?;
+        let rows = part(&batches, 0, schema).map_err(Failed::Rows)?;
+        Ok(match (&dml.on_conflict, dml.operation) {
+            (Some(OnConflict::DoUpdate(query)), _) => {
+                if !table.key.is_empty() {
+                    check_distinct_keys(&rows, &table.key).map_err(Failed::Rows)?;
+                }
+                let changed = self.run_within(&query.plan, Some(&rows)).await?;
+                changed.iter().try_for_each(|batch| dml.check_update(batch))?;
+                let old = part(&changed, 0, schema).map_err(Failed::Rows)?;
+                Edit::Merge { rows, old, new: part(&changed, 1, schema).map_err(Failed::Rows)? }
+            }
+            (Some(OnConflict::DoNothing), _) => Edit::Insert { rows, conflict: Some(Conflict::Keep) },
+            (None, Operation::Insert) => Edit::Insert { rows, conflict: None },
+            (None, Operation::Delete) => Edit::Delete { rows, strict: true },
+            (None, Operation::Update) => {
+                Edit::Update { old: rows, new: part(&batches, 1, schema).map_err(Failed::Rows)? }
+            }
+        })
+    }
+
+    /// Runs a statement's query over what the transaction sees and, where they are given, the rows that an INSERT
+    /// would add.
+    async fn run_within(
+        &mut self,
+        plan: &LogicalPlan,
+        excluded: Option<&RecordBatch>,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut names = relations_of(plan)?;
+        names.retain(|name| name.as_ref() != EXCLUDED || excluded.is_none());
+        let mut contents = self.contents_within(&names, false, Rows::Staged).await?;
+        if let Some(rows) = excluded {
+            contents.insert(EXCLUDED.to_string(), vec![rows.clone()]);
+        }
+        let (settings, now) = self.settings().await?;
+        let planner = self.shared.planner.at(now.0);
+        select::collect(&self.shared, &planner, plan.clone(), contents, &settings).await
+    }
+
+    async fn carry_out(&mut self, name: &Arc<str>, table: &PinnedTable, edit: Edit) -> Result<u64> {
+        if let Some(what) = edit.changes().filter(|_| table.intake.append_only) {
+            return Err(Error::invalid(format!("it is APPEND ONLY: its rows stay, so there is no {what}")));
+        }
+        let found = self.look_up(name, table, &edit).await?;
+        let transaction = self.open_transaction()?;
+        let level = transaction.level;
+        let Some(view) = &mut transaction.view else { return Err(Error::bug("its target was seen")) };
+        check_room(view, &edit)?;
+        let own = own_of(view, name, table)?;
+        let ids = |place: usize| found.get(place).map_or(&[] as &[Option<u64>], Vec::as_slice);
+        match edit {
+            Edit::Insert { rows, conflict } => {
+                own.insert(rows, ids(0), conflict.unwrap_or(table.intake.on_conflict), level)
+            }
+            Edit::Delete { rows, strict } => own.delete(rows, ids(0), strict, level),
+            Edit::Update { old, new } => {
+                let count = own.delete(old, ids(0), true, level)?;
+                own.insert(new, ids(1), Conflict::Fail, level)?;
+                Ok(count)
+            }
+            Edit::Merge { rows, old, new } => {
+                let inserted = own.insert(rows, ids(0), Conflict::Keep, level)?;
+                let updated = own.delete(old, ids(1), true, level)?;
+                own.insert(new, ids(2), Conflict::Fail, level)?;
+                Ok(inserted + updated)
+            }
+        }
+    }
+
+    /// The rows that now have the keys of those that are changed, for each batch of them.
+    async fn look_up(&mut self, name: &Arc<str>, table: &PinnedTable, edit: &Edit) -> Result<Vec<Found>> {
+        if table.key.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys_of = |batch: &RecordBatch| -> Vec<ArrayRef> {
+            table.key.iter().map(|place| batch.column(*place).clone()).collect()
+        };
+        let keys: Vec<Vec<ArrayRef>> = edit.batches().into_iter().map(keys_of).collect();
+        let table = name.clone();
+        self.shared.ask(|reply| Event::LookUp { table, keys, reply }).await
+    }
+}
+
+/// What a statement fails with: of itself, or of the rows that it gives.
+enum Failed {
+    Statement(Error),
+    Rows(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed::Statement(error)
+    }
+}
+
+fn own_of<'a>(view: &'a mut View, name: &Arc<str>, table: &PinnedTable) -> Result<&'a mut Own> {
+    if !view.own.contains_key(name) {
+        view.own.insert(name.clone(), Own::new(table)?);
+    }
+    view.own.get_mut(name).ok_or_else(|| Error::bug("it was put there"))
+}
+
+/// Rows from a program, under the table's schema.
+fn fitting(name: &str, rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    under_schema(rows, schema).map_err(|error| {
+        Error::invalid(format!("the rows don't fit the columns of table \"{name}\" ({schema}): {error}"))
+    })
+}
+
+/// Counts what a statement adds to what the transaction keeps.
+fn check_room(view: &mut View, edit: &Edit) -> Result<()> {
+    view.own_bytes += edit.batches().iter().map(|batch| batch.get_array_memory_size()).sum::<usize>();
+    if view.own_bytes <= OWN_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::external(format!(
+        "the transaction has changed {} bytes of rows, which are kept in memory until COMMIT, up to {OWN_BYTES_MAX}",
+        view.own_bytes
+    ))
+    .hint("COMMIT more often.")
+    .code(sqlstate::OUT_OF_MEMORY))
+}
