@@ -36,6 +36,9 @@ enum State {
     Bound,
     /// It was run to tell its columns, or some of its rows were sent.
     Rows(Box<Cursor>),
+    /// It gave all its rows: it gives no more, with this command tag.
+    Ended(String),
+    /// It was run, and can't be again.
     Done,
 }
 
@@ -165,10 +168,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let mut cursor = match std::mem::replace(&mut portal.state, State::Done) {
             State::Rows(cursor) => cursor,
+            State::Ended(tag) => {
+                self.wire.answers.command_complete(&tag);
+                portal.state = State::Ended(tag);
+                return Ok(());
+            }
             State::Done => {
-                return Err(
-                    report::error("55000", format!("portal \"{name}\" has been run to its end")).into()
-                );
+                return Err(report::error("55000", format!("portal \"{name}\" has been run")).into());
             }
             State::Bound => {
                 let run = self.session.execute_prepared(&prepared, &portal.values);
@@ -184,15 +190,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let sql = portal.sql.clone();
         let sent = self.wire.send_rows(&mut cursor, rows_max).await;
         match sent.map_err(|stop| pointed(stop, &sql))? {
-            Sent::All(tag) => self.wire.answers.command_complete(&tag),
+            Sent::All(tag) => {
+                self.wire.answers.command_complete(&tag);
+                self.enter_state(name, State::Ended(cursor.tag(0)));
+            }
             Sent::Some => {
                 self.wire.answers.portal_suspended();
-                if let Some(portal) = self.portals.get_mut(name) {
-                    portal.state = State::Rows(cursor);
-                }
+                self.enter_state(name, State::Rows(cursor));
             }
         }
         Ok(())
+    }
+
+    fn enter_state(&mut self, name: &str, state: State) {
+        if let Some(portal) = self.portals.get_mut(name) {
+            portal.state = state;
+        }
     }
 
     /// Forgets a statement with its portals, or a portal. What isn't there need not be forgotten.

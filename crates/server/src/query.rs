@@ -44,7 +44,7 @@ impl Cursor {
     }
 
     /// The command tag of a statement that gave as many rows.
-    fn tag(&self, rows: usize) -> String {
+    pub(crate) fn tag(&self, rows: usize) -> String {
         match self.word {
             word @ ("EXPLAIN" | "SHOW") => word.to_string(),
             word => format!("{word} {rows}"),
