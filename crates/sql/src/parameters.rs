@@ -91,9 +91,18 @@ fn seen(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>> {
         }
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::Placeholder(placeholder) = expr {
-                    let data_type = placeholder.field.as_ref().map(|field| field.data_type().clone());
-                    note(&mut all, placeholder, data_type);
+                match expr {
+                    Expr::Placeholder(placeholder) => {
+                        let data_type = placeholder.field.as_ref().map(|field| field.data_type().clone());
+                        note(&mut all, placeholder, data_type);
+                    }
+                    // `$1::INT` is a number to begin with.
+                    Expr::Cast(cast) => {
+                        if let Expr::Placeholder(placeholder) = cast.expr.as_ref() {
+                            note(&mut all, placeholder, Some(cast.field.data_type().clone()));
+                        }
+                    }
+                    _ => {}
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
