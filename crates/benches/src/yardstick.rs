@@ -52,7 +52,7 @@ pub async fn millstream(folder: &Path, sql: &str) -> Result<Vec<RecordBatch>> {
 pub async fn rows(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>> {
     match session.execute(sql).await? {
         Response::Rows(rows) => Ok(rows.try_collect().await?),
-        Response::Done(tag) => Err(format!("{sql} gives no rows but {}", tag.text).into()),
+        other => Err(format!("{sql} gives no rows but {other:?}").into()),
     }
 }
 

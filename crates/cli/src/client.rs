@@ -128,6 +128,7 @@ impl Client {
                     Err(stop) => Err(stop),
                 }
             }
+            Response::CopyIn(_) | Response::CopyOut(_) => Ok(Err(Error::unsupported("COPY here"))),
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) enum Modification {
     /// INSERT, UPDATE, DELETE.
     Statement(Box<Dml>),
     /// Rows to insert.
-    Insert { table: Arc<str>, rows: RecordBatch },
+    Insert { table: Arc<str>, rows: Vec<RecordBatch> },
     /// Rows to delete, each once.
     Delete { table: Arc<str>, rows: RecordBatch },
 }

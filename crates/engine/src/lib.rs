@@ -7,6 +7,7 @@
 
 mod catalog;
 mod changes;
+mod copy;
 mod cursor;
 mod engine;
 mod error;
@@ -25,6 +26,7 @@ mod statements;
 mod system;
 mod transaction;
 
+pub use copy::{CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut};
 pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
 pub use listener::{Batch, Listener};

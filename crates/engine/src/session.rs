@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_sql::{Error, Parameters, Result, TokenReader};
 
+use crate::copy::{CopyIn, CopyOut};
 use crate::cursor::Cursor;
 use crate::engine::Shared;
 use crate::error;
@@ -35,6 +36,10 @@ pub enum Response {
     Done(Tag),
     /// Rows, as they come.
     Rows(SendableRecordBatchStream),
+    /// COPY … FROM STDIN waits for its rows.
+    CopyIn(Box<CopyIn>),
+    /// The rows of COPY … TO STDOUT.
+    CopyOut(Box<CopyOut>),
 }
 
 /// The key of a result's schema metadata that holds a notice about the rows.
@@ -51,7 +56,9 @@ impl Response {
     pub fn notices(&self) -> Vec<String> {
         match self {
             Response::Done(tag) => tag.notices.clone(),
-            Response::Rows(rows) => rows.schema().metadata().get(NOTICE).cloned().into_iter().collect(),
+            Response::Rows(rows) => notice_of(rows),
+            Response::CopyOut(copy) => notice_of(&copy.rows),
+            Response::CopyIn(_) => Vec::new(),
         }
     }
 
@@ -62,8 +69,16 @@ impl Response {
 
     /// Whether its rows may come for ever, as those of EMIT CHANGES do: who has seen enough drops them.
     pub fn is_endless(&self) -> bool {
-        matches!(self, Response::Rows(rows) if rows.schema().metadata().contains_key(ENDLESS))
+        match self {
+            Response::Rows(rows) => rows.schema().metadata().contains_key(ENDLESS),
+            Response::CopyOut(copy) => copy.is_endless,
+            Response::Done(_) | Response::CopyIn(_) => false,
+        }
     }
+}
+
+fn notice_of(rows: &SendableRecordBatchStream) -> Vec<String> {
+    rows.schema().metadata().get(NOTICE).cloned().into_iter().collect()
 }
 
 impl fmt::Debug for Response {
@@ -71,6 +86,8 @@ impl fmt::Debug for Response {
         match self {
             Response::Done(tag) => tag.fmt(f),
             Response::Rows(rows) => write!(f, "Rows({:?})", rows.schema()),
+            Response::CopyIn(copy) => write!(f, "CopyIn({:?})", copy.columns()),
+            Response::CopyOut(copy) => write!(f, "CopyOut({:?})", copy.rows.schema()),
         }
     }
 }
@@ -165,7 +182,7 @@ impl Session {
     /// Inserts rows into a table, as an INSERT would: columns in the table's order. Returns when their epoch is
     /// done; under a manual clock, when they are accepted.
     pub async fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
-        let count = self.modify_alone(Modification::Insert { table: table.into(), rows }).await?;
+        let count = self.modify_alone(Modification::Insert { table: table.into(), rows: vec![rows] }).await?;
         Ok(Tag::new(format!("INSERT 0 {count}")))
     }
 
@@ -177,7 +194,7 @@ impl Session {
     }
 
     /// Changes rows without a statement.
-    async fn modify_alone(&mut self, modification: Modification) -> Result<u64> {
+    pub(crate) async fn modify_alone(&mut self, modification: Modification) -> Result<u64> {
         self.enter(&TokenReader::new("INSERT")?)?;
         let result = self.modify(modification).await;
         self.leave(result)

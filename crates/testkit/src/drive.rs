@@ -26,7 +26,6 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 pub async fn rows(session: &mut Session, sql: &str) -> Result<RecordBatch> {
     let fail = |error: &dyn std::fmt::Display| format!("{error}\n  in: {sql}");
     match session.execute(sql).await.map_err(|error| fail(&error))? {
-        Response::Done(_) => Ok(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into())),
         Response::Rows(stream) => {
             let schema = stream.schema();
             let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|error| fail(&error))?;
@@ -34,6 +33,7 @@ pub async fn rows(session: &mut Session, sql: &str) -> Result<RecordBatch> {
             let schema = batches.first().map_or(schema, RecordBatch::schema);
             concat_batches(&schema, &batches).map_err(|error| fail(&error))
         }
+        _ => Ok(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into())),
     }
 }
 
@@ -45,6 +45,7 @@ pub async fn run(session: &mut Session, sql: &str) -> Result<String> {
             let done: Result<Vec<_>, _> = stream.try_collect().await;
             done.map(|_| String::new()).map_err(|error| format!("{error}\n  in: {sql}"))
         }
+        other => Err(format!("{sql} gives {other:?}")),
     }
 }
 

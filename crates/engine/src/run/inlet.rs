@@ -46,7 +46,11 @@ impl Loop {
                 .map_err(|error| Error::invalid(format!("the rows don't fit source \"{name}\": {error}")))
         };
         let rows = match &modification {
-            Modification::Insert { rows, .. } | Modification::Delete { rows, .. } => fit(rows)?,
+            Modification::Insert { rows, .. } => {
+                let rows = rows.iter().map(fit).collect::<Result<Vec<_>>>()?;
+                concat_batches(&schema, &rows).map_err(error::arrow)?
+            }
+            Modification::Delete { rows, .. } => fit(rows)?,
             Modification::Statement(dml) => {
                 if dml.on_conflict.is_some() {
                     return Err(Error::invalid(format!(

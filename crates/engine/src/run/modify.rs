@@ -48,9 +48,11 @@ impl Loop {
         self.check_sinks_of(named)?;
         match modification {
             Modification::Statement(dml) => self.modify_by(&dml),
-            Modification::Insert { table, rows } => self
-                .fitting(&table, rows)
-                .and_then(|rows| Ok((self.table(&table)?.insert(&[rows], None)?, table))),
+            Modification::Insert { table, rows } => {
+                let rows = rows.into_iter().map(|rows| self.fitting(&table, rows));
+                let rows = rows.collect::<Result<Vec<_>>>()?;
+                Ok((self.table(&table)?.insert(&rows, None)?, table))
+            }
             Modification::Delete { table, rows } => {
                 self.fitting(&table, rows).and_then(|rows| Ok((self.table(&table)?.delete(&[rows])?, table)))
             }

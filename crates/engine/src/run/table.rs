@@ -70,14 +70,17 @@ impl Table {
         self.rows.snapshot()
     }
 
-    /// Inserts rows; what becomes of one whose key is there already is for the statement to say, else for the table.
+    /// Inserts rows, all or none; what becomes of one whose key is there already is for the statement to say, else for
+    /// the table.
     pub(crate) fn insert(&mut self, batches: &[RecordBatch], on_conflict: Option<Conflict>) -> Result<u64> {
         self.stage();
         let on_conflict = on_conflict.unwrap_or(self.intake.on_conflict);
         let mut count = 0;
+        let before = self.pending.chunks.len();
         for batch in batches {
             let given = batch.num_rows() as u64;
-            let taken = self.pending_insert(batch.clone(), on_conflict)?;
+            let taken = self.pending_insert(batch.clone(), on_conflict);
+            let taken = taken.inspect_err(|_| self.undo_from(before))?;
             count += if on_conflict == Conflict::Keep { taken } else { given };
         }
         Ok(count)

@@ -2,6 +2,7 @@
 
 mod advance;
 mod alter_source;
+mod copy;
 mod create_aggregate;
 mod create_function;
 mod create_materialized_view;
@@ -48,7 +49,6 @@ const NOT_YET: &[&[&str]] = &[
     &["CREATE", "OR", "REPLACE"],
     &["ALTER"],
     &["CHECKPOINT"],
-    &["COPY"],
     &["PREPARE"],
     &["MERGE"],
     &["TRUNCATE"],
@@ -56,7 +56,7 @@ const NOT_YET: &[&[&str]] = &[
 
 /// The first words of what is there, for messages.
 const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE, DROP, INSERT, UPDATE, \
-     DELETE, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
+     DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -123,6 +123,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["FETCH"],
         &["MOVE"],
         &["CLOSE"],
+        &["COPY"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -141,6 +142,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(16) => cursor::fetch(session, after(&mut reader)),
         Some(17) => cursor::skip(session, after(&mut reader)).await,
         Some(18) => cursor::close(session, after(&mut reader)),
+        Some(19) => copy::run(session, after(&mut reader)).await,
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }

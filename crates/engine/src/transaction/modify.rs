@@ -84,7 +84,13 @@ impl Session {
         let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };
         let edit = match modification {
             Modification::Insert { rows, .. } => {
-                Edit::Insert { rows: fitting(&name, &rows, &table.schema)?, conflict: None }
+                let mut count = 0;
+                for rows in rows {
+                    let rows = fitting(&name, &rows, &table.schema)?;
+                    let edit = Edit::Insert { rows, conflict: None };
+                    count += self.carry_out(&name, &table, edit).await.map_err(named)?;
+                }
+                return Ok(count);
             }
             Modification::Delete { rows, .. } => {
                 Edit::Delete { rows: fitting(&name, &rows, &table.schema)?, strict: table.key.is_empty() }

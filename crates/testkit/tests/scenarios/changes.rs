@@ -33,7 +33,7 @@ impl Reader {
     pub async fn new(session: &mut Session, sql: &str) -> Result<Reader> {
         match session.execute(sql).await.map_err(|error| format!("{error}\n  in: {sql}"))? {
             Response::Rows(rows) => Ok(Reader { rows, waiting: Vec::new() }),
-            Response::Done(tag) => Err(format!("{sql} gave {}", tag.text)),
+            other => Err(format!("{sql} gave {other:?}")),
         }
     }
 

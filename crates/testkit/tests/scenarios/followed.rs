@@ -118,7 +118,7 @@ async fn follow(session: &mut Session, relation: &str) -> Result<Rows> {
     let sql = format!("SUBSCRIBE {relation} WITH (PROGRESS = true)");
     match session.execute(&sql).await.map_err(|error| format!("{error}\n  in: {sql}"))? {
         Response::Rows(rows) => Ok(rows),
-        Response::Done(_) => Err("a subscription gives rows".into()),
+        _ => Err("a subscription gives rows".into()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod batches;
 mod changes;
+mod copying;
 mod disk;
 mod errors;
 mod files;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
     all.extend_from_slice(batches::ALL);
     all.extend_from_slice(changes::ALL);
+    all.extend_from_slice(copying::ALL);
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);
     all.extend_from_slice(files::ALL);

@@ -35,7 +35,7 @@ async fn error(session: &mut Session, sql: &str) -> Result<Error> {
             let failed = rows.collect::<Vec<_>>().await.into_iter().find_map(std::result::Result::err);
             failed.map(Error::from).ok_or_else(|| format!("{sql} went well"))
         }
-        Ok(Response::Done(tag)) => Err(format!("{sql} went well: {}", tag.text)),
+        Ok(other) => Err(format!("{sql} went well: {other:?}")),
     }
 }
 

@@ -9,11 +9,8 @@ use super::{Content, Table};
 use crate::error;
 use crate::transaction::{Found, PinnedTable, Write, conflict};
 
-/// How to take back what was done to a table a moment ago.
-pub(crate) struct Undo {
-    chunks: usize,
-    delta: Delta,
-}
+/// What to go back to when what was done to a table a moment ago is to be undone: how much had changed before it.
+pub(crate) struct Undo(usize);
 
 impl Table {
     /// The table as it is now.
@@ -54,14 +51,13 @@ impl Table {
     /// Carries out what was checked. Rows without a key may turn out to be gone, and then nothing changes.
     pub(crate) fn commit(&mut self, write: Write) -> Result<Undo> {
         self.stage();
-        let undo = |table: &Table, delta| Undo { chunks: table.pending.chunks.len(), delta };
+        let undo = Undo(self.pending.chunks.len());
         match (&mut self.rows, write) {
             (Content::Bag(rows), Write::Bag { delta, .. }) => {
                 rows.apply(&delta).map_err(|failed| match failed {
                     millstream_state::Error::Negative(_) => conflict(),
                     other => error::change(other),
                 })?;
-                let undo = undo(self, delta.clone());
                 self.pending.append(delta);
                 Ok(undo)
             }
@@ -73,7 +69,6 @@ impl Table {
                 for batch in &rows {
                     change.append(kept.upsert(batch, Conflict::Replace).map_err(error::change)?);
                 }
-                let undo = undo(self, Delta::default());
                 self.pending.append(change);
                 Ok(undo)
             }
@@ -81,12 +76,28 @@ impl Table {
         }
     }
 
-    /// Takes back what was done to a table without a key.
+    /// Takes back what was done a moment ago.
     pub(crate) fn undo(&mut self, undo: Undo) {
-        self.pending.chunks.truncate(undo.chunks);
-        if let Content::Bag(rows) = &mut self.rows {
-            // What came a moment ago is there, and what went may come again.
-            let _ = rows.apply(&negated(undo.delta));
+        self.undo_from(undo.0);
+    }
+
+    /// Takes back all changes but the first so many. What came a moment ago is there, and what went may come again, so
+    /// nothing of this fails.
+    pub(super) fn undo_from(&mut self, chunks: usize) {
+        let done = self.pending.chunks.split_off(chunks.min(self.pending.chunks.len()));
+        match &mut self.rows {
+            Content::Bag(rows) => {
+                let _ = rows.apply(&negated(Delta { chunks: done }));
+            }
+            Content::Keyed(rows) => {
+                for chunk in done.into_iter().rev() {
+                    let gone = chunk.weights.as_ref().is_some_and(|weights| weights.iter().flatten().any(|w| w < 0));
+                    let _ = match gone {
+                        true => rows.upsert(&chunk.rows, Conflict::Replace),
+                        false => rows.delete(&chunk.rows),
+                    };
+                }
+            }
         }
     }
 }

@@ -1,0 +1,203 @@
+//! `COPY t [(columns)] FROM STDIN [WITH] (…)`, `COPY t | (query) TO STDOUT [WITH] (…)`
+
+mod options;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Error, Result, TokenReader, is_hidden, near, sqlstate};
+
+use super::{select, subscribe};
+use crate::catalog::Definition;
+use crate::copy::{CopyIn, CopyOut, null_in};
+use crate::session::{Response, Session};
+
+/// Where rows come from or go to.
+enum Subject {
+    /// A relation, with some of its columns where they are named.
+    Relation { name: String, at: Range<usize>, columns: Vec<(String, Range<usize>)> },
+    /// A query, where it stands in the text.
+    Query(Range<usize>),
+}
+
+/// Runs what follows COPY.
+pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let binary = reader.is_keyword(&["BINARY"]) && !matches!(reader.peek_at(1), Token::EOF);
+    if binary {
+        reader.next();
+    }
+    let subject = subject(reader)?;
+    let at = reader.position();
+    match reader.one_of(&[&["FROM"], &["TO"]]) {
+        Some(0) => {
+            channel(reader, "STDIN", "CREATE SOURCE … WITH (connector = 'file', …) reads files of the engine's machine")?;
+            match subject {
+                Subject::Relation { name, at, columns } => {
+                    let copied = Copied { name, at, columns, binary };
+                    copied.into_table(session, reader).map(|copy| Response::CopyIn(Box::new(copy)))
+                }
+                Subject::Query(_) => {
+                    Err(Error::invalid("COPY … FROM needs a table: a query takes no rows").at(at))
+                }
+            }
+        }
+        Some(_) => {
+            channel(reader, "STDOUT", "CREATE SINK … WITH (connector = 'file', …) writes files on the engine's machine")?;
+            out(session, reader, subject, binary).await
+        }
+        None => Err(reader.expected("FROM STDIN or TO STDOUT")),
+    }
+}
+
+fn subject(reader: &mut TokenReader<'_>) -> Result<Subject> {
+    if *reader.peek() == Token::LParen {
+        return reader.group().map(Subject::Query);
+    }
+    let at = reader.position();
+    let name = reader.relation_name()?;
+    let at = at.start..reader.last_position().end;
+    let mut columns = Vec::new();
+    if reader.symbol(Token::LParen) {
+        loop {
+            columns.push((reader.identifier()?, reader.last_position()));
+            if reader.symbol(Token::RParen) {
+                break;
+            }
+            reader.expect_symbol(Token::Comma)?;
+        }
+    }
+    Ok(Subject::Relation { name, at, columns })
+}
+
+/// `STDIN` or `STDOUT`; a file is refused.
+fn channel(reader: &mut TokenReader<'_>, word: &str, instead: &str) -> Result<()> {
+    let at = reader.position();
+    if reader.keyword(&[word]) {
+        return Ok(());
+    }
+    if reader.keyword(&["PROGRAM"]) || reader.string().is_ok() {
+        return Err(Error::unsupported("COPY with a file or a program of the engine's machine")
+            .hint(format!("{instead}; psql's \\copy copies files of your own."))
+            .at(at));
+    }
+    Err(reader.expected(word))
+}
+
+/// A COPY of a relation.
+struct Copied {
+    name: String,
+    at: Range<usize>,
+    columns: Vec<(String, Range<usize>)>,
+    binary: bool,
+}
+
+impl Copied {
+    fn into_table(self, session: &mut Session, reader: &mut TokenReader<'_>) -> Result<CopyIn> {
+        let catalog = session.shared.catalog();
+        let object = catalog.get(&self.name).map_err(|error| error.at(self.at.clone()))?;
+        let Definition::Table { schema, .. } = &object.definition else {
+            let kind = object.definition.kind();
+            return Err(Error::invalid(format!("\"{}\" is a {kind}, but COPY … FROM needs a table", self.name))
+                .code(sqlstate::WRONG_OBJECT_TYPE)
+                .at(self.at));
+        };
+        let chosen = chosen(&self.name, schema, &self.columns)?;
+        let mut places = vec![None; schema.fields().len()];
+        chosen.iter().enumerate().for_each(|(place, column)| places[*column] = Some(place));
+        let left_out = |(field, place): &(&Arc<Field>, &Option<usize>)| !field.is_nullable() && place.is_none();
+        if let Some((field, _)) = schema.fields().iter().zip(&places).find(left_out) {
+            return Err(null_in(field.name(), &self.name).hint(format!("Name \"{}\" too.", field.name())));
+        }
+        let columns: SchemaRef = Arc::new(schema.project(&chosen).map_err(crate::error::arrow)?);
+        let options = options::read(reader, &names(&columns), self.binary, true)?;
+        if session.transaction.as_ref().is_some_and(|open| open.modes.read_only) {
+            return Err(Error::invalid("COPY … FROM can't be run in a transaction that is READ ONLY")
+                .code(sqlstate::READ_ONLY_SQL_TRANSACTION));
+        }
+        Ok(CopyIn {
+            table: object.name.clone(),
+            schema: schema.clone(),
+            columns,
+            places,
+            options,
+            batches: Vec::new(),
+            bytes: 0,
+            failed: session.transaction.as_ref().map(|open| open.rows_failed()),
+        })
+    }
+}
+
+/// The places of the named columns, or of all that aren't hidden.
+fn chosen(name: &str, schema: &Schema, columns: &[(String, Range<usize>)]) -> Result<Vec<usize>> {
+    if columns.is_empty() {
+        let visible = schema.fields().iter().enumerate().filter(|(_, field)| !is_hidden(field));
+        return Ok(visible.map(|(place, _)| place).collect());
+    }
+    let mut chosen: Vec<usize> = Vec::with_capacity(columns.len());
+    for (column, at) in columns {
+        let Ok(place) = schema.index_of(column) else {
+            let names = schema.fields().iter().map(|field| field.name().as_str());
+            return Err(Error::invalid(format!("column \"{column}\" not found in \"{name}\""))
+                .maybe_hint(near::hint(column, "columns", names))
+                .at(at.clone()));
+        };
+        if chosen.contains(&place) {
+            return Err(Error::invalid(format!("column \"{column}\" is named twice")).at(at.clone()));
+        }
+        chosen.push(place);
+    }
+    Ok(chosen)
+}
+
+fn names(schema: &Schema) -> Vec<String> {
+    schema.fields().iter().map(|field| field.name().clone()).collect()
+}
+
+async fn out(
+    session: &mut Session,
+    reader: &mut TokenReader<'_>,
+    subject: Subject,
+    binary: bool,
+) -> Result<Response> {
+    let (text, start) = match subject {
+        Subject::Query(range) => (reader.text()[range.clone()].to_string(), Some(range.start)),
+        Subject::Relation { name, at, columns } => {
+            let catalog = session.shared.catalog();
+            if let Some(schema) = catalog.find(&name).and_then(|object| object.definition.schema()) {
+                chosen(&name, schema, &columns)?;
+            } else if !name.contains('.') {
+                catalog.get(&name).map_err(|error| error.at(at))?;
+            }
+            (select_of(&name, &columns), None)
+        }
+    };
+    let mut inner = TokenReader::new(&text)?;
+    let response = match inner.keyword(&["SUBSCRIBE"]) {
+        true => subscribe::run(session, &mut inner).await,
+        false if select::begins(&inner) => select::run(session, inner).await,
+        false => Err(inner.expected("SELECT or SUBSCRIBE")),
+    };
+    let response = response.map_err(|error| match start {
+        Some(start) => error.shift(start),
+        None => Error { span: None, ..error },
+    })?;
+    let is_endless = response.is_endless();
+    let Response::Rows(rows) = response else { return Err(Error::bug("a query gives rows")) };
+    let options = options::read(reader, &names(&rows.schema()), binary, false)?;
+    let rows = session.watched(rows);
+    Ok(Response::CopyOut(Box::new(CopyOut { options, rows, is_endless })))
+}
+
+/// A query for columns of a relation.
+fn select_of(name: &str, columns: &[(String, Range<usize>)]) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let columns: Vec<String> = columns.iter().map(|(column, _)| quoted(column)).collect();
+    let columns = if columns.is_empty() { "*".to_string() } else { columns.join(", ") };
+    let name = match name.split_once('.') {
+        Some((schema, name)) if schema == millstream_sql::SYSTEM_SCHEMA => format!("{schema}.{}", quoted(name)),
+        _ => quoted(name),
+    };
+    format!("SELECT {columns} FROM {name}")
+}
