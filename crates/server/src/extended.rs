@@ -183,6 +183,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         self.wire.answers.command_complete(&tag.text);
                         return Ok(());
                     }
+                    Response::CopyIn(copy) => {
+                        let sql = portal.sql.clone();
+                        let tag = self.copy_in(*copy).await.map_err(|stop| pointed(stop, &sql))?;
+                        self.wire.answers.command_complete(&tag.text);
+                        return Ok(());
+                    }
+                    Response::CopyOut(copy) => {
+                        let sql = portal.sql.clone();
+                        let tag = self.wire.copy_out(*copy).await.map_err(|stop| pointed(stop, &sql))?;
+                        self.wire.answers.command_complete(&tag);
+                        return Ok(());
+                    }
                     rows => Box::new(cursor(rows, &portal.formats, &portal.sql)?),
                 }
             }

@@ -21,6 +21,7 @@
 mod answer;
 mod binary;
 mod connection;
+mod copy;
 mod decode;
 mod extended;
 mod interrupt;

@@ -88,6 +88,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.wire.notices(&response);
         match response {
             Response::Done(tag) => self.wire.answers.command_complete(&tag.text),
+            Response::CopyIn(copy) => {
+                let tag = self.copy_in(*copy).await?;
+                self.wire.answers.command_complete(&tag.text);
+            }
+            Response::CopyOut(copy) => {
+                let tag = self.wire.copy_out(*copy).await?;
+                self.wire.answers.command_complete(&tag);
+            }
             rows => {
                 let mut cursor = cursor(rows, &[], sql)?;
                 self.wire.answers.row_description(cursor.columns.iter());

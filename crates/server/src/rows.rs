@@ -54,6 +54,16 @@ impl<'a> Rows<'a> {
         close(out, start);
     }
 
+    /// Appends a value without its length; whether it is one and not NULL.
+    pub(crate) fn value(&self, column: usize, row: usize, out: &mut BytesMut) -> bool {
+        let Some((writer, nulls)) = self.writers.get(column) else { return false };
+        if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            return false;
+        }
+        writer(row, out);
+        true
+    }
+
     /// Appends a row: how many fields it has, then each with its length.
     pub(crate) fn fields(&self, row: usize, out: &mut BytesMut) {
         out.put_u16(self.writers.len() as u16);

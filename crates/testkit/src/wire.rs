@@ -86,8 +86,9 @@ impl AsyncDB for WireDb {
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
-        let types = self.types(sql).await;
         let messages = self.client.simple_query(sql).await.map_err(failed)?;
+        // Afterwards, since a statement that can't be prepared would fail its transaction by that.
+        let types = self.types(sql).await;
         let mut last = DBOutput::StatementComplete(0);
         let mut rows: Option<(usize, Vec<Vec<String>>)> = None;
         for message in messages {

@@ -45,7 +45,9 @@ impl AsyncDB for EngineDb {
             for outcome in outcomes {
                 last = match outcome.response {
                     Response::Done(tag) => DBOutput::StatementComplete(count(&tag.text)),
-                    Response::CopyIn(_) | Response::CopyOut(_) => return Err(Error::unsupported("COPY here")),
+                    Response::CopyIn(_) | Response::CopyOut(_) => {
+                        return Err(Error::unsupported("COPY here"));
+                    }
                     Response::Rows(rows) => {
                         let schema = rows.schema();
                         let batches: Vec<RecordBatch> = rows.try_collect().await?;

@@ -32,7 +32,11 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     let at = reader.position();
     match reader.one_of(&[&["FROM"], &["TO"]]) {
         Some(0) => {
-            channel(reader, "STDIN", "CREATE SOURCE … WITH (connector = 'file', …) reads files of the engine's machine")?;
+            channel(
+                reader,
+                "STDIN",
+                "CREATE SOURCE … WITH (connector = 'file', …) reads files of the engine's machine",
+            )?;
             match subject {
                 Subject::Relation { name, at, columns } => {
                     let copied = Copied { name, at, columns, binary };
@@ -44,7 +48,11 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
             }
         }
         Some(_) => {
-            channel(reader, "STDOUT", "CREATE SINK … WITH (connector = 'file', …) writes files on the engine's machine")?;
+            channel(
+                reader,
+                "STDOUT",
+                "CREATE SINK … WITH (connector = 'file', …) writes files on the engine's machine",
+            )?;
             out(session, reader, subject, binary).await
         }
         None => Err(reader.expected("FROM STDIN or TO STDOUT")),
@@ -99,14 +107,18 @@ impl Copied {
         let object = catalog.get(&self.name).map_err(|error| error.at(self.at.clone()))?;
         let Definition::Table { schema, .. } = &object.definition else {
             let kind = object.definition.kind();
-            return Err(Error::invalid(format!("\"{}\" is a {kind}, but COPY … FROM needs a table", self.name))
-                .code(sqlstate::WRONG_OBJECT_TYPE)
-                .at(self.at));
+            return Err(Error::invalid(format!(
+                "\"{}\" is a {kind}, but COPY … FROM needs a table",
+                self.name
+            ))
+            .code(sqlstate::WRONG_OBJECT_TYPE)
+            .at(self.at));
         };
         let chosen = chosen(&self.name, schema, &self.columns)?;
         let mut places = vec![None; schema.fields().len()];
         chosen.iter().enumerate().for_each(|(place, column)| places[*column] = Some(place));
-        let left_out = |(field, place): &(&Arc<Field>, &Option<usize>)| !field.is_nullable() && place.is_none();
+        let left_out =
+            |(field, place): &(&Arc<Field>, &Option<usize>)| !field.is_nullable() && place.is_none();
         if let Some((field, _)) = schema.fields().iter().zip(&places).find(left_out) {
             return Err(null_in(field.name(), &self.name).hint(format!("Name \"{}\" too.", field.name())));
         }
@@ -196,7 +208,9 @@ fn select_of(name: &str, columns: &[(String, Range<usize>)]) -> String {
     let columns: Vec<String> = columns.iter().map(|(column, _)| quoted(column)).collect();
     let columns = if columns.is_empty() { "*".to_string() } else { columns.join(", ") };
     let name = match name.split_once('.') {
-        Some((schema, name)) if schema == millstream_sql::SYSTEM_SCHEMA => format!("{schema}.{}", quoted(name)),
+        Some((schema, name)) if schema == millstream_sql::SYSTEM_SCHEMA => {
+            format!("{schema}.{}", quoted(name))
+        }
         _ => quoted(name),
     };
     format!("SELECT {columns} FROM {name}")

@@ -68,7 +68,8 @@ async fn whole() -> Result<()> {
     ensure(tag.text == "COPY 4", || tag.text.clone())?;
     expect(&mut session, "SELECT * FROM t", &["1|NULL|uno", "2|NULL|two", "3|NULL|three"]).await?;
     expect(&mut session, "SELECT c FROM m", &["3"]).await?;
-    expect(&mut session, "SELECT input_rows FROM millstream.epochs ORDER BY epoch DESC LIMIT 1", &["4"]).await?;
+    expect(&mut session, "SELECT input_rows FROM millstream.epochs ORDER BY epoch DESC LIMIT 1", &["4"])
+        .await?;
     // One that is given up has done nothing.
     let mut copy = copy_in(&mut session, "COPY t (name, id) FROM STDIN").await?;
     copy.push(rows(&[9], &[None])?).map_err(|error| error.to_string())?;
@@ -149,10 +150,16 @@ async fn options() -> Result<()> {
         ("", text.clone()),
         ("WITH (FORMAT text)", text.clone()),
         ("(DELIMITER '|', NULL 'nil')", CopyOptions { delimiter: b'|', null: "nil".into(), ..text.clone() }),
-        ("WITH DELIMITER AS '|' NULL AS ''", CopyOptions { delimiter: b'|', null: String::new(), ..text.clone() }),
+        (
+            "WITH DELIMITER AS '|' NULL AS ''",
+            CopyOptions { delimiter: b'|', null: String::new(), ..text.clone() },
+        ),
         ("USING DELIMITERS ';'", CopyOptions { delimiter: b';', ..text.clone() }),
         ("CSV HEADER", CopyOptions { header, ..csv.clone() }),
-        ("WITH CSV HEADER QUOTE '''' ESCAPE '\\'", CopyOptions { header, quote: b'\'', escape: b'\\', ..csv.clone() }),
+        (
+            "WITH CSV HEADER QUOTE '''' ESCAPE '\\'",
+            CopyOptions { header, quote: b'\'', escape: b'\\', ..csv.clone() },
+        ),
         ("WITH (FORMAT csv, HEADER)", CopyOptions { header, ..csv.clone() }),
         ("(FORMAT 'csv', HEADER off, ENCODING 'UTF-8', FREEZE)", csv.clone()),
         ("(FORMAT csv, QUOTE '$')", CopyOptions { quote: b'$', escape: b'$', ..csv.clone() }),

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, pin_mut};
+use futures::{SinkExt, StreamExt, TryStreamExt, pin_mut};
 use millstream_engine::Engine;
 use millstream_server::{ListenError, Server};
 use millstream_testkit::drive::{self, Result, ensure, within_a_minute};
@@ -20,6 +20,8 @@ pub const ALL: &[Scenario] = &[
     ("errors_have_codes_and_places", || serve(errors)),
     ("a_running_statement_is_cancelled", || serve(cancel)),
     ("changes_come_until_the_reader_goes", || serve(changes)),
+    ("rows_are_copied_out_and_in", || serve(copied)),
+    ("a_copy_that_breaks_off_leaves_nothing", || serve(broken_off)),
     ("what_is_no_postgres_message_is_refused", || serve(garbage)),
     ("where_a_server_may_listen", || drive::block_on(addresses())),
     ("clients_are_told_when_the_server_stops", || drive::block_on(stopping())),
@@ -235,6 +237,83 @@ async fn changes(port: u16) -> Result<()> {
         }
     }
     Err("the subscription outlives its reader".into())
+}
+
+/// Rows of many types, edge cases among them.
+const MANY_TYPES: &str = "CREATE TABLE a (id INT, b BOOLEAN, i BIGINT, r REAL, d DOUBLE PRECISION, n NUMERIC(20, 5),
+        t TEXT, y BYTEA, da DATE, ts TIMESTAMP(6), tz TIMESTAMPTZ(6), l INT[], w TEXT[], iv INTERVAL);
+    INSERT INTO a VALUES
+        (1, true, 9223372036854775807, 1.5, 1e300, -0.00001, E'tab\\tline\\nback\\\\ \"q\", ü', '\\x00ff',
+            '2024-02-29', '2024-02-29 12:00:00.25', '1969-12-31 23:59:59.999999+00', [1, NULL], ['', 'null', NULL, 'a,b'],
+            INTERVAL '1 month 2 days 3 hours'),
+        (2, false, 0, 0, 0, 0, '', '', '1970-01-01', '1970-01-01', '1970-01-01 00:00:00+00', [], [], INTERVAL '0 days'),
+        (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+    CREATE TABLE copy_of (id INT, b BOOLEAN, i BIGINT, r REAL, d DOUBLE PRECISION, n NUMERIC(20, 5),
+        t TEXT, y BYTEA, da DATE, ts TIMESTAMP(6), tz TIMESTAMPTZ(6), l INT[], w TEXT[], iv INTERVAL)";
+
+async fn copied(port: u16) -> Result<()> {
+    let client = connect(port).await?;
+    client.batch_execute(MANY_TYPES).await.map_err(|error| said(&error))?;
+    for format in
+        ["(FORMAT text)", "(FORMAT csv, HEADER)", "(FORMAT binary)", "(FORMAT csv, DELIMITER '|', QUOTE '!')"]
+    {
+        client.batch_execute("DELETE FROM copy_of").await.map_err(|error| said(&error))?;
+        let out =
+            client.copy_out(&format!("COPY a TO STDOUT {format}")).await.map_err(|error| said(&error))?;
+        let bytes: Vec<u8> =
+            out.map_ok(|bytes| bytes.to_vec()).try_concat().await.map_err(|error| said(&error))?;
+        for size in [1, 7, bytes.len()] {
+            let sink =
+                client.copy_in(&format!("COPY copy_of FROM STDIN {format}")).await.map_err(|e| said(&e))?;
+            pin_mut!(sink);
+            for chunk in bytes.chunks(size) {
+                sink.send(bytes::Bytes::copy_from_slice(chunk)).await.map_err(|error| said(&error))?;
+            }
+            let count = sink.finish().await.map_err(|error| said(&error))?;
+            ensure(count == 3, || format!("{format}: {count} rows"))?;
+        }
+        let differ = "SELECT count(*) FROM (SELECT * FROM copy_of EXCEPT SELECT * FROM a)";
+        let row = client.query_one(differ, &[]).await.map_err(|error| said(&error))?;
+        ensure(row.get::<_, i64>(0) == 0, || format!("{format}: what came in is not what went out"))?;
+        let row = client.query_one("SELECT count(*) FROM copy_of", &[]).await.map_err(|e| said(&e))?;
+        ensure(row.get::<_, i64>(0) == 9, || format!("{format}: {row:?}"))?;
+    }
+    Ok(())
+}
+
+async fn broken_off(port: u16) -> Result<()> {
+    let (writer, reader) = (connect(port).await?, connect(port).await?);
+    writer.batch_execute("CREATE TABLE t (id INT, v TEXT)").await.map_err(|error| said(&error))?;
+    let nothing = async || -> Result<()> {
+        let row = reader.query_one("SELECT count(*) FROM t", &[]).await.map_err(|error| said(&error))?;
+        ensure(row.get::<_, i64>(0) == 0, || format!("{row:?}"))
+    };
+    let sink = writer.copy_in("COPY t FROM STDIN").await.map_err(|error| said(&error))?;
+    let mut sink = Box::pin(sink);
+    sink.send(bytes::Bytes::from("1\ta\n".repeat(50_000))).await.map_err(|error| said(&error))?;
+    // A sink that is dropped tells the server that the COPY failed.
+    drop(sink);
+    nothing().await?;
+    for (rows, expected) in [
+        ("1\ta\nx\tb\n", "22P02 COPY, row 2, column \"id\": invalid input for type integer: \"x\""),
+        ("1\n", "22P04 COPY, row 1: there are 1 fields where 2 columns come: \"v\" has none"),
+        ("1\t2\t3\n", "22P04 COPY, row 1: there are more fields than the 2 columns"),
+    ] {
+        let sink = writer.copy_in("COPY t FROM STDIN").await.map_err(|error| said(&error))?;
+        pin_mut!(sink);
+        sink.send(bytes::Bytes::from(rows)).await.map_err(|error| said(&error))?;
+        let error = sink.finish().await.err().map(|error| said(&error)).ok_or("it is taken")?;
+        ensure(error == expected, || error)?;
+    }
+    nothing().await?;
+    // A client that goes without a word.
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.map_err(text)?;
+    let copy = b"\0\0\0\x10\0\x03\0\0user\0x\0\0Q\0\0\0\x16COPY t FROM STDIN\0d\0\0\0\x081\ta\n";
+    socket.write_all(copy).await.map_err(text)?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(socket);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    nothing().await
 }
 
 async fn garbage(port: u16) -> Result<()> {

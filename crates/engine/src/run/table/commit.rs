@@ -91,7 +91,8 @@ impl Table {
             }
             Content::Keyed(rows) => {
                 for chunk in done.into_iter().rev() {
-                    let gone = chunk.weights.as_ref().is_some_and(|weights| weights.iter().flatten().any(|w| w < 0));
+                    let gone =
+                        chunk.weights.as_ref().is_some_and(|weights| weights.iter().flatten().any(|w| w < 0));
                     let _ = match gone {
                         true => rows.upsert(&chunk.rows, Conflict::Replace),
                         false => rows.delete(&chunk.rows),

@@ -283,9 +283,7 @@ fn byte(what: &str, text: Option<&str>, default: u8) -> Result<u8> {
     match text.map(str::as_bytes) {
         None => Ok(default),
         Some([byte]) if !matches!(byte, b'\n' | b'\r') => Ok(*byte),
-        Some(_) => Err(invalid(format!(
-            "{what} of COPY is one character of one byte, and no end of a line"
-        ))),
+        Some(_) => Err(invalid(format!("{what} of COPY is one character of one byte, and no end of a line"))),
     }
 }
 
