@@ -54,6 +54,11 @@ struct Taking {
 }
 
 impl Cursor {
+    /// Its columns.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
     /// A cursor over rows. In `binary`, clients that read them are sent binary values.
     pub(crate) fn new(stream: SendableRecordBatchStream, endless: bool, binary: bool, hold: bool) -> Cursor {
         let metadata = if binary { HashMap::from([(BINARY.into(), String::new())]) } else { HashMap::new() };

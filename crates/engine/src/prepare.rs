@@ -151,4 +151,9 @@ impl Session {
     pub(crate) fn parametrised(&self) -> Planner {
         self.shared.planner.with_parameters(self.parameters.clone())
     }
+
+    /// The columns of an open cursor.
+    pub fn cursor_schema(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors.get(name).map(|cursor| cursor.schema())
+    }
 }

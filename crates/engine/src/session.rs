@@ -149,8 +149,9 @@ impl Session {
         let reader = TokenReader::new(text)?;
         self.enter(&reader)?;
         if statements::is_ddl(text)? {
-            let changed = self.change(&[text]).await.map_err(|(_, error)| error);
-            return changed.map(|mut tags| tags.pop().unwrap_or_default().into());
+            let mut tags = self.change(&[text]).await.map_err(|(_, error)| error)?;
+            self.say_at_once(&mut tags);
+            return Ok(tags.pop().unwrap_or_default().into());
         }
         match statements::run(self, reader).await? {
             Response::Rows(rows) => Ok(Response::Rows(self.watched(rows))),

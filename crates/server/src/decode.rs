@@ -47,6 +47,9 @@ pub(crate) fn from_text(kind: &Kind, text: &str) -> Result<ArrayRef, Wrong> {
         kind => {
             let spelled = match kind {
                 Kind::Interval => units(text).ok_or_else(wrong)?,
+                // As PostgreSQL does, a zone is passed over where there is none, and a date's time, too.
+                Kind::Date => text.split_whitespace().next().unwrap_or_default().to_string(),
+                Kind::Time | Kind::Timestamp => without_zone(text.trim()).to_string(),
                 _ => text.trim().to_string(),
             };
             let text: ArrayRef = Arc::new(StringArray::from(vec![spelled]));
@@ -117,6 +120,16 @@ fn bytea(text: &str) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
+}
+
+/// A time without the zone at its end: `Z`, `+02`, `-03:30`.
+fn without_zone(text: &str) -> &str {
+    let text = text.trim_end_matches(['Z', 'z']);
+    let Some(at) = text.rfind(['+', '-']) else { return text };
+    let (before, zone) = text.split_at(at);
+    let is_zone = zone[1..].bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+    // What stands before a zone is a time of day.
+    if is_zone && before.contains(':') { before.trim_end() } else { text }
 }
 
 /// An interval with its time of day, `-04:05:06.5`, as numbers of units.
@@ -450,6 +463,8 @@ mod tests {
         round(Kind::Date, "2024-02-29", "2024-02-29");
         round(Kind::Time, "01:02:03.5", "01:02:03.5");
         round(Kind::Timestamp, "2024-02-29 12:00:00.25", "2024-02-29 12:00:00.25");
+        round(Kind::Timestamp, "2024-02-29 12:00:00+02", "2024-02-29 12:00:00");
+        round(Kind::Date, "2024-02-29 +00", "2024-02-29");
         round(Kind::Timestamptz, "2024-02-29 12:00:00+02", "2024-02-29 10:00:00+00");
         round(Kind::Interval, "1 day 02:00:00", "1 day 02:00:00");
         let array = |kind| Kind::Array(Box::new(kind));

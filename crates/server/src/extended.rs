@@ -20,6 +20,8 @@ pub(crate) struct Statement {
     /// None for a text without a statement.
     prepared: Option<Arc<Prepared>>,
     parameters: Vec<Kind>,
+    /// The numbers of their types, as the client has declared them where it has.
+    oids: Vec<u32>,
 }
 
 /// A statement with values for its parameters.
@@ -66,8 +68,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(Some(declared)) => Kind::clone(declared),
             _ => Kind::of_type(found),
         };
-        let parameters = found.iter().enumerate().map(kind).collect();
-        let statement = Statement { sql: sql.into(), prepared: prepared.map(Arc::new), parameters };
+        let parameters: Vec<Kind> = found.iter().enumerate().map(kind).collect();
+        let declared = |place: usize| types.get(place).copied().filter(|oid| *oid != 0);
+        let oid = |(place, kind): (usize, &Kind)| declared(place).unwrap_or_else(|| kind.oid());
+        let oids = parameters.iter().enumerate().map(oid).collect();
+        let statement = Statement { sql: sql.into(), prepared: prepared.map(Arc::new), parameters, oids };
         self.statements.insert(name, statement);
         self.wire.answers.parse_complete();
         Ok(())
@@ -112,8 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn describe_statement(&mut self, name: &str) -> Result<(), Stop> {
         let statement = self.statements.get(name).ok_or_else(|| no_statement(name))?;
-        let oids: Vec<u32> = statement.parameters.iter().map(Kind::oid).collect();
-        self.wire.answers.parameter_description(&oids);
+        self.wire.answers.parameter_description(&statement.oids);
         let Some(prepared) = statement.prepared.clone() else {
             self.wire.answers.no_data();
             return Ok(());
@@ -139,6 +143,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn describe_portal(&mut self, name: &str) -> Result<(), Stop> {
+        // A cursor is a portal, too.
+        if !self.portals.contains_key(name)
+            && let Some(schema) = self.session.cursor_schema(name)
+        {
+            self.wire.answers.row_description(columns(&schema, &[]).iter());
+            return Ok(());
+        }
         let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
         let Some(prepared) = portal.prepared.clone() else {
             self.wire.answers.no_data();

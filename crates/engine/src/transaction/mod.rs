@@ -25,7 +25,7 @@ use millstream_state::RowsSnapshot;
 
 use crate::catalog::Intake;
 use crate::event::Event;
-use crate::session::Session;
+use crate::session::{Session, Tag};
 pub(crate) use own::{Found, Write, conflict};
 use own::{Frozen, Own};
 pub(crate) use read::Contents;
@@ -119,12 +119,6 @@ struct Savepoint {
 
 /// Statements that have no place between BEGIN and COMMIT, and what to do instead.
 const REFUSED: &[(&[&str], &str)] = &[
-    (
-        &["CREATE"],
-        "COMMIT first: what it makes is there for all at once, and ROLLBACK couldn't take it back.",
-    ),
-    (&["DROP"], "COMMIT first: what it drops is gone for all at once, and ROLLBACK couldn't bring it back."),
-    (&["ALTER"], "COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back."),
     (&["ADVANCE"], "COMMIT first: a transaction sees one epoch, and this makes others."),
     (&["FLUSH"], "COMMIT first: a transaction sees one epoch, whatever is taken in meanwhile."),
     (&["PAUSE"], "COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back."),
@@ -132,10 +126,37 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["STOP"], "COMMIT or ROLLBACK first."),
 ];
 
+/// Statements that take effect at once, whatever becomes of the transaction, so that they come before its changes.
+const AT_ONCE: &[&[&str]] = &[&["CREATE"], &["DROP"], &["ALTER"]];
+
+/// What is said of them.
+const SAID_AT_ONCE: &str = "it took effect at once: ROLLBACK would not undo it";
+
 /// The statements that end a transaction, or go back in it.
 const ENDINGS: &[&[&str]] = &[&["COMMIT"], &["END"], &["ROLLBACK"], &["ABORT"]];
 
 impl Transaction {
+    /// Sees everything anew, so that a statement which changes the catalog may come. Not after changes of its own.
+    fn begin_again(&mut self, reader: &TokenReader<'_>) -> Result<()> {
+        if self.modes.read_only {
+            return Err(Error::invalid(
+                "the transaction is read only, and this statement changes the catalog",
+            )
+            .code(sqlstate::READ_ONLY_SQL_TRANSACTION)
+            .at(reader.position()));
+        }
+        if self.view.as_ref().is_some_and(|view| !view.own.is_empty()) {
+            return Err(Error::invalid(
+                "objects can't be created, dropped or altered after a transaction's changes",
+            )
+            .hint("COMMIT first: it takes effect at once, and ROLLBACK couldn't undo it.")
+            .code(sqlstate::ACTIVE_SQL_TRANSACTION)
+            .at(reader.position()));
+        }
+        self.view = None;
+        Ok(())
+    }
+
     pub(crate) fn new(modes: Modes) -> Transaction {
         Transaction {
             modes,
@@ -255,6 +276,9 @@ impl Session {
                 .code(sqlstate::IN_FAILED_SQL_TRANSACTION));
         }
         transaction.failed = true;
+        if AT_ONCE.iter().any(|words| reader.is_keyword(words)) {
+            return transaction.begin_again(reader);
+        }
         match REFUSED.iter().find(|(words, _)| reader.is_keyword(words)) {
             None => Ok(()),
             Some((words, hint)) => {
@@ -263,6 +287,13 @@ impl Session {
                     .code(sqlstate::ACTIVE_SQL_TRANSACTION)
                     .at(reader.position()))
             }
+        }
+    }
+
+    /// Tells the user that a statement of the open transaction, if there is one, took effect at once.
+    pub(crate) fn say_at_once(&self, tags: &mut [Tag]) {
+        if self.transaction.is_some() {
+            tags.iter_mut().for_each(|tag| tag.notices.push(SAID_AT_ONCE.into()));
         }
     }
 
