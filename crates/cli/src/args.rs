@@ -52,6 +52,9 @@ struct Shared {
     /// Print rows and errors only
     #[arg(short, long)]
     quiet: bool,
+    /// Use no colours (so does NO_COLOR=1, and output that is no terminal)
+    #[arg(long)]
+    no_color: bool,
     /// Keep the engine's state in this directory (not supported yet)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -102,6 +105,8 @@ pub struct Request {
     pub variables: Vec<(String, String)>,
     /// Whether to print rows and errors only.
     pub quiet: bool,
+    /// Whether to use no colours, whatever the terminal can do.
+    pub no_color: bool,
 }
 
 /// The kinds of work.
@@ -170,13 +175,14 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
             directory.display()
         )));
     }
-    Ok(Request { action, variables: all.set, quiet: all.quiet })
+    Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color })
 }
 
 impl Shared {
     fn add(&mut self, later: Shared) {
         self.set.extend(later.set);
         self.quiet |= later.quiet;
+        self.no_color |= later.no_color;
         self.data = later.data.or(self.data.take());
     }
 }

@@ -2,8 +2,15 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use futures::{TryStreamExt, stream};
 use millstream::connect::connectors::Print;
+use millstream::datafusion::error::DataFusionError;
+use millstream::datafusion::execution::SendableRecordBatchStream;
+use millstream::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use millstream::{Engine, Error, Outcome, Response, Script, Session};
 
 use crate::output::{Broken, Output};
@@ -16,11 +23,16 @@ use crate::variables::Variables;
 
 /// An engine with one session, and the user in front of it.
 pub struct Client {
-    engine: Engine,
-    session: Session,
-    variables: Variables,
-    output: Output,
-    signals: Signals,
+    /// The engine.
+    pub engine: Engine,
+    /// The session that all statements run in.
+    pub session: Session,
+    /// What `:name` stands for.
+    pub variables: Variables,
+    /// Where results go.
+    pub output: Output,
+    /// What the user can end a statement with.
+    pub signals: Signals,
     watch: Watch,
     quiet: bool,
     has_sink: bool,
@@ -30,18 +42,21 @@ impl Client {
     /// Starts an engine for a user who is not there to be asked.
     pub fn new(variables: Vec<(String, String)>, quiet: bool) -> Result<Self, Stop> {
         let page = Page::default();
-        Client::start(variables, quiet, page.clone(), Signals::all(page))
+        let output = Output::new(quiet, page.clone(), false);
+        Client::start(variables, quiet, page.clone(), output, Signals::all(page))
     }
 
     /// Starts an engine for a user who types; its sinks print on `page`.
     pub fn interactive(variables: Vec<(String, String)>, quiet: bool, page: Page) -> Result<Self, Stop> {
-        Client::start(variables, quiet, page.clone(), Signals::interrupt_only(page))
+        let output = Output::new(quiet, page.clone(), true);
+        Client::start(variables, quiet, page.clone(), output, Signals::interrupt_only(page))
     }
 
     fn start(
         variables: Vec<(String, String)>,
         quiet: bool,
         page: Page,
+        output: Output,
         signals: std::io::Result<Signals>,
     ) -> Result<Self, Stop> {
         let signals =
@@ -53,7 +68,7 @@ impl Client {
             session: engine.session(),
             engine,
             variables: Variables::new(variables),
-            output: Output::new(quiet),
+            output,
             signals,
             watch: Watch::new(page, !quiet),
             quiet,
@@ -64,11 +79,6 @@ impl Client {
     /// Whether a sink was created: only then does anyone see what happens after the last statement.
     pub fn has_sink(&self) -> bool {
         self.has_sink
-    }
-
-    /// The engine.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
     }
 
     /// Tells the user something, unless they want it quiet.
@@ -96,6 +106,7 @@ impl Client {
             script.gather_ddl();
         }
         loop {
+            let start = Instant::now();
             let step = self.watch.during(&self.engine, self.session.step(&mut script));
             let outcomes = self.signals.unless(step).await?.map_err(|error| running.failure(&error))?;
             self.watch.tell_problems(&self.engine.progress());
@@ -104,8 +115,33 @@ impl Client {
                 running.enter(&outcome.sql);
                 self.show(outcome).await?.map_err(|error| running.failure(&error))?;
             }
+            self.output.time(start.elapsed()).await?;
             running.leave();
         }
+    }
+
+    /// Runs one statement of the shell's own that gives rows.
+    pub async fn query(&mut self, sql: &str) -> Result<RecordBatch, Stop> {
+        let failed = |error: Error| Stop::engine(&error);
+        let response = self.signals.unless(self.session.execute(sql)).await?.map_err(failed)?;
+        let Response::Rows(rows) = response else {
+            return Err(Stop::external(format_args!("{sql} gave no rows")));
+        };
+        let schema = rows.schema();
+        let batches: Vec<RecordBatch> = self
+            .signals
+            .unless(rows.try_collect())
+            .await?
+            .map_err(|error: DataFusionError| failed(error.into()))?;
+        concat_batches(&schema, &batches).map_err(Stop::external)
+    }
+
+    /// Prints rows of the shell's own making.
+    pub async fn print(&mut self, rows: RecordBatch) -> Result<(), Stop> {
+        let schema = rows.schema();
+        let rows: SendableRecordBatchStream =
+            Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter([Ok(rows)])));
+        self.rows(rows, false).await?.map_err(|error| Stop::engine(&error))
     }
 
     /// Shows an outcome. The inner error is of a query that failed on its way.
@@ -115,20 +151,41 @@ impl Client {
         match outcome.response {
             Response::Done(tag) => {
                 self.has_sink |= tag.text == "CREATE SINK";
-                self.output.tag(&tag)?;
+                self.output.tag(&tag).await?;
                 Ok(Ok(()))
             }
             Response::Rows(rows) => {
                 notices.iter().for_each(|notice| self.output.notice(notice));
-                match self.signals.unless(self.output.rows(rows)).await {
-                    Ok(Ok(())) => Ok(Ok(())),
-                    Ok(Err(Broken::Query(error))) => Ok(Err(error)),
-                    Ok(Err(Broken::Output(error))) => Err(error.into()),
-                    Err(Stop::Interrupted) if endless => Err(Stop::Ended),
-                    Err(stop) => Err(stop),
-                }
+                self.rows(rows, endless).await
             }
             Response::CopyIn(_) | Response::CopyOut(_) => Ok(Err(Error::unsupported("COPY here"))),
+        }
+    }
+
+    /// Prints rows, until a signal ends them.
+    async fn rows(
+        &mut self,
+        rows: SendableRecordBatchStream,
+        endless: bool,
+    ) -> Result<Result<(), Error>, Stop> {
+        let begin = self.output.begin(rows, endless);
+        let shown = if endless {
+            self.signals.unless(begin).await
+        } else {
+            self.signals.unless(self.watch.during(&self.engine, begin)).await
+        };
+        let shown = match shown {
+            Ok(Ok(begun)) => self.signals.unless(self.output.show(begun)).await,
+            Ok(Err(broken)) => Ok(Err(broken)),
+            Err(stop) => Err(stop),
+        };
+        self.output.leave_pager().await;
+        match shown {
+            Ok(Ok(())) => Ok(Ok(())),
+            Ok(Err(Broken::Query(error))) => Ok(Err(error)),
+            Ok(Err(Broken::Output(error))) => Err(error.into()),
+            Err(Stop::Interrupted) if endless => Err(Stop::Ended),
+            Err(stop) => Err(stop),
         }
     }
 

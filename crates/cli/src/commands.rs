@@ -1,24 +1,18 @@
 //! `millstream -c` and `millstream run`.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::client::Client;
+use crate::interpreter::{Interpreter, Next, Source};
 use crate::stop::Stop;
-use crate::text::Text;
 
 /// A script that has been read.
 #[derive(Debug)]
 pub struct ScriptText {
     name: String,
+    path: Option<PathBuf>,
     sql: String,
-}
-
-impl ScriptText {
-    /// Its text, whose statements that create objects take effect together.
-    pub fn text(&self) -> Text<'_> {
-        Text { name: Some(&self.name), sql: &self.sql, gather: true }
-    }
 }
 
 /// Reads a script; `None` is standard input.
@@ -41,12 +35,36 @@ pub fn read(path: Option<&Path>) -> Result<ScriptText, Stop> {
     })?;
     // Some editors start a file with a byte order mark, which is no SQL.
     let sql = sql.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(sql);
-    Ok(ScriptText { name, sql })
+    Ok(ScriptText { name, path: path.map(Path::to_owned), sql })
+}
+
+/// Reads a script, if there is a file of this name.
+pub fn read_if_there(path: &Path) -> Result<Option<ScriptText>, Stop> {
+    if path.exists() { read(Some(path)).map(Some) } else { Ok(None) }
+}
+
+impl ScriptText {
+    /// What to call it in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All of it. `gather`: what creates objects takes effect together.
+    pub fn source(&self, gather: bool) -> Source<'_> {
+        Source { name: Some(&self.name), path: self.path.as_deref(), text: &self.sql, gather, whole: true }
+    }
+
+    /// Its text.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
 }
 
 /// Runs a script, then its sources to their end.
-pub async fn run_script(mut client: Client, script: &ScriptText) -> Result<(), Stop> {
-    let mut end = client.run(script.text()).await;
+pub async fn run_script(client: Client, script: &ScriptText) -> Result<(), Stop> {
+    let mut interpreter = Interpreter::new(client);
+    let mut end = interpreter.run(script.source(true)).await.map(drop);
+    let mut client = interpreter.end().await;
     if end.is_ok() {
         end = client.finish().await;
     }
@@ -55,14 +73,21 @@ pub async fn run_script(mut client: Client, script: &ScriptText) -> Result<(), S
 
 /// Runs texts given on the command line. What goes on after the last one can be seen in a sink only: where
 /// there is one, its sources are run to their end.
-pub async fn run_texts(mut client: Client, texts: &[String]) -> Result<(), Stop> {
+pub async fn run_texts(client: Client, texts: &[String]) -> Result<(), Stop> {
+    let mut interpreter = Interpreter::new(client);
     let mut end = Ok(());
-    for sql in texts {
-        end = client.run(Text { name: None, sql, gather: false }).await;
-        if end.is_err() {
-            break;
+    for text in texts {
+        let source = Source { name: None, path: None, text, gather: false, whole: true };
+        match interpreter.run(source).await {
+            Ok(Next::GoOn) => {}
+            Ok(Next::Leave) => break,
+            Err(stop) => {
+                end = Err(stop);
+                break;
+            }
         }
     }
+    let mut client = interpreter.end().await;
     if end.is_ok() && client.has_sink() {
         end = client.finish().await;
     }

@@ -9,16 +9,27 @@ pub mod slt;
 mod args;
 mod cell;
 mod client;
+mod clock;
 mod commands;
+mod describe;
+mod editor;
+mod form;
+mod forms;
+mod interpreter;
+mod live;
+mod meta;
 mod output;
 mod page;
+mod perform;
+mod program;
 mod progress;
 mod scan;
 mod serve;
 mod shell;
 mod signals;
+mod split;
 mod stop;
-mod table;
+mod target;
 mod text;
 mod variables;
 
@@ -58,13 +69,18 @@ fn run(request: Request) -> Result<(), Stop> {
 }
 
 async fn perform(request: Request) -> Result<(), Stop> {
+    if request.no_color {
+        console::set_colors_enabled(false);
+        console::set_colors_enabled_stderr(false);
+    }
     match request.action {
         Action::Commands(commands) => {
             commands::run_texts(Client::new(request.variables, request.quiet)?, &commands).await
         }
         Action::Script(path) => {
             let script = commands::read(path.as_deref())?;
-            commands::run_script(Client::new(request.variables, request.quiet)?, &script).await
+            commands::run_script(Client::new(request.variables, request.quiet)?, &script, path.as_deref())
+                .await
         }
         Action::Test { paths, filter, complete } => {
             slt::test(&paths, filter.as_deref(), complete, request.quiet).await

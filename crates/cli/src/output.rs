@@ -1,9 +1,10 @@
-//! What the user sees of a script: tables and tags on standard output, notices on standard error.
+//! What the user sees of statements: rows and tags on standard output, notices on standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use console::Term;
 use futures::StreamExt;
 use millstream::datafusion::error::DataFusionError;
@@ -11,18 +12,52 @@ use millstream::datafusion::execution::SendableRecordBatchStream;
 use millstream::{Error, Tag};
 use tokio::time::{Instant, timeout_at};
 
+use crate::form::{Form, Look, Mode, form};
+use crate::forms;
+use crate::page::{Hold, Page};
+use crate::program::{self, Program};
 use crate::stop::Stop;
-use crate::table::{Look, Table};
+use crate::target::Target;
 
 /// So many rows decide the widths of a table's columns, if they come without much delay: a result may arrive
 /// in batches as small as the statements that inserted its rows.
 const FIRST_ROWS: usize = 1_000;
 const FIRST_ROWS_WAIT: Duration = Duration::from_millis(20);
 
+/// When rows are shown as blocks of lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Blocks {
+    /// Never.
+    #[default]
+    Off,
+    /// Always.
+    On,
+    /// Where a table would be wider than the screen.
+    Auto,
+}
+
+/// How results are shown, as the user has chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices {
+    /// The form.
+    pub mode: Mode,
+    /// Whether a table's rows are blocks.
+    pub blocks: Blocks,
+    /// Whether each statement is followed by its time.
+    pub timing: bool,
+    /// Whether long results go to a pager.
+    pub pager: bool,
+}
+
 /// Writes the results of statements. They are gathered and written in pieces of whole lines, since sinks may
 /// print at the same time.
 pub struct Output {
-    text: Vec<u8>,
+    /// How results are shown.
+    pub choices: Choices,
+    target: Target,
+    /// The pager that is on the screen, and what holds back whatever else would print.
+    paging: Option<(Target, Hold)>,
+    page: Page,
     terminal: bool,
     color: bool,
     quiet: bool,
@@ -37,87 +72,244 @@ pub enum Broken {
     Output(io::Error),
 }
 
+/// A result of which the first rows are there.
+pub struct Begun {
+    rows: SendableRecordBatchStream,
+    batches: Vec<RecordBatch>,
+    more: bool,
+    endless: bool,
+}
+
 impl Output {
-    /// Standard output. Tags and notices are left out when `quiet`.
-    pub fn new(quiet: bool) -> Self {
+    /// Standard output, shared with what writes to `page`. Tags and notices are left out when `quiet`. Only a user
+    /// who is there gets a pager.
+    pub fn new(quiet: bool, page: Page, pager: bool) -> Self {
         let terminal = io::stdout().is_terminal();
-        Output { text: Vec::new(), terminal, color: console::colors_enabled(), quiet }
+        let choices = Choices { mode: Mode::Table, blocks: Blocks::Off, timing: false, pager };
+        Output {
+            choices,
+            target: Target::Standard,
+            paging: None,
+            page,
+            terminal,
+            color: console::colors_enabled(),
+            quiet,
+        }
+    }
+
+    /// Sends results elsewhere from now on; returns where they went before.
+    pub fn set_target(&mut self, target: Target) -> Target {
+        std::mem::replace(&mut self.target, target)
+    }
+
+    /// Keeps back what sinks print for as long as something else has the screen.
+    pub fn hold(&self) -> Hold {
+        self.page.hold()
     }
 
     /// Says that a statement is done. A program that reads the output gets rows only.
-    pub fn tag(&mut self, tag: &Tag) -> io::Result<()> {
+    pub async fn tag(&mut self, tag: &Tag) -> io::Result<()> {
         if self.quiet {
             return Ok(());
         }
         if self.terminal {
-            writeln!(self.text, "{}", tag.text)?;
-            self.flush()?;
+            self.say(&tag.text).await?;
         }
         tag.notices.iter().for_each(|notice| self.notice(notice));
         Ok(())
     }
 
+    /// A line on standard output, whatever the target of results.
+    pub async fn say(&self, line: &str) -> io::Result<()> {
+        Target::Standard.write(format!("{line}\n").into_bytes(), &self.page).await.map(drop)
+    }
+
+    /// What a command has done: for somebody who looks on, not for a program.
+    pub async fn remark(&self, line: &str) -> io::Result<()> {
+        if self.terminal && !self.quiet { self.say(line).await } else { Ok(()) }
+    }
+
+    /// A text where results go, in a pager where the screen is too small for it.
+    pub async fn text(&mut self, text: String) -> io::Result<()> {
+        let fits = self.screen().is_some_and(|(lines, _)| text.lines().count() < lines);
+        let program = if fits || !self.pages() { None } else { program::pager() };
+        let Some(program) = program.and_then(|command| Program::start(&command).ok()) else {
+            return self.target.write(text.into_bytes(), &self.page).await.map(drop);
+        };
+        let (target, _) = self.paging.insert((Target::Program(program), self.page.hold()));
+        let written = target.write(text.into_bytes(), &self.page).await;
+        self.leave_pager().await;
+        written.map(drop)
+    }
+
+    /// A line where results go.
+    pub async fn line(&mut self, line: &str) -> io::Result<()> {
+        self.target.write(format!("{line}\n").into_bytes(), &self.page).await.map(drop)
+    }
+
     /// Says something that is no failure.
     pub fn notice(&self, notice: &str) {
         if !self.quiet {
-            eprintln!("NOTICE: {notice}");
+            self.page.aside(|| eprintln!("NOTICE: {notice}"));
         }
+    }
+
+    /// Says how long a statement took, if that is wanted.
+    pub async fn time(&mut self, time: Duration) -> io::Result<()> {
+        if self.choices.timing && !self.quiet {
+            self.line(&format!("Time: {}", shown_time(time))).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits for the rows that decide how a result is shown.
+    pub async fn begin(&self, rows: SendableRecordBatchStream, endless: bool) -> Result<Begun, Broken> {
+        // A pager is chosen once it is known that the screen is too small.
+        let at_once = endless || !self.pages();
+        let mut begun = Begun { rows, batches: Vec::new(), more: true, endless };
+        let enough = if at_once { 1 } else { self.screen().map_or(1, |(lines, _)| lines) };
+        begun.gather(enough).await?;
+        Ok(begun)
     }
 
     /// Prints rows as they come.
-    pub async fn rows(&mut self, mut rows: SendableRecordBatchStream) -> Result<(), Broken> {
+    pub async fn show(&mut self, begun: Begun) -> Result<(), Broken> {
+        let Begun { rows, batches, more, endless } = begun;
+        let schema = rows.schema();
+        let (look, pager) = self.look(&schema, &batches, more, endless)?;
+        let mode = match self.choices.mode {
+            // An array that never ends can't be read.
+            Mode::Json if endless => Mode::Ndjson,
+            mode => mode,
+        };
+        let form = form(mode, schema, look);
+        let Some(program) = pager else {
+            return write_all(form, batches, rows, more, &mut self.target, &self.page).await;
+        };
+        let (target, _) = self.paging.insert((Target::Program(program), self.page.hold()));
+        let shown = write_all(form, batches, rows, more, target, &self.page).await;
+        self.leave_pager().await;
+        shown
+    }
+
+    /// Waits until the user has left the pager, if one is on the screen.
+    pub async fn leave_pager(&mut self) {
+        if let Some((target, held)) = self.paging.take() {
+            target.finish().await;
+            drop(held);
+        }
+    }
+
+    /// How a result is shown, and the pager that it goes to.
+    fn look(
+        &self,
+        schema: &SchemaRef,
+        batches: &[RecordBatch],
+        more: bool,
+        endless: bool,
+    ) -> io::Result<(Look, Option<Program>)> {
+        let mut look = Look { width: None, color: false, expanded: self.choices.blocks == Blocks::On };
+        if !self.target.is_standard() {
+            return Ok((look, None));
+        }
+        look.color = self.color;
+        let Some((lines, columns)) = self.screen() else { return Ok((look, None)) };
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let is_table = self.choices.mode == Mode::Table;
+        let wide = is_table && forms::width(schema, batches)? > columns;
+        look.expanded |= wide && self.choices.blocks == Blocks::Auto;
+        look.width = Some(columns);
+        let height = if look.expanded { rows * (schema.fields().len() + 1) } else { rows + 3 };
+        let fits = height < lines && !more && (!wide || look.expanded);
+        if fits || endless || !self.pages() {
+            return Ok((look, None));
+        }
+        let program = program::pager().and_then(|command| Program::start(&command).ok());
+        if program.is_some() {
+            // A pager shows the rest of a line when it is asked to.
+            look.width = None;
+        }
+        Ok((look, program))
+    }
+
+    fn pages(&self) -> bool {
+        self.choices.pager && self.terminal && self.target.is_standard()
+    }
+
+    /// The size of the terminal in lines and columns.
+    fn screen(&self) -> Option<(usize, usize)> {
         let size = if self.terminal { Term::stdout().size_checked() } else { None };
-        let look = Look { width: size.map(|(_, columns)| columns.into()), color: self.color };
-        let mut table = Table::new(rows.schema(), look);
-        let First { batches, mut more } = first(&mut rows).await?;
-        table.write(&batches, &mut self.text)?;
-        drop(batches);
-        while more {
-            self.flush()?;
-            match rows.next().await {
-                Some(batch) => table.write(&[batch?], &mut self.text)?,
-                None => more = false,
+        size.map(|(lines, columns)| (lines.into(), columns.into()))
+    }
+}
+
+/// Writes a result to its end, or until nobody reads it any more.
+async fn write_all(
+    mut form: Box<dyn Form + Send>,
+    batches: Vec<RecordBatch>,
+    mut rows: SendableRecordBatchStream,
+    mut more: bool,
+    target: &mut Target,
+    page: &Page,
+) -> Result<(), Broken> {
+    let mut text = Vec::new();
+    form.write(&batches, &mut text)?;
+    drop(batches);
+    while more {
+        if !target.write(std::mem::take(&mut text), page).await? {
+            return Ok(());
+        }
+        match rows.next().await {
+            Some(batch) => form.write(&[batch?], &mut text)?,
+            None => more = false,
+        }
+    }
+    form.finish(&mut text)?;
+    target.write(text, page).await?;
+    Ok(())
+}
+
+impl Begun {
+    /// Takes rows up to so many that widths can be decided by them, waiting for no more than `enough`.
+    async fn gather(&mut self, enough: usize) -> Result<(), Broken> {
+        let mut count = 0;
+        let mut end = None;
+        while count < FIRST_ROWS {
+            let next = match end {
+                None => self.rows.next().await,
+                Some(end) => match timeout_at(end, self.rows.next()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                },
+            };
+            let Some(batch) = next else {
+                self.more = false;
+                return Ok(());
+            };
+            let batch = batch?;
+            if batch.num_rows() > 0 {
+                count += batch.num_rows();
+                self.batches.push(batch);
+            }
+            if count >= enough {
+                end.get_or_insert_with(|| Instant::now() + FIRST_ROWS_WAIT);
             }
         }
-        table.finish(&mut self.text)?;
-        Ok(self.flush()?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        let written = out.write_all(&self.text).and_then(|()| out.flush());
-        self.text.clear();
-        written
+        Ok(())
     }
 }
 
-struct First {
-    batches: Vec<RecordBatch>,
-    more: bool,
-}
-
-/// The rows that decide the widths.
-async fn first(rows: &mut SendableRecordBatchStream) -> Result<First, Broken> {
-    let mut batches: Vec<RecordBatch> = Vec::new();
-    let mut count = 0;
-    let mut end = None;
-    while count < FIRST_ROWS {
-        let next = match end {
-            None => rows.next().await,
-            Some(end) => match timeout_at(end, rows.next()).await {
-                Ok(next) => next,
-                Err(_) => break,
-            },
-        };
-        let Some(batch) = next else { return Ok(First { batches, more: false }) };
-        let batch = batch?;
-        if batch.num_rows() > 0 {
-            count += batch.num_rows();
-            batches.push(batch);
-            end.get_or_insert_with(|| Instant::now() + FIRST_ROWS_WAIT);
-        }
+/// `1.234 ms`, and for longer times minutes and seconds beside it.
+fn shown_time(time: Duration) -> String {
+    let milliseconds = format!("{:.3} ms", time.as_secs_f64() * 1e3);
+    let seconds = time.as_secs();
+    if seconds == 0 {
+        return milliseconds;
     }
-    Ok(First { batches, more: true })
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let hours = if hours > 0 { format!("{hours}:") } else { String::new() };
+    format!("{milliseconds} ({hours}{minutes:02}:{rest:02}.{:03})", time.subsec_millis())
 }
 
 impl From<DataFusionError> for Broken {
@@ -138,5 +330,17 @@ impl From<Broken> for Stop {
             Broken::Query(error) => Stop::engine(&error),
             Broken::Output(error) => error.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_readable() {
+        assert_eq!(shown_time(Duration::from_micros(1_234)), "1.234 ms");
+        assert_eq!(shown_time(Duration::from_millis(61_250)), "61250.000 ms (01:01.250)");
+        assert_eq!(shown_time(Duration::from_secs(3_661)), "3661000.000 ms (1:01:01.000)");
     }
 }

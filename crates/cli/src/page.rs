@@ -29,8 +29,25 @@ struct Shared {
 struct Surroundings {
     line: Option<String>,
     printer: Option<Printer>,
+    held: Option<Held>,
     closed: bool,
 }
+
+/// What was printed while something else had the screen.
+#[derive(Default)]
+struct Held {
+    text: Vec<u8>,
+    /// Bytes that there was no room for.
+    lost: usize,
+}
+
+/// Keeps what is printed back for as long as this exists: something else has the screen.
+pub struct Hold {
+    page: Page,
+}
+
+/// So many bytes are kept back.
+const HELD_MAX: usize = 1 << 20;
 
 /// A line on standard error that stands at the bottom of the page for as long as this exists.
 pub struct Line {
@@ -46,6 +63,12 @@ impl Page {
     /// Prints by `printer` from now on.
     pub fn set_printer(&self, printer: Option<Printer>) {
         self.surroundings(|all| all.printer = printer);
+    }
+
+    /// Keeps back what is printed.
+    pub fn hold(&self) -> Hold {
+        self.surroundings(|all| all.held = Some(Held::default()));
+        Hold { page: self.clone() }
     }
 
     /// Does what writes to the terminal in other ways.
@@ -65,6 +88,10 @@ impl Page {
 
 impl Surroundings {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(held) = &mut self.held {
+            held.add(bytes);
+            return Ok(());
+        }
         if let Some(printer) = &mut self.printer {
             return printer(String::from_utf8_lossy(bytes).into_owned());
         }
@@ -81,6 +108,16 @@ impl Surroundings {
         let written = write();
         draw(line);
         written
+    }
+}
+
+impl Held {
+    fn add(&mut self, bytes: &[u8]) {
+        if self.lost == 0 && self.text.len() + bytes.len() <= HELD_MAX {
+            self.text.extend_from_slice(bytes);
+        } else {
+            self.lost += bytes.len();
+        }
     }
 }
 
@@ -125,6 +162,22 @@ impl Line {
             erase();
             draw(&text);
             all.line = Some(text);
+        });
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.page.surroundings(|all| {
+            let Some(mut held) = all.held.take() else { return };
+            if held.lost > 0 {
+                let note = format!("({} more bytes were printed meanwhile)\n", held.lost);
+                held.text.extend_from_slice(note.as_bytes());
+            }
+            if !held.text.is_empty() {
+                // Whoever prints next meets the failure again.
+                let _ = all.write(&held.text);
+            }
         });
     }
 }

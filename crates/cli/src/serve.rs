@@ -6,6 +6,7 @@ use millstream_server::{ListenError, Server};
 
 use crate::client::Client;
 use crate::commands::ScriptText;
+use crate::interpreter::Interpreter;
 use crate::stop::Stop;
 
 /// Where it listens if nothing else is said.
@@ -15,27 +16,29 @@ pub const ADDRESS: &str = "127.0.0.1:4777";
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs a script, if there is one, then serves clients until a signal or a STOP.
-pub async fn run(mut client: Client, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
-    let end = serve(&mut client, address, script).await;
-    client.stop(end).await
+pub async fn run(client: Client, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
+    let mut interpreter = Interpreter::new(client);
+    let end = serve(&mut interpreter, address, script).await;
+    interpreter.end().await.stop(end).await
 }
 
-async fn serve(client: &mut Client, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
+async fn serve(interpreter: &mut Interpreter, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
     // A port that is taken is told before a script has done its work.
-    let server = Server::bind(address, client.engine().clone()).await.map_err(|error| match error {
+    let server = Server::bind(address, interpreter.client.engine.clone()).await.map_err(|error| match error {
         ListenError::Address { .. } | ListenError::Open(_) => Stop::Usage(error.to_string()),
         ListenError::Taken(_) | ListenError::Refused { .. } => Stop::external(error),
     })?;
     if let Some(script) = script {
-        client.run(script.text()).await?;
+        interpreter.run(script.source(true)).await?;
     }
+    let client = &mut interpreter.client;
     let address = server.address();
     client.say(&format!(
         "listening on {address}: connect with psql -h {} -p {}, end with Ctrl-C",
         address.ip(),
         address.port()
     ));
-    let engine = client.engine().clone();
+    let engine = client.engine.clone();
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let mut serving = tokio::spawn(server.run(async move {
         tokio::select! {

@@ -13,6 +13,8 @@ pub struct Text<'a> {
     pub name: Option<&'a str>,
     /// The text, its variables not yet put in.
     pub sql: &'a str,
+    /// The line of the file in which it begins, from 1 on.
+    pub line: usize,
     /// Whether all that creates and drops objects goes before the first epoch.
     pub gather: bool,
 }
@@ -45,7 +47,7 @@ impl<'a> Text<'a> {
             (None, _) => String::new(),
             (Some(name), None) => format!("{name}: "),
             (Some(name), Some(before)) => {
-                format!("{name}:{}: ", 1 + before.iter().filter(|byte| **byte == b'\n').count())
+                format!("{name}:{}: ", self.line + before.iter().filter(|byte| **byte == b'\n').count())
             }
         }
     }
@@ -119,7 +121,7 @@ mod tests {
     fn an_error_without_a_place_is_that_of_its_statement() {
         let sql = "-- first\nSELECT :x;;\n /* ; */ SELECT\n 2;\nSELECT 3";
         let variables = Variables::new([("x".to_owned(), "a\nb".to_owned())]);
-        let text = Text { name: Some("a.sql"), sql, gather: false };
+        let text = Text { name: Some("a.sql"), sql, line: 1, gather: false };
         let mut running = text.start(&variables).unwrap();
         let error = Error::invalid("m");
         running.leave();
@@ -134,14 +136,14 @@ mod tests {
 
     #[test]
     fn text_without_a_name_has_no_places() {
-        let text = Text { name: None, sql: "SELECT 1", gather: false };
+        let text = Text { name: None, sql: "SELECT 1", line: 1, gather: false };
         let running = text.start(&Variables::default()).unwrap();
         assert_eq!(message(running.failure(&Error::external("m"))), "error: m");
     }
 
     #[test]
     fn a_variable_that_was_left_is_explained() {
-        let text = Text { name: None, sql: "SELECT :n", gather: false };
+        let text = Text { name: None, sql: "SELECT :n", line: 1, gather: false };
         let running = text.start(&Variables::default()).unwrap();
         let shown = message(running.failure(&Error::invalid("placeholder ':n' was not provided a value")));
         assert!(shown.ends_with("\nHINT: If :n is a variable, give its value with --set n=…."), "{shown}");

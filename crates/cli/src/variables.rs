@@ -38,6 +38,21 @@ impl Variables {
         Variables(values.into_iter().collect())
     }
 
+    /// Sets one.
+    pub fn set(&mut self, name: &str, value: String) {
+        self.0.insert(name.to_owned(), value);
+    }
+
+    /// Forgets one; false where it wasn't set.
+    pub fn unset(&mut self, name: &str) -> bool {
+        self.0.remove(name).is_some()
+    }
+
+    /// All that are set, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Puts the values into `text`.
     pub fn substitute(&self, text: &str) -> Result<Substituted, Unset> {
         let mut result = Substituted::default();
@@ -105,19 +120,24 @@ impl Variables {
             return Ok(None);
         }
         let at = piece.range.start - 1;
-        let Some(value) = self.0.get(name) else { return Err(self.unset(name, at)) };
+        let Some(value) = self.0.get(name) else { return Err(self.missing(name, at)) };
         let doubled = value.replace(quote, &format!("{quote}{quote}"));
         Ok(Some((at..piece.range.end, format!("{quote}{doubled}{quote}"))))
     }
 
-    fn unset(&self, name: &str, at: usize) -> Unset {
+    fn missing(&self, name: &str, at: usize) -> Unset {
         let set: Vec<&str> = self.0.keys().map(String::as_str).collect();
         let set = match set.as_slice() {
             [] => "no variable is set".to_owned(),
             [one] => format!("the only one set is {one}"),
             many => format!("those set are {}", many.join(", ")),
         };
-        Unset { message: format!("variable '{name}' is not set ({set}): give it with --set {name}=…"), at }
+        Unset {
+            message: format!(
+                "variable '{name}' is not set ({set}): give it with --set {name}=… or \\set {name} …"
+            ),
+            at,
+        }
     }
 }
 
@@ -185,10 +205,13 @@ mod tests {
         assert_eq!(error.at, 12);
         assert_eq!(
             error.message,
-            "variable 'pth' is not set (those set are größe, n, path, table): give it with --set pth=…"
+            "variable 'pth' is not set (those set are größe, n, path, table): give it with --set pth=… or \\set pth …"
         );
         let error = Variables::default().substitute(":\"x\"").unwrap_err();
-        assert_eq!(error.message, "variable 'x' is not set (no variable is set): give it with --set x=…");
+        assert_eq!(
+            error.message,
+            "variable 'x' is not set (no variable is set): give it with --set x=… or \\set x …"
+        );
     }
 
     #[test]

@@ -145,8 +145,8 @@
 //! can be cut as their work needs.
 
 pub use millstream_engine::{
-    Batch, Engine, EngineBuilder, Error, Kind, Listener, Outcome, Progress, Record, Response, Result, Script,
-    Session, Tag,
+    Batch, Engine, EngineBuilder, Error, Kind, Listener, Names, ObjectName, Outcome, Progress, Record,
+    Response, Result, Script, Session, SettingDoc, Tag,
 };
 
 /// The contracts of sources and sinks, and the connectors that come with the engine.

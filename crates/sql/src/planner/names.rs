@@ -35,7 +35,8 @@ impl Planner {
         near::did_you_mean(name, self.function_names())
     }
 
-    fn function_names(&self) -> impl Iterator<Item = &str> {
+    /// The names of all functions that are built in, in no order.
+    pub fn function_names(&self) -> impl Iterator<Item = &str> {
         let scalar = self.state.scalar_functions().keys();
         let names = scalar.chain(self.state.aggregate_functions().keys());
         names.chain(self.state.window_functions().keys()).map(String::as_str)

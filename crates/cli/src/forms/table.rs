@@ -9,16 +9,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use console::{measure_text_width, style, truncate_str};
 
-use crate::cell::{self, Cells};
-
-/// How a table is shown.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Look {
-    /// Lines are cut to this many columns; `None` leaves them whole.
-    pub width: Option<usize>,
-    /// Whether NULL is dimmed, so that it can be told from the text 'NULL'.
-    pub color: bool,
-}
+use crate::cell;
+use crate::form::{Cell, Form, Look, cell_width, cells, row_count, visible};
 
 /// A table that is being written.
 #[derive(Debug)]
@@ -36,9 +28,6 @@ struct Column {
     right: bool,
 }
 
-/// A cell: its lines, or NULL.
-type Cell = Option<Vec<String>>;
-
 impl Table {
     /// A table of rows of this schema.
     pub fn new(schema: SchemaRef, look: Look) -> Self {
@@ -48,25 +37,6 @@ impl Table {
         };
         let columns = schema.fields().iter().map(column).collect();
         Table { look, schema, columns, rows: 0, started: false }
-    }
-
-    /// Writes rows. The first call sets the widths of the columns.
-    pub fn write(&mut self, batches: &[RecordBatch], out: &mut dyn Write) -> io::Result<()> {
-        let rows = batches.iter().map(cells).collect::<io::Result<Vec<_>>>()?.concat();
-        if !self.started {
-            self.widen(&rows);
-            self.header(out)?;
-        }
-        self.rows += rows.len();
-        rows.iter().try_for_each(|row| self.row(row, out))
-    }
-
-    /// Writes the end: the number of rows.
-    pub fn finish(mut self, out: &mut dyn Write) -> io::Result<()> {
-        if !self.started {
-            self.header(out)?;
-        }
-        writeln!(out, "({} {})", self.rows, if self.rows == 1 { "row" } else { "rows" })
     }
 
     fn widen(&mut self, rows: &[Vec<Cell>]) {
@@ -128,31 +98,32 @@ impl Table {
     }
 }
 
-fn cells(batch: &RecordBatch) -> io::Result<Vec<Vec<Cell>>> {
-    let columns: Vec<Cells> =
-        batch.columns().iter().map(Cells::new).collect::<Result<_, _>>().map_err(io::Error::other)?;
-    let cell = |column: &Cells, row| column.get(row).map(|text| text.split('\n').map(visible).collect());
-    Ok((0..batch.num_rows()).map(|row| columns.iter().map(|column| cell(column, row)).collect()).collect())
-}
-
-fn cell_width(cell: &Cell) -> usize {
-    match cell {
-        None => "NULL".len(),
-        Some(lines) => lines.iter().map(|line| measure_text_width(line)).fold(0, usize::max),
-    }
-}
-
-/// Control characters are spelled out: they would break the table, or the terminal.
-fn visible(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control() {
-            result.extend(letter.escape_default());
-        } else {
-            result.push(letter);
+impl Form for Table {
+    fn write(&mut self, batches: &[RecordBatch], out: &mut dyn Write) -> io::Result<()> {
+        let rows = batches.iter().map(cells).collect::<io::Result<Vec<_>>>()?.concat();
+        if !self.started {
+            self.widen(&rows);
+            self.header(out)?;
         }
+        self.rows += rows.len();
+        rows.iter().try_for_each(|row| self.row(row, out))
     }
-    result
+
+    fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        if !self.started {
+            self.header(out)?;
+        }
+        writeln!(out, "{}", row_count(self.rows))
+    }
+}
+
+/// How many columns of a terminal a table of these rows takes.
+pub fn width(schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<usize> {
+    let mut table = Table::new(schema.clone(), Look::default());
+    let rows = batches.iter().map(cells).collect::<io::Result<Vec<_>>>()?.concat();
+    table.widen(&rows);
+    // A space before, one after or a plus, and a line between.
+    Ok(table.columns.iter().map(|column| column.width + 3).sum::<usize>().saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -226,12 +197,12 @@ mod tests {
     #[test]
     fn terminals_cut_lines_and_dim_nulls() {
         let rows = batch(vec![Some("日本語日本語"), None], vec![Some(1), Some(2)]);
-        let text = render(std::slice::from_ref(&rows), Look { width: Some(10), color: false });
+        let text = render(std::slice::from_ref(&rows), Look { width: Some(10), ..Look::default() });
         for line in text.lines() {
             assert!(measure_text_width(line) <= 10, "{line}");
         }
         assert!(text.contains('…'));
-        assert!(render(&[rows], Look { width: None, color: true }).contains("\u{1b}[2mNULL\u{1b}[0m"));
+        assert!(render(&[rows], Look { color: true, ..Look::default() }).contains("\u{1b}[2mNULL\u{1b}[0m"));
     }
 
     #[test]

@@ -1,0 +1,382 @@
+//! What may stand at the cursor: a pure function of the text and of what there is to name.
+
+use std::ops::Range;
+
+use millstream::Names;
+
+use crate::editor::options;
+use crate::editor::words::{FIRST, KINDS, OTHERS, SHOWN, in_case_of};
+use crate::form::MODES;
+use crate::meta;
+use crate::scan::{self, Kind};
+use crate::split::{self, Item};
+
+/// What may replace the text from `start` up to the cursor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// These texts, sorted.
+    Texts {
+        /// Where the text begins that they replace.
+        start: usize,
+        /// The texts.
+        texts: Vec<String>,
+    },
+    /// The name of a file, of which this range is there already.
+    File(Range<usize>),
+}
+
+/// The part of a text that is being typed, and what stands around it.
+struct Place<'a> {
+    /// The words and signs of the statement before the word.
+    before: Vec<&'a str>,
+    /// The whole statement, what stands behind the cursor included.
+    statement: &'a str,
+    /// The word so far.
+    word: &'a str,
+    /// Whether a quoted name has begun.
+    quoted: bool,
+}
+
+/// What may stand at byte `cursor` of `text`, which goes on with `pending`.
+pub fn complete(pending: &str, text: &str, cursor: usize, names: &Names) -> Completion {
+    let inside = !scan::is_blank(pending);
+    match split::items(&text[..cursor], inside).pop() {
+        Some(Item::Command(name, rest)) => command(text, name, rest, cursor, names),
+        _ => {
+            let offset = pending.len();
+            let whole = format!("{pending}{text}");
+            let completion = sql(&whole, offset + cursor, names);
+            shifted(completion, offset)
+        }
+    }
+}
+
+fn shifted(completion: Completion, offset: usize) -> Completion {
+    match completion {
+        Completion::Texts { start, texts } => {
+            Completion::Texts { start: start.saturating_sub(offset), texts }
+        }
+        Completion::File(range) => {
+            Completion::File(range.start.saturating_sub(offset)..range.end.saturating_sub(offset))
+        }
+    }
+}
+
+fn texts(start: usize, typed: &str, candidates: impl IntoIterator<Item = String>) -> Completion {
+    let typed = typed.to_lowercase();
+    let mut texts: Vec<String> =
+        candidates.into_iter().filter(|text| text.to_lowercase().starts_with(&typed)).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    Completion::Texts { start, texts }
+}
+
+fn command(text: &str, name: Range<usize>, rest: Range<usize>, cursor: usize, names: &Names) -> Completion {
+    if rest.is_empty() && name.end == cursor {
+        let typed = &text[name.clone()];
+        let known = meta::COMMANDS.iter().flat_map(|doc| std::iter::once(&doc.name).chain(doc.aliases));
+        return texts_exact(name.start, typed, known.map(|name| (*name).to_owned()));
+    }
+    let Ok(doc) = meta::find(&text[name]) else {
+        return Completion::Texts { start: cursor, texts: Vec::new() };
+    };
+    let start = rest.start + text[rest.clone()].rfind(char::is_whitespace).map_or(0, |at| at + 1);
+    let word = &text[start..cursor];
+    let of = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let kind = match doc.name {
+        "i" | "ir" | "o" | "g" | "gx" | "e" | "s" => return Completion::File(start..cursor),
+        "live" if text[rest.clone()].trim_start().contains(' ') => {
+            return sql_within(text, rest, cursor, names);
+        }
+        "mode" => return texts(start, word, MODES.iter().map(|(name, _)| (*name).to_owned())),
+        "x" => return texts(start, word, of(&["on", "off", "auto"])),
+        "timing" | "pager" => return texts(start, word, of(&["on", "off"])),
+        "df" => return texts(start, word, names.functions.clone()),
+        "dc" => return texts(start, word, names.settings.iter().map(|setting| setting.name.to_owned())),
+        "ds" => "source",
+        "dt" | "di" => "table",
+        "dv" => "view",
+        "dm" => "materialized view",
+        "dr" => "stream",
+        "dk" => "sink",
+        "dS" => "system table",
+        "d" | "sv" | "live" => "",
+        _ => return Completion::Texts { start, texts: Vec::new() },
+    };
+    texts(start, word, objects(names, kind, word))
+}
+
+/// A command that takes a query after its name.
+fn sql_within(text: &str, rest: Range<usize>, cursor: usize, names: &Names) -> Completion {
+    shifted_back(sql(&text[rest.start..], cursor - rest.start, names), rest.start)
+}
+
+fn shifted_back(completion: Completion, offset: usize) -> Completion {
+    match completion {
+        Completion::Texts { start, texts } => Completion::Texts { start: start + offset, texts },
+        Completion::File(range) => Completion::File(range.start + offset..range.end + offset),
+    }
+}
+
+/// Names in which capitals count.
+fn texts_exact(start: usize, typed: &str, candidates: impl IntoIterator<Item = String>) -> Completion {
+    let mut texts: Vec<String> = candidates.into_iter().filter(|text| text.starts_with(typed)).collect();
+    texts.sort_unstable();
+    Completion::Texts { start, texts }
+}
+
+fn sql(text: &str, cursor: usize, names: &Names) -> Completion {
+    let nothing = Completion::Texts { start: cursor, texts: Vec::new() };
+    let pieces = scan::pieces(&text[..cursor]);
+    let statement = statement_around(text, cursor);
+    let last = pieces.last();
+    if let Some(piece) = last.filter(|piece| piece.open) {
+        return match piece.kind {
+            Kind::Text if text[piece.range.clone()].starts_with('\'') => {
+                let before = tokens(&text[statement.start..piece.range.start]);
+                options::value(&before, piece.range.start + 1..cursor, text, names).unwrap_or(nothing)
+            }
+            Kind::Name => at_word(text, piece.range.start, cursor, statement, true, names),
+            _ => nothing,
+        };
+    }
+    let start = text[..cursor].bytes().rposition(|byte| !scan::is_name_byte(byte)).map_or(0, |at| at + 1);
+    at_word(text, start.max(statement.start), cursor, statement, false, names)
+}
+
+fn at_word(
+    text: &str,
+    start: usize,
+    cursor: usize,
+    statement: Range<usize>,
+    quoted: bool,
+    names: &Names,
+) -> Completion {
+    let place = Place {
+        before: tokens(&text[statement.start..start]),
+        statement: &text[statement],
+        word: &text[start + usize::from(quoted)..cursor],
+        quoted,
+    };
+    texts(start + usize::from(quoted), place.word, place.candidates(names)).closed(quoted)
+}
+
+impl Completion {
+    /// A quoted name ends with its quote.
+    fn closed(self, quoted: bool) -> Completion {
+        match self {
+            Completion::Texts { start, mut texts } if quoted => {
+                texts.iter_mut().for_each(|text| text.push('"'));
+                Completion::Texts { start, texts }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The statement that the cursor stands in.
+fn statement_around(text: &str, cursor: usize) -> Range<usize> {
+    let mut range = 0..text.len();
+    for piece in scan::pieces(text).iter().filter(|piece| piece.kind == Kind::Code) {
+        for (at, _) in text[piece.range.clone()].match_indices(';') {
+            let at = piece.range.start + at;
+            if at < cursor {
+                range.start = at + 1;
+            } else {
+                range.end = range.end.min(at);
+            }
+        }
+    }
+    range
+}
+
+/// Words, quoted names, strings and signs, comments left out.
+pub fn tokens(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for piece in scan::pieces(text) {
+        match piece.kind {
+            Kind::Comment => {}
+            Kind::Text | Kind::Name => found.push(&text[piece.range]),
+            Kind::Code => {
+                let code = &text[piece.range];
+                let mut at = 0;
+                while let Some(letter) = code[at..].chars().next() {
+                    let length = code[at..].bytes().take_while(|byte| scan::is_name_byte(*byte)).count();
+                    let end = at + length.max(letter.len_utf8());
+                    if !letter.is_whitespace() {
+                        found.push(&code[at..end]);
+                    }
+                    at = end;
+                }
+            }
+        }
+    }
+    found
+}
+
+impl Place<'_> {
+    fn candidates(&self, names: &Names) -> Vec<String> {
+        let back = |place: usize| self.before.len().checked_sub(place).map(|at| self.before[at]);
+        let is = |word: Option<&str>, known: &[&str]| {
+            word.is_some_and(|word| known.iter().any(|known| known.eq_ignore_ascii_case(word)))
+        };
+        let (last, second) = (back(1), back(2));
+        if last == Some(".") {
+            return second.map_or_else(Vec::new, |qualifier| self.columns_of(qualifier, names));
+        }
+        if !self.quoted
+            && let Some(options) = options::names(&self.before, names)
+        {
+            return options;
+        }
+        if self.before.is_empty() {
+            return self.words(FIRST);
+        }
+        if is(last, &["SHOW"]) {
+            return self.with_settings(self.words(SHOWN), names);
+        }
+        if is(last, &["SET"]) && self.before.len() == 1 {
+            return self.with_settings(Vec::new(), names);
+        }
+        if is(last, &["CREATE", "DROP"]) {
+            let kinds = self.words(KINDS);
+            return if is(second, &["SHOW"]) { [kinds, self.objects(names, "")].concat() } else { kinds };
+        }
+        if is(last, &["EXPLAIN", "ANALYZE"]) {
+            return self.words(&["ANALYZE", "SELECT", "CREATE", "WITH"]);
+        }
+        if let Some(kind) = self.kind_before() {
+            return self.objects(names, kind);
+        }
+        if is(last, &["FROM", "JOIN", "INTO", "UPDATE", "DESCRIBE", "SUBSCRIBE", "VERIFY", "PAUSE", "RESUME"])
+            || (last == Some(",") && self.is_in_from())
+        {
+            return [self.objects(names, ""), self.words(&["LAST", "LATERAL", "SELECT", "UNNEST"])].concat();
+        }
+        self.expression(names)
+    }
+
+    /// Columns of what the statement names, functions, keywords.
+    fn expression(&self, names: &Names) -> Vec<String> {
+        let all = tokens(self.statement);
+        let mut found = Vec::new();
+        for object in &names.objects {
+            let short = object.name.rsplit('.').next().unwrap_or_default();
+            if all.iter().any(|token| is_named(token, &object.name) || is_named(token, short)) {
+                found.extend(object.columns.iter().map(|(column, _)| self.name(column)));
+                found.push(self.name(&object.name));
+            }
+        }
+        if self.quoted {
+            return found;
+        }
+        found.extend(names.functions.iter().map(|name| format!("{}(", in_case_of(self.word, name))));
+        found.extend(self.words(OTHERS));
+        found.extend(self.words(&["SELECT"]));
+        found
+    }
+
+    /// The columns of a relation or an alias of one, or the tables of the engine's schema.
+    fn columns_of(&self, qualifier: &str, names: &Names) -> Vec<String> {
+        if qualifier.eq_ignore_ascii_case("millstream") {
+            let own = names.objects.iter().filter_map(|object| object.name.strip_prefix("millstream."));
+            return own.map(|name| self.name(name)).collect();
+        }
+        let all = tokens(self.statement);
+        let mut wanted = vec![qualifier];
+        for at in 1..all.len() {
+            // `FROM orders o` and `FROM orders AS o`.
+            if all[at].eq_ignore_ascii_case(qualifier) {
+                let before =
+                    if all[at - 1].eq_ignore_ascii_case("AS") { at.checked_sub(2) } else { Some(at - 1) };
+                wanted.extend(before.map(|at| all[at]));
+            }
+        }
+        let named = names.objects.iter().filter(|object| {
+            let short = object.name.rsplit('.').next().unwrap_or_default();
+            wanted.iter().any(|token| is_named(token, short))
+        });
+        named.flat_map(|object| object.columns.iter().map(|(column, _)| self.name(column))).collect()
+    }
+
+    /// After `DROP TABLE` only tables are meant.
+    fn kind_before(&self) -> Option<&'static str> {
+        let verb = self.before.first()?;
+        let drops = verb.eq_ignore_ascii_case("DROP") || verb.eq_ignore_ascii_case("ALTER");
+        let shows = verb.eq_ignore_ascii_case("SHOW");
+        let kind = self.before.get(if shows { 2 } else { 1 })?;
+        let kinds = [
+            ("SOURCE", "source"),
+            ("TABLE", "table"),
+            ("STREAM", "stream"),
+            ("SINK", "sink"),
+            ("VIEW", "view"),
+            ("MATERIALIZED", "materialized view"),
+        ];
+        let (_, kind) = kinds.iter().find(|(word, _)| word.eq_ignore_ascii_case(kind))?;
+        ((drops || shows) && self.before.len() > 1).then_some(kind)
+    }
+
+    /// Whether a comma stands between relations: the last clause that has begun is FROM.
+    fn is_in_from(&self) -> bool {
+        let clauses = ["SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER", "ON", "SET", "VALUES", "WITH"];
+        let mut words = self.before.iter().rev();
+        let clause = words.find(|word| clauses.iter().any(|clause| clause.eq_ignore_ascii_case(word)));
+        clause.is_some_and(|clause| clause.eq_ignore_ascii_case("FROM"))
+    }
+
+    fn words(&self, words: &[&str]) -> Vec<String> {
+        if self.quoted {
+            return Vec::new();
+        }
+        words.iter().map(|word| in_case_of(self.word, word)).collect()
+    }
+
+    fn with_settings(&self, mut words: Vec<String>, names: &Names) -> Vec<String> {
+        words.extend(names.settings.iter().map(|setting| in_case_of(self.word, setting.name)));
+        words
+    }
+
+    fn objects(&self, names: &Names, kind: &str) -> Vec<String> {
+        let word = if self.quoted { "\"" } else { self.word };
+        objects(names, kind, word)
+    }
+
+    /// A name as it must be typed.
+    fn name(&self, name: &str) -> String {
+        if self.quoted { name.replace('"', "\"\"") } else { written(name, self.word) }
+    }
+}
+
+/// The names of objects of this kind; of all kinds where it is empty.
+fn objects(names: &Names, kind: &str, word: &str) -> Vec<String> {
+    let fitting = names.objects.iter().filter(|object| kind.is_empty() || object.kind == kind);
+    // The engine's own tables are offered once their schema is asked for.
+    let fitting = fitting.filter(|object| {
+        object.kind != "system table" || kind == object.kind || word.to_lowercase().starts_with("mill")
+    });
+    fitting
+        .map(|object| match word {
+            "\"" => object.name.replace('"', "\"\""),
+            word => object.name.split_inclusive('.').map(|part| written(part, word)).collect(),
+        })
+        .collect()
+}
+
+/// A name as SQL takes it: in quotes where it would be folded or cut.
+fn written(name: &str, word: &str) -> String {
+    let plain =
+        |letter: char| letter.is_lowercase() || letter.is_ascii_digit() || letter == '_' || letter == '.';
+    if name.chars().all(plain) && !name.starts_with(|first: char| first.is_ascii_digit()) {
+        return in_case_of(word, name);
+    }
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Whether a token of a statement is this name.
+fn is_named(token: &str, name: &str) -> bool {
+    match token.strip_prefix('"').and_then(|token| token.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\"") == name,
+        None => token.to_lowercase() == name,
+    }
+}

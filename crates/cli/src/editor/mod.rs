@@ -1,0 +1,317 @@
+//! The line in which the user types: history, completion, colours, hints.
+
+mod complete;
+mod highlight;
+mod open;
+mod options;
+mod words;
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use millstream::Session;
+use rustyline::completion::{Completer, FilenameCompleter, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::{Hint, Hinter};
+use rustyline::history::{FileHistory, SearchDirection};
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{ColorMode, CompletionType, Config, Context, ExternalPrinter, Helper};
+
+pub use crate::editor::complete::tokens;
+
+use crate::editor::complete::{Completion, complete};
+use crate::meta;
+use crate::page::Printer;
+use crate::scan;
+use crate::split::{self, Item};
+use crate::stop::Stop;
+
+const HISTORY_MAX: usize = 10_000;
+/// More candidates than this are listed only when asked for.
+const CANDIDATES_MAX: usize = 100;
+
+/// What was typed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// A text that is to be run.
+    Text(String),
+    /// Ctrl-C; whether there was nothing that it dropped.
+    Interrupt {
+        /// Whether the line was empty.
+        empty: bool,
+    },
+    /// Ctrl-D on an empty line.
+    End,
+}
+
+/// The line editor.
+pub struct Editor {
+    line: rustyline::Editor<Assistant, FileHistory>,
+    history: Option<PathBuf>,
+    shared: Rc<Shared>,
+    color: bool,
+}
+
+/// What the editor tells its assistant.
+#[derive(Default)]
+struct Shared {
+    /// What was typed before of the same statement.
+    pending: RefCell<String>,
+    /// Whether the line is empty as far as is known.
+    empty: Cell<bool>,
+}
+
+impl Editor {
+    /// An editor that completes what `session` knows.
+    pub fn new(session: Session, color: bool) -> Result<Self, Stop> {
+        let config = Config::builder()
+            .max_history_size(HISTORY_MAX)
+            .map_err(unusable)?
+            .history_ignore_dups(true)
+            .map_err(unusable)?
+            .history_ignore_space(true)
+            .completion_type(CompletionType::List)
+            .completion_prompt_limit(CANDIDATES_MAX)
+            .color_mode(if color { ColorMode::Enabled } else { ColorMode::Disabled })
+            .build();
+        let shared = Rc::new(Shared::default());
+        let assistant = Assistant {
+            session,
+            shared: shared.clone(),
+            files: FilenameCompleter::new(),
+            matches: Cell::new(false),
+            color,
+        };
+        let mut line = rustyline::Editor::with_config(config).map_err(unusable)?;
+        line.set_helper(Some(assistant));
+        let history = history_path();
+        if let Some(path) = &history {
+            // There is none the first time.
+            let _ = line.load_history(path);
+        }
+        Ok(Editor { line, history, shared, color })
+    }
+
+    /// Reads a text that can be run. `pending`: what was typed before of the same statement.
+    pub fn read(&mut self, pending: &str) -> Result<Typed, Stop> {
+        self.shared.pending.replace(pending.to_owned());
+        self.shared.empty.set(true);
+        let prompt = if scan::is_blank(pending) { "millstream> " } else { "millstream-> " };
+        let painted = if self.color { format!("\x1b[1m{prompt}\x1b[0m") } else { prompt.to_owned() };
+        match self.line.readline(&(prompt.to_owned(), painted)) {
+            Ok(text) => {
+                self.remember(text.trim());
+                Ok(Typed::Text(text))
+            }
+            Err(ReadlineError::Interrupted) => {
+                Ok(Typed::Interrupt { empty: self.shared.empty.get() && scan::is_blank(pending) })
+            }
+            Err(ReadlineError::Eof) => Ok(Typed::End),
+            Err(error) => Err(Stop::external(format_args!("the terminal can't be read: {error}"))),
+        }
+    }
+
+    /// Prints above the prompt while that waits; `None` on a terminal that can't do it.
+    pub fn printer(&mut self) -> Option<Printer> {
+        let mut printer = self.line.create_external_printer().ok()?;
+        Some(Box::new(move |text| printer.print(text).map_err(io::Error::other)))
+    }
+
+    /// What was typed before, the newest last.
+    pub fn entries(&self) -> Vec<String> {
+        self.line.history().iter().cloned().collect()
+    }
+
+    /// Adds to the history, on disk as well, so that several shells and a crash lose nothing.
+    pub fn remember(&mut self, text: &str) {
+        if !matches!(self.line.add_history_entry(text), Ok(true)) {
+            return;
+        }
+        if let Some(path) = &self.history
+            && path.parent().is_none_or(|directory| std::fs::create_dir_all(directory).is_ok())
+        {
+            // A history that can't be kept is no reason to bother who is at work.
+            let _ = self.line.append_history(path);
+        }
+    }
+}
+
+fn unusable(error: ReadlineError) -> Stop {
+    Stop::external(format_args!("the terminal can't be used: {error}"))
+}
+
+/// `$MILLSTREAM_HISTORY`, which may be empty: nothing is kept then. Else `$XDG_STATE_HOME/millstream/history`, which
+/// usually is `~/.local/state/millstream/history`.
+fn history_path() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("MILLSTREAM_HISTORY") {
+        return Some(PathBuf::from(path)).filter(|path| path != Path::new(""));
+    }
+    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))?;
+    Some(state.join("millstream/history"))
+}
+
+/// Whether Enter ends the input; else it begins a new line of it.
+pub fn is_finished(pending: &str, text: &str) -> bool {
+    let inside = !scan::is_blank(pending);
+    if text.trim().is_empty() || (!inside && is_word_of_shell(text)) {
+        return true;
+    }
+    match split::items(text, inside).last() {
+        Some(Item::Command(..)) => true,
+        Some(Item::Sql(range)) => {
+            let sql = &text[range.clone()];
+            if inside { scan::is_complete(&format!("{pending}{sql}")) } else { scan::is_complete(sql) }
+        }
+        None => true,
+    }
+}
+
+/// Words that leave the shell or ask for help although no backslash stands before them.
+pub fn is_word_of_shell(text: &str) -> bool {
+    let word = text.trim().trim_end_matches(';').trim_end();
+    ["quit", "exit", "help"].iter().any(|known| known.eq_ignore_ascii_case(word))
+}
+
+/// What is shown behind the cursor.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tip {
+    text: String,
+    /// Whether it can be taken over.
+    is_text: bool,
+}
+
+impl Hint for Tip {
+    fn display(&self) -> &str {
+        &self.text
+    }
+
+    fn completion(&self) -> Option<&str> {
+        self.is_text.then_some(self.text.as_str())
+    }
+}
+
+/// What helps with the line.
+struct Assistant {
+    session: Session,
+    shared: Rc<Shared>,
+    files: FilenameCompleter,
+    /// Whether a parenthesis at the cursor is matched: not once the line is done.
+    matches: Cell<bool>,
+    color: bool,
+}
+
+impl Helper for Assistant {}
+
+impl Highlighter for Assistant {
+    fn highlight<'l>(&self, line: &'l str, cursor: usize) -> Cow<'l, str> {
+        if !self.color {
+            return Cow::Borrowed(line);
+        }
+        let inside = !scan::is_blank(&self.shared.pending.borrow());
+        Cow::Owned(highlight::highlight(line, inside, self.matches.get().then_some(cursor)))
+    }
+
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        if self.color { Cow::Owned(format!("\x1b[2m{hint}\x1b[0m")) } else { Cow::Borrowed(hint) }
+    }
+
+    fn highlight_char(&self, _line: &str, _cursor: usize, kind: CmdKind) -> bool {
+        self.matches.set(kind != CmdKind::ForcedRefresh);
+        self.color
+    }
+}
+
+impl Hinter for Assistant {
+    type Hint = Tip;
+
+    fn hint(&self, line: &str, cursor: usize, context: &Context<'_>) -> Option<Tip> {
+        self.shared.empty.set(line.is_empty());
+        if line.is_empty() || cursor < line.len() {
+            return None;
+        }
+        let pending = self.shared.pending.borrow();
+        // Without colours a hint can't be told from what was typed, unless it is in brackets.
+        let aside = |text: &str| Tip { text: format!("  [{text}]"), is_text: false };
+        if line.ends_with('\n') {
+            return Some(aside(open::open(&format!("{pending}{line}"))));
+        }
+        if let Some(Item::Command(name, rest)) = split::items(line, !scan::is_blank(&pending)).last() {
+            let doc = meta::find(&line[name.clone()]).ok().filter(|doc| !doc.arguments.is_empty())?;
+            let fresh = line[rest.clone()].is_empty() && doc.name == &line[name.clone()];
+            return fresh.then(|| Tip { text: format!(" {}", doc.arguments), is_text: false });
+        }
+        if !self.color {
+            return None;
+        }
+        self.remembered(line, context).map(|text| Tip { text, is_text: true })
+    }
+}
+
+impl Assistant {
+    /// The rest of what was typed before with the same beginning.
+    fn remembered(&self, line: &str, context: &Context<'_>) -> Option<String> {
+        let history = context.history();
+        let newest = history.len().checked_sub(1)?;
+        let found = history.starts_with(line, newest, SearchDirection::Reverse).ok().flatten()?;
+        let rest = found.entry.get(line.len()..)?;
+        (line.trim().len() > 1 && !rest.is_empty() && !rest.contains('\n')).then(|| rest.to_owned())
+    }
+}
+
+impl Completer for Assistant {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        context: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let names = self.session.names();
+        let pending = self.shared.pending.borrow();
+        match complete(&pending, line, cursor, &names) {
+            Completion::Texts { start, texts } => {
+                let pair = |text: String| Pair { display: text.clone(), replacement: text };
+                Ok((start, texts.into_iter().map(pair).collect()))
+            }
+            Completion::File(range) => {
+                // On its own, so that quotes around it don't count.
+                let path = &line[range.clone()];
+                let (start, pairs) = self.files.complete(path, path.len(), context)?;
+                Ok((range.start + start, pairs))
+            }
+        }
+    }
+}
+
+impl Validator for Assistant {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        let finished = is_finished(&self.shared.pending.borrow(), context.input());
+        Ok(if finished { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sql_waits_for_its_semicolon() {
+        for finished in
+            ["\\q", "quit", "", "Exit;", "SELECT\n1;", "SELECT 1 \\g", ".mode csv", "-- note", "\\d;"]
+        {
+            assert!(is_finished("", finished), "{finished}");
+        }
+        for open in ["SELECT 1", "SELECT ';", "SELECT 1; SELECT", "SELECT '\\g"] {
+            assert!(!is_finished("", open), "{open}");
+        }
+        assert!(
+            is_finished("SELECT 1", ";") && !is_finished("SELECT 1", "+ 1") && !is_finished("SELECT", "quit")
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! The words of SQL that are coloured and completed. What they mean is the engine's business alone.
+
+/// The words that a statement may begin with.
+pub const FIRST: &[&str] = &[
+    "ADVANCE",
+    "ALTER",
+    "CREATE",
+    "DELETE",
+    "DESCRIBE",
+    "DROP",
+    "EXPLAIN",
+    "FLUSH",
+    "INSERT",
+    "PAUSE",
+    "RESUME",
+    "SELECT",
+    "SET",
+    "SHOW",
+    "STOP",
+    "SUBSCRIBE",
+    "UPDATE",
+    "VALUES",
+    "VERIFY",
+    "WITH",
+];
+
+/// What SHOW takes beside settings.
+pub const SHOWN: &[&str] =
+    &["ALL", "CREATE", "FUNCTIONS", "MATERIALIZED VIEWS", "SINKS", "SOURCES", "STREAMS", "TABLES", "VIEWS"];
+
+/// What can be created and dropped.
+pub const KINDS: &[&str] =
+    &["AGGREGATE", "FUNCTION", "MATERIALIZED VIEW", "SINK", "SOURCE", "STREAM", "TABLE", "VIEW"];
+
+/// The words that may stand elsewhere.
+pub const OTHERS: &[&str] = &[
+    "ALL",
+    "AND",
+    "ANY",
+    "APPEND ONLY",
+    "AS",
+    "ASC",
+    "BATCH",
+    "BETWEEN",
+    "BY",
+    "CASCADE",
+    "CASE",
+    "CAST",
+    "CHANGES",
+    "CONFLICT",
+    "CROSS JOIN",
+    "CUBE",
+    "CURRENT ROW",
+    "DEFAULT",
+    "DESC",
+    "DISTINCT",
+    "DO NOTHING",
+    "DO UPDATE SET",
+    "ELSE",
+    "EMIT CHANGES",
+    "END",
+    "EXCEPT",
+    "EXISTS",
+    "FALSE",
+    "FILTER",
+    "FIRST",
+    "FOLLOWING",
+    "FOR EACH BATCH",
+    "FROM",
+    "FULL JOIN",
+    "GENERATED ALWAYS AS",
+    "GROUP BY",
+    "GROUPING SETS",
+    "HAVING",
+    "IF EXISTS",
+    "IF NOT EXISTS",
+    "IN",
+    "INNER JOIN",
+    "INTERSECT",
+    "INTERVAL",
+    "INTO",
+    "IS",
+    "JOIN",
+    "KEY",
+    "LAST",
+    "LATERAL",
+    "LEFT JOIN",
+    "LIKE",
+    "LIMIT",
+    "NATURAL JOIN",
+    "NOT",
+    "NOT NULL",
+    "NULL",
+    "NULLS FIRST",
+    "NULLS LAST",
+    "OFFSET",
+    "ON",
+    "ON CONFLICT",
+    "OR",
+    "ORDER BY",
+    "OUTER",
+    "OVER",
+    "PARTITION BY",
+    "PRECEDING",
+    "PRIMARY KEY",
+    "PROGRESS",
+    "RANGE",
+    "RECURSIVE",
+    "REPLACE",
+    "RETURN",
+    "RETURNS",
+    "RIGHT JOIN",
+    "ROLLUP",
+    "ROWS",
+    "SET",
+    "SIMILAR TO",
+    "SNAPSHOT",
+    "THEN",
+    "TIME",
+    "TO",
+    "TRUE",
+    "UNBOUNDED",
+    "UNION ALL",
+    "UNNEST",
+    "USING",
+    "VALUES",
+    "WHEN",
+    "WHERE",
+    "WINDOW",
+    "WITH",
+    "WITHIN GROUP",
+    "BIGINT",
+    "BOOLEAN",
+    "BYTEA",
+    "DATE",
+    "DECIMAL",
+    "DOUBLE PRECISION",
+    "INT",
+    "JSON",
+    "NUMERIC",
+    "REAL",
+    "SMALLINT",
+    "TEXT",
+    "TIMESTAMP",
+    "TIMESTAMPTZ",
+    "UUID",
+    "VARCHAR",
+];
+
+/// Whether a word is one of SQL's, in any case.
+pub fn is_keyword(word: &str) -> bool {
+    let is = |known: &&str| known.split(' ').any(|part| part.eq_ignore_ascii_case(word));
+    [FIRST, SHOWN, KINDS, OTHERS].iter().any(|words| words.iter().any(|known| is(&known)))
+}
+
+/// The text in the case of what was typed of it: capitals where it has capitals only. Of nothing it stays as it is.
+pub fn in_case_of(typed: &str, text: &str) -> String {
+    let letters = || typed.chars().filter(|letter| letter.is_alphabetic());
+    if letters().next().is_none() {
+        return text.to_owned();
+    }
+    if letters().all(char::is_uppercase) { text.to_uppercase() } else { text.to_lowercase() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_known_in_any_case() {
+        assert!(
+            is_keyword("select") && is_keyword("Materialized") && is_keyword("BY") && is_keyword("views")
+        );
+        assert!(!is_keyword("orders") && !is_keyword(""));
+    }
+
+    #[test]
+    fn case_follows_what_was_typed() {
+        assert_eq!(in_case_of("se", "SELECT"), "select");
+        assert_eq!(in_case_of("SE", "SELECT"), "SELECT");
+        assert_eq!(in_case_of("Se", "SELECT"), "select");
+        assert_eq!(in_case_of("_", "SELECT"), "SELECT");
+    }
+}

@@ -1,0 +1,304 @@
+//! Runs what was typed, or what stands in a script: SQL by the engine, the shell's own commands here.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::live::Live;
+use crate::meta;
+use crate::output::Blocks;
+use crate::scan;
+use crate::split::{self, Item};
+use crate::stop::Stop;
+use crate::target::Target;
+use crate::text::Text;
+
+/// So deep may files run files: more is a file that runs itself.
+const DEPTH_MAX: usize = 50;
+
+/// A text that is to be run, and where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// What to call it in messages: a file's name.
+    pub name: Option<&'a str>,
+    /// Where it lies, if it is a file.
+    pub path: Option<&'a Path>,
+    /// The text.
+    pub text: &'a str,
+    /// Whether all that creates and drops objects goes before the first epoch.
+    pub gather: bool,
+    /// Whether what stands at its end without a semicolon is run too.
+    pub whole: bool,
+}
+
+/// What is to be done after a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// What comes next.
+    GoOn,
+    /// The user wants to leave.
+    Leave,
+}
+
+/// A client with the state of a conversation.
+pub struct Interpreter {
+    /// Runs the statements.
+    pub client: Client,
+    /// What was typed so far, the newest last; `None` where nobody types.
+    pub typed: Option<Vec<String>>,
+    /// Statements that came out of an editor, to be remembered as typed.
+    pub edited: Vec<String>,
+    /// What is typed of a statement that has no end yet, and the line on which it began.
+    pub(crate) buffer: Buffer,
+    /// The statement before.
+    pub(crate) last: String,
+    /// Live views in the background.
+    pub(crate) lives: Vec<Live>,
+    depth: usize,
+}
+
+/// The beginning of a statement.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Buffer {
+    pub(crate) text: String,
+    line: usize,
+}
+
+/// How results of one statement are shown otherwise than usual.
+#[derive(Debug, Default)]
+pub(crate) struct Otherwise {
+    pub(crate) blocks: bool,
+    pub(crate) target: Option<Target>,
+}
+
+impl Interpreter {
+    /// An interpreter before its first statement.
+    pub fn new(client: Client) -> Self {
+        Interpreter {
+            client,
+            typed: None,
+            edited: Vec::new(),
+            buffer: Buffer::default(),
+            last: String::new(),
+            lives: Vec::new(),
+            depth: 0,
+        }
+    }
+
+    /// Whether a statement has begun that isn't run yet.
+    pub fn is_inside(&self) -> bool {
+        !scan::is_blank(&self.buffer.text)
+    }
+
+    /// Waits for programs that read results, and gives the client back.
+    pub async fn end(mut self) -> Client {
+        self.client.output.set_target(Target::Standard).finish().await;
+        self.client
+    }
+
+    /// Runs a text to its end. The first failure ends it.
+    pub async fn run(&mut self, source: Source<'_>) -> Result<Next, Stop> {
+        let mut gather = source.gather;
+        for item in split::items(source.text, self.is_inside()) {
+            match item {
+                Item::Sql(range) => {
+                    if !self.is_inside() {
+                        let line = 1 + newlines(&source.text[..range.start]);
+                        self.buffer = Buffer { text: String::new(), line };
+                    }
+                    self.buffer.text.push_str(&source.text[range]);
+                    self.run_whole(source, &mut gather).await?;
+                }
+                Item::Command(name, rest) => {
+                    let line = 1 + newlines(&source.text[..name.start]);
+                    let (name, rest) = (&source.text[name], &source.text[rest]);
+                    let done = Box::pin(self.command(name, rest.trim(), source)).await;
+                    match done.map_err(|stop| placed(stop, source.name, line))? {
+                        Next::GoOn => {}
+                        Next::Leave => return Ok(Next::Leave),
+                    }
+                }
+            }
+        }
+        if source.whole && self.is_inside() {
+            let buffer = std::mem::take(&mut self.buffer);
+            self.run_sql(&buffer.text, source, buffer.line, gather).await?;
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// Runs the statements of the buffer that have an end.
+    async fn run_whole(&mut self, source: Source<'_>, gather: &mut bool) -> Result<(), Stop> {
+        let end = split::whole_end(&self.buffer.text);
+        if end == 0 {
+            return Ok(());
+        }
+        let Buffer { mut text, line } = std::mem::take(&mut self.buffer);
+        let rest = text.split_off(end);
+        if !scan::is_blank(&rest) {
+            self.buffer = Buffer { text: rest, line: line + newlines(&text) };
+        }
+        let ran = self.run_sql(&text, source, line, std::mem::take(gather)).await;
+        if ran.is_err() {
+            self.buffer = Buffer::default();
+        }
+        ran
+    }
+
+    async fn run_sql(
+        &mut self,
+        sql: &str,
+        source: Source<'_>,
+        line: usize,
+        gather: bool,
+    ) -> Result<(), Stop> {
+        let last = split::last_statement(sql);
+        if !last.is_empty() {
+            self.last = last.to_owned();
+        }
+        self.client.run(Text { name: source.name, sql, line, gather }).await
+    }
+
+    /// Runs the statement that is being typed, or else the last one, as `otherwise` says.
+    pub(crate) async fn run_again(&mut self, otherwise: Otherwise) -> Result<(), Stop> {
+        let sql = self.statement()?;
+        self.buffer = Buffer::default();
+        let output = &mut self.client.output;
+        let before = output.choices;
+        if otherwise.blocks {
+            output.choices.blocks = Blocks::On;
+        }
+        let target = otherwise.target.map(|target| output.set_target(target));
+        let source = Source { name: None, path: None, text: &sql, gather: false, whole: true };
+        let ran = self.run_sql(&sql, source, 1, false).await;
+        self.client.output.choices = before;
+        if let Some(target) = target {
+            self.client.output.set_target(target).finish().await;
+        }
+        ran
+    }
+
+    /// The statement that is being typed, or else the last one.
+    pub(crate) fn statement(&self) -> Result<String, Stop> {
+        let text = if self.is_inside() { self.buffer.text.trim() } else { self.last.as_str() };
+        if text.is_empty() {
+            return Err(failure("there is no statement: type one before the command"));
+        }
+        Ok(text.to_owned())
+    }
+
+    /// Runs a file as part of what runs now.
+    pub(crate) async fn include(&mut self, path: PathBuf) -> Result<(), Stop> {
+        if self.depth == DEPTH_MAX {
+            return Err(failure(format!(
+                "'{}' is {DEPTH_MAX} files deep: does it run itself?",
+                path.display()
+            )));
+        }
+        let script = crate::commands::read(Some(&path))?;
+        let outer = std::mem::take(&mut self.buffer);
+        self.depth += 1;
+        // To leave a file is to leave that file alone.
+        let ran = Box::pin(self.run(script.source(false))).await.map(drop);
+        self.depth -= 1;
+        self.buffer = outer;
+        ran
+    }
+
+    /// Runs the statement every so often, until the user ends it.
+    pub(crate) async fn watch(&mut self, pause: Duration, times: Option<usize>) -> Result<(), Stop> {
+        let sql = self.statement()?;
+        self.buffer = Buffer::default();
+        let paged = std::mem::replace(&mut self.client.output.choices.pager, false);
+        let source = Source { name: None, path: None, text: &sql, gather: false, whole: true };
+        let mut count = 0;
+        let ended = loop {
+            let title = format!("{} UTC (every {} s)", crate::clock::now(), pause.as_secs_f64());
+            if let Err(error) = self.client.output.line(&title).await {
+                break Err(error.into());
+            }
+            if let Err(stop) = self.run_sql(&sql, source, 1, false).await {
+                break Err(stop);
+            }
+            count += 1;
+            if Some(count) == times {
+                break Ok(());
+            }
+            if let Err(stop) = self.client.signals.unless(tokio::time::sleep(pause)).await {
+                break Err(if stop == Stop::Interrupted { Stop::Ended } else { stop });
+            }
+        };
+        self.client.output.choices.pager = paged;
+        ended
+    }
+
+    async fn command(&mut self, name: &str, rest: &str, source: Source<'_>) -> Result<Next, Stop> {
+        let doc = meta::find(name).map_err(failure)?;
+        let rest = self.client.variables.substitute(rest).map_err(failure)?.text;
+        // SQL's semicolon is typed out of habit.
+        let as_it_is = matches!(doc.name, "!" | "echo" | "qecho" | "warn" | "set" | "live");
+        let rest = if as_it_is { rest.as_str() } else { rest.trim_end_matches(';').trim_end() };
+        let call = Call {
+            name,
+            rest,
+            words: if doc.name == "live" { Vec::new() } else { meta::words(rest).map_err(failure)? },
+            beside: source.path,
+        };
+        if call.words.len() > doc.words_max {
+            let takes = if doc.arguments.is_empty() { "nothing" } else { doc.arguments };
+            return Err(failure(format!(
+                "\\{name} takes {takes}: '{}' is too much",
+                call.words[doc.words_max]
+            )));
+        }
+        crate::perform::perform(self, doc.name, call).await
+    }
+}
+
+/// A command as it was called.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    /// Its name as it was typed.
+    pub(crate) name: &'a str,
+    /// What stood after it.
+    pub(crate) rest: &'a str,
+    /// The same as words.
+    pub(crate) words: Vec<String>,
+    /// The file that it stands in.
+    pub(crate) beside: Option<&'a Path>,
+}
+
+impl Call<'_> {
+    /// The only argument.
+    pub(crate) fn word(&self) -> Option<&str> {
+        self.words.first().map(String::as_str)
+    }
+
+    /// An argument that must be there.
+    pub(crate) fn need(&self, what: &str) -> Result<&str, Stop> {
+        self.word().ok_or_else(|| failure(format!("\\{} needs {what}", self.name)))
+    }
+}
+
+/// A command that failed.
+pub(crate) fn failure(message: impl std::fmt::Display) -> Stop {
+    Stop::Statement(format!("error: {message}"))
+}
+
+/// Says where in a file a command failed; what comes out of a file of its own has said so already.
+fn placed(stop: Stop, name: Option<&str>, line: usize) -> Stop {
+    let Some(name) = name else { return stop };
+    let place = |message: String| match message.starts_with("error: ") {
+        true => format!("{name}:{line}: {message}"),
+        false => message,
+    };
+    match stop {
+        Stop::Statement(message) => Stop::Statement(place(message)),
+        Stop::External(message) => Stop::External(place(message)),
+        stop => stop,
+    }
+}
+
+fn newlines(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
+}

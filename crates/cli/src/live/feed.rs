@@ -1,0 +1,136 @@
+//! The thread that takes a subscription's changes in, whether somebody looks at them or not.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use futures::{StreamExt, TryStreamExt};
+use millstream::datafusion::execution::SendableRecordBatchStream;
+use millstream::{Error, Response, Session};
+use tokio::sync::oneshot;
+
+use crate::live::state::State;
+
+/// How often it is asked how far behind the engine is.
+const MEASURE: Duration = Duration::from_millis(500);
+
+/// A subscription that is being followed. It ends when this is dropped.
+pub struct Feed {
+    state: Arc<Mutex<State>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feed {
+    /// Follows what `subscribe` names; fails where that can't be followed.
+    pub async fn start(mut session: Session, subscribe: String) -> Result<Feed, Error> {
+        let rows = open(&mut session, &subscribe).await?;
+        let state = Arc::new(Mutex::new(State::new(&rows.schema())));
+        let (stop, stopped) = oneshot::channel();
+        let shared = state.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| Error::external(format!("the live view can't be started: {error}")))?;
+        let thread = std::thread::Builder::new().name("millstream-live".into()).spawn(move || {
+            runtime.block_on(async {
+                let measuring = measure(session.clone(), &shared);
+                tokio::select! {
+                    _ = stopped => {}
+                    () = follow(session, &subscribe, rows, &shared) => {}
+                    () = measuring => {}
+                }
+            });
+        });
+        let thread =
+            thread.map_err(|error| Error::external(format!("the live view can't be started: {error}")))?;
+        Ok(Feed { state, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What is known now.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say but what is in the state.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn open(session: &mut Session, subscribe: &str) -> Result<SendableRecordBatchStream, Error> {
+    match session.execute(subscribe).await? {
+        Response::Rows(rows) => Ok(rows),
+        Response::Done(tag) => Err(Error::bug(format!("a subscription gave {}", tag.text))),
+    }
+}
+
+/// Takes changes in until there are no more. Who falls too far behind begins anew.
+async fn follow(
+    mut session: Session,
+    subscribe: &str,
+    mut rows: SendableRecordBatchStream,
+    state: &Mutex<State>,
+) {
+    let end = loop {
+        let failed = match take(&mut rows, state).await {
+            Ok(()) => break Ok(()),
+            Err(error) => error,
+        };
+        if !failed.message.contains("fell behind") {
+            break Err(failed.to_string());
+        }
+        lock(state).begin_anew();
+        match open(&mut session, subscribe).await {
+            Ok(again) => rows = again,
+            Err(error) => break Err(error.to_string()),
+        }
+    };
+    lock(state).end = Some(end);
+    // Measures go on: the view may stay for as long as it likes.
+    std::future::pending().await
+}
+
+async fn take(rows: &mut SendableRecordBatchStream, state: &Mutex<State>) -> Result<(), Error> {
+    while let Some(batch) = rows.next().await {
+        let batch = batch.map_err(Error::from)?;
+        let applied = lock(state).apply(&batch, Instant::now());
+        applied.map_err(|error| Error::bug(format!("a change can't be shown: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Asks time and again how long epochs take, and what waits for one.
+async fn measure(mut session: Session, state: &Mutex<State>) {
+    const DELAY: &str = "SELECT total_delay_us FROM millstream.epochs ORDER BY epoch DESC LIMIT 1";
+    const WAITING: &str = "SELECT sum(waiting_rows) FROM millstream.sources";
+    let mut ticks = tokio::time::interval(MEASURE);
+    loop {
+        ticks.tick().await;
+        let delay = number(&mut session, DELAY).await;
+        let waiting = number(&mut session, WAITING).await;
+        let mut state = lock(state);
+        state.delay_us = delay;
+        state.waiting = waiting.unwrap_or(0);
+    }
+}
+
+/// The one number of a query's answer, if there is one.
+async fn number(session: &mut Session, sql: &str) -> Option<u64> {
+    let Ok(Response::Rows(rows)) = session.execute(sql).await else { return None };
+    let batches: Vec<arrow::array::RecordBatch> = rows.try_collect().await.ok()?;
+    let batch = batches.iter().find(|batch| batch.num_rows() > 0)?;
+    let column = batch.column(0).as_primitive_opt::<Int64Type>()?;
+    column.is_valid(0).then(|| column.value(0).max(0) as u64)
+}

@@ -1,0 +1,213 @@
+//! `\live`: a query's rows on a full screen, kept up to date while somebody looks on.
+//!
+//! A view that is left goes on in the background, unless it is of a relation, which the engine keeps up to date
+//! anyway. What it keeps is bounded, and what it can't follow it begins anew.
+
+mod feed;
+mod screen;
+mod state;
+mod view;
+
+use std::io::IsTerminal;
+
+use crate::editor::tokens;
+use crate::interpreter::{Call, Interpreter, failure};
+use crate::live::feed::Feed;
+use crate::live::screen::Left;
+use crate::live::view::View;
+use crate::progress::counted;
+use crate::stop::Stop;
+
+/// Views in the background at most.
+const VIEWS_MAX: usize = 16;
+
+/// A view, on the screen or in the background.
+pub struct Live {
+    /// What it is called among those in the background.
+    number: usize,
+    title: String,
+    /// Whether its query is its own and ends with it.
+    owned: bool,
+    feed: Feed,
+    view: View,
+}
+
+/// What `\live` is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    /// The views in the background.
+    List,
+    /// One of them.
+    Number(usize),
+    /// One of them is to end.
+    End(usize),
+    /// A query.
+    Query(String),
+    /// A relation.
+    Relation(String),
+}
+
+/// Does what `\live` is asked for.
+pub(crate) async fn perform(shell: &mut Interpreter, call: &Call<'_>) -> Result<(), Stop> {
+    let wish = wish(shell, call.rest)?;
+    if wish == Wish::List {
+        return list(shell).await;
+    }
+    if let Wish::End(number) = wish {
+        let live = take(shell, number)?;
+        let line = format!("The live view of {} has ended.", live.title);
+        return Ok(shell.client.output.remark(&line).await?);
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        return Err(failure(
+            "a live view needs a terminal: SUBSCRIBE x, or SELECT … EMIT CHANGES, prints changes as they come",
+        ));
+    }
+    let live = match wish {
+        Wish::Number(number) => take(shell, number)?,
+        Wish::Query(query) => {
+            shell.buffer = Default::default();
+            shell.last = query.clone();
+            let subscribe = format!("SUBSCRIBE ({query}\n) WITH (PROGRESS = true)");
+            open(shell, one_line(&query), subscribe, true).await?
+        }
+        Wish::Relation(name) => {
+            let subscribe = format!("SUBSCRIBE {name} WITH (PROGRESS = true)");
+            open(shell, name, subscribe, false).await?
+        }
+        Wish::List | Wish::End(_) => return Ok(()),
+    };
+    show(shell, live).await
+}
+
+fn wish(shell: &Interpreter, rest: &str) -> Result<Wish, Stop> {
+    let rest = rest.trim().trim_end_matches(';').trim_end();
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    if words.is_empty() && !shell.is_inside() {
+        if let Some(live) = shell.lives.last() {
+            return Ok(Wish::Number(live.number));
+        }
+    }
+    match words.as_slice() {
+        [] => query(&shell.statement()?),
+        ["list"] => Ok(Wish::List),
+        ["end", number] => {
+            let number =
+                number.parse().map_err(|_| failure(format!("\\live end needs a number, not '{number}'")));
+            number.map(Wish::End)
+        }
+        [word] if word.chars().all(|letter| letter.is_ascii_digit()) => {
+            Ok(Wish::Number(word.parse().map_err(|_| failure(format!("there is no live view {word}")))?))
+        }
+        _ if is_query(rest) => query(rest),
+        _ => Ok(Wish::Relation(rest.to_owned())),
+    }
+}
+
+/// Whether a text is a query; else it is a relation's name.
+fn is_query(text: &str) -> bool {
+    let first = tokens(text).first().map(|word| word.to_ascii_uppercase());
+    first.is_some_and(|first| ["SELECT", "WITH", "VALUES", "("].contains(&first.as_str()))
+}
+
+/// A query without the clause that says what a live view does anyway.
+fn query(text: &str) -> Result<Wish, Stop> {
+    if !is_query(text) {
+        return Err(failure(format!(
+            "'{}' has no rows to follow: \\live takes a relation's name or a SELECT",
+            one_line(text)
+        )));
+    }
+    let words = tokens(text);
+    let cut = match words.as_slice() {
+        [.., emit, changes]
+            if emit.eq_ignore_ascii_case("EMIT") && changes.eq_ignore_ascii_case("CHANGES") =>
+        {
+            text.to_ascii_uppercase().rfind("EMIT")
+        }
+        _ => None,
+    };
+    Ok(Wish::Query(text[..cut.unwrap_or(text.len())].trim_end().to_owned()))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+async fn list(shell: &Interpreter) -> Result<(), Stop> {
+    let output = &shell.client.output;
+    if shell.lives.is_empty() {
+        output.say("There are no live views in the background.").await?;
+    }
+    for live in &shell.lives {
+        let rows = counted(live.feed.state().total.max(0) as u64, "row");
+        output.say(&format!("{}  {} ({rows})", live.number, live.title)).await?;
+    }
+    Ok(())
+}
+
+/// Takes a view out of the background.
+fn take(shell: &mut Interpreter, number: usize) -> Result<Live, Stop> {
+    match shell.lives.iter().position(|live| live.number == number) {
+        Some(place) => Ok(shell.lives.remove(place)),
+        None if shell.lives.is_empty() => Err(failure("there are no live views in the background")),
+        None => Err(failure(format!("there is no live view {number}; \\live list shows those there are"))),
+    }
+}
+
+async fn open(shell: &mut Interpreter, title: String, subscribe: String, owned: bool) -> Result<Live, Stop> {
+    let session = shell.client.engine.session();
+    // Places in the text are places in a statement that nobody has typed.
+    let feed = shell.client.signals.unless(Feed::start(session, subscribe)).await?;
+    let feed = feed.map_err(|error| Stop::engine(&error))?;
+    let number = shell.lives.iter().map(|live| live.number).max().unwrap_or(0) + 1;
+    Ok(Live { number, title, owned, feed, view: View::default() })
+}
+
+/// Shows a view until the user leaves it.
+async fn show(shell: &mut Interpreter, mut live: Live) -> Result<(), Stop> {
+    let client = &mut shell.client;
+    let held = client.output.hold();
+    let color = console::colors_enabled();
+    let left = screen::show(&live.feed, &client.engine, &live.title, &mut live.view, color);
+    drop(held);
+    let left = left.map_err(|error| Stop::external(format_args!("the terminal can't be used: {error}")))?;
+    let end = live.feed.state().end.clone();
+    if let Some(Err(message)) = end {
+        return Err(failure(message));
+    }
+    if left == Left::Ended || end.is_some() || !live.owned {
+        return Ok(());
+    }
+    if shell.lives.len() == VIEWS_MAX {
+        shell.lives.remove(0);
+    }
+    let line = format!(
+        "The query goes on as live view {0}: \\live {0} returns to it, \\live end {0} ends it.",
+        live.number
+    );
+    shell.lives.push(live);
+    Ok(shell.client.output.remark(&line).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_told_from_names() {
+        assert!(
+            is_query("select 1")
+                && is_query("/* x */ WITH a AS (SELECT 1) SELECT 2")
+                && is_query("(SELECT 1)")
+        );
+        assert!(!is_query("orders") && !is_query("\"select\"") && !is_query("selection"));
+    }
+
+    #[test]
+    fn the_clause_for_changes_is_left_out() {
+        assert_eq!(query("SELECT 1 emit  changes").ok(), Some(Wish::Query("SELECT 1".into())));
+        assert_eq!(query("SELECT emit").ok(), Some(Wish::Query("SELECT emit".into())));
+        assert!(query("INSERT INTO t VALUES (1)").is_err());
+    }
+}

@@ -1,0 +1,364 @@
+//! What a live view knows of its query: rows, the newest changes, how fast they come.
+//!
+//! However large the relation is and however fast it changes, this is of bounded size: so many rows are kept, and so
+//! many changes. Rows beyond that are counted.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, Schema};
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
+use console::{measure_text_width, truncate_str};
+
+use crate::cell::{self, Cells};
+use crate::form::visible;
+
+/// Rows that are kept.
+pub const ROWS_MAX: usize = 10_000;
+/// Changes that are kept.
+pub const CHANGES_MAX: usize = 2_000;
+/// No value is shown wider than this.
+const WIDTH_MAX: usize = 60;
+
+/// The columns of a subscription before those of the relation.
+const OWN_COLUMNS: usize = 2;
+
+/// The values of a row as they are shown; `None` is NULL.
+pub type Values = Arc<[Option<String>]>;
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Whether its values stand at the right.
+    pub right: bool,
+    /// How wide the widest value was so far.
+    pub width: usize,
+}
+
+/// A row that is shown.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its values.
+    pub values: Values,
+    /// What stood at its place before.
+    pub before: Option<Values>,
+    /// When it came or changed; none for rows that were there at the beginning.
+    pub changed: Option<Instant>,
+}
+
+/// What happened to a row.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// In which epoch.
+    pub epoch: u64,
+    /// Whether it came; else it went.
+    pub came: bool,
+    /// The row.
+    pub values: Values,
+}
+
+/// What is known of the query.
+#[derive(Debug)]
+pub struct State {
+    /// The columns.
+    pub columns: Vec<Column>,
+    /// The rows that are kept, in the order in which they are shown.
+    pub rows: BTreeMap<u64, Row>,
+    /// How many rows there are.
+    pub total: i64,
+    /// The newest changes, the last one last.
+    pub changes: VecDeque<Change>,
+    /// How many changes there were.
+    pub changed: u64,
+    /// The newest epoch that was told of.
+    pub epoch: u64,
+    /// How long the newest epoch took and waited, in microseconds.
+    pub delay_us: Option<u64>,
+    /// Rows of sources that wait for an epoch.
+    pub waiting: u64,
+    /// How often the view began anew since changes came faster than it could take them.
+    pub restarts: u64,
+    /// How the query ended, if it did.
+    pub end: Option<Result<(), String>>,
+    /// Where the rows stand that are kept, by their hashes.
+    places: HashMap<u64, Vec<u64>>,
+    /// How many these are.
+    kept: usize,
+    next: u64,
+    begun: bool,
+}
+
+/// What a batch does to the rows that are kept.
+#[derive(Default)]
+struct Moves {
+    /// The rows of the batch that have come, by their places.
+    coming: HashMap<u64, usize>,
+    /// The places that rows have left.
+    left: Vec<u64>,
+}
+
+impl State {
+    /// Before the first batch of a subscription of this schema.
+    pub fn new(schema: &Schema) -> State {
+        let column = |field: &Arc<arrow::datatypes::Field>| {
+            let name = visible(field.name());
+            Column { width: measure_text_width(&name), right: cell::is_number(field.data_type()), name }
+        };
+        State {
+            columns: schema.fields().iter().skip(OWN_COLUMNS).map(column).collect(),
+            rows: BTreeMap::new(),
+            total: 0,
+            changes: VecDeque::new(),
+            changed: 0,
+            epoch: 0,
+            delay_us: None,
+            waiting: 0,
+            restarts: 0,
+            end: None,
+            places: HashMap::new(),
+            kept: 0,
+            next: 0,
+            begun: false,
+        }
+    }
+
+    /// Forgets the rows: a new subscription tells of them again.
+    pub fn begin_anew(&mut self) {
+        self.rows.clear();
+        self.places.clear();
+        self.kept = 0;
+        self.total = 0;
+        self.begun = false;
+        self.restarts += 1;
+    }
+
+    /// Takes in a batch of a subscription.
+    pub fn apply(&mut self, batch: &RecordBatch, now: Instant) -> Result<(), ArrowError> {
+        let epochs = batch.column(0).as_primitive::<Int64Type>();
+        let ops = batch.column(1).as_string_view();
+        let values = &batch.columns()[OWN_COLUMNS..];
+        let hashes = hashes(values, batch.num_rows())?;
+        let fresh = self.begun.then_some(now);
+        let mut moves = Moves::default();
+        let mut freed: VecDeque<u64> = VecDeque::new();
+        let mut replaced = None;
+        let mut told = Vec::new();
+        for row in 0..batch.num_rows() {
+            let epoch = epochs.value(row) as u64;
+            if epoch > self.epoch {
+                self.epoch = epoch;
+                freed.clear();
+            }
+            let op = ops.value(row);
+            let place = match op {
+                "progress" => {
+                    self.begun = true;
+                    continue;
+                }
+                "delete" => {
+                    freed.extend(self.remove(hashes[row], &mut moves));
+                    None
+                }
+                "update_delete" => {
+                    replaced = self.remove(hashes[row], &mut moves);
+                    None
+                }
+                "update_insert" => self.add(replaced.take()),
+                _ => self.add(freed.pop_front()),
+            };
+            self.changed += 1;
+            told.push((row, epoch, op));
+            if let Some(place) = place {
+                self.places.entry(hashes[row]).or_default().push(place);
+                self.kept += 1;
+                moves.coming.insert(place, row);
+            }
+        }
+        let columns = values.iter().map(Cells::new).collect::<Result<Vec<_>, _>>()?;
+        self.settle(moves, &columns, fresh);
+        self.tell(&told, &columns);
+        Ok(())
+    }
+
+    /// Takes a row away; its place, if it was among those that are kept.
+    fn remove(&mut self, hash: u64, moves: &mut Moves) -> Option<u64> {
+        self.total -= 1;
+        let places = self.places.get_mut(&hash)?;
+        let place = places.pop()?;
+        if places.is_empty() {
+            self.places.remove(&hash);
+        }
+        self.kept -= 1;
+        moves.coming.remove(&place);
+        moves.left.push(place);
+        Some(place)
+    }
+
+    /// A place for a row that comes: the one that was left, or a new one while there is room.
+    fn add(&mut self, left: Option<u64>) -> Option<u64> {
+        self.total += 1;
+        if left.is_some() {
+            return left;
+        }
+        (self.kept < ROWS_MAX).then(|| {
+            self.next += 1;
+            self.next
+        })
+    }
+
+    /// Drops the rows that have gone, and makes texts of those that have come to stay.
+    fn settle(&mut self, moves: Moves, columns: &[Cells<'_>], changed: Option<Instant>) {
+        let Moves { coming, left } = moves;
+        for place in left.iter().filter(|place| !coming.contains_key(place)) {
+            self.rows.remove(place);
+        }
+        for (place, row) in coming {
+            let values = self.values(columns, row);
+            let before = self.rows.remove(&place).map(|row| row.values);
+            self.rows.insert(place, Row { values, before, changed });
+        }
+    }
+
+    /// Remembers the newest changes. What was there at the beginning is no change.
+    fn tell(&mut self, told: &[(usize, u64, &str)], columns: &[Cells<'_>]) {
+        let skipped = told.len().saturating_sub(CHANGES_MAX);
+        for (row, epoch, op) in &told[skipped..] {
+            let values = self.values(columns, *row);
+            if self.changes.len() == CHANGES_MAX {
+                self.changes.pop_front();
+            }
+            self.changes.push_back(Change { epoch: *epoch, came: op.ends_with("insert"), values });
+        }
+    }
+
+    fn values(&mut self, columns: &[Cells<'_>], row: usize) -> Values {
+        let text = |text: String| truncate_str(&visible(&text), WIDTH_MAX, "…").into_owned();
+        let values: Values = columns.iter().map(|column| column.get(row).map(text)).collect();
+        for (column, value) in self.columns.iter_mut().zip(values.iter()) {
+            let width = value.as_deref().map_or("NULL".len(), measure_text_width);
+            column.width = column.width.max(width);
+        }
+        values
+    }
+}
+
+/// What tells rows apart.
+fn hashes(columns: &[ArrayRef], rows: usize) -> Result<Vec<u64>, ArrowError> {
+    let of = |bytes: &[u8]| {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        hasher.finish()
+    };
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let encoded = RowConverter::new(fields).and_then(|converter| converter.convert_columns(columns));
+    if let Ok(encoded) = encoded
+        && !columns.is_empty()
+    {
+        return Ok(encoded.iter().map(|row| of(row.as_ref())).collect());
+    }
+    // Rows of a type that has no such form are told apart by their texts.
+    let cells = columns.iter().map(Cells::new).collect::<Result<Vec<_>, _>>()?;
+    let text = |row| cells.iter().map(|cell| format!("{:?}", cell.get(row))).collect::<Vec<_>>().join(",");
+    Ok((0..rows).map(|row| of(text(row).as_bytes())).collect())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use arrow::array::{Int64Array, StringViewArray};
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+
+    /// A batch of a subscription to a relation of a word and a number.
+    pub fn batch(rows: &[(i64, &str, Option<&str>, Option<i64>)]) -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))),
+            Arc::new(StringViewArray::from_iter_values(rows.iter().map(|row| row.1))),
+            Arc::new(StringViewArray::from_iter(rows.iter().map(|row| row.2))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.3))),
+        ];
+        let field = |name: &str, data_type| Field::new(name, data_type, true);
+        let schema = Schema::new(vec![
+            field("_batch_id", DataType::Int64),
+            field("_op", DataType::Utf8View),
+            field("word", DataType::Utf8View),
+            field("n", DataType::Int64),
+        ]);
+        RecordBatch::try_new(Arc::new(schema), columns).unwrap()
+    }
+
+    fn shown(state: &State) -> Vec<String> {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
+        state.rows.values().map(|row| row.values.iter().map(value).collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn rows_change_in_place() {
+        let now = Instant::now();
+        let first = batch(&[
+            (1, "insert", Some("a"), Some(1)),
+            (1, "insert", Some("b"), Some(2)),
+            (1, "progress", None, None),
+        ]);
+        let mut state = State::new(&first.schema());
+        state.apply(&first, now).unwrap();
+        assert_eq!(
+            (shown(&state), state.total, state.epoch),
+            (vec!["a 1".to_owned(), "b 2".to_owned()], 2, 1)
+        );
+        assert!(state.rows.values().all(|row| row.changed.is_none()));
+        state
+            .apply(
+                &batch(&[
+                    (2, "update_delete", Some("a"), Some(1)),
+                    (2, "update_insert", Some("a"), Some(7)),
+                    (2, "insert", Some("c"), None),
+                    (2, "progress", None, None),
+                ]),
+                now,
+            )
+            .unwrap();
+        assert_eq!(shown(&state), ["a 7", "b 2", "c NULL"]);
+        assert_eq!((state.total, state.changed, state.epoch), (3, 5, 2));
+        // Rows without a key: the place that one leaves is taken by one that comes in the same epoch.
+        state
+            .apply(&batch(&[(3, "delete", Some("b"), Some(2)), (3, "insert", Some("b"), Some(3))]), now)
+            .unwrap();
+        assert_eq!(shown(&state), ["a 7", "b 3", "c NULL"]);
+        state.apply(&batch(&[(4, "delete", Some("a"), Some(7))]), now).unwrap();
+        assert_eq!(shown(&state), ["b 3", "c NULL"]);
+    }
+
+    #[test]
+    fn copies_of_a_row_are_rows() {
+        let first = batch(&[(1, "insert", Some("a"), Some(1)), (1, "insert", Some("a"), Some(1))]);
+        let mut state = State::new(&first.schema());
+        state.apply(&first, Instant::now()).unwrap();
+        assert_eq!(shown(&state), ["a 1", "a 1"]);
+        state.apply(&batch(&[(2, "delete", Some("a"), Some(1))]), Instant::now()).unwrap();
+        assert_eq!((shown(&state), state.total), (vec!["a 1".to_owned()], 1));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let many: Vec<(i64, &str, Option<&str>, Option<i64>)> =
+            (0..2 * ROWS_MAX as i64).map(|n| (1, "insert", None, Some(n))).collect();
+        let first = batch(&many);
+        let mut state = State::new(&first.schema());
+        state.apply(&first, Instant::now()).unwrap();
+        assert_eq!(
+            (state.rows.len(), state.changes.len(), state.total),
+            (ROWS_MAX, CHANGES_MAX, 2 * ROWS_MAX as i64)
+        );
+        // A row that isn't kept goes without a trace.
+        state.apply(&batch(&[(2, "delete", None, Some(2 * ROWS_MAX as i64 - 1))]), Instant::now()).unwrap();
+        assert_eq!((state.rows.len(), state.total), (ROWS_MAX, 2 * ROWS_MAX as i64 - 1));
+    }
+}

@@ -1,0 +1,126 @@
+//! The arguments of a command: words, of which those in quotes may have spaces.
+
+/// Cuts the rest of a command into words. Single quotes keep what is between them, with two quotes for one and
+/// `\n`, `\t`, `\'` and `\\` as in psql; double quotes are kept, since they belong to a name.
+pub fn words(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.peek().copied() {
+        if letter.is_whitespace() {
+            letters.next();
+            continue;
+        }
+        words.push(word(&mut letters)?);
+    }
+    Ok(words)
+}
+
+fn word(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, String> {
+    let mut word = String::new();
+    while let Some(letter) = letters.next_if(|letter| !letter.is_whitespace()) {
+        match letter {
+            '\'' => text(letters, &mut word)?,
+            '"' => {
+                word.push('"');
+                loop {
+                    let letter = letters.next().ok_or("a quoted name lacks its closing \"")?;
+                    word.push(letter);
+                    if letter == '"' {
+                        break;
+                    }
+                }
+            }
+            letter => word.push(letter),
+        }
+    }
+    Ok(word)
+}
+
+fn text(letters: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut String) -> Result<(), String> {
+    loop {
+        match letters.next().ok_or("a quoted word lacks its closing '")? {
+            '\'' => {
+                if letters.next_if_eq(&'\'').is_none() {
+                    return Ok(());
+                }
+                word.push('\'');
+            }
+            '\\' => match letters.next() {
+                Some('n') => word.push('\n'),
+                Some('t') => word.push('\t'),
+                Some(letter @ ('\'' | '\\')) => word.push(letter),
+                Some(letter) => word.extend(['\\', letter]),
+                None => word.push('\\'),
+            },
+            letter => word.push(letter),
+        }
+    }
+}
+
+/// A relation's name as it is kept: lower case, but for what stands in double quotes.
+pub fn folded(name: &str) -> String {
+    let mut folded = String::with_capacity(name.len());
+    let mut quoted = false;
+    for letter in name.chars() {
+        match letter {
+            '"' => quoted = !quoted,
+            letter if quoted => folded.push(letter),
+            letter => folded.extend(letter.to_lowercase()),
+        }
+    }
+    folded
+}
+
+/// Whether a name fits a pattern, in which `*` and `?` stand for any letters and any letter.
+pub fn fits(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(letter) if *letter == '?' || *letter == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            // The last star takes one letter more.
+            _ => match star {
+                Some((at, taken)) => {
+                    star = Some((at, taken + 1));
+                    p = at + 1;
+                    n = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|letter| *letter == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_keep_words_together() {
+        assert_eq!(words(" a  'b c'd \"E f\" ").unwrap(), ["a", "b cd", "\"E f\""]);
+        assert_eq!(words("'it''s' 'a\\nb'").unwrap(), ["it's", "a\nb"]);
+        assert!(words("'a").is_err() && words("\"a").is_err() && words("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn patterns_fit_names() {
+        assert_eq!(folded("Orders.\"My Table\""), "orders.My Table");
+        for (pattern, name) in
+            [("*", ""), ("or*", "orders"), ("*d*s", "orders"), ("o?ders", "orders"), ("a", "a")]
+        {
+            assert!(fits(pattern, name), "{pattern}");
+        }
+        for (pattern, name) in [("or", "orders"), ("*x", "orders"), ("?", ""), ("", "a")] {
+            assert!(!fits(pattern, name), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Cuts what was typed into SQL and the shell's own commands.
+//!
+//! A command begins with a backslash that stands outside of strings and comments, and ends with its line; several may
+//! stand in one line. At the beginning of a statement a line may also start with a dot and a name, as in `.mode csv`.
+
+use std::ops::Range;
+
+use crate::scan::{self, Kind};
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// SQL up to a command or the end: whole statements, and perhaps the beginning of one.
+    Sql(Range<usize>),
+    /// A command of the shell: its name without `\` or `.`, and where the rest of it is.
+    Command(Range<usize>, Range<usize>),
+}
+
+/// Commands that take the rest of the line as it is, further backslashes included.
+const TAKE_ALL: &[&str] = &["!", "live", "echo", "warn", "qecho"];
+
+/// Commands after which no statement is begun any more, by all their names.
+const TAKE_STATEMENT: &[&str] = &["g", "gx", "e", "edit", "r", "reset", "watch", "live"];
+
+/// The parts of `text`, in order. `inside`: whether it goes on with a statement that began before.
+pub fn items(text: &str, inside: bool) -> Vec<Item> {
+    let mut items = Vec::new();
+    let mut inside = inside;
+    let mut at = 0;
+    while at < text.len() {
+        let (sql, command) = next_command(text, at, inside);
+        if !text[sql.clone()].trim().is_empty() {
+            inside = !scan::is_complete(&text[sql.clone()]);
+        }
+        if !sql.is_empty() {
+            items.push(Item::Sql(sql));
+        }
+        let Some(command) = command else { break };
+        at = commands(text, command, &mut items);
+        inside &= !matches!(items.last(), Some(Item::Command(name, _)) if TAKE_STATEMENT.contains(&&text[name.clone()]));
+    }
+    items
+}
+
+/// The SQL from `at` on, and where the command after it begins.
+fn next_command(text: &str, at: usize, mut inside: bool) -> (Range<usize>, Option<usize>) {
+    let rest = &text[at..];
+    for piece in scan::pieces(rest) {
+        if piece.kind != Kind::Code {
+            inside |= piece.kind != Kind::Comment;
+            continue;
+        }
+        for (offset, letter) in rest[piece.range.clone()].char_indices() {
+            let place = at + piece.range.start + offset;
+            match letter {
+                '\\' => return (at..place, Some(place)),
+                '.' if !inside && is_dot_command(text, place) => return (at..place, Some(place)),
+                ';' => inside = false,
+                letter => inside |= !letter.is_whitespace(),
+            }
+        }
+    }
+    (at..text.len(), None)
+}
+
+/// Whether a dot is the first of its line and a letter follows.
+fn is_dot_command(text: &str, place: usize) -> bool {
+    let line = text[..place].rfind('\n').map_or(0, |feed| feed + 1);
+    text[line..place].trim().is_empty()
+        && text[place + 1..].chars().next().is_some_and(|letter| letter.is_ascii_alphabetic())
+}
+
+/// Adds the commands that begin at `start`; returns where their line ends.
+fn commands(text: &str, start: usize, items: &mut Vec<Item>) -> usize {
+    let end = text[start..].find('\n').map_or(text.len(), |length| start + length);
+    let mut at = start;
+    loop {
+        let name_end = name_end(text, at + 1, end);
+        let name = at + 1..name_end;
+        let rest = if TAKE_ALL.contains(&&text[name.clone()]) { end } else { another(text, name_end, end) };
+        items.push(Item::Command(name, name_end..rest));
+        // Two backslashes end a line of commands, as in psql; what follows is SQL.
+        if text[rest..end].starts_with("\\\\") {
+            return rest + 2;
+        }
+        if rest == end {
+            return end;
+        }
+        at = rest;
+    }
+}
+
+/// The end of a command's name: a word, or one of the signs.
+fn name_end(text: &str, from: usize, end: usize) -> usize {
+    let rest = &text[from..end];
+    match rest.chars().next() {
+        Some(sign @ ('!' | '?')) => from + sign.len_utf8(),
+        _ => from + rest.find(|letter: char| letter.is_whitespace() || letter == '\\').unwrap_or(rest.len()),
+    }
+}
+
+/// Where the next command of the same line begins: at a backslash outside of quotes.
+fn another(text: &str, from: usize, end: usize) -> usize {
+    let mut quote = None;
+    for (offset, letter) in text[from..end].char_indices() {
+        match (quote, letter) {
+            (None, '\\') => return from + offset,
+            (None, '\'' | '"') => quote = Some(letter),
+            (Some(open), letter) if letter == open => quote = None,
+            _ => {}
+        }
+    }
+    end
+}
+
+/// The last statement of a text, without its semicolon; empty where there is none.
+pub fn last_statement(text: &str) -> &str {
+    let mut starts = vec![0];
+    for piece in scan::pieces(text) {
+        if piece.kind == Kind::Code {
+            let code = text[piece.range.clone()].match_indices(';');
+            starts.extend(code.map(|(at, _)| piece.range.start + at + 1));
+        }
+    }
+    let mut end = text.len();
+    for start in starts.into_iter().rev() {
+        let statement = text[start..end].trim();
+        if !scan::is_blank(statement) {
+            return statement;
+        }
+        end = start.saturating_sub(1);
+    }
+    ""
+}
+
+/// Where the last whole statement of a text ends: behind its semicolon.
+pub fn whole_end(text: &str) -> usize {
+    let pieces = scan::pieces(text);
+    let code = pieces.iter().rev().filter(|piece| piece.kind == Kind::Code);
+    let mut ends =
+        code.filter_map(|piece| Some(piece.range.start + text[piece.range.clone()].rfind(';')? + 1));
+    ends.next().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expect: &[&str]) {
+        let shown: Vec<String> = items(text, false)
+            .into_iter()
+            .map(|item| match item {
+                Item::Sql(range) => format!("sql {:?}", &text[range]),
+                Item::Command(name, rest) => format!("{} {:?}", &text[name], text[rest].trim()),
+            })
+            .collect();
+        assert_eq!(shown, expect, "{text}");
+    }
+
+    #[test]
+    fn commands_are_told_from_sql() {
+        check("SELECT 1;", &["sql \"SELECT 1;\""]);
+        check("\\d orders", &["d \"orders\""]);
+        check("\\d\nSELECT 1;\n\\q", &["d \"\"", "sql \"\\nSELECT 1;\\n\"", "q \"\""]);
+        check("SELECT 1 \\gx", &["sql \"SELECT 1 \"", "gx \"\""]);
+        check("\\x \\timing on", &["x \"\"", "timing \"on\""]);
+        check("\\i 'a\\b.sql' \\x", &["i \"'a\\\\b.sql'\"", "x \"\""]);
+        check("\\! echo \\n", &["! \"echo \\\\n\""]);
+        check("\\?", &["? \"\""]);
+        check("\\x \\\\ SELECT 1", &["x \"\"", "sql \" SELECT 1\""]);
+    }
+
+    #[test]
+    fn strings_and_comments_have_no_commands() {
+        for text in ["SELECT '\\d'", "SELECT 1 -- \\d", "/* \\d */ SELECT $$ \\d $$", "SELECT \"\\d\""] {
+            check(text, &[&format!("sql {text:?}")]);
+        }
+    }
+
+    #[test]
+    fn dots_are_commands_at_the_start_of_a_statement_only() {
+        check(".mode csv\nSELECT 1;", &["mode \"csv\"", "sql \"\\nSELECT 1;\""]);
+        check("SELECT t\n.mode FROM t", &["sql \"SELECT t\\n.mode FROM t\""]);
+        check("SELECT 1;\n.help", &["sql \"SELECT 1;\\n\"", "help \"\""]);
+        check("SELECT 1 \\g\n.mode csv", &["sql \"SELECT 1 \"", "g \"\"", "sql \"\\n\"", "mode \"csv\""]);
+        check("SELECT 1; .5", &["sql \"SELECT 1; .5\""]);
+    }
+
+    #[test]
+    fn the_last_statement_is_found() {
+        assert_eq!(last_statement("SELECT 1; SELECT ';' ; -- x"), "SELECT ';'");
+        assert_eq!(last_statement("SELECT 2"), "SELECT 2");
+        assert_eq!(last_statement(" ; -- x"), "");
+        assert_eq!(whole_end("SELECT 1; SELECT ';'"), 9);
+        assert_eq!(whole_end("SELECT 1 -- ;"), 0);
+    }
+}

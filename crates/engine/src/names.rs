@@ -1,0 +1,83 @@
+//! What a statement can name: for those who complete what somebody types.
+
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use millstream_connect::Connector;
+use millstream_delta::sql_type_of;
+
+use crate::catalog::Definition;
+use crate::session::Session;
+use crate::settings::{SETTINGS, SettingDoc};
+use crate::system;
+
+/// What a statement can name at one moment.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Objects by name, then the system tables. Functions of users are among the functions.
+    pub objects: Vec<ObjectName>,
+    /// Functions and aggregates, built in and the user's, by name.
+    pub functions: Vec<String>,
+    /// Settings.
+    pub settings: &'static [SettingDoc],
+    /// Connectors with their options.
+    pub connectors: Vec<Arc<dyn Connector>>,
+}
+
+/// An object's name and columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectName {
+    /// Its name, as it is kept: folded to lower case unless it was quoted.
+    pub name: String,
+    /// What it is: `table`, `materialized view`, `system table`.
+    pub kind: &'static str,
+    /// Its columns with their types, hidden ones included; none for a sink.
+    pub columns: Vec<(String, String)>,
+}
+
+impl Session {
+    /// What a statement can name now.
+    pub fn names(&self) -> Names {
+        let catalog = self.shared.catalog();
+        let is_routine = |definition: &Definition| {
+            matches!(definition, Definition::Function(_) | Definition::Aggregate(_))
+        };
+        let mut objects: Vec<ObjectName> = Vec::new();
+        let mut functions: Vec<String> = self.shared.planner.function_names().map(str::to_string).collect();
+        for object in catalog.objects() {
+            if is_routine(&object.definition) {
+                continue;
+            }
+            let stamped = object.definition.stamped();
+            objects.push(ObjectName {
+                name: object.name.to_string(),
+                kind: object.definition.kind(),
+                columns: stamped
+                    .as_ref()
+                    .or(object.definition.schema())
+                    .map_or_else(Vec::new, |schema| columns(schema)),
+            });
+        }
+        functions.extend(catalog.routines().filter_map(|object| match &object.definition {
+            Definition::Function(function) => Some(function.name.to_string()),
+            Definition::Aggregate(aggregate) => Some(aggregate.name.to_string()),
+            _ => None,
+        }));
+        // What a rule alone writes has a name that nobody types.
+        functions.retain(|name| name.starts_with(|first: char| first.is_ascii_alphabetic()));
+        functions.sort_unstable();
+        functions.dedup();
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        objects.extend(system::TABLES.iter().map(|table| ObjectName {
+            name: format!("{}.{}", millstream_sql::SYSTEM_SCHEMA, table.name),
+            kind: "system table",
+            columns: columns(&table.schema()),
+        }));
+        let connectors = self.shared.connectors.values().cloned().collect();
+        Names { objects, functions, settings: SETTINGS, connectors }
+    }
+}
+
+fn columns(schema: &Schema) -> Vec<(String, String)> {
+    schema.fields().iter().map(|field| (field.name().clone(), sql_type_of(field))).collect()
+}
