@@ -79,8 +79,7 @@ async fn perform(request: Request) -> Result<(), Stop> {
         }
         Action::Script(path) => {
             let script = commands::read(path.as_deref())?;
-            commands::run_script(Client::new(request.variables, request.quiet)?, &script, path.as_deref())
-                .await
+            commands::run_script(Client::new(request.variables, request.quiet)?, &script).await
         }
         Action::Test { paths, filter, complete } => {
             slt::test(&paths, filter.as_deref(), complete, request.quiet).await

@@ -22,12 +22,17 @@ pub async fn run(client: Client, address: &str, script: Option<&ScriptText>) -> 
     interpreter.end().await.stop(end).await
 }
 
-async fn serve(interpreter: &mut Interpreter, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
+async fn serve(
+    interpreter: &mut Interpreter,
+    address: &str,
+    script: Option<&ScriptText>,
+) -> Result<(), Stop> {
     // A port that is taken is told before a script has done its work.
-    let server = Server::bind(address, interpreter.client.engine.clone()).await.map_err(|error| match error {
-        ListenError::Address { .. } | ListenError::Open(_) => Stop::Usage(error.to_string()),
-        ListenError::Taken(_) | ListenError::Refused { .. } => Stop::external(error),
-    })?;
+    let server =
+        Server::bind(address, interpreter.client.engine.clone()).await.map_err(|error| match error {
+            ListenError::Address { .. } | ListenError::Open(_) => Stop::Usage(error.to_string()),
+            ListenError::Taken(_) | ListenError::Refused { .. } => Stop::external(error),
+        })?;
     if let Some(script) = script {
         interpreter.run(script.source(true)).await?;
     }
