@@ -8,7 +8,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 use millstream::datafusion::execution::SendableRecordBatchStream;
-use millstream::{Error, Response, Session};
+use millstream::{Engine, Error, Response, Session};
 use tokio::sync::oneshot;
 
 use crate::live::state::State;
@@ -25,7 +25,8 @@ pub struct Feed {
 
 impl Feed {
     /// Follows what `subscribe` names; fails where that can't be followed.
-    pub async fn start(mut session: Session, subscribe: String) -> Result<Feed, Error> {
+    pub async fn start(engine: Engine, subscribe: String) -> Result<Feed, Error> {
+        let mut session = engine.session();
         let rows = open(&mut session, &subscribe).await?;
         let state = Arc::new(Mutex::new(State::new(&rows.schema())));
         let (stop, stopped) = oneshot::channel();
@@ -36,7 +37,7 @@ impl Feed {
             .map_err(|error| Error::external(format!("the live view can't be started: {error}")))?;
         let thread = std::thread::Builder::new().name("millstream-live".into()).spawn(move || {
             runtime.block_on(async {
-                let measuring = measure(session.clone(), &shared);
+                let measuring = measure(engine.session(), &shared);
                 tokio::select! {
                     _ = stopped => {}
                     () = follow(session, &subscribe, rows, &shared) => {}

@@ -156,9 +156,9 @@ fn take(shell: &mut Interpreter, number: usize) -> Result<Live, Stop> {
 }
 
 async fn open(shell: &mut Interpreter, title: String, subscribe: String, owned: bool) -> Result<Live, Stop> {
-    let session = shell.client.engine.session();
+    let engine = shell.client.engine.clone();
     // Places in the text are places in a statement that nobody has typed.
-    let feed = shell.client.signals.unless(Feed::start(session, subscribe)).await?;
+    let feed = shell.client.signals.unless(Feed::start(engine, subscribe)).await?;
     let feed = feed.map_err(|error| Stop::engine(&error))?;
     let number = shell.lives.iter().map(|live| live.number).max().unwrap_or(0) + 1;
     Ok(Live { number, title, owned, feed, view: View::default() })
