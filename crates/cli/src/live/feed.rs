@@ -73,7 +73,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 async fn open(session: &mut Session, subscribe: &str) -> Result<SendableRecordBatchStream, Error> {
     match session.execute(subscribe).await? {
         Response::Rows(rows) => Ok(rows),
-        Response::Done(tag) => Err(Error::bug(format!("a subscription gave {}", tag.text))),
+        _ => Err(Error::bug(format!("{subscribe} gave no rows"))),
     }
 }
 
