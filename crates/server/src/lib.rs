@@ -43,7 +43,7 @@ use std::time::Duration;
 use millstream_engine::Engine;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::connection::Connection;
 use crate::interrupt::Connections;
@@ -117,16 +117,24 @@ impl Server {
         self.address
     }
 
-    /// Answers clients until `stop` is ready, then tells them so and returns when they are gone.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Answers clients until `stop` is ready, then tells them so and returns when they are gone: how many connections a
+    /// defect of ours has ended.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
         let (sender, shutdown) = watch::channel(false);
         let mut clients = JoinSet::new();
         tokio::pin!(stop);
+        let mut panicked = 0;
+        let mut ended = |ended: Result<(), JoinError>| {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a connection was ended by a defect of the server");
+                panicked += 1;
+            }
+        };
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(_) = clients.join_next(), if !clients.is_empty() => {}
+                Some(done) = clients.join_next(), if !clients.is_empty() => ended(done),
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) => {
                         let engine = self.engine.clone();
@@ -142,8 +150,13 @@ impl Server {
         }
         drop(self.listener);
         let _ = sender.send(true);
-        let gone = async { while clients.join_next().await.is_some() {} };
+        let gone = async {
+            while let Some(done) = clients.join_next().await {
+                ended(done);
+            }
+        };
         let _ = tokio::time::timeout(GOODBYE, gone).await;
+        panicked
     }
 }
 

@@ -213,6 +213,9 @@ impl Kind {
                 return Ok(array.clone());
             }
             (Kind::Interval, DataType::Duration(_)) => DataType::Duration(TimeUnit::Microsecond),
+            (Kind::Text, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
+                return Ok(array.clone());
+            }
             // Its items are made canonical one array at a time.
             (Kind::Array(_), DataType::List(_)) => return Ok(array.clone()),
             (Kind::Array(_), data_type) => return as_list(array, data_type),

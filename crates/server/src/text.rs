@@ -43,10 +43,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
             })
         }
         Kind::Numeric(_) => numeric(array)?,
-        Kind::Text => {
-            let values = array.as_string::<i32>();
-            Box::new(move |row, out| out.put_slice(values.value(row).as_bytes()))
-        }
+        Kind::Text => strings(array),
         Kind::Bytea => {
             let values = array.as_binary::<i32>();
             Box::new(move |row, out| hex(out, values.value(row)))

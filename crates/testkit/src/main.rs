@@ -6,6 +6,8 @@
 //! the time is up (10 minutes unless told otherwise); a file that fails is left out from there on. A seed that
 //! failed belongs into `oracle::KEPT_SEEDS`. MILLSTREAM_EPOCHS and MILLSTREAM_WHOLE work as in the tests.
 //!
+//! `fuzz-wire` sends broken conversations of PostgreSQL clients to the server, of fresh seeds, until the time is up.
+//!
 //! `generate` asks as many queries (1,000 unless told otherwise) in as many epochs (20) as it is told, from a fresh
 //! seed on. The seed of a round that failed belongs into `generate::KEPT_SEEDS`; `… -- generate 1 20 SEED` runs it
 //! again.
@@ -15,9 +17,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_testkit::oracle::{self, Counts, Setup};
-use millstream_testkit::{docs, drive, generate, slt, suites};
+use millstream_testkit::{docs, drive, generate, slt, suites, wire};
 
 const USAGE: &str = "usage: millstream-testkit fuzz [MINUTES] [FILTER]
+       millstream-testkit fuzz-wire [MINUTES]
        millstream-testkit generate [QUERIES] [EPOCHS] [SEED]
        millstream-testkit suites [FILTER] [--seeds N] [--share PART] [--list]
        millstream-testkit docs";
@@ -31,6 +34,8 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz_for("10", ""),
         ["fuzz", minutes] => fuzz_for(minutes, ""),
         ["fuzz", minutes, filter] => fuzz_for(minutes, filter),
+        ["fuzz-wire"] => fuzz_wire("10"),
+        ["fuzz-wire", minutes] => fuzz_wire(minutes),
         ["generate"] => generated("1000", "20", None),
         ["generate", queries] => generated(queries, "20", None),
         ["generate", queries, epochs] => generated(queries, epochs, None),
@@ -47,6 +52,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Sends the server broken conversations, of seeds that the clock chooses.
+fn fuzz_wire(minutes: &str) -> drive::Result<()> {
+    let minutes: f64 = minutes.parse().map_err(|_| format!("{minutes} is no number of minutes"))?;
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() * 1_000_000;
+    println!("from seed {seed} on");
+    let time = Duration::try_from_secs_f64(minutes * 60.0).map_err(|error| format!("{minutes}: {error}"))?;
+    let until = Instant::now() + time;
+    let done = drive::block_on(wire::fuzz::fuzz(seed, u64::MAX, Some(until)))?;
+    println!("{done} broken conversations");
+    Ok(())
 }
 
 fn rewrite_docs() -> drive::Result<()> {

@@ -3,6 +3,8 @@
 //! What a client reads is PostgreSQL's text, where the files expect the engine's own: values are respelled by the types
 //! of their columns, which the server tells.
 
+pub mod fuzz;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ use futures::{SinkExt, StreamExt, TryStreamExt, pin_mut};
 use millstream_engine::Engine;
 use millstream_server::{ListenError, Server};
 use millstream_testkit::drive::{self, Result, ensure, within_a_minute};
+use millstream_testkit::wire;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -23,6 +24,7 @@ pub const ALL: &[Scenario] = &[
     ("rows_are_copied_out_and_in", || serve(copied)),
     ("a_copy_that_breaks_off_leaves_nothing", || serve(broken_off)),
     ("what_is_no_postgres_message_is_refused", || serve(garbage)),
+    ("no_bytes_break_the_server", || drive::block_on(broken_conversations())),
     ("where_a_server_may_listen", || drive::block_on(addresses())),
     ("clients_are_told_when_the_server_stops", || drive::block_on(stopping())),
 ];
@@ -343,6 +345,11 @@ async fn garbage(port: u16) -> Result<()> {
     }
     // Others are served as before.
     connect(port).await?.simple_query("SELECT 1").await.map(drop).map_err(|error| said(&error))
+}
+
+async fn broken_conversations() -> Result<()> {
+    // Fresh ones by hand: `millstream-testkit fuzz-wire MINUTES`.
+    within_a_minute("the conversations", wire::fuzz::fuzz(1, 200, None)).await?.map(drop)
 }
 
 async fn addresses() -> Result<()> {
