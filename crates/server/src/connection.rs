@@ -39,7 +39,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut skipping = false;
         self.wire.answers.ready(self.session.transaction_status());
         loop {
-            let stop = match self.wire.receive().await {
+            let received = self.wire.receive().await;
+            let simple = self.wire.is_simple && !skipping;
+            let done = match received {
                 Ok(Message::Terminate) => return,
                 Ok(Message::Sync) => {
                     skipping = false;
@@ -48,36 +50,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Ok(_) if skipping => continue,
                 Ok(message) => {
-                    let simple = matches!(message, Message::Query(_));
                     self.wire.entry.cancels.mark_unchanged();
-                    let done = self.handle(message).await;
-                    if simple && !matches!(done, Err(Stop::Gone | Stop::Shutdown)) {
-                        if let Err(stop) = done {
-                            self.report(stop);
-                        }
-                        self.wire.answers.ready(self.session.transaction_status());
-                        continue;
-                    }
-                    done
+                    self.handle(message).await
                 }
                 Err(stop) => Err(stop),
             };
-            match stop {
-                Ok(()) => {}
-                Err(Stop::Gone) => return,
-                Err(stop) => {
-                    let fatal = match &stop {
-                        Stop::Shutdown => true,
-                        Stop::Garbage(garbage) => garbage.is_fatal(),
-                        _ => false,
-                    };
-                    self.report(stop);
-                    if fatal {
-                        let _ = self.wire.send().await;
-                        return;
-                    }
-                    skipping = true;
+            if let Err(stop) = done {
+                let is_last = match &stop {
+                    Stop::Gone => return,
+                    Stop::Shutdown => true,
+                    Stop::Garbage(garbage) => garbage.is_fatal(),
+                    _ => false,
+                };
+                self.report(stop);
+                if is_last {
+                    let _ = self.wire.send().await;
+                    return;
                 }
+                skipping |= !simple;
+            }
+            if simple {
+                self.wire.answers.ready(self.session.transaction_status());
             }
         }
     }

@@ -108,7 +108,7 @@ pub(crate) enum Frame {
     /// A message.
     Whole(u8, Bytes),
     /// A message that is too long: as many of its bytes are still to be passed over.
-    TooLong { bytes: usize, missing: usize },
+    TooLong { kind: u8, bytes: usize, missing: usize },
 }
 
 /// Cuts the next message off.
@@ -126,7 +126,7 @@ pub(crate) fn frame(input: &mut BytesMut) -> Result<Frame, Garbage> {
     if bytes > MESSAGE_BYTES_MAX {
         let there = input.len().min(bytes + 1);
         input.advance(there);
-        return Ok(Frame::TooLong { bytes, missing: bytes + 1 - there });
+        return Ok(Frame::TooLong { kind, bytes, missing: bytes + 1 - there });
     }
     if input.len() < bytes + 1 {
         input.reserve((bytes + 1 - input.len()).min(1 << 20));
@@ -384,7 +384,10 @@ mod tests {
     #[test]
     fn a_message_that_is_too_long_is_passed_over() {
         let mut input = BytesMut::from(&b"Q\x10\0\0\0SELECT"[..]);
-        assert_eq!(frame(&mut input), Ok(Frame::TooLong { bytes: 0x1000_0000, missing: 0x1000_0001 - 11 }));
+        assert_eq!(
+            frame(&mut input),
+            Ok(Frame::TooLong { kind: b'Q', bytes: 0x1000_0000, missing: 0x1000_0001 - 11 })
+        );
         assert!(input.is_empty());
         assert_eq!(frame(&mut BytesMut::from(&b"GET / HTTP"[..])), Err(Garbage::Type('G')));
         assert_eq!(frame(&mut BytesMut::from(&b"Q\0\0\0\0"[..])), Err(Garbage::Length(0)));

@@ -27,6 +27,8 @@ pub(crate) struct Wire<S> {
     pub(crate) answers: Answers,
     pub(crate) entry: Entry,
     shutdown: watch::Receiver<bool>,
+    /// Whether the last message was one of the simple protocol, each of which is answered by itself.
+    pub(crate) is_simple: bool,
 }
 
 /// Why a statement ends before it is done.
@@ -84,21 +86,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         entry: Entry,
         shutdown: watch::Receiver<bool>,
     ) -> Wire<S> {
-        Wire { socket, input, answers, entry, shutdown }
+        Wire { socket, input, answers, entry, shutdown, is_simple: false }
     }
 
     /// The next message. Sends the answers first when it has to be waited for.
     pub(crate) async fn receive(&mut self) -> Result<Message, Stop> {
         loop {
             match message::frame(&mut self.input)? {
-                Frame::Whole(kind, body) => return Ok(message::decode(kind, body)?),
-                Frame::TooLong { bytes, missing } => {
+                Frame::Whole(kind, body) => {
+                    self.is_simple = kind == b'Q';
+                    return Ok(message::decode(kind, body)?);
+                }
+                Frame::TooLong { kind, bytes, missing } => {
+                    self.is_simple = kind == b'Q';
                     self.pass_over(missing).await?;
                     return Err(report::too_long(bytes).into());
                 }
                 Frame::Partial => {}
             }
-            self.send().await?;
+            self.send_idle().await?;
             tokio::select! {
                 biased;
                 read = self.socket.read_buf(&mut self.input) => {
@@ -151,6 +157,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// How many bytes of answers there may be before they are sent.
     pub(crate) fn is_full(&self) -> bool {
         self.answers.bytes.len() >= ANSWERS_BYTES
+    }
+
+    /// Sends all answers while nothing runs that could be cancelled.
+    async fn send_idle(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.send().await {
+                Err(Stop::Cancelled) => {}
+                other => return other,
+            }
+        }
     }
 
     /// Sends all answers. A client that doesn't read is waited for, but for a cancel request.

@@ -343,6 +343,12 @@ async fn garbage(port: u16) -> Result<()> {
         let found = String::from_utf8_lossy(&send(&bytes).await?).into_owned();
         ensure(found.contains(expected), || format!("{expected}: {found}"))?;
     }
+    // Its statement alone is refused when it is too long: the connection goes on.
+    let client = connect(port).await?;
+    let long = format!("SELECT '{}'", "x".repeat(100 << 20));
+    let error = client.simple_query(&long).await.err().map(|error| said(&error)).ok_or("it is taken")?;
+    ensure(error.starts_with("54000") && error.contains("67108864"), || error)?;
+    client.simple_query("SELECT 1").await.map_err(|error| said(&error))?;
     // Others are served as before.
     connect(port).await?.simple_query("SELECT 1").await.map(drop).map_err(|error| said(&error))
 }
