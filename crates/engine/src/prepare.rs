@@ -106,7 +106,10 @@ impl Session {
             let catalog = self.shared.catalog();
             Ok(match is_dml {
                 true => planner.dml(text, catalog.as_ref()).map(|_| Gives::Tag)?,
-                false => Gives::Rows(planner.query(text, catalog.as_ref())?.schema),
+                false => {
+                    let schema = planner.query(text, catalog.as_ref())?.schema;
+                    Gives::Rows(planner.shown(text, &schema))
+                }
             })
         };
         // Once to see where the parameters stand, and where that leaves types open, once more with those.

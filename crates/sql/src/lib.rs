@@ -30,6 +30,7 @@ pub mod relation;
 mod respell;
 pub mod routines;
 pub mod rules;
+mod shown;
 pub mod sqlstate;
 mod steady;
 mod tokens;

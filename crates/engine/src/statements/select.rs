@@ -2,10 +2,11 @@
 
 use std::panic::AssertUnwindSafe;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter};
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -52,7 +53,23 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     let names = relations_of(&query.plan)?;
     let stamped = reads_batch(&query.plan)?;
     let contents = session.contents(&names, stamped).await?;
-    Ok(Response::Rows(start(&session.shared, &planner, query.plan, contents, &settings).await?))
+    let rows = start(&session.shared, &planner, query.plan, contents, &settings).await?;
+    let shown = planner.shown(text, &rows.schema());
+    Ok(Response::Rows(renamed(rows, shown)))
+}
+
+/// The same rows under other names.
+fn renamed(rows: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
+    if rows.schema() == schema {
+        return rows;
+    }
+    let named = schema.clone();
+    let rows = rows.map(move |batch| {
+        let batch = batch?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(named.clone(), batch.columns().to_vec(), &options)?)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
 /// Runs a plan over the rows of the relations that it scans, all of them.

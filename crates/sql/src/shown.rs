@@ -1,0 +1,196 @@
+//! What the columns of a SELECT's result are called: as PostgreSQL calls them, where the query doesn't say.
+//!
+//! PostgreSQL's FigureColname (parser/parse_target.c): the name of a column or function, the type of a cast, `case`,
+//! `array`, `exists`, and else `?column?`. What is kept (a view's columns) has the planner's names instead, which tell
+//! each expression from every other.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Fields, Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{
+    ArrayElemTypeDef, DataType, Expr, ObjectName, Query, Select, SelectItem, SetExpr,
+};
+
+use crate::hidden::last_name;
+use crate::planner::Planner;
+use crate::reader::TokenReader;
+
+impl Planner {
+    /// The columns of a query's result under the names that a reader is shown.
+    pub fn shown(&self, text: &str, schema: &SchemaRef) -> SchemaRef {
+        let tree = TokenReader::new(text).and_then(|reader| self.parse_tree(&reader));
+        let Ok(tree) = tree else { return schema.clone() };
+        let names = names(&tree, schema.fields().len());
+        if names.iter().all(Option::is_none) {
+            return schema.clone();
+        }
+        let named = schema.fields().iter().zip(names).map(|(field, name)| match name {
+            Some(name) => Arc::new(field.as_ref().clone().with_name(name)),
+            None => field.clone(),
+        });
+        Arc::new(Schema::new_with_metadata(named.collect::<Fields>(), schema.metadata().clone()))
+    }
+}
+
+/// The names of as many columns, none where the planner's is right or nothing can be said.
+pub(crate) fn names(query: &Query, width: usize) -> Vec<Option<String>> {
+    let mut names = vec![None; width];
+    let Some(select) = first_select(&query.body) else { return names };
+    let is_wildcard =
+        |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let items = &select.projection;
+    match items.iter().filter(|item| is_wildcard(item)).count() {
+        0 if items.len() == width => {
+            names.iter_mut().zip(items).for_each(|(name, item)| *name = item_name(item));
+        }
+        // What stands before and after a `*` has its place from either end.
+        1 => {
+            let before = items.iter().take_while(|item| !is_wildcard(item));
+            names.iter_mut().zip(before).for_each(|(name, item)| *name = item_name(item));
+            let after = items.iter().rev().take_while(|item| !is_wildcard(item));
+            names.iter_mut().rev().zip(after).for_each(|(name, item)| *name = item_name(item));
+        }
+        _ => {}
+    }
+    names
+}
+
+/// The SELECT that names the columns of a query.
+fn first_select(body: &SetExpr) -> Option<&Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::SetOperation { left, .. } => first_select(left),
+        SetExpr::Query(query) => first_select(&query.body),
+        _ => None,
+    }
+}
+
+fn item_name(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_)) => None,
+        SelectItem::UnnamedExpr(expr) => Some(name_of(expr).unwrap_or_else(|| "?column?".into())),
+        _ => None,
+    }
+}
+
+fn name_of(expr: &Expr) -> Option<String> {
+    Some(match expr {
+        Expr::Identifier(name) => folded(&name.value, name.quote_style.is_some()),
+        Expr::CompoundIdentifier(names) => {
+            let name = names.last()?;
+            folded(&name.value, name.quote_style.is_some())
+        }
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => return name_of(inner),
+        Expr::CompoundFieldAccess { root, .. } => return name_of(root),
+        Expr::Function(function) => object_name(&function.name)?,
+        Expr::Cast { expr, data_type, .. } => match name_of(expr) {
+            Some(name) => name,
+            None => type_name(data_type)?,
+        },
+        Expr::TypedString(typed) => type_name(&typed.data_type)?,
+        Expr::Case { else_result, .. } => {
+            else_result.as_ref().and_then(|expr| name_of(expr)).unwrap_or_else(|| "case".into())
+        }
+        Expr::Array(_) => "array".into(),
+        Expr::Exists { .. } => "exists".into(),
+        Expr::Extract { .. } => "extract".into(),
+        Expr::Substring { .. } => "substring".into(),
+        Expr::Trim { .. } => "btrim".into(),
+        Expr::Position { .. } => "position".into(),
+        Expr::Ceil { .. } => "ceil".into(),
+        Expr::Floor { .. } => "floor".into(),
+        Expr::Overlay { .. } => "overlay".into(),
+        Expr::AtTimeZone { .. } => "timezone".into(),
+        Expr::Interval(_) => "interval".into(),
+        Expr::Subquery(query) => match first_select(&query.body)?.projection.first()? {
+            SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
+            SelectItem::UnnamedExpr(expr) => return name_of(expr),
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+fn folded(name: &str, quoted: bool) -> String {
+    if quoted { name.into() } else { name.to_lowercase() }
+}
+
+fn object_name(name: &ObjectName) -> Option<String> {
+    last_name(name).map(|name| name.to_lowercase())
+}
+
+/// PostgreSQL's own name of a type.
+fn type_name(data_type: &DataType) -> Option<String> {
+    Some(match data_type {
+        DataType::SmallInt(_) | DataType::Int2(_) | DataType::TinyInt(_) => "int2".into(),
+        DataType::Int(_) | DataType::Integer(_) | DataType::Int4(_) => "int4".into(),
+        DataType::BigInt(_) | DataType::Int8(_) => "int8".into(),
+        DataType::Real | DataType::Float4 => "float4".into(),
+        DataType::Double(_) | DataType::DoublePrecision | DataType::Float8 | DataType::Float(_) => {
+            "float8".into()
+        }
+        DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => "numeric".into(),
+        DataType::Boolean | DataType::Bool => "bool".into(),
+        DataType::Text | DataType::String(_) => "text".into(),
+        DataType::Varchar(_) | DataType::CharacterVarying(_) => "varchar".into(),
+        DataType::Bytea => "bytea".into(),
+        DataType::Date => "date".into(),
+        DataType::Time(..) => "time".into(),
+        DataType::Timestamp(_, zone) if zone.to_string().contains("WITH TIME ZONE") => "timestamptz".into(),
+        DataType::Timestamp(..) => "timestamp".into(),
+        DataType::Interval { .. } => "interval".into(),
+        DataType::Uuid => "uuid".into(),
+        DataType::JSON => "json".into(),
+        DataType::Array(
+            ArrayElemTypeDef::SquareBracket(item, _)
+            | ArrayElemTypeDef::AngleBracket(item)
+            | ArrayElemTypeDef::Parenthesis(item),
+        ) => return type_name(item),
+        DataType::Custom(name, _) => return object_name(name),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    use super::*;
+    use crate::tokens::DIALECT;
+
+    fn check(sql: &str, width: usize, expected: &[&str]) {
+        let query = Parser::new(&DIALECT).try_with_sql(sql).unwrap().parse_query().unwrap();
+        let found: Vec<String> =
+            names(&query, width).into_iter().map(|name| name.unwrap_or_else(|| "-".into())).collect();
+        assert_eq!(found, expected, "{sql}");
+    }
+
+    /// As PostgreSQL 15 names them.
+    #[test]
+    fn columns_are_named_as_in_postgres() {
+        check(
+            "SELECT 1, 'x', a, t.b, a + 1, -a, NULL",
+            7,
+            &["?column?", "?column?", "-", "-", "?column?", "?column?", "?column?"],
+        );
+        check(
+            "SELECT count(*), SUM(a), pg_catalog.version(), lower(trim(a))",
+            4,
+            &["count", "sum", "version", "lower"],
+        );
+        check(
+            "SELECT a::TEXT, 1::INT, '1'::NUMERIC(3, 1), CAST(f(a) AS INT), DATE '2024-01-01', ARRAY[1]",
+            6,
+            &["a", "int4", "numeric", "f", "date", "array"],
+        );
+        check(
+            "SELECT CASE WHEN a THEN 1 END, CASE WHEN a THEN 1 ELSE b END, EXISTS (SELECT 1), (SELECT max(a) FROM t)",
+            4,
+            &["case", "b", "exists", "max"],
+        );
+        check("SELECT count(*) AS n, *, 1 FROM t", 5, &["-", "-", "-", "-", "?column?"]);
+        check("SELECT *, t.* FROM t", 4, &["-", "-", "-", "-"]);
+        check("(SELECT max(a) FROM t) UNION SELECT 2", 1, &["max"]);
+        check("VALUES (1)", 1, &["-"]);
+    }
+}
