@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
-use millstream_flow::{Explained, Flow};
+use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -66,6 +66,14 @@ pub(crate) enum Advance {
     Batches(u64),
     /// To a time.
     To(Timestamp),
+}
+
+/// A relation that is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) name: Arc<str>,
+    /// Which rows are wanted, of all where it is empty; others may be given too.
+    pub(crate) wanted: Wanted,
 }
 
 /// The content of relations after one epoch.
@@ -155,7 +163,10 @@ pub(crate) enum Event {
     /// Say which rows of a table have some keys now, for each batch of keys.
     LookUp { table: Arc<str>, keys: Vec<Vec<ArrayRef>>, reply: Reply<Vec<Found>> },
     /// Read relations as a transaction sees them.
-    ReadAt { transaction: u64, relations: Vec<Arc<str>>, stamped: bool, reply: Reply<Snapshot> },
+    ReadAt { transaction: u64, relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
+    /// Read rows of a table whose content is of this version; none if it is another by now, or they are not found by
+    /// their key.
+    ReadTable { table: Arc<str>, wanted: Wanted, version: u64, reply: Reply<Option<Vec<RecordBatch>>> },
     /// Take all that a transaction has changed, or nothing; answers when the epoch is done.
     Commit { writes: Vec<Write>, reply: Reply<u64> },
     /// A transaction has ended.
@@ -167,7 +178,7 @@ pub(crate) enum Event {
     /// A subscriber has gone.
     Unsubscribe { subscription: u64 },
     /// Read relations; `stamped`: with the columns of the batch, where rows have one.
-    Read { relations: Vec<Arc<str>>, stamped: bool, reply: Reply<Snapshot> },
+    Read { relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
     /// Say how a query runs, or would.
     Explain { what: Explaining, reply: Reply<Vec<Explained>> },
     /// Compile a query, to be run once outside.

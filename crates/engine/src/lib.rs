@@ -16,6 +16,7 @@ mod listener;
 mod names;
 mod past;
 mod plan;
+mod point;
 mod prepare;
 mod run;
 mod script;

@@ -8,6 +8,7 @@ use millstream_delta::{Cut, Delta};
 
 use crate::lower::Limits;
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
+use crate::point::Wanted;
 use crate::{Error, Result, failure};
 
 /// One node of the DAG.
@@ -195,6 +196,20 @@ impl Flow {
         match &self.nodes[node] {
             Node::Input { .. } => None,
             Node::Operator { operator, inputs } => operator.content(&|place| self.content_of(inputs[place])),
+        }
+    }
+
+    /// The rows of the result that a reader wants, and perhaps others, where they are found without looking at all.
+    pub fn content_wanted(&self, wanted: &Wanted) -> Content {
+        self.wanted_of(self.nodes.len().checked_sub(1)?, wanted)
+    }
+
+    fn wanted_of(&self, node: usize, wanted: &Wanted) -> Content {
+        match &self.nodes[node] {
+            Node::Input { .. } => None,
+            Node::Operator { operator, inputs } => {
+                operator.content_wanted(wanted, &|place, wanted| self.wanted_of(inputs[place], wanted))
+            }
         }
     }
 

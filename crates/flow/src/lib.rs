@@ -16,6 +16,7 @@ mod lower;
 mod operator;
 pub mod operators;
 mod order;
+mod point;
 mod recursion;
 
 pub use drive::Driver;
@@ -28,4 +29,5 @@ pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
 pub use operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
 pub use operators::update_state::holds_update_state;
 pub use order::Order;
+pub use point::{Wanted, keys_wanted};
 pub use recursion::bound_recursion;

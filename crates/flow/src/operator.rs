@@ -8,6 +8,7 @@ use millstream_delta::{Cut, Delta};
 
 use crate::Result;
 use crate::failure::Failure;
+use crate::point::Wanted;
 
 /// What an epoch costs, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,6 +166,11 @@ pub trait Operator: Send + Debug {
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
     /// `input` gives the content of the input at a place, where that is kept.
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;
+    /// The rows of that result that a reader wants, and perhaps others, where they are found without looking at all:
+    /// `input` gives those of the input at a place.
+    fn content_wanted(&self, _wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        None
+    }
     /// How many rows it keeps.
     fn state_rows(&self) -> usize;
     /// How many bytes its state takes, about.

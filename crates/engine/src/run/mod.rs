@@ -204,6 +204,9 @@ impl Loop {
             Event::ReadAt { transaction, relations, stamped, reply } => {
                 reply.send(self.read_at(transaction, &relations, stamped));
             }
+            Event::ReadTable { table, wanted, version, reply } => {
+                reply.send(self.read_table(&table, &wanted, version));
+            }
             Event::Commit { writes, reply } => self.commit(writes, reply),
             Event::Release { transaction } => self.release(transaction),
             Event::Read { relations, stamped, reply } => reply.send(self.read(&relations, stamped)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
-use millstream_flow::{Change, ERRORS, Explained, Flow, Growth};
+use millstream_flow::{Change, ERRORS, Explained, Flow, Growth, Wanted};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Rows;
 
@@ -345,6 +345,14 @@ impl RunningQuery {
             ))),
             Status::Running | Status::Paused(_) => self.batches(stamped),
         }
+    }
+
+    /// The rows of its result that are wanted, and perhaps others, where its operators find them by their key.
+    pub(crate) fn read_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
+        let there = matches!(self.status, Status::Running | Status::Paused(_));
+        let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
+        let rows = if there && kept { self.flow.content_wanted(wanted) } else { None };
+        rows.map(|rows| rows.map_err(error::flow))
     }
 
     /// How many rows, or keys, it has no answer for.

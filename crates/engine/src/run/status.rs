@@ -5,24 +5,63 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use millstream_flow::Wanted;
 use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
 use super::query::{FirstError, RunningQuery, Status};
 use super::sink::RunningSink;
 use super::source::RunningSource;
+use super::table::Table;
 use crate::catalog::bad_rows_of;
 use crate::error;
-use crate::event::{ObjectStatus, Snapshot};
+use crate::event::{Asked, ObjectStatus, Snapshot};
 use crate::settings::OnError;
 use crate::system;
 
 impl Loop {
-    pub(super) fn read(&self, names: &[Arc<str>], stamped: bool) -> Result<Snapshot> {
-        let content =
-            |name: &Arc<str>| self.content_as(name, self.stamped(name).filter(|_| stamped).as_ref());
-        let relations = names.iter().map(content).collect::<Result<_>>()?;
-        Ok(Snapshot { relations })
+    pub(super) fn read(&self, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
+        let relations = asked
+            .iter()
+            .map(|asked| self.content_wanted(asked, self.stamped(&asked.name).filter(|_| stamped).as_ref()));
+        Ok(Snapshot { relations: relations.collect::<Result<_>>()? })
+    }
+
+    /// The rows that are wanted of a relation as of the last epoch, and perhaps others; an error where it has no answer
+    /// for some.
+    pub(super) fn content_wanted(
+        &self,
+        asked: &Asked,
+        stamped: Option<&SchemaRef>,
+    ) -> Result<Vec<RecordBatch>> {
+        if stamped.is_none() && !asked.wanted.is_empty() {
+            if let Some(table) = self.tables.get(&asked.name)
+                && let Some(rows) = table.published_wanted(&asked.wanted)?
+            {
+                return Ok(rows);
+            }
+            if let Some(query) = self.query(&asked.name)
+                && let Some(rows) = query.read_wanted(&asked.wanted)
+            {
+                self.check_errors(query)?;
+                return rows;
+            }
+        }
+        self.content_as(&asked.name, stamped)
+    }
+
+    /// Rows of a table whose content is of a version, found by their key.
+    pub(super) fn read_table(
+        &self,
+        name: &Arc<str>,
+        wanted: &Wanted,
+        version: u64,
+    ) -> Result<Option<Vec<RecordBatch>>> {
+        let same = |(key, table): &(&Arc<str>, &Table)| Arc::ptr_eq(key, name) && table.version() == version;
+        match self.tables.get_key_value(name).filter(same) {
+            Some((_, table)) => table.staged_wanted(wanted),
+            None => Ok(None),
+        }
     }
 
     /// All rows of a relation as of the last epoch; an error where it has no answer for some.

@@ -1,6 +1,7 @@
 //! A table's rows: as DML statements see them, and as readers do.
 
 mod commit;
+mod wanted;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -22,6 +23,8 @@ pub(crate) struct Table {
     pending: Delta,
     published: Option<RowsSnapshot>,
     replies: Waiting,
+    /// Rises with every change.
+    version: u64,
 }
 
 /// Statements that wait for their epoch, each with its number of rows.
@@ -52,7 +55,14 @@ impl Table {
         } else {
             Content::Keyed(Box::new(Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?))
         };
-        Ok(Table { rows, intake, pending: Delta::default(), published: None, replies: Vec::new() })
+        Ok(Table {
+            rows,
+            intake,
+            pending: Delta::default(),
+            published: None,
+            replies: Vec::new(),
+            version: 0,
+        })
     }
 
     /// Whether a statement waits for its epoch.
@@ -216,6 +226,7 @@ impl Table {
     /// The same within an epoch, which has taken in all that waited.
     pub(crate) fn bring_now(&mut self, delta: Delta) -> Result<Delta> {
         self.published = None;
+        self.version += 1;
         self.bring(delta)
     }
 
@@ -260,6 +271,7 @@ impl Table {
 
     /// Keeps the rows as readers see them before the first change of an epoch.
     fn stage(&mut self) {
+        self.version += 1;
         if self.published.is_none() {
             self.published = Some(self.rows.snapshot());
         }

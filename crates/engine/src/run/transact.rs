@@ -12,7 +12,7 @@ use super::Loop;
 use super::log::{self, Place, Waiting};
 use super::table::{Undo, negated};
 use crate::error;
-use crate::event::{Reply, Snapshot};
+use crate::event::{Asked, Reply, Snapshot};
 use crate::settings::ClockKind;
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, Write, conflict};
@@ -59,12 +59,14 @@ impl Loop {
     }
 
     /// Rows of views and streams as a transaction sees them.
-    pub(super) fn read_at(&self, number: u64, names: &[Arc<str>], stamped: bool) -> Result<Snapshot> {
+    pub(super) fn read_at(&self, number: u64, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
         let transaction = self.transactions.get(&number);
         let transaction = transaction.ok_or_else(|| Error::bug("a transaction that has ended reads"))?;
-        let relations = names.iter().map(|name| {
+        let relations = asked.iter().map(|asked| {
+            let name = &asked.name;
             let stamped = self.stamped(name).filter(|_| stamped);
-            let rows = self.content_as(name, stamped.as_ref())?;
+            // What has come since is taken back of rows that are wanted as of all: others may be there too.
+            let rows = self.content_wanted(asked, stamped.as_ref())?;
             if self.query(name).is_none()
                 && self.sources.get(name).is_none_or(|source| source.retained.is_none())
             {

@@ -14,9 +14,10 @@ use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Emit, Error, Planner, Result, TokenReader};
 
-use super::{emit_changes, reads_batch, relations_of, within};
+use super::{emit_changes, reads_batch, within};
 use crate::engine::Shared;
 use crate::error;
+use crate::point;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
@@ -50,16 +51,15 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
     let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
-    let names = relations_of(&query.plan)?;
     let stamped = reads_batch(&query.plan)?;
-    let contents = session.contents(&names, stamped).await?;
+    let contents = session.contents(point::asked(&query.plan)?, stamped).await?;
     let rows = start(&session.shared, &planner, query.plan, contents, &settings).await?;
     let shown = planner.shown(text, &rows.schema());
     Ok(Response::Rows(renamed(rows, shown)))
 }
 
 /// The same rows under other names.
-fn renamed(rows: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
+pub(crate) fn renamed(rows: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
     if rows.schema() == schema {
         return rows;
     }

@@ -94,6 +94,10 @@ pub(crate) struct PinnedTable {
     pub(crate) intake: Intake,
     /// The ids of all rows that come later are no smaller.
     pub(crate) next_id: u64,
+    /// Rises with every change.
+    pub(crate) version: u64,
+    /// Whether both snapshots are the same.
+    pub(crate) settled: bool,
 }
 
 /// Lets go of what the loop keeps for a transaction.

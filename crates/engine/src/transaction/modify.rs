@@ -13,9 +13,10 @@ use super::own::{Found, Own};
 use super::read::Rows;
 use super::{PinnedTable, View};
 use crate::event::{Event, Modification};
+use crate::point;
 use crate::run::{check_distinct_keys, part};
 use crate::session::Session;
-use crate::statements::{relations_of, select};
+use crate::statements::select;
 
 /// What a transaction may change before its COMMIT.
 const OWN_BYTES_MAX: usize = 1 << 30;
@@ -153,9 +154,9 @@ impl Session {
         plan: &LogicalPlan,
         excluded: Option<&RecordBatch>,
     ) -> Result<Vec<RecordBatch>> {
-        let mut names = relations_of(plan)?;
-        names.retain(|name| name.as_ref() != EXCLUDED || excluded.is_none());
-        let mut contents = self.contents_within(&names, false, Rows::Staged).await?;
+        let mut relations = point::asked(plan)?;
+        relations.retain(|asked| asked.name.as_ref() != EXCLUDED || excluded.is_none());
+        let mut contents = self.contents_within(relations, false, Rows::Staged).await?;
         if let Some(rows) = excluded {
             contents.insert(EXCLUDED.to_string(), vec![rows.clone()]);
         }

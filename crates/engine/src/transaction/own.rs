@@ -132,12 +132,11 @@ impl Own {
         Ok(count)
     }
 
-    /// What the table holds where it held `base` at the beginning.
-    pub(super) fn over(&self, base: &RowsSnapshot) -> Result<Vec<RecordBatch>> {
-        let batches = base.batches().map_err(error::arrow)?;
+    /// What the table holds where it held `base` at the beginning; of some of its rows, at least what it holds of them.
+    pub(super) fn over(&self, base: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
         match self {
-            Own::Keyed(own) => own.over(batches),
-            Own::Bag(delta) => added(batches, delta.clone(), base.schema()),
+            Own::Keyed(own) => own.over(base),
+            Own::Bag(delta) => added(base, delta.clone(), schema),
         }
     }
 

@@ -5,19 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::TryStreamExt;
 use millstream_delta::Timestamp;
 use millstream_sql::{Error, Result};
 
+use super::own::Own;
 use super::{Transaction, View};
-use crate::event::Event;
+use crate::engine::Shared;
+use crate::event::{Asked, Event};
 use crate::session::Session;
 use crate::settings::Settings;
 
 /// The rows of relations, by name.
 pub(crate) type Contents = HashMap<String, Vec<RecordBatch>>;
+
+/// Rows of a table that are looked through rather than asked for by their key.
+const SCANNED_ROWS_MAX: usize = 1000;
 
 /// Which rows of tables are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,46 +46,50 @@ impl Session {
         Ok((settings, began.unwrap_or(now)))
     }
 
-    /// The rows of relations as a SELECT sees them; under `stamped` with the columns of the batch, where rows have one.
-    pub(crate) async fn contents(&mut self, names: &[Arc<str>], stamped: bool) -> Result<Contents> {
-        if names.is_empty() {
+    /// The rows of relations as a SELECT sees them, those that are wanted at least; under `stamped` with the columns of
+    /// the batch, where rows have one.
+    pub(crate) async fn contents(&mut self, asked: Vec<Asked>, stamped: bool) -> Result<Contents> {
+        if asked.is_empty() {
             return Ok(Contents::new());
         }
         if self.transaction.is_some() {
-            return self.contents_within(names, stamped, Rows::Published).await;
+            return self.contents_within(asked, stamped, Rows::Published).await;
         }
-        let relations = names.to_vec();
-        let snapshot = self.shared.ask(|reply| Event::Read { relations, stamped, reply }).await?;
-        Ok(names.iter().map(|name| name.to_string()).zip(snapshot.relations).collect())
+        let names: Vec<String> = asked.iter().map(|asked| asked.name.to_string()).collect();
+        let snapshot = self.shared.ask(|reply| Event::Read { relations: asked, stamped, reply }).await?;
+        Ok(names.into_iter().zip(snapshot.relations).collect())
     }
 
     /// The same as the open transaction sees them.
     pub(super) async fn contents_within(
         &mut self,
-        names: &[Arc<str>],
+        asked: Vec<Asked>,
         stamped: bool,
         rows: Rows,
     ) -> Result<Contents> {
         let shared = self.shared.clone();
         let view = self.view().await?;
-        let is_kept =
-            |name: &&Arc<str>| view.begun.tables.contains_key(*name) || view.read.contains_key(*name);
-        let relations: Vec<Arc<str>> = names.iter().filter(|name| !is_kept(name)).cloned().collect();
         let mut contents = Contents::new();
+        let mut relations = Vec::new();
+        for asked in asked {
+            match view.kept(&shared, &asked, rows).await? {
+                Some(kept) => {
+                    contents.insert(asked.name.to_string(), kept);
+                }
+                None => relations.push(asked),
+            }
+        }
         if !relations.is_empty() {
             let (transaction, asked) = (view.begun.guard.number, relations.clone());
             let event = |reply| Event::ReadAt { transaction, relations: asked, stamped, reply };
             let snapshot = shared.ask(event).await?;
-            for (name, rows) in relations.iter().zip(snapshot.relations) {
+            for (Asked { name, wanted }, rows) in relations.into_iter().zip(snapshot.relations) {
                 // Rows with the columns of their batch are others than those without.
-                if !stamped {
+                if !stamped && wanted.is_empty() {
                     view.read.insert(name.clone(), rows.clone());
                 }
                 contents.insert(name.to_string(), rows);
             }
-        }
-        for name in names.iter().filter(|name| !relations.contains(name)) {
-            contents.insert(name.to_string(), view.kept(name, rows)?);
         }
         Ok(contents)
     }
@@ -111,19 +121,35 @@ impl Session {
 }
 
 impl View {
-    /// What is read again, and tables with the transaction's own changes.
-    fn kept(&self, name: &Arc<str>, rows: Rows) -> Result<Vec<RecordBatch>> {
+    /// What is read again, and tables with the transaction's own changes; none for what must be asked for.
+    async fn kept(&self, shared: &Shared, asked: &Asked, rows: Rows) -> Result<Option<Vec<RecordBatch>>> {
+        let Asked { name, wanted } = asked;
         if let Some(read) = self.read.get(name) {
-            return Ok(read.clone());
+            return Ok(Some(read.clone()));
         }
-        let Some(table) = self.begun.tables.get(name) else { return Ok(Vec::new()) };
+        let Some((name, table)) = self.begun.tables.get_key_value(name) else { return Ok(None) };
+        let own = self.own.get(name);
+        let settled = table.settled || rows == Rows::Staged;
+        if settled && !wanted.is_empty() && table.published.num_rows() > SCANNED_ROWS_MAX {
+            let schema = table.schema.clone();
+            let (table, wanted, version) = (name.clone(), wanted.clone(), table.version);
+            let found = shared.ask(|reply| Event::ReadTable { table, wanted, version, reply }).await?;
+            if let Some(found) = found {
+                return over(own, found, &schema).map(Some);
+            }
+        }
         let base = match rows {
             Rows::Published => &table.published,
             Rows::Staged => &table.staged,
         };
-        match self.own.get(name) {
-            Some(own) => own.over(base),
-            None => base.batches().map_err(crate::error::arrow),
-        }
+        let batches = base.batches().map_err(crate::error::arrow)?;
+        over(own, batches, &table.schema).map(Some)
+    }
+}
+
+fn over(own: Option<&Own>, rows: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    match own {
+        Some(own) => own.over(rows, schema),
+        None => Ok(rows),
     }
 }

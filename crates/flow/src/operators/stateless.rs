@@ -16,6 +16,7 @@ use crate::drive::evaluate;
 use crate::failure::{Failure, keep, surviving};
 use crate::leaf::{LeafExec, Slot};
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
+use crate::point::Wanted;
 use crate::{Driver, Error, Result};
 
 /// Runs a chain of stages over each chunk. Weights go with their rows.
@@ -96,6 +97,17 @@ impl Operator for Stateless {
         Ok(())
     }
 
+    fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        let mut wanted = wanted.clone();
+        for stage in self.stages.iter().rev() {
+            wanted = wanted
+                .into_iter()
+                .filter_map(|(column, values)| Some((stage.column_before(column)?, values)))
+                .collect();
+        }
+        self.content(&|place| input(place, &wanted))
+    }
+
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
         let batches = match input(0)? {
             Ok(batches) => batches,
@@ -146,6 +158,16 @@ impl Stage {
         match self {
             Stage::Unnest(_) => None,
             _ => key.iter().map(place).collect(),
+        }
+    }
+
+    /// Which column of its input a column is, if it is one as it stands.
+    fn column_before(&self, column: usize) -> Option<usize> {
+        match self {
+            Stage::Filter(_) => Some(column),
+            Stage::Project(exprs, _) => exprs.get(column)?.downcast_ref::<Column>().map(Column::index),
+            Stage::Columns(columns, _) => columns.get(column).copied(),
+            Stage::Unnest(_) => None,
         }
     }
 

@@ -4,6 +4,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta, under_schema};
 
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
+use crate::point::Wanted;
 use crate::{Error, Result};
 
 /// Puts out the deltas of all its inputs.
@@ -52,6 +53,10 @@ impl Operator for Union {
             }
         }
         Some(all.into_iter().collect::<Result<_, _>>().map_err(Error::from))
+    }
+
+    fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        self.content(&|place| input(place, wanted))
     }
 
     fn state_rows(&self) -> usize {

@@ -21,7 +21,16 @@ impl Table {
         };
         let staged = self.staged();
         let schema = staged.schema().clone();
-        PinnedTable { published: self.published(), staged, schema, key, intake: self.intake, next_id }
+        PinnedTable {
+            published: self.published(),
+            staged,
+            schema,
+            key,
+            intake: self.intake,
+            next_id,
+            version: self.version,
+            settled: self.pending.is_empty(),
+        }
     }
 
     /// The rows that have some keys; none in a table without a key.

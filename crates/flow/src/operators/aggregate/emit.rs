@@ -213,8 +213,13 @@ impl Aggregate {
         if self.steps == 0 {
             return Ok(Vec::new());
         }
+        self.of(&self.groups.live())
+    }
+
+    /// The results of some groups.
+    pub(super) fn of(&self, groups: &[Touched]) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
-        for groups in self.groups.live().chunks(OUTPUT_ROWS) {
+        for groups in groups.chunks(OUTPUT_ROWS) {
             let results = self.results(groups)?;
             let mut rows = Rows::default();
             for (group, outcome) in groups.iter().zip(results.outcomes(groups.len())) {

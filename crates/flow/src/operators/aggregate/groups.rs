@@ -6,8 +6,9 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_state::{KeyIndex, Paged};
+use millstream_state::{KeyIndex, NO_SLOT, Paged};
 
+use crate::point::{Wanted, keys_wanted};
 use crate::{Error, Result};
 
 /// By what rows are grouped.
@@ -217,6 +218,19 @@ impl Groups {
     pub(super) fn live(&self) -> Vec<Touched> {
         let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);
         slots.into_iter().map(|slot| self.now(&Touched { slot, rows: 0 })).collect()
+    }
+
+    /// The groups that have only values that are wanted, where those of all keys are told: keys are the first columns.
+    pub(super) fn wanted(&self, wanted: &Wanted) -> Option<Result<Vec<Touched>>> {
+        let index = self.index.as_ref().filter(|_| self.grouping.sets.is_empty())?;
+        Some(keys_wanted(wanted, 0..self.grouping.keys.len())?.and_then(|keys| {
+            let mut slots = Vec::new();
+            index.find(&keys, &mut slots)?;
+            slots.retain(|slot| *slot != NO_SLOT);
+            slots.sort_unstable();
+            slots.dedup();
+            Ok(slots.into_iter().map(|slot| self.now(&Touched { slot, rows: 0 })).collect())
+        }))
     }
 
     /// The key columns of these groups.

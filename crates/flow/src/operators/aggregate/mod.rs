@@ -36,6 +36,7 @@ use crate::Result;
 use crate::drive::evaluate;
 use crate::failure::{Failure, surviving};
 use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
+use crate::point::Wanted;
 use call::{Arguments, Call};
 pub(crate) use emit::changed;
 use emit::{Emitted, Results};
@@ -216,6 +217,11 @@ impl Operator for Aggregate {
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         Some(self.all())
+    }
+
+    fn content_wanted(&self, wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        let found = self.groups.wanted(wanted)?;
+        Some(found.and_then(|groups| self.of(&groups)))
     }
 
     fn state_rows(&self) -> usize {

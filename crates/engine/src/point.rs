@@ -1,0 +1,155 @@
+//! Which rows of its relations a query can want at most, as far as that is said by values of columns.
+//!
+//! A filter right over a scan that compares columns with constants narrows what is read: a relation that knows where the
+//! rows with such values are gives those, and any other gives all. The filter itself stays where it is.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan};
+use millstream_flow::Wanted;
+use millstream_sql::{RelationTable, Result};
+
+use crate::event::Asked;
+
+/// Values of one column, at most.
+const VALUES_MAX: usize = 1000;
+
+/// What the filters over one relation say, each of one scan.
+#[derive(Default)]
+struct Said {
+    scans: usize,
+    filters: Vec<BTreeMap<usize, Vec<ScalarValue>>>,
+}
+
+/// The relations that a plan scans, each once, with the rows that it can want.
+pub(crate) fn asked(plan: &LogicalPlan) -> Result<Vec<Asked>> {
+    let mut all: BTreeMap<String, Said> = BTreeMap::new();
+    let mut names: Vec<String> = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                if let Some(name) = name_of(scan) {
+                    if !names.contains(&name) {
+                        names.push(name.clone());
+                    }
+                    all.entry(name).or_default().scans += 1;
+                }
+            }
+            LogicalPlan::Filter(filter) => {
+                if let Some(scan) = scan_of(&filter.input)
+                    && let Some(name) = name_of(scan)
+                {
+                    all.entry(name).or_default().filters.push(values(&filter.predicate, scan));
+                }
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let wanted = |name: &String| all.get(name).map_or_else(Wanted::new, |said| said.wanted());
+    Ok(names.iter().map(|name| Asked { name: name.as_str().into(), wanted: wanted(name) }).collect())
+}
+
+/// The scan below, if there is nothing between but other names.
+fn scan_of(plan: &LogicalPlan) -> Option<&TableScan> {
+    match plan {
+        LogicalPlan::TableScan(scan) => Some(scan),
+        LogicalPlan::SubqueryAlias(alias) => scan_of(&alias.input),
+        _ => None,
+    }
+}
+
+fn name_of(scan: &TableScan) -> Option<String> {
+    let provider = millstream_sql::relation_of(scan)?;
+    Some(provider.downcast_ref::<RelationTable>()?.name().to_string())
+}
+
+/// By column, the values for which a condition over a scan can be true.
+fn values(predicate: &Expr, scan: &TableScan) -> BTreeMap<usize, Vec<ScalarValue>> {
+    let mut all: BTreeMap<usize, Vec<ScalarValue>> = BTreeMap::new();
+    for part in split_conjunction(predicate) {
+        let Some((column, values)) = equal(part, scan) else { continue };
+        let fewer = all.get(&column).is_none_or(|known| values.len() < known.len());
+        if fewer && values.len() <= VALUES_MAX {
+            all.insert(column, values);
+        }
+    }
+    all
+}
+
+/// A column and the values of which it has one where this is true.
+fn equal(expr: &Expr, scan: &TableScan) -> Option<(usize, Vec<ScalarValue>)> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+            match (left.as_ref(), right.as_ref()) {
+                (Expr::Column(column), Expr::Literal(value, _))
+                | (Expr::Literal(value, _), Expr::Column(column)) => {
+                    fitting(&column.name, std::iter::once(value), scan)
+                }
+                _ => None,
+            }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let ((one, mut values), (other, more)) = (equal(left, scan)?, equal(right, scan)?);
+            values.extend(more);
+            (one == other && values.len() <= VALUES_MAX).then_some((one, values))
+        }
+        Expr::InList(list) if !list.negated => {
+            let Expr::Column(column) = list.expr.as_ref() else { return None };
+            let literals = list.list.iter().map(|item| match item {
+                Expr::Literal(value, _) => Some(value),
+                _ => None,
+            });
+            let literals: Vec<&ScalarValue> = literals.collect::<Option<_>>()?;
+            fitting(&column.name, literals.into_iter(), scan)
+        }
+        _ => None,
+    }
+}
+
+/// The values as those of a column, without NULL, which equals nothing.
+fn fitting<'a>(
+    column: &str,
+    values: impl Iterator<Item = &'a ScalarValue>,
+    scan: &TableScan,
+) -> Option<(usize, Vec<ScalarValue>)> {
+    let schema = scan.source.schema();
+    let place = schema.index_of(column).ok()?;
+    let data_type = schema.field(place).data_type();
+    let fitting = values.filter(|value| !value.is_null()).map(|value| match value.data_type() {
+        same if same == *data_type => Some(value.clone()),
+        text if is_text(&text) && is_text(data_type) => value.cast_to(data_type).ok(),
+        _ => None,
+    });
+    Some((place, fitting.collect::<Option<_>>()?))
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+impl Said {
+    /// What all scans together want: values of columns that every one of them names.
+    fn wanted(&self) -> Wanted {
+        let Some((first, others)) = self.filters.split_first() else { return Wanted::new() };
+        if self.filters.len() < self.scans {
+            return Wanted::new();
+        }
+        let columns = first.iter().filter_map(|(column, values)| {
+            let mut values = values.clone();
+            for other in others {
+                values.extend(other.get(column)?.iter().cloned());
+            }
+            let data_type = values.first()?.data_type();
+            if !values.iter().all(|value| value.data_type() == data_type) {
+                return None;
+            }
+            Some((*column, ScalarValue::iter_to_array(values).ok()?))
+        });
+        columns.collect()
+    }
+}

@@ -1,0 +1,47 @@
+//! Rows of a table that are found by their key.
+
+use arrow::array::{ArrayRef, RecordBatch};
+use millstream_delta::{Delta, consolidate};
+use millstream_flow::{Wanted, keys_wanted};
+use millstream_sql::Result;
+
+use super::{Content, Table, negated};
+use crate::error;
+
+/// How many changes that no epoch has taken in yet are taken back for one reader.
+const PENDING_ROWS_MAX: usize = 1000;
+
+impl Table {
+    /// Rises with every change.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The rows that are wanted as of the last epoch, and perhaps others; none where they aren't found by their key.
+    pub(crate) fn published_wanted(&self, wanted: &Wanted) -> Result<Option<Vec<RecordBatch>>> {
+        if self.pending.num_rows() > PENDING_ROWS_MAX {
+            return Ok(None);
+        }
+        let Some(rows) = self.staged_wanted(wanted)? else { return Ok(None) };
+        if self.pending.is_empty() {
+            return Ok(Some(rows));
+        }
+        // What has gone since is there again, of whatever key it is; what has come is not.
+        let mut all = Delta::from_iter(rows);
+        all.append(negated(self.pending.clone()));
+        let Ok(all) = consolidate(all, self.staged().schema()) else { return Ok(None) };
+        let rows = all.chunks.iter().map(|chunk| chunk.expand().map_err(error::arrow));
+        rows.collect::<Result<_>>().map(Some)
+    }
+
+    /// The same as statements see them.
+    pub(crate) fn staged_wanted(&self, wanted: &Wanted) -> Result<Option<Vec<RecordBatch>>> {
+        let Content::Keyed(kept) = &self.rows else { return Ok(None) };
+        let Some(keys) = keys_wanted(wanted, kept.key_columns().iter().copied()) else { return Ok(None) };
+        let keys: Vec<ArrayRef> = keys.map_err(error::flow)?;
+        let mut ids: Vec<u64> = kept.lookup(&keys).map_err(error::change)?.into_iter().flatten().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Some(vec![kept.gather(&ids).map_err(error::state)?]))
+    }
+}
