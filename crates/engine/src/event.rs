@@ -179,6 +179,8 @@ pub(crate) enum Event {
     Unsubscribe { subscription: u64 },
     /// Read relations; `stamped`: with the columns of the batch, where rows have one.
     Read { relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
+    /// Say which relations give the rows that are wanted by a key, and its columns: `(a, b)`.
+    FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
     /// Say how a query runs, or would.
     Explain { what: Explaining, reply: Reply<Vec<Explained>> },
     /// Compile a query, to be run once outside.

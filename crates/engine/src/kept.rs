@@ -4,40 +4,92 @@
 //! planned once, with its parameters left open. Other queries are planned anew for each run: those with the time or
 //! other functions that change, with parts whose plans depend on values, and with decimal parameters, whose digits count.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
-use millstream_sql::{Query, Result};
+use millstream_sql::{Parameters, Query, Result, TokenReader};
 
+use crate::point;
+use crate::session::{Response, Session};
 use crate::settings::Settings;
-use crate::statements::reads_batch;
+use crate::statements::{reads_batch, select};
 
 /// A plan, good for one state of the catalog.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    pub(crate) version: u64,
-    pub(crate) plan: LogicalPlan,
-    pub(crate) settings: Settings,
+struct Kept {
+    version: u64,
+    plan: LogicalPlan,
+    settings: Settings,
 }
 
-/// Where a prepared statement keeps its plan; nothing where it can't be kept.
+/// Where a prepared query keeps its plan.
 #[derive(Debug, Default)]
-pub(crate) struct Place(Mutex<Option<Kept>>);
+pub(crate) struct KeptPlan(Mutex<Slot>);
 
-impl Place {
-    pub(crate) fn get(&self) -> Option<Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+#[derive(Clone, Debug, Default)]
+enum Slot {
+    /// It hasn't run yet.
+    #[default]
+    Empty,
+    /// Its plan isn't always the same.
+    Never,
+    Full(Box<Kept>),
+}
+
+impl Session {
+    /// Runs a prepared query by its kept plan; none if it can't be kept.
+    pub(crate) async fn run_kept(
+        &mut self,
+        text: &str,
+        types: &[DataType],
+        place: &KeptPlan,
+    ) -> Result<Option<Response>> {
+        self.enter(&TokenReader::new("SELECT")?)?;
+        let response = self.try_kept(text, types, place).await;
+        self.leave(response)
     }
 
-    pub(crate) fn set(&self, kept: Option<Kept>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    async fn try_kept(
+        &mut self,
+        text: &str,
+        types: &[DataType],
+        place: &KeptPlan,
+    ) -> Result<Option<Response>> {
+        let Some(Kept { plan, settings, .. }) = self.kept(text, types, place).await? else { return Ok(None) };
+        let plan = match &self.parameters {
+            Some(parameters) => parameters.bind_plan(plan)?,
+            None => plan,
+        };
+        let contents = self.contents(point::asked(&plan)?, false).await?;
+        let rows = select::start(&self.shared, &self.shared.planner, plan, contents, &settings).await?;
+        Ok(Some(Response::Rows(self.watched(rows))))
+    }
+
+    /// The plan for the catalog as it is now.
+    async fn kept(&mut self, text: &str, types: &[DataType], place: &KeptPlan) -> Result<Option<Kept>> {
+        let catalog = self.shared.catalog();
+        let slot = place.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match slot {
+            Slot::Never => return Ok(None),
+            Slot::Full(kept) if kept.version == catalog.version => return Ok(Some(*kept)),
+            Slot::Empty | Slot::Full(_) => {}
+        }
+        let (settings, now) = self.settings().await?;
+        let declared = Parameters::declared(types.iter().cloned().map(Some).collect());
+        let planner = self.shared.planner.at(now.0).with_parameters(Some(Arc::new(declared)));
+        let query = planner.query(text, catalog.as_ref())?;
+        let kept = Kept { version: catalog.version, plan: query.plan.clone(), settings };
+        let kept = can_be_kept(&query, types)?.then_some(kept);
+        let slot = kept.clone().map_or(Slot::Never, |kept| Slot::Full(Box::new(kept)));
+        *place.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;
+        Ok(kept)
     }
 }
 
 /// Whether the plan of a query with parameters of these types stays the same whatever their values.
-pub(crate) fn can_be_kept(query: &Query, parameters: &[DataType]) -> Result<bool> {
+fn can_be_kept(query: &Query, parameters: &[DataType]) -> Result<bool> {
     if parameters.iter().any(DataType::is_decimal) || reads_batch(&query.plan)? {
         return Ok(false);
     }
@@ -66,7 +118,9 @@ pub(crate) fn can_be_kept(query: &Query, parameters: &[DataType]) -> Result<bool
 fn changes(expr: &Expr) -> bool {
     match expr {
         Expr::ScalarFunction(function) => function.func.signature().volatility != Volatility::Immutable,
-        Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(..) => true,
+        Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(..) => {
+            true
+        }
         _ => false,
     }
 }

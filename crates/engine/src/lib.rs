@@ -12,6 +12,7 @@ mod cursor;
 mod engine;
 mod error;
 mod event;
+mod kept;
 mod listener;
 mod names;
 mod past;

@@ -85,13 +85,11 @@ fn values(predicate: &Expr, scan: &TableScan) -> BTreeMap<usize, Vec<ScalarValue
 fn equal(expr: &Expr, scan: &TableScan) -> Option<(usize, Vec<ScalarValue>)> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
-            match (left.as_ref(), right.as_ref()) {
-                (Expr::Column(column), Expr::Literal(value, _))
-                | (Expr::Literal(value, _), Expr::Column(column)) => {
-                    fitting(&column.name, std::iter::once(value), scan)
-                }
-                _ => None,
-            }
+            let (column, value) = match (left.as_ref(), right.as_ref()) {
+                (column, Expr::Literal(value, _)) | (Expr::Literal(value, _), column) => (column, value),
+                _ => return None,
+            };
+            fitting(column, std::iter::once(value), scan)
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
             let ((one, mut values), (other, more)) = (equal(left, scan)?, equal(right, scan)?);
@@ -99,33 +97,58 @@ fn equal(expr: &Expr, scan: &TableScan) -> Option<(usize, Vec<ScalarValue>)> {
             (one == other && values.len() <= VALUES_MAX).then_some((one, values))
         }
         Expr::InList(list) if !list.negated => {
-            let Expr::Column(column) = list.expr.as_ref() else { return None };
             let literals = list.list.iter().map(|item| match item {
                 Expr::Literal(value, _) => Some(value),
                 _ => None,
             });
             let literals: Vec<&ScalarValue> = literals.collect::<Option<_>>()?;
-            fitting(&column.name, literals.into_iter(), scan)
+            fitting(&list.expr, literals.into_iter(), scan)
         }
         _ => None,
     }
 }
 
-/// The values as those of a column, without NULL, which equals nothing.
+/// The values as those of a column, which stands as it is or widened, without those that it can't have: NULL equals
+/// nothing.
 fn fitting<'a>(
-    column: &str,
+    column: &Expr,
     values: impl Iterator<Item = &'a ScalarValue>,
     scan: &TableScan,
 ) -> Option<(usize, Vec<ScalarValue>)> {
+    let (column, widened) = match column {
+        Expr::Column(column) => (column, None),
+        Expr::Cast(cast) => match cast.expr.as_ref() {
+            Expr::Column(column) => (column, Some(cast.field.data_type())),
+            _ => return None,
+        },
+        _ => return None,
+    };
     let schema = scan.source.schema();
-    let place = schema.index_of(column).ok()?;
-    let data_type = schema.field(place).data_type();
-    let fitting = values.filter(|value| !value.is_null()).map(|value| match value.data_type() {
-        same if same == *data_type => Some(value.clone()),
-        text if is_text(&text) && is_text(data_type) => value.cast_to(data_type).ok(),
-        _ => None,
-    });
-    Some((place, fitting.collect::<Option<_>>()?))
+    let place = schema.index_of(&column.name).ok()?;
+    let own = schema.field(place).data_type();
+    if widened.is_some_and(|widened| !widens(own, widened)) {
+        return None;
+    }
+    let mut all = Vec::new();
+    for value in values.filter(|value| !value.is_null()) {
+        match value.data_type() {
+            same if same == *own => all.push(value.clone()),
+            text if is_text(&text) && is_text(own) => all.push(value.cast_to(own).ok()?),
+            // A number that the column's type doesn't have equals none of its values.
+            number if number.is_integer() && own.is_integer() => all.extend(value.cast_to(own).ok()),
+            _ => return None,
+        }
+    }
+    Some((place, all))
+}
+
+/// Whether every value of a type is one of the other, the same one.
+fn widens(from: &DataType, to: &DataType) -> bool {
+    let wider = || from.primitive_width() < to.primitive_width();
+    from == to
+        || (is_text(from) && is_text(to))
+        || (from.is_signed_integer() && to.is_signed_integer() && wider())
+        || (from.is_unsigned_integer() && to.is_integer() && wider())
 }
 
 fn is_text(data_type: &DataType) -> bool {

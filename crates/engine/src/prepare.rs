@@ -9,6 +9,7 @@ use millstream_delta::Timestamp;
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
 
+use crate::kept::KeptPlan;
 use crate::session::{Response, Session};
 use crate::statements::select;
 
@@ -18,6 +19,8 @@ pub struct Prepared {
     text: String,
     parameters: Vec<DataType>,
     rows: Gives,
+    /// A query's plan, where it stays the same.
+    kept: Option<Arc<KeptPlan>>,
 }
 
 /// What a statement gives.
@@ -89,8 +92,13 @@ impl Session {
 
     async fn prepare_piece(&mut self, text: &str, types: &[Option<DataType>]) -> Result<Prepared> {
         let reader = TokenReader::new(text)?;
-        let prepared = |parameters, rows| Prepared { text: text.to_string(), parameters, rows };
         let is_query = select::begins(&reader) && trailing_emit(&reader).is_none();
+        let prepared = |parameters, rows| Prepared {
+            text: text.to_string(),
+            parameters,
+            rows,
+            kept: is_query.then(Arc::default),
+        };
         let is_dml = ["INSERT", "UPDATE", "DELETE"].iter().any(|word| reader.is_keyword(&[word]));
         if !is_query && !is_dml {
             let gives_rows =
@@ -142,6 +150,11 @@ impl Session {
             [] => None,
             values => Some(Arc::new(Parameters::bound(types, values)?)),
         };
+        if let Some(kept) = &prepared.kept
+            && let Some(response) = self.run_kept(&prepared.text, &prepared.parameters, kept).await?
+        {
+            return Ok(response);
+        }
         self.execute_one(&prepared.text).await
     }
 

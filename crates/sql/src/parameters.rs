@@ -48,6 +48,11 @@ impl Parameters {
         PlannerContext::new().with_prepare_param_data_types(fields.collect())
     }
 
+    /// A plan that was made before there were values, with the values in it.
+    pub fn bind_plan(&self, plan: LogicalPlan) -> crate::Result<LogicalPlan> {
+        Ok(self.bind(plan)?)
+    }
+
     /// A plan as written with the values in it, where there are some.
     pub(crate) fn bind(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let found = seen(&plan)?;

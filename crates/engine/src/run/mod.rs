@@ -210,6 +210,7 @@ impl Loop {
             Event::Commit { writes, reply } => self.commit(writes, reply),
             Event::Release { transaction } => self.release(transaction),
             Event::Read { relations, stamped, reply } => reply.send(self.read(&relations, stamped)),
+            Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
             Event::Observe { name, epochs, time, reply } => self.observe(&name, epochs, time, reply),

@@ -50,6 +50,21 @@ impl Loop {
         self.content_as(&asked.name, stamped)
     }
 
+    /// Which relations give the rows that are wanted by a key, and its columns.
+    pub(super) fn found_by_key(&self, asked: &[Asked]) -> Vec<(Arc<str>, String)> {
+        let found = asked.iter().filter(|asked| !asked.wanted.is_empty()).filter_map(|asked| {
+            let by_key = match self.tables.get(&asked.name) {
+                Some(table) => matches!(table.staged_wanted(&asked.wanted), Ok(Some(_))),
+                None => self.query(&asked.name)?.read_wanted(&asked.wanted).is_some(),
+            };
+            let schema = self.catalog.find(&asked.name)?.definition.schema()?;
+            let key = self.scope().key(&asked.name)?;
+            let names: Vec<&str> = key.iter().map(|place| schema.field(*place).name().as_str()).collect();
+            by_key.then(|| (asked.name.clone(), format!("({})", names.join(", "))))
+        });
+        found.collect()
+    }
+
     /// Rows of a table whose content is of a version, found by their key.
     pub(super) fn read_table(
         &self,

@@ -18,6 +18,7 @@ use super::{create_materialized_view, select, within};
 use crate::catalog::{Definition, Runs};
 use crate::error;
 use crate::event::{Compiled, Event, Explaining};
+use crate::point;
 use crate::session::{Response, Session};
 use crate::settings::interval;
 
@@ -50,6 +51,7 @@ struct Watch {
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let form = form(reader)?;
+    let once = select::begins(reader);
     let target = target(session, reader)?;
     let watch = match &target {
         Target::Object(_) if form == Form::Analyze => watch(reader)?,
@@ -70,14 +72,21 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
                 .hint("CREATE it as a stream, and EXPLAIN ANALYZE the name of that."))
         }
         (form, target) => {
+            let mut found = Vec::new();
             let what = match target {
-                Target::Query(plan) => Explaining::Plan(Box::new(plan)),
+                Target::Query(plan) => {
+                    if once {
+                        let relations = point::asked(&plan)?;
+                        found = session.shared.ask(|reply| Event::FoundByKey { relations, reply }).await?;
+                    }
+                    Explaining::Plan(Box::new(plan))
+                }
                 Target::Batches(query) => Explaining::Batches(query),
                 Target::Object(name) => Explaining::Object(name),
             };
             let kept = matches!(what, Explaining::Object(_));
             let operators = session.shared.ask(|reply| Event::Explain { what, reply }).await?;
-            if form == Form::State { state(&operators, kept) } else { plan(&operators) }
+            if form == Form::State { state(&operators, kept) } else { plan(&operators, &found) }
         }
     }
 }
@@ -211,11 +220,12 @@ async fn run_once(session: &Session, plan: LogicalPlan) -> Result<Response> {
     analysis(&operators, Some("the query took in all that its relations hold, as one epoch"))
 }
 
-fn plan(operators: &[Explained]) -> Result<Response> {
-    rows(RecordBatch::try_new(
-        schema(&[("plan", false)]),
-        vec![lines(operators, |operator| Some(operator.line()))],
-    ))
+/// The operators, and what a reader who asks once finds by its key.
+fn plan(operators: &[Explained], found: &[(Arc<str>, String)]) -> Result<Response> {
+    let operators = operators.iter().map(Explained::line);
+    let found = found.iter().map(|(name, key)| format!("A SELECT reads \"{name}\" by its key {key}"));
+    let lines: StringViewArray = operators.chain(found).map(Some).collect();
+    rows(RecordBatch::try_new(schema(&[("plan", false)]), vec![Arc::new(lines)]))
 }
 
 fn state(operators: &[Explained], kept: bool) -> Result<Response> {

@@ -212,7 +212,7 @@ pub(crate) fn relations_of(plan: &LogicalPlan) -> Result<Vec<Arc<str>>> {
 }
 
 /// Whether a plan reads the columns that say of which batch a row is.
-fn reads_batch(plan: &LogicalPlan) -> Result<bool> {
+pub(crate) fn reads_batch(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
