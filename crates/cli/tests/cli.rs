@@ -413,3 +413,80 @@ fn a_statement_that_fails_ends_its_suite() {
     assert!(run.out.contains("a.slt:1: statement failed"), "{}", run.out);
     assert!(run.out.contains("what follows was not run") && !run.out.contains("mismatch"), "{}", run.out);
 }
+
+#[test]
+fn commands_of_the_shell_work_in_pipes_and_with_c() {
+    run(&["-c", "CREATE TABLE t (id INT PRIMARY KEY, v TEXT)", "-c", "\\d", "-c", "\\di", "-c", "\\dk"])
+        .code(0)
+        .err("")
+        .out(
+            " name | kind  | status\n------+-------+--------\n t    | table |\n(1 row)\n name | primary_key\n------+-------------\n \
+             t    | id\n(1 row)\nThere are no sinks.\n",
+        );
+    let script = "SELECT 1 AS a, NULL AS b \\gx\n.mode csv\nSELECT 1 AS x, 'a,b' AS y;\n\\mode json\nSELECT 1 AS x;\n\
+                  .mode table\nSELECT 3 AS n\n\\p\n\\g\n\\set v it's\nSELECT :'v' AS v;\n\\echo 'a  b' :v\n\\q\nSELECT 9;";
+    Place::new().feed(&[], script).code(0).err("").out(
+        "-[ RECORD 1 ]-\na | 1\nb | NULL\n(1 row)\nx,y\n1,\"a,b\"\n[{\"x\":1}]\nSELECT 3 AS n\n n\n---\n 3\n(1 row)\n \
+         v\n------\n it's\n(1 row)\na  b it's\n",
+    );
+}
+
+#[test]
+fn results_go_to_files_and_programs() {
+    let place = Place::new();
+    let script = "\\mode csv\n\\o rows.csv\nSELECT 1 AS x;\nSELECT 2 AS x;\n\\o\nSELECT 3 AS x;\nSELECT 4 AS x \\g one.csv\n\
+                  SELECT 5 AS x \\g | cat > piped.csv\n\\o |cat >> piped.csv\nSELECT 6 AS x;";
+    place.feed(&[], script).code(0).err("").out("x\n3\n");
+    assert_eq!(place.read("rows.csv"), "x\n1\nx\n2\n");
+    assert_eq!(place.read("one.csv"), "x\n4\n");
+    assert_eq!(place.read("piped.csv"), "x\n5\nx\n6\n");
+}
+
+#[test]
+fn files_run_files() {
+    let place = Place::new();
+    place.write("sub/a.sql", "CREATE TABLE t (v INT);\n\\ir b.sql\nSELECT * FROM t;\n");
+    place.write("sub/b.sql", "INSERT INTO t VALUES (7);\n\\q\nSELECT 'not run';\n");
+    place.run(&["-c", "\\i sub/a.sql"]).code(0).err("").out(" v\n---\n 7\n(1 row)\n");
+    place.run(&["run", "sub/a.sql"]).code(0).err("").out(" v\n---\n 7\n(1 row)\n");
+    place.write("bad.sql", "SELECT 1 AS one;\n\n\\timng\n");
+    place.write("outer.sql", "\n\\i bad.sql\n");
+    place
+        .run(&["run", "outer.sql"])
+        .code(1)
+        .says(&["bad.sql:3: error: there is no command \\timng\nHINT: Did you mean \\timing?"]);
+    place.write("again.sql", "\\i again.sql\n");
+    place.run(&["-c", "\\i again.sql"]).code(1).says(&["is 50 files deep: does it run itself?"]);
+    place.run(&["-c", "\\i nowhere.sql"]).code(3).says(&["error: 'nowhere.sql' can't be read"]);
+}
+
+#[test]
+fn statements_are_run_again_and_again() {
+    let run = run(&["-q", "-c", "SELECT 1 AS x \\watch 0.01 c=3"]).code(0).err("");
+    assert_eq!(run.out.matches(" x\n---\n 1\n(1 row)\n").count(), 3, "{run:#?}");
+    assert_eq!(run.out.matches("UTC (every 0.01 s)").count(), 3, "{run:#?}");
+}
+
+#[test]
+fn commands_that_make_no_sense_say_so() {
+    for (command, message) in [
+        ("\\l", "there is one database"),
+        ("\\x sideways", "\\x takes on, off or auto, not 'sideways'"),
+        ("\\mode xml", "the modes are table, csv, json, ndjson, markdown, line"),
+        ("\\timing on off", "\\timing takes [on|off]: 'off' is too much"),
+        ("\\watch soon", "'soon' is no number of seconds"),
+        ("\\g", "there is no statement"),
+        ("\\e", "an editor needs a terminal"),
+        ("\\live", "there is no statement"),
+        ("\\live t", "a live view needs a terminal"),
+        ("\\unset x", "variable 'x' is not set"),
+        ("\\set 1x 2", "'1x' can't name a variable"),
+        ("\\echo 'open", "a quoted word lacks its closing '"),
+        ("\\", "a command's name is missing"),
+        ("\\d nothing", "there is no relation \"nothing\""),
+        ("\\! exit 3", "the command ended with code 3"),
+    ] {
+        run(&["-c", command]).code(1).out("").says(&["error: ", message]);
+    }
+    run(&["-c", "\\o /nowhere/x"]).code(3).says(&["'/nowhere/x' can't be written"]);
+}

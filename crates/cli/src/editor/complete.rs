@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use millstream::Names;
+use millstream::{Names, ObjectName};
 
 use crate::editor::options;
 use crate::editor::words::{FIRST, KINDS, OTHERS, SHOWN, in_case_of};
@@ -259,14 +259,18 @@ impl Place<'_> {
     /// Columns of what the statement names, functions, keywords.
     fn expression(&self, names: &Names) -> Vec<String> {
         let all = tokens(self.statement);
-        let mut found = Vec::new();
-        for object in &names.objects {
+        let is_there = |object: &&ObjectName| {
             let short = object.name.rsplit('.').next().unwrap_or_default();
-            if all.iter().any(|token| is_named(token, &object.name) || is_named(token, short)) {
-                found.extend(object.columns.iter().map(|(column, _)| self.name(column)));
-                found.push(self.name(&object.name));
-            }
+            all.iter().any(|token| is_named(token, &object.name) || is_named(token, short))
+        };
+        let mut objects: Vec<&ObjectName> = names.objects.iter().filter(is_there).collect();
+        let mut found: Vec<String> = objects.iter().map(|object| self.name(&object.name)).collect();
+        if objects.is_empty() {
+            // SELECT comes before FROM: any column may be meant.
+            objects.extend(names.objects.iter().filter(|object| object.kind != "system table"));
         }
+        let columns = objects.iter().flat_map(|object| &object.columns);
+        found.extend(columns.map(|(column, _)| self.name(column)));
         if self.quoted {
             return found;
         }
@@ -378,5 +382,129 @@ fn is_named(token: &str, name: &str) -> bool {
     match token.strip_prefix('"').and_then(|token| token.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\"") == name,
         None => token.to_lowercase() == name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use millstream::connect::connectors::builtin;
+
+    use super::*;
+
+    fn names() -> Names {
+        let object = |name: &str, kind, columns: &[&str]| ObjectName {
+            name: name.to_owned(),
+            kind,
+            columns: columns.iter().map(|column| ((*column).to_owned(), "TEXT".to_owned())).collect(),
+        };
+        Names {
+            objects: vec![
+                object("My Table", "table", &["Odd"]),
+                object("orders", "table", &["amount", "customer", "order"]),
+                object("owners", "source", &["customer", "team"]),
+                object("totals", "materialized view", &["total"]),
+                object("millstream.epochs", "system table", &["epoch", "batch_time"]),
+            ],
+            functions: vec!["sum".to_owned(), "upper".to_owned()],
+            settings: SETTINGS,
+            connectors: builtin().into_iter().map(|connector| -> Arc<_> { connector }).collect(),
+        }
+    }
+
+    const SETTINGS: &[millstream::SettingDoc] =
+        &[millstream::SettingDoc { name: "batch_interval", default: "auto", doc: "" }];
+
+    /// Completes at the bar.
+    fn completed(text: &str) -> (usize, Vec<String>) {
+        let cursor = text.find('|').unwrap();
+        match complete("", &text.replace('|', ""), cursor, &names()) {
+            Completion::Texts { start, texts } => (start, texts),
+            Completion::File(range) => (range.start, vec!["(file)".to_owned()]),
+        }
+    }
+
+    fn check(text: &str, expect: &[&str]) {
+        assert_eq!(completed(text).1, expect, "{text}");
+    }
+
+    fn has(text: &str, expect: &[&str]) {
+        let found = completed(text).1;
+        for word in expect {
+            assert!(found.iter().any(|text| text == word), "{text}: {word} in {found:?}");
+        }
+    }
+
+    #[test]
+    fn statements_begin_with_their_verbs() {
+        check("sel|", &["select"]);
+        check("SEL|", &["SELECT"]);
+        check("SELECT 1; cre|", &["create"]);
+        has("|", &["CREATE", "SELECT", "WITH"]);
+        check("CREATE mat|", &["materialized view"]);
+    }
+
+    #[test]
+    fn relations_come_after_from() {
+        check("SELECT * FROM o|", &["orders", "owners"]);
+        check("SELECT * FROM orders, ow|", &["owners"]);
+        check("SELECT * FROM orders JOIN T|", &["TOTALS"]);
+        check("SELECT * FROM \"My|", &["My Table\""]);
+        check("SELECT * FROM millstream.|", &["epochs"]);
+        check("SELECT * FROM mill|", &["millstream.epochs"]);
+        check("DROP TABLE o|", &["orders"]);
+        check("DROP SOURCE o|", &["owners"]);
+        check("SHOW CREATE TABLE |", &["\"My Table\"", "orders"]);
+    }
+
+    #[test]
+    fn columns_are_those_of_the_relations_named() {
+        check("SELECT cu| FROM orders", &["current row", "customer"]);
+        check("SELECT o.|  FROM orders o", &["amount", "customer", "order"]);
+        check("SELECT x.c| FROM orders AS x JOIN owners USING (customer)", &["customer"]);
+        check("SELECT orders.am|", &["amount"]);
+        check("SELECT * FROM totals WHERE to|", &["to", "total", "totals"]);
+        has("SELECT sum(am|", &["amount"]);
+        has("SELECT su|", &["sum("]);
+        has("SELECT SU|", &["SUM("]);
+        has("SELECT 1 FROM millstream.epochs WHERE ba|", &["batch_time"]);
+    }
+
+    #[test]
+    fn options_are_those_of_the_connector() {
+        has("CREATE SOURCE s WITH (|", &["connector"]);
+        check("CREATE SOURCE s WITH (connector = 'fi|", &["file'"]);
+        has("CREATE SOURCE s WITH (connector = 'file', |", &["path", "match_pattern", "recursive"]);
+        check("CREATE SOURCE s WITH (connector = 'file', path = 'x', pa|", &[]);
+        check("CREATE SOURCE s WITH (connector = 'file', path = 'a/b|", &["(file)"]);
+        assert_eq!(completed("CREATE SOURCE s WITH (connector = 'file', path = 'a|").0, 50);
+        check(
+            "CREATE SOURCE s WITH (connector = 'file', format = '|",
+            &["csv'", "json'", "parquet'", "text'"],
+        );
+        check("CREATE SOURCE s WITH (connector = 'file', bounded = 't|", &["true'"]);
+        check("SELECT * FROM t WHERE x = 'fi|", &[]);
+    }
+
+    #[test]
+    fn settings_and_commands() {
+        check("SET ba|", &["batch_interval"]);
+        has("SHOW |", &["batch_interval", "MATERIALIZED VIEWS"]);
+        check("\\tim|", &["timer", "timing"]);
+        check("\\i da|", &["(file)"]);
+        check("\\d o|", &["orders", "owners"]);
+        check("\\dt o|", &["orders"]);
+        check("\\mode c|", &["csv"]);
+        check(".mode j|", &["json"]);
+        check("\\live SELECT * FROM tot|", &["totals"]);
+        assert_eq!(completed("\\live SELECT * FROM tot|").0, 20);
+    }
+
+    #[test]
+    fn strings_and_comments_are_left_alone() {
+        check("SELECT 'sel|", &[]);
+        check("SELECT 1 -- sel|", &[]);
+        check("SELECT $$ sel|", &[]);
     }
 }
