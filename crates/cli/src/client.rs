@@ -105,8 +105,10 @@ impl Client {
         if text.gather {
             script.gather_ddl();
         }
+        let count = script.remaining();
         loop {
             let start = Instant::now();
+            self.watch.enter(count - script.remaining() + 1, count);
             let step = self.watch.during(&self.engine, self.session.step(&mut script));
             let outcomes = self.signals.unless(step).await?.map_err(|error| running.failure(&error))?;
             self.watch.tell_problems(&self.engine.progress());
@@ -156,6 +158,10 @@ impl Client {
             }
             Response::Rows(rows) => {
                 notices.iter().for_each(|notice| self.output.notice(notice));
+                if endless {
+                    self.output
+                        .tip("Ctrl-C ends this; \\live then shows it on a full screen, kept up to date.");
+                }
                 self.rows(rows, endless).await
             }
             Response::CopyIn(_) | Response::CopyOut(_) => Ok(Err(Error::unsupported("COPY here"))),

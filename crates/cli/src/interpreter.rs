@@ -14,7 +14,7 @@ use crate::target::Target;
 use crate::text::Text;
 
 /// So deep may files run files: more is a file that runs itself.
-const DEPTH_MAX: usize = 50;
+const DEPTH_MAX: usize = 16;
 
 /// A text that is to be run, and where it comes from.
 #[derive(Clone, Copy, Debug)]
@@ -234,16 +234,17 @@ impl Interpreter {
 
     async fn command(&mut self, name: &str, rest: &str, source: Source<'_>) -> Result<Next, Stop> {
         let doc = meta::find(name).map_err(failure)?;
-        let rest = self.client.variables.substitute(rest).map_err(failure)?.text;
         // SQL's semicolon is typed out of habit.
         let as_it_is = matches!(doc.name, "!" | "echo" | "qecho" | "warn" | "set" | "live");
-        let rest = if as_it_is { rest.as_str() } else { rest.trim_end_matches(';').trim_end() };
-        let call = Call {
-            name,
-            rest,
-            words: if doc.name == "live" { Vec::new() } else { meta::words(rest).map_err(failure)? },
-            beside: source.path,
-        };
+        let rest = if as_it_is { rest } else { rest.trim_end_matches(';').trim_end() };
+        let variables = &self.client.variables;
+        // A query, or a command of the system.
+        let takes_line = matches!(doc.name, "!" | "live") || rest.starts_with('|');
+        let words = if takes_line { Vec::new() } else { meta::words(rest, variables).map_err(failure)? };
+        // What a colon means to another program is its own affair.
+        let substituted = (doc.name != "!").then(|| variables.substitute(rest)).transpose().map_err(failure)?;
+        let rest = substituted.as_ref().map_or(rest, |substituted| &substituted.text);
+        let call = Call { name, rest, words, beside: source.path };
         if call.words.len() > doc.words_max {
             let takes = if doc.arguments.is_empty() { "nothing" } else { doc.arguments };
             return Err(failure(format!(

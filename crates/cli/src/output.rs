@@ -58,6 +58,8 @@ pub struct Output {
     /// The pager that is on the screen, and what holds back whatever else would print.
     paging: Option<(Target, Hold)>,
     page: Page,
+    /// Whether somebody types.
+    interactive: bool,
     terminal: bool,
     color: bool,
     quiet: bool,
@@ -82,14 +84,15 @@ pub struct Begun {
 
 impl Output {
     /// Standard output, shared with what writes to `page`. Tags and notices are left out when `quiet`. Only a user
-    /// who is there gets a pager.
-    pub fn new(quiet: bool, page: Page, pager: bool) -> Self {
+    /// who types gets a pager.
+    pub fn new(quiet: bool, page: Page, interactive: bool) -> Self {
         let terminal = io::stdout().is_terminal();
-        let choices = Choices { mode: Mode::Table, blocks: Blocks::Off, timing: false, pager };
+        let choices = Choices { mode: Mode::Table, blocks: Blocks::Off, timing: false, pager: interactive };
         Output {
             choices,
             target: Target::Standard,
             paging: None,
+            interactive,
             page,
             terminal,
             color: console::colors_enabled(),
@@ -145,6 +148,13 @@ impl Output {
     /// A line where results go.
     pub async fn line(&mut self, line: &str) -> io::Result<()> {
         self.target.write(format!("{line}\n").into_bytes(), &self.page).await.map(drop)
+    }
+
+    /// Says what else could be done, to somebody who types.
+    pub fn tip(&self, tip: &str) {
+        if self.interactive && self.terminal && !self.quiet {
+            self.page.aside(|| eprintln!("({tip})"));
+        }
     }
 
     /// Says something that is no failure.

@@ -22,7 +22,7 @@ const WATCH_PAUSE: Duration = Duration::from_secs(2);
 /// Does what the command `name` says.
 pub(crate) async fn perform(shell: &mut Interpreter, name: &str, call: Call<'_>) -> Result<Next, Stop> {
     match name {
-        "?" => shell.client.output.say(&meta::help()).await?,
+        "?" => shell.client.output.text(meta::help() + "\n").await?,
         "q" => return Ok(Next::Leave),
         "conninfo" => conninfo(shell).await?,
         "set" => set(shell, &call).await?,

@@ -1,4 +1,5 @@
-//! Says on standard error how a run is getting on: a line that is kept up to date, and what goes wrong.
+//! Says on standard error how a run is getting on: a line that is kept up to date, how long it will take, and what
+//! goes wrong.
 //!
 //! The line is for terminals only: logs and pipes never see it.
 
@@ -25,6 +26,8 @@ pub struct Watch {
     start: Instant,
     rate: Rate,
     told: Vec<String>,
+    /// Which statement of how many this is, in a script.
+    statement: Option<(usize, usize)>,
 }
 
 /// Rows a second, smoothed.
@@ -40,13 +43,20 @@ impl Watch {
         let has_line = has_line && std::io::stderr().is_terminal();
         let start = Instant::now();
         let rate = Rate { at: start, rows: 0, per_second: None };
-        Watch { page, has_line, start, rate, told: Vec::new() }
+        Watch { page, has_line, start, rate, told: Vec::new(), statement: None }
+    }
+
+    /// What is awaited next is the statement `number` of `count`.
+    pub fn enter(&mut self, number: usize, count: usize) {
+        self.statement = Some((number, count));
     }
 
     /// Waits for `work`, and says meanwhile what `engine` does.
     pub async fn during<T>(&mut self, engine: &Engine, work: impl Future<Output = T>) -> T {
         let mut ticks = interval_at(Instant::now() + PATIENCE, REFRESH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let begin = Instant::now();
+        let first = engine.progress().share;
         let mut line = None;
         tokio::pin!(work);
         loop {
@@ -58,7 +68,9 @@ impl Watch {
                     self.tell_problems(&progress);
                     if self.has_line {
                         let rate = self.rate.measure(progress.rows, now);
-                        line.get_or_insert_with(|| self.page.line()).show(message(&progress, rate));
+                        let mut parts = statement(self.statement, now - begin);
+                        parts.extend(message(&progress, rate, time_left(&progress, first, now - begin)));
+                        line.get_or_insert_with(|| self.page.line()).show(one_line(&parts));
                     }
                 }
             }
@@ -100,12 +112,37 @@ impl Rate {
     }
 }
 
-fn message(progress: &Progress, rate: f64) -> String {
-    let mut parts = vec![
-        counted(progress.rows, "row"),
-        format!("{} rows/s", grouped(rate.round() as u64)),
-        counted(progress.epochs, "epoch"),
-    ];
+/// Which statement runs, and for how long.
+fn statement(statement: Option<(usize, usize)>, time: Duration) -> Vec<String> {
+    let seconds = format!("{} s", time.as_secs());
+    match statement {
+        Some((number, count)) if count > 1 => vec![format!("statement {number} of {count}"), seconds],
+        _ => vec![seconds],
+    }
+}
+
+/// How long it will take until all is read, if that goes on as it did since the share was `first`.
+fn time_left(progress: &Progress, first: Option<f64>, time: Duration) -> Option<Duration> {
+    let (share, seconds) = (progress.share?, time.as_secs_f64());
+    let per_second = (share - first.unwrap_or(0.0)) / seconds.max(1e-3);
+    let left = Duration::try_from_secs_f64((1.0 - share) / per_second).ok()?;
+    // What was seen for a moment says little.
+    (share < 1.0 && per_second > 0.0 && left < Duration::from_secs(1_000_000)).then_some(left)
+}
+
+fn message(progress: &Progress, rate: f64, left: Option<Duration>) -> Vec<String> {
+    let mut parts = Vec::new();
+    if let Some(share) = progress.share {
+        parts.push(format!("{:.0}% read", (share * 100.0).floor()));
+    }
+    parts.extend(left.map(|left| format!("{} left", readable(left))));
+    if progress.rows > 0 {
+        parts.push(counted(progress.rows, "row"));
+        parts.push(format!("{} rows/s", grouped(rate.round() as u64)));
+    }
+    if progress.epochs > 0 {
+        parts.push(counted(progress.epochs, "epoch"));
+    }
     if progress.bad_rows > 0 {
         parts.push(counted(progress.bad_rows, "bad row"));
     }
@@ -113,9 +150,24 @@ fn message(progress: &Progress, rate: f64) -> String {
         let state = if progress.sources_following > 0 { "followed (Ctrl-C ends)" } else { "open" };
         parts.push(format!("{} {state}", counted(progress.sources_open as u64, "source")));
     }
+    parts
+}
+
+/// The parts in a line that fits the terminal.
+fn one_line(parts: &[String]) -> String {
     // Not to the last column: the terminal itself may write the ^C of Ctrl-C behind it.
     let width = usize::from(Term::stderr().size().1).saturating_sub(6);
     truncate_str(&parts.join(" · "), width, "…").into_owned()
+}
+
+/// About how long, in words: `8 s`, `3 min`, `2 h 5 min`.
+fn readable(time: Duration) -> String {
+    let seconds = time.as_secs_f64().ceil() as u64;
+    match seconds {
+        0..=99 => format!("{seconds} s"),
+        100..=5_999 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
 }
 
 fn summary(progress: &Progress, time: Duration) -> String {
@@ -156,13 +208,37 @@ mod tests {
 
     #[test]
     fn a_line_says_what_matters() {
+        let line = |progress: &Progress, rate, left| message(progress, rate, left).join(" · ");
         let mut progress = Progress { rows: 1_200, epochs: 1, ..Progress::default() };
-        assert_eq!(message(&progress, 99.6), "1,200 rows · 100 rows/s · 1 epoch");
-        progress = Progress { bad_rows: 2, sources_open: 1, ..progress };
-        assert_eq!(message(&progress, 0.0), "1,200 rows · 0 rows/s · 1 epoch · 2 bad rows · 1 source open");
+        assert_eq!(line(&progress, 99.6, None), "1,200 rows · 100 rows/s · 1 epoch");
+        progress = Progress { bad_rows: 2, sources_open: 1, share: Some(0.258), ..progress };
+        let left = Some(Duration::from_millis(7_100));
+        assert_eq!(
+            line(&progress, 0.0, left),
+            "25% read · 8 s left · 1,200 rows · 0 rows/s · 1 epoch · 2 bad rows · 1 source open"
+        );
         progress =
             Progress { rows: 1, epochs: 1, sources_open: 1, sources_following: 1, ..Progress::default() };
-        assert_eq!(message(&progress, 1.0), "1 row · 1 rows/s · 1 epoch · 1 source followed (Ctrl-C ends)");
+        assert_eq!(
+            line(&progress, 1.0, None),
+            "1 row · 1 rows/s · 1 epoch · 1 source followed (Ctrl-C ends)"
+        );
+        assert_eq!(statement(Some((3, 12)), Duration::from_secs(61)), ["statement 3 of 12", "61 s"]);
+        assert_eq!(statement(Some((1, 1)), Duration::from_secs(2)), ["2 s"]);
+    }
+
+    #[test]
+    fn the_time_left_follows_from_the_share() {
+        let at = |share| Progress { share, ..Progress::default() };
+        let seconds = Duration::from_secs;
+        assert_eq!(time_left(&at(Some(0.75)), Some(0.5), seconds(10)), Some(seconds(10)));
+        assert_eq!(time_left(&at(Some(0.5)), None, seconds(3)), Some(seconds(3)));
+        for (share, first) in [(None, None), (Some(1.0), Some(0.5)), (Some(0.5), Some(0.5))] {
+            assert_eq!(time_left(&at(share), first, seconds(1)), None);
+        }
+        assert_eq!(readable(seconds(99)), "99 s");
+        assert_eq!(readable(seconds(121)), "3 min");
+        assert_eq!(readable(seconds(7_500)), "2 h 5 min");
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Variables {
         self.0.insert(name.to_owned(), value);
     }
 
+    /// The value of one.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// Forgets one; false where it wasn't set.
     pub fn unset(&mut self, name: &str) -> bool {
         self.0.remove(name).is_some()

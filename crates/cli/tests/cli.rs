@@ -424,7 +424,7 @@ fn commands_of_the_shell_work_in_pipes_and_with_c() {
              t    | id\n(1 row)\nThere are no sinks.\n",
         );
     let script = "SELECT 1 AS a, NULL AS b \\gx\n.mode csv\nSELECT 1 AS x, 'a,b' AS y;\n\\mode json\nSELECT 1 AS x;\n\
-                  .mode table\nSELECT 3 AS n\n\\p\n\\g\n\\set v it's\nSELECT :'v' AS v;\n\\echo 'a  b' :v\n\\q\nSELECT 9;";
+                  .mode table\nSELECT 3 AS n\n\\p\n\\g\n\\set v 'it''s'\nSELECT :'v' AS v;\n\\echo 'a  b' :v\n\\q\nSELECT 9;";
     Place::new().feed(&[], script).code(0).err("").out(
         "-[ RECORD 1 ]-\na | 1\nb | NULL\n(1 row)\nx,y\n1,\"a,b\"\n[{\"x\":1}]\nSELECT 3 AS n\n n\n---\n 3\n(1 row)\n \
          v\n------\n it's\n(1 row)\na  b it's\n",
@@ -456,7 +456,7 @@ fn files_run_files() {
         .code(1)
         .says(&["bad.sql:3: error: there is no command \\timng\nHINT: Did you mean \\timing?"]);
     place.write("again.sql", "\\i again.sql\n");
-    place.run(&["-c", "\\i again.sql"]).code(1).says(&["is 50 files deep: does it run itself?"]);
+    place.run(&["-c", "\\i again.sql"]).code(1).says(&["is 16 files deep: does it run itself?"]);
     place.run(&["-c", "\\i nowhere.sql"]).code(3).says(&["error: 'nowhere.sql' can't be read"]);
 }
 

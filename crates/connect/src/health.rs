@@ -1,9 +1,9 @@
-//! What is wrong with a source whose receivers see to themselves.
+//! What a source tells of itself beside its rows: what is wrong with its receivers, how far it has come.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a source tells of its receivers: a slot that its threads write to and the engine reads. Clones share it.
+/// What a source tells of itself: a slot that its threads write to and the engine reads. Clones share it.
 ///
 /// ```
 /// use millstream_connect::Health;
@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// assert_eq!(health.reason().as_deref(), Some("left:9999: connection refused (attempt 3)"));
 /// health.well("left:9999");
 /// assert_eq!((health.reason(), health.restarts()), (None, 1));
+/// health.has_read(25, 100);
+/// assert_eq!(health.share(), Some(0.25));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Mutex<Told>>);
@@ -21,6 +23,8 @@ struct Told {
     /// By receiver, why it is restarting and for which time.
     troubles: BTreeMap<String, (String, u32)>,
     restarts: u64,
+    /// How much was read, and of how much.
+    read: Option<(u64, u64)>,
 }
 
 impl Health {
@@ -50,6 +54,18 @@ impl Health {
     /// How often a receiver was started again.
     pub fn restarts(&self) -> u64 {
         self.told().restarts
+    }
+
+    /// So much was read of so much, in whatever unit the source counts: a source that ends by itself tells it, where
+    /// it knows, for those who wait.
+    pub fn has_read(&self, part: u64, of: u64) {
+        self.told().read = Some((part.min(of), of));
+    }
+
+    /// The share of the whole that was read, from 0 to 1; `None` where the source doesn't tell.
+    pub fn share(&self) -> Option<f64> {
+        let (part, of) = self.told().read?;
+        (of > 0).then(|| part as f64 / of as f64)
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

@@ -62,6 +62,9 @@ pub struct Progress {
     pub sources_following: usize,
     /// Sources in use.
     pub sources: usize,
+    /// How much was read, from 0 to 1, of the source of which least was read, among those that will end and know how
+    /// much there is.
+    pub share: Option<f64>,
     /// What is wrong now, in sentences: failing sinks and sources, suspended queries.
     pub problems: Vec<String>,
 }

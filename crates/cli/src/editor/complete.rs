@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn columns_are_those_of_the_relations_named() {
-        check("SELECT cu| FROM orders", &["current row", "customer"]);
+        check("SELECT cu| FROM orders", &["cube", "current row", "customer"]);
         check("SELECT o.|  FROM orders o", &["amount", "customer", "order"]);
         check("SELECT x.c| FROM orders AS x JOIN owners USING (customer)", &["customer"]);
         check("SELECT orders.am|", &["amount"]);

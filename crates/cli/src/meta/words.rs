@@ -1,8 +1,15 @@
 //! The arguments of a command: words, of which those in quotes may have spaces.
 
-/// Cuts the rest of a command into words. Single quotes keep what is between them, with two quotes for one and
+use std::iter::Peekable;
+use std::str::Chars;
+
+use crate::variables::Variables;
+
+type Letters<'a> = Peekable<Chars<'a>>;
+
+/// Cuts the rest of a command into words, and puts the values of variables in for `:name`. Single quotes keep what is between them, with two quotes for one and
 /// `\n`, `\t`, `\'` and `\\` as in psql; double quotes are kept, since they belong to a name.
-pub fn words(text: &str) -> Result<Vec<String>, String> {
+pub fn words(text: &str, variables: &Variables) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.peek().copied() {
@@ -10,12 +17,12 @@ pub fn words(text: &str) -> Result<Vec<String>, String> {
             letters.next();
             continue;
         }
-        words.push(word(&mut letters)?);
+        words.push(word(&mut letters, variables)?);
     }
     Ok(words)
 }
 
-fn word(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, String> {
+fn word(letters: &mut Letters<'_>, variables: &Variables) -> Result<String, String> {
     let mut word = String::new();
     while let Some(letter) = letters.next_if(|letter| !letter.is_whitespace()) {
         match letter {
@@ -30,13 +37,24 @@ fn word(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String
                     }
                 }
             }
+            ':' => {
+                let mut name = String::new();
+                while let Some(letter) = letters.next_if(|letter| letter.is_alphanumeric() || *letter == '_')
+                {
+                    name.push(letter);
+                }
+                match variables.get(&name) {
+                    Some(value) => word.push_str(value),
+                    None => word.extend([":", name.as_str()]),
+                }
+            }
             letter => word.push(letter),
         }
     }
     Ok(word)
 }
 
-fn text(letters: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut String) -> Result<(), String> {
+fn text(letters: &mut Letters<'_>, word: &mut String) -> Result<(), String> {
     loop {
         match letters.next().ok_or("a quoted word lacks its closing '")? {
             '\'' => {
@@ -104,11 +122,20 @@ pub fn fits(pattern: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn cut(text: &str) -> Result<Vec<String>, String> {
+        words(text, &Variables::new([("v".to_owned(), "it's b".to_owned())]))
+    }
+
     #[test]
     fn quotes_keep_words_together() {
-        assert_eq!(words(" a  'b c'd \"E f\" ").unwrap(), ["a", "b cd", "\"E f\""]);
-        assert_eq!(words("'it''s' 'a\\nb'").unwrap(), ["it's", "a\nb"]);
-        assert!(words("'a").is_err() && words("\"a").is_err() && words("").unwrap().is_empty());
+        assert_eq!(cut(" a  'b c'd \"E f\" ").unwrap(), ["a", "b cd", "\"E f\""]);
+        assert_eq!(cut("'it''s' 'a\\nb'").unwrap(), ["it's", "a\nb"]);
+        assert!(cut("'a").is_err() && cut("\"a").is_err() && cut("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn variables_are_put_in_whatever_their_values() {
+        assert_eq!(cut("x:v ':v' :w a::v").unwrap(), ["xit's b", ":v", ":w", "a:it's b"]);
     }
 
     #[test]

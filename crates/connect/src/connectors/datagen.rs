@@ -11,7 +11,9 @@ use millstream_delta::{Position, Span};
 use tokio::time::Instant;
 
 use super::has_no;
-use crate::{Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use crate::{
+    Arrival, Connector, Error, Health, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
+};
 use column::Column;
 
 /// Rows a second of a source that has no end, unless told otherwise.
@@ -126,6 +128,7 @@ struct Generator {
     next: u64,
     /// When the first row was asked for, and which row that was.
     began: Option<(Instant, u64)>,
+    health: Health,
 }
 
 impl Generator {
@@ -155,7 +158,15 @@ impl Generator {
             .enumerate()
             .map(|(index, field)| Column::new(field, options, column::mix(seed, index as u64)))
             .collect::<Result<_>>()?;
-        Ok(Generator { schema, columns, rows, rows_per_second, next: 0, began: None })
+        Ok(Generator {
+            schema,
+            columns,
+            rows,
+            rows_per_second,
+            next: 0,
+            began: None,
+            health: spec.health.clone(),
+        })
     }
 
     /// How many rows could have come by now.
@@ -243,6 +254,9 @@ impl Source for Generator {
         let due = self.due();
         let to = due.min(self.next.saturating_add(self.within(limit))).max(self.next);
         let done = self.rows.is_some_and(|rows| to >= rows);
+        if let Some(rows) = self.rows {
+            self.health.has_read(to, rows);
+        }
         let more = match (done, to < due) {
             (true, _) => More::Never,
             (false, true) => More::Now,

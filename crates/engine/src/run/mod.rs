@@ -284,6 +284,8 @@ impl Loop {
         self.progress.sources = used.len();
         self.progress.sources_open = used.iter().filter(|source| !source.has_ended()).count();
         self.progress.sources_following = used.iter().filter(|source| !source.bounded).count();
+        let open = used.iter().filter(|source| !source.has_ended());
+        self.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
         self.progress.problems = self.problems();
         if let Some(shared) = self.shared.upgrade() {
             *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.progress.clone();

@@ -156,6 +156,11 @@ impl RunningSource {
         }
     }
 
+    /// How much of it was read, where it will end and tells.
+    pub(crate) fn share(&self) -> Option<f64> {
+        self.health.share().filter(|_| self.bounded)
+    }
+
     /// How often it, or a receiver of it, was started again.
     pub(crate) fn restarts(&self) -> u64 {
         self.retries + self.health.restarts()

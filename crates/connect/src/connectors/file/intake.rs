@@ -9,7 +9,7 @@ use millstream_delta::{Position, Span};
 
 use super::paths::Paths;
 use super::reading::{FileReader, Layout, Piece, Seen, seen, stat, unreadable};
-use crate::{Arrival, BadRow, Error, Limit, More, Result};
+use crate::{Arrival, BadRow, Error, Health, Limit, More, Result};
 
 /// How many files one pull touches at most, so that many empty files don't make it long.
 const FILES_PER_PULL: usize = 1024;
@@ -46,6 +46,8 @@ pub(super) struct Settings {
     pub settle_time: Duration,
     pub on_change: OnChange,
     pub poll_interval: Duration,
+    /// Where it is told how much was read.
+    pub health: Health,
 }
 
 impl Settings {
@@ -91,6 +93,9 @@ pub(super) struct Intake {
     listing_due: Instant,
     changes: u64,
     failure: Option<Error>,
+    /// Bytes of the files of the one listing of a bounded source, and of those among them that were read.
+    bytes_listed: u64,
+    bytes_done: u64,
 }
 
 /// What is known of one file.
@@ -153,6 +158,8 @@ impl Intake {
             listing_due: Instant::now(),
             changes: 0,
             failure: None,
+            bytes_listed: 0,
+            bytes_done: 0,
         }
     }
 
@@ -215,6 +222,7 @@ impl Intake {
             Err(failure) if !arrival.spans.is_empty() => self.failure = Some(failure),
             Err(failure) => return Err(failure),
         }
+        self.tell_share();
         arrival.more = if self.current.is_some() || !self.queue.is_empty() || self.failure.is_some() {
             More::Now
         } else if self.settings.bounded && self.listed {
@@ -223,6 +231,20 @@ impl Intake {
             More::Later
         };
         Ok(arrival)
+    }
+
+    /// Tells how much of its files a bounded source has read. Of a file whose bytes aren't counted as they are read,
+    /// such as a compressed one, nothing counts before its end.
+    fn tell_share(&self) {
+        if !self.settings.bounded || self.bytes_listed == 0 {
+            return;
+        }
+        let partly = self.current.as_ref().map_or(0, |(path, reader)| {
+            let counted = self.layout.positions_are_bytes(path);
+            let through = self.known.get(path).map_or(0, |known| known.through);
+            if counted { through.min(reader.seen().0) } else { 0 }
+        });
+        self.settings.health.has_read(self.bytes_done + partly, self.bytes_listed);
     }
 
     fn take(&mut self, limit: Limit, arrival: &mut Arrival) -> Result<()> {
@@ -265,6 +287,9 @@ impl Intake {
         let split = self.settings.split_name(path, known.generation);
         known.through = piece.to;
         known.done = piece.done;
+        if piece.done {
+            self.bytes_done += known.seen.map_or(0, |(length, _)| length);
+        }
         if piece.done && !std::mem::replace(&mut known.watched, true) {
             self.watched.push(path.clone());
         }
@@ -362,6 +387,9 @@ impl Intake {
         self.listed = true;
         found.sort_unstable();
         for (_, path) in found {
+            if self.settings.bounded {
+                self.bytes_listed += stat(&path).map_or(0, |found| seen(&found).0);
+            }
             self.known.insert(path.clone(), Known { watched: self.layout.grows, ..Known::new(1) });
             if self.layout.grows {
                 self.watched.push(path.clone());

@@ -234,6 +234,7 @@ fn settings(spec: &SourceSpec) -> Result<Settings> {
             _ => OnChange::Ignore,
         },
         poll_interval: options.duration("poll_interval")?.unwrap_or(POLL_INTERVAL),
+        health: spec.health.clone(),
     })
 }
 

@@ -49,7 +49,7 @@ impl Layout {
     }
 
     /// Whether the positions of a file are its bytes, so that what is appended changes nothing before it.
-    fn positions_are_bytes(&self, path: &str) -> bool {
+    pub fn positions_are_bytes(&self, path: &str) -> bool {
         !matches!(self.format, Format::Parquet) && Compression::of(path).is_none()
     }
 

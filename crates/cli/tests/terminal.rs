@@ -1,0 +1,198 @@
+//! Drives the shell on a terminal of its own, which the program `script` of util-linux makes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Longer than anything here takes, even on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A shell on a terminal.
+struct Shell {
+    child: Child,
+    input: ChildStdin,
+    shown: Arc<Mutex<Vec<u8>>>,
+    /// How much of it was looked at.
+    seen: usize,
+    place: TempDir,
+}
+
+impl Shell {
+    /// Starts a shell; none where there is no `script`, which the test then says aloud.
+    fn start(environment: &[(&str, &str)]) -> Option<Shell> {
+        let place = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_millstream");
+        let child = Command::new("script")
+            .args(["-qfec", &format!("stty rows 24 cols 80; '{program}'"), "/dev/null"])
+            .current_dir(place.path())
+            .env("TERM", "xterm")
+            .env("MILLSTREAM_HISTORY", place.path().join("history"))
+            .env("NO_COLOR", "1")
+            .env("PAGER", "")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut child) = child else {
+            eprintln!("SKIPPED: there is no program `script`, which makes a terminal");
+            return None;
+        };
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (mut output, all) = (child.stdout.take().unwrap(), shown.clone());
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                all.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
+        });
+        let input = child.stdin.take().unwrap();
+        let mut shell = Shell { child, input, shown, seen: 0, place };
+        shell.waits_for("millstream> ");
+        Some(shell)
+    }
+
+    fn press(&mut self, keys: &str) -> &mut Shell {
+        self.input.write_all(keys.as_bytes()).unwrap();
+        self.input.flush().unwrap();
+        self
+    }
+
+    /// Types a line, waits until it is there, and runs it.
+    fn line(&mut self, text: &str) -> &mut Shell {
+        self.press(text).press("\r")
+    }
+
+    /// Waits until a text is shown that wasn't before.
+    #[track_caller]
+    fn waits_for(&mut self, text: &str) -> &mut Shell {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let shown = String::from_utf8_lossy(&self.shown.lock().unwrap()[self.seen..]).into_owned();
+            if let Some(at) = shown.find(text) {
+                self.seen += at + text.len();
+                return self;
+            }
+            assert!(Instant::now() < until, "'{text}' isn't shown: {shown:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Leaves, and waits until it has ended.
+    #[track_caller]
+    fn leave(mut self) {
+        self.line("\\q");
+        let until = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "it doesn't end");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+const PROMPT: &str = "millstream> ";
+
+#[test]
+fn statements_of_several_lines_run_at_their_semicolon() {
+    let Some(mut shell) = Shell::start(&[]) else { return };
+    shell.line("SELECT 'a").waits_for("[in a text: ' ends it]");
+    shell
+        .line("b' AS x")
+        .waits_for("[; runs it]")
+        .line(";")
+        .waits_for("a+")
+        .waits_for("(1 row)")
+        .waits_for(PROMPT);
+    shell.line("SELECT 1 +").waits_for("[; runs it]").press("\x03").waits_for(PROMPT);
+    shell.press("\x03").waits_for(PROMPT).press("\x03").waits_for("\\q leaves the shell").waits_for(PROMPT);
+    let history = std::fs::read_to_string(shell.place.path().join("history")).unwrap();
+    assert_eq!(history, "#V2\nSELECT 'a\\nb' AS x\\n;\n");
+    shell.leave();
+}
+
+#[test]
+fn tab_completes_from_the_catalog() {
+    let Some(mut shell) = Shell::start(&[]) else { return };
+    shell.line("CREATE TABLE warehouses (id INT, town TEXT);").waits_for("CREATE TABLE").waits_for(PROMPT);
+    shell.press("SELECT w.to\t").press(" FROM wareh\t").waits_for("warehouses").press(" w;\r");
+    // The alias came after its column was asked for: the column is typed out now.
+    shell
+        .waits_for(PROMPT)
+        .press("SELECT 1 FROM warehouses w WHERE w.to\t")
+        .waits_for("w.town")
+        .press("\x03");
+    shell.waits_for(PROMPT).press("\\mode mark\t").waits_for("markdown").press("\r").waits_for(PROMPT);
+    shell.line("SELECT 1 AS x;").waits_for("| x |").waits_for(PROMPT);
+    shell.leave();
+}
+
+#[test]
+fn ctrl_c_ends_a_statement_and_not_the_shell() {
+    let Some(mut shell) = Shell::start(&[]) else { return };
+    shell.line("CREATE SOURCE g (k BIGINT) WITH (connector = 'datagen', rows_per_second = 20);");
+    shell.waits_for("CREATE SOURCE").waits_for(PROMPT);
+    shell.line("SELECT k FROM g EMIT CHANGES;").waits_for("\\live then shows it").waits_for("----");
+    shell.press("\x03").waits_for(PROMPT);
+    shell.line("SELECT 1 AS again \\watch 0.05").waits_for("again").waits_for("again").waits_for("again");
+    shell.press("\x03").waits_for(PROMPT);
+    shell.line("\\! sleep 30").waits_for("sleep 30");
+    thread::sleep(Duration::from_millis(300));
+    shell.press("\x03").waits_for("the command was ended by a signal").waits_for(PROMPT);
+    shell.leave();
+}
+
+#[test]
+fn a_live_view_is_left_and_found_again() {
+    let Some(mut shell) = Shell::start(&[]) else { return };
+    shell.line("CREATE TABLE t (id INT PRIMARY KEY, n INT);").waits_for("CREATE TABLE").waits_for(PROMPT);
+    shell.line("INSERT INTO t VALUES (1, 10), (2, 20);").waits_for("INSERT 0 2").waits_for(PROMPT);
+    shell.line("\\live SELECT sum(n) AS total FROM t").waits_for("\x1b[?1049h").waits_for("[rows]");
+    shell
+        .waits_for("30")
+        .press("c")
+        .waits_for("[changes]")
+        .waits_for("+")
+        .press("q")
+        .waits_for("\x1b[?1049l");
+    shell.waits_for("The query goes on as live view 1").waits_for(PROMPT);
+    shell.line("INSERT INTO t VALUES (3, 12);").waits_for("INSERT 0 1").waits_for(PROMPT);
+    shell
+        .line("\\live")
+        .waits_for("\x1b[?1049h")
+        .waits_for("[changes]")
+        .press("r")
+        .waits_for("[rows]")
+        .waits_for("42");
+    shell.press("\x03").waits_for("\x1b[?1049l").waits_for(PROMPT);
+    shell.line("\\live list").waits_for("There are no live views").waits_for(PROMPT);
+    shell.line("\\live t").waits_for("[rows]").press("q").waits_for("\x1b[?1049l").waits_for(PROMPT);
+    shell.leave();
+}
+
+#[test]
+fn long_results_go_to_the_pager() {
+    let Some(mut shell) = Shell::start(&[("PAGER", "sed s/^/paged:/")]) else { return };
+    shell.line("SELECT * FROM generate_series(1, 5) AS t(n);").waits_for("(5 rows)").waits_for(PROMPT);
+    shell
+        .line("SELECT * FROM generate_series(1, 50) AS t(n);")
+        .waits_for("paged:  n")
+        .waits_for("paged:(50 rows)");
+    shell.waits_for(PROMPT).line("\\pager off").waits_for("No pager is used.").waits_for(PROMPT);
+    shell.line("SELECT * FROM generate_series(1, 60) AS t(n);").waits_for("\n(60 rows)").waits_for(PROMPT);
+    shell.leave();
+}
+
+#[test]
+fn the_editor_opens_with_the_last_statement() {
+    let Some(mut shell) = Shell::start(&[("EDITOR", "sed -i s/1/41+1/"), ("VISUAL", "")]) else { return };
+    shell.line("SELECT 1 AS x;").waits_for("(1 row)").waits_for(PROMPT);
+    shell.line("\\e").waits_for("42").waits_for("(1 row)").waits_for(PROMPT);
+    // What came out of the editor can be typed again.
+    shell.press("\x1b[A").waits_for("SELECT 41+1 AS x;").press("\x03").waits_for(PROMPT);
+    shell.leave();
+}
