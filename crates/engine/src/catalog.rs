@@ -9,9 +9,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
-use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, near};
+use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, near};
 use millstream_state::Conflict;
 
+use crate::pg;
 use crate::settings::OnError;
 use crate::stamp::stamped;
 use crate::system;
@@ -22,7 +23,17 @@ pub struct Catalog {
     /// Rises with every change.
     pub version: u64,
     objects: BTreeMap<Arc<str>, Arc<Object>>,
+    /// The numbers by which PostgreSQL's clients know objects, each as long as the object is there.
+    oids: BTreeMap<Arc<str>, i64>,
+    /// How many objects were made.
+    made: i64,
 }
+
+/// Where the numbers of objects begin, as in PostgreSQL.
+const FIRST_OID: i64 = 16_384;
+
+/// How many numbers an object has, for what belongs to it: its type of rows, its key.
+const OIDS_EACH: i64 = 8;
 
 /// Something that a CREATE statement made.
 #[derive(Debug)]
@@ -212,6 +223,8 @@ impl Catalog {
                 .hint("Drop it first, choose another name, or say IF NOT EXISTS."));
         }
         self.version += 1;
+        self.oids.insert(object.name.clone(), FIRST_OID + self.made * OIDS_EACH);
+        self.made += 1;
         self.objects.insert(object.name.clone(), object);
         Ok(())
     }
@@ -220,6 +233,12 @@ impl Catalog {
     pub fn remove(&mut self, name: &str) {
         self.version += 1;
         self.objects.remove(name);
+        self.oids.remove(name);
+    }
+
+    /// The number of the object of this name; those up to the next object's are for what belongs to it.
+    pub(crate) fn oid(&self, name: &str) -> i64 {
+        self.oids.get(name).copied().unwrap_or(0)
     }
 
     /// The objects that read `name`, directly or through others, nearest first.
@@ -245,7 +264,7 @@ pub fn bad_rows_of(relation: &str) -> Option<&str> {
 
 /// Whether a relation is there for a SELECT that runs once alone: it tells of the engine, not of its input.
 pub fn is_of_engine(relation: &str) -> bool {
-    bad_rows_of(relation).is_some() || system::is_name(relation)
+    bad_rows_of(relation).is_some() || system::is_name(relation) || pg::is_name(relation)
 }
 
 /// The columns of `bad_rows('source')`.
@@ -284,13 +303,26 @@ impl Relations for Catalog {
         relations.map(|object| object.name.to_string()).collect()
     }
 
-    fn system(&self, name: &str) -> Option<Relation> {
-        let schema = system::find(name)?.schema();
+    fn system(&self, schema: &str, name: &str) -> Option<Relation> {
+        let schema = match schema {
+            SYSTEM_SCHEMA => system::find(name)?.schema(),
+            other => pg::layout::find(other, name)?.schema.clone(),
+        };
         Some(Relation::Rows { schema, key: None })
     }
 
-    fn system_names(&self) -> Vec<String> {
-        system::TABLES.iter().map(|table| table.name.to_string()).collect()
+    fn system_names(&self, schema: &str) -> Vec<String> {
+        match schema {
+            SYSTEM_SCHEMA => system::TABLES.iter().map(|table| table.name.to_string()).collect(),
+            other => {
+                let tables = pg::layout::all().filter(|layout| layout.namespace == other);
+                tables.map(|layout| layout.name.to_string()).collect()
+            }
+        }
+    }
+
+    fn is_scalar(&self, name: &str) -> bool {
+        pg::is_function(name)
     }
 
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {

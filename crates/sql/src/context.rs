@@ -22,7 +22,7 @@ use crate::functions::json::make::json_field;
 use crate::hidden;
 use crate::merged::MergedColumns;
 use crate::near;
-use crate::relation::{Relation, RelationTable, Relations, SYSTEM_SCHEMA};
+use crate::relation::{PG_CATALOG, Relation, RelationTable, Relations, SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
 use crate::type_names::Checked;
 
@@ -83,11 +83,18 @@ impl<'a> Context<'a> {
 
     fn table(&self, name: &TableReference) -> Result<Arc<dyn TableSource>> {
         match name.schema() {
+            // As in PostgreSQL, whose own tables come first.
+            None if name.table().starts_with("pg_") => {
+                if self.relations.system(PG_CATALOG, name.table()).is_some() {
+                    return self.system_table(PG_CATALOG, name.table());
+                }
+            }
             None | Some("public") => {}
-            Some(SYSTEM_SCHEMA) => return self.system_table(name.table()),
+            Some(schema) if SYSTEM_SCHEMAS.contains(&schema) => {
+                return self.system_table(schema, name.table());
+            }
             Some(schema) => {
-                return Err(Error::invalid(format!("schema \"{schema}\" not found"))
-                    .hint("There are the schemas public and millstream."));
+                return Err(Error::invalid(format!("schema \"{schema}\" not found")).hint(SCHEMAS_HINT));
             }
         }
         match self.relations.get(name.table()) {
@@ -96,12 +103,12 @@ impl<'a> Context<'a> {
         }
     }
 
-    fn system_table(&self, name: &str) -> Result<Arc<dyn TableSource>> {
-        let full = format!("{SYSTEM_SCHEMA}.{name}");
-        match self.relations.system(name) {
+    fn system_table(&self, schema: &str, name: &str) -> Result<Arc<dyn TableSource>> {
+        let full = format!("{schema}.{name}");
+        match self.relations.system(schema, name) {
             Some(relation) => Ok(self.source(full, relation)),
             None => {
-                let names = self.relations.system_names();
+                let names = self.relations.system_names(schema);
                 Err(Error::invalid(format!("relation \"{full}\" not found")).maybe_hint(near::hint(
                     name,
                     "tables there",
@@ -231,6 +238,9 @@ impl ContextProvider for Context<'_> {
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         if let Some(found) = self.state.scalar_functions().get(name) {
             return Some(Arc::clone(found));
+        }
+        if let Some(found) = self.relations.scalar(name) {
+            return Some(found);
         }
         match self.routine(name)? {
             Routine::Function(function) => Some(Arc::new(ScalarUDF::new_from_shared_impl(function))),

@@ -47,6 +47,9 @@ pub use hidden::{HIDDEN, hidden, is_hidden};
 pub use parameters::Parameters;
 pub use planner::{Planner, Query};
 pub use reader::TokenReader;
-pub use relation::{Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA, bind, relation_of};
+pub use relation::{
+    INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA, SYSTEM_SCHEMAS, bind,
+    relation_of,
+};
 pub use routines::{Routine, routine_name};
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};

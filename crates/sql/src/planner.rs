@@ -184,7 +184,9 @@ impl Planner {
         relations: &dyn Relations,
         text: &str,
     ) -> Result<Raw> {
-        let known = |name: &str| self.is_function(name) || relations.routine(name).is_some();
+        let known = |name: &str| {
+            self.is_function(name) || relations.scalar(name).is_some() || relations.routine(name).is_some()
+        };
         respell::respell(&mut statement, &known)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown);
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
@@ -456,7 +458,7 @@ mod tests {
         tables.fails("SELECT * FROM bad_rows('x')", "source \"x\" not found");
         tables.fails(
             "SELECT * FROM other.orders",
-            "schema \"other\" not found\nLINE 1: SELECT * FROM other.orders\n                      ^^^^^^^^^^^^\nHINT: There are the schemas public and millstream.",
+            "schema \"other\" not found\nLINE 1: SELECT * FROM other.orders\n                      ^^^^^^^^^^^^\nHINT: There are the schemas public, millstream, pg_catalog and information_schema.",
         );
     }
 

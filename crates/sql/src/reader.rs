@@ -17,7 +17,7 @@ use std::ops::Range;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
-use crate::relation::SYSTEM_SCHEMA;
+use crate::relation::{SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::tokens::{Lexeme, tokenise};
 
 /// A place in the tokens of a text. Cloning it is how to look ahead.
@@ -157,9 +157,9 @@ impl<'a> TokenReader<'a> {
         let inner = self.identifier()?;
         match name.as_str() {
             "public" => Ok(inner),
-            SYSTEM_SCHEMA => Ok(format!("{SYSTEM_SCHEMA}.{inner}")),
+            schema if SYSTEM_SCHEMAS.contains(&schema) => Ok(format!("{schema}.{inner}")),
             _ => Err(Error::invalid(format!("schema \"{name}\" not found"))
-                .hint("There are the schemas public and millstream.")
+                .hint(SCHEMAS_HINT)
                 .at(start)),
         }
     }
@@ -413,7 +413,7 @@ mod tests {
         fails(
             "x.t",
             |r| r.relation_name(),
-            "schema \"x\" not found\nLINE 1: x.t\n        ^\nHINT: There are the schemas public and millstream.",
+            "schema \"x\" not found\nLINE 1: x.t\n        ^\nHINT: There are the schemas public, millstream, pg_catalog and information_schema.",
         );
     }
 

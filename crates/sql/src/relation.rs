@@ -11,7 +11,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Constraint, Constraints};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as PlanResult;
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
@@ -19,6 +19,19 @@ use crate::routines::Routine;
 
 /// The schema of the tables in which an engine tells of itself.
 pub const SYSTEM_SCHEMA: &str = "millstream";
+
+/// The schemas of tables that are nobody's own: the engine's, and those by which PostgreSQL's clients look around.
+pub const SYSTEM_SCHEMAS: [&str; 3] = [SYSTEM_SCHEMA, PG_CATALOG, INFORMATION_SCHEMA];
+
+/// PostgreSQL's own schema, whose tables and functions need no schema before their names.
+pub const PG_CATALOG: &str = "pg_catalog";
+
+/// The schema of the SQL standard.
+pub const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// What is said where a schema isn't found.
+pub(crate) const SCHEMAS_HINT: &str =
+    "There are the schemas public, millstream, pg_catalog and information_schema.";
 
 /// What the planner may ask about the relations there are. Names are plain: folded or as they were quoted.
 pub trait Relations: Send + Sync {
@@ -28,15 +41,26 @@ pub trait Relations: Send + Sync {
     /// All names, for hints.
     fn names(&self) -> Vec<String>;
 
-    /// The table of the engine's own that is called so in the schema [`SYSTEM_SCHEMA`]. Scans of it are bound by
-    /// the name with the schema, `millstream.errors`.
-    fn system(&self, _name: &str) -> Option<Relation> {
+    /// The table that is called so in one of [`SYSTEM_SCHEMAS`]. Scans of it are bound by the name with the schema,
+    /// `millstream.errors`.
+    fn system(&self, _schema: &str, _name: &str) -> Option<Relation> {
         None
     }
 
-    /// The names in that schema, for hints.
-    fn system_names(&self) -> Vec<String> {
+    /// The names in such a schema, for hints.
+    fn system_names(&self, _schema: &str) -> Vec<String> {
         Vec::new()
+    }
+
+    /// A function that tells of the catalog and of the session: `pg_table_is_visible`. None in a query that is
+    /// maintained.
+    fn scalar(&self, _name: &str) -> Option<Arc<ScalarUDF>> {
+        None
+    }
+
+    /// Whether a name is that of such a function, which a query that runs once could call.
+    fn is_scalar(&self, _name: &str) -> bool {
+        false
     }
 
     /// The relation that a table function of the engine's gives for literal arguments: `bad_rows('orders')`. None

@@ -13,10 +13,13 @@
 //! | `x AT TIME ZONE 'Europe/Berlin'` | `timezone('Europe/Berlin', x)` | it would keep the zone |
 //! | `x SIMILAR TO 'a%'` | `x ~ '^(?:a.*)$'` | it is taken for a regular expression as it is |
 //! | `substring(s FROM 'a.')` | `(regexp_match(s, 'a.'))[1]` | it isn't planned |
+//! | `pg_catalog.f(x)`, `a OPERATOR(pg_catalog.+) b` | `f(x)`, `a + b` | there is one of each |
+//! | `ARRAY(SELECT x)`, `'t'::regclass` | an aggregate, a function | they aren't planned, see [`postgres`] |
 //! | `mod(a, b)` and others | `a % b` | they aren't there, see [`shorthand`] |
 //!
 //! TABLESAMPLE, hints after a table and LIMIT BY would be ignored without a word: they are refused.
 
+mod postgres;
 mod precedence;
 mod row_values;
 pub(crate) mod shorthand;
@@ -35,6 +38,7 @@ use crate::merged;
 
 /// Rewrites a statement in place. Functions for which `known` is true are the user's own.
 pub(crate) fn respell(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -> Result<()> {
+    postgres::show_names(statement);
     match statement.visit(&mut Respell { known, merged: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
@@ -79,6 +83,7 @@ impl VisitorMut for Respell<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         merged::nest_factor(factor, &mut self.merged);
+        postgres::table_function(factor);
         let refused = match factor {
             TableFactor::Table { with_hints, .. } if !with_hints.is_empty() => Some("WITH (…) after a table"),
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
@@ -98,6 +103,9 @@ impl VisitorMut for Respell<'_> {
     }
 
     fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Error> {
+        if let Err(error) = postgres::respell(expression) {
+            return ControlFlow::Break(error);
+        }
         match expression {
             Expr::Array(array) => *expression = make_array(std::mem::take(&mut array.elem)),
             Expr::Exists { subquery, .. } => any_row(subquery),

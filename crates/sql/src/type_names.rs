@@ -295,7 +295,10 @@ fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
                 .hint("Use INT or BIGINT, and give the numbers with INSERT."));
         }
         "money" => return Err(Error::unsupported("type money").hint("Use NUMERIC(19, 2).")),
-        "bpchar" | "name" => DataType::Utf8View,
+        "bpchar" | "name" | "\"char\"" | "cstring" | "pg_node_tree" => DataType::Utf8View,
+        "oid" | "xid" | "cid" => DataType::Int64,
+        "oidvector" => DataType::new_list(DataType::Int64, true),
+        "int2vector" => DataType::new_list(DataType::Int16, true),
         "float16" => DataType::Float16,
         _ => return Ok(None),
     };

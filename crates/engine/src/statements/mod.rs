@@ -32,8 +32,9 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_sql::{Error, RelationTable, Result, SYSTEM_SCHEMA, TokenReader};
+use millstream_sql::{Error, RelationTable, Result, TokenReader};
 
+use crate::pg;
 use crate::plan::Working;
 use crate::session::{Response, Session, Tag};
 use crate::stamp::names_batch;
@@ -169,9 +170,10 @@ fn new_name(working: &Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
     let name: Arc<str> = reader.relation_name()?.into();
     let position = reader.last_position();
-    if system::is_name(&name) {
+    if system::is_name(&name) || pg::is_name(&name) {
+        let schema = name.split('.').next().unwrap_or_default();
         return Err(Error::invalid(format!(
-            "\"{name}\" can't be created: the schema {SYSTEM_SCHEMA} is the engine's own"
+            "\"{name}\" can't be created: the schema {schema} is the engine's own"
         ))
         .at(position));
     }

@@ -17,6 +17,7 @@ use millstream_sql::{Emit, Error, Planner, Result, TokenReader};
 use super::{emit_changes, reads_batch, within};
 use crate::engine::Shared;
 use crate::error;
+use crate::pg;
 use crate::point;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
@@ -50,9 +51,15 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     let catalog = session.shared.catalog();
     let (settings, now) = session.settings().await?;
     let planner = session.planner(now);
-    let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
+    let relations = session.one_shot(catalog, settings.clone());
+    let query = planner.query(text, &relations).map_err(|error| error.shift(offset))?;
+    let (of_catalog, asked): (Vec<_>, Vec<_>) =
+        point::asked(&query.plan)?.into_iter().partition(|asked| pg::is_name(&asked.name));
     let stamped = reads_batch(&query.plan)?;
-    let contents = session.contents(point::asked(&query.plan)?, stamped).await?;
+    let mut contents = session.contents(asked, stamped).await?;
+    for asked in of_catalog {
+        contents.insert(asked.name.to_string(), vec![pg::batch(relations.facts(), &asked.name)?]);
+    }
     let rows = start(&session.shared, &planner, query.plan, contents, &settings).await?;
     let shown = planner.shown(text, &rows.schema());
     Ok(Response::Rows(renamed(rows, shown)))

@@ -47,12 +47,16 @@ impl Relations for WithWindows<'_> {
         self.relations.names()
     }
 
-    fn system(&self, name: &str) -> Option<Relation> {
-        self.relations.system(name)
+    fn system(&self, schema: &str, name: &str) -> Option<Relation> {
+        self.relations.system(schema, name)
     }
 
-    fn system_names(&self) -> Vec<String> {
-        self.relations.system_names()
+    fn system_names(&self, schema: &str) -> Vec<String> {
+        self.relations.system_names(schema)
+    }
+
+    fn is_scalar(&self, name: &str) -> bool {
+        self.relations.is_scalar(name)
     }
 
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {

@@ -53,8 +53,8 @@ impl Relations for Excluded<'_> {
         self.all.names()
     }
 
-    fn system(&self, name: &str) -> Option<Relation> {
-        self.all.system(name)
+    fn system(&self, schema: &str, name: &str) -> Option<Relation> {
+        self.all.system(schema, name)
     }
 
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::{Error, Result};
 use crate::hidden::fold;
-use crate::relation::SYSTEM_SCHEMA;
+use crate::relation::SYSTEM_SCHEMAS;
 
 /// The SELECT of a template.
 pub(crate) fn select_of(tree: &mut QueryTree) -> Result<&mut ast::Select> {
@@ -66,8 +66,8 @@ pub(crate) fn foreign_schema(name: &ObjectName, table: &str) -> Option<Error> {
     let schema = name.0.iter().rev().nth(1)?.as_ident().map(fold)?;
     match schema.as_str() {
         "public" => None,
-        SYSTEM_SCHEMA => Some(Error::invalid(format!(
-            "\"{SYSTEM_SCHEMA}.{table}\" can't be changed: the schema {SYSTEM_SCHEMA} is the engine's own"
+        schema if SYSTEM_SCHEMAS.contains(&schema) => Some(Error::invalid(format!(
+            "\"{schema}.{table}\" can't be changed: the schema {schema} is the engine's own"
         ))),
         _ => Some(
             Error::invalid(format!("schema \"{schema}\" not found")).hint("Tables are in the schema public."),

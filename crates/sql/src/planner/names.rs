@@ -23,6 +23,11 @@ impl Planner {
             let message = format!("function \"{name}\" needs an OVER clause");
             return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));
         }
+        if relations.is_scalar(&name) {
+            let message = format!("{name}() in a query that is maintained, and in a statement that changes rows,");
+            return Error { message: Error::unsupported(message).message, ..error }
+                .hint("It tells of the catalog or of the session. Use a SELECT, which runs once.");
+        }
         let users = relations.routine_names();
         match near::did_you_mean(&name, self.function_names().chain(users.iter().map(String::as_str))) {
             Some(hint) => error.hint(hint),

@@ -1,0 +1,358 @@
+//! One state of the catalog and of a session, as the tables and functions of PostgreSQL's catalog tell of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::logical_expr::ScalarUDF;
+use millstream_sql::{INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, SYSTEM_SCHEMA, TokenReader, is_hidden};
+use millstream_sql::routines::Routine;
+
+use super::layout::{self, Layout};
+use super::{functions, types};
+use crate::catalog::{Catalog, Definition, Object};
+use crate::settings::Settings;
+use crate::system;
+use crate::variables::Variables;
+
+/// The number of the one role that there is.
+pub(super) const OWNER: i64 = 10;
+/// The number of the one database.
+pub(super) const DATABASE: i64 = 5;
+/// The numbers of schemas.
+pub(super) const NAMESPACES: [(i64, &str); 4] =
+    [(11, PG_CATALOG), (2200, "public"), (13_207, INFORMATION_SCHEMA), (15_000, SYSTEM_SCHEMA)];
+/// The first number of the engine's own tables.
+const FIRST_SYSTEM: i64 = 15_008;
+
+/// What is known when a query is planned.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) settings: Settings,
+    pub(super) variables: Arc<Mutex<Variables>>,
+    relations: OnceLock<Vec<Listed>>,
+    by_oid: OnceLock<BTreeMap<i64, usize>>,
+}
+
+/// A relation as these tables list it.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) oid: i64,
+    pub(super) namespace: i64,
+    pub(super) name: String,
+    pub(super) kind: char,
+    pub(super) columns: Vec<ListedColumn>,
+    /// The places of the primary key's columns.
+    pub(super) key: Vec<usize>,
+    /// What made it, where a statement did.
+    pub(super) object: Option<Arc<Object>>,
+    /// What it is about, where that is known.
+    pub(super) doc: Option<&'static str>,
+}
+
+/// A column of such a relation.
+#[derive(Debug)]
+pub(super) struct ListedColumn {
+    pub(super) name: String,
+    pub(super) type_oid: i64,
+    pub(super) modifier: i64,
+    pub(super) not_null: bool,
+    pub(super) doc: Option<&'static str>,
+}
+
+impl Listed {
+    /// The number of the type of its rows.
+    pub(super) fn row_type(&self) -> i64 {
+        if self.namespace == 11 || self.namespace == 13_207 { 0 } else { self.oid + 1 }
+    }
+
+    /// The number of arrays of its rows.
+    pub(super) fn array_type(&self) -> i64 {
+        self.oid + 2
+    }
+
+    /// The number of its key's index.
+    pub(super) fn index(&self) -> i64 {
+        self.oid + 3
+    }
+
+    /// The number of its key's constraint.
+    pub(super) fn constraint(&self) -> i64 {
+        self.oid + 4
+    }
+
+    /// The number of the rule that makes it a view.
+    pub(super) fn rule(&self) -> i64 {
+        self.oid + 5
+    }
+
+    /// The name of its key and of the key's index.
+    pub(super) fn key_name(&self) -> String {
+        format!("{}_pkey", self.name)
+    }
+
+    /// Whether nobody made it.
+    pub(super) fn is_system(&self) -> bool {
+        self.object.is_none()
+    }
+
+    /// The text of its query, where it is one's result.
+    pub(super) fn query(&self) -> Option<String> {
+        query_of(&self.object.as_ref()?.ddl)
+    }
+}
+
+/// The text of the query of a CREATE … AS.
+fn query_of(ddl: &str) -> Option<String> {
+    let mut reader = TokenReader::new(ddl).ok()?;
+    while !reader.is_end() {
+        if reader.keyword(&["AS"]) {
+            let query = &ddl[reader.rest_text()];
+            return Some(format!(" {};", query.trim_end().trim_end_matches(';')));
+        }
+        if reader.clone().group().is_ok() {
+            reader.group().ok()?;
+        } else {
+            reader.next();
+        }
+    }
+    None
+}
+
+impl Facts {
+    pub(crate) fn new(catalog: Arc<Catalog>, settings: Settings, variables: Arc<Mutex<Variables>>) -> Facts {
+        Facts { catalog, settings, variables, relations: OnceLock::new(), by_oid: OnceLock::new() }
+    }
+
+    /// The session's settings as they are now.
+    pub(super) fn variables(&self) -> Variables {
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All relations: users', the engine's, PostgreSQL's.
+    pub(super) fn relations(&self) -> &[Listed] {
+        self.relations.get_or_init(|| {
+            let users = self.catalog.objects().filter_map(|object| listed(&self.catalog, object));
+            let engine = system::TABLES.iter().enumerate().map(system_table);
+            users.chain(engine).chain(layout::all().map(catalog_table)).collect()
+        })
+    }
+
+    /// The relation of this number.
+    pub(super) fn relation(&self, oid: i64) -> Option<&Listed> {
+        let numbers = self.by_oid.get_or_init(|| {
+            let relations = self.relations().iter().enumerate();
+            relations.map(|(place, relation)| (relation.oid, place)).collect()
+        });
+        numbers.get(&oid).map(|place| &self.relations()[*place])
+    }
+
+    /// The relation whose key has an index of this number.
+    pub(super) fn indexed(&self, index: i64) -> Option<&Listed> {
+        self.relation(index - 3).filter(|relation| !relation.key.is_empty() && relation.index() == index)
+    }
+
+    /// The relation of this name as SQL has it, `public."T"`: looked up as a query would.
+    pub(super) fn relation_named(&self, written: &str) -> Option<&Listed> {
+        let (schema, name) = split_name(written)?;
+        let found = |namespace: &str| {
+            let number = namespace_oid(namespace)?;
+            self.relations().iter().find(|relation| relation.namespace == number && relation.name == name)
+        };
+        match schema {
+            Some(schema) => found(&schema),
+            None => found(PG_CATALOG).or_else(|| found("public")),
+        }
+    }
+
+    /// A relation's name as a query has to write it.
+    pub(super) fn name_of(&self, relation: &Listed) -> String {
+        let name = functions::quoted(&relation.name);
+        match namespace_name(relation.namespace) {
+            Some("public" | PG_CATALOG) | None => name,
+            Some(schema) => format!("{schema}.{name}"),
+        }
+    }
+}
+
+/// `a`, `s.a`, `"A"."b.c"`: the schema, where there is one, and the name, folded.
+pub(super) fn split_name(written: &str) -> Option<(Option<String>, String)> {
+    let mut reader = TokenReader::new(written).ok()?;
+    let first = reader.identifier().ok()?;
+    if reader.is_end() {
+        return Some((None, first));
+    }
+    reader.next();
+    let second = reader.identifier().ok()?;
+    reader.is_end().then_some((Some(first), second))
+}
+
+pub(super) fn namespace_oid(name: &str) -> Option<i64> {
+    NAMESPACES.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
+}
+
+pub(super) fn namespace_name(oid: i64) -> Option<&'static str> {
+    NAMESPACES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
+}
+
+/// The kind of relation that an object is to PostgreSQL's clients; none for what can't be read.
+pub(super) fn kind_of(definition: &Definition) -> Option<char> {
+    match definition {
+        Definition::Table { .. } => Some('r'),
+        Definition::View { .. } => Some('v'),
+        Definition::MaterializedView { .. } | Definition::Stream { .. } => Some('m'),
+        Definition::Source { .. } => Some('f'),
+        Definition::Sink { .. }
+        | Definition::SinkInto { .. }
+        | Definition::Function(_)
+        | Definition::Aggregate(_) => None,
+    }
+}
+
+fn listed(catalog: &Catalog, object: &Arc<Object>) -> Option<Listed> {
+    let kind = kind_of(&object.definition)?;
+    let schema = object.definition.schema()?;
+    let key = match &object.definition {
+        Definition::Table { key, .. } => key.clone(),
+        _ => Vec::new(),
+    };
+    Some(Listed {
+        oid: catalog.oid(&object.name),
+        namespace: 2200,
+        name: object.name.to_string(),
+        kind,
+        columns: columns(schema),
+        key,
+        object: Some(object.clone()),
+        doc: None,
+    })
+}
+
+fn columns(schema: &Schema) -> Vec<ListedColumn> {
+    let visible = schema.fields().iter().filter(|field| !is_hidden(field));
+    visible.map(|field| column(field)).collect()
+}
+
+fn column(field: &Field) -> ListedColumn {
+    let (type_oid, modifier) = types::type_of(field);
+    ListedColumn {
+        name: field.name().clone(),
+        type_oid,
+        modifier,
+        not_null: !field.is_nullable(),
+        doc: None,
+    }
+}
+
+fn system_table((place, table): (usize, &'static system::SystemTableDoc)) -> Listed {
+    let schema = table.schema();
+    let mut columns = columns(&schema);
+    columns.iter_mut().zip(table.columns).for_each(|(column, doc)| column.doc = Some(doc.doc));
+    Listed {
+        oid: FIRST_SYSTEM + 8 * place as i64,
+        namespace: 15_000,
+        name: table.name.into(),
+        kind: 'v',
+        columns,
+        key: Vec::new(),
+        object: None,
+        doc: Some(table.doc),
+    }
+}
+
+fn catalog_table(layout: &'static Layout) -> Listed {
+    let column = |column: &layout::LayoutColumn| ListedColumn {
+        name: column.name.into(),
+        type_oid: types::named(column.type_name).map_or(25, |known| known.oid),
+        modifier: -1,
+        not_null: column.not_null,
+        doc: None,
+    };
+    Listed {
+        oid: layout.oid,
+        namespace: namespace_oid(layout.namespace).unwrap_or(11),
+        name: layout.name.into(),
+        kind: layout.kind,
+        columns: layout.columns.iter().map(column).collect(),
+        key: Vec::new(),
+        object: None,
+        doc: None,
+    }
+}
+
+/// What a SELECT that runs once may name: all that the catalog has, and the functions that tell of it.
+pub(crate) struct OneShot {
+    facts: Arc<Facts>,
+}
+
+impl OneShot {
+    pub(crate) fn new(facts: Facts) -> OneShot {
+        OneShot { facts: Arc::new(facts) }
+    }
+
+    /// What its tables tell of.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+impl Relations for OneShot {
+    fn get(&self, name: &str) -> Option<Relation> {
+        Relations::get(self.facts.catalog.as_ref(), name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.facts.catalog.names()
+    }
+
+    fn system(&self, schema: &str, name: &str) -> Option<Relation> {
+        self.facts.catalog.system(schema, name)
+    }
+
+    fn system_names(&self, schema: &str) -> Vec<String> {
+        self.facts.catalog.system_names(schema)
+    }
+
+    fn scalar(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        functions::scalar(name, &self.facts)
+    }
+
+    fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
+        self.facts.catalog.function(name, arguments)
+    }
+
+    fn routine(&self, name: &str) -> Option<Routine> {
+        self.facts.catalog.routine(name)
+    }
+
+    fn routine_names(&self) -> Vec<String> {
+        self.facts.catalog.routine_names()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_queries_read_them() {
+        let check = |written: &str, schema: Option<&str>, name: &str| {
+            let expected = Some((schema.map(str::to_string), name.to_string()));
+            assert_eq!(split_name(written), expected, "{written}");
+        };
+        check("Orders", None, "orders");
+        check("\"Orders\"", None, "Orders");
+        check("public.\"a.b\"", Some("public"), "a.b");
+        assert_eq!(split_name(""), None);
+        assert_eq!(split_name("1"), None);
+    }
+
+    #[test]
+    fn the_query_of_a_view_is_what_stands_behind_as() {
+        let check = |ddl: &str, query: &str| assert_eq!(query_of(ddl).as_deref(), Some(query));
+        check("CREATE VIEW v AS SELECT 1 AS a", " SELECT 1 AS a;");
+        check("CREATE MATERIALIZED VIEW v (a) WITH (x = 'AS') AS SELECT 1", " SELECT 1;");
+        assert_eq!(query_of("CREATE TABLE t (a INT)"), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! Functions that describe objects: types, columns, keys, views, routines.
+
+use millstream_sql::Result;
+
+use super::{Gives, Known, any_null, int, quoted, text};
+use crate::pg::facts::{Facts, Listed, OWNER};
+use crate::pg::relations::{index_definition, key_columns};
+use crate::pg::rows::Value;
+use crate::pg::{routines, types};
+
+pub(super) const FUNCTIONS: &[Known] = &[
+    ("format_type", Gives::Text, format_type),
+    ("pg_get_expr", Gives::Text, |_, arguments| Ok(text(arguments, 0).into())),
+    ("pg_get_indexdef", Gives::Text, pg_get_indexdef),
+    ("pg_get_constraintdef", Gives::Text, pg_get_constraintdef),
+    ("pg_get_viewdef", Gives::Text, pg_get_viewdef),
+    ("pg_get_ruledef", Gives::Text, none),
+    ("pg_get_triggerdef", Gives::Text, none),
+    ("pg_get_partkeydef", Gives::Text, none),
+    ("pg_get_partition_constraintdef", Gives::Text, none),
+    ("pg_get_statisticsobjdef", Gives::Text, none),
+    ("pg_get_statisticsobjdef_columns", Gives::Text, none),
+    ("pg_get_serial_sequence", Gives::Text, none),
+    ("pg_get_functiondef", Gives::Text, |facts, arguments| {
+        Ok(routine(facts, arguments, |routine| routine.object.ddl.clone()))
+    }),
+    ("pg_get_function_arguments", Gives::Text, function_arguments),
+    ("pg_get_function_identity_arguments", Gives::Text, function_arguments),
+    ("pg_get_function_result", Gives::Text, |facts, arguments| {
+        Ok(routine(facts, arguments, |routine| types::format(routines::type_oid(routine.returns), None)))
+    }),
+    ("pg_get_function_arg_default", Gives::Text, none),
+    ("pg_get_function_sqlbody", Gives::Text, none),
+    ("obj_description", Gives::Text, obj_description),
+    ("col_description", Gives::Text, col_description),
+    ("shobj_description", Gives::Text, none),
+    ("pg_table_is_visible", Gives::Bool, pg_table_is_visible),
+    ("pg_type_is_visible", Gives::Bool, pg_type_is_visible),
+    ("pg_function_is_visible", Gives::Bool, visible),
+    ("pg_operator_is_visible", Gives::Bool, visible),
+    ("pg_opclass_is_visible", Gives::Bool, visible),
+    ("pg_opfamily_is_visible", Gives::Bool, visible),
+    ("pg_collation_is_visible", Gives::Bool, visible),
+    ("pg_conversion_is_visible", Gives::Bool, visible),
+    ("pg_statistics_obj_is_visible", Gives::Bool, visible),
+    ("pg_ts_config_is_visible", Gives::Bool, visible),
+    ("pg_ts_dict_is_visible", Gives::Bool, visible),
+    ("pg_ts_parser_is_visible", Gives::Bool, visible),
+    ("pg_ts_template_is_visible", Gives::Bool, visible),
+    ("pg_relation_is_publishable", Gives::Bool, |_, arguments| Ok(unless_null(arguments, false))),
+    ("pg_relation_is_updatable", Gives::Int, |facts, arguments| {
+        let writable = int(arguments, 0).and_then(|oid| facts.relation(oid));
+        Ok(writable.map(|relation| if relation.kind == 'r' && !relation.is_system() { 28 } else { 0 }).into())
+    }),
+    ("pg_relation_filenode", Gives::Int, |_, arguments| Ok(int(arguments, 0).into())),
+    ("pg_relation_size", Gives::Int, none),
+    ("pg_table_size", Gives::Int, none),
+    ("pg_indexes_size", Gives::Int, none),
+    ("pg_total_relation_size", Gives::Int, none),
+    ("pg_database_size", Gives::Int, none),
+    ("pg_tablespace_size", Gives::Int, none),
+    ("pg_tablespace_location", Gives::Text, |_, arguments| Ok(unless_null(arguments, ""))),
+    ("pg_size_pretty", Gives::Text, |_, arguments| Ok(int(arguments, 0).map(size).into())),
+    ("pg_get_userbyid", Gives::Text, |facts, arguments| {
+        Ok(int(arguments, 0)
+            .map(|oid| match oid {
+                OWNER => facts.variables().user,
+                other => format!("unknown (OID={other})"),
+            })
+            .into())
+    }),
+    ("pg_encoding_to_char", Gives::Text, |_, arguments| {
+        Ok(int(arguments, 0).map(|encoding| if encoding == 6 { "UTF8" } else { "" }).into())
+    }),
+    ("pg_char_to_encoding", Gives::Int, |_, arguments| {
+        Ok(text(arguments, 0).map(|name| if name.eq_ignore_ascii_case("utf8") { 6 } else { -1 }).into())
+    }),
+];
+
+fn none(_: &Facts, _: &[Value]) -> Result<Value> {
+    Ok(Value::Null)
+}
+
+fn unless_null(arguments: &[Value], answer: impl Into<Value>) -> Value {
+    if any_null(arguments) { Value::Null } else { answer.into() }
+}
+
+fn visible(_: &Facts, arguments: &[Value]) -> Result<Value> {
+    Ok(unless_null(arguments, true))
+}
+
+fn format_type(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
+    if oid == 0 {
+        return Ok("-".into());
+    }
+    let known = types::format(oid, int(arguments, 1));
+    let rows_of = |oid: i64| facts.relation(oid).map(|relation| facts.name_of(relation));
+    Ok(match known.as_str() {
+        "???" => match (rows_of(oid - 1), rows_of(oid - 2)) {
+            (Some(name), _) => name.into(),
+            (None, Some(name)) => format!("{name}[]").into(),
+            (None, None) => known.into(),
+        },
+        _ => known.into(),
+    })
+}
+
+/// The definition of a key's index, or the name of one of its columns.
+fn pg_get_indexdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let Some(relation) = int(arguments, 0).and_then(|oid| facts.indexed(oid)) else { return Ok(Value::Null) };
+    Ok(match int(arguments, 1) {
+        None | Some(0) => index_definition(relation).into(),
+        Some(number) => {
+            let place = usize::try_from(number - 1).ok().and_then(|number| relation.key.get(number));
+            place.map(|place| quoted(&relation.columns[*place].name)).into()
+        }
+    })
+}
+
+fn pg_get_constraintdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let relation = int(arguments, 0).and_then(|oid| facts.relation(oid - 4));
+    let keyed = relation.filter(|relation| !relation.key.is_empty());
+    Ok(keyed.map(|relation| format!("PRIMARY KEY ({})", key_columns(relation))).into())
+}
+
+fn pg_get_viewdef(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    Ok(relation(facts, arguments).and_then(Listed::query).into())
+}
+
+/// The relation that the first argument names, by its number or its name.
+fn relation<'a>(facts: &'a Facts, arguments: &[Value]) -> Option<&'a Listed> {
+    match int(arguments, 0) {
+        Some(oid) => facts.relation(oid),
+        None => facts.relation_named(text(arguments, 0)?),
+    }
+}
+
+fn routine(facts: &Facts, arguments: &[Value], say: impl Fn(&routines::Routine<'_>) -> String) -> Value {
+    let Some(oid) = int(arguments, 0) else { return Value::Null };
+    routines::all(facts).find(|routine| routine.oid == oid).map(|routine| say(&routine)).into()
+}
+
+fn function_arguments(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    Ok(routine(facts, arguments, routines::arguments))
+}
+
+fn obj_description(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let of_relation = text(arguments, 1).is_none_or(|catalog| catalog == "pg_class");
+    let relation = int(arguments, 0).filter(|_| of_relation).and_then(|oid| facts.relation(oid));
+    Ok(relation.and_then(|relation| relation.doc).into())
+}
+
+fn col_description(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let relation = int(arguments, 0).and_then(|oid| facts.relation(oid));
+    let place = int(arguments, 1).and_then(|number| usize::try_from(number - 1).ok());
+    let column = relation.zip(place).and_then(|(relation, place)| relation.columns.get(place));
+    Ok(column.and_then(|column| column.doc).into())
+}
+
+/// Whether a name without a schema finds it: those of `public` and of PostgreSQL's own schema.
+fn pg_table_is_visible(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
+    let relation = facts.relation(oid).or_else(|| facts.indexed(oid));
+    Ok(relation.map(|relation| [11, 2200].contains(&relation.namespace)).into())
+}
+
+fn pg_type_is_visible(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
+    let rows_of = facts.relation(oid - 1).or_else(|| facts.relation(oid - 2));
+    let visible = rows_of.is_none_or(|relation| [11, 2200].contains(&relation.namespace));
+    Ok((types::of(oid).is_some() || visible).into())
+}
+
+/// Bytes as PostgreSQL writes them for people.
+fn size(bytes: i64) -> String {
+    let mut size = bytes;
+    for unit in ["bytes", "kB", "MB", "GB", "TB"] {
+        if size.abs() < 10 * 1024 || unit == "TB" {
+            return format!("{size} {unit}");
+        }
+        size = (size + 512) / 1024;
+    }
+    format!("{size} PB")
+}

@@ -1,0 +1,116 @@
+//! Numbers of objects from their names, and names from their numbers: `regclass` and its kin.
+
+use millstream_sql::{Error, Result};
+
+use super::{Gives, Known, int, text};
+use crate::pg::facts::{Facts, OWNER, namespace_name, namespace_oid};
+use crate::pg::rows::Value;
+use crate::pg::{routines, types};
+
+pub(super) const FUNCTIONS: &[Known] = &[
+    ("regclass", Gives::Int, |facts, arguments| number(arguments, "relation", |name| class(facts, name))),
+    ("regtype", Gives::Int, |facts, arguments| number(arguments, "type", |name| type_named(facts, name))),
+    ("regproc", Gives::Int, |facts, arguments| {
+        number(arguments, "function", |name| routines::oid_of(facts, name))
+    }),
+    ("regprocedure", Gives::Int, |facts, arguments| {
+        number(arguments, "function", |name| routines::oid_of(facts, name))
+    }),
+    ("regnamespace", Gives::Int, |_, arguments| number(arguments, "schema", namespace_oid)),
+    ("regrole", Gives::Int, |facts, arguments| number(arguments, "role", |name| role(facts, name))),
+    ("regoper", Gives::Int, |_, arguments| number(arguments, "operator", |_| None)),
+    ("regcollation", Gives::Int, |_, arguments| number(arguments, "collation", collation)),
+    ("to_regclass", Gives::Int, |facts, arguments| Ok(text(arguments, 0).and_then(|name| class(facts, name)).into())),
+    ("to_regtype", Gives::Int, |facts, arguments| {
+        Ok(text(arguments, 0).and_then(|name| type_named(facts, name)).into())
+    }),
+    ("to_regproc", Gives::Int, |facts, arguments| {
+        Ok(text(arguments, 0).and_then(|name| routines::oid_of(facts, name)).into())
+    }),
+    ("to_regprocedure", Gives::Int, |facts, arguments| {
+        Ok(text(arguments, 0).and_then(|name| routines::oid_of(facts, name)).into())
+    }),
+    ("to_regnamespace", Gives::Int, |_, arguments| Ok(text(arguments, 0).and_then(namespace_oid).into())),
+    ("to_regrole", Gives::Int, |facts, arguments| {
+        Ok(text(arguments, 0).and_then(|name| role(facts, name)).into())
+    }),
+    ("regclass_text", Gives::Text, |facts, arguments| {
+        name(arguments, |oid| {
+            let index = facts.indexed(oid).map(|relation| super::quoted(&relation.key_name()));
+            facts.relation(oid).map(|relation| facts.name_of(relation)).or(index)
+        })
+    }),
+    ("regtype_text", Gives::Text, |facts, arguments| {
+        name(arguments, |oid| match types::of(oid) {
+            Some(_) => Some(types::format(oid, None)),
+            None => facts.relation(oid - 1).map(|relation| facts.name_of(relation)),
+        })
+    }),
+    ("regproc_text", Gives::Text, |facts, arguments| name(arguments, |oid| routines::name_of(facts, oid))),
+    ("regprocedure_text", Gives::Text, |facts, arguments| {
+        name(arguments, |oid| {
+            let users = routines::all(facts).find(|routine| routine.oid == oid);
+            users
+                .map(|routine| format!("{}({})", routine.name, routines::arguments(&routine)))
+                .or_else(|| routines::name_of(facts, oid))
+        })
+    }),
+    ("regnamespace_text", Gives::Text, |_, arguments| {
+        name(arguments, |oid| namespace_name(oid).map(str::to_string))
+    }),
+    ("regrole_text", Gives::Text, |facts, arguments| {
+        name(arguments, |oid| (oid == OWNER).then(|| facts.variables().user))
+    }),
+    ("regoper_text", Gives::Text, |_, arguments| name(arguments, |_| None)),
+    ("regcollation_text", Gives::Text, |_, arguments| {
+        name(arguments, |oid| (oid == 100).then(|| "\"default\"".to_string()))
+    }),
+];
+
+/// The number of what is named; a number stays one.
+fn number(arguments: &[Value], kind: &str, find: impl Fn(&str) -> Option<i64>) -> Result<Value> {
+    if let Some(oid) = int(arguments, 0) {
+        return Ok(oid.into());
+    }
+    let Some(name) = text(arguments, 0) else { return Ok(Value::Null) };
+    match find(name) {
+        Some(oid) => Ok(oid.into()),
+        None if name == "-" => Ok(0.into()),
+        None => Err(Error::invalid(format!("{kind} \"{name}\" not found"))),
+    }
+}
+
+/// The name of what has a number; the number where nothing has it.
+fn name(arguments: &[Value], find: impl Fn(i64) -> Option<String>) -> Result<Value> {
+    let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
+    Ok(match oid {
+        0 => "-".into(),
+        oid => find(oid).unwrap_or_else(|| oid.to_string()).into(),
+    })
+}
+
+fn class(facts: &Facts, name: &str) -> Option<i64> {
+    facts.relation_named(name).map(|relation| relation.oid).or_else(|| {
+        let (_, index) = crate::pg::facts::split_name(name)?;
+        let table = facts.relation_named(&super::quoted(index.strip_suffix("_pkey")?))?;
+        (!table.key.is_empty()).then(|| table.index())
+    })
+}
+
+fn type_named(facts: &Facts, name: &str) -> Option<i64> {
+    let rows_of = || facts.relation_named(name).map(|relation| relation.row_type()).filter(|oid| *oid != 0);
+    types::by_sql_name(name).or_else(rows_of)
+}
+
+fn role(facts: &Facts, name: &str) -> Option<i64> {
+    (facts.variables().user == name.trim_matches('"')).then_some(OWNER)
+}
+
+fn collation(name: &str) -> Option<i64> {
+    match name.trim_start_matches("pg_catalog.").trim_matches('"') {
+        "default" => Some(100),
+        "C" => Some(950),
+        "POSIX" => Some(951),
+        _ => None,
+    }
+}

@@ -1,0 +1,93 @@
+//! Functions that tell of the session, and of what its user may do.
+
+use std::sync::PoisonError;
+
+use millstream_sql::{Error, Result};
+
+use super::{Gives, Known, any_null, text};
+use crate::pg::facts::Facts;
+use crate::pg::rows::Value;
+use crate::settings::Settings;
+use crate::variables::{SERVER_VERSION, find};
+
+pub(super) const FUNCTIONS: &[Known] = &[
+    ("version", Gives::Text, |_, _| Ok(format!("PostgreSQL {SERVER_VERSION}").into())),
+    ("current_database", Gives::Text, |facts, _| Ok(facts.variables().database.into())),
+    ("current_catalog", Gives::Text, |facts, _| Ok(facts.variables().database.into())),
+    ("current_user", Gives::Text, user),
+    ("session_user", Gives::Text, user),
+    ("current_role", Gives::Text, user),
+    ("user", Gives::Text, user),
+    ("current_schema", Gives::Text, |_, _| Ok("public".into())),
+    ("current_schemas", Gives::Texts, |_, arguments| {
+        let implicit = arguments.first() == Some(&Value::Bool(true));
+        let all = ["pg_catalog", "public"];
+        Ok(Value::Texts(all[usize::from(!implicit)..].iter().map(|name| (*name).to_string()).collect()))
+    }),
+    ("pg_backend_pid", Gives::Int, |facts, _| Ok(facts.variables().backend.into())),
+    ("pg_client_encoding", Gives::Text, |_, _| Ok("UTF8".into())),
+    ("getdatabaseencoding", Gives::Text, |_, _| Ok("UTF8".into())),
+    ("inet_server_addr", Gives::Text, |_, _| Ok(Value::Null)),
+    ("inet_server_port", Gives::Int, |_, _| Ok(Value::Null)),
+    ("inet_client_addr", Gives::Text, |_, _| Ok(Value::Null)),
+    ("inet_client_port", Gives::Int, |_, _| Ok(Value::Null)),
+    ("pg_is_in_recovery", Gives::Bool, |_, _| Ok(false.into())),
+    ("pg_is_wal_replay_paused", Gives::Bool, |_, _| Ok(false.into())),
+    ("pg_my_temp_schema", Gives::Int, |_, _| Ok(0.into())),
+    ("pg_is_other_temp_schema", Gives::Bool, |_, _| Ok(false.into())),
+    ("txid_current", Gives::Int, |facts, _| Ok((facts.catalog.version as i64).into())),
+    ("pg_jit_available", Gives::Bool, |_, _| Ok(false.into())),
+    ("row_security_active", Gives::Bool, |_, _| Ok(false.into())),
+    ("has_table_privilege", Gives::Bool, may),
+    ("has_any_column_privilege", Gives::Bool, may),
+    ("has_column_privilege", Gives::Bool, may),
+    ("has_schema_privilege", Gives::Bool, may),
+    ("has_database_privilege", Gives::Bool, may),
+    ("has_function_privilege", Gives::Bool, may),
+    ("has_sequence_privilege", Gives::Bool, may),
+    ("has_type_privilege", Gives::Bool, may),
+    ("has_tablespace_privilege", Gives::Bool, may),
+    ("has_language_privilege", Gives::Bool, may),
+    ("has_server_privilege", Gives::Bool, may),
+    ("has_foreign_data_wrapper_privilege", Gives::Bool, may),
+    ("pg_has_role", Gives::Bool, may),
+    ("current_setting", Gives::Text, current_setting),
+    ("set_config", Gives::Text, set_config),
+];
+
+fn user(facts: &Facts, _: &[Value]) -> Result<Value> {
+    Ok(facts.variables().user.into())
+}
+
+/// There is one user, who may do everything.
+fn may(_: &Facts, arguments: &[Value]) -> Result<Value> {
+    Ok(if any_null(arguments) { Value::Null } else { true.into() })
+}
+
+fn current_setting(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let Some(name) = text(arguments, 0) else { return Ok(Value::Null) };
+    let found = facts.variables().get(name).or_else(|| facts.settings.show(&name.to_lowercase()).ok());
+    match found {
+        Some(value) => Ok(value.into()),
+        None if arguments.get(1) == Some(&Value::Bool(true)) => Ok(Value::Null),
+        None => Err(Settings::unknown(name)),
+    }
+}
+
+/// Sets one of the session's settings; the engine's are set by SET alone.
+fn set_config(facts: &Facts, arguments: &[Value]) -> Result<Value> {
+    let (Some(name), Some(value)) = (text(arguments, 0), text(arguments, 1)) else { return Ok(Value::Null) };
+    if Settings::knows(name) {
+        return Err(Error::unsupported(format!("set_config of the engine's setting {name}"))
+            .hint(format!("Use SET {name} = '{value}'.")));
+    }
+    let mut variables = facts.variables.lock().unwrap_or_else(PoisonError::into_inner);
+    if find(name).is_some() {
+        variables.set(name, value)?;
+    } else if name.contains('.') {
+        variables.set_own(name, value);
+    } else {
+        return Err(Settings::unknown(name));
+    }
+    Ok(variables.get(name).into())
+}

@@ -1,0 +1,61 @@
+//! PostgreSQL's catalog, made of ours: what its clients ask to find out what there is.
+//!
+//! The tables of `pg_catalog` and `information_schema` have the columns that they have in PostgreSQL 15
+//! ([`layout`]); those of things that aren't here are empty. They are made when a SELECT names them, of one state of
+//! the catalog ([`Facts`]), together with the functions that look things up in it ([`functions`]).
+//!
+//! | here | there | why |
+//! | --- | --- | --- |
+//! | table | `r` | |
+//! | view | `v` | |
+//! | materialized view, stream | `m` | it is read as a table and never written; clients list it |
+//! | source | `f`, a foreign table | rows from outside, whose columns can be looked up |
+//! | system table | `v` | |
+//! | sink | none | it can't be read: SHOW SINKS |
+
+mod facts;
+mod functions;
+mod information;
+pub(crate) mod layout;
+mod objects;
+mod relations;
+mod routines;
+mod rows;
+mod session;
+pub(crate) mod types;
+
+use arrow::array::RecordBatch;
+use millstream_sql::{Error, INFORMATION_SCHEMA, PG_CATALOG, Result};
+
+pub(crate) use facts::{Facts, OneShot};
+
+use self::rows::Rows;
+
+/// Whether a relation's name is in a schema of PostgreSQL's.
+pub(crate) fn is_name(relation: &str) -> bool {
+    parts(relation).is_some()
+}
+
+/// Whether a function of this name tells of the catalog.
+pub(crate) fn is_function(name: &str) -> bool {
+    functions::is_function(name)
+}
+
+fn parts(relation: &str) -> Option<(&str, &str)> {
+    relation.split_once('.').filter(|(schema, _)| [PG_CATALOG, INFORMATION_SCHEMA].contains(schema))
+}
+
+/// The rows of one of these tables.
+pub(crate) fn batch(facts: &Facts, relation: &str) -> Result<RecordBatch> {
+    let (schema, name) = parts(relation).unwrap_or(("", relation));
+    let layout = layout::find(schema, name)
+        .ok_or_else(|| Error::invalid(format!("relation \"{relation}\" not found")))?;
+    let mut rows = Rows::new(layout);
+    if schema == INFORMATION_SCHEMA {
+        information::fill(facts, name, &mut rows);
+    } else if !relations::fill(facts, name, &mut rows) && !routines::fill(facts, name, &mut rows) {
+        // What is in none of these has no rows.
+        let _ = session::fill(facts, name, &mut rows) || objects::fill(name, &mut rows);
+    }
+    rows.batch()
+}

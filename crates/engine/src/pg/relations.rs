@@ -1,0 +1,377 @@
+//! What of PostgreSQL's catalog tells of relations: their columns, keys, rules.
+
+use super::facts::{Facts, Listed, NAMESPACES, OWNER, namespace_name};
+use super::rows::{Rows, Value};
+use super::types;
+use crate::catalog::Definition;
+
+/// The table of everything that is a relation.
+const CLASS: i64 = 1259;
+/// The method of indexes of keys.
+const BTREE: i64 = 403;
+/// The server of sources, as foreign tables have one.
+const SERVER: i64 = 15_900;
+/// What wraps what is outside.
+const WRAPPER: i64 = 15_901;
+
+/// Fills a table; false where it tells of something else.
+pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
+    let all = facts.relations().iter();
+    match table {
+        "pg_class" => all.for_each(|relation| class(relation, rows)),
+        "pg_attribute" => all.for_each(|relation| attributes(relation, rows)),
+        "pg_type" => pg_type(facts, rows),
+        "pg_namespace" => NAMESPACES.iter().for_each(|(oid, name)| {
+            rows.push(&[("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER.into())]);
+        }),
+        "pg_index" => keyed(facts).for_each(|relation| index(relation, rows)),
+        "pg_indexes" => keyed(facts).for_each(|relation| {
+            rows.push(&[
+                ("schemaname", namespace_name(relation.namespace).into()),
+                ("tablename", relation.name.as_str().into()),
+                ("indexname", relation.key_name().into()),
+                ("indexdef", index_definition(relation).into()),
+            ]);
+        }),
+        "pg_constraint" => keyed(facts).for_each(|relation| constraint(relation, rows)),
+        "pg_rewrite" => all.filter(|relation| is_query(relation)).for_each(|relation| {
+            rows.push(&[
+                ("oid", relation.rule().into()),
+                ("rulename", "_RETURN".into()),
+                ("ev_class", relation.oid.into()),
+                ("ev_type", '1'.into()),
+                ("ev_enabled", 'O'.into()),
+                ("is_instead", true.into()),
+            ]);
+        }),
+        "pg_depend" => all.for_each(|relation| dependencies(facts, relation, rows)),
+        "pg_description" => all.for_each(|relation| descriptions(relation, rows)),
+        "pg_foreign_table" => sources(facts).for_each(|relation| {
+            rows.push(&[
+                ("ftrelid", relation.oid.into()),
+                ("ftserver", SERVER.into()),
+                ("ftoptions", Value::Texts(connector(relation))),
+            ]);
+        }),
+        "pg_foreign_server" => rows.push(&[
+            ("oid", SERVER.into()),
+            ("srvname", "outside".into()),
+            ("srvowner", OWNER.into()),
+            ("srvfdw", WRAPPER.into()),
+        ]),
+        "pg_foreign_data_wrapper" => rows.push(&[
+            ("oid", WRAPPER.into()),
+            ("fdwname", "connectors".into()),
+            ("fdwowner", OWNER.into()),
+        ]),
+        "pg_tables" => all.filter(|relation| relation.kind == 'r').for_each(|relation| {
+            let mut cells = named(relation, "tablename", "tableowner", facts);
+            cells.push(("hasindexes", (!relation.key.is_empty()).into()));
+            rows.push(&cells);
+        }),
+        "pg_views" => all.filter(|relation| relation.kind == 'v').for_each(|relation| {
+            let mut cells = named(relation, "viewname", "viewowner", facts);
+            cells.push(("definition", relation.query().into()));
+            rows.push(&cells);
+        }),
+        "pg_matviews" => all.filter(|relation| relation.kind == 'm').for_each(|relation| {
+            let mut cells = named(relation, "matviewname", "matviewowner", facts);
+            cells.push(("ispopulated", true.into()));
+            cells.push(("definition", relation.query().into()));
+            rows.push(&cells);
+        }),
+        "pg_stat_all_tables" | "pg_statio_all_tables" => {
+            all.filter(|relation| is_stored(relation)).for_each(|relation| statistics(relation, rows));
+        }
+        "pg_stat_user_tables" | "pg_statio_user_tables" => {
+            let users = all.filter(|relation| is_stored(relation) && !relation.is_system());
+            users.for_each(|relation| statistics(relation, rows));
+        }
+        "pg_stat_sys_tables" | "pg_statio_sys_tables" => {
+            let system = all.filter(|relation| is_stored(relation) && relation.is_system());
+            system.for_each(|relation| statistics(relation, rows));
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn keyed(facts: &Facts) -> impl Iterator<Item = &Listed> {
+    facts.relations().iter().filter(|relation| !relation.key.is_empty())
+}
+
+fn sources(facts: &Facts) -> impl Iterator<Item = &Listed> {
+    facts.relations().iter().filter(|relation| relation.kind == 'f')
+}
+
+fn is_query(relation: &Listed) -> bool {
+    matches!(relation.kind, 'v' | 'm')
+}
+
+fn is_stored(relation: &Listed) -> bool {
+    matches!(relation.kind, 'r' | 'm')
+}
+
+type Cells = Vec<(&'static str, Value)>;
+
+fn named(relation: &Listed, name: &'static str, owner: &'static str, facts: &Facts) -> Cells {
+    vec![
+        ("schemaname", namespace_name(relation.namespace).into()),
+        (name, relation.name.as_str().into()),
+        (owner, facts.variables().user.into()),
+    ]
+}
+
+fn class(relation: &Listed, rows: &mut Rows) {
+    rows.push(&[
+        ("oid", relation.oid.into()),
+        ("relname", relation.name.as_str().into()),
+        ("relnamespace", relation.namespace.into()),
+        ("reltype", relation.row_type().into()),
+        ("relowner", OWNER.into()),
+        ("relam", if is_stored(relation) { 2 } else { 0 }.into()),
+        ("relfilenode", if is_stored(relation) { relation.oid } else { 0 }.into()),
+        ("reltuples", (-1).into()),
+        ("relhasindex", (!relation.key.is_empty()).into()),
+        ("relpersistence", 'p'.into()),
+        ("relkind", relation.kind.into()),
+        ("relnatts", relation.columns.len().into()),
+        ("relhasrules", (relation.kind == 'v').into()),
+        ("relispopulated", true.into()),
+        ("relreplident", if relation.is_system() { 'n' } else { 'd' }.into()),
+    ]);
+    if relation.key.is_empty() {
+        return;
+    }
+    rows.push(&[
+        ("oid", relation.index().into()),
+        ("relname", relation.key_name().into()),
+        ("relnamespace", relation.namespace.into()),
+        ("relowner", OWNER.into()),
+        ("relam", BTREE.into()),
+        ("relfilenode", relation.index().into()),
+        ("reltuples", (-1).into()),
+        ("relpersistence", 'p'.into()),
+        ("relkind", 'i'.into()),
+        ("relnatts", relation.key.len().into()),
+        ("relispopulated", true.into()),
+        ("relreplident", 'n'.into()),
+    ]);
+}
+
+fn attributes(relation: &Listed, rows: &mut Rows) {
+    for (place, column) in relation.columns.iter().enumerate() {
+        attribute(relation.oid, place + 1, column, rows);
+    }
+    for (place, column) in relation.key.iter().enumerate() {
+        attribute(relation.index(), place + 1, &relation.columns[*column], rows);
+    }
+}
+
+fn attribute(relation: i64, number: usize, column: &super::facts::ListedColumn, rows: &mut Rows) {
+    let known = types::of(column.type_oid);
+    let text = |name: &str| known.map_or("", |known| known.column(name));
+    let count = |name: &str| known.map_or(0, |known| known.number(name));
+    rows.push(&[
+        ("attrelid", relation.into()),
+        ("attname", column.name.as_str().into()),
+        ("atttypid", column.type_oid.into()),
+        ("attstattarget", (-1).into()),
+        ("attlen", count("typlen").into()),
+        ("attnum", number.into()),
+        ("attndims", i64::from(text("typcategory") == "A").into()),
+        ("attcacheoff", (-1).into()),
+        ("atttypmod", column.modifier.into()),
+        ("attbyval", (text("typbyval") == "t").into()),
+        ("attalign", text("typalign").into()),
+        ("attstorage", text("typstorage").into()),
+        ("attnotnull", column.not_null.into()),
+        ("attislocal", true.into()),
+        ("attcollation", count("typcollation").into()),
+    ]);
+}
+
+fn pg_type(facts: &Facts, rows: &mut Rows) {
+    for known in types::all() {
+        let mut cells: Cells = vec![
+            ("oid", known.oid.into()),
+            ("typname", known.name.into()),
+            ("typnamespace", 11.into()),
+            ("typowner", OWNER.into()),
+            ("typisdefined", true.into()),
+            ("typtypmod", (-1).into()),
+        ];
+        cells.extend(types::REST.iter().map(|name| {
+            let written = known.column(name);
+            let value = match (*name, written.parse::<i64>()) {
+                ("typbyval" | "typispreferred", _) => Value::Bool(written == "t"),
+                (_, Ok(number)) => Value::Int(number),
+                _ => Value::from(written),
+            };
+            (*name, value)
+        }));
+        rows.push(&cells);
+    }
+    for relation in facts.relations().iter().filter(|relation| relation.row_type() != 0) {
+        row_type(relation, rows);
+    }
+}
+
+fn row_type(relation: &Listed, rows: &mut Rows) {
+    let shared = |oid: i64, name: String| -> Cells {
+        vec![
+            ("oid", oid.into()),
+            ("typname", name.into()),
+            ("typnamespace", relation.namespace.into()),
+            ("typowner", OWNER.into()),
+            ("typlen", (-1).into()),
+            ("typisdefined", true.into()),
+            ("typdelim", ','.into()),
+            ("typtypmod", (-1).into()),
+            ("typalign", 'd'.into()),
+            ("typstorage", 'x'.into()),
+        ]
+    };
+    let mut row = shared(relation.row_type(), relation.name.clone());
+    row.extend([
+        ("typtype", 'c'.into()),
+        ("typcategory", 'C'.into()),
+        ("typrelid", relation.oid.into()),
+        ("typarray", relation.array_type().into()),
+        ("typinput", 2290.into()),
+        ("typoutput", 2291.into()),
+        ("typreceive", 2402.into()),
+        ("typsend", 2403.into()),
+    ]);
+    rows.push(&row);
+    let mut array = shared(relation.array_type(), format!("_{}", relation.name));
+    array.extend([
+        ("typtype", 'b'.into()),
+        ("typcategory", 'A'.into()),
+        ("typelem", relation.row_type().into()),
+        ("typinput", 750.into()),
+        ("typoutput", 751.into()),
+        ("typreceive", 2400.into()),
+        ("typsend", 2401.into()),
+    ]);
+    rows.push(&array);
+}
+
+fn places(relation: &Listed) -> Value {
+    Value::Ints(relation.key.iter().map(|place| *place as i64 + 1).collect())
+}
+
+fn index(relation: &Listed, rows: &mut Rows) {
+    let zeros = || Value::Ints(vec![0; relation.key.len()]);
+    rows.push(&[
+        ("indexrelid", relation.index().into()),
+        ("indrelid", relation.oid.into()),
+        ("indnatts", relation.key.len().into()),
+        ("indnkeyatts", relation.key.len().into()),
+        ("indisunique", true.into()),
+        ("indisprimary", true.into()),
+        ("indimmediate", true.into()),
+        ("indisvalid", true.into()),
+        ("indisready", true.into()),
+        ("indislive", true.into()),
+        ("indkey", places(relation)),
+        ("indcollation", zeros()),
+        ("indclass", zeros()),
+        ("indoption", zeros()),
+    ]);
+}
+
+fn constraint(relation: &Listed, rows: &mut Rows) {
+    rows.push(&[
+        ("oid", relation.constraint().into()),
+        ("conname", relation.key_name().into()),
+        ("connamespace", relation.namespace.into()),
+        ("contype", 'p'.into()),
+        ("convalidated", true.into()),
+        ("conrelid", relation.oid.into()),
+        ("conindid", relation.index().into()),
+        ("confupdtype", ' '.into()),
+        ("confdeltype", ' '.into()),
+        ("confmatchtype", ' '.into()),
+        ("conislocal", true.into()),
+        ("connoinherit", true.into()),
+        ("conkey", places(relation)),
+    ]);
+}
+
+/// The columns of a key, as its definition names them.
+pub(super) fn key_columns(relation: &Listed) -> String {
+    let names = relation.key.iter().map(|place| super::functions::quoted(&relation.columns[*place].name));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// What would make the index of a key.
+pub(super) fn index_definition(relation: &Listed) -> String {
+    format!(
+        "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
+        super::functions::quoted(&relation.key_name()),
+        namespace_name(relation.namespace).unwrap_or("public"),
+        super::functions::quoted(&relation.name),
+        key_columns(relation)
+    )
+}
+
+/// What a view reads, as rules depend on it; and of a key's index, on its constraint.
+fn dependencies(facts: &Facts, relation: &Listed, rows: &mut Rows) {
+    if !relation.key.is_empty() {
+        rows.push(&[
+            ("classid", CLASS.into()),
+            ("objid", relation.index().into()),
+            ("refclassid", 2606.into()),
+            ("refobjid", relation.constraint().into()),
+            ("deptype", 'i'.into()),
+        ]);
+    }
+    let Some(object) = &relation.object else { return };
+    if !is_query(relation) {
+        return;
+    }
+    let rule = |refobjid: i64, deptype: char, rows: &mut Rows| {
+        rows.push(&[
+            ("classid", 2618.into()),
+            ("objid", relation.rule().into()),
+            ("refclassid", CLASS.into()),
+            ("refobjid", refobjid.into()),
+            ("deptype", deptype.into()),
+        ]);
+    };
+    rule(relation.oid, 'i', rows);
+    for read in object.reads.iter().filter(|read| facts.catalog.find(read).is_some()) {
+        rule(facts.catalog.oid(read), 'n', rows);
+    }
+}
+
+fn descriptions(relation: &Listed, rows: &mut Rows) {
+    let whole = relation.doc.map(|doc| (0, doc));
+    let columns = relation.columns.iter().enumerate();
+    let columns = columns.filter_map(|(place, column)| Some((place as i64 + 1, column.doc?)));
+    for (number, doc) in whole.into_iter().chain(columns) {
+        rows.push(&[
+            ("objoid", relation.oid.into()),
+            ("classoid", CLASS.into()),
+            ("objsubid", number.into()),
+            ("description", doc.into()),
+        ]);
+    }
+}
+
+/// What a source is read through.
+fn connector(relation: &Listed) -> Vec<String> {
+    match relation.object.as_ref().map(|object| &object.definition) {
+        Some(Definition::Source { connector, .. }) => vec![format!("connector={}", connector.name())],
+        _ => Vec::new(),
+    }
+}
+
+fn statistics(relation: &Listed, rows: &mut Rows) {
+    rows.push(&[
+        ("relid", relation.oid.into()),
+        ("schemaname", namespace_name(relation.namespace).into()),
+        ("relname", relation.name.as_str().into()),
+    ]);
+}

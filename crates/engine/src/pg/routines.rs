@@ -1,0 +1,148 @@
+//! What of PostgreSQL's catalog tells of functions: users', and those that read and write values of types.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field};
+use millstream_sql::routine_name;
+use millstream_sql::routines::Parameter;
+
+use super::facts::{Facts, OWNER};
+use super::rows::{Rows, Value};
+use super::types;
+use crate::catalog::{Definition, Object};
+
+/// A function as these tables list it.
+pub(super) struct Routine<'a> {
+    pub(super) oid: i64,
+    pub(super) name: &'a str,
+    /// `f` or `a`.
+    pub(super) kind: char,
+    pub(super) parameters: &'a [Parameter],
+    pub(super) returns: &'a DataType,
+    pub(super) strict: bool,
+    pub(super) object: &'a Arc<Object>,
+}
+
+static OF_TYPES: LazyLock<Vec<(i64, &'static str)>> = LazyLock::new(|| {
+    let lines = include_str!("type_functions.txt").lines().filter(|line| !line.starts_with('#'));
+    let read = |line: &'static str| line.split_once(' ').and_then(|(oid, name)| Some((oid.parse().ok()?, name)));
+    lines.filter_map(read).collect()
+});
+
+/// Fills a table; false where it tells of something else.
+pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
+    match table {
+        "pg_proc" => {
+            OF_TYPES.iter().for_each(|(oid, name)| of_type(*oid, name, rows));
+            all(facts).for_each(|routine| proc(&routine, rows));
+        }
+        "pg_aggregate" => all(facts).filter(|routine| routine.kind == 'a').for_each(|routine| {
+            rows.push(&[("aggfnoid", routine.oid.into()), ("aggkind", 'n'.into())]);
+        }),
+        _ => return false,
+    }
+    true
+}
+
+/// Users' functions and aggregates.
+pub(super) fn all(facts: &Facts) -> impl Iterator<Item = Routine<'_>> {
+    facts.catalog.routines().filter_map(|object| {
+        let oid = facts.catalog.oid(&object.name);
+        Some(match &object.definition {
+            Definition::Function(function) => Routine {
+                oid,
+                name: &function.name,
+                kind: 'f',
+                parameters: &function.parameters,
+                returns: &function.returns,
+                strict: function.strict,
+                object,
+            },
+            Definition::Aggregate(aggregate) => Routine {
+                oid,
+                name: &aggregate.name,
+                kind: 'a',
+                parameters: &aggregate.parameters,
+                returns: &aggregate.returns,
+                strict: false,
+                object,
+            },
+            _ => return None,
+        })
+    })
+}
+
+/// The name of the function of this number.
+pub(super) fn name_of(facts: &Facts, oid: i64) -> Option<String> {
+    let of_types = OF_TYPES.iter().find(|(known, _)| *known == oid).map(|(_, name)| (*name).to_string());
+    of_types.or_else(|| all(facts).find(|routine| routine.oid == oid).map(|routine| routine.name.to_string()))
+}
+
+/// The number of the function of this name.
+pub(super) fn oid_of(facts: &Facts, name: &str) -> Option<i64> {
+    let bare = name.strip_prefix("pg_catalog.").or_else(|| name.strip_prefix("public.")).unwrap_or(name);
+    let bare = bare.split('(').next().unwrap_or(bare);
+    let of_types = OF_TYPES.iter().find(|(_, known)| *known == bare).map(|(oid, _)| *oid);
+    of_types.or_else(|| Some(facts.catalog.oid(&routine_name(bare))).filter(|oid| *oid != 0))
+}
+
+/// The number of a parameter's or a result's type.
+pub(super) fn type_oid(data_type: &DataType) -> i64 {
+    types::type_of(&Field::new("", data_type.clone(), true)).0
+}
+
+/// `a integer, b text`, as a function's heading has it.
+pub(super) fn arguments(routine: &Routine<'_>) -> String {
+    let argument = |parameter: &Parameter| {
+        let name = types::format(type_oid(&parameter.data_type), None);
+        match &parameter.name {
+            Some(given) => format!("{} {name}", super::functions::quoted(given)),
+            None => name,
+        }
+    };
+    routine.parameters.iter().map(argument).collect::<Vec<_>>().join(", ")
+}
+
+fn of_type(oid: i64, name: &'static str, rows: &mut Rows) {
+    rows.push(&[
+        ("oid", oid.into()),
+        ("proname", name.into()),
+        ("pronamespace", 11.into()),
+        ("proowner", OWNER.into()),
+        ("prolang", 12.into()),
+        ("procost", 1.into()),
+        ("prokind", 'f'.into()),
+        ("proisstrict", true.into()),
+        ("provolatile", 'i'.into()),
+        ("proparallel", 's'.into()),
+        ("prosrc", name.into()),
+    ]);
+}
+
+fn proc(routine: &Routine<'_>, rows: &mut Rows) {
+    let types: Vec<i64> =
+        routine.parameters.iter().map(|parameter| type_oid(&parameter.data_type)).collect();
+    let named = routine.parameters.iter().any(|parameter| parameter.name.is_some());
+    let names = || {
+        Value::Texts(
+            routine.parameters.iter().map(|parameter| parameter.name.clone().unwrap_or_default()).collect(),
+        )
+    };
+    rows.push(&[
+        ("oid", routine.oid.into()),
+        ("proname", routine.name.into()),
+        ("pronamespace", 2200.into()),
+        ("proowner", OWNER.into()),
+        ("prolang", if routine.kind == 'a' { 12 } else { 14 }.into()),
+        ("procost", 100.into()),
+        ("prokind", routine.kind.into()),
+        ("proisstrict", routine.strict.into()),
+        ("provolatile", 'i'.into()),
+        ("proparallel", 's'.into()),
+        ("pronargs", routine.parameters.len().into()),
+        ("prorettype", type_oid(routine.returns).into()),
+        ("proargtypes", types.into()),
+        ("proargnames", if named { names() } else { Value::Null }),
+        ("prosrc", routine.object.ddl.as_str().into()),
+    ]);
+}

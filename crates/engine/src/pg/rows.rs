@@ -1,0 +1,191 @@
+//! Rows of a table of the catalog: columns are named, and those that aren't are empty.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, Int64Builder,
+    ListBuilder, RecordBatch, StringViewArray, StringViewBuilder, TimestampNanosecondArray, new_null_array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use millstream_sql::{Error, Result};
+
+use super::layout::Layout;
+use crate::error;
+use crate::system::UTC;
+
+/// A value of such a table, or of an argument or a result of its functions.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Text(String),
+    Ints(Vec<i64>),
+    Texts(Vec<String>),
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Value {
+        Value::Bool(value)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Value {
+        Value::Int(value)
+    }
+}
+
+impl From<i32> for Value {
+    fn from(value: i32) -> Value {
+        Value::Int(value.into())
+    }
+}
+
+impl From<usize> for Value {
+    fn from(value: usize) -> Value {
+        Value::Int(value as i64)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Value {
+        Value::Text(value.to_string())
+    }
+}
+
+impl From<String> for Value {
+    fn from(value: String) -> Value {
+        Value::Text(value)
+    }
+}
+
+impl From<char> for Value {
+    fn from(value: char) -> Value {
+        Value::Text(value.to_string())
+    }
+}
+
+impl From<Vec<i64>> for Value {
+    fn from(value: Vec<i64>) -> Value {
+        Value::Ints(value)
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Value {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+/// The value of a column that a row says nothing of, where it is never NULL.
+fn empty(data_type: &DataType) -> Value {
+    match data_type {
+        DataType::Boolean => Value::Bool(false),
+        DataType::List(_) => Value::Ints(Vec::new()),
+        DataType::Utf8View => Value::Text(String::new()),
+        _ => Value::Int(0),
+    }
+}
+
+/// Rows that are being collected.
+pub(super) struct Rows {
+    layout: &'static Layout,
+    rows: Vec<Vec<Value>>,
+}
+
+/// What a row says of its columns.
+pub(super) type Cells<'a> = &'a [(&'a str, Value)];
+
+impl Rows {
+    pub(super) fn new(layout: &'static Layout) -> Rows {
+        Rows { layout, rows: Vec::new() }
+    }
+
+    /// Adds a row. Cells whose column the table doesn't have are passed over, so that tables of one shape can share
+    /// what they say.
+    pub(super) fn push(&mut self, cells: Cells<'_>) {
+        let columns = self.layout.columns.iter().zip(self.layout.schema.fields());
+        let row = columns.map(|(column, field)| {
+            let found = cells.iter().find(|(name, _)| *name == column.name).map(|(_, value)| value.clone());
+            match found {
+                Some(Value::Null) | None if column.not_null => empty(field.data_type()),
+                Some(value) => value,
+                None => Value::Null,
+            }
+        });
+        self.rows.push(row.collect());
+    }
+
+    /// The rows as a batch.
+    pub(super) fn batch(self) -> Result<RecordBatch> {
+        let fields = self.layout.schema.fields().iter().enumerate();
+        let columns = fields.map(|(place, field)| {
+            column(self.rows.iter().map(|row| &row[place]), self.rows.len(), field.data_type())
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        RecordBatch::try_new(self.layout.schema.clone(), columns).map_err(error::arrow)
+    }
+}
+
+/// Values as a column of a type.
+pub(super) fn column<'a>(
+    values: impl Iterator<Item = &'a Value> + Clone,
+    rows: usize,
+    data_type: &DataType,
+) -> Result<ArrayRef> {
+    let int = |value: &Value| match value {
+        Value::Int(value) => Some(*value),
+        _ => None,
+    };
+    let text = |value: &'a Value| match value {
+        Value::Text(value) => Some(value.as_str()),
+        _ => None,
+    };
+    Ok(match data_type {
+        DataType::Boolean => Arc::new(BooleanArray::from_iter(values.map(|value| match value {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        }))),
+        DataType::Int16 => Arc::new(Int16Array::from_iter(values.map(|value| int(value).map(|n| n as i16)))),
+        DataType::Int32 => Arc::new(Int32Array::from_iter(values.map(|value| int(value).map(|n| n as i32)))),
+        DataType::Int64 => Arc::new(Int64Array::from_iter(values.map(int))),
+        DataType::Float32 => {
+            Arc::new(Float32Array::from_iter(values.map(|value| int(value).map(|n| n as f32))))
+        }
+        DataType::Float64 => {
+            Arc::new(Float64Array::from_iter(values.map(|value| int(value).map(|n| n as f64))))
+        }
+        DataType::Timestamp(..) => {
+            Arc::new(TimestampNanosecondArray::from_iter(values.map(int)).with_timezone(UTC))
+        }
+        DataType::Utf8View => Arc::new(StringViewArray::from_iter(values.map(text))),
+        DataType::List(element) => list(values, element.data_type())?,
+        other if values.clone().all(|value| *value == Value::Null) => new_null_array(other, rows),
+        other => return Err(Error::bug(format!("a column of the catalog has type {other}"))),
+    })
+}
+
+fn list<'a>(values: impl Iterator<Item = &'a Value>, element: &DataType) -> Result<ArrayRef> {
+    if *element == DataType::Utf8View {
+        let mut lists = ListBuilder::new(StringViewBuilder::new());
+        for value in values {
+            match value {
+                Value::Texts(texts) => lists.append_value(texts.iter().map(Some)),
+                Value::Ints(none) if none.is_empty() => lists.append(true),
+                _ => lists.append(false),
+            }
+        }
+        return Ok(Arc::new(lists.finish()));
+    }
+    let mut lists = ListBuilder::new(Int64Builder::new());
+    for value in values {
+        match value {
+            Value::Ints(ints) => lists.append_value(ints.iter().map(|int| Some(*int))),
+            _ => lists.append(false),
+        }
+    }
+    let lists: ArrayRef = Arc::new(lists.finish());
+    cast(&lists, &DataType::new_list(element.clone(), true)).map_err(error::arrow)
+}

@@ -1,0 +1,102 @@
+//! What of PostgreSQL's catalog tells of the server and of sessions: settings, roles, databases.
+
+use super::facts::{DATABASE, Facts, OWNER};
+use super::rows::Rows;
+use crate::settings::SETTINGS;
+use crate::variables::{SERVER_VERSION, VARIABLES};
+
+/// The number of UTF8 among encodings.
+const UTF8: i64 = 6;
+/// The number of the one tablespace.
+const TABLESPACE: i64 = 1663;
+
+/// Fills a table; false where it tells of something else.
+pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
+    let variables = facts.variables();
+    let user = variables.user.as_str();
+    match table {
+        "pg_settings" => settings(facts, rows),
+        "pg_roles" | "pg_authid" => rows.push(&[
+            ("oid", OWNER.into()),
+            ("rolname", user.into()),
+            ("rolsuper", true.into()),
+            ("rolinherit", true.into()),
+            ("rolcreaterole", true.into()),
+            ("rolcreatedb", true.into()),
+            ("rolcanlogin", true.into()),
+            ("rolreplication", true.into()),
+            ("rolbypassrls", true.into()),
+            ("rolconnlimit", (-1).into()),
+        ]),
+        "pg_user" | "pg_shadow" => rows.push(&[
+            ("usename", user.into()),
+            ("usesysid", OWNER.into()),
+            ("usecreatedb", true.into()),
+            ("usesuper", true.into()),
+            ("userepl", true.into()),
+            ("usebypassrls", true.into()),
+        ]),
+        "pg_database" => rows.push(&[
+            ("oid", DATABASE.into()),
+            ("datname", variables.database.as_str().into()),
+            ("datdba", OWNER.into()),
+            ("encoding", UTF8.into()),
+            ("datlocprovider", 'c'.into()),
+            ("datallowconn", true.into()),
+            ("datconnlimit", (-1).into()),
+            ("dattablespace", TABLESPACE.into()),
+            ("datcollate", "C".into()),
+            ("datctype", "C.UTF-8".into()),
+        ]),
+        "pg_tablespace" => {
+            rows.push(&[("oid", TABLESPACE.into()), ("spcname", "pg_default".into()), ("spcowner", OWNER.into())]);
+        }
+        "pg_stat_activity" => rows.push(&[
+            ("datid", DATABASE.into()),
+            ("datname", variables.database.as_str().into()),
+            ("pid", variables.backend.into()),
+            ("usesysid", OWNER.into()),
+            ("usename", user.into()),
+            ("application_name", variables.get("application_name").into()),
+            ("state", "active".into()),
+            ("backend_type", "client backend".into()),
+        ]),
+        "pg_stat_database" => rows.push(&[
+            ("datid", DATABASE.into()),
+            ("datname", variables.database.as_str().into()),
+            ("numbackends", 1.into()),
+        ]),
+        "pg_timezone_names" => rows.push(&[("name", "UTC".into()), ("abbrev", "UTC".into())]),
+        "pg_config" => rows.push(&[("name", "VERSION".into()), ("setting", SERVER_VERSION.into())]),
+        _ => return false,
+    }
+    true
+}
+
+/// PostgreSQL's settings as this session has them, then the engine's.
+fn settings(facts: &Facts, rows: &mut Rows) {
+    let variables = facts.variables();
+    let mut push = |name: &str, value: String, default: &str, category: &str, doc: &str| {
+        let boolean = ["on", "off"].contains(&value.as_str());
+        rows.push(&[
+            ("name", name.into()),
+            ("setting", value.into()),
+            ("category", category.into()),
+            ("short_desc", doc.into()),
+            ("context", "user".into()),
+            ("vartype", if boolean { "bool" } else { "string" }.into()),
+            ("source", "session".into()),
+            ("boot_val", default.into()),
+            ("reset_val", default.into()),
+            ("pending_restart", false.into()),
+        ]);
+    };
+    for variable in VARIABLES {
+        let value = variables.get(variable.name).unwrap_or_default();
+        push(variable.name, value, variable.default, "Session", variable.doc);
+    }
+    for setting in SETTINGS {
+        let value = facts.settings.show(setting.name).unwrap_or_default();
+        push(setting.name, value, setting.default, "Engine", setting.doc);
+    }
+}

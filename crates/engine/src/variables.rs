@@ -1,0 +1,333 @@
+//! A session's own settings: those of PostgreSQL that its clients set when they connect.
+//!
+//! A value is accepted where it says what is so; another is refused, since nothing would come of it.
+
+use std::collections::BTreeMap;
+
+use millstream_sql::{Error, Result};
+
+/// What PostgreSQL's version is asked to be: clients choose by it what they say.
+pub const SERVER_VERSION: &str = concat!("15.0 (Millstream ", env!("CARGO_PKG_VERSION"), ")");
+
+/// A setting of PostgreSQL's that a session has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Variable {
+    /// Its name, as PostgreSQL writes it.
+    pub(crate) name: &'static str,
+    /// Its value where none was set.
+    pub(crate) default: &'static str,
+    accepts: Accepts,
+    /// What it is about.
+    pub(crate) doc: &'static str,
+}
+
+/// Which values a setting takes.
+#[derive(Clone, Copy, Debug)]
+enum Accepts {
+    /// None: it says how things are.
+    Nothing,
+    /// Any text.
+    Anything,
+    /// One of these words, of which `true`, `yes` and `1` are `on`, and `false`, `no` and `0` are `off`.
+    Words(&'static [&'static str]),
+    /// A length of time; 0 is none.
+    Time,
+    /// A form of dates.
+    Dates,
+    /// A time zone that is UTC.
+    Utc,
+    /// A list of schemas.
+    Schemas,
+    /// Digits of floats.
+    Digits,
+}
+
+const fn fixed(name: &'static str, default: &'static str, doc: &'static str) -> Variable {
+    Variable { name, default, accepts: Accepts::Nothing, doc }
+}
+
+const fn words(
+    name: &'static str,
+    default: &'static str,
+    words: &'static [&'static str],
+    doc: &'static str,
+) -> Variable {
+    Variable { name, default, accepts: Accepts::Words(words), doc }
+}
+
+const fn of(name: &'static str, default: &'static str, accepts: Accepts, doc: &'static str) -> Variable {
+    Variable { name, default, accepts, doc }
+}
+
+const ON_OFF: &[&str] = &["on", "off"];
+const LEVELS: &[&str] = &["read uncommitted", "read committed", "repeatable read"];
+const MESSAGES: &[&str] =
+    &["debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "info", "notice", "warning", "error"];
+
+/// Every one, by name.
+pub(crate) const VARIABLES: &[Variable] = &[
+    of("application_name", "", Accepts::Anything, "what a client calls itself"),
+    words("array_nulls", "on", &["on"], "NULL in the text of an array is NULL"),
+    words("bytea_output", "hex", &["hex"], "how bytes are written"),
+    words("check_function_bodies", "on", ON_OFF, "taken; a function's body is always checked"),
+    words("client_encoding", "UTF8", &["UTF8", "UTF-8", "UNICODE"], "the encoding of a client's text"),
+    words("client_min_messages", "notice", MESSAGES, "the least of messages that a client is sent"),
+    of("DateStyle", "ISO, MDY", Accepts::Dates, "how dates are written"),
+    words("default_table_access_method", "heap", &["heap"], "how tables are kept"),
+    of("default_tablespace", "", Accepts::Words(&["", "pg_default"]), "where tables are kept"),
+    words("default_transaction_deferrable", "off", ON_OFF, "taken; nothing has to be put off"),
+    words("default_transaction_isolation", "repeatable read", LEVELS, "what transactions see of each other"),
+    words("default_transaction_read_only", "off", ON_OFF, "whether statements that change anything are refused"),
+    words("escape_string_warning", "on", ON_OFF, "taken; a backslash in a string stands for itself"),
+    of("extra_float_digits", "1", Accepts::Digits, "floats are written with the digits that tell them apart"),
+    of("idle_in_transaction_session_timeout", "0", Accepts::Words(&["0"]), "how long a transaction may be idle"),
+    of("idle_session_timeout", "0", Accepts::Words(&["0"]), "how long a session may be idle"),
+    fixed("in_hot_standby", "off", "there are no standbys"),
+    fixed("integer_datetimes", "on", "times are whole numbers"),
+    words("IntervalStyle", "postgres", &["postgres"], "how intervals are written"),
+    fixed("is_superuser", "on", "there are no other users yet"),
+    words("jit", "off", ON_OFF, "taken; nothing is compiled"),
+    fixed("lc_collate", "C", "text is ordered by its code points"),
+    fixed("lc_ctype", "C.UTF-8", "what letters are"),
+    words("lc_messages", "C", &["C", "POSIX", "en_US.UTF-8", ""], "the language of messages"),
+    words("lc_monetary", "C", &["C", "POSIX", ""], "how money is written"),
+    words("lc_numeric", "C", &["C", "POSIX", ""], "how numbers are written"),
+    words("lc_time", "C", &["C", "POSIX", ""], "how times are written"),
+    of("lock_timeout", "0", Accepts::Time, "taken; there are no locks to wait for"),
+    fixed("max_identifier_length", "63", "bytes of a name, as clients count; longer ones are kept whole"),
+    fixed("max_index_keys", "32", "columns of a key, as clients count"),
+    words("quote_all_identifiers", "off", &["off"], "whether names are always quoted"),
+    words("row_security", "on", ON_OFF, "taken; there are no policies"),
+    of("search_path", "\"$user\", public", Accepts::Schemas, "the schemas that names are looked up in"),
+    fixed("server_encoding", "UTF8", "the encoding of text"),
+    fixed("server_version", SERVER_VERSION, "the version of PostgreSQL that clients should think of"),
+    fixed("server_version_num", "150000", "the same as a number"),
+    fixed("session_authorization", "", "the user who connected"),
+    words("standard_conforming_strings", "on", &["on"], "a backslash in a string stands for itself"),
+    of("statement_timeout", "0", Accepts::Time, "how long a statement may run"),
+    words(
+        "synchronous_commit",
+        "on",
+        &["on", "off", "local", "remote_write", "remote_apply"],
+        "taken; nothing is on disk yet",
+    ),
+    of("TimeZone", "UTC", Accepts::Utc, "the zone of times"),
+    words("transaction_deferrable", "off", ON_OFF, "taken; nothing has to be put off"),
+    words("transaction_isolation", "repeatable read", LEVELS, "what this transaction sees of others"),
+    words("transaction_read_only", "off", ON_OFF, "whether this transaction changes anything"),
+    words("xmloption", "content", &["content", "document"], "taken; there is no XML"),
+];
+
+/// The setting of this name, in any case.
+pub(crate) fn find(name: &str) -> Option<&'static Variable> {
+    VARIABLES.iter().find(|variable| variable.name.eq_ignore_ascii_case(name))
+}
+
+/// What a session has set, and who is at its other end.
+#[derive(Clone, Debug)]
+pub(crate) struct Variables {
+    /// The user who connected.
+    pub(crate) user: String,
+    /// The database that was asked for; there is one, and it is called so.
+    pub(crate) database: String,
+    /// The number of the session.
+    pub(crate) backend: i64,
+    set: BTreeMap<&'static str, String>,
+    /// Settings with a dot in their names are a client's own.
+    own: BTreeMap<String, String>,
+}
+
+impl Default for Variables {
+    fn default() -> Variables {
+        Variables {
+            user: "millstream".into(),
+            database: "millstream".into(),
+            backend: i64::from(std::process::id()),
+            set: BTreeMap::new(),
+            own: BTreeMap::new(),
+        }
+    }
+}
+
+impl Variables {
+    /// Sets one; false where there is none of this name.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<bool> {
+        if let Some(variable) = find(name) {
+            let value = variable.read(value)?;
+            self.set.insert(variable.name, value);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Keeps a value under a client's own name, `app.user`.
+    pub(crate) fn set_own(&mut self, name: &str, value: &str) {
+        self.own.insert(name.to_lowercase(), value.to_string());
+    }
+
+    /// Goes back to the default; false where there is none of this name.
+    pub(crate) fn reset(&mut self, name: &str) -> bool {
+        if self.own.remove(&name.to_lowercase()).is_some() {
+            return true;
+        }
+        find(name).is_some_and(|variable| {
+            self.set.remove(variable.name);
+            true
+        })
+    }
+
+    /// Goes back to all defaults.
+    pub(crate) fn reset_all(&mut self) {
+        self.set.clear();
+        self.own.clear();
+    }
+
+    /// The value of one.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        let Some(variable) = find(name) else { return self.own.get(&name.to_lowercase()).cloned() };
+        let set = self.set.get(variable.name);
+        Some(match (variable.name, set) {
+            ("session_authorization", _) => self.user.clone(),
+            ("transaction_isolation", None) => self.get("default_transaction_isolation").unwrap_or_default(),
+            ("transaction_read_only", None) => self.get("default_transaction_read_only").unwrap_or_default(),
+            (_, Some(value)) => value.clone(),
+            (_, None) => variable.default.to_string(),
+        })
+    }
+}
+
+impl Variable {
+    /// The value as it is kept, or why it can't be had.
+    fn read(&self, value: &str) -> Result<String> {
+        let refused = |expected: String| {
+            Err(Error::invalid(format!("{} is '{value}', but {expected} was expected", self.name)))
+        };
+        match self.accepts {
+            Accepts::Nothing => {
+                Err(Error::invalid(format!("{} says how things are and can't be set", self.name)))
+            }
+            Accepts::Anything => Ok(value.to_string()),
+            Accepts::Words(words) => {
+                let lower = value.trim().to_lowercase();
+                let lower = match lower.as_str() {
+                    "true" | "yes" | "1" | "t" | "y" if words.contains(&"on") => "on",
+                    "false" | "no" | "0" | "f" | "n" if words.contains(&"off") => "off",
+                    other => other,
+                };
+                match words.iter().find(|word| word.eq_ignore_ascii_case(lower)) {
+                    Some(_) if self.name == "client_encoding" => Ok("UTF8".into()),
+                    Some(word) => Ok((*word).to_string()),
+                    None => {
+                        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+                        refused(quoted.join(" or "))
+                    }
+                }
+            }
+            Accepts::Time => match milliseconds(value) {
+                Some(_) => Ok(value.trim().to_string()),
+                None => refused("a length of time such as '5s', or milliseconds,".into()),
+            },
+            Accepts::Dates => {
+                let parts: Vec<String> = value.split(',').map(|part| part.trim().to_lowercase()).collect();
+                let known = parts.iter().all(|part| ["iso", "mdy", "us", "ymd"].contains(&part.as_str()));
+                if known { Ok("ISO, MDY".into()) } else { refused("'ISO' or 'ISO, MDY'".into()) }
+            }
+            Accepts::Utc => match is_utc(value) {
+                true => Ok("UTC".into()),
+                false => Err(Error::unsupported(format!("TimeZone '{value}'"))
+                    .hint("Times are in UTC; write AT TIME ZONE where another zone is wanted.")),
+            },
+            Accepts::Schemas => {
+                let parts: Vec<&str> =
+                    value.split(',').map(|part| part.trim().trim_matches(['"', '\''])).collect();
+                let known = parts.iter().all(|part| ["$user", "public", "pg_catalog"].contains(part));
+                if known && parts.contains(&"public") {
+                    Ok(value.trim().to_string())
+                } else {
+                    refused("a list with public, where all names are looked up,".into())
+                }
+            }
+            Accepts::Digits => match value.trim().parse::<i64>() {
+                Ok(1..=3) => Ok(value.trim().to_string()),
+                _ => refused("1, 2 or 3, at which no digit is lost,".into()),
+            },
+        }
+    }
+}
+
+/// Whether a zone's name is one of UTC's.
+fn is_utc(zone: &str) -> bool {
+    let zone = zone.trim().trim_matches('\'').to_lowercase();
+    let names =
+        ["utc", "gmt", "etc/utc", "etc/gmt", "zulu", "etc/zulu", "universal", "uct", "z", "gmt+0", "gmt0"];
+    names.contains(&zone.as_str()) || zone.trim_start_matches(['+', '-']).trim_matches(['0', ':']).is_empty()
+}
+
+/// PostgreSQL's spelling of a length of time: `5s`, `100 ms`, a number of milliseconds.
+pub(crate) fn milliseconds(value: &str) -> Option<u64> {
+    let text = value.trim().to_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" | "sec" | "second" | "seconds" => 1_000,
+        "min" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_are_so_are_accepted() {
+        let mut variables = Variables::default();
+        for (name, value, shown) in [
+            ("client_encoding", "utf-8", "UTF8"),
+            ("datestyle", "ISO", "ISO, MDY"),
+            ("extra_float_digits", "3", "3"),
+            ("TIMEZONE", "Etc/UTC", "UTC"),
+            ("timezone", "+00:00", "UTC"),
+            ("search_path", "public, pg_catalog", "public, pg_catalog"),
+            ("statement_timeout", "30s", "30s"),
+            ("row_security", "false", "off"),
+            ("application_name", "a b", "a b"),
+        ] {
+            assert!(variables.set(name, value).unwrap(), "{name}");
+            assert_eq!(variables.get(name).as_deref(), Some(shown), "{name}");
+        }
+        assert!(!variables.set("work_mem", "1GB").unwrap());
+        variables.reset_all();
+        assert_eq!(variables.get("search_path").as_deref(), Some("\"$user\", public"));
+    }
+
+    #[test]
+    fn others_are_refused() {
+        for (name, value) in [
+            ("client_encoding", "LATIN1"),
+            ("datestyle", "German"),
+            ("timezone", "Europe/Berlin"),
+            ("search_path", "other"),
+            ("standard_conforming_strings", "off"),
+            ("server_version", "16"),
+            ("extra_float_digits", "0"),
+            ("transaction_isolation", "serializable"),
+            ("statement_timeout", "soon"),
+        ] {
+            assert!(Variables::default().set(name, value).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_sorted_and_defaults_are_values() {
+        let names: Vec<String> = VARIABLES.iter().map(|variable| variable.name.to_lowercase()).collect();
+        assert!(names.is_sorted());
+        for variable in VARIABLES.iter().filter(|variable| !matches!(variable.accepts, Accepts::Nothing)) {
+            assert_eq!(variable.read(variable.default).unwrap(), variable.default, "{}", variable.name);
+        }
+    }
+}

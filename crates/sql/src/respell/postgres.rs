@@ -1,0 +1,342 @@
+//! What PostgreSQL's clients write when they look around: names with a schema, object identifiers, `ARRAY(SELECT …)`.
+//!
+//! | written | planned as |
+//! | --- | --- |
+//! | `pg_catalog.f(x)`, `information_schema.f(x)` | `f(x)` |
+//! | `a OPERATOR(pg_catalog.~) b` | `a ~ b` |
+//! | `x COLLATE "default"`, `"C"` | `x`: text has one order, that of its code points |
+//! | `'t'::regclass`, `'int4'::regtype` and others | `regclass('t')`: the object's number |
+//! | `x::regclass::text`, and a column of a SELECT's result `x::regclass` | `regclass_text(x)`: the object's name |
+//! | `ARRAY(SELECT x … ORDER BY y)` | `(SELECT array_agg(x ORDER BY y) …)` |
+//! | `(f(x)).n` | `get_field(f(x), 'n')` |
+//! | `current_schema`, `current_role` | calls of these functions |
+//!
+//! A number of an object is shown as its name only where it is a column of the outermost result: elsewhere it is
+//! compared, and stays a number.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    AccessExpr, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByKind,
+    SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value,
+    visit_expressions,
+};
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+
+use super::{call, text};
+use crate::error::{Error, Result};
+use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG};
+use crate::tokens::DIALECT;
+
+/// Types whose values are numbers of objects, written as their names.
+const REGISTERED: [&str; 8] = [
+    "regclass",
+    "regtype",
+    "regproc",
+    "regprocedure",
+    "regnamespace",
+    "regrole",
+    "regoper",
+    "regcollation",
+];
+
+/// Collations that order text as it is ordered here, or say no more than that.
+const COLLATIONS: [&str; 5] = ["default", "C", "POSIX", "ucs_basic", "C.utf8"];
+
+/// Rewrites an expression whose parts are rewritten.
+pub(super) fn respell(expression: &mut Expr) -> Result<()> {
+    match expression {
+        Expr::Function(function) => {
+            unqualify(&mut function.name);
+            if let Some(array) = array_of(function)? {
+                *expression = array;
+            }
+        }
+        Expr::Collate { expr, collation } => {
+            known_collation(collation)?;
+            *expression = std::mem::replace(expr.as_mut(), Expr::value(Value::Null));
+        }
+        Expr::BinaryOp { op, .. } => {
+            if let BinaryOperator::PGCustomBinaryOperator(parts) = op {
+                *op = operator(parts)?;
+            }
+        }
+        Expr::Cast { expr, data_type, kind, array: false, .. } => {
+            if let Some(new) = cast(expr, data_type, kind) {
+                *expression = new;
+            }
+        }
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            if let (Expr::Nested(_), [AccessExpr::Dot(Expr::Identifier(field))]) =
+                (root.as_ref(), access_chain.as_slice())
+            {
+                let field = text(&field.value);
+                let root = std::mem::replace(root.as_mut(), Expr::value(Value::Null));
+                *expression = call("get_field", vec![root, field]);
+            }
+        }
+        Expr::Identifier(name) if name.quote_style.is_none() => {
+            let lower = name.value.to_lowercase();
+            if ["current_schema", "current_role"].contains(&lower.as_str()) {
+                *expression = call(&lower, Vec::new());
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes PostgreSQL's schema from before the name of a function in FROM.
+pub(super) fn table_function(factor: &mut TableFactor) {
+    match factor {
+        TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => unqualify(name),
+        _ => {}
+    }
+}
+
+/// Shows numbers of objects as names where they are columns of a query's result.
+pub(super) fn show_names(statement: &mut Statement) {
+    if let Statement::Query(query) = statement {
+        shown_in(&mut query.body);
+    }
+}
+
+fn shown_in(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => select.projection.iter_mut().for_each(show_item),
+        SetExpr::Query(query) => shown_in(&mut query.body),
+        SetExpr::SetOperation { left, right, .. } => {
+            shown_in(left);
+            shown_in(right);
+        }
+        _ => {}
+    }
+}
+
+fn show_item(item: &mut SelectItem) {
+    let (expression, alias) = match item {
+        SelectItem::UnnamedExpr(expression) => {
+            let Some(name) = registered_cast(expression) else { return };
+            (expression, Ident::new(name))
+        }
+        SelectItem::ExprWithAlias { expr, alias } if registered_cast(expr).is_some() => (expr, alias.clone()),
+        _ => return,
+    };
+    let written = std::mem::replace(expression, Expr::value(Value::Null));
+    let shown = Expr::Cast {
+        kind: CastKind::DoubleColon,
+        expr: Box::new(written),
+        data_type: SqlType::Text,
+        array: false,
+        format: None,
+    };
+    *item = SelectItem::ExprWithAlias { expr: shown, alias };
+}
+
+fn registered_cast(expression: &Expr) -> Option<&'static str> {
+    match expression {
+        Expr::Cast { data_type, array: false, .. } => registered(data_type),
+        Expr::Nested(inner) => registered_cast(inner),
+        _ => None,
+    }
+}
+
+/// The name of a type whose values are numbers of objects.
+fn registered(data_type: &SqlType) -> Option<&'static str> {
+    let name = match data_type {
+        SqlType::Regclass => return Some("regclass"),
+        SqlType::Custom(name, modifiers) if modifiers.is_empty() => name.to_string().to_lowercase(),
+        _ => return None,
+    };
+    let name = name.strip_prefix("pg_catalog.").unwrap_or(&name);
+    REGISTERED.into_iter().find(|known| *known == name)
+}
+
+fn cast(value: &mut Expr, data_type: &mut SqlType, kind: &CastKind) -> Option<Expr> {
+    if let Some(name) = registered(data_type) {
+        let value = std::mem::replace(value, Expr::value(Value::Null));
+        return Some(call(name, vec![value]));
+    }
+    unqualify_type(data_type);
+    let to_text = match data_type {
+        SqlType::Text | SqlType::Varchar(None) | SqlType::CharacterVarying(None) => true,
+        SqlType::Custom(name, _) => name.to_string().eq_ignore_ascii_case("name"),
+        _ => false,
+    };
+    // The text of such a number is the object's name.
+    if to_text
+        && let Expr::Function(function) = bare(value)
+        && let Some(name) = REGISTERED.into_iter().find(|known| function.name.to_string() == *known)
+        && matches!(kind, CastKind::Cast | CastKind::DoubleColon)
+    {
+        let number = std::mem::replace(value, Expr::value(Value::Null));
+        return Some(call(&format!("{name}_text"), vec![number]));
+    }
+    None
+}
+
+fn bare(expression: &Expr) -> &Expr {
+    match expression {
+        Expr::Nested(inner) => bare(inner),
+        other => other,
+    }
+}
+
+/// `pg_catalog.int4` as `int4`.
+fn unqualify_type(data_type: &mut SqlType) {
+    let SqlType::Custom(name, modifiers) = data_type else { return };
+    let [schema, part] = name.0.as_slice() else { return };
+    if !is_schema(schema) || !modifiers.is_empty() {
+        return;
+    }
+    let Some(name) = part.as_ident() else { return };
+    // `pg_catalog."char"` is the one-byte type, which is no CHAR.
+    if name.quote_style.is_some() && name.value == "char" {
+        *data_type = SqlType::Text;
+        return;
+    }
+    let parsed = Parser::new(&DIALECT)
+        .try_with_sql(&name.value)
+        .and_then(|mut parser| parser.parse_data_type());
+    if let Ok(parsed) = parsed {
+        *data_type = parsed;
+    }
+}
+
+fn is_schema(part: &ObjectNamePart) -> bool {
+    part.as_ident().is_some_and(|name| {
+        let lower = name.value.to_lowercase();
+        lower == PG_CATALOG || lower == INFORMATION_SCHEMA
+    })
+}
+
+fn unqualify(name: &mut ObjectName) {
+    if name.0.len() == 2 && is_schema(&name.0[0]) {
+        name.0.remove(0);
+    }
+}
+
+fn known_collation(name: &ObjectName) -> Result<()> {
+    let collation = name.0.last().and_then(ObjectNamePart::as_ident).map_or("", |part| part.value.as_str());
+    match COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(collation)) {
+        true => Ok(()),
+        false => Err(Error::unsupported(format!("COLLATE {name}"))
+            .hint("Text is ordered by its code points, as COLLATE \"C\" does.")),
+    }
+}
+
+/// The operator that a qualified one names.
+fn operator(parts: &[String]) -> Result<BinaryOperator> {
+    let name = parts.last().map_or("", String::as_str);
+    Ok(match name {
+        "=" => BinaryOperator::Eq,
+        "<>" | "!=" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        "<=" => BinaryOperator::LtEq,
+        ">" => BinaryOperator::Gt,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "*" => BinaryOperator::Multiply,
+        "/" => BinaryOperator::Divide,
+        "%" => BinaryOperator::Modulo,
+        "||" => BinaryOperator::StringConcat,
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "~~*" => BinaryOperator::PGILikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "!~~*" => BinaryOperator::PGNotILikeMatch,
+        "&&" => BinaryOperator::PGOverlap,
+        "@>" => BinaryOperator::AtArrow,
+        "<@" => BinaryOperator::ArrowAt,
+        other => return Err(Error::unsupported(format!("OPERATOR({other})"))),
+    })
+}
+
+/// `ARRAY(SELECT x …)` as an aggregate over the subquery's rows, in their order.
+fn array_of(function: &Function) -> Result<Option<Expr>> {
+    let is_array = function.name.0.len() == 1 && function.name.to_string().eq_ignore_ascii_case("array");
+    let FunctionArguments::Subquery(query) = &function.args else { return Ok(None) };
+    if !is_array {
+        return Ok(None);
+    }
+    let mut query = query.clone();
+    let simple = query.limit_clause.is_none() && query.fetch.is_none();
+    if let (true, SetExpr::Select(select)) = (simple, query.body.as_mut()) {
+        let plain = select.distinct.is_none()
+            && select.having.is_none()
+            && matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+        if let (true, [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }]) =
+            (plain, select.projection.as_mut_slice())
+            && !has_set_or_aggregate(item)
+        {
+            let value = std::mem::replace(item, Expr::value(Value::Null));
+            let order = query.order_by.take();
+            *item = aggregate(value, order.map(|order| order.kind));
+            return Ok(Some(Expr::Subquery(query)));
+        }
+    }
+    // An order within it is that of a LIMIT; the elements' is theirs then.
+    let column = Ident::new("element");
+    let alias = TableAlias {
+        explicit: true,
+        name: Ident::new("elements"),
+        columns: vec![TableAliasColumnDef { name: column.clone(), data_type: None }],
+        at: None,
+    };
+    let Ok(Statement::Query(mut outer)) = parsed("SELECT array_agg(element) FROM t") else { return Ok(None) };
+    if let SetExpr::Select(select) = outer.body.as_mut() {
+        select.from = vec![TableWithJoins {
+            relation: TableFactor::Derived { lateral: false, subquery: query, alias: Some(alias), sample: None },
+            joins: Vec::new(),
+        }];
+    }
+    Ok(Some(Expr::Subquery(outer)))
+}
+
+/// Whether an element is a set of its own (`unnest`), or is computed of many rows.
+fn has_set_or_aggregate(expression: &Expr) -> bool {
+    let mut found = false;
+    let _ = visit_expressions(expression, |part| {
+        if let Expr::Function(function) = part {
+            let name = function.name.to_string().to_lowercase();
+            let name = name.rsplit('.').next().unwrap_or(&name).to_string();
+            found |= function.over.is_some()
+                || ["unnest", "generate_subscripts", "array_agg", "count", "sum", "min", "max", "string_agg"]
+                    .contains(&name.as_str());
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    found
+}
+
+fn aggregate(value: Expr, order: Option<OrderByKind>) -> Expr {
+    let mut made = call("array_agg", vec![value]);
+    if let Expr::Function(function) = &mut made
+        && let FunctionArguments::List(list) = &mut function.args
+        && let Some(OrderByKind::Expressions(keys)) = order
+    {
+        // `ORDER BY 1` is the element itself.
+        let element = list.args.first().cloned();
+        let keys = keys.into_iter().map(|mut key| {
+            if let (Expr::Value(_), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(element)))) =
+                (&key.expr, &element)
+            {
+                key.expr = element.clone();
+            }
+            key
+        });
+        list.clauses.push(FunctionArgumentClause::OrderBy(keys.collect()));
+    }
+    made
+}
+
+fn parsed(sql: &str) -> std::result::Result<Statement, ParserError> {
+    Parser::new(&DIALECT)
+        .try_with_sql(sql)
+        .and_then(|mut parser| parser.parse_statement())
+}
