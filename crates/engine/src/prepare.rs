@@ -108,14 +108,15 @@ impl Session {
             let parameters = (0..count).map(declared).collect();
             return Ok(prepared(parameters, if gives_rows { Gives::SomeRows } else { Gives::Tag }));
         }
-        let (_, now) = self.settings().await?;
+        let (settings, now) = self.settings().await?;
         let planner = self.shared.planner.at(now.0);
         let plan = |planner: &Planner| -> Result<Gives> {
             let catalog = self.shared.catalog();
             Ok(match is_dml {
                 true => planner.dml(text, catalog.as_ref()).map(|_| Gives::Tag)?,
                 false => {
-                    let schema = planner.query(text, catalog.as_ref())?.schema;
+                    let relations = self.one_shot(catalog, settings.clone());
+                    let schema = planner.query(text, &relations)?.schema;
                     Gives::Rows(planner.shown(text, &schema))
                 }
             })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -11,13 +11,10 @@ use millstream_sql::{Error, Parameters, Result, TokenReader};
 
 use crate::copy::{CopyIn, CopyOut};
 use crate::cursor::Cursor;
-use crate::catalog::Catalog;
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Change, Event, Modification};
 use crate::plan::Working;
-use crate::pg::{Facts, OneShot};
-use crate::settings::Settings;
 use crate::statements::{self, create_table};
 use crate::transaction::{Modes, Transaction};
 use crate::variables::Variables;
@@ -133,38 +130,6 @@ impl Session {
             cursors: BTreeMap::new(),
             variables: Arc::default(),
         }
-    }
-
-    /// Says who is at the other end: what `current_user` and `current_database()` answer.
-    pub fn connected_as(&mut self, user: &str, database: &str) {
-        let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
-        (variables.user, variables.database) = (user.into(), database.into());
-    }
-
-    /// The number that tells this session from others: what `pg_backend_pid()` answers.
-    pub fn numbered(&mut self, backend: i32) {
-        self.variables.lock().unwrap_or_else(PoisonError::into_inner).backend = backend.into();
-    }
-
-    /// Sets one of PostgreSQL's settings as a client asks when it connects. What can't be had is told, and harms
-    /// nothing.
-    pub fn set_at_start(&mut self, name: &str, value: &str) -> Option<String> {
-        let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
-        match variables.set(name, value) {
-            Ok(true) => None,
-            Ok(false) => Some(format!("there is no setting \"{name}\": it was ignored")),
-            Err(error) => Some(error.to_string()),
-        }
-    }
-
-    /// One of PostgreSQL's settings as this session has it.
-    pub fn variable(&self, name: &str) -> Option<String> {
-        self.variables.lock().unwrap_or_else(PoisonError::into_inner).get(name)
-    }
-
-    /// What a query that runs once may name, with what it may ask of the session.
-    pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
-        OneShot::new(Facts::new(catalog, settings, self.variables.clone()))
     }
 
     /// Runs exactly one statement.

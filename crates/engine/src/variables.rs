@@ -3,8 +3,19 @@
 //! A value is accepted where it says what is so; another is refused, since nothing would come of it.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use millstream_sql::{Error, Result};
+
+use crate::catalog::Catalog;
+use crate::pg::{Facts, OneShot};
+use crate::session::Session;
+use crate::settings::Settings;
+use crate::transaction::Modes;
+
+/// Whether transactions only read, and whether this one does.
+const DEFAULT_READ_ONLY: &str = "default_transaction_read_only";
+const READ_ONLY: &str = "transaction_read_only";
 
 /// What PostgreSQL's version is asked to be: clients choose by it what they say.
 pub const SERVER_VERSION: &str = concat!("15.0 (Millstream ", env!("CARGO_PKG_VERSION"), ")");
@@ -77,10 +88,20 @@ pub(crate) const VARIABLES: &[Variable] = &[
     of("default_tablespace", "", Accepts::Words(&["", "pg_default"]), "where tables are kept"),
     words("default_transaction_deferrable", "off", ON_OFF, "taken; nothing has to be put off"),
     words("default_transaction_isolation", "repeatable read", LEVELS, "what transactions see of each other"),
-    words("default_transaction_read_only", "off", ON_OFF, "whether statements that change anything are refused"),
+    words(
+        "default_transaction_read_only",
+        "off",
+        ON_OFF,
+        "whether statements that change anything are refused",
+    ),
     words("escape_string_warning", "on", ON_OFF, "taken; a backslash in a string stands for itself"),
     of("extra_float_digits", "1", Accepts::Digits, "floats are written with the digits that tell them apart"),
-    of("idle_in_transaction_session_timeout", "0", Accepts::Words(&["0"]), "how long a transaction may be idle"),
+    of(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Accepts::Words(&["0"]),
+        "how long a transaction may be idle",
+    ),
     of("idle_session_timeout", "0", Accepts::Words(&["0"]), "how long a session may be idle"),
     fixed("in_hot_standby", "off", "there are no standbys"),
     fixed("integer_datetimes", "on", "times are whole numbers"),
@@ -149,6 +170,69 @@ impl Default for Variables {
     }
 }
 
+impl Session {
+    /// Says who is at the other end: what `current_user` and `current_database()` answer.
+    pub fn connected_as(&mut self, user: &str, database: &str) {
+        let mut variables = self.variables();
+        (variables.user, variables.database) = (user.into(), database.into());
+    }
+
+    /// The number that tells this session from others: what `pg_backend_pid()` answers.
+    pub fn numbered(&mut self, backend: u32) {
+        self.variables().backend = backend.into();
+    }
+
+    /// One of PostgreSQL's settings as this session has it.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.variables().get(name)
+    }
+
+    /// The session's settings. How transactions are is kept with these, and shown as a setting.
+    pub(crate) fn variables(&self) -> MutexGuard<'_, Variables> {
+        let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
+        let on_off = |read_only: bool| if read_only { "on" } else { "off" }.to_string();
+        let now = self.transaction.as_ref().map_or(self.modes, |transaction| transaction.modes);
+        variables.set.insert(READ_ONLY, on_off(now.read_only));
+        variables.set.insert(DEFAULT_READ_ONLY, on_off(self.modes.read_only));
+        variables
+    }
+
+    /// Sets one of PostgreSQL's settings; false where there is none of this name.
+    pub(crate) fn set_variable(&mut self, name: &str, value: &str) -> Result<bool> {
+        let known = self.variables().set(name, value)?;
+        if name.eq_ignore_ascii_case(DEFAULT_READ_ONLY) {
+            self.modes.read_only = self.kept(DEFAULT_READ_ONLY);
+        } else if name.eq_ignore_ascii_case(READ_ONLY) {
+            let read_only = self.kept(READ_ONLY);
+            if let Some(transaction) = &mut self.transaction {
+                if transaction.modes.read_only && !read_only && transaction.has_begun() {
+                    return Err(Error::invalid("a transaction that only reads can't begin to write")
+                        .hint("COMMIT or ROLLBACK it, and BEGIN another."));
+                }
+                transaction.modes.read_only = read_only;
+            }
+        }
+        Ok(known)
+    }
+
+    fn kept(&self, name: &'static str) -> bool {
+        let variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
+        variables.set.get(name).is_some_and(|value| value == "on")
+    }
+
+    /// Gives all of them their defaults.
+    pub(crate) fn reset_variables(&mut self) {
+        self.variables().reset_all();
+        self.modes = Modes::default();
+    }
+
+    /// What a query that runs once may name, with what it may ask of the session.
+    pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
+        drop(self.variables());
+        OneShot::new(Facts::new(catalog, settings, self.variables.clone()))
+    }
+}
+
 impl Variables {
     /// Sets one; false where there is none of this name.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<bool> {
@@ -189,7 +273,6 @@ impl Variables {
         Some(match (variable.name, set) {
             ("session_authorization", _) => self.user.clone(),
             ("transaction_isolation", None) => self.get("default_transaction_isolation").unwrap_or_default(),
-            ("transaction_read_only", None) => self.get("default_transaction_read_only").unwrap_or_default(),
             (_, Some(value)) => value.clone(),
             (_, None) => variable.default.to_string(),
         })

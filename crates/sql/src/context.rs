@@ -236,11 +236,12 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        if let Some(found) = self.state.scalar_functions().get(name) {
-            return Some(Arc::clone(found));
-        }
+        // These come first: the query engine says of itself which version() it is.
         if let Some(found) = self.relations.scalar(name) {
             return Some(found);
+        }
+        if let Some(found) = self.state.scalar_functions().get(name) {
+            return Some(Arc::clone(found));
         }
         match self.routine(name)? {
             Routine::Function(function) => Some(Arc::new(ScalarUDF::new_from_shared_impl(function))),

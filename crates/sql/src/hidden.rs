@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::error::{Error, Result};
-use crate::relation::{Relation, Relations};
+use crate::relation::{PG_CATALOG, Relation, Relations};
 use crate::tokens::Lexeme;
 
 /// The key in a field's metadata that hides the column; its value is `true`.
@@ -66,7 +66,8 @@ pub(crate) fn named(lexemes: &[Lexeme], relations: &dyn Relations) -> Vec<String
     }
     let mut found: Vec<String> = Vec::new();
     for word in &words {
-        if let Some(Relation::Rows { schema, .. }) = relations.get(word) {
+        let of_postgres = || relations.system(PG_CATALOG, word).filter(|_| word.starts_with("pg_"));
+        if let Some(Relation::Rows { schema, .. }) = relations.get(word).or_else(of_postgres) {
             let named =
                 schema.fields().iter().filter(|field| is_hidden(field) && words.contains(field.name()));
             found.extend(named.map(|field| field.name().clone()));

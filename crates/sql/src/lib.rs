@@ -48,8 +48,8 @@ pub use parameters::Parameters;
 pub use planner::{Planner, Query};
 pub use reader::TokenReader;
 pub use relation::{
-    INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA, SYSTEM_SCHEMAS, bind,
-    relation_of,
+    INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA,
+    SYSTEM_SCHEMAS, bind, relation_of,
 };
 pub use routines::{Routine, routine_name};
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};

@@ -158,9 +158,7 @@ impl<'a> TokenReader<'a> {
         match name.as_str() {
             "public" => Ok(inner),
             schema if SYSTEM_SCHEMAS.contains(&schema) => Ok(format!("{schema}.{inner}")),
-            _ => Err(Error::invalid(format!("schema \"{name}\" not found"))
-                .hint(SCHEMAS_HINT)
-                .at(start)),
+            _ => Err(Error::invalid(format!("schema \"{name}\" not found")).hint(SCHEMAS_HINT).at(start)),
         }
     }
 

@@ -78,6 +78,7 @@ impl VisitorMut for Respell<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         merged::nest_select(select, &mut self.merged);
+        postgres::tell_apart(select);
         ControlFlow::Continue(())
     }
 

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::ScalarUDF;
-use millstream_sql::{INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, SYSTEM_SCHEMA, TokenReader, is_hidden};
 use millstream_sql::routines::Routine;
+use millstream_sql::{
+    INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, SYSTEM_SCHEMA, TokenReader, is_hidden,
+};
 
 use super::layout::{self, Layout};
-use super::{functions, types};
+use super::{functions, pg_types as types};
 use crate::catalog::{Catalog, Definition, Object};
 use crate::settings::Settings;
 use crate::system;
@@ -236,13 +238,7 @@ fn columns(schema: &Schema) -> Vec<ListedColumn> {
 
 fn column(field: &Field) -> ListedColumn {
     let (type_oid, modifier) = types::type_of(field);
-    ListedColumn {
-        name: field.name().clone(),
-        type_oid,
-        modifier,
-        not_null: !field.is_nullable(),
-        doc: None,
-    }
+    ListedColumn { name: field.name().clone(), type_oid, modifier, not_null: !field.is_nullable(), doc: None }
 }
 
 fn system_table((place, table): (usize, &'static system::SystemTableDoc)) -> Listed {

@@ -66,8 +66,7 @@ pub(super) fn scalar(name: &str, facts: &Arc<Facts>) -> Option<Arc<ScalarUDF>> {
         "set_config" | "current_setting" => Volatility::Volatile,
         _ => Volatility::Stable,
     };
-    let signature =
-        Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], volatility);
+    let signature = Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], volatility);
     let function = Function { name, gives: *gives, answer: *answer, facts: facts.clone(), signature };
     Some(Arc::new(ScalarUDF::from(function)))
 }

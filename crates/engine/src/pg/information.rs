@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, Listed, NAMESPACES, namespace_name};
 use super::rows::{Rows, Value};
-use super::{routines, types};
+use super::{pg_types as types, routines};
 
 type Cells = Vec<(&'static str, Value)>;
 
@@ -50,6 +50,16 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) {
             ]);
             rows.push(&cells);
         }),
+        other => usage(facts, other, rows),
+    }
+}
+
+/// Fills a table of keys, rights and routines.
+fn usage(facts: &Facts, table: &str, rows: &mut Rows) {
+    let variables = facts.variables();
+    let (database, user) = (variables.database.as_str(), variables.user.as_str());
+    let relations = facts.relations().iter();
+    match table {
         "view_table_usage" => view_usage(facts, database, rows),
         "table_constraints" | "key_column_usage" | "constraint_column_usage" | "constraint_table_usage" => {
             let keyed = relations.filter(|relation| !relation.key.is_empty());

@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef, TimeUnit};
 
+use millstream_sql::hidden;
+
 use crate::system::UTC;
 
 /// A table or view of `pg_catalog` or `information_schema`.
@@ -35,6 +37,9 @@ pub(crate) struct LayoutColumn {
     pub(crate) not_null: bool,
 }
 
+/// The hidden column that says which table a row is of.
+pub(super) const TABLE_OID: &str = "tableoid";
+
 type Layouts = BTreeMap<(&'static str, &'static str), Layout>;
 
 static LAYOUTS: LazyLock<Layouts> = LazyLock::new(|| {
@@ -59,10 +64,14 @@ fn layout(line: &'static str) -> Option<Layout> {
     let oid = words.next()?.parse().ok()?;
     let kind = words.next()?.chars().next()?;
     let columns: Vec<LayoutColumn> = words.filter_map(column).collect();
-    let fields: Vec<Field> = columns
+    let mut fields: Vec<Field> = columns
         .iter()
         .map(|column| Field::new(column.name, arrow_type(column.type_name), !column.not_null))
         .collect();
+    // The number of the table itself, which a query may name.
+    if kind == 'r' {
+        fields.push(hidden(Field::new(TABLE_OID, DataType::Int64, false)));
+    }
     Some(Layout { namespace, name, oid, kind, columns, schema: Arc::new(Schema::new(fields)) })
 }
 

@@ -18,11 +18,11 @@ mod functions;
 mod information;
 pub(crate) mod layout;
 mod objects;
+pub(crate) mod pg_types;
 mod relations;
 mod routines;
 mod rows;
 mod session;
-pub(crate) mod types;
 
 use arrow::array::RecordBatch;
 use millstream_sql::{Error, INFORMATION_SCHEMA, PG_CATALOG, Result};

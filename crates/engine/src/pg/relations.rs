@@ -1,8 +1,8 @@
 //! What of PostgreSQL's catalog tells of relations: their columns, keys, rules.
 
 use super::facts::{Facts, Listed, NAMESPACES, OWNER, namespace_name};
+use super::pg_types as types;
 use super::rows::{Rows, Value};
-use super::types;
 use crate::catalog::Definition;
 
 /// The table of everything that is a relation.
@@ -46,6 +46,15 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
         }),
         "pg_depend" => all.for_each(|relation| dependencies(facts, relation, rows)),
         "pg_description" => all.for_each(|relation| descriptions(relation, rows)),
+        _ => return listings(facts, table, rows),
+    }
+    true
+}
+
+/// Fills a table of sources, or one of the views that list relations.
+fn listings(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
+    let all = facts.relations().iter();
+    match table {
         "pg_foreign_table" => sources(facts).for_each(|relation| {
             rows.push(&[
                 ("ftrelid", relation.oid.into()),

@@ -7,8 +7,8 @@ use millstream_sql::routine_name;
 use millstream_sql::routines::Parameter;
 
 use super::facts::{Facts, OWNER};
+use super::pg_types as types;
 use super::rows::{Rows, Value};
-use super::types;
 use crate::catalog::{Definition, Object};
 
 /// A function as these tables list it.
@@ -25,7 +25,8 @@ pub(super) struct Routine<'a> {
 
 static OF_TYPES: LazyLock<Vec<(i64, &'static str)>> = LazyLock::new(|| {
     let lines = include_str!("type_functions.txt").lines().filter(|line| !line.starts_with('#'));
-    let read = |line: &'static str| line.split_once(' ').and_then(|(oid, name)| Some((oid.parse().ok()?, name)));
+    let read =
+        |line: &'static str| line.split_once(' ').and_then(|(oid, name)| Some((oid.parse().ok()?, name)));
     lines.filter_map(read).collect()
 });
 
@@ -120,8 +121,7 @@ fn of_type(oid: i64, name: &'static str, rows: &mut Rows) {
 }
 
 fn proc(routine: &Routine<'_>, rows: &mut Rows) {
-    let types: Vec<i64> =
-        routine.parameters.iter().map(|parameter| type_oid(&parameter.data_type)).collect();
+    let types: Vec<i64> = routine.parameters.iter().map(|parameter| type_oid(&parameter.data_type)).collect();
     let named = routine.parameters.iter().any(|parameter| parameter.name.is_some());
     let names = || {
         Value::Texts(

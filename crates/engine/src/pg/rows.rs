@@ -115,7 +115,11 @@ impl Rows {
                 None => Value::Null,
             }
         });
-        self.rows.push(row.collect());
+        let mut row: Vec<Value> = row.collect();
+        if self.layout.schema.fields().len() > row.len() {
+            row.push(self.layout.oid.into());
+        }
+        self.rows.push(row);
     }
 
     /// The rows as a batch.

@@ -49,7 +49,11 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
             ("datctype", "C.UTF-8".into()),
         ]),
         "pg_tablespace" => {
-            rows.push(&[("oid", TABLESPACE.into()), ("spcname", "pg_default".into()), ("spcowner", OWNER.into())]);
+            rows.push(&[
+                ("oid", TABLESPACE.into()),
+                ("spcname", "pg_default".into()),
+                ("spcowner", OWNER.into()),
+            ]);
         }
         "pg_stat_activity" => rows.push(&[
             ("datid", DATABASE.into()),

@@ -13,12 +13,14 @@ pub(crate) mod create_table;
 mod create_view;
 mod cursor;
 mod describe;
+mod discard;
 mod drop;
 mod emit_changes;
 mod explain;
 mod flush;
 mod modify;
 mod pause;
+mod reset;
 pub(crate) mod select;
 mod set;
 mod show;
@@ -57,7 +59,7 @@ const NOT_YET: &[&[&str]] = &[
 
 /// The first words of what is there, for messages.
 const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE, DROP, INSERT, UPDATE, \
-     DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
+     DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -125,6 +127,8 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["MOVE"],
         &["CLOSE"],
         &["COPY"],
+        &["RESET"],
+        &["DISCARD"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -144,6 +148,8 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(17) => cursor::skip(session, after(&mut reader)).await,
         Some(18) => cursor::close(session, after(&mut reader)),
         Some(19) => copy::run(session, after(&mut reader)).await,
+        Some(20) => reset::run(session, after(&mut reader)).await,
+        Some(21) => discard::run(session, after(&mut reader)),
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }

@@ -1,38 +1,45 @@
-//! `SET [SESSION] name = value`, `SET name TO value`
+//! `SET [SESSION | LOCAL] name = value | DEFAULT`, `SET name TO value`, `SET TIME ZONE value`, `SET NAMES value`,
+//! `SET ROLE NONE`
 
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::{Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader};
 
+use super::reset;
 use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 use crate::settings::Settings;
 use crate::settings::foreign::{self, Foreign};
+use crate::variables;
 
-pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    if !reader.keyword(&["SESSION"]) {
+pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let of_session = reader.keyword(&["SESSION"]);
+    if of_session && reader.keyword(&["AUTHORIZATION"]) || reader.keyword(&["ROLE"]) {
+        return role(session, reader);
+    }
+    if !of_session {
         reader.keyword(&["LOCAL"]);
     }
     let at = reader.position();
-    let mut name = reader.identifier()?;
-    while reader.symbol(Token::Period) {
-        name = format!("{name}.{}", reader.identifier()?);
-    }
+    let name = name(reader)?;
     let written = reader.text()[at.start..reader.last_position().end].to_string();
-    if !reader.symbol(Token::Eq) {
-        reader.expect_keyword(&["TO"])?;
-    }
     let value_at = reader.position();
-    let value = reader.value()?;
+    let Some(value) = value(reader)? else {
+        return reset::one(session, &name).await.map_err(|error| error.at(at)).map(Response::from);
+    };
     reader.expect_end()?;
     let mut tag = Tag::new("SET");
     if Settings::knows(&name) {
         let set = session.shared.ask(|reply| Event::Set { name, value, reply }).await;
         set.map_err(|error| error.at(value_at))?;
+    } else if variables::find(&name).is_some() {
+        session.set_variable(&name, &value).map_err(|error| error.at(value_at))?;
     } else if let Some(foreign) = foreign::find(&name) {
         tag.notices.push(match foreign {
             Foreign::Spark(hint) => format!("{written} is a setting of Spark and has no effect here. {hint}"),
             Foreign::RisingWave(hint) => format!("{written} is accepted and has no effect. {hint}"),
         });
+    } else if name.contains('.') {
+        session.variables().set_own(&name, &value);
     } else {
         // Clients of other systems set what only these have: it is said, and does no harm.
         let unknown = Settings::unknown(&name).at(at);
@@ -40,4 +47,61 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         tag.notices.push(format!("{}: it was ignored{hint}", unknown.message));
     }
     Ok(tag.into())
+}
+
+/// The name of a setting; PostgreSQL has words of their own for two.
+pub(super) fn name(reader: &mut TokenReader<'_>) -> Result<String> {
+    if reader.keyword(&["TIME", "ZONE"]) {
+        return Ok("timezone".into());
+    }
+    if reader.is_keyword(&["NAMES"]) && !matches!(reader.peek_at(1), Token::Eq) {
+        reader.next();
+        return Ok("client_encoding".into());
+    }
+    let mut name = reader.identifier()?;
+    while reader.symbol(Token::Period) {
+        name = format!("{name}.{}", reader.identifier()?);
+    }
+    Ok(name)
+}
+
+/// A value, or several; none for DEFAULT.
+fn value(reader: &mut TokenReader<'_>) -> Result<Option<String>> {
+    // Behind TIME ZONE and NAMES no sign stands.
+    let signed = reader.symbol(Token::Eq) || reader.keyword(&["TO"]);
+    let before = reader.last_position();
+    let named = ["ZONE", "NAMES"].iter().any(|word| reader.text()[before.clone()].eq_ignore_ascii_case(word));
+    if !signed && !named {
+        return Err(reader.expected("TO"));
+    }
+    if reader.keyword(&["DEFAULT"]) || named && reader.keyword(&["LOCAL"]) {
+        reader.expect_end()?;
+        return Ok(None);
+    }
+    let start = reader.position().start;
+    let mut value = reader.value()?;
+    if named && reader.keyword(&["HOUR", "TO", "MINUTE"]) {
+        return Ok(Some(value));
+    }
+    let mut several = false;
+    while reader.symbol(Token::Comma) {
+        reader.value()?;
+        several = true;
+    }
+    if several {
+        value = reader.text()[start..reader.last_position().end].to_string();
+    }
+    Ok(Some(value))
+}
+
+/// There is one role: to be it is all that can be asked.
+fn role(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let at = reader.position();
+    let role = reader.value()?;
+    reader.expect_end()?;
+    let user = session.variables().user.clone();
+    if role == user || ["NONE", "DEFAULT"].iter().any(|word| role.eq_ignore_ascii_case(word)) {
+        return Ok(Tag::new("SET").into());
+    }
+    Err(Error::unsupported(format!("the role \"{role}\"")).hint(format!("There is only \"{user}\".")).at(at))
 }

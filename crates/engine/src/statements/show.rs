@@ -1,21 +1,27 @@
-//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | STREAMS | SINKS | FUNCTIONS | ALL | setting`, `SHOW CREATE name`
+//! `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | STREAMS | SINKS [FROM schema] [LIKE 'pattern']`, `SHOW FUNCTIONS`,
+//! `SHOW CREATE name`, `SHOW ALL | setting`, and what [`listings`] has.
+
+mod listings;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use arrow::compute::filter_record_batch;
+use arrow::compute::kernels::comparison::{ilike, like};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::sql_type;
-use millstream_sql::{Error, Result, TokenReader, routine_name};
+use millstream_sql::{Error, Result, SYSTEM_SCHEMAS, TokenReader, routine_name};
 
 use crate::catalog::Definition;
 use crate::error;
 use crate::event::{Event, ObjectStatus};
 use crate::session::{NOTICE, Response, Session};
 use crate::settings::{SETTINGS, Settings};
+use crate::variables::VARIABLES;
 
 const KINDS: &[(&[&str], &str)] = &[
     (&["SOURCES"], "source"),
@@ -26,7 +32,7 @@ const KINDS: &[(&[&str], &str)] = &[
     (&["SINKS"], "sink"),
 ];
 
-pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     if reader.keyword(&["CREATE"]) {
         return show_create(session, reader);
     }
@@ -36,25 +42,82 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     }
     for (words, kind) in KINDS {
         if reader.keyword(words) {
+            let wanted = wanted(reader)?;
             reader.expect_end()?;
-            return show_objects(session, kind).await;
+            return show_objects(session, kind, wanted).await;
         }
+    }
+    if let Some(listing) = listings::run(session, reader).await? {
+        return Ok(listing);
     }
     let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
     if reader.keyword(&["ALL"]) {
         reader.expect_end()?;
-        return show_settings(&settings);
+        return show_settings(session, &settings);
     }
     let at = reader.position();
-    let name = reader.identifier()?;
+    let name = setting_name(reader)?;
     reader.expect_end()?;
+    if let Some(value) = session.variable(&name) {
+        return rows(RecordBatch::try_new(strings(&[&name]), vec![texts([value])]));
+    }
     let value = settings.show(&name).map_err(|error| {
         error.at(at).hint(
-            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, FUNCTIONS, ALL (the settings), CREATE \
-             name, or a setting.",
+            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, FUNCTIONS, COLUMNS FROM name, SCHEMAS, \
+             DATABASES, JOBS, ALL (the settings), CREATE name, or a setting.",
         )
     })?;
     rows(RecordBatch::try_new(strings(&[&name]), vec![texts([value])]))
+}
+
+/// The name of a setting; PostgreSQL has words of their own for some.
+fn setting_name(reader: &mut TokenReader<'_>) -> Result<String> {
+    if reader.keyword(&["TRANSACTION", "ISOLATION", "LEVEL"]) {
+        return Ok("transaction_isolation".into());
+    }
+    if reader.keyword(&["SESSION", "AUTHORIZATION"]) {
+        return Ok("session_authorization".into());
+    }
+    super::set::name(reader)
+}
+
+/// Which objects are asked for.
+struct Wanted {
+    /// Whether those of `public` are.
+    public: bool,
+    /// What their names look like; whether letters' case counts.
+    like: Option<(String, bool)>,
+}
+
+/// `[FROM schema] [LIKE 'pattern']`
+fn wanted(reader: &mut TokenReader<'_>) -> Result<Wanted> {
+    let mut public = true;
+    if reader.keyword(&["FROM"]) || reader.keyword(&["IN"]) {
+        let schema = reader.identifier()?;
+        public = schema == "public";
+        if !public && !SYSTEM_SCHEMAS.contains(&schema.as_str()) {
+            return Err(Error::invalid(format!("schema \"{schema}\" not found")).at(reader.last_position()));
+        }
+    }
+    let like = match (reader.keyword(&["LIKE"]), reader.keyword(&["ILIKE"])) {
+        (false, false) => None,
+        (case, _) => Some((reader.string()?, case)),
+    };
+    Ok(Wanted { public, like })
+}
+
+/// The rows whose name, in the first column, is wanted.
+fn only(wanted: &Wanted, batch: RecordBatch) -> Result<RecordBatch> {
+    if !wanted.public {
+        return Ok(batch.slice(0, 0));
+    }
+    let Some((pattern, case)) = &wanted.like else { return Ok(batch) };
+    let pattern = StringViewArray::new_scalar(pattern);
+    let matches = match case {
+        true => like(batch.column(0), &pattern),
+        false => ilike(batch.column(0), &pattern),
+    };
+    filter_record_batch(&batch, &matches.map_err(error::arrow)?).map_err(error::arrow)
 }
 
 fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
@@ -79,7 +142,7 @@ fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Respon
     rows(RecordBatch::try_new(strings(&["name", "statement"]), columns))
 }
 
-async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
+async fn show_objects(session: &Session, kind: &str, wanted: Wanted) -> Result<Response> {
     let catalog = session.shared.catalog();
     let mut statuses = session.shared.ask(|reply| Event::Status { reply }).await?;
     statuses
@@ -129,7 +192,8 @@ async fn show_objects(session: &Session, kind: &str) -> Result<Response> {
             ],
         ),
     };
-    rows(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns))
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(error::arrow)?;
+    rows(Ok(only(&wanted, batch)?))
 }
 
 fn show_routines(session: &Session) -> Result<Response> {
@@ -150,13 +214,14 @@ fn show_routines(session: &Session) -> Result<Response> {
     rows(RecordBatch::try_new(strings(&["name", "takes", "returns", "kind"]), columns))
 }
 
-fn show_settings(settings: &Settings) -> Result<Response> {
-    let values: Vec<String> = SETTINGS.iter().map(|doc| settings.show(doc.name)).collect::<Result<_>>()?;
-    let columns = vec![
-        texts(SETTINGS.iter().map(|doc| doc.name)),
-        texts(values),
-        texts(SETTINGS.iter().map(|doc| doc.doc)),
-    ];
+/// The engine's settings, then those that this session has as PostgreSQL's sessions do.
+fn show_settings(session: &Session, settings: &Settings) -> Result<Response> {
+    let mut values: Vec<String> =
+        SETTINGS.iter().map(|doc| settings.show(doc.name)).collect::<Result<_>>()?;
+    values.extend(VARIABLES.iter().map(|variable| session.variable(variable.name).unwrap_or_default()));
+    let names = SETTINGS.iter().map(|doc| doc.name).chain(VARIABLES.iter().map(|variable| variable.name));
+    let docs = SETTINGS.iter().map(|doc| doc.doc).chain(VARIABLES.iter().map(|variable| variable.doc));
+    let columns = vec![texts(names), texts(values), texts(docs)];
     rows(RecordBatch::try_new(strings(&["name", "value", "description"]), columns))
 }
 

@@ -24,7 +24,8 @@ impl Planner {
             return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));
         }
         if relations.is_scalar(&name) {
-            let message = format!("{name}() in a query that is maintained, and in a statement that changes rows,");
+            let message =
+                format!("{name}() in a query that is maintained, and in a statement that changes rows,");
             return Error { message: Error::unsupported(message).message, ..error }
                 .hint("It tells of the catalog or of the session. Use a SELECT, which runs once.");
         }

@@ -8,6 +8,8 @@
 //! | `'t'::regclass`, `'int4'::regtype` and others | `regclass('t')`: the object's number |
 //! | `x::regclass::text`, and a column of a SELECT's result `x::regclass` | `regclass_text(x)`: the object's name |
 //! | `ARRAY(SELECT x … ORDER BY y)` | `(SELECT array_agg(x ORDER BY y) …)` |
+//! | `FROM pg_catalog.unnest(a)`, `generate_subscripts(a, 1)`, `generate_series(1, t.n)` | `FROM UNNEST(…)` |
+//! | `SELECT NULL, NULL` | the second has a name |
 //! | `(f(x)).n` | `get_field(f(x), 'n')` |
 //! | `current_schema`, `current_role` | calls of these functions |
 //!
@@ -17,10 +19,10 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByKind,
-    SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value,
-    visit_expressions,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName,
+    ObjectNamePart, OrderByKind, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
+    TableFactor, TableWithJoins, Value, ValueWithSpan, visit_expressions,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
@@ -30,16 +32,8 @@ use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::tokens::DIALECT;
 
 /// Types whose values are numbers of objects, written as their names.
-const REGISTERED: [&str; 8] = [
-    "regclass",
-    "regtype",
-    "regproc",
-    "regprocedure",
-    "regnamespace",
-    "regrole",
-    "regoper",
-    "regcollation",
-];
+const REGISTERED: [&str; 8] =
+    ["regclass", "regtype", "regproc", "regprocedure", "regnamespace", "regrole", "regoper", "regcollation"];
 
 /// Collations that order text as it is ordered here, or say no more than that.
 const COLLATIONS: [&str; 5] = ["default", "C", "POSIX", "ucs_basic", "C.utf8"];
@@ -49,6 +43,10 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
     match expression {
         Expr::Function(function) => {
             unqualify(&mut function.name);
+            if let Some(set) = set_of(function) {
+                *expression = set;
+                return Ok(());
+            }
             if let Some(array) = array_of(function)? {
                 *expression = array;
             }
@@ -66,6 +64,9 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
             if let Some(new) = cast(expr, data_type, kind) {
                 *expression = new;
             }
+        }
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            escape_by_backslash(pattern, escape_char);
         }
         Expr::CompoundFieldAccess { root, access_chain } => {
             if let (Expr::Nested(_), [AccessExpr::Dot(Expr::Identifier(field))]) =
@@ -87,12 +88,138 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// Takes PostgreSQL's schema from before the name of a function in FROM.
-pub(super) fn table_function(factor: &mut TableFactor) {
-    match factor {
-        TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => unqualify(name),
-        _ => {}
+/// Names columns of a result that are written alike and have no names: `SELECT NULL, NULL`.
+pub(super) fn tell_apart(select: &mut Select) {
+    let mut seen: Vec<String> = Vec::new();
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expression) = item else { continue };
+        if matches!(expression, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+            continue;
+        }
+        let written = expression.to_string();
+        let before = seen.iter().filter(|other| **other == written).count();
+        if before > 0 {
+            let expr = std::mem::replace(expression, Expr::value(Value::Null));
+            *item = SelectItem::ExprWithAlias {
+                expr,
+                alias: Ident::with_quote('"', format!("{written}:{}", before + 1)),
+            };
+        }
+        seen.push(written);
     }
+}
+
+/// `LIKE 'a/_' ESCAPE '/'` as `LIKE 'a\_'`, where the pattern is written out.
+fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
+    let Some(Value::SingleQuotedString(character)) = escape.as_ref().map(|escape| &escape.value) else {
+        return;
+    };
+    let mut characters = character.chars();
+    let escaping = characters.next();
+    if characters.next().is_some() || escaping == Some('\\') {
+        return;
+    }
+    let Some(written) = written_out(pattern) else { return };
+    let mut out = String::with_capacity(written.len());
+    let mut rest = written.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            _ if Some(character) == escaping => {
+                out.push('\\');
+                out.extend(rest.next());
+            }
+            '\\' => out.push_str("\\\\"),
+            other => out.push(other),
+        }
+    }
+    *pattern = text(&out);
+    *escape = None;
+}
+
+/// The text of a literal, or of literals that are joined.
+fn written_out(expression: &Expr) -> Option<String> {
+    match bare(expression) {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => Some(text.clone()),
+            _ => None,
+        },
+        Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right } => {
+            Some(written_out(left)? + &written_out(right)?)
+        }
+        _ => None,
+    }
+}
+
+/// Takes PostgreSQL's schema from before the name of a function in FROM, and plans those that give rows of a row's
+/// own values.
+pub(super) fn table_function(factor: &mut TableFactor) {
+    let TableFactor::Table { name, args: Some(arguments), alias, .. } = factor else { return };
+    unqualify(name);
+    let called = name.to_string().to_lowercase();
+    let arguments: Option<Vec<Expr>> = arguments
+        .args
+        .iter()
+        .map(|argument| match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(arguments) = arguments else { return };
+    let arrays = match called.as_str() {
+        "unnest" => arguments,
+        "generate_subscripts" => vec![call("array_subscripts", arguments)],
+        // The query engine's own function takes literals only.
+        "generate_series" if arguments.iter().any(has_column) => vec![call("generate_series", arguments)],
+        _ => {
+            if let Some((_, rows)) = NO_ROWS.iter().find(|(name, _)| *name == called)
+                && let Ok(Statement::Query(subquery)) = parsed(rows)
+            {
+                let alias = alias.take().or_else(|| Some(named(&called)));
+                *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
+            }
+            return;
+        }
+    };
+    let alias = alias.take().map(column_alias).or_else(|| Some(column_alias(named(&called))));
+    *factor = TableFactor::UNNEST {
+        alias,
+        array_exprs: arrays,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    };
+}
+
+/// Functions in FROM of which nothing comes, since what they take apart isn't there.
+const NO_ROWS: [(&str, &str); 4] = [
+    ("pg_get_keywords", "SELECT '' AS word, '' AS catcode, '' AS catdesc WHERE false"),
+    ("pg_options_to_table", "SELECT '' AS option_name, '' AS option_value WHERE false"),
+    (
+        "aclexplode",
+        "SELECT 0 AS grantor, 0 AS grantee, '' AS privilege_type, false AS is_grantable WHERE false",
+    ),
+    ("pg_partition_ancestors", "SELECT 0 AS relid WHERE false"),
+];
+
+fn named(name: &str) -> TableAlias {
+    TableAlias { explicit: true, name: Ident::new(name), columns: Vec::new(), at: None }
+}
+
+/// The one column of a function's rows is called as the function's rows are.
+fn column_alias(mut alias: TableAlias) -> TableAlias {
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+    alias
+}
+
+fn has_column(expression: &Expr) -> bool {
+    let mut found = false;
+    let _ = visit_expressions(expression, |part| {
+        found |= matches!(part, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+        ControlFlow::<()>::Continue(())
+    });
+    found
 }
 
 /// Shows numbers of objects as names where they are columns of a query's result.
@@ -185,6 +312,9 @@ fn bare(expression: &Expr) -> &Expr {
 
 /// `pg_catalog.int4` as `int4`.
 fn unqualify_type(data_type: &mut SqlType) {
+    if let SqlType::Array(ArrayElemTypeDef::SquareBracket(element, _)) = data_type {
+        return unqualify_type(element);
+    }
     let SqlType::Custom(name, modifiers) = data_type else { return };
     let [schema, part] = name.0.as_slice() else { return };
     if !is_schema(schema) || !modifiers.is_empty() {
@@ -196,9 +326,8 @@ fn unqualify_type(data_type: &mut SqlType) {
         *data_type = SqlType::Text;
         return;
     }
-    let parsed = Parser::new(&DIALECT)
-        .try_with_sql(&name.value)
-        .and_then(|mut parser| parser.parse_data_type());
+    let parsed =
+        Parser::new(&DIALECT).try_with_sql(&name.value).and_then(|mut parser| parser.parse_data_type());
     if let Ok(parsed) = parsed {
         *data_type = parsed;
     }
@@ -257,6 +386,21 @@ fn operator(parts: &[String]) -> Result<BinaryOperator> {
     })
 }
 
+/// Functions of an array that give a row for each of its elements.
+fn set_of(function: &Function) -> Option<Expr> {
+    let array = match function.name.to_string().to_lowercase().as_str() {
+        "generate_subscripts" => "array_subscripts",
+        "_pg_expandarray" => "array_expanded",
+        _ => return None,
+    };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let arguments = list.args.iter().map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
+        _ => None,
+    });
+    Some(call("unnest", vec![call(array, arguments.collect::<Option<_>>()?)]))
+}
+
 /// `ARRAY(SELECT x …)` as an aggregate over the subquery's rows, in their order.
 fn array_of(function: &Function) -> Result<Option<Expr>> {
     let is_array = function.name.0.len() == 1 && function.name.to_string().eq_ignore_ascii_case("array");
@@ -291,7 +435,12 @@ fn array_of(function: &Function) -> Result<Option<Expr>> {
     let Ok(Statement::Query(mut outer)) = parsed("SELECT array_agg(element) FROM t") else { return Ok(None) };
     if let SetExpr::Select(select) = outer.body.as_mut() {
         select.from = vec![TableWithJoins {
-            relation: TableFactor::Derived { lateral: false, subquery: query, alias: Some(alias), sample: None },
+            relation: TableFactor::Derived {
+                lateral: false,
+                subquery: query,
+                alias: Some(alias),
+                sample: None,
+            },
             joins: Vec::new(),
         }];
     }
@@ -336,7 +485,5 @@ fn aggregate(value: Expr, order: Option<OrderByKind>) -> Expr {
 }
 
 fn parsed(sql: &str) -> std::result::Result<Statement, ParserError> {
-    Parser::new(&DIALECT)
-        .try_with_sql(sql)
-        .and_then(|mut parser| parser.parse_statement())
+    Parser::new(&DIALECT).try_with_sql(sql).and_then(|mut parser| parser.parse_statement())
 }

@@ -6,7 +6,7 @@ use super::{Gives, Known, any_null, int, quoted, text};
 use crate::pg::facts::{Facts, Listed, OWNER};
 use crate::pg::relations::{index_definition, key_columns};
 use crate::pg::rows::Value;
-use crate::pg::{routines, types};
+use crate::pg::{pg_types as types, routines};
 
 pub(super) const FUNCTIONS: &[Known] = &[
     ("format_type", Gives::Text, format_type),

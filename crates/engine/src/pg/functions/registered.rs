@@ -5,7 +5,7 @@ use millstream_sql::{Error, Result};
 use super::{Gives, Known, int, text};
 use crate::pg::facts::{Facts, OWNER, namespace_name, namespace_oid};
 use crate::pg::rows::Value;
-use crate::pg::{routines, types};
+use crate::pg::{pg_types as types, routines};
 
 pub(super) const FUNCTIONS: &[Known] = &[
     ("regclass", Gives::Int, |facts, arguments| number(arguments, "relation", |name| class(facts, name))),
@@ -20,7 +20,9 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("regrole", Gives::Int, |facts, arguments| number(arguments, "role", |name| role(facts, name))),
     ("regoper", Gives::Int, |_, arguments| number(arguments, "operator", |_| None)),
     ("regcollation", Gives::Int, |_, arguments| number(arguments, "collation", collation)),
-    ("to_regclass", Gives::Int, |facts, arguments| Ok(text(arguments, 0).and_then(|name| class(facts, name)).into())),
+    ("to_regclass", Gives::Int, |facts, arguments| {
+        Ok(text(arguments, 0).and_then(|name| class(facts, name)).into())
+    }),
     ("to_regtype", Gives::Int, |facts, arguments| {
         Ok(text(arguments, 0).and_then(|name| type_named(facts, name)).into())
     }),

@@ -1,5 +1,6 @@
 //! Functions that PostgreSQL has and the query engine has not.
 
+mod arrays;
 mod bytes;
 mod interval;
 mod patterns;
@@ -10,10 +11,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, StringViewArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::functions_nested::expr_fn::array_has_any;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Expr, ExprSchemable, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use millstream_delta::sql_type;
 
@@ -29,7 +31,8 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add(Scalar::any("sql_typeof", |_| Ok(DataType::Utf8View), type_of));
     let bucket = vec![DataType::Float64, DataType::Float64, DataType::Float64, DataType::Int64];
     registry.add(Scalar::exact("width_bucket", bucket, integer, width_bucket));
-    registry.add_planner(Arc::new(Overlap));
+    registry.add_planner(Arc::new(Arrays));
+    arrays::register(registry);
     bytes::register(registry);
     interval::register(registry);
     text::register(registry);
@@ -37,17 +40,37 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     patterns::register(registry);
 }
 
-/// Plans `a && b`, whether two arrays have an element in common.
+/// Plans `a && b`, whether two arrays have an element in common, and `a = '{1,2}'`, where the text is an array.
 #[derive(Debug)]
-struct Overlap;
+struct Arrays;
 
-impl ExprPlanner for Overlap {
+impl ExprPlanner for Arrays {
     fn plan_binary_op(
         &self,
         written: RawBinaryExpr,
-        _schema: &DFSchema,
+        schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let list =
+            |side: &Expr| side.get_type(schema).ok().filter(|found| matches!(found, DataType::List(_)));
+        let is_text = |side: &Expr| {
+            matches!(side, Expr::Literal(ScalarValue::Utf8(Some(_)) | ScalarValue::Utf8View(Some(_)), _))
+        };
         match written.op {
+            BinaryOperator::Eq | BinaryOperator::NotEq => {
+                let RawBinaryExpr { op, left, right } = written;
+                let (left, right) = match (is_text(&left), is_text(&right)) {
+                    (true, false) => match list(&right) {
+                        Some(array) => (cast(left, array), right),
+                        None => (left, right),
+                    },
+                    (false, true) => match list(&left) {
+                        Some(array) => (left, cast(right, array)),
+                        None => (left, right),
+                    },
+                    _ => (left, right),
+                };
+                Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+            }
             BinaryOperator::PGOverlap => {
                 Ok(PlannerResult::Planned(array_has_any(written.left, written.right)))
             }

@@ -43,11 +43,7 @@ static TYPES: LazyLock<Vec<PgType>> = LazyLock::new(|| {
     let lines = include_str!("types.txt").lines().filter(|line| !line.starts_with('#'));
     let read = |line: &'static str| {
         let mut words = line.split(' ');
-        Some(PgType {
-            oid: words.next()?.parse().ok()?,
-            name: words.next()?,
-            rest: words.collect(),
-        })
+        Some(PgType { oid: words.next()?.parse().ok()?, name: words.next()?, rest: words.collect() })
     };
     lines.filter_map(read).collect()
 });
@@ -235,7 +231,10 @@ mod tests {
         ] {
             assert_eq!(format(oid, Some(modifier)), name);
             if name != "???" {
-                assert_eq!(by_sql_name(name), Some(oid).filter(|_| name != "timestamp(3) without time zone").or(by_sql_name(name)));
+                assert_eq!(
+                    by_sql_name(name),
+                    Some(oid).filter(|_| name != "timestamp(3) without time zone").or(by_sql_name(name))
+                );
             }
         }
         assert_eq!(by_sql_name("int4"), Some(23));

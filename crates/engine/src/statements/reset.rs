@@ -1,0 +1,42 @@
+//! `RESET name | ALL | TIME ZONE | SESSION AUTHORIZATION | ROLE`
+
+use millstream_sql::{Result, TokenReader};
+
+use super::set;
+use crate::event::Event;
+use crate::session::{Response, Session, Tag};
+use crate::settings::Settings;
+use crate::settings::foreign;
+
+pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    if reader.keyword(&["ALL"]) {
+        reader.expect_end()?;
+        // The engine's settings are everyone's: they are reset by name.
+        session.reset_variables();
+        return Ok(Tag::new("RESET").into());
+    }
+    if reader.keyword(&["SESSION", "AUTHORIZATION"]) || reader.keyword(&["ROLE"]) {
+        reader.expect_end()?;
+        return Ok(Tag::new("RESET").into());
+    }
+    let at = reader.position();
+    let name = set::name(reader)?;
+    reader.expect_end()?;
+    let tag = one(session, &name).await.map_err(|error| error.at(at))?;
+    Ok(Tag { text: "RESET".into(), ..tag }.into())
+}
+
+/// Gives one setting its default again.
+pub(super) async fn one(session: &mut Session, name: &str) -> Result<Tag> {
+    let tag = Tag::new("SET");
+    if Settings::knows(name) {
+        let (name, value) = (name.to_string(), Settings::default().show(name)?);
+        session.shared.ask(|reply| Event::Set { name, value, reply }).await?;
+        return Ok(tag);
+    }
+    let known = session.variables().reset(name);
+    match known || name.contains('.') || foreign::find(name).is_some() {
+        true => Ok(tag),
+        false => Err(Settings::unknown(name)),
+    }
+}

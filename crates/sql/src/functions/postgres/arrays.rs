@@ -1,0 +1,84 @@
+//! Arrays: the places of their elements, and each element with its place.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, Int64Builder, ListArray, ListBuilder, StructArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, Fields};
+use datafusion::error::Result;
+
+use crate::error::Error;
+use crate::functions::Registry;
+use crate::functions::scalar::Scalar;
+
+/// Adds them.
+pub(super) fn register(registry: &mut Registry<'_>) {
+    let places = |_: &[DataType]| Ok(DataType::new_list(DataType::Int64, true));
+    registry.add(Scalar::any("array_subscripts", places, subscripts));
+    registry.add(Scalar::any("array_expanded", expanded_type, expanded));
+}
+
+/// The places of an array's elements in its first dimension, from one on.
+fn subscripts(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let Some(array) = columns.first() else {
+        return Err(Error::invalid("generate_subscripts takes an array and 1").into());
+    };
+    let lists = as_lists(array)?;
+    let mut places = ListBuilder::new(Int64Builder::new());
+    for list in lists.iter() {
+        match list {
+            Some(list) => places.append_value((1..=list.len() as i64).map(Some)),
+            None => places.append(false),
+        }
+    }
+    Ok(Arc::new(places.finish()))
+}
+
+fn as_lists(array: &ArrayRef) -> Result<ListArray> {
+    match array.data_type() {
+        DataType::List(_) => Ok(array.as_list::<i32>().clone()),
+        DataType::Null => {
+            Ok(ListArray::new_null(Arc::new(Field::new_list_field(DataType::Int64, true)), array.len()))
+        }
+        DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
+            Ok(cast(array, &DataType::List(element.clone()))?.as_list::<i32>().clone())
+        }
+        other => {
+            let found = millstream_delta::sql_type(other);
+            Err(Error::invalid(format!("an array was expected, not {found}")).into())
+        }
+    }
+}
+
+fn pair(element: &DataType) -> Fields {
+    vec![Field::new("x", element.clone(), true), Field::new("n", DataType::Int32, true)].into()
+}
+
+fn expanded_type(arguments: &[DataType]) -> Result<DataType> {
+    match arguments {
+        [DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _)] => {
+            Ok(DataType::new_list(DataType::Struct(pair(element.data_type())), true))
+        }
+        _ => Err(Error::invalid("_pg_expandarray takes one array").into()),
+    }
+}
+
+/// Each element as `x` with its place as `n`.
+fn expanded(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let lists = as_lists(&columns[0])?;
+    let lengths: Vec<usize> = (0..lists.len()).map(|row| lists.value(row).len()).collect();
+    let starts = lists.value_offsets();
+    let kept = (0..lists.len()).flat_map(|row| {
+        let start = i64::from(starts[row]);
+        (0..lengths[row] as i64).map(move |place| start + place)
+    });
+    let values = take(lists.values(), &Int64Array::from_iter_values(kept), None)?;
+    let places = lengths.iter().flat_map(|length| 1..=*length as i64);
+    let places = cast(&Int64Array::from_iter_values(places), &DataType::Int32)?;
+    let fields = pair(lists.values().data_type());
+    let pairs = StructArray::try_new(fields.clone(), vec![values, places], None)?;
+    let element = Arc::new(Field::new_list_field(DataType::Struct(fields), true));
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(ListArray::try_new(element, offsets, Arc::new(pairs), lists.nulls().cloned())?))
+}
