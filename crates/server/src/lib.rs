@@ -172,6 +172,8 @@ async fn serve(
     let Some(admitted) = startup::admit(&mut socket, &connections, CONNECTIONS_MAX).await else { return };
     let wire = Wire::new(socket, admitted.input, admitted.answers, admitted.entry, shutdown);
     let mut connection = Connection::new(wire, engine.session());
+    connection.session.connected_as(&admitted.who.0, &admitted.who.1);
+    connection.session.numbered(connection.wire.entry.process);
     connection.begin_with(&admitted.settings).await;
     connection.serve().await;
 }

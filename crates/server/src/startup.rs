@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use millstream_engine::SERVER_VERSION;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::answer::{Answers, Report};
@@ -14,14 +15,13 @@ use crate::report;
 /// Who has not said who it is by then is let go.
 const STARTUP_MAX: Duration = Duration::from_secs(60);
 
-/// The release of PostgreSQL whose answers clients may expect.
-const SERVER_VERSION: &str = concat!("15.0 (Millstream ", env!("CARGO_PKG_VERSION"), ")");
-
 /// A client that was let in.
 pub(crate) struct Admitted {
     pub(crate) entry: Entry,
     pub(crate) input: BytesMut,
     pub(crate) answers: Answers,
+    /// The user's name, and that of the database that was asked for.
+    pub(crate) who: (String, String),
     /// Settings that the client begins with, by their names.
     pub(crate) settings: Vec<(String, String)>,
 }
@@ -48,6 +48,9 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let mut answers = Answers::default();
+    let said = |name: &str| parameters.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
+    let user = said("user").unwrap_or_default();
+    let who = (user.clone(), said("database").filter(|name| !name.is_empty()).unwrap_or(user));
     match begin(major, minor, parameters, &mut answers) {
         Ok(settings) => {
             let Some(entry) = connections.enter(connections_max) else {
@@ -56,7 +59,7 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
                 return None;
             };
             answers.backend_key(entry.process, &entry.secret);
-            Some(Admitted { entry, input, answers, settings })
+            Some(Admitted { entry, input, answers, who, settings })
         }
         Err(report) => {
             refuse(socket, &report).await;

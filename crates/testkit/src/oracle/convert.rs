@@ -90,7 +90,7 @@ const EXEMPT: &[(&str, &str)] = &[
 
 /// Functions that tell of the catalog or of the session.
 const OF_CATALOG: &[&str] =
-    &["version", "current_database", "current_schema", "current_setting", "set_config", "pg_size_pretty"];
+    &["version", "current_database", "current_schema", "current_setting", "set_config", "regclass"];
 
 /// Settings that the oracle doesn't take over: it has a clock of its own, and more rows than the file.
 const OWN_SETTINGS: &[&str] =
@@ -341,7 +341,9 @@ pub fn exempt(sql: &str) -> Option<&'static str> {
         if let Some((_, reason)) = EXEMPT.iter().find(|(name, _)| !qualified && name == word) {
             return Some(reason);
         }
-        if OF_CATALOG.contains(&word.as_str()) && !qualified && followed_by(at, "(") {
+        let of_catalog = OF_CATALOG.contains(&word.as_str())
+            || word.starts_with("pg_") && !["pg_catalog", "pg_typeof"].contains(&word.as_str());
+        if of_catalog && !qualified && (followed_by(at, "(") || word == "regclass") {
             return Some("a function of the catalog or the session");
         }
     }
