@@ -242,7 +242,8 @@ impl Interpreter {
         let takes_line = matches!(doc.name, "!" | "live") || rest.starts_with('|');
         let words = if takes_line { Vec::new() } else { meta::words(rest, variables).map_err(failure)? };
         // What a colon means to another program is its own affair.
-        let substituted = (doc.name != "!").then(|| variables.substitute(rest)).transpose().map_err(failure)?;
+        let substituted =
+            (doc.name != "!").then(|| variables.substitute(rest)).transpose().map_err(failure)?;
         let rest = substituted.as_ref().map_or(rest, |substituted| &substituted.text);
         let call = Call { name, rest, words, beside: source.path };
         if call.words.len() > doc.words_max {

@@ -6,11 +6,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use millstream_sql::{Parameters, Query, Result, TokenReader};
 
+use crate::pg;
 use crate::point;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
@@ -21,6 +22,8 @@ use crate::statements::{reads_batch, select};
 struct Kept {
     version: u64,
     plan: LogicalPlan,
+    /// The columns of its result as a reader is shown them.
+    shown: SchemaRef,
     settings: Settings,
 }
 
@@ -57,18 +60,20 @@ impl Session {
         types: &[DataType],
         place: &KeptPlan,
     ) -> Result<Option<Response>> {
-        let Some(Kept { plan, settings, .. }) = self.kept(text, types, place).await? else { return Ok(None) };
+        let Some(Kept { plan, shown, settings, .. }) = self.kept_plan(text, types, place).await? else {
+            return Ok(None);
+        };
         let plan = match &self.parameters {
             Some(parameters) => parameters.bind_plan(plan)?,
             None => plan,
         };
         let contents = self.contents(point::asked(&plan)?, false).await?;
         let rows = select::start(&self.shared, &self.shared.planner, plan, contents, &settings).await?;
-        Ok(Some(Response::Rows(self.watched(rows))))
+        Ok(Some(Response::Rows(select::renamed(self.watched(rows), shown))))
     }
 
     /// The plan for the catalog as it is now.
-    async fn kept(&mut self, text: &str, types: &[DataType], place: &KeptPlan) -> Result<Option<Kept>> {
+    async fn kept_plan(&mut self, text: &str, types: &[DataType], place: &KeptPlan) -> Result<Option<Kept>> {
         let catalog = self.shared.catalog();
         let slot = place.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match slot {
@@ -79,8 +84,10 @@ impl Session {
         let (settings, now) = self.settings().await?;
         let declared = Parameters::declared(types.iter().cloned().map(Some).collect());
         let planner = self.shared.planner.at(now.0).with_parameters(Some(Arc::new(declared)));
-        let query = planner.query(text, catalog.as_ref())?;
-        let kept = Kept { version: catalog.version, plan: query.plan.clone(), settings };
+        let relations = self.one_shot(catalog.clone(), settings.clone());
+        let query = planner.query(text, &relations)?;
+        let shown = planner.shown(text, &query.schema);
+        let kept = Kept { version: catalog.version, plan: query.plan.clone(), shown, settings };
         let kept = can_be_kept(&query, types)?.then_some(kept);
         let slot = kept.clone().map_or(Slot::Never, |kept| Slot::Full(Box::new(kept)));
         *place.0.lock().unwrap_or_else(PoisonError::into_inner) = slot;
@@ -90,7 +97,9 @@ impl Session {
 
 /// Whether the plan of a query with parameters of these types stays the same whatever their values.
 fn can_be_kept(query: &Query, parameters: &[DataType]) -> Result<bool> {
-    if parameters.iter().any(DataType::is_decimal) || reads_batch(&query.plan)? {
+    // PostgreSQL's catalog is another for each session.
+    let of_catalog = point::asked(&query.plan)?.iter().any(|asked| pg::is_name(&asked.name));
+    if of_catalog || parameters.iter().any(DataType::is_decimal) || reads_batch(&query.plan)? {
         return Ok(false);
     }
     let mut steady = true;

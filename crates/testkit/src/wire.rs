@@ -60,7 +60,7 @@ pub struct WireDb {
 
 impl WireDb {
     async fn connect(port: u16) -> Result<WireDb, Error> {
-        let config = format!("host=127.0.0.1 port={port} user=tester");
+        let config = format!("host=127.0.0.1 port={port} user=millstream dbname=millstream");
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await.map_err(failed)?;
         tokio::spawn(connection);
         Ok(WireDb { client })
