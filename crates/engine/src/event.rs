@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Record;
 use crate::catalog::Object;
-use crate::changes::Opened;
+use crate::changes::{Following, Opened};
 use crate::past::Past;
 use crate::settings::Settings;
 use crate::transaction::{Begun, Found, Write};
@@ -103,15 +103,14 @@ pub(crate) enum Followed {
     Relation(Arc<str>),
     /// A query of the subscriber's own, which ends with it.
     Query(Box<LogicalPlan>),
+    /// The same, run once per batch.
+    Batches(Box<BatchQuery>),
 }
 
 /// What a subscriber asks for.
 pub(crate) struct Request {
     pub(crate) followed: Followed,
-    /// Whether the first is what the relation holds now.
-    pub(crate) snapshot: bool,
-    /// Whether epochs in which nothing changes are told too.
-    pub(crate) progress: bool,
+    pub(crate) following: Following,
 }
 
 /// What EXPLAIN is about.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
-use millstream_delta::{Cut, Delta};
+use millstream_delta::{Cut, Delta, Timestamp};
 
 use crate::lower::Limits;
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
@@ -173,6 +173,11 @@ impl Flow {
     /// Whether an epoch with this cut must be stepped even if no input changes.
     pub fn is_due(&self, cut: &Cut) -> bool {
         self.stateful().any(|operator| operator.is_due(cut))
+    }
+
+    /// When it must be stepped next even if no input changes, where it knows that.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        self.stateful().filter_map(Operator::wake_at).min()
     }
 
     /// Forgets everything, as if it had never been stepped; what its operators have done stays counted.

@@ -326,11 +326,10 @@ impl Lowering<'_> {
         if let Some(operator) = self.sliding(plan, node)? {
             return Ok(Some(operator));
         }
-        let Some(input) = self.lower(&node.input)? else { return Ok(None) };
         if update_state::is_update_state(node) {
-            let operator = update_state::lower(plan, node, self.append_only(input), self.driver)?;
-            return Ok(Some(self.push(operator, vec![input])));
+            return self.update_state(plan, node);
         }
+        let Some(input) = self.lower(&node.input)? else { return Ok(None) };
         match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
             Ok(operator) => Ok(Some(self.push(operator, vec![input]))),
             Err(reason) => self.per_key(plan, above, &reason),

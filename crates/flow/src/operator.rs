@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
-use millstream_delta::{Cut, Delta};
+use millstream_delta::{Cut, Delta, Timestamp};
 
 use crate::Result;
 use crate::failure::Failure;
@@ -160,6 +160,10 @@ pub trait Operator: Send + Debug {
     /// Whether it must be stepped in this epoch even if no input changes.
     fn is_due(&self, _cut: &Cut) -> bool {
         false
+    }
+    /// When it must be stepped next even if no input changes, where it knows that.
+    fn wake_at(&self) -> Option<Timestamp> {
+        None
     }
     /// Forgets everything, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;

@@ -80,8 +80,8 @@ pub fn trailing_emit(reader: &TokenReader) -> Option<(Emit, Range<usize>)> {
 pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
     match trailing_emit(reader) {
         Some((Emit::EachBatch, span)) => {
-            Err(Error::unsupported("FOR EACH BATCH outside of CREATE STREAM and CREATE SINK")
-                .hint("CREATE STREAM s AS SELECT … FOR EACH BATCH, and SELECT from that.")
+            Err(Error::unsupported("FOR EACH BATCH other than in SELECT, CREATE STREAM and CREATE SINK")
+                .hint("CREATE STREAM s AS SELECT … FOR EACH BATCH, and use that.")
                 .at(span))
         }
         Some((emit, span)) => Err(Error::unsupported(emit.clause()).at(span)),
@@ -113,7 +113,7 @@ fn refuse(reader: &TokenReader, per_batch: bool) -> Result<()> {
         } else if called && after_from && !per_batch && named(&OVER_BATCHES).is_some() {
             let name = named(&OVER_BATCHES).unwrap_or_default();
             return Err(Error::invalid(format!("{name}(…) is about batches, which this query doesn't have"))
-                .hint("End the query with FOR EACH BATCH, in a CREATE STREAM or a CREATE SINK … AS.")
+                .hint("End the query with FOR EACH BATCH.")
                 .at(lexeme.range.clone()));
         } else if is(0, "FOR") && is(1, "SYSTEM_TIME") {
             Some("FOR SYSTEM_TIME AS OF".to_string())
@@ -166,7 +166,7 @@ mod tests {
     fn what_is_not_built_is_refused_by_name() {
         refused(
             "SELECT 1 FOR EACH BATCH",
-            "FOR EACH BATCH outside of CREATE STREAM and CREATE SINK is not supported yet",
+            "FOR EACH BATCH other than in SELECT, CREATE STREAM and CREATE SINK is not supported yet",
         );
         refused("SELECT * FROM TUMBLE(t, ts, INTERVAL '1 s')", "TUMBLE(…) is not supported yet");
         refused("SELECT * FROM t, hop(t, ts, 1, 2)", "HOP(…) is not supported yet");

@@ -7,6 +7,7 @@
 
 mod checked;
 pub mod conflict;
+mod named;
 mod once;
 mod open;
 pub(crate) mod tree;
@@ -37,6 +38,7 @@ use crate::tokens::{DIALECT, offset};
 
 use checked::checked;
 use conflict::OnConflict;
+use named::name_items;
 use once::once_a_row;
 use open::Open;
 use tree::{aliased, column, named_factor, plain_from, quoted, select_of};
@@ -141,6 +143,7 @@ impl Scope<'_> {
             return Err(Error::unsupported("INSERT … DEFAULT VALUES"));
         };
         hidden::narrow_wildcards(source, &self.shown, self.relations)?;
+        name_items(source);
         self.check_columns(&insert.columns, &table, &columns)?;
         self.check_values(source, insert.columns.len(), &table, &columns)?;
         let relations = Open { all: self.relations, table: &table, columns: &columns };

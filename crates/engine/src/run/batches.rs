@@ -18,6 +18,9 @@ use super::query::{RunningQuery, Status};
 use crate::error;
 use crate::settings::{ClockKind, Pace};
 
+/// How far apart the times are at which keys time out by the machine's clock, in microseconds.
+const WAKES_US: i64 = 10_000;
+
 /// How a query runs once per batch.
 #[derive(Debug)]
 pub(crate) struct Batches {
@@ -279,6 +282,12 @@ impl Loop {
         query.begin_batches(&cut, &contents)
     }
 
+    /// Whether a query per batch may be run when no rows come.
+    pub(super) fn runs_empty_batches(&self, query: &RunningQuery) -> bool {
+        let slides = query.batches.as_ref().is_some_and(|batches| batches.slide.is_some());
+        slides || self.settings.pace != Pace::Auto || self.settings.clock == ClockKind::Manual
+    }
+
     /// Whether each tick of a fixed interval must run, rows or not.
     pub(super) fn owes_ticks(&self) -> bool {
         let tick = Cut { closes: Closes::All, ..Cut::new(self.epoch, Timestamp::default()) };
@@ -307,8 +316,22 @@ impl Loop {
             .filter_map(|batches| Some((batches.next, batches.slide?)))
     }
 
+    /// When a query must be stepped next at auto pace whatever comes, if at no exact time: a key of UPDATE_STATE times
+    /// out then. By the machine's clock many of them are done together.
+    pub(super) fn next_wake(&self) -> Option<Timestamp> {
+        let maintained = |query: &&RunningQuery| query.is_running() && !query.is_per_batch();
+        let auto = self.settings.pace == Pace::Auto;
+        let running = self.queries.iter().filter(|_| auto).filter(maintained);
+        let next = running.filter_map(|query| query.flow.wake_at()).min()?;
+        match self.settings.clock {
+            ClockKind::Manual => Some(next),
+            ClockKind::System => Some(next_multiple(WAKES_US, Timestamp(next.0 - 1))),
+        }
+    }
+
     /// Whether the machine's clock has come to such a time.
     pub(super) fn timer_is_due(&self) -> bool {
-        self.settings.clock == ClockKind::System && self.next_timer().is_some_and(|timer| timer <= self.now())
+        let due = |timer: Option<Timestamp>| timer.is_some_and(|timer| timer <= self.now());
+        self.settings.clock == ClockKind::System && (due(self.next_timer()) || due(self.next_wake()))
     }
 }

@@ -66,7 +66,8 @@ impl Scope<'_> {
         }
     }
 
-    fn batch_queries(
+    /// The queries of one that runs once per batch, those below its windows first.
+    pub(super) fn batch_queries(
         &self,
         name: &Arc<str>,
         owner: Option<&Arc<str>>,
@@ -138,11 +139,8 @@ impl Scope<'_> {
         below: &BTreeMap<&str, Arc<str>>,
     ) -> Result<Lowered> {
         let plan = &query.query.plan;
-        if millstream_flow::holds_update_state(plan).map_err(error::flow)? {
-            return Err(Error::unsupported("UPDATE_STATE in a query FOR EACH BATCH").hint(
-                "Keep it as a materialized view v without FOR EACH BATCH, and read CHANGES(v) in the query per batch.",
-            ));
-        }
+        // Its states outlive the batch, whose rows it takes as that ends.
+        let folds = millstream_flow::holds_update_state(plan).map_err(error::flow)?;
         let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
         for (name, columns) in scans(plan)? {
             let batch = names_batch(&columns) || taken.get(&name).is_some_and(|taken| taken.stamped);
@@ -153,7 +151,8 @@ impl Scope<'_> {
             taken.insert(name, found);
         }
         let slides = taken.values().any(|taken| matches!(taken.window, Some(Kind::Last { .. })));
-        let anew = query.clock.is_some() || !(slides || taken.values().any(|taken| taken.window.is_none()));
+        let maintained = folds || slides || taken.values().any(|taken| taken.window.is_none());
+        let anew = (query.clock.is_some() && !folds) || !maintained;
         self.check_bare(query, &taken)?;
         let resolve = |scan: &TableScan| {
             let provider = millstream_sql::relation_of(scan)?;
@@ -169,6 +168,8 @@ impl Scope<'_> {
                 about: about(found.window.as_ref(), anew),
                 window: match found.window {
                     Some(Kind::Last { length, slide }) if !anew => Some(BatchWindow { length, slide }),
+                    // The last microsecond is the batch alone.
+                    Some(Kind::Batch) if folds => Some(BatchWindow { length: 1, slide: None }),
                     _ => None,
                 },
             })
@@ -221,21 +222,19 @@ impl Scope<'_> {
         let name = match &window.of {
             WindowOf::Relation(name) => name,
             WindowOf::Query(query) => {
-                let WindowKind::Last { length, slide } = window.kind else {
-                    return Err(Error::bug("CHANGES is over a relation"));
+                let kind = match window.kind {
+                    WindowKind::Last { length, slide } => {
+                        self.check_interval(&window.name, length, slide)?;
+                        Kind::Last { length, slide }
+                    }
+                    WindowKind::Batch => Kind::Batch,
+                    WindowKind::Changes => return Err(Error::bug("CHANGES is over a relation")),
                 };
-                self.check_interval(&window.name, length, slide)?;
                 // EXPLAIN has no queries below.
                 let of =
                     below.get(window.name.as_str()).cloned().unwrap_or_else(|| window.name.as_str().into());
                 let schema = query.query.schema.clone();
-                return Ok(Taken {
-                    of,
-                    schema,
-                    stamped: false,
-                    window: Some(Kind::Last { length, slide }),
-                    key: None,
-                });
+                return Ok(Taken { of, schema, stamped: false, window: Some(kind), key: None });
             }
         };
         let definition = &self.catalog.get(name)?.definition;
@@ -257,6 +256,7 @@ impl Scope<'_> {
                 self.check_interval(&window.name, length, slide)?;
                 (plain.clone(), Kind::Last { length, slide })
             }
+            WindowKind::Batch => return Err(Error::bug("the batch of a relation goes by its name")),
             WindowKind::Changes => {
                 let fields = plain.fields().iter().map(|field| field.as_ref().clone());
                 let operation = Field::new(OPERATION, DataType::Utf8View, false);
@@ -289,8 +289,14 @@ impl Scope<'_> {
         {
             return Ok(());
         }
-        let bare = |taken: &&Taken| matches!(taken.window, Some(Kind::Batch | Kind::Changes { .. }));
-        match taken.values().find(bare) {
+        let is_window = |name: &str| query.windows.iter().any(|window| window.name == name);
+        let bare = |(name, taken): &(&String, &Taken)| match taken.window {
+            // That of a query slides as the query does.
+            Some(Kind::Batch) => !is_window(name),
+            Some(Kind::Changes { .. }) => true,
+            _ => false,
+        };
+        match taken.iter().find(bare).map(|(_, taken)| taken) {
             None => Ok(()),
             Some(taken) => Err(Error::invalid(format!(
                 "\"{}\" stands for each batch, but the windows are evaluated every {}",

@@ -192,7 +192,7 @@ impl Loop {
     fn advance_manual(&mut self) {
         let step = self.step_us();
         let something_waits = self.something_waits();
-        let (owed, timer) = (self.owes_ticks(), self.next_timer());
+        let (owed, timer) = (self.owes_ticks(), self.next_timer().into_iter().chain(self.next_wake()).min());
         let Some(moving) = &mut self.clock.moving else { return };
         if moving.collecting {
             return;
@@ -346,7 +346,8 @@ impl Loop {
         if self.settings.pace == Pace::Auto {
             // A sink's delivery wakes the loop where a full backlog holds the sources up.
             let rows = self.rows_are_due_in().filter(|wait| !wait.is_zero());
-            let timer = self.next_timer().filter(|_| !self.backlog_is_full()).map(until);
+            let timers = self.next_timer().into_iter().chain(self.next_wake());
+            let timer = timers.filter(|_| !self.backlog_is_full()).map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
         if !self.rows_wait() && !self.owes_ticks() {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::{Cut, Delta, Epoch};
-use millstream_sql::{Error, Result};
+use millstream_sql::{BatchQuery, Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Sender, channel};
 
 use super::Loop;
 use super::log::{self, Place, Waiting};
 use super::query::{Keep, RunningQuery, Status};
-use crate::changes::{End, Opened, Portion};
+use crate::changes::{End, Following, Opened, Portion};
 use crate::error;
 use crate::event::{Followed, Request};
 use crate::system;
@@ -61,7 +61,7 @@ impl Loop {
         if base != self.catalog.version {
             return Ok(None);
         }
-        let Request { followed, snapshot, progress } = request;
+        let Request { followed, following: Following { snapshot, progress } } = request;
         let number = self.subscribed + 1;
         let (sender, receiver) = channel(PORTIONS_MAX);
         let end = End::default();
@@ -89,6 +89,7 @@ impl Loop {
         match followed {
             Followed::Relation(name) => self.follow_relation(name, &mut subscription, &mut opened)?,
             Followed::Query(plan) => self.follow_query(&plan, &mut subscription, &mut opened)?,
+            Followed::Batches(query) => self.follow_batches(&query, &mut subscription, &mut opened)?,
         }
         self.subscribed = number;
         self.subscriptions.insert(number, subscription);
@@ -146,6 +147,27 @@ impl Loop {
         subscription.from = name;
         subscription.owned = true;
         self.queries.push(query);
+        Ok(())
+    }
+
+    /// The rows of each batch from the next one on.
+    fn follow_batches(
+        &mut self,
+        query: &BatchQuery,
+        subscription: &mut Subscription,
+        opened: &mut Opened,
+    ) -> Result<()> {
+        let name: Arc<str> = format!("\0subscription {}", opened.subscription).into();
+        let mut queries = Vec::new();
+        let on_error = self.settings.on_error;
+        self.scope().batch_queries(&name, None, query, Keep::Nothing, on_error, &mut queries)?;
+        queries.iter_mut().for_each(|query| query.temporary = true);
+        opened.schema = query.query.schema.clone();
+        opened.append_only = true;
+        subscription.place = Some(log::end(&self.logs, &name));
+        subscription.from = name;
+        subscription.owned = true;
+        self.queries.append(&mut queries);
         Ok(())
     }
 
@@ -263,10 +285,10 @@ impl Loop {
         }
         match self.query(name) {
             None => true,
-            // A query per batch has an answer for empty batches too.
+            // A query per batch has an answer for empty batches too, where such come.
             Some(query) => {
                 query.is_starting()
-                    || query.is_per_batch()
+                    || (query.is_per_batch() && self.runs_empty_batches(query))
                     || query.reads().any(|input| self.can_change(input, seen))
             }
         }
@@ -276,7 +298,7 @@ impl Loop {
     pub(super) fn unsubscribe(&mut self, number: u64) {
         let Some(subscription) = self.subscriptions.remove(&number) else { return };
         if subscription.owned {
-            self.queries.retain(|query| query.name != subscription.from);
+            self.queries.retain(|query| !query.belongs_to(&subscription.from));
             self.logs.remove(&subscription.from);
             self.mark_used_sources();
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_sql::routines::{AggregateDeclaration, AggregateParts};
+use millstream_sql::routines::{AggregateDeclaration, AggregateParts, MovingParts};
 use millstream_sql::{Error, Result, TokenReader, near, routine_name};
 
 use super::create_function::{make_room, parameters};
@@ -15,25 +15,25 @@ use crate::plan::Working;
 use crate::session::{Session, Tag};
 
 /// The options that there are.
-const OPTIONS: [&str; 5] = ["sfunc", "stype", "initcond", "finalfunc", "combinefunc"];
+const OPTIONS: [&str; 10] = [
+    "sfunc",
+    "stype",
+    "initcond",
+    "finalfunc",
+    "combinefunc",
+    "msfunc",
+    "minvfunc",
+    "mstype",
+    "minitcond",
+    "mfinalfunc",
+];
 
 /// PostgreSQL's options that say how, not what.
 const PASSED_OVER: [&str; 5] = ["sspace", "parallel", "finalfunc_modify", "mfinalfunc_modify", "msspace"];
 
 /// PostgreSQL's other options.
-const NOT_YET: [&str; 11] = [
-    "finalfunc_extra",
-    "mfinalfunc_extra",
-    "serialfunc",
-    "deserialfunc",
-    "sortop",
-    "hypothetical",
-    "msfunc",
-    "minvfunc",
-    "mstype",
-    "mfinalfunc",
-    "minitcond",
-];
+const NOT_YET: [&str; 6] =
+    ["finalfunc_extra", "mfinalfunc_extra", "serialfunc", "deserialfunc", "sortop", "hypothetical"];
 
 pub(crate) fn plan(
     session: &Session,
@@ -69,6 +69,40 @@ struct Given {
     initial: Option<String>,
     finish: Option<String>,
     combine: Option<String>,
+    moving: Moving,
+}
+
+/// What stands there for windows that move.
+#[derive(Default)]
+struct Moving {
+    step: Option<String>,
+    inverse: Option<String>,
+    state: Option<DataType>,
+    initial: Option<String>,
+    finish: Option<String>,
+}
+
+impl Moving {
+    /// The functions, if any; PostgreSQL's rule: all three of them, or none of all.
+    fn parts(self, name: &str) -> Result<Option<MovingParts>> {
+        match self {
+            Moving { step: Some(step), inverse: Some(inverse), state: Some(state), initial, finish } => {
+                Ok(Some(MovingParts { step, inverse, state, initial, finish }))
+            }
+            Moving { step: None, inverse: None, state: None, initial: None, finish: None } => Ok(None),
+            Moving { step, inverse, .. } => {
+                let missing = match (step, inverse) {
+                    (None, _) => "MSFUNC",
+                    (_, None) => "MINVFUNC",
+                    _ => "MSTYPE",
+                };
+                Err(Error::invalid(format!("aggregate \"{name}\" has no {missing}")).hint(
+                    "What takes rows back has an MSFUNC, a MINVFUNC that undoes it, and the MSTYPE of their state; \
+                     MINITCOND and MFINALFUNC may go with them.",
+                ))
+            }
+        }
+    }
 }
 
 impl Given {
@@ -82,8 +116,8 @@ impl Given {
             return Err(Error::invalid(format!("aggregate \"{name}\" has no STYPE"))
                 .hint("STYPE = type is the type of the state."));
         };
-        let Given { initial, finish, combine, .. } = self;
-        Ok(AggregateParts { step, state, initial, finish, combine })
+        let Given { initial, finish, combine, moving, .. } = self;
+        Ok(AggregateParts { step, state, initial, finish, combine, moving: moving.parts(name)? })
     }
 }
 
@@ -127,15 +161,22 @@ fn set(
     reader.expect_symbol(Token::Eq)?;
     match option {
         "sfunc" => given.step = Some(reader.identifier()?),
-        "stype" => {
-            given.state = Some(session.shared.planner.type_until(reader, &[])?.data_type().clone());
-        }
+        "stype" => given.state = Some(state_type(session, reader)?),
         "initcond" => given.initial = Some(reader.value()?),
         "finalfunc" => given.finish = Some(reader.identifier()?),
         "combinefunc" => given.combine = Some(reader.identifier()?),
+        "msfunc" => given.moving.step = Some(reader.identifier()?),
+        "minvfunc" => given.moving.inverse = Some(reader.identifier()?),
+        "mstype" => given.moving.state = Some(state_type(session, reader)?),
+        "minitcond" => given.moving.initial = Some(reader.value()?),
+        "mfinalfunc" => given.moving.finish = Some(reader.identifier()?),
         _ => {
             reader.value()?;
         }
     }
     Ok(())
+}
+
+fn state_type(session: &Session, reader: &mut TokenReader<'_>) -> Result<DataType> {
+    Ok(session.shared.planner.type_until(reader, &[])?.data_type().clone())
 }

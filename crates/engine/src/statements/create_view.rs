@@ -72,10 +72,7 @@ pub(super) fn named_batches(
     let plan = |text: &str| planner.batch_query(text, catalog);
     let (query, options) = planned(reader, plan, |query| &query.query.schema)?;
     query.query.check_names()?;
-    check_continuous(session, &query.query)?;
-    for (_, below) in query.below() {
-        check_continuous(session, &below.query)?;
-    }
+    check_batches(session, &query)?;
     let reads = query.query.reads.iter().map(|name| name.as_str().into()).collect();
     Ok(NamedBatches { query, reads, options })
 }
@@ -101,6 +98,12 @@ fn planned<Q>(
         query = plan(&format!("SELECT * FROM ({text}) AS query ({})", names.join(", ")))?;
     }
     Ok((query, options))
+}
+
+/// The same as [`check_continuous`], for a query that is run once per batch and those below it.
+pub(super) fn check_batches(session: &Session, query: &BatchQuery) -> Result<()> {
+    check_continuous(session, &query.query)?;
+    query.below().try_for_each(|(_, below)| check_batches(session, below))
 }
 
 /// Refuses what a query that runs for ever can't hold.

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use millstream_sql::{Result, TokenReader};
+use millstream_sql::{Emit, Result, TokenReader, dialect};
 
-use super::subscribe::{Following, follow};
+use super::for_each_batch;
+use super::subscribe::follow;
 use super::within;
-use crate::changes::{self, Shape};
+use crate::changes::{self, Following, Opened, Shape};
 use crate::session::{Response, Session};
 
 /// Runs a query that ends with the clause at `clause`.
@@ -15,19 +16,45 @@ pub(crate) async fn run(
     mut reader: TokenReader<'_>,
     clause: Range<usize>,
 ) -> Result<Response> {
-    let limit = limit(&reader.text()[clause.clone()]).map_err(|error| error.shift(clause.start))?;
+    let limit = limit(&reader, &clause, Emit::Changes)?;
     reader.cut(clause.start);
     let (text, offset) = within(&reader);
-    let following = Following { text, offset, snapshot: true, progress: false };
-    let opened = follow(session, following).await?;
+    let opened = follow(session, text, offset, Following::default()).await?;
     Ok(changes::response(opened, Shape::Emit, limit))
 }
 
-/// The number in `EMIT CHANGES LIMIT n`.
-fn limit(clause: &str) -> Result<Option<usize>> {
-    let mut reader = TokenReader::new(clause)?;
-    reader.expect_keyword(&["EMIT", "CHANGES"])?;
-    let limit = if reader.keyword(&["LIMIT"]) { Some(reader.number()? as usize) } else { None };
-    reader.expect_end()?;
-    Ok(limit)
+/// Follows a query that says how its results are delivered, or doesn't.
+pub(crate) async fn follow_query(
+    session: &Session,
+    mut reader: TokenReader<'_>,
+    following: Following,
+) -> Result<Opened> {
+    let mut per_batch = false;
+    if let Some((emit @ (Emit::Changes | Emit::EachBatch), clause)) = dialect::trailing_emit(&reader) {
+        if limit(&reader, &clause, emit)?.is_some() {
+            return Err(reader
+                .expected("no LIMIT of changes: the reader stops when it has enough")
+                .at(clause));
+        }
+        per_batch = emit == Emit::EachBatch;
+        reader.cut(clause.start);
+    }
+    let (text, offset) = within(&reader);
+    match per_batch {
+        true => for_each_batch::open(session, text, offset, following).await,
+        false => follow(session, text, offset, following).await,
+    }
+}
+
+/// The number in `EMIT CHANGES LIMIT n`, and the like.
+pub(super) fn limit(reader: &TokenReader<'_>, clause: &Range<usize>, emit: Emit) -> Result<Option<usize>> {
+    let number = |text: &str| {
+        let mut reader = TokenReader::new(text)?;
+        let words: Vec<&str> = emit.clause().split(' ').collect();
+        reader.expect_keyword(&words)?;
+        let limit = if reader.keyword(&["LIMIT"]) { Some(reader.number()? as usize) } else { None };
+        reader.expect_end()?;
+        Ok(limit)
+    };
+    number(&reader.text()[clause.clone()]).map_err(|error: millstream_sql::Error| error.shift(clause.start))
 }

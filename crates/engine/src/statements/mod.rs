@@ -18,6 +18,7 @@ mod drop;
 mod emit_changes;
 mod explain;
 mod flush;
+mod for_each_batch;
 mod modify;
 mod pause;
 mod reset;
@@ -31,6 +32,10 @@ mod transaction;
 mod verify;
 
 use std::sync::Arc;
+
+pub(crate) use emit_changes::follow_query;
+pub(crate) use select::{begins as begins_query, over};
+pub(crate) use subscribe::follow_named;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;

@@ -14,7 +14,7 @@ use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Emit, Error, Planner, Result, TokenReader};
 
-use super::{emit_changes, reads_batch, within};
+use super::{emit_changes, for_each_batch, reads_batch, within};
 use crate::engine::Shared;
 use crate::error;
 use crate::pg;
@@ -44,8 +44,10 @@ pub(super) fn begins_at(reader: &TokenReader<'_>, n: usize) -> bool {
 }
 
 pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
-    if let Some((Emit::Changes, clause)) = trailing_emit(&reader) {
-        return emit_changes::run(session, reader, clause).await;
+    match trailing_emit(&reader) {
+        Some((Emit::Changes, clause)) => return emit_changes::run(session, reader, clause).await,
+        Some((Emit::EachBatch, clause)) => return for_each_batch::run(session, reader, clause).await,
+        Some((Emit::OnWindowClose, _)) | None => {}
     }
     let (text, offset) = within(&reader);
     let catalog = session.shared.catalog();
@@ -98,9 +100,7 @@ pub(crate) async fn start(
     contents: Contents,
     settings: &Settings,
 ) -> Result<SendableRecordBatchStream> {
-    let plan = millstream_sql::bind(plan, &mut |name, schema| {
-        snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, settings.parallelism)
-    })?;
+    let plan = over(plan, &contents, settings)?;
     let physical = bound_recursion(planner.physical(&guarded(plan)?).await?, &settings.limits)?;
     let task = planner.state().task_ctx();
     let handle = shared.handle.clone();
@@ -125,4 +125,11 @@ pub(crate) async fn start(
     builder.spawn_on(read.map(move |done| done.unwrap_or_else(panicked)), &handle);
     drop(guard);
     Ok(builder.build())
+}
+
+/// A plan over the rows of the relations that it scans.
+pub(crate) fn over(plan: LogicalPlan, contents: &Contents, settings: &Settings) -> Result<LogicalPlan> {
+    millstream_sql::bind(plan, &mut |name, schema| {
+        snapshot::table(contents.get(name).map_or(&[], Vec::as_slice), schema, settings.parallelism)
+    })
 }

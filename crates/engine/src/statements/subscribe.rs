@@ -8,7 +8,7 @@ use millstream_sql::{Error, Result, TokenReader};
 
 use super::create_view::check_continuous;
 use crate::catalog::Definition;
-use crate::changes::{self, Opened, Shape};
+use crate::changes::{self, Following, Opened, Shape};
 use crate::error;
 use crate::event::{Event, Followed, Request};
 use crate::run::EPOCHS;
@@ -37,40 +37,39 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         None => Some((reader.relation_name()?, reader.last_position())),
     };
     let at = reader.position();
-    let (snapshot, progress) = options(reader).map_err(|error| error.at(at))?;
+    let following = options(reader).map_err(|error| error.at(at))?;
     reader.expect_end()?;
     let opened = match (query, name) {
         (Some(range), _) => {
             let text = &reader.text()[range.clone()];
-            follow(session, Following { text, offset: range.start, snapshot, progress }).await?
+            follow(session, text, range.start, following).await?
         }
         (None, Some((name, at))) => {
-            follow_named(session, &name, snapshot, progress).await.map_err(|error| error.at(at))?
+            follow_named(session, &name, following).await.map_err(|error| error.at(at))?
         }
         (None, None) => return Err(reader.expected("a relation or a query in parentheses")),
     };
     Ok(changes::response(opened, Shape::Subscribe, None))
 }
 
-fn options(reader: &mut TokenReader<'_>) -> Result<(bool, bool)> {
+fn options(reader: &mut TokenReader<'_>) -> Result<Following> {
     let options = Options(reader.options()?.into_iter().collect());
     options.check(OPTIONS).map_err(error::connect)?;
     let flag = |name: &str| options.parse(name, "true or false").map_err(error::connect);
-    Ok((flag("snapshot")?.unwrap_or(true), flag("progress")?.unwrap_or(false)))
+    let default = Following::default();
+    Ok(Following {
+        snapshot: flag("snapshot")?.unwrap_or(default.snapshot),
+        progress: flag("progress")?.unwrap_or(default.progress),
+    })
 }
 
-/// A query that is to be followed.
-pub(super) struct Following<'a> {
-    pub(super) text: &'a str,
-    /// Where it stands in its statement.
-    pub(super) offset: usize,
-    pub(super) snapshot: bool,
-    pub(super) progress: bool,
-}
-
-/// Follows a query of the reader's own.
-pub(super) async fn follow(session: &Session, following: Following<'_>) -> Result<Opened> {
-    let Following { text, offset, snapshot, progress } = following;
+/// Follows a query of the reader's own, which stands at `offset` in its statement.
+pub(super) async fn follow(
+    session: &Session,
+    text: &str,
+    offset: usize,
+    following: Following,
+) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
         let planned = session.parametrised().query(text, catalog.as_ref());
@@ -78,7 +77,7 @@ pub(super) async fn follow(session: &Session, following: Following<'_>) -> Resul
         check_continuous(session, &query)?;
         let ordered = query.is_ordered();
         let followed = Followed::Query(Box::new(query.plan));
-        let request = Request { followed, snapshot, progress };
+        let request = Request { followed, following };
         let base = catalog.version;
         let opened = session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await?;
         if let Some(mut opened) = opened {
@@ -92,14 +91,14 @@ pub(super) async fn follow(session: &Session, following: Following<'_>) -> Resul
 }
 
 /// Follows what the engine keeps; what keeps nothing is followed by a query over it.
-async fn follow_named(session: &Session, name: &str, snapshot: bool, progress: bool) -> Result<Opened> {
+pub(crate) async fn follow_named(session: &Session, name: &str, following: Following) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
         if system::is_name(name) && name != EPOCHS {
             return Err(Error::unsupported(format!("SUBSCRIBE {name}")).hint("SELECT from it instead."));
         }
         if name == EPOCHS {
-            let request = Request { followed: Followed::Relation(name.into()), snapshot, progress };
+            let request = Request { followed: Followed::Relation(name.into()), following };
             let base = catalog.version;
             match session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await? {
                 Some(opened) => return Ok(opened),
@@ -121,10 +120,10 @@ async fn follow_named(session: &Session, name: &str, snapshot: bool, progress: b
             }
             Definition::Source { .. } | Definition::View { .. } => {
                 let text = format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""));
-                return follow(session, Following { text: &text, offset: 0, snapshot, progress }).await;
+                return follow(session, &text, 0, following).await;
             }
         };
-        let request = Request { followed: Followed::Relation(relation), snapshot, progress };
+        let request = Request { followed: Followed::Relation(relation), following };
         let base = catalog.version;
         let opened = session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await?;
         if let Some(opened) = opened {

@@ -4,7 +4,7 @@ use datafusion::logical_expr::{Aggregate, LogicalPlan};
 
 use super::{BatchWindow, Choice, Lowering, holds_subquery, keys};
 use crate::Result;
-use crate::operators::aggregate::sliding;
+use crate::operators::{aggregate::sliding, update_state};
 
 impl Lowering<'_> {
     /// The operator for an aggregate over a window; `None` where it is over none, or has no such operator.
@@ -15,6 +15,22 @@ impl Lowering<'_> {
         let input = self.lower(&node.input);
         self.batchwise = false;
         Ok(input?.map(|input| self.push(operator, vec![input])))
+    }
+
+    /// The operator for UPDATE_STATE; over a window it takes each batch as it ends.
+    pub(super) fn update_state(&mut self, plan: &LogicalPlan, node: &Aggregate) -> Result<Option<usize>> {
+        let of_batch = self.window_below(&node.input)?.is_some();
+        self.batchwise = of_batch;
+        let input = self.lower(&node.input);
+        self.batchwise = false;
+        let Some(input) = input? else { return Ok(None) };
+        let rows = match of_batch {
+            true => update_state::Rows::OfBatch,
+            false if self.append_only(input) => update_state::Rows::Stay,
+            false => update_state::Rows::Change,
+        };
+        let operator = update_state::lower(plan, node, rows, self.driver)?;
+        Ok(Some(self.push(operator, vec![input])))
     }
 
     /// The window that is read through nodes which can't fail for a row: a failure would have to leave with its row.

@@ -11,6 +11,7 @@
 //! Deliberately absent: what a batch is, and which relations only gain rows, which the engine knows.
 
 mod clock;
+mod update_state;
 mod windows;
 
 use std::collections::BTreeSet;
@@ -72,15 +73,25 @@ pub enum WindowKind {
     },
     /// `CHANGES(s)`: what the batch changed, with the column [`OPERATION`].
     Changes,
+    /// The rows of the batch: of a query that UPDATE_STATE reads, or of UPDATE_STATE itself.
+    Batch,
+}
+
+impl Window {
+    /// The slide of what it has; none where that is each batch.
+    fn slide(&self) -> Option<i64> {
+        match (self.kind, &self.of) {
+            (WindowKind::Last { slide, .. }, _) => slide,
+            (WindowKind::Batch, WindowOf::Query(query)) => query.slide(),
+            (WindowKind::Changes | WindowKind::Batch, _) => None,
+        }
+    }
 }
 
 impl BatchQuery {
     /// The slide of its windows; none where it is run at each batch.
     pub fn slide(&self) -> Option<i64> {
-        self.windows.iter().find_map(|window| match window.kind {
-            WindowKind::Last { slide, .. } => slide,
-            WindowKind::Changes => None,
-        })
+        self.windows.iter().find_map(Window::slide)
     }
 
     /// Every relation of the catalog that it reads, through windows too.

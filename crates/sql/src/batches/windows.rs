@@ -9,8 +9,9 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor, Value, VisitMut, VisitorMut,
 };
 
-use super::{BatchQuery, Window, WindowKind, WindowOf};
+use super::{BatchQuery, Window, WindowKind, WindowOf, update_state};
 use crate::context::unknown_relation;
+use crate::dml::tree::named_table;
 use crate::error::{Error, Result};
 use crate::hidden::{fold, is_hidden};
 use crate::literals::interval;
@@ -89,7 +90,11 @@ pub(super) fn take_windows(
 pub(super) fn check_slides(windows: &[Window]) -> Result<()> {
     let mut first: Option<Option<i64>> = None;
     for window in windows {
-        let WindowKind::Last { length, slide } = window.kind else { continue };
+        let (length, slide) = match (window.kind, window.slide()) {
+            (WindowKind::Last { length, .. }, slide) => (Some(length), slide),
+            (WindowKind::Batch, Some(slide)) => (None, Some(slide)),
+            (WindowKind::Changes | WindowKind::Batch, _) => continue,
+        };
         if let Some(other) = *first.get_or_insert(slide)
             && let Some(slide) = slide
             && other != slide
@@ -107,7 +112,7 @@ pub(super) fn check_slides(windows: &[Window]) -> Result<()> {
         }
         let WindowOf::Query(of) = &window.of else { continue };
         let Some(below) = of.slide() else { continue };
-        for (what, value) in [("length", Some(length)), ("slide", slide)] {
+        for (what, value) in [("length", length), ("slide", slide)] {
             if let Some(value) = value.filter(|value| value % below != 0) {
                 return Err(Error::invalid(format!(
                     "the {what} of {} is {}, which is no multiple of {}, the slide of what it is over",
@@ -165,6 +170,9 @@ struct Input {
 
 impl Take<'_> {
     fn take(&mut self, factor: &mut TableFactor) -> Result<()> {
+        if let TableFactor::Derived { .. } = factor {
+            return self.update_state(factor);
+        }
         let TableFactor::Table { name, alias, args, .. } = factor else { return Ok(()) };
         let (Some(called), Some(given)) = (function(name), args.as_ref()) else { return Ok(()) };
         let arguments = given.args.iter().map(argument).collect::<Result<Vec<&Expr>>>()?;
@@ -184,6 +192,43 @@ impl Take<'_> {
             self.windows.push(planned);
         }
         Ok(())
+    }
+
+    /// UPDATE_STATE, or what its fold reads, in the place of a query in parentheses.
+    fn update_state(&mut self, factor: &mut TableFactor) -> Result<()> {
+        let TableFactor::Derived { subquery, alias, .. } = factor else { return Ok(()) };
+        if let Some(text) = update_state::call(subquery) {
+            let name = self.batch_of(&subquery.to_string(), format!("UPDATE_STATE({text})"))?;
+            let alias = alias.take();
+            *factor = window_factor(name, alias);
+            return Ok(());
+        }
+        match update_state::input(subquery) {
+            Some(input) if !self.is_relation(input) => {
+                let name = self.batch_of(&format!("SELECT * FROM {input}"), format!("({input})"))?;
+                let alias = update_state::alias(input);
+                *input = window_factor(name, alias);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a factor is a relation by its name, and no view.
+    fn is_relation(&self, factor: &TableFactor) -> bool {
+        let TableFactor::Table { name, args: None, .. } = factor else { return false };
+        let name = name.0.last().and_then(|part| part.as_ident()).map(fold);
+        name.is_some_and(|name| matches!(self.relations.get(&name), Some(Relation::Rows { .. })))
+    }
+
+    /// The name of a window over the batches of a query.
+    fn batch_of(&mut self, sql: &str, name: String) -> Result<String> {
+        if !self.windows.iter().any(|(window, _)| window.name == name) {
+            let Input { of, relation, .. } = self.over(sql, String::new(), Ident::new("last"))?;
+            let window = Window { name: name.clone(), of, kind: WindowKind::Batch };
+            self.windows.push((window, relation));
+        }
+        Ok(name)
     }
 
     fn last(&self, arguments: &[&Expr]) -> Result<(Planned, Ident)> {
@@ -264,6 +309,15 @@ impl Take<'_> {
         let relation = Relation::Rows { schema: query.query.schema.clone(), key: None };
         Ok(Input { of: WindowOf::Query(Box::new(query)), relation, text, alias })
     }
+}
+
+/// A window by its name.
+fn window_factor(name: String, as_name: Option<TableAlias>) -> TableFactor {
+    let mut factor = named_table(ObjectName::from(vec![Ident::with_quote('"', name)]));
+    if let TableFactor::Table { alias, .. } = &mut factor {
+        *alias = as_name;
+    }
+    factor
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -54,9 +54,10 @@ fn refuse_over(expression: &Expr) -> Result<()> {
     if let Expr::WindowFunction(window) = expression
         && let WindowFunctionDefinition::AggregateUDF(function) = &window.fun
         && function.inner().is::<UserAggregate>()
+        && window.params.distinct
     {
         return Err(Error::unsupported(format!(
-            "\"{}\", an aggregate of a user's, with OVER",
+            "DISTINCT in \"{}\", an aggregate of a user's, with OVER",
             function.name()
         ))
         .into());

@@ -14,7 +14,8 @@ mod update_state;
 
 use std::sync::Arc;
 
-pub use aggregate::{AggregateDeclaration, AggregateParts, UserAggregate};
+pub(crate) use aggregate::framed;
+pub use aggregate::{AggregateDeclaration, AggregateParts, MovingParts, UserAggregate};
 pub use function::{FunctionDeclaration, Parameter, UserFunction};
 pub(crate) use inline::inline;
 pub use update_state::UPDATE_STATE;

@@ -14,6 +14,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use super::keys::{self, DistinctGroups};
 use super::sort_keys::DifferentSortKeys;
+use super::standing_rows::StandingRows;
 
 /// An optimizer rule as the session has it.
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
@@ -23,6 +24,7 @@ pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
     let guard = |rule: &Rule| match rule.name() {
         "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),
         "eliminate_cross_join" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: true }) as Rule,
+        "push_down_filter" => Arc::new(StandingRows { rule: Arc::clone(rule) }),
         "replace_distinct_aggregate" => Arc::new(DistinctGroups { rule: Arc::clone(rule) }),
         _ => Arc::clone(rule),
     };

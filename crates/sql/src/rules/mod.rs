@@ -16,6 +16,7 @@ pub mod orderings;
 pub mod peer_frames;
 pub mod sliding;
 mod sort_keys;
+mod standing_rows;
 pub mod subqueries;
 
 use std::sync::Arc;

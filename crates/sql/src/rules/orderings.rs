@@ -41,6 +41,7 @@ use crate::functions::canonical_float;
 use crate::functions::in_frame::{self, Taken};
 use crate::functions::row_key::row_key;
 use crate::relation::RelationTable;
+use crate::routines::framed;
 use crate::rules::sort_keys::without_repeated;
 
 /// The rule.
@@ -328,14 +329,24 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
     let known: Vec<&Expr> =
         params.partition_by.iter().chain(params.order_by.iter().map(|key| &key.expr)).collect();
     let more = missing(input, &known);
-    if more.is_empty() || ignores_order(function) {
+    if framed::is_of_user(&function.fun) {
+        return of_user(function, more);
+    }
+    let least = function.fun.name() == "any_value";
+    if (more.is_empty() && !least) || ignores_order(function) {
         return None;
     }
     let mut completed = function.clone();
     let params = &mut completed.params;
     match depends(function) {
         Depends::Not => return None,
-        Depends::InFrame => sort_in_frame(&mut completed, more, input)?,
+        Depends::InFrame => {
+            // Of a frame in ROWS the order says which rows those are.
+            if params.window_frame.units == WindowFrameUnits::Rows {
+                params.order_by.extend(more.iter().cloned());
+            }
+            sort_in_frame(&mut completed, more, input)?;
+        }
         Depends::OnOrder => {
             params.order_by.extend(more);
             let frame = &params.window_frame;
@@ -357,6 +368,27 @@ fn complete_window(function: &WindowFunction, input: &LogicalPlan) -> Option<Exp
         }
     }
     Some(Expr::WindowFunction(Box::new(completed)))
+}
+
+/// An aggregate of a user's: rows of a frame in ROWS come in their order, peers that come together are sorted by it.
+fn of_user(function: &WindowFunction, more: Vec<SortExpr>) -> Option<Expr> {
+    let WindowFunctionDefinition::AggregateUDF(inner) = &function.fun else { return None };
+    let mut completed = function.clone();
+    let params = &mut completed.params;
+    let mut keys = Vec::new();
+    if params.window_frame.units == WindowFrameUnits::Rows {
+        params.order_by.extend(more);
+    } else {
+        keys = params.order_by.iter().cloned().chain(more).collect();
+    }
+    let framed = framed::framed(Arc::clone(inner), keys.iter().map(options).collect());
+    params.args.extend(keys.into_iter().map(|key| key.expr));
+    completed.fun = WindowFunctionDefinition::AggregateUDF(framed);
+    Some(Expr::WindowFunction(Box::new(completed)))
+}
+
+fn options(key: &SortExpr) -> SortOptions {
+    SortOptions { descending: !key.asc, nulls_first: key.nulls_first }
 }
 
 /// Puts a function of ours in the place of one over a frame, which sorts the rows of the frame by itself.
@@ -390,7 +422,6 @@ fn sort_in_frame(function: &mut WindowFunction, more: Vec<SortExpr>, input: &Log
 }
 
 fn take_in_frame(function: &mut WindowFunction, taken: Taken, value: Expr, keys: Vec<SortExpr>) {
-    let options = |key: &SortExpr| SortOptions { descending: !key.asc, nulls_first: key.nulls_first };
     let frame = in_frame::function(function.fun.name(), taken, keys.iter().map(options).collect());
     function.fun = WindowFunctionDefinition::AggregateUDF(frame);
     function.params.args = std::iter::once(value).chain(keys.into_iter().map(|key| key.expr)).collect();

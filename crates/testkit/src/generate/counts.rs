@@ -45,6 +45,8 @@ pub struct Counts {
     pub failed_in_batch: usize,
     /// Times that a view said that it has errors where its query failed as a batch.
     pub failed_alike: usize,
+    /// Times that a view failed for rows that the batch didn't come to look at.
+    pub unreached: usize,
     /// Queries that were asked again over rows in another order.
     pub reordered: usize,
     /// Queries that were asked in several ways.
@@ -76,6 +78,7 @@ impl Counts {
         self.comparisons += outcome.tally.comparisons;
         self.failed_in_batch += outcome.tally.failed_in_batch;
         self.failed_alike += outcome.tally.failed_alike;
+        self.unreached += outcome.tally.unreached;
     }
 
     /// Adds the counts of others.
@@ -89,6 +92,7 @@ impl Counts {
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
         self.failed_alike += other.failed_alike;
+        self.unreached += other.unreached;
         self.reordered += other.reordered;
         self.partitioned += other.partitioned;
         self.whole_feeds += other.whole_feeds;
@@ -123,8 +127,9 @@ impl fmt::Display for Counts {
         )?;
         writeln!(
             f,
-            "  nothing to compare: {} times failed in batch, where {} views said so too",
-            self.failed_in_batch, self.failed_alike
+            "  nothing to compare: {} times failed in batch, where {} views said so too; {} times unreached: a view \
+             fails for a row that the batch didn't come to look at",
+            self.failed_in_batch, self.failed_alike, self.unreached
         )?;
         let refusals = self.refusals();
         writeln!(

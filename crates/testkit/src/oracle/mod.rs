@@ -95,6 +95,7 @@ pub struct Counts {
     comparisons: usize,
     failed_in_batch: usize,
     failed_alike: usize,
+    unreached: usize,
     left_out: BTreeMap<String, usize>,
 }
 
@@ -110,6 +111,7 @@ impl Counts {
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
         self.failed_alike += other.failed_alike;
+        self.unreached += other.unreached;
         for (reason, count) in &other.left_out {
             *self.left_out.entry(reason.clone()).or_default() += count;
         }
@@ -137,8 +139,9 @@ impl fmt::Display for Counts {
         )?;
         writeln!(
             f,
-            "  nothing to compare: {} times failed in batch, where {} views said so too",
-            self.failed_in_batch, self.failed_alike
+            "  nothing to compare: {} times failed in batch, where {} views said so too; {} times unreached: a view \
+             fails for a row that the batch didn't come to look at",
+            self.failed_in_batch, self.failed_alike, self.unreached
         )?;
         for (reason, count) in &self.left_out {
             writeln!(f, "  left out {count}: {reason}")?;
@@ -266,6 +269,7 @@ impl Running<'_> {
         counts.comparisons += outcome.tally.comparisons;
         counts.failed_in_batch += outcome.tally.failed_in_batch;
         counts.failed_alike += outcome.tally.failed_alike;
+        counts.unreached += outcome.tally.unreached;
         for (index, failure) in outcome.failures.iter().enumerate() {
             let shrunk = index < self.shrunk_max;
             let query = failure.query.and_then(|index| queries.get(index)).cloned();

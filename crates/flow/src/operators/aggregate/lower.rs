@@ -27,6 +27,7 @@ use super::float::{Floats, Outcome};
 use super::grouping::grouping;
 use super::merged::Merged;
 use super::moments::Spreads;
+use super::moving::{Moving, is_of_users};
 use super::slot::SlotAggregate;
 use super::sum::{average, sum};
 use crate::{Driver, Result};
@@ -155,9 +156,31 @@ pub fn lower(
     append_only: bool,
     driver: &Driver,
 ) -> Result<std::result::Result<Aggregate, String>> {
+    lower_over(plan, node, if append_only { Rows::Stay } else { Rows::Change }, driver)
+}
+
+/// What becomes of the rows that are aggregated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// They come and go.
+    Change,
+    /// They only come.
+    Stay,
+    /// They come, and go in the order in which they came, a pane at a time.
+    Leave,
+}
+
+/// The operator for `node` over such rows.
+pub(super) fn lower_over(
+    plan: &LogicalPlan,
+    node: &AggregatePlan,
+    rows: Rows,
+    driver: &Driver,
+) -> Result<std::result::Result<Aggregate, String>> {
+    let append_only = rows != Rows::Change;
     let mut calls = Vec::with_capacity(node.aggr_expr.len());
     for expr in &node.aggr_expr {
-        let lowering = CallLowering { expr, node, append_only, driver };
+        let lowering = CallLowering { expr, node, append_only, leaves: rows == Rows::Leave, driver };
         match lowering.call()? {
             Ok(call) => calls.push(call),
             Err(reason) => return Ok(Err(reason)),
@@ -178,6 +201,8 @@ struct CallLowering<'a> {
     expr: &'a Expr,
     node: &'a AggregatePlan,
     append_only: bool,
+    /// Whether rows leave in the order in which they came.
+    leaves: bool,
     driver: &'a Driver,
 }
 
@@ -205,9 +230,10 @@ impl CallLowering<'_> {
         }
         let (arguments, takes_nulls, mut slots) = match self.slots(&function, kind)? {
             Ok(slots) => (self.arguments(&params.args)?, false, slots),
-            Err(reason) => match self.merged(&function)? {
-                Ok(merged) => (merged.arguments(), true, Box::new(merged) as Box<dyn SlotAggregate>),
-                Err(other) => return Ok(Err(if self.append_only { other } else { reason })),
+            Err(reason) => match (self.moving(&function, distinct)?, self.merged(&function)?) {
+                (Some(moving), _) => (moving.arguments(), true, Box::new(moving) as Box<dyn SlotAggregate>),
+                (None, Ok(merged)) => (merged.arguments(), true, Box::new(merged) as Box<dyn SlotAggregate>),
+                (None, Err(other)) => return Ok(Err(if self.append_only { other } else { reason })),
             },
         };
         if distinct {
@@ -245,6 +271,15 @@ impl CallLowering<'_> {
         let (input, output) = (argument.get_type(schema)?, self.expr.get_type(schema)?);
         let slots = slots(kind, &input, &output, self.append_only);
         Ok(slots.ok_or_else(|| format!("{name} of {input} has no cheaper operator yet")))
+    }
+
+    /// Accumulators that take rows back in the order in which they came.
+    fn moving(&self, function: &AggregateFunction, distinct: bool) -> Result<Option<Moving>> {
+        if !self.leaves || distinct || !is_of_users(&function.func) {
+            return Ok(None);
+        }
+        let aggregate = self.driver.aggregate(self.expr, &self.node.input)?;
+        Ok(Moving::new(aggregate, self.expr.get_type(self.node.input.schema())?))
     }
 
     /// States of accumulators, merged with those of new rows.

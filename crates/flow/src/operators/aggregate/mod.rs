@@ -22,6 +22,7 @@ mod groups;
 mod lower;
 mod merged;
 mod moments;
+mod moving;
 pub mod sliding;
 mod slot;
 mod sum;

@@ -30,6 +30,10 @@ pub(super) trait SlotAggregate: Any + Debug + Send {
     fn keeps(&self) -> &'static str {
         ""
     }
+    /// Whether rows are kept besides.
+    fn keeps_rows(&self) -> bool {
+        false
+    }
     /// The same aggregate without slots, where its values can be put together.
     fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
         None

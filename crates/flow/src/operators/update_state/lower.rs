@@ -1,6 +1,6 @@
 //! From a logical aggregate that stands for UPDATE_STATE to the operator.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
@@ -9,7 +9,7 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, LogicalPlan};
 use millstream_state::{KeyIndex, Slotted};
 
-use super::{UpdateState, state_schema};
+use super::{Last, UpdateState, state_schema};
 use crate::operator::{Cost, Properties};
 use crate::{Driver, Error, Result};
 
@@ -44,20 +44,26 @@ pub fn holds_update_state(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// The operator for `node`, whose input only gains rows where `append_only` says so.
-pub fn lower(
-    plan: &LogicalPlan,
-    node: &AggregatePlan,
-    append_only: bool,
-    driver: &Driver,
-) -> Result<UpdateState> {
+/// What rows the operator is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// They only come.
+    Stay,
+    /// They come and go, which it doesn't take.
+    Change,
+    /// Those of each batch as it ends: what it puts out is of the batch too.
+    OfBatch,
+}
+
+/// The operator for `node`.
+pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driver) -> Result<UpdateState> {
     let [expr] = node.aggr_expr.as_slice() else {
         return Err(Error::Limit("UPDATE_STATE can't stand beside other aggregates".into()));
     };
     let Some(function) = call(expr) else {
         return Err(Error::Bug("UPDATE_STATE within an expression".into()));
     };
-    if !append_only {
+    if rows == Rows::Change {
         return Err(Error::Limit(
             "UPDATE_STATE takes rows that only come, but those of its input change: give it a source, an append-only \
              table or stream, or keep what it would compute with GROUP BY"
@@ -95,6 +101,8 @@ pub fn lower(
         states: Slotted::new(state_schema(state.data_type())),
         last: Vec::new(),
         calls: VecDeque::new(),
+        failing: BTreeMap::new(),
+        batch: (rows == Rows::OfBatch).then(Last::default),
         function: aggregate,
     })
 }

@@ -5,14 +5,17 @@
 //! new state; NULL drops the key. All keys of a batch are called at once, on columns. A step with rows is a batch, and so
 //! is a tick of a fixed interval.
 //!
-//! A key that had no rows for the time-out is dropped in the first batch after it. A key whose call fails keeps its
-//! state, and each such batch is a failure: its rows don't come again.
+//! A key that had no rows for the time-out is dropped when that is over, at the latest in the first batch after it. A
+//! key whose call fails keeps its state, and that is a failure until its next call succeeds, or the key is dropped: its
+//! rows don't come again.
+//!
+//! In a query FOR EACH BATCH its rows are the keys that were called in the batch, with their new states.
 //!
 //! Deliberately absent: input whose rows are taken back; what it keeps isn't a function of the rows that are left.
 
 mod lower;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, UInt32Array, new_null_array};
@@ -21,7 +24,7 @@ use arrow::compute::{concat, interleave, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use millstream_delta::{Chunk, Closes, Cut, Delta};
+use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp};
 use millstream_state::{KeyIndex, Slotted};
 
 use crate::drive::evaluate;
@@ -29,7 +32,7 @@ use crate::failure::{Failure, keep, reason, row_text, surviving};
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 use crate::operators::aggregate::changed;
 use crate::{Error, Result};
-pub use lower::{holds_update_state, is_update_state, lower};
+pub use lower::{Rows, holds_update_state, is_update_state, lower};
 
 /// Keeps a state a key.
 #[derive(Debug)]
@@ -48,6 +51,17 @@ pub struct UpdateState {
     last: Vec<i64>,
     /// The keys that had rows, by time, for the time-out.
     calls: VecDeque<(i64, Vec<u32>)>,
+    /// The keys whose last call failed; those of them that never had a state have a slot all the same.
+    failing: BTreeMap<u32, Failure>,
+    /// What is put out, where that is of each batch alone.
+    batch: Option<Last>,
+}
+
+/// What the last batch put out, which goes with the next.
+#[derive(Debug, Default)]
+struct Last {
+    rows: Delta,
+    failures: Vec<Failure>,
 }
 
 /// The keys of a batch and their values.
@@ -123,7 +137,8 @@ impl UpdateState {
         if self.all_keys {
             let mut has_rows = vec![false; self.index.slots_end()];
             called.slots.iter().for_each(|slot| has_rows[*slot as usize] = true);
-            called.slots.extend(self.index.live().into_iter().filter(|slot| !has_rows[*slot as usize]));
+            let others = self.with_states(self.index.live())?.into_iter();
+            called.slots.extend(others.filter(|slot| !has_rows[*slot as usize]));
         }
         let mut sizes = vec![0; called.slots.len()];
         called.keys.iter().for_each(|key| sizes[*key] += 1);
@@ -138,6 +153,15 @@ impl UpdateState {
         let arrays: ArrayRef = Arc::new(ListArray::try_new(self.item.clone(), offsets, values, None)?);
         let old = self.states_of(&called.slots)?;
         Ok(Batch { slots: called.slots, arrays, old })
+    }
+
+    /// Those of some keys that have a state.
+    fn with_states(&self, slots: Vec<u32>) -> Result<Vec<u32>> {
+        if self.failing.is_empty() {
+            return Ok(slots);
+        }
+        let (_, places) = self.states.get(&slots)?;
+        Ok(places.into_iter().map(|place| slots[place]).collect())
     }
 
     /// The states of some keys, NULL for those without.
@@ -182,11 +206,11 @@ impl UpdateState {
     /// Takes the new states in and puts out what changes.
     fn apply(&mut self, batch: &Batch, answers: &Answers, output: &mut Output) -> Result<()> {
         for (place, message) in &answers.failed {
-            let row = self.key_text(batch.slots[*place])?;
-            output.failures.push(Failure { message: message.clone(), row, weight: 1 });
-            if batch.old.is_null(*place) {
-                self.index.free(batch.slots[*place]);
-            }
+            let slot = batch.slots[*place];
+            let failure = Failure { message: message.clone(), row: self.key_text(slot)?, weight: 1 };
+            self.mend(slot, output);
+            output.failures.push(failure.clone());
+            self.failing.insert(slot, failure);
         }
         let Some(first) = answers.states.first() else { return Ok(()) };
         let new = match answers.states.len() {
@@ -195,6 +219,9 @@ impl UpdateState {
         };
         let places = UInt32Array::from_iter_values(answers.places.iter().map(|place| *place as u32));
         let slots: Vec<u32> = answers.places.iter().map(|place| batch.slots[*place]).collect();
+        if !self.failing.is_empty() {
+            slots.iter().for_each(|slot| self.mend(*slot, output));
+        }
         let old = take(&batch.old, &places, None)?;
         let differs = changed(&old, &new)?;
         let rows = |there: &ArrayRef| {
@@ -204,8 +231,13 @@ impl UpdateState {
                 .collect()
         };
         let (gone, come): (Vec<u32>, Vec<u32>) = (rows(&old), rows(&new));
-        output.rows.push(Chunk::delete(self.rows(&slots, &old, gone)?));
-        output.rows.push(Chunk::insert(self.rows(&slots, &new, come.clone())?));
+        if self.batch.is_some() {
+            let called = (0..slots.len() as u32).filter(|row| new.is_valid(*row as usize)).collect();
+            output.rows.push(Chunk::insert(self.rows(&slots, &new, called)?));
+        } else {
+            output.rows.push(Chunk::delete(self.rows(&slots, &old, gone)?));
+            output.rows.push(Chunk::insert(self.rows(&slots, &new, come.clone())?));
+        }
         let kept: Vec<u32> = come.iter().map(|row| slots[*row as usize]).collect();
         let states = take(&new, &UInt32Array::from(come), None)?;
         if !kept.is_empty() {
@@ -218,6 +250,13 @@ impl UpdateState {
             self.index.free(*slot);
         }
         Ok(())
+    }
+
+    /// A key's failure is over.
+    fn mend(&mut self, slot: u32, output: &mut Output) {
+        if let Some(failure) = self.failing.remove(&slot) {
+            output.failures.push(Failure { weight: -failure.weight, ..failure });
+        }
     }
 
     /// Rows of the result: the keys of some slots with these states.
@@ -235,6 +274,30 @@ impl UpdateState {
         row_text(&RecordBatch::try_new(Arc::new(Schema::new(fields)), keys)?, 0)
     }
 
+    /// Gives up what is known of the oldest calls of keys that were all called again.
+    fn calls_dropped(&mut self) {
+        while let Some((time, slots)) = self.calls.front()
+            && slots.iter().all(|slot| self.last[*slot as usize] != *time)
+        {
+            self.calls.pop_front();
+        }
+    }
+
+    /// What a step puts out, where rows and failures are of one batch alone: those of the last one go.
+    fn instead(&mut self, mut output: Output) -> Output {
+        let Some(last) = &mut self.batch else { return output };
+        let failures = output.failures.iter().filter(|failure| failure.weight > 0).cloned().collect();
+        let new = Last { rows: output.rows.clone(), failures };
+        let old = std::mem::replace(last, new);
+        output.failures.retain(|failure| failure.weight > 0);
+        let gone = old.failures.into_iter();
+        output.failures.extend(gone.map(|failure| Failure { weight: -failure.weight, ..failure }));
+        let mut rows = Delta::default();
+        old.rows.chunks.into_iter().for_each(|chunk| rows.push(Chunk::delete(chunk.rows)));
+        rows.append(output.rows);
+        Output { rows, failures: output.failures }
+    }
+
     /// Drops the keys that had no rows for too long.
     fn time_out(&mut self, now: i64, output: &mut Output) -> Result<()> {
         let Some(timeout) = self.timeout else { return Ok(()) };
@@ -245,6 +308,14 @@ impl UpdateState {
             let Some((time, slots)) = self.calls.pop_front() else { break };
             gone.extend(slots.into_iter().filter(|slot| self.last[*slot as usize] == time));
         }
+        self.calls_dropped();
+        let failing: Vec<u32> = gone.iter().filter(|slot| self.failing.contains_key(slot)).copied().collect();
+        for slot in failing {
+            self.mend(slot, output);
+            if self.states.get(&[slot])?.1.is_empty() {
+                self.index.free(slot);
+            }
+        }
         // A slot may have been given up since: then it has no state.
         let (_, places) = self.states.get(&gone)?;
         let mut gone: Vec<u32> = places.into_iter().map(|place| gone[place]).collect();
@@ -253,8 +324,10 @@ impl UpdateState {
         if gone.is_empty() {
             return Ok(());
         }
-        let states = self.states_of(&gone)?;
-        output.rows.push(Chunk::delete(self.rows(&gone, &states, (0..gone.len() as u32).collect())?));
+        if self.batch.is_none() {
+            let states = self.states_of(&gone)?;
+            output.rows.push(Chunk::delete(self.rows(&gone, &states, (0..gone.len() as u32).collect())?));
+        }
         for slot in gone {
             self.states.free(slot);
             self.index.free(slot);
@@ -290,6 +363,9 @@ impl Operator for UpdateState {
         if self.all_keys {
             detail.push_str(", for all keys in each batch");
         }
+        if self.batch.is_some() {
+            detail.push_str(", the keys called in the batch");
+        }
         let growth = Growth::of_values(&self.properties.schema.fields()[..self.keys.len()]);
         let (growth, state) = match self.timeout {
             Some(microseconds) => {
@@ -308,23 +384,36 @@ impl Operator for UpdateState {
         let mut output = Output::default();
         let called = self.place(inputs, &mut output.failures)?;
         let now = cut.now.0;
+        let is_batch = cut.closes == Closes::All || !called.slots.is_empty();
         self.last.resize(self.index.slots_end(), i64::MIN);
         called.slots.iter().for_each(|slot| self.last[*slot as usize] = now);
         if self.timeout.is_some() && !called.slots.is_empty() {
             self.calls.push_back((now, called.slots.clone()));
         }
         self.time_out(now, &mut output)?;
-        let batch = self.batch(called)?;
-        let mut answers = Answers::default();
-        self.call(&batch, 0, batch.slots.len(), &mut answers)?;
-        self.apply(&batch, &answers, &mut output)?;
+        if is_batch {
+            let batch = self.batch(called)?;
+            let mut answers = Answers::default();
+            self.call(&batch, 0, batch.slots.len(), &mut answers)?;
+            self.apply(&batch, &answers, &mut output)?;
+        }
         output.rows.chunks.retain(|chunk| chunk.rows.num_rows() > 0);
-        Ok(output)
+        Ok(self.instead(output))
     }
 
     /// A tick of a fixed interval is a batch too if nothing comes.
     fn is_due(&self, cut: &Cut) -> bool {
-        cut.closes == Closes::All && (self.all_keys || self.timeout.is_some())
+        let tick = cut.closes == Closes::All && (self.all_keys || self.timeout.is_some());
+        tick || self.wake_at().is_some_and(|time| time <= cut.now)
+    }
+
+    fn slides(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        let (time, _) = self.calls.front()?;
+        Some(Timestamp(time.saturating_add(self.timeout?)))
     }
 
     fn reset(&mut self) -> Result<()> {
@@ -333,12 +422,17 @@ impl Operator for UpdateState {
         self.states = Slotted::new(self.states.schema().clone());
         self.last.clear();
         self.calls.clear();
+        self.failing.clear();
+        self.batch = self.batch.take().map(|_| Last::default());
         Ok(())
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        let live = self.index.live();
+        if let Some(last) = &self.batch {
+            return Some(Ok(last.rows.chunks.iter().map(|chunk| chunk.rows.clone()).collect()));
+        }
         let all = || {
+            let live = self.with_states(self.index.live())?;
             let states = self.states_of(&live)?;
             Ok(vec![self.rows(&live, &states, (0..live.len() as u32).collect())?])
         };

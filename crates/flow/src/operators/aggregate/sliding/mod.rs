@@ -23,6 +23,7 @@ use millstream_delta::{Chunk, Closes, Cut, Delta};
 use super::call::{Call, Kept};
 use super::emit::{Emitted, Results};
 use super::groups::{Groups, Touched};
+use super::lower::{Rows, lower_over};
 use super::slot::{Absorb, SlotAggregate};
 use super::{Aggregate, Evaluated, OUTPUT_ROWS};
 use crate::failure::{Failure, surviving};
@@ -82,7 +83,7 @@ pub fn lower(
     span: BatchWindow,
     driver: &Driver,
 ) -> Result<std::result::Result<SlidingAggregate, String>> {
-    match super::lower(plan, node, true, driver)? {
+    match lower_over(plan, node, Rows::Leave, driver)? {
         Ok(total) => Ok(SlidingAggregate::new(total, span)),
         Err(reason) => Ok(Err(reason)),
     }
@@ -292,14 +293,20 @@ impl Operator for SlidingAggregate {
         if !subtracted.is_empty() {
             detail.push_str(&format!("; leaving panes subtracted from {}", subtracted.join(", ")));
         }
-        let (state, growth) = match self.span.pane() {
-            Some(pane) => ("one row a group and pane", format!("the window's {} panes", length / pane)),
-            None => ("one row a group and batch", "the window's batches".into()),
+        let (mut state, growth) = match self.span.pane() {
+            Some(pane) => {
+                (String::from("one row a group and pane"), format!("the window's {} panes", length / pane))
+            }
+            None => (String::from("one row a group and batch"), "the window's batches".into()),
         };
+        let keeps_rows = |call: &&Call| slots_of(call).is_some_and(SlotAggregate::keeps_rows);
+        for call in self.total.calls.iter().filter(keeps_rows) {
+            state.push_str(&format!(", rows for {}", call.text));
+        }
         Description {
             name: "SlidingAggregate",
             detail,
-            state: state.into(),
+            state,
             state_key: inner.state_key,
             growth: Growth::BoundedBy(growth),
             ..Description::default()

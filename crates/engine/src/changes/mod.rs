@@ -1,18 +1,20 @@
 //! A reader's side of a subscription: deltas as rows that say what was done.
 
+mod op;
+mod typed;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, UInt32Array, new_null_array};
-use arrow::compute::take_record_batch;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
-use millstream_delta::{Chunk, Cut, Delta, Epoch, RowEncoder, under_schema};
+use millstream_delta::{Cut, Delta, Epoch, under_schema};
 use millstream_sql::Result;
 use tokio::sync::mpsc::Receiver;
 
@@ -20,6 +22,9 @@ use crate::error;
 use crate::event::Event;
 use crate::run::in_sum;
 use crate::session::{ENDLESS, NOTICE, Response};
+pub use op::Op;
+use op::told;
+pub use typed::{Change, Changes, Following};
 
 /// What a reader is handed at once.
 #[derive(Debug)]
@@ -86,11 +91,28 @@ impl Drop for Guard {
     }
 }
 
-/// A stream of changes between two of its batches.
-struct Reader {
+/// Where portions come from.
+struct Tap {
     receiver: Receiver<Portion>,
     end: End,
     guard: Guard,
+}
+
+impl Tap {
+    /// The next portion; none at the end.
+    async fn next(&mut self) -> Result<Option<Portion>> {
+        let Some(portion) = self.receiver.recv().await else {
+            return self.end.take().map(|()| None);
+        };
+        // There is room for the next one while this one is worked at.
+        let _ = self.guard.events.send(Event::Room);
+        Ok(Some(portion))
+    }
+}
+
+/// A stream of changes between two of its batches.
+struct Reader {
+    tap: Tap,
     form: Form,
     ready: VecDeque<RecordBatch>,
     /// How many rows are still wanted, where that was said.
@@ -108,11 +130,7 @@ struct Form {
     key: Option<Vec<usize>>,
 }
 
-/// What was done to a row.
-const INSERT: &str = "insert";
-const DELETE: &str = "delete";
-const UPDATE_DELETE: &str = "update_delete";
-const UPDATE_INSERT: &str = "update_insert";
+/// What a row that only tells of an epoch has in the place of what was done.
 const PROGRESS: &str = "progress";
 
 /// The columns that stand before those of the relation.
@@ -124,8 +142,8 @@ pub(crate) fn response(opened: Opened, shape: Shape, limit: Option<usize>) -> Re
     let Opened { subscription, receiver, end, events, schema, append_only, key, notices } = opened;
     let form = Form::new(shape, schema, append_only, key, &notices);
     let schema = form.schema.clone();
-    let guard = Guard { subscription, events };
-    let reader = Reader { receiver, end, guard, form, ready: VecDeque::new(), left: limit };
+    let tap = Tap { receiver, end, guard: Guard { subscription, events } };
+    let reader = Reader { tap, form, ready: VecDeque::new(), left: limit };
     let rows = stream::try_unfold(reader, |mut reader| async move {
         Ok(reader.next().await.map_err(DataFusionError::from)?.map(|batch| (batch, reader)))
     });
@@ -139,11 +157,7 @@ impl Reader {
             return Ok(None);
         }
         while self.ready.is_empty() {
-            let Some(portion) = self.receiver.recv().await else {
-                return self.end.take().map(|()| None);
-            };
-            // There is room for the next one while this one is worked at.
-            let _ = self.guard.events.send(Event::Room);
+            let Some(portion) = self.tap.next().await? else { return Ok(None) };
             self.ready.extend(self.form.rows_of(portion).map_err(error::arrow)?);
         }
         let Some(mut batch) = self.ready.pop_front() else { return Ok(None) };
@@ -224,66 +238,16 @@ impl Form {
         if delta.is_append_only() {
             for chunk in &delta.chunks {
                 let rows = chunk.expand()?;
-                let ops = vec![INSERT; rows.num_rows()];
+                let ops = vec![Op::Insert.name(); rows.num_rows()];
                 batches.push(self.with_ops(epoch, &rows, &ops)?);
             }
             return Ok(());
         }
         let Some(chunk) = in_sum(delta).into_one(&self.columns)? else { return Ok(()) };
-        let order = self.order(&chunk)?;
-        let (mut rows, mut ops) = (Vec::new(), Vec::new());
-        for (row, op) in order {
-            for _ in 0..chunk.weight(row as usize).unsigned_abs() {
-                rows.push(row);
-                ops.push(op);
-            }
-        }
-        let rows = take_record_batch(&chunk.rows, &UInt32Array::from(rows))?;
+        let (rows, ops) = told(&chunk, self.key.as_deref())?;
+        let ops: Vec<&str> = ops.into_iter().map(Op::name).collect();
         batches.push(self.with_ops(epoch, &rows, &ops)?);
         Ok(())
-    }
-
-    /// The rows of a consolidated chunk in the order in which they are told, each with what is done. Without a key
-    /// what goes comes first; with one, the two rows of a changed key stand together.
-    fn order(&self, chunk: &Chunk) -> Result<Vec<(u32, &'static str)>, ArrowError> {
-        let all = 0..chunk.rows.num_rows() as u32;
-        let is_gone = |row: &u32| chunk.weight(*row as usize) < 0;
-        let op = |row: u32| (row, if is_gone(&row) { DELETE } else { INSERT });
-        let Some(groups) = self.by_key(&chunk.rows)? else {
-            let (gone, new): (Vec<u32>, Vec<u32>) = all.partition(is_gone);
-            return Ok(gone.into_iter().chain(new).map(op).collect());
-        };
-        let mut order = Vec::with_capacity(chunk.rows.num_rows());
-        for group in groups {
-            let (gone, new): (Vec<u32>, Vec<u32>) = group.into_iter().partition(is_gone);
-            match (gone.as_slice(), new.as_slice()) {
-                ([old], [new]) => order.extend([(*old, UPDATE_DELETE), (*new, UPDATE_INSERT)]),
-                _ => order.extend(gone.into_iter().chain(new).map(op)),
-            }
-        }
-        Ok(order)
-    }
-
-    /// The rows by key, keys in the order in which they first appear; none where there is no key to tell them by.
-    fn by_key(&self, rows: &RecordBatch) -> Result<Option<Vec<Vec<u32>>>, ArrowError> {
-        let Some(key) = &self.key else { return Ok(None) };
-        if key.is_empty() {
-            return Ok(Some(vec![(0..rows.num_rows() as u32).collect()]));
-        }
-        let keys = rows.project(key)?;
-        let Ok(encoder) = RowEncoder::new(&keys.schema()) else { return Ok(None) };
-        let encoded = encoder.encode(&keys)?;
-        let mut places: HashMap<&[u8], usize> = HashMap::new();
-        let mut groups: Vec<Vec<u32>> = Vec::new();
-        let bytes: Vec<_> = (0..rows.num_rows()).map(|row| encoded.row(row)).collect();
-        for (row, bytes) in bytes.iter().enumerate() {
-            let place = *places.entry(bytes.as_ref()).or_insert(groups.len());
-            if place == groups.len() {
-                groups.push(Vec::new());
-            }
-            groups[place].push(row as u32);
-        }
-        Ok(Some(groups))
     }
 
     fn with_ops(&self, epoch: Epoch, rows: &RecordBatch, ops: &[&str]) -> Result<RecordBatch, ArrowError> {

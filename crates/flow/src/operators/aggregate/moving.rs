@@ -1,0 +1,276 @@
+//! Any aggregate whose accumulator takes rows back in the order in which they came, over a window that moves.
+//!
+//! A pane keeps the rows of its groups. The window has an accumulator a group, which takes in the rows of panes that
+//! come, and takes back those of panes that leave, the oldest first: that is what DataFusion's `retract_batch` promises
+//! for frames that slide, and what PostgreSQL's MINVFUNC does. A group whose accumulator fails is aggregated anew when
+//! rows of it have left.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, UInt32Array, new_empty_array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::DataType;
+use datafusion::common::{ScalarValue, exec_datafusion_err};
+use datafusion::functions_aggregate::all_default_aggregate_functions;
+use datafusion::logical_expr::{Accumulator, AggregateUDF};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+
+use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
+use crate::failure::reason;
+use crate::{Error, Result};
+
+/// How the aliases begin of functions of ours that stand in the place of the query engine's.
+const OURS: &str = "millstream.";
+
+/// The rows of a pane, or the accumulators of a window.
+pub(super) struct Moving {
+    function: Arc<AggregateFunctionExpr>,
+    output: DataType,
+    /// A pane has one block; a window one for each pane that is in it, the oldest first.
+    blocks: VecDeque<Vec<Piece>>,
+    window: Option<Window>,
+}
+
+/// Some rows, each with the slot of its group.
+#[derive(Clone)]
+struct Piece {
+    slots: Vec<u32>,
+    values: Vec<ArrayRef>,
+}
+
+/// What a window has of its groups.
+#[derive(Default)]
+struct Window {
+    /// To tell its value, an accumulator may have to change.
+    accumulators: RefCell<HashMap<u32, Box<dyn Accumulator>>>,
+    /// The groups whose accumulator failed, and why.
+    failed: HashMap<u32, String>,
+}
+
+impl fmt::Debug for Moving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Moving").field("function", &self.function.name()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a function may take rows back by its accumulators: those of users. What the query engine brings along says
+/// so of accumulators that are not sound for windows, and has forms of its own here.
+pub(super) fn is_of_users(function: &AggregateUDF) -> bool {
+    let known = all_default_aggregate_functions();
+    let ours = function.aliases().iter().any(|alias| alias.starts_with(OURS));
+    !ours && !known.iter().any(|known| known.as_ref() == function)
+}
+
+impl Moving {
+    /// The window's form of `function`; `None` where its accumulators can't take rows back.
+    pub(super) fn new(function: Arc<AggregateFunctionExpr>, output: DataType) -> Option<Moving> {
+        let order = function.order_bys();
+        let able = order.is_empty() && function.create_sliding_accumulator().is_ok();
+        able.then(|| Moving { function, output, blocks: VecDeque::new(), window: Some(Window::default()) })
+    }
+
+    /// What accumulators take.
+    pub(super) fn arguments(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        self.function.expressions()
+    }
+
+    /// The pieces of another column with the slots that they have here.
+    fn placed(other: &Moving, pairs: &[Pair]) -> Result<Vec<Piece>> {
+        let into: HashMap<u32, u32> = pairs.iter().copied().collect();
+        let placed = |piece: &Piece| {
+            let slots = piece.slots.iter().map(|slot| into.get(slot).copied()).collect::<Option<Vec<u32>>>();
+            let slots = slots.ok_or_else(|| Error::Bug("rows of a group that is not in its pane".into()))?;
+            Ok(Piece { slots, values: piece.values.clone() })
+        };
+        other.blocks.iter().flatten().map(placed).collect()
+    }
+
+    /// Takes the rows of a pane in.
+    fn enter(&mut self, block: Vec<Piece>) -> Result<()> {
+        let Some(window) = &mut self.window else {
+            // A pane that is packed anew.
+            self.blocks.push_back(block);
+            return Ok(());
+        };
+        for piece in &block {
+            for (slot, rows) in piece.by_slot()? {
+                if !window.failed.contains_key(&slot) {
+                    window.update(&self.function, slot, &rows)?;
+                }
+            }
+        }
+        self.blocks.push_back(block);
+        Ok(())
+    }
+
+    /// Takes the rows of the oldest pane back.
+    fn leave(&mut self) -> Result<()> {
+        let block = self.blocks.pop_front();
+        let Some(window) = &mut self.window else {
+            return Err(Error::Bug("a pane is taken out of a pane".into()));
+        };
+        let mut anew: BTreeSet<u32> = BTreeSet::new();
+        for piece in block.iter().flatten() {
+            for (slot, rows) in piece.by_slot()? {
+                let mut accumulators = window.accumulators.borrow_mut();
+                let done = match accumulators.get_mut(&slot) {
+                    Some(accumulator) => accumulator.retract_batch(&rows).is_ok(),
+                    None => false,
+                };
+                if !done {
+                    accumulators.remove(&slot);
+                    anew.insert(slot);
+                }
+            }
+        }
+        anew.iter().for_each(|slot| drop(window.failed.remove(slot)));
+        for piece in self.blocks.iter().flatten().filter(|_| !anew.is_empty()) {
+            for (slot, rows) in piece.only(&anew)?.by_slot()? {
+                if !window.failed.contains_key(&slot) {
+                    window.update(&self.function, slot, &rows)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Window {
+    /// Takes rows of a group in; where that fails for a reason that is in the rows, the group has none from then on.
+    fn update(&mut self, function: &AggregateFunctionExpr, slot: u32, rows: &[ArrayRef]) -> Result<()> {
+        let accumulators = self.accumulators.get_mut();
+        if !accumulators.contains_key(&slot) {
+            accumulators.insert(slot, function.create_sliding_accumulator()?);
+        }
+        let Some(accumulator) = accumulators.get_mut(&slot) else { return Ok(()) };
+        if let Err(error) = accumulator.update_batch(rows) {
+            let error = Error::from(error);
+            let message = reason(&error).ok_or(error)?;
+            accumulators.remove(&slot);
+            self.failed.insert(slot, message);
+        }
+        Ok(())
+    }
+}
+
+impl Piece {
+    /// The rows of each group, in their order.
+    fn by_slot(&self) -> Result<Vec<(u32, Vec<ArrayRef>)>> {
+        let mut order: Vec<u32> = (0..self.slots.len() as u32).collect();
+        order.sort_by_key(|row| self.slots[*row as usize]);
+        let rows = UInt32Array::from(order.clone());
+        let sorted = self.values.iter().map(|values| take(values, &rows, None));
+        let sorted: Vec<ArrayRef> = sorted.collect::<std::result::Result<_, _>>()?;
+        let mut groups = Vec::new();
+        let mut start = 0;
+        for same in order.chunk_by(|a, b| self.slots[*a as usize] == self.slots[*b as usize]) {
+            let values = sorted.iter().map(|values| values.slice(start, same.len())).collect();
+            groups.push((self.slots[same[0] as usize], values));
+            start += same.len();
+        }
+        Ok(groups)
+    }
+
+    /// The rows of some groups.
+    fn only(&self, wanted: &BTreeSet<u32>) -> Result<Piece> {
+        let rows = (0..self.slots.len()).filter(|row| wanted.contains(&self.slots[*row]));
+        let rows: Vec<u32> = rows.map(|row| row as u32).collect();
+        let slots = rows.iter().map(|row| self.slots[*row as usize]).collect();
+        let rows = UInt32Array::from(rows);
+        let values =
+            self.values.iter().map(|values| Ok(take(values, &rows, None)?)).collect::<Result<_>>()?;
+        Ok(Piece { slots, values })
+    }
+}
+
+impl SlotAggregate for Moving {
+    fn resize(&mut self, _end: usize) {}
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let (mut slots, mut rows, mut once) = (Vec::new(), Vec::new(), true);
+        batch.for_each(|row, slot, weight| {
+            once &= weight == 1;
+            slots.push(slot as u32);
+            rows.push(row as u32);
+        });
+        if !once {
+            return Err(Error::Bug("a window was given rows with weights".into()));
+        }
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let rows = UInt32Array::from(rows);
+        let values = batch.values.iter().map(|values| Ok(take(values, &rows, None)?));
+        let piece = Piece { slots, values: values.collect::<Result<_>>()? };
+        match self.blocks.back_mut() {
+            Some(block) => block.push(piece),
+            None => self.blocks.push_back(vec![piece]),
+        }
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let Some(window) = &self.window else { return Err(Error::Bug("a pane has no results".into())) };
+        if slots.is_empty() {
+            return Ok(new_empty_array(&self.output));
+        }
+        if let Some(message) = slots.iter().find_map(|slot| window.failed.get(slot)) {
+            return Err(exec_datafusion_err!("{message}").into());
+        }
+        let mut accumulators = window.accumulators.borrow_mut();
+        let values = slots.iter().map(|slot| match accumulators.get_mut(slot) {
+            Some(accumulator) => Ok(accumulator.evaluate()?),
+            None => Ok(self.function.create_sliding_accumulator()?.evaluate()?),
+        });
+        let values = ScalarValue::iter_to_array(values.collect::<Result<Vec<_>>>()?)?;
+        if values.data_type() == &self.output { Ok(values) } else { Ok(cast(&values, &self.output)?) }
+    }
+
+    fn free(&mut self, slot: u32) {
+        if let Some(window) = &mut self.window {
+            window.accumulators.get_mut().remove(&slot);
+            window.failed.remove(&slot);
+        }
+    }
+
+    fn forget(&mut self) {
+        self.blocks.clear();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let piece = |piece: &Piece| {
+            let values: usize = piece.values.iter().map(|values| values.get_array_memory_size()).sum();
+            values + piece.slots.capacity() * size_of::<u32>()
+        };
+        let rows: usize = self.blocks.iter().flatten().map(piece).sum();
+        let groups = self.window.as_ref().map_or(0, |window| window.accumulators.borrow().len());
+        rows + groups * size_of::<(u32, Box<dyn Accumulator>)>()
+    }
+
+    fn keeps_rows(&self) -> bool {
+        true
+    }
+
+    fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
+        let (function, output) = (self.function.clone(), self.output.clone());
+        Some(Box::new(Moving { function, output, blocks: VecDeque::new(), window: None }))
+    }
+
+    fn subtracts(&self) -> bool {
+        true
+    }
+
+    fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], change: Absorb) -> Result<()> {
+        match change {
+            Absorb::Add => {
+                let block = Moving::placed(same::<Moving>(other)?, pairs)?;
+                self.enter(block)
+            }
+            Absorb::Subtract => self.leave(),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A user's aggregate with OVER: rows are folded in the order of the frame.
+//!
+//! The rows of a frame in ROWS come one by one in their complete order. A frame in RANGE or GROUPS has all peers of a
+//! row or none; these come together, and are sorted here by keys that [`crate::rules::orderings`] gives as further
+//! arguments.
+
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::DataType;
+use datafusion::error::Result;
+use datafusion::logical_expr::function::AccumulatorArgs;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility, WindowFunctionDefinition,
+};
+use datafusion::scalar::ScalarValue;
+
+use super::UserAggregate;
+use super::moving::Moving;
+use crate::error::Error;
+
+/// The aggregate over frames.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Framed {
+    inner: Arc<AggregateUDF>,
+    order: Vec<SortOptions>,
+    signature: Signature,
+}
+
+/// Whether a function is a user's aggregate.
+pub(crate) fn is_of_user(function: &WindowFunctionDefinition) -> bool {
+    matches!(function, WindowFunctionDefinition::AggregateUDF(inner) if inner.inner().is::<UserAggregate>())
+}
+
+/// The user's aggregate `inner` over frames whose rows are sorted by keys behind the arguments, or come in their order.
+pub(crate) fn framed(inner: Arc<AggregateUDF>, order: Vec<SortOptions>) -> Arc<AggregateUDF> {
+    let signature = Signature::variadic_any(Volatility::Immutable);
+    Arc::new(AggregateUDF::from(Framed { inner, order, signature }))
+}
+
+impl Framed {
+    fn aggregate(&self) -> Result<&UserAggregate> {
+        let inner = self.inner.inner().downcast_ref::<UserAggregate>();
+        Ok(inner.ok_or_else(|| Error::bug("a frame of another aggregate"))?)
+    }
+}
+
+impl AggregateUDFImpl for Framed {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(self.aggregate()?.returns.clone())
+    }
+
+    fn accumulator(&self, _arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(Moving::growing(self.aggregate()?.machine.clone(), self.order.clone())?))
+    }
+
+    fn create_sliding_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        match &self.aggregate()?.moving {
+            Some(moving) => Ok(Box::new(Moving::taking_back(moving.clone())?.sorting(self.order.clone()))),
+            None => self.accumulator(arguments),
+        }
+    }
+
+    // A frame without rows has the state of no rows.
+    fn default_value(&self, _data_type: &DataType) -> Result<ScalarValue> {
+        Moving::growing(self.aggregate()?.machine.clone(), Vec::new())?.evaluate()
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+}
