@@ -5,6 +5,7 @@
 pub mod connectors;
 pub mod formats;
 
+mod channel;
 mod error;
 mod health;
 mod options;
@@ -12,6 +13,7 @@ mod receiver;
 mod sink;
 mod source;
 
+pub use channel::{Sender, channel};
 pub use error::{Error, Result};
 pub use health::Health;
 pub use options::{OptionDoc, Options};

@@ -11,6 +11,7 @@ mod cut;
 mod dyadic;
 mod encode;
 mod expansion;
+mod fitted;
 mod moments;
 mod sql_type;
 
@@ -19,5 +20,6 @@ pub use chunk::{Chunk, Delta, under_schema};
 pub use cut::{Closes, Cut, Epoch, Position, Progress, Span, Timestamp};
 pub use encode::{RowEncoder, consolidate};
 pub use expansion::Expansion;
+pub use fitted::fitted;
 pub use moments::{Moments, Statistic};
 pub use sql_type::{declared, declared_type, sql_type, sql_type_of, undeclared};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
 use millstream_delta::{Cut, Delta};
@@ -184,9 +185,22 @@ impl EngineBuilder {
         self
     }
 
-    /// Plans with the functions and settings of `context`.
+    /// Plans with the functions and settings of `context`; functions that were added before are left out.
     pub fn session_context(mut self, context: SessionContext) -> EngineBuilder {
         self.context = Some(context);
+        self
+    }
+
+    /// Adds a scalar function. A function of its name that is built in gives way.
+    pub fn scalar_function(mut self, function: ScalarUDF) -> EngineBuilder {
+        self.context.get_or_insert_default().register_udf(function);
+        self
+    }
+
+    /// Adds an aggregate function, which works in queries that are maintained as well, whether it can take rows back or
+    /// not. A function of its name that is built in gives way.
+    pub fn aggregate_function(mut self, function: AggregateUDF) -> EngineBuilder {
+        self.context.get_or_insert_default().register_udaf(function);
         self
     }
 

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use millstream_connect::Inlet;
-use millstream_delta::under_schema;
+use millstream_delta::fitted;
 use millstream_sql::{Error, Operation, Result, is_hidden};
 
 use super::Loop;
@@ -42,7 +42,7 @@ impl Loop {
         };
         let (inlet, schema) = self.inlet(name, is_insert)?;
         let fit = |rows: &RecordBatch| {
-            under_schema(rows, &schema)
+            fitted(rows, &schema)
                 .map_err(|error| Error::invalid(format!("the rows don't fit source \"{name}\": {error}")))
         };
         let rows = match &modification {

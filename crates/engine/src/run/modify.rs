@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_delta::under_schema;
+use millstream_delta::{fitted, under_schema};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result};
 use millstream_state::Conflict;
 
@@ -73,7 +73,7 @@ impl Loop {
     /// Rows from a program, under the table's schema.
     fn fitting(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
         let schema = self.columns(table)?;
-        under_schema(&rows, &schema).map_err(|error| {
+        fitted(&rows, &schema).map_err(|error| {
             Error::invalid(format!("the rows don't fit the columns of table \"{table}\" ({schema}): {error}"))
         })
     }

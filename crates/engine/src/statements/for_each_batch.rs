@@ -34,7 +34,7 @@ pub(super) async fn open(
 ) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
-        let query = session.shared.planner.batch_query(text, catalog.as_ref());
+        let query = session.parametrised().batch_query(text, catalog.as_ref());
         let query = query.map_err(|error| error.shift(offset))?;
         check_batches(session, &query)?;
         let request = Request { followed: Followed::Batches(Box::new(query)), following };

@@ -1,0 +1,241 @@
+//! A source and a sink of one's own: a mailbox that keeps its messages until they are acknowledged, and a ledger that
+//! books each batch once, however often it is sent.
+//!
+//! ```sh
+//! cargo run --example custom_connector
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream::arrow::array::{AsArray, Int64Array, RecordBatch};
+use millstream::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use millstream::connect::{
+    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
+};
+use millstream::delta::{Cut, Delta, Epoch, Position, Span};
+use millstream::{Engine, arrow};
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A server of messages: it sends what wasn't acknowledged, again after each break of the connection.
+#[derive(Debug)]
+struct Mailbox {
+    messages: Vec<i64>,
+    acknowledged: usize,
+    /// Deliveries until the connection breaks.
+    breaks_in: usize,
+    breaks: usize,
+}
+
+/// `connector = 'mail'`
+#[derive(Debug)]
+struct Mail {
+    mailbox: Arc<Mutex<Mailbox>>,
+}
+
+/// What CREATE SOURCE may say, with its documentation.
+const OPTIONS: &[OptionDoc] =
+    &[OptionDoc { name: "at_once", default: Some("4"), doc: "How many messages the server sends at once." }];
+
+impl Connector for Mail {
+    fn name(&self) -> &'static str {
+        "mail"
+    }
+    fn summary(&self) -> &'static str {
+        "Reads a mailbox."
+    }
+    fn source_options(&self) -> &'static [OptionDoc] {
+        OPTIONS
+    }
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
+        let at_once: Option<usize> = spec.options.parse("at_once", "a whole number")?;
+        Ok(Box::new(MailSource {
+            schema: Arc::new(Schema::new(vec![Field::new("amount", DataType::Int64, true)])),
+            mailbox: self.mailbox.clone(),
+            at_once: at_once.unwrap_or(4).max(1),
+            next: 0,
+        }))
+    }
+    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        Err(Error::Invalid(format!("sink '{}': connector 'mail' has no sink", spec.name)))
+    }
+}
+
+struct MailSource {
+    schema: SchemaRef,
+    mailbox: Arc<Mutex<Mailbox>>,
+    at_once: usize,
+    /// The message that this connection sends next.
+    next: usize,
+}
+
+#[async_trait]
+impl Source for MailSource {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+    // A mailbox forgets what is acknowledged: nobody can read it again.
+    fn replayable(&self) -> bool {
+        false
+    }
+    fn bounded(&self) -> bool {
+        true
+    }
+    // It hears how far the engine has come, and what it delivers again counts once.
+    fn reliable(&self) -> bool {
+        true
+    }
+    async fn seek(&mut self, _after: &Position) -> Result<()> {
+        Ok(())
+    }
+    async fn next(&mut self, limit: Limit) -> Result<Arrival> {
+        let mut mailbox = locked(&self.mailbox);
+        if mailbox.breaks_in == 0 {
+            (mailbox.breaks_in, self.next) = (7, mailbox.acknowledged);
+            mailbox.breaks += 1;
+            // External: the engine tries again after a pause.
+            return Err(Error::External("the server has closed the connection".into()));
+        }
+        mailbox.breaks_in -= 1;
+        // Deliveries are cut at the same places each time: none mixes messages that were taken with new ones.
+        let end = (self.next / self.at_once + 1) * self.at_once;
+        let to = end.min(mailbox.messages.len()).min(self.next + limit.rows);
+        let from = std::mem::replace(&mut self.next, to);
+        let amounts = Arc::new(Int64Array::from_iter_values(mailbox.messages[from..to].iter().copied()));
+        let rows = RecordBatch::try_new(self.schema.clone(), vec![amounts])
+            .map_err(|error| Error::Bug(format!("amounts don't fit their schema: {error}")))?;
+        let done = to == mailbox.messages.len();
+        let span = Span { split: "inbox".into(), from: from as u64, to: to as u64, done };
+        let more = if done { More::Never } else { More::Now };
+        Ok(Arrival { rows: vec![rows], spans: vec![span], bad_rows: vec![], more })
+    }
+    async fn ready(&mut self) -> Result<()> {
+        Ok(())
+    }
+    async fn replay(&mut self, _span: &Span, _limit: Limit) -> Result<Arrival> {
+        Err(Error::Bug("a mailbox can't be read again, and says so".into()))
+    }
+    async fn acknowledge(&mut self, through: &Position) -> Result<()> {
+        let through = through.splits.get("inbox").map_or(0, |progress| progress.through as usize);
+        locked(&self.mailbox).acknowledged = through;
+        Ok(())
+    }
+}
+
+/// A database: what each batch booked, by its number.
+#[derive(Debug, Default)]
+struct Ledger {
+    booked: BTreeMap<u64, i64>,
+    transactions: usize,
+}
+
+/// `connector = 'ledger'`
+#[derive(Debug)]
+struct Books {
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl Connector for Books {
+    fn name(&self) -> &'static str {
+        "ledger"
+    }
+    fn summary(&self) -> &'static str {
+        "Adds up a column, batch by batch."
+    }
+    fn source_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+    fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
+        Err(Error::Invalid(format!("source '{}': connector 'ledger' has no source", spec.name)))
+    }
+    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        let column = spec
+            .columns
+            .index_of("amount")
+            .map_err(|_| Error::Invalid(format!("sink '{}' delivers no column \"amount\"", spec.name)))?;
+        Ok(Box::new(BooksSink { ledger: self.ledger.clone(), column }))
+    }
+}
+
+struct BooksSink {
+    ledger: Arc<Mutex<Ledger>>,
+    column: usize,
+}
+
+#[async_trait]
+impl Sink for BooksSink {
+    /// One transaction a batch: the rows, and the batch's number beside them. A batch that is there stays as it is.
+    async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
+        let mut sum = 0;
+        for chunk in &delta.chunks {
+            let amounts = chunk.rows.column(self.column).as_primitive::<Int64Type>();
+            // A weight says how often a row comes, or goes where it is negative.
+            sum += (0..chunk.rows.num_rows()).map(|row| amounts.value(row) * chunk.weight(row)).sum::<i64>();
+        }
+        let mut ledger = locked(&self.ledger);
+        ledger.transactions += 1;
+        ledger.booked.entry(cut.epoch.0).or_insert(sum);
+        // The answer to every third is lost on the way: it is sent again, and changes nothing.
+        match ledger.transactions % 3 {
+            0 => Err(Error::External("the database did not answer".into())),
+            _ => Ok(()),
+        }
+    }
+    /// All is published by its transaction.
+    async fn commit(&mut self, _through: Epoch) -> Result<()> {
+        Ok(())
+    }
+    async fn recover(&mut self) -> Result<Epoch> {
+        Ok(Epoch(locked(&self.ledger).booked.keys().last().copied().unwrap_or(0)))
+    }
+}
+
+#[tokio::main]
+async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let messages: Vec<i64> = (1..=50).collect();
+    let mailbox = Mailbox { messages, acknowledged: 0, breaks_in: 5, breaks: 0 };
+    let (mailbox, ledger) = (Arc::new(Mutex::new(mailbox)), Arc::new(Mutex::new(Ledger::default())));
+    let engine = Engine::builder()
+        .connector(Arc::new(Mail { mailbox: mailbox.clone() }))
+        .connector(Arc::new(Books { ledger: ledger.clone() }))
+        .start()?;
+    let mut session = engine.session();
+    session.execute("SET max_batch_rows = 8").await?;
+    session.execute("CREATE SOURCE inbox WITH (connector = 'mail', at_once = 4)").await?;
+    session
+        .execute(
+            "CREATE SINK books AS SELECT amount FROM inbox WHERE amount > 10 WITH (connector = 'ledger')",
+        )
+        .await?;
+
+    // Until the mailbox is empty, and all of it is booked.
+    tokio::time::timeout(Duration::from_secs(60), engine.finished()).await??;
+    let status = session.collect("SELECT name, rows, duplicates, restarts FROM millstream.sources").await?;
+    println!("{}", arrow::util::pretty::pretty_format_batches(&status)?);
+    engine.stop().await?;
+
+    let (mailbox, ledger) = (locked(&mailbox), locked(&ledger));
+    let total: i64 = ledger.booked.values().sum();
+    println!(
+        "{} messages are acknowledged, over {} broken connections",
+        mailbox.acknowledged, mailbox.breaks
+    );
+    println!(
+        "{total} is booked, in {} batches and {} transactions",
+        ledger.booked.len(),
+        ledger.transactions
+    );
+    assert_eq!((mailbox.acknowledged, total), (50, (11..=50).sum()));
+    Ok(())
+}
