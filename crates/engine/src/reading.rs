@@ -14,8 +14,8 @@ impl Session {
     pub async fn stream(&mut self, sql: &str) -> Result<SendableRecordBatchStream> {
         match self.execute(sql).await? {
             Response::Rows(rows) => Ok(rows),
-            Response::Done(tag) => Err(Error::invalid(format!("{} gives no rows", tag.text))
-                .hint("Session::execute runs any statement.")),
+            Response::Done(tag) => Err(no_rows(&tag.text)),
+            Response::CopyIn(_) | Response::CopyOut(_) => Err(no_rows("COPY")),
         }
     }
 
@@ -29,6 +29,7 @@ impl Session {
         match rows {
             Response::Rows(rows) => Ok(rows.try_collect().await?),
             Response::Done(_) => Ok(Vec::new()),
+            Response::CopyIn(_) | Response::CopyOut(_) => Err(no_rows("COPY")),
         }
     }
 
@@ -55,4 +56,8 @@ impl Session {
         };
         Ok(Changes::new(opened))
     }
+}
+
+fn no_rows(statement: &str) -> Error {
+    Error::invalid(format!("{statement} gives no rows")).hint("Session::execute runs any statement.")
 }
