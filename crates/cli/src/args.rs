@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   millstream                                          a shell; \\? there shows its help
   millstream -c 'SELECT 1 + 1'                        one statement, or several with ; between them
+  millstream -q -c '.mode csv' -c 'SELECT 1 AS x'     rows as CSV; all commands of the shell can be given
   millstream run app.sql                              a script, then its sources to their end
   millstream run app.sql --set path=logs/             :'path' in the script is then 'logs/'
   cat app.sql | millstream run -                      the same from standard input
@@ -27,6 +28,12 @@ Exit codes:
   3    something outside failed: a file that can't be read, a disk that is full
   130  interrupted before the end
 
+Environment:
+  MILLSTREAM_HISTORY   the file in which the shell keeps what was typed; empty: none
+  PAGER                what shows long results at a terminal; empty: nothing
+  VISUAL, EDITOR       what \\e edits with
+  NO_COLOR             no colours, where it is set
+
 Statements of one script that create or drop objects take effect together. Variables are :'name' (a string),
 :\"name\" (a quoted name) and :name (as it is).";
 
@@ -34,7 +41,7 @@ Statements of one script that create or drop objects take effect together. Varia
 #[derive(Debug, Parser)]
 #[command(name = "millstream", bin_name = "millstream", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Arguments {
-    /// Run this SQL and end; may be given several times
+    /// Run this SQL, or a command of the shell, and end; may be given several times
     #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     commands: Vec<String>,
     #[command(flatten)]

@@ -164,7 +164,8 @@ impl Client {
                 }
                 self.rows(rows, endless).await
             }
-            Response::CopyIn(_) | Response::CopyOut(_) => Ok(Err(Error::unsupported("COPY here"))),
+            Response::CopyIn(_) | Response::CopyOut(_) => Ok(Err(Error::unsupported("COPY here")
+                .hint("Clients of the server can COPY. Here, .mode csv and \\o FILE write rows to a file, and a SOURCE with connector = 'file' reads them."))),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use crate::page::Page;
 
 /// Work shorter than this shows no line.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(500);
 const REFRESH: Duration = Duration::from_millis(200);
 /// How much of the newest measurement goes into the rate shown: the rest is what was shown before.
 const SMOOTHING: f64 = 0.3;
@@ -56,7 +56,11 @@ impl Watch {
         let mut ticks = interval_at(Instant::now() + PATIENCE, REFRESH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let begin = Instant::now();
-        let first = engine.progress().share;
+        let Progress { share: first, rows, .. } = engine.progress();
+        if begin - self.rate.at > 2 * REFRESH {
+            // What was in between nobody looked at.
+            self.rate = Rate { at: begin, rows, per_second: None };
+        }
         let mut line = None;
         tokio::pin!(work);
         loop {
@@ -114,11 +118,14 @@ impl Rate {
 
 /// Which statement runs, and for how long.
 fn statement(statement: Option<(usize, usize)>, time: Duration) -> Vec<String> {
-    let seconds = format!("{} s", time.as_secs());
-    match statement {
-        Some((number, count)) if count > 1 => vec![format!("statement {number} of {count}"), seconds],
-        _ => vec![seconds],
+    let mut parts = Vec::new();
+    if let Some((number, count)) = statement.filter(|(_, count)| *count > 1) {
+        parts.push(format!("statement {number} of {count}"));
     }
+    if time >= Duration::from_secs(1) {
+        parts.push(format!("{} s", time.as_secs()));
+    }
+    parts
 }
 
 /// How long it will take until all is read, if that goes on as it did since the share was `first`.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use console::Term;
+use millstream::TransactionStatus;
 
 use crate::client::Client;
 use crate::editor::{Editor, Typed, is_word_of_shell};
@@ -26,7 +27,9 @@ pub async fn run(variables: Vec<(String, String)>, quiet: bool) -> Result<(), St
     }
     let mut interrupted: Option<Instant> = None;
     loop {
-        let text = match editor.read(&interpreter.buffer.text)? {
+        let text = match editor
+            .read(&interpreter.buffer.text, mark(interpreter.client.session.transaction_status()))?
+        {
             Typed::Text(text) => text,
             Typed::Interrupt { empty } => {
                 interpreter.buffer = Default::default();
@@ -56,6 +59,15 @@ pub async fn run(variables: Vec<(String, String)>, quiet: bool) -> Result<(), St
     let mut client = interpreter.end().await;
     client.forget_signals();
     client.stop(Ok(())).await
+}
+
+/// What the prompt says of a transaction, as psql's does.
+fn mark(status: TransactionStatus) -> &'static str {
+    match status {
+        TransactionStatus::Idle => "",
+        TransactionStatus::InTransaction => "*",
+        TransactionStatus::Failed => "!",
+    }
 }
 
 /// Runs what was typed. Failures are shown and forgotten.

@@ -96,13 +96,15 @@ impl Editor {
         Ok(Editor { line, history, shared, color })
     }
 
-    /// Reads a text that can be run. `pending`: what was typed before of the same statement.
-    pub fn read(&mut self, pending: &str) -> Result<Typed, Stop> {
+    /// Reads a text that can be run. `pending`: what was typed before of the same statement; `mark`: what the prompt
+    /// says besides.
+    pub fn read(&mut self, pending: &str, mark: &str) -> Result<Typed, Stop> {
         self.shared.pending.replace(pending.to_owned());
         self.shared.empty.set(true);
-        let prompt = if scan::is_blank(pending) { "millstream> " } else { "millstream-> " };
-        let painted = if self.color { format!("\x1b[1m{prompt}\x1b[0m") } else { prompt.to_owned() };
-        match self.line.readline(&(prompt.to_owned(), painted)) {
+        let goes_on = if scan::is_blank(pending) { "" } else { "-" };
+        let prompt = format!("millstream{goes_on}{mark}> ");
+        let painted = if self.color { format!("\x1b[1m{prompt}\x1b[0m") } else { prompt.clone() };
+        match self.line.readline(&(prompt, painted)) {
             Ok(text) => {
                 self.remember(text.trim());
                 Ok(Typed::Text(text))

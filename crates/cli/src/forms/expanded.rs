@@ -33,24 +33,21 @@ impl Expanded {
         let width = self.name_width + 3 + self.value_width;
         let dashes = width.min(self.look.width.unwrap_or(width)).saturating_sub(rule.len());
         rule.push_str(&"-".repeat(dashes.max(1)));
-        self.cut(&rule, out)?;
+        match self.look.width {
+            Some(width) => writeln!(out, "{}", truncate_str(&rule, width, "…"))?,
+            None => writeln!(out, "{rule}")?,
+        }
         for (name, cell) in self.names.iter().zip(row) {
             let null = || vec![if self.look.color { dimmed("NULL") } else { "NULL".to_owned() }];
             let lines = cell.clone().unwrap_or_else(null);
             for (place, value) in lines.iter().enumerate() {
                 let name = if place == 0 { name } else { "" };
                 let padding = " ".repeat(self.name_width - measure_text_width(name));
-                self.cut(format!("{name}{padding} | {value}").trim_end(), out)?;
+                // A long value is shown whole, on as many lines of the screen as it takes.
+                writeln!(out, "{}", format!("{name}{padding} | {value}").trim_end())?;
             }
         }
         Ok(())
-    }
-
-    fn cut(&self, line: &str, out: &mut dyn Write) -> io::Result<()> {
-        match self.look.width {
-            Some(width) => writeln!(out, "{}", truncate_str(line, width, "…")),
-            None => writeln!(out, "{line}"),
-        }
     }
 }
 

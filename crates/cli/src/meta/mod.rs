@@ -55,19 +55,13 @@ const ANY: usize = usize::MAX;
 pub const COMMANDS: &[Doc] = &[
     doc(Group::General, "?", &["h", "help"], NONE, "this help"),
     doc(Group::General, "q", &["quit", "exit"], NONE, "leave (so does Ctrl-D); in a file: leave the file"),
-    doc(
-        Group::General,
-        "conninfo",
-        &["version"],
-        NONE,
-        "what this shell talks to, and how far that has come",
-    ),
+    doc(Group::General, "conninfo", &["version"], NONE, "what this shell talks to"),
     doc(
         Group::General,
         "set",
         &[],
         ("[NAME [VALUE]]", ANY),
-        "set a variable for :NAME, :'NAME' and :\"NAME\", or list them",
+        "set a variable (:NAME, :'NAME', :\"NAME\"), or list all",
     ),
     doc(Group::General, "unset", &[], ("NAME", 1), "forget a variable"),
     doc(Group::General, "echo", &["print"], ("TEXT", ANY), "print a text"),
@@ -80,21 +74,9 @@ pub const COMMANDS: &[Doc] = &[
         ("[COMMAND]", ANY),
         "run a command of the system, or its shell",
     ),
-    doc(
-        Group::Input,
-        "e",
-        &["edit"],
-        ("[FILE]", 1),
-        "edit the statement, or the last one, or a file, and run what was saved",
-    ),
-    doc(
-        Group::Input,
-        "g",
-        &[],
-        ("[FILE]", 1),
-        "run the statement, or the last one again; its rows into FILE or |COMMAND",
-    ),
-    doc(Group::Input, "gx", &[], ("[FILE]", 1), "the same with rows as blocks of lines"),
+    doc(Group::Input, "e", &["edit"], ("[FILE]", 1), "edit the statement, the last one or FILE; then run it"),
+    doc(Group::Input, "g", &[], ("[FILE]", 1), "run the statement, or the last one again; rows to FILE"),
+    doc(Group::Input, "gx", &[], ("[FILE]", 1), "the same, with rows as blocks of lines"),
     doc(Group::Input, "i", &["read", "include"], ("FILE", 1), "run a file"),
     doc(
         Group::Input,
@@ -108,47 +90,41 @@ pub const COMMANDS: &[Doc] = &[
         "live",
         &[],
         ("[NAME | SELECT …]", ANY),
-        "rows kept up to date on the screen: of a relation, a query, the statement",
+        "a live view: of a relation, a query, the statement",
     ),
-    doc(Group::Input, "p", &["buffer"], NONE, "show the statement that is being typed, or the last one"),
+    doc(Group::Input, "p", &["buffer"], NONE, "show the statement that is typed, or the last one"),
     doc(Group::Input, "r", &["reset"], NONE, "drop the statement that is being typed"),
-    doc(Group::Input, "s", &["history"], ("[FILE]", 1), "what was typed before, or write it into FILE"),
+    doc(Group::Input, "s", &["history"], ("[FILE]", 1), "what was typed before; into FILE"),
     doc(
         Group::Input,
         "watch",
         &[],
         ("[SECONDS] [c=TIMES]", 2),
-        "run the statement, or the last one, again and again (2 s); Ctrl-C ends it",
+        "run the statement every SECONDS (2); Ctrl-C ends it",
     ),
-    doc(Group::Output, "mode", &[], ("[MODE]", 1), "show rows as table, csv, json, ndjson, markdown or line"),
+    doc(Group::Output, "mode", &[], ("[MODE]", 1), "table, csv, json, ndjson, markdown or line"),
     doc(
         Group::Output,
         "o",
         &["output", "out"],
         ("[FILE]", 1),
-        "send rows into FILE or |COMMAND; without one, back here",
+        "send rows to FILE or |COMMAND; without, back here",
     ),
-    doc(
-        Group::Output,
-        "pager",
-        &[],
-        SWITCH,
-        "whether what is too long for the screen goes to $PAGER, or less",
-    ),
+    doc(Group::Output, "pager", &[], SWITCH, "whether long results go to $PAGER, or less"),
     doc(Group::Output, "timing", &["timer"], SWITCH, "whether the time of each statement is shown"),
     doc(
         Group::Output,
         "x",
         &["expanded"],
         ("[on|off|auto]", 1),
-        "whether rows are blocks of lines; auto: those too wide for the screen",
+        "rows as blocks of lines; auto: those too wide",
     ),
     doc(
         Group::Objects,
         "d",
         &["describe"],
         ("[NAME]", 1),
-        "all objects; the columns of NAME, with \\d+ its statement too",
+        "all objects; columns of NAME, \\d+ its statement too",
     ),
     doc(Group::Objects, "ds", &["sources"], PATTERN, "sources, with what they have brought"),
     doc(Group::Objects, "dt", &["tables"], PATTERN, "tables"),
@@ -161,16 +137,10 @@ pub const COMMANDS: &[Doc] = &[
         "df",
         &["functions"],
         PATTERN,
-        "functions that were created; with a pattern, built-in ones too",
+        "functions created; with a pattern, built-in ones too",
     ),
     doc(Group::Objects, "di", &["keys"], PATTERN, "primary keys, the only indexes there are"),
-    doc(
-        Group::Objects,
-        "dS",
-        &["system_tables"],
-        PATTERN,
-        "the engine's own tables, which say how it is getting on",
-    ),
+    doc(Group::Objects, "dS", &["system_tables"], PATTERN, "the engine's own tables, which say how it fares"),
     doc(Group::Objects, "dc", &["settings"], PATTERN, "settings, with their values"),
     doc(Group::Objects, "sv", &["sf", "schema"], ("NAME", 1), "the statement that made NAME"),
 ];
@@ -240,7 +210,7 @@ pub fn help() -> String {
         (Group::General, "General"),
         (Group::Input, "Statements"),
         (Group::Output, "Results"),
-        (Group::Objects, "What there is (PATTERN is a name; * and ? stand for any letters and any letter)"),
+        (Group::Objects, "What there is (in PATTERN * stands for any letters, ? for any letter)"),
     ];
     for (group, title) in groups {
         let _ = writeln!(text, "\n{title}");
@@ -260,7 +230,7 @@ Keys
   Ctrl-C                      drop what is typed, or end the statement that is running
   Ctrl-D                      leave, on an empty line
 
-Also: SHOW ALL; (settings)  EXPLAIN SELECT …;  SHOW CREATE x;  .name does what \\name does.";
+The same with a dot: .help, .mode csv. SQL besides: EXPLAIN SELECT …; SHOW ALL;";
 
 #[cfg(test)]
 mod tests {
@@ -295,7 +265,7 @@ mod tests {
     #[test]
     fn the_help_fits_a_screen_of_its_width() {
         for line in help().lines() {
-            assert!(line.chars().count() <= 110, "{line}");
+            assert!(line.chars().count() <= 80, "{line}");
         }
         assert!(help().contains("\\watch [SECONDS] [c=TIMES]"));
     }
