@@ -31,6 +31,17 @@ impl Emit {
             Emit::EachBatch => "FOR EACH BATCH",
         }
     }
+
+    /// What to write where the clause isn't built.
+    pub fn instead(self) -> &'static str {
+        match self {
+            Emit::Changes => "Use a SELECT of its own: SELECT … EMIT CHANGES.",
+            Emit::OnWindowClose => {
+                "Leave it out: each window then has its answer so far, which is its last when it closes."
+            }
+            Emit::EachBatch => "CREATE STREAM s AS SELECT … FOR EACH BATCH, and SELECT from that.",
+        }
+    }
 }
 
 /// Table functions of the dialect that aren't built yet.
@@ -84,7 +95,7 @@ pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
                 .hint("CREATE STREAM s AS SELECT … FOR EACH BATCH, and use that.")
                 .at(span))
         }
-        Some((emit, span)) => Err(Error::unsupported(emit.clause()).at(span)),
+        Some((emit, span)) => Err(Error::unsupported(emit.clause()).hint(emit.instead()).at(span)),
         None => refuse(reader, false),
     }
 }

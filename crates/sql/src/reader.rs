@@ -213,10 +213,15 @@ impl<'a> TokenReader<'a> {
     /// The settings of `WITH (k = 'v', a.b.c = 1, "quoted" = true)`, in their order; none without WITH. A key that
     /// is written twice is an error.
     pub fn options(&mut self) -> Result<Vec<(String, String)>> {
-        let mut options: Vec<(String, String)> = Vec::new();
         if !self.keyword(&["WITH"]) {
-            return Ok(options);
+            return Ok(Vec::new());
         }
+        self.option_list()
+    }
+
+    /// The settings of `(k = 'v', …)`.
+    pub fn option_list(&mut self) -> Result<Vec<(String, String)>> {
+        let mut options: Vec<(String, String)> = Vec::new();
         self.expect_symbol(Token::LParen)?;
         if self.symbol(Token::RParen) {
             return Ok(options);

@@ -121,7 +121,9 @@ pub(crate) fn find(name: &str) -> Option<Foreign> {
         return Some(Foreign::Spark(found.map_or(unknown, |(_, hint)| hint)));
     }
     let found = RISINGWAVE.iter().find(|(known, _)| *known == name);
-    found.map(|(_, hint)| Foreign::RisingWave(hint))
+    let known = found.map(|(_, hint)| Foreign::RisingWave(hint));
+    let is_of = ["rw_", "streaming_"].iter().any(|prefix| name.starts_with(prefix));
+    known.or(is_of.then_some(Foreign::RisingWave("Nothing has to be set here for what it is for")))
 }
 
 #[cfg(test)]
@@ -140,6 +142,7 @@ mod tests {
         spark("spark.executor.memory", "no executors");
         spark("spark.streaming.nonsense", "SHOW ALL");
         assert!(matches!(find("rw_implicit_flush"), Some(Foreign::RisingWave(_))));
+        assert!(matches!(find("rw_something_new"), Some(Foreign::RisingWave(_))));
         assert_eq!(find("batch_intervall"), None);
         assert_eq!(find("spark"), None);
     }

@@ -7,7 +7,7 @@ use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
 use super::create_stream::{Running, running_query};
 use super::create_view::{check_continuous, no_options};
-use super::{existed, new_name, own_relation, sink_into};
+use super::{existed, format_encode, new_name, own_relation, sink_into};
 use crate::catalog::{Definition, Object, Runs};
 use crate::error;
 use crate::plan::Working;
@@ -24,7 +24,9 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if reader.is_keyword(&["WITH"]) {
         return Err(reader.expected("FROM relation or AS query"));
     }
-    let options = reader.cut_options()?;
+    let format = format_encode::cut(&mut reader)?;
+    let mut options = reader.cut_options()?;
+    format_encode::merge(format, &mut options)?;
     let mut options = Options(options.into_iter().collect());
     let connector = connector(session, &mut options)?;
     // A connector that only has a source says so itself.

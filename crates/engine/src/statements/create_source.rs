@@ -1,4 +1,4 @@
-//! `CREATE SOURCE [IF NOT EXISTS] name [(columns)] WITH (connector = '…', …)`
+//! `CREATE SOURCE [IF NOT EXISTS] name [(columns)] WITH (connector = '…', …) [FORMAT … ENCODE …]`
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use millstream_delta::declared_type;
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
 use super::create_stream::retention;
-use super::{existed, new_name};
+use super::{existed, format_encode, new_name};
 use crate::catalog::{Definition, Object};
 use crate::error;
 use crate::event::Event;
@@ -48,7 +48,8 @@ pub(crate) async fn plan(
     if !reader.is_keyword(&["WITH"]) {
         return Err(reader.expected("WITH (connector = '…', …)"));
     }
-    let options = reader.options()?;
+    let mut options = reader.options()?;
+    format_encode::read(&mut reader, &mut options)?;
     reader.expect_end()?;
     let mut options = Options(options.into_iter().collect());
     let rate_limit = options.0.remove("source_rate_limit");

@@ -98,7 +98,7 @@ pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<bool> {
                 .hint("Leave this LIMIT out.")
                 .at(span))
         }
-        Emit::OnWindowClose => Err(Error::unsupported(emit.clause()).at(span)),
+        Emit::OnWindowClose => Err(Error::unsupported(emit.clause()).hint(emit.instead()).at(span)),
     }
 }
 

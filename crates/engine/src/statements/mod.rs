@@ -19,6 +19,7 @@ mod emit_changes;
 mod explain;
 mod flush;
 mod for_each_batch;
+mod format_encode;
 mod modify;
 mod pause;
 mod reset;
