@@ -8,8 +8,9 @@ use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::{Error, Result};
 
 use crate::error;
+use crate::point;
 use crate::session::Session;
-use crate::statements::{over, reads_batch, relations_of};
+use crate::statements::{over, reads_batch};
 
 impl Session {
     /// Runs every part of the optimised plan of `query` as a query of its own, and gives the messages of those that
@@ -20,8 +21,7 @@ impl Session {
         let (settings, now) = self.settings().await?;
         let planner = self.planner(now);
         let query = planner.query(query, catalog.as_ref())?;
-        let names = relations_of(&query.plan)?;
-        let contents = self.contents(&names, reads_batch(&query.plan)?).await?;
+        let contents = self.contents(point::asked(&query.plan)?, reads_batch(&query.plan)?).await?;
         let plan = guarded(over(query.plan, &contents, &settings)?)?;
         let mut parts: Vec<LogicalPlan> = Vec::new();
         plan.apply_with_subqueries(|part| {

@@ -484,7 +484,7 @@ mod tests {
         );
         tables.fails(
             "SELECT * FROM orders EMIT CHANGES",
-            "EMIT CHANGES is not supported yet\nLINE 1: SELECT * FROM orders EMIT CHANGES\n                             ^^^^^^^^^^^^",
+            "EMIT CHANGES is not supported yet\nLINE 1: SELECT * FROM orders EMIT CHANGES\n                             ^^^^^^^^^^^^\nHINT: Use a SELECT of its own: SELECT … EMIT CHANGES.",
         );
     }
 
