@@ -143,6 +143,7 @@ fn is_plain(node: &LogicalPlan) -> bool {
         | LogicalPlan::Sort(_)
         | LogicalPlan::Join(_)
         | LogicalPlan::TableScan(_)
+        | LogicalPlan::EmptyRelation(_)
         | LogicalPlan::SubqueryAlias(_) => true,
         LogicalPlan::Limit(limit) => {
             let literal = |bound: &Option<Box<Expr>>| {

@@ -15,6 +15,7 @@ use crate::engine::Shared;
 use crate::error;
 use crate::event::{Change, Event, Modification};
 use crate::plan::Working;
+use crate::prepare::Prepared;
 use crate::statements::{self, create_table};
 use crate::transaction::{Modes, Transaction};
 use crate::variables::Variables;
@@ -31,6 +32,8 @@ pub struct Session {
     pub(crate) cursors: BTreeMap<String, Cursor>,
     /// PostgreSQL's settings as this session has them.
     pub(crate) variables: Arc<Mutex<Variables>>,
+    /// Statements of PREPARE.
+    pub(crate) prepared: BTreeMap<String, Prepared>,
 }
 
 /// The answer to one statement.
@@ -129,6 +132,7 @@ impl Session {
             modes: Modes::default(),
             cursors: BTreeMap::new(),
             variables: Arc::default(),
+            prepared: BTreeMap::new(),
         }
     }
 

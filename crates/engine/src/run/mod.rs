@@ -39,7 +39,7 @@ mod window;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::{Choice, Driver};
@@ -50,7 +50,7 @@ use crate::catalog::Catalog;
 use crate::engine::{Progress, Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
-use crate::settings::Settings;
+use crate::settings::{ClockKind, Settings};
 use log::Logs;
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
@@ -72,6 +72,9 @@ const EVENTS_MAX: usize = 1024;
 
 /// Epochs run before the loop looks at its events again.
 const EPOCHS_MAX: usize = 64;
+
+/// For how long epochs are run before the loop looks at its events again: readers wait there.
+const EPOCHS_TIME: Duration = Duration::from_millis(2);
 
 /// What the loop gets besides what it shares.
 pub(crate) struct Parts {
@@ -250,8 +253,10 @@ impl Loop {
     fn work(&mut self) {
         self.start_queries();
         self.advance_clock();
-        for _ in 0..EPOCHS_MAX {
-            if !self.epoch_is_due() {
+        let begun = Instant::now();
+        for ran in 0..EPOCHS_MAX {
+            let long = self.settings.clock == ClockKind::System && begun.elapsed() > EPOCHS_TIME;
+            if !self.epoch_is_due() || (ran > 0 && long) {
                 break;
             }
             self.run_epoch();

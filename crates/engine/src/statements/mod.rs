@@ -22,6 +22,7 @@ mod for_each_batch;
 mod format_encode;
 mod modify;
 mod pause;
+mod prepared;
 mod reset;
 pub(crate) mod select;
 mod set;
@@ -58,14 +59,14 @@ const NOT_YET: &[&[&str]] = &[
     &["CREATE", "OR", "REPLACE"],
     &["ALTER"],
     &["CHECKPOINT"],
-    &["PREPARE"],
     &["MERGE"],
     &["TRUNCATE"],
 ];
 
 /// The first words of what is there, for messages.
 const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE, DROP, INSERT, UPDATE, \
-     DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
+     DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, \
+     DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -135,6 +136,9 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["COPY"],
         &["RESET"],
         &["DISCARD"],
+        &["PREPARE"],
+        &["EXECUTE"],
+        &["DEALLOCATE"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -156,6 +160,9 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(19) => copy::run(session, after(&mut reader)).await,
         Some(20) => reset::run(session, after(&mut reader)).await,
         Some(21) => discard::run(session, after(&mut reader)),
+        Some(22) => prepared::prepare(session, after(&mut reader)).await,
+        Some(23) => prepared::execute(session, after(&mut reader)).await,
+        Some(24) => prepared::deallocate(session, after(&mut reader)),
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }

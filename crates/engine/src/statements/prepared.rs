@@ -1,0 +1,126 @@
+//! `PREPARE name [(type, …)] AS …`, `EXECUTE name [(value, …)]`, `DEALLOCATE name | ALL`
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Error, Result, TokenReader, sqlstate};
+
+use super::select;
+use crate::session::{Response, Session, Tag};
+use crate::transaction::Contents;
+
+/// Runs what follows PREPARE.
+pub(crate) async fn prepare(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let (name, at) = (reader.identifier()?, reader.last_position());
+    let types = types(session, reader)?;
+    reader.expect_keyword(&["AS"])?;
+    let is_dml = ["INSERT", "UPDATE", "DELETE"].iter().any(|word| reader.is_keyword(&[word]));
+    if !is_dml && !select::begins(reader) {
+        return Err(reader.expected("SELECT, VALUES, INSERT, UPDATE or DELETE"));
+    }
+    if session.prepared.contains_key(&name) {
+        return Err(Error::invalid(format!("prepared statement \"{name}\" is there already"))
+            .hint(format!("DEALLOCATE {name} first, or choose another name."))
+            .code(sqlstate::DUPLICATE_PREPARED_STATEMENT)
+            .at(at));
+    }
+    let rest = reader.take_rest();
+    let text = reader.text()[rest.clone()].to_string();
+    let prepared = session.prepare(&text, &types).await.map_err(|error| error.shift(rest.start))?;
+    let prepared = prepared.ok_or_else(|| Error::bug("a statement was there"))?;
+    session.prepared.insert(name, prepared);
+    Ok(Tag::new("PREPARE").into())
+}
+
+/// `(int, text)`
+fn types(session: &Session, reader: &mut TokenReader<'_>) -> Result<Vec<Option<DataType>>> {
+    let mut types = Vec::new();
+    if !reader.symbol(Token::LParen) {
+        return Ok(types);
+    }
+    loop {
+        let unknown = reader.keyword(&["UNKNOWN"]);
+        let data_type = match unknown {
+            true => None,
+            false => Some(session.shared.planner.type_until(reader, &[])?.data_type().clone()),
+        };
+        types.push(data_type);
+        if reader.symbol(Token::RParen) {
+            return Ok(types);
+        }
+        if !reader.symbol(Token::Comma) {
+            return Err(reader.expected("\",\" or \")\""));
+        }
+    }
+}
+
+/// Runs what follows EXECUTE.
+pub(crate) async fn execute(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let (name, at) = (reader.identifier()?, reader.last_position());
+    let group = (*reader.peek() == Token::LParen).then(|| reader.group()).transpose()?;
+    reader.expect_end()?;
+    let prepared = session.prepared.get(&name).cloned().ok_or_else(|| unknown(&name).at(at.clone()))?;
+    let values = match group {
+        Some(range) if !range.is_empty() => {
+            let text = format!("VALUES ({})", &reader.text()[range.clone()]);
+            let moved = |error: Error| {
+                let span = error.span.clone().map(|span| {
+                    let place = |at: usize| (at + range.start).saturating_sub("VALUES (".len());
+                    place(span.start)..place(span.end)
+                });
+                Error { span, ..error }
+            };
+            values(session, &text).await.map_err(moved)?
+        }
+        _ => Vec::new(),
+    };
+    let (given, wanted) = (values.len(), prepared.parameters().len());
+    if given != wanted {
+        return Err(Error::invalid(format!(
+            "\"{name}\" has {wanted} parameters, but {given} values are given"
+        ))
+        .code(sqlstate::SYNTAX_ERROR)
+        .at(at));
+    }
+    // It is a statement of its own from here on.
+    session.leave(Ok(()))?;
+    let parameters = session.parameters.take();
+    let response = Box::pin(session.execute_prepared(&prepared, &values)).await;
+    session.parameters = parameters;
+    // Its places are in another text.
+    response.map_err(|error| Error { span: None, ..error })
+}
+
+/// The values of a row, an array each.
+async fn values(session: &mut Session, text: &str) -> Result<Vec<ArrayRef>> {
+    let (settings, now) = session.settings().await?;
+    let planner = session.planner(now);
+    let query = planner.query(text, session.shared.catalog().as_ref())?;
+    let batches = select::collect(&session.shared, &planner, query.plan, Contents::new(), &settings).await?;
+    let row = batches.into_iter().find(|batch| batch.num_rows() == 1);
+    Ok(row.ok_or_else(|| Error::bug("VALUES gives a row"))?.columns().to_vec())
+}
+
+/// Runs what follows DEALLOCATE.
+pub(crate) fn deallocate(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    if reader.is_keyword(&["PREPARE"]) && *reader.peek_at(1) != Token::EOF {
+        reader.next();
+    }
+    if reader.keyword(&["ALL"]) {
+        reader.expect_end()?;
+        session.prepared.clear();
+        return Ok(Tag::new("DEALLOCATE ALL").into());
+    }
+    let (name, at) = (reader.identifier()?, reader.last_position());
+    reader.expect_end()?;
+    match session.prepared.remove(&name) {
+        Some(_) => Ok(Tag::new("DEALLOCATE").into()),
+        None => Err(unknown(&name).at(at)),
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::invalid(format!("there is no prepared statement \"{name}\""))
+        .hint("PREPARE it first.")
+        .code(sqlstate::INVALID_SQL_STATEMENT_NAME)
+}
