@@ -9,7 +9,7 @@ use console::Term;
 use futures::StreamExt;
 use millstream::datafusion::error::DataFusionError;
 use millstream::datafusion::execution::SendableRecordBatchStream;
-use millstream::{Error, Tag};
+use millstream::{Error, Tag, as_shown};
 use tokio::time::{Instant, timeout_at};
 
 use crate::form::{Form, Look, Mode, form};
@@ -186,13 +186,15 @@ impl Output {
     /// Prints rows as they come.
     pub async fn show(&mut self, begun: Begun) -> Result<(), Broken> {
         let Begun { rows, batches, more, endless } = begun;
-        let schema = rows.schema();
+        let schema = as_shown(&rows.schema());
         let (look, pager) = self.look(&schema, &batches, more, endless)?;
         let mode = match self.choices.mode {
             // An array that never ends can't be read.
             Mode::Json if endless => Mode::Ndjson,
             mode => mode,
         };
+        // A JSON object has each name once.
+        let schema = if matches!(mode, Mode::Json | Mode::Ndjson) { rows.schema() } else { schema };
         let form = form(mode, schema, look);
         let Some(program) = pager else {
             return write_all(form, batches, rows, more, &mut self.target, &self.page).await;

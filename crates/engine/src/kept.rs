@@ -69,7 +69,7 @@ impl Session {
         };
         let contents = self.contents(point::asked(&plan)?, false).await?;
         let rows = select::start(&self.shared, &self.shared.planner, plan, contents, &settings).await?;
-        Ok(Some(Response::Rows(select::renamed(self.watched(rows), shown))))
+        Ok(Some(Response::Rows(select::described(self.watched(rows), shown))))
     }
 
     /// The plan for the catalog as it is now.

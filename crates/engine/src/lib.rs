@@ -38,7 +38,7 @@ pub use copy::{CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut};
 pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
 pub use listener::{Batch, Listener};
-pub use millstream_sql::sqlstate;
+pub use millstream_sql::{as_shown, sqlstate};
 pub use names::{Names, ObjectName};
 pub use pg::pg_types::type_of as postgres_type;
 pub use prepare::Prepared;

@@ -4,7 +4,7 @@ mod columns;
 mod read;
 mod write;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use millstream_engine::{CopyFormat, CopyIn, CopyOut, Error, Tag};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 }
 
 /// The columns of a COPY, all in its format.
-fn shown(schema: &Schema, format: CopyFormat) -> Vec<Column> {
+fn shown(schema: &SchemaRef, format: CopyFormat) -> Vec<Column> {
     let format = match format {
         CopyFormat::Binary => crate::message::Format::Binary,
         CopyFormat::Text | CopyFormat::Csv => crate::message::Format::Text,

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Field, IntervalUnit, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
+
+use millstream_engine::as_shown;
 
 use crate::message::Format;
 
@@ -259,13 +261,13 @@ fn as_list(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowErro
 }
 
 /// The columns of a result, in formats as the client asked for them.
-pub(crate) fn columns(schema: &arrow::datatypes::Schema, formats: &[Format]) -> Vec<Column> {
+pub(crate) fn columns(schema: &SchemaRef, formats: &[Format]) -> Vec<Column> {
     let column = |(place, field): (usize, &Arc<Field>)| Column {
         name: field.name().clone(),
         kind: Kind::of(field),
         format: crate::message::format_at(formats, place),
     };
-    schema.fields().iter().enumerate().map(column).collect()
+    as_shown(schema).fields().iter().enumerate().map(column).collect()
 }
 
 /// The items of lists.

@@ -52,4 +52,5 @@ pub use relation::{
     SYSTEM_SCHEMAS, bind, relation_of,
 };
 pub use routines::{Routine, routine_name};
+pub use shown::as_shown;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};

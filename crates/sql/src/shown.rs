@@ -15,8 +15,13 @@ use crate::hidden::last_name;
 use crate::planner::Planner;
 use crate::reader::TokenReader;
 
+/// The key of a schema's metadata that holds the names, each after a separator that no name has.
+const SHOWN: &str = "millstream.shown";
+const SEPARATOR: char = '\u{1f}';
+
 impl Planner {
-    /// The columns of a query's result under the names that a reader is shown.
+    /// The columns of a query's result, with the names that a reader is shown in their metadata, where these differ: the
+    /// fields keep those that tell each expression from every other, as a view of the same query has them.
     pub fn shown(&self, text: &str, schema: &SchemaRef) -> SchemaRef {
         let tree = TokenReader::new(text).and_then(|reader| self.parse_tree(&reader));
         let Ok(tree) = tree else { return schema.clone() };
@@ -24,12 +29,28 @@ impl Planner {
         if names.iter().all(Option::is_none) {
             return schema.clone();
         }
-        let named = schema.fields().iter().zip(names).map(|(field, name)| match name {
-            Some(name) => Arc::new(field.as_ref().clone().with_name(name)),
-            None => field.clone(),
-        });
-        Arc::new(Schema::new_with_metadata(named.collect::<Fields>(), schema.metadata().clone()))
+        let shown: String = schema
+            .fields()
+            .iter()
+            .zip(names)
+            .flat_map(|(field, name)| [SEPARATOR.to_string(), name.unwrap_or_else(|| field.name().clone())])
+            .collect();
+        let mut metadata = schema.metadata().clone();
+        metadata.insert(SHOWN.to_string(), shown);
+        Arc::new(schema.as_ref().clone().with_metadata(metadata))
     }
+}
+
+/// The schema of a result under the names that its reader is shown, which need not differ: `count`, `?column?`.
+pub fn as_shown(schema: &SchemaRef) -> SchemaRef {
+    let Some(shown) = schema.metadata().get(SHOWN) else { return schema.clone() };
+    let names: Vec<&str> = shown.split(SEPARATOR).skip(1).collect();
+    if names.len() != schema.fields().len() {
+        return schema.clone();
+    }
+    let named = schema.fields().iter().zip(names);
+    let named = named.map(|(field, name)| Arc::new(field.as_ref().clone().with_name(name)));
+    Arc::new(Schema::new_with_metadata(named.collect::<Fields>(), schema.metadata().clone()))
 }
 
 /// The names of as many columns, none where the planner's is right or nothing can be said.

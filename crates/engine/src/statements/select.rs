@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
@@ -64,20 +64,11 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     }
     let rows = start(&session.shared, &planner, query.plan, contents, &settings).await?;
     let shown = planner.shown(text, &rows.schema());
-    Ok(Response::Rows(renamed(rows, shown)))
+    Ok(Response::Rows(described(rows, shown)))
 }
 
-/// The same rows under other names.
-pub(crate) fn renamed(rows: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
-    if rows.schema() == schema {
-        return rows;
-    }
-    let named = schema.clone();
-    let rows = rows.map(move |batch| {
-        let batch = batch?;
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        Ok(RecordBatch::try_new_with_options(named.clone(), batch.columns().to_vec(), &options)?)
-    });
+/// The same rows with another schema's metadata.
+pub(crate) fn described(rows: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
     Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 

@@ -21,6 +21,7 @@ use datafusion::logical_expr::{
 };
 
 use super::Names;
+use super::recursive::WorkTable;
 use super::references::outer_columns;
 use crate::error::Error;
 use crate::rules::orderings::ordered;
@@ -68,7 +69,7 @@ impl Domain {
 
     /// The subquery's rows for each combination of values: the domain's columns, then the subquery's.
     pub(super) fn rows_of(&self, subquery: &LogicalPlan, names: &Names) -> Result<LogicalPlan> {
-        Dependent { domain: self, names }.push(subquery)
+        Dependent { domain: self, names, work: Vec::new() }.push(subquery)
     }
 
     fn column(&self, at: usize) -> Column {
@@ -96,14 +97,16 @@ fn own_column(qualifier: &TableReference, at: usize) -> Column {
     Column::new(Some(qualifier.clone()), format!("{}_{at}", qualifier.table()))
 }
 
-struct Dependent<'a> {
-    domain: &'a Domain,
-    names: &'a Names,
+pub(super) struct Dependent<'a> {
+    pub(super) domain: &'a Domain,
+    pub(super) names: &'a Names,
+    /// The recursions within which this is.
+    pub(super) work: Vec<WorkTable>,
 }
 
 impl Dependent<'_> {
     /// The plan for each value of the domain: the domain's columns, then the plan's own, under their names.
-    fn push(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+    pub(super) fn push(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         if !self.depends(plan)? {
             return self.beside(plan);
         }
@@ -133,12 +136,22 @@ impl Dependent<'_> {
                 LogicalPlan::Unnest(Unnest::try_new(input, node.exec_columns.clone(), node.options.clone())?)
             }
             LogicalPlan::Values(node) => self.values(node)?,
+            LogicalPlan::RecursiveQuery(node) => self.recursive(node)?,
+            LogicalPlan::TableScan(scan) => match self.work.iter().find_map(|work| work.rows_for(scan)) {
+                Some(rows) => rows.clone(),
+                None => return Err(unsupported(plan).into()),
+            },
             other => return Err(unsupported(other).into()),
         };
         self.under(pushed, plan.schema())
     }
 
     fn depends(&self, plan: &LogicalPlan) -> Result<bool> {
+        for work in &self.work {
+            if work.is_read_by(plan)? {
+                return Ok(true);
+            }
+        }
         Ok(outer_columns(plan)?.iter().any(|column| self.domain.outer.contains(column)))
     }
 
@@ -470,9 +483,6 @@ pub(super) fn join_on_values(
 
 fn unsupported(plan: &LogicalPlan) -> Error {
     let what = match plan {
-        LogicalPlan::RecursiveQuery(_) => {
-            "WITH RECURSIVE in a subquery that refers to rows outside it".to_string()
-        }
         LogicalPlan::Extension(node) => {
             format!("{} in a subquery that refers to rows outside it", node.node.name())
         }

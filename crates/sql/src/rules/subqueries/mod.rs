@@ -16,6 +16,7 @@
 
 mod dependent;
 mod plain;
+mod recursive;
 mod references;
 mod value;
 
