@@ -83,10 +83,11 @@ pub(crate) async fn perform(shell: &mut Interpreter, call: &Call<'_>) -> Result<
 fn wish(shell: &Interpreter, rest: &str) -> Result<Wish, Stop> {
     let rest = rest.trim().trim_end_matches(';').trim_end();
     let words: Vec<&str> = rest.split_whitespace().collect();
-    if words.is_empty() && !shell.is_inside() {
-        if let Some(live) = shell.lives.last() {
-            return Ok(Wish::Number(live.number));
-        }
+    if words.is_empty()
+        && !shell.is_inside()
+        && let Some(live) = shell.lives.last()
+    {
+        return Ok(Wish::Number(live.number));
     }
     match words.as_slice() {
         [] => query(&shell.statement()?),
