@@ -61,7 +61,7 @@ pub const COMMANDS: &[Doc] = &[
         "set",
         &[],
         ("[NAME [VALUE]]", ANY),
-        "set :NAME, :'NAME' and :\"NAME\", or list them",
+        "set a variable (:NAME, :'NAME', …), or list them",
     ),
     doc(Group::General, "unset", &[], ("NAME", 1), "forget a variable"),
     doc(Group::General, "echo", &["print"], ("TEXT", ANY), "print a text"),
