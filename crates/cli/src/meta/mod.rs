@@ -226,8 +226,8 @@ pub fn help() -> String {
 const KEYS: &str = "
 Keys
   Tab                         complete a name, a keyword, an option, a file
-  Ctrl-R                      search what was typed before; Up and Down walk through it
-  Ctrl-C                      drop what is typed, or end the statement that is running
+  Ctrl-R                      search what was typed; Up and Down walk it
+  Ctrl-C                      drop what is typed, or end what is running
   Ctrl-D                      leave, on an empty line
 
 The same with a dot: .help, .mode csv. SQL besides: EXPLAIN SELECT …; SHOW ALL;";
