@@ -15,7 +15,7 @@ SELECT 1 / 0;
 4,"milk, cold",1.5
 5,juice,
 \.
-COPY by_item TO STDOUT (FORMAT csv, HEADER);
+COPY (SELECT * FROM by_item ORDER BY item) TO STDOUT (FORMAT csv, HEADER);
 BEGIN;
 DELETE FROM orders WHERE id = 1;
 SELECT count(*) FROM orders;

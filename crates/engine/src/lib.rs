@@ -40,6 +40,7 @@ pub use error::{Error, Kind, Result};
 pub use listener::{Batch, Listener};
 pub use millstream_sql::{as_shown, sqlstate};
 pub use names::{Names, ObjectName};
+pub use pg::is_of_catalog;
 pub use pg::pg_types::type_of as postgres_type;
 pub use prepare::Prepared;
 pub use script::{Outcome, Script};

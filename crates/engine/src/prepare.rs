@@ -10,6 +10,8 @@ use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
 
 use crate::kept::KeptPlan;
+use crate::pg;
+use crate::point;
 use crate::session::{Response, Session};
 use crate::statements::select;
 
@@ -116,8 +118,10 @@ impl Session {
                 true => planner.dml(text, catalog.as_ref()).map(|_| Gives::Tag)?,
                 false => {
                     let relations = self.one_shot(catalog, settings.clone());
-                    let schema = planner.query(text, &relations)?.schema;
-                    Gives::Rows(planner.shown(text, &schema))
+                    let query = planner.query(text, &relations)?;
+                    let shown = planner.shown(text, &query.schema);
+                    let of_catalog = point::asked(&query.plan)?.iter().any(|asked| pg::is_name(&asked.name));
+                    Gives::Rows(if of_catalog { pg::marked(&shown) } else { shown })
                 }
             })
         };

@@ -2,7 +2,7 @@
 
 use arrow::array::types::{
     Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType,
+    IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType, UInt32Type,
 };
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, DurationMicrosecondType};
@@ -37,6 +37,10 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         Kind::Int8 => {
             let values = array.as_primitive::<Int64Type>().values();
             Box::new(move |row, out| out.put_i64(values[row]))
+        }
+        Kind::Oid => {
+            let values = array.as_primitive::<UInt32Type>().values();
+            Box::new(move |row, out| out.put_u32(values[row]))
         }
         Kind::Float4 => {
             let values = array.as_primitive::<Float32Type>().values();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal256Array, Float32Array, Float64Array,
     Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
-    Time64MicrosecondArray, TimestampMicrosecondArray, new_null_array,
+    Time64MicrosecondArray, TimestampMicrosecondArray, UInt32Array, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast_with_options, concat};
@@ -66,6 +66,7 @@ pub(crate) fn name(kind: &Kind) -> String {
         Kind::Int2 => "smallint",
         Kind::Int4 => "integer",
         Kind::Int8 => "bigint",
+        Kind::Oid => "oid",
         Kind::Float4 => "real",
         Kind::Float8 => "double precision",
         Kind::Numeric(_) => "numeric",
@@ -282,8 +283,9 @@ fn from_binary(kind: &Kind, mut bytes: Bytes) -> Result<ArrayRef, Wrong> {
     let wrong = || format!("invalid binary value of {length} bytes for type {}", name(kind));
     let value: Option<ArrayRef> = match kind {
         Kind::Bool => fixed(&bytes).map(|[byte]: [u8; 1]| Arc::new(BooleanArray::from(vec![byte != 0])) as _),
-        // Whole numbers may come in another width than the place has: oid is four bytes.
+        // Whole numbers may come in another width than the place has.
         Kind::Int2 | Kind::Int4 | Kind::Int8 => integer(kind, &bytes),
+        Kind::Oid => fixed(&bytes).map(|raw| Arc::new(UInt32Array::from(vec![u32::from_be_bytes(raw)])) as _),
         Kind::Float4 => {
             fixed(&bytes).map(|raw| Arc::new(Float32Array::from(vec![f32::from_be_bytes(raw)])) as _)
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use millstream_engine::{Error, Prepared, Response};
+use millstream_engine::{Error, Prepared, Response, is_of_catalog};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::Connection;
@@ -63,9 +63,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let prepared = self.wire.unless_stopped(prepare).await?;
         let prepared = prepared.map_err(|error| Stop::from(report::failed(error, &sql)))?;
         let found = prepared.as_ref().map_or(&[][..], |prepared| prepared.parameters());
+        let schema = prepared.as_ref().and_then(|prepared| prepared.schema());
+        let of_catalog = schema.is_some_and(|schema| is_of_catalog(schema));
         // What the client has declared keeps its own name: text may be JSON to it.
         let kind = |(place, found)| match declared.get(place) {
             Some(Some(declared)) => Kind::clone(declared),
+            _ if of_catalog => Kind::of_catalog(found),
             _ => Kind::of_type(found),
         };
         let parameters: Vec<Kind> = found.iter().enumerate().map(kind).collect();

@@ -7,7 +7,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, IntervalUnit, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
-use millstream_engine::as_shown;
+use millstream_engine::{as_shown, is_of_catalog, postgres_type};
 
 use crate::message::Format;
 
@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Int2,
     Int4,
     Int8,
+    /// The number of an object in PostgreSQL's catalog.
+    Oid,
     Float4,
     Float8,
     /// Digits and digits after the point, where they are bounded.
@@ -49,6 +51,7 @@ const OIDS: &[(Kind, u32, u32)] = &[
     (Kind::Int2, 21, 1005),
     (Kind::Int4, 23, 1007),
     (Kind::Int8, 20, 1016),
+    (Kind::Oid, 26, 1028),
     (Kind::Float4, 700, 1021),
     (Kind::Float8, 701, 1022),
     (Kind::Numeric(None), 1700, 1231),
@@ -64,7 +67,7 @@ const OIDS: &[(Kind, u32, u32)] = &[
 ];
 
 /// Types that clients name in their parameters and that are others' spellings here: unknown, name, "char", character,
-/// varchar, jsonb, oid, and arrays of name, varchar, character and jsonb.
+/// varchar, jsonb, and arrays of name, varchar, character and jsonb.
 const ALIASES: &[(u32, u32)] = &[
     (705, 25),
     (19, 25),
@@ -72,7 +75,6 @@ const ALIASES: &[(u32, u32)] = &[
     (1042, 25),
     (1043, 25),
     (3802, 114),
-    (26, 20),
     (2278, 25),
     (1003, 1009),
     (1015, 1009),
@@ -83,10 +85,19 @@ const ALIASES: &[(u32, u32)] = &[
 impl Kind {
     /// What values of a field are to clients.
     pub(crate) fn of(field: &Field) -> Kind {
-        match field.extension_type_name() {
-            Some("arrow.uuid") => Kind::Uuid,
-            Some("arrow.json") => Kind::Json,
+        match postgres_type(field) {
+            (2950, _) => Kind::Uuid,
+            (114, _) => Kind::Json,
             _ => Kind::of_type(field.data_type()),
+        }
+    }
+
+    /// The same in a result of PostgreSQL's catalog.
+    pub(crate) fn of_catalog(data_type: &DataType) -> Kind {
+        match data_type {
+            DataType::UInt32 => Kind::Oid,
+            DataType::List(item) if item.data_type() == &DataType::UInt32 => Kind::Array(Box::new(Kind::Oid)),
+            other => Kind::of_type(other),
         }
     }
 
@@ -123,7 +134,7 @@ impl Kind {
             | DataType::LargeListView(item)
             | DataType::FixedSizeList(item, _) => match Kind::of(item) {
                 Kind::Array(_) => Kind::Json,
-                Kind::Json if item.extension_type_name().is_none() => Kind::Json,
+                Kind::Json if item.data_type().is_nested() => Kind::Json,
                 Kind::Numeric(_) => Kind::Array(Box::new(Kind::Numeric(None))),
                 item => Kind::Array(Box::new(item)),
             },
@@ -158,7 +169,7 @@ impl Kind {
         match self {
             Kind::Bool => 1,
             Kind::Int2 => 2,
-            Kind::Int4 | Kind::Float4 | Kind::Date => 4,
+            Kind::Int4 | Kind::Oid | Kind::Float4 | Kind::Date => 4,
             Kind::Int8 | Kind::Float8 | Kind::Time | Kind::Timestamp | Kind::Timestamptz => 8,
             Kind::Interval | Kind::Uuid => 16,
             _ => -1,
@@ -182,6 +193,7 @@ impl Kind {
             Kind::Int2 => DataType::Int16,
             Kind::Int4 => DataType::Int32,
             Kind::Int8 => DataType::Int64,
+            Kind::Oid => DataType::UInt32,
             Kind::Float4 => DataType::Float32,
             Kind::Float8 => DataType::Float64,
             Kind::Numeric(Some((precision, scale))) if *precision <= 38 => {
@@ -262,9 +274,10 @@ fn as_list(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowErro
 
 /// The columns of a result, in formats as the client asked for them.
 pub(crate) fn columns(schema: &SchemaRef, formats: &[Format]) -> Vec<Column> {
+    let of_catalog = is_of_catalog(schema);
     let column = |(place, field): (usize, &Arc<Field>)| Column {
         name: field.name().clone(),
-        kind: Kind::of(field),
+        kind: if of_catalog { Kind::of_catalog(field.data_type()) } else { Kind::of(field) },
         format: crate::message::format_at(formats, place),
     };
     as_shown(schema).fields().iter().enumerate().map(column).collect()

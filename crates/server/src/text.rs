@@ -4,7 +4,7 @@ use std::io::Write;
 
 use arrow::array::types::{
     Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType,
+    IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType, UInt32Type,
 };
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, DurationMicrosecondType, IntervalMonthDayNano};
@@ -28,6 +28,7 @@ pub(crate) fn writer<'a>(kind: &Kind, array: &'a ArrayRef) -> Result<Writer<'a>,
         Kind::Int2 => integers(array.as_primitive::<Int16Type>().values()),
         Kind::Int4 => integers(array.as_primitive::<Int32Type>().values()),
         Kind::Int8 => integers(array.as_primitive::<Int64Type>().values()),
+        Kind::Oid => integers(array.as_primitive::<UInt32Type>().values()),
         Kind::Float4 => {
             let values = array.as_primitive::<Float32Type>().values();
             Box::new(move |row, out| {

@@ -296,8 +296,8 @@ fn custom(name: &str, modifiers: &[String]) -> Result<Option<DataType>> {
         }
         "money" => return Err(Error::unsupported("type money").hint("Use NUMERIC(19, 2).")),
         "bpchar" | "name" | "\"char\"" | "cstring" | "pg_node_tree" => DataType::Utf8View,
-        "oid" | "xid" | "cid" => DataType::Int64,
-        "oidvector" => DataType::new_list(DataType::Int64, true),
+        "oid" | "xid" | "cid" => DataType::UInt32,
+        "oidvector" => DataType::new_list(DataType::UInt32, true),
         "int2vector" => DataType::new_list(DataType::Int16, true),
         "float16" => DataType::Float16,
         _ => return Ok(None),

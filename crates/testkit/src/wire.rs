@@ -143,7 +143,7 @@ fn failed(error: tokio_postgres::Error) -> Error {
 fn letters(types: Option<&[Type]>, width: usize) -> Vec<DefaultColumnType> {
     let Some(types) = types else { return vec![DefaultColumnType::Any; width] };
     let letter = |data_type: &Type| match *data_type {
-        Type::INT2 | Type::INT4 | Type::INT8 => DefaultColumnType::Integer,
+        Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => DefaultColumnType::Integer,
         Type::FLOAT4 | Type::FLOAT8 => DefaultColumnType::FloatingPoint,
         // Wide whole numbers are decimals to clients.
         Type::NUMERIC => DefaultColumnType::Any,

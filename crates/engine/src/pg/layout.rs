@@ -70,7 +70,7 @@ fn layout(line: &'static str) -> Option<Layout> {
         .collect();
     // The number of the table itself, which a query may name.
     if kind == 'r' {
-        fields.push(hidden(Field::new(TABLE_OID, DataType::Int64, false)));
+        fields.push(hidden(Field::new(TABLE_OID, DataType::UInt32, false)));
     }
     Some(Layout { namespace, name, oid, kind, columns, schema: Arc::new(Schema::new(fields)) })
 }
@@ -90,7 +90,8 @@ fn arrow_type(name: &str) -> DataType {
         "bool" => DataType::Boolean,
         "int2" => DataType::Int16,
         "int4" => DataType::Int32,
-        "int8" | "oid" | "xid" | "regproc" | "regtype" | "regclass" => DataType::Int64,
+        "int8" => DataType::Int64,
+        "oid" | "xid" | "regproc" | "regtype" | "regclass" => DataType::UInt32,
         "float4" => DataType::Float32,
         "float8" => DataType::Float64,
         "numeric" => DataType::Decimal128(38, 10),
@@ -98,7 +99,7 @@ fn arrow_type(name: &str) -> DataType {
         "timestamptz" => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
         "interval" => DataType::Interval(IntervalUnit::MonthDayNano),
         "int2vector" => DataType::new_list(DataType::Int16, true),
-        "oidvector" => DataType::new_list(DataType::Int64, true),
+        "oidvector" => DataType::new_list(DataType::UInt32, true),
         _ => DataType::Utf8View,
     }
 }

@@ -24,7 +24,10 @@ mod routines;
 mod rows;
 mod session;
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
 use millstream_sql::{Error, INFORMATION_SCHEMA, PG_CATALOG, Result};
 
 pub(crate) use facts::{Facts, OneShot};
@@ -34,6 +37,21 @@ use self::rows::Rows;
 /// Whether a relation's name is in a schema of PostgreSQL's.
 pub(crate) fn is_name(relation: &str) -> bool {
     parts(relation).is_some()
+}
+
+/// The key of a result's schema metadata that says that it comes of PostgreSQL's catalog.
+const OF_CATALOG: &str = "millstream.of_catalog";
+
+/// The schema of a result that comes of the catalog, so that front ends know numbers of objects by their type.
+pub(crate) fn marked(schema: &SchemaRef) -> SchemaRef {
+    let mut metadata = schema.metadata().clone();
+    metadata.insert(OF_CATALOG.to_string(), String::new());
+    Arc::new(schema.as_ref().clone().with_metadata(metadata))
+}
+
+/// Whether a result comes of PostgreSQL's catalog, where unsigned numbers of 32 bits are `oid`.
+pub fn is_of_catalog(schema: &Schema) -> bool {
+    schema.metadata().contains_key(OF_CATALOG)
 }
 
 /// Whether a function of this name tells of the catalog.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, Int64Builder,
-    ListBuilder, RecordBatch, StringViewArray, StringViewBuilder, TimestampNanosecondArray, new_null_array,
+    ListBuilder, RecordBatch, StringViewArray, StringViewBuilder, TimestampNanosecondArray, UInt32Array,
+    new_null_array,
 };
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
@@ -155,6 +156,9 @@ pub(super) fn column<'a>(
         DataType::Int16 => Arc::new(Int16Array::from_iter(values.map(|value| int(value).map(|n| n as i16)))),
         DataType::Int32 => Arc::new(Int32Array::from_iter(values.map(|value| int(value).map(|n| n as i32)))),
         DataType::Int64 => Arc::new(Int64Array::from_iter(values.map(int))),
+        DataType::UInt32 => {
+            Arc::new(UInt32Array::from_iter(values.map(|value| int(value).map(|n| n as u32))))
+        }
         DataType::Float32 => {
             Arc::new(Float32Array::from_iter(values.map(|value| int(value).map(|n| n as f32))))
         }

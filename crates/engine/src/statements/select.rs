@@ -59,11 +59,13 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
         point::asked(&query.plan)?.into_iter().partition(|asked| pg::is_name(&asked.name));
     let stamped = reads_batch(&query.plan)?;
     let mut contents = session.contents(asked, stamped).await?;
+    let is_of_catalog = !of_catalog.is_empty();
     for asked in of_catalog {
         contents.insert(asked.name.to_string(), vec![pg::batch(relations.facts(), &asked.name)?]);
     }
     let rows = start(&session.shared, &planner, query.plan, contents, &settings).await?;
     let shown = planner.shown(text, &rows.schema());
+    let shown = if is_of_catalog { pg::marked(&shown) } else { shown };
     Ok(Response::Rows(described(rows, shown)))
 }
 

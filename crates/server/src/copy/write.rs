@@ -15,20 +15,22 @@ use crate::wire::Wire;
 pub(super) struct RowWriter<'a> {
     options: CopyOptions,
     columns: &'a [Column],
+    /// What goes before the first row, in one message with it, as PostgreSQL sends it and some clients expect.
+    head: BytesMut,
 }
 
 impl<'a> RowWriter<'a> {
     pub(super) fn new(options: CopyOptions, columns: &'a [Column]) -> RowWriter<'a> {
-        RowWriter { options, columns }
+        RowWriter { options, columns, head: BytesMut::new() }
     }
 
     /// What stands before the rows.
     pub(super) fn begin(&mut self, answers: &mut Answers) {
         match self.options.format {
-            CopyFormat::Binary => answers.copy_data(|out| {
-                out.put_slice(b"PGCOPY\n\xff\r\n\0");
-                out.put_u64(0);
-            }),
+            CopyFormat::Binary => {
+                self.head.put_slice(b"PGCOPY\n\xff\r\n\0");
+                self.head.put_u64(0);
+            }
             _ if self.options.header != CopyHeader::No => answers.copy_data(|out| {
                 for (place, column) in self.columns.iter().enumerate() {
                     self.delimit(place, out);
@@ -42,7 +44,7 @@ impl<'a> RowWriter<'a> {
 
     /// Writes rows from one on, until there are many answers; the row after those.
     pub(super) fn rows<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
+        &mut self,
         batch: &RecordBatch,
         mut row: usize,
         wire: &mut Wire<S>,
@@ -50,8 +52,12 @@ impl<'a> RowWriter<'a> {
         let rows = Rows::new(batch, self.columns)?;
         let mut value = BytesMut::new();
         while row < batch.num_rows() && !wire.is_full() {
+            let head = self.head.split();
             wire.answers.copy_data(|out| match self.options.format {
-                CopyFormat::Binary => rows.fields(row, out),
+                CopyFormat::Binary => {
+                    out.put_slice(&head);
+                    rows.fields(row, out);
+                }
                 CopyFormat::Text | CopyFormat::Csv => self.line(&rows, row, &mut value, out),
             });
             row += 1;
@@ -60,9 +66,13 @@ impl<'a> RowWriter<'a> {
     }
 
     /// What stands after the rows.
-    pub(super) fn end(&self, answers: &mut Answers) {
+    pub(super) fn end(&mut self, answers: &mut Answers) {
         if self.options.format == CopyFormat::Binary {
-            answers.copy_data(|out| out.put_i16(-1));
+            let head = self.head.split();
+            answers.copy_data(|out| {
+                out.put_slice(&head);
+                out.put_i16(-1);
+            });
         }
     }
 
