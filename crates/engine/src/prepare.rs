@@ -108,7 +108,12 @@ impl Session {
             let count = types.len().max(highest(&reader));
             let declared = |place: usize| types.get(place).cloned().flatten().unwrap_or(DataType::Utf8);
             let parameters = (0..count).map(declared).collect();
-            return Ok(prepared(parameters, if gives_rows { Gives::SomeRows } else { Gives::Tag }));
+            let gives = match self.executed(&reader) {
+                Some(executed) => executed.rows.clone(),
+                None if gives_rows => Gives::SomeRows,
+                None => Gives::Tag,
+            };
+            return Ok(prepared(parameters, gives));
         }
         let (settings, now) = self.settings().await?;
         let planner = self.shared.planner.at(now.0);
@@ -140,6 +145,15 @@ impl Session {
         let typed = Parameters::declared(known.iter().cloned().map(Some).collect());
         let rows = plan(&planner.with_parameters(Some(Arc::new(typed))))?;
         Ok(prepared(known, rows))
+    }
+
+    /// The statement that an EXECUTE names.
+    fn executed(&self, reader: &TokenReader<'_>) -> Option<&Prepared> {
+        let mut reader = reader.clone();
+        if !reader.keyword(&["EXECUTE"]) {
+            return None;
+        }
+        self.prepared.get(&reader.identifier().ok()?)
     }
 
     /// Runs a prepared statement with these values: for each parameter an array that holds one.

@@ -1,8 +1,9 @@
 //! `DISCARD ALL | PLANS | SEQUENCES | TEMP`: a session as it was when it began.
 
-use millstream_sql::{Result, TokenReader};
+use millstream_sql::{Error, Result, TokenReader, sqlstate};
 
 use crate::session::{Response, Session, Tag};
+use crate::transaction::Modes;
 
 pub(crate) fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let kinds: &[&[&str]] = &[&["ALL"], &["PLANS"], &["SEQUENCES"], &["TEMP"], &["TEMPORARY"]];
@@ -11,8 +12,15 @@ pub(crate) fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result
     };
     reader.expect_end()?;
     if kind == 0 {
+        if session.transaction.is_some() {
+            return Err(Error::invalid("DISCARD ALL can't be run inside a transaction")
+                .hint("COMMIT or ROLLBACK first.")
+                .code(sqlstate::ACTIVE_SQL_TRANSACTION));
+        }
         session.reset_variables();
         session.cursors.clear();
+        session.prepared.clear();
+        session.modes = Modes::default();
     }
     Ok(Tag::new(format!("DISCARD {}", kinds[kind].join(" "))).into())
 }
