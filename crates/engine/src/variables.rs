@@ -3,7 +3,8 @@
 //! A value is accepted where it says what is so; another is refused, since nothing would come of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use millstream_sql::{Error, Result};
 
@@ -75,6 +76,11 @@ const LEVELS: &[&str] = &["read uncommitted", "read committed", "repeatable read
 const MESSAGES: &[&str] =
     &["debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "info", "notice", "warning", "error"];
 
+static SINCE_NS: LazyLock<i64> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+});
+
 /// Every one, by name.
 pub(crate) const VARIABLES: &[Variable] = &[
     of("application_name", "", Accepts::Anything, "what a client calls itself"),
@@ -125,7 +131,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     fixed("server_version_num", "150000", "the same as a number"),
     fixed("session_authorization", "", "the user who connected"),
     words("standard_conforming_strings", "on", &["on"], "a backslash in a string stands for itself"),
-    of("statement_timeout", "0", Accepts::Time, "how long a statement may run"),
+    of("statement_timeout", "0", Accepts::Time, "taken; it ends no statement yet, a cancel request does"),
     words(
         "synchronous_commit",
         "on",
@@ -153,6 +159,8 @@ pub(crate) struct Variables {
     pub(crate) database: String,
     /// The number of the session.
     pub(crate) backend: i64,
+    /// When the first session of this process began, in nanoseconds since 1970 UTC.
+    pub(crate) since_ns: i64,
     set: BTreeMap<&'static str, String>,
     /// Settings with a dot in their names are a client's own.
     own: BTreeMap<String, String>,
@@ -164,6 +172,7 @@ impl Default for Variables {
             user: "millstream".into(),
             database: "millstream".into(),
             backend: i64::from(std::process::id()),
+            since_ns: *SINCE_NS,
             set: BTreeMap::new(),
             own: BTreeMap::new(),
         }

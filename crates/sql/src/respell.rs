@@ -38,7 +38,7 @@ use crate::merged;
 
 /// Rewrites a statement in place. Functions for which `known` is true are the user's own.
 pub(crate) fn respell(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -> Result<()> {
-    postgres::show_names(statement);
+    postgres::show_names(statement, known);
     match statement.visit(&mut Respell { known, merged: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
@@ -78,7 +78,7 @@ impl VisitorMut for Respell<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         merged::nest_select(select, &mut self.merged);
-        postgres::tell_apart(select);
+        postgres::tell_apart(select, (self.known)("regproc_text"));
         ControlFlow::Continue(())
     }
 

@@ -88,7 +88,6 @@ fn first_select(body: &SetExpr) -> Option<&Select> {
 
 fn item_name(item: &SelectItem) -> Option<String> {
     match item {
-        SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_)) => None,
         SelectItem::UnnamedExpr(expr) => Some(name_of(expr).unwrap_or_else(|| "?column?".into())),
         _ => None,
     }
@@ -192,7 +191,7 @@ mod tests {
         check(
             "SELECT 1, 'x', a, t.b, a + 1, -a, NULL",
             7,
-            &["?column?", "?column?", "-", "-", "?column?", "?column?", "?column?"],
+            &["?column?", "?column?", "a", "b", "?column?", "?column?", "?column?"],
         );
         check(
             "SELECT count(*), SUM(a), pg_catalog.version(), lower(trim(a))",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::{
@@ -18,6 +18,7 @@ use millstream_sql::Result;
 
 use super::facts::Facts;
 use super::rows::{Value, column};
+use crate::system::UTC;
 
 mod descriptions;
 mod registered;
@@ -30,6 +31,7 @@ pub(super) enum Gives {
     Int,
     Text,
     Texts,
+    Time,
 }
 
 impl Gives {
@@ -39,6 +41,7 @@ impl Gives {
             Gives::Int => DataType::Int64,
             Gives::Text => DataType::Utf8View,
             Gives::Texts => DataType::new_list(DataType::Utf8View, true),
+            Gives::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
         }
     }
 }

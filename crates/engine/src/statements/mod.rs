@@ -59,6 +59,8 @@ const NOT_YET: &[&[&str]] = &[
     &["CREATE", "OR", "REPLACE"],
     &["ALTER"],
     &["CHECKPOINT"],
+    &["LISTEN"],
+    &["NOTIFY"],
     &["MERGE"],
     &["TRUNCATE"],
 ];
@@ -139,6 +141,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["PREPARE"],
         &["EXECUTE"],
         &["DEALLOCATE"],
+        &["UNLISTEN"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -163,6 +166,8 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(22) => prepared::prepare(session, after(&mut reader)).await,
         Some(23) => prepared::execute(session, after(&mut reader)).await,
         Some(24) => prepared::deallocate(session, after(&mut reader)),
+        // Nobody can LISTEN yet, and pools of connections say this to be sure.
+        Some(25) => Ok(Tag::new("UNLISTEN").into()),
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }

@@ -21,8 +21,8 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName,
-    ObjectNamePart, OrderByKind, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, TableWithJoins, Value, ValueWithSpan, visit_expressions,
+    ObjectNamePart, OrderByKind, Select, SelectItem, SetExpr, Statement, Subscript, TableAlias,
+    TableAliasColumnDef, TableFactor, TableWithJoins, Value, ValueWithSpan, visit_expressions,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
@@ -69,6 +69,16 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
             escape_by_backslash(pattern, escape_char);
         }
         Expr::CompoundFieldAccess { root, access_chain } => {
+            if let [before @ .., AccessExpr::Subscript(Subscript::Index { index })] =
+                access_chain.as_mut_slice()
+                && match before {
+                    [] => column_of(root, &VECTORS),
+                    [.., AccessExpr::Dot(column)] => column_of(column, &VECTORS),
+                    _ => false,
+                }
+            {
+                *index = plus_one(std::mem::replace(index, Expr::value(Value::Null)));
+            }
             if let (Expr::Nested(_), [AccessExpr::Dot(Expr::Identifier(field))]) =
                 (root.as_ref(), access_chain.as_slice())
             {
@@ -88,22 +98,38 @@ pub(super) fn respell(expression: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// Names columns of a result that are written alike and have no names: `SELECT NULL, NULL`.
-pub(super) fn tell_apart(select: &mut Select) {
+/// Names columns of a result that are written alike and have no names: `SELECT NULL, NULL`. In a query that is read
+/// `once`, whose columns need no names of their own, columns too: `SELECT t.a, t.*`.
+pub(super) fn tell_apart(select: &mut Select, once: bool) {
+    let wildcards: Vec<String> = select
+        .projection
+        .iter()
+        .filter_map(|item| match item {
+            SelectItem::Wildcard(_) => Some(String::new()),
+            SelectItem::QualifiedWildcard(kind, _) => {
+                Some(kind.to_string().trim_end_matches(".*").to_string())
+            }
+            _ => None,
+        })
+        .collect();
     let mut seen: Vec<String> = Vec::new();
     for item in &mut select.projection {
         let SelectItem::UnnamedExpr(expression) = item else { continue };
-        if matches!(expression, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
-            continue;
-        }
         let written = expression.to_string();
+        let again = match expression {
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) if !once => continue,
+            Expr::Identifier(_) => !wildcards.is_empty(),
+            Expr::CompoundIdentifier(_) => {
+                let qualifier = written.rsplit_once('.').map_or("", |(qualifier, _)| qualifier);
+                wildcards.iter().any(|of| of.is_empty() || of == qualifier)
+            }
+            _ => false,
+        };
         let before = seen.iter().filter(|other| **other == written).count();
-        if before > 0 {
+        if before > 0 || again {
+            let alias = Ident::with_quote('"', format!("{written}:{}", before + 1));
             let expr = std::mem::replace(expression, Expr::value(Value::Null));
-            *item = SelectItem::ExprWithAlias {
-                expr,
-                alias: Ident::with_quote('"', format!("{written}:{}", before + 1)),
-            };
+            *item = SelectItem::ExprWithAlias { expr, alias };
         }
         seen.push(written);
     }
@@ -153,11 +179,32 @@ fn written_out(expression: &Expr) -> Option<String> {
 /// Takes PostgreSQL's schema from before the name of a function in FROM, and plans those that give rows of a row's
 /// own values.
 pub(super) fn table_function(factor: &mut TableFactor) {
-    let TableFactor::Table { name, args: Some(arguments), alias, .. } = factor else { return };
+    if let TableFactor::UNNEST { alias, array_exprs, with_ordinality: true, .. } = factor
+        && let [array] = array_exprs.as_mut_slice()
+    {
+        let array = std::mem::replace(array, Expr::value(Value::Null));
+        if let Some(numbered) = numbered(array, alias.take()) {
+            *factor = numbered;
+        }
+        return;
+    }
+    if let TableFactor::Function { name, args, alias, with_ordinality: true, .. } = factor
+        && name.0.last().is_some_and(|name| name.to_string().eq_ignore_ascii_case("unnest"))
+        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(array))] = args.as_slice()
+    {
+        if let Some(numbered) = numbered(array.clone(), alias.take()) {
+            *factor = numbered;
+        }
+        return;
+    }
+    let (name, arguments, alias) = match factor {
+        TableFactor::Table { name, args: Some(arguments), alias, .. } => (name, &arguments.args, alias),
+        TableFactor::Function { name, args, alias, with_ordinality: false, .. } => (name, &*args, alias),
+        _ => return,
+    };
     unqualify(name);
     let called = name.to_string().to_lowercase();
     let arguments: Option<Vec<Expr>> = arguments
-        .args
         .iter()
         .map(|argument| match argument {
             FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
@@ -169,7 +216,8 @@ pub(super) fn table_function(factor: &mut TableFactor) {
         "unnest" => arguments,
         "generate_subscripts" => vec![call("array_subscripts", arguments)],
         // The query engine's own function takes literals only.
-        "generate_series" if arguments.iter().any(has_column) => vec![call("generate_series", arguments)],
+        "generate_series" if !arguments.iter().all(is_literal) => vec![call("generate_series", arguments)],
+        name if ONE_VALUE.contains(&name) => vec![call("make_array", vec![call(name, arguments)])],
         _ => {
             if let Some((_, rows)) = NO_ROWS.iter().find(|(name, _)| *name == called)
                 && let Ok(Statement::Query(subquery)) = parsed(rows)
@@ -201,6 +249,23 @@ const NO_ROWS: [(&str, &str); 4] = [
     ("pg_partition_ancestors", "SELECT 0 AS relid WHERE false"),
 ];
 
+/// `UNNEST(a) WITH ORDINALITY AS t(x, n)` as a subquery that numbers the elements.
+fn numbered(array: Expr, alias: Option<TableAlias>) -> Option<TableFactor> {
+    let mut alias = alias.unwrap_or_else(|| named("unnest"));
+    for name in [alias.name.clone(), Ident::new("ordinality")].into_iter().skip(alias.columns.len()) {
+        alias.columns.push(TableAliasColumnDef { name, data_type: None });
+    }
+    let text = "SELECT get_field(e, 'x'), CAST(get_field(e, 'n') AS BIGINT) FROM UNNEST(a) AS u(e)";
+    let Ok(Statement::Query(mut subquery)) = parsed(text) else { return None };
+    if let SetExpr::Select(select) = subquery.body.as_mut()
+        && let Some(TableFactor::UNNEST { array_exprs, .. }) =
+            select.from.first_mut().map(|from| &mut from.relation)
+    {
+        *array_exprs = vec![call("array_expanded", vec![array])];
+    }
+    Some(TableFactor::Derived { lateral: true, subquery, alias: Some(alias), sample: None })
+}
+
 fn named(name: &str) -> TableAlias {
     TableAlias { explicit: true, name: Ident::new(name), columns: Vec::new(), at: None }
 }
@@ -213,17 +278,29 @@ fn column_alias(mut alias: TableAlias) -> TableAlias {
     alias
 }
 
-fn has_column(expression: &Expr) -> bool {
-    let mut found = false;
-    let _ = visit_expressions(expression, |part| {
-        found |= matches!(part, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-        ControlFlow::<()>::Continue(())
-    });
-    found
+fn is_literal(expression: &Expr) -> bool {
+    match expression {
+        Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_) => true,
+        Expr::UnaryOp { expr, .. } | Expr::Cast { expr, .. } | Expr::Nested(expr) => is_literal(expr),
+        _ => false,
+    }
 }
 
-/// Shows numbers of objects as names where they are columns of a query's result.
-pub(super) fn show_names(statement: &mut Statement) {
+/// Functions in FROM that give one row with their value.
+const ONE_VALUE: [&str; 6] = [
+    "string_to_array",
+    "current_setting",
+    "current_schemas",
+    "current_database",
+    "current_schema",
+    "version",
+];
+
+/// Shows numbers of objects as names where they are columns of a query's result. Only a query that runs once can.
+pub(super) fn show_names(statement: &mut Statement, known: &dyn Fn(&str) -> bool) {
+    if !known("regproc_text") {
+        return;
+    }
     if let Statement::Query(query) = statement {
         shown_in(&mut query.body);
     }
@@ -242,23 +319,41 @@ fn shown_in(body: &mut SetExpr) {
 }
 
 fn show_item(item: &mut SelectItem) {
-    let (expression, alias) = match item {
-        SelectItem::UnnamedExpr(expression) => {
-            let Some(name) = registered_cast(expression) else { return };
-            (expression, Ident::new(name))
-        }
-        SelectItem::ExprWithAlias { expr, alias } if registered_cast(expr).is_some() => (expr, alias.clone()),
-        _ => return,
+    let (SelectItem::UnnamedExpr(expression) | SelectItem::ExprWithAlias { expr: expression, .. }) = item
+    else {
+        return;
     };
-    let written = std::mem::replace(expression, Expr::value(Value::Null));
-    let shown = Expr::Cast {
-        kind: CastKind::DoubleColon,
-        expr: Box::new(written),
-        data_type: SqlType::Text,
-        array: false,
-        format: None,
+    if registered_cast(expression).is_some() || column_of(expression, &OF_FUNCTIONS) {
+        let expr = Box::new(std::mem::replace(expression, Expr::value(Value::Null)));
+        let (kind, data_type) = (CastKind::DoubleColon, SqlType::Text);
+        *expression = Expr::Cast { kind, expr, data_type, array: false, format: None };
+    }
+}
+
+/// Columns of PostgreSQL's catalog that hold numbers of functions.
+const OF_FUNCTIONS: [&str; 9] = [
+    "typinput",
+    "typoutput",
+    "typreceive",
+    "typsend",
+    "typmodin",
+    "typmodout",
+    "typanalyze",
+    "typsubscript",
+    "amhandler",
+];
+
+/// Columns of PostgreSQL's catalog that hold arrays of which the first element has number 0.
+const VECTORS: [&str; 6] = ["indkey", "indclass", "indcollation", "indoption", "proargtypes", "prattrs"];
+
+/// Whether an expression is a column of one of these names.
+fn column_of(expression: &Expr, names: &[&str]) -> bool {
+    let name = match bare(expression) {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
     };
-    *item = SelectItem::ExprWithAlias { expr: shown, alias };
+    name.is_some_and(|name| names.iter().any(|known| known.eq_ignore_ascii_case(&name.value)))
 }
 
 fn registered_cast(expression: &Expr) -> Option<&'static str> {
@@ -291,6 +386,10 @@ fn cast(value: &mut Expr, data_type: &mut SqlType, kind: &CastKind) -> Option<Ex
         SqlType::Custom(name, _) => name.to_string().eq_ignore_ascii_case("name"),
         _ => false,
     };
+    if to_text && column_of(value, &OF_FUNCTIONS) {
+        let number = std::mem::replace(value, Expr::value(Value::Null));
+        return Some(call("regproc_text", vec![number]));
+    }
     // The text of such a number is the object's name.
     if to_text
         && let Expr::Function(function) = bare(value)
@@ -331,6 +430,12 @@ fn unqualify_type(data_type: &mut SqlType) {
     if let Ok(parsed) = parsed {
         *data_type = parsed;
     }
+}
+
+fn plus_one(index: Expr) -> Expr {
+    let one = Expr::value(Value::Number("1".into(), false));
+    let index = Expr::Nested(Box::new(index));
+    Expr::BinaryOp { left: Box::new(index), op: BinaryOperator::Plus, right: Box::new(one) }
 }
 
 fn is_schema(part: &ObjectNamePart) -> bool {
@@ -394,6 +499,9 @@ fn set_of(function: &Function) -> Option<Expr> {
         _ => return None,
     };
     let FunctionArguments::List(list) = &function.args else { return None };
+    let of_vector = matches!(list.args.first(), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(array)))
+        if column_of(array, &VECTORS));
+    let array = if of_vector && array == "array_subscripts" { "vector_subscripts" } else { array };
     let arguments = list.args.iter().map(|argument| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
         _ => None,

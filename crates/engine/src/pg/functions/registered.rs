@@ -84,7 +84,7 @@ fn number(arguments: &[Value], kind: &str, find: impl Fn(&str) -> Option<i64>) -
 
 /// The name of what has a number; the number where nothing has it.
 fn name(arguments: &[Value], find: impl Fn(i64) -> Option<String>) -> Result<Value> {
-    let Some(oid) = int(arguments, 0) else { return Ok(Value::Null) };
+    let Some(oid) = int(arguments, 0) else { return Ok(text(arguments, 0).into()) };
     Ok(match oid {
         0 => "-".into(),
         oid => find(oid).unwrap_or_else(|| oid.to_string()).into(),

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use millstream_sql::{Error, Result};
 
 use super::{Gives, Known, any_null, text};
-use crate::pg::facts::Facts;
+use crate::pg::facts::{Facts, split_name};
 use crate::pg::rows::Value;
 use crate::settings::Settings;
 use crate::variables::{SERVER_VERSION, find};
@@ -25,6 +25,7 @@ pub(super) const FUNCTIONS: &[Known] = &[
         Ok(Value::Texts(all[usize::from(!implicit)..].iter().map(|name| (*name).to_string()).collect()))
     }),
     ("pg_backend_pid", Gives::Int, |facts, _| Ok(facts.variables().backend.into())),
+    ("pg_postmaster_start_time", Gives::Time, |facts, _| Ok(facts.variables().since_ns.into())),
     ("pg_client_encoding", Gives::Text, |_, _| Ok("UTF8".into())),
     ("getdatabaseencoding", Gives::Text, |_, _| Ok("UTF8".into())),
     ("inet_server_addr", Gives::Text, |_, _| Ok(Value::Null)),
@@ -38,6 +39,9 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("txid_current", Gives::Int, |facts, _| Ok((facts.catalog.version as i64).into())),
     ("pg_jit_available", Gives::Bool, |_, _| Ok(false.into())),
     ("row_security_active", Gives::Bool, |_, _| Ok(false.into())),
+    // There are no such locks: none is held, and none is left.
+    ("pg_advisory_unlock_all", Gives::Text, |_, _| Ok("".into())),
+    ("pg_stat_get_numscans", Gives::Int, |_, _| Ok(Value::Null)),
     ("has_table_privilege", Gives::Bool, may),
     ("has_any_column_privilege", Gives::Bool, may),
     ("has_column_privilege", Gives::Bool, may),
@@ -51,6 +55,11 @@ pub(super) const FUNCTIONS: &[Known] = &[
     ("has_server_privilege", Gives::Bool, may),
     ("has_foreign_data_wrapper_privilege", Gives::Bool, may),
     ("pg_has_role", Gives::Bool, may),
+    ("parse_ident", Gives::Texts, |_, arguments| {
+        let parts = text(arguments, 0).and_then(split_name);
+        Ok(parts
+            .map_or(Value::Null, |(schema, name)| Value::Texts(schema.into_iter().chain([name]).collect())))
+    }),
     ("current_setting", Gives::Text, current_setting),
     ("set_config", Gives::Text, set_config),
 ];

@@ -15,12 +15,13 @@ use crate::functions::scalar::Scalar;
 /// Adds them.
 pub(super) fn register(registry: &mut Registry<'_>) {
     let places = |_: &[DataType]| Ok(DataType::new_list(DataType::Int64, true));
-    registry.add(Scalar::any("array_subscripts", places, subscripts));
+    registry.add(Scalar::any("array_subscripts", places, |columns| subscripts(columns, 1)));
+    registry.add(Scalar::any("vector_subscripts", places, |columns| subscripts(columns, 0)));
     registry.add(Scalar::any("array_expanded", expanded_type, expanded));
 }
 
-/// The places of an array's elements in its first dimension, from one on.
-fn subscripts(columns: &[ArrayRef]) -> Result<ArrayRef> {
+/// The places of an array's elements in its first dimension; catalogs have arrays that begin with 0.
+fn subscripts(columns: &[ArrayRef], first: i64) -> Result<ArrayRef> {
     let Some(array) = columns.first() else {
         return Err(Error::invalid("generate_subscripts takes an array and 1").into());
     };
@@ -28,7 +29,7 @@ fn subscripts(columns: &[ArrayRef]) -> Result<ArrayRef> {
     let mut places = ListBuilder::new(Int64Builder::new());
     for list in lists.iter() {
         match list {
-            Some(list) => places.append_value((1..=list.len() as i64).map(Some)),
+            Some(list) => places.append_value((first..first + list.len() as i64).map(Some)),
             None => places.append(false),
         }
     }
