@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn block_on<T>(work: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+        tokio::runtime::Builder::new_current_thread().build().expect("nothing is asked of it").block_on(work)
     }
 
     #[test]

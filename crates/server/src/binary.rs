@@ -124,12 +124,10 @@ fn groups(out: &mut BytesMut, negative: bool, digits: &[u8], scale: i8) {
     // The power of ten of the first digit, and where in its group of four it stands.
     let exponent = digits.len() as i32 - 1 - scale;
     let weight = exponent.div_euclid(4);
-    let mut place = 3 - exponent.rem_euclid(4);
-    let mut found: Vec<i16> = vec![0; (place as usize + digits.len()).div_ceil(4)];
-    for digit in digits {
-        let group = &mut found[place as usize / 4];
-        *group += i16::from(digit - b'0') * [1000, 100, 10, 1][place as usize % 4];
-        place += 1;
+    let first = (3 - exponent.rem_euclid(4)) as usize;
+    let mut found: Vec<i16> = vec![0; (first + digits.len()).div_ceil(4)];
+    for (place, digit) in (first..).zip(digits) {
+        found[place / 4] += i16::from(digit - b'0') * [1000, 100, 10, 1][place % 4];
     }
     while found.last() == Some(&0) {
         found.pop();

@@ -157,15 +157,16 @@ pub(crate) fn opening(input: &mut BytesMut) -> Result<Option<Opening>, Garbage> 
         version => {
             let mut parameters = Vec::new();
             // What stands here in other versions is not for us to know.
-            if version >> 16 != 3 {
+            let mut known = version >> 16 == 3;
+            if !known {
                 reader.rest.clear();
             }
-            while version >> 16 == 3 {
+            while known {
                 let name = reader.text()?;
-                if name.is_empty() {
-                    break;
+                known = !name.is_empty();
+                if known {
+                    parameters.push((name, reader.text()?));
                 }
-                parameters.push((name, reader.text()?));
             }
             Opening::Startup { major: (version >> 16) as u16, minor: version as u16, parameters }
         }

@@ -150,7 +150,7 @@ fn point(out: &mut BytesMut, negative: bool, digits: &str, scale: i8) {
         };
     };
     let before = digits.len().saturating_sub(scale);
-    out.put_slice(if before == 0 { b"0" } else { digits[..before].as_bytes() });
+    out.put_slice(if before == 0 { b"0" } else { &digits.as_bytes()[..before] });
     if scale > 0 {
         out.put_u8(b'.');
         out.put_bytes(b'0', scale.saturating_sub(digits.len()));

@@ -387,7 +387,6 @@ fn is_named(token: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use millstream::connect::connectors::builtin;
 
@@ -409,7 +408,7 @@ mod tests {
             ],
             functions: vec!["sum".to_owned(), "upper".to_owned()],
             settings: SETTINGS,
-            connectors: builtin().into_iter().map(|connector| -> Arc<_> { connector }).collect(),
+            connectors: builtin(),
         }
     }
 

@@ -150,7 +150,7 @@ pub const OTHERS: &[&str] = &[
 /// Whether a word is one of SQL's, in any case.
 pub fn is_keyword(word: &str) -> bool {
     let is = |known: &&str| known.split(' ').any(|part| part.eq_ignore_ascii_case(word));
-    [FIRST, SHOWN, KINDS, OTHERS].iter().any(|words| words.iter().any(|known| is(&known)))
+    [FIRST, SHOWN, KINDS, OTHERS].iter().any(|words| words.iter().any(is))
 }
 
 /// The text in the case of what was typed of it: capitals where it has capitals only. Of nothing it stays as it is.

@@ -150,7 +150,7 @@ impl State {
         let mut freed: VecDeque<u64> = VecDeque::new();
         let mut replaced = None;
         let mut told = Vec::new();
-        for row in 0..batch.num_rows() {
+        for (row, hash) in hashes.iter().enumerate() {
             let epoch = epochs.value(row) as u64;
             if epoch > self.epoch {
                 self.epoch = epoch;
@@ -163,11 +163,11 @@ impl State {
                     continue;
                 }
                 "delete" => {
-                    freed.extend(self.remove(hashes[row], &mut moves));
+                    freed.extend(self.remove(*hash, &mut moves));
                     None
                 }
                 "update_delete" => {
-                    replaced = self.remove(hashes[row], &mut moves);
+                    replaced = self.remove(*hash, &mut moves);
                     None
                 }
                 "update_insert" => self.add(replaced.take()),
@@ -176,7 +176,7 @@ impl State {
             self.changed += 1;
             told.push((row, epoch, op));
             if let Some(place) = place {
-                self.places.entry(hashes[row]).or_default().push(place);
+                self.places.entry(*hash).or_default().push(place);
                 self.kept += 1;
                 moves.coming.insert(place, row);
             }

@@ -69,9 +69,8 @@ fn said(reader: &mut TokenReader<'_>) -> Result<Said> {
         }
     }
     reader.expect_keyword(&["CURSOR"])?;
-    match reader.one_of(&[&["WITH", "HOLD"], &["WITHOUT", "HOLD"]]) {
-        Some(0) => said.hold = true,
-        Some(_) | None => {}
+    if reader.one_of(&[&["WITH", "HOLD"], &["WITHOUT", "HOLD"]]) == Some(0) {
+        said.hold = true;
     }
     reader.expect_keyword(&["FOR"])?;
     Ok(said)

@@ -86,14 +86,14 @@ impl Gathered {
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         let raw = BinaryArray::new(offsets, Buffer::from_vec(values), nulls);
         let array = match format {
-            Format::Binary => self.from_binary(&raw),
-            Format::Text => self.from_text(raw),
+            Format::Binary => self.read_binary(&raw),
+            Format::Text => self.read_text(raw),
         }?;
         debug_assert_eq!(array.len(), rows);
         Ok(array)
     }
 
-    fn from_text(&self, raw: BinaryArray) -> Result<ArrayRef, WrongAt> {
+    fn read_text(&self, raw: BinaryArray) -> Result<ArrayRef, WrongAt> {
         let (offsets, values, nulls) = raw.into_parts();
         let text = match StringArray::try_new(offsets.clone(), values.clone(), nulls.clone()) {
             Ok(text) => text,
@@ -124,7 +124,7 @@ impl Gathered {
         self.one_by_one(text.len(), text.nulls(), &read)
     }
 
-    fn from_binary(&self, raw: &BinaryArray) -> Result<ArrayRef, WrongAt> {
+    fn read_binary(&self, raw: &BinaryArray) -> Result<ArrayRef, WrongAt> {
         let quick: Option<ArrayRef> = match &self.kind {
             Kind::Int2 => fixed::<Int16Type, 2>(raw, i16::from_be_bytes),
             Kind::Int4 => fixed::<Int32Type, 4>(raw, i32::from_be_bytes),
@@ -133,7 +133,7 @@ impl Gathered {
             Kind::Timestamp => fixed::<TimestampMicrosecondType, 8>(raw, |bytes| {
                 i64::from_be_bytes(bytes).saturating_add(EPOCH_MICROSECONDS)
             }),
-            Kind::Text => return self.from_text(raw.clone()),
+            Kind::Text => return self.read_text(raw.clone()),
             _ => None,
         };
         if let Some(array) = quick {

@@ -6,6 +6,7 @@
 //! rows of it have left.
 
 use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -143,10 +144,10 @@ impl Window {
     /// Takes rows of a group in; where that fails for a reason that is in the rows, the group has none from then on.
     fn update(&mut self, function: &AggregateFunctionExpr, slot: u32, rows: &[ArrayRef]) -> Result<()> {
         let accumulators = self.accumulators.get_mut();
-        if !accumulators.contains_key(&slot) {
-            accumulators.insert(slot, function.create_sliding_accumulator()?);
-        }
-        let Some(accumulator) = accumulators.get_mut(&slot) else { return Ok(()) };
+        let accumulator = match accumulators.entry(slot) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(none) => none.insert(function.create_sliding_accumulator()?),
+        };
         if let Err(error) = accumulator.update_batch(rows) {
             let error = Error::from(error);
             let message = reason(&error).ok_or(error)?;
