@@ -115,6 +115,8 @@ pub(crate) struct Loop {
     transactions: BTreeMap<u64, OpenTransaction>,
     /// The number of the newest transaction.
     transacted: u64,
+    /// The epoch after which it was last looked how much is kept for transactions.
+    expired: Epoch,
     waiters: Waiters,
     held: bool,
     ended: bool,
@@ -155,6 +157,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 subscribed: 0,
                 transactions: BTreeMap::new(),
                 transacted: 0,
+                expired: Epoch::default(),
                 waiters: Waiters::default(),
                 held: false,
                 ended: false,

@@ -144,6 +144,9 @@ impl Loop {
     /// Keeps no more than a bound for each open transaction: one that stays open for long can then read no more of
     /// what it hasn't read.
     pub(super) fn expire_transactions(&mut self) {
+        if std::mem::replace(&mut self.expired, self.epoch) == self.epoch {
+            return;
+        }
         let bytes_max = self.settings.subscription_buffer_max;
         let logs = &self.logs;
         let is_full = |places: &BTreeMap<Arc<str>, Place>| {
