@@ -4,13 +4,13 @@
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
-use millstream_flow::{bound_recursion, guarded};
+use millstream_flow::{Wanted, bound_recursion, guarded};
 use millstream_sql::{Error, Result};
 
 use crate::error;
-use crate::point;
+use crate::event::Asked;
 use crate::session::Session;
-use crate::statements::{over, reads_batch};
+use crate::statements::{over, reads_batch, relations_of};
 
 impl Session {
     /// Runs every part of the optimised plan of `query` as a query of its own, and gives the messages of those that
@@ -21,7 +21,10 @@ impl Session {
         let (settings, now) = self.settings().await?;
         let planner = self.planner(now);
         let query = planner.query(query, catalog.as_ref())?;
-        let contents = self.contents(point::asked(&query.plan)?, reads_batch(&query.plan)?).await?;
+        // All rows: a part may be one without the filter that says which are wanted.
+        let all = |name| Asked { name, wanted: Wanted::default() };
+        let asked = relations_of(&query.plan)?.into_iter().map(all).collect();
+        let contents = self.contents(asked, reads_batch(&query.plan)?).await?;
         let plan = guarded(over(query.plan, &contents, &settings)?)?;
         let mut parts: Vec<LogicalPlan> = Vec::new();
         plan.apply_with_subqueries(|part| {
