@@ -7,8 +7,9 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Accumulator, ColumnarValue, Volatility, create_udaf, create_udf};
 use datafusion::prelude::SessionContext;
-use millstream_engine::Engine;
-use millstream_testkit::drive::{self, Result, expect, run, run_all};
+use futures::StreamExt;
+use millstream_engine::{Change, Changes, Engine, Following, Op};
+use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, run, run_all, within_a_minute};
 
 use super::Scenario;
 
@@ -17,6 +18,8 @@ pub const ALL: &[Scenario] = &[
     ("a_session_reads_its_own_writes", || drive::block_on(own_writes())),
     ("sessions_write_at_the_same_time", || drive::block_on(concurrent_writes())),
     ("arrow_rows_in_and_out", || drive::block_on(arrow_rows())),
+    ("changes_are_followed_as_values", || drive::block_on(typed_changes())),
+    ("a_query_per_batch_is_followed_by_hand", || drive::block_on(batches_by_hand())),
 ];
 
 /// The sum of squares, without a way to take a row back.
@@ -147,5 +150,102 @@ async fn arrow_rows() -> Result<()> {
     let refused = session.delete_rows("t", three).await;
     drive::ensure(refused.is_err(), || "a row that isn't there was deleted".into())?;
     expect(&mut session, "SELECT sum(1) FROM t", &["5"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn next(changes: &mut Changes) -> Result<Change> {
+    let next = within_a_minute("the next change", changes.next()).await?;
+    next.ok_or("the changes end")?.map_err(|error| error.to_string())
+}
+
+/// What was done, a line a row.
+fn told(change: &Change) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for (rows, ops) in change.ops().map_err(|error| error.to_string())? {
+        let rows = drive::text(&rows)?;
+        ensure(rows.len() == ops.len(), || "there is one op a row".into())?;
+        lines.extend(ops.iter().zip(rows).map(|(op, row)| format!("{} {row}", op.name())));
+    }
+    Ok(lines)
+}
+
+async fn typed_changes() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let setup = [
+        "CREATE TABLE t (k TEXT PRIMARY KEY, x BIGINT)",
+        "CREATE MATERIALIZED VIEW big AS SELECT x FROM t WHERE x > 1",
+        "INSERT INTO t VALUES ('a', 1), ('b', 2)",
+    ];
+    run_all(&mut session, &setup).await?;
+    let fail = |error: millstream_engine::Error| error.to_string();
+    let mut table = session.changes("t").await.map_err(fail)?;
+    let mut view =
+        session.changes_with("big", Following { snapshot: false, progress: false }).await.map_err(fail)?;
+    let told_too = Following { snapshot: true, progress: true };
+    let mut query =
+        session.changes_with("SELECT count(*) FROM t EMIT CHANGES", told_too).await.map_err(fail)?;
+    let first = next(&mut table).await?;
+    ensure(first.is_snapshot && first.delta.num_rows() == 2, || format!("the snapshot is {first:?}"))?;
+    ensure(table.key() == Some(&[0]) && !table.is_append_only(), || format!("{table:?}"))?;
+    ensure(next(&mut query).await?.is_snapshot, || "a query has a snapshot".into())?;
+
+    run(&mut session, "UPDATE t SET x = x + 1 WHERE k = 'a'").await?;
+    let change = next(&mut table).await?;
+    let expected = ["update_delete a|1", "update_insert a|2"];
+    ensure(told(&change)? == expected && !change.is_snapshot, || format!("{change:?}"))?;
+    let came = next(&mut view).await?;
+    ensure(told(&came)? == ["insert 2"] && came.epoch == change.epoch, || format!("{came:?}"))?;
+    // The count is what it was: the epoch is told all the same.
+    let quiet = next(&mut query).await?;
+    ensure(quiet.delta.is_empty() && quiet.time.is_none() && quiet.epoch >= change.epoch, || {
+        format!("{quiet:?}")
+    })?;
+    run(&mut session, "DELETE FROM t WHERE x = 2").await?;
+    let gone = next(&mut view).await?;
+    ensure(told(&gone)? == ["delete 2", "delete 2"], || format!("{gone:?}"))?;
+    let deleted = gone.deleted().map_err(fail)?;
+    ensure(deleted.iter().map(|rows| rows.num_rows()).sum::<usize>() == 2, || format!("{deleted:?}"))?;
+    ensure(gone.inserted().map_err(fail)?.is_empty(), || "nothing came".into())?;
+    let ops = next(&mut table).await?.ops().map_err(fail)?;
+    ensure(ops.iter().all(|(_, ops)| ops.iter().all(|op| *op == Op::Delete)), || format!("{ops:?}"))?;
+    for wrong in ["nope", "SELECT * FROM t EMIT CHANGES LIMIT 3", "t u"] {
+        ensure(session.changes(wrong).await.is_err(), || format!("{wrong} can be followed"))?;
+    }
+    let endless = session.collect("SELECT * FROM t EMIT CHANGES").await;
+    ensure(endless.is_err(), || "rows without end are collected".into())?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// The reader of a query per batch has the rows of each, and takes the query with it.
+async fn batches_by_hand() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let setup = [
+        "SET clock = 'manual'",
+        "SET batch_interval = '1 second'",
+        "CREATE SOURCE s (k TEXT, n BIGINT) WITH (connector = 'queue')",
+        "CREATE FUNCTION total(v BIGINT[], s BIGINT) RETURNS BIGINT RETURN coalesce(s, 0) + array_sum(v)::BIGINT",
+    ];
+    run_all(&mut session, &setup).await?;
+    let sql =
+        "SELECT k, state FROM UPDATE_STATE(TABLE s PARTITION BY k, value => n, fn => 'total') FOR EACH BATCH";
+    let mut changes = session.changes(sql).await.map_err(|error| error.to_string())?;
+    ensure(changes.is_append_only(), || "rows of batches only come".into())?;
+    for (rows, expected) in [
+        ("('a', 1), ('b', 2)", ["insert a|1", "insert b|2"]),
+        ("('a', 5), ('c', 3)", ["insert a|6", "insert c|3"]),
+    ] {
+        run(&mut session, &format!("INSERT INTO s VALUES {rows}")).await?;
+        run(&mut session, "ADVANCE BATCH").await?;
+        let change = next(&mut changes).await?;
+        let mut lines = told(&change)?;
+        lines.sort();
+        ensure(lines == expected, || format!("{change:?}"))?;
+    }
+    let used = "SELECT status FROM millstream.sources";
+    expect(&mut session, used, &["running"]).await?;
+    drop(changes);
+    expect_soon(&mut session, used, &["unused"]).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
