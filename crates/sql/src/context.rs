@@ -26,6 +26,9 @@ use crate::relation::{PG_CATALOG, Relation, RelationTable, Relations, SCHEMAS_HI
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
 use crate::type_names::Checked;
 
+/// Functions that are written without parentheses, as a column is: a column of that name comes first.
+const WORDS: &[&str] = &["user", "current_user", "session_user", "current_role", "current_catalog"];
+
 /// The functions and settings of a session, and the relations of the engine.
 pub(crate) struct Context<'a> {
     state: &'a SessionState,
@@ -35,6 +38,8 @@ pub(crate) struct Context<'a> {
     /// The hidden columns that the query names, which are then columns like others.
     shown: &'a [String],
     reads: Mutex<BTreeSet<String>>,
+    /// Those of [`WORDS`] that are columns of what was found.
+    columns: Mutex<BTreeSet<&'static str>>,
     /// Why something that was looked for isn't there, where that can be said better than by its absence.
     wrong: Mutex<Option<Error>>,
 }
@@ -56,6 +61,7 @@ impl<'a> Context<'a> {
             relations,
             shown,
             reads: Mutex::default(),
+            columns: Mutex::default(),
             wrong: Mutex::default(),
         }
     }
@@ -72,13 +78,17 @@ impl<'a> Context<'a> {
 
     fn source(&self, name: String, relation: Relation) -> Arc<dyn TableSource> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
-        match relation {
+        let source = match relation {
             Relation::Rows { schema, key } => {
                 let schema = undeclared(&hidden::shown(&schema, self.shown));
                 provider_as_source(Arc::new(RelationTable::new(name, schema, key)))
             }
             Relation::View(plan) => provider_as_source(Arc::new(ViewTable::new(plan, None))),
-        }
+        };
+        let schema = source.schema();
+        let columns = WORDS.iter().filter(|word| schema.column_with_name(word).is_some());
+        self.columns.lock().unwrap_or_else(PoisonError::into_inner).extend(columns.copied());
+        source
     }
 
     fn table(&self, name: &TableReference) -> Result<Arc<dyn TableSource>> {
@@ -237,7 +247,10 @@ impl ContextProvider for Context<'_> {
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         // These come first: the query engine says of itself which version() it is.
-        if let Some(found) = self.relations.scalar(name) {
+        let is_column = || self.columns.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
+        if let Some(found) = self.relations.scalar(name)
+            && !is_column()
+        {
             return Some(found);
         }
         if let Some(found) = self.state.scalar_functions().get(name) {
