@@ -52,6 +52,13 @@ def psycopg():
             pass
         expect(connection.execute(sql.SQL("SELECT {}").format(sql.Literal("it's"))).fetchone(), ("it's",))
 
+    # Statements that are prepared on the server, more than are kept: the oldest are given up by DEALLOCATE.
+    with psycopg.connect(URL, autocommit=True, prepare_threshold=0) as connection:
+        connection.prepared_max = 2
+        for number in range(6):
+            expect(connection.execute(f"SELECT {number} + %s::INT", (1,)).fetchone(), (number + 1,))
+        expect(connection.execute("SELECT count(*) FROM p3 WHERE id >= %s", (1000,)).fetchone(), (10,))
+
     with psycopg.connect(URL) as connection:
         with connection.transaction():
             connection.execute("INSERT INTO p3 (id) VALUES (5000)")

@@ -1,9 +1,10 @@
 //! The extended protocol: statements that are prepared, bound and run in steps.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use millstream_engine::{Error, Prepared, Response, is_of_catalog};
+use millstream_engine::{Error, Prepared, Response, TransactionStatus, is_of_catalog};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::Connection;
@@ -191,6 +192,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Err(report::error("55000", format!("portal \"{name}\" has been run")).into());
             }
             State::Bound => {
+                if self.session.transaction_status() != TransactionStatus::Failed
+                    && deallocate(&mut self.statements, &portal.sql)
+                {
+                    self.wire.answers.command_complete("DEALLOCATE");
+                    return Ok(());
+                }
                 let run = self.session.execute_prepared(&prepared, &portal.values);
                 match start(&mut self.wire, run, &portal.sql).await? {
                     Response::Done(tag) => {
@@ -245,6 +252,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.wire.answers.close_complete();
+    }
+}
+
+/// Forgets what DEALLOCATE names if it was prepared by this protocol, whose statements PostgreSQL keeps with those of
+/// PREPARE; whether that is all there is to do.
+pub(crate) fn deallocate(statements: &mut HashMap<String, Statement>, sql: &str) -> bool {
+    let mut words = sql.trim().trim_end_matches(';').split_whitespace();
+    if !words.next().is_some_and(|word| word.eq_ignore_ascii_case("DEALLOCATE")) {
+        return false;
+    }
+    let mut name = words.next();
+    if name.is_some_and(|word| word.eq_ignore_ascii_case("PREPARE")) {
+        name = words.next().or(name);
+    }
+    match (name, words.next()) {
+        (Some(all), None) if all.eq_ignore_ascii_case("ALL") => {
+            // The session forgets its own as well.
+            statements.clear();
+            false
+        }
+        (Some(name), None) => {
+            let unquoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+            let name = unquoted.map_or_else(|| name.to_lowercase(), str::to_string);
+            statements.remove(&name).is_some()
+        }
+        _ => false,
     }
 }
 

@@ -3,10 +3,11 @@
 use arrow::array::RecordBatch;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use millstream_engine::{Error, Response, Script};
+use millstream_engine::{Error, Response, Script, TransactionStatus};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::Connection;
+use crate::extended::deallocate;
 use crate::message::Format;
 use crate::oid::{Column, columns};
 use crate::report;
@@ -68,6 +69,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut script = Script::parse(sql).map_err(pointed)?;
         if script.remaining() == 0 {
             self.wire.answers.empty_query();
+            return Ok(());
+        }
+        if script.remaining() == 1
+            && self.session.transaction_status() != TransactionStatus::Failed
+            && deallocate(&mut self.statements, sql)
+        {
+            self.wire.answers.command_complete("DEALLOCATE");
             return Ok(());
         }
         while let Some(outcomes) =
