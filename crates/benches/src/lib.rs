@@ -5,6 +5,7 @@
 
 pub mod measure;
 pub mod options;
+pub mod parquet_table;
 pub mod text;
 pub mod yardstick;
 

@@ -18,7 +18,7 @@ use crate::page::Page;
 use crate::progress::{Watch, counted};
 use crate::signals::Signals;
 use crate::stop::Stop;
-use crate::text::Text;
+use crate::text::{Rows as Source, Text};
 use crate::variables::Variables;
 
 /// An engine with one session, and the user in front of it.
@@ -33,7 +33,7 @@ pub struct Client {
     pub output: Output,
     /// What the user can end a statement with.
     pub signals: Signals,
-    watch: Watch,
+    pub(crate) watch: Watch,
     quiet: bool,
     has_sink: bool,
 }
@@ -115,7 +115,7 @@ impl Client {
             let Some(outcomes) = outcomes else { return Ok(()) };
             for outcome in outcomes {
                 running.enter(&outcome.sql);
-                self.show(outcome).await?.map_err(|error| running.failure(&error))?;
+                self.show(outcome, text.rows).await?.map_err(|error| running.failure(&error))?;
             }
             self.output.time(start.elapsed()).await?;
             running.leave();
@@ -147,7 +147,7 @@ impl Client {
     }
 
     /// Shows an outcome. The inner error is of a query that failed on its way.
-    async fn show(&mut self, outcome: Outcome) -> Result<Result<(), Error>, Stop> {
+    async fn show(&mut self, outcome: Outcome, rows: Source<'_>) -> Result<Result<(), Error>, Stop> {
         let notices = outcome.response.notices();
         let endless = outcome.response.is_endless();
         match outcome.response {
@@ -164,8 +164,11 @@ impl Client {
                 }
                 self.rows(rows, endless).await
             }
-            Response::CopyIn(_) | Response::CopyOut(_) => Ok(Err(Error::unsupported("COPY here")
-                .hint("Clients of the server can COPY. Here, .mode csv and \\o FILE write rows to a file, and a SOURCE with connector = 'file' reads them."))),
+            Response::CopyIn(copy) => self.copy_in(*copy, rows).await,
+            Response::CopyOut(copy) => {
+                notices.iter().for_each(|notice| self.output.notice(notice));
+                self.copy_out(*copy).await
+            }
         }
     }
 

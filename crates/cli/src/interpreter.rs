@@ -11,7 +11,7 @@ use crate::scan;
 use crate::split::{self, Item};
 use crate::stop::Stop;
 use crate::target::Target;
-use crate::text::Text;
+use crate::text::{Rows, Text};
 
 /// So deep may files run files: more is a file that runs itself.
 const DEPTH_MAX: usize = 16;
@@ -99,15 +99,28 @@ impl Interpreter {
     /// Runs a text to its end. The first failure ends it.
     pub async fn run(&mut self, source: Source<'_>) -> Result<Next, Stop> {
         let mut gather = source.gather;
-        for item in split::items(source.text, self.is_inside()) {
+        let mut items = split::items(source.text, self.is_inside()).into_iter().peekable();
+        while let Some(item) = items.next() {
             match item {
+                // They were taken together with their COPY.
+                Item::Rows(..) => {}
                 Item::Sql(range) => {
                     if !self.is_inside() {
                         let line = 1 + newlines(&source.text[..range.start]);
                         self.buffer = Buffer { text: String::new(), line };
                     }
                     self.buffer.text.push_str(&source.text[range]);
-                    self.run_whole(source, &mut gather).await?;
+                    let rows = match items.peek() {
+                        // What was to be typed or to be in a file is there; a text of the command line has no lines.
+                        Some(Item::Rows(rows, ended))
+                            if *ended || !rows.is_empty() || !self.reads_input(source) =>
+                        {
+                            Rows::Here(&source.text[rows.clone()])
+                        }
+                        _ if self.reads_input(source) => Rows::Input,
+                        _ => Rows::Nowhere,
+                    };
+                    self.run_whole(source, &mut gather, rows).await?;
                 }
                 Item::Command(name, rest) => {
                     let line = 1 + newlines(&source.text[..name.start]);
@@ -122,13 +135,19 @@ impl Interpreter {
         }
         if source.whole && self.is_inside() {
             let buffer = std::mem::take(&mut self.buffer);
-            self.run_sql(&buffer.text, source, buffer.line, gather).await?;
+            let rows = if self.reads_input(source) { Rows::Input } else { Rows::Nowhere };
+            self.run_sql(&buffer.text, source, buffer.line, gather, rows).await?;
         }
         Ok(Next::GoOn)
     }
 
+    /// Whether rows of a COPY that stands alone come from the program's standard input: it is no script, nor typed.
+    fn reads_input(&self, source: Source<'_>) -> bool {
+        source.name.is_none() && self.typed.is_none()
+    }
+
     /// Runs the statements of the buffer that have an end.
-    async fn run_whole(&mut self, source: Source<'_>, gather: &mut bool) -> Result<(), Stop> {
+    async fn run_whole(&mut self, source: Source<'_>, gather: &mut bool, rows: Rows<'_>) -> Result<(), Stop> {
         let end = split::whole_end(&self.buffer.text);
         if end == 0 {
             return Ok(());
@@ -138,7 +157,7 @@ impl Interpreter {
         if !scan::is_blank(&rest) {
             self.buffer = Buffer { text: rest, line: line + newlines(&text) };
         }
-        let ran = self.run_sql(&text, source, line, std::mem::take(gather)).await;
+        let ran = self.run_sql(&text, source, line, std::mem::take(gather), rows).await;
         if ran.is_err() {
             self.buffer = Buffer::default();
         }
@@ -151,12 +170,13 @@ impl Interpreter {
         source: Source<'_>,
         line: usize,
         gather: bool,
+        rows: Rows<'_>,
     ) -> Result<(), Stop> {
         let last = split::last_statement(sql);
         if !last.is_empty() {
             self.last = last.to_owned();
         }
-        self.client.run(Text { name: source.name, sql, line, gather }).await
+        self.client.run(Text { name: source.name, sql, line, gather, rows }).await
     }
 
     /// Runs the statement that is being typed, or else the last one, as `otherwise` says.
@@ -170,7 +190,7 @@ impl Interpreter {
         }
         let target = otherwise.target.map(|target| output.set_target(target));
         let source = Source { name: None, path: None, text: &sql, gather: false, whole: true };
-        let ran = self.run_sql(&sql, source, 1, false).await;
+        let ran = self.run_sql(&sql, source, 1, false, Rows::Nowhere).await;
         self.client.output.choices = before;
         if let Some(target) = target {
             self.client.output.set_target(target).finish().await;
@@ -217,7 +237,7 @@ impl Interpreter {
             if let Err(error) = self.client.output.line(&title).await {
                 break Err(error.into());
             }
-            if let Err(stop) = self.run_sql(&sql, source, 1, false).await {
+            if let Err(stop) = self.run_sql(&sql, source, 1, false, Rows::Nowhere).await {
                 break Err(stop);
             }
             count += 1;

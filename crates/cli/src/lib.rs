@@ -11,6 +11,7 @@ mod cell;
 mod client;
 mod clock;
 mod commands;
+mod copy;
 mod describe;
 mod editor;
 mod form;

@@ -150,6 +150,16 @@ impl Output {
         self.target.write(format!("{line}\n").into_bytes(), &self.page).await.map(drop)
     }
 
+    /// Bytes where results go. False: nobody reads them any more.
+    pub async fn bytes(&mut self, bytes: Vec<u8>) -> io::Result<bool> {
+        self.target.write(bytes, &self.page).await
+    }
+
+    /// Says how many rows were written, to somebody who doesn't see them.
+    pub async fn copied(&self, tag: &str) -> io::Result<()> {
+        if self.target.is_standard() { Ok(()) } else { self.remark(tag).await }
+    }
+
     /// Says what else could be done, to somebody who types.
     pub fn tip(&self, tip: &str) {
         if self.interactive && self.terminal && !self.quiet {

@@ -2,6 +2,7 @@
 //!
 //! A command begins with a backslash that stands outside of strings and comments, and ends with its line; several may
 //! stand in one line. At the beginning of a statement a line may also start with a dot and a name, as in `.mode csv`.
+//! Behind `COPY … FROM STDIN;` the lines are rows, up to one that is `\.`, as in psql.
 
 use std::ops::Range;
 
@@ -12,6 +13,8 @@ use crate::scan::{self, Kind};
 pub enum Item {
     /// SQL up to a command or the end: whole statements, and perhaps the beginning of one.
     Sql(Range<usize>),
+    /// Rows for the COPY with which the SQL before ends: whole lines, and whether the line `\.` ends them.
+    Rows(Range<usize>, bool),
     /// A command of the shell: its name without `\` or `.`, and where the rest of it is.
     Command(Range<usize>, Range<usize>),
 }
@@ -28,23 +31,43 @@ pub fn items(text: &str, inside: bool) -> Vec<Item> {
     let mut inside = inside;
     let mut at = 0;
     while at < text.len() {
-        let (sql, command) = next_command(text, at, inside);
+        let (sql, next) = next_part(text, at, inside);
         if !text[sql.clone()].trim().is_empty() {
             inside = !scan::is_complete(&text[sql.clone()]);
         }
         if !sql.is_empty() {
             items.push(Item::Sql(sql));
         }
-        let Some(command) = command else { break };
+        let command = match next {
+            Part::Command(command) => command,
+            Part::Rows(rows) => {
+                let (end, next) = rows_end(text, rows);
+                items.push(Item::Rows(rows..end, next.is_some()));
+                at = next.unwrap_or(text.len());
+                continue;
+            }
+            Part::End => break,
+        };
         at = commands(text, command, &mut items);
         inside &= !matches!(items.last(), Some(Item::Command(name, _)) if TAKE_STATEMENT.contains(&&text[name.clone()]));
     }
     items
 }
 
-/// The SQL from `at` on, and where the command after it begins.
-fn next_command(text: &str, at: usize, mut inside: bool) -> (Range<usize>, Option<usize>) {
+/// What stands after SQL.
+enum Part {
+    /// A command begins there.
+    Command(usize),
+    /// Rows of a COPY begin there.
+    Rows(usize),
+    End,
+}
+
+/// The SQL from `at` on, and what is after it.
+fn next_part(text: &str, at: usize, mut inside: bool) -> (Range<usize>, Part) {
     let rest = &text[at..];
+    // Where the statement begins; none where its beginning is in another text.
+    let mut start = (!inside).then_some(at);
     for piece in scan::pieces(rest) {
         if piece.kind != Kind::Code {
             inside |= piece.kind != Kind::Comment;
@@ -53,14 +76,65 @@ fn next_command(text: &str, at: usize, mut inside: bool) -> (Range<usize>, Optio
         for (offset, letter) in rest[piece.range.clone()].char_indices() {
             let place = at + piece.range.start + offset;
             match letter {
-                '\\' => return (at..place, Some(place)),
-                '.' if !inside && is_dot_command(text, place) => return (at..place, Some(place)),
-                ';' => inside = false,
+                '\\' => return (at..place, Part::Command(place)),
+                '.' if !inside && is_dot_command(text, place) => return (at..place, Part::Command(place)),
+                ';' => {
+                    let next = place + 1;
+                    if let Some(rows) = start.and_then(|start| rows_after(text, start..next)) {
+                        return (at..next, Part::Rows(rows));
+                    }
+                    (inside, start) = (false, Some(next));
+                }
                 letter => inside |= !letter.is_whitespace(),
             }
         }
     }
-    (at..text.len(), None)
+    (at..text.len(), Part::End)
+}
+
+/// Where the rows begin that a statement wants: on the line after it.
+fn rows_after(text: &str, statement: Range<usize>) -> Option<usize> {
+    let rest = &text[statement.end..];
+    let line = rest.find('\n').unwrap_or(rest.len());
+    let wanted = scan::is_blank(&rest[..line]) && takes_rows(&text[statement.clone()]);
+    wanted.then_some((statement.end + line + 1).min(text.len()))
+}
+
+/// Where rows end that begin there, and where their text goes on behind the line `\.`, if there is one.
+fn rows_end(text: &str, start: usize) -> (usize, Option<usize>) {
+    let mut at = start;
+    for line in text[start..].split_inclusive('\n') {
+        if line.trim_end_matches(['\n', '\r']) == "\\." {
+            return (at, Some(at + line.len()));
+        }
+        at += line.len();
+    }
+    (at, None)
+}
+
+/// Whether a statement is `COPY … FROM STDIN …`.
+fn takes_rows(statement: &str) -> bool {
+    let mut words: Vec<String> = Vec::new();
+    let mut depth = 0;
+    for piece in scan::pieces(statement).into_iter().filter(|piece| piece.kind != Kind::Comment) {
+        let text = &statement[piece.range];
+        if piece.kind != Kind::Code {
+            words.push(text.into());
+            continue;
+        }
+        for word in text.split_inclusive(|letter: char| !letter.is_alphanumeric() && letter != '_') {
+            let bare = word.trim_end_matches(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            if depth == 0 && !bare.is_empty() {
+                words.push(bare.to_uppercase());
+            }
+            depth += match word.chars().last() {
+                Some('(') => 1,
+                Some(')') => -1,
+                _ => 0,
+            };
+        }
+    }
+    words.first().is_some_and(|word| word == "COPY") && words.windows(2).any(|pair| pair == ["FROM", "STDIN"])
 }
 
 /// Whether a dot is the first of its line and a letter follows.
@@ -152,6 +226,7 @@ mod tests {
             .map(|item| match item {
                 Item::Sql(range) => format!("sql {:?}", &text[range]),
                 Item::Command(name, rest) => format!("{} {:?}", &text[name], text[rest].trim()),
+                Item::Rows(rows, ended) => format!("rows {:?} {ended}", &text[rows]),
             })
             .collect();
         assert_eq!(shown, expect, "{text}");
@@ -168,6 +243,24 @@ mod tests {
         check("\\! echo \\n", &["! \"echo \\\\n\""]);
         check("\\?", &["? \"\""]);
         check("\\x \\\\ SELECT 1", &["x \"\"", "sql \" SELECT 1\""]);
+    }
+
+    #[test]
+    fn rows_stand_behind_their_copy() {
+        check(
+            "SELECT 1; copy t (a, \"from\") from stdin (FORMAT csv); -- rows\n1;\\d\n\\.\nSELECT 2;",
+            &[
+                "sql \"SELECT 1; copy t (a, \\\"from\\\") from stdin (FORMAT csv);\"",
+                "rows \"1;\\\\d\\n\" true",
+                "sql \"SELECT 2;\"",
+            ],
+        );
+        check("COPY t FROM STDIN;\n1\n", &["sql \"COPY t FROM STDIN;\"", "rows \"1\\n\" false"]);
+        check("COPY t FROM STDIN;", &["sql \"COPY t FROM STDIN;\"", "rows \"\" false"]);
+        check("COPY t FROM STDIN;\n\\.", &["sql \"COPY t FROM STDIN;\"", "rows \"\" true"]);
+        for other in ["COPY (SELECT 1 FROM STDIN) TO STDOUT;\n1;", "SELECT 'COPY FROM STDIN';\n1;"] {
+            check(other, &[&format!("sql {other:?}")]);
+        }
     }
 
     #[test]

@@ -17,6 +17,19 @@ pub struct Text<'a> {
     pub line: usize,
     /// Whether all that creates and drops objects goes before the first epoch.
     pub gather: bool,
+    /// What COPY … FROM STDIN reads, with which it may end.
+    pub rows: Rows<'a>,
+}
+
+/// Where rows of a COPY … FROM STDIN come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows<'a> {
+    /// They stand behind it.
+    Here(&'a str),
+    /// From the program's standard input.
+    Input,
+    /// There are none.
+    Nowhere,
 }
 
 /// A text with its variables put in, of which some statements have been run.
@@ -121,7 +134,7 @@ mod tests {
     fn an_error_without_a_place_is_that_of_its_statement() {
         let sql = "-- first\nSELECT :x;;\n /* ; */ SELECT\n 2;\nSELECT 3";
         let variables = Variables::new([("x".to_owned(), "a\nb".to_owned())]);
-        let text = Text { name: Some("a.sql"), sql, line: 1, gather: false };
+        let text = Text { name: Some("a.sql"), sql, line: 1, gather: false, rows: Rows::Nowhere };
         let mut running = text.start(&variables).unwrap();
         let error = Error::invalid("m");
         running.leave();
@@ -136,14 +149,14 @@ mod tests {
 
     #[test]
     fn text_without_a_name_has_no_places() {
-        let text = Text { name: None, sql: "SELECT 1", line: 1, gather: false };
+        let text = Text { name: None, sql: "SELECT 1", line: 1, gather: false, rows: Rows::Nowhere };
         let running = text.start(&Variables::default()).unwrap();
         assert_eq!(message(running.failure(&Error::external("m"))), "error: m");
     }
 
     #[test]
     fn a_variable_that_was_left_is_explained() {
-        let text = Text { name: None, sql: "SELECT :n", line: 1, gather: false };
+        let text = Text { name: None, sql: "SELECT :n", line: 1, gather: false, rows: Rows::Nowhere };
         let running = text.start(&Variables::default()).unwrap();
         let shown = message(running.failure(&Error::invalid("placeholder ':n' was not provided a value")));
         assert!(shown.ends_with("\nHINT: If :n is a variable, give its value with --set n=…."), "{shown}");

@@ -468,6 +468,27 @@ fn statements_are_run_again_and_again() {
 }
 
 #[test]
+fn rows_are_copied_in_and_out() {
+    let place = Place::new();
+    let script = "CREATE TABLE t (id INT, v TEXT);\nCOPY t FROM STDIN;\n1\tone\n2\t\\N\n\\.\n\
+         COPY t (v, id) FROM STDIN (FORMAT csv, HEADER); -- rows\nv,id\n\"three; 3\",3\n\\.\n\
+         COPY (SELECT * FROM t ORDER BY id) TO STDOUT;\n\\o out.csv\n\
+         COPY (SELECT * FROM t ORDER BY id) TO STDOUT (FORMAT csv, HEADER);\n";
+    place.write("copy.sql", script);
+    place.run(&["run", "copy.sql"]).code(0).err("").out("1\tone\n2\t\\N\n3\tthree; 3\n");
+    assert_eq!(place.read("out.csv"), "id,v\n1,one\n2,\n3,three; 3\n");
+    // A statement of the command line reads standard input.
+    let commands = ["-c", "CREATE TABLE t (id INT)", "-c", "COPY t FROM STDIN; SELECT sum(id) AS s FROM t"];
+    place.feed(&commands, "4\n5\n").code(0).err("").out(" s\n---\n 9\n(1 row)\n");
+    let wrong = "CREATE TABLE t (id INT);\nCOPY t FROM STDIN;\n1\nx\n\\.\n";
+    place.feed(&["run", "-"], wrong).code(1).says(&["standard input:2: error: COPY, row 2, column \"id\""]);
+    place
+        .feed(&["run", "-"], "CREATE TABLE t (id INT); COPY t FROM STDIN; SELECT 1;")
+        .code(1)
+        .says(&["has no rows behind it"]);
+}
+
+#[test]
 fn commands_that_make_no_sense_say_so() {
     for (command, message) in [
         ("\\l", "there is one database"),

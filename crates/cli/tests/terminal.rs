@@ -116,6 +116,18 @@ fn statements_of_several_lines_run_at_their_semicolon() {
 }
 
 #[test]
+fn rows_of_a_copy_are_typed_up_to_their_end() {
+    let Some(mut shell) = Shell::start(&[]) else { return };
+    shell.line("CREATE TABLE t (id INT, v TEXT);").waits_for("CREATE TABLE").waits_for(PROMPT);
+    shell.line("COPY t FROM STDIN;").waits_for("[a row, or \\. after the last]");
+    shell.line("1\tone; and").waits_for("[a row").line("2\t\\N").waits_for("[a row");
+    shell.line("\\.").waits_for("COPY 2").waits_for(PROMPT);
+    shell.line("COPY t FROM STDIN;").waits_for("[a row").press("\x03").waits_for(PROMPT);
+    shell.line("COPY t TO STDOUT;").waits_for("1\tone; and").waits_for("2\t\\N").waits_for(PROMPT);
+    shell.leave();
+}
+
+#[test]
 fn tab_completes_from_the_catalog() {
     let Some(mut shell) = Shell::start(&[]) else { return };
     shell.line("CREATE TABLE warehouses (id INT, town TEXT);").waits_for("CREATE TABLE").waits_for(PROMPT);

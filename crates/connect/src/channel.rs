@@ -284,7 +284,7 @@ mod tests {
 
     fn spec() -> SourceSpec {
         let (options, health) = (Options::default(), Health::default());
-        SourceSpec { name: "s".into(), columns: None, options, max_record_bytes: 1, health }
+        SourceSpec { name: "s".into(), columns: None, key: vec![], options, max_record_bytes: 1, health }
     }
 
     #[tokio::test]

@@ -6,14 +6,18 @@ pub mod connectors;
 pub mod formats;
 
 mod channel;
+mod deletes;
 mod error;
 mod health;
+mod numbered;
 mod options;
+mod pace;
 mod receiver;
 mod sink;
 mod source;
 
 pub use channel::{Sender, channel};
+pub use deletes::{Changes, deleted_field};
 pub use error::{Error, Result};
 pub use health::Health;
 pub use options::{OptionDoc, Options};

@@ -18,6 +18,8 @@ pub struct SinkSpec {
     /// Whether the relation only ever appends. Otherwise its deltas hold deletes, and a sink that can't express
     /// them refuses to open, saying what to write instead.
     pub append_only: bool,
+    /// Columns that no two rows of the relation share, where some are known; none of them where it has one row at most.
+    pub key: Option<Vec<usize>>,
     /// The `WITH` options.
     pub options: Options,
 }

@@ -16,6 +16,8 @@ pub struct SourceSpec {
     pub name: String,
     /// The declared columns; `None` where the statement has none, and the source finds its own.
     pub columns: Option<SchemaRef>,
+    /// The places of the PRIMARY KEY in the declared columns; empty where none is declared.
+    pub key: Vec<usize>,
     /// The `WITH` options.
     pub options: Options,
     /// A record longer than this is a bad row.
@@ -69,7 +71,7 @@ impl BadRow {
 /// What one pull brought.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Rows of the source's schema, each batch within the limit.
+    /// Rows of the source's schema, each batch within the limit; of a source of changes with one column more.
     pub rows: Vec<RecordBatch>,
     /// What was read to get them: reading these spans again brings the same rows and bad rows.
     pub spans: Vec<Span>,
@@ -104,6 +106,11 @@ pub trait Source: Send {
     fn schema(&self) -> &SchemaRef;
     /// Whether [`Source::replay`] works: what was read once can be read again, byte for byte.
     fn replayable(&self) -> bool;
+    /// Whether what it brings are changes by [`SourceSpec::key`]: a row comes, takes the place of the one with its key,
+    /// or goes, in their order. Its batches then have a [`crate::deleted_field`] behind the columns of its schema.
+    fn brings_changes(&self) -> bool {
+        false
+    }
     /// Whether it ends by itself.
     fn bounded(&self) -> bool;
     /// Continues after `after`; called once, before the first `next`, when the source was read before.

@@ -13,7 +13,7 @@ use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHE
 use millstream_state::Conflict;
 
 use crate::pg;
-use crate::settings::OnError;
+use crate::settings::{OnError, StateTtl};
 use crate::stamp::stamped;
 use crate::system;
 
@@ -87,6 +87,8 @@ pub enum Definition {
         schema: SchemaRef,
         /// Its option `on_error`; without it, the setting counts that is in force when it is made.
         on_error: Option<OnError>,
+        /// Its option `state_ttl`; the same.
+        state_ttl: Option<StateTtl>,
     },
     /// A query that is maintained, of which the newest rows are kept where they only come.
     Stream {
@@ -96,6 +98,8 @@ pub enum Definition {
         schema: SchemaRef,
         /// Its option `on_error`; without it, the setting counts that is in force when it is made.
         on_error: Option<OnError>,
+        /// Its option `state_ttl`; the same.
+        state_ttl: Option<StateTtl>,
         /// For how long rows are kept that only come.
         retention: Duration,
     },
@@ -107,7 +111,7 @@ pub enum Definition {
         query: Option<Runs>,
         /// What opens it.
         connector: Arc<dyn Connector>,
-        /// With what; whether the relation only appends is set when it is opened.
+        /// With what; whether the relation only appends and its key are set when it is opened.
         spec: SinkSpec,
     },
     /// Delivery into a table.
@@ -283,9 +287,10 @@ impl Relations for Catalog {
         let rows =
             |schema: &SchemaRef, key: Option<Vec<usize>>| Relation::Rows { schema: schema.clone(), key };
         match &object.definition {
-            Definition::Source { schema, .. } | Definition::Stream { schema, .. } => {
-                Some(rows(&stamped(schema), None))
+            Definition::Source { schema, spec, .. } => {
+                Some(rows(&stamped(schema), (!spec.key.is_empty()).then(|| spec.key.clone())))
             }
+            Definition::Stream { schema, .. } => Some(rows(&stamped(schema), None)),
             Definition::MaterializedView { schema, .. } => Some(rows(schema, None)),
             Definition::Table { schema, key, .. } => {
                 Some(rows(schema, (!key.is_empty()).then(|| key.clone())))

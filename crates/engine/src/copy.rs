@@ -1,5 +1,6 @@
 //! COPY without its bytes: which rows go in or out, and in which format a front end reads or writes them.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,8 +8,9 @@ use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_delta::under_schema;
-use millstream_sql::{Error, Result, sqlstate};
+use millstream_sql::{Error, Result, checked_rows, sqlstate};
 
+use crate::deadline::Deadline;
 use crate::event::Modification;
 use crate::session::{Session, Tag};
 
@@ -75,6 +77,7 @@ pub struct CopyIn {
     pub(crate) bytes: usize,
     /// Set unless it is finished.
     pub(crate) failed: Option<Arc<AtomicBool>>,
+    pub(crate) deadline: Deadline,
 }
 
 /// The rows of a COPY … TO STDOUT.
@@ -103,9 +106,14 @@ impl CopyIn {
         self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
     }
 
+    /// Waits for what brings rows, as long as the statement may take.
+    pub async fn within_its_time<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        self.deadline.within(work).await
+    }
+
     /// Takes rows: a batch of the columns that come. Batches of some thousand rows go fastest.
     pub fn push(&mut self, rows: RecordBatch) -> Result<()> {
-        let rows = self.whole(&rows)?;
+        let rows = checked_rows(self.whole(&rows)?, &self.schema)?;
         self.bytes += rows.get_array_memory_size();
         if self.bytes > COPY_BYTES_MAX {
             return Err(Error::external(format!(
@@ -125,7 +133,8 @@ impl CopyIn {
     pub async fn finish(mut self, session: &mut Session) -> Result<Tag> {
         let batches = std::mem::take(&mut self.batches);
         let modification = Modification::Insert { table: self.table.clone(), rows: batches };
-        let count = session.modify_alone(modification).await?;
+        let deadline = self.deadline.clone();
+        let count = deadline.within(session.modify_alone(modification)).await.and_then(|count| count)?;
         self.failed = None;
         Ok(Tag::new(format!("COPY {count}")))
     }

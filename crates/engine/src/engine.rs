@@ -176,6 +176,7 @@ pub struct EngineBuilder {
     listeners: Vec<Box<dyn Listener>>,
     choice: Choice,
     append_only_tables: bool,
+    spread_from: Option<usize>,
 }
 
 impl EngineBuilder {
@@ -229,6 +230,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Lets several threads work on changes of so few rows already, so that tests can compare.
+    pub fn spread_from(mut self, rows: usize) -> EngineBuilder {
+        self.spread_from = Some(rows);
+        self
+    }
+
     /// Starts the engine.
     pub fn start(self) -> Result<Engine> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -255,6 +262,7 @@ impl EngineBuilder {
             listeners: Listeners::start(self.listeners)?,
             choice: self.choice,
             append_only_tables: self.append_only_tables,
+            spread_from: self.spread_from,
             runtime,
         };
         run::spawn(&shared, inbox, parts)?;

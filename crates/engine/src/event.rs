@@ -16,7 +16,7 @@ use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::past::Past;
-use crate::settings::Settings;
+use crate::settings::{Settings, StateTtl};
 use crate::transaction::{Begun, Found, Write};
 
 /// Where an answer goes. Whoever asked may have gone away: sending never fails.
@@ -115,8 +115,8 @@ pub(crate) struct Request {
 
 /// What EXPLAIN is about.
 pub(crate) enum Explaining {
-    /// A query that isn't maintained.
-    Plan(Box<LogicalPlan>),
+    /// A query that isn't maintained, with its option `state_ttl`.
+    Plan(Box<LogicalPlan>, Option<StateTtl>),
     /// A query that would run once per batch.
     Batches(Box<BatchQuery>),
     /// A materialized view, a stream or a sink.
@@ -138,6 +138,8 @@ pub(crate) struct Pinned {
     pub(crate) schema: SchemaRef,
     /// What is maintained.
     pub(crate) rows: Vec<RecordBatch>,
+    /// Whether its operators forget keys.
+    pub(crate) forgets: bool,
     /// By name, what it is computed of.
     pub(crate) inputs: Vec<(Arc<str>, PinnedInput)>,
 }

@@ -50,7 +50,8 @@ impl Session {
         place: &KeptPlan,
     ) -> Result<Option<Response>> {
         self.enter(&TokenReader::new("SELECT")?)?;
-        let response = self.try_kept(text, types, place).await;
+        let deadline = self.deadline.clone();
+        let response = deadline.within(self.try_kept(text, types, place)).await.and_then(|done| done);
         self.leave(response)
     }
 
@@ -86,7 +87,7 @@ impl Session {
         let planner = self.shared.planner.at(now.0).with_parameters(Some(Arc::new(declared)));
         let relations = self.one_shot(catalog.clone(), settings.clone());
         let query = planner.query(text, &relations)?;
-        let shown = planner.shown(text, &query.schema);
+        let shown = query.shown(&query.schema);
         let kept = Kept { version: catalog.version, plan: query.plan.clone(), shown, settings };
         let kept = can_be_kept(&query, types)?.then_some(kept);
         let slot = kept.clone().map_or(Slot::Never, |kept| Slot::Full(Box::new(kept)));
@@ -98,8 +99,10 @@ impl Session {
 /// Whether the plan of a query with parameters of these types stays the same whatever their values.
 fn can_be_kept(query: &Query, parameters: &[DataType]) -> Result<bool> {
     // PostgreSQL's catalog is another for each session.
-    let of_catalog = point::asked(&query.plan)?.iter().any(|asked| pg::is_name(&asked.name));
-    if of_catalog || parameters.iter().any(DataType::is_decimal) || reads_batch(&query.plan)? {
+    if pg::is_read_by(&query.plan)?
+        || parameters.iter().any(DataType::is_decimal)
+        || reads_batch(&query.plan)?
+    {
         return Ok(false);
     }
     let mut steady = true;

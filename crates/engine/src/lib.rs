@@ -9,6 +9,7 @@ mod catalog;
 mod changes;
 mod copy;
 mod cursor;
+mod deadline;
 mod engine;
 mod error;
 mod event;

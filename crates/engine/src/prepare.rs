@@ -11,7 +11,6 @@ use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
 
 use crate::kept::KeptPlan;
 use crate::pg;
-use crate::point;
 use crate::session::{Response, Session};
 use crate::statements::select;
 
@@ -124,9 +123,8 @@ impl Session {
                 false => {
                     let relations = self.one_shot(catalog, settings.clone());
                     let query = planner.query(text, &relations)?;
-                    let shown = planner.shown(text, &query.schema);
-                    let of_catalog = point::asked(&query.plan)?.iter().any(|asked| pg::is_name(&asked.name));
-                    Gives::Rows(if of_catalog { pg::marked(&shown) } else { shown })
+                    let shown = query.shown(&query.schema);
+                    Gives::Rows(if pg::is_read_by(&query.plan)? { pg::marked(&shown) } else { shown })
                 }
             })
         };
@@ -169,6 +167,7 @@ impl Session {
             [] => None,
             values => Some(Arc::new(Parameters::bound(types, values)?)),
         };
+        self.time_anew();
         if let Some(kept) = &prepared.kept
             && let Some(response) = self.run_kept(&prepared.text, &prepared.parameters, kept).await?
         {

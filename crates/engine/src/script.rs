@@ -87,8 +87,12 @@ impl Session {
             entered.map_err(|error| error.shift(piece.range.start))?;
         }
         let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
-        let changed = self.change(&texts).await.map_err(|(place, error): (usize, Error)| {
-            error.shift(group.get(place).map_or(0, |piece| piece.range.start))
+        self.time_anew();
+        let deadline = self.deadline.clone();
+        let changed = deadline.within(self.change(&texts)).await.and_then(|changed| {
+            changed.map_err(|(place, error): (usize, Error)| {
+                error.shift(group.get(place).map_or(0, |piece| piece.range.start))
+            })
         });
         let mut tags = self.leave(changed)?;
         self.say_at_once(&mut tags);

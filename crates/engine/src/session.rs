@@ -7,17 +7,19 @@ use std::sync::{Arc, Mutex};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
-use millstream_sql::{Error, Parameters, Result, TokenReader};
+use millstream_sql::{Error, Parameters, Result, TokenReader, checked_rows};
 
+use crate::catalog::Definition;
 use crate::copy::{CopyIn, CopyOut};
 use crate::cursor::Cursor;
+use crate::deadline::Deadline;
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Change, Event, Modification};
 use crate::plan::Working;
 use crate::prepare::Prepared;
 use crate::statements::{self, create_table};
-use crate::transaction::{Modes, Transaction};
+use crate::transaction::{Modes, Transaction, ends_transaction};
 use crate::variables::Variables;
 
 /// Turns statements into answers. What a session has written, it reads.
@@ -34,6 +36,8 @@ pub struct Session {
     pub(crate) variables: Arc<Mutex<Variables>>,
     /// Statements of PREPARE.
     pub(crate) prepared: BTreeMap<String, Prepared>,
+    /// When the statement that runs has to be done.
+    pub(crate) deadline: Deadline,
 }
 
 /// The answer to one statement.
@@ -126,6 +130,7 @@ pub(crate) const PLANS_MAX: usize = 100;
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>) -> Session {
         Session {
+            deadline: Deadline::new(shared.handle.clone()),
             shared,
             parameters: None,
             transaction: None,
@@ -139,7 +144,14 @@ impl Session {
     /// Runs exactly one statement.
     pub async fn execute(&mut self, sql: &str) -> Result<Response> {
         self.parameters = None;
+        self.time_anew();
         self.execute_one(sql).await
+    }
+
+    /// Counts the time that a statement may take from now on: for one whose rows a client takes some at a time, between
+    /// which it may do other things. Statements themselves begin so.
+    pub fn time_anew(&self) {
+        self.deadline.begin(self.statement_timeout());
     }
 
     /// Runs a statement with the parameters that are set.
@@ -149,7 +161,12 @@ impl Session {
             return Err(Error::invalid(format!("one statement was expected, {} were found", pieces.len()))
                 .hint("Run several statements as a script."));
         };
-        let result = self.run(&piece.text).await;
+        if ends_transaction(&piece.text)? {
+            // What has begun to be committed is.
+            self.deadline.begin(None);
+        }
+        let deadline = self.deadline.clone();
+        let result = deadline.within(self.run(&piece.text)).await.and_then(|done| done);
         self.leave(result).map_err(|error| error.shift(piece.range.start))
     }
 
@@ -191,8 +208,22 @@ impl Session {
     /// Inserts rows into a table, as an INSERT would: columns in the table's order. Returns when their epoch is
     /// done; under a manual clock, when they are accepted.
     pub async fn insert(&mut self, table: &str, rows: RecordBatch) -> Result<Tag> {
+        let rows = self.checked(table, rows)?;
         let count = self.modify_alone(Modification::Insert { table: table.into(), rows: vec![rows] }).await?;
         Ok(Tag::new(format!("INSERT 0 {count}")))
+    }
+
+    /// Rows as a table's columns take them, such as UUID; what doesn't fit at all is found when it is inserted.
+    fn checked(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
+        let catalog = self.shared.catalog();
+        let Some(Definition::Table { schema, .. }) = catalog.find(table).map(|object| &object.definition)
+        else {
+            return Ok(rows);
+        };
+        match millstream_delta::fitted(&rows, schema) {
+            Ok(fitted) => checked_rows(fitted, schema),
+            Err(_) => Ok(rows),
+        }
     }
 
     /// Deletes rows of a table, each once. Without a primary key all must be there; with one, only the key counts,

@@ -2,6 +2,7 @@
 
 pub(crate) mod foreign;
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use millstream_flow::Limits;
@@ -67,7 +68,8 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "parallelism",
         default: CORES,
-        doc: "threads that a SELECT which is not maintained uses",
+        doc: "threads that a SELECT which is not maintained uses, on which maintained queries are stepped side by side, and \
+              on which those created after it work over large changes; no answer depends on it",
     },
     SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },
     SettingDoc {
@@ -81,6 +83,13 @@ pub const SETTINGS: &[SettingDoc] = &[
         default: "none",
         doc: "rows a second that are taken of each source, and of each receiver of a source that has several; of sources \
               whose WITH doesn't say another",
+    },
+    SettingDoc {
+        name: "state_ttl",
+        default: "off",
+        doc: "off; or an interval such as '1 hour': a query forgets what it keeps of keys (groups, join keys, partitions) \
+              that no row touched for so long, by batch time; its answer isn't that of a batch query any longer. Of the \
+              queries created after it, unless their WITH says otherwise",
     },
     SettingDoc {
         name: "subscription_buffer_max",
@@ -149,6 +158,25 @@ impl OnError {
     }
 }
 
+/// After which time a query forgets keys that no row touches; none: never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateTtl(pub Option<Duration>);
+
+impl StateTtl {
+    /// The value of a setting or an option.
+    pub fn parse(value: &str) -> Result<StateTtl> {
+        if value.eq_ignore_ascii_case("off") {
+            return Ok(StateTtl(None));
+        }
+        Ok(StateTtl(Some(interval("state_ttl", value, "off or ")?)))
+    }
+
+    /// In microseconds.
+    pub fn us(self) -> Option<i64> {
+        self.0.map(|ttl| i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
 /// The engine's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -174,7 +202,7 @@ pub struct Settings {
     pub sink_buffer_max: usize,
     /// `subscription_buffer_max`
     pub subscription_buffer_max: usize,
-    /// `output_rows_max`, `recursion_max`, `whole_rows_max`
+    /// `output_rows_max`, `recursion_max`, `state_ttl`, `whole_rows_max`
     pub limits: Limits,
 }
 
@@ -198,6 +226,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How many threads maintained queries may use.
+    pub(crate) fn threads(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.parallelism).unwrap_or(NonZeroUsize::MIN)
+    }
+
     /// Whether there is a setting of this name.
     pub fn knows(name: &str) -> bool {
         SETTINGS.iter().any(|setting| setting.name == name)
@@ -231,6 +264,7 @@ impl Settings {
                 self.source_rate_limit = if none { None } else { Some(rate(name, value)?) };
             }
             "sink_buffer_max" => self.sink_buffer_max = size(name, value)?,
+            "state_ttl" => self.limits.state_ttl_us = StateTtl::parse(value)?.us(),
             "subscription_buffer_max" => self.subscription_buffer_max = size(name, value)?,
             "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
@@ -259,6 +293,7 @@ impl Settings {
             "recursion_max" => self.limits.recursion_max.to_string(),
             "source_rate_limit" => self.source_rate_limit.map_or("none".into(), |rate| rate.to_string()),
             "sink_buffer_max" => self.sink_buffer_max.to_string(),
+            "state_ttl" => self.limits.state_ttl_us.map_or("off".into(), millstream_sql::length_text),
             "subscription_buffer_max" => self.subscription_buffer_max.to_string(),
             "whole_rows_max" => self.limits.whole_rows_max.to_string(),
             _ => return Err(Settings::unknown(name)),
@@ -363,6 +398,8 @@ mod tests {
         check("max_record_bytes", "16 MiB", "16777216");
         check("max_batch_rows", "1_000", "1000");
         check("clock", "Manual", "manual");
+        check("state_ttl", "90 min", "90 minutes");
+        check("state_ttl", "OFF", "off");
     }
 
     #[test]

@@ -124,7 +124,9 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         columns: &[
             text("query", "the materialized view or sink"),
             number("node", "its place: what it reads has lower ones"),
-            text("operator", "its name and expressions"),
+            text("operator", "its name, as in EXPLAIN"),
+            text("detail", "its expressions, or the relation that is its input; NULL where it has none"),
+            text("inputs", "the nodes that it reads; NULL for an input"),
             text("cost", "what an epoch costs: `delta`, `touched keys` or `whole`; NULL for an input"),
             number(
                 "epochs",
@@ -139,6 +141,15 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("time_us", "how long it took, in microseconds"),
             number("state_rows", "rows that it keeps"),
             number("state_bytes", "bytes that it keeps, about"),
+            text("state_key", "the columns by which it keeps them; NULL where it has no key"),
+            text("key", "the columns that no two rows of its output share; NULL where none are known"),
+            number("forgotten_keys", "keys that `state_ttl` made it forget; NULL where it forgets none"),
+            number("forgotten_deletes", "deletes of rows that it had forgotten, which change nothing"),
+            text(
+                "shared_by",
+                "the queries that find rows where it does, of which the first has them in its `state_bytes`; NULL where \
+                 it shares none",
+            ),
         ],
     },
     SystemTableDoc {
@@ -188,6 +199,17 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         ],
     },
     SystemTableDoc { name: "streams", doc: "a stream", columns: QUERY },
+    SystemTableDoc {
+        name: "subscriptions",
+        doc: "a reader who follows a relation or a query: SUBSCRIBE, EMIT CHANGES",
+        columns: &[
+            number("subscription", "its number"),
+            text("relation", "the relation that it follows; NULL for a query of its own"),
+            number("epoch", "the newest epoch that it was handed"),
+            number("waiting_epochs", "epochs that wait for it"),
+            number("waiting_bytes", "bytes that wait for it, about; subscription_buffer_max is the most"),
+        ],
+    },
     SystemTableDoc {
         name: "tables",
         doc: "a table",

@@ -2,9 +2,10 @@
 //!
 //! A value is accepted where it says what is so; another is refused, since nothing would come of it.
 
-use std::collections::BTreeMap;
+mod lasting;
+
 use std::sync::{Arc, LazyLock, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use millstream_sql::{Error, Result};
 
@@ -13,10 +14,15 @@ use crate::pg::{Facts, OneShot};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::transaction::Modes;
+pub(crate) use lasting::{Lasts, Point};
+use lasting::{Values, Within};
 
 /// Whether transactions only read, and whether this one does.
 const DEFAULT_READ_ONLY: &str = "default_transaction_read_only";
 const READ_ONLY: &str = "transaction_read_only";
+
+/// How long a statement may take.
+const STATEMENT_TIMEOUT: &str = "statement_timeout";
 
 /// What PostgreSQL's version is asked to be: clients choose by it what they say.
 pub const SERVER_VERSION: &str = concat!("15.0 (Millstream ", env!("CARGO_PKG_VERSION"), ")");
@@ -131,7 +137,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     fixed("server_version_num", "150000", "the same as a number"),
     fixed("session_authorization", "", "the user who connected"),
     words("standard_conforming_strings", "on", &["on"], "a backslash in a string stands for itself"),
-    of("statement_timeout", "0", Accepts::Time, "taken; it ends no statement yet, a cancel request does"),
+    of("statement_timeout", "0", Accepts::Time, "how long a statement may take; 0 is no end"),
     words(
         "synchronous_commit",
         "on",
@@ -161,9 +167,10 @@ pub(crate) struct Variables {
     pub(crate) backend: i64,
     /// When the first session of this process began, in nanoseconds since 1970 UTC.
     pub(crate) since_ns: i64,
-    set: BTreeMap<&'static str, String>,
-    /// Settings with a dot in their names are a client's own.
-    own: BTreeMap<String, String>,
+    /// What was set.
+    values: Values,
+    /// What becomes of that when the open transaction ends.
+    within: Option<Within>,
 }
 
 impl Default for Variables {
@@ -173,8 +180,8 @@ impl Default for Variables {
             database: "millstream".into(),
             backend: i64::from(std::process::id()),
             since_ns: *SINCE_NS,
-            set: BTreeMap::new(),
-            own: BTreeMap::new(),
+            values: Values::default(),
+            within: None,
         }
     }
 }
@@ -201,14 +208,14 @@ impl Session {
         let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
         let on_off = |read_only: bool| if read_only { "on" } else { "off" }.to_string();
         let now = self.transaction.as_ref().map_or(self.modes, |transaction| transaction.modes);
-        variables.set.insert(READ_ONLY, on_off(now.read_only));
-        variables.set.insert(DEFAULT_READ_ONLY, on_off(self.modes.read_only));
+        variables.values.set.insert(READ_ONLY, on_off(now.read_only));
+        variables.values.set.insert(DEFAULT_READ_ONLY, on_off(self.modes.read_only));
         variables
     }
 
     /// Sets one of PostgreSQL's settings; false where there is none of this name.
-    pub(crate) fn set_variable(&mut self, name: &str, value: &str) -> Result<bool> {
-        let known = self.variables().set(name, value)?;
+    pub(crate) fn set_variable(&mut self, name: &str, value: &str, lasts: Lasts) -> Result<bool> {
+        let known = self.variables().set(name, value, lasts)?;
         if name.eq_ignore_ascii_case(DEFAULT_READ_ONLY) {
             self.modes.read_only = self.kept(DEFAULT_READ_ONLY);
         } else if name.eq_ignore_ascii_case(READ_ONLY) {
@@ -226,7 +233,14 @@ impl Session {
 
     fn kept(&self, name: &'static str) -> bool {
         let variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
-        variables.set.get(name).is_some_and(|value| value == "on")
+        variables.values.set.get(name).is_some_and(|value| value == "on")
+    }
+
+    /// How long the statement that begins now may take.
+    pub(crate) fn statement_timeout(&self) -> Option<Duration> {
+        let variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
+        let timeout = milliseconds(variables.values.set.get(STATEMENT_TIMEOUT)?)?;
+        (timeout > 0).then(|| Duration::from_millis(timeout))
     }
 
     /// Gives all of them their defaults.
@@ -243,42 +257,10 @@ impl Session {
 }
 
 impl Variables {
-    /// Sets one; false where there is none of this name.
-    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<bool> {
-        if let Some(variable) = find(name) {
-            let value = variable.read(value)?;
-            self.set.insert(variable.name, value);
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// Keeps a value under a client's own name, `app.user`.
-    pub(crate) fn set_own(&mut self, name: &str, value: &str) {
-        self.own.insert(name.to_lowercase(), value.to_string());
-    }
-
-    /// Goes back to the default; false where there is none of this name.
-    pub(crate) fn reset(&mut self, name: &str) -> bool {
-        if self.own.remove(&name.to_lowercase()).is_some() {
-            return true;
-        }
-        find(name).is_some_and(|variable| {
-            self.set.remove(variable.name);
-            true
-        })
-    }
-
-    /// Goes back to all defaults.
-    pub(crate) fn reset_all(&mut self) {
-        self.set.clear();
-        self.own.clear();
-    }
-
     /// The value of one.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
-        let Some(variable) = find(name) else { return self.own.get(&name.to_lowercase()).cloned() };
-        let set = self.set.get(variable.name);
+        let Some(variable) = find(name) else { return self.values.own.get(&name.to_lowercase()).cloned() };
+        let set = self.values.set.get(variable.name);
         Some(match (variable.name, set) {
             ("session_authorization", _) => self.user.clone(),
             ("transaction_isolation", None) => self.get("default_transaction_isolation").unwrap_or_default(),
@@ -389,10 +371,10 @@ mod tests {
             ("row_security", "false", "off"),
             ("application_name", "a b", "a b"),
         ] {
-            assert!(variables.set(name, value).unwrap(), "{name}");
+            assert!(variables.set(name, value, Lasts::Session).unwrap(), "{name}");
             assert_eq!(variables.get(name).as_deref(), Some(shown), "{name}");
         }
-        assert!(!variables.set("work_mem", "1GB").unwrap());
+        assert!(!variables.set("work_mem", "1GB", Lasts::Session).unwrap());
         variables.reset_all();
         assert_eq!(variables.get("search_path").as_deref(), Some("\"$user\", public"));
     }
@@ -410,7 +392,7 @@ mod tests {
             ("transaction_isolation", "serializable"),
             ("statement_timeout", "soon"),
         ] {
-            assert!(Variables::default().set(name, value).is_err(), "{name}");
+            assert!(Variables::default().set(name, value, Lasts::Session).is_err(), "{name}");
         }
     }
 

@@ -1,17 +1,21 @@
 //! The one place where a DataFusion plan is planned and driven to completion.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
+use datafusion::common::DFSchema;
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
+use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner, create_window_expr};
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use tokio::runtime::Handle;
@@ -20,6 +24,7 @@ use crate::guard::{guarded, guarded_expr};
 use crate::leaf::LeafPlanner;
 use crate::lower::Limits;
 use crate::recursion::bound_recursion;
+use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// Plans fragments of queries once and runs them again and again, on one partition.
@@ -32,6 +37,7 @@ pub struct Driver {
     task: Arc<TaskContext>,
     handle: Handle,
     limits: Limits,
+    threads: Threads,
 }
 
 impl Driver {
@@ -41,12 +47,28 @@ impl Driver {
         let mut state = state.clone();
         *state.config_mut() = config;
         let task = state.task_ctx();
-        Driver { state, task, handle, limits: Limits::default() }
+        Driver { state, task, handle, limits: Limits::default(), threads: Threads::ONE }
     }
 
     /// The same driver, whose runs fail when they exceed these bounds.
     pub fn bounded(&self, limits: Limits) -> Driver {
         Driver { limits, ..self.clone() }
+    }
+
+    /// The same driver for operators that may use so many threads.
+    pub fn on_threads(&self, threads: NonZeroUsize) -> Driver {
+        Driver { threads: Threads { count: threads, ..self.threads }, ..self.clone() }
+    }
+
+    /// The same driver for operators that cut changes of so few rows into pieces already, which several threads may
+    /// work on: a low number lets tests compare.
+    pub fn spread_from(&self, rows: usize) -> Driver {
+        Driver { threads: Threads { from_rows: rows, ..self.threads }, ..self.clone() }
+    }
+
+    /// How many threads an operator may use.
+    pub(crate) fn threads(&self) -> Threads {
+        self.threads
     }
 
     /// Makes the physical plan of an optimised logical plan, without optimising it again.
@@ -59,9 +81,14 @@ impl Driver {
 
     /// Makes the physical form of an expression over rows of `plan`.
     pub fn expression(&self, expr: &Expr, plan: &LogicalPlan) -> Result<Arc<dyn PhysicalExpr>> {
+        self.expression_over(expr, plan.schema())
+    }
+
+    /// The same over rows of a schema.
+    pub fn expression_over(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         let context = PhysicalPlanningContext::default();
         let expr = guarded_expr(expr.clone())?;
-        Ok(create_physical_expr(&expr, plan.schema(), self.state.execution_props(), &context)?)
+        Ok(create_physical_expr(&expr, schema, self.state.execution_props(), &context)?)
     }
 
     /// Makes the physical form of a call of an aggregate function over rows of `plan`.
@@ -70,6 +97,13 @@ impl Driver {
         let context = PhysicalPlanningContext::default();
         let builder = LoweredAggregateBuilder::new(call, schema, schema.as_arrow(), props, &context);
         Ok(builder.build()?.aggregate)
+    }
+
+    /// Makes the physical form of a call of a function over a window of rows of `plan`.
+    pub fn window(&self, call: &WindowFunction, plan: &LogicalPlan) -> Result<Arc<dyn WindowExpr>> {
+        let context = PhysicalPlanningContext::default();
+        let call = guarded_expr(Expr::WindowFunction(Box::new(call.clone())))?;
+        Ok(create_window_expr(&call, plan.schema(), self.state.execution_props(), &context)?)
     }
 
     /// Runs a kept plan to its end. The plan's leaves hold their current batches; what earlier runs left in the

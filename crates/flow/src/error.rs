@@ -19,6 +19,22 @@ pub enum Error {
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// How the message of a limit begins that some operator has reached.
+pub(crate) const PUTS_OUT: &str = "it puts out";
+
+impl Error {
+    /// The same, where a limit was reached with the name of the operator that has reached it.
+    pub(crate) fn of_operator(self, name: &str) -> Error {
+        match self {
+            Error::Limit(message) => match message.strip_prefix(PUTS_OUT) {
+                Some(rest) => Error::Limit(format!("its operator {name} puts out{rest}")),
+                None => Error::Limit(message),
+            },
+            other => other,
+        }
+    }
+}
+
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Error {
         // A bound that was exceeded inside of a plan is no failure of the plan.

@@ -1,9 +1,10 @@
 //! A flow as EXPLAIN shows it: its operators from the root down, with what is known of each.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::flow::{Flow, Meter, Node};
-use crate::operator::{Cost, Growth};
+use crate::operator::{Cost, Counted, Growth};
 
 /// One operator of a flow, or one of its inputs.
 #[derive(Clone, Debug)]
@@ -30,10 +31,14 @@ pub struct Explained {
     pub growth: Growth,
     /// Why no cheaper operator serves; empty for the cheapest.
     pub why: String,
+    /// The queries that find rows in the arrangements that it reads, where there are others than its own.
+    pub shared_by: Vec<Arc<str>>,
     /// How many rows it keeps.
     pub state_rows: usize,
     /// How many bytes it keeps, about.
     pub state_bytes: usize,
+    /// What it has forgotten, where it forgets.
+    pub counted: Option<Counted>,
     /// What it has done.
     pub meter: Meter,
 }
@@ -53,9 +58,18 @@ impl Explained {
             state_key: None,
             growth: Growth::Nothing,
             why: String::new(),
+            shared_by: Vec::new(),
             state_rows: 0,
             state_bytes: 0,
+            counted: None,
             meter: Meter::default(),
+        }
+    }
+
+    /// Says that it forgets nothing although the query is to.
+    fn keep_all(&mut self) {
+        if let Growth::With(_) = self.growth {
+            self.state.push_str("; state_ttl forgets none of it");
         }
     }
 
@@ -120,8 +134,10 @@ impl Flow {
             state_key: None,
             growth: Growth::Nothing,
             why: String::new(),
+            shared_by: self.sharing_with(place),
             state_rows: 0,
             state_bytes: 0,
+            counted: None,
             meter: self.meters[place],
         };
         match node {
@@ -142,6 +158,10 @@ impl Flow {
                 (explained.state, explained.growth, explained.why) = (text.state, text.growth, text.why);
                 explained.state_rows = operator.state_rows();
                 explained.state_bytes = operator.state_bytes();
+                explained.counted = operator.counted();
+                if self.limits.state_ttl_us.is_some() && explained.counted.is_none() {
+                    explained.keep_all();
+                }
                 found.push(explained);
                 for input in inputs {
                     self.gather(*input, depth + 1, seen, found);

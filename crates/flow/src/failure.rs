@@ -94,14 +94,32 @@ fn of_arrow(error: &ArrowError) -> String {
 pub(crate) fn surviving<T>(
     chunk: Chunk,
     failures: &mut Vec<Failure>,
-    mut evaluate: impl FnMut(&Chunk) -> Result<T>,
+    evaluate: impl FnMut(&Chunk) -> Result<T>,
 ) -> Result<Vec<(Chunk, T)>> {
+    let pieces = surviving_at(chunk, failures, evaluate)?;
+    Ok(pieces.into_iter().map(|piece| (piece.chunk, piece.value)).collect())
+}
+
+/// Rows that something doesn't fail for, and what it gives.
+pub(crate) struct Piece<T> {
+    /// The place of the first among all rows.
+    pub(crate) from: usize,
+    pub(crate) chunk: Chunk,
+    pub(crate) value: T,
+}
+
+/// The same, with where each piece lies.
+pub(crate) fn surviving_at<T>(
+    chunk: Chunk,
+    failures: &mut Vec<Failure>,
+    mut evaluate: impl FnMut(&Chunk) -> Result<T>,
+) -> Result<Vec<Piece<T>>> {
     let error = match evaluate(&chunk) {
-        Ok(value) => return Ok(vec![(chunk, value)]),
+        Ok(value) => return Ok(vec![Piece { from: 0, chunk, value }]),
         Err(error) => error,
     };
     let mut search = Search { failures, evaluate: &mut evaluate, good: Vec::new() };
-    search.halve(&chunk, error)?;
+    search.halve(0, &chunk, error)?;
     Ok(search.good)
 }
 
@@ -109,12 +127,12 @@ pub(crate) fn surviving<T>(
 struct Search<'a, T, E> {
     failures: &'a mut Vec<Failure>,
     evaluate: &'a mut E,
-    good: Vec<(Chunk, T)>,
+    good: Vec<Piece<T>>,
 }
 
 impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, T, E> {
-    /// Looks among rows that fail together with `error`.
-    fn halve(&mut self, chunk: &Chunk, error: Error) -> Result<()> {
+    /// Looks among rows that fail together with `error`, the first of which is at `from`.
+    fn halve(&mut self, from: usize, chunk: &Chunk, error: Error) -> Result<()> {
         let Some(message) = reason(&error) else { return Err(error) };
         let count = chunk.rows.num_rows();
         if count == 0 {
@@ -126,10 +144,11 @@ impl<T, E: FnMut(&Chunk) -> Result<T>> Search<'_, T, E> {
             return Ok(());
         }
         let middle = count / 2;
-        for half in [chunk.slice(0, middle), chunk.slice(middle, count - middle)] {
+        for (start, count) in [(0, middle), (middle, count - middle)] {
+            let (from, half) = (from + start, chunk.slice(start, count));
             match (self.evaluate)(&half) {
-                Ok(value) => self.good.push((half, value)),
-                Err(error) => self.halve(&half, error)?,
+                Ok(value) => self.good.push(Piece { from, chunk: half, value }),
+                Err(error) => self.halve(from, &half, error)?,
             }
         }
         Ok(())

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta, Timestamp};
 
+use crate::failure::Failure;
 use crate::lower::Limits;
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
+use crate::sharing::Findables;
 use crate::{Error, Result, failure};
 
 /// One node of the DAG.
@@ -27,6 +29,10 @@ impl Node {
             Node::Operator { operator, .. } => operator.properties(),
         }
     }
+
+    fn reads(&self, place: usize) -> bool {
+        matches!(self, Node::Operator { inputs, .. } if inputs.contains(&place))
+    }
 }
 
 /// What an epoch changes of a query's answer.
@@ -36,6 +42,18 @@ pub struct Change {
     pub rows: Delta,
     /// Of its errors, which have the columns of [`crate::ERRORS`].
     pub errors: Delta,
+    /// How many rows of its result changed besides, where nobody takes them.
+    pub left_out: u64,
+}
+
+/// What a step of a flow puts out.
+pub(crate) struct Advance {
+    /// The change of its result.
+    pub(crate) rows: Delta,
+    /// Each with the name of its operator.
+    pub(crate) failures: Vec<(&'static str, Failure)>,
+    /// How many rows of its result changed besides.
+    pub(crate) left_out: u64,
 }
 
 /// A query, compiled once and stepped an epoch at a time.
@@ -49,6 +67,10 @@ pub struct Flow {
     pub(crate) meters: Vec<Meter>,
     pub(crate) limits: Limits,
     pub(crate) started: bool,
+    /// Rows that joins find by key, and that others may find as well.
+    pub(crate) findables: Vec<Findables>,
+    /// How often it was stepped.
+    pub(crate) version: u64,
 }
 
 /// What a node of a flow has done since the flow was made.
@@ -78,10 +100,17 @@ impl Meter {
         }
     }
 
+    /// Of rows that it would have handed on, had somebody taken them.
+    fn hand_on(&mut self, rows: u64) {
+        self.steps += 1;
+        self.rows_in += rows;
+        self.rows_out += rows;
+    }
+
     fn count(&mut self, given: u64, output: &Output, time: Duration) {
         self.steps += 1;
         self.rows_in += given;
-        self.rows_out += output.rows.num_rows() as u64;
+        self.rows_out += output.rows.num_rows() as u64 + output.left_out;
         self.errors += output.failures.iter().map(|failure| failure.weight).sum::<i64>();
         self.time += time;
     }
@@ -114,6 +143,11 @@ impl Flow {
         Ok(self.root()?.properties().append_only)
     }
 
+    /// Whether it forgets keys for `state_ttl`, so that its answer isn't that of a batch query.
+    pub fn forgets(&self) -> bool {
+        self.stateful().any(|operator| operator.counted().is_some())
+    }
+
     /// The dearest operator's cost.
     pub fn cost(&self) -> Cost {
         self.nodes.iter().map(|node| node.properties().cost).max().unwrap_or(Cost::Delta)
@@ -128,10 +162,18 @@ impl Flow {
 
     /// The same, where nobody may take the rows of the result: they may be left out then, though never an error.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
-        let root = self.nodes.len().saturating_sub(1);
+        let Advance { rows, failures, left_out } = self.advance(cut, inputs, read)?;
+        let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
+        Ok(Change { rows, errors, left_out })
+    }
+
+    /// The same, with the failures one by one, each with the name of its operator.
+    pub(crate) fn advance(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Advance> {
+        let unread = if read { Vec::new() } else { self.unread() };
         let first = !std::mem::replace(&mut self.started, true);
+        self.version += 1;
         let mut outputs: Vec<Delta> = Vec::with_capacity(self.nodes.len());
-        let mut failures = Vec::new();
+        let (mut failures, mut left_out) = (Vec::new(), 0);
         for (place, (node, meter)) in self.nodes.iter_mut().zip(&mut self.meters).enumerate() {
             let output = match node {
                 Node::Input { relation, .. } => {
@@ -142,18 +184,26 @@ impl Flow {
                     }
                     delta
                 }
+                Node::Operator { .. } if left_out > 0 && unread.contains(&place) => {
+                    meter.hand_on(left_out);
+                    Delta::default()
+                }
                 Node::Operator { operator, inputs } => {
                     let given: Vec<&Delta> = inputs.iter().map(|input| &outputs[*input]).collect();
                     let due = first || operator.slides() || operator.is_due(cut);
                     if due || given.iter().any(|delta| !delta.is_empty()) {
                         let begun = Instant::now();
-                        let output = match read || place < root {
-                            true => operator.step(cut, &given)?,
-                            false => operator.step_unread(cut, &given)?,
+                        let output = match unread.contains(&place) {
+                            true => operator.step_unread(cut, &given),
+                            false => operator.step(cut, &given),
                         };
+                        let limit = &self.limits;
+                        let output = output
+                            .and_then(|output| limit.check_output(output.rows.num_rows()).map(|()| output))
+                            .map_err(|error| error.of_operator(operator.describe().name))?;
                         let rows = given.iter().map(|delta| delta.num_rows() as u64).sum();
                         meter.count(rows, &output, begun.elapsed());
-                        self.limits.check_output(output.rows.num_rows())?;
+                        left_out += output.left_out;
                         if !output.failures.is_empty() {
                             let name = operator.describe().name;
                             failures.extend(output.failures.into_iter().map(|failure| (name, failure)));
@@ -164,10 +214,33 @@ impl Flow {
                     }
                 }
             };
+            for findables in self.findables.iter().filter(|findables| findables.input == place) {
+                if let Some(kept) = &findables.kept {
+                    kept.stage(first, self.version, cut, &output)?;
+                }
+            }
             outputs.push(output);
         }
-        let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
-        Ok(Change { rows: outputs.pop().unwrap_or_default(), errors })
+        for kept in self.findables.iter().filter_map(|findables| findables.kept.as_ref()) {
+            kept.settle(self.version)?;
+        }
+        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out })
+    }
+
+    /// The places of the nodes whose rows nobody takes where nobody takes those of the result: the last one, and what
+    /// it only hands on.
+    fn unread(&self) -> Vec<usize> {
+        let Some(mut place) = self.nodes.len().checked_sub(1) else { return Vec::new() };
+        let mut unread = vec![place];
+        while let Node::Operator { operator, inputs } = &self.nodes[place]
+            && let [input] = inputs[..]
+            && operator.hands_on()
+            && self.nodes.iter().filter(|node| node.reads(input)).count() == 1
+        {
+            place = input;
+            unread.push(place);
+        }
+        unread
     }
 
     /// Whether an epoch with this cut must be stepped even if no input changes.
@@ -183,6 +256,9 @@ impl Flow {
     /// Forgets everything, as if it had never been stepped; what its operators have done stays counted.
     pub fn reset(&mut self) -> Result<()> {
         self.started = false;
+        for kept in self.findables.iter().filter_map(|findables| findables.kept.as_ref()) {
+            kept.reset()?;
+        }
         for (node, meter) in self.nodes.iter_mut().zip(&mut self.meters) {
             meter.errors = 0;
             if let Node::Operator { operator, .. } = node {
@@ -237,5 +313,46 @@ impl Flow {
 
     fn root(&self) -> Result<&Node> {
         self.nodes.last().ok_or_else(|| Error::Bug("a flow without operators".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, Random, step, step_for};
+
+    #[test]
+    fn what_nobody_takes_is_counted() {
+        let queries = [
+            "SELECT k, count(*) AS n FROM t GROUP BY k",
+            "SELECT sum(v) AS s, k FROM t GROUP BY k",
+            "SELECT min(v) AS least, count(DISTINCT s) AS texts, f FROM t GROUP BY f",
+            "SELECT DISTINCT k, s FROM t",
+            "SELECT count(*) AS n, max(v) AS most FROM t",
+            "SELECT k, s, count(*) AS n FROM t GROUP BY ROLLUP (k, s)",
+            "SELECT k, avg(v) AS mean FROM t GROUP BY k HAVING count(*) > 1",
+            "SELECT t.k AS k, u.v AS v FROM t JOIN u ON t.id = u.id",
+        ];
+        let mut left_out = vec![0; queries.len()];
+        for seed in 0..4 {
+            let (mut random, mut fixture) = (Random(seed), Fixture::new());
+            let mut flows: Vec<[Flow; 2]> =
+                queries.iter().map(|sql| [fixture.compile(sql), fixture.compile(sql)]).collect();
+            for epoch in 1..12 {
+                let changes = fixture.change(&mut random);
+                for (at, [read, unread]) in flows.iter_mut().enumerate() {
+                    let told = step(read, epoch, &changes);
+                    let quiet = step_for(unread, epoch, &changes, false);
+                    let (rows, counted) = (told.rows.num_rows(), quiet.rows.num_rows());
+                    assert_eq!(rows as u64, counted as u64 + quiet.left_out, "{}", queries[at]);
+                    assert_eq!(told.left_out, 0);
+                    left_out[at] += quiet.left_out;
+                    let metered = [&*read, &*unread].map(|flow| flow.meters.last().unwrap().rows_out);
+                    assert_eq!(metered[0], metered[1], "{}", queries[at]);
+                }
+            }
+        }
+        let leaves_out: Vec<bool> = left_out.iter().map(|rows| *rows > 0).collect();
+        assert_eq!(leaves_out, [true, true, true, true, true, true, false, false]);
     }
 }

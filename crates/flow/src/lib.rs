@@ -5,10 +5,13 @@
 //!
 //! Deliberately absent: the epoch loop, the catalog and anything that parses SQL; see the crates `engine` and `sql`.
 
+mod arrangement;
 mod drive;
 mod error;
 mod explain;
 mod failure;
+#[cfg(test)]
+mod fixture;
 mod flow;
 mod guard;
 mod leaf;
@@ -18,7 +21,11 @@ pub mod operators;
 mod order;
 mod point;
 mod recursion;
+mod sharing;
+mod sorted;
+mod spread;
 
+pub use arrangement::{Arrangement, By};
 pub use drive::Driver;
 pub use error::{Error, Result};
 pub use explain::Explained;
@@ -26,8 +33,13 @@ pub use failure::{ERRORS, Failure};
 pub use flow::{Change, Flow, Meter};
 pub use guard::guarded;
 pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
-pub use operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
+pub use operator::{
+    Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,
+};
 pub use operators::update_state::holds_update_state;
 pub use order::Order;
 pub use point::{Wanted, keys_wanted};
 pub use recursion::bound_recursion;
+pub use sharing::{Reader, Shareable, needs_content, share_rows};
+pub use sorted::Ordering;
+pub use spread::spread;

@@ -7,20 +7,27 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
+use crate::error::PUTS_OUT;
 use crate::flow::{Flow, Meter, Node};
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
 use crate::operators::constant::Constant;
+use crate::operators::state_ttl::StateTtl;
 use crate::operators::stateless::{Stage, Stateless, Unnest};
 use crate::operators::union::Union;
 use crate::operators::update_state;
 use crate::operators::whole::Whole;
+use crate::sharing::Findables;
 use crate::{Driver, Error, Result};
 
 mod broadcast;
+mod join;
 mod keys;
+mod over;
 mod per_key;
+mod recursion;
+mod top_n;
 mod unique;
 mod windows;
 
@@ -45,11 +52,18 @@ pub struct Limits {
     pub recursion_max: usize,
     /// How many rows an operator may put out in one epoch.
     pub output_rows_max: usize,
+    /// After how many microseconds keys are forgotten that no row touches; none: never.
+    pub state_ttl_us: Option<i64>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { whole_rows_max: 1_000_000, recursion_max: 10_000, output_rows_max: 100_000_000 }
+        Limits {
+            whole_rows_max: 1_000_000,
+            recursion_max: 10_000,
+            output_rows_max: 100_000_000,
+            state_ttl_us: None,
+        }
     }
 }
 
@@ -60,7 +74,7 @@ impl Limits {
             return Ok(());
         }
         Err(Error::Limit(format!(
-            "it puts out more than {} rows in one epoch, which is output_rows_max: narrow the query, or SET \
+            "{PUTS_OUT} more than {} rows in one epoch, which is output_rows_max: narrow the query, or SET \
              output_rows_max higher first",
             self.output_rows_max
         )))
@@ -120,7 +134,9 @@ impl Flow {
             batchwise: false,
             choice,
             scans: HashMap::new(),
+            lowered: HashMap::new(),
             columns: HashMap::new(),
+            findables: Vec::new(),
             why: String::new(),
         };
         let lowered = match choice {
@@ -134,7 +150,9 @@ impl Flow {
             Some(root) => root,
             None => lowering.whole(&plan, choice)?,
         };
-        Ok(lowering.finish(root))
+        let mut flow = lowering.finish(root);
+        flow.share_within()?;
+        Ok(flow)
     }
 }
 
@@ -150,16 +168,31 @@ struct Lowering<'a> {
     batchwise: bool,
     /// The node of each relation.
     scans: HashMap<(Arc<str>, bool), usize>,
+    /// The node of each part of the plan, and whether it takes the batches of windows as they end.
+    lowered: HashMap<(LogicalPlan, bool), usize>,
     /// The node of some columns of an input.
     columns: HashMap<(usize, Vec<usize>), usize>,
+    /// What joins find by key.
+    findables: Vec<Findables>,
     why: String,
 }
 
 impl Lowering<'_> {
     /// Adds operators for `plan` and returns the last one's place; `None` where a part of it needs Whole, with
     /// the reason left in `why`.
+    /// What is asked for several times is computed once.
     fn lower(&mut self, plan: &LogicalPlan) -> Result<Option<usize>> {
-        self.lower_below(plan, &[])
+        let known = (plan.clone(), self.batchwise);
+        if let Some(node) = self.lowered.get(&known) {
+            return Ok(Some(*node));
+        }
+        let node = self.lower_below(plan, &[])?;
+        if let Some(node) = node
+            && gives_the_same(plan)?
+        {
+            self.lowered.insert(known, node);
+        }
+        Ok(node)
     }
 
     /// The same below some nodes, the lowest last, which a PerKey operator takes in.
@@ -178,11 +211,25 @@ impl Lowering<'_> {
             }
             LogicalPlan::Union(union) => self.union(plan, &union.inputs),
             LogicalPlan::Aggregate(node) => self.aggregate(plan, node, above),
-            LogicalPlan::Window(_) => self.per_key(plan, above, "OVER looks at all rows of a partition"),
-            LogicalPlan::Join(join) => match self.broadcast(plan, join)? {
-                Some(node) => Ok(Some(node)),
-                None => self.per_key(plan, above, "a join has no cheaper operator yet"),
-            },
+            LogicalPlan::Window(node) => {
+                if let Some(node) = self.over(plan, node)? {
+                    return Ok(Some(node));
+                }
+                let why = std::mem::take(&mut self.why);
+                self.per_key(plan, above, &why)
+            }
+            LogicalPlan::Join(join) => {
+                if let Some(node) = self.broadcast(plan, join)? {
+                    return Ok(Some(node));
+                }
+                if let Some(node) = self.join(plan, join)? {
+                    return Ok(Some(node));
+                }
+                let why = std::mem::take(&mut self.why);
+                self.per_key(plan, above, &why)
+            }
+            LogicalPlan::RecursiveQuery(node) => self.recursion(plan, node),
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => self.limited(plan),
             other => Ok(self.because(format!("{} has no cheaper operator yet", node_name(other)))),
         }
     }
@@ -193,7 +240,15 @@ impl Lowering<'_> {
     }
 
     fn push(&mut self, operator: impl Operator + 'static, inputs: Vec<usize>) -> usize {
-        self.nodes.push(Node::Operator { operator: Box::new(operator), inputs });
+        let mut operator: Box<dyn Operator> = Box::new(operator);
+        if let Some(ttl_us) = self.limits.state_ttl_us {
+            let of = |input: &usize| {
+                let properties = self.nodes[*input].properties();
+                (properties.schema.clone(), properties.append_only)
+            };
+            operator = StateTtl::around(operator, inputs.iter().map(of).collect(), ttl_us);
+        }
+        self.nodes.push(Node::Operator { operator, inputs });
         self.nodes.len() - 1
     }
 
@@ -213,28 +268,13 @@ impl Lowering<'_> {
         let Some(relation) = (self.resolve)(scan) else {
             return Ok(self.because("it reads no relation of the catalog"));
         };
-        let schema = relation.schema;
-        let batchwise = self.batchwise && relation.window.is_some();
-        let append_only = relation.append_only || batchwise;
-        let input = match self.scans.get(&(relation.name.clone(), batchwise)) {
-            Some(input) => *input,
-            None => {
-                let properties = Properties {
-                    schema: schema.clone(),
-                    append_only,
-                    key: relation.key.clone(),
-                    cost: Cost::Delta,
-                };
-                self.relations.push((relation.name.clone(), batchwise));
-                let about = if batchwise { Description::default() } else { relation.about };
-                self.nodes.push(Node::Input { relation: self.relations.len() - 1, properties, about });
-                self.scans.insert((relation.name, batchwise), self.nodes.len() - 1);
-                self.nodes.len() - 1
-            }
-        };
+        let (schema, key) = (relation.schema.clone(), relation.key.clone());
+        let all = relation.columns.clone();
+        let input = self.input(relation);
+        let append_only = self.append_only(input);
         let columns: Vec<usize> = match &scan.projection {
-            Some(projection) => projection.iter().map(|place| relation.columns[*place]).collect(),
-            None => relation.columns,
+            Some(projection) => projection.iter().map(|place| all[*place]).collect(),
+            None => all.clone(),
         };
         if columns.iter().copied().eq(0..schema.fields().len()) {
             return Ok(Some(input));
@@ -243,11 +283,30 @@ impl Lowering<'_> {
             return Ok(Some(*known));
         }
         let schema = scan.projected_schema.inner().clone();
-        let mut operator = Stateless::new(schema.clone(), append_only).with_key(relation.key);
+        let mut operator = Stateless::new(schema.clone(), append_only).with_key(key);
         operator.push(Stage::Columns(columns.clone(), schema.clone()), schema);
         let node = self.push(operator, vec![input]);
         self.columns.insert((input, columns), node);
         Ok(Some(node))
+    }
+
+    /// The node of a relation's changes.
+    fn input(&mut self, relation: Relation) -> usize {
+        let batchwise = self.batchwise && relation.window.is_some();
+        if let Some(input) = self.scans.get(&(relation.name.clone(), batchwise)) {
+            return *input;
+        }
+        let properties = Properties {
+            schema: relation.schema,
+            append_only: relation.append_only || batchwise,
+            key: relation.key,
+            cost: Cost::Delta,
+        };
+        self.relations.push((relation.name.clone(), batchwise));
+        let about = if batchwise { Description::default() } else { relation.about };
+        self.nodes.push(Node::Input { relation: self.relations.len() - 1, properties, about });
+        self.scans.insert((relation.name, batchwise), self.nodes.len() - 1);
+        self.nodes.len() - 1
     }
 
     /// Fuses a chain of projections, filters and unnests into one operator.
@@ -268,24 +327,35 @@ impl Lowering<'_> {
             chain.push(below);
             below = input;
         }
+        if let Some(ranked) = top_n::ranks(&chain, below)?
+            && let Some(node) = self.ranked(&ranked)?
+        {
+            return Ok(Some(node));
+        }
         let fused = per_key::fused(&chain)?;
         let (above, fused) = chain.split_at(chain.len() - fused);
         let Some(input) = self.lower_below(below, fused)? else { return Ok(None) };
-        if per_key::is_keyed(below) && self.nodes[input].properties().cost == Cost::Keys {
+        if per_key::is_keyed(below) && per_key::is_one(&self.nodes[input]) {
             (below, chain) = (fused.first().copied().unwrap_or(below), above.to_vec());
         }
+        self.stages(input, below, &chain).map(Some)
+    }
+
+    /// One operator for a chain of such nodes, the lowest last, over the rows of an operator, which are those of `below`.
+    fn stages(&mut self, input: usize, below: &LogicalPlan, chain: &[&LogicalPlan]) -> Result<usize> {
         if chain.is_empty() {
-            return Ok(Some(input));
+            return Ok(input);
         }
         let key = self.nodes[input].properties().key.clone();
         let mut operator =
             Stateless::new(below.schema().inner().clone(), self.append_only(input)).with_key(key);
-        for node in chain.into_iter().rev() {
+        for node in chain.iter().rev() {
             if let Some(stage) = self.stage(node)? {
                 operator.push(stage, node.schema().inner().clone());
             }
         }
-        Ok(Some(self.push(operator, vec![input])))
+        let operator = operator.on_threads(self.driver.threads());
+        Ok(self.push(operator, vec![input]))
     }
 
     fn stage(&self, node: &LogicalPlan) -> Result<Option<Stage>> {
@@ -330,6 +400,12 @@ impl Lowering<'_> {
             return self.update_state(plan, node);
         }
         let Some(input) = self.lower(&node.input)? else { return Ok(None) };
+        // Where rows go, one order of the rows takes less than one for each value of the first.
+        if !self.append_only(input)
+            && let Some(operator) = self.first_of_groups(plan, node)?
+        {
+            return Ok(Some(operator));
+        }
         match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
             Ok(operator) => Ok(Some(self.push(operator, vec![input]))),
             Err(reason) => self.per_key(plan, above, &reason),
@@ -394,7 +470,9 @@ impl Lowering<'_> {
         }
         let meters = vec![Meter::default(); nodes.len()];
         let (relations, batchwise) = relations.into_iter().unzip();
-        Flow { relations, batchwise, nodes, meters, limits: self.limits, started: false }
+        let findables = self.findables.into_iter().filter_map(|found| found.placed(&places)).collect();
+        let limits = self.limits;
+        Flow { relations, batchwise, nodes, meters, limits, started: false, findables, version: 0 }
     }
 }
 
@@ -460,13 +538,21 @@ fn is_open(plan: &LogicalPlan) -> Result<bool> {
     Ok(open)
 }
 
+/// Whether a plan that stands in two places gives the same rows in both.
+fn gives_the_same(plan: &LogicalPlan) -> Result<bool> {
+    let mut same = true;
+    plan.apply_with_subqueries(|node| {
+        same &= !matches!(node, LogicalPlan::Extension(_)) && keys::is_stable(node).map_err(external)?;
+        Ok(if same { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(same)
+}
+
 fn node_name(plan: &LogicalPlan) -> &'static str {
     match plan {
         LogicalPlan::Join(_) => "a join",
         LogicalPlan::Window(_) => "OVER",
-        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => "ORDER BY … LIMIT",
         LogicalPlan::Distinct(_) => "DISTINCT ON",
-        LogicalPlan::RecursiveQuery(_) => "a recursive query",
         LogicalPlan::Extension(_) => "an extension",
         _ => "this part of the query",
     }

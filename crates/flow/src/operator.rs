@@ -1,14 +1,17 @@
 //! The contract of an incremental operator.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
 
-use crate::Result;
 use crate::failure::Failure;
+use crate::operators::join::Join;
 use crate::point::Wanted;
+use crate::{Error, Result};
 
 /// What an epoch costs, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +20,8 @@ pub enum Cost {
     Delta,
     /// The rows of the keys that the delta touches.
     Keys,
+    /// The rows of the delta times those of a join's other side.
+    Pairs,
     /// The rows of the delta, or the whole input where the few rows of one side change.
     Few,
     /// The whole input.
@@ -29,6 +34,7 @@ impl Cost {
         match self {
             Cost::Delta => "delta",
             Cost::Keys => "touched keys",
+            Cost::Pairs => "delta times the other side",
             Cost::Few => "delta, or whole",
             Cost::Whole => "whole",
         }
@@ -121,16 +127,50 @@ pub struct Output {
     pub rows: Delta,
     /// What it could not answer for, or what is mended, with a negative weight.
     pub failures: Vec<Failure>,
+    /// How many more rows it would have put out had somebody taken them, see [`Operator::step_unread`].
+    pub left_out: u64,
 }
 
 impl From<Delta> for Output {
     fn from(rows: Delta) -> Output {
-        Output { rows, failures: Vec::new() }
+        Output { rows, ..Output::default() }
     }
 }
 
 /// All rows of a result, where they are kept.
 pub type Content = Option<Result<Vec<RecordBatch>>>;
+
+/// By what an operator keeps its state, where it can forget keys one by one.
+#[derive(Clone, Debug)]
+pub struct KeyedBy {
+    /// The types of the key's columns.
+    pub types: Vec<DataType>,
+    /// For each input what the key is of its rows.
+    pub keys: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    /// Whether nothing is kept of rows whose key holds a NULL.
+    pub nulls_apart: bool,
+    /// Whether what it puts out of a key, a row at most, stands for the key: it is taken back when a key returns that
+    /// was forgotten. The result begins with the key's columns then, where it is kept.
+    pub remembers: bool,
+}
+
+/// What keys had put out that were forgotten.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    /// Rows, each with the place of its key among those that were forgotten; where [`KeyedBy::remembers`] says so.
+    pub rows: Vec<(RecordBatch, Vec<u32>)>,
+    /// Failures of the keys, which go.
+    pub failures: Vec<Failure>,
+}
+
+/// What was forgotten so far for `state_ttl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Keys.
+    pub keys: u64,
+    /// Deletes of rows that had been forgotten.
+    pub deletes: u64,
+}
 
 /// One node of a maintained query: turns the deltas of its inputs into the delta of its output.
 ///
@@ -146,10 +186,15 @@ pub trait Operator: Send + Debug {
     /// nothing: an operator whose answer over no input has rows puts them out then. Later calls come only when an
     /// input changes. An error, which is never one of data, leaves the state unknown.
     fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output>;
-    /// The same where nobody takes the rows: an operator that keeps its result anyway may leave them out, though never
-    /// a failure.
+    /// The same where nobody takes the rows: an operator that keeps its result anyway may leave them out and say how
+    /// many they are, though never a failure.
     fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         self.step(cut, inputs)
+    }
+    /// Whether it puts out one row for each that it takes, whatever they are, and keeps nothing: where nobody takes its
+    /// rows it need not be given any.
+    fn hands_on(&self) -> bool {
+        false
     }
     /// Whether it takes the batches of a window ([`crate::BatchWindow`]) as they end and lets them go by itself: it
     /// is stepped with each batch at the batch's time, and whenever the window is looked at, rows or not. Its answer
@@ -165,6 +210,18 @@ pub trait Operator: Send + Debug {
     fn wake_at(&self) -> Option<Timestamp> {
         None
     }
+    /// By what it keeps its state, where it can forget keys one by one.
+    fn keyed_by(&self) -> Option<KeyedBy> {
+        None
+    }
+    /// Forgets keys, one array a column, each once, as though their rows had never come, and puts nothing out.
+    fn forget(&mut self, _keys: &[ArrayRef]) -> Result<Forgotten> {
+        Err(Error::Bug(format!("{} can't forget keys", self.describe().name)))
+    }
+    /// What it has forgotten, where it forgets.
+    fn counted(&self) -> Option<Counted> {
+        None
+    }
     /// Forgets everything, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
@@ -173,6 +230,10 @@ pub trait Operator: Send + Debug {
     /// The rows of that result that a reader wants, and perhaps others, where they are found without looking at all:
     /// `input` gives those of the input at a place.
     fn content_wanted(&self, _wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        None
+    }
+    /// The join that it is, whose sides may be kept elsewhere.
+    fn as_join(&mut self) -> Option<&mut Join> {
         None
     }
     /// How many rows it keeps.

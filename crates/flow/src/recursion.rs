@@ -60,11 +60,7 @@ impl Counter {
         if self.rounds.fetch_add(1, Ordering::Relaxed) < max {
             return Ok(());
         }
-        Err(limit(format!(
-            "the recursive query \"{}\" has not ended after {max} rounds, which is recursion_max: let a condition end \
-             it, or SET recursion_max higher",
-            self.query
-        )))
+        Err(limit(endless(&self.query, max)))
     }
 
     fn check_rows(&self, rows: usize) -> Result<()> {
@@ -78,6 +74,14 @@ impl Counter {
             self.query
         )))
     }
+}
+
+/// Why a recursive query is ended that brings rows for ever.
+pub(crate) fn endless(query: &str, max: usize) -> String {
+    format!(
+        "the recursive query \"{query}\" has not ended after {max} rounds, which is recursion_max: let a condition end \
+         it, or SET recursion_max higher"
+    )
 }
 
 fn limit(message: String) -> DataFusionError {

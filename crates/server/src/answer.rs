@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 use millstream_engine::TransactionStatus;
 
-use crate::oid::Column;
+use crate::oid::{Column, VARCHAR};
 
 /// Answers that wait to be sent.
 #[derive(Debug, Default)]
@@ -115,9 +115,13 @@ impl Answers {
                 // No table and no place in one.
                 bytes.put_u32(0);
                 bytes.put_u16(0);
-                bytes.put_u32(column.kind.oid());
+                let (oid, modifier) = match column.length_max {
+                    Some(length) => (VARCHAR, length.saturating_add(4)),
+                    None => (column.kind.oid(), column.kind.modifier()),
+                };
+                bytes.put_u32(oid);
                 bytes.put_i16(column.kind.size());
-                bytes.put_i32(column.kind.modifier());
+                bytes.put_i32(modifier);
                 bytes.put_u16(column.format as u16);
             }
         });

@@ -181,8 +181,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.wire.answers.empty_query();
             return Ok(());
         };
+        let (sql, formats) = (portal.sql.clone(), portal.formats.clone());
         let mut cursor = match std::mem::replace(&mut portal.state, State::Done) {
-            State::Rows(cursor) => cursor,
+            State::Rows(cursor) => {
+                self.session.time_anew();
+                cursor
+            }
             State::Ended(tag) => {
                 self.wire.answers.command_complete(&tag);
                 portal.state = State::Ended(tag);
@@ -193,34 +197,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             State::Bound => {
                 if self.session.transaction_status() != TransactionStatus::Failed
-                    && deallocate(&mut self.statements, &portal.sql)
+                    && deallocate(&mut self.statements, &sql)
                 {
                     self.wire.answers.command_complete("DEALLOCATE");
                     return Ok(());
                 }
                 let run = self.session.execute_prepared(&prepared, &portal.values);
-                match start(&mut self.wire, run, &portal.sql).await? {
-                    Response::Done(tag) => {
-                        self.wire.answers.command_complete(&tag.text);
-                        return Ok(());
-                    }
-                    Response::CopyIn(copy) => {
-                        let sql = portal.sql.clone();
-                        let tag = self.copy_in(*copy).await.map_err(|stop| pointed(stop, &sql))?;
-                        self.wire.answers.command_complete(&tag.text);
-                        return Ok(());
-                    }
-                    Response::CopyOut(copy) => {
-                        let sql = portal.sql.clone();
-                        let tag = self.wire.copy_out(*copy).await.map_err(|stop| pointed(stop, &sql))?;
-                        self.wire.answers.command_complete(&tag);
-                        return Ok(());
-                    }
-                    rows => Box::new(cursor(rows, &portal.formats, &portal.sql)?),
-                }
+                let response = start(&mut self.wire, run, &sql).await?;
+                let completed = self.complete(response).await.map_err(|stop| pointed(stop, &sql))?;
+                let Some(rows) = completed else { return Ok(()) };
+                Box::new(cursor(rows, &formats, &sql)?)
             }
         };
-        let sql = portal.sql.clone();
         let sent = self.wire.send_rows(&mut cursor, rows_max).await;
         match sent.map_err(|stop| pointed(stop, &sql))? {
             Sent::All(tag) => {
@@ -293,7 +281,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// With the place of an error in the client's text.
-fn pointed(stop: Stop, sql: &str) -> Stop {
+pub(crate) fn pointed(stop: Stop, sql: &str) -> Stop {
     match stop {
         Stop::Failed(error) => report::failed(error, sql).into(),
         other => other,

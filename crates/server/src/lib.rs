@@ -46,6 +46,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::connection::Connection;
+pub use crate::copy::{CopyReader, CopyWriter};
 use crate::interrupt::Connections;
 use crate::wire::Wire;
 

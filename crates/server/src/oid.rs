@@ -17,7 +17,12 @@ pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) format: Format,
+    /// Characters of a VARCHAR(n), at most; none for other types.
+    pub(crate) length_max: Option<i32>,
 }
+
+/// The number of VARCHAR, whose values are those of TEXT.
+pub(crate) const VARCHAR: u32 = 1043;
 
 /// A PostgreSQL type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,6 +284,10 @@ pub(crate) fn columns(schema: &SchemaRef, formats: &[Format]) -> Vec<Column> {
         name: field.name().clone(),
         kind: if of_catalog { Kind::of_catalog(field.data_type()) } else { Kind::of(field) },
         format: crate::message::format_at(formats, place),
+        length_max: match postgres_type(field) {
+            (oid, modifier) if oid == i64::from(VARCHAR) => i32::try_from(modifier - 4).ok(),
+            _ => None,
+        },
     };
     as_shown(schema).fields().iter().enumerate().map(column).collect()
 }

@@ -1,13 +1,15 @@
 //! The simple protocol, and how results are sent in both.
 
+use std::task::Poll;
+
 use arrow::array::RecordBatch;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use millstream_engine::{Error, Response, Script, TransactionStatus};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::Connection;
-use crate::extended::deallocate;
+use crate::extended::{deallocate, pointed};
 use crate::message::Format;
 use crate::oid::{Column, columns};
 use crate::report;
@@ -34,16 +36,6 @@ pub(crate) enum Sent {
 }
 
 impl Cursor {
-    /// The rows of a response; what it says besides is for `notices`.
-    pub(crate) fn new(
-        rows: BoxStream<'static, Result<RecordBatch, Error>>,
-        columns: Vec<Column>,
-        endless: bool,
-        sql: &str,
-    ) -> Cursor {
-        Cursor { columns, batches: rows, current: None, endless, word: tag_word(sql) }
-    }
-
     /// The command tag of a statement that gave as many rows.
     pub(crate) fn tag(&self, rows: usize) -> String {
         match self.word {
@@ -65,8 +57,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) async fn query(&mut self, sql: &str) -> Result<(), Stop> {
         self.portals.remove("");
         self.statements.remove("");
-        let pointed = |error: Error| Stop::from(report::failed(error, sql));
-        let mut script = Script::parse(sql).map_err(pointed)?;
+        let failed = |error: Error| Stop::from(report::failed(error, sql));
+        let mut script = Script::parse(sql).map_err(failed)?;
         if script.remaining() == 0 {
             self.wire.answers.empty_query();
             return Ok(());
@@ -79,13 +71,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Ok(());
         }
         while let Some(outcomes) =
-            self.wire.unless_stopped(self.session.step(&mut script)).await?.map_err(pointed)?
+            self.wire.unless_stopped(self.session.step(&mut script)).await?.map_err(failed)?
         {
             for outcome in outcomes {
-                self.answer(outcome.response, &outcome.sql).await.map_err(|stop| match stop {
-                    Stop::Failed(error) => pointed(error),
-                    other => other,
-                })?;
+                self.answer(outcome.response, &outcome.sql).await.map_err(|stop| pointed(stop, sql))?;
             }
         }
         Ok(())
@@ -94,25 +83,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends a response to a statement of the simple protocol.
     async fn answer(&mut self, response: Response, sql: &str) -> Result<(), Stop> {
         self.wire.notices(&response);
-        match response {
-            Response::Done(tag) => self.wire.answers.command_complete(&tag.text),
-            Response::CopyIn(copy) => {
-                let tag = self.copy_in(*copy).await?;
-                self.wire.answers.command_complete(&tag.text);
-            }
-            Response::CopyOut(copy) => {
-                let tag = self.wire.copy_out(*copy).await?;
-                self.wire.answers.command_complete(&tag);
-            }
-            rows => {
-                let mut cursor = cursor(rows, &[], sql)?;
-                self.wire.answers.row_description(cursor.columns.iter());
-                if let Sent::All(tag) = self.wire.send_rows(&mut cursor, 0).await? {
-                    self.wire.answers.command_complete(&tag);
-                }
-            }
+        let Some(rows) = self.complete(response).await? else { return Ok(()) };
+        let mut cursor = cursor(rows, &[], sql)?;
+        self.wire.answers.row_description(cursor.columns.iter());
+        if let Sent::All(tag) = self.wire.send_rows(&mut cursor, 0).await? {
+            self.wire.answers.command_complete(&tag);
         }
         Ok(())
+    }
+
+    /// Brings a response to its end; one that is rows is handed back.
+    pub(crate) async fn complete(&mut self, response: Response) -> Result<Option<Response>, Stop> {
+        let tag = match response {
+            Response::Done(tag) => tag.text,
+            Response::CopyIn(copy) => self.copy_in(*copy).await?.text,
+            Response::CopyOut(copy) => self.wire.copy_out(*copy).await?,
+            rows => return Ok(Some(rows)),
+        };
+        self.wire.answers.command_complete(&tag);
+        Ok(None)
     }
 }
 
@@ -142,6 +131,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(filled)
     }
 
+    /// The next of a stream. What there is to say is said first where it has to be waited for and may never come.
+    pub(crate) async fn next<T: Stream + Unpin>(
+        &mut self,
+        stream: &mut T,
+        endless: bool,
+    ) -> Result<Option<T::Item>, Stop> {
+        let next = stream.next();
+        tokio::pin!(next);
+        if let Poll::Ready(next) = futures::poll!(&mut next) {
+            return Ok(next);
+        }
+        if endless {
+            self.send().await?;
+        }
+        self.unless_stopped(next).await
+    }
+
     /// Sends rows until there are no more, or `rows_max` were sent where it isn't zero. What an endless cursor has is
     /// sent at once; what another has, when it is much.
     pub(crate) async fn send_rows(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<Sent, Stop> {
@@ -156,18 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
                 continue;
             }
-            let next = cursor.batches.next();
-            tokio::pin!(next);
-            let next = match futures::poll!(&mut next) {
-                std::task::Poll::Ready(next) => next,
-                std::task::Poll::Pending => {
-                    if cursor.endless {
-                        self.send().await?;
-                    }
-                    self.unless_stopped(next).await?
-                }
-            };
-            match next {
+            match self.next(&mut cursor.batches, cursor.endless).await? {
                 Some(batch) => {
                     let batch = rows::canonical(&batch?, &cursor.columns)?;
                     cursor.current = (batch.num_rows() > 0).then_some((batch, 0));
@@ -185,5 +180,6 @@ pub(crate) fn cursor(response: Response, formats: &[Format], sql: &str) -> Resul
         return Err(Error::bug("rows were expected of a statement that gives none").into());
     };
     let columns = columns(&rows.schema(), formats);
-    Ok(Cursor::new(rows.map(|batch| batch.map_err(Error::from)).boxed(), columns, endless, sql))
+    let batches = rows.map(|batch| batch.map_err(Error::from)).boxed();
+    Ok(Cursor { columns, batches, current: None, endless, word: tag_word(sql) })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use millstream_engine::SERVER_VERSION;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -37,7 +37,7 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let (major, minor, parameters) = match opened {
         Ok(Some(Opening::Startup { major, minor, parameters })) => (major, minor, parameters),
         Ok(Some(Opening::Cancel { process, secret })) => {
-            cancel(connections, process, &secret);
+            connections.cancel(process, &secret);
             return None;
         }
         Ok(_) => return None,
@@ -66,10 +66,6 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
             None
         }
     }
-}
-
-fn cancel(connections: &Connections, process: u32, secret: &Bytes) {
-    connections.cancel(process, secret);
 }
 
 /// The first message that says what the client wants. Encryption is declined.

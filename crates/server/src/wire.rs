@@ -27,6 +27,8 @@ pub(crate) struct Wire<S> {
     pub(crate) answers: Answers,
     pub(crate) entry: Entry,
     shutdown: watch::Receiver<bool>,
+    /// A message that is too long to be taken: its bytes, and how many of them are still to come and be forgotten.
+    passing: Option<(usize, usize)>,
     /// Whether the last message was one of the simple protocol, each of which is answered by itself.
     pub(crate) is_simple: bool,
 }
@@ -86,27 +88,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         entry: Entry,
         shutdown: watch::Receiver<bool>,
     ) -> Wire<S> {
-        Wire { socket, input, answers, entry, shutdown, is_simple: false }
+        Wire { socket, input, answers, entry, shutdown, passing: None, is_simple: false }
     }
 
     /// The next message. Sends the answers first when it has to be waited for.
     pub(crate) async fn receive(&mut self) -> Result<Message, Stop> {
+        self.receive_while(false).await
+    }
+
+    /// The next message of a statement that runs, and ends at a cancel request. One that is given up loses nothing.
+    pub(crate) async fn receive_unless_cancelled(&mut self) -> Result<Message, Stop> {
+        self.receive_while(true).await
+    }
+
+    async fn receive_while(&mut self, runs: bool) -> Result<Message, Stop> {
         loop {
-            match message::frame(&mut self.input)? {
-                Frame::Whole(kind, body) => {
-                    self.is_simple = kind == b'Q';
-                    return Ok(message::decode(kind, body)?);
+            if let Some((bytes, 0)) = self.passing {
+                self.passing = None;
+                return Err(report::too_long(bytes).into());
+            }
+            if let Some((_, missing)) = &mut self.passing {
+                let passed = self.input.len().min(*missing);
+                self.input.advance(passed);
+                *missing -= passed;
+                if *missing == 0 {
+                    continue;
                 }
-                Frame::TooLong { kind, bytes, missing } => {
-                    self.is_simple = kind == b'Q';
-                    self.pass_over(missing).await?;
-                    return Err(report::too_long(bytes).into());
+                self.input.reserve(READ_AHEAD_BYTES);
+            } else {
+                match message::frame(&mut self.input)? {
+                    Frame::Whole(kind, body) => {
+                        self.is_simple = kind == b'Q';
+                        return Ok(message::decode(kind, body)?);
+                    }
+                    Frame::TooLong { kind, bytes, missing } => {
+                        self.is_simple = kind == b'Q';
+                        self.passing = Some((bytes, missing));
+                        continue;
+                    }
+                    Frame::Partial => {}
                 }
-                Frame::Partial => {}
             }
             self.send_idle().await?;
             tokio::select! {
                 biased;
+                _ = self.entry.cancels.changed(), if runs => return Err(Stop::Cancelled),
                 read = self.socket.read_buf(&mut self.input) => {
                     if read? == 0 {
                         return Err(Stop::Gone);
@@ -115,19 +141,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Shutdown),
             }
         }
-    }
-
-    /// Reads as many bytes and forgets them.
-    async fn pass_over(&mut self, mut bytes: usize) -> Result<(), Stop> {
-        while bytes > 0 {
-            let mut piece = BytesMut::with_capacity(ANSWERS_BYTES.min(bytes));
-            let read = (&mut self.socket).take(bytes as u64).read_buf(&mut piece).await?;
-            if read == 0 {
-                return Err(Stop::Gone);
-            }
-            bytes -= read;
-        }
-        Ok(())
     }
 
     /// Waits for `work`, unless the client cancels it, goes away, or the server stops.
@@ -151,10 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Sends the answers if there are many.
     pub(crate) async fn send_much(&mut self) -> Result<(), Stop> {
-        if self.answers.bytes.len() < ANSWERS_BYTES { Ok(()) } else { self.send().await }
+        if self.is_full() { self.send().await } else { Ok(()) }
     }
 
-    /// How many bytes of answers there may be before they are sent.
+    /// Whether there are so many answers that they are to be sent.
     pub(crate) fn is_full(&self) -> bool {
         self.answers.bytes.len() >= ANSWERS_BYTES
     }

@@ -18,6 +18,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use millstream_delta::declared_type;
 
 use crate::error::{Error, Result};
+use crate::event_time::TimeWindows;
 use crate::functions::json::make::json_field;
 use crate::hidden;
 use crate::merged::MergedColumns;
@@ -53,7 +54,7 @@ impl<'a> Context<'a> {
     ) -> Context<'a> {
         let merged: Arc<dyn RelationPlanner> = Arc::new(MergedColumns::default());
         let others = state.relation_planners().iter().cloned();
-        let relation_planners = std::iter::once(merged).chain(others).collect();
+        let relation_planners = [merged, Arc::new(TimeWindows)].into_iter().chain(others).collect();
         Context {
             state,
             type_planner,
@@ -80,8 +81,9 @@ impl<'a> Context<'a> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
         let source = match relation {
             Relation::Rows { schema, key } => {
-                let schema = undeclared(&hidden::shown(&schema, self.shown));
-                provider_as_source(Arc::new(RelationTable::new(name, schema, key)))
+                let schema = hidden::shown(&schema, self.shown);
+                let relation = RelationTable::new(name, undeclared(&schema), key).with_declared(&schema);
+                provider_as_source(Arc::new(relation))
             }
             Relation::View(plan) => provider_as_source(Arc::new(ViewTable::new(plan, None))),
         };

@@ -2,6 +2,8 @@
 //!
 //! They are found by their tokens, before the parser of queries sees the text: it would take `EMIT` for an alias.
 
+pub(crate) mod calls;
+pub(crate) mod table;
 pub(crate) mod update_state;
 
 use std::ops::Range;
@@ -43,9 +45,6 @@ impl Emit {
         }
     }
 }
-
-/// Table functions of the dialect that aren't built yet.
-const WINDOWS: [&str; 3] = ["TUMBLE", "HOP", "CUMULATE"];
 
 /// Table functions of a query that runs once per batch. They are also plausible names of columns or of scalar
 /// functions, so they count only right after FROM or JOIN.
@@ -114,14 +113,9 @@ fn refuse(reader: &TokenReader, per_batch: bool) -> Result<()> {
         let called = tokens.get(at + 1).is_some_and(|next| next.token.token == Token::LParen);
         let before = at.checked_sub(1).map(|before| &tokens[before].token.token);
         let after_from = before.is_some_and(|token| is_word(token, "FROM") || is_word(token, "JOIN"));
-        let after_comma = before.is_some_and(|token| matches!(token, Token::Comma | Token::LParen));
         let named = |names: &[&'static str]| names.iter().copied().find(|name| is_word(token, name));
 
-        let what = if called && (after_from || after_comma) && named(&WINDOWS).is_some() {
-            named(&WINDOWS).map(|name| format!("{name}(…)"))
-        } else if called && after_from && is(0, "SESSION") {
-            Some("SESSION(…)".to_string())
-        } else if called && after_from && !per_batch && named(&OVER_BATCHES).is_some() {
+        let what = if called && after_from && !per_batch && named(&OVER_BATCHES).is_some() {
             let name = named(&OVER_BATCHES).unwrap_or_default();
             return Err(Error::invalid(format!("{name}(…) is about batches, which this query doesn't have"))
                 .hint("End the query with FOR EACH BATCH.")
@@ -179,8 +173,6 @@ mod tests {
             "SELECT 1 FOR EACH BATCH",
             "FOR EACH BATCH other than in SELECT, CREATE STREAM and CREATE SINK is not supported yet",
         );
-        refused("SELECT * FROM TUMBLE(t, ts, INTERVAL '1 s')", "TUMBLE(…) is not supported yet");
-        refused("SELECT * FROM t, hop(t, ts, 1, 2)", "HOP(…) is not supported yet");
         refused(
             "SELECT * FROM LAST(t, INTERVAL '1 s')",
             "LAST(…) is about batches, which this query doesn't have",

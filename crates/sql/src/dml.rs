@@ -517,8 +517,8 @@ mod tests {
             "column \"n\" is of type DOUBLE PRECISION and the expression of type BIGINT[]\nHINT: Cast the expression, as in x::TYPE.",
         );
         fails(
-            "INSERT INTO t SELECT * FROM hop(t)",
-            "HOP(…) is not supported yet\nLINE 1: INSERT INTO t SELECT * FROM hop(t)\n                                    ^^^",
+            "INSERT INTO t SELECT * FROM t ASOF JOIN u ON x",
+            "ASOF JOIN is not supported yet\nLINE 1: INSERT INTO t SELECT * FROM t ASOF JOIN u ON x\n                                      ^^^^",
         );
         fails("DELETE FROM t RETURNING id", "RETURNING is not supported yet");
         fails(

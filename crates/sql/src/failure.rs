@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::error::{Error, Kind};
 use crate::near;
+use crate::rules::conditions;
 use crate::tokens;
 
 /// Turns an error of the query engine over this text into ours.
@@ -190,7 +191,8 @@ impl Reader<'_> {
             return self.name(Error::invalid(format!("table \"{name}\" not found in FROM")), name);
         }
         let (message, place) = split_place(&message);
-        let error = reword(message).unwrap_or_else(|| Error::invalid(lower_first(message)));
+        let error = conditions::reworded(message, self.sql).or_else(|| reword(message));
+        let error = error.unwrap_or_else(|| Error::invalid(lower_first(message)));
         match (self.sql, place) {
             (Some(sql), Some((line, column))) => error.at(tokens::token_at(sql, line, column)),
             _ => error,
@@ -398,7 +400,7 @@ mod tests {
         check("SELECT id::BIGNIT FROM t", "type \"BIGNIT\" not found\nHINT: Did you mean \"bigint\"?");
         check(
             "SELECT * FROM t WHERE id",
-            "cannot create filter with non-boolean predicate 't.id' returning Int32",
+            "the condition of WHERE is of type INT; a boolean is expected\nHINT: Compare it with something, as in x <> 0.",
         );
     }
 

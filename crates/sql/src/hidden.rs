@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::error::{Error, Result};
+use crate::event_time;
 use crate::relation::{PG_CATALOG, Relation, Relations};
 use crate::tokens::Lexeme;
 
@@ -184,8 +185,12 @@ impl Narrow<'_> {
     }
 
     fn factor(&self, factor: &TableFactor, factors: &mut Vec<Factor>) -> Result<()> {
+        let windowed;
         let (name, alias) = match factor {
-            TableFactor::Table { name, alias, .. } => (Some(name), alias.as_ref()),
+            TableFactor::Table { name, alias, args, .. } => {
+                windowed = args.as_ref().and_then(|args| event_time::windowed(name, args));
+                (Some(windowed.as_ref().unwrap_or(name)), alias.as_ref())
+            }
             TableFactor::Derived { alias, .. }
             | TableFactor::UNNEST { alias, .. }
             | TableFactor::Function { alias, .. }

@@ -9,6 +9,8 @@
 //! - It leaves out a sort under an OFFSET without LIMIT if a projection between them drops a sort key. Here the rows
 //!   that a limit takes keep their order.
 
+pub(crate) mod sorted;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -35,15 +35,19 @@ use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use crate::context::Context;
 use crate::dialect;
 use crate::error::{Error, Result};
+use crate::event_time;
 use crate::functions;
 use crate::hidden;
+use crate::origin::{self, Declared};
 use crate::parameters::Parameters;
 use crate::physical::Guards;
+use crate::physical::sorted::Sorted;
 use crate::reader::TokenReader;
 use crate::relation::Relations;
 use crate::respell;
 use crate::routines;
 use crate::rules;
+use crate::shown::Names;
 use crate::steady;
 use crate::tokens::DIALECT;
 use crate::type_names::Spellings;
@@ -61,6 +65,10 @@ pub struct Query {
     /// The relations and views that the text names, sorted. (One that is only the name of a WITH query too may be
     /// among them.) A table function of the engine's stands here as its call, `bad_rows('orders')`.
     pub reads: Vec<String>,
+    /// What its text calls its columns.
+    pub(crate) names: Names,
+    /// What its columns were declared as.
+    pub(crate) declared: Declared,
 }
 
 /// A plan as written, and what it reads.
@@ -128,7 +136,12 @@ impl Planner {
         let type_planner = Arc::new(Spellings { users: builder.type_planner().clone(), zone });
         let rules = builder.optimizer().take().unwrap_or_default().rules;
         let rules: Vec<_> = rules.into_iter().filter(|rule| is_sound(rule.name())).collect();
-        builder.physical_optimizers().get_or_insert_default().rules.insert(0, Arc::new(Guards));
+        let physical = &mut builder.physical_optimizers().get_or_insert_default().rules;
+        physical.insert(0, Arc::new(Guards));
+        let check =
+            physical.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(physical.len());
+        physical.insert(check, Arc::new(Sorted));
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(functions::nth::Nth));
         let mut state = builder.with_optimizer_rules(rules::joins::guarded(&rules)).build();
         functions::register(&mut state);
         // Physical expressions read the settings from here; the clock is given with `at`.
@@ -172,8 +185,9 @@ impl Planner {
     ) -> Result<Query> {
         let shown = hidden::named(reader.rest(), relations);
         hidden::narrow_wildcards(&mut tree, &shown, relations)?;
+        let names = Names::new(&tree);
         let raw = self.translate(Statement::Query(tree), &shown, relations, reader.text())?;
-        self.finish(raw, reader.text())
+        Ok(Query { names, ..self.finish(raw, reader.text())? })
     }
 
     /// A statement as a plan, nothing analysed yet.
@@ -212,7 +226,9 @@ impl Planner {
         let Raw { plan: raw, reads } = raw;
         let plan = self.optimize(raw.clone()).map_err(|error| Error::from_datafusion(&error, text))?;
         let fields: Vec<Field> = plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
-        Ok(Query { plan, raw, schema: Arc::new(Schema::new(fields)), reads })
+        let declared = origin::declared_types(&raw);
+        let schema = origin::with_declared(&Arc::new(Schema::new(fields)), &declared);
+        Ok(Query { plan, raw, schema, reads, names: Names::default(), declared })
     }
 
     fn optimize(&self, raw: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
@@ -261,7 +277,9 @@ impl Planner {
     /// Parses a statement that is left of a text, but for tokens that were taken out.
     pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
-        let parsed = DFParserBuilder::new(dialect::update_state::rewrite(tokens, reader.text())?)
+        let tokens = event_time::rewrite(dialect::update_state::rewrite(tokens, reader.text())?)?;
+        let tokens = dialect::table::rewrite(tokens);
+        let parsed = DFParserBuilder::new(tokens)
             .with_dialect(&DIALECT)
             .with_recursion_limit(limit)
             .build()

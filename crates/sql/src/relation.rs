@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::Transformed;
@@ -13,8 +13,10 @@ use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use millstream_delta::declared_type;
 
 use crate::error::{Error, Result};
+use crate::origin::Declared;
 use crate::routines::Routine;
 
 /// The schema of the tables in which an engine tells of itself.
@@ -101,6 +103,8 @@ pub struct RelationTable {
     name: String,
     schema: SchemaRef,
     constraints: Option<Constraints>,
+    /// What its columns were declared as, where their types say less; empty where none was.
+    declared: Declared,
 }
 
 impl RelationTable {
@@ -108,7 +112,18 @@ impl RelationTable {
         let constraints = key
             .filter(|key| !key.is_empty())
             .map(|key| Constraints::new_unverified(vec![Constraint::PrimaryKey(key)]));
-        RelationTable { name, schema, constraints }
+        RelationTable { name, schema, constraints, declared: Vec::new() }
+    }
+
+    /// With what columns of it were declared as.
+    pub(crate) fn with_declared(self, columns: &SchemaRef) -> RelationTable {
+        let spelling = |field: &Arc<Field>| declared_type(field).map(Arc::from);
+        let declared: Declared = columns.fields().iter().map(spelling).collect();
+        if declared.iter().all(Option::is_none) { self } else { RelationTable { declared, ..self } }
+    }
+
+    pub(crate) fn declared(&self) -> &[Option<Arc<str>>] {
+        &self.declared
     }
 
     /// The relation's name.

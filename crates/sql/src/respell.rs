@@ -19,6 +19,7 @@
 //!
 //! TABLESAMPLE, hints after a table and LIMIT BY would be ignored without a word: they are refused.
 
+mod arrays;
 mod postgres;
 mod precedence;
 mod row_values;

@@ -8,24 +8,32 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, DataType, Expr, ObjectName, Query, Select, SelectItem, SetExpr,
+    ArrayElemTypeDef, DataType, Expr, ObjectName, Query as QueryTree, Select, SelectItem, SetExpr,
 };
 
 use crate::hidden::last_name;
-use crate::planner::Planner;
-use crate::reader::TokenReader;
+use crate::origin::with_declared;
+use crate::planner::Query;
 
 /// The key of a schema's metadata that holds the names, each after a separator that no name has.
 const SHOWN: &str = "millstream.shown";
 const SEPARATOR: char = '\u{1f}';
 
-impl Planner {
-    /// The columns of a query's result, with the names that a reader is shown in their metadata, where these differ: the
+/// The names that a query's text gives its columns.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    /// Of the first columns; none where the planner's name is right.
+    first: Vec<Option<String>>,
+    /// Of the last, where some `*` stands before them.
+    last: Option<Vec<Option<String>>>,
+}
+
+impl Query {
+    /// The columns of its result, with the names that a reader is shown in their metadata, where these differ: the
     /// fields keep those that tell each expression from every other, as a view of the same query has them.
-    pub fn shown(&self, text: &str, schema: &SchemaRef) -> SchemaRef {
-        let tree = TokenReader::new(text).and_then(|reader| self.parse_tree(&reader));
-        let Ok(tree) = tree else { return schema.clone() };
-        let names = names(&tree, schema.fields().len());
+    pub fn shown(&self, schema: &SchemaRef) -> SchemaRef {
+        let schema = &with_declared(schema, &self.declared);
+        let names = self.names.of(schema.fields().len());
         if names.iter().all(Option::is_none) {
             return schema.clone();
         }
@@ -53,27 +61,36 @@ pub fn as_shown(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(named.collect::<Fields>(), schema.metadata().clone()))
 }
 
-/// The names of as many columns, none where the planner's is right or nothing can be said.
-pub(crate) fn names(query: &Query, width: usize) -> Vec<Option<String>> {
-    let mut names = vec![None; width];
-    let Some(select) = first_select(&query.body) else { return names };
-    let is_wildcard =
-        |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-    let items = &select.projection;
-    match items.iter().filter(|item| is_wildcard(item)).count() {
-        0 if items.len() == width => {
-            names.iter_mut().zip(items).for_each(|(name, item)| *name = item_name(item));
+impl Names {
+    /// What can be said of the columns of a query.
+    pub(crate) fn new(query: &QueryTree) -> Names {
+        let Some(select) = first_select(&query.body) else { return Names::default() };
+        let is_wildcard =
+            |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+        let named = |items: &[SelectItem]| items.iter().map(item_name).collect();
+        let items = &select.projection;
+        let mut wildcards = items.iter().enumerate().filter(|(_, item)| is_wildcard(item));
+        match (wildcards.next(), wildcards.next()) {
+            (None, _) => Names { first: named(items), last: None },
+            // What stands before and after a `*` has its place from either end.
+            (Some((at, _)), None) => {
+                Names { first: named(&items[..at]), last: Some(named(&items[at + 1..])) }
+            }
+            _ => Names::default(),
         }
-        // What stands before and after a `*` has its place from either end.
-        1 => {
-            let before = items.iter().take_while(|item| !is_wildcard(item));
-            names.iter_mut().zip(before).for_each(|(name, item)| *name = item_name(item));
-            let after = items.iter().rev().take_while(|item| !is_wildcard(item));
-            names.iter_mut().rev().zip(after).for_each(|(name, item)| *name = item_name(item));
-        }
-        _ => {}
     }
-    names
+
+    /// The names of as many columns, none where the planner's is right or nothing can be said.
+    fn of(&self, width: usize) -> Vec<Option<String>> {
+        let mut names = vec![None; width];
+        if self.last.is_none() && self.first.len() != width {
+            return names;
+        }
+        names.iter_mut().zip(&self.first).for_each(|(name, known)| name.clone_from(known));
+        let last = self.last.iter().flatten().rev();
+        names.iter_mut().rev().zip(last).for_each(|(name, known)| name.clone_from(known));
+        names
+    }
 }
 
 /// The SELECT that names the columns of a query.
@@ -181,7 +198,7 @@ mod tests {
     fn check(sql: &str, width: usize, expected: &[&str]) {
         let query = Parser::new(&DIALECT).try_with_sql(sql).unwrap().parse_query().unwrap();
         let found: Vec<String> =
-            names(&query, width).into_iter().map(|name| name.unwrap_or_else(|| "-".into())).collect();
+            Names::new(&query).of(width).into_iter().map(|name| name.unwrap_or_else(|| "-".into())).collect();
         assert_eq!(found, expected, "{sql}");
     }
 

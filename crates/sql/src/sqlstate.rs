@@ -49,6 +49,8 @@ pub const NOT_NULL_VIOLATION: &str = "23502";
 pub const DIVISION_BY_ZERO: &str = "22012";
 /// A number doesn't fit its type.
 pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
+/// A text is longer than its column takes.
+pub const STRING_DATA_RIGHT_TRUNCATION: &str = "22001";
 /// A text is no value of the type.
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 /// A binary value is none of its type.
@@ -143,6 +145,7 @@ const BY_MESSAGE: &[(&[&str], &str)] = &[
     (&["is no JSON"], INVALID_JSON_TEXT),
     (&["is no regular expression"], INVALID_REGULAR_EXPRESSION),
     (&["cannot cast '"], INVALID_TEXT_REPRESENTATION),
+    (&["value too long for type"], STRING_DATA_RIGHT_TRUNCATION),
     (&["is no value for"], INVALID_TEXT_REPRESENTATION),
     (&["cannot parse"], INVALID_TEXT_REPRESENTATION),
     (&["invalid interval"], INVALID_DATETIME_FORMAT),

@@ -1,6 +1,6 @@
 //! Many rows a key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrow::array::{Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -15,6 +15,10 @@ use crate::{Error, Result};
 
 /// How many rows are gathered into one batch.
 const GATHERED_ROWS: usize = 16_384;
+/// How many slots are forgotten at once.
+const FORGET_SLOTS: usize = 4096;
+/// A slot with so many rows gets an index of them when it loses some.
+const LONG: usize = 1024;
 
 /// A multiset of rows, found by the slots of their keys.
 ///
@@ -26,6 +30,8 @@ const GATHERED_ROWS: usize = 16_384;
 pub struct Arranged {
     store: Store,
     lists: Lists,
+    /// Of slots with many rows that lose some.
+    long: HashMap<u32, Long>,
     /// Made when the first row is deleted.
     encoder: Option<RowEncoder>,
 }
@@ -37,12 +43,15 @@ pub struct Placed {
     pub chunk: Chunk,
     /// One slot a row.
     pub slots: Vec<u32>,
+    /// A number to keep beside each row, the same for equal rows; 0 where there are none.
+    pub tallies: Option<Vec<i64>>,
 }
 
 /// Net changes of distinct rows.
 struct Net {
     chunk: Chunk,
     slots: Vec<u32>,
+    tallies: Option<Vec<i64>>,
     encoded: arrow::row::Rows,
     hashes: Vec<u64>,
     table: HashTable<u32>,
@@ -56,12 +65,22 @@ struct Deletes {
     counts: Vec<(u64, i64)>,
     /// The places of rows in their slots' lists, ascending.
     gone: BTreeMap<u32, Vec<u32>>,
+    /// The slots, hashes and ids of the rows that go.
+    hashes: Vec<(u32, u64, u64)>,
+}
+
+/// The rows of a slot that has many, by content.
+#[derive(Debug, Default)]
+struct Long {
+    /// Hashes and ids of the rows with ids below `through`.
+    table: HashTable<(u64, u64)>,
+    through: u64,
 }
 
 impl Arranged {
     /// No rows yet.
     pub fn new(schema: SchemaRef) -> Arranged {
-        Arranged { store: Store::new(schema), lists: Lists::default(), encoder: None }
+        Arranged { store: Store::new(schema), lists: Lists::default(), long: HashMap::new(), encoder: None }
     }
 
     /// The rows' schema.
@@ -81,7 +100,8 @@ impl Arranged {
 
     /// About how many bytes the rows and their lists take.
     pub fn memory_bytes(&self) -> usize {
-        self.store.memory_bytes() + self.lists.memory_bytes()
+        let long: usize = self.long.values().map(|index| index.table.allocation_size()).sum();
+        self.store.memory_bytes() + self.lists.memory_bytes() + long
     }
 
     /// The rows of some slots, n copies as n rows: slot after slot, each slot's in the order in which they came.
@@ -106,6 +126,31 @@ impl Arranged {
         Ok(batches)
     }
 
+    /// The ids of a slot's rows, in the order in which they came. They stand for these rows until the next change.
+    pub fn ids(&self, slot: u32) -> &[u64] {
+        self.lists.get(slot)
+    }
+
+    /// Some columns of the rows with these ids, in that order, and how many copies there are of each.
+    pub fn gather_counted(&self, ids: &[u64], columns: &[usize]) -> Result<(RecordBatch, Vec<i64>)> {
+        Ok(self.store.gather_counted(ids, columns)?)
+    }
+
+    /// How many copies there are of a row.
+    pub fn count(&self, id: u64) -> i64 {
+        self.store.count(id)
+    }
+
+    /// The number that is kept beside a row.
+    pub fn tally(&self, id: u64) -> i64 {
+        self.store.tally(id)
+    }
+
+    /// Sets the numbers that are kept beside some rows.
+    pub fn set_tallies(&mut self, changes: &[(u64, i64)]) {
+        self.store.set_tallies(changes);
+    }
+
     /// Inserts and deletes rows. What matters is the sum of each row's weights: a row may be deleted before it is
     /// inserted in the same change. Fails with [`Error::Negative`] and changes nothing when more is deleted than
     /// there is.
@@ -117,29 +162,62 @@ impl Arranged {
         if deletes {
             return self.apply_net(changes);
         }
-        changes.iter().try_for_each(|Placed { chunk, slots }| {
-            self.append(&chunk.rows, chunk.weights.as_ref().map(|weights| &weights.values()[..]), slots)
+        changes.into_iter().try_for_each(|Placed { chunk, slots, tallies }| {
+            let weights = chunk.weights.as_ref().map(|weights| &weights.values()[..]);
+            self.append(&chunk.rows, weights, tallies, &slots)
         })
     }
 
+    /// Takes back all rows of some slots.
+    pub fn forget(&mut self, slots: &[u32]) -> Result<()> {
+        let all: Vec<usize> = (0..self.schema().fields().len()).collect();
+        for some in slots.chunks(FORGET_SLOTS) {
+            let mut ids = Vec::new();
+            let mut of = Vec::new();
+            for slot in some {
+                ids.extend_from_slice(self.ids(*slot));
+                of.resize(ids.len(), *slot);
+            }
+            if ids.is_empty() {
+                continue;
+            }
+            let (rows, counts) = self.gather_counted(&ids, &all)?;
+            let weights = Some(counts.into_iter().map(|count| -count).collect());
+            self.apply(vec![Placed { chunk: Chunk { rows, weights }, slots: of, tallies: None }])?;
+        }
+        Ok(())
+    }
+
     /// Takes the rows whose weights are positive.
-    fn append(&mut self, rows: &RecordBatch, weights: Option<&[i64]>, slots: &[u32]) -> Result<()> {
+    fn append(
+        &mut self,
+        rows: &RecordBatch,
+        weights: Option<&[i64]>,
+        tallies: Option<Vec<i64>>,
+        slots: &[u32],
+    ) -> Result<()> {
         let Some(weights) = weights else {
-            let first = self.store.push(rows, None)?;
+            let first = self.store.push_with(rows, None, tallies)?;
             return slots.iter().zip(first..).try_for_each(|(slot, id)| self.lists.push(*slot, id));
         };
         let taken: Vec<u32> = (0..weights.len() as u32).filter(|row| weights[*row as usize] > 0).collect();
         let counts = taken.iter().map(|row| weights[*row as usize]).collect();
+        let tallies = tallies.map(|tallies| taken.iter().map(|row| tallies[*row as usize]).collect());
         let first = if taken.len() == rows.num_rows() {
-            self.store.push(rows, Some(counts))?
+            self.store.push_with(rows, Some(counts), tallies)?
         } else {
-            self.store.push(&take_record_batch(rows, &UInt32Array::from(taken.clone()))?, Some(counts))?
+            let rows = take_record_batch(rows, &UInt32Array::from(taken.clone()))?;
+            self.store.push_with(&rows, Some(counts), tallies)?
         };
         taken.iter().zip(first..).try_for_each(|(row, id)| self.lists.push(slots[*row as usize], id))
     }
 
     fn apply_net(&mut self, changes: Vec<Placed>) -> Result<()> {
         let slots: Vec<u32> = changes.iter().flat_map(|placed| &placed.slots).copied().collect();
+        let tallies = changes.iter().any(|placed| placed.tallies.is_some()).then(|| {
+            let of = |placed: &Placed| placed.tallies.clone().unwrap_or_else(|| vec![0; placed.slots.len()]);
+            changes.iter().flat_map(of).collect()
+        });
         let mut delta = Delta::default();
         changes.into_iter().for_each(|placed| delta.push(placed.chunk));
         let Some(chunk) = delta.into_one(self.schema())? else { return Ok(()) };
@@ -147,51 +225,118 @@ impl Arranged {
             Some(encoder) => encoder,
             none => none.insert(RowEncoder::new(self.store.schema())?),
         };
-        let mut net = Net::new(chunk, slots, encoder)?;
+        let mut net = Net::new(chunk, slots, tallies, encoder)?;
         let deletes = self.find(&mut net)?;
         for (slot, places) in &deletes.gone {
             self.lists.remove(*slot, places)?;
         }
+        self.unindex(&deletes.hashes);
         self.store.set_counts(&deletes.counts);
-        self.append(&net.chunk.rows, Some(&net.sums), &net.slots)
+        self.append(&net.chunk.rows, Some(&net.sums), net.tallies, &net.slots)
     }
 
     /// Looks for the rows that are deleted among the rows of their slots; the sums of those that are found become
     /// zero.
-    fn find(&self, net: &mut Net) -> Result<Deletes> {
-        let encoder = self.encoder.as_ref().expect("made before rows are deleted");
-        let rows = net.sums.iter().zip(&net.slots).filter(|(sum, _)| **sum < 0);
-        let mut slots: Vec<u32> = rows.map(|(_, slot)| *slot).collect();
-        slots.sort_unstable();
-        slots.dedup();
+    fn find(&mut self, net: &mut Net) -> Result<Deletes> {
+        let slots = net.deleted_slots();
+        for slot in &slots {
+            self.index_long(*slot)?;
+        }
         let mut deletes = Deletes::default();
-        let all = slots.iter().flat_map(|slot| {
-            self.lists.get(*slot).iter().enumerate().map(|(place, id)| (*slot, place as u32, *id))
-        });
-        let mut all = all.peekable();
-        while all.peek().is_some() {
-            let some: Vec<(u32, u32, u64)> = all.by_ref().take(GATHERED_ROWS).collect();
-            let ids: Vec<u64> = some.iter().map(|(_, _, id)| *id).collect();
+        let mut candidates = Vec::new();
+        for (row, slot) in (0..net.sums.len()).zip(&net.slots).filter(|(row, _)| net.sums[*row] < 0) {
+            if let Some(index) = self.long.get(slot) {
+                // Few other rows have the same hash.
+                let copies = net.sums[row].unsigned_abs() as usize;
+                let ids = index.with_hash(net.hashes[row]).take(copies.saturating_add(8));
+                candidates.extend(ids.map(|id| (*slot, id)));
+            }
+        }
+        candidates.sort_unstable();
+        candidates.dedup();
+        let short = slots.iter().filter(|slot| !self.long.contains_key(slot));
+        candidates.extend(short.flat_map(|slot| self.lists.get(*slot).iter().map(|id| (*slot, *id))));
+        self.delete_among(candidates, net, &mut deletes)?;
+        // Where hashes were no help, all rows are looked at.
+        let used: HashSet<u64> = deletes.counts.iter().map(|(id, _)| *id).collect();
+        let all = |slot: u32| self.lists.get(slot).iter().map(move |id| (slot, *id));
+        let rest = net.deleted_slots().into_iter().filter(|slot| self.long.contains_key(slot));
+        let rest: Vec<(u32, u64)> = rest.flat_map(all).filter(|(_, id)| !used.contains(id)).collect();
+        self.delete_among(rest, net, &mut deletes)?;
+        net.check_found()?;
+        deletes.gone.values_mut().for_each(|places| places.sort_unstable());
+        Ok(deletes)
+    }
+
+    /// Takes what is to be deleted from these rows, each with its slot.
+    fn delete_among(&self, candidates: Vec<(u32, u64)>, net: &mut Net, deletes: &mut Deletes) -> Result<()> {
+        let encoder = self.encoder.as_ref().expect("made before rows are deleted");
+        for some in candidates.chunks(GATHERED_ROWS) {
+            let ids: Vec<u64> = some.iter().map(|(_, id)| *id).collect();
             let encoded = encoder.encode(&self.store.gather(&ids)?)?;
-            for (row, (slot, place, id)) in some.into_iter().enumerate() {
+            for (row, (slot, id)) in some.iter().enumerate() {
                 let bytes = encoded.row(row).data();
-                let Some(sum) = net.sum(encoder.hash(bytes), bytes).filter(|sum| **sum < 0) else { continue };
-                let count = self.store.count(id);
+                let hash = encoder.hash(bytes);
+                let Some(sum) = net.sum(hash, bytes).filter(|sum| **sum < 0) else { continue };
+                let count = self.store.count(*id);
                 let left = (count + *sum).max(0);
                 *sum += count - left;
-                deletes.counts.push((id, left));
+                deletes.counts.push((*id, left));
                 if left == 0 {
-                    deletes.gone.entry(slot).or_default().push(place);
+                    // Ids are given out in order, and so they lie in lists.
+                    let place = self.lists.get(*slot).partition_point(|other| other < id) as u32;
+                    deletes.gone.entry(*slot).or_default().push(place);
+                    deletes.hashes.push((*slot, hash, *id));
                 }
             }
         }
-        net.check_found()?;
-        Ok(deletes)
+        Ok(())
+    }
+
+    /// Indexes what has come to a slot since its last delete, if it has many rows.
+    fn index_long(&mut self, slot: u32) -> Result<()> {
+        let ids = self.lists.get(slot);
+        if ids.len() < LONG && !self.long.contains_key(&slot) {
+            return Ok(());
+        }
+        let encoder = self.encoder.as_ref().expect("made before rows are deleted");
+        let index = self.long.entry(slot).or_default();
+        let new = ids.partition_point(|id| *id < index.through);
+        for some in ids[new..].chunks(GATHERED_ROWS) {
+            let encoded = encoder.encode(&self.store.gather(some)?)?;
+            for (row, id) in some.iter().enumerate() {
+                let hash = encoder.hash(encoded.row(row).data());
+                index.table.insert_unique(hash, (hash, *id), |(hash, _)| *hash);
+                index.through = id + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets rows that are gone in the indexes of their slots, and indexes of slots that have few rows now.
+    fn unindex(&mut self, gone: &[(u32, u64, u64)]) {
+        for (slot, hash, id) in gone {
+            if let Some(index) = self.long.get_mut(slot)
+                && let Ok(entry) = index.table.find_entry(*hash, |(_, other)| other == id)
+            {
+                entry.remove();
+                if index.table.len() < LONG / 2 {
+                    self.long.remove(slot);
+                }
+            }
+        }
+    }
+}
+
+impl Long {
+    /// The rows that may be those of a hash.
+    fn with_hash(&self, hash: u64) -> impl Iterator<Item = u64> {
+        self.table.iter_hash(hash).filter(move |(other, _)| *other == hash).map(|(_, id)| *id)
     }
 }
 
 impl Net {
-    fn new(chunk: Chunk, slots: Vec<u32>, encoder: &RowEncoder) -> Result<Net> {
+    fn new(chunk: Chunk, slots: Vec<u32>, tallies: Option<Vec<i64>>, encoder: &RowEncoder) -> Result<Net> {
         let encoded = encoder.encode(&chunk.rows)?;
         let count = chunk.rows.num_rows();
         let hashes: Vec<u64> = (0..count).map(|row| encoder.hash(encoded.row(row).data())).collect();
@@ -210,7 +355,16 @@ impl Net {
                 }
             }
         }
-        Ok(Net { chunk, slots, encoded, hashes, table, sums })
+        Ok(Net { chunk, slots, tallies, encoded, hashes, table, sums })
+    }
+
+    /// The slots that lose rows which weren't found yet.
+    fn deleted_slots(&self) -> Vec<u32> {
+        let rows = self.sums.iter().zip(&self.slots).filter(|(sum, _)| **sum < 0);
+        let mut slots: Vec<u32> = rows.map(|(_, slot)| *slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots
     }
 
     /// The sum of a row's weights, if it is one of these rows.
@@ -260,7 +414,7 @@ mod tests {
         let weights: Vec<i64> = rows.iter().map(|(_, weight)| *weight).collect();
         let weights = weights.iter().any(|weight| *weight != 1).then(|| Int64Array::from(weights));
         let slots = rows.iter().map(|((key, _), _)| *key as u32).collect();
-        Placed { chunk: Chunk { rows: batch, weights }, slots }
+        Placed { chunk: Chunk { rows: batch, weights }, slots, tallies: None }
     }
 
     fn plain(batches: &[RecordBatch]) -> Vec<Plain> {
@@ -295,12 +449,13 @@ mod tests {
     fn any_sequence_of_changes_leaves_each_slot_its_rows() {
         for seed in 0..30 {
             let mut random = Random(seed);
-            let (keys, words) = [(3, 4), (20, 300), (200, 2)][seed as usize % 3];
+            let (keys, words) = [(3, 4), (20, 300), (200, 2), (2, 5000)][seed as usize % 4];
             let (mut rows, mut expected) = (Arranged::new(schema()), BTreeMap::<Plain, i64>::new());
             for _ in 0..60 {
                 let deletes = random.below(3) > 0;
                 let mut changes = Vec::new();
-                for _ in 0..random.below(150) {
+                let most = if words > 1000 { 1500 } else { 150 };
+                for _ in 0..random.below(most) {
                     let word = random.below(words);
                     let row =
                         (random.below(keys) as i64, (word > 0).then(|| format!("a longer word {word}")));

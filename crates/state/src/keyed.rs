@@ -1,5 +1,7 @@
 //! One row a key.
 
+mod change;
+
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
@@ -8,6 +10,7 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 use crate::key_index::{KeyIndex, NO_SLOT};
 use crate::store::{RowsSnapshot, Store};
 use crate::{Error, Result};
+pub use change::Changed;
 
 /// The id of a row that isn't there.
 const NO_ROW: u64 = u64::MAX;

@@ -1,8 +1,9 @@
 //! Rows that are kept from epoch to epoch, by content or by key.
 //!
-//! [`Rows`] is a multiset of rows in immutable chunks, [`Arranged`] one whose rows are found by key, [`Keyed`] holds
-//! one row a key, and [`KeyIndex`] numbers the distinct keys it has seen, so that whoever uses it can keep columns
-//! addressed by that number, or rows in [`Slotted`]. Readers get a [`RowsSnapshot`], which later changes leave alone.
+//! [`Rows`] is a multiset of rows in immutable chunks, [`Arranged`] one whose rows are found by key, [`Ordered`] one
+//! whose rows are found by key and by position, [`Sequence`] a set of keys that are, [`Keyed`] holds one row a key, and [`KeyIndex`] numbers the distinct
+//! keys it has seen, so that whoever uses it can keep columns addressed by that number, or rows in [`Slotted`]. Readers
+//! get a [`RowsSnapshot`], which later changes leave alone.
 //!
 //! Deliberately absent: evaluating expressions, and any knowledge of queries; see the crate `flow`.
 
@@ -12,6 +13,7 @@ mod error;
 mod key_index;
 mod keyed;
 mod lists;
+mod ordered;
 mod paged;
 mod rows;
 mod slotted;
@@ -20,7 +22,8 @@ mod store;
 pub use arranged::{Arranged, Placed};
 pub use error::{Error, Result};
 pub use key_index::{KeyIndex, NO_SLOT};
-pub use keyed::{Conflict, Keyed};
+pub use keyed::{Changed, Conflict, Keyed};
+pub use ordered::{Entry, Moved, Ordered, Sequence, successor};
 pub use paged::Paged;
 pub use rows::Rows;
 pub use slotted::Slotted;

@@ -1,120 +1,235 @@
-//! Lists of row ids, one for each slot, in one block of memory.
+//! Lists of row ids, one for each slot.
 
+use crate::paged::Paged;
 use crate::{Error, Result};
 
-/// A list: where its ids lie.
-#[derive(Clone, Copy, Debug, Default)]
-struct List {
-    start: u32,
-    len: u32,
-    /// Its room is two to the power of this; there is none when the list is empty.
+/// Rooms for up to so many ids lie together in one segment; larger ones have a segment of their own.
+const SEGMENT: usize = 1 << SEGMENT_CLASS;
+const SEGMENT_CLASS: u8 = 12;
+
+/// Lists of ids, each in the order in which they came.
+///
+/// A single id lies in place of its list. More lie in one room, and a list that outgrows its room moves to one of twice
+/// as much; what it leaves is used again. Nothing else ever moves, however many lists there are.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    /// By slot: the id, where there is one; where its room is, if there are more.
+    words: Paged<u64>,
+    lens: Paged<u32>,
+    segments: Vec<Vec<u64>>,
+    /// The segment in which small rooms are taken.
+    filling: Option<u32>,
+    /// Numbers of segments that nobody uses.
+    unused: Vec<u32>,
+    /// Rooms that nobody uses, by class.
+    free: Vec<Vec<u64>>,
+}
+
+/// Where the ids of a list lie, if they are more than one.
+#[derive(Clone, Copy)]
+struct Room {
+    segment: u32,
+    offset: u32,
+    /// It has room for two to the power of this.
     class: u8,
 }
 
-/// Lists of ids. Each lies in one piece; one that outgrows its room moves to twice as much, and what it leaves is
-/// used again.
-#[derive(Debug, Default)]
-pub(crate) struct Lists {
-    ids: Vec<u64>,
-    lists: Vec<List>,
-    /// Rooms that nobody uses, by class.
-    free: Vec<Vec<u32>>,
+impl Room {
+    fn of(word: u64) -> Room {
+        Room { segment: (word >> 32) as u32, offset: (word >> 8) as u32 & 0xff_ffff, class: word as u8 }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.segment) << 32 | u64::from(self.offset) << 8 | u64::from(self.class)
+    }
 }
 
 impl Lists {
     /// The ids of a slot, in the order in which they came.
     pub(crate) fn get(&self, slot: u32) -> &[u64] {
-        match self.lists.get(slot as usize) {
-            Some(list) => &self.ids[list.start as usize..][..list.len as usize],
-            None => &[],
+        match self.len(slot) {
+            0 => &[],
+            1 => std::slice::from_ref(&self.words[slot as usize]),
+            len => {
+                let room = Room::of(self.words[slot as usize]);
+                &self.segments[room.segment as usize][room.offset as usize..][..len]
+            }
         }
     }
 
     /// How many ids a slot has.
     pub(crate) fn len(&self, slot: u32) -> usize {
-        self.lists.get(slot as usize).map_or(0, |list| list.len as usize)
+        if (slot as usize) < self.lens.len() { self.lens[slot as usize] as usize } else { 0 }
     }
 
     /// Adds an id to a slot's end.
     pub(crate) fn push(&mut self, slot: u32, id: u64) -> Result<()> {
-        if slot as usize >= self.lists.len() {
-            self.lists.resize(slot as usize + 1, List::default());
+        let at = slot as usize;
+        self.words.resize(at + 1, 0);
+        self.lens.resize(at + 1, 0);
+        let len = self.lens[at] as usize;
+        match len {
+            0 => self.words[at] = id,
+            1 => {
+                let first = self.words[at];
+                let room = self.room(1)?;
+                self.ids(room)[..2].copy_from_slice(&[first, id]);
+                self.words[at] = room.word();
+            }
+            _ => {
+                let mut room = Room::of(self.words[at]);
+                if len == 1 << room.class {
+                    room = self.move_to(slot, room.class + 1)?;
+                }
+                self.ids(room)[len] = id;
+            }
         }
-        let list = self.lists[slot as usize];
-        if list.len == 0 {
-            let start = self.room(0)?;
-            self.lists[slot as usize] = List { start, len: 0, class: 0 };
-        } else if list.len == 1 << list.class {
-            self.move_to(slot, list.class + 1)?;
-        }
-        let list = &mut self.lists[slot as usize];
-        self.ids[(list.start + list.len) as usize] = id;
-        list.len += 1;
+        self.lens[at] += 1;
         Ok(())
     }
 
     /// Takes the ids at these places, ascending, out of a slot's list.
     pub(crate) fn remove(&mut self, slot: u32, places: &[u32]) -> Result<()> {
-        let list = self.lists[slot as usize];
-        let ids = &mut self.ids[list.start as usize..][..list.len as usize];
+        let (at, len) = (slot as usize, self.len(slot));
+        if len <= 1 {
+            self.lens[at] = (len - places.len()) as u32;
+            return Ok(());
+        }
+        let room = Room::of(self.words[at]);
+        let ids = &mut self.ids(room)[..len];
         let mut gone = places.iter().copied().peekable();
         let mut kept = 0;
-        for at in 0..ids.len() {
-            if gone.next_if_eq(&(at as u32)).is_none() {
-                ids[kept] = ids[at];
+        for place in 0..len {
+            if gone.next_if_eq(&(place as u32)).is_none() {
+                ids[kept] = ids[place];
                 kept += 1;
             }
         }
-        self.lists[slot as usize].len = kept as u32;
-        if kept == 0 {
-            self.give_back(list.start, list.class);
-        } else if list.class > 1 && kept <= 1 << (list.class - 2) {
-            self.move_to(slot, list.class - 1)?;
+        let first = ids[0];
+        self.lens[at] = kept as u32;
+        if kept <= 1 {
+            self.words[at] = first;
+            self.give_back(room);
+        } else if room.class > 1 && kept <= 1 << (room.class - 2) {
+            self.move_to(slot, room.class - 1)?;
         }
         Ok(())
     }
 
-    /// Gives a list, which has ids, another room.
-    fn move_to(&mut self, slot: u32, class: u8) -> Result<()> {
-        let start = self.room(class)?;
-        let list = self.lists[slot as usize];
-        let from = list.start as usize;
-        self.ids.copy_within(from..from + list.len as usize, start as usize);
-        self.give_back(list.start, list.class);
-        self.lists[slot as usize] = List { start, len: list.len, class };
-        Ok(())
+    /// Gives a list of more than one id another room.
+    fn move_to(&mut self, slot: u32, class: u8) -> Result<Room> {
+        let ids = self.get(slot).to_vec();
+        let from = Room::of(self.words[slot as usize]);
+        let room = self.room(class)?;
+        self.ids(room)[..ids.len()].copy_from_slice(&ids);
+        self.give_back(from);
+        self.words[slot as usize] = room.word();
+        Ok(room)
     }
 
-    fn room(&mut self, class: u8) -> Result<u32> {
-        if let Some(start) = self.free.get_mut(class as usize).and_then(Vec::pop) {
-            return Ok(start);
-        }
-        let start = self.ids.len();
-        let end = start + (1 << class);
-        if end > u32::MAX as usize {
-            return Err(Error::Full(start));
-        }
-        self.ids.resize(end, 0);
-        Ok(start as u32)
+    fn ids(&mut self, room: Room) -> &mut [u64] {
+        &mut self.segments[room.segment as usize][room.offset as usize..][..1 << room.class]
     }
 
-    fn give_back(&mut self, start: u32, class: u8) {
-        if self.free.len() <= class as usize {
-            self.free.resize(class as usize + 1, Vec::new());
+    fn room(&mut self, class: u8) -> Result<Room> {
+        if class > SEGMENT_CLASS {
+            let segment = self.segment()?;
+            self.segments[segment as usize] = vec![0; 1 << class];
+            return Ok(Room { segment, offset: 0, class });
         }
-        self.free[class as usize].push(start);
+        if let Some(room) = self.free.get_mut(class as usize).and_then(Vec::pop) {
+            return Ok(Room::of(room));
+        }
+        let size = 1 << class;
+        let fits = |segment: &u32| self.segments[*segment as usize].len() + size <= SEGMENT;
+        let segment = match self.filling.filter(fits) {
+            Some(segment) => segment,
+            None => {
+                self.keep_rest();
+                let segment = self.segment()?;
+                *self.filling.insert(segment)
+            }
+        };
+        let ids = &mut self.segments[segment as usize];
+        let offset = ids.len() as u32;
+        ids.resize(ids.len() + size, 0);
+        Ok(Room { segment, offset, class })
+    }
+
+    /// A segment without room yet.
+    fn segment(&mut self) -> Result<u32> {
+        if let Some(segment) = self.unused.pop() {
+            return Ok(segment);
+        }
+        let number = u32::try_from(self.segments.len()).map_err(|_| Error::Full(self.segments.len()))?;
+        self.segments.push(Vec::new());
+        Ok(number)
+    }
+
+    /// Leaves the segment that is being filled: what is left of it becomes rooms.
+    fn keep_rest(&mut self) {
+        let Some(segment) = self.filling.take() else { return };
+        let mut offset = self.segments[segment as usize].len();
+        self.segments[segment as usize].resize(SEGMENT, 0);
+        while offset < SEGMENT {
+            // The largest room that begins here; what is less than two ids is left.
+            let class = offset.trailing_zeros().min((SEGMENT - offset).ilog2()) as u8;
+            if class > 0 {
+                self.give_back(Room { segment, offset: offset as u32, class });
+            }
+            offset += 1 << class;
+        }
+    }
+
+    fn give_back(&mut self, room: Room) {
+        if room.class > SEGMENT_CLASS {
+            self.segments[room.segment as usize] = Vec::new();
+            self.unused.push(room.segment);
+            return;
+        }
+        if self.free.len() <= room.class as usize {
+            self.free.resize(room.class as usize + 1, Vec::new());
+        }
+        self.free[room.class as usize].push(room.word());
     }
 
     /// About how many bytes the lists take.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let free: usize = self.free.iter().map(|rooms| rooms.capacity() * size_of::<u32>()).sum();
-        self.ids.capacity() * size_of::<u64>() + self.lists.capacity() * size_of::<List>() + free
+        let free: usize = self.free.iter().map(|rooms| rooms.capacity() * size_of::<u64>()).sum();
+        let ids: usize = self.segments.iter().map(|ids| ids.capacity() * size_of::<u64>()).sum();
+        let segments = self.segments.capacity() * size_of::<Vec<u64>>();
+        self.words.memory_bytes() + self.lens.memory_bytes() + ids + segments + free
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_id_a_slot_takes_no_more_than_its_words() {
+        let mut lists = Lists::default();
+        (0..100_000).for_each(|slot| lists.push(slot, u64::from(slot) << 40).unwrap());
+        assert!(lists.memory_bytes() < 13 * 100_000, "{}", lists.memory_bytes());
+        assert!((0..100_000).all(|slot| lists.get(slot) == [u64::from(slot) << 40]));
+    }
+
+    #[test]
+    fn long_lists_grow_and_leave() {
+        let mut lists = Lists::default();
+        for slot in [3, 3, 9] {
+            let len = lists.len(slot) as u64;
+            (len..len + 50_000).for_each(|id| lists.push(slot, id).unwrap());
+        }
+        assert!(lists.get(3).iter().copied().eq(0..100_000));
+        let all: Vec<u32> = (0..100_000).filter(|place| *place != 70_000).collect();
+        lists.remove(3, &all).unwrap();
+        assert_eq!(lists.get(3), [70_000]);
+        lists.remove(3, &[0]).unwrap();
+        assert_eq!(lists.len(3), 0);
+        assert!(lists.get(9).iter().copied().eq(0..50_000));
+        assert!(lists.memory_bytes() < 8 * 80_000, "{}", lists.memory_bytes());
+    }
 
     #[test]
     fn lists_keep_their_order_and_rooms_are_used_again() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array};
 use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -23,6 +23,8 @@ struct Stored {
     rows: RecordBatch,
     /// How many copies of each row there are, 0 when it is dead. `None`: one of each.
     counts: Option<Vec<i64>>,
+    /// A number that the owner keeps with each row. `None`: 0 for each.
+    tallies: Option<Vec<i64>>,
     /// What each row's id is beyond the chunk's first, ascending. `None`: 0, 1, 2 and so on.
     offsets: Option<Vec<u32>>,
     dead: usize,
@@ -30,11 +32,18 @@ struct Stored {
 }
 
 impl Stored {
-    fn new(rows: RecordBatch, counts: Option<Vec<i64>>, offsets: Option<Vec<u32>>) -> Stored {
+    fn new(
+        rows: RecordBatch,
+        counts: Option<Vec<i64>>,
+        tallies: Option<Vec<i64>>,
+        offsets: Option<Vec<u32>>,
+    ) -> Stored {
         let counts = counts.filter(|counts| counts.iter().any(|count| *count != 1));
+        let tallies = tallies.filter(|tallies| tallies.iter().any(|tally| *tally != 0));
         let dead = counts.as_ref().map_or(0, |counts| counts.iter().filter(|count| **count == 0).count());
-        let bytes = rows.get_array_memory_size() + 8 * counts.as_ref().map_or(0, Vec::len);
-        Stored { rows, counts, offsets, dead, bytes }
+        let numbers = [&counts, &tallies].map(|numbers| 8 * numbers.as_ref().map_or(0, Vec::len));
+        let bytes = rows.get_array_memory_size() + numbers[0] + numbers[1];
+        Stored { rows, counts, tallies, offsets, dead, bytes }
     }
 
     fn live(&self) -> usize {
@@ -43,6 +52,10 @@ impl Stored {
 
     fn count(&self, row: usize) -> i64 {
         self.counts.as_ref().map_or(1, |counts| counts[row])
+    }
+
+    fn tally(&self, row: usize) -> i64 {
+        self.tallies.as_ref().map_or(0, |tallies| tallies[row])
     }
 
     fn offset(&self, row: usize) -> u32 {
@@ -63,30 +76,42 @@ impl Stored {
         self.dead = self.dead + usize::from(count == 0) - usize::from(was_dead);
     }
 
+    fn set_tally(&mut self, row: usize, tally: i64) {
+        let tallies = self.tallies.get_or_insert_with(|| {
+            self.bytes += 8 * self.rows.num_rows();
+            vec![0; self.rows.num_rows()]
+        });
+        tallies[row] = tally;
+    }
+
     /// The same without its dead rows.
     fn without_dead(&self) -> Result<Stored, ArrowError> {
         let live: Vec<u32> =
             (0..self.rows.num_rows()).filter(|row| self.count(*row) != 0).map(|row| row as u32).collect();
         let counts = live.iter().map(|row| self.count(*row as usize)).collect();
+        let tallies =
+            self.tallies.is_some().then(|| live.iter().map(|row| self.tally(*row as usize)).collect());
         let offsets = live.iter().map(|row| self.offset(*row as usize)).collect();
         let rows = compact(&take_record_batch(&self.rows, &UInt32Array::from(live))?)?;
-        Ok(Stored::new(rows, Some(counts), Some(offsets)))
+        Ok(Stored::new(rows, Some(counts), tallies, Some(offsets)))
     }
 
     /// This and then `other`, whose first id is `distance` after this one's.
     fn merged(&self, other: &Stored, distance: u32) -> Result<Stored, ArrowError> {
         let rows = concat_batches(&self.rows.schema(), [&self.rows, &other.rows])?;
         let both = [self, other];
-        let counts = both.iter().any(|part| part.counts.is_some()).then(|| {
-            both.iter().flat_map(|part| (0..part.rows.num_rows()).map(|row| part.count(row))).collect()
-        });
+        let all = |number: fn(&Stored, usize) -> i64| {
+            both.iter().flat_map(|part| (0..part.rows.num_rows()).map(|row| number(part, row))).collect()
+        };
+        let counts = both.iter().any(|part| part.counts.is_some()).then(|| all(Stored::count));
+        let tallies = both.iter().any(|part| part.tallies.is_some()).then(|| all(Stored::tally));
         let plain =
             both.iter().all(|part| part.offsets.is_none()) && distance as usize == self.rows.num_rows();
         let offsets = (!plain).then(|| {
             let first = (0..self.rows.num_rows()).map(|row| self.offset(row));
             first.chain((0..other.rows.num_rows()).map(|row| distance + other.offset(row))).collect()
         });
-        Ok(Stored::new(compact(&rows)?, counts, offsets))
+        Ok(Stored::new(compact(&rows)?, counts, tallies, offsets))
     }
 }
 
@@ -140,6 +165,16 @@ impl Store {
 
     /// Appends rows, each with a positive count, and returns the id of the first; the others follow on.
     pub(crate) fn push(&mut self, rows: &RecordBatch, counts: Option<Vec<i64>>) -> Result<u64, ArrowError> {
+        self.push_with(rows, counts, None)
+    }
+
+    /// The same, with a number beside each row.
+    pub(crate) fn push_with(
+        &mut self,
+        rows: &RecordBatch,
+        counts: Option<Vec<i64>>,
+        tallies: Option<Vec<i64>>,
+    ) -> Result<u64, ArrowError> {
         let first = self.next_id;
         if rows.num_rows() == 0 {
             return Ok(first);
@@ -149,7 +184,7 @@ impl Store {
             .map_or(rows.num_rows() as u64, |counts| counts.iter().map(|count| *count as u64).sum());
         // Producers name columns and mark them nullable as they like; what is kept has one schema.
         let rows = RecordBatch::try_new(self.schema.clone(), compact(rows)?.columns().to_vec())?;
-        let chunk = Arc::new(Stored::new(rows, counts, None));
+        let chunk = Arc::new(Stored::new(rows, counts, tallies, None));
         self.next_id += chunk.rows.num_rows() as u64;
         self.copies += copies;
         Arc::make_mut(&mut self.chunks).push(Held { first, chunk });
@@ -205,6 +240,20 @@ impl Store {
         self.chunks[position].chunk.count(row)
     }
 
+    /// The number beside a row.
+    pub(crate) fn tally(&self, id: u64) -> i64 {
+        let (position, row) = self.locate(id);
+        self.chunks[position].chunk.tally(row)
+    }
+
+    /// Sets the numbers beside some rows.
+    pub(crate) fn set_tallies(&mut self, changes: &[(u64, i64)]) {
+        for (id, tally) in changes {
+            let (position, row) = self.locate(*id);
+            Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[position].chunk).set_tally(row, *tally);
+        }
+    }
+
     /// Sets the counts of some rows. A row whose count is zero is gone: its id must not be used again.
     pub(crate) fn set_counts(&mut self, changes: &[(u64, i64)]) {
         let mut touched = Vec::new();
@@ -253,6 +302,35 @@ impl Store {
     /// The rows with these ids, in that order, each as often as its count says.
     pub(crate) fn gather_copies(&self, ids: &[u64]) -> Result<RecordBatch, ArrowError> {
         self.gathered(ids, |chunk, row| chunk.count(row).max(0) as usize)
+    }
+
+    /// Some columns of the rows with these ids, in that order, and how many copies there are of each.
+    pub(crate) fn gather_counted(
+        &self,
+        ids: &[u64],
+        columns: &[usize],
+    ) -> Result<(RecordBatch, Vec<i64>), ArrowError> {
+        let mut dense = vec![u32::MAX; self.chunks.len()];
+        let mut batches = Vec::new();
+        let (mut indices, mut counts) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        for id in ids {
+            let (position, row) = self.locate(*id);
+            let chunk = &self.chunks[position].chunk;
+            if dense[position] == u32::MAX {
+                dense[position] = batches.len() as u32;
+                batches.push(chunk.rows.project(columns)?);
+            }
+            indices.push((dense[position] as usize, row));
+            counts.push(chunk.count(row));
+        }
+        if columns.is_empty() || indices.is_empty() {
+            let schema = Arc::new(self.schema.project(columns)?);
+            let columns = schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect();
+            let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+            return Ok((RecordBatch::try_new_with_options(schema, columns, &options)?, counts));
+        }
+        let batches: Vec<&RecordBatch> = batches.iter().collect();
+        Ok((interleave_record_batch(&batches, &indices)?, counts))
     }
 
     fn gathered(&self, ids: &[u64], copies: fn(&Stored, usize) -> usize) -> Result<RecordBatch, ArrowError> {

@@ -19,4 +19,5 @@ pub mod parts;
 pub mod slt;
 pub mod suites;
 pub mod tidy;
+pub mod tpch;
 pub mod wire;

@@ -12,6 +12,8 @@ use async_trait::async_trait;
 use millstream_engine::{Engine, Error, Script};
 use millstream_server::Server;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, MakeConnection};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -32,20 +34,46 @@ pub fn left_out(name: &str) -> Option<&'static str> {
     NOT_OVER_THE_WIRE.iter().find(|(part, _)| name.contains(part)).map(|(_, why)| *why)
 }
 
+/// A server on a free port, with an engine of its own.
+pub struct Served {
+    /// Where it listens.
+    pub port: u16,
+    engine: Engine,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<usize>,
+}
+
+impl Served {
+    /// Begins to serve.
+    pub async fn start() -> drive::Result<Served> {
+        let engine = Engine::start().map_err(text)?;
+        let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(text)?;
+        let port = server.address().port();
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        Ok(Served { port, engine, stop, serving })
+    }
+
+    /// Stops the server, then the engine; how many connections a defect has ended.
+    pub async fn end(self) -> drive::Result<usize> {
+        drop(self.stop);
+        let panicked = self.serving.await.map_err(text)?;
+        self.engine.stop().await.map_err(text)?;
+        Ok(panicked)
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
 /// Runs one file against a server of its own.
 pub async fn run(path: &Path) -> drive::Result<()> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let engine = Engine::start().map_err(|error| text(&error))?;
-    let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(|error| text(&error))?;
-    let port = server.address().port();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run(async move {
-        let _ = stopped.await;
-    }));
-    let report = millstream_cli::slt::run_file_on(path, connections(port)).await;
-    drop(stop);
-    serving.await.map_err(|error| text(&error))?;
-    engine.stop().await.map_err(|error| text(&error))?;
+    let served = Served::start().await?;
+    let report = millstream_cli::slt::run_file_on(path, connections(served.port)).await;
+    served.end().await?;
     if report.failures.is_empty() { Ok(()) } else { Err(report.failures.join("\n")) }
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use libtest_mimic::{Arguments, Failed, Trial};
 use millstream_testkit::oracle::{self, Counts, Setup};
 use millstream_testkit::suites::report::{self, FileCounts};
-use millstream_testkit::{docs, drive, generate, slt, suites, tidy, wire};
+use millstream_testkit::{docs, drive, generate, slt, suites, tidy, tpch, wire};
 
 fn main() -> ExitCode {
     let root = slt::project_root();
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     for (name, scenario) in scenarios::all() {
         trials.push(Trial::test(format!("scenario::{name}"), move || scenario().map_err(Failed::from)));
     }
+    trials.extend(tpch_trials(&counts));
     let suites: Arc<Mutex<Vec<FileCounts>>> = Arc::default();
     trials.extend(suite_trials(&suites));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
@@ -83,6 +84,28 @@ fn suite_trials(counts: &Arc<Mutex<Vec<FileCounts>>>) -> Vec<Trial> {
         })
     };
     suites.into_iter().map(trial).collect()
+}
+
+/// TPC-H's queries, one trial each.
+fn tpch_trials(counts: &Arc<Mutex<Counts>>) -> Vec<Trial> {
+    let files = match tpch::files() {
+        Ok(files) => files,
+        Err(error) => return vec![Trial::test("tpch::files", move || Err(Failed::from(error)))],
+    };
+    let trial = |(path, name): (PathBuf, String)| {
+        let counts = counts.clone();
+        Trial::test(format!("tpch::{name}"), move || {
+            let result = drive::block_on(async {
+                let (found, result) = tpch::check(&path, &name, &Setup::from_environment()).await;
+                if let Ok(mut counts) = counts.lock() {
+                    counts.add(&found);
+                }
+                result
+            });
+            result.map_err(Failed::from)
+        })
+    };
+    files.into_iter().map(trial).collect()
 }
 
 /// The file as it stands.

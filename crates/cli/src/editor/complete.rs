@@ -42,6 +42,8 @@ pub fn complete(pending: &str, text: &str, cursor: usize, names: &Names) -> Comp
     let inside = !scan::is_blank(pending);
     match split::items(&text[..cursor], inside).pop() {
         Some(Item::Command(name, rest)) => command(text, name, rest, cursor, names),
+        // Between two columns stands a tab.
+        Some(Item::Rows(..)) => Completion::Texts { start: cursor, texts: vec!["\t".into()] },
         _ => {
             let offset = pending.len();
             let whole = format!("{pending}{text}");

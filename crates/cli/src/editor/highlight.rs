@@ -24,6 +24,7 @@ pub fn highlight(text: &str, inside: bool, cursor: Option<usize>) -> String {
     for item in split::items(text, inside) {
         match item {
             Item::Sql(range) => sql(text, range, &mut painted),
+            Item::Rows(..) => {}
             Item::Command(name, rest) => {
                 painted.push((name.start.saturating_sub(1)..name.end, COMMAND));
                 if &text[name] == "live" {

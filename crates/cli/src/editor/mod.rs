@@ -165,6 +165,7 @@ pub fn is_finished(pending: &str, text: &str) -> bool {
     }
     match split::items(text, inside).last() {
         Some(Item::Command(..)) => true,
+        Some(Item::Rows(_, ended)) => *ended,
         Some(Item::Sql(range)) => {
             let sql = &text[range.clone()];
             if inside { scan::is_complete(&format!("{pending}{sql}")) } else { scan::is_complete(sql) }
@@ -239,10 +240,14 @@ impl Hinter for Assistant {
         let pending = self.shared.pending.borrow();
         // Without colours a hint can't be told from what was typed, unless it is in brackets.
         let aside = |text: &str| Tip { text: format!("  [{text}]"), is_text: false };
+        let last = split::items(line, !scan::is_blank(&pending)).pop();
         if line.ends_with('\n') {
+            if matches!(last, Some(Item::Rows(..))) {
+                return Some(aside("a row, or \\. after the last"));
+            }
             return Some(aside(open::open(&format!("{pending}{line}"))));
         }
-        if let Some(Item::Command(name, rest)) = split::items(line, !scan::is_blank(&pending)).last() {
+        if let Some(Item::Command(name, rest)) = &last {
             let doc = meta::find(&line[name.clone()]).ok().filter(|doc| !doc.arguments.is_empty())?;
             let fresh = line[rest.clone()].is_empty() && doc.name == &line[name.clone()];
             return fresh.then(|| Tip { text: format!(" {}", doc.arguments), is_text: false });

@@ -2,18 +2,13 @@
 
 mod column;
 
-use std::time::Duration;
-
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
-use millstream_delta::{Position, Span};
-use tokio::time::Instant;
 
 use super::has_no;
-use crate::{
-    Arrival, Connector, Error, Health, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
-};
+use crate::numbered::{Numbered, NumberedSource};
+use crate::pace::Pace;
+use crate::{Connector, Error, Limit, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use column::Column;
 
 /// Rows a second of a source that has no end, unless told otherwise.
@@ -21,12 +16,6 @@ const ROWS_PER_SECOND: f64 = 1000.0;
 
 /// Rows in one batch at most.
 const BATCH_ROWS: u64 = 16 * 1024;
-
-/// How long rows gather before they are handed over, where they come slowly enough for that to matter.
-const GATHER: Duration = Duration::from_millis(10);
-
-/// The only split.
-const SPLIT: &str = "0";
 
 /// The connector `datagen`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,17 +111,10 @@ impl Connector for Datagen {
 struct Generator {
     schema: SchemaRef,
     columns: Vec<Column>,
-    rows: Option<u64>,
-    /// `None`: as fast as asked for.
-    rows_per_second: Option<f64>,
-    next: u64,
-    /// When the first row was asked for, and which row that was.
-    began: Option<(Instant, u64)>,
-    health: Health,
 }
 
 impl Generator {
-    fn open(spec: &SourceSpec) -> Result<Generator> {
+    fn open(spec: &SourceSpec) -> Result<NumberedSource<Generator>> {
         let Some(schema) = spec.columns.clone().filter(|columns| !columns.fields().is_empty()) else {
             return Err(Error::Invalid(format!(
                 "source '{}' declares no columns, and datagen can't guess them: declare its columns",
@@ -142,15 +124,7 @@ impl Generator {
         check_names(spec, &schema)?;
         let options = &spec.options;
         let rows: Option<u64> = options.parse("rows", "a number of rows")?;
-        let given: Option<f64> = options.parse("rows_per_second", "a number above 0")?;
-        if let Some(rate) = given
-            && !(rate > 0.0 && rate.is_finite())
-        {
-            return Err(Error::Invalid(format!(
-                "option 'rows_per_second' is '{rate}', but a number above 0 was expected"
-            )));
-        }
-        let rows_per_second = if rows.is_none() { given.or(Some(ROWS_PER_SECOND)) } else { given };
+        let pace = Pace::of(options, "rows_per_second", ROWS_PER_SECOND, rows.is_some())?;
         let seed: u64 = options.parse("seed", "a whole number from 0 on")?.unwrap_or(0);
         let columns = schema
             .fields()
@@ -158,25 +132,13 @@ impl Generator {
             .enumerate()
             .map(|(index, field)| Column::new(field, options, column::mix(seed, index as u64)))
             .collect::<Result<_>>()?;
-        Ok(Generator {
-            schema,
-            columns,
-            rows,
-            rows_per_second,
-            next: 0,
-            began: None,
-            health: spec.health.clone(),
-        })
+        Ok(NumberedSource::new(Generator { schema, columns }, rows, pace, spec.health.clone()))
     }
+}
 
-    /// How many rows could have come by now.
-    fn due(&mut self) -> u64 {
-        let end = self.rows.unwrap_or(u64::MAX);
-        let Some(rate) = self.rows_per_second else { return end };
-        let (began, first) = *self.began.get_or_insert((Instant::now(), self.next));
-        let since = began.elapsed().as_secs_f64() * rate;
-        // The first row comes at once.
-        end.min(first.saturating_add(since as u64).saturating_add(1))
+impl Numbered for Generator {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 
     fn rows(&self, from: u64, to: u64) -> Result<Vec<RecordBatch>> {
@@ -195,18 +157,9 @@ impl Generator {
         Ok(batches)
     }
 
-    /// How many rows from `from` on are within `limit`.
-    fn within(&self, limit: Limit) -> u64 {
+    fn within(&self, from: u64, limit: Limit) -> u64 {
         let row_bytes: usize = self.columns.iter().map(Column::value_bytes).sum::<usize>().max(1);
-        limit.rows.min(limit.bytes.div_ceil(row_bytes)).max(1) as u64
-    }
-
-    fn arrival(&self, from: u64, to: u64, done: bool, more: More) -> Result<Arrival> {
-        let spans = match from < to || done {
-            true => vec![Span { split: SPLIT.into(), from, to, done }],
-            false => vec![],
-        };
-        Ok(Arrival { rows: self.rows(from, to)?, spans, bad_rows: vec![], more })
+        from.saturating_add(limit.rows.min(limit.bytes.div_ceil(row_bytes)).max(1) as u64)
     }
 }
 
@@ -229,67 +182,6 @@ fn check_names(spec: &SourceSpec, schema: &SchemaRef) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[async_trait]
-impl Source for Generator {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn replayable(&self) -> bool {
-        true
-    }
-
-    fn bounded(&self) -> bool {
-        self.rows.is_some()
-    }
-
-    async fn seek(&mut self, after: &Position) -> Result<()> {
-        self.next = after.splits.get(SPLIT).map_or(0, |progress| progress.through);
-        Ok(())
-    }
-
-    async fn next(&mut self, limit: Limit) -> Result<Arrival> {
-        let due = self.due();
-        let to = due.min(self.next.saturating_add(self.within(limit))).max(self.next);
-        let done = self.rows.is_some_and(|rows| to >= rows);
-        if let Some(rows) = self.rows {
-            self.health.has_read(to, rows);
-        }
-        let more = match (done, to < due) {
-            (true, _) => More::Never,
-            (false, true) => More::Now,
-            (false, false) => More::Later,
-        };
-        let arrival = self.arrival(self.next, to, done, more)?;
-        self.next = to;
-        Ok(arrival)
-    }
-
-    async fn ready(&mut self) -> Result<()> {
-        let (Some(rate), Some((began, first))) = (self.rows_per_second, self.began) else { return Ok(()) };
-        let gathered = ((rate * GATHER.as_secs_f64()) as u64).max(1);
-        let seconds = (self.next - first + gathered - 1) as f64 / rate;
-        // A rate so low that the time has no representation waits for a year at a time.
-        let wait = Duration::try_from_secs_f64(seconds)
-            .unwrap_or(Duration::MAX)
-            .min(Duration::from_secs(31_536_000));
-        tokio::time::sleep_until(began + wait).await;
-        Ok(())
-    }
-
-    async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
-        let to = span.to.min(span.from.saturating_add(self.within(limit)));
-        let more = if to < span.to { More::Now } else { More::Never };
-        let mut arrival = self.arrival(span.from, to, false, more)?;
-        arrival.spans = vec![Span { to, done: span.done && to >= span.to, ..span.clone() }];
-        Ok(arrival)
-    }
-
-    async fn acknowledge(&mut self, _through: &Position) -> Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

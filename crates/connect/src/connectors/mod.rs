@@ -4,6 +4,7 @@ mod blackhole;
 mod datagen;
 mod exec;
 mod file;
+mod nexmark;
 mod print;
 mod queue;
 mod socket;
@@ -16,6 +17,7 @@ pub use blackhole::Blackhole;
 pub use datagen::Datagen;
 pub use exec::Exec;
 pub use file::Files;
+pub use nexmark::Nexmark;
 pub use print::Print;
 pub use queue::Queue;
 pub use socket::Sockets;
@@ -27,6 +29,7 @@ pub fn builtin() -> Vec<Arc<dyn Connector>> {
         Arc::new(Datagen),
         Arc::new(Exec),
         Arc::new(Files),
+        Arc::new(Nexmark),
         Arc::new(Print::default()),
         Arc::new(Queue),
         Arc::new(Sockets),

@@ -245,6 +245,7 @@ mod tests {
             name: "p".into(),
             columns: schema,
             append_only: weights.is_none(),
+            key: None,
             options: Options(
                 options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             ),

@@ -1,18 +1,27 @@
 //! The connector `queue`: what INSERT INTO the source puts in, a statement a batch.
+//!
+//! With a PRIMARY KEY what is put in are changes: a row comes or takes the place of the one with its key, or it goes, where
+//! the column that `op_column` names says so.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{
+    ArrayRef, AsArray, BinaryViewBuilder, BooleanArray, Int64Array, RecordBatch, StringViewArray, StructArray,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
-use millstream_delta::{Position, Span};
+use millstream_delta::{Position, Span, sql_type_of};
 use tokio::sync::Notify;
 
 use super::has_no;
+use crate::formats::goes;
 use crate::{
     Arrival, Connector, Error, Inlet, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
+    deleted_field,
 };
 
 /// Rows and statements that may wait, and for how long a statement waits for room, unless options say otherwise.
@@ -49,6 +58,12 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
         default: Some("30 seconds"),
         doc: "How long an INSERT waits for room before it fails.",
     },
+    OptionDoc {
+        name: "op_column",
+        default: Some("none"),
+        doc: "Of a queue with a PRIMARY KEY, the column of type TEXT that says what a row does: NULL or upsert (or insert, \
+              update): it comes or takes the place of the row with its key; delete: that row goes. Without it no row goes.",
+    },
 ];
 
 impl Connector for Queue {
@@ -84,7 +99,9 @@ impl Connector for Queue {
                 count => Ok(count.unwrap_or(default)),
             }
         };
+        let operation = operation(spec, &schema)?;
         let waiting = Waiting {
+            operation,
             source: spec.name.clone(),
             rows_max: count("rows_max", ROWS_MAX)?,
             statements_max: count("statements_max", STATEMENTS_MAX)?,
@@ -95,7 +112,8 @@ impl Connector for Queue {
             taken: Notify::new(),
         };
         let one_at_a_time = options.parse("one_at_a_time", "true or false")?.unwrap_or(true);
-        Ok(Box::new(QueueSource { schema, one_at_a_time, waiting: Arc::new(waiting), taken: 0 }))
+        let is_feed = !spec.key.is_empty();
+        Ok(Box::new(QueueSource { schema, is_feed, one_at_a_time, waiting: Arc::new(waiting), taken: 0 }))
     }
 
     fn sink(&self, _spec: &SinkSpec) -> Result<Box<dyn Sink>> {
@@ -103,8 +121,30 @@ impl Connector for Queue {
     }
 }
 
+/// The place of the column that says what a row does, and its name.
+fn operation(spec: &SourceSpec, columns: &SchemaRef) -> Result<Option<(usize, String)>> {
+    let Some(name) = spec.options.get("op_column") else { return Ok(None) };
+    let wrong =
+        |what: String| Error::Invalid(format!("source '{}' has op_column = '{name}', but {what}", spec.name));
+    if spec.key.is_empty() {
+        return Err(wrong(
+            "no PRIMARY KEY, by which rows are changed: declare one, or leave op_column out".into(),
+        ));
+    }
+    match columns.fields().iter().position(|field| field.name() == name) {
+        None => Err(wrong(format!("no column '{name}': declare it, as in ({name} TEXT)"))),
+        Some(place) if columns.field(place).data_type() == &DataType::Utf8View => {
+            Ok(Some((place, name.to_string())))
+        }
+        Some(place) => {
+            Err(wrong(format!("column '{name}' is {}: TEXT was expected", sql_type_of(columns.field(place)))))
+        }
+    }
+}
+
 /// What waits, between those who insert and the source.
 struct Waiting {
+    operation: Option<(usize, String)>,
     source: String,
     rows_max: usize,
     statements_max: usize,
@@ -129,6 +169,43 @@ impl Waiting {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which rows go; an error where a row doesn't say what it does.
+    fn goes(&self, rows: &RecordBatch) -> Result<BooleanArray> {
+        let Some((place, name)) = &self.operation else {
+            return Ok(BooleanArray::from(vec![false; rows.num_rows()]));
+        };
+        goes(rows.column(*place).as_string_view()).map_err(|word| {
+            Error::Invalid(format!(
+                "column '{name}' of source '{}' is '{word}', but 'upsert' (or insert, update) or 'delete' was expected",
+                self.source
+            ))
+        })
+    }
+
+    /// A statement's rows as changes, with what tells of those that go.
+    fn changes(&self, rows: &RecordBatch, statement: u64) -> Result<RecordBatch> {
+        let goes = self.goes(rows)?;
+        let mut fields = rows.schema().fields().to_vec();
+        fields.push(Arc::new(deleted_field()));
+        let mut columns = rows.columns().to_vec();
+        let mut records = BinaryViewBuilder::with_capacity(rows.num_rows());
+        for (row, goes) in goes.values().iter().enumerate() {
+            records.append_value(if goes { text_of(rows, row) } else { String::new() });
+        }
+        let DataType::Struct(of_deleted) = deleted_field().data_type().clone() else {
+            return Err(Error::Bug("what tells of a row that goes is a struct".into()));
+        };
+        let origin: Vec<ArrayRef> = vec![
+            Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(SPLIT, rows.num_rows()))),
+            Arc::new(Int64Array::from(vec![statement as i64; rows.num_rows()])),
+            Arc::new(records.finish()),
+        ];
+        let nulls = NullBuffer::new(goes.values().clone());
+        columns.push(Arc::new(StructArray::new(of_deleted, origin, Some(nulls))));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+            .map_err(|error| Error::Bug(error.to_string()))
+    }
+
     /// Puts a batch in, if there is room.
     fn put(&self, rows: &RecordBatch) -> Result<bool> {
         let mut state = self.state();
@@ -150,6 +227,7 @@ impl Waiting {
 #[async_trait]
 impl Inlet for Waiting {
     async fn insert(&self, rows: RecordBatch) -> Result<()> {
+        self.goes(&rows)?;
         let insert = async {
             let _turn = self.turn.lock().await;
             while !self.put(&rows)? {
@@ -171,8 +249,20 @@ impl Inlet for Waiting {
     }
 }
 
+/// A row's values, as they are shown among bad rows.
+fn text_of(rows: &RecordBatch, row: usize) -> String {
+    let options = FormatOptions::default().with_null("NULL");
+    let value = |column: &ArrayRef| {
+        ArrayFormatter::try_new(column, &options)
+            .map_or_else(|_| "…".into(), |text| text.value(row).to_string())
+    };
+    let values: Vec<String> = rows.columns().iter().map(value).collect();
+    format!("({})", values.join(", "))
+}
+
 struct QueueSource {
     schema: SchemaRef,
+    is_feed: bool,
     one_at_a_time: bool,
     waiting: Arc<Waiting>,
     /// How many statements were taken.
@@ -191,6 +281,10 @@ impl Source for QueueSource {
 
     fn bounded(&self) -> bool {
         false
+    }
+
+    fn brings_changes(&self) -> bool {
+        self.is_feed
     }
 
     fn one_arrival_a_batch(&self) -> bool {
@@ -216,8 +310,9 @@ impl Source for QueueSource {
             }
             count += batch.num_rows();
             state.rows -= batch.num_rows();
-            rows.extend(state.batches.pop_front());
             self.taken += 1;
+            let Some(batch) = state.batches.pop_front() else { break };
+            rows.push(if self.is_feed { self.waiting.changes(&batch, self.taken)? } else { batch });
         }
         let more = if state.batches.is_empty() { More::Later } else { More::Now };
         drop(state);
@@ -260,8 +355,7 @@ impl Drop for QueueSource {
 mod tests {
     use std::time::Instant;
 
-    use arrow::array::{ArrayRef, Int64Array};
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::Field;
 
     use super::*;
     use crate::{Health, Options};
@@ -280,6 +374,7 @@ mod tests {
         let spec = SourceSpec {
             name: "q".into(),
             columns: Some(schema),
+            key: vec![],
             options,
             max_record_bytes: 1,
             health: Health::default(),

@@ -29,6 +29,7 @@ pub(crate) fn check_columns(format: &Format, columns: &SchemaRef) -> Result<()> 
         Format::Text => Ok(()),
         Format::Csv(_) => csv::check_columns(columns),
         Format::Json => check_each(columns, "json", json_holds),
+        Format::Changes(changes) => check_each(columns, changes.name(), json_holds),
         Format::Parquet => check_each(columns, "parquet", parquet_holds),
     }
 }
@@ -81,7 +82,7 @@ pub(crate) fn encode(
                 .build(out);
             batches.iter().try_for_each(|batch| writer.write(batch)).map_err(|error| error.to_string())
         }
-        Format::Json => {
+        Format::Json | Format::Changes(_) => {
             let builder = JsonWriterBuilder::new().with_explicit_nulls(true);
             let mut writer = builder.build::<_, LineDelimited>(out);
             let batches: Vec<&RecordBatch> = batches.iter().collect();

@@ -70,8 +70,8 @@ pub(crate) struct Framer {
     input: Box<dyn Read + Send>,
     framing: Framing,
     record_bytes_max: usize,
-    /// Whether records without content are passed over.
-    skip_blank: bool,
+    /// Which records are passed over.
+    passes_over: fn(&[u8]) -> bool,
     /// Whether the bytes after the last line end are a record when the stream ends.
     end_completes: bool,
     block: Buffer,
@@ -123,7 +123,7 @@ impl Framer {
             input,
             framing,
             record_bytes_max,
-            skip_blank: false,
+            passes_over: |_| false,
             end_completes: true,
             block: Buffer::from_vec(Vec::<u8>::new()),
             at: 0,
@@ -153,9 +153,9 @@ impl Framer {
         self.ended = true;
     }
 
-    /// Passes over records without content.
-    pub fn skip_blank(mut self, skip: bool) -> Framer {
-        self.skip_blank = skip;
+    /// Passes over records for which this is true.
+    pub fn passing_over(mut self, passes_over: fn(&[u8]) -> bool) -> Framer {
+        self.passes_over = passes_over;
         self
     }
 
@@ -201,8 +201,7 @@ impl Framer {
             while run.records.len() + run.bad.len() < rows && self.at - begin < bytes {
                 match self.find() {
                     Found::Record { end, next } => {
-                        if !(self.skip_blank && self.block[self.at..end].iter().all(u8::is_ascii_whitespace))
-                        {
+                        if !(self.passes_over)(&self.block[self.at..end]) {
                             run.records.push(Record {
                                 start: self.at as u32,
                                 end: end as u32,
@@ -398,6 +397,13 @@ fn quoted_end(data: &[u8], quote: u8) -> Option<usize> {
 mod tests {
     use super::*;
 
+    fn passes_over(framing: Framing) -> fn(&[u8]) -> bool {
+        match framing {
+            Framing::Line => |_| false,
+            Framing::Quoted { .. } => |record| record.trim_ascii().is_empty(),
+        }
+    }
+
     const CSV: Framing = Framing::Quoted { delimiter: b',', quote: b'"' };
 
     /// Hands out few bytes at a time, to show that blocks don't matter.
@@ -414,7 +420,7 @@ mod tests {
 
     fn framed(text: &[u8], framing: Framing, max: usize, block: u64) -> Vec<(u64, String)> {
         let mut framer = Framer::new(Box::new(Dribble(text.to_vec(), 0)), 0, framing, max)
-            .skip_blank(framing != Framing::Line)
+            .passing_over(passes_over(framing))
             .expect_bytes(block);
         let mut all = Vec::new();
         loop {
@@ -437,7 +443,7 @@ mod tests {
 
     /// As [`framed`], of bytes that are pushed `piece` at a time.
     fn framed_as_pushed(text: &[u8], framing: Framing, max: usize, piece: usize) -> Vec<(u64, String)> {
-        let mut framer = Framer::pushed(framing, max).skip_blank(framing != Framing::Line);
+        let mut framer = Framer::pushed(framing, max).passing_over(passes_over(framing));
         let mut all = Vec::new();
         let mut pieces = text.chunks(piece);
         loop {

@@ -4,21 +4,28 @@
 //! columns; all line formats share one pipeline, so that a bad record is the same thing in each. Parquet has its
 //! own. Deliberately absent: where bytes come from and go to, which is a connector's business.
 
+pub(crate) mod changes;
 pub(crate) mod csv;
+mod debezium_json;
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod feed;
 pub(crate) mod framing;
 pub(crate) mod json;
 pub(crate) mod parquet;
 pub(crate) mod text;
+mod upsert_json;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use millstream_delta::sql_type;
 
-use crate::{Error, Options, Result};
+use crate::{Error, OptionDoc, Options, Result, SourceSpec};
+use changes::Changes;
 use csv::Csv;
+use framing::Framing;
+pub(crate) use upsert_json::goes;
 
 /// A format with its options.
 #[derive(Clone, Debug)]
@@ -29,9 +36,19 @@ pub(crate) enum Format {
     Csv(Csv),
     /// An object a line.
     Json,
+    /// An object a line that says what becomes of the row with its key.
+    Changes(Changes),
     /// Columns.
     Parquet,
 }
+
+/// The option of a change feed that names the field of the operation.
+pub(crate) const OP_FIELD: OptionDoc = OptionDoc {
+    name: "op_field",
+    default: Some("_op"),
+    doc: "upsert_json: the field that says what a record does: 'delete' (or d), or 'upsert' (or insert, update, c, r, u), \
+          as which a record without it counts.",
+};
 
 impl Format {
     /// The format that option `format` names, or that `file`'s extension does where the option is not given.
@@ -54,12 +71,21 @@ impl Format {
             }),
             "json" => Format::Json,
             "parquet" => Format::Parquet,
-            other => {
-                return Err(Error::Invalid(format!(
-                    "option 'format' is '{other}', but text, csv, json or parquet was expected"
-                )));
-            }
+            other => match Changes::named(other, options) {
+                Some(changes) => Format::Changes(changes),
+                None => {
+                    return Err(Error::Invalid(format!(
+                        "option 'format' is '{other}', but text, csv, json or parquet was expected, or a change feed's \
+                         upsert_json or debezium_json"
+                    )));
+                }
+            },
         };
+        if options.get("op_field").is_some() && name != "upsert_json" {
+            return Err(Error::Invalid(format!(
+                "option 'op_field' is for format 'upsert_json' only, but the format is '{name}': leave it out"
+            )));
+        }
         for option in ["delimiter", "header", "null"] {
             if options.get(option).is_some() && !matches!(format, Format::Csv(_)) {
                 return Err(Error::Invalid(format!(
@@ -70,14 +96,47 @@ impl Format {
         Ok(format)
     }
 
-    /// Its name, which is also the extension of its files but for text.
+    /// What option `format` says for it.
     pub fn name(&self) -> &'static str {
         match self {
             Format::Text => "text",
             Format::Csv(_) => "csv",
             Format::Json => "json",
+            Format::Changes(changes) => changes.name(),
             Format::Parquet => "parquet",
         }
+    }
+
+    /// The extension of its files.
+    pub fn extension(&self) -> &'static str {
+        match self {
+            Format::Text => "txt",
+            Format::Changes(_) => "json",
+            other => other.name(),
+        }
+    }
+
+    /// How records follow each other, where a stream holds records.
+    pub fn framing(&self) -> Framing {
+        match self {
+            Format::Csv(csv) => csv.framing(),
+            _ => Framing::Line,
+        }
+    }
+
+    /// Which records are none.
+    pub fn passes_over(&self) -> fn(&[u8]) -> bool {
+        match self {
+            Format::Text => |_| false,
+            // After a delete, Kafka is sent a tombstone.
+            Format::Changes(Changes::Debezium) => |record| matches!(record.trim_ascii(), b"" | b"null"),
+            _ => |record| record.trim_ascii().is_empty(),
+        }
+    }
+
+    /// Whether its records are changes by key.
+    pub fn is_changes(&self) -> bool {
+        matches!(self, Format::Changes(_))
     }
 }
 
@@ -87,8 +146,9 @@ pub(crate) fn text_columns() -> SchemaRef {
 }
 
 /// Fails for columns that can't be read from `format`.
-pub(crate) fn check_columns(format: &Format, columns: &SchemaRef) -> Result<()> {
+pub(crate) fn check_columns(format: &Format, columns: &SchemaRef, spec: &SourceSpec) -> Result<()> {
     match format {
+        Format::Changes(changes) => changes.check(spec),
         Format::Text => {
             match columns.fields().iter().map(|field| field.data_type()).collect::<Vec<_>>()[..] {
                 [DataType::Utf8View] => Ok(()),

@@ -1,22 +1,27 @@
 //! What a stream of lines is read as: its format and its columns.
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 
+use crate::formats::changes::{decoded_schema, tell_origins};
 use crate::formats::csv::CsvDecoder;
-use crate::formats::decode::Decode;
-use crate::formats::framing::{Framer, Framing};
+use crate::formats::decode::{Decode, Decoded};
+use crate::formats::framing::Framer;
 use crate::formats::json::JsonDecoder;
 use crate::formats::text::TextDecoder;
-use crate::formats::{Format, check_columns, text_columns};
+use crate::formats::{Format, OP_FIELD, check_columns, text_columns};
 use crate::{Error, OptionDoc, Result, SourceSpec};
 
 /// The options of a source of lines that say how they are read.
-pub(crate) const FORMAT_OPTIONS: [OptionDoc; 4] = [
+pub(crate) const FORMAT_OPTIONS: [OptionDoc; 5] = [
     OptionDoc {
         name: "format",
         default: Some("text"),
-        doc: "text (a line is one TEXT column), csv, or json (an object a line).",
+        doc: "text (a line is one TEXT column), csv, json (an object a line), or the change feeds upsert_json and \
+              debezium_json.",
     },
+    OP_FIELD,
     OptionDoc {
         name: "delimiter",
         default: Some("','"),
@@ -40,6 +45,9 @@ pub(crate) const FORMAT_OPTIONS: [OptionDoc; 4] = [
 pub(crate) struct Layout {
     format: Format,
     pub columns: SchemaRef,
+    /// The columns of what is decoded.
+    decoded: SchemaRef,
+    key: Vec<usize>,
     record_bytes_max: usize,
 }
 
@@ -51,7 +59,9 @@ impl Layout {
             Format::Csv(csv) if spec.options.get("header").is_none() => csv.header = false,
             Format::Parquet => {
                 return Err(Error::Invalid(
-                    "option 'format' is 'parquet', which is for whole files only: text, csv or json was expected".into(),
+                    "option 'format' is 'parquet', which is for whole files only: text, csv, json, upsert_json or \
+                     debezium_json was expected"
+                        .into(),
                 ));
             }
             _ => {}
@@ -68,17 +78,21 @@ impl Layout {
                 )));
             }
         };
-        check_columns(&format, &columns)?;
-        Ok(Layout { format, columns, record_bytes_max: spec.max_record_bytes })
+        check_columns(&format, &columns, spec)?;
+        let decoded = if format.is_changes() { decoded_schema(&columns) } else { columns.clone() };
+        let (key, record_bytes_max) = (spec.key.clone(), spec.max_record_bytes);
+        Ok(Layout { format, columns, decoded, key, record_bytes_max })
+    }
+
+    /// Whether what is read are changes by key.
+    pub fn brings_changes(&self) -> bool {
+        self.format.is_changes()
     }
 
     /// Splits the bytes of one connection.
     pub fn framer(&self) -> Framer {
-        let framing = match &self.format {
-            Format::Csv(csv) => csv.framing(),
-            _ => Framing::Line,
-        };
-        Framer::pushed(framing, self.record_bytes_max).skip_blank(!matches!(self.format, Format::Text))
+        let framer = Framer::pushed(self.format.framing(), self.record_bytes_max);
+        framer.passing_over(self.format.passes_over())
     }
 
     /// Decodes the records of one connection; `None` where its first record must be seen before.
@@ -90,7 +104,25 @@ impl Layout {
                 Some(Box::new(decoder))
             }
             Format::Json => Some(Box::new(JsonDecoder::new(&self.columns)?)),
+            Format::Changes(changes) => Some(changes.decoder(&self.columns, &self.key)?),
             Format::Text | Format::Parquet => Some(Box::new(TextDecoder)),
+        })
+    }
+
+    /// The rows of one run of records from `peer`, which lay in `block`, at `offset` of the stream.
+    pub fn batch(
+        &self,
+        decoded: Decoded,
+        (block, offset): (&Buffer, u64),
+        peer: &str,
+    ) -> Result<RecordBatch> {
+        let Decoded { mut columns, records, .. } = decoded;
+        if self.brings_changes() {
+            tell_origins(&mut columns, &records, (block, offset), peer)?;
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(records.len()));
+        RecordBatch::try_new_with_options(self.decoded.clone(), columns, &options).map_err(|error| {
+            Error::Bug(format!("lines were decoded to other columns than declared: {error}"))
         })
     }
 

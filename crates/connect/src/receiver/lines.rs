@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use millstream_delta::{Position, Span};
@@ -171,6 +171,10 @@ impl Source for Lines {
         false
     }
 
+    fn brings_changes(&self) -> bool {
+        self.layout.brings_changes()
+    }
+
     fn bounded(&self) -> bool {
         self.bounded
     }
@@ -282,16 +286,13 @@ impl Stream {
             }
             return Ok(());
         };
-        let decoded = decode_run(decoder.as_mut(), run).map_err(|error| {
+        let (block, offset) = (run.block.clone(), run.offset);
+        let mut decoded = decode_run(decoder.as_mut(), run).map_err(|error| {
             Error::Bug(format!("records from {} decode one by one only: {error}", self.feed.peer))
         })?;
-        piece.bad = decoded.bad;
+        piece.bad = std::mem::take(&mut decoded.bad);
         if !decoded.records.is_empty() {
-            let options = RecordBatchOptions::new().with_row_count(Some(decoded.records.len()));
-            let batch = RecordBatch::try_new_with_options(layout.columns.clone(), decoded.columns, &options);
-            piece.batch = Some(batch.map_err(|error| {
-                Error::Bug(format!("lines were decoded to other columns than declared: {error}"))
-            })?);
+            piece.batch = Some(layout.batch(decoded, (&block, offset), &self.feed.peer)?);
         }
         Ok(())
     }

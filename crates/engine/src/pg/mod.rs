@@ -28,15 +28,22 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
 use millstream_sql::{Error, INFORMATION_SCHEMA, PG_CATALOG, Result};
 
 pub(crate) use facts::{Facts, OneShot};
 
 use self::rows::Rows;
+use crate::statements::relations_of;
 
 /// Whether a relation's name is in a schema of PostgreSQL's.
 pub(crate) fn is_name(relation: &str) -> bool {
     parts(relation).is_some()
+}
+
+/// Whether a query reads PostgreSQL's catalog.
+pub(crate) fn is_read_by(plan: &LogicalPlan) -> Result<bool> {
+    Ok(relations_of(plan)?.iter().any(|name| is_name(name)))
 }
 
 /// The key of a result's schema metadata that says that it comes of PostgreSQL's catalog.

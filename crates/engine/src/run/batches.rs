@@ -292,7 +292,9 @@ impl Loop {
     pub(super) fn owes_ticks(&self) -> bool {
         let tick = Cut { closes: Closes::All, ..Cut::new(self.epoch, Timestamp::default()) };
         let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
-        self.queries.iter().any(|query| query.is_running() && owed(query))
+        let awake = || self.next_flow_wake().is_some_and(|wake| wake <= self.now());
+        let system = self.settings.clock == ClockKind::System;
+        self.queries.iter().any(|query| query.is_running() && owed(query)) || (system && awake())
     }
 
     /// The next time at which a window must be evaluated whatever comes: at auto pace no epoch may span it.
@@ -319,14 +321,17 @@ impl Loop {
     /// When a query must be stepped next at auto pace whatever comes, if at no exact time: a key of UPDATE_STATE times
     /// out then. By the machine's clock many of them are done together.
     pub(super) fn next_wake(&self) -> Option<Timestamp> {
-        let maintained = |query: &&RunningQuery| query.is_running() && !query.is_per_batch();
-        let auto = self.settings.pace == Pace::Auto;
-        let running = self.queries.iter().filter(|_| auto).filter(maintained);
-        let next = running.filter_map(|query| query.flow.wake_at()).min()?;
+        let next = self.next_flow_wake().filter(|_| self.settings.pace == Pace::Auto)?;
         match self.settings.clock {
             ClockKind::Manual => Some(next),
             ClockKind::System => Some(next_multiple(WAKES_US, Timestamp(next.0 - 1))),
         }
+    }
+
+    /// When some query that is maintained must be stepped next whatever comes, at any pace.
+    pub(super) fn next_flow_wake(&self) -> Option<Timestamp> {
+        let maintained = |query: &&RunningQuery| query.is_running() && !query.is_per_batch();
+        self.queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at()).min()
     }
 
     /// Whether the machine's clock has come to such a time.

@@ -78,9 +78,15 @@ impl Loop {
         let mut reading = Vec::new();
         for (feed, name) in self.queries[place].feeds.iter().zip(inputs) {
             first.push(Cow::Owned(Delta::from_iter(self.first_content(feed)?)));
-            if self.sources.get(name).is_some_and(|source| source.replayable && source.has_past()) {
+            let kept = self.tables.contains_key(name);
+            if self.sources.get(name).is_some_and(|source| !kept && source.replayable && source.has_past()) {
                 reading.push(name.clone());
             }
+        }
+        let query = &mut self.queries[place];
+        query.since = cut.epoch;
+        if reading.is_empty() {
+            self.share(place)?;
         }
         let query = &mut self.queries[place];
         // The status is set before the step, which may suspend the query.
@@ -123,7 +129,7 @@ impl Loop {
 
     /// What an input gives a new query before its log goes on: of a source that can be read again nothing yet.
     fn first_content(&self, feed: &Feed) -> Result<Vec<RecordBatch>> {
-        match self.sources.get(&feed.of) {
+        match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
             Some(source) if source.replayable || source.retained.is_none() => Ok(Vec::new()),
             _ => self.answered_as(&feed.of, feed.stamped.as_ref()),
         }
@@ -204,9 +210,9 @@ impl Loop {
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
             self.step_piece(place, |name| of(name).and_then(|place| inputs.get(place)));
         }
-        let query = &mut self.queries[place];
-        if !query.is_suspended() {
-            query.status = Status::Running;
+        if !self.queries[place].is_suspended() {
+            self.queries[place].status = Status::Running;
+            self.share_or_suspend(place);
         }
         let query = &self.queries[place];
         let read = query.temporary || self.sinks.values().any(|sink| sink.from == query.name);
@@ -283,21 +289,35 @@ impl Loop {
                 replaying.spans.pop_front();
             }
         }
-        let delta = replaying.deltas.entry(name.into()).or_default();
-        delta.append(Delta::from_iter(arrival.rows));
+        let rows = match self.tables.get_mut(name).map(|table| table.follow(&arrival.rows)) {
+            None => Ok(Delta::from_iter(arrival.rows)),
+            Some(followed) => followed.map(|(delta, _)| delta),
+        };
+        match rows {
+            Ok(rows) => replaying.deltas.entry(name.into()).or_default().append(rows),
+            Err(error) => {
+                if let Some(replaying) = self.waiters.replay.take() {
+                    replaying.reply.send(Err(error));
+                }
+                return;
+            }
+        }
         self.replay_next();
     }
 
     fn finish_replay(&mut self, record: Record, mut deltas: Deltas) -> Result<()> {
         for (name, delta) in &record.changes {
-            if let Some(table) = self.tables.get_mut(name) {
-                table.replay(delta)?;
-                table.take();
-            }
+            let mut delta = delta.clone();
             if let Some(source) = self.sources.get_mut(name) {
                 source.put.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
+                if let Some(table) = self.tables.get_mut(name) {
+                    delta = table.follow_rows(&delta)?;
+                }
+            } else if let Some(table) = self.tables.get_mut(name) {
+                table.replay(&delta)?;
+                table.take();
             }
-            deltas.entry(name.clone()).or_default().append(delta.clone());
+            deltas.entry(name.clone()).or_default().append(delta);
         }
         for (name, spans) in &record.cut.positions {
             if let Some(source) = self.sources.get_mut(name) {

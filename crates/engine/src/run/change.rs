@@ -26,7 +26,12 @@ use crate::statements::own_relation;
 
 /// Something new that is checked and opened but not yet part of the engine.
 pub(super) enum Prepared {
-    Source(Arc<Object>, Opened),
+    Source {
+        object: Arc<Object>,
+        opened: Opened,
+        /// Its current rows, where it brings changes.
+        table: Option<Box<Table>>,
+    },
     Table(Arc<Object>, Box<Table>),
     View,
     /// The object's query is the last one; those before it are read by it alone.
@@ -44,6 +49,10 @@ pub(super) enum Prepared {
 impl Loop {
     /// Carries out a group of changes, all or nothing. `Ok(None)`: the catalog is another one by now.
     pub(super) fn change(&mut self, base: u64, changes: Vec<Change>, reply: Reply<Option<Vec<String>>>) {
+        // A statement that was given up before its turn came isn't done.
+        if reply.is_closed() {
+            return;
+        }
         if base != self.catalog.version {
             return reply.send(Ok(None));
         }
@@ -67,6 +76,8 @@ impl Loop {
         }
         self.mark_used_sources();
         self.start_queries();
+        // Who is dropped no longer answers for what is shared.
+        self.readers_left();
         self.waiters.changes.push(Changing { names, notices, reply });
     }
 
@@ -79,30 +90,35 @@ impl Loop {
             Change::Create { object, source } => (object, source),
         };
         catalog.add(object.clone())?;
-        let scope = Scope { engine: self, catalog, before };
+        let scope = Scope { engine: self, catalog, before, state_ttl_us: self.settings.limits.state_ttl_us };
         Ok(match &object.definition {
-            Definition::Source { spec, rate_limit, .. } => {
+            Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source comes opened"))?;
+                let table = match spec.key.is_empty() {
+                    true => None,
+                    false => Some(Box::new(Table::new(schema, &spec.key, Intake::default())?)),
+                };
                 let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
-                Prepared::Source(object, opened)
+                Prepared::Source { object, opened, table }
             }
             Definition::Table { schema, key, intake } => {
                 let table = Table::new(schema, key, self.intake(*intake))?;
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
-            Definition::MaterializedView { plan, on_error, .. } => {
-                let lowered = scope.lower(plan)?;
+            Definition::MaterializedView { plan, on_error, state_ttl, .. } => {
+                let lowered = scope.forgetting(*state_ttl).lower(plan)?;
                 let on_error = on_error.unwrap_or(self.settings.on_error);
                 let query = RunningQuery::new(object.name.clone(), lowered, Keep::Result, on_error)?;
                 Prepared::Queries(object, vec![query])
             }
-            Definition::Stream { query, on_error, retention, .. } => {
+            Definition::Stream { query, on_error, state_ttl, retention, .. } => {
                 let on_error = on_error.unwrap_or(self.settings.on_error);
                 let keep = |append_only| match append_only {
                     true => Keep::Newest(*retention),
                     false => Keep::Result,
                 };
+                let scope = scope.forgetting(*state_ttl);
                 let queries = scope.queries(&object.name, query, &keep, on_error)?;
                 Prepared::Queries(object, queries)
             }
@@ -113,9 +129,9 @@ impl Loop {
                     Some(query) => scope.queries(from, query, &|_| Keep::Nothing, self.settings.on_error)?,
                 };
                 let mut spec = spec.clone();
-                spec.append_only = match queries.last() {
-                    Some(query) => query.append_only(),
-                    None => scope.append_only(from),
+                (spec.append_only, spec.key) = match queries.last() {
+                    Some(query) => (query.append_only(), query.key().map(<[usize]>::to_vec)),
+                    None => (scope.append_only(from), scope.key(from)),
                 };
                 let sink = connector.sink(&spec).map_err(error::connect)?;
                 Prepared::Sink { from: from.clone(), object, sink, queries }
@@ -144,8 +160,11 @@ impl Loop {
 
     fn install(&mut self, part: Prepared, names: &mut Vec<Arc<str>>, notices: &mut Vec<String>) {
         match part {
-            Prepared::Source(object, source) => {
-                let mut running = RunningSource::start(object.name.clone(), source, self.now(), &self.tasks);
+            Prepared::Source { object, opened, table } => {
+                let mut running = RunningSource::start(object.name.clone(), opened, self.now(), &self.tasks);
+                if let Some(table) = table {
+                    self.tables.insert(object.name.clone(), *table);
+                }
                 if let Definition::Source { retention, .. } = &object.definition {
                     running.retained = retention.map(Retained::new);
                 }
@@ -215,6 +234,7 @@ impl Loop {
         };
         for name in query.reads() {
             let missed = match (self.sources.get(name), self.query(name).and_then(RunningQuery::newest)) {
+                (Some(_), _) if self.tables.contains_key(name) => None,
                 (Some(source), _) if !source.replayable && !source.position.splits.is_empty() => {
                     Some(("source", source.retained.as_ref()))
                 }
@@ -249,14 +269,14 @@ impl Loop {
         }
     }
 
-    /// A source is read only while something depends on it.
+    /// A source is read only while something depends on it, or it keeps rows itself.
     pub(super) fn mark_used_sources(&mut self) {
         let before: Vec<(Arc<str>, bool)> =
             self.sources.iter().map(|(name, source)| (name.clone(), source.used)).collect();
         for (name, source) in &mut self.sources {
             let read = self.queries.iter().any(|query| query.reads_from(name));
-            source.used =
-                read || source.retained.is_some() || self.sinks.values().any(|sink| sink.from == *name);
+            let keeps = source.retained.is_some() || self.tables.contains_key(name);
+            source.used = read || keeps || self.sinks.values().any(|sink| sink.from == *name);
         }
         self.hear_used(&before);
     }

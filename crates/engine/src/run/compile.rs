@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_delta::Timestamp;
-use millstream_flow::{BatchWindow, Description, Flow, Growth, Order, Relation};
+use millstream_flow::{BatchWindow, Description, Flow, Growth, Limits, Order, Relation};
 use millstream_sql::batches::OPERATION;
 use millstream_sql::{
     BatchQuery, Error, RelationTable, Result, Window as WindowPlan, WindowKind, WindowOf, length_text,
@@ -21,7 +21,7 @@ use super::query::{Keep, Lowered, RunningQuery};
 use super::window::{Kind, Window};
 use crate::catalog::{Catalog, Definition, Runs};
 use crate::error;
-use crate::settings::{OnError, Pace};
+use crate::settings::{OnError, Pace, StateTtl};
 use crate::stamp::{names_batch, stamped};
 
 /// The relations that exist or are about to, while a group of changes is prepared.
@@ -29,6 +29,8 @@ pub(super) struct Scope<'a> {
     pub(super) engine: &'a Loop,
     pub(super) catalog: &'a Catalog,
     pub(super) before: &'a [Prepared],
+    /// Of the queries that are compiled.
+    pub(super) state_ttl_us: Option<i64>,
 }
 
 /// What one relation is to a query that runs once per batch.
@@ -44,6 +46,11 @@ struct Taken {
 }
 
 impl Scope<'_> {
+    /// The same for a query with an option `state_ttl` of its own.
+    pub(super) fn forgetting(self, state_ttl: Option<StateTtl>) -> Self {
+        Scope { state_ttl_us: state_ttl.map_or(self.state_ttl_us, StateTtl::us), ..self }
+    }
+
     /// The queries of an object: its own is the last one.
     pub(super) fn queries(
         &self,
@@ -122,7 +129,8 @@ impl Scope<'_> {
                 window: None,
             })
         };
-        let flow = self.compile(plan, &resolve)?;
+        let limits = Limits { state_ttl_us: self.state_ttl_us, ..self.engine.settings.limits };
+        let flow = self.compile(plan, &resolve, limits)?;
         let feed = |name: &Arc<str>| Feed {
             of: name.clone(),
             stamped: stamped.get(name.as_ref()).cloned(),
@@ -174,7 +182,9 @@ impl Scope<'_> {
                 },
             })
         };
-        let flow = self.compile(plan, &resolve)?;
+        // A query that is run once per batch forgets with the batch, or with its windows.
+        let limits = Limits { state_ttl_us: None, ..self.engine.settings.limits };
+        let flow = self.compile(plan, &resolve, limits)?;
         let mut feeds = Vec::new();
         for (place, name) in flow.relations().iter().enumerate() {
             let taken =
@@ -190,9 +200,15 @@ impl Scope<'_> {
         Ok(Lowered { flow, feeds, batches: Some(batches) })
     }
 
-    fn compile(&self, plan: &LogicalPlan, resolve: &dyn Fn(&TableScan) -> Option<Relation>) -> Result<Flow> {
+    fn compile(
+        &self,
+        plan: &LogicalPlan,
+        resolve: &dyn Fn(&TableScan) -> Option<Relation>,
+        limits: Limits,
+    ) -> Result<Flow> {
         let Loop { driver, choice, settings, .. } = self.engine;
-        Flow::compile(plan, resolve, driver, *choice, settings.limits).map_err(error::flow)
+        let driver = driver.on_threads(settings.threads());
+        Flow::compile(plan, resolve, &driver, *choice, limits).map_err(error::flow)
     }
 
     /// A relation as a query FOR EACH BATCH names it: the rows of the batch where they only come, else its content.
@@ -318,7 +334,7 @@ impl Scope<'_> {
     /// Whether a relation of this catalog only ever gains rows.
     pub(super) fn append_only(&self, name: &str) -> bool {
         match self.catalog.find(name).map(|object| &object.definition) {
-            Some(Definition::Source { .. }) => true,
+            Some(Definition::Source { spec, .. }) => spec.key.is_empty(),
             Some(Definition::Table { intake, .. }) => self.engine.intake(*intake).append_only,
             Some(Definition::MaterializedView { .. } | Definition::Stream { .. }) => {
                 self.query_of(name).is_some_and(RunningQuery::append_only)
@@ -331,6 +347,7 @@ impl Scope<'_> {
     pub(super) fn key(&self, name: &str) -> Option<Vec<usize>> {
         match &self.catalog.find(name)?.definition {
             Definition::Table { key, .. } => (!key.is_empty()).then(|| key.clone()),
+            Definition::Source { spec, .. } => (!spec.key.is_empty()).then(|| spec.key.clone()),
             Definition::MaterializedView { .. } | Definition::Stream { .. } => {
                 self.query_of(name)?.key().map(<[usize]>::to_vec)
             }
@@ -402,7 +419,8 @@ fn about(window: Option<&Kind>, anew: bool) -> Description {
 impl Loop {
     /// The relations as they are.
     pub(super) fn scope(&self) -> Scope<'_> {
-        Scope { engine: self, catalog: &self.catalog, before: &[] }
+        let state_ttl_us = self.settings.limits.state_ttl_us;
+        Scope { engine: self, catalog: &self.catalog, before: &[], state_ttl_us }
     }
 
     /// Fails where a running query's windows are no multiples of a fixed interval.

@@ -24,6 +24,10 @@ const BUDGET_ROWS_MAX: usize = 512 * 1024;
 const EPOCH_SHORT: Duration = Duration::from_millis(50);
 const EPOCH_LONG: Duration = Duration::from_millis(200);
 
+/// An epoch of so many rows takes long enough for sources to bring what the next one takes meanwhile. After smaller ones
+/// they are asked once it is done: what comes by then is taken at once.
+const AHEAD_ROWS: usize = 8192;
+
 /// How much of a fixed interval a batch may need.
 const INTERVAL_SHARE: f64 = 0.7;
 
@@ -58,6 +62,9 @@ impl Loop {
         let from: Vec<Arc<str>> = positions.iter().map(|(name, _)| name.clone()).collect();
         let cut = Cut { epoch: self.epoch, positions, ..begun_cut };
         let batch = self.batch_started(&cut, begun, &deltas);
+        if rows >= AHEAD_ROWS {
+            self.pull_sources();
+        }
         let standing = Cut { positions: Vec::new(), ..cut.clone() };
         let output_rows = self.decide_and_step(cut, changes, deltas);
         self.acknowledge(&from);
@@ -118,8 +125,17 @@ impl Loop {
         let span = tracing::debug_span!("epoch", epoch = cut.epoch.0);
         let _guard = span.enter();
         let mut output_rows = 0;
-        for place in first..self.queries.len() {
+        let mut next = first;
+        while next < self.queries.len() {
+            let place = next;
+            next += 1;
             self.suspend_with_inputs(place, cut.epoch);
+            let together = self.side_by_side(place, cut, &deltas);
+            if together > 1 {
+                output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
+                next = place + together;
+                continue;
+            }
             let query = &self.queries[place];
             if query.is_per_batch() {
                 if query.is_running() {
@@ -145,7 +161,7 @@ impl Loop {
             match &mut query.status {
                 Status::Running => {
                     let delta = query.step(cut, &inputs);
-                    output_rows += delta.num_rows() as u64;
+                    output_rows += query.changed;
                     if delta.is_empty() {
                     } else if query.into.is_some() {
                         self.bring_in(place, delta, &mut deltas);
@@ -157,6 +173,7 @@ impl Loop {
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
         }
+        self.settle_arrangements();
         for (name, delta) in &deltas {
             self.log(name, cut, delta);
         }
@@ -185,7 +202,7 @@ impl Loop {
     }
 
     /// Whether nobody takes the changes of a query's result: no query after it, no sink, nobody who watches it.
-    fn is_unread(&self, place: usize) -> bool {
+    pub(super) fn is_unread(&self, place: usize) -> bool {
         let name = &self.queries[place].name;
         let read = |query: &RunningQuery| query.reads_from(name);
         self.queries[place].into.is_none()
@@ -195,7 +212,7 @@ impl Loop {
     }
 
     /// A query over a suspended one can't go on either.
-    fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
+    pub(super) fn suspend_with_inputs(&mut self, place: usize, epoch: Epoch) {
         let (before, rest) = self.queries.split_at_mut(place);
         let Some(query) = rest.first_mut() else { return };
         if query.is_suspended() {

@@ -25,6 +25,8 @@ mod query;
 mod rate;
 mod receive;
 mod retained;
+mod sharing;
+mod side_by_side;
 mod sink;
 mod source;
 mod status;
@@ -33,6 +35,7 @@ mod system;
 mod table;
 mod tasks;
 mod transact;
+mod upserts;
 mod waiters;
 mod window;
 
@@ -42,7 +45,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_delta::{Cut, Delta, Epoch};
-use millstream_flow::{Choice, Driver};
+use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
 use tokio::runtime::{Handle, Runtime};
 
@@ -82,6 +85,7 @@ pub(crate) struct Parts {
     pub(crate) listeners: Listeners,
     pub(crate) choice: Choice,
     pub(crate) append_only_tables: bool,
+    pub(crate) spread_from: Option<usize>,
     pub(crate) runtime: Runtime,
 }
 
@@ -107,6 +111,8 @@ pub(crate) struct Loop {
     sources: BTreeMap<Arc<str>, RunningSource>,
     /// In the order of their creation, which is topological.
     queries: Vec<RunningQuery>,
+    /// Rows that several queries find by key.
+    arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
     subscriptions: BTreeMap<u64, Subscription>,
@@ -132,6 +138,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
         .spawn(move || {
             let handle = parts.runtime.handle().clone();
             let driver = Driver::new(planner.state(), handle.clone());
+            let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
             let state = Loop {
                 shared: weak,
                 tasks: Tasks::new(handle.clone(), events.clone()),
@@ -151,6 +158,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 tables: BTreeMap::new(),
                 sources: BTreeMap::new(),
                 queries: Vec::new(),
+                arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
                 logs: Logs::new(),
                 subscriptions: BTreeMap::new(),

@@ -21,6 +21,10 @@ use crate::snapshot;
 
 impl Loop {
     pub(super) fn modify(&mut self, modification: Modification, reply: Reply<u64>) {
+        // A statement that was given up before its turn came isn't done.
+        if reply.is_closed() {
+            return;
+        }
         let target = match &modification {
             Modification::Statement(dml) => dml.table.as_str(),
             Modification::Insert { table, .. } | Modification::Delete { table, .. } => table.as_ref(),

@@ -34,13 +34,12 @@ pub(crate) struct Observing {
 
 impl Loop {
     pub(super) fn explain(&self, what: Explaining) -> Result<Vec<Explained>> {
-        match what {
-            Explaining::Plan(plan) => Ok(self.scope().lower(&plan)?.operators()),
-            Explaining::Batches(query) => {
-                Ok(self.scope().lower_batches(&query, &BTreeMap::new())?.operators())
-            }
-            Explaining::Object(name) => Ok(self.query_behind(&name)?.operators()),
-        }
+        let operators = match what {
+            Explaining::Plan(plan, ttl) => self.scope().forgetting(ttl).lower(&plan)?.operators(),
+            Explaining::Batches(query) => self.scope().lower_batches(&query, &BTreeMap::new())?.operators(),
+            Explaining::Object(name) => self.query_behind(&name)?.operators(),
+        };
+        Ok(self.with_upserts(operators))
     }
 
     /// The query that maintains an object.

@@ -192,6 +192,7 @@ impl Loop {
     fn advance_manual(&mut self) {
         let step = self.step_us();
         let something_waits = self.something_waits();
+        let wake = self.next_flow_wake();
         let (owed, timer) = (self.owes_ticks(), self.next_timer().into_iter().chain(self.next_wake()).min());
         let Some(moving) = &mut self.clock.moving else { return };
         if moving.collecting {
@@ -213,6 +214,7 @@ impl Loop {
                         None => (end, something_waits),
                     },
                     Pace::Fixed(_) => {
+                        let owed = owed || wake.is_some_and(|wake| wake <= end);
                         (Timestamp((self.clock.manual.0 / step + 1) * step), something_waits || owed)
                     }
                 };
@@ -351,7 +353,7 @@ impl Loop {
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
         if !self.rows_wait() && !self.owes_ticks() {
-            return None;
+            return self.next_flow_wake().map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))
     }

@@ -54,6 +54,7 @@ impl Loop {
         match &self.queries[place].status {
             Status::Paused(_) => Ok(()),
             Status::Running => {
+                self.unshare(place)?;
                 let places = self.queries[place].reads().map(|name| log::end(&self.logs, name)).collect();
                 self.queries[place].status = Status::Paused(Box::new(CatchUp::standing(places)));
                 Ok(())
@@ -95,9 +96,9 @@ impl Loop {
             }
             self.step_queries_from(place + 1, &cut, deltas);
         }
-        let query = &mut self.queries[place];
-        if matches!(query.status, Status::Paused(_)) {
-            query.status = Status::Running;
+        if matches!(self.queries[place].status, Status::Paused(_)) {
+            self.queries[place].status = Status::Running;
+            self.share_or_suspend(place);
         }
         Ok(())
     }

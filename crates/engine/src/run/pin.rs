@@ -31,12 +31,13 @@ impl Loop {
         for feed in &query.feeds {
             inputs.push((feed.of.clone(), self.pin_input(feed)?));
         }
-        Ok(Pinned { epoch: self.epoch, plan: plan.clone(), schema: schema.clone(), rows, inputs })
+        let (plan, schema, forgets) = (plan.clone(), schema.clone(), query.flow.forgets());
+        Ok(Pinned { epoch: self.epoch, plan, schema, rows, forgets, inputs })
     }
 
     fn pin_input(&self, feed: &Feed) -> Result<PinnedInput> {
         let name = feed.of.as_ref();
-        let Some(source) = self.sources.get(name) else {
+        let Some(source) = self.sources.get(name).filter(|_| !self.tables.contains_key(name)) else {
             if self.query(name).and_then(|query| query.newest()).is_some_and(|newest| newest.has_lost) {
                 return Err(Error::invalid(format!(
                     "can't verify: stream \"{name}\" no longer keeps all its rows"

@@ -9,6 +9,7 @@ use millstream_sql::{Result, is_hidden};
 
 use super::Loop;
 use super::epoch::Deltas;
+use super::sink::in_sum;
 use super::table::{Table, Waiting};
 use crate::error;
 use crate::event::Reply;
@@ -106,7 +107,15 @@ impl Loop {
             replies.extend(waiting);
             if !delta.is_empty() {
                 changes.push((name.clone(), delta.clone()));
-                deltas.entry(name.clone()).or_default().append(delta);
+                let all = deltas.entry(name.clone()).or_default();
+                match self.tables.get_mut(name).map(|table| table.follow_rows(&delta)) {
+                    None => all.append(delta),
+                    Some(Ok(delta)) => {
+                        all.append(delta);
+                        *all = in_sum(std::mem::take(all));
+                    }
+                    Some(Err(error)) => source.fail(error),
+                }
             }
         }
     }

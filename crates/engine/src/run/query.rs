@@ -52,8 +52,12 @@ pub(crate) struct RunningQuery {
     errors_of: Option<Retained>,
     /// Whether nobody takes the changes of its result, so that it need not put them out.
     pub(crate) unread: bool,
+    /// By how many rows its result changed in the last step, whether they were put out or not.
+    pub(crate) changed: u64,
     /// Whether the last epoch was the end of a batch that it is run for.
     pub(crate) ended_batch: bool,
+    /// The epoch after which it was started.
+    pub(crate) since: Epoch,
     /// The last epoch it took in.
     pub(crate) epoch: Epoch,
     /// How many epochs, and pieces of the past, it took in.
@@ -172,7 +176,9 @@ impl RunningQuery {
             errors: Rows::new(ERRORS.clone()),
             errors_of,
             unread: false,
+            changed: 0,
             ended_batch: false,
+            since: Epoch::default(),
             epoch: Epoch::default(),
             steps: 0,
         })
@@ -259,6 +265,7 @@ impl RunningQuery {
 
     /// The same with rows that have the columns of their batch already.
     pub(crate) fn step_stamped(&mut self, cut: &Cut, inputs: Result<Vec<Cow<'_, Delta>>>) -> Delta {
+        self.changed = 0;
         match inputs.and_then(|inputs| self.try_step(cut, &inputs)) {
             Ok(delta) => delta,
             Err(reason) => {
@@ -272,6 +279,7 @@ impl RunningQuery {
         let inputs: Vec<&Delta> = inputs.iter().map(AsRef::as_ref).collect();
         let change = self.step_flow(cut, &inputs)?;
         self.keep(cut, &change.rows, &change.errors)?;
+        self.changed = change.rows.num_rows() as u64 + change.left_out;
         Ok(change.rows)
     }
 
@@ -283,10 +291,10 @@ impl RunningQuery {
             None => !self.unread || matches!(self.kept, Kept::Beside(_) | Kept::Newest(_)),
         };
         let step = AssertUnwindSafe(|| self.flow.step_for(cut, inputs, read));
-        let Change { rows, errors } = std::panic::catch_unwind(step)
+        let Change { rows, errors, left_out } = std::panic::catch_unwind(step)
             .map_err(|_| Error::bug("a step of the query panicked"))?
             .map_err(error::flow)?;
-        Ok(Change { rows, errors: in_words(errors)? })
+        Ok(Change { rows, errors: in_words(errors)?, left_out })
     }
 
     /// Keeps for readers what an epoch changes of the result and of the errors.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use millstream_connect::{Arrival, Health, Inlet, Limit, More, Source};
 use millstream_delta::{Delta, Position, Span, Timestamp};
+use millstream_flow::Meter;
 use millstream_sql::{Error, Result};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -15,6 +16,8 @@ use super::put::Put;
 use super::rate::{Bound, Rate};
 use super::receive::{Command, Receiving};
 use super::retained::Retained;
+use super::sink::in_sum;
+use super::table::Table;
 use super::tasks::Tasks;
 use super::{Loop, current};
 use crate::event::{Event, Reply};
@@ -56,6 +59,8 @@ pub(crate) struct RunningSource {
     pub(crate) rows: u64,
     /// Records that could not be decoded.
     pub(crate) bad: BadRows,
+    /// What its changes have done to its rows, where it brings changes.
+    pub(crate) upserted: Meter,
     /// Rows that came a second time and were left out.
     pub(crate) duplicates: u64,
     /// Why it can't be read, now or for good, and how often in a row.
@@ -105,6 +110,7 @@ impl RunningSource {
             received: Position::default(),
             rows: 0,
             bad: BadRows::default(),
+            upserted: Meter::default(),
             duplicates: 0,
             failure: None,
             retries: 0,
@@ -253,7 +259,7 @@ impl RunningSource {
     }
 
     /// Takes note of a failure.
-    fn fail(&mut self, error: Error) {
+    pub(super) fn fail(&mut self, error: Error) {
         let attempts = self.failure.take().map_or(0, |(_, attempts)| attempts) + 1;
         self.retries += u64::from(attempts > 1);
         self.failure = Some((error.message, attempts));
@@ -262,14 +268,16 @@ impl RunningSource {
     }
 
     /// The arrivals that one epoch takes, as a delta and the spans that were read. The `first` one of an epoch is
-    /// taken whatever its size, so that the epoch takes something.
+    /// taken whatever its size, so that the epoch takes something. Changes are taken in by the source's `table`.
     fn take(
         &mut self,
+        mut table: Option<&mut Table>,
         rows_max: usize,
         mut first: bool,
         bound: Option<Bound>,
         now: Timestamp,
     ) -> (Delta, Vec<Span>) {
+        let begun = Instant::now();
         let (mut delta, mut spans, mut rows) = (Delta::default(), Vec::new(), 0);
         while let Some(arrival) = self.ready.front() {
             let size = rows_of(arrival);
@@ -282,21 +290,47 @@ impl RunningSource {
             }
             first = false;
             rows += size;
-            let Some(arrival) = self.ready.pop_front() else { break };
+            let Some(mut arrival) = self.ready.pop_front() else { break };
             self.rate.take(size, bound.as_ref(), now);
             self.ready_rows -= size;
             self.ready_bytes -= bytes_of(&arrival);
+            self.upserted.rows_in += (size - arrival.bad_rows.len()) as u64;
+            match follow(table.as_deref_mut(), &mut arrival) {
+                Ok(rows) => delta.append(rows),
+                Err(error) => {
+                    self.fail(error);
+                    break;
+                }
+            }
             self.rows += (size - arrival.bad_rows.len()) as u64;
             self.bad.add(arrival.bad_rows);
-            delta.append(Delta::from_iter(arrival.rows));
             arrival.spans.iter().for_each(|span| self.position.advance(span));
             merge_spans(&mut spans, arrival.spans);
             if self.one_arrival_a_batch {
                 break;
             }
         }
+        if table.is_none() {
+            return (delta, spans);
+        }
+        let delta = in_sum(delta);
+        self.upserted.steps += u64::from(!spans.is_empty());
+        self.upserted.rows_out += delta.num_rows() as u64;
+        self.upserted.time += begun.elapsed();
         (delta, spans)
     }
+}
+
+/// The rows of an arrival, or what they change where it is one of changes; the records that were to delete what isn't
+/// there are bad rows of it.
+fn follow(table: Option<&mut Table>, arrival: &mut Arrival) -> Result<Delta> {
+    let Some(table) = table else { return Ok(Delta::from_iter(std::mem::take(&mut arrival.rows))) };
+    let (delta, missing) = table.follow(&arrival.rows)?;
+    if !missing.is_empty() {
+        arrival.bad_rows.extend(missing);
+        arrival.bad_rows.sort_by(|a, b| (&a.split, a.offset).cmp(&(&b.split, b.offset)));
+    }
+    Ok(delta)
 }
 
 /// Whether what a reliable source brings was brought before; an error where only a part of it was.
@@ -443,7 +477,8 @@ impl Loop {
         used.rotate_left(self.epoch.0 as usize % count);
         for (name, source) in used {
             let bound = source.bound(&self.settings);
-            let (delta, spans) = source.take(left, taken.is_empty(), bound, now);
+            let table = self.tables.get_mut(name);
+            let (delta, spans) = source.take(table, left, taken.is_empty(), bound, now);
             left = left.saturating_sub(delta.num_rows());
             if !spans.is_empty() || !delta.is_empty() {
                 taken.push((name.clone(), delta, spans));

@@ -192,13 +192,13 @@ impl Loop {
             errors: None,
             on_error: None,
         };
-        if let Some(table) = self.tables.get(name) {
-            status.rows = Some(table.published().num_rows() as u64);
-        } else if let Some(source) = self.sources.get(name) {
+        if let Some(source) = self.sources.get(name) {
             status.status = self.source_status(source);
             status.reason = source.trouble();
             status.rows = Some(source.rows);
             status.bad_rows = Some(source.bad.count());
+        } else if let Some(table) = self.tables.get(name) {
+            status.rows = Some(table.published().num_rows() as u64);
         } else if let Some(sink) = self.sinks.get(name) {
             status.rows = Some(sink.rows);
             status.epoch = Some(sink.delivered.0);

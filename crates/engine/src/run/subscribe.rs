@@ -13,8 +13,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Sender, channel};
 
 use super::Loop;
-use super::log::{self, Place, Waiting};
+use super::log::{self, Log, Place, Waiting};
 use super::query::{Keep, RunningQuery, Status};
+use super::system::{Lines, NULL};
 use crate::changes::{End, Following, Opened, Portion};
 use crate::error;
 use crate::event::{Followed, Request};
@@ -23,8 +24,9 @@ use crate::system;
 /// Portions that are on their way to a reader: one that it works at, one that waits.
 const PORTIONS_MAX: usize = 1;
 
-/// Epochs in one portion.
+/// Epochs in one portion, and the bytes after which no further epoch is put into it.
 const EPOCHS_MAX: usize = 64;
+const PORTION_BYTES: usize = 1 << 20;
 
 /// Epochs that may wait for one reader, however small they are.
 const WAITING_EPOCHS_MAX: usize = 100_000;
@@ -202,13 +204,36 @@ impl Loop {
         }
     }
 
+    /// The rows of `millstream.subscriptions`.
+    pub(super) fn subscription_lines(&self) -> Lines {
+        let line = |(number, subscription): (&u64, &Subscription)| {
+            let waiting = self.waits_for_reader(subscription);
+            let relation = if subscription.owned { NULL } else { subscription.from.as_ref().into() };
+            vec![
+                (*number).into(),
+                relation,
+                subscription.told.0.into(),
+                waiting.epochs.into(),
+                waiting.bytes.into(),
+            ]
+        };
+        self.subscriptions.iter().map(line).collect()
+    }
+
+    /// What a reader has still to be handed of its relation's log.
+    fn waits_for_reader(&self, subscription: &Subscription) -> Waiting {
+        match (self.logs.get(&subscription.from), subscription.place) {
+            (Some(log), Some(place)) => log.waiting(place),
+            _ => Waiting { epochs: 0, bytes: 0 },
+        }
+    }
+
     fn hand_over(&mut self, number: u64) {
         let epoch = self.epoch;
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let Some(place) = subscription.place else { return };
         let log = self.logs.get(&subscription.from);
-        let mut epochs: Vec<(Cut, Delta)> =
-            log.map(|log| log.from(place).take(EPOCHS_MAX).cloned().collect()).unwrap_or_default();
+        let mut epochs: Vec<(Cut, Delta)> = log.map(|log| portion(log, place)).unwrap_or_default();
         let taken = epochs.len();
         let left = log.is_some_and(|log| log.waiting(place).epochs > taken);
         let through = match epochs.last() {
@@ -248,10 +273,7 @@ impl Loop {
                 return None;
             }
         }
-        let waiting = match (self.logs.get(&subscription.from), subscription.place) {
-            (Some(log), Some(place)) => log.waiting(place),
-            _ => Waiting { epochs: 0, bytes: 0 },
-        };
+        let waiting = self.waits_for_reader(subscription);
         let bytes_max = self.settings.subscription_buffer_max;
         if waiting.bytes > bytes_max || waiting.epochs > WAITING_EPOCHS_MAX {
             return Some(Err(Error::external(format!(
@@ -299,6 +321,7 @@ impl Loop {
         let Some(subscription) = self.subscriptions.remove(&number) else { return };
         if subscription.owned {
             self.queries.retain(|query| !query.belongs_to(&subscription.from));
+            self.readers_left();
             self.logs.remove(&subscription.from);
             self.mark_used_sources();
         }
@@ -319,4 +342,15 @@ impl Loop {
         }
         ended.into_iter().for_each(|number| self.unsubscribe(number));
     }
+}
+
+/// What a reader at a place of a log is handed next.
+fn portion(log: &Log, place: Place) -> Vec<(Cut, Delta)> {
+    let mut bytes = 0;
+    let fits = |(_, delta): &&(Cut, Delta)| {
+        let fits = bytes < PORTION_BYTES;
+        bytes += delta.memory_bytes();
+        fits
+    };
+    log.from(place).take(EPOCHS_MAX).take_while(fits).cloned().collect()
 }

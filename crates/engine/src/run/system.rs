@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray};
 use millstream_delta::Timestamp;
+use millstream_flow::Explained;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -70,6 +71,7 @@ impl Loop {
             "errors" => self.error_lines()?,
             "materialized_views" => self.view_lines(),
             "sinks" => self.sink_lines(),
+            "subscriptions" => self.subscription_lines(),
             "streams" => self.stream_lines(),
             "source_partitions" => self.partition_lines(),
             "tables" => self.table_lines(),
@@ -103,27 +105,39 @@ impl Loop {
     }
 
     fn operator_lines(&self) -> Lines {
-        let mut lines = Lines::new();
+        let line = |name: &str, operator: Explained, inputs: &str| {
+            let meter = operator.meter;
+            let (kind, detail) = operator.title.split_once(' ').unwrap_or((&operator.title, ""));
+            vec![
+                name.into(),
+                operator.node.into(),
+                kind.into(),
+                said(detail),
+                said(inputs),
+                operator.cost.map_or(NULL, |cost| cost.name().into()),
+                meter.steps.into(),
+                meter.rows_in.into(),
+                meter.rows_out.into(),
+                meter.errors.into(),
+                (meter.time.as_micros() as u64).into(),
+                operator.state_rows.into(),
+                operator.state_bytes.into(),
+                operator.state_key.map_or(NULL, Cell::from),
+                operator.key.map_or(NULL, Cell::from),
+                operator.counted.map_or(NULL, |counted| counted.keys.into()),
+                operator.counted.map_or(NULL, |counted| counted.deletes.into()),
+                said(&operator.shared_by.join(", ")),
+            ]
+        };
+        let upserts = self.upserts().into_iter().map(|(name, upsert)| line(name, upsert, ""));
+        let mut lines: Lines = upserts.collect();
         for (name, query) in self.queries_by_name() {
-            let mut operators = query.operators();
-            operators.retain(|operator| !operator.repeated);
-            operators.sort_by_key(|operator| operator.node);
-            lines.extend(operators.into_iter().map(|operator| {
-                let meter = operator.meter;
-                vec![
-                    name.into(),
-                    operator.node.into(),
-                    operator.title.into(),
-                    operator.cost.map_or(NULL, |cost| cost.name().into()),
-                    meter.steps.into(),
-                    meter.rows_in.into(),
-                    meter.rows_out.into(),
-                    meter.errors.into(),
-                    (meter.time.as_micros() as u64).into(),
-                    operator.state_rows.into(),
-                    operator.state_bytes.into(),
-                ]
-            }));
+            let all = query.operators();
+            let inputs: Vec<String> = (0..all.len()).map(|place| inputs_of(&all, place)).collect();
+            let mut operators: Vec<_> = all.into_iter().zip(inputs).collect();
+            operators.retain(|(operator, _)| !operator.repeated);
+            operators.sort_by_key(|(operator, _)| operator.node);
+            lines.extend(operators.into_iter().map(|(operator, inputs)| line(name, operator, &inputs)));
         }
         lines
     }
@@ -169,6 +183,19 @@ impl Loop {
         queries.sort_by_key(|(name, _)| *name);
         queries
     }
+}
+
+/// A text, or NULL where it says nothing.
+fn said(text: &str) -> Cell {
+    if text.is_empty() { NULL } else { text.into() }
+}
+
+/// The nodes that the operator at a place reads, of all those of a query from the root down.
+fn inputs_of(all: &[Explained], place: usize) -> String {
+    let depth = all[place].depth;
+    let below = all[place + 1..].iter().take_while(|operator| operator.depth > depth);
+    let inputs = below.filter(|operator| operator.depth == depth + 1);
+    inputs.map(|operator| operator.node.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Lines as rows of a table.

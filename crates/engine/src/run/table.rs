@@ -1,6 +1,7 @@
 //! A table's rows: as DML statements see them, and as readers do.
 
 mod commit;
+mod feed;
 mod wanted;
 
 use arrow::array::{Array, RecordBatch};
@@ -78,6 +79,14 @@ impl Table {
     /// The rows as a statement sees them.
     pub(crate) fn staged(&self) -> RowsSnapshot {
         self.rows.snapshot()
+    }
+
+    /// How many rows there are, and how many bytes they take, about.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        match &self.rows {
+            Content::Bag(rows) => (rows.num_rows(), rows.memory_bytes()),
+            Content::Keyed(rows) => (rows.num_rows(), rows.memory_bytes()),
+        }
     }
 
     /// Inserts rows, all or none; what becomes of one whose key is there already is for the statement to say, else for

@@ -53,7 +53,7 @@ const SPARK: &[(&str, &str)] = &[
     ("spark.streaming.dynamicAllocation", "There are no executors: one process uses the cores there are"),
     ("spark.streaming.checkpoint", "State is kept by the engine; nothing has to be called to keep it small"),
     ("spark.streaming.sessionByKey", "Use UPDATE_STATE, or a GROUP BY in a materialized view"),
-    ("spark.default.parallelism", "SET parallelism says how many threads a SELECT uses"),
+    ("spark.default.parallelism", "SET parallelism says how many threads are used"),
     ("spark.sql.shuffle.partitions", "There is no shuffle: nothing has to be set"),
     ("spark.sql.session.timeZone", "Times are kept in UTC; write AT TIME ZONE where another zone is wanted"),
     ("spark.locality.wait", "There is one process: rows are where they are needed"),
@@ -83,7 +83,7 @@ const RISINGWAVE: &[(&str, &str)] = &[
     ("rw_streaming_over_window_cache_policy", "State is kept by the engine"),
     ("query_mode", "A SELECT runs in this process"),
     ("visibility_mode", "A SELECT reads one consistent snapshot of everything"),
-    ("streaming_parallelism", "SET parallelism says how many threads a SELECT uses"),
+    ("streaming_parallelism", "SET parallelism says how many threads are used"),
     (
         "streaming_rate_limit",
         "WITH (source_rate_limit = …) of a source bounds the rows that it gives in a second",

@@ -19,9 +19,16 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     reader.expect_end()?;
     let catalog = session.shared.catalog();
     let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
-    if !matches!(object.definition, Definition::Source { .. }) {
+    let Definition::Source { spec, .. } = &object.definition else {
         let kind = object.definition.kind();
         return Err(Error::invalid(format!("\"{name}\" is a {kind}, not a source")).at(at));
+    };
+    if !spec.key.is_empty() {
+        return Err(Error::invalid(format!(
+            "\"{name}\" is a feed of changes: what it brought before would undo what came since"
+        ))
+        .hint("DROP the source with what reads it, and create them again: it reads all from the beginning.")
+        .at(at));
     }
     let source = object.name.clone();
     let asked = session.shared.ask(|reply| Event::ReadAgain { source, pattern, reply }).await;

@@ -137,6 +137,7 @@ impl Copied {
             batches: Vec::new(),
             bytes: 0,
             failed: session.transaction.as_ref().map(|open| open.rows_failed()),
+            deadline: session.deadline.clone(),
         })
     }
 }

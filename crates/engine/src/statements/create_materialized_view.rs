@@ -1,4 +1,4 @@
-//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …, parallelism = …)] AS SELECT …`
+//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …, state_ttl = '…')] AS SELECT …`
 
 use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Result, TokenReader};
@@ -9,7 +9,7 @@ use crate::catalog::{Definition, Object};
 use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
-use crate::settings::{OnError, count};
+use crate::settings::{OnError, StateTtl, count};
 
 /// Its rows that fail.
 pub(super) const ON_ERROR: OptionDoc = OptionDoc {
@@ -25,8 +25,15 @@ pub(super) const PARALLELISM: OptionDoc = OptionDoc {
     doc: "taken for other systems' sake: how many threads a query that is maintained uses is the engine's choice",
 };
 
+/// Its keys that are idle.
+pub(super) const STATE_TTL: OptionDoc = OptionDoc {
+    name: "state_ttl",
+    default: Some("the setting state_ttl"),
+    doc: "off; or for how long a key may be idle, by batch time, before what is kept of it is forgotten",
+};
+
 /// The options of a materialized view.
-const OPTIONS: &[OptionDoc] = &[ON_ERROR, PARALLELISM];
+const OPTIONS: &[OptionDoc] = &[ON_ERROR, PARALLELISM, STATE_TTL];
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
@@ -34,7 +41,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         return Ok(existed("MATERIALIZED VIEW", &name));
     }
     let Named { query, reads, options } = named_query(session, &working.catalog, &mut reader)?;
-    let on_error = on_error(options)?;
+    let (on_error, state_ttl) = view_options(options)?;
     check_continuous(session, &query)?;
     let mut tag = Tag::new("CREATE MATERIALIZED VIEW");
     if query.is_ordered() {
@@ -42,17 +49,19 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
             "ORDER BY without LIMIT has no effect in \"{name}\": order its rows where you SELECT from it"
         ));
     }
-    let definition = Definition::MaterializedView { plan: query.plan, schema: query.schema, on_error };
+    let (plan, schema) = (query.plan, query.schema);
+    let definition = Definition::MaterializedView { plan, schema, on_error, state_ttl };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(tag)
 }
 
-/// What the options say of rows that fail.
-pub(super) fn on_error(options: Vec<(String, String)>) -> Result<Option<OnError>> {
+/// What the options say of rows that fail, and of idle keys.
+pub(super) fn view_options(options: Vec<(String, String)>) -> Result<(Option<OnError>, Option<StateTtl>)> {
     let options = Options(options.into_iter().collect());
     options.check(OPTIONS).map_err(error::connect)?;
     check_parallelism(&options)?;
-    options.get("on_error").map(OnError::parse).transpose()
+    let on_error = options.get("on_error").map(OnError::parse).transpose()?;
+    Ok((on_error, options.get("state_ttl").map(StateTtl::parse).transpose()?))
 }
 
 /// The option `parallelism` changes nothing, but must be one.

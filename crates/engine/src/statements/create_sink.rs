@@ -38,7 +38,8 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     } else {
         from_query(session, working, &name, &mut reader)?
     };
-    let spec = SinkSpec { name: name.to_string(), columns: planned.columns, append_only: false, options };
+    let spec =
+        SinkSpec { name: name.to_string(), columns: planned.columns, append_only: false, key: None, options };
     let definition = Definition::Sink { from: planned.from, query: planned.query, connector, spec };
     let object = Object { name, ddl: reader.text().to_string(), reads: planned.reads, definition };
     working.create(object, None)?;

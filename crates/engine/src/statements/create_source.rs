@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_connect::{Health, Options, SourceSpec};
+use millstream_connect::{Health, Options, Source, SourceSpec};
 use millstream_delta::declared_type;
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
@@ -31,11 +31,6 @@ pub(crate) async fn plan(
     } else {
         None
     };
-    if columns.as_ref().is_some_and(|columns| !columns.primary_key.is_empty()) {
-        return Err(
-            Error::unsupported("PRIMARY KEY of a source").hint("Declare it on a table, or leave it out.")
-        );
-    }
     let checked = columns.iter().flat_map(|columns| columns.schema.fields());
     if let Some((field, spelling)) = checked.filter_map(|field| Some((field, declared_type(field)?))).next() {
         return Err(Error::unsupported(format!(
@@ -64,9 +59,11 @@ pub(crate) async fn plan(
         options.check(connector.source_options()).map_err(|error| error::connect(error).at(at.clone()))?;
     }
     let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
+    let key = columns.as_ref().map_or_else(Vec::new, |columns| columns.primary_key.clone());
     let spec = SourceSpec {
         name: name.to_string(),
         columns: columns.map(|columns| columns.schema),
+        key,
         options,
         max_record_bytes: settings.max_record_bytes,
         health: Health::default(),
@@ -77,7 +74,8 @@ pub(crate) async fn plan(
     };
     let source = opened
         .map_err(|error| Error::bug(format!("opening source \"{name}\" failed: {error}")))?
-        .map_err(|error| error::connect(error).at(at))?;
+        .map_err(|error| error::connect(error).at(at.clone()))?;
+    check_changes(&spec, source.as_ref(), retention.is_some()).map_err(|error| error.at(at))?;
     // A second reader has the same columns, whatever the first file is by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
@@ -86,4 +84,25 @@ pub(crate) async fn plan(
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))
+}
+
+/// Fails where a key and changes by key don't come together.
+fn check_changes(spec: &SourceSpec, source: &dyn Source, retains: bool) -> Result<()> {
+    let name = &spec.name;
+    match (source.brings_changes(), spec.key.is_empty()) {
+        (false, true) => Ok(()),
+        (true, true) => Err(Error::invalid(format!(
+            "what source \"{name}\" brings are changes by key, but it has no PRIMARY KEY"
+        ))
+        .hint("Declare the key: (id BIGINT PRIMARY KEY, …).")),
+        (false, false) => Err(Error::unsupported("PRIMARY KEY of a source whose rows only come").hint(
+            "Say format = 'upsert_json' or 'debezium_json' where the rows are changes by key; else leave it out, or \
+             read the source INTO a table that has it.",
+        )),
+        (true, false) if retains => Err(Error::invalid(format!(
+            "source \"{name}\" keeps its current rows, one a key, so that retention can't bound them"
+        ))
+        .hint("Leave retention out.")),
+        (true, false) => Ok(()),
+    }
 }

@@ -47,9 +47,12 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
     };
     let key: &[usize] = match &object.definition {
         Definition::Table { key, .. } => key,
+        Definition::Source { spec, .. } => &spec.key,
         _ => &[],
     };
-    let stamped = object.definition.stamped();
+    // The rows of a feed change, so they belong to no batch.
+    let is_feed = matches!(&object.definition, Definition::Source { spec, .. } if !spec.key.is_empty());
+    let stamped = object.definition.stamped().filter(|_| !is_feed);
     columns_of(stamped.as_ref().unwrap_or(schema), |place, field| {
         match () {
             () if key.contains(&place) => "primary key",

@@ -20,7 +20,7 @@ use crate::error;
 use crate::event::{Compiled, Event, Explaining};
 use crate::point;
 use crate::session::{Response, Session};
-use crate::settings::interval;
+use crate::settings::{StateTtl, interval};
 
 /// How long EXPLAIN ANALYZE waits, and for how many epochs, unless told otherwise.
 const EPOCHS: u64 = 10;
@@ -38,7 +38,7 @@ enum Form {
 
 /// Of what.
 enum Target {
-    Query(LogicalPlan),
+    Query(LogicalPlan, Option<StateTtl>),
     Batches(Box<BatchQuery>),
     Object(Arc<str>),
 }
@@ -61,7 +61,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         reader.expect_end()?;
     }
     match (form, target) {
-        (Form::Analyze, Target::Query(plan)) => run_once(session, plan).await,
+        (Form::Analyze, Target::Query(plan, _)) => run_once(session, plan).await,
         (Form::Analyze, Target::Object(name)) => {
             let Watch { epochs, time } = watch;
             let seen = session.shared.ask(|reply| Event::Observe { name, epochs, time, reply }).await?;
@@ -74,12 +74,12 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         (form, target) => {
             let mut found = Vec::new();
             let what = match target {
-                Target::Query(plan) => {
+                Target::Query(plan, ttl) => {
                     if once {
                         let relations = point::asked(&plan)?;
                         found = session.shared.ask(|reply| Event::FoundByKey { relations, reply }).await?;
                     }
-                    Explaining::Plan(Box::new(plan))
+                    Explaining::Plan(Box::new(plan), ttl)
                 }
                 Target::Batches(query) => Explaining::Batches(query),
                 Target::Object(name) => Explaining::Object(name),
@@ -130,9 +130,9 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
         let Running { query, options, .. } = running_query(session, &catalog, reader)?;
-        stream_options(options)?;
+        let state_ttl = stream_options(options, &query)?.state_ttl;
         return Ok(match query {
-            Runs::Maintained(plan) => Target::Query(plan),
+            Runs::Maintained(plan) => Target::Query(plan, state_ttl),
             Runs::EachBatch(query) => Target::Batches(query),
         });
     }
@@ -140,9 +140,9 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
         let Named { query, options, .. } = named_query(session, &catalog, reader)?;
-        create_materialized_view::on_error(options)?;
+        let (_, state_ttl) = create_materialized_view::view_options(options)?;
         check_continuous(session, &query)?;
-        return Ok(Target::Query(query.plan));
+        return Ok(Target::Query(query.plan, state_ttl));
     }
     if select::begins(reader) {
         let per_batch = cut_emit(reader)?;
@@ -155,7 +155,7 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         }
         let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
         check_continuous(session, &query)?;
-        return Ok(Target::Query(query.plan));
+        return Ok(Target::Query(query.plan, None));
     }
     let kind = reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]]);
     let alone = matches!(reader.peek_at(1), Token::EOF | Token::Period) || watch_begins(reader);

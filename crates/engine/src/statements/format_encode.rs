@@ -59,9 +59,11 @@ fn clause(reader: &mut TokenReader<'_>) -> Result<Settings> {
         ("PLAIN", "CSV") => "csv",
         ("PLAIN", "PARQUET") => "parquet",
         ("PLAIN", "TEXT") => "text",
+        ("UPSERT", "JSON") => "upsert_json",
+        ("DEBEZIUM", "JSON") => "debezium_json",
         _ => {
             return Err(Error::unsupported(format!("FORMAT {format} ENCODE {encode}"))
-                .hint("There is FORMAT PLAIN with ENCODE JSON, CSV, PARQUET or TEXT.")
+                .hint("There is FORMAT PLAIN with ENCODE JSON, CSV, PARQUET or TEXT, and FORMAT UPSERT or DEBEZIUM with ENCODE JSON.")
                 .at(at));
         }
     };

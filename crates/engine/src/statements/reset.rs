@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 use crate::settings::Settings;
 use crate::settings::foreign;
+use crate::variables::Lasts;
 
 pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     if reader.keyword(&["ALL"]) {
@@ -22,19 +23,19 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     let at = reader.position();
     let name = set::name(reader)?;
     reader.expect_end()?;
-    let tag = one(session, &name).await.map_err(|error| error.at(at))?;
+    let tag = one(session, &name, Lasts::Session).await.map_err(|error| error.at(at))?;
     Ok(Tag { text: "RESET".into(), ..tag }.into())
 }
 
 /// Gives one setting its default again.
-pub(super) async fn one(session: &mut Session, name: &str) -> Result<Tag> {
+pub(super) async fn one(session: &mut Session, name: &str, lasts: Lasts) -> Result<Tag> {
     let tag = Tag::new("SET");
     if Settings::knows(name) {
         let (name, value) = (name.to_string(), Settings::default().show(name)?);
         session.shared.ask(|reply| Event::Set { name, value, reply }).await?;
         return Ok(tag);
     }
-    let known = session.variables().reset(name);
+    let known = session.variables().reset(name, lasts);
     match known || name.contains('.') || foreign::find(name).is_some() {
         true => Ok(tag),
         false => Err(Settings::unknown(name)),

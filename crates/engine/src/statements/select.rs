@@ -63,8 +63,8 @@ pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Resul
     for asked in of_catalog {
         contents.insert(asked.name.to_string(), vec![pg::batch(relations.facts(), &asked.name)?]);
     }
-    let rows = start(&session.shared, &planner, query.plan, contents, &settings).await?;
-    let shown = planner.shown(text, &rows.schema());
+    let rows = start(&session.shared, &planner, query.plan.clone(), contents, &settings).await?;
+    let shown = query.shown(&rows.schema());
     let shown = if is_of_catalog { pg::marked(&shown) } else { shown };
     Ok(Response::Rows(described(rows, shown)))
 }

@@ -9,22 +9,31 @@ use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 use crate::settings::Settings;
 use crate::settings::foreign::{self, Foreign};
-use crate::variables;
+use crate::variables::{self, Lasts};
 
 pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let of_session = reader.keyword(&["SESSION"]);
     if of_session && reader.keyword(&["AUTHORIZATION"]) || reader.keyword(&["ROLE"]) {
         return role(session, reader);
     }
-    if !of_session {
-        reader.keyword(&["LOCAL"]);
-    }
+    let local = !of_session && reader.keyword(&["LOCAL"]);
+    let lasts = if local { Lasts::Transaction } else { Lasts::Session };
     let at = reader.position();
     let name = name(reader)?;
     let written = reader.text()[at.start..reader.last_position().end].to_string();
     let value_at = reader.position();
-    let Some(value) = value(reader)? else {
-        return reset::one(session, &name).await.map_err(|error| error.at(at)).map(Response::from);
+    let value = value(reader)?;
+    if local && Settings::knows(&name) {
+        return Err(Error::unsupported(format!("SET LOCAL {name}"))
+            .hint(format!("It is a setting of the engine, which all sessions share: SET {name} changes it."))
+            .at(at));
+    }
+    if local && session.transaction.is_none() {
+        let notice = "no transaction is in progress: SET LOCAL has no effect".into();
+        return Ok(Tag { text: "SET".into(), notices: vec![notice] }.into());
+    }
+    let Some(value) = value else {
+        return reset::one(session, &name, lasts).await.map_err(|error| error.at(at)).map(Response::from);
     };
     reader.expect_end()?;
     let mut tag = Tag::new("SET");
@@ -32,14 +41,14 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
         let set = session.shared.ask(|reply| Event::Set { name, value, reply }).await;
         set.map_err(|error| error.at(value_at))?;
     } else if variables::find(&name).is_some() {
-        session.set_variable(&name, &value).map_err(|error| error.at(value_at))?;
+        session.set_variable(&name, &value, lasts).map_err(|error| error.at(value_at))?;
     } else if let Some(foreign) = foreign::find(&name) {
         tag.notices.push(match foreign {
             Foreign::Spark(hint) => format!("{written} is a setting of Spark and has no effect here. {hint}"),
             Foreign::RisingWave(hint) => format!("{written} is accepted and has no effect. {hint}"),
         });
     } else if name.contains('.') {
-        session.variables().set_own(&name, &value);
+        session.variables().set_own(&name, &value, lasts);
     } else {
         // Clients of other systems set what only these have: it is said, and does no harm.
         let unknown = Settings::unknown(&name).at(at);

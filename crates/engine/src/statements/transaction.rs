@@ -6,6 +6,7 @@ use millstream_sql::{Error, Result, TokenReader, sqlstate};
 use crate::event::Event;
 use crate::session::{Response, Session, Tag};
 use crate::transaction::{Modes, Transaction};
+use crate::variables::Lasts;
 
 /// The statements, by their first words.
 const FORMS: &[(&[&str], Form)] = &[
@@ -69,7 +70,8 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
         Form::Save => {
             let name = reader.identifier()?;
             reader.expect_end()?;
-            within(session, "SAVEPOINT")?.save(name);
+            let settings = session.save_settings();
+            within(session, "SAVEPOINT")?.save(name, settings);
             Tag::new("SAVEPOINT")
         }
         Form::Release => {
@@ -82,7 +84,10 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
         Form::Set => set(session, reader)?,
         Form::SetSession => {
             let said = modes(reader)?;
-            session.modes = with(session.modes, said);
+            if let Some(read_only) = said.read_only {
+                let value = if read_only { "on" } else { "off" };
+                session.set_variable("default_transaction_read_only", value, Lasts::Session)?;
+            }
             Tag { text: "SET".into(), notices: notices(said) }
         }
         Form::TwoPhase => {
@@ -101,7 +106,7 @@ fn begin(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
     if session.transaction.is_some() {
         tag.notices.push("a transaction is in progress already: it goes on".into());
     } else {
-        session.transaction = Some(Transaction::new(with(session.modes, said)));
+        session.begin(with(session.modes, said));
     }
     Ok(tag)
 }
@@ -111,20 +116,33 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
     let chain = chain(reader)?;
     let Some(transaction) = session.transaction.take() else { return outside("COMMIT", chain) };
     let modes = transaction.modes;
-    if transaction.has_failed() {
-        session.transaction = chain.then(|| Transaction::new(modes));
-        end_cursors(session, false);
+    let failed = transaction.has_failed();
+    let before = session.end_settings(!failed);
+    end_cursors(session, !failed);
+    let tag = if failed {
         let notice = "the transaction had failed: nothing of it was done".into();
-        return Ok(Tag { text: "ROLLBACK".into(), notices: vec![notice] });
+        Tag { text: "ROLLBACK".into(), notices: vec![notice] }
+    } else {
+        let done = publish(session, transaction).await;
+        if let (Err(_), Some(before)) = (&done, before) {
+            session.restore_settings(before);
+        }
+        done?;
+        Tag::new("COMMIT")
+    };
+    if chain {
+        session.begin(modes);
     }
-    end_cursors(session, true);
-    let (writes, begun) = transaction.writes()?;
-    if !writes.is_empty() {
-        session.shared.ask(|reply| Event::Commit { writes, reply }).await?;
+    Ok(tag)
+}
+
+/// Has the loop take in what a transaction has changed.
+async fn publish(session: &Session, transaction: Transaction) -> Result<()> {
+    let (writes, _begun) = transaction.writes()?;
+    if writes.is_empty() {
+        return Ok(());
     }
-    drop(begun);
-    session.transaction = chain.then(|| Transaction::new(modes));
-    Ok(Tag::new("COMMIT"))
+    session.shared.ask(|reply| Event::Commit { writes, reply }).await.map(drop)
 }
 
 fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {
@@ -133,7 +151,9 @@ fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag>
         reader.keyword(&["SAVEPOINT"]);
         let (name, at) = (reader.identifier()?, reader.last_position());
         reader.expect_end()?;
-        let level = within(session, "ROLLBACK TO")?.roll_back_to(&name).map_err(|error| error.at(at))?;
+        let back = within(session, "ROLLBACK TO")?.roll_back_to(&name);
+        let (level, settings) = back.map_err(|error| error.at(at))?;
+        session.settings_back_to(settings);
         session.cursors.retain(|_, cursor| cursor.level.is_none_or(|own| own <= level));
         return Ok(Tag::new("ROLLBACK"));
     }
@@ -142,9 +162,19 @@ fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag>
         None => outside("ROLLBACK", chain),
         Some(transaction) => {
             end_cursors(session, false);
-            session.transaction = chain.then(|| Transaction::new(transaction.modes));
+            session.end_settings(false);
+            if chain {
+                session.begin(transaction.modes);
+            }
             Ok(Tag::new("ROLLBACK"))
         }
+    }
+}
+
+impl Session {
+    fn begin(&mut self, modes: Modes) {
+        self.begin_settings();
+        self.transaction = Some(Transaction::new(modes));
     }
 }
 

@@ -58,8 +58,12 @@ fn extent(name: &str, pinned: &Pinned) -> String {
         parts.push(format!("all that {} had brought, read again from the start", read_again.join(", ")));
     }
     let over = if parts.is_empty() { String::new() } else { format!(" over {}", parts.join(" and ")) };
+    let differs = match pinned.forgets {
+        true => "; what its state_ttl has forgotten may differ",
+        false => "",
+    };
     format!(
-        "complete: \"{name}\" was compared with its query run as a batch{over}, as of epoch {}",
+        "complete: \"{name}\" was compared with its query run as a batch{over}, as of epoch {}{differs}",
         pinned.epoch
     )
 }

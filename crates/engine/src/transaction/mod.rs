@@ -26,6 +26,7 @@ use millstream_state::RowsSnapshot;
 use crate::catalog::Intake;
 use crate::event::Event;
 use crate::session::{Session, Tag};
+use crate::variables::Point;
 pub(crate) use own::{Found, Write, conflict};
 use own::{Frozen, Own};
 pub(crate) use read::Contents;
@@ -119,6 +120,8 @@ struct Savepoint {
     name: String,
     level: u32,
     own: BTreeMap<Arc<str>, Frozen>,
+    /// The session's settings.
+    settings: Option<Point>,
 }
 
 /// Statements that have no place between BEGIN and COMMIT, and what to do instead.
@@ -138,6 +141,12 @@ const SAID_AT_ONCE: &str = "it took effect at once: ROLLBACK would not undo it";
 
 /// The statements that end a transaction, or go back in it.
 const ENDINGS: &[&[&str]] = &[&["COMMIT"], &["END"], &["ROLLBACK"], &["ABORT"]];
+
+/// Whether a statement ends a transaction, or goes back in it.
+pub(crate) fn ends_transaction(text: &str) -> Result<bool> {
+    let reader = TokenReader::new(text)?;
+    Ok(ENDINGS.iter().any(|words| reader.is_keyword(words)))
+}
 
 impl Transaction {
     /// Sees everything anew, so that a statement which changes the catalog may come. Not after changes of its own.
@@ -204,10 +213,10 @@ impl Transaction {
     }
 
     /// Remembers how things are under a name.
-    pub(crate) fn save(&mut self, name: String) {
+    pub(crate) fn save(&mut self, name: String, settings: Option<Point>) {
         let own = self.view.iter().flat_map(|view| &view.own);
         let own = own.map(|(table, own)| (table.clone(), own.freeze())).collect();
-        self.savepoints.push(Savepoint { name, level: self.level, own });
+        self.savepoints.push(Savepoint { name, level: self.level, own, settings });
         self.level += 1;
     }
 
@@ -223,14 +232,15 @@ impl Transaction {
         self.level
     }
 
-    /// Goes back to a savepoint, which stays, and says its level: what is of a higher one is gone.
-    pub(crate) fn roll_back_to(&mut self, name: &str) -> Result<u32> {
+    /// Goes back to a savepoint, which stays, and says its level: what is of a higher one is gone. Gives the settings
+    /// that the session had there.
+    pub(crate) fn roll_back_to(&mut self, name: &str) -> Result<(u32, Option<Point>)> {
         let place = self.savepoint(name)?;
         self.savepoints.truncate(place + 1);
         self.mend();
         let Some(savepoint) = self.savepoints.last() else { return Err(Error::bug("it was found above")) };
-        let level = savepoint.level;
-        let Some(view) = &mut self.view else { return Ok(level) };
+        let back = (savepoint.level, savepoint.settings.clone());
+        let Some(view) = &mut self.view else { return Ok(back) };
         view.own.retain(|table, _| savepoint.own.contains_key(table));
         for (table, own) in &mut view.own {
             if let Some(frozen) = savepoint.own.get(table) {
@@ -238,7 +248,7 @@ impl Transaction {
             }
         }
         self.level += 1;
-        Ok(level)
+        Ok(back)
     }
 
     fn savepoint(&self, name: &str) -> Result<usize> {

@@ -110,8 +110,9 @@ impl Session {
         self.transaction.as_mut().ok_or_else(|| Error::bug("no transaction is open"))
     }
 
-    /// Rows that the open transaction fails with when they fail.
+    /// Rows that the open transaction fails with when they fail, and that fail when they take too long.
     pub(crate) fn watched(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+        let rows = self.deadline.over(rows);
         let Some(transaction) = &self.transaction else { return rows };
         let failed: Arc<AtomicBool> = transaction.rows_failed();
         let schema = rows.schema();

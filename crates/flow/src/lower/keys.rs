@@ -40,7 +40,7 @@ pub(super) fn own(plan: &LogicalPlan) -> Result<std::result::Result<Vec<Key>, &'
     };
     let mut usable = Vec::with_capacity(keys.len());
     for key in keys {
-        if is_usable(&key, plan)? {
+        if is_usable(&key, plan.inputs())? {
             usable.push(key);
         }
     }
@@ -131,6 +131,29 @@ fn pairs(join: &Join) -> Result<Vec<Key>> {
     Ok(pairs)
 }
 
+/// Those by which rows can be found, and those that are left.
+type Equalities = (Vec<Key>, Vec<(Expr, Expr)>);
+
+/// The equalities of a join by which its rows can be found, and those that must be asked pair by pair; `None` where
+/// one compares two types.
+pub(super) fn split(join: &Join) -> Result<Option<Equalities>> {
+    let (mut by, mut rest) = (Vec::new(), Vec::new());
+    for (left, right) in &join.on {
+        if left.get_type(join.left.schema())? != right.get_type(join.right.schema())? {
+            return Ok(None);
+        }
+        let pair = vec![left.clone(), right.clone()];
+        if by.contains(&pair) {
+            continue;
+        }
+        match is_usable(&pair, [&*join.left, &*join.right])? {
+            true => by.push(pair),
+            false => rest.push((left.clone(), right.clone())),
+        }
+    }
+    Ok(Some((by, rest)))
+}
+
 fn distinct(exprs: &[Expr]) -> Vec<Expr> {
     let mut all: Vec<Expr> = Vec::with_capacity(exprs.len());
     for expr in exprs {
@@ -144,8 +167,8 @@ fn distinct(exprs: &[Expr]) -> Vec<Expr> {
 
 /// Whether rows can be told apart by a key: it looks at the row, gives the same each time, and has a type that can be
 /// indexed.
-fn is_usable(key: &[Expr], plan: &LogicalPlan) -> Result<bool> {
-    for (expr, input) in key.iter().zip(plan.inputs()) {
+fn is_usable<'a>(key: &[Expr], inputs: impl IntoIterator<Item = &'a LogicalPlan>) -> Result<bool> {
+    for (expr, input) in key.iter().zip(inputs) {
         if expr.column_refs().is_empty() || expr.is_volatile() {
             return Ok(false);
         }

@@ -12,8 +12,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::{Choice, Lowering, external, holds_subquery, keys, unique};
+use super::{Choice, Lowering, external, holds_subquery, keys, top_n, unique};
 use crate::Result;
+use crate::flow::Node;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
 use crate::operators::per_key::{Arrangement, Parts, PerKey};
@@ -50,6 +51,11 @@ struct Input {
 /// Whether a plan node has several rows in view, and may have a key.
 pub(super) fn is_keyed(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::Window(_) | LogicalPlan::Join(_) | LogicalPlan::Aggregate(_))
+}
+
+/// Whether it is a PerKey, which has the nodes that were offered to it in its fragment.
+pub(super) fn is_one(node: &Node) -> bool {
+    matches!(node, Node::Operator { operator, .. } if operator.describe().name == PerKey::NAME)
 }
 
 /// How many of these nodes, the lowest last, may be part of a fragment below them.
@@ -104,6 +110,8 @@ impl Lowering<'_> {
             keys: names.into_iter().zip(types).collect(),
             inputs: arrangements.collect(),
             plan: self.driver.plan(&top)?,
+            one_row: fragment.alive.iter().all(|alive| *alive)
+                && matches!(plan, LogicalPlan::Aggregate(node) if !matches!(node.group_expr[..], [Expr::GroupingSet(_)])),
             why: why.into(),
         };
         let operator = PerKey::new(parts, self.driver)?;
@@ -143,6 +151,9 @@ impl Lowering<'_> {
         if !self.reads_relations(plan)? || holds_subquery(plan)?.is_some() || !keys::is_stable(plan)? {
             return Ok(None);
         }
+        if asks_for_ranks(plan)? {
+            return Ok(None);
+        }
         let passes = match plan {
             LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
                 keys::is_infallible(plan)?
@@ -169,14 +180,14 @@ impl Lowering<'_> {
         if count(&alive) < count(&fragment.alive) && count(&alive) < own {
             return Ok(None);
         }
-        if matches!(plan, LogicalPlan::Aggregate(_)) && self.is_cheaper(plan)? {
+        if matches!(plan, LogicalPlan::Aggregate(_) | LogicalPlan::Join(_)) && self.is_cheaper(plan)? {
             return Ok(None);
         }
         fragment.alive = alive;
         Ok(Some(self.with_inputs(plan, &below, fragment)?))
     }
 
-    /// Whether an aggregate has an operator of its own.
+    /// Whether an aggregate or a join has an operator of its own.
     fn is_cheaper(&mut self, plan: &LogicalPlan) -> Result<bool> {
         Ok(match self.lower(plan)? {
             Some(node) => self.nodes[node].properties().cost == Cost::Delta,
@@ -246,6 +257,21 @@ fn pushed(plan: &LogicalPlan, keys: &[Option<Expr>], alive: &[bool]) -> Result<O
     }
     let alive: Vec<bool> = below.iter().map(Option::is_some).collect();
     Ok(alive.contains(&true).then_some((below, alive)))
+}
+
+/// Whether it asks for the first ranks of a partition, which has an operator of its own.
+fn asks_for_ranks(plan: &LogicalPlan) -> Result<bool> {
+    let (mut chain, mut below) = (Vec::new(), plan);
+    loop {
+        let input = match below {
+            LogicalPlan::Projection(node) => &node.input,
+            LogicalPlan::Filter(node) => &node.input,
+            LogicalPlan::SubqueryAlias(node) => &node.input,
+            _ => return Ok(top_n::ranks(&chain, below)?.is_some()),
+        };
+        chain.push(below);
+        below = input;
+    }
 }
 
 /// Whether rows that come to a node's inputs can't make rows of its output go.

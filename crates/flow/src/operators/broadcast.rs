@@ -185,3 +185,34 @@ impl Operator for Broadcast {
         self.few_rows.memory_bytes() + self.kept.as_ref().map_or(0, Rows::memory_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream_delta::Delta;
+
+    use crate::fixture::{Fixture, delta, step};
+
+    #[test]
+    fn a_value_that_stays_costs_nothing() {
+        let fixture = Fixture::new();
+        let mut flow =
+            fixture.compile("SELECT t.k, t.v FROM t JOIN (SELECT max(v) AS m FROM u) AS q ON t.v < q.m");
+        let none = Delta::default;
+        step(&mut flow, 1, &[delta(&[(1, 2), (2, 5), (3, 9)], 1), delta(&[(0, 7)], 1)]);
+        let met = |flow: &crate::Flow| {
+            let operators = flow.operators();
+            let broadcast =
+                operators.iter().find(|operator| operator.title.starts_with("Broadcast")).unwrap();
+            (broadcast.meter.steps, broadcast.meter.rows_out)
+        };
+        let before = met(&flow);
+        // The greatest is the same.
+        step(&mut flow, 2, &[none(), delta(&[(0, 3), (0, 7)], 1)]);
+        // A value comes and goes within the epoch.
+        let mut both = delta(&[(0, 100)], 1);
+        both.append(delta(&[(0, 100)], -1));
+        assert!(step(&mut flow, 3, &[none(), both]).rows.is_empty());
+        assert_eq!(met(&flow), before);
+        assert!(!step(&mut flow, 4, &[none(), delta(&[(0, 100)], 1)]).rows.is_empty());
+    }
+}

@@ -3,8 +3,13 @@
 pub mod aggregate;
 pub mod broadcast;
 pub mod constant;
+pub mod join;
+pub mod over;
 pub mod per_key;
+pub mod recursion;
+pub mod state_ttl;
 pub mod stateless;
+pub mod top_n;
 pub mod union;
 pub mod update_state;
 pub mod whole;

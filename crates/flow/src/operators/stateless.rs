@@ -1,8 +1,8 @@
 //! Projection, filter and unnest: what can be said of a row by looking at that row alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::logical_expr::logical_plan::Unnest as UnnestPlan;
@@ -17,13 +17,16 @@ use crate::failure::{Failure, keep, surviving};
 use crate::leaf::{LeafExec, Slot};
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
-use crate::{Driver, Error, Result};
+use crate::spread::Threads;
+use crate::{Driver, Error, Result, spread};
 
 /// Runs a chain of stages over each chunk. Weights go with their rows.
 #[derive(Debug)]
 pub struct Stateless {
     properties: Properties,
     stages: Vec<Stage>,
+    /// On how many threads it runs over several chunks.
+    threads: Threads,
 }
 
 /// One step of the chain.
@@ -45,7 +48,14 @@ impl Stateless {
         Stateless {
             properties: Properties { schema, append_only, key: None, cost: Cost::Delta },
             stages: Vec::new(),
+            threads: Threads::ONE,
         }
+    }
+
+    /// The same operator, which runs over the chunks of a large change side by side.
+    pub(crate) fn on_threads(mut self, threads: Threads) -> Stateless {
+        self.threads = threads;
+        self
     }
 
     /// The same operator over input whose rows differ in these columns.
@@ -86,11 +96,27 @@ impl Operator for Stateless {
     }
 
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let rows: usize = inputs.iter().map(|delta| delta.num_rows()).sum();
+        let run = |chunk: Chunk| {
+            let mut failures = Vec::new();
+            let chunks = self.run(&chunk, &mut failures)?;
+            Ok::<_, Error>((chunks, failures))
+        };
+        let done = match self.threads.cuts(rows) && !self.hands_on() {
+            true => spread(self.threads.count, self.threads.pieces(inputs), run),
+            false => inputs.iter().flat_map(|delta| &delta.chunks).cloned().map(run).collect(),
+        };
         let mut output = Output::default();
-        for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
-            self.run(chunk, &mut output.failures)?.into_iter().for_each(|chunk| output.rows.push(chunk));
+        for chunk in done {
+            let (chunks, failures) = chunk?;
+            chunks.into_iter().for_each(|chunk| output.rows.push(chunk));
+            output.failures.extend(failures);
         }
         Ok(output)
+    }
+
+    fn hands_on(&self) -> bool {
+        self.stages.iter().all(Stage::hands_on)
     }
 
     fn reset(&mut self) -> Result<()> {
@@ -142,6 +168,15 @@ impl Stage {
                 Ok(Chunk { rows, weights: chunk.weights })
             }
             Stage::Unnest(unnest) => unnest.run(chunk),
+        }
+    }
+
+    /// Whether each row becomes one row, and none fails.
+    fn hands_on(&self) -> bool {
+        match self {
+            Stage::Project(exprs, _) => exprs.iter().all(|expr| expr.downcast_ref::<Column>().is_some()),
+            Stage::Columns(..) => true,
+            Stage::Filter(_) | Stage::Unnest(_) => false,
         }
     }
 
@@ -202,12 +237,13 @@ fn project(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, chunk: Chunk) ->
     Ok(Chunk { rows, weights: chunk.weights })
 }
 
-/// A kept unnest plan. Weights travel through it as one more column at the end.
+/// Kept unnest plans. Weights travel through one as one more column at the end.
 #[derive(Debug)]
 pub struct Unnest {
     names: Vec<String>,
-    plain: Kept,
-    weighted: Kept,
+    node: UnnestPlan,
+    /// Those that nobody runs just now, without weights and with them: each reads one chunk at a time.
+    kept: [Mutex<Vec<Kept>>; 2],
     schema: SchemaRef,
     driver: Driver,
 }
@@ -222,47 +258,63 @@ struct Kept {
 impl Unnest {
     /// The kept form of `unnest`.
     pub fn new(unnest: &UnnestPlan, driver: &Driver) -> Result<Unnest> {
-        let input = unnest.input.schema().inner().clone();
-        let output = unnest.schema.inner().clone();
-        let kept = |input: SchemaRef, output: SchemaRef| -> Result<Kept> {
-            let slot = Slot::default();
-            let lists = unnest
-                .list_type_columns
-                .iter()
-                .map(|(index, list)| ListUnnest { index_in_input_schema: *index, depth: list.depth });
-            let plan = UnnestExec::new(
-                Arc::new(LeafExec::new(input.clone(), slot.clone())),
-                lists.collect(),
-                unnest.struct_type_columns.clone(),
-                output,
-                unnest.options.clone(),
-            )?;
-            Ok(Kept { slot, input, plan: Arc::new(plan) })
-        };
-        Ok(Unnest {
+        let unnest = Unnest {
             names: unnest.exec_columns.iter().map(|column| column.name.clone()).collect(),
-            plain: kept(input.clone(), output.clone())?,
-            weighted: kept(with_weight(&input), with_weight(&output))?,
-            schema: output,
+            node: unnest.clone(),
+            kept: Default::default(),
+            schema: unnest.schema.inner().clone(),
             driver: driver.clone(),
-        })
+        };
+        for weighted in [false, true] {
+            unnest.put_back(weighted, unnest.plan(weighted)?);
+        }
+        Ok(unnest)
+    }
+
+    fn plan(&self, weighted: bool) -> Result<Kept> {
+        let (mut input, mut output) = (self.node.input.schema().inner().clone(), self.schema.clone());
+        if weighted {
+            (input, output) = (with_weight(&input), with_weight(&output));
+        }
+        let slot = Slot::default();
+        let lists = self
+            .node
+            .list_type_columns
+            .iter()
+            .map(|(index, list)| ListUnnest { index_in_input_schema: *index, depth: list.depth });
+        let plan = UnnestExec::new(
+            Arc::new(LeafExec::new(input.clone(), slot.clone())),
+            lists.collect(),
+            self.node.struct_type_columns.clone(),
+            output,
+            self.node.options.clone(),
+        )?;
+        Ok(Kept { slot, input, plan: Arc::new(plan) })
+    }
+
+    fn take(&self, weighted: bool) -> Result<Kept> {
+        let kept = self.kept[usize::from(weighted)].lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.map_or_else(|| self.plan(weighted), Ok)
+    }
+
+    fn put_back(&self, weighted: bool, kept: Kept) {
+        self.kept[usize::from(weighted)].lock().unwrap_or_else(PoisonError::into_inner).push(kept);
     }
 
     fn run(&self, chunk: Chunk) -> Result<Chunk> {
         let mut columns = chunk.rows.columns().to_vec();
-        let kept = match chunk.weights {
-            None => &self.plain,
-            Some(weights) => {
-                columns.push(Arc::new(weights));
-                &self.weighted
-            }
-        };
+        let weighted = chunk.weights.is_some();
+        columns.extend(chunk.weights.map(|weights| Arc::new(weights) as ArrayRef));
+        let kept = self.take(weighted)?;
         kept.slot.fill(vec![RecordBatch::try_new(kept.input.clone(), columns)?]);
-        let mut batches = self.driver.run(&kept.plan)?;
+        let batches = self.driver.run(&kept.plan);
         kept.slot.fill(Vec::new());
+        let schema = kept.plan.schema();
+        self.put_back(weighted, kept);
+        let mut batches = batches?;
         let rows = match (batches.pop(), batches.is_empty()) {
             (Some(only), true) => only,
-            (last, _) => concat_batches(&kept.plan.schema(), batches.iter().chain(&last))?,
+            (last, _) => concat_batches(&schema, batches.iter().chain(&last))?,
         };
         let width = self.schema.fields().len();
         let weights = rows.columns().get(width).map(|weights| weights.as_primitive::<Int64Type>().clone());

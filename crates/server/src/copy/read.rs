@@ -17,7 +17,7 @@ const BYTES_MAX: usize = 4 << 20;
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// Cuts bytes into rows, and hands them on by batches.
-pub(super) struct Reader {
+pub struct CopyReader {
     options: CopyOptions,
     schema: SchemaRef,
     columns: Vec<Gathered>,
@@ -34,9 +34,11 @@ pub(super) struct Reader {
     within: bool,
 }
 
-impl Reader {
-    pub(super) fn new(schema: &SchemaRef, options: &CopyOptions) -> Reader {
-        Reader {
+impl CopyReader {
+    /// A reader of the rows that a COPY wants.
+    pub fn new(copy: &CopyIn) -> CopyReader {
+        let (schema, options) = (copy.columns(), copy.options());
+        CopyReader {
             columns: schema.fields().iter().map(Gathered::new).collect(),
             schema: schema.clone(),
             rest: Vec::new(),
@@ -51,8 +53,8 @@ impl Reader {
         }
     }
 
-    /// Takes what has come.
-    pub(super) fn feed(&mut self, bytes: &[u8], copy: &mut CopyIn) -> Result<(), Error> {
+    /// Takes what has come: any part of the bytes, which go on where the last part ended.
+    pub fn feed(&mut self, bytes: &[u8], copy: &mut CopyIn) -> Result<(), Error> {
         if self.rest.is_empty() {
             let used = self.cut(bytes, copy)?;
             self.rest.extend_from_slice(&bytes[used..]);
@@ -73,7 +75,7 @@ impl Reader {
     }
 
     /// Takes what is left, which no line break ends.
-    pub(super) fn finish(&mut self, copy: &mut CopyIn) -> Result<(), Error> {
+    pub fn finish(&mut self, copy: &mut CopyIn) -> Result<(), Error> {
         if !self.rest.is_empty() && !self.ended {
             if self.options.format == CopyFormat::Binary {
                 return Err(self.broken("the data ends within a row"));

@@ -3,76 +3,119 @@
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use bytes::{BufMut, BytesMut};
-use millstream_engine::{CopyFormat, CopyHeader, CopyOptions};
+use millstream_engine::{CopyFormat, CopyHeader, CopyOptions, CopyOut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::answer::Answers;
-use crate::oid::Column;
-use crate::rows::Rows;
+use crate::message::Format;
+use crate::oid::{Column, columns};
+use crate::rows::{Rows, canonical};
 use crate::wire::Wire;
 
 /// Writes rows in one format.
-pub(super) struct RowWriter<'a> {
+pub struct CopyWriter {
     options: CopyOptions,
-    columns: &'a [Column],
+    pub(super) columns: Vec<Column>,
     /// What goes before the first row, in one message with it, as PostgreSQL sends it and some clients expect.
     head: BytesMut,
 }
 
-impl<'a> RowWriter<'a> {
-    pub(super) fn new(options: CopyOptions, columns: &'a [Column]) -> RowWriter<'a> {
-        RowWriter { options, columns, head: BytesMut::new() }
-    }
-
-    /// What stands before the rows.
-    pub(super) fn begin(&mut self, answers: &mut Answers) {
-        match self.options.format {
+impl CopyWriter {
+    /// A writer of the rows that a COPY gives.
+    pub fn new(copy: &CopyOut) -> CopyWriter {
+        let mut head = BytesMut::new();
+        let format = match copy.options.format {
             CopyFormat::Binary => {
-                self.head.put_slice(b"PGCOPY\n\xff\r\n\0");
-                self.head.put_u64(0);
+                head.put_slice(b"PGCOPY\n\xff\r\n\0");
+                head.put_u64(0);
+                Format::Binary
             }
-            _ if self.options.header != CopyHeader::No => answers.copy_data(|out| {
-                for (place, column) in self.columns.iter().enumerate() {
-                    self.delimit(place, out);
-                    self.value(column.name.as_bytes(), false, out);
-                }
-                out.put_u8(b'\n');
-            }),
-            _ => {}
-        }
+            CopyFormat::Text | CopyFormat::Csv => Format::Text,
+        };
+        let columns = columns(&copy.rows.schema(), &[format]);
+        CopyWriter { options: copy.options.clone(), columns, head }
     }
 
-    /// Writes rows from one on, until there are many answers; the row after those.
-    pub(super) fn rows<S: AsyncRead + AsyncWrite + Unpin>(
+    /// Whether a line stands before the rows that names the columns.
+    pub(super) fn has_header(&self) -> bool {
+        self.options.format != CopyFormat::Binary && self.options.header != CopyHeader::No
+    }
+
+    /// The line that names the columns; nothing where there is to be none.
+    pub fn header(&self) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        self.put_header(&mut out);
+        out.into()
+    }
+
+    pub(super) fn put_header(&self, out: &mut BytesMut) {
+        if !self.has_header() {
+            return;
+        }
+        for (place, column) in self.columns.iter().enumerate() {
+            self.delimit(place, out);
+            self.value(column.name.as_bytes(), false, out);
+        }
+        out.put_u8(b'\n');
+    }
+
+    /// All rows of a batch.
+    pub fn rows(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+        let mut out = BytesMut::new();
+        let batch = canonical(batch, &self.columns)?;
+        let rows = Rows::new(&batch, &self.columns)?;
+        let mut value = BytesMut::new();
+        let mut head = self.head.split();
+        (0..batch.num_rows()).for_each(|row| self.row(&rows, row, &mut head, &mut value, &mut out));
+        self.head = head;
+        Ok(out.into())
+    }
+
+    /// Writes rows from one on as messages, until there are many answers; the row after those.
+    pub(super) fn send<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         batch: &RecordBatch,
         mut row: usize,
         wire: &mut Wire<S>,
     ) -> Result<usize, ArrowError> {
-        let rows = Rows::new(batch, self.columns)?;
+        let rows = Rows::new(batch, &self.columns)?;
         let mut value = BytesMut::new();
+        let mut head = self.head.split();
         while row < batch.num_rows() && !wire.is_full() {
-            let head = self.head.split();
-            wire.answers.copy_data(|out| match self.options.format {
-                CopyFormat::Binary => {
-                    out.put_slice(&head);
-                    rows.fields(row, out);
-                }
-                CopyFormat::Text | CopyFormat::Csv => self.line(&rows, row, &mut value, out),
-            });
+            wire.answers.copy_data(|out| self.row(&rows, row, &mut head, &mut value, out));
             row += 1;
         }
+        self.head = head;
         Ok(row)
     }
 
     /// What stands after the rows.
-    pub(super) fn end(&mut self, answers: &mut Answers) {
+    pub fn end(&mut self) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        self.put_end(&mut out);
+        out.into()
+    }
+
+    pub(super) fn put_end(&mut self, out: &mut BytesMut) {
         if self.options.format == CopyFormat::Binary {
-            let head = self.head.split();
-            answers.copy_data(|out| {
-                out.put_slice(&head);
-                out.put_i16(-1);
-            });
+            out.put_slice(&self.head.split());
+            out.put_i16(-1);
+        }
+    }
+
+    fn row(
+        &self,
+        rows: &Rows<'_>,
+        row: usize,
+        head: &mut BytesMut,
+        value: &mut BytesMut,
+        out: &mut BytesMut,
+    ) {
+        match self.options.format {
+            CopyFormat::Binary => {
+                out.put_slice(&head.split());
+                rows.fields(row, out);
+            }
+            CopyFormat::Text | CopyFormat::Csv => self.line(rows, row, value, out),
         }
     }
 

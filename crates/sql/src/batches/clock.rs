@@ -10,13 +10,13 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility, cast,
 };
 
 use crate::error::Result;
+use crate::rules::names::map_named;
 use crate::steady::CLOCKS;
 
 /// What `now()` says in one query: whoever runs it sets it before each batch.
@@ -34,17 +34,14 @@ impl BatchClock {
         let function = ScalarUDF::new_from_impl(BatchTime::new(self.clone()));
         let call = Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), Vec::new()));
         let replaced = plan.transform_down_with_subqueries(|node| {
-            let preserver = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = preserver.save(&expr);
-                let replaced = expr.transform(|part| match &part {
+            map_named(node, |expr| {
+                expr.transform(|part| match &part {
                     Expr::ScalarFunction(function) if CLOCKS.contains(&function.func.name()) => {
                         let kind = part.get_type(&DFSchema::empty())?;
                         Ok(Transformed::yes(cast(call.clone(), kind)))
                     }
                     _ => Ok(Transformed::no(part)),
-                })?;
-                Ok(replaced.update_data(|expr| name.restore(expr)))
+                })
             })
         })?;
         Ok((replaced.data, replaced.transformed))

@@ -7,6 +7,7 @@
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
+use super::calls::{arguments, closing};
 use crate::error::{Error, Result};
 use crate::near;
 use crate::reader::is_word;
@@ -42,22 +43,6 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>, text: &str) -> Result<Vec<Token
     Ok(out)
 }
 
-/// Where the group that opens at `open` is closed.
-fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
-    let mut depth = 0;
-    for (at, token) in tokens.iter().enumerate().skip(open) {
-        match token.token {
-            Token::LParen | Token::LBracket => depth += 1,
-            Token::RParen | Token::RBracket => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-    None
-}
-
 fn wrong(message: &str, at: &TokenWithSpan, text: &str) -> Error {
     let start = at.span.start;
     Error::invalid(format!("UPDATE_STATE: {message}")).at(tokens::token_at(text, start.line, start.column))
@@ -84,23 +69,9 @@ impl<'a> Call<'a> {
         )
     }
 
-    /// The arguments between commas at the top.
-    fn arguments(&self) -> Vec<&'a [TokenWithSpan]> {
-        let mut depth = 0;
-        let parts = self.inner.split(|token| {
-            match token.token {
-                Token::LParen | Token::LBracket => depth += 1,
-                Token::RParen | Token::RBracket => depth -= 1,
-                _ => {}
-            }
-            depth == 0 && token.token == Token::Comma
-        });
-        parts.collect()
-    }
-
     fn rewritten(&self) -> Result<Vec<TokenWithSpan>> {
-        let arguments = self.arguments();
-        let (input, named) = arguments.split_first().ok_or_else(|| self.wrong("no arguments"))?;
+        let given = arguments(self.inner);
+        let (input, named) = given.split_first().ok_or_else(|| self.wrong("no arguments"))?;
         let by = input
             .windows(2)
             .position(|pair| is_word(&pair[0].token, "PARTITION") && is_word(&pair[1].token, "BY"))

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, IntervalMonthDayNanoBuilder, StringViewArray, StringViewBuilder,
+    Array, ArrayRef, AsArray, BinaryBuilder, IntervalMonthDayNanoBuilder, RecordBatch, StringViewArray,
+    StringViewBuilder,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -45,6 +46,21 @@ pub(crate) struct ReadText {
     signature: Signature,
 }
 
+/// Rows for columns that may take less than their Arrow types do, as these take them; fails where they don't.
+pub fn checked_rows(rows: RecordBatch, columns: &Schema) -> crate::error::Result<RecordBatch> {
+    if columns.fields().iter().all(|field| Checked::declared(field).is_none()) {
+        return Ok(rows);
+    }
+    let value = |(field, array): (&FieldRef, &ArrayRef)| -> Result<ArrayRef> {
+        let Some(kind) = ReadText::kind_of(field) else { return Ok(array.clone()) };
+        let read = ReadText::new(kind, false).read(cast(array, &DataType::Utf8View)?.as_string_view())?;
+        Ok(cast(&read, array.data_type())?)
+    };
+    let checked = columns.fields().iter().zip(rows.columns()).map(value).collect::<Result<_>>()?;
+    RecordBatch::try_new(rows.schema(), checked)
+        .map_err(|error| Error::bug(format!("checked rows are of other types: {error}")))
+}
+
 impl ReadText {
     fn new(kind: Kind, lenient: bool) -> ReadText {
         let name = match &kind {
@@ -72,12 +88,15 @@ impl ReadText {
 
     /// What checks a value before a column takes it.
     pub(crate) fn checked(field: &Field, argument: Expr) -> Option<Expr> {
-        let kind = match Checked::declared(field)? {
+        Some(ReadText::call(ReadText::kind_of(field)?, false, argument))
+    }
+
+    fn kind_of(field: &Field) -> Option<Kind> {
+        Some(match Checked::declared(field)? {
             Checked::Uuid => Kind::Uuid,
             Checked::Json => Kind::Json,
             Checked::Length(length) => Kind::Length { column: field.name().clone(), length },
-        };
-        Some(ReadText::call(kind, false, argument))
+        })
     }
 
     fn read(&self, texts: &StringViewArray) -> Result<ArrayRef> {
@@ -114,7 +133,13 @@ impl ReadText {
                 self.texts(texts, "JSON", |text| literals::json(text).map(|()| text.to_string()))?
             }
             Kind::Length { column, length } => {
-                self.texts(texts, &format!("column \"{column}\""), |text| fitted(text, *length))?
+                let mut out = StringViewBuilder::with_capacity(texts.len());
+                for text in texts {
+                    let fitted =
+                        text.map(|text| fitted(text, *length).ok_or_else(|| too_long(text, column, *length)));
+                    out.append_option(fitted.transpose()?);
+                }
+                Arc::new(out.finish())
             }
         })
     }
@@ -151,22 +176,34 @@ impl ReadText {
 const SHOWN_MAX: usize = 60;
 
 fn wrong(text: &str, type_name: &str, expected: impl ToString) -> datafusion::error::DataFusionError {
+    let shown = shown(text);
+    Error::invalid(format!("'{shown}' is no value for {type_name}: expected {}", expected.to_string())).into()
+}
+
+fn too_long(text: &str, column: &str, length: u64) -> datafusion::error::DataFusionError {
+    let shown = shown(text);
+    let found = text.chars().count();
+    Error::invalid(format!(
+        "value too long for type character varying({length}): '{shown}' for column \"{column}\" has {found} characters"
+    ))
+    .into()
+}
+
+/// A text as far as a message shows it.
+fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN_MAX).collect();
     if shown.len() < text.len() {
         shown.push('…');
     }
-    Error::invalid(format!("'{shown}' is no value for {type_name}: expected {}", expected.to_string())).into()
+    shown
 }
 
-/// The text, without blanks at its end where it would be too long with them.
-fn fitted(text: &str, length: u64) -> std::result::Result<String, String> {
+/// The text, without blanks at its end where it would be too long with them; none if it is too long without them.
+fn fitted(text: &str, length: u64) -> Option<&str> {
     let Some((end, _)) = text.char_indices().nth(usize::try_from(length).unwrap_or(usize::MAX)) else {
-        return Ok(text.to_string());
+        return Some(text);
     };
-    match text[end..].trim_end_matches(' ') {
-        "" => Ok(text[..end].to_string()),
-        _ => Err(format!("at most {length} characters, found {}", text.chars().count())),
-    }
+    text[end..].trim_end_matches(' ').is_empty().then_some(&text[..end])
 }
 
 impl ScalarUDFImpl for ReadText {

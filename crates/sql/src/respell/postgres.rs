@@ -7,7 +7,7 @@
 //! | `x COLLATE "default"`, `"C"` | `x`: text has one order, that of its code points |
 //! | `'t'::regclass`, `'int4'::regtype` and others | `regclass('t')`: the object's number |
 //! | `x::regclass::text`, and a column of a SELECT's result `x::regclass` | `regclass_text(x)`: the object's name |
-//! | `ARRAY(SELECT x … ORDER BY y)` | `(SELECT array_agg(x ORDER BY y) …)` |
+//! | `ARRAY(SELECT x … ORDER BY y)` | `coalesce((SELECT array_agg(x ORDER BY y) …), make_array())` |
 //! | `FROM pg_catalog.unnest(a)`, `generate_subscripts(a, 1)`, `generate_series(1, t.n)` | `FROM UNNEST(…)` |
 //! | `SELECT NULL, NULL` | the second has a name |
 //! | `(f(x)).n` | `get_field(f(x), 'n')` |
@@ -16,16 +16,14 @@
 //! A number of an object is shown as its name only where it is a column of the outermost result: elsewhere it is
 //! compared, and stays a number.
 
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType as SqlType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName,
-    ObjectNamePart, OrderByKind, Select, SelectItem, SetExpr, Statement, Subscript, TableAlias,
-    TableAliasColumnDef, TableFactor, TableWithJoins, Value, ValueWithSpan, visit_expressions,
+    FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Select, SelectItem, SetExpr,
+    Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
+use super::arrays::array_of;
 use super::{call, text};
 use crate::error::{Error, Result};
 use crate::relation::{INFORMATION_SCHEMA, PG_CATALOG};
@@ -509,89 +507,6 @@ fn set_of(function: &Function) -> Option<Expr> {
     Some(call("unnest", vec![call(array, arguments.collect::<Option<_>>()?)]))
 }
 
-/// `ARRAY(SELECT x …)` as an aggregate over the subquery's rows, in their order.
-fn array_of(function: &Function) -> Result<Option<Expr>> {
-    let is_array = function.name.0.len() == 1 && function.name.to_string().eq_ignore_ascii_case("array");
-    let FunctionArguments::Subquery(query) = &function.args else { return Ok(None) };
-    if !is_array {
-        return Ok(None);
-    }
-    let mut query = query.clone();
-    let simple = query.limit_clause.is_none() && query.fetch.is_none();
-    if let (true, SetExpr::Select(select)) = (simple, query.body.as_mut()) {
-        let plain = select.distinct.is_none()
-            && select.having.is_none()
-            && matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
-        if let (true, [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }]) =
-            (plain, select.projection.as_mut_slice())
-            && !has_set_or_aggregate(item)
-        {
-            let value = std::mem::replace(item, Expr::value(Value::Null));
-            let order = query.order_by.take();
-            *item = aggregate(value, order.map(|order| order.kind));
-            return Ok(Some(Expr::Subquery(query)));
-        }
-    }
-    // An order within it is that of a LIMIT; the elements' is theirs then.
-    let column = Ident::new("element");
-    let alias = TableAlias {
-        explicit: true,
-        name: Ident::new("elements"),
-        columns: vec![TableAliasColumnDef { name: column.clone(), data_type: None }],
-        at: None,
-    };
-    let Ok(Statement::Query(mut outer)) = parsed("SELECT array_agg(element) FROM t") else { return Ok(None) };
-    if let SetExpr::Select(select) = outer.body.as_mut() {
-        select.from = vec![TableWithJoins {
-            relation: TableFactor::Derived {
-                lateral: false,
-                subquery: query,
-                alias: Some(alias),
-                sample: None,
-            },
-            joins: Vec::new(),
-        }];
-    }
-    Ok(Some(Expr::Subquery(outer)))
-}
-
-/// Whether an element is a set of its own (`unnest`), or is computed of many rows.
-fn has_set_or_aggregate(expression: &Expr) -> bool {
-    let mut found = false;
-    let _ = visit_expressions(expression, |part| {
-        if let Expr::Function(function) = part {
-            let name = function.name.to_string().to_lowercase();
-            let name = name.rsplit('.').next().unwrap_or(&name).to_string();
-            found |= function.over.is_some()
-                || ["unnest", "generate_subscripts", "array_agg", "count", "sum", "min", "max", "string_agg"]
-                    .contains(&name.as_str());
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    found
-}
-
-fn aggregate(value: Expr, order: Option<OrderByKind>) -> Expr {
-    let mut made = call("array_agg", vec![value]);
-    if let Expr::Function(function) = &mut made
-        && let FunctionArguments::List(list) = &mut function.args
-        && let Some(OrderByKind::Expressions(keys)) = order
-    {
-        // `ORDER BY 1` is the element itself.
-        let element = list.args.first().cloned();
-        let keys = keys.into_iter().map(|mut key| {
-            if let (Expr::Value(_), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(element)))) =
-                (&key.expr, &element)
-            {
-                key.expr = element.clone();
-            }
-            key
-        });
-        list.clauses.push(FunctionArgumentClause::OrderBy(keys.collect()));
-    }
-    made
-}
-
-fn parsed(sql: &str) -> std::result::Result<Statement, ParserError> {
+pub(super) fn parsed(sql: &str) -> std::result::Result<Statement, ParserError> {
     Parser::new(&DIALECT).try_with_sql(sql).and_then(|mut parser| parser.parse_statement())
 }

@@ -6,7 +6,6 @@
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     Expr, ExprSchemable, LogicalPlan, Volatility, WindowFunctionDefinition, cast,
 };
@@ -17,6 +16,7 @@ use super::aggregate::UserAggregate;
 use super::body::{column_name, uses};
 use super::function::{UserFunction, volatility};
 use crate::error::Error;
+use crate::rules::names::map_named;
 
 /// How many nodes an argument may have in all its places together.
 const NODES_MAX: usize = 64;
@@ -42,12 +42,7 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     for input in node.inputs() {
         schema.merge(input.schema());
     }
-    let names = NamePreserver::new(&node);
-    node.map_expressions(|expression| {
-        let name = names.save(&expression);
-        let replaced = expression.transform_up(|part| replace(part, &schema))?;
-        Ok(replaced.update_data(|expression| name.restore(expression)))
-    })
+    map_named(node, |expression| expression.transform_up(|part| replace(part, &schema)))
 }
 
 fn refuse_over(expression: &Expr) -> Result<()> {

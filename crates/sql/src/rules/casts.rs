@@ -10,13 +10,13 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use millstream_delta::sql_type;
 
 use crate::functions::read_text::{Kind, ReadText};
 use crate::literals::time;
+use crate::rules::names::map_named;
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -37,12 +37,7 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     for input in node.inputs() {
         schema.merge(input.schema());
     }
-    let names = NamePreserver::new(&node);
-    node.map_expressions(|expression| {
-        let name = names.save(&expression);
-        let replaced = expression.transform_up(|part| replace(part, &schema))?;
-        Ok(replaced.update_data(|expression| name.restore(expression)))
-    })
+    map_named(node, |expression| expression.transform_up(|part| replace(part, &schema)))
 }
 
 fn replace(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

@@ -14,11 +14,11 @@ use datafusion::error::Result;
 use datafusion::functions_aggregate::average::Avg;
 use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::functions_aggregate::sum::Sum;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::{exact_moments, exact_sum, extreme};
+use crate::rules::names::map_named;
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -42,12 +42,7 @@ fn replace_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     for input in node.inputs() {
         schema.merge(input.schema());
     }
-    let names = NamePreserver::new(&node);
-    node.map_expressions(|expression| {
-        let name = names.save(&expression);
-        let replaced = expression.transform_up(|part| replace(part, &schema))?;
-        Ok(replaced.update_data(|expression| name.restore(expression)))
-    })
+    map_named(node, |expression| expression.transform_up(|part| replace(part, &schema)))
 }
 
 fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {

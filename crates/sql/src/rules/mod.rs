@@ -4,6 +4,7 @@
 //! split and ordered.
 
 pub mod casts;
+pub mod conditions;
 pub(crate) mod distribution;
 pub mod exact;
 pub mod floats;
@@ -11,6 +12,7 @@ pub(crate) mod joins;
 pub(crate) mod keys;
 pub mod lateral_unnest;
 pub mod merged;
+pub(crate) mod names;
 pub mod nested_order;
 pub mod orderings;
 pub mod peer_frames;
@@ -31,6 +33,7 @@ pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 /// The rules that need the plan as it was written.
 pub fn before_types() -> Vec<Rule> {
     vec![
+        Arc::new(conditions::Conditions),
         Arc::new(distribution::Distribution),
         Arc::new(merged::Merged),
         Arc::new(lateral_unnest::LateralUnnest),

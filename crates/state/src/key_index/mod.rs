@@ -9,9 +9,10 @@ mod text;
 
 use std::hash::BuildHasher;
 
-use arrow::array::{Array, ArrayRef};
-use arrow::compute::cast;
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use foldhash::fast::{FixedState, FoldHasher};
 
 use crate::Result;
@@ -115,6 +116,23 @@ impl KeyIndex {
             Keys::Text(keys) => keys.find(&columns[0], out)?,
             Keys::Encoded(keys) => keys.find(&columns, out)?,
         }
+        Ok(())
+    }
+
+    /// Gives a slot to those rows' keys that [`KeyIndex::find`] has found none for, in the order of the rows.
+    pub fn settle(&mut self, columns: &[ArrayRef], slots: &mut [u32]) -> Result<()> {
+        let missing: Vec<u32> =
+            (0..slots.len() as u32).filter(|row| slots[*row as usize] == NO_SLOT).collect();
+        let mut found = Vec::with_capacity(missing.len());
+        if missing.len() == slots.len() {
+            self.slots(columns, &mut found)?;
+        } else if !missing.is_empty() {
+            let rows = UInt32Array::from(missing.clone());
+            let columns = columns.iter().map(|column| take(column, &rows, None));
+            let columns = columns.collect::<std::result::Result<Vec<_>, ArrowError>>()?;
+            self.slots(&columns, &mut found)?;
+        }
+        missing.iter().zip(found).for_each(|(row, slot)| slots[*row as usize] = slot);
         Ok(())
     }
 
@@ -337,7 +355,20 @@ mod tests {
                 assert_eq!(found, known, "{types:?}, round {round}");
 
                 let mut slots = vec![77];
-                let new = index.slots(&columns, &mut slots).unwrap();
+                let new = if round % 2 == 0 {
+                    index.slots(&columns, &mut slots).unwrap()
+                } else {
+                    let (mut settled, before) = (found.clone(), index.live());
+                    index.settle(&columns, &mut settled).unwrap();
+                    slots.extend(&settled);
+                    let mut new: Vec<u32> = Vec::new();
+                    for slot in settled.into_iter().filter(|slot| before.binary_search(slot).is_err()) {
+                        if !new.contains(&slot) {
+                            new.push(slot);
+                        }
+                    }
+                    new
+                };
                 assert_eq!((slots.remove(0), slots.len()), (77, rows));
                 let mut appeared = Vec::new();
                 for (name, slot) in names.iter().zip(&slots) {

@@ -83,6 +83,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("bad_rows", "system tables are not relations of deltas"),
     ("late_rows", "system tables are not relations of deltas"),
     ("update_state", "a function of the batch by intent"),
+    ("state_ttl", "it forgets rows by intent"),
     ("_batch_id", "a function of the batch by intent"),
     ("_batch_time", "a function of the batch by intent"),
     ("_batch_start", "a function of the batch by intent"),
@@ -93,8 +94,15 @@ const OF_CATALOG: &[&str] =
     &["version", "current_database", "current_schema", "current_setting", "set_config", "regclass"];
 
 /// Settings that the oracle doesn't take over: it has a clock of its own, and more rows than the file.
-const OWN_SETTINGS: &[&str] =
-    &["clock", "batch_interval", "max_batch_rows", "max_batch_bytes", "max_queued_batches", "whole_rows_max"];
+const OWN_SETTINGS: &[&str] = &[
+    "clock",
+    "batch_interval",
+    "max_batch_rows",
+    "max_batch_bytes",
+    "max_queued_batches",
+    "state_ttl",
+    "whole_rows_max",
+];
 
 /// Walks through the file on an engine of its own and collects what was asked of which rows.
 pub async fn cases(path: &Path, name: &str) -> drive::Result<Converted> {

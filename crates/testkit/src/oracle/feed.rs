@@ -1,13 +1,14 @@
 //! Random ways to bring tables to a given content: every row goes through a life of its own (put in, perhaps taken
 //! out and put in again, perhaps beside rows that don't stay), and all lives are cut into epochs at random.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, concat_batches, max, take, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
+use millstream_delta::RowEncoder;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -37,9 +38,9 @@ pub struct Pool {
     pub table: String,
     /// All of them; the table's own come first.
     pub rows: RecordBatch,
-    /// What tells rows apart: the same number for equal rows, in a table with a key for equal keys.
+    /// What tells rows apart: the same number for rows that are the same, in a table with a key for equal keys.
     pub identity: Vec<usize>,
-    /// The same number for equal rows, key or not.
+    /// The same number for rows that are bit for bit the same, key or not.
     pub class: Vec<u32>,
     /// Whether the table has a primary key.
     pub keyed: bool,
@@ -189,12 +190,24 @@ fn pool(name: &str, table: &Table, extra_rows: bool, rng: &mut SmallRng) -> Resu
         let extra = mixed(&rows, &table.key, (rows.num_rows() / 2 + 2).min(EXTRA_ROWS_MAX), rng)?;
         rows = concat_batches(&rows.schema(), [&rows, &extra])?;
     }
-    let class = classes(&[&rows])?.pop().unwrap_or_default();
+    let class = exact_classes(&rows)?;
     let keyed = !table.key.is_empty();
     let identity =
         if keyed { classes(&[&rows.project(&table.key)?])?.pop().unwrap_or_default() } else { class.clone() };
     let identity = identity.into_iter().map(|number| number as usize).collect();
     Ok(Pool { table: name.to_string(), rows, identity, class, keyed })
+}
+
+/// A number for each row; two rows have the same number exactly when they are bit for bit the same, as rows are that a
+/// table gives out for one another. 0.0 and -0.0 are equal, but not the same.
+fn exact_classes(rows: &RecordBatch) -> Result<Vec<u32>, ArrowError> {
+    let encoded = RowEncoder::new(&rows.schema())?.encode(rows)?;
+    let mut known: HashMap<Vec<u8>, u32> = HashMap::new();
+    let class = |row: usize, known: &mut HashMap<Vec<u8>, u32>| {
+        let next = known.len() as u32;
+        *known.entry(encoded.row(row).data().to_vec()).or_insert(next)
+    };
+    Ok((0..rows.num_rows()).map(|row| class(row, &mut known)).collect())
 }
 
 /// `count` rows whose values come from random rows, each column on its own; a key is one that is there already (a
@@ -234,8 +247,12 @@ fn fresh_keys(column: &ArrayRef, picked: &ArrayRef, count: usize) -> Result<Arra
         DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => {
             let values = cast(column, &DataType::Utf8)?;
             let known: HashSet<&str> = values.as_string::<i32>().iter().flatten().collect();
-            let fresh =
-                (0..).map(|number| format!("fresh-{number}")).filter(|name| !known.contains(name.as_str()));
+            let is_uuid = |text: &&str| text.len() == 36 && text.matches('-').count() == 4;
+            let name: fn(u64) -> String = match known.iter().all(is_uuid) && !known.is_empty() {
+                true => |number| format!("00000000-0000-4000-8000-{number:012x}"),
+                false => |number| format!("fresh-{number}"),
+            };
+            let fresh = (0..).map(name).filter(|name| !known.contains(name.as_str()));
             Arc::new(StringArray::from_iter_values(fresh.take(count)))
         }
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {

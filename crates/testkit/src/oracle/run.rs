@@ -105,6 +105,9 @@ pub async fn run(case: &Case, queries: &[Query], feed: &Feed, mode: Mode) -> Out
     }
 }
 
+/// Limits that a query may run into as a batch and as a view.
+const LIMITS: [&str; 2] = ["recursion_max", "output_rows_max"];
+
 /// How the settings of a case begin that are the planner's: an engine gets them when it is made.
 pub const PLANNER_SETTING: &str = "SET datafusion.";
 
@@ -168,7 +171,8 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     async fn start(case: &Case, queries: &'a [Query], mode: Mode) -> drive::Result<Run<'a>> {
-        let builder = Engine::builder();
+        // Small changes are worked on by several threads where there are some, and smaller ones by one.
+        let builder = Engine::builder().spread_from(12);
         let builder = match mode {
             Mode::Fast => builder,
             Mode::Whole => builder.whole_only(),
@@ -307,10 +311,10 @@ impl<'a> Run<'a> {
             }
             Err(error) => {
                 self.outcome.tally.failed_in_batch += 1;
-                self.outcome.unanswered[query] = Some(error);
+                self.outcome.unanswered[query] = Some(error.clone());
                 self.outcome.answers[query] = None;
                 self.outcome.failed_in_batch[query] = true;
-                self.check_errors(query, epoch).await;
+                self.check_errors(query, epoch, &error).await;
                 return;
             }
         };
@@ -327,12 +331,18 @@ impl<'a> Run<'a> {
     }
 
     /// Where a query fails as a batch, its views say that they have errors; that some row of theirs fails may be
-    /// hidden from them, but none is suspended by data, so that they go on when the rows are gone.
-    async fn check_errors(&mut self, query: usize, epoch: usize) {
+    /// hidden from them, but none is suspended by data, so that they go on when the rows are gone. A limit that the
+    /// batch runs into may suspend them, and ends the comparison.
+    async fn check_errors(&mut self, query: usize, epoch: usize, batch: &str) {
         for late in self.views(query) {
             let name = view_name(query, late);
             match drive::rows(&mut self.session, &format!("SELECT * FROM {name}")).await {
                 Err(error) if error.contains("has errors") => self.outcome.tally.failed_alike += 1,
+                Err(error) if LIMITS.iter().any(|limit| batch.contains(limit) && error.contains(limit)) => {
+                    self.outcome.tally.failed_alike += 1;
+                    self.watched[query].done = true;
+                    return;
+                }
                 Err(error) => {
                     return self.fail(
                         query,

@@ -192,6 +192,9 @@ async fn judge(case: &Case, query: &Query, asked: &Asked, text: String) -> Fate 
     if text.contains("must appear in GROUP BY or be used in an aggregate function") {
         return Fate::Refused("relies on UNIQUE, or on a key that its rows don't keep".into());
     }
+    if text.contains("; a boolean is expected") {
+        return Fate::Refused("takes a number for a condition".into());
+    }
     if text.contains(UNANSWERED)
         && matches!(plain::is_open(case, &query.sql, &asked.answer, None).await, Ok(true))
     {

@@ -5,13 +5,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use millstream_engine::Engine;
-use millstream_server::Server;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::Served;
 use crate::drive::{self, ensure};
 
 /// A server that says nothing for as long waits for the client.
@@ -50,14 +49,8 @@ pub async fn fuzz(seed: u64, count: u64, until: Option<Instant>) -> drive::Resul
 }
 
 async fn round(corpus: &[(String, Vec<u8>)], seed: u64, count: u64) -> drive::Result<()> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let engine = Engine::start().map_err(|error| text(&error))?;
-    let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(|error| text(&error))?;
-    let port = server.address().port();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run(async move {
-        let _ = stopped.await;
-    }));
+    let served = Served::start().await?;
+    let port = served.port;
     for first in (seed..seed + count).step_by(AT_ONCE as usize) {
         let sending = (first..(first + AT_ONCE).min(seed + count)).map(|seed| {
             let mut random = SmallRng::seed_from_u64(seed);
@@ -71,10 +64,8 @@ async fn round(corpus: &[(String, Vec<u8>)], seed: u64, count: u64) -> drive::Re
     let (_, well) = corpus.first().ok_or("there is no corpus")?;
     let answered = send(port, well).await;
     ensure(answered > 1000, || format!("seeds from {seed}: a good client is answered {answered} bytes"))?;
-    drop(stop);
-    let panicked = serving.await.map_err(|error| text(&error))?;
-    ensure(panicked == 0, || format!("seeds from {seed}: {panicked} connections ended by a panic"))?;
-    engine.stop().await.map_err(|error| text(&error))
+    let panicked = served.end().await?;
+    ensure(panicked == 0, || format!("seeds from {seed}: {panicked} connections ended by a panic"))
 }
 
 /// Sends bytes, listens until nothing comes any more, and hangs up; how many bytes were answered.

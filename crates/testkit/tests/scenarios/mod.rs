@@ -1,12 +1,16 @@
 //! What takes several parts at once to show.
 
+mod bad_input;
 mod batches;
 mod changes;
 mod copying;
 mod disk;
 mod errors;
+mod feeds;
 mod files;
 mod followed;
+mod forgotten;
+mod freed;
 mod hearing;
 mod library;
 mod objects;
@@ -14,7 +18,11 @@ mod pace;
 mod receivers;
 mod replay;
 mod server;
+mod shared;
+mod threads;
+mod timeouts;
 mod transactions;
+mod unread;
 
 use std::path::Path;
 
@@ -26,13 +34,17 @@ pub type Scenario = (&'static str, fn() -> drive::Result<()>);
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
+    all.extend_from_slice(bad_input::ALL);
     all.extend_from_slice(batches::ALL);
     all.extend_from_slice(changes::ALL);
     all.extend_from_slice(copying::ALL);
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);
+    all.extend_from_slice(feeds::ALL);
     all.extend_from_slice(files::ALL);
     all.extend_from_slice(followed::ALL);
+    all.extend_from_slice(forgotten::ALL);
+    all.extend_from_slice(freed::ALL);
     all.extend_from_slice(hearing::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(objects::ALL);
@@ -40,7 +52,11 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(replay::ALL);
     all.extend_from_slice(server::ALL);
+    all.extend_from_slice(shared::ALL);
+    all.extend_from_slice(threads::ALL);
     all.extend_from_slice(transactions::ALL);
+    all.extend_from_slice(timeouts::ALL);
+    all.extend_from_slice(unread::ALL);
     all
 }
 

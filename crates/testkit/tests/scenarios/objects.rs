@@ -112,15 +112,15 @@ async fn suspended_alone() -> Result<()> {
         &[
             "CREATE TABLE t (x INT)",
             "SET whole_rows_max = 2",
-            "CREATE MATERIALIZED VIEW fragile AS SELECT x FROM t ORDER BY x LIMIT 2",
+            "CREATE MATERIALIZED VIEW fragile AS SELECT approx_distinct(x) AS s FROM t",
             "CREATE MATERIALIZED VIEW sturdy AS SELECT count(*) AS c FROM t",
             "INSERT INTO t VALUES (1), (2)",
         ],
     )
     .await?;
-    expect(&mut session, "SELECT x FROM fragile", &["1", "2"]).await?;
+    expect(&mut session, "SELECT s FROM fragile", &["2"]).await?;
     run(&mut session, "INSERT INTO t VALUES (0)").await?;
-    let refused = run(&mut session, "SELECT x FROM fragile").await.err().unwrap_or_default();
+    let refused = run(&mut session, "SELECT s FROM fragile").await.err().unwrap_or_default();
     ensure(refused.contains("whole_rows_max"), || format!("the reason isn't said: {refused:?}"))?;
     let shown = drive::lines(&mut session, "SHOW MATERIALIZED VIEWS").await?;
     let of = |name: &str| shown.iter().find(|line| line.starts_with(name)).cloned().unwrap_or_default();
@@ -132,7 +132,7 @@ async fn suspended_alone() -> Result<()> {
     // Made anew under a higher bound, it works again.
     run(&mut session, "SET whole_rows_max = 100").await?;
     run(&mut session, "DROP MATERIALIZED VIEW fragile").await?;
-    run(&mut session, "CREATE MATERIALIZED VIEW fragile AS SELECT x FROM t ORDER BY x LIMIT 2").await?;
-    expect(&mut session, "SELECT x FROM fragile", &["0", "1"]).await?;
+    run(&mut session, "CREATE MATERIALIZED VIEW fragile AS SELECT approx_distinct(x) AS s FROM t").await?;
+    expect(&mut session, "SELECT s FROM fragile", &["4"]).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }

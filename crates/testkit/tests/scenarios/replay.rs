@@ -15,6 +15,7 @@ pub const ALL: &[Scenario] = &[
     ("cuts_of_tables_are_replayed", || drive::block_on(tables())),
     ("cuts_of_files_are_replayed", || drive::block_on(files())),
     ("cuts_of_files_and_tables_are_replayed", || drive::block_on(both())),
+    ("cuts_of_feeds_are_replayed", || drive::block_on(feeds())),
 ];
 
 /// A run to record: its DDL, then acts of one or more statements, each followed by a batch.
@@ -180,4 +181,32 @@ async fn both() -> Result<()> {
     let views =
         vec!["counts", "longest", "sums", "pairs", "top", "joined", "per_batch", "windowed", "changed"];
     replayed(&Play { ddl, views, acts: TABLE_ACTS.to_vec(), batches_after: 10 }).await
+}
+
+/// What a source of changes holds is a function of the cuts, too.
+async fn feeds() -> Result<()> {
+    let folder = folder()?;
+    write(
+        folder.path(),
+        "a.json",
+        "{\"id\": 1, \"x\": 1}\n{\"id\": 2, \"x\": 2}\n{\"_op\": \"delete\", \"id\": 3}\n{\"id\": 1}\n",
+    )?;
+    write(
+        folder.path(),
+        "b.json",
+        "{\"_op\": \"delete\", \"id\": 1}\n{\"id\": 3, \"x\": 3}\n{\"id\": 4, \"x\": 3}\n{\"id\": 3}\n",
+    )?;
+    let source = format!(
+        "CREATE SOURCE f (id INT PRIMARY KEY, x INT)
+         WITH (connector = 'file', path = '{}', format = 'upsert_json', bounded = true)",
+        folder.path().display()
+    );
+    let ddl = vec![
+        source,
+        "CREATE MATERIALIZED VIEW sums AS SELECT x, count(*) AS c, sum(id) AS s FROM f GROUP BY x".into(),
+        "CREATE STREAM changed AS SELECT _op, id, x, now() AS at FROM CHANGES(f) FOR EACH BATCH".into(),
+    ];
+    let acts: Vec<&'static [&'static str]> =
+        vec![&[], &["INSERT INTO f VALUES (2, 20), (9, 90)"], &[], &["INSERT INTO f VALUES (9, 91)"]];
+    replayed(&Play { ddl, views: vec!["f", "sums", "changed"], acts, batches_after: 4 }).await
 }

@@ -7,9 +7,10 @@ use futures::{SinkExt, StreamExt, TryStreamExt, pin_mut};
 use millstream_engine::Engine;
 use millstream_server::{ListenError, Server};
 use millstream_testkit::drive::{self, Result, ensure, within_a_minute};
-use millstream_testkit::wire;
+use millstream_testkit::wire::{self, Served};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::Scenario;
@@ -29,12 +30,12 @@ pub const ALL: &[Scenario] = &[
     ("clients_are_told_when_the_server_stops", || drive::block_on(stopping())),
 ];
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
 /// What a client's error says.
-fn said(error: &tokio_postgres::Error) -> String {
+pub(super) fn said(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) => format!("{} {}", error.code().code(), error.message()),
         None => error.to_string(),
@@ -42,32 +43,28 @@ fn said(error: &tokio_postgres::Error) -> String {
 }
 
 /// Runs a scenario against a server on a free port.
-fn serve<F, Done>(scenario: F) -> Result<()>
+pub(super) fn serve<F, Done>(scenario: F) -> Result<()>
 where
     F: FnOnce(u16) -> Done + Send + 'static,
     Done: Future<Output = Result<()>> + Send + 'static,
 {
     drive::block_on(async move {
-        let engine = Engine::start().map_err(text)?;
-        let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(text)?;
-        let port = server.address().port();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(server.run(async move {
-            let _ = stopped.await;
-        }));
-        let result = within_a_minute("the scenario", scenario(port)).await.and_then(|done| done);
-        drop(stop);
-        serving.await.map_err(text)?;
-        engine.stop().await.map_err(text)?;
+        let served = Served::start().await?;
+        let result = within_a_minute("the scenario", scenario(served.port)).await.and_then(|done| done);
+        served.end().await?;
         result
     })
 }
 
-async fn connect(port: u16) -> Result<Client> {
+pub(super) async fn connect(port: u16) -> Result<Client> {
+    Ok(connect_with_socket(port).await?.0)
+}
+
+/// A client and the task that holds its socket: a client that is dropped waits for the end of what it has asked for.
+pub(super) async fn connect_with_socket(port: u16) -> Result<(Client, JoinHandle<()>)> {
     let config = format!("host=127.0.0.1 port={port} user=tester application_name=scenario");
     let (client, connection) = tokio_postgres::connect(&config, NoTls).await.map_err(text)?;
-    tokio::spawn(connection);
-    Ok(client)
+    Ok((client, tokio::spawn(async { connection.await.unwrap_or_default() })))
 }
 
 async fn extended(port: u16) -> Result<()> {
@@ -207,7 +204,8 @@ async fn cancel(port: u16) -> Result<()> {
 }
 
 async fn changes(port: u16) -> Result<()> {
-    let (writer, reader) = (connect(port).await?, connect(port).await?);
+    let writer = connect(port).await?;
+    let (reader, socket) = connect_with_socket(port).await?;
     writer
         .batch_execute("CREATE TABLE t (id INT); CREATE MATERIALIZED VIEW mv AS SELECT sum(id) AS s FROM t")
         .await
@@ -227,18 +225,21 @@ async fn changes(port: u16) -> Result<()> {
     values.sort();
     let expected = [("update_delete".to_string(), None), ("update_insert".to_string(), Some(4))];
     ensure(values == expected, || format!("{values:?}"))?;
-    drop(reader);
+    socket.abort();
     // Who has gone is followed no more.
-    for _ in 0..100 {
-        let rows = writer.query("SELECT count(*) FROM millstream.subscriptions", &[]).await;
-        match rows {
-            Ok(rows) if rows.first().is_some_and(|row| row.get::<_, i64>(0) == 0) => return Ok(()),
-            Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            // There is no such table to look into.
-            Err(_) => return Ok(()),
+    no_subscriptions(&writer).await
+}
+
+/// Waits until nobody follows anything any more.
+pub(super) async fn no_subscriptions(client: &Client) -> Result<()> {
+    for _ in 0..200 {
+        let row = client.query_one("SELECT count(*) FROM millstream.subscriptions", &[]).await;
+        if row.map_err(|error| said(&error))?.get::<_, i64>(0) == 0 {
+            return Ok(());
         }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Err("the subscription outlives its reader".into())
+    Err("a subscription outlives its reader".into())
 }
 
 /// Rows of many types, edge cases among them.

@@ -24,11 +24,11 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
-use datafusion::catalog::streaming::StreamingTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream::{Engine, Session};
 use millstream_benches::measure::{self, Cost};
 use millstream_benches::options::Options;
+use millstream_benches::parquet_table::ParquetTable;
 use millstream_benches::{Result, yardstick};
 use random_keys::RandomKeys;
 
@@ -106,8 +106,7 @@ async fn against_once(path: &Path, options: &Options) -> Result<()> {
 
 async fn once(path: &Path) -> Result<Vec<RecordBatch>> {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(PARTITIONS));
-    let partitions = input::partitions(path, PARTITIONS)?;
-    context.register_table("t", Arc::new(StreamingTable::try_new(input::schema(), partitions)?))?;
+    context.register_table("t", Arc::new(ParquetTable::open(path, PARTITIONS)?))?;
     Ok(context.sql(SQL).await?.collect().await?)
 }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::Options;
+use crate::numbered::SPLIT;
+use crate::{More, Options};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit};
+use millstream_delta::{Position, Span};
 
 fn open(columns: &[(&str, DataType)], options: &[(&str, &str)]) -> Result<Box<dyn Source>> {
     let fields: Vec<Field> =
@@ -17,6 +19,7 @@ fn open(columns: &[(&str, DataType)], options: &[(&str, &str)]) -> Result<Box<dy
     Datagen.source(&SourceSpec {
         name: "g".into(),
         columns,
+        key: vec![],
         options,
         max_record_bytes: 1 << 20,
         health: crate::Health::default(),
@@ -145,6 +148,7 @@ fn wrong_options_are_named() {
     let none = SourceSpec {
         name: "g".into(),
         columns: None,
+        key: vec![],
         options: Options::default(),
         max_record_bytes: 1,
         health: crate::Health::default(),

@@ -16,6 +16,7 @@ fn source(command: &str, more: &[(&str, &str)]) -> Result<(Box<dyn Source>, Heal
     let spec = SourceSpec {
         name: "s".into(),
         columns: None,
+        key: vec![],
         options,
         max_record_bytes: 1000,
         health: health.clone(),

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::formats::{Compression, Format, check_columns, json, parquet, text_columns};
+use crate::formats::feed::PRIMARY_KEY;
+use crate::formats::{Compression, Format, OP_FIELD, check_columns, json, parquet, text_columns};
 use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use intake::{Intake, OnChange, Order, Settings};
 use paths::Paths;
@@ -46,8 +47,10 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "format",
         default: Some("by the extension of the path, of match_pattern or of the first file, else text"),
-        doc: "text (a line is one TEXT column), csv, json (an object a line) or parquet.",
+        doc: "text (a line is one TEXT column), csv, json (an object a line), parquet, or the change feeds upsert_json \
+              and debezium_json.",
     },
+    OP_FIELD,
     OptionDoc {
         name: "match_pattern",
         default: Some("every name"),
@@ -115,13 +118,19 @@ const SINK_OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         name: "format",
         default: Some("by the extension of filename, else text"),
-        doc: "text (one column, a value a line, NULL is an empty line), csv, json (an object a line) or parquet.",
+        doc: "text (one column, a value a line, NULL is an empty line), csv, json (an object a line), parquet, or the \
+              change feeds upsert_json and debezium_json, for relations whose rows change by a key.",
     },
+    PRIMARY_KEY,
+    OP_FIELD,
     OptionDoc {
         name: "filename",
-        default: Some("part-{batch_time_ms}-{epoch}.ext, with .txt, .csv, .json or .parquet by the format"),
+        default: Some(
+            "part-{batch_time_ms}-{epoch}.ext, with .txt, .csv, .json or .parquet by the format; of a change feed \
+                       changes-{epoch}.json",
+        ),
         doc: "The name of each epoch's file. {batch_time_ms} is the batch time in milliseconds since 1970, {epoch} \
-              the epoch's number; one of them must be in it. With .gz or .zst at its end the file is compressed. \
+              the epoch's number (of a change feed with 12 digits, so that names sort); one of them must be in it. With .gz or .zst at its end the file is compressed. \
               No file is replaced: without {epoch} in it, where two epochs have one batch time, the later file's \
               name gets '-' and the epoch before its extension; a file of an earlier run that has the same name \
               stops the sink.",
@@ -130,7 +139,7 @@ const SINK_OPTIONS: &[OptionDoc] = &[
         name: "changelog",
         default: Some("false"),
         doc: "true: writes changes, with a first column _op that is 'insert' or 'delete'; needed for a relation \
-              whose rows change or go.",
+              whose rows change or go, unless the format is a change feed.",
     },
     OptionDoc {
         name: "roll_interval",
@@ -202,8 +211,9 @@ impl Connector for Files {
             Some(columns) => columns.clone(),
             None => infer(&format, first.as_deref(), spec)?,
         };
-        check_columns(&format, &columns)?;
-        let layout = Arc::new(Layout::new(format, columns, spec.max_record_bytes, grows));
+        check_columns(&format, &columns, spec)?;
+        let key = spec.key.clone();
+        let layout = Arc::new(Layout::new(format, columns, key, spec.max_record_bytes, grows));
         let intake = Intake::new(settings.clone(), layout.clone(), paths);
         Ok(Box::new(source::FileSource::new(layout, settings, intake)))
     }
@@ -273,6 +283,11 @@ fn infer(format: &Format, first: Option<&str>, spec: &SourceSpec) -> Result<Sche
     let columns = match format {
         Format::Csv(csv) => csv.infer(&sample()?).map_err(wrong)?,
         Format::Json => json::infer(&sample()?).map_err(wrong)?,
+        // A feed's key must be declared, and so must all else.
+        Format::Changes(changes) => {
+            changes.check(spec)?;
+            return Ok(text_columns());
+        }
         _ => parquet::infer(std::fs::File::open(path).map_err(unreadable)?).map_err(wrong)?,
     };
     if columns.fields().is_empty() {

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
+use crate::formats::changes::{decoded_schema, tell_origins};
 use crate::formats::csv::CsvDecoder;
-use crate::formats::decode::{Decode, decode_run};
-use crate::formats::framing::{BadRecord, Framer, Framing};
+use crate::formats::decode::{Decode, Decoded, decode_run};
+use crate::formats::framing::{BadRecord, Framer};
 use crate::formats::json::JsonDecoder;
 use crate::formats::parquet::ParquetRows;
 use crate::formats::text::{TextDecoder, repeated};
@@ -27,16 +29,30 @@ pub(super) struct Layout {
     pub format: Format,
     /// The declared columns.
     pub columns: SchemaRef,
-    /// The declared columns, then the hidden ones.
+    /// The declared columns, then the hidden ones. A row of changes is of many records, so it has none.
     pub schema: SchemaRef,
+    /// The columns of what is decoded.
+    decoded: SchemaRef,
+    /// The places of the declared key.
+    key: Vec<usize>,
     pub record_bytes_max: usize,
     /// Whether a file may grow: then it has no end, and a last line without a line end waits.
     pub grows: bool,
 }
 
 impl Layout {
-    /// A layout of files with `columns`.
-    pub fn new(format: Format, columns: SchemaRef, record_bytes_max: usize, grows: bool) -> Layout {
+    /// A layout of files with `columns`, of which those at `key` are the key.
+    pub fn new(
+        format: Format,
+        columns: SchemaRef,
+        key: Vec<usize>,
+        record_bytes_max: usize,
+        grows: bool,
+    ) -> Layout {
+        if format.is_changes() {
+            let (schema, decoded) = (columns.clone(), decoded_schema(&columns));
+            return Layout { format, columns, schema, decoded, key, record_bytes_max, grows };
+        }
         let hidden = |name: &str, data_type| {
             let metadata = [(HIDDEN.to_string(), "true".to_string())].into();
             Arc::new(Field::new(name, data_type, true).with_metadata(metadata))
@@ -44,8 +60,8 @@ impl Layout {
         let mut fields: Vec<FieldRef> = columns.fields().iter().cloned().collect();
         fields.push(hidden("_file", DataType::Utf8View));
         fields.push(hidden("_offset", DataType::Int64));
-        let schema = Arc::new(Schema::new(fields));
-        Layout { format, columns, schema, record_bytes_max, grows }
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        Layout { format, columns, decoded: schema.clone(), schema, key, record_bytes_max, grows }
     }
 
     /// Whether the positions of a file are its bytes, so that what is appended changes nothing before it.
@@ -68,19 +84,27 @@ impl Layout {
             }
     }
 
-    fn framing(&self) -> Framing {
-        match &self.format {
-            Format::Csv(csv) => csv.framing(),
-            _ => Framing::Line,
+    /// The rows of one run of records, which lay in `block`, at `offset` of the file.
+    fn lines(&self, decoded: Decoded, (block, offset): (&Buffer, u64), path: &str) -> Result<RecordBatch> {
+        let Decoded { mut columns, records, .. } = decoded;
+        if self.format.is_changes() {
+            tell_origins(&mut columns, &records, (block, offset), path)?;
+            return self.under_schema(columns, path, records.len());
         }
+        let offsets = records.iter().map(|record| (offset + u64::from(record.start)) as i64).collect();
+        self.batch(columns, path, offsets)
     }
 
     fn batch(&self, mut columns: Vec<ArrayRef>, path: &str, offsets: Vec<i64>) -> Result<RecordBatch> {
         let rows = offsets.len();
         columns.push(Arc::new(repeated(path, rows)));
         columns.push(Arc::new(Int64Array::from(offsets)));
+        self.under_schema(columns, path, rows)
+    }
+
+    fn under_schema(&self, columns: Vec<ArrayRef>, path: &str, rows: usize) -> Result<RecordBatch> {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| {
+        RecordBatch::try_new_with_options(self.decoded.clone(), columns, &options).map_err(|error| {
             Error::Bug(format!("file '{path}' was decoded to other columns than declared: {error}"))
         })
     }
@@ -187,16 +211,14 @@ impl FileReader {
         piece.to = framer.position();
         let nothing = run.records.is_empty() && run.bad.is_empty();
         piece.done = !self.layout.grows && (nothing || framer.is_exhausted());
-        let offset = run.offset;
+        let (block, offset) = (run.block.clone(), run.offset);
         piece.bytes = (framer.position() - piece.from) as usize;
-        let decoded = decode_run(decoder.as_mut(), run).map_err(|error| {
+        let mut decoded = decode_run(decoder.as_mut(), run).map_err(|error| {
             Error::Bug(format!("records of file '{}' decode one by one only: {error}", self.path))
         })?;
-        piece.bad = decoded.bad;
+        piece.bad = std::mem::take(&mut decoded.bad);
         if !decoded.records.is_empty() {
-            let offsets =
-                decoded.records.iter().map(|record| (offset + u64::from(record.start)) as i64).collect();
-            piece.batch = Some(self.layout.batch(decoded.columns, &self.path, offsets)?);
+            piece.batch = Some(self.layout.lines(decoded, (&block, offset), &self.path)?);
         }
         Ok(())
     }
@@ -246,6 +268,10 @@ fn open_lines(layout: &Layout, path: &str, file: File, from: u64, to: Option<u64
         },
         Format::Json => match JsonDecoder::new(&layout.columns) {
             Ok(decoder) => Some(Box::new(decoder)),
+            Err(error) => return Ok(Content::Refused(BadRecord::new(from, error.to_string(), b""))),
+        },
+        Format::Changes(changes) => match changes.decoder(&layout.columns, &layout.key) {
+            Ok(decoder) => Some(decoder),
             Err(error) => return Ok(Content::Refused(BadRecord::new(from, error.to_string(), b""))),
         },
         _ => Some(Box::new(TextDecoder)),
@@ -323,8 +349,8 @@ fn open_framer(
         expected = expected.min(to.saturating_sub(from));
         input = Box::new(input.take(to.saturating_sub(from)));
     }
-    Ok(Framer::new(input, from, layout.framing(), layout.record_bytes_max)
-        .skip_blank(!matches!(layout.format, Format::Text))
+    Ok(Framer::new(input, from, layout.format.framing(), layout.record_bytes_max)
+        .passing_over(layout.format.passes_over())
         // What was read up to `to` before ended there with a record.
         .end_completes(!layout.grows || to.is_some())
         .expect_bytes(expected))
@@ -337,7 +363,7 @@ pub(super) fn sample(
     record_bytes_max: usize,
     rows: usize,
 ) -> io::Result<Vec<u8>> {
-    let layout = Layout::new(format.clone(), Arc::new(Schema::empty()), record_bytes_max, false);
+    let layout = Layout::new(format.clone(), Arc::new(Schema::empty()), vec![], record_bytes_max, false);
     let mut framer = open_framer(&layout, path, File::open(path)?, 0, None)?;
     let run = framer.next_run(rows, usize::MAX)?;
     let mut bytes = Vec::new();

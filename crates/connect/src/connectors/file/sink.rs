@@ -12,11 +12,15 @@ use millstream_delta::{Cut, Delta, Epoch};
 use tokio::task::spawn_blocking;
 
 use crate::formats::encode::{check_columns, encode};
+use crate::formats::feed::Feed;
 use crate::formats::{Compression, Format};
 use crate::{Error, Result, Sink, SinkSpec};
 
 const BATCH_TIME: &str = "{batch_time_ms}";
 const EPOCH: &str = "{epoch}";
+
+/// In the names of a feed's files epochs have so many digits at least, so that they sort as they follow each other.
+const FEED_EPOCH_DIGITS: usize = 12;
 
 /// Writes each epoch's rows to a file of its own.
 pub(super) struct FileSink {
@@ -38,6 +42,8 @@ pub(super) struct Target {
     /// The columns of the files.
     columns: SchemaRef,
     changelog: bool,
+    /// Makes the records, where the format says what becomes of rows.
+    feed: Option<Feed>,
 }
 
 #[derive(Clone)]
@@ -62,18 +68,17 @@ impl Target {
         let options = &spec.options;
         let directory = PathBuf::from(options.require("path")?);
         let changelog = options.parse("changelog", "true or false")?.unwrap_or(false);
-        if !spec.append_only && !changelog {
-            return Err(Error::Invalid(format!(
-                "the rows that sink '{}' delivers change or go, which plain files can't say: add changelog = 'true', \
-                 which writes a first column _op with 'insert' or 'delete'",
-                spec.name
-            )));
-        }
         let format = Format::from_options(options, options.get("filename").unwrap_or(""))?;
-        let extension = if matches!(format, Format::Text) { "txt" } else { format.name() };
-        let filename = options
-            .get("filename")
-            .map_or_else(|| format!("part-{BATCH_TIME}-{EPOCH}.{extension}"), str::to_string);
+        let feed = match &format {
+            Format::Changes(changes) => Some(Feed::new(changes, spec)?),
+            _ => None,
+        };
+        check_changes(spec, &format, changelog)?;
+        let filename = match options.get("filename") {
+            Some(filename) => filename.to_string(),
+            None if feed.is_some() => format!("changes-{EPOCH}.{}", format.extension()),
+            None => format!("part-{BATCH_TIME}-{EPOCH}.{}", format.extension()),
+        };
         check_filename(&filename, &format)?;
         let mut columns: Vec<FieldRef> = spec.columns.fields().iter().cloned().collect();
         if changelog {
@@ -88,8 +93,38 @@ impl Target {
             ))
         })?;
         let (sink, unique) = (spec.name.clone(), with_epoch(&filename));
-        Ok(Target { sink, directory, filename, unique, format, columns, changelog })
+        Ok(Target { sink, directory, filename, unique, format, columns, changelog, feed })
     }
+}
+
+/// Fails where what the relation does and what the files can say don't fit.
+fn check_changes(spec: &SinkSpec, format: &Format, changelog: bool) -> Result<()> {
+    if format.is_changes() {
+        return match changelog {
+            false => Ok(()),
+            true => Err(Error::Invalid(format!(
+                "option 'changelog' is for formats whose records are rows, but format '{}' says itself what becomes of \
+                 them: leave it out",
+                format.name()
+            ))),
+        };
+    }
+    if spec.options.get("primary_key").is_some() {
+        return Err(Error::Invalid(format!(
+            "option 'primary_key' is for formats 'upsert_json' and 'debezium_json' only, but the format is '{}': leave it \
+             out",
+            format.name()
+        )));
+    }
+    if spec.append_only || changelog {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "the rows that sink '{}' delivers change or go, which plain files can't say: add changelog = 'true', which writes \
+         a first column _op with 'insert' or 'delete'; or say format = 'upsert_json' or 'debezium_json', which change rows \
+         by their key; or deliver a query FOR EACH BATCH, whose rows only come",
+        spec.name
+    )))
 }
 
 fn check_filename(filename: &str, format: &Format) -> Result<()> {
@@ -126,7 +161,9 @@ impl Target {
     pub fn stage(&self, cut: &Cut, batches: &[RecordBatch]) -> Result<Staged> {
         let named = |pattern: &str| {
             let name = pattern.replace(BATCH_TIME, &cut.now.millis().to_string());
-            name.replace(EPOCH, &cut.epoch.to_string())
+            // Who reads a feed back reads its files by their names.
+            let width = if self.feed.is_some() { FEED_EPOCH_DIGITS } else { 0 };
+            name.replace(EPOCH, &format!("{:0width$}", cut.epoch.0))
         };
         let unique = named(&self.unique);
         let hidden = self.directory.join(format!(".{unique}.tmp"));
@@ -173,6 +210,9 @@ impl Target {
         let wrong = |error: arrow::error::ArrowError| {
             Error::Bug(format!("sink '{}' got rows of another schema: {error}", self.sink))
         };
+        if let Some(feed) = &self.feed {
+            return feed.records(delta);
+        }
         if !self.changelog {
             return delta.chunks.iter().map(|chunk| chunk.expand().map_err(wrong)).collect();
         }

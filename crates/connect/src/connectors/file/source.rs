@@ -74,6 +74,10 @@ impl Source for FileSource {
         true
     }
 
+    fn brings_changes(&self) -> bool {
+        self.layout.format.is_changes()
+    }
+
     fn bounded(&self) -> bool {
         self.settings.bounded
     }

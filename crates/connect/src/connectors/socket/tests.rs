@@ -14,8 +14,14 @@ const LIMIT: Limit = Limit { rows: 10_000, bytes: 1 << 20 };
 fn source(pairs: &[(&str, &str)]) -> Result<(Box<dyn Source>, Health)> {
     let options = Options(pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect());
     let health = Health::default();
-    let spec =
-        SourceSpec { name: "s".into(), columns: None, options, max_record_bytes: 10, health: health.clone() };
+    let spec = SourceSpec {
+        name: "s".into(),
+        columns: None,
+        key: vec![],
+        options,
+        max_record_bytes: 10,
+        health: health.clone(),
+    };
     Ok((Sockets.source(&spec)?, health))
 }
 

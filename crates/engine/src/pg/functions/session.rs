@@ -8,7 +8,7 @@ use super::{Gives, Known, any_null, text};
 use crate::pg::facts::{Facts, split_name};
 use crate::pg::rows::Value;
 use crate::settings::Settings;
-use crate::variables::{SERVER_VERSION, find};
+use crate::variables::{Lasts, SERVER_VERSION, find};
 
 pub(super) const FUNCTIONS: &[Known] = &[
     ("version", Gives::Text, |_, _| Ok(format!("PostgreSQL {SERVER_VERSION}").into())),
@@ -90,11 +90,17 @@ fn set_config(facts: &Facts, arguments: &[Value]) -> Result<Value> {
         return Err(Error::unsupported(format!("set_config of the engine's setting {name}"))
             .hint(format!("Use SET {name} = '{value}'.")));
     }
+    let local = arguments.get(2) == Some(&Value::Bool(true));
+    let lasts = if local { Lasts::Transaction } else { Lasts::Session };
     let mut variables = facts.variables.lock().unwrap_or_else(PoisonError::into_inner);
+    if local && !variables.is_within() {
+        // As in PostgreSQL it holds for this statement, which has read it by now.
+        return Ok(value.into());
+    }
     if find(name).is_some() {
-        variables.set(name, value)?;
+        variables.set(name, value, lasts)?;
     } else if name.contains('.') {
-        variables.set_own(name, value);
+        variables.set_own(name, value, lasts);
     } else {
         return Err(Settings::unknown(name));
     }

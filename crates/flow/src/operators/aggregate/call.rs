@@ -89,6 +89,11 @@ impl Call {
         }
     }
 
+    /// Whether it is the number of the group's rows.
+    pub(super) fn counts_rows(&self) -> bool {
+        matches!(self.kept, Kept::Rows)
+    }
+
     /// Whether some group may have no result.
     pub(super) fn may_fail(&self) -> bool {
         match &self.kept {
@@ -109,11 +114,26 @@ impl Call {
         }
     }
 
+    /// Forgets groups whose rows weren't taken back.
+    pub(super) fn forget_slots(&mut self, slots: &[u32]) {
+        if let Kept::Slots(kept) = &mut self.kept {
+            kept.forget_slots(slots);
+        }
+    }
+
     /// Forgets all rows, whose groups had these slots.
     pub(super) fn clear(&mut self, slots: &[u32]) {
         if let Kept::Slots(kept) = &mut self.kept {
             kept.forget();
             slots.iter().for_each(|slot| kept.free(*slot));
+        }
+    }
+
+    /// Whether a result is made from all rows of the group.
+    pub(super) fn takes_all(&self) -> bool {
+        match &self.kept {
+            Kept::Rows => false,
+            Kept::Slots(kept) => kept.takes_all(),
         }
     }
 

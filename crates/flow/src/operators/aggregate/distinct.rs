@@ -1,5 +1,6 @@
 //! DISTINCT arguments: a table of groups and values, in front of an aggregate that sees each value once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
@@ -105,6 +106,20 @@ impl SlotAggregate for Distinct {
         self.inner.free(slot);
     }
 
+    /// Looks through all values: keys are forgotten many at a time, and seldom.
+    fn forget_slots(&mut self, slots: &[u32]) {
+        let gone: HashSet<u32> = slots.iter().copied().collect();
+        let live = self.index.live();
+        if let Ok(keys) = self.index.keys(&live) {
+            let of = keys[0].as_primitive::<UInt32Type>().values();
+            for (entry, _) in live.iter().zip(of).filter(|(_, slot)| gone.contains(slot)) {
+                self.copies[*entry as usize] = 0;
+                self.index.free(*entry);
+            }
+        }
+        self.inner.forget_slots(slots);
+    }
+
     fn forget(&mut self) {
         for entry in self.index.live() {
             self.copies[entry as usize] = 0;
@@ -118,6 +133,10 @@ impl SlotAggregate for Distinct {
             + self.copies.memory_bytes()
             + self.touched.capacity() * size_of::<u64>()
             + self.inner.memory_bytes()
+    }
+
+    fn takes_all(&self) -> bool {
+        self.inner.takes_all()
     }
 
     fn keeps(&self) -> &'static str {

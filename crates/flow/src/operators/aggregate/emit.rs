@@ -12,11 +12,12 @@ use arrow::compute::{SortOptions, or, take};
 use arrow::datatypes::Schema;
 use millstream_delta::{Chunk, Delta};
 
+use super::call::Call;
 use super::groups::Touched;
 use super::{Aggregate, OUTPUT_ROWS};
 use crate::failure::{Failure, reason, row_text};
-use crate::operator::Output;
-use crate::{Error, Result};
+use crate::operator::{Forgotten, Output};
+use crate::{Error, Result, spread};
 
 /// The results of some groups.
 #[derive(Default)]
@@ -49,20 +50,40 @@ impl Results {
     }
 }
 
+/// What there was of the groups that a step touches.
+pub(super) enum Before {
+    /// Their results, of some groups at a time.
+    Read(Vec<Results>),
+    /// Nobody takes what becomes of them; it is counted.
+    Unread {
+        /// The groups of which only their results say whether they change, and these results.
+        undecided: Vec<Touched>,
+        old: Vec<Results>,
+        /// The rows that the others would put out.
+        rows: u64,
+    },
+}
+
 /// What a step puts out: all that goes before all that comes.
 #[derive(Default)]
-pub(super) struct Emitted {
+struct Emitted {
     deletes: Delta,
     inserts: Delta,
     failures: Vec<Failure>,
 }
 
 impl Emitted {
+    fn append(&mut self, mut other: Emitted) {
+        self.deletes.append(other.deletes);
+        self.inserts.append(other.inserts);
+        self.failures.append(&mut other.failures);
+    }
+
     /// As an output, beside the failures of rows.
-    pub(super) fn output(mut self, mut failures: Vec<Failure>) -> Output {
+    fn output(mut self, mut failures: Vec<Failure>) -> Output {
         self.deletes.append(self.inserts);
         failures.append(&mut self.failures);
-        Output { rows: self.deletes, failures }
+        Output { rows: self.deletes, failures, left_out: 0 }
     }
 }
 
@@ -82,7 +103,7 @@ impl Rows {
 
 impl Aggregate {
     /// The results of all calls for these groups, whose numbers of rows are given.
-    pub(super) fn results(&self, groups: &[Touched]) -> Result<Results> {
+    fn results(&self, groups: &[Touched]) -> Result<Results> {
         let error = match self.columns(groups) {
             Ok(columns) => return Ok(Results { columns, failed: BTreeMap::new() }),
             Err(error) => error,
@@ -126,8 +147,85 @@ impl Aggregate {
         group.rows > 0 || group.slot < self.groups.standing()
     }
 
+    /// What there is of groups that are counted, and are to be updated. Whether somebody takes what becomes of them
+    /// says `read`; else no group's result may fail.
+    pub(super) fn before(&self, touched: &[Touched], read: bool) -> Result<Before> {
+        if read {
+            return Ok(Before::Read(
+                self.each_part(touched, |groups| self.results(&self.there_before(groups)))?,
+            ));
+        }
+        let counts = self.calls.iter().any(Call::counts_rows);
+        let (mut undecided, mut rows) = (Vec::new(), 0);
+        for before in touched {
+            let now = self.groups.now(before);
+            match (self.was_there(before), self.is_there(&now)) {
+                (true, true) if counts && now.rows != before.rows => rows += 2,
+                (true, true) if !self.calls.is_empty() => undecided.push(*before),
+                (true, true) => {}
+                (was, is) => rows += u64::from(was) + u64::from(is),
+            }
+        }
+        let old = self.each_part(&undecided, |groups| self.results(groups))?;
+        Ok(Before::Unread { undecided, old, rows })
+    }
+
+    /// What became of groups since [`Aggregate::before`], beside the failures of rows.
+    pub(super) fn after(
+        &self,
+        touched: &[Touched],
+        before: &Before,
+        failures: Vec<Failure>,
+    ) -> Result<Output> {
+        let (undecided, old, rows) = match before {
+            Before::Read(old) => {
+                let mut all = Emitted::default();
+                for emitted in self.each_part_with(touched, old, |groups, old| self.emit(groups, old))? {
+                    all.append(emitted);
+                }
+                return Ok(all.output(failures));
+            }
+            Before::Unread { undecided, old, rows } => (undecided, old, *rows),
+        };
+        let changed = self.each_part_with(undecided, old, |groups, old| {
+            let new = self.results(groups)?;
+            let both: Vec<(u32, u32)> = (0..groups.len() as u32).map(|place| (place, place)).collect();
+            let differs = differing(&old.columns, &new.columns, &both)?;
+            Ok(differs.into_iter().filter(|differs| *differs).count() as u64)
+        })?;
+        let left_out = rows + 2 * changed.into_iter().sum::<u64>();
+        Ok(Output { left_out, failures, ..Output::default() })
+    }
+
+    /// How many groups are put out in one batch.
+    fn part_rows(&self) -> usize {
+        self.threads.piece_rows().min(OUTPUT_ROWS)
+    }
+
+    /// Does something with [`Aggregate::part_rows`] groups at a time, side by side where they are many.
+    fn each_part<R: Send>(
+        &self,
+        groups: &[Touched],
+        work: impl Fn(&[Touched]) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        let parts = groups.chunks(self.part_rows()).collect();
+        spread(self.threads.over(groups.len()), parts, work).into_iter().collect()
+    }
+
+    /// The same with the results that each part had.
+    fn each_part_with<R: Send>(
+        &self,
+        groups: &[Touched],
+        old: &[Results],
+        work: impl Fn(&[Touched], &Results) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        let parts = groups.chunks(self.part_rows()).zip(old).collect();
+        let work = |(groups, old): (&[Touched], &Results)| work(groups, old);
+        spread(self.threads.over(groups.len()), parts, work).into_iter().collect()
+    }
+
     /// Those groups that were there before this step.
-    pub(super) fn there_before(&self, touched: &[Touched]) -> Vec<Touched> {
+    fn there_before(&self, touched: &[Touched]) -> Vec<Touched> {
         touched.iter().filter(|group| self.was_there(group)).copied().collect()
     }
 
@@ -136,7 +234,8 @@ impl Aggregate {
     }
 
     /// Puts out what changed of some groups, whose results were `old` where they were there.
-    pub(super) fn emit(&self, touched: &[Touched], old: &Results, output: &mut Emitted) -> Result<()> {
+    fn emit(&self, touched: &[Touched], old: &Results) -> Result<Emitted> {
+        let mut output = Emitted::default();
         let now: Vec<Touched> = touched.iter().map(|group| self.groups.now(group)).collect();
         let there: Vec<Touched> = now.iter().filter(|group| self.is_there(group)).copied().collect();
         let new = self.results(&there)?;
@@ -183,7 +282,7 @@ impl Aggregate {
         };
         output.deletes.push(Chunk::delete(self.rows(deleted_keys, &old.columns, deleted)?));
         output.inserts.push(Chunk::insert(self.rows(inserted_keys, &new.columns, inserted)?));
-        Ok(())
+        Ok(output)
     }
 
     fn rows(&self, keys: Vec<ArrayRef>, results: &[ArrayRef], rows: Rows) -> Result<RecordBatch> {
@@ -206,6 +305,30 @@ impl Aggregate {
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let row = row_text(&RecordBatch::try_new_with_options(schema, keys, &options)?, 0)?;
         Ok(Failure { message: message.into(), row, weight })
+    }
+
+    /// What groups have put out; `places` are those of their keys.
+    pub(super) fn forgotten(&self, groups: &[Touched], places: &[u32]) -> Result<Forgotten> {
+        let mut forgotten = Forgotten::default();
+        for (groups, places) in groups.chunks(OUTPUT_ROWS).zip(places.chunks(OUTPUT_ROWS)) {
+            let results = self.results(groups)?;
+            let (mut rows, mut of) = (Rows::default(), Vec::new());
+            let outcomes = groups.iter().zip(places).zip(results.outcomes(groups.len()));
+            for ((group, place), outcome) in outcomes {
+                match outcome {
+                    Outcome::Row(at) => {
+                        rows.push(group.slot, at);
+                        of.push(*place);
+                    }
+                    Outcome::Failed(message) => {
+                        forgotten.failures.push(self.failure(group.slot, message, -1)?);
+                    }
+                }
+            }
+            let keys = self.groups.keys(&rows.slots)?;
+            forgotten.rows.push((self.rows(keys, &results.columns, rows)?, of));
+        }
+        Ok(forgotten)
     }
 
     /// The results of all groups.

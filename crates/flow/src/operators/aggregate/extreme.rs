@@ -58,7 +58,7 @@ impl<T: ArrowPrimitiveType, const MAX: bool> Primitive<T, MAX> {
 /// The order of values, in which NaN, whatever its sign, is above all numbers.
 #[allow(clippy::eq_op)]
 #[inline(always)]
-fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
+pub(super) fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
     // Only a NaN differs from itself.
     match (left != left, right != right) {
         (true, false) => Ordering::Greater,

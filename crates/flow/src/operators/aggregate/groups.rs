@@ -140,6 +140,36 @@ impl Groups {
         Ok(placed)
     }
 
+    /// The same for groups that are there; rows of others have [`NO_SLOT`], until [`Groups::settle`] gives them one.
+    pub(super) fn find(&self, keys: &[ArrayRef], count: usize) -> Result<Vec<Vec<u32>>> {
+        let Some(index) = &self.index else { return Ok(vec![vec![0; count]]) };
+        let find = |columns: &[ArrayRef]| {
+            let mut slots = Vec::with_capacity(count);
+            index.find(columns, &mut slots)?;
+            Ok(slots)
+        };
+        if self.grouping.sets.is_empty() {
+            return Ok(vec![find(keys)?]);
+        }
+        self.grouping.sets.iter().map(|set| find(&self.grouping.columns(set, keys, count)?)).collect()
+    }
+
+    /// Gives a slot to the groups that [`Groups::find`] hasn't found.
+    pub(super) fn settle(&mut self, keys: &[ArrayRef], found: &mut [Vec<u32>]) -> Result<()> {
+        let Some(index) = &mut self.index else { return Ok(()) };
+        for (place, slots) in found.iter_mut().enumerate() {
+            if !slots.contains(&NO_SLOT) {
+                continue;
+            }
+            match self.grouping.sets.get(place) {
+                None => index.settle(keys, slots)?,
+                Some(set) => index.settle(&self.grouping.columns(set, keys, slots.len())?, slots)?,
+            }
+        }
+        self.resize();
+        Ok(())
+    }
+
     /// Finds the slots of groups by their key columns, that of the sets' ids among them.
     pub(super) fn slots(&mut self, keys: &[ArrayRef], count: usize) -> Result<Vec<u32>> {
         let Some(index) = &mut self.index else { return Ok(vec![0; count]) };
@@ -198,6 +228,27 @@ impl Groups {
             }
         }
         Ok(())
+    }
+
+    /// The groups with these keys that are there, each with the place of its key.
+    pub(super) fn there(&self, keys: &[ArrayRef]) -> Result<(Vec<Touched>, Vec<u32>)> {
+        let mut slots = Vec::new();
+        if let Some(index) = &self.index {
+            index.find(keys, &mut slots)?;
+        }
+        let there = slots.into_iter().enumerate().filter(|(_, slot)| *slot != NO_SLOT);
+        let group = |(place, slot)| (self.now(&Touched { slot, rows: 0 }), place as u32);
+        Ok(there.map(group).unzip())
+    }
+
+    /// Forgets groups.
+    pub(super) fn forget(&mut self, groups: &[Touched]) {
+        for Touched { slot, .. } in groups {
+            self.rows[*slot as usize] = 0;
+            if let Some(index) = &mut self.index {
+                index.free(*slot);
+            }
+        }
     }
 
     /// Forgets all rows, and returns the slots that had some, or could have.

@@ -22,12 +22,14 @@ use super::booleans::Truth;
 use super::call::{Call, Kept};
 use super::count::Count;
 use super::distinct::Distinct;
+use super::ends::ends;
 use super::extreme::{Extreme, extreme};
 use super::float::{Floats, Outcome};
 use super::grouping::grouping;
 use super::merged::Merged;
 use super::moments::Spreads;
 use super::moving::{Moving, is_of_users};
+use super::ordered::Ordered;
 use super::slot::SlotAggregate;
 use super::sum::{average, sum};
 use crate::{Driver, Result};
@@ -68,6 +70,12 @@ pub(super) enum Kind {
     CountPairs,
     /// A variance, covariance, correlation or regression.
     Moments(Statistic),
+}
+
+/// Whether a function is one of those that are a function of the multiset of their arguments and whose states, once
+/// merged, go on as if they had taken in all rows themselves.
+pub(crate) fn is_known(function: &AggregateUDF) -> bool {
+    Kind::of(function).is_some()
 }
 
 impl Kind {
@@ -137,8 +145,10 @@ fn slots(
         Kind::Sum => sum(output),
         Kind::Avg => average(input, output),
         Kind::Min | Kind::Max if matches!(input, DataType::Interval(_)) => None,
-        Kind::Min => extreme(Extreme::Min, input),
-        Kind::Max => extreme(Extreme::Max, input),
+        Kind::Min if append_only => extreme(Extreme::Min, input),
+        Kind::Max if append_only => extreme(Extreme::Max, input),
+        Kind::Min => ends(Extreme::Min, input),
+        Kind::Max => ends(Extreme::Max, input),
         Kind::All => Some(Box::new(Truth::all())),
         Kind::Any => Some(Box::new(Truth::any())),
         Kind::BitAnd => bits(Operation::And, input, append_only),
@@ -193,7 +203,9 @@ pub(super) fn lower_over(
     if columns != types.len() {
         return Ok(Err("its grouping sets name a column twice".into()));
     }
-    Ok(Aggregate::new(grouping, calls, schema, append_only).map_err(|error| error.to_string()))
+    let aggregate = Aggregate::new(grouping, calls, schema, append_only);
+    let threads = driver.threads();
+    Ok(aggregate.map(|aggregate| aggregate.on_threads(threads)).map_err(|error| error.to_string()))
 }
 
 /// What a call of an aggregate function is made from.
@@ -233,7 +245,10 @@ impl CallLowering<'_> {
             Err(reason) => match (self.moving(&function, distinct)?, self.merged(&function)?) {
                 (Some(moving), _) => (moving.arguments(), true, Box::new(moving) as Box<dyn SlotAggregate>),
                 (None, Ok(merged)) => (merged.arguments(), true, Box::new(merged) as Box<dyn SlotAggregate>),
-                (None, Err(other)) => return Ok(Err(if self.append_only { other } else { reason })),
+                (None, Err(other)) => match self.ordered(&function)? {
+                    Some(ordered) => (ordered.arguments(), true, Box::new(ordered) as Box<dyn SlotAggregate>),
+                    None => return Ok(Err(if self.append_only { other } else { reason })),
+                },
             },
         };
         if distinct {
@@ -258,7 +273,7 @@ impl CallLowering<'_> {
     ) -> Result<Form<Box<dyn SlotAggregate>>> {
         let name = function.func.name();
         let kind = match kind {
-            Some(Kind::Min | Kind::Max) | None if !self.append_only => {
+            None if !self.append_only => {
                 return Ok(Err(format!("{name} can't take a row back yet")));
             }
             Some(kind) => kind,
@@ -282,6 +297,16 @@ impl CallLowering<'_> {
         Ok(Moving::new(aggregate, self.expr.get_type(self.node.input.schema())?))
     }
 
+    /// The rows of each group, in the order that the function takes them in.
+    fn ordered(&self, function: &AggregateFunction) -> Result<Option<Ordered>> {
+        if self.append_only {
+            return Ok(None);
+        }
+        let schema = self.node.input.schema();
+        let aggregate = self.driver.aggregate(&without_distinct(function), &self.node.input)?;
+        Ordered::new(aggregate, self.expr.get_type(schema)?, schema.as_arrow())
+    }
+
     /// States of accumulators, merged with those of new rows.
     fn merged(&self, function: &AggregateFunction) -> Result<Form<Merged>> {
         let name = function.func.name();
@@ -292,16 +317,20 @@ impl CallLowering<'_> {
         if !exact && ROUNDED.iter().any(|prefix| name.starts_with(prefix)) {
             return Ok(Err(format!("the last digits of {name} depend on the order of rows")));
         }
-        // Where DISTINCT is asked for, it is done in front.
-        let mut function = function.clone();
-        function.params.distinct = false;
-        let aggregate = self.driver.aggregate(&Expr::AggregateFunction(function), &self.node.input)?;
+        let aggregate = self.driver.aggregate(&without_distinct(function), &self.node.input)?;
         let output = self.expr.get_type(self.node.input.schema())?;
         if output.is_nested() && matches!(Kind::of(aggregate.fun()), Some(Kind::Min | Kind::Max)) {
             return Ok(Err(format!("{name} of {output} depends on the order of rows")));
         }
         Ok(Merged::new(aggregate, output).map_err(|error| error.to_string()))
     }
+}
+
+/// The call without DISTINCT, which is done in front where it is asked for.
+fn without_distinct(function: &AggregateFunction) -> Expr {
+    let mut function = function.clone();
+    function.params.distinct = false;
+    Expr::AggregateFunction(function)
 }
 
 /// A literal that isn't NULL: counting it counts rows.

@@ -7,7 +7,8 @@
 //! rows leaves nothing behind. A row that an expression fails for counts nowhere, and a group whose results can't
 //! be told has no row: both are failures.
 //!
-//! Deliberately absent: min, max and merged aggregates of rows that may be taken back.
+//! Deliberately absent: aggregates of rows that may be taken back which are neither put together from values nor depend
+//! on the order of rows alone, such as those of users.
 
 mod bits;
 mod booleans;
@@ -15,6 +16,7 @@ mod call;
 mod count;
 mod distinct;
 mod emit;
+mod ends;
 mod extreme;
 mod float;
 mod grouping;
@@ -23,25 +25,30 @@ mod lower;
 mod merged;
 mod moments;
 mod moving;
+mod multiset;
+mod ordered;
 pub mod sliding;
 mod slot;
 mod sum;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroUsize;
+
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, SchemaRef};
 use millstream_delta::{Chunk, Cut, Delta};
 
-use crate::Result;
 use crate::drive::evaluate;
 use crate::failure::{Failure, surviving};
-use crate::operator::{Content, Cost, Description, Growth, Operator, Output, Properties};
+use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::point::Wanted;
+use crate::spread::Threads;
+use crate::{Result, spread};
 use call::{Arguments, Call};
 pub(crate) use emit::changed;
-use emit::{Emitted, Results};
 use groups::{Grouping, Groups, Touched};
+pub(crate) use lower::is_known;
 pub use lower::lower;
 
 /// How many groups are put out in one batch.
@@ -54,6 +61,8 @@ pub struct Aggregate {
     calls: Vec<Call>,
     groups: Groups,
     steps: u64,
+    /// On how many threads it looks up the groups of many rows, and makes the results of many groups.
+    threads: Threads,
 }
 
 /// What a chunk's rows come to.
@@ -65,6 +74,13 @@ struct Evaluated {
 
 /// Rows whose groups are found: their slots, a list for each grouping set, and what they give each call.
 type Placed = (Vec<Vec<u32>>, Vec<Arguments>);
+
+/// Rows with the slots of those groups that are there.
+struct Found {
+    chunk: Chunk,
+    evaluated: Evaluated,
+    slots: Vec<Vec<u32>>,
+}
 
 /// What an epoch's rows are, before they are taken in.
 #[derive(Default)]
@@ -83,10 +99,17 @@ impl Aggregate {
         // DISTINCT over rows that stay only gains rows.
         let append_only = append_only && calls.is_empty() && !groups.is_global();
         let key = Some((0..columns).collect());
-        let properties = Properties { schema, append_only, key, cost: Cost::Delta };
-        let mut aggregate = Aggregate { properties, calls, groups, steps: 0 };
+        let cost = if calls.iter().any(Call::takes_all) { Cost::Keys } else { Cost::Delta };
+        let properties = Properties { schema, append_only, key, cost };
+        let mut aggregate = Aggregate { properties, calls, groups, steps: 0, threads: Threads::ONE };
         aggregate.resize();
         Ok(aggregate)
+    }
+
+    /// The same operator, which takes in large changes on so many threads.
+    fn on_threads(mut self, threads: Threads) -> Aggregate {
+        self.threads = threads;
+        self
     }
 
     fn resize(&mut self) {
@@ -110,8 +133,19 @@ impl Aggregate {
         if self.steps == 1 {
             self.groups.touch_standing(&mut taken.touched);
         }
-        for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
-            let pieces = surviving(chunk.clone(), &mut taken.failures, |chunk| self.evaluate(chunk))?;
+        let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
+        // An accumulator may round as it goes: what it is given at once doesn't depend on the threads.
+        let chunks = match self.threads.cuts(rows) {
+            true => self.threads.pieces(inputs),
+            false => inputs.iter().flat_map(|delta| &delta.chunks).cloned().collect(),
+        };
+        let threads = self.threads.over(rows);
+        if threads > NonZeroUsize::MIN {
+            self.take_side_by_side(threads, chunks, &mut taken)?;
+            return Ok(taken);
+        }
+        for chunk in chunks {
+            let pieces = surviving(chunk, &mut taken.failures, |chunk| self.evaluate(chunk))?;
             for (chunk, evaluated) in pieces {
                 let slots = self.place(&chunk, &evaluated.keys, &mut taken.touched)?;
                 taken.placed.push((slots, evaluated.arguments));
@@ -120,13 +154,48 @@ impl Aggregate {
         Ok(taken)
     }
 
-    fn update(&mut self, placed: &[Placed]) -> Result<()> {
-        for (sets, arguments) in placed {
-            for (call, arguments) in self.calls.iter_mut().zip(arguments) {
-                sets.iter().try_for_each(|slots| call.update(slots, arguments))?;
+    /// The same for many rows: they are evaluated and looked up piece by piece, side by side. What that changes, one
+    /// thread changes in the order of the rows, so that slots are those that it would have given alone.
+    fn take_side_by_side(
+        &mut self,
+        threads: NonZeroUsize,
+        pieces: Vec<Chunk>,
+        taken: &mut Taken,
+    ) -> Result<()> {
+        for found in spread(threads, pieces, |chunk| self.find(chunk)) {
+            let (found, mut failures) = found?;
+            taken.failures.append(&mut failures);
+            for Found { chunk, evaluated, mut slots } in found {
+                self.groups.settle(&evaluated.keys, &mut slots)?;
+                self.count(&chunk, &slots, &mut taken.touched);
+                taken.placed.push((slots, evaluated.arguments));
             }
         }
         Ok(())
+    }
+
+    /// Evaluates a chunk's rows and looks for their groups.
+    fn find(&self, chunk: Chunk) -> Result<(Vec<Found>, Vec<Failure>)> {
+        let mut failures = Vec::new();
+        let pieces = surviving(chunk, &mut failures, |chunk| self.evaluate(chunk))?;
+        let found = pieces.into_iter().map(|(chunk, evaluated)| {
+            let slots = self.groups.find(&evaluated.keys, chunk.rows.num_rows())?;
+            Ok(Found { chunk, evaluated, slots })
+        });
+        Ok((found.collect::<Result<_>>()?, failures))
+    }
+
+    /// Takes rows into each call, whose own they are: calls side by side.
+    fn update(&mut self, placed: &[Placed]) -> Result<()> {
+        let rows = placed.iter().flat_map(|(sets, _)| sets).map(Vec::len).sum();
+        let threads = self.threads.over(rows);
+        let calls = self.calls.iter_mut().enumerate().filter(|(_, call)| !call.counts_rows()).collect();
+        let updated = spread(threads, calls, |(at, call): (usize, &mut Call)| {
+            placed
+                .iter()
+                .try_for_each(|(sets, all)| sets.iter().try_for_each(|slots| call.update(slots, &all[at])))
+        });
+        updated.into_iter().collect()
     }
 
     fn end_step(&mut self, touched: &[Touched]) -> Result<()> {
@@ -142,10 +211,24 @@ impl Aggregate {
         touched: &mut Vec<Touched>,
     ) -> Result<Vec<Vec<u32>>> {
         let placed = self.groups.place(keys, chunk.rows.num_rows())?;
+        self.count(chunk, &placed, touched);
+        Ok(placed)
+    }
+
+    /// Counts a chunk's rows to their groups.
+    fn count(&mut self, chunk: &Chunk, placed: &[Vec<u32>], touched: &mut Vec<Touched>) {
         self.resize();
         let weights = chunk.weights.as_ref().map(|weights| &weights.values()[..]);
         placed.iter().for_each(|slots| self.groups.count(slots, weights, touched));
-        Ok(placed)
+    }
+
+    fn advance(&mut self, inputs: &[&Delta], read: bool) -> Result<Output> {
+        let Taken { touched, placed, failures } = self.take(inputs)?;
+        let before = self.before(&touched, read)?;
+        self.update(&placed)?;
+        let output = self.after(&touched, &before, failures)?;
+        self.end_step(&touched)?;
+        Ok(output)
     }
 }
 
@@ -184,29 +267,32 @@ impl Operator for Aggregate {
     }
 
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
-        let Taken { touched, placed, failures } = self.take(inputs)?;
-        let old: Vec<Results> = touched
-            .chunks(OUTPUT_ROWS)
-            .map(|groups| self.results(&self.there_before(groups)))
-            .collect::<Result<_>>()?;
-        self.update(&placed)?;
-        let mut output = Emitted::default();
-        for (groups, old) in touched.chunks(OUTPUT_ROWS).zip(&old) {
-            self.emit(groups, old, &mut output)?;
-        }
-        self.end_step(&touched)?;
-        Ok(output.output(failures))
+        self.advance(inputs, true)
     }
 
-    fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+    fn step_unread(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         // Which groups fail is seen in their results only.
-        if self.calls.iter().any(Call::may_fail) {
-            return self.step(cut, inputs);
+        self.advance(inputs, self.calls.iter().any(Call::may_fail))
+    }
+
+    fn keyed_by(&self) -> Option<KeyedBy> {
+        // Of DISTINCT the key is all that is kept, and it stays in the result.
+        if self.groups.is_global() || !self.groups.grouping.sets.is_empty() || self.calls.is_empty() {
+            return None;
         }
-        let Taken { touched, placed, failures } = self.take(inputs)?;
-        self.update(&placed)?;
-        self.end_step(&touched)?;
-        Ok(Output { rows: Delta::default(), failures })
+        let keys = self.groups.grouping.keys.clone();
+        let fields = &self.properties.schema.fields()[..keys.len()];
+        let types = fields.iter().map(|field| field.data_type().clone()).collect();
+        Some(KeyedBy { types, keys: vec![keys], nulls_apart: false, remembers: true })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let (groups, places) = self.groups.there(keys)?;
+        let forgotten = self.forgotten(&groups, &places)?;
+        self.groups.forget(&groups);
+        let slots: Vec<u32> = groups.iter().map(|group| group.slot).collect();
+        self.calls.iter_mut().for_each(|call| call.forget_slots(&slots));
+        Ok(forgotten)
     }
 
     fn reset(&mut self) -> Result<()> {

@@ -5,11 +5,10 @@
 //! for frames that slide, and what PostgreSQL's MINVFUNC does. A group whose accumulator fails is aggregated anew when
 //! rows of it have left.
 
-use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, ArrayRef, UInt32Array, new_empty_array};
 use arrow::compute::{cast, take};
@@ -47,9 +46,15 @@ struct Piece {
 #[derive(Default)]
 struct Window {
     /// To tell its value, an accumulator may have to change.
-    accumulators: RefCell<HashMap<u32, Box<dyn Accumulator>>>,
+    accumulators: Mutex<HashMap<u32, Box<dyn Accumulator>>>,
     /// The groups whose accumulator failed, and why.
     failed: HashMap<u32, String>,
+}
+
+impl Window {
+    fn accumulators(&self) -> MutexGuard<'_, HashMap<u32, Box<dyn Accumulator>>> {
+        self.accumulators.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Moving {
@@ -117,7 +122,7 @@ impl Moving {
         let mut anew: BTreeSet<u32> = BTreeSet::new();
         for piece in block.iter().flatten() {
             for (slot, rows) in piece.by_slot()? {
-                let mut accumulators = window.accumulators.borrow_mut();
+                let mut accumulators = window.accumulators();
                 let done = match accumulators.get_mut(&slot) {
                     Some(accumulator) => accumulator.retract_batch(&rows).is_ok(),
                     None => false,
@@ -143,7 +148,7 @@ impl Moving {
 impl Window {
     /// Takes rows of a group in; where that fails for a reason that is in the rows, the group has none from then on.
     fn update(&mut self, function: &AggregateFunctionExpr, slot: u32, rows: &[ArrayRef]) -> Result<()> {
-        let accumulators = self.accumulators.get_mut();
+        let accumulators = self.accumulators.get_mut().unwrap_or_else(PoisonError::into_inner);
         let accumulator = match accumulators.entry(slot) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(none) => none.insert(function.create_sliding_accumulator()?),
@@ -222,7 +227,7 @@ impl SlotAggregate for Moving {
         if let Some(message) = slots.iter().find_map(|slot| window.failed.get(slot)) {
             return Err(exec_datafusion_err!("{message}").into());
         }
-        let mut accumulators = window.accumulators.borrow_mut();
+        let mut accumulators = window.accumulators();
         let values = slots.iter().map(|slot| match accumulators.get_mut(slot) {
             Some(accumulator) => Ok(accumulator.evaluate()?),
             None => Ok(self.function.create_sliding_accumulator()?.evaluate()?),
@@ -233,7 +238,7 @@ impl SlotAggregate for Moving {
 
     fn free(&mut self, slot: u32) {
         if let Some(window) = &mut self.window {
-            window.accumulators.get_mut().remove(&slot);
+            window.accumulators().remove(&slot);
             window.failed.remove(&slot);
         }
     }
@@ -248,7 +253,7 @@ impl SlotAggregate for Moving {
             values + piece.slots.capacity() * size_of::<u32>()
         };
         let rows: usize = self.blocks.iter().flatten().map(piece).sum();
-        let groups = self.window.as_ref().map_or(0, |window| window.accumulators.borrow().len());
+        let groups = self.window.as_ref().map_or(0, |window| window.accumulators().len());
         rows + groups * size_of::<(u32, Box<dyn Accumulator>)>()
     }
 

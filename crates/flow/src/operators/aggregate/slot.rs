@@ -9,7 +9,7 @@ use arrow::buffer::NullBuffer;
 use crate::{Error, Result};
 
 /// One aggregate's values, a slot a group.
-pub(super) trait SlotAggregate: Any + Debug + Send {
+pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     /// Makes room for slots below `end`; new ones hold the aggregate of no rows.
     fn resize(&mut self, end: usize);
     /// Takes rows in, or back where their weight is negative.
@@ -22,6 +22,10 @@ pub(super) trait SlotAggregate: Any + Debug + Send {
     }
     /// Makes a slot hold the aggregate of no rows again.
     fn free(&mut self, slot: u32);
+    /// Makes slots hold the aggregate of no rows although their rows weren't taken back.
+    fn forget_slots(&mut self, slots: &[u32]) {
+        slots.iter().for_each(|slot| self.free(*slot));
+    }
     /// Forgets what is kept besides a value a group; that goes with [`SlotAggregate::free`].
     fn forget(&mut self) {}
     /// About how many bytes the values take.
@@ -29,6 +33,10 @@ pub(super) trait SlotAggregate: Any + Debug + Send {
     /// What is kept besides a value a group, in words; empty if nothing is.
     fn keeps(&self) -> &'static str {
         ""
+    }
+    /// Whether a result is made from all rows of the group.
+    fn takes_all(&self) -> bool {
+        false
     }
     /// Whether rows are kept besides.
     fn keeps_rows(&self) -> bool {

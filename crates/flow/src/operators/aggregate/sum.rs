@@ -21,7 +21,7 @@ use crate::Result;
 
 /// A value that can be added any number of times, or taken away. On overflow it wraps, so the order in which
 /// values are added doesn't matter.
-trait Add: Copy + Debug + Default + Send {
+trait Add: Copy + Debug + Default + Send + Sync {
     fn add(&mut self, value: Self, times: i64);
 }
 
@@ -199,8 +199,8 @@ pub(super) fn average(input: &DataType, output: &DataType) -> Option<Box<dyn Slo
 /// Averages of decimals: the sum at the result's scale, divided towards zero. Too many digits are an error.
 fn decimal<I, S>(scale: i8, output: &DataType) -> Option<Box<dyn SlotAggregate>>
 where
-    I: DecimalType + Debug + Send,
-    S: DecimalType + Debug + Send,
+    I: DecimalType + Debug + Send + Sync,
+    S: DecimalType + Debug + Send + Sync,
     I::Native: Into<S::Native> + DecimalCast,
     S::Native: Add + DecimalCast,
 {
@@ -225,7 +225,7 @@ where
     Some(Box::new(averages::<I, S, _>(output, divide)))
 }
 
-fn duration<T: ArrowPrimitiveType<Native = i64> + Debug + Send>(
+fn duration<T: ArrowPrimitiveType<Native = i64> + Debug + Send + Sync>(
     output: &DataType,
 ) -> Option<Box<dyn SlotAggregate>> {
     Some(Box::new(averages::<T, T, _>(output, |sum: i64, count: i64| Some(sum.wrapping_div(count)))))
@@ -246,11 +246,11 @@ fn averages<I, S: ArrowPrimitiveType, D>(output: &DataType, divide: D) -> Averag
 
 impl<I, S, D> SlotAggregate for Average<I, S, D>
 where
-    I: ArrowPrimitiveType + Debug + Send,
+    I: ArrowPrimitiveType + Debug + Send + Sync,
     S: ArrowPrimitiveType + Debug,
     I::Native: Into<S::Native>,
     S::Native: Add,
-    D: Fn(S::Native, i64) -> Option<I::Native> + Clone + Send + 'static,
+    D: Fn(S::Native, i64) -> Option<I::Native> + Clone + Send + Sync + 'static,
 {
     fn resize(&mut self, end: usize) {
         self.cells.resize(end, Cell::default());

@@ -16,17 +16,17 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Arranged, KeyIndex, Placed};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving};
 use crate::leaf::Slot;
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::operators::whole::fragment_text;
 use crate::{Driver, Error, Result};
 
@@ -44,6 +44,8 @@ pub struct Parts {
     pub inputs: Vec<Arrangement>,
     /// The fragment, whose leaves read the slots of the inputs.
     pub plan: Arc<dyn ExecutionPlan>,
+    /// Whether a key has one row in the result, which stands for it.
+    pub one_row: bool,
     /// Why no cheaper operator serves.
     pub why: String,
 }
@@ -70,6 +72,7 @@ pub struct PerKey {
     marks: Vec<Mark>,
     steps: u64,
     driver: Driver,
+    one_row: bool,
     why: String,
 }
 
@@ -115,9 +118,12 @@ impl Arrangement {
 }
 
 impl PerKey {
+    /// The operator's name in EXPLAIN.
+    pub const NAME: &str = "PerKey";
+
     /// The operator; an error where keys of these types can't be told apart.
     pub fn new(parts: Parts, driver: &Driver) -> Result<PerKey> {
-        let Parts { properties, keys, inputs, plan, why } = parts;
+        let Parts { properties, keys, inputs, plan, one_row, why } = parts;
         let index = KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect())?;
         let fields: Vec<Field> =
             keys.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
@@ -131,6 +137,7 @@ impl PerKey {
             marks: Vec::new(),
             steps: 0,
             driver: driver.clone(),
+            one_row,
             why,
         })
     }
@@ -157,7 +164,7 @@ impl PerKey {
             self.index.slots(&keys, &mut slots)?;
             self.marks.resize(self.index.slots_end(), Mark::default());
             slots.iter().for_each(|slot| touched.touch(*slot, &mut self.marks[*slot as usize], self.steps));
-            all.push(Placed { chunk, slots });
+            all.push(Placed { chunk, slots, tallies: None });
         }
         Ok(all)
     }
@@ -293,7 +300,7 @@ impl Operator for PerKey {
     fn describe(&self) -> Description {
         let keys: Vec<&str> = self.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
         Description {
-            name: "PerKey",
+            name: PerKey::NAME,
             detail: format!("{} by {}", fragment_text(self.plan.as_ref()), keys.join(", ")),
             state: "its input by key".into(),
             state_key: Some(format!("({})", keys.join(", "))),
@@ -327,6 +334,36 @@ impl Operator for PerKey {
             }
         }
         Ok(output)
+    }
+
+    fn keyed_by(&self) -> Option<KeyedBy> {
+        Some(KeyedBy {
+            types: self.key_schema.fields().iter().map(|field| field.data_type().clone()).collect(),
+            keys: self.inputs.iter().map(|input| input.keys.clone()).collect(),
+            nulls_apart: false,
+            remembers: self.one_row,
+        })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let mut slots = Vec::new();
+        self.index.find(keys, &mut slots)?;
+        let mut forgotten = Forgotten::default();
+        for (place, slot) in slots.iter().enumerate().filter(|(_, slot)| **slot != NO_SLOT) {
+            if let Some(message) = self.failed.remove(slot) {
+                let row = self.key_text(*slot)?;
+                forgotten.failures.push(Failure { message, row, weight: -1 });
+            } else if self.one_row {
+                for rows in self.old_answers(&[*slot])? {
+                    let of = vec![place as u32; rows.num_rows()];
+                    forgotten.rows.push((rows, of));
+                }
+            }
+        }
+        slots.retain(|slot| *slot != NO_SLOT);
+        self.inputs.iter_mut().try_for_each(|input| input.rows.forget(&slots))?;
+        slots.iter().for_each(|slot| self.index.free(*slot));
+        Ok(forgotten)
     }
 
     fn reset(&mut self) -> Result<()> {

@@ -295,7 +295,7 @@ impl UpdateState {
         let mut rows = Delta::default();
         old.rows.chunks.into_iter().for_each(|chunk| rows.push(Chunk::delete(chunk.rows)));
         rows.append(output.rows);
-        Output { rows, failures: output.failures }
+        Output { rows, ..output }
     }
 
     /// Drops the keys that had no rows for too long.

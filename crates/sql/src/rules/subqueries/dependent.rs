@@ -47,7 +47,7 @@ impl Domain {
                 Expr::Column(column.clone()).alias_qualified(own.relation, own.name)
             })
             .collect();
-        let values = Projection::try_new(values, Arc::new(rows.clone()))?;
+        let values = Projection::try_new(values, Arc::new(narrowest(rows, &columns).clone()))?;
         let plan = LogicalPlan::Distinct(Distinct::All(Arc::new(LogicalPlan::Projection(values))));
         Ok(Domain { plan, qualifier, outer: columns })
     }
@@ -91,6 +91,25 @@ impl Domain {
         let plan = LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?);
         Ok((other, plan))
     }
+}
+
+/// The part of `rows` that has all of `columns`, where the rest is only multiplied with it: tables of a FROM list
+/// whose conditions are still above them. A domain may have values that no outer row has.
+fn narrowest<'a>(rows: &'a LogicalPlan, columns: &[Column]) -> &'a LogicalPlan {
+    let mut rows = rows;
+    while let LogicalPlan::Join(join) = rows
+        && join.join_type == JoinType::Inner
+        && join.on.is_empty()
+        && join.filter.is_none()
+    {
+        let has_all = |side: &LogicalPlan| columns.iter().all(|column| side.schema().has_column(column));
+        rows = match (has_all(&join.left), has_all(&join.right)) {
+            (true, _) => &join.left,
+            (_, true) => &join.right,
+            _ => break,
+        };
+    }
+    rows
 }
 
 fn own_column(qualifier: &TableReference, at: usize) -> Column {

@@ -91,8 +91,9 @@ impl<'a> Lift<'a> {
         let outer = self.refers(subquery)?;
         let Some(domain) = self.domain(outer)? else {
             let counts = self.aggregated(None, subquery.clone(), vec![count_all()])?;
-            let [count] = self.join_counts(None, counts)?;
-            return Ok(count.gt(lit(0_i64)));
+            let [count] = last_columns(&counts);
+            let [exists] = self.join_columns(None, counts, [count.gt(lit(0_i64))], true)?;
+            return Ok(exists);
         };
         let rows = domain.rows_of(subquery, self.names)?;
         let values = Projection::try_new(domain.columns(), Arc::new(rows))?;
@@ -131,10 +132,13 @@ impl<'a> Lift<'a> {
             NullEquality::NullEqualsNothing,
             false,
         )?);
-        let [rows, values] = self.join_counts(None, counts)?;
+        // The counts change with every row, what is asked of them hardly ever.
+        let [rows, values] = last_columns(&counts);
+        let asked = [rows.clone().eq(lit(0_i64)), values.lt(rows)];
+        let [empty, with_null] = self.join_columns(None, counts, asked, true)?;
         when(column(&qualifier, "mark").is_not_null(), lit(true))
-            .when(rows.clone().eq(lit(0_i64)), lit(false))
-            .when(value.is_null().or(values.lt(rows)), unknown())
+            .when(empty, lit(false))
+            .when(value.is_null().or(with_null), unknown())
             .otherwise(lit(false))
     }
 
@@ -219,10 +223,7 @@ impl<'a> Lift<'a> {
         domain: Option<&Domain>,
         counts: LogicalPlan,
     ) -> Result<[Expr; N]> {
-        let schema = counts.schema();
-        let first = schema.fields().len() - N;
-        let columns =
-            std::array::from_fn(|at| Expr::Column(Column::from(schema.qualified_field(first + at))));
+        let columns = last_columns(&counts);
         self.join_columns(domain, counts, columns, true)
     }
 
@@ -253,6 +254,12 @@ impl<'a> Lift<'a> {
 
 fn column(qualifier: &TableReference, name: &str) -> Expr {
     Expr::Column(Column::new(Some(qualifier.clone()), name))
+}
+
+fn last_columns<const N: usize>(plan: &LogicalPlan) -> [Expr; N] {
+    let schema = plan.schema();
+    let first = schema.fields().len() - N;
+    std::array::from_fn(|at| Expr::Column(Column::from(schema.qualified_field(first + at))))
 }
 
 fn count_of(value: Expr) -> Expr {

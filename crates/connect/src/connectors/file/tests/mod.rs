@@ -60,6 +60,7 @@ impl Dir {
         Files.source(&SourceSpec {
             name: "s".into(),
             columns,
+            key: vec![],
             options,
             max_record_bytes: 1000,
             health: crate::Health::default(),

@@ -18,7 +18,7 @@ fn sink_to(path: &Path, append_only: bool, more: &[(&str, &str)]) -> Result<Box<
     options.0.insert("path".into(), path.to_str().unwrap().to_string());
     options.0.extend(more.iter().map(|(name, value)| (name.to_string(), value.to_string())));
     options.check(Files.sink_options())?;
-    Files.sink(&SinkSpec { name: "k".into(), columns: rows(&[]).schema(), append_only, options })
+    Files.sink(&SinkSpec { name: "k".into(), columns: rows(&[]).schema(), append_only, key: None, options })
 }
 
 fn cut(epoch: u64) -> Cut {

@@ -21,11 +21,10 @@ use datafusion::logical_expr::{Aggregate as AggregatePlan, LogicalPlan};
 use millstream_delta::{Chunk, Closes, Cut, Delta};
 
 use super::call::{Call, Kept};
-use super::emit::{Emitted, Results};
 use super::groups::{Groups, Touched};
 use super::lower::{Rows, lower_over};
 use super::slot::{Absorb, SlotAggregate};
-use super::{Aggregate, Evaluated, OUTPUT_ROWS};
+use super::{Aggregate, Evaluated};
 use crate::failure::{Failure, surviving};
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 use crate::{BatchWindow, Driver, Error, Result};
@@ -193,18 +192,11 @@ impl SlidingAggregate {
             self.total.groups.count(&block.slots, Some(&gone), &mut touched);
             failures.extend(block.failures.iter().cloned().map(|f| Failure { weight: -f.weight, ..f }));
         }
-        let old: Vec<Results> = touched
-            .chunks(OUTPUT_ROWS)
-            .filter(|_| read)
-            .map(|groups| self.total.results(&self.total.there_before(groups)))
-            .collect::<Result<_>>()?;
+        let before = self.total.before(&touched, read)?;
         self.slide(now, entering, &touched)?;
-        let mut output = Emitted::default();
-        for (groups, old) in touched.chunks(OUTPUT_ROWS).zip(&old) {
-            self.total.emit(groups, old, &mut output)?;
-        }
+        let output = self.total.after(&touched, &before, failures)?;
         self.total.end_step(&touched)?;
-        Ok(output.output(failures))
+        Ok(output)
     }
 
     fn slide(&mut self, now: i64, entering: Vec<Block>, touched: &[Touched]) -> Result<()> {

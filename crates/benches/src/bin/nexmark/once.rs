@@ -1,0 +1,27 @@
+//! The yardstick: DataFusion computes an answer once, over the same Parquet files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use millstream_benches::Result;
+use millstream_benches::parquet_table::ParquetTable;
+
+use crate::queries::Query;
+use crate::{PARTITIONS, SIDE_INPUT};
+
+/// Runs a query over the files of `folder`; gives the number of rows.
+pub async fn rows(folder: &Path, query: &Query) -> Result<i64> {
+    let config = SessionConfig::new().with_target_partitions(PARTITIONS);
+    let context = SessionContext::new_with_config(config);
+    for table in query.tables() {
+        let table_file = ParquetTable::open(&folder.join(format!("{table}.parquet")), PARTITIONS)?;
+        context.register_table(table, Arc::new(table_file))?;
+    }
+    if query.reads_side_input() {
+        context.sql(&format!("CREATE TABLE side_input AS {SIDE_INPUT}")).await?.collect().await?;
+    }
+    let answer = context.sql(&query.sql).await?.collect().await?;
+    Ok(answer.iter().map(RecordBatch::num_rows).sum::<usize>() as i64)
+}

@@ -1,0 +1,172 @@
+//! Change feeds: a record says what becomes of the row that has its key.
+//!
+//! A decoder of such a format gives the declared columns, in which everything but a key may be NULL, and one more that
+//! is true where the row goes. [`tell_origins`] makes of that last one what the engine needs to keep a record aside
+//! whose row isn't there: where it lies, and its bytes.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryViewBuilder, BooleanArray, Int64Array, StructArray, new_null_array,
+};
+use arrow::buffer::{Buffer, NullBuffer};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+
+use super::debezium_json::DebeziumDecoder;
+use super::decode::Decode;
+use super::framing::Record;
+use super::text::repeated;
+use super::upsert_json::UpsertDecoder;
+use crate::{BadRow, Error, Options, Result, SourceSpec, deleted_field};
+
+/// How the records of a feed say what they do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Changes {
+    /// The row itself, with a field that tells when it goes.
+    Upsert {
+        /// The field's name.
+        operation: String,
+    },
+    /// Debezium's envelope.
+    Debezium,
+}
+
+impl Changes {
+    /// The format that a name stands for, if it is one of changes.
+    pub fn named(name: &str, options: &Options) -> Option<Changes> {
+        match name {
+            "upsert_json" => {
+                let operation = options.get("op_field").unwrap_or("_op").to_string();
+                Some(Changes::Upsert { operation })
+            }
+            "debezium_json" => Some(Changes::Debezium),
+            _ => None,
+        }
+    }
+
+    /// What `format = '…'` says.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Changes::Upsert { .. } => "upsert_json",
+            Changes::Debezium => "debezium_json",
+        }
+    }
+
+    /// A decoder of records with these columns, of which those at `key` are the key.
+    pub fn decoder(&self, columns: &SchemaRef, key: &[usize]) -> Result<Box<dyn Decode>> {
+        Ok(match self {
+            Changes::Upsert { operation } => Box::new(UpsertDecoder::new(columns, key, operation)?),
+            Changes::Debezium => Box::new(DebeziumDecoder::new(columns, key)?),
+        })
+    }
+
+    /// Fails for a source that can't be a feed of this format.
+    pub fn check(&self, spec: &SourceSpec) -> Result<()> {
+        match (&spec.columns, spec.key.is_empty()) {
+            (Some(columns), false) => self.decoder(columns, &spec.key).map(|_| ()),
+            _ => Err(Error::Invalid(format!(
+                "source '{}' has no PRIMARY KEY, and format '{}' changes rows by their key: CREATE SOURCE {} \
+                 (column type PRIMARY KEY, …) WITH …",
+                spec.name,
+                self.name(),
+                spec.name
+            ))),
+        }
+    }
+}
+
+/// The schema of what is decoded: the declared columns, which a row that goes need not have, and what tells of it.
+pub(crate) fn decoded_schema(columns: &SchemaRef) -> SchemaRef {
+    let mut fields: Vec<FieldRef> = nullable(columns);
+    fields.push(Arc::new(deleted_field()));
+    Arc::new(Schema::new(fields))
+}
+
+/// Columns any of which may be NULL.
+pub(super) fn nullable(columns: &SchemaRef) -> Vec<FieldRef> {
+    let nullable = |field: &FieldRef| Arc::new(field.as_ref().clone().with_nullable(true));
+    columns.fields().iter().map(nullable).collect()
+}
+
+/// What the declared columns must have.
+#[derive(Debug)]
+pub(super) struct Needs {
+    columns: SchemaRef,
+    key: Vec<usize>,
+}
+
+impl Needs {
+    /// The needs of these columns with this key.
+    pub fn new(columns: &SchemaRef, key: &[usize]) -> Needs {
+        Needs { columns: columns.clone(), key: key.to_vec() }
+    }
+
+    /// The columns of the key.
+    pub fn key(&self) -> &[usize] {
+        &self.key
+    }
+
+    /// Fails where a record lacks its key, or a row that comes a value that it needs. `path` gives the name of a
+    /// column's field, for one that goes and for one that comes.
+    pub fn check(
+        &self,
+        columns: &[ArrayRef],
+        goes: &BooleanArray,
+        path: impl Fn(&str, bool) -> String,
+    ) -> Result<(), String> {
+        for (place, (field, column)) in self.columns.fields().iter().zip(columns).enumerate() {
+            let in_key = self.key.contains(&place);
+            if (field.is_nullable() && !in_key) || column.null_count() == 0 {
+                continue;
+            }
+            let lacks = |row: &usize| column.is_null(*row) && (in_key || !goes.value(*row));
+            if let Some(row) = (0..column.len()).find(lacks) {
+                let name = path(field.name(), goes.value(row));
+                let why = if in_key { "it is of the PRIMARY KEY" } else { "it is declared NOT NULL" };
+                return Err(format!("field '{name}' is missing or null, but {why}: a value was expected"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the last column, which is true where a row goes, by one that says for these from which record they are.
+/// The column points into the `block` that the records lie in, at `offset` of the stream.
+pub(crate) fn tell_origins(
+    columns: &mut Vec<ArrayRef>,
+    records: &[Record],
+    (block, offset): (&Buffer, u64),
+    split: &str,
+) -> Result<()> {
+    let Some(goes) = columns.pop() else { return Ok(()) };
+    let field = deleted_field();
+    let goes = goes.as_boolean();
+    if goes.true_count() == 0 {
+        columns.push(new_null_array(field.data_type(), records.len()));
+        return Ok(());
+    }
+    let mut bytes = BinaryViewBuilder::with_capacity(records.len());
+    let in_block = bytes.append_block(block.clone());
+    for (record, goes) in records.iter().zip(goes.values()) {
+        let length = (record.end - record.start).min(BadRow::BYTES_MAX as u32);
+        let appended = if goes { length } else { 0 };
+        bytes.try_append_view(in_block, record.start, appended).map_err(|error| {
+            Error::Bug(format!("a record of '{split}' doesn't lie in the block it was read from: {error}"))
+        })?;
+    }
+    let offsets = records.iter().map(|record| (offset + u64::from(record.start)) as i64);
+    let origin: Vec<ArrayRef> = vec![
+        Arc::new(repeated(split, records.len())),
+        Arc::new(Int64Array::from_iter_values(offsets)),
+        Arc::new(bytes.finish()),
+    ];
+    let DataType::Struct(fields) = field.data_type() else { return Ok(()) };
+    let nulls = NullBuffer::new(goes.values().clone());
+    columns.push(Arc::new(StructArray::new(fields.clone(), origin, Some(nulls))));
+    Ok(())
+}
+
+/// A field that is a struct of these fields, or null.
+pub(super) fn object(name: &str, fields: Vec<FieldRef>) -> Field {
+    Field::new(name, DataType::Struct(Fields::from(fields)), true)
+}

@@ -1,0 +1,122 @@
+//! Debezium's change events as JSON, one a line: an envelope of `before`, `after` and `op`, by itself or under `payload`
+//! beside its `schema`.
+//!
+//! Of `before` only the key of a deleted row is read: what a row was is known here, and may have been told wrongly or not
+//! at all there.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringViewArray, StructArray};
+use arrow::buffer::Buffer;
+use arrow::compute::kernels::zip::zip;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+
+use super::changes::{Needs, nullable, object};
+use super::decode::Decode;
+use super::framing::Record;
+use super::json::JsonDecoder;
+use crate::Result;
+
+/// Decodes change events.
+pub(crate) struct DebeziumDecoder {
+    json: JsonDecoder,
+    needs: Needs,
+}
+
+/// The parts of an envelope, a row an event.
+struct Envelopes {
+    before: StructArray,
+    after: StructArray,
+    operations: StringViewArray,
+}
+
+impl DebeziumDecoder {
+    /// A decoder of events about rows with these columns and this key.
+    pub fn new(columns: &SchemaRef, key: &[usize]) -> Result<DebeziumDecoder> {
+        let after = nullable(columns);
+        let before: Vec<FieldRef> = key.iter().map(|place| after[*place].clone()).collect();
+        let envelope: Vec<FieldRef> = vec![
+            Arc::new(object("before", before)),
+            Arc::new(object("after", after)),
+            Arc::new(Field::new("op", DataType::Utf8View, true)),
+        ];
+        let mut fields = envelope.clone();
+        fields.push(Arc::new(object("payload", envelope)));
+        let json = JsonDecoder::new(&Arc::new(Schema::new(fields)))?;
+        Ok(DebeziumDecoder { json, needs: Needs::new(columns, key) })
+    }
+}
+
+impl Decode for DebeziumDecoder {
+    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
+        let Some(events) = Envelopes::of(&self.json.decode(block, records)?)? else { return Ok(Vec::new()) };
+        let goes = events.goes()?;
+        let keys = self.needs.key();
+        let mut columns = Vec::with_capacity(events.after.num_columns() + 1);
+        for (place, column) in events.after.columns().iter().enumerate() {
+            columns.push(match keys.iter().position(|key| *key == place) {
+                Some(at) if goes.true_count() > 0 => {
+                    zip(&goes, events.before.column(at), column).map_err(|error| error.to_string())?
+                }
+                _ => column.clone(),
+            });
+        }
+        let path = |name: &str, goes: bool| format!("{}.{name}", if goes { "before" } else { "after" });
+        self.needs.check(&columns, &goes, path)?;
+        columns.push(Arc::new(goes));
+        Ok(columns)
+    }
+
+    fn explain(&mut self, record: &[u8], error: String) -> String {
+        self.json.explain(record, error)
+    }
+}
+
+impl Envelopes {
+    /// The envelopes that decoded columns hold: of each event that under `payload`, where there is one.
+    fn of(columns: &[ArrayRef]) -> Result<Option<Envelopes>, String> {
+        let [before, after, operations, payload] = columns else { return Ok(None) };
+        let payload = payload.as_struct();
+        let mut parts = [before.clone(), after.clone(), operations.clone()];
+        if payload.null_count() < payload.len() {
+            let wrapped: BooleanArray = (0..payload.len()).map(|row| Some(payload.is_valid(row))).collect();
+            for (part, inner) in parts.iter_mut().zip(payload.columns()) {
+                *part = zip(&wrapped, inner, part).map_err(|error| error.to_string())?;
+            }
+        }
+        let [before, after, operations] = parts;
+        Ok(Some(Envelopes {
+            before: before.as_struct().clone(),
+            after: after.as_struct().clone(),
+            operations: operations.as_string_view().clone(),
+        }))
+    }
+
+    /// Where a row goes; fails where an event doesn't say what it does, or lacks the row that this needs.
+    fn goes(&self) -> Result<BooleanArray, String> {
+        let goes = self.operations.iter().enumerate().map(|(row, operation)| match operation {
+            Some("c" | "r" | "u") if self.after.is_valid(row) => Ok(Some(false)),
+            Some(operation @ ("c" | "r" | "u")) => Err(format!(
+                "field 'after' is missing or null, but op is '{operation}': the row that comes was expected"
+            )),
+            Some("d") if self.before.is_valid(row) => Ok(Some(true)),
+            Some("d") => {
+                Err("field 'before' is missing or null, but op is 'd': the key of the row that goes was \
+                              expected there (of PostgreSQL: REPLICA IDENTITY DEFAULT or FULL)"
+                    .to_string())
+            }
+            Some("t") => Err(
+                "op 't' (TRUNCATE) is not supported yet: it names no key; delete the rows one by one, or \
+                              begin anew with another source"
+                    .to_string(),
+            ),
+            Some(other) => Err(format!("field 'op' is '{other}', but 'c', 'r', 'u' or 'd' was expected")),
+            None => {
+                Err("field 'op' is missing or null, but 'c', 'r', 'u' or 'd' was expected, in an envelope \
+                         {\"before\": …, \"after\": …, \"op\": …} or under \"payload\""
+                    .to_string())
+            }
+        });
+        goes.collect()
+    }
+}

@@ -1,0 +1,155 @@
+//! Rows that several queries find by the same key, kept once for all of them.
+//!
+//! A query keeps the sides of its joins by itself until another one looks for the same rows of the same relation by the
+//! same key. From then on both find them in one arrangement, which belongs to whoever reads it and goes with the last
+//! of them. A query shares only while it is at the present: one that reads the past, or stands still, has rows of
+//! another epoch.
+
+use std::sync::{Arc, Weak};
+
+use millstream_delta::Delta;
+use millstream_flow::{Arrangement, By, needs_content, share_rows};
+use millstream_sql::Result;
+
+use super::Loop;
+use super::query::RunningQuery;
+use crate::error;
+
+/// Rows that queries look for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sought {
+    relation: Arc<str>,
+    by: By,
+}
+
+impl Loop {
+    /// Lets a query that has come to the present find rows where others do. It may be one that will be given what its
+    /// inputs hold in its first step, which comes next.
+    pub(super) fn share(&mut self, place: usize) -> Result<()> {
+        for sought in sought(&self.queries[place]) {
+            let readers: Vec<(usize, usize)> = (0..self.queries.len())
+                .filter(|other| *other == place || self.have_the_same(place, *other, &sought.relation))
+                .filter_map(|other| Some((other, place_of(&self.queries[other], &sought)?)))
+                .collect();
+            if readers.len() < 2 {
+                continue;
+            }
+            let flows: Vec<_> =
+                readers.iter().map(|(query, place)| (&self.queries[*query].flow, *place)).collect();
+            let content = match needs_content(&flows) {
+                // What isn't kept can't be arranged anew: then each query goes on with its own columns.
+                true if !self.is_kept(&sought.relation) => continue,
+                true => Some(Delta::from_iter(self.answered(&sought.relation)?)),
+                false => None,
+            };
+            let mut next = readers.iter().peekable();
+            let mut flows = Vec::with_capacity(readers.len());
+            for (number, query) in self.queries.iter_mut().enumerate() {
+                if let Some((_, place)) = next.next_if(|(reader, _)| *reader == number) {
+                    flows.push((&mut query.flow, *place));
+                }
+            }
+            share_rows(&mut flows, self.epoch.0, content.as_ref()).map_err(error::flow)?;
+        }
+        self.name_readers()
+    }
+
+    /// The same for one that took in what came meanwhile; it can't go on where that fails.
+    pub(super) fn share_or_suspend(&mut self, place: usize) {
+        if let Err(reason) = self.share(place) {
+            let epoch = self.epoch;
+            self.queries[place].suspend(reason, epoch);
+        }
+    }
+
+    /// Gives a query that leaves the present rows of its own.
+    pub(super) fn unshare(&mut self, place: usize) -> Result<()> {
+        let flow = &mut self.queries[place].flow;
+        let shared: Vec<usize> =
+            flow.shareable().iter().filter(|found| found.shared.is_some()).map(|found| found.place).collect();
+        for place in shared {
+            flow.unshare(place).map_err(error::flow)?;
+        }
+        self.name_readers()
+    }
+
+    /// Some queries are gone: another may have to answer for what they shared.
+    pub(super) fn readers_left(&mut self) {
+        if let Err(reason) = self.name_readers() {
+            tracing::warn!(reason = %reason, "the readers of an arrangement can't be named");
+        }
+    }
+
+    /// Says of each arrangement which queries read it, the oldest of which answers for what it takes.
+    pub(super) fn name_readers(&mut self) -> Result<()> {
+        let mut all: Vec<(Arc<Arrangement>, Vec<Arc<str>>)> = Vec::new();
+        let names: Vec<Arc<str>> =
+            self.queries.iter().map(|query| self.shown_name(query).trim_start_matches('\0').into()).collect();
+        for (query, name) in self.queries.iter_mut().zip(names) {
+            let shared: Vec<(usize, Arc<Arrangement>)> = query
+                .flow
+                .shareable()
+                .iter()
+                .filter_map(|found| Some((found.place, found.shared?.clone())))
+                .collect();
+            for (place, arrangement) in shared {
+                let known = all.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &arrangement));
+                query.flow.count(place, known.is_none()).map_err(error::flow)?;
+                match known {
+                    Some((_, readers)) => readers.push(name.clone()),
+                    None => all.push((arrangement, vec![name.clone()])),
+                }
+            }
+        }
+        self.arrangements = all.iter().map(|(arrangement, _)| Arc::downgrade(arrangement)).collect();
+        all.into_iter().for_each(|(arrangement, readers)| arrangement.set_readers(readers));
+        Ok(())
+    }
+
+    /// Makes what an epoch has changed part of the rows that are shared, now that all have read them. One that fails
+    /// does so again for whoever reads it next.
+    pub(super) fn settle_arrangements(&self) {
+        for arrangement in self.arrangements.iter().filter_map(Weak::upgrade) {
+            if let Err(reason) = arrangement.settle(self.epoch.0) {
+                tracing::warn!(reason = %reason, "an arrangement is broken");
+            }
+        }
+    }
+
+    /// Whether two queries were given the same rows of a relation, up to the present.
+    fn have_the_same(&self, one: usize, other: usize, relation: &str) -> bool {
+        let (one, other) = (&self.queries[one], &self.queries[other]);
+        let again = self.sources.get(relation).is_some_and(|source| source.replayable);
+        other.is_running() && (self.is_kept(relation) || again || one.since == other.since)
+    }
+
+    /// Whether all rows of a relation are kept, whenever a query was made that reads it.
+    fn is_kept(&self, relation: &str) -> bool {
+        self.tables.contains_key(relation) || self.query(relation).is_some_and(RunningQuery::shows_at_once)
+    }
+}
+
+/// What a query looks for that others may look for as well.
+fn sought(query: &RunningQuery) -> Vec<Sought> {
+    if query.is_per_batch() {
+        return Vec::new();
+    }
+    let shareable = query.flow.shareable().into_iter().filter_map(|found| {
+        let feed = query.feeds.get(found.relation)?;
+        let plain = feed.stamped.is_none() && feed.window.is_none();
+        plain.then(|| Sought { relation: feed.of.clone(), by: found.by.clone() })
+    });
+    shareable.collect()
+}
+
+/// The place among what a query may share at which it looks for these rows.
+fn place_of(query: &RunningQuery, wanted: &Sought) -> Option<usize> {
+    if !sought(query).contains(wanted) {
+        return None;
+    }
+    let found = query.flow.shareable().into_iter().find(|found| {
+        found.by == &wanted.by
+            && query.feeds.get(found.relation).is_some_and(|feed| feed.of == wanted.relation)
+    });
+    found.map(|found| found.place)
+}

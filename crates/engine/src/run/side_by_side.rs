@@ -1,0 +1,71 @@
+//! Queries that don't read one another, stepped at the same time.
+//!
+//! Each is stepped by one thread, and what they put out is taken up in the order of the queries: nothing that anyone
+//! sees depends on how many threads there are.
+
+use std::ops::Range;
+
+use millstream_delta::{Cut, Delta};
+use millstream_flow::spread;
+
+use super::Loop;
+use super::epoch::Deltas;
+use super::query::RunningQuery;
+
+/// Fewer changed rows are stepped sooner than threads are started.
+const ROWS: usize = 8192;
+
+impl Loop {
+    /// How many queries from a place on may be stepped side by side in this epoch: none of them reads another, and
+    /// several have much to do.
+    pub(super) fn side_by_side(&self, place: usize, cut: &Cut, deltas: &Deltas) -> usize {
+        let changed: usize = deltas.values().map(Delta::num_rows).sum();
+        if self.settings.parallelism < 2 || changed < ROWS {
+            return 1;
+        }
+        let (mut together, mut busy) = (0, 0);
+        for query in &self.queries[place..] {
+            let names = self.queries[place..place + together].iter().map(|before| &before.name);
+            let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
+            if !plain || names.into_iter().any(|name| query.reads_from(name)) {
+                break;
+            }
+            let rows =
+                query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
+            busy += usize::from(rows >= ROWS || query.flow.is_due(cut));
+            together += 1;
+        }
+        if busy > 1 { together } else { 1 }
+    }
+
+    /// Steps these queries and adds what they change; says how many rows that is.
+    pub(super) fn step_side_by_side(&mut self, places: Range<usize>, cut: &Cut, deltas: &mut Deltas) -> u64 {
+        for place in places.clone() {
+            self.suspend_with_inputs(place, cut.epoch);
+            self.queries[place].unread = self.is_unread(place);
+        }
+        let threads = self.settings.threads();
+        let queries: Vec<&mut RunningQuery> = self.queries[places].iter_mut().collect();
+        let outputs = spread(threads, queries, |query| {
+            let (delta, changed) = step(query, cut, deltas);
+            (query.name.clone(), delta, changed)
+        });
+        let mut rows = 0;
+        for (name, delta, changed) in outputs {
+            rows += changed;
+            if !delta.is_empty() {
+                deltas.insert(name, delta);
+            }
+        }
+        rows
+    }
+}
+
+fn step(query: &mut RunningQuery, cut: &Cut, deltas: &Deltas) -> (Delta, u64) {
+    let inputs = query.inputs(|name| deltas.get(name));
+    if !query.is_running() || (inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut)) {
+        return (Delta::default(), 0);
+    }
+    let delta = query.step(cut, &inputs);
+    (delta, query.changed)
+}

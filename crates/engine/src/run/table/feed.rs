@@ -1,0 +1,47 @@
+//! The current rows of a source of changes: what an epoch takes of the source is taken in at once.
+
+use arrow::array::RecordBatch;
+use millstream_connect::{BadRow, Changes};
+use millstream_delta::Delta;
+use millstream_sql::{Error, Result};
+use millstream_state::{Changed, Conflict};
+
+use super::{Content, Table};
+use crate::error;
+
+impl Table {
+    /// Takes changes in their order, and returns what each batch changes, and the records that were to delete what isn't
+    /// there.
+    pub(crate) fn follow(&mut self, batches: &[RecordBatch]) -> Result<(Delta, Vec<BadRow>)> {
+        let Content::Keyed(rows) = &mut self.rows else { return Err(no_key()) };
+        (self.published, self.version) = (None, self.version + 1);
+        let (mut delta, mut bad) = (Delta::default(), Vec::new());
+        for batch in batches {
+            let changes = Changes::of(batch).map_err(error::connect)?;
+            let Changed { delta: changed, missing } =
+                rows.change(&changes.rows, &changes.goes).map_err(error::change)?;
+            delta.append(changed);
+            bad.extend(missing.into_iter().map(|row| {
+                let row = row as usize;
+                let key = changes.text(row, rows.key_columns());
+                changes.bad_row(row, format!("there is no row to delete with the key {key}"))
+            }));
+        }
+        Ok((delta, bad))
+    }
+
+    /// Takes rows, each of which comes or takes the place of the one with its key.
+    pub(crate) fn follow_rows(&mut self, delta: &Delta) -> Result<Delta> {
+        let Content::Keyed(rows) = &mut self.rows else { return Err(no_key()) };
+        (self.published, self.version) = (None, self.version + 1);
+        let mut change = Delta::default();
+        for chunk in &delta.chunks {
+            change.append(rows.upsert(&chunk.rows, Conflict::Replace).map_err(error::change)?);
+        }
+        Ok(change)
+    }
+}
+
+fn no_key() -> Error {
+    Error::bug("a source of changes keeps its rows by key")
+}

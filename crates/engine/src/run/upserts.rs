@@ -1,0 +1,51 @@
+//! EXPLAIN of sources of changes: the Upsert that keeps the current row of each key, and does so for all who read it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::FieldRef;
+use millstream_flow::{Cost, Explained, Growth};
+
+use super::Loop;
+use crate::catalog::Definition;
+
+impl Loop {
+    /// The operators of a query, with the Upserts of the sources that it reads below its inputs.
+    pub(super) fn with_upserts(&self, operators: Vec<Explained>) -> Vec<Explained> {
+        let mut all = Vec::with_capacity(operators.len());
+        for operator in operators {
+            let name = operator.title.strip_prefix("Input ").filter(|_| operator.cost.is_none());
+            let upsert = name.and_then(|name| self.upsert_of(name));
+            let (depth, node, repeated) = (operator.depth + 1, operator.node, operator.repeated);
+            all.push(operator);
+            all.extend(upsert.map(|upsert| Explained { depth, node, repeated, ..upsert }));
+        }
+        all
+    }
+
+    /// The Upserts of all sources of changes, by name.
+    pub(super) fn upserts(&self) -> Vec<(&Arc<str>, Explained)> {
+        self.sources.keys().filter_map(|name| Some((name, self.upsert_of(name)?))).collect()
+    }
+
+    fn upsert_of(&self, name: &str) -> Option<Explained> {
+        let (source, table) = (self.sources.get(name)?, self.tables.get(name)?);
+        let Definition::Source { schema, spec, .. } = &self.catalog.find(name)?.definition else {
+            return None;
+        };
+        let key: Vec<FieldRef> = spec.key.iter().map(|place| schema.fields()[*place].clone()).collect();
+        let names: Vec<&str> = key.iter().map(|field| field.name().as_str()).collect();
+        let names = format!("({})", names.join(", "));
+        let (state_rows, state_bytes) = table.size();
+        Some(Explained {
+            cost: Some(Cost::Delta),
+            key: Some(names.clone()),
+            state: "the current row of each key".into(),
+            state_key: Some(names.clone()),
+            growth: Growth::of_values(&key),
+            state_rows,
+            state_bytes,
+            meter: source.upserted,
+            ..Explained::above(0, format!("Upsert [by {}]", names.trim_matches(['(', ')'])), false)
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! How long a setting of a session stays as it was set: for the session, for a transaction, or until that is undone.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use millstream_sql::Result;
+
+use super::{DEFAULT_READ_ONLY, Variables, find};
+use crate::session::Session;
+
+/// How long what is set lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    /// Until the session ends, or the transaction is rolled back.
+    Session,
+    /// Until the transaction ends: SET LOCAL.
+    Transaction,
+}
+
+/// What was set, by the names of settings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Values {
+    pub(super) set: BTreeMap<&'static str, String>,
+    /// Settings with a dot in their names are a client's own.
+    pub(super) own: BTreeMap<String, String>,
+}
+
+/// What becomes of settings at the end of a transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct Within {
+    /// At ROLLBACK.
+    before: Values,
+    /// At COMMIT.
+    after: Values,
+}
+
+/// Settings at a savepoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    values: Values,
+    after: Values,
+}
+
+impl Variables {
+    /// Whether a transaction is open.
+    pub(crate) fn is_within(&self) -> bool {
+        self.within.is_some()
+    }
+
+    /// Changes the values, and what is left of them after the transaction if it `lasts` so long.
+    fn change(&mut self, lasts: Lasts, change: impl Fn(&mut Values)) {
+        change(&mut self.values);
+        if let (Lasts::Session, Some(within)) = (lasts, &mut self.within) {
+            change(&mut within.after);
+        }
+    }
+
+    /// Sets one; false where there is none of this name.
+    pub(crate) fn set(&mut self, name: &str, value: &str, lasts: Lasts) -> Result<bool> {
+        let Some(variable) = find(name) else { return Ok(false) };
+        let value = variable.read(value)?;
+        self.change(lasts, |values| {
+            values.set.insert(variable.name, value.clone());
+        });
+        Ok(true)
+    }
+
+    /// Keeps a value under a client's own name, `app.user`.
+    pub(crate) fn set_own(&mut self, name: &str, value: &str, lasts: Lasts) {
+        self.change(lasts, |values| {
+            values.own.insert(name.to_lowercase(), value.to_string());
+        });
+    }
+
+    /// Goes back to the default; false where there is none of this name.
+    pub(crate) fn reset(&mut self, name: &str, lasts: Lasts) -> bool {
+        let (known, own) = (find(name), name.to_lowercase());
+        let is_there = known.is_some() || self.values.own.contains_key(&own);
+        self.change(lasts, |values| {
+            values.own.remove(&own);
+            if let Some(variable) = known {
+                values.set.remove(variable.name);
+            }
+        });
+        is_there
+    }
+
+    /// Goes back to all defaults.
+    pub(crate) fn reset_all(&mut self) {
+        self.change(Lasts::Session, |values| *values = Values::default());
+    }
+}
+
+impl Session {
+    /// Takes note that a transaction begins.
+    pub(crate) fn begin_settings(&mut self) {
+        let mut variables = self.variables();
+        let now = variables.values.clone();
+        variables.within = Some(Within { before: now.clone(), after: now });
+    }
+
+    /// Leaves the settings as a transaction does that was committed, or wasn't; gives what they were before it.
+    pub(crate) fn end_settings(&mut self, committed: bool) -> Option<Values> {
+        let Within { before, after } =
+            self.variables.lock().unwrap_or_else(PoisonError::into_inner).within.take()?;
+        self.restore_settings(if committed { after } else { before.clone() });
+        Some(before)
+    }
+
+    /// Makes these the settings.
+    pub(crate) fn restore_settings(&mut self, values: Values) {
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner).values = values;
+        self.modes.read_only = self.kept(DEFAULT_READ_ONLY);
+    }
+
+    /// The settings, to come back to.
+    pub(crate) fn save_settings(&self) -> Option<Point> {
+        let variables = self.variables();
+        let after = variables.within.as_ref()?.after.clone();
+        Some(Point { values: variables.values.clone(), after })
+    }
+
+    /// Goes back to the settings of a savepoint.
+    pub(crate) fn settings_back_to(&mut self, point: Option<Point>) {
+        let Some(Point { values, after }) = point else { return };
+        if let Some(within) = &mut self.variables.lock().unwrap_or_else(PoisonError::into_inner).within {
+            within.after = after;
+        }
+        self.restore_settings(values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_for_a_transaction_is_not_left_after_it() {
+        let mut variables = Variables::default();
+        let now = variables.values.clone();
+        variables.within = Some(Within { before: now.clone(), after: now });
+        variables.set("lock_timeout", "1s", Lasts::Session).unwrap();
+        variables.set("lock_timeout", "2s", Lasts::Transaction).unwrap();
+        variables.set_own("app.tenant", "7", Lasts::Transaction);
+        assert_eq!(variables.get("lock_timeout").as_deref(), Some("2s"));
+        assert_eq!(variables.get("app.tenant").as_deref(), Some("7"));
+        let Within { before, after } = variables.within.take().unwrap();
+        variables.values = after;
+        assert_eq!(variables.get("lock_timeout").as_deref(), Some("1s"));
+        assert_eq!(variables.get("app.tenant"), None);
+        variables.values = before;
+        assert_eq!(variables.get("lock_timeout").as_deref(), Some("0"));
+    }
+}

@@ -1,0 +1,239 @@
+//! Tables that change at random, and queries over them: what they have put out must equal the answer at once.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
+use millstream_state::Rows;
+use tokio::runtime::Runtime;
+
+use crate::{Choice, Description, Driver, Flow, Limits, Relation};
+
+/// A small generator of numbers.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+pub(crate) fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, true),
+        Field::new("k", DataType::Int64, true),
+        Field::new("s", DataType::Utf8, true),
+        Field::new("f", DataType::Float64, true),
+        Field::new("v", DataType::Int64, true),
+    ]))
+}
+
+pub(crate) fn rows(random: &mut Random, count: usize) -> RecordBatch {
+    let mut numbers = |bound: u64| -> Vec<Option<i64>> {
+        (0..count).map(|_| Some(random.below(bound) as i64).filter(|n| *n != 1)).collect()
+    };
+    let ids = numbers(1 << 40);
+    let keys = numbers(5);
+    let text: StringArray = numbers(4).iter().map(|n| n.map(|n| format!("t{n}"))).collect();
+    let floats = numbers(6);
+    let special = [0.0, 0.0, -0.0, f64::NAN, 1.5, f64::INFINITY];
+    let floats: Float64Array = floats.iter().map(|n| n.map(|n| special[n as usize])).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(ids)),
+        Arc::new(Int64Array::from(keys)),
+        Arc::new(text),
+        Arc::new(floats),
+        Arc::new(Int64Array::from(numbers(9))),
+    ];
+    RecordBatch::try_new(schema(), columns).unwrap()
+}
+
+/// Tables `t` and `u`.
+pub(crate) struct Fixture {
+    runtime: Runtime,
+    context: SessionContext,
+    inputs: [Rows; 2],
+}
+
+pub(crate) const NAMES: [&str; 2] = ["t", "u"];
+
+impl Fixture {
+    pub(crate) fn new() -> Fixture {
+        let fixture = Fixture {
+            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap(),
+            context: SessionContext::new(),
+            inputs: [Rows::new(schema()), Rows::new(schema())],
+        };
+        fixture.register();
+        fixture
+    }
+
+    fn register(&self) {
+        for (name, input) in NAMES.iter().zip(&self.inputs) {
+            let _ = self.context.deregister_table(*name).unwrap();
+            let table = MemTable::try_new(schema(), vec![input.snapshot().batches().unwrap()]).unwrap();
+            self.context.register_table(*name, Arc::new(table)).unwrap();
+        }
+    }
+
+    pub(crate) fn compile(&self, sql: &str) -> Flow {
+        self.compile_within(sql, Limits { whole_rows_max: 1, ..Limits::default() })
+    }
+
+    pub(crate) fn compile_within(&self, sql: &str, limits: Limits) -> Flow {
+        let state = self.context.state();
+        let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
+        let plan = state.optimize(&plan).unwrap();
+        // Small changes are worked on by several threads, too.
+        let driver = Driver::new(&state, self.runtime.handle().clone());
+        let driver = driver.on_threads(NonZeroUsize::new(2).unwrap()).spread_from(8);
+        let resolve = |scan: &datafusion::logical_expr::TableScan| {
+            let columns = (0..schema().fields().len()).collect();
+            let name = scan.table_name.table().into();
+            Some(Relation {
+                name,
+                schema: schema(),
+                columns,
+                append_only: false,
+                key: None,
+                about: Description::default(),
+                window: None,
+            })
+        };
+        Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
+    }
+
+    pub(crate) fn at_once(&self, sql: &str, schema: &SchemaRef) -> RecordBatch {
+        at_once(&self.runtime, &self.context, sql, schema)
+    }
+
+    /// Random changes of both tables: new rows, and rows that are there taken back.
+    pub(crate) fn change(&mut self, random: &mut Random) -> [Delta; 2] {
+        let changes = [0, 1].map(|table| {
+            let mut delta = Delta::default();
+            if random.below(3) > 0 {
+                let count = 1 + random.below(12) as usize;
+                delta.push(Chunk::insert(rows(random, count)));
+            }
+            let there = self.inputs[table].snapshot().batches().unwrap();
+            if !there.is_empty() {
+                let all = concat_batches(&schema(), &there).unwrap();
+                let share = [0, 1, 10][random.below(3) as usize];
+                let gone = (0..all.num_rows() as u32).filter(|_| random.below(10) < share);
+                let gone = UInt32Array::from_iter_values(gone);
+                delta.push(Chunk::delete(take_record_batch(&all, &gone).unwrap()));
+                let both = rows(random, 2);
+                let both = concat_batches(&schema(), [&both, &both]).unwrap();
+                delta.push(Chunk { rows: both, weights: Some(Int64Array::from(vec![-2, 0, 2, 3])) });
+            }
+            self.inputs[table].apply(&delta).unwrap();
+            delta
+        });
+        self.register();
+        changes
+    }
+}
+
+/// The answer over all rows at once.
+pub(crate) fn at_once(
+    runtime: &Runtime,
+    context: &SessionContext,
+    sql: &str,
+    schema: &SchemaRef,
+) -> RecordBatch {
+    let batches = runtime.block_on(async { context.sql(sql).await?.collect().await }).unwrap();
+    let batches: Vec<_> = batches
+        .iter()
+        .map(|batch| RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).unwrap())
+        .collect();
+    concat_batches(schema, &batches).unwrap()
+}
+
+pub(crate) fn cut(epoch: u64) -> Cut {
+    Cut::new(Epoch(epoch), Timestamp(epoch as i64))
+}
+
+pub(crate) fn step(flow: &mut Flow, epoch: u64, changes: &[Delta; 2]) -> crate::Change {
+    step_for(flow, epoch, changes, true)
+}
+
+pub(crate) fn step_for(flow: &mut Flow, epoch: u64, changes: &[Delta; 2], read: bool) -> crate::Change {
+    let inputs: Vec<Delta> = flow
+        .relations()
+        .iter()
+        .map(|name| changes[NAMES.iter().position(|known| *known == name.as_ref()).unwrap()].clone())
+        .collect();
+    flow.step_for(&cut(epoch), &inputs.iter().collect::<Vec<_>>(), read).unwrap()
+}
+
+/// Steps queries, each of which has an operator, through random changes; what they have put out must equal the answer
+/// at once.
+pub(crate) fn check(operator: &str, queries: &[&str], seeds: std::ops::Range<u64>) {
+    check_with(operator, &|_| (), queries, seeds);
+}
+
+/// The same with functions of a user.
+pub(crate) fn check_with(
+    operator: &str,
+    functions: &dyn Fn(&SessionContext),
+    queries: &[&str],
+    seeds: std::ops::Range<u64>,
+) {
+    for seed in seeds {
+        let mut random = Random(seed);
+        let mut fixture = Fixture::new();
+        functions(&fixture.context);
+        let mut maintained: Vec<(Flow, Delta)> =
+            queries.iter().map(|sql| (fixture.compile(sql), Delta::default())).collect();
+        for (sql, (flow, _)) in queries.iter().zip(&maintained) {
+            let text = flow.explain().join("\n");
+            assert!(text.contains(operator) && !text.contains("Whole"), "{sql}: {text}");
+        }
+        for epoch in 1..10 {
+            let changes = fixture.change(&mut random);
+            for (sql, (flow, sum)) in queries.iter().zip(&mut maintained) {
+                let schema = flow.schema().unwrap().clone();
+                sum.append(step(flow, epoch, &changes).rows);
+                let mut difference = sum.clone();
+                difference.push(Chunk::delete(fixture.at_once(sql, &schema)));
+                let difference = consolidate(difference, &schema).unwrap();
+                assert!(difference.is_empty(), "seed {seed}, epoch {epoch}, {sql}: {difference:#?}");
+                *sum = consolidate(std::mem::take(sum), &schema).unwrap();
+            }
+        }
+    }
+}
+
+/// One table of `k` and `v`.
+pub(crate) fn delta(rows: &[(i64, i64)], weight: i64) -> Delta {
+    let count = rows.len();
+    let column = |of: fn(&(i64, i64)) -> i64| Arc::new(Int64Array::from_iter_values(rows.iter().map(of)));
+    let nothing = |data_type| arrow::array::new_null_array(&data_type, count);
+    let columns: Vec<ArrayRef> = vec![
+        nothing(DataType::Int64),
+        column(|row| row.0),
+        nothing(DataType::Utf8),
+        nothing(DataType::Float64),
+        column(|row| row.1),
+    ];
+    let rows = RecordBatch::try_new(schema(), columns).unwrap();
+    Delta::of(Chunk { rows, weights: Some(Int64Array::from(vec![weight; count])) })
+}
+
+pub(crate) fn sorted(delta: &Delta) -> Vec<String> {
+    let mut all = Vec::new();
+    for chunk in &delta.chunks {
+        for row in 0..chunk.rows.num_rows() {
+            let text = crate::failure::row_text(&chunk.rows, row).unwrap();
+            all.push(format!("{:+} {text}", chunk.weight(row)));
+        }
+    }
+    all.sort();
+    all
+}

@@ -1,0 +1,170 @@
+//! min and max over rows that come and go: the values of each group in order.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BinaryViewBuilder, PrimitiveArray,
+    downcast_primitive,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, UInt8Type};
+use millstream_state::Paged;
+
+use super::extreme::{Extreme, order};
+use super::multiset::{Multiset, Value};
+use super::slot::{Batch, SlotAggregate};
+use crate::Result;
+
+/// What [`SlotAggregate::keeps`] says of values in order.
+pub(super) const KEEPS: &str = "ordered values";
+
+/// The least or greatest values of a type; `None` where it has no order here.
+pub(super) fn ends(extreme: Extreme, data_type: &DataType) -> Option<Box<dyn SlotAggregate>> {
+    macro_rules! primitive {
+        ($type:ty) => {
+            Some(Box::new(Ends::<Number<$type>>::new(extreme, data_type)))
+        };
+    }
+    downcast_primitive! {
+        data_type => (primitive),
+        // As numbers they are in the same order.
+        DataType::Boolean => Some(Box::new(Ends::<Number<UInt8Type>>::new(extreme, data_type))),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+        | DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+            Some(Box::new(Ends::<Bytes>::new(extreme, data_type)))
+        }
+        _ => None,
+    }
+}
+
+/// How values of some types are kept.
+trait Domain: Debug + Send + Sync + 'static {
+    type Kept: Value;
+
+    /// Adds the rows' values to the multisets of their slots; returns by how many bytes these have grown.
+    fn add(sets: &mut Paged<Multiset<Self::Kept>>, batch: &Batch<'_>) -> Result<isize>;
+
+    /// A column of values.
+    fn column<'a>(
+        values: impl Iterator<Item = Option<&'a Self::Kept>>,
+        data_type: &DataType,
+    ) -> Result<ArrayRef>;
+}
+
+/// Numbers, times, truths: what has a native form.
+#[derive(Debug)]
+struct Number<T>(std::marker::PhantomData<fn() -> T>);
+
+/// A number as it is kept.
+#[derive(Clone, Copy, Debug)]
+struct Native<N>(N);
+
+impl<N: ArrowNativeTypeOp> Value for Native<N> {}
+
+impl<T: ArrowPrimitiveType + Debug> Domain for Number<T> {
+    type Kept = Native<T::Native>;
+
+    fn add(sets: &mut Paged<Multiset<Self::Kept>>, batch: &Batch<'_>) -> Result<isize> {
+        let truths = (*batch.values[0].data_type() == DataType::Boolean)
+            .then(|| cast(&batch.values[0], &T::DATA_TYPE))
+            .transpose()?;
+        let values = truths.as_ref().unwrap_or(&batch.values[0]).as_primitive::<T>().values();
+        let mut grown = 0;
+        batch.for_each(|row, slot, weight| {
+            let value = values[row];
+            grown += sets[slot].add(weight, |other| order(other.0, value), || Native(value));
+        });
+        Ok(grown)
+    }
+
+    fn column<'a>(
+        values: impl Iterator<Item = Option<&'a Self::Kept>>,
+        data_type: &DataType,
+    ) -> Result<ArrayRef> {
+        let values: PrimitiveArray<T> = values.map(|value| value.map(|value| value.0)).collect();
+        match data_type {
+            DataType::Boolean => Ok(cast(&values, data_type)?),
+            _ => Ok(Arc::new(values.with_data_type(data_type.clone()))),
+        }
+    }
+}
+
+/// Text and binary data, in the order of their bytes.
+#[derive(Debug)]
+struct Bytes;
+
+impl Domain for Bytes {
+    type Kept = Box<[u8]>;
+
+    fn add(sets: &mut Paged<Multiset<Self::Kept>>, batch: &Batch<'_>) -> Result<isize> {
+        let values = cast(&batch.values[0], &DataType::BinaryView)?;
+        let values = values.as_binary_view();
+        let mut grown = 0;
+        batch.for_each(|row, slot, weight| {
+            let value = values.value(row);
+            grown += sets[slot].add(weight, |other| other.as_ref().cmp(value), || value.into());
+        });
+        Ok(grown)
+    }
+
+    fn column<'a>(
+        values: impl Iterator<Item = Option<&'a Self::Kept>>,
+        data_type: &DataType,
+    ) -> Result<ArrayRef> {
+        let mut column = BinaryViewBuilder::new();
+        values.for_each(|value| column.append_option(value));
+        Ok(cast(&column.finish(), data_type)?)
+    }
+}
+
+/// The values of each group, of which one end is the result.
+#[derive(Debug)]
+struct Ends<D: Domain> {
+    extreme: Extreme,
+    data_type: DataType,
+    sets: Paged<Multiset<D::Kept>>,
+    /// What the multisets own.
+    bytes: isize,
+}
+
+impl<D: Domain> Ends<D> {
+    fn new(extreme: Extreme, data_type: &DataType) -> Ends<D> {
+        Ends { extreme, data_type: data_type.clone(), sets: Paged::default(), bytes: 0 }
+    }
+}
+
+impl<D: Domain> SlotAggregate for Ends<D> {
+    fn resize(&mut self, end: usize) {
+        self.sets.resize(end, Multiset::default());
+    }
+
+    fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
+        self.bytes += D::add(&mut self.sets, batch)?;
+        Ok(())
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef> {
+        let sets = slots.iter().map(|slot| &self.sets[*slot as usize]);
+        match self.extreme {
+            Extreme::Min => D::column(sets.map(Multiset::first), &self.data_type),
+            Extreme::Max => D::column(sets.map(Multiset::last), &self.data_type),
+        }
+    }
+
+    fn may_fail(&self) -> bool {
+        false
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.bytes += self.sets[slot as usize].clear();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.sets.memory_bytes() + self.bytes as usize
+    }
+
+    fn keeps(&self) -> &'static str {
+        KEEPS
+    }
+}

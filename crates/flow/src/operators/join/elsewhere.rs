@@ -1,0 +1,117 @@
+//! Sides of a join that are kept where others find them, too.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use millstream_delta::Chunk;
+use millstream_state::Placed;
+
+use super::side::Side;
+use super::{Alone, Join, index};
+use crate::Result;
+use crate::arrangement::Arrangement;
+
+/// A side of a join whose rows others may find by the same key.
+#[derive(Clone, Debug)]
+pub(crate) struct Findable {
+    /// The join, and which of its sides.
+    pub(crate) node: usize,
+    pub(crate) at: usize,
+    /// The side's columns by their numbers in the relation that it reads.
+    pub(crate) columns: Vec<usize>,
+}
+
+impl Join {
+    /// Whether the rows of a side may be kept elsewhere: it keeps some by key, and nothing of its own beside them.
+    pub(crate) fn may_move_out(&self, at: usize) -> bool {
+        let tallies = self.condition.is_some() && self.shape.alone[at] != Alone::Never;
+        !self.keys.is_empty() && self.sides[at].rows.is_some() && !tallies
+    }
+
+    /// From now on the rows of a side are kept elsewhere; `columns` says where its columns lie in them.
+    pub(crate) fn move_out(
+        &mut self,
+        at: usize,
+        arrangement: &Arc<Arrangement>,
+        columns: Vec<usize>,
+    ) -> Result<()> {
+        self.sides[at].move_out(arrangement.clone(), columns);
+        let other = &self.sides[1 - at];
+        if other.elsewhere.is_some() {
+            self.index = index(&self.keys)?;
+        } else if self.may_move_out(1 - at) {
+            // Its keys alone take less than what is left of an index of both sides.
+            let rows = self.content_of(1 - at)?;
+            self.index = index(&self.keys)?;
+            self.move_in(1 - at, rows)?;
+        } else if let Some(index) = &mut self.index {
+            index.live().into_iter().filter(|slot| other.is_empty(*slot)).for_each(|slot| index.free(slot));
+        }
+        Ok(())
+    }
+
+    /// Keeps the rows of a side itself again: these.
+    pub(crate) fn move_in(&mut self, at: usize, rows: Vec<RecordBatch>) -> Result<()> {
+        let keys = std::mem::take(&mut self.sides[at].keys);
+        let mut side = Side::new(&self.shape, self.condition.is_some(), at, keys);
+        for rows in rows {
+            let keys = crate::drive::evaluate(&side.keys, &rows)?;
+            let mut slots = Vec::with_capacity(rows.num_rows());
+            if let Some(index) = &mut self.index {
+                index.slots(&keys, &mut slots)?;
+            }
+            let placed = Placed { chunk: Chunk::insert(rows), slots, tallies: None };
+            side.take(placed)?;
+        }
+        self.sides[at] = side;
+        Ok(())
+    }
+
+    /// All rows of a side that it keeps itself.
+    pub(crate) fn content_of(&self, at: usize) -> Result<Vec<RecordBatch>> {
+        self.sides[at].content(self.index.as_ref())
+    }
+
+    /// Whether it answers for what an arrangement takes that keeps a side.
+    pub(crate) fn count_elsewhere(&mut self, at: usize, counted: bool) {
+        if let Some(elsewhere) = &mut self.sides[at].elsewhere {
+            elsewhere.counted = counted;
+        }
+    }
+
+    /// What it keeps, and where, for EXPLAIN.
+    pub(super) fn state_text(&self) -> String {
+        let rows = |side: &Side| side.rows.is_some() || side.elsewhere.is_some();
+        let by_key = if self.keys.is_empty() { "" } else { " by key" };
+        let mut text = match self.sides.iter().filter(|side| rows(side)).count() {
+            2 => format!("both sides{by_key}"),
+            _ => format!("one side{by_key}, of the other how many rows there are of each key"),
+        };
+        let [left, right] = &self.sides;
+        match (&left.elsewhere, &right.elsewhere) {
+            (None, None) => {}
+            (Some(left), Some(right)) => {
+                let (left, right) = (&left.arrangement, &right.arrangement);
+                let same = Arc::ptr_eq(left, right);
+                text += if same { " in one arrangement" } else { " in arrangements" };
+                let readers = [shared_by(left), shared_by(right)];
+                text += &if readers[0] == readers[1] { readers[0].clone() } else { readers.join(" and") };
+            }
+            (Some(left), None) => {
+                text += &format!(", the left one in an arrangement{}", shared_by(&left.arrangement));
+            }
+            (None, Some(right)) => {
+                text += &format!(", the right one in an arrangement{}", shared_by(&right.arrangement));
+            }
+        }
+        text
+    }
+}
+
+/// Who else reads it, where that are others than this query's own joins.
+fn shared_by(arrangement: &Arrangement) -> String {
+    match &arrangement.readers()[..] {
+        [] | [_] => String::new(),
+        readers => format!(" shared by {}", readers.join(", ")),
+    }
+}

@@ -1,0 +1,498 @@
+//! A join of any kind, at the cost of what changes and what that matches.
+//!
+//! Both sides are kept by key. A change of one side is paired with the rows that the other has of its keys: first the
+//! left side's changes with the right as it was, then the right side's with the left as it is by then, so that each
+//! pair is counted once (the join of DBSP; Budiu et al., VLDB 2023). Rows that are in the result by
+//! themselves (those without a match in an outer or anti join, those with one in a semi join) follow the number of
+//! their matches, for which the *whole* ON condition is true: they come and go only when it moves between zero and
+//! more. Without a condition beyond the equalities that number is the key's number of rows, kept once a key; with
+//! one it is kept beside each row.
+//!
+//! A pair that the condition fails for doesn't match; it is a failure, until one of its rows goes.
+//!
+//! A side that is kept elsewhere ([`crate::Arrangement`]) is seen in two versions, before this epoch and after it. The
+//! changes of a side that is kept here meet the other's rows before it, and become part of this side; the changes of the
+//! other meet those. Where both are kept elsewhere, the second's changes meet the first's rows after the epoch.
+
+mod elsewhere;
+mod pairs;
+mod shape;
+mod side;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{prep_null_mask_filter, take_record_batch};
+use arrow::datatypes::DataType;
+use datafusion::physical_expr::PhysicalExpr;
+use foldhash::fast::FixedState;
+use millstream_delta::{Chunk, Cut, Delta, consolidate};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed};
+
+pub(crate) use elsewhere::Findable;
+use pairs::{Batch, Theirs};
+pub use shape::{Alone, Shape};
+use side::{Change, Keyed, Side};
+use views::{Kept, Views};
+
+use crate::arrangement::Versions;
+use crate::drive::evaluate;
+use crate::failure::{keep, surviving_at};
+use crate::lower::Limits;
+use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::{Error, Result};
+
+/// How many pairs are made at once.
+const PAIRS: usize = 16_384;
+
+/// What a Join operator is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Of its output.
+    pub properties: Properties,
+    /// How its result is put together.
+    pub shape: Shape,
+    /// What it is joined by, as people read it, and of which type; none: every row is of one key.
+    pub keys: Vec<(String, DataType)>,
+    /// The same as expressions over each side.
+    pub exprs: [Vec<Arc<dyn PhysicalExpr>>; 2],
+    /// Whether NULL equals NULL.
+    pub nulls_match: bool,
+    /// What else a pair must fulfil, over the columns of both sides.
+    pub condition: Option<Arc<dyn PhysicalExpr>>,
+    /// The kind of join and its condition, for EXPLAIN.
+    pub detail: String,
+    /// Bounds of its output.
+    pub limits: Limits,
+}
+
+/// Joins two inputs.
+#[derive(Debug)]
+pub struct Join {
+    properties: Properties,
+    shape: Shape,
+    /// Of a pair, before its columns become those of the result.
+    pairs: Shape,
+    keys: Vec<(String, DataType)>,
+    /// None: every row is of one key.
+    index: Option<KeyIndex>,
+    nulls_match: bool,
+    condition: Option<Arc<dyn PhysicalExpr>>,
+    sides: [Side; 2],
+    /// Whether it was stepped.
+    started: bool,
+    detail: String,
+    limits: Limits,
+}
+
+/// How many matches came and went, by what they are matches of.
+#[derive(Default)]
+struct Matches {
+    /// Of the change's rows.
+    mine: Vec<i64>,
+    /// Of the other side's rows.
+    theirs: HashMap<u64, i64, FixedState>,
+}
+
+impl Join {
+    /// The operator over no rows; an error where keys of these types can't be told apart.
+    pub fn new(parts: Parts) -> Result<Join> {
+        let Parts { properties, shape, keys, exprs, nulls_match, condition, detail, limits } = parts;
+        let [left, right] = exprs;
+        let side = |at: usize, exprs| Side::new(&shape, condition.is_some(), at, exprs);
+        let sides = [side(0, left), side(1, right)];
+        Ok(Join {
+            index: index(&keys)?,
+            pairs: shape.clone().all_pairs(),
+            started: false,
+            properties,
+            shape,
+            keys,
+            nulls_match,
+            condition,
+            sides,
+            detail,
+            limits,
+        })
+    }
+
+    /// What changes follow where rows match as soon as their keys are equal.
+    fn match_by_key(
+        &mut self,
+        first: bool,
+        views: &Views<'_>,
+        changes: [Vec<Keyed>; 2],
+        output: &mut Output,
+    ) -> Result<()> {
+        let counted = [0, 1].map(|at| self.sides[at].count(&changes[at]));
+        let moved = [0, 1].map(|at| views.of(at).map_or(&counted[at], Versions::moved));
+        for at in [0, 1].into_iter().filter(|at| self.shape.alone[*at] != Alone::Never) {
+            // None of its rows was put out before, if this is the first step.
+            let turns = views.of(at).is_none() || !first;
+            for now in [false, true].into_iter().filter(|_| turns) {
+                let turned = self.on_other_side(1 - at, moved[1 - at].turned(now), views)?;
+                let rows = self.rows(at, views)?;
+                let ids: Vec<u64> = turned.iter().flat_map(|slot| rows.ids(*slot)).copied().collect();
+                self.turn(at, views, &ids, now, &mut output.rows)?;
+            }
+            for keyed in &changes[at] {
+                let matched = |row: usize| self.total(1 - at, keyed.others()[row], views) > 0;
+                self.put_alone(at, &keyed.placed.chunk, matched, &mut output.rows)?;
+            }
+        }
+        let mut changes = changes;
+        for at in views.order() {
+            let changes = std::mem::take(&mut changes[at]);
+            if self.shape.pairs && !self.holds_already(at, first, views) {
+                for keyed in &changes {
+                    self.each_batch(at, keyed.others(), views, |batch| {
+                        let (pairs, _) = self.pairs(at, &keyed.placed.chunk, &batch, views)?;
+                        self.put(pairs, &mut output.rows)
+                    })?;
+                }
+            }
+            self.apply(at, changes)?;
+        }
+        Ok(())
+    }
+
+    /// The same where a condition decides, pair by pair.
+    fn match_by_condition(
+        &mut self,
+        first: bool,
+        views: &Views<'_>,
+        mut changes: [Vec<Keyed>; 2],
+        output: &mut Output,
+    ) -> Result<()> {
+        let both = changes.iter().all(|changes| !changes.is_empty());
+        let mut alone = Delta::default();
+        for at in views.order() {
+            let mut changes = std::mem::take(&mut changes[at]);
+            if !self.holds_already(at, first, views) {
+                self.examine_all(at, views, &mut changes, output, &mut alone)?;
+            }
+            self.apply(at, changes)?;
+        }
+        // What one side's changes have put out alone the other side's may have taken back.
+        output.rows.append(if both { consolidate(alone, &self.shape.schema)? } else { alone });
+        Ok(())
+    }
+
+    /// Whether the pairs of this side's changes are made by the other side's: in the first step, what is kept elsewhere
+    /// holds all that is given.
+    fn holds_already(&self, at: usize, first: bool, views: &Views<'_>) -> bool {
+        first && views.of(at).is_some() && views.order()[1] == at
+    }
+
+    fn apply(&mut self, at: usize, changes: Vec<Keyed>) -> Result<()> {
+        if let Some(rows) = &mut self.sides[at].rows {
+            rows.apply(changes.into_iter().map(|keyed| keyed.placed).collect())?;
+        }
+        Ok(())
+    }
+
+    /// The rows of a side; of one that is kept elsewhere, those before this epoch.
+    fn rows<'a>(&'a self, at: usize, views: &'a Views<'_>) -> Result<&'a Arranged> {
+        match views.of(at) {
+            Some(versions) => Ok(&versions.rows),
+            None => self.sides[at].rows.as_ref().ok_or_else(no_rows),
+        }
+    }
+
+    /// How many rows a side has of a key after this epoch, where that is asked.
+    fn total(&self, at: usize, slot: u32, views: &Views<'_>) -> i64 {
+        match views.of(at) {
+            Some(versions) => versions.total(slot),
+            None => self.sides[at].total(slot),
+        }
+    }
+
+    /// The slots that the keys of some slots of a side have on the other, if they are there.
+    fn on_other_side(&self, at: usize, slots: Vec<u32>, views: &Views<'_>) -> Result<Vec<u32>> {
+        let (Some(own), true) = (&self.index, !slots.is_empty()) else { return Ok(slots) };
+        let (from, to) = match (views.of(at), views.of(1 - at)) {
+            (None, None) => return Ok(slots),
+            (from, to) => (from.map_or(own, |from| &from.index), to.map_or(own, |to| &to.index)),
+        };
+        let mut found = Vec::with_capacity(slots.len());
+        to.find(&from.keys(&slots)?, &mut found)?;
+        Ok(found)
+    }
+
+    /// Matches the changes of one side, and gives its rows the numbers of their matches.
+    fn examine_all(
+        &mut self,
+        at: usize,
+        views: &Views<'_>,
+        changes: &mut [Keyed],
+        output: &mut Output,
+        alone: &mut Delta,
+    ) -> Result<()> {
+        let mut theirs = HashMap::default();
+        for keyed in changes {
+            let chunk = &keyed.placed.chunk;
+            let mut matches = Matches { mine: vec![0; chunk.rows.num_rows()], theirs };
+            self.each_batch(at, keyed.others(), views, |batch| {
+                self.examine(at, views, chunk, &batch, &mut matches, output)
+            })?;
+            if self.shape.alone[at] != Alone::Never {
+                self.put_alone(at, chunk, |row| matches.mine[row] > 0, alone)?;
+                keyed.placed.tallies = Some(matches.mine);
+            }
+            theirs = matches.theirs;
+        }
+        if self.shape.alone[1 - at] == Alone::Never {
+            return Ok(());
+        }
+        let mut changed: Vec<(u64, i64)> = theirs.into_iter().collect();
+        changed.sort_unstable();
+        let rows = self.sides[1 - at].rows.as_mut().ok_or_else(no_rows)?;
+        let mut turned = [Vec::new(), Vec::new()];
+        for (id, matches) in &mut changed {
+            let before = rows.tally(*id);
+            *matches += before;
+            if (before > 0) != (*matches > 0) {
+                turned[usize::from(*matches > 0)].push(*id);
+            }
+        }
+        rows.set_tallies(&changed);
+        for (now, ids) in [false, true].into_iter().zip(&turned) {
+            self.turn(1 - at, views, ids, now, alone)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the condition about pairs, puts out those that match, and counts them.
+    fn examine(
+        &self,
+        at: usize,
+        views: &Views<'_>,
+        chunk: &Chunk,
+        batch: &Batch,
+        matches: &mut Matches,
+        output: &mut Output,
+    ) -> Result<()> {
+        let (pairs, counts) = self.pairs(at, chunk, batch, views)?;
+        let condition = self.condition.as_slice();
+        let pieces = surviving_at(pairs, &mut output.failures, |pairs| evaluate(condition, &pairs.rows))?;
+        for piece in pieces {
+            let [answers] = &piece.value[..] else {
+                return Err(Error::Bug("a join without a condition".into()));
+            };
+            let answers = truths(answers.as_boolean());
+            if self.shape.alone != [Alone::Never; 2] {
+                for place in answers.values().set_indices().map(|row| piece.from + row) {
+                    let row = batch.rows[place] as usize;
+                    matches.mine[row] += counts[place];
+                    if let Theirs::Kept(ids) = &batch.theirs {
+                        *matches.theirs.entry(ids[place]).or_insert(0) += chunk.weight(row);
+                    }
+                }
+            }
+            if self.shape.pairs {
+                self.put(keep(&piece.chunk, &answers)?, &mut output.rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts out what becomes of rows of a change alone; `matched` says of each whether it has a match.
+    fn put_alone(
+        &self,
+        at: usize,
+        chunk: &Chunk,
+        matched: impl Fn(usize) -> bool,
+        into: &mut Delta,
+    ) -> Result<()> {
+        let matched: Vec<bool> = (0..chunk.rows.num_rows()).map(matched).collect();
+        let weights: Vec<i64> = matched
+            .iter()
+            .enumerate()
+            .map(|(row, matched)| self.shape.alone[at].weight(*matched, chunk.weight(row)))
+            .collect();
+        self.put_weighed(at, &chunk.rows, &matched, weights, into)
+    }
+
+    /// Rows of a side that have a match now and had none, or the other way round.
+    fn turn(&self, at: usize, views: &Views<'_>, ids: &[u64], now: bool, into: &mut Delta) -> Result<()> {
+        let side = self.rows(at, views)?;
+        for some in ids.chunks(PAIRS) {
+            let (rows, counts) = side.gather_counted(some, &self.sides[at].columns)?;
+            for (matched, sign) in [(!now, -1), (now, 1)] {
+                let weights =
+                    counts.iter().map(|count| sign * self.shape.alone[at].weight(matched, *count)).collect();
+                self.put_weighed(at, &rows, &vec![matched; some.len()], weights, into)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_weighed(
+        &self,
+        at: usize,
+        rows: &RecordBatch,
+        matched: &[bool],
+        weights: Vec<i64>,
+        into: &mut Delta,
+    ) -> Result<()> {
+        let there: Vec<u32> = (0..weights.len() as u32).filter(|row| weights[*row as usize] != 0).collect();
+        if there.is_empty() {
+            return Ok(());
+        }
+        if there.len() == weights.len() {
+            let rows = self.shape.single(at, rows, matched)?;
+            return self.put(Chunk { rows, weights: some_weights(weights) }, into);
+        }
+        let matched: Vec<bool> = there.iter().map(|row| matched[*row as usize]).collect();
+        let weights = there.iter().map(|row| weights[*row as usize]).collect();
+        let rows = take_record_batch(rows, &UInt32Array::from(there))?;
+        let rows = self.shape.single(at, &rows, &matched)?;
+        self.put(Chunk { rows, weights: some_weights(weights) }, into)
+    }
+
+    fn put(&self, mut chunk: Chunk, into: &mut Delta) -> Result<()> {
+        if self.properties.append_only {
+            chunk = Chunk::insert(chunk.expand()?);
+        }
+        into.push(chunk);
+        self.limits.check_output(into.num_rows())
+    }
+}
+
+fn index(keys: &[(String, DataType)]) -> Result<Option<KeyIndex>> {
+    let types: Vec<DataType> = keys.iter().map(|(_, data_type)| data_type.clone()).collect();
+    Ok(if types.is_empty() { None } else { Some(KeyIndex::new(types)?) })
+}
+
+/// The slots of changes that take rows back, each once.
+fn deleted(changes: &[Vec<Keyed>; 2]) -> Vec<u32> {
+    let mut slots = Vec::new();
+    for Keyed { placed: Placed { chunk, slots: all, .. }, .. } in changes.iter().flatten() {
+        if let Some(weights) = &chunk.weights {
+            slots.extend(
+                all.iter().zip(weights.values()).filter(|(_, weight)| **weight <= 0).map(|(slot, _)| slot),
+            );
+        }
+    }
+    slots.sort_unstable();
+    slots.dedup();
+    slots
+}
+
+fn no_rows() -> Error {
+    Error::Bug("a join looks for rows of a side that it keeps none of".into())
+}
+
+/// No weights where each is 1.
+fn some_weights(weights: Vec<i64>) -> Option<Int64Array> {
+    weights.iter().any(|weight| *weight != 1).then(|| Int64Array::from(weights))
+}
+
+/// Where an answer is true, and not NULL.
+fn truths(answers: &BooleanArray) -> BooleanArray {
+    use arrow::array::Array;
+    if answers.null_count() == 0 { answers.clone() } else { prep_null_mask_filter(answers) }
+}
+
+impl Operator for Join {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let names: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
+        let names = format!("({})", names.join(", "));
+        let state = self.state_text();
+        Description {
+            name: "Join",
+            detail: self.detail.clone(),
+            state,
+            state_key: (!self.keys.is_empty()).then_some(names),
+            growth: Growth::With("its inputs".into()),
+            why: if self.keys.is_empty() {
+                "no equality tells which rows may match".into()
+            } else {
+                String::new()
+            },
+        }
+    }
+
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let first = !std::mem::replace(&mut self.started, true);
+        let kept = Kept::of(&self.sides);
+        let views = kept.read()?;
+        let mut output = Output::default();
+        let mut changes = [Vec::new(), Vec::new()];
+        // A side that is kept elsewhere looks for its keys among those of the one that is kept here.
+        for at in views.order() {
+            let from = (&mut self.index, &views);
+            let side = &self.sides[at];
+            let Change { keyed, apart } =
+                side.place(at, from, self.nulls_match, inputs[at], &mut output.failures)?;
+            if self.shape.alone[at] != Alone::Never {
+                for chunk in apart {
+                    self.put_alone(at, &chunk, |_| false, &mut output.rows)?;
+                }
+            }
+            changes[at] = keyed;
+        }
+        let touched = deleted(&changes);
+        match self.condition {
+            None => self.match_by_key(first, &views, changes, &mut output)?,
+            Some(_) => self.match_by_condition(first, &views, changes, &mut output)?,
+        }
+        if let Some(index) = &mut self.index {
+            let empty = |slot: &&u32| self.sides.iter().all(|side| side.is_empty(**slot));
+            touched.iter().filter(empty).for_each(|slot| index.free(*slot));
+        }
+        Ok(output)
+    }
+
+    fn keyed_by(&self) -> Option<KeyedBy> {
+        self.index.as_ref()?;
+        Some(KeyedBy {
+            types: self.keys.iter().map(|(_, data_type)| data_type.clone()).collect(),
+            keys: self.sides.iter().map(|side| side.keys.clone()).collect(),
+            nulls_apart: !self.nulls_match,
+            remembers: false,
+        })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let Some(index) = &mut self.index else { return Ok(Forgotten::default()) };
+        let mut slots = Vec::new();
+        index.find(keys, &mut slots)?;
+        slots.retain(|slot| *slot != NO_SLOT);
+        self.sides.iter_mut().try_for_each(|side| side.forget(&slots))?;
+        slots.iter().for_each(|slot| index.free(*slot));
+        Ok(Forgotten::default())
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.started = false;
+        self.index = index(&self.keys)?;
+        self.sides.iter_mut().for_each(Side::reset);
+        Ok(())
+    }
+
+    fn as_join(&mut self) -> Option<&mut Join> {
+        Some(self)
+    }
+
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn state_rows(&self) -> usize {
+        self.sides.iter().map(Side::num_rows).sum()
+    }
+
+    fn state_bytes(&self) -> usize {
+        let sides: usize = self.sides.iter().map(Side::memory_bytes).sum();
+        sides + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
+    }
+}

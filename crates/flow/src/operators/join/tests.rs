@@ -1,0 +1,164 @@
+//! Joins of every kind against DataFusion's answer over all rows at once.
+
+use std::sync::Arc;
+
+use millstream_delta::{Chunk, Delta, consolidate};
+
+use crate::fixture::{Fixture, NAMES, Random, check, delta, sorted, step};
+use crate::{Flow, needs_content, share_rows};
+
+#[test]
+fn joins_follow_inserts_and_deletes() {
+    let kinds = ["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"];
+    let conditions = ["t.k = u.k", "t.k = u.k AND t.s = u.s", "t.k = u.k AND t.v < u.v", "t.k + 1 = u.v"];
+    let mut all: Vec<String> = Vec::new();
+    for kind in kinds {
+        for condition in conditions {
+            all.push(format!("SELECT t.id, t.k, u.id, u.v FROM t {kind} u ON {condition}"));
+        }
+    }
+    for kind in ["LEFT SEMI", "LEFT ANTI", "RIGHT SEMI", "RIGHT ANTI"] {
+        for condition in conditions {
+            let side = if kind.starts_with("LEFT") { "t" } else { "u" };
+            all.push(format!("SELECT {side}.id, {side}.v FROM t {kind} JOIN u ON {condition}"));
+        }
+    }
+    for kind in kinds {
+        all.push(format!("SELECT t.id, u.id FROM t {kind} u ON t.v < u.v AND t.v + 4 > u.v"));
+    }
+    for kind in ["LEFT SEMI", "LEFT ANTI"] {
+        all.push(format!("SELECT t.id, t.k FROM t {kind} JOIN u ON t.v > u.v"));
+        all.push(format!("SELECT t.id, t.k FROM t {kind} JOIN u ON t.k IS NOT DISTINCT FROM u.k"));
+        all.push(format!("SELECT t.k, t.s FROM t {kind} JOIN u ON t.k = u.k AND (t.s IS NULL OR t.s = u.s)"));
+    }
+    all.push("SELECT a.id, b.v FROM t AS a JOIN t AS b ON a.k = b.k AND a.v > b.v".into());
+    all.push("SELECT t.id, u.v FROM t JOIN u ON (t.k IS NOT DISTINCT FROM u.k)".into());
+    check("Join", &all.iter().map(String::as_str).collect::<Vec<_>>(), 10..16);
+}
+
+#[test]
+fn what_becomes_a_join_follows_inserts_and_deletes() {
+    check(
+        "Join",
+        &[
+            "SELECT t.id FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k AND u.v > t.v) OR t.s = 't2'",
+            "SELECT k FROM t INTERSECT SELECT k FROM u",
+            "SELECT k, s FROM t EXCEPT SELECT k, s FROM u",
+            "SELECT t.id, u.id, b.v FROM t JOIN u ON t.k = u.k JOIN t AS b ON b.k = u.k AND b.s = u.s",
+            "SELECT t.id, u.id, b.v FROM t JOIN u ON t.k = u.k LEFT JOIN t AS b ON b.v = u.v",
+            "SELECT t.id, u.v FROM t FULL JOIN u ON t.k = u.k AND 100 / (t.v + u.v + 1) > 9",
+            "SELECT t.id FROM t WHERE t.v > (SELECT min(u.v) FROM u WHERE u.k = t.k)",
+            "SELECT t.id FROM t WHERE t.k IN (SELECT max(u.k) FROM u GROUP BY u.s)",
+            "SELECT a.id, x.m FROM t AS a JOIN (SELECT k, max(v) AS m FROM u GROUP BY k) AS x ON a.k = x.k",
+            "SELECT t.id FROM t WHERE t.v IN (SELECT u.v FROM u) OR t.k = 3",
+            "SELECT t.id FROM t WHERE t.v IN (SELECT u.v FROM u WHERE u.s <> t.s)",
+            "SELECT t.k, count(*) AS c FROM t LEFT JOIN u ON t.k = u.k AND t.v = u.v GROUP BY t.k",
+        ],
+        40..46,
+    );
+}
+
+#[test]
+fn whether_a_key_fails_does_not_depend_on_others() {
+    let fixture = Fixture::new();
+    // The query engine looks at the right side of AND for all rows, unless few of them pass the left side.
+    let sql = "SELECT t.k, u.v FROM t LEFT JOIN u ON t.k = u.k AND t.v <> 0 AND 10 / t.v > u.v";
+    let mut flow = fixture.compile(sql);
+    let mut rows = vec![(2, 0); 20];
+    rows.extend([(1, 0), (1, 5)]);
+    let change = step(&mut flow, 1, &[delta(&rows, 1), delta(&[(1, 1), (2, 1)], 1)]);
+    assert_eq!(change.errors.num_rows(), 0);
+    assert_eq!(sorted(&change.rows), ["+1 (1, 1)", "+1 (1, NULL)", "+20 (2, NULL)"]);
+    let change = step(&mut flow, 2, &[delta(&[(1, 10)], 1), Delta::default()]);
+    assert_eq!((sorted(&change.rows), change.errors.num_rows()), (vec!["+1 (1, NULL)".to_string()], 0));
+}
+
+/// Lets all of these queries that find the same rows by the same key find them in one place.
+fn share(queries: &mut [Flow], epoch: u64, content: &[Delta; 2]) {
+    let key = |flow: &Flow, place: usize| {
+        let all = flow.shareable();
+        let found = all.iter().find(|found| found.place == place).unwrap();
+        (flow.relations()[found.relation].clone(), found.by.clone())
+    };
+    let places = |flow: &Flow| -> Vec<usize> { flow.shareable().iter().map(|found| found.place).collect() };
+    let mut done = Vec::new();
+    for at in 0..queries.len() {
+        for place in places(&queries[at]) {
+            let wanted = key(&queries[at], place);
+            if done.contains(&wanted) {
+                continue;
+            }
+            let of = |flow: &Flow| places(flow).into_iter().find(|place| key(flow, *place) == wanted);
+            let readers: Vec<_> = queries.iter().filter_map(|flow| Some((flow, of(flow)?))).collect();
+            let needs = needs_content(&readers);
+            let relation = NAMES.iter().position(|name| **name == *wanted.0).unwrap();
+            let mut readers: Vec<_> = queries
+                .iter_mut()
+                .filter_map(|flow| {
+                    let place = of(flow)?;
+                    Some((flow, place))
+                })
+                .collect();
+            let count = readers.len();
+            let shared = share_rows(&mut readers, epoch, needs.then(|| &content[relation])).unwrap().unwrap();
+            assert!(Arc::strong_count(&shared) > count, "each reader holds it");
+            done.push(wanted);
+        }
+    }
+}
+
+#[test]
+fn queries_that_find_rows_by_the_same_key_keep_them_once() {
+    let queries = [
+        "SELECT t.id, u.v FROM t JOIN u ON t.k = u.k",
+        "SELECT t.id, t.s, u.id, u.s FROM t LEFT JOIN u ON t.k = u.k",
+        "SELECT t.v, u.id FROM t RIGHT JOIN u ON t.k = u.k",
+        "SELECT t.id, u.id FROM t FULL JOIN u ON t.k = u.k",
+        "SELECT t.id, u.id FROM t LEFT JOIN u ON t.k = u.k AND t.v < u.v",
+        "SELECT t.id, u.id FROM t JOIN u ON t.k = u.k AND t.v < u.v",
+        "SELECT t.id, u.id FROM u RIGHT JOIN t ON t.k = u.k AND t.v < u.v",
+        "SELECT t.id FROM t LEFT ANTI JOIN u ON t.k = u.k",
+        "SELECT t.id FROM t LEFT SEMI JOIN u ON t.k = u.k AND t.v < u.v",
+        "SELECT a.id, b.v FROM u AS a JOIN u AS b ON a.k = b.k JOIN u AS c ON c.k = b.k AND c.s = 't2'",
+        "SELECT a.id, b.v FROM t AS a LEFT JOIN t AS b ON a.k = b.k",
+    ];
+    for seed in 0..4 {
+        let mut random = Random(seed);
+        let mut fixture = Fixture::new();
+        let mut flows: Vec<Flow> = Vec::new();
+        let mut sums: Vec<Delta> = Vec::new();
+        let mut content = [Delta::default(), Delta::default()];
+        for epoch in 1..14 {
+            let changes = fixture.change(&mut random);
+            for (flow, sum) in flows.iter_mut().zip(&mut sums) {
+                sum.append(step(flow, epoch, &changes).rows);
+            }
+            for (all, change) in content.iter_mut().zip(changes) {
+                all.append(change);
+                *all = consolidate(std::mem::take(all), &crate::fixture::schema()).unwrap();
+            }
+            // A query that comes takes all there is in its first step, and finds the rows that others keep.
+            let begun = flows.len();
+            let new = if begun < queries.len() { 1 + random.below(3) as usize } else { 0 };
+            flows.extend(queries.iter().skip(begun).take(new).map(|sql| fixture.compile(sql)));
+            if random.below(2) == 0 {
+                share(&mut flows, epoch, &content);
+            }
+            for flow in &mut flows[begun..] {
+                sums.push(step(flow, epoch, &content).rows);
+            }
+            if random.below(3) == 0 {
+                let place = random.below(flows.len() as u64) as usize;
+                let shared = flows[place].shareable().iter().map(|found| found.place).collect::<Vec<_>>();
+                shared.into_iter().for_each(|found| flows[place].unshare(found).unwrap());
+            }
+            for ((sql, flow), sum) in queries.iter().zip(&flows).zip(&sums) {
+                let schema = flow.schema().unwrap();
+                let mut difference = sum.clone();
+                difference.push(Chunk::delete(fixture.at_once(sql, schema)));
+                let difference = consolidate(difference, schema).unwrap();
+                assert!(difference.is_empty(), "seed {seed}, epoch {epoch}, {sql}: {difference:#?}");
+            }
+        }
+    }
+}

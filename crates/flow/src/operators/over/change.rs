@@ -1,0 +1,234 @@
+//! What a change may alter: for each partition the stretches of rows around changed ones, before and after it.
+
+use std::ops::Range;
+
+use millstream_state::{Ordered, Sequence};
+
+use super::answer::{Functions, Number, Stretch};
+use super::extent::{Bounds, Of, Places};
+use super::running::{Checkpoints, States};
+use crate::sorted::{Change, Sorter};
+use crate::{Error, Result};
+
+/// Over so few rows between them changes are looked at together.
+const NEAR_ROWS: u64 = if cfg!(test) { 1 } else { 16 };
+
+/// What the changes of one partition come to.
+pub(super) struct Part<'a> {
+    pub(super) prefix: &'a [u8],
+    pub(super) changes: &'a [Change<'a>],
+    pub(super) clusters: Vec<Cluster<'a>>,
+    /// Whether the partition had no answer.
+    pub(super) had_failed: bool,
+    /// Why it has none now.
+    pub(super) fails: Option<String>,
+    /// Its positions before the change.
+    pub(super) old: Range<u64>,
+}
+
+/// Changes that are so near that the rows between them may have other answers.
+#[derive(Default)]
+pub(super) struct Cluster<'a> {
+    pub(super) changes: &'a [Change<'a>],
+    /// Where each changed row was and is.
+    pub(super) spots: Vec<Spot>,
+    /// The positions of all rows whose answers may be others.
+    pub(super) old: Range<u64>,
+    pub(super) new: Range<u64>,
+    /// What running functions had taken in before the row behind the last changed one.
+    pub(super) old_states: Option<States>,
+    /// How many groups of peers there are more than before, up to here.
+    pub(super) groups_shift: i64,
+}
+
+/// The positions of a changed row's copies.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    pub(super) old: Range<u64>,
+    pub(super) new: Range<u64>,
+}
+
+/// What is kept, to be looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'a> {
+    pub(super) functions: &'a Functions,
+    pub(super) rows: &'a Ordered,
+    pub(super) groups: &'a Sequence,
+    pub(super) sorter: &'a Sorter,
+    pub(super) checkpoints: &'a Checkpoints,
+}
+
+impl<'a> Kept<'a> {
+    pub(super) fn places(&self) -> Places<'a> {
+        Places { rows: self.rows, groups: self.groups, sorter: self.sorter }
+    }
+
+    /// The clusters of one partition's changes, before they are made; `shift` is by how much the partition moves.
+    pub(super) fn part<'b>(
+        &self,
+        changes: &'b [Change<'b>],
+        shift: i64,
+        had_failed: bool,
+    ) -> Result<Part<'b>> {
+        let prefix = changes[0].partition;
+        let bounds = self.places().bounds(prefix);
+        let mut part = Part {
+            prefix,
+            changes,
+            clusters: Vec::new(),
+            had_failed,
+            fails: None,
+            old: bounds.range.clone(),
+        };
+        if had_failed {
+            return Ok(part);
+        }
+        let (mut shift, mut firsts) = (shift, Vec::new());
+        for (at, change) in changes.iter().enumerate() {
+            // A partition that comes needs no looking up.
+            let (position, had) = match bounds.range.is_empty() {
+                true => (bounds.range.start, 0),
+                false => self.rows.place(change.key),
+            };
+            let has = had.saturating_add_signed(change.weight);
+            let moved = position.saturating_add_signed(shift);
+            let spot = Spot { old: position..position + had, new: moved..moved + has };
+            shift += change.weight;
+            let reach = &self.functions.reach;
+            let (from, to) = match bounds.range.is_empty() {
+                true => (position, position),
+                false => (
+                    self.places().back(&reach.after, &bounds, spot.old.start, change.key, Of::Change)?,
+                    self.places().ahead(&reach.before, &bounds, spot.old.end, change.key, Of::Change)?,
+                ),
+            };
+            let mut cluster = Cluster { changes, spots: vec![spot], old: from..to, ..Cluster::default() };
+            let mut first = at;
+            let near = |last: &Cluster<'_>, start: u64| start <= last.old.end.saturating_add(NEAR_ROWS);
+            while let Some(mut last) = part.clusters.pop_if(|last| near(last, cluster.old.start)) {
+                last.spots.append(&mut cluster.spots);
+                last.old = last.old.start.min(cluster.old.start)..last.old.end.max(cluster.old.end);
+                (cluster, first) = (last, firsts.pop().unwrap_or(0));
+            }
+            cluster.changes = &changes[first..=at];
+            part.clusters.push(cluster);
+            firsts.push(first);
+        }
+        Ok(part)
+    }
+
+    /// The rows to look at for the answers of some. What running functions had taken in counts before `limit`, where
+    /// there is one: from there on it is from before the change.
+    pub(super) fn stretch<'b>(
+        &self,
+        bounds: Bounds<'b>,
+        asked: Range<u64>,
+        noted: Option<u64>,
+        limit: Option<&[u8]>,
+    ) -> Result<Stretch<'b>> {
+        let places = self.places();
+        let reach = &self.functions.reach;
+        let first = self.key_within(&bounds, asked.start);
+        let start = match first {
+            Some(key) if !asked.is_empty() => {
+                places.back(&reach.before, &bounds, asked.start, key, Of::Answer)?
+            }
+            _ => asked.start,
+        };
+        let start = noted.map_or(start, |noted| start.min(noted));
+        let last = asked.end.checked_sub(1).filter(|_| !asked.is_empty());
+        let end = match last.and_then(|last| self.key_within(&bounds, last)) {
+            Some(key) => places.ahead(&reach.after, &bounds, asked.end, key, Of::Answer)?,
+            None => asked.end,
+        };
+        let end = noted.map_or(end, |noted| end.max(noted));
+        let mut slice = start..end;
+        let mut seed = None;
+        if self.functions.is_running() {
+            let key = self.key_within(&bounds, start);
+            // The key of a row that has gone may lie between.
+            let key = match (key, limit) {
+                (Some(key), Some(limit)) => Some(key.min(limit)),
+                (key, limit) => key.or(limit),
+            };
+            slice.start = bounds.range.start;
+            if let Some((known, states)) = self.checkpoints.last_before(bounds.prefix, key) {
+                slice.start = self.rows.position(known) + self.rows.copies(known);
+                seed = Some((Some(known.into()), states.clone()));
+            }
+        }
+        Ok(Stretch { bounds, asked, slice, seed, noted })
+    }
+
+    /// The key at a position of a partition, if there is one.
+    pub(super) fn key_within(&self, bounds: &Bounds<'_>, position: u64) -> Option<&'a [u8]> {
+        if bounds.range.contains(&position) { self.places().key_at(position) } else { None }
+    }
+
+    /// The position behind the copies of the row that is before a position.
+    pub(super) fn entry_end(&self, position: u64) -> u64 {
+        let mut end = position;
+        self.rows.scan(position.saturating_sub(1), &mut |start, entry| {
+            end = start + entry.copies;
+            false
+        });
+        end
+    }
+
+    /// All rows of a partition.
+    pub(super) fn whole<'b>(&self, prefix: &'b [u8]) -> Stretch<'b> {
+        let bounds = self.places().bounds(prefix);
+        let all = bounds.range.clone();
+        Stretch { bounds, asked: all.clone(), slice: all, seed: None, noted: None }
+    }
+
+    /// The stretch of a cluster before the change.
+    pub(super) fn old_stretch<'b>(&self, part: &Part<'b>, cluster: &Cluster<'b>) -> Result<Stretch<'b>> {
+        let noted = self.functions.is_running().then(|| cluster.spots.last().map(|spot| spot.old.end));
+        let bounds = Bounds { prefix: part.prefix, range: part.old.clone() };
+        self.stretch(bounds, cluster.old.clone(), noted.flatten(), None)
+    }
+
+    /// The stretch of a cluster after the change.
+    pub(super) fn new_stretch<'b>(&self, part: &Part<'b>, cluster: &mut Cluster<'b>) -> Result<Stretch<'b>> {
+        let bounds = self.places().bounds(part.prefix);
+        let bug = || Error::Bug("changes of a partition lie outside of it".into());
+        let (first, last) = cluster.spots.first().zip(cluster.spots.last()).ok_or_else(bug)?;
+        // The rows around the changed ones are the same ones.
+        let before = first.old.start.checked_sub(cluster.old.start).ok_or_else(bug)?;
+        let after = cluster.old.end.checked_sub(last.old.end).ok_or_else(bug)?;
+        let start = first.new.start.checked_sub(before).ok_or_else(bug)?;
+        cluster.new = start..last.new.end + after;
+        if cluster.new.start < bounds.range.start || cluster.new.end > bounds.range.end {
+            return Err(bug());
+        }
+        let noted = self.functions.is_running().then_some(last.new.end);
+        let limit = cluster.changes.first().map(|change| change.key);
+        self.stretch(bounds, cluster.new.clone(), noted, limit)
+    }
+
+    /// By how much the numbers of rows behind a cluster have changed.
+    pub(super) fn shifts(&self, part: &Part<'_>, cluster: &Cluster<'_>, bounds: &Bounds<'_>) -> Shifts {
+        let rows = cluster.spots.last().map_or(0, |spot| {
+            let (old, new) = (spot.old.end - part.old.start, spot.new.end - bounds.range.start);
+            new as i64 - old as i64
+        });
+        Shifts { rows, groups: cluster.groups_shift }
+    }
+}
+
+/// By how much the numbers of rows have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shifts {
+    rows: i64,
+    groups: i64,
+}
+
+impl Shifts {
+    pub(super) fn of(self, number: Number) -> i64 {
+        match number {
+            Number::Row | Number::Rank => self.rows,
+            Number::Dense => self.groups,
+        }
+    }
+}

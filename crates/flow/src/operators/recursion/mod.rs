@@ -1,0 +1,247 @@
+//! A recursive query whose rounds go over what is new alone.
+//!
+//! The recursive term is a flow of its own, which reads the working table as a relation. A step gives it the changes
+//! of what it reads besides, and the rows that are new in the working table; what it puts out is new in turn, round
+//! after round, until nothing is: semi-naive evaluation (Bancilhon and Ramakrishnan, 1986), over the flow's
+//! arrangements instead of whole relations.
+//!
+//! The term reads the working table once, in a place where the answer to all rows is the sum of the answers to each.
+//! So under UNION ALL rows may go too: what followed from them is taken back in the same rounds. Under UNION, where a row
+//! may follow in several ways, and in a circle from itself, see [`derived`].
+
+mod derived;
+#[cfg(test)]
+mod tests;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use millstream_delta::{Chunk, Cut, Delta, consolidate};
+use millstream_state::KeyIndex;
+
+use crate::flow::Advance;
+use crate::lower::Limits;
+use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::recursion::endless;
+use crate::{Error, Flow, Result};
+use derived::Derived;
+
+/// What a Recursion operator is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Of its output.
+    pub properties: Properties,
+    /// The name of the query.
+    pub name: String,
+    /// Whether a row counts once: UNION, and not UNION ALL.
+    pub distinct: bool,
+    /// The recursive term.
+    pub term: Flow,
+    /// What the term reads, in its order: the place of an input of the operator, or the working table.
+    pub reads: Vec<Option<usize>>,
+    /// Bounds of its rounds.
+    pub limits: Limits,
+}
+
+/// Maintains a recursive query. Its first input is the term that begins it.
+#[derive(Debug)]
+pub struct Recursion {
+    properties: Properties,
+    name: String,
+    term: Flow,
+    reads: Vec<Option<usize>>,
+    seen: Seen,
+    limits: Limits,
+}
+
+/// What is kept of the rows that are there.
+#[derive(Debug)]
+enum Seen {
+    /// Nothing: each copy counts.
+    Nothing,
+    /// Each counts once, and none goes.
+    Once(KeyIndex),
+    /// Each counts once.
+    Derived(Derived),
+}
+
+impl Seen {
+    fn new(properties: &Properties, distinct: bool) -> Result<Seen> {
+        let types = properties.schema.fields().iter().map(|field| field.data_type().clone());
+        Ok(match (distinct, properties.append_only) {
+            (false, _) => Seen::Nothing,
+            (true, true) => Seen::Once(KeyIndex::new(types.collect())?),
+            (true, false) => {
+                Seen::Derived(Derived::new(properties.schema.clone(), KeyIndex::new(types.collect())?))
+            }
+        })
+    }
+}
+
+impl Recursion {
+    /// The operator over no rows; an error where rows of these types can't be told apart.
+    pub fn new(parts: Parts) -> Result<Recursion> {
+        let Parts { properties, name, distinct, term, reads, limits } = parts;
+        let seen = Seen::new(&properties, distinct)?;
+        Ok(Recursion { properties, name, term, reads, seen, limits })
+    }
+
+    /// Of rows that came or went, those by which the working table changes.
+    fn fresh(&mut self, delta: Delta) -> Result<Delta> {
+        let delta = delta.with_schema(&self.properties.schema)?;
+        let Seen::Once(seen) = &mut self.seen else {
+            return Ok(match delta.is_append_only() {
+                true => delta,
+                false => consolidate(delta, &self.properties.schema)?,
+            });
+        };
+        let mut fresh = Delta::default();
+        for chunk in delta.chunks {
+            let mut slots = Vec::with_capacity(chunk.rows.num_rows());
+            let new = seen.slots(chunk.rows.columns(), &mut slots)?;
+            fresh.push(Chunk::insert(first_rows(&chunk.rows, &slots, &new)?));
+        }
+        Ok(fresh)
+    }
+
+    /// What the term puts out for changes of the working table, and of what else it reads.
+    fn follow(
+        &mut self,
+        cut: &Cut,
+        working: &Delta,
+        inputs: Option<&[&Delta]>,
+        output: &mut Output,
+    ) -> Result<Delta> {
+        let nothing = Delta::default();
+        let given: Vec<&Delta> = self
+            .reads
+            .iter()
+            .map(|read| match (read, inputs) {
+                (None, _) => working,
+                (Some(input), Some(inputs)) => inputs[*input],
+                (Some(_), None) => &nothing,
+            })
+            .collect();
+        let Advance { rows, failures, .. } = self.term.advance(cut, &given, true)?;
+        output.failures.extend(failures.into_iter().map(|(_, failure)| failure));
+        Ok(rows)
+    }
+
+    /// Rows come round by round; each copy counts, or each row once, and none goes.
+    fn add(&mut self, cut: &Cut, inputs: &[&Delta], output: &mut Output) -> Result<()> {
+        let mut fresh = self.fresh(inputs[0].clone())?;
+        for round in 0.. {
+            self.check_round(round)?;
+            output.rows.append(fresh.clone());
+            self.limits.check_output(output.rows.num_rows())?;
+            let rows = self.follow(cut, &fresh, (round == 0).then_some(inputs), output)?;
+            fresh = self.fresh(rows)?;
+            if fresh.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that have lost a way to follow go, with what follows from them, and come back where they have another.
+    fn rederive(&mut self, cut: &Cut, inputs: &[&Delta], output: &mut Output) -> Result<()> {
+        self.derived()?.begin(inputs[0].clone())?;
+        let rows = self.follow(cut, &Delta::default(), Some(inputs), output)?;
+        self.derived()?.follow(rows)?;
+        for put in [Derived::take_out as fn(&mut Derived) -> Result<Delta>, Derived::put_in] {
+            for round in 0.. {
+                let working = put(self.derived()?)?;
+                if working.is_empty() {
+                    break;
+                }
+                self.check_round(round)?;
+                self.limits.check_output(working.num_rows())?;
+                let rows = self.follow(cut, &working, None, output)?;
+                self.derived()?.follow(rows)?;
+            }
+        }
+        output.rows = self.derived()?.end()?;
+        Ok(())
+    }
+
+    fn derived(&mut self) -> Result<&mut Derived> {
+        match &mut self.seen {
+            Seen::Derived(derived) => Ok(derived),
+            _ => Err(Error::Bug("a recursive query that keeps no ways takes rows back".into())),
+        }
+    }
+
+    fn check_round(&self, round: usize) -> Result<()> {
+        if round < self.limits.recursion_max {
+            return Ok(());
+        }
+        Err(Error::Limit(endless(&self.name, round)))
+    }
+}
+
+/// The rows in which new slots appear first.
+fn first_rows(rows: &RecordBatch, slots: &[u32], new: &[u32]) -> Result<RecordBatch> {
+    let mut new = new.iter().peekable();
+    let first = (0..slots.len() as u32).filter(|row| new.next_if_eq(&&slots[*row as usize]).is_some());
+    Ok(take_record_batch(rows, &UInt32Array::from_iter_values(first))?)
+}
+
+impl Operator for Recursion {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let operators = self.term.operators().into_iter().filter(|operator| operator.cost.is_some());
+        let titles: Vec<String> = operators.map(|operator| operator.title).collect();
+        let union = if let Seen::Nothing = self.seen { "UNION ALL" } else { "UNION" };
+        Description {
+            name: "Recursion",
+            detail: format!("{}, {union} by {}", self.name, titles.join(", ")),
+            state: match &self.seen {
+                Seen::Nothing => "what its term keeps".into(),
+                Seen::Once(_) => "its rows, what its term keeps".into(),
+                Seen::Derived(_) => "its rows and in how many ways each follows, what its term keeps".into(),
+            },
+            state_key: None,
+            growth: Growth::With("its inputs and its result".into()),
+            why: String::new(),
+        }
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let mut output = Output::default();
+        match self.seen {
+            Seen::Derived(_) => self.rederive(cut, inputs, &mut output)?,
+            _ => self.add(cut, inputs, &mut output)?,
+        }
+        Ok(output)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        let distinct = !matches!(self.seen, Seen::Nothing);
+        self.seen = Seen::new(&self.properties, distinct)?;
+        self.term.reset()
+    }
+
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn state_rows(&self) -> usize {
+        let seen = match &self.seen {
+            Seen::Nothing => 0,
+            Seen::Once(index) => index.len(),
+            Seen::Derived(derived) => derived.len(),
+        };
+        self.term.state_rows() + seen
+    }
+
+    fn state_bytes(&self) -> usize {
+        let seen = match &self.seen {
+            Seen::Nothing => 0,
+            Seen::Once(index) => index.memory_bytes(),
+            Seen::Derived(derived) => derived.memory_bytes(),
+        };
+        self.term.state_bytes() + seen
+    }
+}

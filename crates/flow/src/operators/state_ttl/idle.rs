@@ -1,0 +1,104 @@
+//! When keys were touched last, coarsely, and which have been idle for too long.
+
+use std::collections::BTreeMap;
+
+use millstream_delta::Timestamp;
+
+/// Into how many pieces the time to live is cut: so much of it a key may live longer.
+const PIECES: i64 = 8;
+/// Of a slot without a key.
+const NEVER: i64 = i64::MIN;
+
+/// Keys by slot, each in the piece of time in which it was touched last.
+#[derive(Debug)]
+pub(super) struct Idle {
+    ttl_us: i64,
+    width_us: i64,
+    /// By slot the piece of the last touch.
+    last: Vec<i64>,
+    /// The slots that were touched in a piece; those that were touched again later are passed over in the end.
+    pieces: BTreeMap<i64, Vec<u32>>,
+}
+
+impl Idle {
+    /// No keys; one that isn't touched for `ttl_us` microseconds is idle.
+    pub(super) fn new(ttl_us: i64) -> Idle {
+        Idle { ttl_us, width_us: (ttl_us / PIECES).max(1), last: Vec::new(), pieces: BTreeMap::new() }
+    }
+
+    /// A row of the key came or went.
+    pub(super) fn touch(&mut self, slot: u32, now: Timestamp) {
+        let piece = now.0.div_euclid(self.width_us);
+        if self.last.len() <= slot as usize {
+            self.last.resize(slot as usize + 1, NEVER);
+        }
+        let last = &mut self.last[slot as usize];
+        if *last != piece {
+            *last = piece;
+            self.pieces.entry(piece).or_default().push(slot);
+        }
+    }
+
+    /// Whether the slot has a key.
+    pub(super) fn is_alive(&self, slot: u32) -> bool {
+        self.last.get(slot as usize).is_some_and(|last| *last != NEVER)
+    }
+
+    /// The slot has no key any longer.
+    pub(super) fn remove(&mut self, slot: u32) {
+        if let Some(last) = self.last.get_mut(slot as usize) {
+            *last = NEVER;
+        }
+    }
+
+    /// When some keys may have been idle for too long, at the earliest.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.pieces.keys().next().map(|piece| self.end(*piece))
+    }
+
+    /// When keys that were touched in a piece last are idle.
+    fn end(&self, piece: i64) -> Timestamp {
+        Timestamp(piece.saturating_add(1).saturating_mul(self.width_us).saturating_add(self.ttl_us))
+    }
+
+    /// Takes out the keys that are idle by now, in the order in which they were touched.
+    pub(super) fn take(&mut self, now: Timestamp) -> Vec<u32> {
+        let mut idle = Vec::new();
+        while let Some(piece) = self.pieces.keys().next().copied().filter(|piece| self.end(*piece) <= now) {
+            for slot in self.pieces.remove(&piece).unwrap_or_default() {
+                if self.last[slot as usize] == piece {
+                    self.last[slot as usize] = NEVER;
+                    idle.push(slot);
+                }
+            }
+        }
+        idle
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let listed: usize = self.pieces.values().map(|slots| slots.capacity() * size_of::<u32>()).sum();
+        self.last.capacity() * size_of::<i64>() + listed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_idle_after_their_time_and_not_before() {
+        let mut idle = Idle::new(80);
+        idle.touch(0, Timestamp(5));
+        idle.touch(1, Timestamp(9));
+        idle.touch(2, Timestamp(12));
+        idle.touch(0, Timestamp(30));
+        assert_eq!(idle.next(), Some(Timestamp(90)));
+        assert_eq!(idle.take(Timestamp(89)), Vec::<u32>::new());
+        assert_eq!(idle.take(Timestamp(90)), [1]);
+        assert!(!idle.is_alive(1) && idle.is_alive(0) && !idle.is_alive(7));
+        idle.remove(2);
+        idle.touch(2, Timestamp(13));
+        assert_eq!(idle.take(Timestamp(1000)), [2, 0]);
+        assert_eq!(idle.next(), None);
+    }
+}

@@ -1,0 +1,441 @@
+//! `state_ttl`: forgets what an operator keeps of keys that no row has touched for long.
+//!
+//! It stands around an operator that keeps its state by key. It keeps when each key was touched last, by batch time,
+//! and tells the operator to forget those that were idle for too long, as though their rows had never come. What a key
+//! had put out stays in the result. Where that is what an operator computes of a key (the row of a group), it is kept
+//! here, and taken back when the key returns; rows of the result that stand for rows of the input (the pairs of a
+//! join, a row beside its rank) stay for good.
+//!
+//! A delete of a row that was forgotten is counted and goes no further, so that no operator sees a weight below zero:
+//! where rows may go, a hash of each row of the keys that aren't forgotten is kept.
+//!
+//! Everything follows from the times and the rows of the cuts, so a replay forgets at the same places.
+
+mod idle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+use foldhash::fast::FixedState;
+use millstream_delta::{Chunk, Cut, Delta, RowEncoder, Timestamp, consolidate};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed};
+
+use crate::Result;
+use crate::drive::evaluate;
+use crate::failure::{Failure, keep, surviving};
+use crate::operator::{
+    Content, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,
+};
+use crate::point::{Wanted, keys_wanted};
+use idle::Idle;
+
+/// How many keys are forgotten at once.
+const KEYS: usize = 8192;
+
+/// An operator that forgets keys.
+#[derive(Debug)]
+pub struct StateTtl {
+    inner: Box<dyn Operator>,
+    properties: Properties,
+    by: KeyedBy,
+    ttl_us: i64,
+    /// The keys that are alive, and those whose rows in the result are remembered.
+    index: KeyIndex,
+    idle: Idle,
+    /// By slot how many rows there are of a key that is alive.
+    counts: Paged<i64>,
+    inputs: Vec<Input>,
+    /// What forgotten keys had put out, by slot.
+    remembered: Arranged,
+    counted: Counted,
+    stepped: bool,
+}
+
+/// One input.
+#[derive(Debug)]
+struct Input {
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    schema: SchemaRef,
+    /// None where rows only come.
+    rows: Option<Hashes>,
+}
+
+/// The rows of the keys that are alive: how often each is there, by slot and hash.
+#[derive(Debug)]
+struct Hashes {
+    encoder: RowEncoder,
+    counts: BTreeMap<(u32, u128), i64>,
+}
+
+/// Slots that a step comes to.
+#[derive(Debug, Default)]
+struct Visited {
+    touched: Vec<u32>,
+    /// Those that were taken for keys that hadn't been there.
+    new: Vec<u32>,
+}
+
+impl StateTtl {
+    /// Puts it around an operator that can forget keys; the inputs' columns, each with whether rows only come. One that
+    /// can't forget, or over rows that can't be told apart, stays as it is.
+    pub fn around(
+        inner: Box<dyn Operator>,
+        inputs: Vec<(SchemaRef, bool)>,
+        ttl_us: i64,
+    ) -> Box<dyn Operator> {
+        let Some(by) = inner.keyed_by() else { return inner };
+        let Ok(index) = KeyIndex::new(by.types.clone()) else { return inner };
+        let mut kept = Vec::with_capacity(inputs.len());
+        for (keys, (schema, append_only)) in by.keys.iter().cloned().zip(inputs) {
+            let rows = match RowEncoder::new(&schema) {
+                _ if append_only => None,
+                Ok(encoder) => Some(Hashes { encoder, counts: BTreeMap::new() }),
+                Err(_) => return inner,
+            };
+            kept.push(Input { keys, schema, rows });
+        }
+        let mut properties = inner.properties().clone();
+        if !by.remembers {
+            // A key that returns has rows again beside those that stayed.
+            properties.key = None;
+        }
+        Box::new(StateTtl {
+            index,
+            idle: Idle::new(ttl_us),
+            counts: Paged::default(),
+            inputs: kept,
+            remembered: Arranged::new(properties.schema.clone()),
+            counted: Counted::default(),
+            stepped: false,
+            inner,
+            properties,
+            by,
+            ttl_us,
+        })
+    }
+
+    /// Forgets the keys that are idle by now.
+    fn forget_idle(&mut self, now: Timestamp, output: &mut Output) -> Result<()> {
+        let idle = self.idle.take(now);
+        for slots in idle.chunks(KEYS) {
+            let Forgotten { rows, failures } = self.inner.forget(&self.index.keys(slots)?)?;
+            output.failures.extend(failures);
+            if self.by.remembers {
+                let placed = rows.into_iter().map(|(rows, of)| {
+                    let slots = of.iter().map(|place| slots[*place as usize]).collect();
+                    Placed { chunk: Chunk::insert(rows), slots, tallies: None }
+                });
+                self.remembered.apply(placed.collect())?;
+            }
+            for slot in slots {
+                self.counts[*slot as usize] = 0;
+                self.inputs.iter_mut().filter_map(|input| input.rows.as_mut()).for_each(|rows| {
+                    rows.forget(*slot);
+                });
+                if self.remembered.rows_of(*slot) == 0 {
+                    self.index.free(*slot);
+                }
+            }
+            self.counted.keys += slots.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// What the operator is given of a delta: all but deletes of rows that are forgotten.
+    fn take(
+        &mut self,
+        at: usize,
+        delta: &Delta,
+        now: Timestamp,
+        visited: &mut Visited,
+        failures: &mut Vec<Failure>,
+    ) -> Result<Delta> {
+        let input = &self.inputs[at];
+        let delta = match (&input.rows, delta.is_append_only()) {
+            // A row that comes and goes at once was never forgotten.
+            (Some(_), false) => consolidate(delta.clone(), &input.schema)?,
+            _ => delta.clone(),
+        };
+        let mut taken = Delta::default();
+        for chunk in delta.chunks {
+            let exprs = self.inputs[at].keys.clone();
+            // A row whose key fails is the operator's failure as well, for the same reason: it need not see it.
+            for (chunk, keys) in surviving(chunk, failures, |chunk| evaluate(&exprs, &chunk.rows))? {
+                let apart = self.by.nulls_apart.then(|| nulls(&keys, chunk.rows.num_rows())).flatten();
+                let Some(apart) = apart else {
+                    taken.push(self.take_chunk(at, chunk, &keys, now, visited)?);
+                    continue;
+                };
+                // No row matches NULL, so nothing is kept of these.
+                taken.push(keep(&chunk, &apart)?);
+                let rest = arrow::compute::not(&apart)?;
+                let keys = keys.iter().map(|key| Ok(arrow::compute::filter(key, &rest)?));
+                let keys = keys.collect::<Result<Vec<ArrayRef>>>()?;
+                taken.push(self.take_chunk(at, keep(&chunk, &rest)?, &keys, now, visited)?);
+            }
+        }
+        Ok(taken)
+    }
+
+    fn take_chunk(
+        &mut self,
+        at: usize,
+        chunk: Chunk,
+        keys: &[ArrayRef],
+        now: Timestamp,
+        visited: &mut Visited,
+    ) -> Result<Chunk> {
+        let count = chunk.rows.num_rows();
+        let mut slots = Vec::with_capacity(count);
+        visited.new.extend(self.index.slots(keys, &mut slots)?);
+        self.counts.resize(self.index.slots_end(), 0);
+        let mut weights = Vec::with_capacity(count);
+        match &mut self.inputs[at].rows {
+            None => weights.extend((0..count).map(|row| chunk.weight(row))),
+            Some(hashes) => {
+                let rows = hashes.encoder.encode(&chunk.rows)?;
+                for (row, slot) in slots.iter().enumerate() {
+                    let weight = hashes.add(*slot, rows.row(row).as_ref(), chunk.weight(row));
+                    self.counted.deletes += weight.abs_diff(chunk.weight(row));
+                    weights.push(weight);
+                }
+            }
+        }
+        for (slot, weight) in slots.iter().zip(&weights).filter(|(_, weight)| **weight != 0) {
+            self.counts[*slot as usize] += weight;
+            if !self.idle.is_alive(*slot) || *weight < 0 {
+                visited.touched.push(*slot);
+            }
+            self.idle.touch(*slot, now);
+        }
+        if weights.iter().enumerate().all(|(row, weight)| *weight == chunk.weight(row)) {
+            return Ok(chunk);
+        }
+        let there: BooleanArray = weights.iter().map(|weight| Some(*weight != 0)).collect();
+        keep(&Chunk { rows: chunk.rows, weights: Some(Int64Array::from(weights)) }, &there)
+    }
+
+    /// Takes back what keys had put out that have returned.
+    fn take_back(&mut self, visited: &[u32], rows: &mut Delta) -> Result<()> {
+        let back: Vec<u32> =
+            visited.iter().copied().filter(|slot| self.remembered.rows_of(*slot) > 0).collect();
+        if back.is_empty() {
+            return Ok(());
+        }
+        let mut gone = Vec::new();
+        for slot in &back {
+            for batch in self.remembered.gather(&[*slot])? {
+                let slots = vec![*slot; batch.num_rows()];
+                rows.push(Chunk::delete(batch.clone()));
+                gone.push(Placed { chunk: Chunk::delete(batch), slots, tallies: None });
+            }
+        }
+        self.remembered.apply(gone)?;
+        *rows = consolidate(std::mem::take(rows), &self.properties.schema)?;
+        Ok(())
+    }
+
+    /// Frees the slots of keys that have no rows.
+    fn free_empty(&mut self, visited: Visited) {
+        // Those that only deletes of forgotten rows named.
+        visited
+            .new
+            .into_iter()
+            .filter(|slot| !self.idle.is_alive(*slot))
+            .for_each(|slot| self.index.free(slot));
+        for slot in visited.touched {
+            if self.idle.is_alive(slot) && self.counts[slot as usize] == 0 {
+                self.idle.remove(slot);
+                self.index.free(slot);
+            }
+        }
+    }
+
+    fn advance(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Output> {
+        let mut output = Output::default();
+        self.forget_idle(cut.now, &mut output)?;
+        let mut visited = Visited::default();
+        let mut taken = Vec::with_capacity(inputs.len());
+        for (at, delta) in inputs.iter().enumerate() {
+            taken.push(self.take(at, delta, cut.now, &mut visited, &mut output.failures)?);
+        }
+        let first = !std::mem::replace(&mut self.stepped, true);
+        if first || self.inner.is_due(cut) || taken.iter().any(|delta| !delta.is_empty()) {
+            let given: Vec<&Delta> = taken.iter().collect();
+            let step = match read {
+                true => self.inner.step(cut, &given)?,
+                false => self.inner.step_unread(cut, &given)?,
+            };
+            output.rows = step.rows;
+            output.left_out = step.left_out;
+            output.failures.extend(step.failures);
+        }
+        visited.touched.sort_unstable();
+        visited.touched.dedup();
+        self.take_back(&visited.touched, &mut output.rows)?;
+        self.free_empty(visited);
+        if !read {
+            // Not all of what goes and comes was put out.
+            output.rows = Delta::default();
+        }
+        Ok(output)
+    }
+
+    /// All rows that are remembered.
+    fn all_remembered(&self) -> Result<Vec<RecordBatch>> {
+        let slots: Vec<u32> =
+            self.index.live().into_iter().filter(|slot| self.remembered.rows_of(*slot) > 0).collect();
+        Ok(self.remembered.gather(&slots)?)
+    }
+
+    /// Those that are wanted, and perhaps others. A result begins with its key.
+    fn remembered_of(&self, wanted: &Wanted) -> Result<Vec<RecordBatch>> {
+        let Some(keys) = keys_wanted(wanted, 0..self.by.types.len()) else { return self.all_remembered() };
+        let mut slots = Vec::new();
+        self.index.find(&keys?, &mut slots)?;
+        slots.retain(|slot| *slot != NO_SLOT);
+        slots.sort_unstable();
+        slots.dedup();
+        Ok(self.remembered.gather(&slots)?)
+    }
+}
+
+impl Hashes {
+    /// Adds a row that often, or takes it away as often as it is there. Returns how often that was.
+    fn add(&mut self, slot: u32, row: &[u8], weight: i64) -> i64 {
+        use std::hash::BuildHasher;
+        let half = |seed| u128::from(FixedState::with_seed(seed).hash_one(row));
+        let key = (slot, half(1) << 64 | half(2));
+        let count = self.counts.entry(key).or_insert(0);
+        let weight = weight.max(-*count);
+        *count += weight;
+        if *count == 0 {
+            self.counts.remove(&key);
+        }
+        weight
+    }
+
+    fn forget(&mut self, slot: u32) {
+        let of = (slot, 0)..=(slot, u128::MAX);
+        let keys: Vec<(u32, u128)> = self.counts.range(of).map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| {
+            self.counts.remove(key);
+        });
+    }
+}
+
+/// The rows of which some key is NULL; none where no row has one.
+fn nulls(keys: &[ArrayRef], count: usize) -> Option<BooleanArray> {
+    let nulls: Vec<_> =
+        keys.iter().filter_map(|key| key.logical_nulls()).filter(|nulls| nulls.null_count() > 0).collect();
+    if nulls.is_empty() {
+        return None;
+    }
+    Some((0..count).map(|row| Some(nulls.iter().any(|nulls| nulls.is_null(row)))).collect())
+}
+
+impl Operator for StateTtl {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let mut about = self.inner.describe();
+        let ttl = ttl_text(self.ttl_us);
+        about.state.push_str(&format!("; state_ttl {ttl}: not equal to batch"));
+        let alive = format!("the keys that rows touched within {ttl}");
+        about.growth = match self.by.remembers {
+            false => Growth::BoundedBy(alive),
+            true => Growth::With(format!("its result; what else it keeps, with {alive}")),
+        };
+        about
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        self.advance(cut, inputs, true)
+    }
+
+    fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        self.advance(cut, inputs, false)
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.inner.is_due(cut) || self.idle.next().is_some_and(|time| time <= cut.now)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.inner.wake_at().into_iter().chain(self.idle.next()).min()
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.inner.reset()?;
+        self.index = KeyIndex::new(self.by.types.clone())?;
+        self.idle = Idle::new(self.ttl_us);
+        self.counts = Paged::default();
+        self.remembered = Arranged::new(self.properties.schema.clone());
+        self.inputs.iter_mut().filter_map(|input| input.rows.as_mut()).for_each(|rows| rows.counts.clear());
+        self.stepped = false;
+        Ok(())
+    }
+
+    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
+        let rows = self.inner.content(input)?;
+        if !self.by.remembers {
+            return None;
+        }
+        Some(rows.and_then(|mut rows| {
+            rows.extend(self.all_remembered()?);
+            Ok(rows)
+        }))
+    }
+
+    fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        if !self.by.remembers {
+            return None;
+        }
+        let rows = self.inner.content_wanted(wanted, input)?;
+        Some(rows.and_then(|mut rows| {
+            rows.extend(self.remembered_of(wanted)?);
+            Ok(rows)
+        }))
+    }
+
+    fn counted(&self) -> Option<Counted> {
+        Some(self.counted)
+    }
+
+    fn state_rows(&self) -> usize {
+        self.inner.state_rows() + self.remembered.num_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        let hashes = self.inputs.iter().filter_map(|input| input.rows.as_ref()).map(|rows| rows.counts.len());
+        let of_hash = size_of::<((u32, u128), i64)>() * 3 / 2;
+        self.inner.state_bytes()
+            + self.index.memory_bytes()
+            + self.idle.memory_bytes()
+            + self.counts.memory_bytes()
+            + self.remembered.memory_bytes()
+            + hashes.sum::<usize>() * of_hash
+    }
+}
+
+/// A time to live as people set it: in the largest unit that it is a multiple of.
+fn ttl_text(us: i64) -> String {
+    let units = [
+        (86_400_000_000, "day"),
+        (3_600_000_000, "hour"),
+        (60_000_000, "minute"),
+        (1_000_000, "second"),
+        (1_000, "millisecond"),
+        (1, "microsecond"),
+    ];
+    let (length, unit) = units.into_iter().find(|(length, _)| us % length == 0).unwrap_or((1, "microsecond"));
+    let count = us / length;
+    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
+}

@@ -1,0 +1,302 @@
+//! The first rows of an order, of all rows or of each partition: ORDER BY … LIMIT, and OVER with a bound on the rank.
+//!
+//! All rows are kept in the order of a key: the values of the partition, those of the order, and what tells rows
+//! apart that are equal in these. The keys lie in a tree that counts, so that a row's position in its partition and
+//! the row at a position are found in logarithmic time. What a step puts out follows from where rows are and by how
+//! much they have moved; what had been put out isn't kept. (Counted B+ trees are order-statistic trees as in Cormen,
+//! Leiserson, Rivest and Stein, *Introduction to Algorithms*, chapter 14.)
+//!
+//! Where rows only come, those that are behind the last that counts are let go at once: they never come back.
+//!
+//! Deliberately absent: which parts of a plan are of this kind; see `lower`.
+
+mod ranks;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow::compute::{cast, take_record_batch};
+use millstream_delta::{Chunk, Cut, Delta, consolidate};
+use millstream_state::{Moved, Ordered};
+
+use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::sorted::{Change, Ordering, Sorted, Sorter};
+use crate::{Error, Result};
+use ranks::{Difference, Emission, Lines, Taken};
+
+/// How many rows are put out in one batch.
+const OUTPUT_ROWS: usize = 16_384;
+
+/// By what rows are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// Each row by itself: `row_number`, LIMIT.
+    Row,
+    /// Rows that are equal in the order have the number of the first: `rank`.
+    Peers,
+}
+
+/// What a TopN operator is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Of its output: the input's columns, and the number where it is shown.
+    pub properties: Properties,
+    /// The input's columns.
+    pub schema: arrow::datatypes::SchemaRef,
+    /// How rows are ordered.
+    pub ordering: Ordering,
+    /// By what they are counted.
+    pub rank: Rank,
+    /// Which of them are in the result, counted from 0 in each partition.
+    pub range: Range<u64>,
+    /// Whether the result has the number, from 1, as its last column.
+    pub numbered: bool,
+    /// Whether rows are never taken back.
+    pub only_inserts: bool,
+    /// For EXPLAIN: what is taken, in which order, and the partition's expressions.
+    pub detail: String,
+    /// The partition's expressions, as people read them.
+    pub partition: Vec<String>,
+}
+
+/// Keeps the first rows of each partition.
+#[derive(Debug)]
+pub struct TopN {
+    properties: Properties,
+    sorter: Sorter,
+    rank: Rank,
+    taken: Taken,
+    rows: Ordered,
+    only_inserts: bool,
+    detail: String,
+    partition: Vec<String>,
+}
+
+impl TopN {
+    /// The operator; `None` where values of some type have no order in bytes.
+    pub fn new(parts: Parts) -> Result<Option<TopN>> {
+        let Some(sorter) = Sorter::new(parts.ordering, &parts.schema)? else { return Ok(None) };
+        Ok(Some(TopN {
+            properties: parts.properties,
+            sorter,
+            rank: parts.rank,
+            taken: Taken { range: parts.range, numbered: parts.numbered },
+            rows: Ordered::new(parts.schema),
+            only_inserts: parts.only_inserts,
+            detail: parts.detail,
+            partition: parts.partition,
+        }))
+    }
+
+    fn take(&mut self, sorted: &Sorted) -> Result<Delta> {
+        let mut changes = sorted.changes();
+        if self.only_inserts {
+            changes.retain(|change| self.may_count(change));
+        }
+        let moved: Vec<Moved<'_>> = changes
+            .iter()
+            .map(|change| Moved { key: change.key, row: change.row, weight: change.weight })
+            .collect();
+        self.rows.apply(&sorted.rows, &moved)?;
+        let (rows, sorter, taken) = (&self.rows, &self.sorter, &self.taken);
+        let mut difference = Difference { rows, sorter, taken, emission: Emission::default() };
+        for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
+            match self.rank {
+                Rank::Row => difference.positions(changes),
+                Rank::Peers => difference.ranks(changes),
+            }
+        }
+        let Emission { delta, kept } = difference.emission;
+        let mut output = Delta::default();
+        self.put_out(delta, &mut output, |places| {
+            let places = UInt32Array::from_iter_values(places.iter().map(|place| *place as u32));
+            Ok(take_record_batch(&sorted.rows, &places)?)
+        })?;
+        self.put_out(kept, &mut output, |ids| Ok(self.rows.gather(ids)?))?;
+        if self.only_inserts {
+            for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
+                self.let_go(changes[0].partition);
+            }
+        }
+        Ok(output)
+    }
+
+    /// Whether a new row may ever be in the result.
+    fn may_count(&self, change: &Change<'_>) -> bool {
+        let ahead = match self.rank {
+            Rank::Row => self.rows.position(change.key),
+            Rank::Peers => self.rows.position(change.peers),
+        };
+        ahead < self.taken.range.end || ahead - self.rows.position(change.partition) < self.taken.range.end
+    }
+
+    /// Lets the rows of a partition go that are behind the last that counts.
+    fn let_go(&mut self, partition: &[u8]) {
+        let Range { mut start, end } = self.rows.positions(partition);
+        start = start.saturating_add(self.taken.range.end);
+        if start >= end {
+            return;
+        }
+        if self.rank == Rank::Peers {
+            let mut peers = start..end;
+            self.rows.scan(start, &mut |_, entry| {
+                peers = self.rows.positions(self.sorter.peers(entry.key));
+                false
+            });
+            start = if peers.start < start { peers.end } else { start };
+        }
+        self.rows.remove(start..end);
+    }
+
+    /// Deletes of all rows of a partition.
+    fn partition_gone(&self, prefix: &[u8]) -> Result<Delta> {
+        let Range { start, end } = self.rows.positions(prefix);
+        let (mut ids, mut weights) = (Vec::new(), Vec::new());
+        if start < end {
+            self.rows.scan(start, &mut |position, entry| {
+                ids.push(entry.id);
+                weights.push(-(entry.copies as i64));
+                position + entry.copies < end
+            });
+        }
+        Ok(Delta::of(Chunk { rows: self.rows.gather(&ids)?, weights: Some(Int64Array::from(weights)) }))
+    }
+
+    fn put_out(
+        &self,
+        lines: Lines,
+        output: &mut Delta,
+        rows: impl Fn(&[u64]) -> Result<RecordBatch>,
+    ) -> Result<()> {
+        for start in (0..lines.places.len()).step_by(OUTPUT_ROWS) {
+            let some = start..lines.places.len().min(start + OUTPUT_ROWS);
+            let batch = rows(&lines.places[some.clone()])?;
+            let batch = self.shown(batch, &lines.numbers[some.clone()])?;
+            let weights = &lines.weights[some];
+            let weights =
+                weights.iter().any(|weight| *weight != 1).then(|| Int64Array::from(weights.to_vec()));
+            output.push(Chunk { rows: batch, weights });
+        }
+        Ok(())
+    }
+
+    /// Rows as they are in the result.
+    fn shown(&self, rows: RecordBatch, numbers: &[u64]) -> Result<RecordBatch> {
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        if let (true, Some(field)) = (self.taken.numbered, self.properties.schema.fields().last()) {
+            let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers.iter().map(|at| at + 1)));
+            columns.push(cast(&numbers, field.data_type())?);
+        }
+        Ok(RecordBatch::try_new(self.properties.schema.clone(), columns)?)
+    }
+
+    /// The rows of the one partition there is.
+    fn first_rows(&self) -> Result<Vec<RecordBatch>> {
+        let Range { start, end } = self.taken.range;
+        let mut emission = Vec::new();
+        self.rows.scan(start, &mut |position, entry| {
+            let copies = (position + entry.copies).min(end).saturating_sub(position.max(start));
+            emission.extend(std::iter::repeat_n(entry.id, copies as usize));
+            position + entry.copies < end
+        });
+        let batch = |ids: &[u64]| self.shown(self.rows.gather(ids)?, &[]);
+        emission.chunks(OUTPUT_ROWS).map(batch).collect()
+    }
+}
+
+impl Operator for TopN {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let by = self.partition.join(", ");
+        let bounded = self.only_inserts && self.taken.range.end < u64::MAX;
+        let growth = match self.rank {
+            _ if !bounded => Growth::With("its input".into()),
+            Rank::Peers => Growth::With("the rows of the ranks that count".into()),
+            Rank::Row if self.partition.is_empty() => Growth::Bounded,
+            Rank::Row => Growth::With(format!("the distinct values of ({by})")),
+        };
+        let state = match self.only_inserts {
+            true => "the rows that may still count, in order",
+            false => "its input in order",
+        };
+        Description {
+            name: "TopN",
+            detail: self.detail.clone(),
+            state: state.into(),
+            state_key: (!self.partition.is_empty()).then(|| format!("({by})")),
+            growth,
+            why: String::new(),
+        }
+    }
+
+    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let [input] = inputs else { return Err(Error::Bug("TopN has one input".into())) };
+        let mut output = Output::default();
+        let sorted = self.sorter.sort(input, &mut output.failures)?;
+        for piece in &sorted {
+            let delta = self.take(piece)?;
+            output.rows.append(delta);
+        }
+        if sorted.len() > 1 {
+            output.rows = consolidate(output.rows, &self.properties.schema)?;
+        }
+        Ok(output)
+    }
+
+    fn keyed_by(&self) -> Option<KeyedBy> {
+        // Of rows that only come, those that are in the result are all that is kept.
+        if self.partition.is_empty() || self.only_inserts {
+            return None;
+        }
+        let keys = self.sorter.partition().to_vec();
+        let types = keys.iter().map(|key| key.data_type(self.rows.schema()));
+        Some(KeyedBy {
+            types: types.collect::<std::result::Result<_, _>>().ok()?,
+            keys: vec![keys],
+            nulls_apart: false,
+            remembers: true,
+        })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let mut forgotten = Forgotten::default();
+        for (place, prefix) in self.sorter.prefixes(keys)?.iter().enumerate() {
+            let mut output = Output::default();
+            for sorted in &self.sorter.sort(&self.partition_gone(prefix)?, &mut output.failures)? {
+                // What would go of the result stays there.
+                output.rows.append(self.take(sorted)?);
+            }
+            for mut chunk in output.rows.chunks {
+                chunk.weights = chunk.weights.map(|weights| weights.unary(|weight| -weight));
+                let rows = chunk.expand()?;
+                let of = vec![place as u32; rows.num_rows()];
+                forgotten.rows.push((rows, of));
+            }
+        }
+        Ok(forgotten)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.rows = Ordered::new(self.rows.schema().clone());
+        Ok(())
+    }
+
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        let alone = self.partition.is_empty() && !self.taken.numbered && self.rank == Rank::Row;
+        alone.then(|| self.first_rows())
+    }
+
+    fn state_rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.rows.memory_bytes()
+    }
+}

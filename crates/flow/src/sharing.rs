@@ -1,0 +1,278 @@
+//! The arrangements of a flow: which of its joins' sides may be kept once for several readers, and where they are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta};
+
+use crate::arrangement::{Arrangement, By};
+use crate::flow::{Flow, Node};
+use crate::operators::join::{Findable, Join};
+use crate::{Error, Result};
+
+/// Rows that joins of a flow find by one key: sides that read the same node.
+#[derive(Debug)]
+pub(crate) struct Findables {
+    /// The node whose rows they are.
+    pub(crate) input: usize,
+    pub(crate) by: By,
+    /// The sides that look for them.
+    pub(crate) sides: Vec<Findable>,
+    /// Where they are kept, if not by the one side.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// An arrangement that a flow reads.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    arrangement: Arc<Arrangement>,
+    /// Whether other flows read it, too: then epochs are told apart by their numbers.
+    across: bool,
+}
+
+/// What a flow may share with others: the rows of a relation by a key.
+#[derive(Debug)]
+pub struct Shareable<'a> {
+    /// Names it among those of the flow.
+    pub place: usize,
+    /// The relation, by its place in [`Flow::relations`].
+    pub relation: usize,
+    /// What they are found by.
+    pub by: &'a By,
+    /// The columns that are looked at.
+    pub columns: Vec<usize>,
+    /// The arrangement that is shared with other flows, if there is one.
+    pub shared: Option<&'a Arc<Arrangement>>,
+}
+
+impl Findables {
+    /// The same with nodes in their final places; `None` where the flow needs none of the sides.
+    pub(crate) fn placed(self, places: &HashMap<usize, usize>) -> Option<Findables> {
+        let input = *places.get(&self.input)?;
+        let placed = |side: Findable| Some(Findable { node: *places.get(&side.node)?, ..side });
+        let sides: Vec<Findable> = self.sides.into_iter().filter_map(placed).collect();
+        (!sides.is_empty()).then_some(Findables { input, sides, ..self })
+    }
+
+    /// The columns that are looked at, ascending.
+    fn columns(&self) -> Vec<usize> {
+        let all = self.sides.iter().flat_map(|side| &side.columns).chain(&self.by.keys);
+        let mut columns: Vec<usize> = all.copied().collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+}
+
+impl Kept {
+    /// Takes in the change of an epoch before anybody reads.
+    pub(crate) fn stage(&self, first: bool, version: u64, cut: &Cut, delta: &Delta) -> Result<()> {
+        match (first, self.across) {
+            (true, true) => Ok(()),
+            // The first change is all there is: joins look for it among the rows.
+            (true, false) => self.arrangement.take(delta),
+            (false, true) => self.arrangement.stage(cut.epoch.0, delta),
+            (false, false) => self.arrangement.stage(version, delta),
+        }
+    }
+
+    /// Makes the change part of the rows after everybody has read.
+    pub(crate) fn settle(&self, version: u64) -> Result<()> {
+        if self.across { Ok(()) } else { self.arrangement.settle(version) }
+    }
+
+    pub(crate) fn reset(&self) -> Result<()> {
+        if self.across { Ok(()) } else { self.arrangement.reset() }
+    }
+}
+
+impl Flow {
+    /// Lets joins of this flow that look for the same rows by the same key find them in one arrangement.
+    pub(crate) fn share_within(&mut self) -> Result<()> {
+        for place in 0..self.findables.len() {
+            if self.findables[place].sides.len() > 1 {
+                let arrangement = self.arrangement(place)?;
+                self.put_into(place, &Arc::new(arrangement), false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The arrangement for the rows of a place, without rows.
+    fn arrangement(&self, place: usize) -> Result<Arrangement> {
+        let findables = &self.findables[place];
+        let schema = &self.nodes[findables.input].properties().schema;
+        Arrangement::new(schema, findables.by.clone(), findables.columns())
+    }
+
+    fn put_into(&mut self, place: usize, arrangement: &Arc<Arrangement>, across: bool) -> Result<()> {
+        for side in self.findables[place].sides.clone() {
+            let columns = arrangement.places_of(&side.columns)?;
+            self.join(side.node)?.move_out(side.at, arrangement, columns)?;
+        }
+        self.findables[place].kept = Some(Kept { arrangement: arrangement.clone(), across });
+        self.count(place, true)
+    }
+
+    /// Whether this flow answers for what the arrangement of a place takes; of all its readers one does.
+    pub fn count(&mut self, place: usize, counted: bool) -> Result<()> {
+        for (number, side) in self.findables[place].sides.clone().into_iter().enumerate() {
+            self.join(side.node)?.count_elsewhere(side.at, counted && number == 0);
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, node: usize) -> Result<&mut Join> {
+        let join = match &mut self.nodes[node] {
+            Node::Operator { operator, .. } => operator.as_join(),
+            Node::Input { .. } => None,
+        };
+        join.ok_or_else(|| Error::Bug("a side of a join is looked for elsewhere".into()))
+    }
+
+    /// The queries that find rows in the arrangements that a node reads, where there are others than this one.
+    pub(crate) fn sharing_with(&self, node: usize) -> Vec<Arc<str>> {
+        let read = self.findables.iter().filter(|found| found.sides.iter().any(|side| side.node == node));
+        let mut readers = Vec::new();
+        for arrangement in read.filter_map(|found| found.kept.as_ref()).map(|kept| &kept.arrangement) {
+            let names = arrangement.readers();
+            if names.len() > 1 {
+                readers.extend(names.into_iter().filter(|name| !readers.contains(name)).collect::<Vec<_>>());
+            }
+        }
+        readers
+    }
+
+    /// What it may share with other flows that read the same relations.
+    pub fn shareable(&self) -> Vec<Shareable<'_>> {
+        let shareable = |(place, findables): (usize, &'_ Findables)| {
+            let Node::Input { relation, .. } = &self.nodes[findables.input] else { return None };
+            let shared = self.findables[place].kept.as_ref().filter(|kept| kept.across);
+            Some(Shareable {
+                place,
+                relation: *relation,
+                by: &self.findables[place].by,
+                columns: findables.columns(),
+                shared: shared.map(|kept| &kept.arrangement),
+            })
+        };
+        self.findables.iter().enumerate().filter_map(shareable).collect()
+    }
+
+    /// An arrangement with what this flow keeps of the rows of a place, between two epochs.
+    fn arranged(&mut self, place: usize) -> Result<Arrangement> {
+        let arrangement = self.arrangement(place)?;
+        let kept = self.findables[place].kept.as_ref().map(|kept| kept.arrangement.clone());
+        match (kept, &self.findables[place].sides.clone()[..]) {
+            (Some(kept), _) if kept.columns() == arrangement.columns() => {
+                arrangement.take_kept(kept.content()?)?;
+            }
+            (None, [side]) => {
+                let places: Option<Vec<usize>> = arrangement
+                    .columns()
+                    .iter()
+                    .map(|column| side.columns.iter().position(|known| known == column))
+                    .collect();
+                let places =
+                    places.ok_or_else(|| Error::Bug("a join reads the columns of its key".into()))?;
+                let rows = self.join(side.node)?.content_of(side.at)?;
+                let rows = rows.iter().map(|rows| rows.project(&places)).collect::<Result<_, _>>()?;
+                arrangement.take_kept(rows)?;
+            }
+            _ => return Err(Error::Bug("an arrangement is made of what others keep".into())),
+        }
+        Ok(arrangement)
+    }
+
+    /// Finds the rows of a place in an arrangement that other flows read, too. It has all that this flow was given, and
+    /// every column that it looks at; if the flow was not stepped yet, all that it will be given in its first step.
+    fn share(&mut self, place: usize, arrangement: &Arc<Arrangement>) -> Result<()> {
+        self.put_into(place, arrangement, true)
+    }
+
+    /// Keeps the rows of a place by itself again, as they are now.
+    pub fn unshare(&mut self, place: usize) -> Result<()> {
+        let Some(kept) = self.findables[place].kept.take().filter(|kept| kept.across) else { return Ok(()) };
+        let rows = kept.arrangement.content()?;
+        let sides = self.findables[place].sides.clone();
+        if let [side] = &sides[..] {
+            let columns = kept.arrangement.places_of(&side.columns)?;
+            let rows = rows.iter().map(|rows| rows.project(&columns)).collect::<Result<_, _>>()?;
+            return self.join(side.node)?.move_in(side.at, rows);
+        }
+        let own = self.arrangement(place)?;
+        let columns = kept.arrangement.places_of(own.columns())?;
+        own.take_kept(rows.iter().map(|rows| rows.project(&columns)).collect::<Result<_, _>>()?)?;
+        self.put_into(place, &Arc::new(own), false)
+    }
+}
+
+/// A flow that looks for rows by a key, and the place of these rows among those that it may share.
+pub type Reader<'a> = (&'a mut Flow, usize);
+
+/// The columns that readers of the same rows look at, ascending.
+fn columns_of<'a>(readers: impl Iterator<Item = (&'a Flow, usize)>) -> Vec<usize> {
+    let mut columns: Vec<usize> = readers.flat_map(|(flow, place)| flow.findables[place].columns()).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    columns
+}
+
+impl Flow {
+    /// An arrangement that is shared already and has these columns of the rows of a place.
+    fn shared_with(&self, place: usize, columns: &[usize]) -> Option<Arc<Arrangement>> {
+        let kept = self.findables[place].kept.as_ref().filter(|kept| kept.across)?;
+        kept.arrangement.has(columns).then(|| kept.arrangement.clone())
+    }
+
+    /// Whether it keeps just these columns of the rows of a place.
+    fn keeps_all(&self, place: usize, columns: &[usize]) -> bool {
+        self.started && self.findables[place].columns() == columns
+    }
+}
+
+/// Whether no reader of the same rows by the same key keeps all columns that some of them look at.
+pub fn needs_content(readers: &[(&Flow, usize)]) -> bool {
+    let columns = columns_of(readers.iter().copied());
+    let has = |(flow, place): &(&Flow, usize)| {
+        flow.shared_with(*place, &columns).is_some() || flow.keeps_all(*place, &columns)
+    };
+    !readers.iter().any(has)
+}
+
+/// Lets readers of the same rows by the same key find them in one arrangement, between two epochs; the next one is not
+/// `version`. All have been given the same rows, or were not stepped yet and will be given them in their first step.
+/// `content` has these rows with all columns of the relation; it is asked for where [`needs_content`].
+pub fn share_rows(
+    readers: &mut [Reader<'_>],
+    version: u64,
+    content: Option<&Delta>,
+) -> Result<Option<Arc<Arrangement>>> {
+    let columns = columns_of(readers.iter().map(|(flow, place)| (&**flow, *place)));
+    let shared = readers.iter().find_map(|(flow, place)| flow.shared_with(*place, &columns));
+    let donor = readers.iter().position(|(flow, place)| flow.keeps_all(*place, &columns));
+    let arrangement = match (shared, donor, content) {
+        (Some(shared), ..) => shared,
+        (None, Some(donor), _) => {
+            let (flow, place) = &mut readers[donor];
+            Arc::new(flow.arranged(*place)?)
+        }
+        (None, None, Some(content)) => {
+            let Some((flow, place)) = readers.first() else { return Ok(None) };
+            let findables = &flow.findables[*place];
+            let schema = &flow.nodes[findables.input].properties().schema;
+            let arrangement = Arrangement::new(schema, findables.by.clone(), columns.clone())?;
+            arrangement.take(content)?;
+            Arc::new(arrangement)
+        }
+        (None, None, None) => return Ok(None),
+    };
+    arrangement.settle(version)?;
+    for (flow, place) in readers.iter_mut() {
+        let there = flow.shared_with(*place, &columns);
+        if there.is_none_or(|there| !Arc::ptr_eq(&there, &arrangement)) {
+            flow.share(*place, &arrangement)?;
+        }
+    }
+    Ok(Some(arrangement))
+}

@@ -1,0 +1,257 @@
+//! Bytes that order rows as ORDER BY does, partition by partition.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::{SortOptions, concat};
+use arrow::datatypes::{Field, Schema};
+use arrow::row::{RowConverter, Rows, SortField};
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_delta::{Chunk, Delta, canonical};
+
+use crate::Result;
+use crate::drive::evaluate;
+use crate::failure::{Failure, surviving};
+
+/// How many bytes say at a key's end how long its tie break is.
+const TAIL: usize = 4;
+
+/// How rows are ordered, as it is found in a plan.
+#[derive(Debug, Default)]
+pub struct Ordering {
+    /// Rows with different values are in different partitions.
+    pub partition: Vec<Arc<dyn PhysicalExpr>>,
+    /// What comes first, with its direction.
+    pub order: Vec<(Arc<dyn PhysicalExpr>, SortOptions)>,
+    /// Columns that tell rows apart which are equal in all that; empty where no different rows are.
+    pub ties: Vec<usize>,
+    /// Whether it will be asked which rows are peers.
+    pub peers: bool,
+    /// What rows must have a value for besides: those that it fails for are failures, too.
+    pub checked: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// Makes keys of rows: the partition's values, the order's, and those of the columns that break ties.
+#[derive(Debug)]
+pub(crate) struct Sorter {
+    exprs: Vec<Arc<dyn PhysicalExpr>>,
+    partition: RowConverter,
+    /// How many of the expressions are the partition's.
+    partitions: usize,
+    order: RowConverter,
+    options: Vec<SortOptions>,
+    ties: Vec<usize>,
+    tie: RowConverter,
+    peers: bool,
+    checked: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// Rows of a delta with their keys.
+pub(crate) struct Sorted {
+    pub(crate) rows: RecordBatch,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// For each row how many bytes of its key are the partition's, and the partition's and the order's.
+    parts: Vec<(u32, u32)>,
+    /// The places of the rows in the order of their keys, each key once, with the sum of its weights.
+    net: Vec<(u32, i64)>,
+}
+
+/// A row that changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change<'a> {
+    pub(crate) key: &'a [u8],
+    /// What all keys of its partition begin with.
+    pub(crate) partition: &'a [u8],
+    /// What all keys of its peers begin with.
+    pub(crate) peers: &'a [u8],
+    /// Where it is among the rows of its delta.
+    pub(crate) row: u32,
+    pub(crate) weight: i64,
+}
+
+/// Rows and the values that they are ordered by.
+type Piece = (Chunk, Vec<ArrayRef>);
+
+impl Sorter {
+    /// For rows with the columns of `schema`; `None` where values of some type have no order in bytes.
+    pub(crate) fn new(ordering: Ordering, schema: &Schema) -> Result<Option<Sorter>> {
+        let Ordering { partition, order, ties, peers, checked } = ordering;
+        let mut fields = Vec::with_capacity(partition.len());
+        for expr in &partition {
+            fields.push(SortField::new(expr.data_type(schema)?));
+        }
+        let sorted: Vec<SortOptions> = order.iter().map(|(_, options)| *options).collect();
+        let mut sorts = Vec::with_capacity(order.len());
+        for (expr, options) in &order {
+            sorts.push(SortField::new_with_options(expr.data_type(schema)?, *options));
+        }
+        let rest: Vec<SortField> =
+            ties.iter().map(|at| SortField::new(schema.field(*at).data_type().clone())).collect();
+        if ![&fields, &sorts, &rest].into_iter().all(|fields| RowConverter::supports_fields(fields)) {
+            return Ok(None);
+        }
+        Ok(Some(Sorter {
+            partitions: partition.len(),
+            exprs: partition.into_iter().chain(order.into_iter().map(|(expr, _)| expr)).collect(),
+            partition: RowConverter::new(fields)?,
+            order: RowConverter::new(sorts)?,
+            options: sorted,
+            ties,
+            tie: RowConverter::new(rest)?,
+            peers,
+            checked,
+        }))
+    }
+
+    /// The rows of a delta in their order. Those whose values can't be computed become failures. A delta of nothing
+    /// but inserts comes in the pieces that it is made of.
+    pub(crate) fn sort(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Vec<Sorted>> {
+        let mut pieces = self.pieces(delta, failures)?;
+        if !delta.is_append_only() && pieces.len() > 1 {
+            pieces = vec![together(pieces)?];
+        }
+        pieces.into_iter().map(|(chunk, values)| self.keyed(chunk, &values)).collect()
+    }
+
+    /// The same in one piece, where there are rows.
+    pub(crate) fn sort_together(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Option<Sorted>> {
+        let mut pieces = self.pieces(delta, failures)?;
+        if pieces.len() > 1 {
+            pieces = vec![together(pieces)?];
+        }
+        pieces.pop().map(|(chunk, values)| self.keyed(chunk, &values)).transpose()
+    }
+
+    fn pieces(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Vec<Piece>> {
+        let mut pieces: Vec<Piece> = Vec::with_capacity(delta.chunks.len());
+        for chunk in delta.chunks.iter().filter(|chunk| chunk.rows.num_rows() > 0) {
+            pieces.extend(surviving(chunk.clone(), failures, |chunk| {
+                evaluate(&self.checked, &chunk.rows)?;
+                evaluate(&self.exprs, &chunk.rows)
+            })?);
+        }
+        pieces.retain(|(chunk, _)| chunk.rows.num_rows() > 0);
+        Ok(pieces)
+    }
+
+    /// The values that rows are partitioned by.
+    pub(crate) fn partition_of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let values = evaluate(&self.exprs[..self.partitions], rows)?;
+        let field = |column: &ArrayRef| Field::new("key", column.data_type().clone(), true);
+        let schema = Arc::new(Schema::new(values.iter().map(field).collect::<Vec<_>>()));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(schema, values, &options)?)
+    }
+
+    /// The expressions of the partition.
+    pub(crate) fn partition(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.exprs[..self.partitions]
+    }
+
+    /// What all keys of partitions begin with, by the partitions' values.
+    pub(crate) fn prefixes(&self, values: &[ArrayRef]) -> Result<Vec<Vec<u8>>> {
+        let values = values.iter().map(canonical).collect::<std::result::Result<Vec<_>, _>>()?;
+        let rows = self.partition.convert_columns(&values)?;
+        Ok(rows.iter().map(|row| row.data().to_vec()).collect())
+    }
+
+    /// What all keys of an entry's peers begin with.
+    pub(crate) fn peers<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        let (rest, tail) = key.split_at(key.len() - TAIL);
+        let tie = u32::from_be_bytes(tail.try_into().expect("a tail has four bytes"));
+        &rest[..rest.len() - tie as usize]
+    }
+
+    /// How each expression of the order is sorted.
+    pub(crate) fn options(&self) -> &[SortOptions] {
+        &self.options
+    }
+
+    /// The values of the order that these bytes of a key are, one column each.
+    pub(crate) fn order_values(&self, bytes: &[u8]) -> Result<Vec<ArrayRef>> {
+        let parser = self.order.parser();
+        Ok(self.order.convert_rows([parser.parse(bytes)])?)
+    }
+
+    /// The bytes that a key has for such values.
+    pub(crate) fn order_bytes(&self, values: &[ArrayRef]) -> Result<Vec<u8>> {
+        let rows = self.order.convert_columns(values)?;
+        Ok(rows.row(0).data().to_vec())
+    }
+
+    fn keyed(&self, chunk: Chunk, values: &[ArrayRef]) -> Result<Sorted> {
+        let count = chunk.rows.num_rows();
+        let (partition, order) = values.split_at(self.partitions);
+        let partition = partition.iter().map(canonical).collect::<std::result::Result<Vec<_>, _>>()?;
+        let partition = encoded(&self.partition, &partition)?;
+        let order = encoded(&self.order, order)?;
+        let ties: Vec<ArrayRef> = self.ties.iter().map(|at| chunk.rows.column(*at).clone()).collect();
+        let ties = encoded(&self.tie, &ties)?;
+        let (mut bytes, mut ends, mut parts) =
+            (Vec::new(), Vec::with_capacity(count), Vec::with_capacity(count));
+        for row in 0..count {
+            let start = bytes.len();
+            partition.iter().for_each(|rows| bytes.extend_from_slice(rows.row(row).data()));
+            let partition = (bytes.len() - start) as u32;
+            order.iter().for_each(|rows| bytes.extend_from_slice(rows.row(row).data()));
+            let peers = (bytes.len() - start) as u32;
+            ties.iter().for_each(|rows| bytes.extend_from_slice(rows.row(row).data()));
+            let tie = (bytes.len() - start) as u32 - peers;
+            if self.peers {
+                bytes.extend_from_slice(&tie.to_be_bytes());
+            }
+            ends.push(bytes.len());
+            parts.push((partition, peers));
+        }
+        let mut sorted = Sorted { rows: chunk.rows.clone(), bytes, ends, parts, net: Vec::new() };
+        let mut places: Vec<u32> = (0..count as u32).collect();
+        places.sort_by(|left, right| sorted.key(*left).cmp(sorted.key(*right)));
+        let mut net: Vec<(u32, i64)> = Vec::with_capacity(count);
+        for place in places {
+            let weight = chunk.weight(place as usize);
+            match net.last_mut().filter(|(last, _)| sorted.key(*last) == sorted.key(place)) {
+                Some((_, sum)) => *sum += weight,
+                None => net.push((place, weight)),
+            }
+        }
+        net.retain(|(_, weight)| *weight != 0);
+        sorted.net = net;
+        Ok(sorted)
+    }
+}
+
+impl Sorted {
+    /// What changes, in the order of the keys.
+    pub(crate) fn changes(&self) -> Vec<Change<'_>> {
+        let change = |(row, weight): &(u32, i64)| {
+            let (key, (partition, peers)) = (self.key(*row), self.parts[*row as usize]);
+            let (partition, peers) = (&key[..partition as usize], &key[..peers as usize]);
+            Change { key, partition, peers, row: *row, weight: *weight }
+        };
+        self.net.iter().map(change).collect()
+    }
+
+    fn key(&self, row: u32) -> &[u8] {
+        let row = row as usize;
+        &self.bytes[row.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[row]]
+    }
+}
+
+/// None, where there are no columns.
+fn encoded(converter: &RowConverter, columns: &[ArrayRef]) -> Result<Option<Rows>> {
+    Ok(if columns.is_empty() { None } else { Some(converter.convert_columns(columns)?) })
+}
+
+fn together(pieces: Vec<Piece>) -> Result<Piece> {
+    let width = pieces.first().map_or(0, |(_, values)| values.len());
+    let mut values = Vec::with_capacity(width);
+    for at in 0..width {
+        let parts: Vec<_> = pieces.iter().map(|(_, values)| values[at].as_ref()).collect();
+        values.push(concat(&parts)?);
+    }
+    let schema = pieces.first().expect("there are several").0.rows.schema();
+    let mut delta = Delta::default();
+    pieces.into_iter().for_each(|(chunk, _)| delta.push(chunk));
+    Ok((delta.into_one(&schema)?.expect("pieces have rows"), values))
+}

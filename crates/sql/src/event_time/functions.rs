@@ -1,0 +1,132 @@
+//! The windows that a row is in, as functions of its time: `tumble_start(ts, size, offset)` and their kin.
+//!
+//! They are in no registry: the planner puts them in the place of `TUMBLE(…)`, with lengths that it has checked.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, PrimitiveArray};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    DataType, Field, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
+};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, ScalarUDF};
+
+use super::grid::{Length, Timeline};
+use crate::error::Error;
+use crate::functions::scalar::{Kernel, Scalar, Typed};
+
+/// A function whose last argument is the offset and the others are lengths.
+macro_rules! function {
+    ($name:ident, $typed:expr, $kernel:expr) => {
+        pub(super) fn $name(arguments: Vec<Expr>) -> Expr {
+            static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+                Arc::new(Scalar::any(stringify!($name), $typed as Typed, $kernel as Kernel))
+            });
+            FUNCTION.call(arguments)
+        }
+    };
+}
+
+function!(tumble_start, time_type, |columns| {
+    map(columns, |line, lengths, time| Ok(line.tumble(time, lengths[0])?.0))
+});
+function!(tumble_end, time_type, |columns| map(columns, |line, lengths, time| Ok(line
+    .tumble(time, lengths[0])?
+    .1)));
+function!(hop_starts, list_type, |columns| {
+    lists(columns, |line, lengths, time, starts| line.hop(time, lengths[0], lengths[1], starts))
+});
+function!(hop_end, time_type, |columns| map(columns, |line, lengths, start| line.end(start, lengths[0])));
+function!(cumulate_ends, list_type, |columns| {
+    lists(columns, |line, lengths, time, ends| line.cumulate(time, lengths[0], lengths[1], ends))
+});
+
+fn time_type(arguments: &[DataType]) -> Result<DataType> {
+    match arguments {
+        [time @ DataType::Timestamp(..), lengths @ ..]
+            if lengths.iter().all(|of| *of == DataType::Interval(IntervalUnit::MonthDayNano)) =>
+        {
+            Ok(time.clone())
+        }
+        _ => Err(Error::bug("windows over what is no timestamp").into()),
+    }
+}
+
+fn list_type(arguments: &[DataType]) -> Result<DataType> {
+    Ok(DataType::new_list(time_type(arguments)?, true))
+}
+
+/// What a call is about; none for a call without rows.
+struct Call {
+    line: Timeline,
+    lengths: Vec<Length>,
+    times: Int64Array,
+}
+
+fn read(columns: &[ArrayRef]) -> Result<Option<Call>> {
+    let [times, lengths @ .., offset] = columns else { return Err(Error::bug("too few arguments").into()) };
+    if times.is_empty() {
+        return Ok(None);
+    }
+    // They are literals, the same for all rows.
+    let interval = |column: &ArrayRef| -> IntervalMonthDayNano {
+        column.as_primitive::<IntervalMonthDayNanoType>().value(0)
+    };
+    let line = Timeline::new(times.data_type(), interval(offset))?;
+    let lengths = lengths.iter().map(|column| line.length("length", interval(column)));
+    let lengths = lengths.collect::<crate::Result<Vec<_>>>()?;
+    Ok(Some(Call {
+        line,
+        lengths,
+        times: cast(times, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
+    }))
+}
+
+/// A time for each time.
+fn map(
+    columns: &[ArrayRef],
+    of: impl Fn(&Timeline, &[Length], i64) -> crate::Result<i64>,
+) -> Result<ArrayRef> {
+    let data_type = columns[0].data_type();
+    let Some(Call { line, lengths, times }) = read(columns)? else {
+        return Ok(arrow::array::new_empty_array(data_type));
+    };
+    let values: PrimitiveArray<Int64Type> = times.try_unary(|time| of(&line, &lengths, time))?;
+    Ok(cast(&values, data_type)?)
+}
+
+/// Several times for each time; for NULL there is one, NULL.
+fn lists(
+    columns: &[ArrayRef],
+    of: impl Fn(&Timeline, &[Length], i64, &mut Vec<i64>) -> crate::Result<()>,
+) -> Result<ArrayRef> {
+    let element = columns[0].data_type();
+    let Some(Call { line, lengths, times }) = read(columns)? else {
+        return Ok(arrow::array::new_empty_array(&DataType::new_list(element.clone(), true)));
+    };
+    let (mut values, mut ends, mut nulls) = (Vec::new(), vec![0_i32], Vec::new());
+    for time in &times {
+        match time {
+            Some(time) => of(&line, &lengths, time, &mut values)?,
+            None => {
+                nulls.push(values.len());
+                values.push(0);
+            }
+        }
+        let end = i32::try_from(values.len());
+        ends.push(
+            end.map_err(|_| Error::invalid("the rows of one batch are in more than 2 billion windows"))?,
+        );
+    }
+    let nulls = (!nulls.is_empty()).then(|| {
+        let mut valid = vec![true; values.len()];
+        nulls.into_iter().for_each(|at| valid[at] = false);
+        valid.into()
+    });
+    let values = cast(&Int64Array::new(values.into(), nulls), element)?;
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
+    let field = Arc::new(Field::new_list_field(element.clone(), true));
+    Ok(Arc::new(ListArray::try_new(field, offsets, values, None)?))
+}

@@ -1,0 +1,104 @@
+//! What the columns of a query's result were declared as, where they are columns of relations as they stand: `UUID`,
+//! `JSON`, `VARCHAR(n)`, for which Arrow has no types.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
+use datafusion::catalog::default_table_source::source_as_provider;
+use datafusion::common::JoinType;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use millstream_delta::declared;
+
+use crate::relation::RelationTable;
+
+/// By column, its declared type.
+pub(crate) type Declared = Vec<Option<Arc<str>>>;
+
+/// The declared types of the columns of a plan as it was written; empty where there are none.
+pub(crate) fn declared_types(plan: &LogicalPlan) -> Declared {
+    let types = of(plan);
+    if types.iter().all(Option::is_none) { Vec::new() } else { types }
+}
+
+/// The schema with these types declared.
+pub(crate) fn with_declared(schema: &SchemaRef, types: &Declared) -> SchemaRef {
+    if types.len() != schema.fields().len() {
+        return Arc::clone(schema);
+    }
+    let field = |(field, spelling): (&Arc<Field>, &Option<Arc<str>>)| match spelling {
+        Some(spelling) => Arc::new(declared(field.as_ref().clone(), spelling)),
+        None => Arc::clone(field),
+    };
+    let fields: Fields = schema.fields().iter().zip(types).map(field).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn of(plan: &LogicalPlan) -> Declared {
+    let width = plan.schema().fields().len();
+    let types = match plan {
+        LogicalPlan::TableScan(scan) => {
+            let Ok(provider) = source_as_provider(&scan.source) else { return vec![None; width] };
+            let all = match (provider.downcast_ref::<RelationTable>(), scan.source.get_logical_plan()) {
+                (Some(relation), _) => relation.declared().to_vec(),
+                (None, Some(view)) => of(&view),
+                (None, None) => Vec::new(),
+            };
+            match &scan.projection {
+                None => all,
+                Some(columns) => columns.iter().map(|column| all.get(*column).cloned().flatten()).collect(),
+            }
+        }
+        LogicalPlan::Projection(node) => over(&node.expr, &node.input),
+        LogicalPlan::Aggregate(node) => {
+            let mut types = over(&node.group_expr, &node.input);
+            types.resize(width, None);
+            types
+        }
+        LogicalPlan::Filter(node) => of(&node.input),
+        LogicalPlan::Sort(node) => of(&node.input),
+        LogicalPlan::Limit(node) => of(&node.input),
+        LogicalPlan::SubqueryAlias(node) => of(&node.input),
+        LogicalPlan::Distinct(node) => of(node.input()),
+        LogicalPlan::Window(node) => {
+            let mut types = of(&node.input);
+            types.resize(width, None);
+            types
+        }
+        LogicalPlan::Join(node) => match node.join_type {
+            JoinType::LeftSemi | JoinType::LeftAnti => of(&node.left),
+            JoinType::RightSemi | JoinType::RightAnti => of(&node.right),
+            _ => of(&node.left).into_iter().chain(of(&node.right)).collect(),
+        },
+        LogicalPlan::Union(node) => {
+            let mut inputs = node.inputs.iter().map(|input| of(input));
+            let first = inputs.next().unwrap_or_default();
+            inputs.fold(first, |types, other| {
+                let same = |(a, b): (Option<Arc<str>>, Option<Arc<str>>)| a.filter(|a| Some(a) == b.as_ref());
+                types.into_iter().zip(other).map(same).collect()
+            })
+        }
+        _ => Vec::new(),
+    };
+    if types.len() == width { types } else { vec![None; width] }
+}
+
+fn over(expressions: &[Expr], input: &LogicalPlan) -> Declared {
+    let types = of(input);
+    let schema = input.schema();
+    let of_expression = |mut expression: &Expr| {
+        while let Expr::Alias(alias) = expression {
+            expression = &alias.expr;
+        }
+        match expression {
+            Expr::Column(column) => types.get(schema.index_of_column(column).ok()?).cloned().flatten(),
+            // What a cast to these types became.
+            Expr::ScalarFunction(call) => match call.name() {
+                "read_uuid" | "try_read_uuid" => Some("UUID".into()),
+                "read_json" | "try_read_json" => Some("JSON".into()),
+                _ => None,
+            },
+            _ => None,
+        }
+    };
+    expressions.iter().map(of_expression).collect()
+}

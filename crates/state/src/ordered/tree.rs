@@ -1,0 +1,343 @@
+//! Keys in their order, each with the number of copies of all keys before it: a B+ tree that counts.
+//!
+//! Looking up a key, the position of a key, the key at a position and changing a key take logarithmic time.
+
+use super::leaf::{Entry, Leaf};
+
+/// How many children an inner node has at most.
+const CHILDREN_MAX: usize = 64;
+
+/// A multiset of byte strings with an id each.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: Node,
+    entries: u64,
+}
+
+#[derive(Debug)]
+enum Node {
+    Leaf(Leaf),
+    Inner(Inner),
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    children: Vec<Node>,
+    /// For each child a key that is not above any of its keys, and above all of the child before.
+    firsts: Vec<Box<[u8]>>,
+    /// How many copies each child has.
+    totals: Vec<u64>,
+}
+
+/// The part of a node that doesn't fit any more, with the first of its keys.
+type Split = Option<(Box<[u8]>, Node)>;
+
+impl Tree {
+    pub(super) fn new() -> Tree {
+        Tree { root: Node::Leaf(Leaf::default()), entries: 0 }
+    }
+
+    /// How many copies there are of all keys.
+    pub(super) fn total(&self) -> u64 {
+        self.root.total()
+    }
+
+    /// How many different keys there are.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.root.memory_bytes()
+    }
+
+    /// The entry of a key, and how many copies the keys before it have.
+    pub(super) fn find(&self, key: &[u8]) -> (u64, Option<Entry<'_>>) {
+        let (mut node, mut before) = (&self.root, 0);
+        loop {
+            match node {
+                Node::Inner(inner) => {
+                    let at = inner.child(key);
+                    before += inner.totals[..at].iter().sum::<u64>();
+                    node = &inner.children[at];
+                }
+                Node::Leaf(leaf) => {
+                    let (at, found) = match leaf.find(key) {
+                        Ok(at) => (at, Some(leaf.entry(at))),
+                        Err(at) => (at, None),
+                    };
+                    return (before + leaf.before(at), found);
+                }
+            }
+        }
+    }
+
+    /// Sets the number of copies of a key that is there, or of one that is not; none: the key goes.
+    pub(super) fn set(&mut self, entry: Entry<'_>) {
+        let had = self.find(entry.key).1.is_some();
+        if !had && entry.copies == 0 {
+            return;
+        }
+        self.entries = self.entries + u64::from(!had) - u64::from(entry.copies == 0);
+        if let Some((first, right)) = self.root.set(entry) {
+            let left = std::mem::replace(&mut self.root, Node::Leaf(Leaf::default()));
+            let totals = vec![left.total(), right.total()];
+            let firsts = vec![Box::default(), first];
+            self.root = Node::Inner(Inner { children: vec![left, right], firsts, totals });
+        }
+        while let Node::Inner(inner) = &mut self.root
+            && inner.children.len() <= 1
+        {
+            self.root = inner.children.pop().unwrap_or(Node::Leaf(Leaf::default()));
+        }
+    }
+
+    /// Shows the entries one by one from the one that has the copy at `position` on, each with the position of its
+    /// first copy, until `take` says that it is enough.
+    pub(super) fn scan<'a>(&'a self, position: u64, take: &mut dyn FnMut(u64, Entry<'a>) -> bool) {
+        self.root.scan(0, position, take);
+    }
+}
+
+impl Node {
+    fn total(&self) -> u64 {
+        match self {
+            Node::Leaf(leaf) => leaf.total(),
+            Node::Inner(inner) => inner.totals.iter().sum(),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Node>()
+            + match self {
+                Node::Leaf(leaf) => leaf.memory_bytes(),
+                Node::Inner(inner) => {
+                    let children: usize = inner.children.iter().map(Node::memory_bytes).sum();
+                    let firsts: usize = inner.firsts.iter().map(|first| first.len() + 16).sum();
+                    children + firsts + 8 * inner.totals.capacity()
+                }
+            }
+    }
+
+    fn set(&mut self, entry: Entry<'_>) -> Split {
+        match self {
+            Node::Leaf(leaf) => set_in_leaf(leaf, entry),
+            Node::Inner(inner) => inner.set(entry),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Node::Leaf(leaf) => leaf.len() == 0,
+            Node::Inner(inner) => inner.children.is_empty(),
+        }
+    }
+
+    /// Whether it may take in the node after it.
+    fn fits_with(&self, other: &Node) -> bool {
+        match (self, other) {
+            (Node::Leaf(left), Node::Leaf(right)) => left.fits_with(right),
+            (Node::Inner(left), Node::Inner(right)) => {
+                left.children.len() + right.children.len() <= CHILDREN_MAX / 2
+            }
+            _ => false,
+        }
+    }
+
+    fn append(&mut self, other: Node, first: Box<[u8]>) {
+        match (self, other) {
+            (Node::Leaf(left), Node::Leaf(right)) => left.append(right),
+            (Node::Inner(left), Node::Inner(mut right)) => {
+                if let Some(bound) = right.firsts.first_mut() {
+                    *bound = first;
+                }
+                left.children.append(&mut right.children);
+                left.firsts.append(&mut right.firsts);
+                left.totals.append(&mut right.totals);
+            }
+            // Only nodes of one height are neighbours.
+            _ => {}
+        }
+    }
+
+    fn scan<'a>(&'a self, start: u64, position: u64, take: &mut dyn FnMut(u64, Entry<'a>) -> bool) -> bool {
+        let mut start = start;
+        match self {
+            Node::Leaf(leaf) => {
+                for at in 0..leaf.len() {
+                    let entry = leaf.entry(at);
+                    if start + entry.copies > position && !take(start, entry) {
+                        return false;
+                    }
+                    start += entry.copies;
+                }
+            }
+            Node::Inner(inner) => {
+                for (child, total) in inner.children.iter().zip(&inner.totals) {
+                    if start + total > position && !child.scan(start, position, take) {
+                        return false;
+                    }
+                    start += total;
+                }
+            }
+        }
+        true
+    }
+}
+
+fn set_in_leaf(leaf: &mut Leaf, entry: Entry<'_>) -> Split {
+    let at = match leaf.find(entry.key) {
+        Ok(at) if entry.copies == 0 => {
+            leaf.remove(at);
+            return None;
+        }
+        Ok(at) => {
+            leaf.set_copies(at, entry.copies);
+            return None;
+        }
+        Err(at) => at,
+    };
+    leaf.insert(at, entry);
+    if !leaf.is_full() {
+        return None;
+    }
+    // Keys that come in their order fill leaves.
+    let middle = if at + 1 == leaf.len() { at } else { leaf.len() / 2 };
+    let right = leaf.split_off(middle);
+    Some((right.entry(0).key.into(), Node::Leaf(right)))
+}
+
+impl Inner {
+    /// The child that has a key, or would have it.
+    fn child(&self, key: &[u8]) -> usize {
+        self.firsts.partition_point(|first| &**first <= key).saturating_sub(1)
+    }
+
+    fn set(&mut self, entry: Entry<'_>) -> Split {
+        let at = self.child(entry.key);
+        let split = self.children[at].set(entry);
+        self.totals[at] = self.children[at].total();
+        if let Some((first, right)) = split {
+            self.totals.insert(at + 1, right.total());
+            self.children.insert(at + 1, right);
+            self.firsts.insert(at + 1, first);
+        } else if entry.copies == 0 {
+            self.shrink(at);
+        }
+        if self.children.len() <= CHILDREN_MAX {
+            return None;
+        }
+        let middle = if at + 2 >= self.children.len() { self.children.len() - 1 } else { CHILDREN_MAX / 2 };
+        let mut right = Inner {
+            children: self.children.split_off(middle),
+            firsts: self.firsts.split_off(middle),
+            totals: self.totals.split_off(middle),
+        };
+        let first = std::mem::take(&mut right.firsts[0]);
+        Some((first, Node::Inner(right)))
+    }
+
+    /// After something went from a child: one without entries goes, small neighbours become one.
+    fn shrink(&mut self, at: usize) {
+        if self.children[at].is_empty() {
+            self.children.remove(at);
+            self.firsts.remove(at);
+            self.totals.remove(at);
+            return;
+        }
+        for left in [at.checked_sub(1), Some(at)].into_iter().flatten() {
+            let [first, second, ..] = &self.children[left..] else { continue };
+            if first.fits_with(second) {
+                let (right, first) = (self.children.remove(left + 1), self.firsts.remove(left + 1));
+                self.totals[left] += self.totals.remove(left + 1);
+                self.children[left].append(right, first);
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % bound
+        }
+    }
+
+    fn check(tree: &Tree, expected: &BTreeMap<Vec<u8>, (u64, u64)>, random: &mut Random) {
+        assert_eq!(tree.total(), expected.values().map(|(_, copies)| copies).sum::<u64>());
+        assert_eq!(tree.entries(), expected.len() as u64);
+        let mut all = Vec::new();
+        tree.scan(0, &mut |start, entry| {
+            all.push((start, entry.key.to_vec(), entry.id, entry.copies));
+            true
+        });
+        let mut start = 0;
+        assert_eq!(all.len(), expected.len());
+        for ((found, key, id, copies), (expected, of)) in all.iter().zip(expected) {
+            assert_eq!((found, key, (*id, *copies)), (&start, expected, *of));
+            assert_eq!(tree.find(key).0, start);
+            start += copies;
+        }
+        if start > 0 {
+            let position = random.below(start);
+            let mut found = None;
+            tree.scan(position, &mut |start, entry| {
+                found = Some((start, entry.key));
+                false
+            });
+            let last = all.iter().rev().find(|(start, ..)| *start <= position).unwrap();
+            assert_eq!(found, Some((last.0, &last.1[..])));
+        }
+    }
+
+    #[test]
+    fn it_is_an_ordered_map_that_counts() {
+        for seed in 0..12 {
+            let mut random = Random(seed);
+            let variety = [50, 3_000, 60_000][seed as usize % 3];
+            let (mut tree, mut expected) = (Tree::new(), BTreeMap::new());
+            for round in 0..20 {
+                let grows = round < 10;
+                for _ in 0..1_500 {
+                    let number = random.below(variety);
+                    let mut key = number.to_be_bytes().to_vec();
+                    key.extend(std::iter::repeat_n(7, (number % 40) as usize));
+                    let copies =
+                        if random.below(10) < if grows { 2 } else { 9 } { 0 } else { 1 + random.below(3) };
+                    let there = expected.get(&key).map(|(id, _)| *id);
+                    let id = there.unwrap_or(number * 3);
+                    tree.set(Entry { key: &key, id, copies });
+                    if copies == 0 {
+                        expected.remove(&key);
+                    } else {
+                        expected.insert(key, (id, copies));
+                    }
+                }
+                check(&tree, &expected, &mut random);
+            }
+            for key in expected.keys() {
+                tree.set(Entry { key, id: 0, copies: 0 });
+            }
+            check(&tree, &BTreeMap::new(), &mut random);
+        }
+    }
+
+    #[test]
+    fn keys_in_their_order_fill_leaves() {
+        let mut tree = Tree::new();
+        for number in 0..100_000u64 {
+            tree.set(Entry { key: &number.to_be_bytes(), id: number, copies: 1 });
+        }
+        assert!(tree.memory_bytes() < 100_000 * 30, "{}", tree.memory_bytes());
+    }
+}

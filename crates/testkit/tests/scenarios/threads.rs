@@ -1,0 +1,96 @@
+//! Nothing that anyone sees depends on the number of threads.
+
+use futures::StreamExt;
+use millstream_engine::{Engine, Following};
+use millstream_testkit::drive::{self, Result, ensure, run, run_all, within_a_minute};
+
+use super::Scenario;
+
+pub const ALL: &[Scenario] =
+    &[("changes_are_the_same_for_any_number_of_threads", || drive::block_on(threads()))];
+
+/// Queries that don't read one another, and two that do.
+const VIEWS: [(&str, &str); 10] = [
+    ("sums", "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k"),
+    ("some", "SELECT k, v * 2 AS w FROM t WHERE v % 7 = 0"),
+    ("pairs", "SELECT t.k, u.w FROM t JOIN u ON t.v = u.v"),
+    ("of_sums", "SELECT n, count(*) AS c FROM sums GROUP BY n"),
+    ("ratios", "SELECT k, 100 / (v - 5) AS r FROM t WHERE v < 6"),
+    ("lowest", "SELECT k, min(v) AS v FROM t GROUP BY k"),
+    ("each", "SELECT v, count(*) AS n, sum(k) AS s, max(k) AS most FROM t GROUP BY v"),
+    (
+        "words",
+        "SELECT k, w, count(*) AS n FROM (SELECT k, unnest([v % 10, 100 / (v - 5)]) AS w FROM t) GROUP BY k, w",
+    ),
+    ("kinds", "SELECT DISTINCT k, v % 3 AS m FROM t"),
+    (
+        "sets",
+        "SELECT k, v % 500 AS m, count(DISTINCT v), avg(v::NUMERIC(12, 2)) FROM t GROUP BY GROUPING SETS ((k), (m), ())",
+    ),
+];
+
+/// A query whose changes nobody takes.
+const QUIET: &str = "CREATE MATERIALIZED VIEW quiet AS SELECT v % 9000 AS m, sum(k) AS s FROM t GROUP BY m";
+
+async fn threads() -> Result<()> {
+    let one = changes(1).await?;
+    ensure(one.len() > 10 * VIEWS.len(), || format!("only {} changes are told", one.len()))?;
+    for threads in [2, 16] {
+        let several = changes(threads).await?;
+        ensure(one == several, || format!("with {threads} threads other changes come than with one"))?;
+    }
+    Ok(())
+}
+
+/// All that the views tell, row by row as it comes, over several epochs of many rows.
+async fn changes(threads: usize) -> Result<Vec<String>> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run(&mut session, &format!("SET parallelism = {threads}")).await?;
+    run_all(&mut session, &["CREATE TABLE t (k BIGINT, v BIGINT)", "CREATE TABLE u (v BIGINT, w BIGINT)"])
+        .await?;
+    run(&mut session, "INSERT INTO u SELECT value * 50, value FROM generate_series(1, 300)").await?;
+    let fail = |error: millstream_engine::Error| error.to_string();
+    run(&mut session, QUIET).await?;
+    let mut followed = Vec::new();
+    for (name, select) in VIEWS {
+        run(&mut session, &format!("CREATE MATERIALIZED VIEW {name} WITH (on_error = 'keep') AS {select}"))
+            .await?;
+        let told = Following { snapshot: false, progress: true };
+        followed.push((name, session.changes_with(name, told).await.map_err(fail)?));
+    }
+    let mut told = Vec::new();
+    let statements = [
+        "INSERT INTO t SELECT value % 100, value FROM generate_series(1, 20000)",
+        "INSERT INTO t SELECT value % 30, value * 3 FROM generate_series(1, 9000)",
+        "DELETE FROM t WHERE v % 2 = 0",
+        "UPDATE t SET v = v + 1",
+        "DELETE FROM t",
+    ];
+    for statement in statements {
+        run(&mut session, statement).await?;
+        let counted =
+            drive::lines(&mut session, "SELECT query, count(*) FROM millstream.errors GROUP BY query")
+                .await?;
+        told.push(format!("errors {counted:?}"));
+        told.extend(drive::lines(&mut session, "SELECT * FROM quiet ORDER BY m").await?);
+        // Twice as many threads, or one: what runs already isn't disturbed.
+        let other = if told.len() % 2 == 0 { threads * 2 } else { 1 };
+        run(&mut session, &format!("SET parallelism = {other}")).await?;
+        for (name, changes) in &mut followed {
+            let change =
+                within_a_minute("a change", changes.next()).await?.ok_or("the changes end")?.map_err(fail)?;
+            for chunk in &change.delta.chunks {
+                let weights = chunk.weights_or_ones();
+                let rows = drive::text(&chunk.rows)?;
+                told.extend(
+                    rows.iter().zip(weights.values()).map(|(row, weight)| format!("{name} {weight:+} {row}")),
+                );
+            }
+        }
+    }
+    let rows = "SELECT epoch, output_rows FROM millstream.epochs ORDER BY epoch";
+    told.extend(drive::lines(&mut session, rows).await?);
+    engine.stop().await.map_err(|error| error.to_string())?;
+    Ok(told)
+}
