@@ -1,6 +1,7 @@
 //! From plans to queries: what each relation is to a query, and which of its rows the query takes.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -208,7 +209,11 @@ impl Scope<'_> {
     ) -> Result<Flow> {
         let Loop { driver, choice, settings, .. } = self.engine;
         let driver = driver.on_threads(settings.threads());
-        Flow::compile(plan, resolve, &driver, *choice, limits).map_err(error::flow)
+        // A panic of the planner ends the statement, not the engine.
+        let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, &driver, *choice, limits));
+        std::panic::catch_unwind(compile)
+            .map_err(|_| Error::bug("planning the query's operators panicked"))?
+            .map_err(error::flow)
     }
 
     /// A relation as a query FOR EACH BATCH names it: the rows of the batch where they only come, else its content.

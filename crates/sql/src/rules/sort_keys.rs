@@ -1,13 +1,23 @@
-//! Drops sort keys of aggregates and windows that say again what one before them says.
+//! Drops sort keys of aggregates and windows that say again what one before them says, and parts windows whose keys
+//! differ by now.
 //!
-//! The query engine counts on there being none, and panics otherwise. Keys that are written differently may be one when
-//! they are simplified: `CASE WHEN false THEN a ELSE v END` and `v`. So the rule runs after simplification.
+//! The query engine counts on there being neither, and panics otherwise. Keys that are written differently may be one
+//! when they are simplified: `CASE WHEN false THEN a ELSE v END` and `v`. Functions over `PARTITION BY f` share a node
+//! whether they say `ORDER BY f, k` or `ORDER BY k`; where partitions go by a form of `f` in which all NaNs are one, those
+//! are two orders. So the rule runs after all others.
+
+use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::logical_plan::{Projection, Window};
+use datafusion::logical_expr::utils::generate_sort_key;
 use datafusion::logical_expr::{Expr, LogicalPlan, SortExpr};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+/// The keys by which a window's rows are sorted, each with whether it is one of its partitions.
+type SortKey = Vec<(SortExpr, bool)>;
 
 /// The rule, to be run last.
 #[derive(Debug, Default)]
@@ -27,7 +37,7 @@ impl OptimizerRule for DifferentSortKeys {
             return Ok(Transformed::no(node));
         }
         let names = NamePreserver::new_for_projection();
-        node.map_expressions(|expression| {
+        let replaced = node.map_expressions(|expression| {
             let name = names.save(&expression);
             let replaced = expression.transform_up(|mut part| {
                 let changed = match &mut part {
@@ -41,7 +51,41 @@ impl OptimizerRule for DifferentSortKeys {
                 true => Ok(replaced.update_data(|expression| name.restore(expression))),
                 false => Ok(replaced),
             }
+        })?;
+        replaced.transform_data(|node| match node {
+            LogicalPlan::Window(window) => by_their_keys(window),
+            other => Ok(Transformed::no(other)),
         })
+    }
+}
+
+/// A window for each order of rows that its calls ask for, one over the other.
+fn by_their_keys(window: Window) -> Result<Transformed<LogicalPlan>> {
+    let mut parts: Vec<(SortKey, Vec<Expr>)> = Vec::new();
+    for call in &window.window_expr {
+        let keys = sort_key(call)?;
+        match parts.iter_mut().find(|(known, _)| *known == keys) {
+            Some((_, calls)) => calls.push(call.clone()),
+            None => parts.push((keys, vec![call.clone()])),
+        }
+    }
+    if parts.len() < 2 {
+        return Ok(Transformed::no(LogicalPlan::Window(window)));
+    }
+    let columns = window.schema.columns().into_iter().map(Expr::Column).collect();
+    let mut plan = window.input;
+    for (_, calls) in parts {
+        plan = Arc::new(LogicalPlan::Window(Window::try_new(calls, plan)?));
+    }
+    Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(columns, plan)?)))
+}
+
+/// The order in which a call takes its rows.
+fn sort_key(call: &Expr) -> Result<SortKey> {
+    match call {
+        Expr::Alias(alias) => sort_key(&alias.expr),
+        Expr::WindowFunction(call) => generate_sort_key(&call.params.partition_by, &call.params.order_by),
+        _ => Ok(SortKey::new()),
     }
 }
 
@@ -77,6 +121,21 @@ mod tests {
         tables.check(
             "SELECT k, last_value(k) OVER (PARTITION BY g ORDER BY v, CASE WHEN true THEN v END) AS l FROM t",
             &["1|1", "2|2", "3|3", "4|4"],
+        );
+    }
+
+    #[test]
+    fn calls_whose_orders_differ_by_now_are_windows_of_their_own() {
+        let tables = Tables::new().table(
+            "t",
+            "(k INT PRIMARY KEY, f DOUBLE)",
+            "VALUES (1, 0.0), (2, -0.0), (3, -0.0), (4, 0.0), (5, 1.5)",
+        );
+        tables.check(
+            "SELECT k, row_number() OVER (PARTITION BY f ORDER BY f, k) AS a, \
+             row_number() OVER (PARTITION BY f ORDER BY k) AS b, \
+             lag(k) OVER (PARTITION BY f ORDER BY f DESC, k) AS c FROM t",
+            &["1|1|1|NULL", "2|2|2|1", "3|3|3|2", "4|4|4|3", "5|1|1|NULL"],
         );
     }
 }
