@@ -16,6 +16,12 @@ use crate::drive::{self, ensure};
 /// A server that says nothing for as long waits for the client.
 const SILENCE: Duration = Duration::from_millis(150);
 
+/// The same where there is an answer to come, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// So many bytes are the answer that a good client wants.
+const ANSWER: usize = 1000;
+
 /// Connections to one server, after which a fresh one is begun.
 const ROUND: u64 = 40;
 
@@ -56,26 +62,27 @@ async fn round(corpus: &[(String, Vec<u8>)], seed: u64, count: u64) -> drive::Re
             let mut random = SmallRng::seed_from_u64(seed);
             let (_, whole) = &corpus[random.random_range(0..corpus.len())];
             let bytes = broken(whole, &mut random);
-            async move { send(port, &bytes).await }
+            async move { send(port, &bytes, SILENCE, usize::MAX).await }
         });
         futures::future::join_all(sending).await;
     }
     // It is as good as before, for who speaks well.
     let (_, well) = corpus.first().ok_or("there is no corpus")?;
-    let answered = send(port, well).await;
-    ensure(answered > 1000, || format!("seeds from {seed}: a good client is answered {answered} bytes"))?;
+    let answered = send(port, well, PATIENCE, ANSWER).await;
+    ensure(answered > ANSWER, || format!("seeds from {seed}: a good client is answered {answered} bytes"))?;
     let panicked = served.end().await?;
     ensure(panicked == 0, || format!("seeds from {seed}: {panicked} connections ended by a panic"))
 }
 
-/// Sends bytes, listens until nothing comes any more, and hangs up; how many bytes were answered.
-async fn send(port: u16, bytes: &[u8]) -> usize {
+/// Sends bytes, listens until nothing comes any more or more than `enough`, and hangs up; how many bytes were answered.
+async fn send(port: u16, bytes: &[u8], silence: Duration, enough: usize) -> usize {
     let Ok(mut socket) = TcpStream::connect(("127.0.0.1", port)).await else { return 0 };
     let (mut read, mut write) = socket.split();
     let mut answered = 0;
     let listening = async {
         let mut answer = vec![0; 64 << 10];
-        while let Ok(Ok(bytes)) = tokio::time::timeout(SILENCE, read.read(&mut answer)).await {
+        while answered <= enough {
+            let Ok(Ok(bytes)) = tokio::time::timeout(silence, read.read(&mut answer)).await else { break };
             if bytes == 0 {
                 break;
             }
@@ -83,7 +90,7 @@ async fn send(port: u16, bytes: &[u8]) -> usize {
         }
     };
     // It may hang up before it has heard all.
-    let (_, ()) = tokio::join!(tokio::time::timeout(SILENCE, write.write_all(bytes)), listening);
+    let (_, ()) = tokio::join!(tokio::time::timeout(silence, write.write_all(bytes)), listening);
     answered
 }
 
