@@ -68,8 +68,8 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "parallelism",
         default: CORES,
-        doc: "threads that a SELECT which is not maintained uses, on which maintained queries are stepped side by side, and \
-              on which those created after it work over large changes; no answer depends on it",
+        doc: "threads that a SELECT which is not maintained uses, on which maintained queries are stepped side by side and \
+              work over large changes; no answer depends on it",
     },
     SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },
     SettingDoc {

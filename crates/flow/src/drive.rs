@@ -47,7 +47,7 @@ impl Driver {
         let mut state = state.clone();
         *state.config_mut() = config;
         let task = state.task_ctx();
-        Driver { state, task, handle, limits: Limits::default(), threads: Threads::ONE }
+        Driver { state, task, handle, limits: Limits::default(), threads: Threads::one() }
     }
 
     /// The same driver, whose runs fail when they exceed these bounds.
@@ -55,20 +55,21 @@ impl Driver {
         Driver { limits, ..self.clone() }
     }
 
-    /// The same driver for operators that may use so many threads.
-    pub fn on_threads(&self, threads: NonZeroUsize) -> Driver {
-        Driver { threads: Threads { count: threads, ..self.threads }, ..self.clone() }
+    /// From now on operators that were or will be made with this driver, or with a clone of it, may use so many threads
+    /// together.
+    pub fn set_threads(&self, threads: NonZeroUsize) {
+        self.threads.set(threads);
     }
 
     /// The same driver for operators that cut changes of so few rows into pieces already, which several threads may
     /// work on: a low number lets tests compare.
     pub fn spread_from(&self, rows: usize) -> Driver {
-        Driver { threads: Threads { from_rows: rows, ..self.threads }, ..self.clone() }
+        Driver { threads: self.threads.from_rows(rows), ..self.clone() }
     }
 
-    /// How many threads an operator may use.
-    pub(crate) fn threads(&self) -> Threads {
-        self.threads
+    /// The threads that operators may use.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
     }
 
     /// Makes the physical plan of an optimised logical plan, without optimising it again.

@@ -92,7 +92,8 @@ impl Fixture {
         let plan = state.optimize(&plan).unwrap();
         // Small changes are worked on by several threads, too.
         let driver = Driver::new(&state, self.runtime.handle().clone());
-        let driver = driver.on_threads(NonZeroUsize::new(2).unwrap()).spread_from(8);
+        let driver = driver.spread_from(8);
+        driver.set_threads(NonZeroUsize::new(2).unwrap());
         let resolve = |scan: &datafusion::logical_expr::TableScan| {
             let columns = (0..schema().fields().len()).collect();
             let name = scan.table_name.table().into();

@@ -42,4 +42,4 @@ pub use point::{Wanted, keys_wanted};
 pub use recursion::bound_recursion;
 pub use sharing::{Reader, Shareable, needs_content, share_rows};
 pub use sorted::Ordering;
-pub use spread::spread;
+pub use spread::Threads;

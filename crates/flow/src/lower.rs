@@ -354,7 +354,7 @@ impl Lowering<'_> {
                 operator.push(stage, node.schema().inner().clone());
             }
         }
-        let operator = operator.on_threads(self.driver.threads());
+        let operator = operator.on_threads(self.driver.threads().clone());
         Ok(self.push(operator, vec![input]))
     }
 

@@ -1,69 +1,66 @@
 //! Work spread over threads, with results in the order of the work.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millstream_delta::{Chunk, Delta};
 
-/// Does something with each item, on this thread and so many others; the results come in the order of the items.
-/// Whoever gets an item does all of it, so a result can't depend on the number of threads.
-pub fn spread<T: Send, R: Send>(
-    threads: NonZeroUsize,
-    items: Vec<T>,
-    work: impl Fn(T) -> R + Sync,
-) -> Vec<R> {
-    let others = threads.get().min(items.len()).saturating_sub(1);
-    if others == 0 {
-        return items.into_iter().map(work).collect();
-    }
-    let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::default()).collect();
-    let waiting = Mutex::new(items.into_iter().zip(&results));
-    let take_and_do = || {
-        loop {
-            let next = lock(&waiting).next();
-            let Some((item, result)) = next else { break };
-            let done = work(item);
-            *lock(result) = Some(done);
-        }
-    };
-    std::thread::scope(|scope| {
-        (0..others).for_each(|_| {
-            scope.spawn(take_and_do);
-        });
-        take_and_do();
-    });
-    let done = |result: Mutex<Option<R>>| result.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.into_iter().filter_map(done).collect()
+/// Over so many rows work is spread unless a test says otherwise: fewer are done sooner than threads start.
+const FROM_ROWS: usize = 16_384;
+
+/// How many threads work at the same time, and over how many rows at least. Clones share the threads: work that is part
+/// of work gets those that are free.
+#[derive(Clone, Debug)]
+pub struct Threads {
+    count: Arc<Count>,
+    from_rows: usize,
 }
 
-/// On how many threads an operator works, and over how many rows at least: fewer are done sooner than threads start.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Threads {
-    pub(crate) count: NonZeroUsize,
-    pub(crate) from_rows: usize,
+#[derive(Debug)]
+struct Count {
+    most: AtomicUsize,
+    /// Threads at work beside the one that asked for the work.
+    helping: AtomicUsize,
 }
+
+/// A thread that may help; no longer when this is dropped.
+struct Helper<'a>(&'a Count);
 
 impl Threads {
-    /// The calling thread alone.
-    pub(crate) const ONE: Threads = Threads { count: NonZeroUsize::MIN, from_rows: 16_384 };
+    /// The calling thread alone, so far.
+    pub(crate) fn one() -> Threads {
+        let count = Count { most: AtomicUsize::new(1), helping: AtomicUsize::new(0) };
+        Threads { count: Arc::new(count), from_rows: FROM_ROWS }
+    }
+
+    /// From now on so many threads may work.
+    pub(crate) fn set(&self, most: NonZeroUsize) {
+        self.count.most.store(most.get(), Ordering::Relaxed);
+    }
+
+    /// The same threads, over so many rows at least.
+    pub(crate) fn from_rows(&self, rows: usize) -> Threads {
+        Threads { from_rows: rows, ..self.clone() }
+    }
 
     /// Whether so many rows are cut into pieces; that doesn't depend on the number of threads.
-    pub(crate) fn cuts(self, rows: usize) -> bool {
+    pub(crate) fn cuts(&self, rows: usize) -> bool {
         rows >= self.from_rows
     }
 
-    /// On how many threads so many rows are worked on.
-    pub(crate) fn over(self, rows: usize) -> NonZeroUsize {
-        if self.cuts(rows) { self.count } else { NonZeroUsize::MIN }
+    /// Whether several threads may work on so many rows.
+    pub(crate) fn share(&self, rows: usize) -> bool {
+        self.cuts(rows) && self.count.most.load(Ordering::Relaxed) > 1
     }
 
     /// How many rows a piece has at most.
-    pub(crate) fn piece_rows(self) -> usize {
+    pub fn piece_rows(&self) -> usize {
         (self.from_rows / 2).max(1)
     }
 
     /// The chunks of changes, cut to pieces.
-    pub(crate) fn pieces(self, inputs: &[&Delta]) -> Vec<Chunk> {
+    pub(crate) fn pieces(&self, inputs: &[&Delta]) -> Vec<Chunk> {
         let mut pieces = Vec::new();
         for chunk in inputs.iter().flat_map(|delta| &delta.chunks) {
             let (rows, most) = (chunk.rows.num_rows(), self.piece_rows());
@@ -75,6 +72,71 @@ impl Threads {
         }
         pieces
     }
+
+    /// The same where there are so many rows that they are cut, else the chunks as they are.
+    pub(crate) fn cut(&self, inputs: &[&Delta]) -> Vec<Chunk> {
+        match self.cuts(inputs.iter().map(|delta| delta.num_rows()).sum()) {
+            true => self.pieces(inputs),
+            false => inputs.iter().flat_map(|delta| &delta.chunks).cloned().collect(),
+        }
+    }
+
+    /// Does something with each item, on this thread and others that are free; the results come in the order of the
+    /// items. Whoever gets an item does all of it, so a result can't depend on the number of threads.
+    pub fn spread<T: Send, R: Send>(&self, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+        let helpers = self.helpers(items.len().saturating_sub(1));
+        if helpers.is_empty() {
+            return items.into_iter().map(work).collect();
+        }
+        let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::default()).collect();
+        let waiting = Mutex::new(items.into_iter().zip(&results));
+        let take_and_do = || {
+            loop {
+                let next = lock(&waiting).next();
+                let Some((item, result)) = next else { break };
+                let done = work(item);
+                *lock(result) = Some(done);
+            }
+        };
+        let take_and_do = &take_and_do;
+        std::thread::scope(|scope| {
+            for helper in helpers {
+                scope.spawn(move || {
+                    let _helper = helper;
+                    take_and_do();
+                });
+            }
+            take_and_do();
+        });
+        let done = |result: Mutex<Option<R>>| result.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.into_iter().filter_map(done).collect()
+    }
+
+    /// The same where the items come to so many rows that it pays, else on this thread alone.
+    pub(crate) fn spread_over<T: Send, R: Send>(
+        &self,
+        rows: usize,
+        items: Vec<T>,
+        work: impl Fn(T) -> R + Sync,
+    ) -> Vec<R> {
+        if self.cuts(rows) { self.spread(items, work) } else { items.into_iter().map(work).collect() }
+    }
+
+    /// Threads that may help, so many at most.
+    fn helpers(&self, wanted: usize) -> Vec<Helper<'_>> {
+        let Count { most, helping } = &*self.count;
+        let most = most.load(Ordering::Relaxed).saturating_sub(1);
+        let free = |busy: usize| Some(busy + wanted.min(most.saturating_sub(busy)));
+        let before = helping.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).unwrap_or(most);
+        let got = wanted.min(most.saturating_sub(before));
+        (0..got).map(|_| Helper(&self.count)).collect()
+    }
+}
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        self.0.helping.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a lock guards; work that panics ends the scope, whatever the lock says.
@@ -84,12 +146,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::collections::HashSet;
 
     use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::Int64Type;
 
     use super::*;
+
+    fn threads(count: usize) -> Threads {
+        let threads = Threads::one();
+        threads.set(NonZeroUsize::new(count).unwrap());
+        threads
+    }
 
     #[test]
     fn pieces_are_all_rows_in_their_order() {
@@ -97,7 +165,7 @@ mod tests {
         let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();
         let small = Chunk { rows: rows.slice(0, 3), weights: Some(Int64Array::from(vec![1, -1, 2])) };
         let delta = Delta { chunks: vec![small, Chunk::insert(rows)] };
-        let pieces = Threads { from_rows: 20, ..Threads::ONE }.pieces(&[&delta]);
+        let pieces = Threads::one().from_rows(20).pieces(&[&delta]);
         let counts: Vec<usize> = pieces.iter().map(|piece| piece.rows.num_rows()).collect();
         assert_eq!(counts, [[3].as_slice(), &[10; 10]].concat());
         assert_eq!(pieces[0].weight(1), -1);
@@ -107,11 +175,32 @@ mod tests {
 
     #[test]
     fn results_come_in_the_order_of_the_work() {
-        for threads in [1, 2, 7] {
-            let threads = NonZeroUsize::new(threads).unwrap();
-            let squares = spread(threads, (0..1000_u64).collect(), |n| n * n);
+        for count in [1, 2, 7] {
+            let threads = threads(count);
+            let squares = threads.spread((0..1000_u64).collect(), |n| n * n);
             assert!(squares.into_iter().eq((0..1000).map(|n| n * n)));
-            assert!(spread(threads, Vec::<u64>::new(), |n| n).is_empty());
+            assert!(threads.spread(Vec::<u64>::new(), |n| n).is_empty());
         }
+    }
+
+    #[test]
+    fn no_more_threads_work_than_there_may_be() {
+        let threads = threads(3);
+        let (working, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let parts = threads.spread((0..8).collect(), |part: u64| {
+            threads.spread((0..40).collect(), |n: u64| {
+                most.fetch_max(working.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                working.fetch_sub(1, Ordering::SeqCst);
+                part * 100 + n
+            })
+        });
+        let distinct: HashSet<u64> = parts.into_iter().flatten().collect();
+        assert_eq!(distinct.len(), 8 * 40);
+        assert!((1..=3).contains(&most.into_inner()));
+        assert_eq!(threads.helpers(9).len(), 2);
+        let panicked = std::panic::catch_unwind(|| threads.spread(vec![1, 2, 3], |n| assert!(n > 9)));
+        assert!(panicked.is_err());
+        assert_eq!(threads.helpers(9).len(), 2, "threads that panic are free again");
     }
 }

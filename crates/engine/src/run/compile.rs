@@ -207,10 +207,9 @@ impl Scope<'_> {
         resolve: &dyn Fn(&TableScan) -> Option<Relation>,
         limits: Limits,
     ) -> Result<Flow> {
-        let Loop { driver, choice, settings, .. } = self.engine;
-        let driver = driver.on_threads(settings.threads());
+        let Loop { driver, choice, .. } = self.engine;
         // A panic of the planner ends the statement, not the engine.
-        let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, &driver, *choice, limits));
+        let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, driver, *choice, limits));
         std::panic::catch_unwind(compile)
             .map_err(|_| Error::bug("planning the query's operators panicked"))?
             .map_err(error::flow)

@@ -139,6 +139,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let handle = parts.runtime.handle().clone();
             let driver = Driver::new(planner.state(), handle.clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
+            let settings = Settings::default();
+            driver.set_threads(settings.threads());
             let state = Loop {
                 shared: weak,
                 tasks: Tasks::new(handle.clone(), events.clone()),
@@ -149,7 +151,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 append_only_tables: parts.append_only_tables,
                 recorder: parts.recorder,
                 catalog: Arc::default(),
-                settings: Settings::default(),
+                settings,
                 clock: Clock::start(),
                 epoch: Epoch::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,

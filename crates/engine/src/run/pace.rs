@@ -123,6 +123,7 @@ impl Loop {
                 ClockKind::Manual => Timestamp::default(),
             };
         }
+        self.driver.set_threads(settings.threads());
         self.settings = settings;
         self.clock.due.clear();
         self.clock.next_tick = None;

@@ -6,21 +6,18 @@
 use std::ops::Range;
 
 use millstream_delta::{Cut, Delta};
-use millstream_flow::spread;
 
 use super::Loop;
 use super::epoch::Deltas;
 use super::query::RunningQuery;
-
-/// Fewer changed rows are stepped sooner than threads are started.
-const ROWS: usize = 8192;
 
 impl Loop {
     /// How many queries from a place on may be stepped side by side in this epoch: none of them reads another, and
     /// several have much to do.
     pub(super) fn side_by_side(&self, place: usize, cut: &Cut, deltas: &Deltas) -> usize {
         let changed: usize = deltas.values().map(Delta::num_rows).sum();
-        if self.settings.parallelism < 2 || changed < ROWS {
+        let many = self.driver.threads().piece_rows();
+        if self.settings.parallelism < 2 || changed < many {
             return 1;
         }
         let (mut together, mut busy) = (0, 0);
@@ -32,7 +29,7 @@ impl Loop {
             }
             let rows =
                 query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
-            busy += usize::from(rows >= ROWS || query.flow.is_due(cut));
+            busy += usize::from(rows >= many || query.flow.is_due(cut));
             together += 1;
         }
         if busy > 1 { together } else { 1 }
@@ -44,9 +41,8 @@ impl Loop {
             self.suspend_with_inputs(place, cut.epoch);
             self.queries[place].unread = self.is_unread(place);
         }
-        let threads = self.settings.threads();
         let queries: Vec<&mut RunningQuery> = self.queries[places].iter_mut().collect();
-        let outputs = spread(threads, queries, |query| {
+        let outputs = self.driver.threads().spread(queries, |query| {
             let (delta, changed) = step(query, cut, deltas);
             (query.name.clone(), delta, changed)
         });

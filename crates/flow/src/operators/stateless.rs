@@ -18,7 +18,7 @@ use crate::leaf::{LeafExec, Slot};
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
 use crate::spread::Threads;
-use crate::{Driver, Error, Result, spread};
+use crate::{Driver, Error, Result};
 
 /// Runs a chain of stages over each chunk. Weights go with their rows.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Stateless {
         Stateless {
             properties: Properties { schema, append_only, key: None, cost: Cost::Delta },
             stages: Vec::new(),
-            threads: Threads::ONE,
+            threads: Threads::one(),
         }
     }
 
@@ -103,7 +103,7 @@ impl Operator for Stateless {
             Ok::<_, Error>((chunks, failures))
         };
         let done = match self.threads.cuts(rows) && !self.hands_on() {
-            true => spread(self.threads.count, self.threads.pieces(inputs), run),
+            true => self.threads.spread(self.threads.pieces(inputs), run),
             false => inputs.iter().flat_map(|delta| &delta.chunks).cloned().map(run).collect(),
         };
         let mut output = Output::default();

@@ -21,6 +21,9 @@ fn patience() -> Duration {
     Duration::from_secs(wished.unwrap_or(PATIENCE_SECONDS))
 }
 
+/// On how many threads epochs are run, in turn.
+const THREADS: [usize; 3] = [1, 2, 16];
+
 /// Which engine a feed runs through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -230,7 +233,9 @@ impl<'a> Run<'a> {
                 content.apply(feed, &Op { epoch, table: call.table, row, insert: call.insert });
             }
         }
-        note(stage, format!("epoch {epoch}: ADVANCE BATCH"));
+        let threads = THREADS[(epoch + feed.ops.len()) % THREADS.len()];
+        note(stage, format!("epoch {epoch}: ADVANCE BATCH on {threads} threads"));
+        drive::run(&mut self.session, &format!("SET parallelism = {threads}")).await?;
         drive::run(&mut self.session, "ADVANCE BATCH").await?;
         self.outcome.tally.epochs += 1;
         for table in 0..feed.pools.len() {

@@ -10,7 +10,7 @@ pub const ALL: &[Scenario] =
     &[("changes_are_the_same_for_any_number_of_threads", || drive::block_on(threads()))];
 
 /// Queries that don't read one another, and two that do.
-const VIEWS: [(&str, &str); 10] = [
+const VIEWS: [(&str, &str); 21] = [
     ("sums", "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k"),
     ("some", "SELECT k, v * 2 AS w FROM t WHERE v % 7 = 0"),
     ("pairs", "SELECT t.k, u.w FROM t JOIN u ON t.v = u.v"),
@@ -27,6 +27,32 @@ const VIEWS: [(&str, &str); 10] = [
         "sets",
         "SELECT k, v % 500 AS m, count(DISTINCT v), avg(v::NUMERIC(12, 2)) FROM t GROUP BY GROUPING SETS ((k), (m), ())",
     ),
+    ("outer_pairs", "SELECT t.k, t.v, u.w FROM t LEFT JOIN u ON t.v = u.v AND t.k < u.w"),
+    ("full_pairs", "SELECT t.k, t.v, u.w FROM t FULL JOIN u ON t.v = u.v"),
+    ("matched", "SELECT k, v FROM t WHERE v IN (SELECT v FROM u)"),
+    ("neighbours", "SELECT a.k, b.v FROM t a JOIN t b ON a.v = b.v + 1 WHERE a.k < 9"),
+    (
+        "ratios_of_pairs",
+        "SELECT a.k, b.v FROM t a JOIN t b ON a.v = b.v AND 100 / (a.v - 60) <= b.v WHERE a.v % 20 = 0",
+    ),
+    (
+        "sides",
+        "SELECT a.v, a.n, b.s FROM (SELECT v, count(*) AS n FROM t GROUP BY v) a \
+         JOIN (SELECT v, sum(k) AS s FROM t WHERE v % 3 = 0 GROUP BY v) b ON a.v = b.v \
+         UNION ALL SELECT v, k, 100 / (v - 30) FROM t WHERE v < 50",
+    ),
+    (
+        "first_three",
+        "SELECT k, v, n FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v DESC) AS n FROM t) WHERE n <= 3",
+    ),
+    ("least", "SELECT k, v FROM t ORDER BY v, k LIMIT 9000"),
+    (
+        "moving",
+        "SELECT k, v, lag(v) OVER w, sum(v) OVER (w ROWS 3 PRECEDING), sum(v) OVER w, row_number() OVER w \
+         FROM t WINDOW w AS (PARTITION BY k ORDER BY v)",
+    ),
+    ("quarters", "SELECT k, v, ntile(4) OVER (PARTITION BY v % 400 ORDER BY v, k) FROM t"),
+    ("lists", "SELECT v % 900 AS m, array_agg(k ORDER BY k, v) AS all_k FROM t GROUP BY m"),
 ];
 
 /// A query whose changes nobody takes.

@@ -17,7 +17,7 @@ use super::groups::Touched;
 use super::{Aggregate, OUTPUT_ROWS};
 use crate::failure::{Failure, reason, row_text};
 use crate::operator::{Forgotten, Output};
-use crate::{Error, Result, spread};
+use crate::{Error, Result};
 
 /// The results of some groups.
 #[derive(Default)]
@@ -209,7 +209,7 @@ impl Aggregate {
         work: impl Fn(&[Touched]) -> Result<R> + Sync,
     ) -> Result<Vec<R>> {
         let parts = groups.chunks(self.part_rows()).collect();
-        spread(self.threads.over(groups.len()), parts, work).into_iter().collect()
+        self.threads.spread_over(groups.len(), parts, work).into_iter().collect()
     }
 
     /// The same with the results that each part had.
@@ -221,7 +221,7 @@ impl Aggregate {
     ) -> Result<Vec<R>> {
         let parts = groups.chunks(self.part_rows()).zip(old).collect();
         let work = |(groups, old): (&[Touched], &Results)| work(groups, old);
-        spread(self.threads.over(groups.len()), parts, work).into_iter().collect()
+        self.threads.spread_over(groups.len(), parts, work).into_iter().collect()
     }
 
     /// Those groups that were there before this step.

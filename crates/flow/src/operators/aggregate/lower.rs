@@ -204,7 +204,7 @@ pub(super) fn lower_over(
         return Ok(Err("its grouping sets name a column twice".into()));
     }
     let aggregate = Aggregate::new(grouping, calls, schema, append_only);
-    let threads = driver.threads();
+    let threads = driver.threads().clone();
     Ok(aggregate.map(|aggregate| aggregate.on_threads(threads)).map_err(|error| error.to_string()))
 }
 

@@ -33,18 +33,16 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
-use std::num::NonZeroUsize;
-
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, SchemaRef};
 use millstream_delta::{Chunk, Cut, Delta};
 
+use crate::Result;
 use crate::drive::evaluate;
 use crate::failure::{Failure, surviving};
 use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::point::Wanted;
 use crate::spread::Threads;
-use crate::{Result, spread};
 use call::{Arguments, Call};
 pub(crate) use emit::changed;
 use groups::{Grouping, Groups, Touched};
@@ -101,7 +99,7 @@ impl Aggregate {
         let key = Some((0..columns).collect());
         let cost = if calls.iter().any(Call::takes_all) { Cost::Keys } else { Cost::Delta };
         let properties = Properties { schema, append_only, key, cost };
-        let mut aggregate = Aggregate { properties, calls, groups, steps: 0, threads: Threads::ONE };
+        let mut aggregate = Aggregate { properties, calls, groups, steps: 0, threads: Threads::one() };
         aggregate.resize();
         Ok(aggregate)
     }
@@ -133,15 +131,10 @@ impl Aggregate {
         if self.steps == 1 {
             self.groups.touch_standing(&mut taken.touched);
         }
-        let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         // An accumulator may round as it goes: what it is given at once doesn't depend on the threads.
-        let chunks = match self.threads.cuts(rows) {
-            true => self.threads.pieces(inputs),
-            false => inputs.iter().flat_map(|delta| &delta.chunks).cloned().collect(),
-        };
-        let threads = self.threads.over(rows);
-        if threads > NonZeroUsize::MIN {
-            self.take_side_by_side(threads, chunks, &mut taken)?;
+        let chunks = self.threads.cut(inputs);
+        if self.threads.share(inputs.iter().map(|delta| delta.num_rows()).sum()) {
+            self.take_side_by_side(chunks, &mut taken)?;
             return Ok(taken);
         }
         for chunk in chunks {
@@ -156,13 +149,8 @@ impl Aggregate {
 
     /// The same for many rows: they are evaluated and looked up piece by piece, side by side. What that changes, one
     /// thread changes in the order of the rows, so that slots are those that it would have given alone.
-    fn take_side_by_side(
-        &mut self,
-        threads: NonZeroUsize,
-        pieces: Vec<Chunk>,
-        taken: &mut Taken,
-    ) -> Result<()> {
-        for found in spread(threads, pieces, |chunk| self.find(chunk)) {
+    fn take_side_by_side(&mut self, pieces: Vec<Chunk>, taken: &mut Taken) -> Result<()> {
+        for found in self.threads.spread(pieces, |chunk| self.find(chunk)) {
             let (found, mut failures) = found?;
             taken.failures.append(&mut failures);
             for Found { chunk, evaluated, mut slots } in found {
@@ -188,9 +176,8 @@ impl Aggregate {
     /// Takes rows into each call, whose own they are: calls side by side.
     fn update(&mut self, placed: &[Placed]) -> Result<()> {
         let rows = placed.iter().flat_map(|(sets, _)| sets).map(Vec::len).sum();
-        let threads = self.threads.over(rows);
         let calls = self.calls.iter_mut().enumerate().filter(|(_, call)| !call.counts_rows()).collect();
-        let updated = spread(threads, calls, |(at, call): (usize, &mut Call)| {
+        let updated = self.threads.spread_over(rows, calls, |(at, call): (usize, &mut Call)| {
             placed
                 .iter()
                 .try_for_each(|(sets, all)| sets.iter().try_for_each(|slots| call.update(slots, &all[at])))

@@ -197,7 +197,8 @@ impl Fixture {
         let plan = state.optimize(&plan).unwrap();
         let driver = Driver::new(&state, self.runtime.handle().clone());
         // Changes of some twenty rows are worked on by several threads, and smaller ones by one.
-        let driver = driver.on_threads(NonZeroUsize::new(2).unwrap()).spread_from(20);
+        let driver = driver.spread_from(20);
+        driver.set_threads(NonZeroUsize::new(2).unwrap());
         let columns: Vec<usize> = (0..schema().fields().len()).collect();
         let resolve = |_: &_| {
             Some(Relation {
