@@ -17,6 +17,7 @@ use millstream_delta::{Chunk, Delta};
 use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed};
 
 use crate::failure::keep;
+use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// How many keys are looked up at once when all rows are read.
@@ -159,7 +160,7 @@ impl Arrangement {
 
     /// Holds the change of an epoch ready beside the rows; what was held before becomes part of them. Each reader
     /// does so before it reads, with the same change; the first one's counts. `version` names the epoch.
-    pub(crate) fn stage(&self, version: u64, delta: &Delta) -> Result<()> {
+    pub(crate) fn stage(&self, version: u64, delta: &Delta, threads: &Threads) -> Result<()> {
         let mut staging = lock(&self.staging);
         match *staging {
             (staged, true) if staged == version && !delta.is_empty() => {
@@ -173,7 +174,7 @@ impl Arrangement {
             let delta = self.kept(delta)?;
             self.write(|versions| {
                 versions.settle()?;
-                versions.stage(delta, self)
+                versions.stage(delta, self, threads)
             })?;
         }
         *staging = (version, false);
@@ -232,6 +233,16 @@ impl Arrangement {
         Ok(kept)
     }
 
+    /// Those rows that may be looked for, and their keys.
+    fn keyed(&self, mut chunk: Chunk) -> Result<(Chunk, Vec<ArrayRef>)> {
+        let mut keys = key_of(&chunk.rows, &self.key);
+        if !self.by.nulls_match && keys.iter().any(|key| key.logical_null_count() > 0) {
+            chunk = keep(&chunk, &whole(&keys))?;
+            keys = key_of(&chunk.rows, &self.key);
+        }
+        Ok((chunk, keys))
+    }
+
     /// Who panics while it changes leaves nothing that others could go on with.
     fn write<T>(&self, change: impl FnOnce(&mut Versions) -> Result<T>) -> Result<T> {
         let mut versions = self.versions.write().map_err(|_| broken())?;
@@ -254,21 +265,34 @@ impl Versions {
     fn take(&mut self, delta: Delta, of: &Arrangement) -> Result<()> {
         self.settle()?;
         for chunk in delta.chunks {
-            self.stage(Delta::of(chunk), of)?;
+            self.stage(Delta::of(chunk), of, &Threads::one())?;
             self.settle()?;
         }
         Ok(())
     }
 
-    fn stage(&mut self, delta: Delta, of: &Arrangement) -> Result<()> {
-        for mut chunk in delta.chunks {
-            let mut keys = key_of(&chunk.rows, &of.key);
-            if !of.by.nulls_match && keys.iter().any(|key| key.logical_null_count() > 0) {
-                chunk = keep(&chunk, &whole(&keys))?;
-                keys = key_of(&chunk.rows, &of.key);
+    fn stage(&mut self, delta: Delta, of: &Arrangement, threads: &Threads) -> Result<()> {
+        let rows = delta.num_rows();
+        if !threads.share(rows) {
+            for chunk in delta.chunks {
+                let (chunk, keys) = of.keyed(chunk)?;
+                let mut slots = Vec::with_capacity(chunk.rows.num_rows());
+                self.index.slots(&keys, &mut slots)?;
+                self.staged.placed.push(Placed { chunk, slots, tallies: None });
             }
+            return Ok(());
+        }
+        // Looking keys up changes nothing; then one thread gives slots to those that are new, in the order of the rows.
+        let index = &self.index;
+        let found = threads.spread(delta.chunks, |chunk| {
+            let (chunk, keys) = of.keyed(chunk)?;
             let mut slots = Vec::with_capacity(chunk.rows.num_rows());
-            self.index.slots(&keys, &mut slots)?;
+            index.find(&keys, &mut slots)?;
+            Ok::<_, Error>((chunk, keys, slots))
+        });
+        for found in found {
+            let (chunk, keys, mut slots) = found?;
+            self.index.settle(&keys, &mut slots)?;
             self.staged.placed.push(Placed { chunk, slots, tallies: None });
         }
         Ok(())

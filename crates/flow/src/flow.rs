@@ -11,6 +11,7 @@ use crate::lower::Limits;
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
 use crate::sharing::Findables;
+use crate::spread::Threads;
 use crate::{Error, Result, failure};
 
 /// One node of the DAG.
@@ -56,6 +57,99 @@ pub(crate) struct Advance {
     pub(crate) left_out: u64,
 }
 
+/// What the nodes of a flow have put out in a step.
+#[derive(Default)]
+struct Stepped {
+    outputs: Vec<Delta>,
+    failures: Vec<(&'static str, Failure)>,
+    left_out: u64,
+}
+
+impl Stepped {
+    fn take(&mut self, place: usize, (name, output): (&'static str, Output)) {
+        self.left_out += output.left_out;
+        self.failures.extend(output.failures.into_iter().map(|failure| (name, failure)));
+        self.outputs[place] = output.rows;
+    }
+}
+
+/// What the nodes of a flow are stepped with.
+struct Step<'a> {
+    cut: &'a Cut,
+    /// Whether every operator runs.
+    first: bool,
+    /// By relation.
+    inputs: &'a [&'a Delta],
+    /// The places of the nodes whose rows nobody takes.
+    unread: &'a [usize],
+    limits: &'a Limits,
+}
+
+impl Step<'_> {
+    /// Steps the node at a place after those that it reads; the name is that of an operator with failures.
+    fn of(
+        &self,
+        place: usize,
+        node: &mut Node,
+        meter: &mut Meter,
+        all: &Stepped,
+    ) -> Result<(&'static str, Output)> {
+        let (operator, inputs) = match node {
+            Node::Input { relation, .. } => {
+                let delta = self.inputs[*relation].clone();
+                if !delta.is_empty() {
+                    meter.steps += 1;
+                    meter.rows_out += delta.num_rows() as u64;
+                }
+                return Ok(("", delta.into()));
+            }
+            Node::Operator { operator, inputs } => (operator, inputs),
+        };
+        let unread = self.unread.contains(&place);
+        if unread && all.left_out > 0 {
+            meter.hand_on(all.left_out);
+            return Ok(("", Output::default()));
+        }
+        let given: Vec<&Delta> = inputs.iter().map(|input| &all.outputs[*input]).collect();
+        let due = self.first || operator.slides() || operator.is_due(self.cut);
+        if !due && given.iter().all(|delta| delta.is_empty()) {
+            return Ok(("", Output::default()));
+        }
+        let begun = Instant::now();
+        let output = match unread {
+            true => operator.step_unread(self.cut, &given),
+            false => operator.step(self.cut, &given),
+        };
+        let output = output
+            .and_then(|output| self.limits.check_output(output.rows.num_rows()).map(|()| output))
+            .map_err(|error| error.of_operator(operator.describe().name))?;
+        let rows = given.iter().map(|delta| delta.num_rows() as u64).sum();
+        meter.count(rows, &output, begun.elapsed());
+        let name = if output.failures.is_empty() { "" } else { operator.describe().name };
+        Ok((name, output))
+    }
+}
+
+/// The places of nodes in waves: what a node reads is in earlier ones.
+pub(crate) fn waves(nodes: &[Node]) -> Arc<[Vec<usize>]> {
+    let mut waves: Vec<Vec<usize>> = Vec::new();
+    let mut numbers = Vec::with_capacity(nodes.len());
+    for (place, node) in nodes.iter().enumerate() {
+        let number = match node {
+            Node::Input { .. } => 0,
+            Node::Operator { inputs, .. } => {
+                inputs.iter().map(|input| numbers[*input] + 1).max().unwrap_or(0)
+            }
+        };
+        numbers.push(number);
+        if number == waves.len() {
+            waves.push(Vec::new());
+        }
+        waves[number].push(place);
+    }
+    waves.into()
+}
+
 /// A query, compiled once and stepped an epoch at a time.
 #[derive(Debug)]
 pub struct Flow {
@@ -63,6 +157,9 @@ pub struct Flow {
     /// Of each, whether its batches are taken as they end.
     pub(crate) batchwise: Vec<bool>,
     pub(crate) nodes: Vec<Node>,
+    /// Which nodes are stepped before which: those of a wave don't read one another.
+    pub(crate) waves: Arc<[Vec<usize>]>,
+    pub(crate) threads: Threads,
     /// What each node has done, by its place.
     pub(crate) meters: Vec<Meter>,
     pub(crate) limits: Limits,
@@ -172,59 +269,56 @@ impl Flow {
         let unread = if read { Vec::new() } else { self.unread() };
         let first = !std::mem::replace(&mut self.started, true);
         self.version += 1;
-        let mut outputs: Vec<Delta> = Vec::with_capacity(self.nodes.len());
-        let (mut failures, mut left_out) = (Vec::new(), 0);
-        for (place, (node, meter)) in self.nodes.iter_mut().zip(&mut self.meters).enumerate() {
-            let output = match node {
-                Node::Input { relation, .. } => {
-                    let delta = inputs[*relation].clone();
-                    if !delta.is_empty() {
-                        meter.steps += 1;
-                        meter.rows_out += delta.num_rows() as u64;
-                    }
-                    delta
+        let mut all = Stepped { outputs: vec![Delta::default(); self.nodes.len()], ..Stepped::default() };
+        for wave in self.waves.clone().iter() {
+            let step = Step { cut, first, inputs, unread: &unread, limits: &self.limits };
+            if self.is_busy(wave, &all.outputs) {
+                let nodes = self.nodes.iter_mut().zip(&mut self.meters).enumerate();
+                let nodes = nodes.filter(|(place, _)| wave.binary_search(place).is_ok()).collect();
+                let done =
+                    self.threads.spread(nodes, |(place, (node, meter))| step.of(place, node, meter, &all));
+                for (place, done) in wave.iter().zip(done) {
+                    all.take(*place, done?);
                 }
-                Node::Operator { .. } if left_out > 0 && unread.contains(&place) => {
-                    meter.hand_on(left_out);
-                    Delta::default()
-                }
-                Node::Operator { operator, inputs } => {
-                    let given: Vec<&Delta> = inputs.iter().map(|input| &outputs[*input]).collect();
-                    let due = first || operator.slides() || operator.is_due(cut);
-                    if due || given.iter().any(|delta| !delta.is_empty()) {
-                        let begun = Instant::now();
-                        let output = match unread.contains(&place) {
-                            true => operator.step_unread(cut, &given),
-                            false => operator.step(cut, &given),
-                        };
-                        let limit = &self.limits;
-                        let output = output
-                            .and_then(|output| limit.check_output(output.rows.num_rows()).map(|()| output))
-                            .map_err(|error| error.of_operator(operator.describe().name))?;
-                        let rows = given.iter().map(|delta| delta.num_rows() as u64).sum();
-                        meter.count(rows, &output, begun.elapsed());
-                        left_out += output.left_out;
-                        if !output.failures.is_empty() {
-                            let name = operator.describe().name;
-                            failures.extend(output.failures.into_iter().map(|failure| (name, failure)));
-                        }
-                        output.rows
-                    } else {
-                        Delta::default()
-                    }
-                }
-            };
-            for findables in self.findables.iter().filter(|findables| findables.input == place) {
-                if let Some(kept) = &findables.kept {
-                    kept.stage(first, self.version, cut, &output)?;
+            } else {
+                for place in wave {
+                    let done = step.of(*place, &mut self.nodes[*place], &mut self.meters[*place], &all)?;
+                    all.take(*place, done);
                 }
             }
-            outputs.push(output);
+            for place in wave {
+                for findables in self.findables.iter().filter(|findables| findables.input == *place) {
+                    if let Some(kept) = &findables.kept {
+                        kept.stage(first, self.version, cut, &all.outputs[*place], &self.threads)?;
+                    }
+                }
+            }
         }
-        for kept in self.findables.iter().filter_map(|findables| findables.kept.as_ref()) {
-            kept.settle(self.version)?;
-        }
+        self.settle(&all.outputs)?;
+        let Stepped { mut outputs, failures, left_out } = all;
         Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out })
+    }
+
+    /// Makes the changes of this step part of the rows that joins find by key.
+    fn settle(&self, outputs: &[Delta]) -> Result<()> {
+        let kept = || self.findables.iter().filter_map(|findables| findables.kept.as_ref());
+        if kept().nth(1).is_none() || !self.threads.share(outputs.iter().map(Delta::num_rows).sum()) {
+            return kept().try_for_each(|kept| kept.settle(self.version));
+        }
+        let version = self.version;
+        self.threads.spread(kept().collect(), |kept| kept.settle(version)).into_iter().collect()
+    }
+
+    /// Whether several nodes of a wave have much to do, so that they are stepped side by side.
+    fn is_busy(&self, wave: &[usize], outputs: &[Delta]) -> bool {
+        let busy = |place: &&usize| match &self.nodes[**place] {
+            Node::Input { .. } => false,
+            Node::Operator { operator, inputs } => {
+                let rows = inputs.iter().map(|input| outputs[*input].num_rows()).sum::<usize>();
+                rows >= self.threads.piece_rows() && !operator.hands_on()
+            }
+        };
+        wave.len() > 1 && self.threads.are_several() && wave.iter().filter(busy).nth(1).is_some()
     }
 
     /// The places of the nodes whose rows nobody takes where nobody takes those of the result: the last one, and what
@@ -318,6 +412,8 @@ impl Flow {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
     use crate::fixture::{Fixture, Random, step, step_for};
 
@@ -354,5 +450,41 @@ mod tests {
         }
         let leaves_out: Vec<bool> = left_out.iter().map(|rows| *rows > 0).collect();
         assert_eq!(leaves_out, [true, true, true, true, true, true, false, false]);
+    }
+
+    #[test]
+    fn nothing_depends_on_the_number_of_threads() {
+        let queries = [
+            "SELECT t.id, u.id, t.v FROM t LEFT JOIN u ON t.k = u.k",
+            "SELECT t.id, u.id FROM t FULL JOIN u ON t.k = u.k AND 100 / (t.v + u.v - 4) > 9",
+            "SELECT a.id, b.v FROM t a JOIN t b ON a.k = b.k AND a.v > b.v",
+            "SELECT t.id FROM t WHERE t.v IN (SELECT u.v FROM u WHERE u.s <> t.s)",
+            "SELECT a.k, n, m FROM (SELECT k, count(*) AS n FROM t GROUP BY k) a \
+             JOIN (SELECT k, min(v) AS m FROM t WHERE v > 2 GROUP BY k) b ON a.k = b.k UNION ALL SELECT k, v, 100 / v FROM u",
+            "SELECT * FROM (SELECT k, id, rank() OVER (PARTITION BY k ORDER BY v) AS n FROM t) WHERE n < 4",
+            "SELECT k, v FROM t ORDER BY v, k, id LIMIT 5",
+            "SELECT id, sum(v) OVER w, lag(v) OVER w, dense_rank() OVER w FROM t WINDOW w AS (PARTITION BY k ORDER BY v, id)",
+            "SELECT id, ntile(3) OVER (PARTITION BY k, s ORDER BY v, id) FROM t",
+        ];
+        for seed in 70..74 {
+            let (mut random, mut fixture) = (Random(seed), Fixture::new());
+            let mut flows: Vec<[Flow; 2]> =
+                queries.iter().map(|sql| [fixture.compile(sql), fixture.compile(sql)]).collect();
+            for epoch in 1..12 {
+                let changes = fixture.change(&mut random);
+                for (sql, [alone, together]) in queries.iter().zip(&mut flows) {
+                    alone.threads.set(NonZeroUsize::MIN);
+                    together.threads.set(NonZeroUsize::new(2 + epoch as usize).unwrap());
+                    let [one, several] = [alone, together].map(|flow| step(flow, epoch, &changes));
+                    for (one, several) in [(one.rows, several.rows), (one.errors, several.errors)] {
+                        assert_eq!(one.chunks.len(), several.chunks.len(), "{sql}");
+                        for (one, several) in one.chunks.iter().zip(&several.chunks) {
+                            assert_eq!(one.rows, several.rows, "{sql}");
+                            assert_eq!(one.weights, several.weights, "{sql}");
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -10,8 +10,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchemaRef, Result};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchemaRef, Result, internal_datafusion_err};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
@@ -127,6 +127,17 @@ impl ExtensionPlanner for LeafPlanner {
             Arc::new(LeafExec::new(leaf.schema.inner().clone(), leaf.slot.clone())) as Arc<dyn ExecutionPlan>
         }))
     }
+}
+
+/// The same plan, whose leaves read other slots: in the place of each the one beside it.
+pub fn with_slots(plan: &Arc<dyn ExecutionPlan>, slots: &[(&Slot, &Slot)]) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = plan.clone().transform_up(|node| {
+        let Some(leaf) = node.downcast_ref::<LeafExec>() else { return Ok(Transformed::no(node)) };
+        let other = slots.iter().find(|(slot, _)| Arc::ptr_eq(&slot.0, &leaf.slot.0));
+        let (_, other) = other.ok_or_else(|| internal_datafusion_err!("a leaf reads a slot of its own"))?;
+        Ok(Transformed::yes(Arc::new(LeafExec::new(leaf.schema.clone(), (*other).clone())) as _))
+    })?;
+    Ok(plan.data)
 }
 
 /// Reads the batches of a [`Slot`], one partition. It shows no statistics, so that no rule turns a count into a

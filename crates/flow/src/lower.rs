@@ -8,7 +8,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
 use crate::error::PUTS_OUT;
-use crate::flow::{Flow, Meter, Node};
+use crate::flow::{Flow, Meter, Node, waves};
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
@@ -472,7 +472,19 @@ impl Lowering<'_> {
         let (relations, batchwise) = relations.into_iter().unzip();
         let findables = self.findables.into_iter().filter_map(|found| found.placed(&places)).collect();
         let limits = self.limits;
-        Flow { relations, batchwise, nodes, meters, limits, started: false, findables, version: 0 }
+        let (waves, threads) = (waves(&nodes), self.driver.threads().clone());
+        Flow {
+            relations,
+            batchwise,
+            nodes,
+            waves,
+            threads,
+            meters,
+            limits,
+            started: false,
+            findables,
+            version: 0,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use millstream_delta::{Cut, Delta};
 use crate::arrangement::{Arrangement, By};
 use crate::flow::{Flow, Node};
 use crate::operators::join::{Findable, Join};
+use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// Rows that joins of a flow find by one key: sides that read the same node.
@@ -66,13 +67,20 @@ impl Findables {
 
 impl Kept {
     /// Takes in the change of an epoch before anybody reads.
-    pub(crate) fn stage(&self, first: bool, version: u64, cut: &Cut, delta: &Delta) -> Result<()> {
+    pub(crate) fn stage(
+        &self,
+        first: bool,
+        version: u64,
+        cut: &Cut,
+        delta: &Delta,
+        threads: &Threads,
+    ) -> Result<()> {
         match (first, self.across) {
             (true, true) => Ok(()),
             // The first change is all there is: joins look for it among the rows.
             (true, false) => self.arrangement.take(delta),
-            (false, true) => self.arrangement.stage(cut.epoch.0, delta),
-            (false, false) => self.arrangement.stage(version, delta),
+            (false, true) => self.arrangement.stage(cut.epoch.0, delta, threads),
+            (false, false) => self.arrangement.stage(version, delta, threads),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Bytes that order rows as ORDER BY does, partition by partition.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -9,9 +10,10 @@ use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Delta, canonical};
 
-use crate::Result;
 use crate::drive::evaluate;
 use crate::failure::{Failure, surviving};
+use crate::spread::Threads;
+use crate::{Error, Result};
 
 /// How many bytes say at a key's end how long its tie break is.
 const TAIL: usize = 4;
@@ -44,17 +46,25 @@ pub(crate) struct Sorter {
     tie: RowConverter,
     peers: bool,
     checked: Vec<Arc<dyn PhysicalExpr>>,
+    /// What many rows are encoded and sorted on.
+    threads: Threads,
 }
 
 /// Rows of a delta with their keys.
 pub(crate) struct Sorted {
     pub(crate) rows: RecordBatch,
+    keys: Keys,
+    /// The places of the rows in the order of their keys, each key once, with the sum of its weights.
+    net: Vec<(u32, i64)>,
+}
+
+/// Keys, one after the other.
+#[derive(Default)]
+struct Keys {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     /// For each row how many bytes of its key are the partition's, and the partition's and the order's.
     parts: Vec<(u32, u32)>,
-    /// The places of the rows in the order of their keys, each key once, with the sum of its weights.
-    net: Vec<(u32, i64)>,
 }
 
 /// A row that changes.
@@ -75,7 +85,7 @@ type Piece = (Chunk, Vec<ArrayRef>);
 
 impl Sorter {
     /// For rows with the columns of `schema`; `None` where values of some type have no order in bytes.
-    pub(crate) fn new(ordering: Ordering, schema: &Schema) -> Result<Option<Sorter>> {
+    pub(crate) fn new(ordering: Ordering, schema: &Schema, threads: Threads) -> Result<Option<Sorter>> {
         let Ordering { partition, order, ties, peers, checked } = ordering;
         let mut fields = Vec::with_capacity(partition.len());
         for expr in &partition {
@@ -101,14 +111,15 @@ impl Sorter {
             tie: RowConverter::new(rest)?,
             peers,
             checked,
+            threads,
         }))
     }
 
     /// The rows of a delta in their order. Those whose values can't be computed become failures. A delta of nothing
-    /// but inserts comes in the pieces that it is made of.
+    /// but a few inserts comes in the pieces that it is made of.
     pub(crate) fn sort(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Vec<Sorted>> {
         let mut pieces = self.pieces(delta, failures)?;
-        if !delta.is_append_only() && pieces.len() > 1 {
+        if pieces.len() > 1 && (!delta.is_append_only() || self.threads.cuts(delta.num_rows())) {
             pieces = vec![together(pieces)?];
         }
         pieces.into_iter().map(|(chunk, values)| self.keyed(chunk, &values)).collect()
@@ -125,11 +136,27 @@ impl Sorter {
 
     fn pieces(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Vec<Piece>> {
         let mut pieces: Vec<Piece> = Vec::with_capacity(delta.chunks.len());
-        for chunk in delta.chunks.iter().filter(|chunk| chunk.rows.num_rows() > 0) {
-            pieces.extend(surviving(chunk.clone(), failures, |chunk| {
+        let values = |chunk: Chunk, failures: &mut Vec<Failure>| {
+            surviving(chunk, failures, |chunk| {
                 evaluate(&self.checked, &chunk.rows)?;
                 evaluate(&self.exprs, &chunk.rows)
-            })?);
+            })
+        };
+        let chunks = delta.chunks.iter().filter(|chunk| chunk.rows.num_rows() > 0);
+        if self.threads.share(delta.num_rows()) {
+            let done = self.threads.spread(chunks.collect(), |chunk| {
+                let mut failures = Vec::new();
+                Ok::<_, Error>((values(chunk.clone(), &mut failures)?, failures))
+            });
+            for done in done {
+                let (some, mut failed) = done?;
+                pieces.extend(some);
+                failures.append(&mut failed);
+            }
+        } else {
+            for chunk in chunks {
+                pieces.extend(values(chunk.clone(), failures)?);
+            }
         }
         pieces.retain(|(chunk, _)| chunk.rows.num_rows() > 0);
         Ok(pieces)
@@ -182,11 +209,44 @@ impl Sorter {
 
     fn keyed(&self, chunk: Chunk, values: &[ArrayRef]) -> Result<Sorted> {
         let count = chunk.rows.num_rows();
+        let keys = match self.threads.cuts(count) {
+            false => self.keys(&chunk.rows, values)?,
+            true => {
+                let some = |range: Range<usize>| {
+                    let (from, count) = (range.start, range.len());
+                    let values: Vec<ArrayRef> =
+                        values.iter().map(|column| column.slice(from, count)).collect();
+                    self.keys(&chunk.rows.slice(from, count), &values)
+                };
+                let mut keys = Keys::default();
+                for some in self.threads.spread(self.threads.ranges(count), some) {
+                    keys.append(some?);
+                }
+                keys
+            }
+        };
+        let mut sorted = Sorted { rows: chunk.rows.clone(), keys, net: Vec::new() };
+        let mut net: Vec<(u32, i64)> = Vec::with_capacity(count);
+        for place in sorted.places(&self.threads) {
+            let weight = chunk.weight(place as usize);
+            match net.last_mut().filter(|(last, _)| sorted.key(*last) == sorted.key(place)) {
+                Some((_, sum)) => *sum += weight,
+                None => net.push((place, weight)),
+            }
+        }
+        net.retain(|(_, weight)| *weight != 0);
+        sorted.net = net;
+        Ok(sorted)
+    }
+
+    /// The keys of some rows.
+    fn keys(&self, rows: &RecordBatch, values: &[ArrayRef]) -> Result<Keys> {
+        let count = rows.num_rows();
         let (partition, order) = values.split_at(self.partitions);
         let partition = partition.iter().map(canonical).collect::<std::result::Result<Vec<_>, _>>()?;
         let partition = encoded(&self.partition, &partition)?;
         let order = encoded(&self.order, order)?;
-        let ties: Vec<ArrayRef> = self.ties.iter().map(|at| chunk.rows.column(*at).clone()).collect();
+        let ties: Vec<ArrayRef> = self.ties.iter().map(|at| rows.column(*at).clone()).collect();
         let ties = encoded(&self.tie, &ties)?;
         let (mut bytes, mut ends, mut parts) =
             (Vec::new(), Vec::with_capacity(count), Vec::with_capacity(count));
@@ -204,20 +264,16 @@ impl Sorter {
             ends.push(bytes.len());
             parts.push((partition, peers));
         }
-        let mut sorted = Sorted { rows: chunk.rows.clone(), bytes, ends, parts, net: Vec::new() };
-        let mut places: Vec<u32> = (0..count as u32).collect();
-        places.sort_by(|left, right| sorted.key(*left).cmp(sorted.key(*right)));
-        let mut net: Vec<(u32, i64)> = Vec::with_capacity(count);
-        for place in places {
-            let weight = chunk.weight(place as usize);
-            match net.last_mut().filter(|(last, _)| sorted.key(*last) == sorted.key(place)) {
-                Some((_, sum)) => *sum += weight,
-                None => net.push((place, weight)),
-            }
-        }
-        net.retain(|(_, weight)| *weight != 0);
-        sorted.net = net;
-        Ok(sorted)
+        Ok(Keys { bytes, ends, parts })
+    }
+}
+
+impl Keys {
+    fn append(&mut self, other: Keys) {
+        let before = self.bytes.len();
+        self.bytes.extend(other.bytes);
+        self.ends.extend(other.ends.into_iter().map(|end| before + end));
+        self.parts.extend(other.parts);
     }
 }
 
@@ -225,16 +281,46 @@ impl Sorted {
     /// What changes, in the order of the keys.
     pub(crate) fn changes(&self) -> Vec<Change<'_>> {
         let change = |(row, weight): &(u32, i64)| {
-            let (key, (partition, peers)) = (self.key(*row), self.parts[*row as usize]);
+            let (key, (partition, peers)) = (self.key(*row), self.keys.parts[*row as usize]);
             let (partition, peers) = (&key[..partition as usize], &key[..peers as usize]);
             Change { key, partition, peers, row: *row, weight: *weight }
         };
         self.net.iter().map(change).collect()
     }
 
+    /// The places of all rows in the order of their keys: sorted range by range, then two neighbours at a time are merged.
+    fn places(&self, threads: &Threads) -> Vec<u32> {
+        let sort = |mut places: Vec<u32>| {
+            places.sort_by(|left, right| self.key(*left).cmp(self.key(*right)));
+            places
+        };
+        let count = self.rows.num_rows();
+        if !threads.share(count) {
+            return sort((0..count as u32).collect());
+        }
+        let mut sorted = threads
+            .spread(threads.ranges(count), |range| sort((range.start as u32..range.end as u32).collect()));
+        while sorted.len() > 1 {
+            let mut rest = sorted.into_iter();
+            let mut pairs = Vec::with_capacity(rest.len().div_ceil(2));
+            while let Some(first) = rest.next() {
+                pairs.push((first, rest.next()));
+            }
+            sorted = threads.spread(pairs, |(mut first, second)| match second {
+                // Two sorted runs are merged by sorting them.
+                Some(second) => {
+                    first.extend(second);
+                    sort(first)
+                }
+                None => first,
+            });
+        }
+        sorted.pop().unwrap_or_default()
+    }
+
     fn key(&self, row: u32) -> &[u8] {
-        let row = row as usize;
-        &self.bytes[row.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[row]]
+        let (row, Keys { bytes, ends, .. }) = (row as usize, &self.keys);
+        &bytes[row.checked_sub(1).map_or(0, |before| ends[before])..ends[row]]
     }
 }
 

@@ -1,8 +1,10 @@
 //! Work spread over threads, with results in the order of the work.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 
 use millstream_delta::{Chunk, Delta};
 
@@ -49,14 +51,24 @@ impl Threads {
         rows >= self.from_rows
     }
 
+    /// Whether several threads may work.
+    pub(crate) fn are_several(&self) -> bool {
+        self.count.most.load(Ordering::Relaxed) > 1
+    }
+
     /// Whether several threads may work on so many rows.
     pub(crate) fn share(&self, rows: usize) -> bool {
-        self.cuts(rows) && self.count.most.load(Ordering::Relaxed) > 1
+        self.cuts(rows) && self.are_several()
     }
 
     /// How many rows a piece has at most.
     pub fn piece_rows(&self) -> usize {
         (self.from_rows / 2).max(1)
+    }
+
+    /// How many rows are worked on at once: so many, or fewer where a test spreads small changes.
+    pub(crate) fn at_once(&self, most: usize) -> usize {
+        most.min(self.from_rows).max(1)
     }
 
     /// The chunks of changes, cut to pieces.
@@ -81,6 +93,29 @@ impl Threads {
         }
     }
 
+    /// So many rows, cut to pieces.
+    pub(crate) fn ranges(&self, rows: usize) -> Vec<Range<usize>> {
+        let most = self.piece_rows();
+        (0..rows).step_by(most).map(|from| from..rows.min(from + most)).collect()
+    }
+
+    /// Items in their order, cut to pieces where they are so many; those that are of one group stay together.
+    pub(crate) fn groups<'a, T>(&self, items: &'a [T], same: impl Fn(&T, &T) -> bool) -> Vec<&'a [T]> {
+        let (mut groups, mut rest) = (Vec::new(), items);
+        while self.cuts(items.len()) && rest.len() > self.piece_rows() {
+            let mut end = self.piece_rows();
+            while end < rest.len() && same(&rest[end - 1], &rest[end]) {
+                end += 1;
+            }
+            groups.push(&rest[..end]);
+            rest = &rest[end..];
+        }
+        if !rest.is_empty() {
+            groups.push(rest);
+        }
+        groups
+    }
+
     /// Does something with each item, on this thread and others that are free; the results come in the order of the
     /// items. Whoever gets an item does all of it, so a result can't depend on the number of threads.
     pub fn spread<T: Send, R: Send>(&self, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
@@ -101,10 +136,12 @@ impl Threads {
         let take_and_do = &take_and_do;
         std::thread::scope(|scope| {
             for helper in helpers {
-                scope.spawn(move || {
+                let help = move || {
                     let _helper = helper;
                     take_and_do();
-                });
+                };
+                // Where the system has no thread to give, this one does the work.
+                let _ = Builder::new().name("millstream-step".into()).spawn_scoped(scope, help);
             }
             take_and_do();
         });
@@ -140,7 +177,7 @@ impl Drop for Helper<'_> {
 }
 
 /// What a lock guards; work that panics ends the scope, whatever the lock says.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

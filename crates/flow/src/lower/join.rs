@@ -54,12 +54,8 @@ impl Lowering<'_> {
         );
         let append_only = shape.adds_only() && nodes.iter().all(|node| self.append_only(*node));
         let cost = if by.is_empty() { Cost::Pairs } else { Cost::Delta };
-        let properties = Properties {
-            schema: shape.schema.clone(),
-            append_only,
-            key: self.key_of_join(plan, &nodes)?,
-            cost,
-        };
+        let key = self.key_of_join(plan, &nodes)?;
+        let properties = Properties { schema: shape.schema.clone(), append_only, key, cost };
         let exprs = |at: usize| {
             let side: &LogicalPlan = sides[at];
             by.iter().map(|pair| self.driver.expression(&pair[at], side)).collect::<Result<Vec<_>>>()
@@ -77,6 +73,7 @@ impl Lowering<'_> {
             properties,
             shape,
             limits: self.limits,
+            threads: self.driver.threads().clone(),
         };
         let operator = Join::new(parts)?;
         let may_move = self.may_move(&operator);

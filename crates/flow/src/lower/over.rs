@@ -130,6 +130,7 @@ impl Lowering<'_> {
         };
         let cost = if why.is_empty() { Cost::Delta } else { Cost::Whole };
         let parts = Parts {
+            threads: self.driver.threads().clone(),
             properties: Properties { schema: node.schema.inner().clone(), append_only: false, key, cost },
             schema: schema.inner().clone(),
             ordering,

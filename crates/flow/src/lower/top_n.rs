@@ -149,6 +149,7 @@ impl Lowering<'_> {
         };
         let names: Vec<String> = partition.iter().map(ToString::to_string).collect();
         let parts = Parts {
+            threads: self.driver.threads().clone(),
             properties: Properties {
                 schema: numbered.clone().unwrap_or_else(|| schema.inner().clone()),
                 append_only: false,

@@ -15,6 +15,7 @@
 //! other meet those. Where both are kept elsewhere, the second's changes meet the first's rows after the epoch.
 
 mod elsewhere;
+mod meet;
 mod pairs;
 mod shape;
 mod side;
@@ -22,28 +23,27 @@ mod side;
 mod tests;
 mod views;
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{prep_null_mask_filter, take_record_batch};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
-use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
 use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed};
 
 pub(crate) use elsewhere::Findable;
-use pairs::{Batch, Theirs};
+use meet::Made;
+use pairs::Batch;
 pub use shape::{Alone, Shape};
 use side::{Change, Keyed, Side};
 use views::{Kept, Views};
 
 use crate::arrangement::Versions;
-use crate::drive::evaluate;
-use crate::failure::{keep, surviving_at};
 use crate::lower::Limits;
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// How many pairs are made at once.
@@ -68,6 +68,8 @@ pub struct Parts {
     pub detail: String,
     /// Bounds of its output.
     pub limits: Limits,
+    /// What large changes are matched on.
+    pub threads: Threads,
 }
 
 /// Joins two inputs.
@@ -87,21 +89,16 @@ pub struct Join {
     started: bool,
     detail: String,
     limits: Limits,
-}
-
-/// How many matches came and went, by what they are matches of.
-#[derive(Default)]
-struct Matches {
-    /// Of the change's rows.
-    mine: Vec<i64>,
-    /// Of the other side's rows.
-    theirs: HashMap<u64, i64, FixedState>,
+    /// How many pairs this step has put out.
+    paired: AtomicUsize,
+    /// What large changes are matched on.
+    threads: Threads,
 }
 
 impl Join {
     /// The operator over no rows; an error where keys of these types can't be told apart.
     pub fn new(parts: Parts) -> Result<Join> {
-        let Parts { properties, shape, keys, exprs, nulls_match, condition, detail, limits } = parts;
+        let Parts { properties, shape, keys, exprs, nulls_match, condition, detail, limits, threads } = parts;
         let [left, right] = exprs;
         let side = |at: usize, exprs| Side::new(&shape, condition.is_some(), at, exprs);
         let sides = [side(0, left), side(1, right)];
@@ -117,6 +114,8 @@ impl Join {
             sides,
             detail,
             limits,
+            paired: AtomicUsize::new(0),
+            threads,
         })
     }
 
@@ -145,18 +144,20 @@ impl Join {
             }
         }
         let mut changes = changes;
+        let mut made = Made { output: std::mem::take(output), ..Made::default() };
         for at in views.order() {
             let changes = std::mem::take(&mut changes[at]);
-            if self.shape.pairs && !self.holds_already(at, first, views) {
-                for keyed in &changes {
-                    self.each_batch(at, keyed.others(), views, |batch| {
-                        let (pairs, _) = self.pairs(at, &keyed.placed.chunk, &batch, views)?;
-                        self.put(pairs, &mut output.rows)
-                    })?;
-                }
+            if !self.shape.pairs || self.holds_already(at, first, views) {
+                self.apply(at, changes)?;
+                continue;
             }
-            self.apply(at, changes)?;
+            self.take_in(at, changes, false, &mut made, |join, keyed, made| {
+                let chunk = &keyed.placed.chunk;
+                let pairs = |batch: &Batch| Ok(join.pairs(at, chunk, batch, views)?.0);
+                join.each_batch(at, keyed.others(), views, pairs, |_, pairs| join.put_pairs(pairs, made))
+            })?;
         }
+        *output = made.output;
         Ok(())
     }
 
@@ -169,14 +170,31 @@ impl Join {
         output: &mut Output,
     ) -> Result<()> {
         let both = changes.iter().all(|changes| !changes.is_empty());
-        let mut alone = Delta::default();
+        let mut made = Made { output: std::mem::take(output), ..Made::default() };
         for at in views.order() {
-            let mut changes = std::mem::take(&mut changes[at]);
-            if !self.holds_already(at, first, views) {
-                self.examine_all(at, views, &mut changes, output, &mut alone)?;
+            let changes = std::mem::take(&mut changes[at]);
+            if self.holds_already(at, first, views) {
+                self.apply(at, changes)?;
+                continue;
             }
-            self.apply(at, changes)?;
+            let alone = self.shape.alone[at] != Alone::Never;
+            self.take_in(at, changes, alone, &mut made, |join, keyed, made| {
+                let mut mine = vec![0; keyed.placed.chunk.rows.num_rows()];
+                let chunk = &keyed.placed.chunk;
+                let examine = |batch: &Batch| join.examine(at, views, chunk, batch);
+                join.each_batch(at, keyed.others(), views, examine, |batch, examined| {
+                    join.count(chunk, &batch, examined, &mut mine, made)
+                })?;
+                if alone {
+                    join.put_alone(at, chunk, |row| mine[row] > 0, &mut made.alone)?;
+                    keyed.placed.tallies = Some(mine);
+                }
+                Ok(())
+            })?;
+            self.turn_theirs(at, views, &mut made)?;
         }
+        let Made { output: all, alone, .. } = made;
+        *output = all;
         // What one side's changes have put out alone the other side's may have taken back.
         output.rows.append(if both { consolidate(alone, &self.shape.schema)? } else { alone });
         Ok(())
@@ -223,28 +241,9 @@ impl Join {
         Ok(found)
     }
 
-    /// Matches the changes of one side, and gives its rows the numbers of their matches.
-    fn examine_all(
-        &mut self,
-        at: usize,
-        views: &Views<'_>,
-        changes: &mut [Keyed],
-        output: &mut Output,
-        alone: &mut Delta,
-    ) -> Result<()> {
-        let mut theirs = HashMap::default();
-        for keyed in changes {
-            let chunk = &keyed.placed.chunk;
-            let mut matches = Matches { mine: vec![0; chunk.rows.num_rows()], theirs };
-            self.each_batch(at, keyed.others(), views, |batch| {
-                self.examine(at, views, chunk, &batch, &mut matches, output)
-            })?;
-            if self.shape.alone[at] != Alone::Never {
-                self.put_alone(at, chunk, |row| matches.mine[row] > 0, alone)?;
-                keyed.placed.tallies = Some(matches.mine);
-            }
-            theirs = matches.theirs;
-        }
+    /// Gives the rows of the other side the numbers of their matches, which a side's changes have changed.
+    fn turn_theirs(&mut self, at: usize, views: &Views<'_>, made: &mut Made) -> Result<()> {
+        let theirs = std::mem::take(&mut made.theirs);
         if self.shape.alone[1 - at] == Alone::Never {
             return Ok(());
         }
@@ -261,41 +260,7 @@ impl Join {
         }
         rows.set_tallies(&changed);
         for (now, ids) in [false, true].into_iter().zip(&turned) {
-            self.turn(1 - at, views, ids, now, alone)?;
-        }
-        Ok(())
-    }
-
-    /// Asks the condition about pairs, puts out those that match, and counts them.
-    fn examine(
-        &self,
-        at: usize,
-        views: &Views<'_>,
-        chunk: &Chunk,
-        batch: &Batch,
-        matches: &mut Matches,
-        output: &mut Output,
-    ) -> Result<()> {
-        let (pairs, counts) = self.pairs(at, chunk, batch, views)?;
-        let condition = self.condition.as_slice();
-        let pieces = surviving_at(pairs, &mut output.failures, |pairs| evaluate(condition, &pairs.rows))?;
-        for piece in pieces {
-            let [answers] = &piece.value[..] else {
-                return Err(Error::Bug("a join without a condition".into()));
-            };
-            let answers = truths(answers.as_boolean());
-            if self.shape.alone != [Alone::Never; 2] {
-                for place in answers.values().set_indices().map(|row| piece.from + row) {
-                    let row = batch.rows[place] as usize;
-                    matches.mine[row] += counts[place];
-                    if let Theirs::Kept(ids) = &batch.theirs {
-                        *matches.theirs.entry(ids[place]).or_insert(0) += chunk.weight(row);
-                    }
-                }
-            }
-            if self.shape.pairs {
-                self.put(keep(&piece.chunk, &answers)?, &mut output.rows)?;
-            }
+            self.turn(1 - at, views, ids, now, &mut made.alone)?;
         }
         Ok(())
     }
@@ -320,13 +285,25 @@ impl Join {
     /// Rows of a side that have a match now and had none, or the other way round.
     fn turn(&self, at: usize, views: &Views<'_>, ids: &[u64], now: bool, into: &mut Delta) -> Result<()> {
         let side = self.rows(at, views)?;
-        for some in ids.chunks(PAIRS) {
+        let turned = |some: &[u64], into: &mut Delta| -> Result<()> {
             let (rows, counts) = side.gather_counted(some, &self.sides[at].columns)?;
             for (matched, sign) in [(!now, -1), (now, 1)] {
                 let weights =
                     counts.iter().map(|count| sign * self.shape.alone[at].weight(matched, *count)).collect();
                 self.put_weighed(at, &rows, &vec![matched; some.len()], weights, into)?;
             }
+            Ok(())
+        };
+        let most = self.threads.at_once(PAIRS);
+        if ids.len() <= most {
+            return if ids.is_empty() { Ok(()) } else { turned(ids, into) };
+        }
+        for made in self.threads.spread(ids.chunks(most).collect(), |some| {
+            let mut made = Delta::default();
+            turned(some, &mut made).map(|()| made)
+        }) {
+            into.append(made?);
+            self.limits.check_output(into.num_rows())?;
         }
         Ok(())
     }
@@ -423,6 +400,7 @@ impl Operator for Join {
 
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         let first = !std::mem::replace(&mut self.started, true);
+        *self.paired.get_mut() = 0;
         let kept = Kept::of(&self.sides);
         let views = kept.read()?;
         let mut output = Output::default();
@@ -432,7 +410,7 @@ impl Operator for Join {
             let from = (&mut self.index, &views);
             let side = &self.sides[at];
             let Change { keyed, apart } =
-                side.place(at, from, self.nulls_match, inputs[at], &mut output.failures)?;
+                side.place(at, from, self.nulls_match, (inputs[at], &self.threads), &mut output.failures)?;
             if self.shape.alone[at] != Alone::Never {
                 for chunk in apart {
                     self.put_alone(at, &chunk, |_| false, &mut output.rows)?;

@@ -6,7 +6,10 @@ use millstream_delta::Chunk;
 
 use super::views::Views;
 use super::{Join, PAIRS, some_weights};
-use crate::Result;
+use crate::{Error, Result};
+
+/// How many batches of pairs wait to be worked on side by side.
+const BATCHES: usize = 16;
 
 /// Pairs to make: rows of the change, and as many rows of the other side.
 pub(super) struct Batch {
@@ -23,29 +26,59 @@ pub(super) enum Theirs {
 }
 
 impl Join {
-    /// The pairs of rows of a change with the other side's rows of their keys, some at a time. `slots` has their keys
-    /// as the other side knows them.
-    pub(super) fn each_batch(
+    /// Works on the pairs of rows of a change with the other side's rows of their keys, some at a time and side by side
+    /// where they are many, and takes what that gives in the order of the pairs. `slots` has the rows' keys as the other
+    /// side knows them.
+    pub(super) fn each_batch<R: Send>(
         &self,
         at: usize,
         slots: &[u32],
         views: &Views<'_>,
-        mut take: impl FnMut(Batch) -> Result<()>,
+        work: impl Fn(&Batch) -> Result<R> + Sync,
+        mut take: impl FnMut(Batch, R) -> Result<()>,
     ) -> Result<()> {
+        let most = self.threads.at_once(PAIRS);
+        let mut waiting = Vec::new();
+        let mut push = |batch: Batch, waiting: &mut Vec<Batch>| {
+            if waiting.is_empty() && batch.rows.len() < most {
+                let done = work(&batch)?;
+                return take(batch, done);
+            }
+            waiting.push(batch);
+            if waiting.len() < BATCHES { Ok(()) } else { self.work_on(waiting, &work, &mut take) }
+        };
         let others = self.rows(1 - at, views)?;
         in_batches(
+            most,
             slots,
             |slot| others.ids(slot),
-            |rows, ids| take(Batch { rows, theirs: Theirs::Kept(ids) }),
+            |rows, ids| push(Batch { rows, theirs: Theirs::Kept(ids) }, &mut waiting),
         )?;
-        match views.of(1 - at) {
-            Some(others) if views.both() && at == 1 => in_batches(
+        if let Some(others) = views.of(1 - at).filter(|_| views.both() && at == 1) {
+            in_batches(
+                most,
                 slots,
                 |slot| others.staged(slot),
-                |rows, places| take(Batch { rows, theirs: Theirs::Staged(places) }),
-            ),
-            _ => Ok(()),
+                |rows, places| push(Batch { rows, theirs: Theirs::Staged(places) }, &mut waiting),
+            )?;
         }
+        self.work_on(&mut waiting, &work, &mut take)
+    }
+
+    fn work_on<R: Send>(
+        &self,
+        batches: &mut Vec<Batch>,
+        work: &(impl Fn(&Batch) -> Result<R> + Sync),
+        take: &mut impl FnMut(Batch, R) -> Result<()>,
+    ) -> Result<()> {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let done = self.threads.spread(std::mem::take(batches), |batch| {
+            let done = work(&batch)?;
+            Ok::<_, Error>((done, batch))
+        });
+        done.into_iter().try_for_each(|done| done.and_then(|(done, batch)| take(batch, done)))
     }
 
     /// The rows of pairs with their weights, and how many copies there are of the other side's.
@@ -70,8 +103,9 @@ impl Join {
     }
 }
 
-/// Rows beside what `of` has for their slots, as many at a time as pairs are made at once.
+/// Rows beside what `of` has for their slots, `most` at a time.
 fn in_batches<'a, T: Copy + 'a>(
+    most: usize,
     slots: &[u32],
     of: impl Fn(u32) -> &'a [T],
     mut take: impl FnMut(Vec<u32>, Vec<T>) -> Result<()>,
@@ -80,11 +114,11 @@ fn in_batches<'a, T: Copy + 'a>(
     for (row, slot) in slots.iter().enumerate() {
         let mut rest = of(*slot);
         while !rest.is_empty() {
-            let (some, more) = rest.split_at(rest.len().min(PAIRS - theirs.len()));
+            let (some, more) = rest.split_at(rest.len().min(most - theirs.len()));
             theirs.extend_from_slice(some);
             rows.resize(theirs.len(), row as u32);
             rest = more;
-            if theirs.len() == PAIRS {
+            if theirs.len() == most {
                 take(std::mem::take(&mut rows), std::mem::take(&mut theirs))?;
             }
         }

@@ -13,6 +13,7 @@ use super::views::Views;
 use crate::arrangement::{Arrangement, Moved, whole};
 use crate::drive::evaluate;
 use crate::failure::{Failure, keep, surviving};
+use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// What is kept of one side.
@@ -54,6 +55,51 @@ pub struct Keyed {
     pub placed: Placed,
     /// The slots of the same keys on the other side, where they are others.
     others: Option<Vec<u32>>,
+}
+
+/// Looks for the keys of a side's changes.
+struct Finder<'a> {
+    side: &'a Side,
+    at: usize,
+    index: Option<&'a KeyIndex>,
+    views: &'a Views<'a>,
+    nulls_match: bool,
+    /// Whether it looks for slots on this side, where it is kept here.
+    looks: bool,
+}
+
+/// Rows of a change and what is known of their keys so far.
+struct Found {
+    chunk: Chunk,
+    keys: Vec<ArrayRef>,
+    /// On their own side, where they were looked for.
+    slots: Vec<u32>,
+    others: Option<Vec<u32>>,
+    apart: Option<Chunk>,
+}
+
+impl Finder<'_> {
+    fn look_up(&self, mut chunk: Chunk, mut keys: Vec<ArrayRef>) -> Result<Found> {
+        let (mut slots, mut others, mut apart) = (Vec::new(), None, None);
+        let Some(index) = self.index else { return Ok(Found { chunk, keys, slots, others, apart }) };
+        if !self.nulls_match && keys.iter().any(|key| key.logical_null_count() > 0) {
+            let whole = whole(&keys);
+            apart = Some(keep(&chunk, &not(&whole)?)?);
+            chunk = keep(&chunk, &whole)?;
+            keys = keys.iter().map(|key| arrow::compute::filter(key, &whole)).collect::<Result<_, _>>()?;
+        }
+        let here = self.side.elsewhere.is_none();
+        if here && self.looks {
+            slots.reserve(chunk.rows.num_rows());
+            index.find(&keys, &mut slots)?;
+        }
+        // The slots of the same keys on the other side, where they are others there.
+        let other = self.views.of(1 - self.at).map(|other| &other.index).or((!here).then_some(index));
+        if let Some(other) = other {
+            other.find(&keys, others.insert(Vec::with_capacity(chunk.rows.num_rows())))?;
+        }
+        Ok(Found { chunk, keys, slots, others, apart })
+    }
 }
 
 impl Keyed {
@@ -102,56 +148,61 @@ impl Side {
         at: usize,
         (index, views): (&mut Option<KeyIndex>, &Views<'_>),
         nulls_match: bool,
-        delta: &Delta,
+        (delta, threads): (&Delta, &Threads),
         failures: &mut Vec<Failure>,
     ) -> Result<Change> {
         let mut change = Change::default();
-        for chunk in &delta.chunks {
-            let pieces = surviving(chunk.clone(), failures, |chunk| evaluate(&self.keys, &chunk.rows))?;
-            for (chunk, keys) in pieces {
-                let Some(index) = index else {
-                    let slots = vec![0; chunk.rows.num_rows()];
-                    let placed = Placed { chunk, slots, tallies: None };
-                    change.keyed.push(Keyed { placed, others: None });
-                    continue;
-                };
-                let (mut chunk, mut keys) = (chunk, keys);
-                if !nulls_match && keys.iter().any(|key| key.logical_null_count() > 0) {
-                    let whole = whole(&keys);
-                    change.apart.push(keep(&chunk, &not(&whole)?)?);
-                    chunk = keep(&chunk, &whole)?;
-                    keys = keys
-                        .iter()
-                        .map(|key| arrow::compute::filter(key, &whole))
-                        .collect::<Result<_, _>>()?;
+        let rows = delta.num_rows();
+        if !threads.cuts(rows) {
+            for chunk in &delta.chunks {
+                let pieces = surviving(chunk.clone(), failures, |chunk| evaluate(&self.keys, &chunk.rows))?;
+                for (chunk, keys) in pieces {
+                    let finder =
+                        Finder { side: self, at, index: index.as_ref(), views, nulls_match, looks: false };
+                    let found = finder.look_up(chunk, keys)?;
+                    self.settle(found, index, false, &mut change)?;
                 }
-                let (slots, others) = self.slots(at, index, views, &keys)?;
-                change.keyed.push(Keyed { placed: Placed { chunk, slots, tallies: None }, others });
             }
+            return Ok(change);
+        }
+        // Looking keys up changes nothing; then one thread gives slots to those that are new, in the order of the rows.
+        let looks = threads.share(rows);
+        let finder = Finder { side: self, at, index: index.as_ref(), views, nulls_match, looks };
+        let found = threads.spread(threads.pieces(&[delta]), |chunk| {
+            let mut failures = Vec::new();
+            let pieces = surviving(chunk, &mut failures, |chunk| evaluate(&self.keys, &chunk.rows))?;
+            let found = pieces.into_iter().map(|(chunk, keys)| finder.look_up(chunk, keys));
+            Ok::<_, Error>((found.collect::<Result<Vec<_>>>()?, failures))
+        });
+        for found in found {
+            let (found, mut failed) = found?;
+            failures.append(&mut failed);
+            found.into_iter().try_for_each(|found| self.settle(found, index, looks, &mut change))?;
         }
         Ok(change)
     }
 
-    /// The slots of keys on this side, where it is kept here, and on the other, where they are others there.
-    fn slots(
+    /// Gives slots to keys that are new where this side is kept here; `looked` says whether the others have theirs.
+    fn settle(
         &self,
-        at: usize,
-        index: &mut KeyIndex,
-        views: &Views<'_>,
-        keys: &[ArrayRef],
-    ) -> Result<(Vec<u32>, Option<Vec<u32>>)> {
-        let count = keys.first().map_or(0, |key| key.len());
-        let (mut slots, mut others) = (Vec::new(), Vec::with_capacity(count));
-        if self.elsewhere.is_none() {
-            slots.reserve(count);
-            index.slots(keys, &mut slots)?;
+        found: Found,
+        index: &mut Option<KeyIndex>,
+        looked: bool,
+        change: &mut Change,
+    ) -> Result<()> {
+        let Found { chunk, keys, mut slots, others, apart } = found;
+        match index {
+            None => slots = vec![0; chunk.rows.num_rows()],
+            Some(_) if self.elsewhere.is_some() => {}
+            Some(index) if looked => index.settle(&keys, &mut slots)?,
+            Some(index) => {
+                slots.reserve(chunk.rows.num_rows());
+                index.slots(&keys, &mut slots)?;
+            }
         }
-        match views.of(1 - at) {
-            Some(other) => other.index.find(keys, &mut others)?,
-            None if self.elsewhere.is_some() => index.find(keys, &mut others)?,
-            None => return Ok((slots, None)),
-        }
-        Ok((slots, Some(others)))
+        change.apart.extend(apart);
+        change.keyed.push(Keyed { placed: Placed { chunk, slots, tallies: None }, others });
+        Ok(())
     }
 
     /// How many rows there are of a key, where that is kept.

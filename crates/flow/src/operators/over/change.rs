@@ -1,6 +1,7 @@
 //! What a change may alter: for each partition the stretches of rows around changed ones, before and after it.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use millstream_state::{Ordered, Sequence};
 
@@ -8,6 +9,7 @@ use super::answer::{Functions, Number, Stretch};
 use super::extent::{Bounds, Of, Places};
 use super::running::{Checkpoints, States};
 use crate::sorted::{Change, Sorter};
+use crate::spread::lock;
 use crate::{Error, Result};
 
 /// Over so few rows between them changes are looked at together.
@@ -55,7 +57,7 @@ pub(super) struct Kept<'a> {
     pub(super) rows: &'a Ordered,
     pub(super) groups: &'a Sequence,
     pub(super) sorter: &'a Sorter,
-    pub(super) checkpoints: &'a Checkpoints,
+    pub(super) checkpoints: &'a Mutex<Checkpoints>,
 }
 
 impl<'a> Kept<'a> {
@@ -152,12 +154,18 @@ impl<'a> Kept<'a> {
                 (key, limit) => key.or(limit),
             };
             slice.start = bounds.range.start;
-            if let Some((known, states)) = self.checkpoints.last_before(bounds.prefix, key) {
-                slice.start = self.rows.position(known) + self.rows.copies(known);
-                seed = Some((Some(known.into()), states.clone()));
+            if let Some((known, states)) = self.checkpoint(bounds.prefix, key) {
+                slice.start = self.rows.position(&known) + self.rows.copies(&known);
+                seed = Some((Some(known), states));
             }
         }
         Ok(Stretch { bounds, asked, slice, seed, noted })
+    }
+
+    /// What running functions had taken in last before a key of a partition, or before its end.
+    fn checkpoint(&self, prefix: &[u8], key: Option<&[u8]>) -> Option<(Box<[u8]>, States)> {
+        let checkpoints = lock(self.checkpoints);
+        checkpoints.last_before(prefix, key).map(|(known, states)| (known.into(), states.clone()))
     }
 
     /// The key at a position of a partition, if there is one.

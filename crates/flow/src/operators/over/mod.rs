@@ -27,6 +27,7 @@ mod step;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
@@ -34,6 +35,7 @@ use millstream_state::{Ordered, Sequence};
 
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 use crate::sorted::{Ordering, Sorter};
+use crate::spread::{Threads, lock};
 use crate::{Error, Result};
 use answer::Functions;
 pub use answer::{Call, Function, Number};
@@ -59,6 +61,8 @@ pub struct Parts {
     pub partition: Vec<String>,
     /// Why it costs more than the delta, where it does.
     pub why: String,
+    /// What large changes are worked on.
+    pub threads: Threads,
 }
 
 /// Maintains functions over windows of one order.
@@ -70,32 +74,34 @@ pub struct Over {
     rows: Ordered,
     /// The groups of peers, where they are counted.
     groups: Sequence,
-    checkpoints: Checkpoints,
+    checkpoints: Mutex<Checkpoints>,
     /// The partitions that have no answer: why, and their values.
     failed: BTreeMap<Box<[u8]>, (String, String)>,
     detail: String,
     partition: Vec<String>,
     why: String,
+    threads: Threads,
 }
 
 impl Over {
     /// The operator; `None` where values of some type have no order in bytes.
     pub fn new(parts: Parts) -> Result<Option<Over>> {
-        let Parts { properties, schema, mut ordering, calls, detail, partition, why } = parts;
+        let Parts { properties, schema, mut ordering, calls, detail, partition, why, threads } = parts;
         let functions = Functions::new(calls, properties.schema.clone());
         ordering.peers = functions.reach.asks_for_peers() || functions.counts_groups();
-        let Some(sorter) = Sorter::new(ordering, &schema)? else { return Ok(None) };
+        let Some(sorter) = Sorter::new(ordering, &schema, threads.clone())? else { return Ok(None) };
         Ok(Some(Over {
             properties,
             functions,
             sorter,
             rows: Ordered::new(schema),
             groups: Sequence::default(),
-            checkpoints: Checkpoints::default(),
+            checkpoints: Mutex::default(),
             failed: BTreeMap::new(),
             detail,
             partition,
             why,
+            threads,
         }))
     }
 
@@ -143,7 +149,7 @@ impl Operator for Over {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
         self.groups = Sequence::default();
-        self.checkpoints = Checkpoints::default();
+        self.checkpoints = Mutex::default();
         self.failed.clear();
         Ok(())
     }
@@ -157,6 +163,6 @@ impl Operator for Over {
     }
 
     fn state_bytes(&self) -> usize {
-        self.rows.memory_bytes() + self.groups.memory_bytes() + self.checkpoints.memory_bytes()
+        self.rows.memory_bytes() + self.groups.memory_bytes() + lock(&self.checkpoints).memory_bytes()
     }
 }

@@ -11,38 +11,85 @@ use super::running::States;
 use crate::failure::{Failure, reason, row_text};
 use crate::operator::Output;
 use crate::sorted::{Change, Sorted};
+use crate::spread::lock;
 use crate::{Error, Result};
 
 /// How many rows are looked at first behind changed ones, and at most at once.
 const FIRST_ROWS: u64 = if cfg!(test) { 2 } else { 64 };
 const NEXT_ROWS: u64 = if cfg!(test) { 5 } else { 8192 };
 
+/// What is done with the changes of some partitions.
+struct Work<'a> {
+    parts: Vec<Part<'a>>,
+    /// For each part where the answers before the change are of its clusters.
+    old: Vec<Vec<Where>>,
+    difference: Difference,
+}
+
 impl Over {
     /// Takes changes in and puts out what follows from them.
     pub(super) fn take(&mut self, sorted: &Sorted, output: &mut Output) -> Result<()> {
         let changes = sorted.changes();
-        let mut parts = self.parts(&changes)?;
-        let mut difference = Difference::default();
-        let old = self.old_answers(&mut parts, &mut difference.old)?;
+        let works = self.before(&changes)?;
         self.apply(sorted, &changes, 1)?;
-        self.count_groups(&mut parts);
-        let rounds = match self.functions.is_running() {
-            true => parts.iter().map(|part| part.clusters.len()).max().unwrap_or(0),
-            false => 1,
-        };
-        for round in 0..rounds {
-            self.new_answers(&mut parts, round, &old, &mut difference)?;
+        let works = self.after(works)?;
+        let mut settled = Vec::with_capacity(works.len());
+        for mut work in works {
+            self.fail(&mut work.parts, sorted, &mut work.difference)?;
+            self.settle(&work.parts, sorted, &mut output.failures)?;
+            settled.push(work);
         }
-        self.mend(&mut parts, &mut difference)?;
-        self.fail(&mut parts, sorted, &mut difference)?;
-        self.settle(&parts, sorted, &mut output.failures)?;
-        let left = |part: usize| parts[part].fails.is_some() && !parts[part].had_failed;
-        output.rows = difference.into_delta(&left, &self.properties.schema)?;
-        Ok(())
+        let schema = &self.properties.schema;
+        let made = self.threads.spread(settled, |Work { parts, difference, .. }| {
+            let left = |part: usize| parts[part].fails.is_some() && !parts[part].had_failed;
+            difference.into_delta(&left, schema)
+        });
+        made.into_iter().try_for_each(|made| {
+            output.rows.append(made?);
+            Ok(())
+        })
     }
 
-    fn parts<'a>(&self, changes: &'a [Change<'a>]) -> Result<Vec<Part<'a>>> {
-        let (mut parts, mut shift) = (Vec::new(), 0);
+    /// The answers before the change, of some partitions at a time, side by side where they are many.
+    fn before<'a>(&self, changes: &'a [Change<'a>]) -> Result<Vec<Work<'a>>> {
+        let mut moved = 0;
+        let groups = self.threads.groups(changes, |left, right| left.partition == right.partition);
+        let groups = groups.into_iter().map(|changes| {
+            let shift = moved;
+            moved += changes.iter().map(|change| change.weight).sum::<i64>();
+            (changes, shift)
+        });
+        let works = self.threads.spread(groups.collect(), |(changes, shift)| {
+            let mut parts = self.parts(changes, shift)?;
+            let mut difference = Difference::default();
+            let old = self.old_answers(&mut parts, &mut difference.old)?;
+            Ok(Work { parts, old, difference })
+        });
+        works.into_iter().collect()
+    }
+
+    /// What differs after the change.
+    fn after<'a>(&mut self, mut works: Vec<Work<'a>>) -> Result<Vec<Work<'a>>> {
+        works.iter_mut().for_each(|work| self.count_groups(&mut work.parts));
+        let over = &*self;
+        let works = over.threads.spread(works, |mut work| {
+            let Work { parts, old, difference } = &mut work;
+            let rounds = match over.functions.is_running() {
+                true => parts.iter().map(|part| part.clusters.len()).max().unwrap_or(0),
+                false => 1,
+            };
+            for round in 0..rounds {
+                over.new_answers(parts, round, old, difference)?;
+            }
+            over.mend(parts, difference)?;
+            Ok(work)
+        });
+        works.into_iter().collect()
+    }
+
+    /// What changes come to by partition; `shift` is by how much the first one moves.
+    fn parts<'a>(&self, changes: &'a [Change<'a>], mut shift: i64) -> Result<Vec<Part<'a>>> {
+        let mut parts = Vec::new();
         for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
             let failed = self.failed.contains_key(changes[0].partition);
             parts.push(self.kept().part(changes, shift, failed)?);
@@ -115,7 +162,7 @@ impl Over {
     /// The answers of clusters after the change, where running functions are asked for those of one round, each after
     /// those before it in its partition, else for all; and of the rows behind them.
     fn new_answers(
-        &mut self,
+        &self,
         parts: &mut [Part<'_>],
         round: usize,
         old: &[Vec<Where>],
@@ -164,7 +211,8 @@ impl Over {
         let mut noted: Vec<Option<_>> = seams.iter().map(|_| None).collect();
         for (at, taken) in kept.into_iter().filter(|_| running) {
             let (prefix, after, before) = &seams[at];
-            self.checkpoints.replace(prefix, after.as_deref(), before.as_deref(), taken.checkpoints);
+            let (after, before) = (after.as_deref(), before.as_deref());
+            lock(&self.checkpoints).replace(prefix, after, before, taken.checkpoints);
             noted[at] = taken.noted;
         }
         for (at, part, number) in gaps {
@@ -215,7 +263,7 @@ impl Over {
     /// The rows between a cluster and the next, or the partition's end: their numbers may have changed, and what running
     /// functions had taken in before them. `states` is what they have by now.
     fn behind(
-        &mut self,
+        &self,
         part: &mut Part<'_>,
         at: usize,
         number: usize,
@@ -273,7 +321,8 @@ impl Over {
                 };
                 let after = key(start.saturating_sub(1)).filter(|_| start > bounds.range.start);
                 let before = key(stretch.slice.end);
-                self.checkpoints.replace(part.prefix, after.as_deref(), before.as_deref(), taken.checkpoints);
+                let (after, before) = (after.as_deref(), before.as_deref());
+                lock(&self.checkpoints).replace(part.prefix, after, before, taken.checkpoints);
             }
             (states, old_states) = (new_states, noted);
             (from, start) = (to, next);
@@ -282,7 +331,7 @@ impl Over {
     }
 
     /// Partitions that had failed are looked at as a whole.
-    fn mend(&mut self, parts: &mut [Part<'_>], difference: &mut Difference) -> Result<()> {
+    fn mend(&self, parts: &mut [Part<'_>], difference: &mut Difference) -> Result<()> {
         for (at, part) in parts.iter_mut().enumerate().filter(|(_, part)| part.had_failed) {
             let stretch = self.kept().whole(part.prefix);
             let mut found = Vec::new();
@@ -294,7 +343,7 @@ impl Over {
                         let taken = answers.taken.pop().unwrap_or_default();
                         let which = difference.new.push(answers);
                         difference.new.put_all((which, 0), at);
-                        self.checkpoints.replace(part.prefix, None, None, taken.checkpoints);
+                        lock(&self.checkpoints).replace(part.prefix, None, None, taken.checkpoints);
                     }
                 }
             }
@@ -307,7 +356,7 @@ impl Over {
         for (at, part) in
             parts.iter().enumerate().filter(|(_, part)| part.fails.is_some() && !part.had_failed)
         {
-            self.checkpoints.replace(part.prefix, None, None, Vec::new());
+            lock(&self.checkpoints).replace(part.prefix, None, None, Vec::new());
             self.apply(sorted, part.changes, -1)?;
             self.recount(part);
             let stretch = self.kept().whole(part.prefix);

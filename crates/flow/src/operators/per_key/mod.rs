@@ -14,7 +14,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -25,13 +25,14 @@ use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving};
-use crate::leaf::Slot;
+use crate::leaf::{Slot, with_slots};
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::operators::whole::fragment_text;
+use crate::spread::lock;
 use crate::{Driver, Error, Result};
 
 /// About how many rows of input one run of the fragment takes, unless a key has more.
-const RUN_ROWS: usize = 32_768;
+const RUN_ROWS: usize = 16_384;
 
 /// What a PerKey operator is made of.
 #[derive(Debug)]
@@ -58,6 +59,13 @@ pub struct Arrangement {
     slots: Vec<Slot>,
 }
 
+/// The fragment with the slots that its leaves read, by input.
+#[derive(Debug)]
+struct Fragment {
+    plan: Arc<dyn ExecutionPlan>,
+    slots: Vec<Vec<Slot>>,
+}
+
 /// Maintains a fragment key by key.
 #[derive(Debug)]
 pub struct PerKey {
@@ -65,7 +73,9 @@ pub struct PerKey {
     index: KeyIndex,
     key_schema: SchemaRef,
     inputs: Vec<Arrangement>,
-    plan: Arc<dyn ExecutionPlan>,
+    fragment: Fragment,
+    /// Copies of it that nobody runs just now: each reads the rows of some keys at a time.
+    idle: Mutex<Vec<Fragment>>,
     /// The keys that have no answer, and why.
     failed: BTreeMap<u32, String>,
     /// By slot.
@@ -92,11 +102,10 @@ struct Touched {
     rows: Vec<u32>,
 }
 
-/// Keys that are run together.
-struct Run<'a> {
-    slots: &'a [u32],
-    /// What they had put out.
-    old: Vec<RecordBatch>,
+/// What becomes of keys that are run together.
+struct Made {
+    rows: Delta,
+    failed: BTreeMap<u32, String>,
 }
 
 impl Arrangement {
@@ -104,16 +113,20 @@ impl Arrangement {
     pub fn new(schema: SchemaRef, keys: Vec<Arc<dyn PhysicalExpr>>, slots: Vec<Slot>) -> Arrangement {
         Arrangement { keys, rows: Arranged::new(schema), slots }
     }
+}
 
-    /// Puts the rows of some keys where the fragment reads them.
-    fn fill(&self, slots: &[u32]) -> Result<()> {
-        let batches = self.rows.gather(slots)?;
-        self.slots.iter().for_each(|slot| slot.fill(batches.clone()));
-        Ok(())
+impl Fragment {
+    /// The same with slots of its own.
+    fn copy(&self) -> Result<Fragment> {
+        let fresh = |leaves: &Vec<Slot>| leaves.iter().map(|_| Slot::default()).collect::<Vec<_>>();
+        let slots: Vec<Vec<Slot>> = self.slots.iter().map(fresh).collect();
+        let pairs: Vec<_> = self.slots.iter().flatten().zip(slots.iter().flatten()).collect();
+        Ok(Fragment { plan: with_slots(&self.plan, &pairs)?, slots })
     }
 
-    fn empty(&self) {
-        self.slots.iter().for_each(|slot| slot.fill(Vec::new()));
+    /// Puts what it reads of an input into its leaves.
+    fn fill(&self, input: usize, batches: &[RecordBatch]) {
+        self.slots[input].iter().for_each(|slot| slot.fill(batches.to_vec()));
     }
 }
 
@@ -123,16 +136,18 @@ impl PerKey {
 
     /// The operator; an error where keys of these types can't be told apart.
     pub fn new(parts: Parts, driver: &Driver) -> Result<PerKey> {
-        let Parts { properties, keys, inputs, plan, one_row, why } = parts;
+        let Parts { properties, keys, mut inputs, plan, one_row, why } = parts;
         let index = KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect())?;
         let fields: Vec<Field> =
             keys.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
+        let slots = inputs.iter_mut().map(|input| std::mem::take(&mut input.slots)).collect();
         Ok(PerKey {
             properties,
             index,
             key_schema: Arc::new(Schema::new(fields)),
             inputs,
-            plan,
+            fragment: Fragment { plan, slots },
+            idle: Mutex::default(),
             failed: BTreeMap::new(),
             marks: Vec::new(),
             steps: 0,
@@ -151,20 +166,36 @@ impl PerKey {
         failures: &mut Vec<Failure>,
     ) -> Result<Vec<Placed>> {
         let mut all = Vec::with_capacity(delta.chunks.len());
-        let exprs = &self.inputs[input].keys;
-        let mut pieces = Vec::with_capacity(delta.chunks.len());
-        for chunk in &delta.chunks {
-            pieces.extend(surviving(chunk.clone(), failures, |chunk| evaluate(exprs, &chunk.rows))?);
-        }
-        for (chunk, keys) in pieces {
-            if chunk.rows.num_rows() == 0 {
-                continue;
+        let (threads, rows) = (self.driver.threads(), delta.num_rows());
+        // Looking keys up changes nothing; then one thread gives slots to those that are new, in the order of the rows.
+        let (exprs, index, looks) = (&self.inputs[input].keys, &self.index, threads.share(rows));
+        let found = threads.spread_over(rows, threads.cut(&[delta]), |chunk| {
+            let mut failures = Vec::new();
+            let pieces = surviving(chunk, &mut failures, |chunk| evaluate(exprs, &chunk.rows))?;
+            let mut found = Vec::with_capacity(pieces.len());
+            for (chunk, keys) in pieces.into_iter().filter(|(chunk, _)| chunk.rows.num_rows() > 0) {
+                let mut slots = Vec::with_capacity(chunk.rows.num_rows());
+                if looks {
+                    index.find(&keys, &mut slots)?;
+                }
+                found.push((chunk, keys, slots));
             }
-            let mut slots = Vec::with_capacity(chunk.rows.num_rows());
-            self.index.slots(&keys, &mut slots)?;
-            self.marks.resize(self.index.slots_end(), Mark::default());
-            slots.iter().for_each(|slot| touched.touch(*slot, &mut self.marks[*slot as usize], self.steps));
-            all.push(Placed { chunk, slots, tallies: None });
+            Ok::<_, Error>((found, failures))
+        });
+        for found in found {
+            let (found, mut failed) = found?;
+            failures.append(&mut failed);
+            for (chunk, keys, mut slots) in found {
+                match looks {
+                    true => self.index.settle(&keys, &mut slots)?,
+                    false => _ = self.index.slots(&keys, &mut slots)?,
+                }
+                self.marks.resize(self.index.slots_end(), Mark::default());
+                slots
+                    .iter()
+                    .for_each(|slot| touched.touch(*slot, &mut self.marks[*slot as usize], self.steps));
+                all.push(Placed { chunk, slots, tallies: None });
+            }
         }
         Ok(all)
     }
@@ -190,27 +221,40 @@ impl PerKey {
     }
 
     fn run(&self, slots: &[u32]) -> Result<Vec<RecordBatch>> {
-        let filled = self.inputs.iter().try_for_each(|input| input.fill(slots));
-        let batches = filled.and_then(|()| self.driver.run(&self.plan));
+        let idle = lock(&self.idle).pop();
+        let fragment = idle.map_or_else(|| self.fragment.copy(), Ok)?;
+        let filled = self.inputs.iter().enumerate().try_for_each(|(at, input)| {
+            fragment.fill(at, &input.rows.gather(slots)?);
+            Ok(())
+        });
+        let batches = filled.and_then(|()| self.driver.run(&fragment.plan));
         // Even after a failure nothing holds the input's rows twice.
-        self.inputs.iter().for_each(Arrangement::empty);
+        (0..self.inputs.len()).for_each(|at| fragment.fill(at, &[]));
+        lock(&self.idle).push(fragment);
         let full = batches?.into_iter().filter(|batch| batch.num_rows() > 0);
         full.map(|batch| Ok(under_schema(&batch, &self.properties.schema)?)).collect()
     }
 
-    /// The touched keys, in pieces that are run together, with what they had put out.
-    fn runs<'a>(&self, touched: &'a Touched) -> Result<Vec<Run<'a>>> {
+    /// The touched keys, in pieces that are run together.
+    fn runs<'a>(&self, touched: &'a Touched) -> Vec<&'a [u32]> {
         let (mut runs, mut start, mut rows) = (Vec::new(), 0, 0);
+        let enough = self.driver.threads().at_once(RUN_ROWS);
         for (place, slot) in touched.slots.iter().enumerate() {
             rows += touched.rows[place] as usize + self.rows_of(*slot);
-            if rows >= RUN_ROWS || place + 1 == touched.slots.len() {
-                let slots = &touched.slots[start..=place];
-                let old = self.old_answers(slots)?;
-                runs.push(Run { slots, old });
+            if rows >= enough || place + 1 == touched.slots.len() {
+                runs.push(&touched.slots[start..=place]);
                 (start, rows) = (place + 1, 0);
             }
         }
-        Ok(runs)
+        runs
+    }
+
+    /// What becomes of keys that had put out `old`.
+    fn make(&self, slots: &[u32], old: Vec<RecordBatch>) -> Result<Made> {
+        let there: Vec<u32> = slots.iter().copied().filter(|slot| self.rows_of(*slot) > 0).collect();
+        let mut failed = BTreeMap::new();
+        let new = self.answers(&there, &mut failed)?;
+        Ok(Made { rows: self.difference(old, new)?, failed })
     }
 
     fn old_answers(&self, slots: &[u32]) -> Result<Vec<RecordBatch>> {
@@ -301,7 +345,7 @@ impl Operator for PerKey {
         let keys: Vec<&str> = self.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
         Description {
             name: PerKey::NAME,
-            detail: format!("{} by {}", fragment_text(self.plan.as_ref()), keys.join(", ")),
+            detail: format!("{} by {}", fragment_text(self.fragment.plan.as_ref()), keys.join(", ")),
             state: "its input by key".into(),
             state_key: Some(format!("({})", keys.join(", "))),
             growth: Growth::With("its input".into()),
@@ -317,16 +361,18 @@ impl Operator for PerKey {
         for (input, delta) in inputs.iter().enumerate() {
             changes.push(self.place(input, delta, &mut touched, &mut output.failures)?);
         }
-        let runs = self.runs(&touched)?;
+        let runs = self.runs(&touched);
+        let old = self.driver.threads().spread(runs.clone(), |slots| self.old_answers(slots));
+        let old = old.into_iter().collect::<Result<Vec<_>>>()?;
         for (input, changes) in self.inputs.iter_mut().zip(changes) {
             input.rows.apply(changes)?;
         }
-        for Run { slots, old } in runs {
-            let there: Vec<u32> = slots.iter().copied().filter(|slot| self.rows_of(*slot) > 0).collect();
-            let mut failed = BTreeMap::new();
-            let new = self.answers(&there, &mut failed)?;
+        let threads = self.driver.threads();
+        let made = threads.spread(runs.iter().zip(old).collect(), |(slots, old)| self.make(slots, old));
+        for (slots, made) in runs.into_iter().zip(made) {
+            let Made { rows, failed } = made?;
             self.settle(slots, failed, &mut output.failures)?;
-            output.rows.append(self.difference(old, new)?);
+            output.rows.append(rows);
         }
         for slot in &touched.slots {
             if self.rows_of(*slot) == 0 {

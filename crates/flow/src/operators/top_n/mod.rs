@@ -24,6 +24,7 @@ use millstream_state::{Moved, Ordered};
 
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
+use crate::spread::Threads;
 use crate::{Error, Result};
 use ranks::{Difference, Emission, Lines, Taken};
 
@@ -60,6 +61,8 @@ pub struct Parts {
     pub detail: String,
     /// The partition's expressions, as people read them.
     pub partition: Vec<String>,
+    /// What large changes are worked on.
+    pub threads: Threads,
 }
 
 /// Keeps the first rows of each partition.
@@ -73,12 +76,14 @@ pub struct TopN {
     only_inserts: bool,
     detail: String,
     partition: Vec<String>,
+    threads: Threads,
 }
 
 impl TopN {
     /// The operator; `None` where values of some type have no order in bytes.
     pub fn new(parts: Parts) -> Result<Option<TopN>> {
-        let Some(sorter) = Sorter::new(parts.ordering, &parts.schema)? else { return Ok(None) };
+        let sorter = Sorter::new(parts.ordering, &parts.schema, parts.threads.clone())?;
+        let Some(sorter) = sorter else { return Ok(None) };
         Ok(Some(TopN {
             properties: parts.properties,
             sorter,
@@ -88,19 +93,39 @@ impl TopN {
             only_inserts: parts.only_inserts,
             detail: parts.detail,
             partition: parts.partition,
+            threads: parts.threads,
         }))
     }
 
     fn take(&mut self, sorted: &Sorted) -> Result<Delta> {
         let mut changes = sorted.changes();
         if self.only_inserts {
-            changes.retain(|change| self.may_count(change));
+            changes = self.that_may_count(changes);
         }
         let moved: Vec<Moved<'_>> = changes
             .iter()
             .map(|change| Moved { key: change.key, row: change.row, weight: change.weight })
             .collect();
         self.rows.apply(&sorted.rows, &moved)?;
+        let mut output = Delta::default();
+        if self.threads.cuts(changes.len()) {
+            let groups = self.threads.groups(&changes, |left, right| left.partition == right.partition);
+            for made in self.threads.spread(groups, |changes| self.difference(sorted, changes)) {
+                output.append(made?);
+            }
+        } else {
+            output = self.difference(sorted, &changes)?;
+        }
+        if self.only_inserts {
+            for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
+                self.let_go(changes[0].partition);
+            }
+        }
+        Ok(output)
+    }
+
+    /// What changes of the result in some partitions.
+    fn difference(&self, sorted: &Sorted, changes: &[Change<'_>]) -> Result<Delta> {
         let (rows, sorter, taken) = (&self.rows, &self.sorter, &self.taken);
         let mut difference = Difference { rows, sorter, taken, emission: Emission::default() };
         for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
@@ -116,12 +141,19 @@ impl TopN {
             Ok(take_record_batch(&sorted.rows, &places)?)
         })?;
         self.put_out(kept, &mut output, |ids| Ok(self.rows.gather(ids)?))?;
-        if self.only_inserts {
-            for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
-                self.let_go(changes[0].partition);
-            }
-        }
         Ok(output)
+    }
+
+    fn that_may_count<'a>(&self, mut changes: Vec<Change<'a>>) -> Vec<Change<'a>> {
+        if !self.threads.share(changes.len()) {
+            changes.retain(|change| self.may_count(change));
+            return changes;
+        }
+        let pieces = changes.chunks(self.threads.piece_rows()).collect();
+        let kept = self.threads.spread(pieces, |changes: &[Change<'a>]| {
+            changes.iter().filter(|change| self.may_count(change)).copied().collect::<Vec<_>>()
+        });
+        kept.concat()
     }
 
     /// Whether a new row may ever be in the result.
