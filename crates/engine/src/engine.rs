@@ -177,6 +177,7 @@ pub struct EngineBuilder {
     choice: Choice,
     append_only_tables: bool,
     spread_from: Option<usize>,
+    apart: Option<u64>,
 }
 
 impl EngineBuilder {
@@ -236,6 +237,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Steps every query that may be behind on a thread of its own, once every so many epochs and when someone waits for
+    /// it, however fast it is and under any clock, so that tests can compare.
+    pub fn step_apart(mut self, epochs: u64) -> EngineBuilder {
+        self.apart = Some(epochs);
+        self
+    }
+
     /// Starts the engine.
     pub fn start(self) -> Result<Engine> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -263,6 +271,7 @@ impl EngineBuilder {
             choice: self.choice,
             append_only_tables: self.append_only_tables,
             spread_from: self.spread_from,
+            apart: self.apart,
             runtime,
         };
         run::spawn(&shared, inbox, parts)?;

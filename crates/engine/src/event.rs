@@ -176,6 +176,8 @@ pub(crate) enum Event {
     Subscribe { base: u64, request: Request, reply: Reply<Option<Opened>> },
     /// A subscriber has room again for what waits.
     Room,
+    /// A query that is behind has been stepped.
+    Stepped,
     /// A subscriber has gone.
     Unsubscribe { subscription: u64 },
     /// Read relations; `stamped`: with the columns of the batch, where rows have one.

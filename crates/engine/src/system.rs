@@ -75,8 +75,8 @@ const fn time(name: &'static str, doc: &'static str) -> SystemColumnDoc {
 /// What is said of a query that is maintained.
 const QUERY: &[SystemColumnDoc] = &[
     text("name", "its name"),
-    text("status", "`running`, `paused`, `starting` or `suspended`"),
-    text("reason", "why it is suspended, or the first of its errors"),
+    text("status", "`running`, `behind`, `paused`, `starting` or `suspended`"),
+    text("reason", "why it is suspended, the first of its errors, or how many epochs it is behind"),
     number("rows", "rows of its result, or rows that it keeps"),
     number("epoch", "the last epoch that changed its input"),
     number("state_bytes", "bytes that it keeps, about"),
@@ -93,7 +93,10 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("epoch", "its number"),
             time("batch_time", "its batch time"),
             number("input_rows", "rows of the changes of sources and tables that it took in"),
-            number("output_rows", "rows by which the results of queries changed"),
+            number(
+                "output_rows",
+                "rows by which the results of queries changed, those included that came of queries that are behind",
+            ),
             number("processing_us", "how long it ran, in microseconds"),
             number(
                 "scheduling_delay_us",

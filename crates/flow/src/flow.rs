@@ -245,6 +245,13 @@ impl Flow {
         self.stateful().any(|operator| operator.counted().is_some())
     }
 
+    /// Whether its answer follows from the rows of its inputs alone: it is the same whenever they come, and however they
+    /// are cut into epochs.
+    pub fn is_timeless(&self) -> bool {
+        let windows = self.batchwise.iter().any(|batchwise| *batchwise);
+        !windows && !self.stateful().any(|operator| operator.slides() || operator.counted().is_some())
+    }
+
     /// The dearest operator's cost.
     pub fn cost(&self) -> Cost {
         self.nodes.iter().map(|node| node.properties().cost).max().unwrap_or(Cost::Delta)

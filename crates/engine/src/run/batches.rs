@@ -173,7 +173,7 @@ impl RunningQuery {
         }
         let inputs: Vec<&Delta> = inputs.iter().collect();
         if anew {
-            self.flow.reset().map_err(error::flow)?;
+            self.flow.reset()?;
             let change = self.step_flow(cut, &inputs)?;
             let rows = self.in_order(inserted(change.rows).map_err(error::arrow)?)?;
             return Ok(Answer { rows, errors: change.errors });
@@ -184,7 +184,7 @@ impl RunningQuery {
         };
         let rows: Vec<RecordBatch> = match &batches.current {
             Some(current) => current.snapshot().batches().map_err(error::arrow)?,
-            None => self.flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)?,
+            None => self.flow.content()?,
         };
         let errors = batches.failing.snapshot().batches().map_err(error::arrow)?;
         Ok(Answer { rows: self.in_order(rows)?, errors: Delta::from_iter(errors) })

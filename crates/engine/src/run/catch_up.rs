@@ -15,7 +15,7 @@ use super::Loop;
 use super::epoch::Deltas;
 use super::feed::Feed;
 use super::log::{self, Place};
-use super::query::Status;
+use super::query::{RunningQuery, Status};
 use super::tasks::watch;
 use crate::Record;
 use crate::catalog::Definition;
@@ -59,7 +59,9 @@ impl Loop {
                 continue;
             }
             let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
-            if inputs.iter().any(|name| self.query(name).is_some_and(|input| input.is_starting())) {
+            // Of those that are behind it waits until they are at the present.
+            let is_late = |input: &RunningQuery| input.is_starting() || input.behind().is_some();
+            if inputs.iter().any(|name| self.query(name).is_some_and(is_late)) {
                 continue;
             }
             if let Err(reason) = self.start_query(place, &inputs) {

@@ -385,7 +385,7 @@ pub(super) fn check_multiples(name: &str, length: i64, slide: Option<i64>, inter
 }
 
 /// The relations that a plan scans, each with the columns that it may name.
-fn scans(plan: &LogicalPlan) -> Result<Vec<(String, SchemaRef)>> {
+pub(super) fn scans(plan: &LogicalPlan) -> Result<Vec<(String, SchemaRef)>> {
     let mut found = Vec::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node

@@ -82,7 +82,9 @@ impl Loop {
         }
         if took < EPOCH_SHORT && rows * 2 >= self.budget_rows {
             self.budget_rows = (self.budget_rows * 2).min(BUDGET_ROWS_MAX);
-        } else if took > EPOCH_LONG && !self.queries.iter().any(|query| query.flow.cost() >= Cost::Few) {
+        } else if took > EPOCH_LONG
+            && !self.queries.iter().any(|query| query.is_running() && query.flow.cost() >= Cost::Few)
+        {
             self.budget_rows = (self.budget_rows / 2).max(BUDGET_ROWS_MIN);
         }
     }
@@ -169,6 +171,7 @@ impl Loop {
                         deltas.insert(query.name.clone(), delta);
                     }
                 }
+                Status::Behind(behind) => behind.wait(cut, &inputs),
                 // The logs keep it for a query that still reads the past, or stands still.
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }

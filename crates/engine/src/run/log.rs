@@ -6,9 +6,13 @@ use std::sync::Arc;
 use millstream_delta::{Cut, Delta};
 
 use super::Loop;
+use super::query::RunningQuery;
 
 /// Bytes that may wait for a reader before no more rows are taken of sources.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes that may wait for a query that is behind before no more changes of statements are taken.
+const STATEMENTS_BYTES_MAX: usize = 4 * BACKLOG_BYTES_MAX;
 
 /// Epochs that may wait for a reader before no more rows are taken of sources.
 const BACKLOG_EPOCHS_MAX: usize = 1024;
@@ -141,8 +145,22 @@ impl Loop {
         sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
     }
 
+    /// Whether more than so many bytes wait for a query that is behind.
+    fn waits_behind(&self, bytes_max: usize) -> bool {
+        let mut behind = self.queries.iter().filter_map(RunningQuery::behind);
+        behind.any(|behind| behind.bytes() > bytes_max)
+    }
+
+    /// Whether so much waits for a query that is behind that even statements must wait until it is stepped.
+    pub(super) fn must_wait_for_queries(&self) -> bool {
+        self.waits_behind(STATEMENTS_BYTES_MAX)
+    }
+
     /// Whether so much waits for some sink or query that no more rows may be taken of sources.
     pub(super) fn backlog_is_full(&self) -> bool {
+        if self.waits_behind(BACKLOG_BYTES_MAX) {
+            return true;
+        }
         self.logs.iter().filter(|(_, log)| !log.entries.is_empty()).any(|(name, log)| {
             self.oldest_holder(name).is_some_and(|place| {
                 let waiting = log.waiting(place);

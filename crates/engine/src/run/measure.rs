@@ -31,6 +31,8 @@ pub(crate) struct Measures {
     waiting_since: Option<Instant>,
     /// Merged intervals that were told.
     merged: u64,
+    /// Rows by which results have changed since the last epoch, of queries that are behind.
+    apart: u64,
 }
 
 impl Measures {
@@ -41,6 +43,11 @@ impl Measures {
     /// Takes note that rows wait since then.
     pub(crate) fn rows_wait_since(&mut self, at: Instant) {
         self.waiting_since.get_or_insert(at);
+    }
+
+    /// Counts rows by which the result of a query has changed that is behind: in the epoch in which they come.
+    pub(crate) fn count_apart(&mut self, rows: u64) {
+        self.apart += rows;
     }
 
     /// The epochs that are remembered, the oldest first.
@@ -86,7 +93,7 @@ impl Loop {
 
     /// Remembers an epoch that is done.
     pub(super) fn batch_completed(&mut self, cut: &Cut, mut batch: Batch, begun: Instant, output_rows: u64) {
-        batch.output_rows = output_rows;
+        batch.output_rows = output_rows + std::mem::take(&mut self.measures.apart);
         batch.processing_time = begun.elapsed();
         let batch = Arc::new(batch);
         self.measures.listeners.tell(&Happening::Completed(batch.clone()));

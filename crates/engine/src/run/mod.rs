@@ -3,8 +3,10 @@
 //! It runs on a thread of its own, reacts to one closed list of events, and starts an epoch when its pace says so.
 //! Sources and sinks are tasks of their own that it talks to in bounded messages.
 
+mod awaited;
 mod bad_rows;
 mod batches;
+mod behind;
 mod catch_up;
 mod change;
 mod compile;
@@ -17,6 +19,7 @@ mod log;
 mod measure;
 mod modify;
 mod observe;
+mod own_flow;
 mod pace;
 mod pause;
 mod pin;
@@ -54,6 +57,8 @@ use crate::engine::{Progress, Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
+use awaited::SetAside;
+use behind::Threads;
 use log::Logs;
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
@@ -86,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) choice: Choice,
     pub(crate) append_only_tables: bool,
     pub(crate) spread_from: Option<usize>,
+    pub(crate) apart: Option<u64>,
     pub(crate) runtime: Runtime,
 }
 
@@ -98,6 +104,10 @@ pub(crate) struct Loop {
     driver: Driver,
     choice: Choice,
     append_only_tables: bool,
+    /// Where every query leaves the loop that may, once in how many epochs it is stepped.
+    apart: Option<u64>,
+    /// The threads that step queries which are behind.
+    threads: Threads,
     recorder: Option<Recorder>,
     catalog: Arc<Catalog>,
     settings: Settings,
@@ -124,6 +134,8 @@ pub(crate) struct Loop {
     /// The epoch after which it was last looked how much is kept for transactions.
     expired: Epoch,
     waiters: Waiters,
+    /// What waits until queries are at the present.
+    set_aside: Vec<SetAside>,
     held: bool,
     ended: bool,
 }
@@ -149,6 +161,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 driver,
                 choice: parts.choice,
                 append_only_tables: parts.append_only_tables,
+                apart: parts.apart,
+                threads: Threads::new(),
                 recorder: parts.recorder,
                 catalog: Arc::default(),
                 settings,
@@ -169,6 +183,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 transacted: 0,
                 expired: Epoch::default(),
                 waiters: Waiters::default(),
+                set_aside: Vec::new(),
                 held: false,
                 ended: false,
             };
@@ -204,28 +219,31 @@ impl Loop {
     fn end(self) {
         drop((self.sources, self.sinks));
         self.tasks.wait();
+        self.threads.wait();
         self.waiters.stop.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 
     /// One call an event.
     fn react(&mut self, event: Event) {
+        let Some(event) = self.set_aside(event) else { return };
         match event {
             Event::Change { base, changes, reply } => self.change(base, changes, reply),
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
-            Event::Room => {}
+            // They wake the loop.
+            Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
             Event::Modify { modification, reply } => self.modify(modification, reply),
             Event::Begin { reply } => reply.send(Ok(self.begin())),
             Event::LookUp { table, keys, reply } => reply.send(self.look_up(&table, &keys)),
             Event::ReadAt { transaction, relations, stamped, reply } => {
-                reply.send(self.read_at(transaction, &relations, stamped));
+                self.read_soon(relations, stamped, Some(transaction), reply);
             }
             Event::ReadTable { table, wanted, version, reply } => {
                 reply.send(self.read_table(&table, &wanted, version));
             }
             Event::Commit { writes, reply } => self.commit(writes, reply),
             Event::Release { transaction } => self.release(transaction),
-            Event::Read { relations, stamped, reply } => reply.send(self.read(&relations, stamped)),
+            Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
@@ -264,7 +282,14 @@ impl Loop {
 
     /// All that is due now.
     fn work(&mut self) {
-        self.start_queries();
+        self.take_steps();
+        loop {
+            self.take_set_aside();
+            self.start_queries();
+            if !self.bring_back() {
+                break;
+            }
+        }
         self.advance_clock();
         let begun = Instant::now();
         for ran in 0..EPOCHS_MAX {
@@ -277,6 +302,10 @@ impl Loop {
             self.advance_clock();
         }
         self.pull_sources();
+        self.let_leave();
+        self.answer_reads();
+        self.begin_steps();
+        self.answer_reads();
         self.deliver_sinks();
         self.deliver_subscriptions();
         self.expire_transactions();

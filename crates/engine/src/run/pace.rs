@@ -252,6 +252,9 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return self.clock.is_collecting() && self.sources.values().all(RunningSource::has_answered);
         }
+        if self.must_wait_for_queries() {
+            return false;
+        }
         if self.statements_wait() {
             return true;
         }

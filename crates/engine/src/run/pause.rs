@@ -62,6 +62,7 @@ impl Loop {
             Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
                 "\"{name}\" is still reading what its inputs held before it was made: pause it later"
             ))),
+            Status::Behind(_) => Err(Error::bug(format!("\"{name}\" is to be paused at the present"))),
             Status::Suspended { reason, .. } => {
                 Err(Error::invalid(format!("\"{name}\" is suspended: {}", reason.message)))
             }

@@ -1,9 +1,8 @@
 //! A query that is maintained.
 
 use std::borrow::Cow;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
@@ -14,10 +13,12 @@ use millstream_state::Rows;
 
 use super::NOTHING;
 use super::batches::Batches;
+use super::behind::{Behind, Speed};
 use super::catch_up::CatchUp;
 use super::feed::Feed;
 use super::into_table::IntoTable;
 use super::log::Place;
+use super::own_flow::OwnFlow;
 use super::retained::Retained;
 use super::window::Window;
 use crate::error;
@@ -31,7 +32,7 @@ const ERRORS_LENGTH: Duration = Duration::from_secs(600);
 pub(crate) struct RunningQuery {
     /// The name of its result.
     pub(crate) name: Arc<str>,
-    pub(crate) flow: Flow,
+    pub(crate) flow: OwnFlow,
     /// One for each of the flow's relations.
     pub(crate) feeds: Vec<Feed>,
     /// How it runs once per batch, where it does.
@@ -62,6 +63,8 @@ pub(crate) struct RunningQuery {
     pub(crate) epoch: Epoch,
     /// How many epochs, and pieces of the past, it took in.
     pub(crate) steps: u64,
+    /// How long its steps take.
+    pub(crate) speed: Speed,
 }
 
 /// A compiled query, and what it takes of each relation that its flow reads.
@@ -133,6 +136,8 @@ pub(crate) enum Status {
     Paused(Box<CatchUp>),
     /// It takes in each epoch.
     Running,
+    /// It takes in several epochs at once, on a thread of its own.
+    Behind(Box<Behind>),
     /// It failed and is not stepped again.
     Suspended {
         /// Why.
@@ -164,7 +169,7 @@ impl RunningQuery {
         };
         Ok(RunningQuery {
             name,
-            flow,
+            flow: OwnFlow::new(flow)?,
             feeds,
             batches,
             owner: None,
@@ -181,6 +186,7 @@ impl RunningQuery {
             since: Epoch::default(),
             epoch: Epoch::default(),
             steps: 0,
+            speed: Speed::default(),
         })
     }
 
@@ -201,7 +207,7 @@ impl RunningQuery {
 
     /// Whether its result only ever gains rows.
     pub(crate) fn append_only(&self) -> bool {
-        self.is_per_batch() || self.flow.append_only().unwrap_or(false)
+        self.is_per_batch() || self.flow.append_only()
     }
 
     /// Columns that no two rows of its result share, where some are known.
@@ -244,6 +250,16 @@ impl RunningQuery {
         matches!(self.status, Status::Running)
     }
 
+    /// How it keeps up, where it takes in several epochs at once.
+    pub(crate) fn behind(&self) -> Option<&Behind> {
+        if let Status::Behind(behind) = &self.status { Some(behind) } else { None }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn behind_mut(&mut self) -> Option<&mut Behind> {
+        if let Status::Behind(behind) = &mut self.status { Some(behind) } else { None }
+    }
+
     /// Whether it failed and is not stepped again.
     pub(crate) fn is_suspended(&self) -> bool {
         matches!(self.status, Status::Suspended { .. })
@@ -266,18 +282,24 @@ impl RunningQuery {
     /// The same with rows that have the columns of their batch already.
     pub(crate) fn step_stamped(&mut self, cut: &Cut, inputs: Result<Vec<Cow<'_, Delta>>>) -> Delta {
         self.changed = 0;
-        match inputs.and_then(|inputs| self.try_step(cut, &inputs)) {
-            Ok(delta) => delta,
-            Err(reason) => {
-                self.suspend(reason, cut.epoch);
-                Delta::default()
-            }
-        }
+        let begun = Instant::now();
+        let rows = inputs.as_ref().map_or(0, |inputs| inputs.iter().map(|delta| delta.num_rows()).sum());
+        let delta = inputs.and_then(|inputs| self.try_step(cut, &inputs)).unwrap_or_else(|reason| {
+            self.suspend(reason, cut.epoch);
+            Delta::default()
+        });
+        self.speed.took(begun.elapsed(), rows, self.flow.cost());
+        delta
     }
 
     fn try_step(&mut self, cut: &Cut, inputs: &[Cow<'_, Delta>]) -> Result<Delta> {
         let inputs: Vec<&Delta> = inputs.iter().map(AsRef::as_ref).collect();
         let change = self.step_flow(cut, &inputs)?;
+        self.take_up(cut, change)
+    }
+
+    /// Keeps what a step has changed, and hands on the change of the result.
+    pub(super) fn take_up(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
         self.keep(cut, &change.rows, &change.errors)?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
         Ok(change.rows)
@@ -285,16 +307,16 @@ impl RunningQuery {
 
     /// Steps the operators; errors come with the messages that a SELECT would have.
     pub(super) fn step_flow(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Change> {
-        // A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
-        let read = match &self.batches {
+        let read = self.needs_changes();
+        self.flow.step(cut, inputs, read)
+    }
+
+    /// Whether somebody takes the changes of the flow's result, be it this query itself.
+    pub(super) fn needs_changes(&self) -> bool {
+        match &self.batches {
             Some(batches) => batches.takes_changes(),
             None => !self.unread || matches!(self.kept, Kept::Beside(_) | Kept::Newest(_)),
-        };
-        let step = AssertUnwindSafe(|| self.flow.step_for(cut, inputs, read));
-        let Change { rows, errors, left_out } = std::panic::catch_unwind(step)
-            .map_err(|_| Error::bug("a step of the query panicked"))?
-            .map_err(error::flow)?;
-        Ok(Change { rows, errors: in_words(errors)?, left_out })
+        }
     }
 
     /// Keeps for readers what an epoch changes of the result and of the errors.
@@ -351,16 +373,15 @@ impl RunningQuery {
                 "\"{}\" is still reading what its inputs held before it was made: try again later",
                 self.name
             ))),
-            Status::Running | Status::Paused(_) => self.batches(stamped),
+            Status::Running | Status::Paused(_) | Status::Behind(_) => self.batches(stamped),
         }
     }
 
     /// The rows of its result that are wanted, and perhaps others, where its operators find them by their key.
     pub(crate) fn read_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
-        let there = matches!(self.status, Status::Running | Status::Paused(_));
+        let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Behind(_));
         let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
-        let rows = if there && kept { self.flow.content_wanted(wanted) } else { None };
-        rows.map(|rows| rows.map_err(error::flow))
+        if there && kept { self.flow.content_wanted(wanted) } else { None }
     }
 
     /// How many rows, or keys, it has no answer for.
@@ -402,7 +423,10 @@ impl RunningQuery {
 
     /// Its operators from the root down, below its result where that is kept beside them.
     pub(crate) fn operators(&self) -> Vec<Explained> {
-        let mut operators = explained(&self.flow, &self.feeds, self.batches.as_ref());
+        let mut operators = match self.flow.here() {
+            Some(flow) => explained(flow, &self.feeds, self.batches.as_ref()),
+            None => self.flow.operators(),
+        };
         if let Some(mut result) = self.kept.explained() {
             if self.is_per_batch() {
                 let top = &mut operators[0];
@@ -423,7 +447,7 @@ impl RunningQuery {
     fn batches(&self, stamped: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
         match &self.kept {
             Kept::Nothing => Ok(Vec::new()),
-            Kept::Operators => self.flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow),
+            Kept::Operators => self.flow.content(),
             Kept::Beside(rows) => rows.snapshot().batches().map_err(error::arrow),
             Kept::Newest(rows) => rows.batches(stamped),
         }
@@ -431,10 +455,14 @@ impl RunningQuery {
 
     /// How many rows its result has, where it is kept.
     pub(crate) fn result_rows(&self) -> Option<u64> {
-        if let Kept::Newest(rows) = &self.kept {
-            return Some(rows.num_rows() as u64);
+        match &self.kept {
+            Kept::Newest(rows) => Some(rows.num_rows() as u64),
+            Kept::Operators => self.flow.result_rows(),
+            Kept::Nothing | Kept::Beside(_) => {
+                let batches = self.batches(None).ok()?;
+                Some(batches.iter().map(|batch| batch.num_rows() as u64).sum())
+            }
         }
-        self.batches(None).ok().map(|batches| batches.iter().map(|batch| batch.num_rows() as u64).sum())
     }
 
     /// How many bytes it keeps, about.
@@ -506,7 +534,7 @@ impl Kept {
 }
 
 /// Errors with the messages that a SELECT would have: of one message always the same, so that sums stay sums.
-fn in_words(errors: Delta) -> Result<Delta> {
+pub(super) fn in_words(errors: Delta) -> Result<Delta> {
     let mut worded = Delta::default();
     for Chunk { rows, weights } in errors.chunks {
         let messages = rows.column(1).as_string_view().iter().flatten();

@@ -34,8 +34,8 @@ impl Loop {
             if readers.len() < 2 {
                 continue;
             }
-            let flows: Vec<_> =
-                readers.iter().map(|(query, place)| (&self.queries[*query].flow, *place)).collect();
+            let flow = |(query, place): &(usize, usize)| Some((self.queries[*query].flow.here()?, *place));
+            let flows: Vec<_> = readers.iter().filter_map(flow).collect();
             let content = match needs_content(&flows) {
                 // What isn't kept can't be arranged anew: then each query goes on with its own columns.
                 true if !self.is_kept(&sought.relation) => continue,
@@ -46,7 +46,7 @@ impl Loop {
             let mut flows = Vec::with_capacity(readers.len());
             for (number, query) in self.queries.iter_mut().enumerate() {
                 if let Some((_, place)) = next.next_if(|(reader, _)| *reader == number) {
-                    flows.push((&mut query.flow, *place));
+                    flows.extend(query.flow.here_mut().map(|flow| (flow, *place)));
                 }
             }
             share_rows(&mut flows, self.epoch.0, content.as_ref()).map_err(error::flow)?;
@@ -64,7 +64,7 @@ impl Loop {
 
     /// Gives a query that leaves the present rows of its own.
     pub(super) fn unshare(&mut self, place: usize) -> Result<()> {
-        let flow = &mut self.queries[place].flow;
+        let Some(flow) = self.queries[place].flow.here_mut() else { return Ok(()) };
         let shared: Vec<usize> =
             flow.shareable().iter().filter(|found| found.shared.is_some()).map(|found| found.place).collect();
         for place in shared {
@@ -94,7 +94,9 @@ impl Loop {
                 .collect();
             for (place, arrangement) in shared {
                 let known = all.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &arrangement));
-                query.flow.count(place, known.is_none()).map_err(error::flow)?;
+                if let Some(flow) = query.flow.here_mut() {
+                    flow.count(place, known.is_none()).map_err(error::flow)?;
+                }
                 match known {
                     Some((_, readers)) => readers.push(name.clone()),
                     None => all.push((arrangement, vec![name.clone()])),

@@ -15,16 +15,14 @@ use super::source::RunningSource;
 use super::table::Table;
 use crate::catalog::bad_rows_of;
 use crate::error;
-use crate::event::{Asked, ObjectStatus, Snapshot};
+use crate::event::{Asked, ObjectStatus};
 use crate::settings::OnError;
 use crate::system;
 
 impl Loop {
-    pub(super) fn read(&self, asked: &[Asked], stamped: bool) -> Result<Snapshot> {
-        let relations = asked
-            .iter()
-            .map(|asked| self.content_wanted(asked, self.stamped(&asked.name).filter(|_| stamped).as_ref()));
-        Ok(Snapshot { relations: relations.collect::<Result<_>>()? })
+    /// The rows that a reader asks for; under `stamped`, with the columns of the batch where rows have one.
+    pub(super) fn content_asked(&self, asked: &Asked, stamped: bool) -> Result<Vec<RecordBatch>> {
+        self.content_wanted(asked, self.stamped(&asked.name).filter(|_| stamped).as_ref())
     }
 
     /// The rows that are wanted of a relation as of the last epoch, and perhaps others; an error where it has no answer
@@ -224,6 +222,15 @@ impl Loop {
                 Status::Running | Status::Paused(_) => {
                     let first = query.first_error().map(|first| first.text());
                     status.reason = status.reason.take().or(first);
+                }
+                Status::Behind(behind) => {
+                    let first = query.first_error().map(|first| first.text());
+                    status.reason = status.reason.take().or(first);
+                    let epochs = self.epoch.0.saturating_sub(behind.through().0);
+                    if epochs > 0 && !self.sinks.contains_key(name) {
+                        status.status = "behind";
+                        status.reason.get_or_insert_with(|| format!("{epochs} epochs behind"));
+                    }
                 }
                 Status::Waiting | Status::CatchingUp(_) => status.status = "starting",
                 Status::Suspended { reason, epoch } => {

@@ -51,6 +51,11 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
+    /// The relation that it follows.
+    pub(crate) fn follows(&self) -> &Arc<str> {
+        &self.from
+    }
+
     /// Its place in the log of a relation, where it follows that.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         self.place.filter(|_| self.from.as_ref() == name)
@@ -229,7 +234,9 @@ impl Loop {
     }
 
     fn hand_over(&mut self, number: u64) {
-        let epoch = self.epoch;
+        let Some(epoch) = self.subscriptions.get(&number).map(|known| self.through(&known.from)) else {
+            return;
+        };
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let Some(place) = subscription.place else { return };
         let log = self.logs.get(&subscription.from);
@@ -310,6 +317,7 @@ impl Loop {
             // A query per batch has an answer for empty batches too, where such come.
             Some(query) => {
                 query.is_starting()
+                    || query.behind().is_some_and(|behind| behind.through() < self.epoch)
                     || (query.is_per_batch() && self.runs_empty_batches(query))
                     || query.reads().any(|input| self.can_change(input, seen))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use millstream_delta::{Delta, consolidate};
+use millstream_delta::{Delta, Epoch, consolidate};
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
@@ -25,12 +25,19 @@ const KEPT_EPOCHS_MAX: usize = 100_000;
 pub(crate) struct OpenTransaction {
     /// Where the logs of what has rows ended when it began; none once too much has come since.
     places: Option<BTreeMap<Arc<str>, Place>>,
+    /// The last epoch that it sees.
+    pub(super) epoch: Epoch,
 }
 
 impl OpenTransaction {
     /// Its place in the log of a relation.
     pub(super) fn place_in(&self, name: &str) -> Option<Place> {
         self.places.as_ref()?.get(name).copied()
+    }
+
+    /// The last epoch that it sees of a query that was there when it began.
+    pub(super) fn begun_with(&self, name: &str) -> Option<Epoch> {
+        self.place_in(name).map(|_| self.epoch)
     }
 }
 
@@ -43,7 +50,7 @@ impl Loop {
         let retained = self.sources.iter().filter(|(_, source)| source.retained.is_some());
         let names = kept.map(|query| &query.name).chain(retained.map(|(name, _)| name));
         let places = names.map(|name| (name.clone(), log::end(&self.logs, name))).collect();
-        self.transactions.insert(number, OpenTransaction { places: Some(places) });
+        self.transactions.insert(number, OpenTransaction { places: Some(places), epoch: self.epoch });
         Begun {
             now: self.now(),
             tables: self.tables.iter().map(|(name, table)| (name.clone(), table.pinned())).collect(),
@@ -77,7 +84,8 @@ impl Loop {
             let Some(place) = places.get(name) else { return Ok(rows) };
             let Some(log) = self.logs.get(name) else { return Ok(rows) };
             let mut since = Delta::default();
-            for (cut, delta) in log.from(*place) {
+            // What a query brings later that was behind then may be from before.
+            for (cut, delta) in log.from(*place).filter(|(cut, _)| cut.epoch > transaction.epoch) {
                 let mut delta = delta.clone();
                 if let Some(schema) = &stamped {
                     for chunk in &mut delta.chunks {

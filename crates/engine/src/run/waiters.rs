@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use millstream_delta::Epoch;
 use millstream_sql::{Error, Kind};
 
 use super::Loop;
+use super::awaited::AwaitedRead;
 use super::catch_up::Replaying;
 use super::log::{self, Place};
 use super::observe::Observing;
@@ -31,12 +33,18 @@ pub(crate) struct Waiters {
     pub(crate) observing: Vec<Observing>,
     /// A recorded epoch that is being run again.
     pub(crate) replay: Option<Replaying>,
+    /// SELECT statements that wait for queries which are behind.
+    pub(crate) reads: Vec<AwaitedRead>,
+    /// Once a STOP finds everything taken in: the epoch that all queries must have taken in.
+    stop_through: Option<Epoch>,
 }
 
-/// A FLUSH and, once everything is taken in, how far each sink must come.
+/// A FLUSH and, once everything is taken in, the epoch that all queries must have taken in, and then how far each sink
+/// must come.
 #[derive(Debug)]
 struct Flushing {
     reply: Reply<()>,
+    through: Option<Epoch>,
     sinks: Option<Vec<(Arc<str>, Place)>>,
 }
 
@@ -46,6 +54,13 @@ pub(crate) struct Changing {
     pub(crate) names: Vec<Arc<str>>,
     pub(crate) notices: Vec<String>,
     pub(crate) reply: Reply<Option<Vec<String>>>,
+}
+
+impl Waiters {
+    /// Whether someone waits until all queries have taken everything in.
+    pub(crate) fn want_all(&self) -> bool {
+        self.stopping || !self.flush.is_empty() || !self.finished.is_empty()
+    }
 }
 
 impl Loop {
@@ -59,7 +74,7 @@ impl Loop {
         } else {
             self.sources.values_mut().filter(|source| source.is_read()).for_each(RunningSource::ask_at_once);
         }
-        self.waiters.flush.push(Flushing { reply, sinks: None });
+        self.waiters.flush.push(Flushing { reply, through: None, sinks: None });
     }
 
     /// Answers those who wait for what is now the case.
@@ -71,7 +86,11 @@ impl Loop {
             self.answer_finished();
         }
         let rest = self.waiters.gracefully && self.rows_wait() && !self.backlog_is_full() && !self.held;
-        if self.waiters.stopping && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
+        if self.waiters.stopping && !rest && !self.tables_are_changed() {
+            self.waiters.stop_through.get_or_insert(self.epoch);
+        }
+        let stops = self.waiters.stop_through.is_some_and(|epoch| self.all_are_through(epoch));
+        if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
             self.ended = true;
             if let Some(shared) = self.shared.upgrade() {
                 shared.stopped.store(true, std::sync::atomic::Ordering::Release);
@@ -107,7 +126,11 @@ impl Loop {
     /// that moment: what comes later doesn't hold it up.
     fn answer_flushes(&mut self) {
         for mut flushing in std::mem::take(&mut self.waiters.flush) {
-            if flushing.sinks.is_none() && self.all_is_taken_in() {
+            if flushing.through.is_none() && self.all_is_taken_in() {
+                flushing.through = Some(self.epoch);
+            }
+            let through = flushing.through.is_some_and(|epoch| self.all_are_through(epoch));
+            if flushing.sinks.is_none() && through {
                 let ends =
                     self.sinks.iter().map(|(name, sink)| (name.clone(), log::end(&self.logs, &sink.from)));
                 flushing.sinks = Some(ends.collect());
@@ -149,8 +172,10 @@ impl Loop {
                 .values()
                 .filter(|source| source.used)
                 .all(|source| source.has_ended() && !source.has_rows());
-        let taken_in =
-            ended && !self.tables_are_changed() && self.queries.iter().all(|query| !query.is_starting());
+        let taken_in = ended
+            && !self.tables_are_changed()
+            && self.queries.iter().all(|query| !query.is_starting())
+            && self.all_are_through(self.epoch);
         if self.held || !taken_in || !self.sinks_are_done(ATTEMPTS_MAX) {
             return;
         }

@@ -7,6 +7,7 @@
 //! - `MILLSTREAM_SEED=7` runs that seed instead of the kept ones.
 //! - `MILLSTREAM_EPOCHS=20` cuts finer.
 //! - `MILLSTREAM_WHOLE=1` runs every case through an engine of Whole operators too, not only a random share.
+//! - `MILLSTREAM_APART=1` runs every case with queries that are behind, too, not only a random share.
 //! - `MILLSTREAM_APPEND_ONLY=1` runs every case over append-only tables too, not only a random share.
 //!
 //! Deliberately absent: queries over sources, whose content can't be read as a batch.
@@ -64,6 +65,8 @@ pub struct Setup {
     pub whole: bool,
     /// Every case through append-only tables too.
     pub append_only: bool,
+    /// Every case with queries that are behind, too.
+    pub apart: bool,
     /// How many failures of one case are shrunk.
     pub shrunk_max: usize,
 }
@@ -78,6 +81,7 @@ impl Setup {
             epochs: number("MILLSTREAM_EPOCHS").map_or(EPOCHS, |epochs| epochs as usize),
             whole: std::env::var_os("MILLSTREAM_WHOLE").is_some(),
             append_only: std::env::var_os("MILLSTREAM_APPEND_ONLY").is_some(),
+            apart: std::env::var_os("MILLSTREAM_APART").is_some(),
             shrunk_max: SHRUNK_MAX,
         }
     }
@@ -91,6 +95,7 @@ pub struct Counts {
     feeds: usize,
     whole_feeds: usize,
     append_only_feeds: usize,
+    apart_feeds: usize,
     epochs: usize,
     comparisons: usize,
     failed_in_batch: usize,
@@ -107,6 +112,7 @@ impl Counts {
         self.feeds += other.feeds;
         self.whole_feeds += other.whole_feeds;
         self.append_only_feeds += other.append_only_feeds;
+        self.apart_feeds += other.apart_feeds;
         self.epochs += other.epochs;
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
@@ -127,13 +133,15 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "oracle: {} files, {} queries, {} feeds ({} of them through Whole operators, {} over append-only tables), {} epochs, \
+            "oracle: {} files, {} queries, {} feeds ({} of them through Whole operators, {} over append-only tables, {} with queries that are \
+             behind), {} epochs, \
              {} comparisons",
             self.files,
             self.queries,
             self.feeds,
             self.whole_feeds,
             self.append_only_feeds,
+            self.apart_feeds,
             self.epochs,
             self.comparisons
         )?;
@@ -222,6 +230,9 @@ pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, count
     if setup.append_only || drawn % 4 == 1 {
         modes.push(Mode::AppendOnly);
     }
+    if setup.apart || drawn % 4 == 2 {
+        modes.push(Mode::Apart);
+    }
     let mut examined = Examined::default();
     for mode in modes {
         let run = Running { case, mode, seed, shrunk_max: setup.shrunk_max };
@@ -265,6 +276,7 @@ impl Running<'_> {
         counts.feeds += 1;
         counts.whole_feeds += usize::from(self.mode == Mode::Whole);
         counts.append_only_feeds += usize::from(self.mode == Mode::AppendOnly);
+        counts.apart_feeds += usize::from(self.mode == Mode::Apart);
         counts.epochs += outcome.tally.epochs;
         counts.comparisons += outcome.tally.comparisons;
         counts.failed_in_batch += outcome.tally.failed_in_batch;

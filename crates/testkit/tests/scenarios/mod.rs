@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod batches;
+mod behind;
 mod changes;
 mod copying;
 mod disk;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
     all.extend_from_slice(bad_input::ALL);
     all.extend_from_slice(batches::ALL);
+    all.extend_from_slice(behind::ALL);
     all.extend_from_slice(changes::ALL);
     all.extend_from_slice(copying::ALL);
     all.extend_from_slice(disk::ALL);

@@ -1,0 +1,552 @@
+//! Queries too slow for the pace: each is stepped on a thread of its own, over all that has come since its last step.
+//!
+//! What changes in the inputs of such a query waits here by epoch. A step takes all of it up to some epoch, in sum, and
+//! so its result is as of that epoch: the batch answer, as always, of fewer epochs. Queries that read it are behind with
+//! it, so that they find all they read as of one epoch. Nothing else waits.
+//!
+//! Deliberately absent: queries whose answer depends on how the input was split. They are stepped in each epoch,
+//! as is all that they read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use millstream_delta::{Chunk, Cut, Delta, Epoch};
+use millstream_flow::{Change, Cost, Flow};
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::own_flow::{self, Told};
+use super::query::{RunningQuery, Status};
+use super::sink::in_sum;
+use crate::event::Event;
+use crate::settings::ClockKind;
+
+/// A step as long as this, several times in a row, keeps others waiting.
+const SLOW: Duration = Duration::from_millis(100);
+const SLOW_STEPS: u32 = 3;
+
+/// Many rows may take long: such a step is slow only if fewer would take as long.
+const SLOW_ROWS: usize = 8192;
+
+/// A query whose steps are as short as this, as often in a row, can be stepped in each epoch again.
+const QUICK: Duration = Duration::from_millis(25);
+const QUICK_STEPS: u32 = 8;
+
+/// Epochs that may wait one by one; more are put together.
+const EPOCHS_MAX: usize = 1024;
+
+/// Rows that small chunks are put together to.
+const CHUNK_ROWS: usize = 8192;
+
+/// How long a query's last steps took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Speed {
+    slow: u32,
+    quick: u32,
+}
+
+impl Speed {
+    /// Counts a step over so many rows.
+    pub(crate) fn took(&mut self, time: Duration, rows: usize, cost: Cost) {
+        let slow = time > SLOW && (rows < SLOW_ROWS || cost >= Cost::Few);
+        self.slow = if slow { self.slow + 1 } else { 0 };
+        self.quick = if time < QUICK { self.quick + 1 } else { 0 };
+    }
+
+    fn is_slow(self) -> bool {
+        self.slow >= SLOW_STEPS
+    }
+
+    fn is_quick(self) -> bool {
+        self.quick >= QUICK_STEPS
+    }
+}
+
+/// A query that takes in several epochs at once, on a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    /// The epoch that its result is as of.
+    through: Epoch,
+    /// By epoch: what changed in each of its inputs since.
+    waiting: BTreeMap<Epoch, (Cut, Vec<Delta>)>,
+    /// How many bytes that is.
+    bytes: usize,
+    /// The number of waiting epochs from which on they are put together.
+    merged_at: usize,
+    step: Option<Step>,
+}
+
+/// A step on a thread of its own.
+#[derive(Debug)]
+struct Step {
+    /// The epoch that the result is as of when it is done.
+    through: Epoch,
+    cut: Cut,
+    done: Receiver<Done>,
+}
+
+/// What comes back of it.
+struct Done {
+    flow: Flow,
+    told: Told,
+    change: Result<Change>,
+    took: Duration,
+    rows: usize,
+}
+
+impl Behind {
+    fn new(through: Epoch) -> Behind {
+        Behind { through, waiting: BTreeMap::new(), bytes: 0, merged_at: EPOCHS_MAX, step: None }
+    }
+
+    /// The epoch that its result is as of.
+    pub(crate) fn through(&self) -> Epoch {
+        self.through
+    }
+
+    /// Whether a thread is stepping it.
+    pub(crate) fn is_away(&self) -> bool {
+        self.step.is_some()
+    }
+
+    /// How many bytes wait for it, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Keeps what an epoch changes of its inputs.
+    pub(crate) fn wait(&mut self, cut: &Cut, inputs: &[&Delta]) {
+        let (_, waiting) = self
+            .waiting
+            .entry(cut.epoch)
+            .or_insert_with(|| (cut.clone(), vec![Delta::default(); inputs.len()]));
+        for (waiting, delta) in waiting.iter_mut().zip(inputs) {
+            self.bytes += delta.memory_bytes();
+            waiting.append((*delta).clone());
+        }
+    }
+
+    fn waits_up_to(&self, through: Epoch) -> bool {
+        self.waiting.first_key_value().is_some_and(|(epoch, _)| *epoch <= through)
+    }
+
+    /// Takes all that waits up to an epoch, with the cut of the last epoch of it.
+    fn take(&mut self, through: Epoch) -> Option<(Cut, Vec<Delta>)> {
+        let later = self.waiting.split_off(&through.next());
+        let taken = std::mem::replace(&mut self.waiting, later);
+        self.bytes = self.waiting.values().map(|(_, inputs)| bytes_of(inputs)).sum();
+        together(taken.into_values())
+    }
+
+    /// Puts epochs together, but for those at which someone may want to stop.
+    fn merge(&mut self, stops: &BTreeSet<Epoch>) {
+        let mut rest = std::mem::take(&mut self.waiting);
+        while let Some((first, _)) = rest.first_key_value() {
+            let stop = stops.range(*first..).next();
+            let later = stop.map_or_else(BTreeMap::new, |stop| rest.split_off(&stop.next()));
+            let run = std::mem::replace(&mut rest, later);
+            if let Some((cut, inputs)) = together(run.into_values()) {
+                let inputs = inputs.into_iter().map(compacted).collect();
+                self.waiting.insert(cut.epoch, (cut, inputs));
+            }
+        }
+        self.bytes = self.waiting.values().map(|(_, inputs)| bytes_of(inputs)).sum();
+        self.merged_at = EPOCHS_MAX.max(2 * self.waiting.len());
+    }
+
+    /// What has come back of its step, if it has.
+    fn done(&mut self) -> Option<(Step, Result<Done>)> {
+        let done = match self.step.as_ref()?.done.try_recv() {
+            Ok(done) => Ok(done),
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(Error::bug("the thread that stepped the query panicked")),
+        };
+        self.step.take().map(|step| (step, done))
+    }
+}
+
+fn bytes_of(inputs: &[Delta]) -> usize {
+    inputs.iter().map(Delta::memory_bytes).sum()
+}
+
+/// Several epochs as one, under the cut of the last.
+fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Option<(Cut, Vec<Delta>)> {
+    epochs.reduce(|(_, mut all), (cut, inputs)| {
+        all.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta));
+        (cut, all)
+    })
+}
+
+/// A change in sum, in fewer chunks where they are small.
+fn compacted(delta: Delta) -> Delta {
+    let delta = in_sum(delta);
+    let (mut all, mut small, mut rows) = (Delta::default(), Vec::new(), 0);
+    for chunk in delta.chunks {
+        rows += chunk.rows.num_rows();
+        small.push(chunk);
+        if rows >= CHUNK_ROWS {
+            all.chunks.extend(as_one(std::mem::take(&mut small)));
+            rows = 0;
+        }
+    }
+    all.chunks.extend(as_one(small));
+    all
+}
+
+/// Chunks as one, or as they are where that can't be.
+fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
+    let Some(schema) = chunks.first().map(|chunk| chunk.rows.schema()) else { return chunks };
+    let one = Delta { chunks: chunks.clone() }.into_one(&schema);
+    one.map_or(chunks, |one| one.into_iter().collect())
+}
+
+/// The threads that step queries, so that the end can wait for them.
+pub(crate) struct Threads {
+    /// Each thread holds a copy.
+    alive: Sender<()>,
+    ended: Receiver<()>,
+}
+
+impl Threads {
+    pub(crate) fn new() -> Threads {
+        let (alive, ended) = channel();
+        Threads { alive, ended }
+    }
+
+    /// Waits until the last of them has ended.
+    pub(crate) fn wait(self) {
+        let Threads { alive, ended } = self;
+        drop(alive);
+        let _ = ended.recv();
+    }
+}
+
+/// Wakes the loop when a thread ends, however it does.
+struct Wake(Sender<Event>);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        let _ = self.0.send(Event::Stepped);
+    }
+}
+
+impl RunningQuery {
+    /// Whether its answer is the same for every split of its input, and for whoever takes its changes.
+    fn may_be_behind(&self) -> bool {
+        let plain = |feed: &super::feed::Feed| feed.stamped.is_none() && feed.window.is_none();
+        self.flow.is_timeless()
+            && !self.is_per_batch()
+            && self.into.is_none()
+            && self.newest().is_none()
+            && self.feeds.iter().all(plain)
+    }
+}
+
+impl Loop {
+    /// Takes up what has come back.
+    pub(super) fn take_steps(&mut self) {
+        for place in 0..self.queries.len() {
+            let Some((step, done)) = self.queries[place].behind_mut().and_then(Behind::done) else {
+                continue;
+            };
+            let query = &mut self.queries[place];
+            let change = done.and_then(|done| {
+                query.flow.take_back(done.flow, done.told);
+                query.speed.took(done.took, done.rows, query.flow.cost());
+                done.change
+            });
+            if let Some(behind) = query.behind_mut() {
+                behind.through = step.through;
+            }
+            query.changed = 0;
+            match change.and_then(|change| query.take_up(&step.cut, change)) {
+                Ok(delta) => self.hand_on(place, &step.cut, delta),
+                Err(reason) => query.suspend(reason, step.cut.epoch),
+            }
+            self.suspend_after(place);
+        }
+    }
+
+    /// Gives what a query that is behind has changed to all that read it: queries, which are behind, too, and logs.
+    fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
+        self.measures.count_apart(self.queries[place].changed);
+        if delta.is_empty() {
+            return;
+        }
+        let name = self.queries[place].name.clone();
+        for query in &mut self.queries[place + 1..] {
+            let inputs = query.inputs(|of| (of == name.as_ref()).then_some(&delta));
+            if let Some(behind) = query.behind_mut()
+                && inputs.iter().any(|delta| !delta.is_empty())
+            {
+                behind.wait(cut, &inputs);
+            }
+        }
+        self.log(&name, cut, &delta);
+    }
+
+    /// Suspends the queries that read one that is suspended.
+    fn suspend_after(&mut self, place: usize) {
+        if self.queries[place].is_suspended() {
+            for later in place + 1..self.queries.len() {
+                self.suspend_with_inputs(later, self.epoch);
+            }
+        }
+    }
+
+    /// The epoch that a relation's content is as of.
+    pub(super) fn through(&self, name: &str) -> Epoch {
+        self.query(name).and_then(RunningQuery::behind).map_or(self.epoch, Behind::through)
+    }
+
+    /// Whether all queries have taken in this epoch.
+    pub(super) fn all_are_through(&self, epoch: Epoch) -> bool {
+        self.queries.iter().filter_map(RunningQuery::behind).all(|behind| behind.through >= epoch)
+    }
+
+    /// Whether some query may be behind.
+    pub(super) fn some_are_behind(&self) -> bool {
+        self.queries.iter().any(|query| query.behind().is_some())
+    }
+
+    /// These relations and all that they are made of, as far as they are queries.
+    fn made_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> BTreeSet<Arc<str>> {
+        let mut all = BTreeSet::new();
+        let mut left: Vec<Arc<str>> = names.into_iter().collect();
+        while let Some(name) = left.pop() {
+            let Some(query) = self.query(&name) else { continue };
+            if all.insert(query.name.clone()) {
+                left.extend(query.reads().cloned());
+            }
+        }
+        all
+    }
+
+    /// The queries that are behind of these relations and of all that they are made of.
+    pub(super) fn behind_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> Vec<Arc<str>> {
+        if !self.some_are_behind() {
+            return Vec::new();
+        }
+        let is_behind = |name: &Arc<str>| self.query(name).is_some_and(|query| query.behind().is_some());
+        self.made_of(names).into_iter().filter(is_behind).collect()
+    }
+
+    /// The queries that must be at the present for something that waits.
+    fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
+        let for_events = self.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
+        let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
+        self.made_of(for_events.chain(starting.flat_map(RunningQuery::reads).cloned()))
+    }
+
+    /// Brings queries to the present that are wanted there, or that have become quick. Says whether there were some.
+    pub(super) fn bring_back(&mut self) -> bool {
+        if !self.some_are_behind() {
+            return false;
+        }
+        let wanted = self.wanted_at_present();
+        let mut some = false;
+        for place in 0..self.queries.len() {
+            let query = &self.queries[place];
+            let Some(behind) = query.behind() else { continue };
+            let quick = query.speed.is_quick() && behind.waiting.is_empty() && self.apart.is_none();
+            let reads_present = self.behind_of(query.reads().cloned()).is_empty();
+            if (quick || wanted.contains(&query.name)) && !behind.is_away() && reads_present {
+                self.step_to_present(place);
+                some = true;
+            }
+        }
+        some
+    }
+
+    /// Takes in all that waits for a query, and lets it go on in the loop.
+    fn step_to_present(&mut self, place: usize) {
+        self.queries[place].unread = self.is_unread(place);
+        while let Some(through) = self.queries[place].behind().map(|behind| self.stop_after(place, behind)) {
+            let query = &mut self.queries[place];
+            let Some(behind) = query.behind_mut() else { break };
+            behind.through = through;
+            if let Some((cut, inputs)) = behind.take(through) {
+                let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
+                let delta = query.step(&cut, &inputs.iter().collect::<Vec<_>>());
+                self.hand_on(place, &cut, delta);
+            }
+            if through == self.epoch {
+                break;
+            }
+        }
+        if self.queries[place].behind().is_some() {
+            self.queries[place].status = Status::Running;
+            self.share_or_suspend(place);
+        }
+        self.suspend_after(place);
+    }
+
+    /// How far a query may go in one step for the sake of transactions, which want it as of their beginning.
+    fn stop_after(&self, place: usize, behind: &Behind) -> Epoch {
+        let name = &self.queries[place].name;
+        let begun = self.transactions.values().filter_map(|open| open.begun_with(name));
+        begun.filter(|epoch| *epoch > behind.through).chain([self.epoch]).min().unwrap_or(self.epoch)
+    }
+
+    /// How far a query that is behind can go in its next step.
+    fn next_through(&self, place: usize, behind: &Behind) -> Epoch {
+        let query = &self.queries[place];
+        let inputs = query.reads().map(|name| self.through(name));
+        let reads = self.waiters.reads.iter().filter_map(|read| read.holds_at(&query.name));
+        let stops = inputs.chain(reads).chain([self.stop_after(place, behind)]);
+        stops.min().unwrap_or(self.epoch).max(behind.through)
+    }
+
+    /// Lets queries leave the loop that keep others waiting.
+    pub(super) fn let_leave(&mut self) {
+        let forced = self.apart.is_some();
+        let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
+        if !(forced || self.settings.clock == ClockKind::System) || !self.queries.iter().any(slow) {
+            return;
+        }
+        let wanted = self.wanted_at_present();
+        for place in 0..self.queries.len() {
+            if !slow(&self.queries[place]) {
+                continue;
+            }
+            let Some(leaving) = self.leaving_with(place) else { continue };
+            let stays = leaving.iter().any(|place| wanted.contains(&self.queries[*place].name));
+            if !stays && (forced || self.others_wait(&leaving)) {
+                leaving.into_iter().for_each(|place| self.leave(place));
+            }
+        }
+    }
+
+    /// A query and all that read it, unless one of these must be stepped in each epoch.
+    fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
+        let first = &self.queries[place];
+        let mut names = BTreeSet::from([first.name.clone()]);
+        let mut leaving = vec![place];
+        for (place, query) in self.queries.iter().enumerate().skip(place + 1) {
+            if query.is_suspended() || !query.reads().any(|name| names.contains(name)) {
+                continue;
+            }
+            if !query.may_be_behind() || query.is_starting() {
+                return None;
+            }
+            names.insert(query.name.clone());
+            leaving.push(place);
+        }
+        first.may_be_behind().then_some(leaving)
+    }
+
+    /// Whether there is something that goes on sooner without these queries.
+    fn others_wait(&self, leaving: &[usize]) -> bool {
+        let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &self.queries[*place].name).collect();
+        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+        let queries = self.queries.iter().filter(|query| steps(query)).map(|query| &query.name);
+        let sinks = self.sinks.values().map(|sink| &sink.from);
+        let subscribed = self.subscriptions.values().map(|subscription| subscription.follows());
+        queries.chain(sinks).chain(subscribed).any(|name| !names.contains(name))
+    }
+
+    fn leave(&mut self, place: usize) {
+        if !self.queries[place].is_running() {
+            return;
+        }
+        let (unshared, epoch) = (self.unshare(place), self.epoch);
+        let query = &mut self.queries[place];
+        query.flow.tell();
+        query.speed = Speed::default();
+        match unshared {
+            Ok(()) => query.status = Status::Behind(Box::new(Behind::new(epoch))),
+            Err(reason) => query.suspend(reason, epoch),
+        }
+    }
+
+    /// Begins the steps of queries for which something waits.
+    pub(super) fn begin_steps(&mut self) {
+        let (mut away, mut ready) = (0, Vec::new());
+        for place in 0..self.queries.len() {
+            let Some(behind) = self.queries[place].behind() else { continue };
+            if behind.is_away() {
+                away += 1;
+                continue;
+            }
+            let (from, through) = (behind.through, self.next_through(place, behind));
+            if !behind.waits_up_to(through) {
+                if let Some(behind) = self.queries[place].behind_mut() {
+                    behind.through = through;
+                }
+            } else if through.0 - from.0 >= self.apart.unwrap_or(1) || self.is_hurried(place) {
+                ready.push((from, place, through));
+            }
+        }
+        self.merge_waiting();
+        // Those that are furthest behind come first.
+        ready.sort();
+        let free = self.settings.threads().get().saturating_sub(away);
+        ready.into_iter().take(free).for_each(|(_, place, through)| self.begin_step(place, through));
+    }
+
+    /// Whether someone waits for a query.
+    fn is_hurried(&self, place: usize) -> bool {
+        let name = &self.queries[place].name;
+        self.waiters.want_all() || self.waiters.reads.iter().any(|read| read.holds_at(name).is_some())
+    }
+
+    fn begin_step(&mut self, place: usize, through: Epoch) {
+        self.queries[place].unread = self.is_unread(place);
+        let (sender, done) = channel();
+        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive.clone());
+        let query = &mut self.queries[place];
+        let read = query.needs_changes();
+        let Some((cut, inputs)) = query.behind_mut().and_then(|behind| behind.take(through)) else { return };
+        let Some(flow) = query.flow.lend() else { return };
+        let thread = std::thread::Builder::new().name("millstream-step".into());
+        let of = cut.clone();
+        let started = thread.spawn(move || {
+            // They go in this order: the loop is woken when it finds what it is woken for.
+            let (_alive, _wake, sender) = (alive, wake, sender);
+            let _ = sender.send(step(flow, &of, inputs, read));
+        });
+        match started {
+            Ok(_) => {
+                if let Some(behind) = query.behind_mut() {
+                    behind.step = Some(Step { through, cut, done });
+                }
+            }
+            Err(error) => {
+                let reason = Error::external(format!("a thread to step it can't be started: {error}"));
+                query.suspend(reason, cut.epoch);
+                self.suspend_after(place);
+            }
+        }
+    }
+
+    /// Puts epochs together where many wait. Nobody will want to stop at one that is over and that nobody holds now.
+    fn merge_waiting(&mut self) {
+        let many = |behind: &Behind| behind.waiting.len() > behind.merged_at;
+        if !self.queries.iter().filter_map(RunningQuery::behind).any(many) {
+            return;
+        }
+        let behind = self.queries.iter().filter_map(RunningQuery::behind);
+        let mut stops: BTreeSet<Epoch> = behind
+            .flat_map(|behind| [Some(behind.through), behind.step.as_ref().map(|step| step.through)])
+            .flatten()
+            .collect();
+        stops.extend(self.transactions.values().map(|open| open.epoch));
+        stops.extend(self.waiters.reads.iter().filter_map(|read| read.epoch()));
+        let behind = self.queries.iter_mut().filter_map(RunningQuery::behind_mut);
+        behind.filter(|behind| many(behind)).for_each(|behind| behind.merge(&stops));
+    }
+}
+
+/// What a thread does.
+fn step(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool) -> Done {
+    let begun = Instant::now();
+    let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
+    let rows = inputs.iter().map(Delta::num_rows).sum();
+    let change = own_flow::step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>(), read);
+    let took = begun.elapsed();
+    // After a panic its operators are not as they should be.
+    let told = if change.is_ok() { Told::of(&flow) } else { Told::default() };
+    Done { flow, told, change, took, rows }
+}

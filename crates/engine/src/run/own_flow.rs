@@ -1,0 +1,178 @@
+//! The flow of a query: here, or lent to a thread that steps it.
+
+use std::panic::AssertUnwindSafe;
+
+use arrow::array::RecordBatch;
+use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_flow::{Change, Cost, Explained, Flow, Shareable, Wanted};
+use millstream_sql::{Error, Result};
+
+use super::query::in_words;
+use crate::error;
+
+/// A query's flow, and what is known of it whether it is here or not.
+#[derive(Debug)]
+pub(crate) struct OwnFlow {
+    flow: Option<Flow>,
+    /// How it stood when it was lent.
+    told: Told,
+    append_only: bool,
+    key: Option<Vec<usize>>,
+    cost: Cost,
+    forgets: bool,
+    timeless: bool,
+}
+
+/// How a flow stands after a step.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    operators: Vec<Explained>,
+    state_bytes: usize,
+    /// How many rows its result has, where its operators keep that.
+    rows: Option<u64>,
+}
+
+impl Told {
+    /// Of a flow as it is now.
+    pub(crate) fn of(flow: &Flow) -> Told {
+        let rows = flow.content().and_then(|rows| rows.ok());
+        Told {
+            operators: flow.operators(),
+            state_bytes: flow.state_bytes(),
+            rows: rows.map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum()),
+        }
+    }
+}
+
+impl OwnFlow {
+    pub(crate) fn new(flow: Flow) -> Result<OwnFlow> {
+        Ok(OwnFlow {
+            append_only: flow.append_only().map_err(error::flow)?,
+            key: flow.key().map(<[usize]>::to_vec),
+            cost: flow.cost(),
+            forgets: flow.forgets(),
+            timeless: flow.is_timeless(),
+            told: Told::default(),
+            flow: Some(flow),
+        })
+    }
+
+    /// Whether its result only ever gains rows.
+    pub(crate) fn append_only(&self) -> bool {
+        self.append_only
+    }
+
+    /// Columns that no two rows of its result share, where some are known.
+    pub(crate) fn key(&self) -> Option<&[usize]> {
+        self.key.as_deref()
+    }
+
+    /// The dearest operator's cost.
+    pub(crate) fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Whether it forgets keys for `state_ttl`.
+    pub(crate) fn forgets(&self) -> bool {
+        self.forgets
+    }
+
+    /// Whether its answer follows from its inputs alone, whenever their changes come.
+    pub(crate) fn is_timeless(&self) -> bool {
+        self.timeless
+    }
+
+    /// The flow, unless a thread has it.
+    pub(crate) fn here(&self) -> Option<&Flow> {
+        self.flow.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn here_mut(&mut self) -> Option<&mut Flow> {
+        self.flow.as_mut()
+    }
+
+    /// Gives it to a thread.
+    pub(crate) fn lend(&mut self) -> Option<Flow> {
+        self.flow.take()
+    }
+
+    /// Takes it back.
+    pub(crate) fn take_back(&mut self, flow: Flow, told: Told) {
+        (self.flow, self.told) = (Some(flow), told);
+    }
+
+    /// Remembers how it stands now, for those who ask while it is lent for the first time.
+    pub(crate) fn tell(&mut self) {
+        self.told = self.flow.as_ref().map_or_else(Told::default, Told::of);
+    }
+
+    /// Steps it, where nobody may take the rows of its result under `read`.
+    pub(crate) fn step(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
+        let flow = self.flow.as_mut().ok_or_else(lent)?;
+        step(flow, cut, inputs, read)
+    }
+
+    /// Forgets everything, as if it had never been stepped.
+    pub(crate) fn reset(&mut self) -> Result<()> {
+        self.flow.as_mut().ok_or_else(lent)?.reset().map_err(error::flow)
+    }
+
+    /// Whether an epoch with this cut must be stepped even if no input changes; one that is lent is timeless.
+    pub(crate) fn is_due(&self, cut: &Cut) -> bool {
+        self.here().is_some_and(|flow| flow.is_due(cut))
+    }
+
+    /// When it must be stepped next even if no input changes, where it knows that.
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
+        self.here()?.wake_at()
+    }
+
+    /// The whole result, where its operators keep that.
+    pub(crate) fn content(&self) -> Result<Vec<RecordBatch>> {
+        let flow = self.here().ok_or_else(lent)?;
+        flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)
+    }
+
+    /// The rows of the result that a reader wants, and perhaps others, where they are found without looking at all.
+    pub(crate) fn content_wanted(&self, wanted: &Wanted) -> Option<Result<Vec<RecordBatch>>> {
+        Some(self.here()?.content_wanted(wanted)?.map_err(error::flow))
+    }
+
+    /// How many rows its operators keep of its result.
+    pub(crate) fn result_rows(&self) -> Option<u64> {
+        match self.here() {
+            Some(_) => self.content().ok().map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum()),
+            None => self.told.rows,
+        }
+    }
+
+    /// What its joins find by key that others may find as well.
+    pub(crate) fn shareable(&self) -> Vec<Shareable<'_>> {
+        self.here().map_or_else(Vec::new, Flow::shareable)
+    }
+
+    /// Its operators from the root down, as they stand or stood when it was lent.
+    pub(crate) fn operators(&self) -> Vec<Explained> {
+        self.here().map_or_else(|| self.told.operators.clone(), Flow::operators)
+    }
+
+    /// How many bytes its operators keep, about.
+    pub(crate) fn state_bytes(&self) -> usize {
+        self.here().map_or(self.told.state_bytes, Flow::state_bytes)
+    }
+}
+
+/// Steps a flow; errors come with the messages that a SELECT would have.
+pub(super) fn step(flow: &mut Flow, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
+    // A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
+    let step = AssertUnwindSafe(|| flow.step_for(cut, inputs, read));
+    let Change { rows, errors, left_out } = std::panic::catch_unwind(step)
+        .map_err(|_| Error::bug("a step of the query panicked"))?
+        .map_err(error::flow)?;
+    Ok(Change { rows, errors: in_words(errors)?, left_out })
+}
+
+fn lent() -> Error {
+    Error::bug("the operators of the query are being stepped elsewhere")
+}
