@@ -116,12 +116,27 @@ pub struct Cut {
     pub closes: Closes,
     /// What the epoch takes of each source, by the source's name; sources that give nothing are left out.
     pub positions: Vec<(Arc<str>, Vec<Span>)>,
+    /// The watermark of each relation that has one by now, after this epoch: no row is expected any more whose event
+    /// time is below it. In the unit of its column.
+    pub watermarks: Vec<(Arc<str>, i64)>,
 }
 
 impl Cut {
-    /// An epoch that takes nothing of sources and closes no batch.
+    /// An epoch that takes nothing of sources, closes no batch and has no watermark.
     pub fn new(epoch: Epoch, now: Timestamp) -> Cut {
-        Cut { epoch, now, started: Timestamp::default(), closes: Closes::None, positions: Vec::new() }
+        Cut {
+            epoch,
+            now,
+            started: Timestamp::default(),
+            closes: Closes::None,
+            positions: Vec::new(),
+            watermarks: Vec::new(),
+        }
+    }
+
+    /// The watermark of a relation, where it has one by now.
+    pub fn watermark(&self, relation: &str) -> Option<i64> {
+        self.watermarks.iter().find(|(name, _)| name.as_ref() == relation).map(|(_, at)| *at)
     }
 }
 

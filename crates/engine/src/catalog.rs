@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
-use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, near};
+use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, Watermark, near};
 use millstream_state::Conflict;
 
 use crate::pg;
@@ -62,6 +62,8 @@ pub enum Definition {
         rate_limit: Option<f64>,
         /// For how long it keeps its rows, where it does.
         retention: Option<Duration>,
+        /// How far event time has come, where that is declared.
+        watermark: Option<Watermark>,
     },
     /// Rows kept whole, the target of DML.
     Table {
@@ -71,6 +73,8 @@ pub enum Definition {
         key: Vec<usize>,
         /// How it takes rows.
         intake: Intake,
+        /// How far event time has come, where that is declared.
+        watermark: Option<Watermark>,
     },
     /// A named query.
     View {
@@ -83,6 +87,8 @@ pub enum Definition {
     MaterializedView {
         /// Its optimised plan.
         plan: LogicalPlan,
+        /// Whether its windows are put out when they close.
+        on_close: bool,
         /// Its columns.
         schema: SchemaRef,
         /// Its option `on_error`; without it, the setting counts that is in force when it is made.
@@ -129,8 +135,13 @@ pub enum Definition {
 
 /// How a query runs.
 pub enum Runs {
-    /// Its result is maintained, by this optimised plan.
-    Maintained(LogicalPlan),
+    /// Its result is maintained.
+    Maintained {
+        /// Its optimised plan.
+        plan: LogicalPlan,
+        /// Whether its windows are put out when they close.
+        on_close: bool,
+    },
     /// It is run once per batch.
     EachBatch(Box<BatchQuery>),
 }
@@ -177,6 +188,14 @@ impl Definition {
             | Definition::SinkInto { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_) => None,
+        }
+    }
+
+    /// Of which column it has a watermark, where one is declared.
+    pub fn watermark(&self) -> Option<Watermark> {
+        match self {
+            Definition::Source { watermark, .. } | Definition::Table { watermark, .. } => *watermark,
+            _ => None,
         }
     }
 

@@ -115,8 +115,8 @@ pub(crate) struct Request {
 
 /// What EXPLAIN is about.
 pub(crate) enum Explaining {
-    /// A query that isn't maintained, with its option `state_ttl`.
-    Plan(Box<LogicalPlan>, Option<StateTtl>),
+    /// A query that isn't maintained, with its option `state_ttl`, and whether its windows are put out when they close.
+    Plan(Box<LogicalPlan>, Option<StateTtl>, bool),
     /// A query that would run once per batch.
     Batches(Box<BatchQuery>),
     /// A materialized view, a stream or a sink.

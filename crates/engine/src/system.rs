@@ -148,6 +148,10 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("key", "the columns that no two rows of its output share; NULL where none are known"),
             number("forgotten_keys", "keys that `state_ttl` made it forget; NULL where it forgets none"),
             number("forgotten_deletes", "deletes of rows that it had forgotten, which change nothing"),
+            number(
+                "late_rows",
+                "rows that came for windows that had closed; NULL where its windows don't close",
+            ),
             text(
                 "shared_by",
                 "the queries that find rows where it does, of which the first has them in its `state_bytes`; NULL where \

@@ -39,6 +39,8 @@ pub struct Explained {
     pub state_bytes: usize,
     /// What it has forgotten, where it forgets.
     pub counted: Option<Counted>,
+    /// How many rows came for windows that had closed, where its windows close.
+    pub late: Option<u64>,
     /// What it has done.
     pub meter: Meter,
 }
@@ -62,6 +64,7 @@ impl Explained {
             state_rows: 0,
             state_bytes: 0,
             counted: None,
+            late: None,
             meter: Meter::default(),
         }
     }
@@ -138,6 +141,7 @@ impl Flow {
             state_rows: 0,
             state_bytes: 0,
             counted: None,
+            late: None,
             meter: self.meters[place],
         };
         match node {
@@ -159,6 +163,7 @@ impl Flow {
                 explained.state_rows = operator.state_rows();
                 explained.state_bytes = operator.state_bytes();
                 explained.counted = operator.counted();
+                explained.late = operator.late();
                 if self.limits.state_ttl_us.is_some() && explained.counted.is_none() {
                     explained.keep_all();
                 }

@@ -105,6 +105,7 @@ impl Fixture {
                 key: None,
                 about: Description::default(),
                 window: None,
+                times: Vec::new(),
             })
         };
         Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()

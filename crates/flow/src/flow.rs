@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta, Timestamp};
 
+use crate::event_time::EventTime;
 use crate::failure::Failure;
 use crate::lower::Limits;
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
@@ -168,6 +169,8 @@ pub struct Flow {
     pub(crate) findables: Vec<Findables>,
     /// How often it was stepped.
     pub(crate) version: u64,
+    /// The columns of its result of which it is known how far event time has come.
+    pub(crate) times: Vec<(usize, EventTime)>,
 }
 
 /// What a node of a flow has done since the flow was made.
@@ -240,16 +243,21 @@ impl Flow {
         Ok(self.root()?.properties().append_only)
     }
 
-    /// Whether it forgets keys for `state_ttl`, so that its answer isn't that of a batch query.
+    /// The columns of its result of which it is known how far event time has come.
+    pub fn times(&self) -> &[(usize, EventTime)] {
+        &self.times
+    }
+
+    /// Whether it forgets keys for `state_ttl`, or windows that closed, so that its answer isn't that of a batch query.
     pub fn forgets(&self) -> bool {
-        self.stateful().any(|operator| operator.counted().is_some())
+        self.stateful().any(|operator| operator.counted().is_some() || operator.late().is_some())
     }
 
     /// Whether its answer follows from the rows of its inputs alone: it is the same whenever they come, and however they
     /// are cut into epochs.
     pub fn is_timeless(&self) -> bool {
         let windows = self.batchwise.iter().any(|batchwise| *batchwise);
-        !windows && !self.stateful().any(|operator| operator.slides() || operator.counted().is_some())
+        !windows && !self.forgets() && !self.stateful().any(Operator::slides)
     }
 
     /// The dearest operator's cost.

@@ -8,6 +8,7 @@
 mod arrangement;
 mod drive;
 mod error;
+mod event_time;
 mod explain;
 mod failure;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod spread;
 pub use arrangement::{Arrangement, By};
 pub use drive::Driver;
 pub use error::{Error, Result};
+pub use event_time::{Edge, EventTime};
 pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
 pub use flow::{Change, Flow, Meter};

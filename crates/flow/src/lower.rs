@@ -8,6 +8,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
 use crate::error::PUTS_OUT;
+use crate::event_time::{self, EventTime, Times};
 use crate::flow::{Flow, Meter, Node, waves};
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Description, Operator, Properties};
@@ -22,6 +23,7 @@ use crate::sharing::Findables;
 use crate::{Driver, Error, Result};
 
 mod broadcast;
+mod closing;
 mod join;
 mod keys;
 mod over;
@@ -54,6 +56,8 @@ pub struct Limits {
     pub output_rows_max: usize,
     /// After how many microseconds keys are forgotten that no row touches; none: never.
     pub state_ttl_us: Option<i64>,
+    /// Whether each window is put out once, when it closes.
+    pub on_close: bool,
 }
 
 impl Default for Limits {
@@ -63,6 +67,7 @@ impl Default for Limits {
             recursion_max: 10_000,
             output_rows_max: 100_000_000,
             state_ttl_us: None,
+            on_close: false,
         }
     }
 }
@@ -99,6 +104,8 @@ pub struct Relation {
     /// Which batches its rows are of, where they are those of a length of time: an operator may then take each batch
     /// as it ends, and let it go by itself.
     pub window: Option<BatchWindow>,
+    /// Its columns of which it is known how far their times have come.
+    pub times: Vec<(usize, EventTime)>,
 }
 
 /// The batches that end in (T - length, T], for every T at which the window is looked at; in microseconds.
@@ -137,6 +144,7 @@ impl Flow {
             lowered: HashMap::new(),
             columns: HashMap::new(),
             findables: Vec::new(),
+            times: HashMap::new(),
             why: String::new(),
         };
         let lowered = match choice {
@@ -150,6 +158,7 @@ impl Flow {
             Some(root) => root,
             None => lowering.whole(&plan, choice)?,
         };
+        lowering.check_closes(root)?;
         let mut flow = lowering.finish(root);
         flow.share_within()?;
         Ok(flow)
@@ -174,6 +183,8 @@ struct Lowering<'a> {
     columns: HashMap<(usize, Vec<usize>), usize>,
     /// What joins find by key.
     findables: Vec<Findables>,
+    /// How far event time has come in the columns of a node, where it is known of some.
+    times: HashMap<usize, Times>,
     why: String,
 }
 
@@ -240,7 +251,10 @@ impl Lowering<'_> {
     }
 
     fn push(&mut self, operator: impl Operator + 'static, inputs: Vec<usize>) -> usize {
-        let mut operator: Box<dyn Operator> = Box::new(operator);
+        self.push_boxed(Box::new(operator), inputs)
+    }
+
+    fn push_boxed(&mut self, mut operator: Box<dyn Operator>, inputs: Vec<usize>) -> usize {
         if let Some(ttl_us) = self.limits.state_ttl_us {
             let of = |input: &usize| {
                 let properties = self.nodes[*input].properties();
@@ -286,6 +300,8 @@ impl Lowering<'_> {
         let mut operator = Stateless::new(schema.clone(), append_only).with_key(key);
         operator.push(Stage::Columns(columns.clone(), schema.clone()), schema);
         let node = self.push(operator, vec![input]);
+        let times = self.times_of(input);
+        self.set_times(node, columns.iter().map(|at| times[*at].clone()).collect());
         self.columns.insert((input, columns), node);
         Ok(Some(node))
     }
@@ -302,6 +318,9 @@ impl Lowering<'_> {
             key: relation.key,
             cost: Cost::Delta,
         };
+        let mut times: Times = vec![None; properties.schema.fields().len()];
+        relation.times.into_iter().for_each(|(at, time)| times[at] = Some(time));
+        self.set_times(self.nodes.len(), times);
         self.relations.push((relation.name.clone(), batchwise));
         let about = if batchwise { Description::default() } else { relation.about };
         self.nodes.push(Node::Input { relation: self.relations.len() - 1, properties, about });
@@ -349,13 +368,17 @@ impl Lowering<'_> {
         let key = self.nodes[input].properties().key.clone();
         let mut operator =
             Stateless::new(below.schema().inner().clone(), self.append_only(input)).with_key(key);
+        let mut times = self.times_of(input);
         for node in chain.iter().rev() {
             if let Some(stage) = self.stage(node)? {
                 operator.push(stage, node.schema().inner().clone());
             }
+            times = event_time::above(node, &times, self.driver)?;
         }
         let operator = operator.on_threads(self.driver.threads().clone());
-        Ok(self.push(operator, vec![input]))
+        let node = self.push(operator, vec![input]);
+        self.set_times(node, times);
+        Ok(node)
     }
 
     fn stage(&self, node: &LogicalPlan) -> Result<Option<Stage>> {
@@ -384,7 +407,10 @@ impl Lowering<'_> {
         }
         let append_only = lowered.iter().all(|input| self.append_only(*input));
         let operator = Union::new(plan.schema().inner().clone(), append_only, lowered.len());
-        Ok(Some(self.push(operator, lowered)))
+        let times: Vec<Times> = lowered.iter().map(|input| self.times_of(*input)).collect();
+        let node = self.push(operator, lowered);
+        self.set_times(node, event_time::least(&times.iter().collect::<Vec<_>>()));
+        Ok(Some(node))
     }
 
     fn aggregate(
@@ -407,7 +433,7 @@ impl Lowering<'_> {
             return Ok(Some(operator));
         }
         match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
-            Ok(operator) => Ok(Some(self.push(operator, vec![input]))),
+            Ok(operator) => self.closing(Box::new(operator), node, input).map(Some),
             Err(reason) => self.per_key(plan, above, &reason),
         }
     }
@@ -449,6 +475,8 @@ impl Lowering<'_> {
 
     /// The flow whose result is `root`'s, without the nodes that `root` doesn't need.
     fn finish(self, root: usize) -> Flow {
+        let times = self.times_of(root).into_iter().enumerate();
+        let times = times.filter_map(|(at, time)| Some((at, time?))).collect();
         let mut needed = vec![false; self.nodes.len()];
         needed[root] = true;
         for place in (0..=root).rev() {
@@ -484,6 +512,7 @@ impl Lowering<'_> {
             started: false,
             findables,
             version: 0,
+            times,
         }
     }
 }

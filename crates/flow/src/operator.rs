@@ -222,6 +222,10 @@ pub trait Operator: Send + Debug {
     fn counted(&self) -> Option<Counted> {
         None
     }
+    /// How many rows came for windows that had closed, where its windows close.
+    fn late(&self) -> Option<u64> {
+        None
+    }
     /// Forgets everything, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.

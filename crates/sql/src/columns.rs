@@ -8,8 +8,8 @@
 //! assert!(!columns.schema.field(1).is_nullable());
 //! ```
 //!
-//! Deliberately absent until they are built, and refused by name: WATERMARK, GENERATED, DEFAULT, CHECK, REFERENCES,
-//! UNIQUE.
+//! `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'` stands among them ([`crate::Watermark`]). Deliberately absent until
+//! they are built, and refused by name: GENERATED, DEFAULT, CHECK, REFERENCES, UNIQUE.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::reader::{TokenReader, is_word};
 use crate::relation::{Relation, Relations};
 use crate::tokens::DIALECT;
 use crate::type_names::unknown_type;
+use crate::watermark::{Watermark, Written};
 
 /// Declared columns.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +38,8 @@ pub struct Columns {
     pub schema: SchemaRef,
     /// The columns of the primary key in its order; empty without one.
     pub primary_key: Vec<usize>,
+    /// Of which column there is a watermark, and how.
+    pub watermark: Option<Watermark>,
 }
 
 /// Words that end a column's type, with what they begin.
@@ -87,8 +90,12 @@ impl Planner {
 
     fn item(&self, reader: &mut TokenReader, list: &mut List) -> Result<()> {
         let start = reader.position();
-        if reader.is_keyword(&["WATERMARK", "FOR"]) {
-            return Err(Error::unsupported("WATERMARK").at(start));
+        if reader.keyword(&["WATERMARK", "FOR"]) {
+            let written = self.watermark(reader)?;
+            return match list.watermark.replace((written, start.clone())) {
+                None => Ok(()),
+                Some(_) => Err(Error::invalid("there is more than one watermark").at(start)),
+            };
         }
         if reader.keyword(&["CONSTRAINT"]) {
             reader.identifier()?;
@@ -196,6 +203,8 @@ struct List {
     fields: Vec<Field>,
     /// The names in PRIMARY KEY, each with its place.
     key: Option<Vec<Named>>,
+    /// The watermark with its place; its column may come after it.
+    watermark: Option<(Written, Range<usize>)>,
 }
 
 impl List {
@@ -244,11 +253,16 @@ impl List {
         for index in &primary_key {
             self.fields[*index].set_nullable(false);
         }
-        Ok(Columns { schema: Arc::new(Schema::new(self.fields)), primary_key })
+        let schema: SchemaRef = Arc::new(Schema::new(self.fields));
+        let watermark = self.watermark.take().map(|(written, place)| {
+            written.of(&schema).map_err(|error| if error.span.is_none() { error.at(place) } else { error })
+        });
+        Ok(Columns { schema, primary_key, watermark: watermark.transpose()? })
     }
 }
 
-struct NoRelations;
+/// A catalog without relations.
+pub(crate) struct NoRelations;
 
 impl Relations for NoRelations {
     fn get(&self, _name: &str) -> Option<Relation> {
@@ -344,7 +358,6 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused_by_name() {
         for (sql, message) in [
-            ("(ts TIMESTAMP, WATERMARK FOR ts AS ts)", "WATERMARK is not supported yet"),
             ("(a INT DEFAULT 1)", "DEFAULT for column \"a\" is not supported yet"),
             ("(a INT GENERATED ALWAYS AS (1))", "GENERATED for column \"a\" is not supported yet"),
             ("(a INT CHECK (a > 0))", "CHECK for column \"a\" is not supported yet"),

@@ -37,6 +37,7 @@ pub mod sqlstate;
 mod steady;
 mod tokens;
 mod type_names;
+mod watermark;
 
 pub use batches::{BatchClock, BatchQuery, Window, WindowKind, WindowOf, length_text};
 pub use columns::Columns;
@@ -57,3 +58,4 @@ pub use relation::{
 pub use routines::{Routine, routine_name};
 pub use shown::as_shown;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};
+pub use watermark::Watermark;

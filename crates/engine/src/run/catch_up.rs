@@ -90,6 +90,9 @@ impl Loop {
         if reading.is_empty() {
             self.share(place)?;
         }
+        // What comes of the past is never late, so no window may close before all of it is there.
+        let watermarks = if reading.is_empty() { cut.watermarks.clone() } else { Vec::new() };
+        let cut = Cut { watermarks, ..cut };
         let query = &mut self.queries[place];
         // The status is set before the step, which may suspend the query.
         query.status = Status::Running;

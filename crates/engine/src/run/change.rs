@@ -90,7 +90,8 @@ impl Loop {
             Change::Create { object, source } => (object, source),
         };
         catalog.add(object.clone())?;
-        let scope = Scope { engine: self, catalog, before, state_ttl_us: self.settings.limits.state_ttl_us };
+        let state_ttl_us = self.settings.limits.state_ttl_us;
+        let scope = Scope { engine: self, catalog, before, state_ttl_us, on_close: false };
         Ok(match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source comes opened"))?;
@@ -101,13 +102,13 @@ impl Loop {
                 let opened = Opened { source, health: spec.health.clone(), rate_limit: *rate_limit };
                 Prepared::Source { object, opened, table }
             }
-            Definition::Table { schema, key, intake } => {
+            Definition::Table { schema, key, intake, .. } => {
                 let table = Table::new(schema, key, self.intake(*intake))?;
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
-            Definition::MaterializedView { plan, on_error, state_ttl, .. } => {
-                let lowered = scope.forgetting(*state_ttl).lower(plan)?;
+            Definition::MaterializedView { plan, on_close, on_error, state_ttl, .. } => {
+                let lowered = scope.forgetting(*state_ttl).closing(*on_close).lower(plan)?;
                 let on_error = on_error.unwrap_or(self.settings.on_error);
                 let query = RunningQuery::new(object.name.clone(), lowered, Keep::Result, on_error)?;
                 Prepared::Queries(object, vec![query])
@@ -259,6 +260,7 @@ impl Loop {
             self.tables.remove(name);
             self.logs.remove(name);
             self.sources.remove(name);
+            self.watermarks.remove(name);
             if let Some(sink) = self.sinks.remove(name)
                 && self.catalog.find(&sink.from).is_none()
             {

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_delta::Timestamp;
-use millstream_flow::{BatchWindow, Description, Flow, Growth, Limits, Order, Relation};
+use millstream_flow::{BatchWindow, Description, EventTime, Flow, Growth, Limits, Order, Relation};
 use millstream_sql::batches::OPERATION;
 use millstream_sql::{
     BatchQuery, Error, RelationTable, Result, Window as WindowPlan, WindowKind, WindowOf, length_text,
@@ -26,12 +26,15 @@ use crate::settings::{OnError, Pace, StateTtl};
 use crate::stamp::{names_batch, stamped};
 
 /// The relations that exist or are about to, while a group of changes is prepared.
+#[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) engine: &'a Loop,
     pub(super) catalog: &'a Catalog,
     pub(super) before: &'a [Prepared],
     /// Of the queries that are compiled.
     pub(super) state_ttl_us: Option<i64>,
+    /// Whether their windows are put out when they close.
+    pub(super) on_close: bool,
 }
 
 /// What one relation is to a query that runs once per batch.
@@ -52,17 +55,22 @@ impl Scope<'_> {
         Scope { state_ttl_us: state_ttl.map_or(self.state_ttl_us, StateTtl::us), ..self }
     }
 
+    /// The same for a query whose windows may be put out when they close.
+    pub(super) fn closing(self, on_close: bool) -> Self {
+        Scope { on_close, ..self }
+    }
+
     /// The queries of an object: its own is the last one.
     pub(super) fn queries(
-        &self,
+        self,
         name: &Arc<str>,
         query: &Runs,
         keep: &dyn Fn(bool) -> Keep,
         on_error: OnError,
     ) -> Result<Vec<RunningQuery>> {
         match query {
-            Runs::Maintained(plan) => {
-                let lowered = self.lower(plan)?;
+            Runs::Maintained { plan, on_close } => {
+                let lowered = self.closing(*on_close).lower(plan)?;
                 let keep = keep(lowered.flow.append_only().map_err(error::flow)?);
                 Ok(vec![RunningQuery::new(name.clone(), lowered, keep, on_error)?])
             }
@@ -128,9 +136,11 @@ impl Scope<'_> {
                 key: self.key(table.name()),
                 about: Description::default(),
                 window: None,
+                times: self.times(table.name()),
             })
         };
-        let limits = Limits { state_ttl_us: self.state_ttl_us, ..self.engine.settings.limits };
+        let (state_ttl_us, on_close) = (self.state_ttl_us, self.on_close);
+        let limits = Limits { state_ttl_us, on_close, ..self.engine.settings.limits };
         let flow = self.compile(plan, &resolve, limits)?;
         let feed = |name: &Arc<str>| Feed {
             of: name.clone(),
@@ -181,10 +191,11 @@ impl Scope<'_> {
                     Some(Kind::Batch) if folds => Some(BatchWindow { length: 1, slide: None }),
                     _ => None,
                 },
+                times: Vec::new(),
             })
         };
         // A query that is run once per batch forgets with the batch, or with its windows.
-        let limits = Limits { state_ttl_us: None, ..self.engine.settings.limits };
+        let limits = Limits { state_ttl_us: None, on_close: false, ..self.engine.settings.limits };
         let flow = self.compile(plan, &resolve, limits)?;
         let mut feeds = Vec::new();
         for (place, name) in flow.relations().iter().enumerate() {
@@ -359,6 +370,23 @@ impl Scope<'_> {
         }
     }
 
+    /// The columns of a relation of this catalog of which it is known how far event time has come.
+    fn times(&self, name: &str) -> Vec<(usize, EventTime)> {
+        match self.catalog.find(name).map(|object| &object.definition) {
+            Some(
+                Definition::Source { watermark: Some(watermark), schema, .. }
+                | Definition::Table { watermark: Some(watermark), schema, .. },
+            ) => {
+                let data_type = schema.field(watermark.column).data_type().clone();
+                vec![(watermark.column, EventTime::watermark(name.into(), data_type))]
+            }
+            Some(Definition::MaterializedView { .. } | Definition::Stream { .. }) => {
+                self.query_of(name).map_or_else(Vec::new, |query| query.flow.times().to_vec())
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The query of a materialized view or a stream. What is about to be dropped may have its name too.
     fn query_of(&self, name: &str) -> Option<&RunningQuery> {
         let prepared = self.before.iter().rev().find_map(|part| match part {
@@ -424,7 +452,7 @@ impl Loop {
     /// The relations as they are.
     pub(super) fn scope(&self) -> Scope<'_> {
         let state_ttl_us = self.settings.limits.state_ttl_us;
-        Scope { engine: self, catalog: &self.catalog, before: &[], state_ttl_us }
+        Scope { engine: self, catalog: &self.catalog, before: &[], state_ttl_us, on_close: false }
     }
 
     /// Fails where a running query's windows are no multiples of a fixed interval.

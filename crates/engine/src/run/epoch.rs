@@ -60,7 +60,8 @@ impl Loop {
         self.take_put(&mut deltas, &mut changes, &mut replies);
         self.epoch = self.epoch.next();
         let from: Vec<Arc<str>> = positions.iter().map(|(name, _)| name.clone()).collect();
-        let cut = Cut { epoch: self.epoch, positions, ..begun_cut };
+        let watermarks = self.move_watermarks(&deltas);
+        let cut = Cut { epoch: self.epoch, positions, watermarks, ..begun_cut };
         let batch = self.batch_started(&cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
             self.pull_sources();
@@ -112,6 +113,7 @@ impl Loop {
         deltas: Deltas,
     ) -> u64 {
         self.clock.decided(&cut);
+        self.set_watermarks(&cut);
         let record = Record { cut, changes };
         if let Some(recorder) = &mut self.recorder {
             recorder(&record);

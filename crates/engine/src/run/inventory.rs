@@ -26,7 +26,7 @@ impl Loop {
 
     pub(super) fn table_lines(&self) -> Lines {
         let line = |object: &Arc<Object>, status: ObjectStatus| {
-            let Definition::Table { schema, key, intake } = &object.definition else { return None };
+            let Definition::Table { schema, key, intake, .. } = &object.definition else { return None };
             let key: Vec<&str> = key.iter().map(|column| schema.field(*column).name().as_str()).collect();
             let key = if key.is_empty() { NULL } else { key.join(", ").into() };
             let append_only = intake.append_only.to_string();

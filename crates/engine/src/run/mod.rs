@@ -40,6 +40,7 @@ mod tasks;
 mod transact;
 mod upserts;
 mod waiters;
+mod watermarks;
 mod window;
 
 use std::collections::BTreeMap;
@@ -125,6 +126,8 @@ pub(crate) struct Loop {
     arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
+    /// How far event time has come in each relation that has a watermark, in the unit of its column.
+    watermarks: BTreeMap<Arc<str>, i64>,
     subscriptions: BTreeMap<u64, Subscription>,
     /// The number of the newest subscription.
     subscribed: u64,
@@ -177,6 +180,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
                 logs: Logs::new(),
+                watermarks: BTreeMap::new(),
                 subscriptions: BTreeMap::new(),
                 subscribed: 0,
                 transactions: BTreeMap::new(),
@@ -352,7 +356,8 @@ impl Loop {
     /// The cut of what happens between epochs: the number of the last one, and the time now.
     fn standing_cut(&self) -> Cut {
         let now = self.now().max(self.clock.last());
-        Cut { started: self.clock.batch(), ..Cut::new(self.epoch, now) }
+        let watermarks = self.current_watermarks();
+        Cut { started: self.clock.batch(), watermarks, ..Cut::new(self.epoch, now) }
     }
 }
 

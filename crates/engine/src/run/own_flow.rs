@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_flow::{Change, Cost, Explained, Flow, Shareable, Wanted};
+use millstream_flow::{Change, Cost, EventTime, Explained, Flow, Shareable, Wanted};
 use millstream_sql::{Error, Result};
 
 use super::query::in_words;
@@ -21,6 +21,7 @@ pub(crate) struct OwnFlow {
     cost: Cost,
     forgets: bool,
     timeless: bool,
+    times: Vec<(usize, EventTime)>,
 }
 
 /// How a flow stands after a step.
@@ -52,6 +53,7 @@ impl OwnFlow {
             cost: flow.cost(),
             forgets: flow.forgets(),
             timeless: flow.is_timeless(),
+            times: flow.times().to_vec(),
             told: Told::default(),
             flow: Some(flow),
         })
@@ -72,7 +74,7 @@ impl OwnFlow {
         self.cost
     }
 
-    /// Whether it forgets keys for `state_ttl`.
+    /// Whether it forgets keys for `state_ttl`, or windows that closed.
     pub(crate) fn forgets(&self) -> bool {
         self.forgets
     }
@@ -80,6 +82,11 @@ impl OwnFlow {
     /// Whether its answer follows from its inputs alone, whenever their changes come.
     pub(crate) fn is_timeless(&self) -> bool {
         self.timeless
+    }
+
+    /// The columns of its result of which it is known how far event time has come.
+    pub(crate) fn times(&self) -> &[(usize, EventTime)] {
+        &self.times
     }
 
     /// The flow, unless a thread has it.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use millstream_delta::Cut;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -76,7 +77,7 @@ impl Loop {
             return Ok(());
         }
         while let Some((batch, inputs)) = self.next_since(place) {
-            let cut = self.piece_cut();
+            let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
             let query = &mut self.queries[place];
             query.unread = false;
             let delta = if query.is_per_batch() {

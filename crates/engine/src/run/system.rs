@@ -126,6 +126,7 @@ impl Loop {
                 operator.key.map_or(NULL, Cell::from),
                 operator.counted.map_or(NULL, |counted| counted.keys.into()),
                 operator.counted.map_or(NULL, |counted| counted.deletes.into()),
+                operator.late.map_or(NULL, Cell::from),
                 said(&operator.shared_by.join(", ")),
             ]
         };

@@ -1,8 +1,10 @@
-//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …, state_ttl = '…')] AS SELECT …`
+//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …, state_ttl = '…')] AS SELECT …
+//! [EMIT ON WINDOW CLOSE]`
 
 use millstream_connect::{OptionDoc, Options};
-use millstream_sql::{Result, TokenReader};
+use millstream_sql::{Emit, Result, TokenReader, dialect};
 
+use super::create_stream::cut_emit;
 use super::create_view::{Named, check_continuous, named_query};
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
@@ -40,6 +42,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("MATERIALIZED VIEW", &name));
     }
+    let on_close = cut_on_close(&mut reader)?;
     let Named { query, reads, options } = named_query(session, &working.catalog, &mut reader)?;
     let (on_error, state_ttl) = view_options(options)?;
     check_continuous(session, &query)?;
@@ -50,9 +53,17 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         ));
     }
     let (plan, schema) = (query.plan, query.schema);
-    let definition = Definition::MaterializedView { plan, schema, on_error, state_ttl };
+    let definition = Definition::MaterializedView { plan, on_close, schema, on_error, state_ttl };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(tag)
+}
+
+/// Takes off an EMIT ON WINDOW CLOSE at the end; says whether it was there.
+pub(super) fn cut_on_close(reader: &mut TokenReader<'_>) -> Result<bool> {
+    match dialect::trailing_emit(reader) {
+        Some((Emit::OnWindowClose, _)) => Ok(cut_emit(reader)?.is_some()),
+        _ => Ok(false),
+    }
 }
 
 /// What the options say of rows that fail, and of idle keys.

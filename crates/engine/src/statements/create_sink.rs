@@ -85,7 +85,7 @@ fn from_relation(
             check_continuous(session, &query)?;
             Ok(Planned {
                 from: own_relation(name),
-                query: Some(Runs::Maintained(query.plan)),
+                query: Some(Runs::Maintained { plan: query.plan, on_close: false }),
                 columns: query.schema,
                 reads: vec![relation],
             })

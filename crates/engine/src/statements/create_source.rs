@@ -60,6 +60,7 @@ pub(crate) async fn plan(
     }
     let (settings, _) = session.shared.ask(|reply| Event::Settings { reply }).await?;
     let key = columns.as_ref().map_or_else(Vec::new, |columns| columns.primary_key.clone());
+    let watermark = columns.as_ref().and_then(|columns| columns.watermark);
     let spec = SourceSpec {
         name: name.to_string(),
         columns: columns.map(|columns| columns.schema),
@@ -79,8 +80,8 @@ pub(crate) async fn plan(
     // A second reader has the same columns, whatever the first file is by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
-    let definition =
-        Definition::Source { schema: source.schema().clone(), connector, spec, rate_limit, retention };
+    let schema = source.schema().clone();
+    let definition = Definition::Source { schema, connector, spec, rate_limit, retention, watermark };
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))

@@ -1,5 +1,5 @@
 //! `CREATE STREAM [IF NOT EXISTS] name [(columns)] [WITH (retention = '…', on_error = …, state_ttl = '…')] AS SELECT …
-//! [EMIT CHANGES | FOR EACH BATCH]`
+//! [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,13 +68,14 @@ pub(super) struct Running {
     pub(super) ordered: bool,
 }
 
-/// `[(columns)] [WITH (…)] AS query [EMIT CHANGES | FOR EACH BATCH]`
+/// `[(columns)] [WITH (…)] AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`
 pub(super) fn running_query(
     session: &Session,
     catalog: &Catalog,
     reader: &mut TokenReader<'_>,
 ) -> Result<Running> {
-    if cut_emit(reader)? {
+    let emit = cut_emit(reader)?;
+    if emit == Some(Emit::EachBatch) {
         let NamedBatches { query, reads, options } = named_batches(session, catalog, reader)?;
         let schema = query.query.schema.clone();
         let query = Runs::EachBatch(Box::new(query));
@@ -83,25 +84,21 @@ pub(super) fn running_query(
     let Named { query, reads, options } = named_query(session, catalog, reader)?;
     check_continuous(session, &query)?;
     let ordered = query.is_ordered();
-    Ok(Running { query: Runs::Maintained(query.plan), schema: query.schema, reads, options, ordered })
+    let runs = Runs::Maintained { plan: query.plan, on_close: emit == Some(Emit::OnWindowClose) };
+    Ok(Running { query: runs, schema: query.schema, reads, options, ordered })
 }
 
-/// Takes off the clause at the end that says how results are delivered; returns whether it says FOR EACH BATCH.
-pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<bool> {
-    let Some((emit, span)) = dialect::trailing_emit(reader) else { return Ok(false) };
+/// Takes off the clause at the end that says how results are delivered, if there is one.
+pub(super) fn cut_emit(reader: &mut TokenReader<'_>) -> Result<Option<Emit>> {
+    let Some((emit, span)) = dialect::trailing_emit(reader) else { return Ok(None) };
     let words = reader.text()[span.clone()].split_whitespace().count();
-    match emit {
-        Emit::Changes | Emit::EachBatch if words == emit.clause().split(' ').count() => {
-            reader.cut(span.start);
-            Ok(emit == Emit::EachBatch)
-        }
-        Emit::Changes | Emit::EachBatch => {
-            Err(Error::invalid(format!("{} LIMIT in what runs for ever", emit.clause()))
-                .hint("Leave this LIMIT out.")
-                .at(span))
-        }
-        Emit::OnWindowClose => Err(Error::unsupported(emit.clause()).hint(emit.instead()).at(span)),
+    if words != emit.clause().split(' ').count() {
+        return Err(Error::invalid(format!("{} LIMIT in what runs for ever", emit.clause()))
+            .hint("Leave this LIMIT out.")
+            .at(span));
     }
+    reader.cut(span.start);
+    Ok(Some(emit))
 }
 
 /// What the options say.

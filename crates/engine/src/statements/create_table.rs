@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
-use millstream_sql::{Error, Result, TokenReader};
+use millstream_sql::{Columns, Error, Result, TokenReader};
 use millstream_state::Conflict;
 
 use super::{existed, new_name};
@@ -27,7 +27,8 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         return Err(Error::unsupported("a table with a connector").at(reader.position()));
     }
     reader.expect_end()?;
-    let definition = Definition::Table { schema: columns.schema, key: columns.primary_key, intake };
+    let Columns { schema, primary_key: key, watermark } = columns;
+    let definition = Definition::Table { schema, key, intake, watermark };
     working.create(Object { name, ddl: reader.text().to_string(), reads: Vec::new(), definition }, None)?;
     Ok(Tag::new("CREATE TABLE"))
 }
@@ -104,6 +105,7 @@ pub(crate) fn object(name: &str, schema: SchemaRef, primary_key: &[usize]) -> Ob
     let column = |field: &FieldRef| format!("\"{}\" {}", field.name(), field.data_type());
     let columns: Vec<String> = schema.fields().iter().map(column).collect();
     let ddl = format!("CREATE TABLE \"{name}\" ({})", columns.join(", "));
-    let definition = Definition::Table { schema, key: primary_key.to_vec(), intake: Intake::default() };
+    let definition =
+        Definition::Table { schema, key: primary_key.to_vec(), intake: Intake::default(), watermark: None };
     Object { name: name.into(), ddl, reads: Vec::new(), definition }
 }

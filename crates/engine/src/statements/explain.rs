@@ -9,7 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::Delta;
 use millstream_flow::Explained;
-use millstream_sql::{BatchQuery, Error, Result, TokenReader};
+use millstream_sql::{BatchQuery, Emit, Error, Result, TokenReader};
 
 use super::create_stream::{Running, cut_emit, running_query, stream_options};
 use super::create_view::{Named, check_continuous, named_query};
@@ -38,7 +38,8 @@ enum Form {
 
 /// Of what.
 enum Target {
-    Query(LogicalPlan, Option<StateTtl>),
+    /// A query, with its option `state_ttl`, and whether its windows are put out when they close.
+    Query(LogicalPlan, Option<StateTtl>, bool),
     Batches(Box<BatchQuery>),
     Object(Arc<str>),
 }
@@ -61,7 +62,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         reader.expect_end()?;
     }
     match (form, target) {
-        (Form::Analyze, Target::Query(plan, _)) => run_once(session, plan).await,
+        (Form::Analyze, Target::Query(plan, ..)) => run_once(session, plan).await,
         (Form::Analyze, Target::Object(name)) => {
             let Watch { epochs, time } = watch;
             let seen = session.shared.ask(|reply| Event::Observe { name, epochs, time, reply }).await?;
@@ -74,12 +75,12 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         (form, target) => {
             let mut found = Vec::new();
             let what = match target {
-                Target::Query(plan, ttl) => {
+                Target::Query(plan, ttl, on_close) => {
                     if once {
                         let relations = point::asked(&plan)?;
                         found = session.shared.ask(|reply| Event::FoundByKey { relations, reply }).await?;
                     }
-                    Explaining::Plan(Box::new(plan), ttl)
+                    Explaining::Plan(Box::new(plan), ttl, on_close)
                 }
                 Target::Batches(query) => Explaining::Batches(query),
                 Target::Object(name) => Explaining::Object(name),
@@ -132,30 +133,31 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         let Running { query, options, .. } = running_query(session, &catalog, reader)?;
         let state_ttl = stream_options(options, &query)?.state_ttl;
         return Ok(match query {
-            Runs::Maintained(plan) => Target::Query(plan, state_ttl),
+            Runs::Maintained { plan, on_close } => Target::Query(plan, state_ttl, on_close),
             Runs::EachBatch(query) => Target::Batches(query),
         });
     }
     if reader.keyword(&["CREATE", "MATERIALIZED", "VIEW"]) {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
+        let on_close = create_materialized_view::cut_on_close(reader)?;
         let Named { query, options, .. } = named_query(session, &catalog, reader)?;
         let (_, state_ttl) = create_materialized_view::view_options(options)?;
         check_continuous(session, &query)?;
-        return Ok(Target::Query(query.plan, state_ttl));
+        return Ok(Target::Query(query.plan, state_ttl, on_close));
     }
     if select::begins(reader) {
-        let per_batch = cut_emit(reader)?;
+        let emit = cut_emit(reader)?;
         let (text, offset) = within(reader);
         let planner = session.parametrised();
-        if per_batch {
+        if emit == Some(Emit::EachBatch) {
             let query = planner.batch_query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
             check_continuous(session, &query.query)?;
             return Ok(Target::Batches(Box::new(query)));
         }
         let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
         check_continuous(session, &query)?;
-        return Ok(Target::Query(query.plan, None));
+        return Ok(Target::Query(query.plan, None, emit == Some(Emit::OnWindowClose)));
     }
     let kind = reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]]);
     let alone = matches!(reader.peek_at(1), Token::EOF | Token::Period) || watch_begins(reader);

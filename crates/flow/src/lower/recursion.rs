@@ -89,14 +89,15 @@ impl Lowering<'_> {
                     key: None,
                     about: Description::default(),
                     window: None,
+                    times: Vec::new(),
                 });
             }
-            let relation = Relation { window: None, ..(self.resolve)(scan)? };
+            let relation = Relation { window: None, times: Vec::new(), ..(self.resolve)(scan)? };
             others.borrow_mut().insert(relation.name.to_string(), relation.clone());
             Some(relation)
         };
         // What a row leads to is taken back the way it came, so the term forgets nothing.
-        let limits = Limits { state_ttl_us: None, ..self.limits };
+        let limits = Limits { state_ttl_us: None, on_close: false, ..self.limits };
         let term = Flow::compile(&node.recursive_term, &resolve, self.driver, self.choice, limits)?;
         if term.cost() >= Cost::Few {
             self.because("a part of the recursive term needs all rows");

@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 pub mod broadcast;
+pub mod closing;
 pub mod constant;
 pub mod join;
 pub mod over;

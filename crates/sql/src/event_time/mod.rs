@@ -335,7 +335,7 @@ impl Call<'_> {
 }
 
 /// What an expression over no row is.
-fn constant(expression: Expr) -> Option<ScalarValue> {
+pub(crate) fn constant(expression: Expr) -> Option<ScalarValue> {
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
     match simplifier.simplify(expression) {
         Ok(Expr::Literal(value, _)) => Some(value),

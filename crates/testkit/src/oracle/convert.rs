@@ -304,6 +304,11 @@ impl Walk {
                     Kind::Table if words.contains("generated") => {
                         return Err("reads a table with generated columns, which can't be put in".into());
                     }
+                    Kind::Table if words.contains("watermark") => {
+                        return Err(
+                            "reads a table with a watermark, whose closed windows are forgotten".into()
+                        );
+                    }
                     Kind::Table => {}
                     Kind::View => texts.push(ddl.clone()),
                 }
@@ -341,6 +346,9 @@ pub fn exempt(sql: &str) -> Option<&'static str> {
     for (at, word) in words.iter().enumerate() {
         match word.as_str() {
             "emit" if followed_by(at, "changes") => return Some("EMIT CHANGES never ends"),
+            "emit" if followed_by(at, "on") => {
+                return Some("EMIT ON WINDOW CLOSE depends on the split by intent");
+            }
             "for" if followed_by(at, "each") => return Some("FOR EACH BATCH depends on the split by intent"),
             _ => {}
         }

@@ -4,6 +4,7 @@ mod bad_input;
 mod batches;
 mod behind;
 mod changes;
+mod closing;
 mod copying;
 mod disk;
 mod errors;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(feeds::ALL);
     all.extend_from_slice(files::ALL);
     all.extend_from_slice(followed::ALL);
+    all.extend_from_slice(closing::ALL);
     all.extend_from_slice(forgotten::ALL);
     all.extend_from_slice(freed::ALL);
     all.extend_from_slice(hearing::ALL);

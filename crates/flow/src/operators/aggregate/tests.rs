@@ -209,6 +209,7 @@ impl Fixture {
                 key: None,
                 about: Description::default(),
                 window: None,
+                times: Vec::new(),
             })
         };
         let limits = Limits { whole_rows_max: 1, ..Limits::default() };

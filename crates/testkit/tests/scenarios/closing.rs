@@ -1,0 +1,200 @@
+//! Windows close at the watermark: each has the batch answer over all that was taken up to the epoch that closed it, and
+//! what comes for it later is counted and changes nothing.
+
+use millstream_engine::{Engine, Session};
+use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
+
+use super::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    ("windows_have_the_batch_answer_as_of_their_closing", || drive::block_on(random())),
+    ("what_windows_keep_goes_when_they_close", || drive::block_on(flat())),
+];
+
+/// How far rows may be behind the newest one, in seconds.
+const DELAY: i64 = 5;
+
+/// Windows over a table `t` of k, v and ts, each with whether they overlap.
+const WINDOWS: &[&str] = &[
+    "TUMBLE(t, ts, INTERVAL '10 seconds')",
+    "HOP(t, ts, INTERVAL '4 seconds', INTERVAL '10 seconds')",
+    "CUMULATE(t, ts, INTERVAL '5 seconds', INTERVAL '20 seconds')",
+];
+
+fn answer(windows: &str, condition: &str) -> String {
+    format!(
+        "SELECT window_start, window_end, k, count(*) AS n, sum(v) AS s, min(v) AS least FROM {windows} \
+         {condition} GROUP BY window_start, window_end, k"
+    )
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % bound) as i64
+    }
+}
+
+/// A view of some windows, and what it must hold.
+struct Expected {
+    windows: &'static str,
+    closed: Vec<String>,
+    late: i64,
+}
+
+fn time(seconds: i64) -> String {
+    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
+}
+
+async fn random() -> Result<()> {
+    for seed in 0..6 {
+        run_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn run_seed(seed: u64) -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let table = format!(
+        "CREATE TABLE t (k INT, v INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '{DELAY} seconds')"
+    );
+    run_all(&mut session, &["SET clock = 'manual'", &table]).await?;
+    let mut views = Vec::new();
+    for (at, windows) in WINDOWS.iter().enumerate() {
+        let query = answer(windows, "");
+        run(&mut session, &format!("CREATE STREAM closed_{at} AS {query} EMIT ON WINDOW CLOSE")).await?;
+        run(&mut session, &format!("CREATE MATERIALIZED VIEW so_far_{at} AS {query}")).await?;
+        views.push(Expected { windows, closed: Vec::new(), late: 0 });
+    }
+    let mut random = Random(seed);
+    let (mut watermark, mut newest): (Option<i64>, Option<i64>) = (None, None);
+    for epoch in 0..40 {
+        let mut changes = Vec::new();
+        for _ in 0..random.below(5) {
+            let seconds = epoch * 2 + random.below(12) - if random.below(4) == 0 { 30 } else { 6 };
+            let (k, v) = (random.below(3), random.below(9));
+            changes.push(format!("INSERT INTO t VALUES ({k}, {v}, {})", time(seconds)));
+            newest = newest.max(Some(seconds));
+        }
+        if random.below(3) == 0 {
+            let about = time(epoch * 2 - random.below(40));
+            changes.push(format!(
+                "DELETE FROM t WHERE v < 4 AND ts > {about} AND ts < {about} + INTERVAL '5 s'"
+            ));
+        }
+        let before: Vec<Vec<String>> = match watermark {
+            None => Vec::new(),
+            Some(at) => rows_of_closed(&mut session, &views, at).await?,
+        };
+        for sql in &changes {
+            run(&mut session, sql).await?;
+        }
+        run(&mut session, "ADVANCE BATCH").await?;
+        if let Some(at) = watermark {
+            let after = rows_of_closed(&mut session, &views, at).await?;
+            for ((view, before), after) in views.iter_mut().zip(&before).zip(&after) {
+                view.late += difference(before, after);
+            }
+        }
+        let passed = newest.map(|newest| newest - DELAY).max(watermark);
+        close(&mut session, &mut views, watermark, passed).await?;
+        watermark = passed;
+        check(&mut session, &views, watermark).await.map_err(|error| format!("epoch {epoch}: {error}"))?;
+    }
+    ensure(views.iter().all(|view| view.late > 0 && view.closed.len() > 10), || "nothing was late".into())?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// All rows of the table in windows that had closed at a watermark.
+async fn rows_of_closed(session: &mut Session, views: &[Expected], at: i64) -> Result<Vec<Vec<String>>> {
+    let mut all = Vec::new();
+    for view in views {
+        let (windows, at) = (view.windows, time(at));
+        all.push(lines(session, &format!("SELECT * FROM {windows} WHERE window_end <= {at}")).await?);
+    }
+    Ok(all)
+}
+
+/// How many rows two sorted lists don't share.
+fn difference(a: &[String], b: &[String]) -> i64 {
+    let mut left = b.to_vec();
+    let mut gone = 0;
+    for row in a {
+        match left.iter().position(|other| other == row) {
+            Some(at) => drop(left.swap_remove(at)),
+            None => gone += 1,
+        }
+    }
+    gone + left.len() as i64
+}
+
+/// Adds the batch answers of the windows that an epoch has closed.
+async fn close(
+    session: &mut Session,
+    views: &mut [Expected],
+    from: Option<i64>,
+    to: Option<i64>,
+) -> Result<()> {
+    let Some(to) = to else { return Ok(()) };
+    for view in views {
+        let closed_before = from.map_or(String::new(), |from| format!("AND window_end > {}", time(from)));
+        let condition = format!("WHERE window_end <= {} {closed_before}", time(to));
+        view.closed.extend(lines(session, &answer(view.windows, &condition)).await?);
+        view.closed.sort();
+    }
+    Ok(())
+}
+
+async fn check(session: &mut Session, views: &[Expected], watermark: Option<i64>) -> Result<()> {
+    for (at, view) in views.iter().enumerate() {
+        let found = lines(session, &format!("SELECT * FROM closed_{at}")).await?;
+        ensure(found == view.closed, || format!("closed_{at}: {found:#?} is not {:#?}", view.closed))?;
+        let mut so_far = view.closed.clone();
+        let condition = watermark.map_or(String::new(), |at| format!("WHERE window_end > {}", time(at)));
+        so_far.extend(lines(session, &answer(view.windows, &condition)).await?);
+        so_far.sort();
+        let found = lines(session, &format!("SELECT * FROM so_far_{at}")).await?;
+        ensure(found == so_far, || format!("so_far_{at}: {found:#?} is not {so_far:#?}"))?;
+        let late = format!("{}", view.late);
+        let sql = format!(
+            "SELECT late_rows FROM millstream.operators WHERE late_rows IS NOT NULL \
+             AND query IN ('closed_{at}', 'so_far_{at}')"
+        );
+        let found = lines(session, &sql).await?;
+        ensure(found == [late.clone(), late.clone()], || format!("{found:?} late rows, not {late}"))?;
+    }
+    Ok(())
+}
+
+/// A day of event time leaves no more behind than its open windows.
+async fn flat() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "CREATE TABLE t (k INT, v INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY",
+            "CREATE STREAM closed AS SELECT window_start, k, sum(v) AS s FROM TUMBLE(t, ts, INTERVAL '1 minute') \
+             GROUP BY window_start, k EMIT ON WINDOW CLOSE",
+        ],
+    )
+    .await?;
+    for hour in 0..24 {
+        let rows = format!(
+            "INSERT INTO t SELECT i % 10, i, TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{hour} hours' \
+             + i * INTERVAL '1 second' FROM generate_series(0, 3599) AS g(i)"
+        );
+        run_all(&mut session, &[&rows, "ADVANCE BATCH"]).await?;
+        let kept =
+            lines(&mut session, "SELECT max(state_rows) FROM millstream.operators WHERE late_rows = 0")
+                .await?;
+        // The last minute is open.
+        ensure(kept == ["10"], || format!("{kept:?} groups after hour {hour}"))?;
+    }
+    drive::expect(&mut session, "SELECT count(*), sum(s) FROM closed", &["14390|155262630"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
