@@ -144,7 +144,18 @@ impl TopN {
         Ok(output)
     }
 
+    /// Those new rows that may ever be in the result: neither the others before them nor what is kept rules them out.
     fn that_may_count<'a>(&self, mut changes: Vec<Change<'a>>) -> Vec<Change<'a>> {
+        let (mut ahead, mut before, mut last): (u64, u64, Option<Change<'a>>) = (0, 0, None);
+        changes.retain(|change| {
+            match last.replace(*change) {
+                Some(last) if last.partition != change.partition => (ahead, before) = (0, 0),
+                Some(last) if self.rank == Rank::Peers && last.peers == change.peers => {}
+                _ => ahead = before,
+            }
+            before = before.saturating_add_signed(change.weight);
+            ahead < self.taken.range.end
+        });
         if !self.threads.share(changes.len()) {
             changes.retain(|change| self.may_count(change));
             return changes;
