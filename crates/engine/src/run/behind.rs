@@ -27,8 +27,8 @@ use crate::settings::ClockKind;
 const SLOW: Duration = Duration::from_millis(100);
 const SLOW_STEPS: u32 = 3;
 
-/// Many rows may take long: such a step is slow only if fewer would take as long.
-const SLOW_ROWS: usize = 8192;
+/// Many rows may take long: a step is slow that takes as long as this for each, or that would for fewer rows, too.
+const SLOW_ROW: Duration = Duration::from_micros(100);
 
 /// A query whose steps are as short as this, as often in a row, can be stepped in each epoch again.
 const QUICK: Duration = Duration::from_millis(25);
@@ -50,7 +50,8 @@ pub(crate) struct Speed {
 impl Speed {
     /// Counts a step over so many rows.
     pub(crate) fn took(&mut self, time: Duration, rows: usize, cost: Cost) {
-        let slow = time > SLOW && (rows < SLOW_ROWS || cost >= Cost::Few);
+        let for_rows = SLOW_ROW.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
+        let slow = time > SLOW && (time > for_rows || cost >= Cost::Few);
         self.slow = if slow { self.slow + 1 } else { 0 };
         self.quick = if time < QUICK { self.quick + 1 } else { 0 };
     }
