@@ -195,7 +195,7 @@ mod tests {
     fn what_is_no_watermark_is_refused() {
         for (written, expected) in [
             ("nope AS nope", "column \"nope\" of the watermark not found"),
-            ("k AS k", "column \"k\" of the watermark is INTEGER, but a timestamp was expected"),
+            ("k AS k", "column \"k\" of the watermark is INT, but a timestamp was expected"),
             ("ts AS k", "the watermark of \"ts\" is k, which is not the column less an interval"),
             ("ts AS ts - k", "the watermark of \"ts\" is ts - k, which is not the column less an interval"),
             ("ts AS ts - INTERVAL '1 month'", "trails by months"),

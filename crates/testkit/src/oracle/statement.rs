@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use datafusion::sql::TableReference;
 use datafusion::sql::parser::DFParserBuilder;
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -138,16 +139,22 @@ pub fn relations(sql: &str) -> BTreeSet<String> {
         .build()
         .and_then(|mut parser| parser.parse_statement())
         .and_then(|statement| resolve_table_references(&statement, true));
+    let of = |relation: &TableReference| match relation.schema() {
+        Some(schema) if schema != "public" => format!("{schema}.{}", relation.table()),
+        _ => relation.table().to_string(),
+    };
     match parsed {
-        Ok((relations, _)) => relations
-            .iter()
-            .map(|relation| match relation.schema() {
-                Some(schema) if schema != "public" => format!("{schema}.{}", relation.table()),
-                _ => relation.table().to_string(),
-            })
-            .collect(),
+        Ok((relations, _)) => relations.iter().map(of).chain(windowed(sql)).collect(),
         Err(_) => names(sql),
     }
+}
+
+/// What stands first in the parentheses of a window, where it is a name.
+fn windowed(sql: &str) -> Vec<String> {
+    let tokens = tokens(sql);
+    let windows = ["TUMBLE", "HOP", "CUMULATE", "SESSION"];
+    let opens = |at: &[Token]| windows.contains(&keyword(&at[0]).as_str()) && at[1] == Token::LParen;
+    tokens.windows(3).filter(|at| opens(at)).filter_map(|at| name_of(&at[2])).collect()
 }
 
 /// All names in `sql`: relations, columns, functions, keywords in lower case.
@@ -228,6 +235,8 @@ mod tests {
         let found =
             relations("WITH c AS (SELECT * FROM a) SELECT (SELECT max(x) FROM B) FROM c JOIN s.t USING (x)");
         assert_eq!(found.into_iter().collect::<Vec<_>>(), ["a", "b", "s.t"]);
+        let found = relations("SELECT * FROM TUMBLE(clicks, ts, INTERVAL '1 second')");
+        assert!(found.contains("clicks"), "{found:?}");
     }
 
     #[test]

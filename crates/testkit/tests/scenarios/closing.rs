@@ -73,17 +73,17 @@ async fn run_seed(seed: u64) -> Result<()> {
     let (mut watermark, mut newest): (Option<i64>, Option<i64>) = (None, None);
     for epoch in 0..40 {
         let mut changes = Vec::new();
-        for _ in 0..random.below(5) {
-            let seconds = epoch * 2 + random.below(12) - if random.below(4) == 0 { 30 } else { 6 };
-            let (k, v) = (random.below(3), random.below(9));
-            changes.push(format!("INSERT INTO t VALUES ({k}, {v}, {})", time(seconds)));
-            newest = newest.max(Some(seconds));
-        }
         if random.below(3) == 0 {
             let about = time(epoch * 2 - random.below(40));
             changes.push(format!(
                 "DELETE FROM t WHERE v < 4 AND ts > {about} AND ts < {about} + INTERVAL '5 s'"
             ));
+        }
+        for _ in 0..random.below(5) {
+            let seconds = epoch * 2 + random.below(12) - if random.below(4) == 0 { 30 } else { 6 };
+            let (k, v) = (random.below(3), random.below(9));
+            changes.push(format!("INSERT INTO t VALUES ({k}, {v}, {})", time(seconds)));
+            newest = newest.max(Some(seconds));
         }
         let before: Vec<Vec<String>> = match watermark {
             None => Vec::new(),
