@@ -64,7 +64,7 @@ impl Driver {
     /// The same driver for operators that cut changes of so few rows into pieces already, which several threads may
     /// work on: a low number lets tests compare.
     pub fn spread_from(&self, rows: usize) -> Driver {
-        Driver { threads: self.threads.from_rows(rows), ..self.clone() }
+        Driver { threads: self.threads.over_from(rows), ..self.clone() }
     }
 
     /// The threads that operators may use.

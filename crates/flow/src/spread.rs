@@ -42,7 +42,7 @@ impl Threads {
     }
 
     /// The same threads, over so many rows at least.
-    pub(crate) fn from_rows(&self, rows: usize) -> Threads {
+    pub(crate) fn over_from(&self, rows: usize) -> Threads {
         Threads { from_rows: rows, ..self.clone() }
     }
 
@@ -202,7 +202,7 @@ mod tests {
         let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();
         let small = Chunk { rows: rows.slice(0, 3), weights: Some(Int64Array::from(vec![1, -1, 2])) };
         let delta = Delta { chunks: vec![small, Chunk::insert(rows)] };
-        let pieces = Threads::one().from_rows(20).pieces(&[&delta]);
+        let pieces = Threads::one().over_from(20).pieces(&[&delta]);
         let counts: Vec<usize> = pieces.iter().map(|piece| piece.rows.num_rows()).collect();
         assert_eq!(counts, [[3].as_slice(), &[10; 10]].concat());
         assert_eq!(pieces[0].weight(1), -1);
