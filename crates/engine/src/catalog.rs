@@ -27,6 +27,8 @@ pub struct Catalog {
     oids: BTreeMap<Arc<str>, i64>,
     /// How many objects were made.
     made: i64,
+    /// The columns of the late rows of queries whose windows close.
+    late: BTreeMap<Arc<str>, SchemaRef>,
 }
 
 /// Where the numbers of objects begin, as in PostgreSQL.
@@ -257,6 +259,12 @@ impl Catalog {
         self.version += 1;
         self.objects.remove(name);
         self.oids.remove(name);
+        self.late.remove(name);
+    }
+
+    /// Remembers the columns of a query's late rows.
+    pub(crate) fn keep_late(&mut self, name: Arc<str>, schema: SchemaRef) {
+        self.late.insert(name, schema);
     }
 
     /// The number of the object of this name; those up to the next object's are for what belongs to it.
@@ -285,9 +293,17 @@ pub fn bad_rows_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("bad_rows('")?.strip_suffix("')")
 }
 
+/// The query whose late rows are read under an internal name.
+pub fn late_rows_of(relation: &str) -> Option<&str> {
+    relation.strip_prefix("late_rows('")?.strip_suffix("')")
+}
+
 /// Whether a relation is there for a SELECT that runs once alone: it tells of the engine, not of its input.
 pub fn is_of_engine(relation: &str) -> bool {
-    bad_rows_of(relation).is_some() || system::is_name(relation) || pg::is_name(relation)
+    bad_rows_of(relation).is_some()
+        || late_rows_of(relation).is_some()
+        || system::is_name(relation)
+        || pg::is_name(relation)
 }
 
 /// The columns of `bad_rows('source')`.
@@ -350,7 +366,11 @@ impl Relations for Catalog {
     }
 
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
-        if name == "bad_rows" { self.bad_rows(arguments).map(Some) } else { Ok(None) }
+        match name {
+            "bad_rows" => self.bad_rows(arguments).map(Some),
+            "late_rows" => self.late_rows(arguments).map(Some),
+            _ => Ok(None),
+        }
     }
 
     fn routine(&self, name: &str) -> Option<Routine> {
@@ -388,5 +408,25 @@ impl Catalog {
             )));
         }
         Ok(Relation::Rows { schema: bad_rows_schema(), key: None })
+    }
+
+    fn late_rows(&self, arguments: &[String]) -> Result<Relation> {
+        let [query] = arguments else {
+            return Err(Error::invalid(
+                "late_rows takes one argument, the name of a view, stream or sink: late_rows('per_page')",
+            ));
+        };
+        let object = self.get(query)?;
+        let schema = self.late.get(&object.name).cloned().ok_or_else(|| {
+            Error::invalid(format!(
+                "{} \"{query}\" has no windows that close, so no row is late for it",
+                object.definition.kind()
+            ))
+            .hint(
+                "Windows close in a materialized view, a stream or a sink over a query that has them, where what it \
+                 reads has a watermark: see EXPLAIN.",
+            )
+        })?;
+        Ok(Relation::Rows { schema, key: None })
     }
 }

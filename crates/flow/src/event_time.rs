@@ -77,6 +77,16 @@ impl EventTime {
         }
     }
 
+    /// The watermark that it follows from after an epoch, the least where there are several; none before there is one.
+    pub(crate) fn watermark_at(&self, cut: &Cut) -> Result<Option<ScalarValue>> {
+        self.clock.watermark_at(cut)
+    }
+
+    /// The type of [`EventTime::watermark_at`].
+    pub(crate) fn watermark_type(&self) -> DataType {
+        self.clock.watermark_type()
+    }
+
     /// That of an expression over columns of a plan; none where it may decrease.
     pub(crate) fn of(
         expr: &Expr,
@@ -174,6 +184,30 @@ fn is_constant(expr: &Expr) -> bool {
 }
 
 impl Clock {
+    fn watermark_at(&self, cut: &Cut) -> Result<Option<ScalarValue>> {
+        match self {
+            Clock::Watermark(..) => self.at(cut),
+            Clock::Image(of, ..) | Clock::Item(of) => of.watermark_at(cut),
+            Clock::Least(of) => {
+                let data_type = self.watermark_type();
+                let mut all = Vec::with_capacity(of.len());
+                for clock in of {
+                    let Some(at) = clock.watermark_at(cut)? else { return Ok(None) };
+                    all.push(at.cast_to(&data_type));
+                }
+                least_of(all.into_iter())
+            }
+        }
+    }
+
+    fn watermark_type(&self) -> DataType {
+        match self {
+            Clock::Watermark(_, data_type) => data_type.clone(),
+            Clock::Image(of, ..) | Clock::Item(of) => of.watermark_type(),
+            Clock::Least(of) => of.first().map_or(DataType::Null, |first| first.watermark_type()),
+        }
+    }
+
     fn at(&self, cut: &Cut) -> Result<Option<ScalarValue>> {
         match self {
             Clock::Watermark(relation, data_type) => match cut.watermark(relation) {

@@ -163,7 +163,7 @@ impl Flow {
                 explained.state_rows = operator.state_rows();
                 explained.state_bytes = operator.state_bytes();
                 explained.counted = operator.counted();
-                explained.late = operator.late();
+                explained.late = operator.late().map(|late| late.rows);
                 if self.limits.state_ttl_us.is_some() && explained.counted.is_none() {
                     explained.keep_all();
                 }

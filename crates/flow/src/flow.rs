@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta, Timestamp};
 
 use crate::event_time::EventTime;
 use crate::failure::Failure;
+use crate::late::{Late, Layout};
 use crate::lower::Limits;
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
@@ -46,6 +48,8 @@ pub struct Change {
     pub errors: Delta,
     /// How many rows of its result changed besides, where nobody takes them.
     pub left_out: u64,
+    /// The rows that came too late, under [`Flow::late_schema`].
+    pub late: Vec<RecordBatch>,
 }
 
 /// What a step of a flow puts out.
@@ -56,6 +60,8 @@ pub(crate) struct Advance {
     pub(crate) failures: Vec<(&'static str, Failure)>,
     /// How many rows of its result changed besides.
     pub(crate) left_out: u64,
+    /// The rows that came too late, each with the place of its operator and the operator's name.
+    pub(crate) late: Vec<(usize, &'static str, Late)>,
 }
 
 /// What the nodes of a flow have put out in a step.
@@ -64,12 +70,14 @@ struct Stepped {
     outputs: Vec<Delta>,
     failures: Vec<(&'static str, Failure)>,
     left_out: u64,
+    late: Vec<(usize, &'static str, Late)>,
 }
 
 impl Stepped {
     fn take(&mut self, place: usize, (name, output): (&'static str, Output)) {
         self.left_out += output.left_out;
         self.failures.extend(output.failures.into_iter().map(|failure| (name, failure)));
+        self.late.extend(output.late.into_iter().map(|late| (place, name, late)));
         self.outputs[place] = output.rows;
     }
 }
@@ -87,7 +95,8 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Steps the node at a place after those that it reads; the name is that of an operator with failures.
+    /// Steps the node at a place after those that it reads; the name is that of an operator with
+    /// failures or late rows.
     fn of(
         &self,
         place: usize,
@@ -126,8 +135,8 @@ impl Step<'_> {
             .map_err(|error| error.of_operator(operator.describe().name))?;
         let rows = given.iter().map(|delta| delta.num_rows() as u64).sum();
         meter.count(rows, &output, begun.elapsed());
-        let name = if output.failures.is_empty() { "" } else { operator.describe().name };
-        Ok((name, output))
+        let nameless = output.failures.is_empty() && output.late.is_empty();
+        Ok((if nameless { "" } else { operator.describe().name }, output))
     }
 }
 
@@ -171,6 +180,8 @@ pub struct Flow {
     pub(crate) version: u64,
     /// The columns of its result of which it is known how far event time has come.
     pub(crate) times: Vec<(usize, EventTime)>,
+    /// How its late rows are laid out, where windows close.
+    pub(crate) late: Option<Layout>,
 }
 
 /// What a node of a flow has done since the flow was made.
@@ -248,6 +259,11 @@ impl Flow {
         &self.times
     }
 
+    /// The columns of its late rows, where windows close: what is known of each, then those of the rows themselves.
+    pub fn late_schema(&self) -> Option<&SchemaRef> {
+        self.late.as_ref().map(|layout| &layout.schema)
+    }
+
     /// Whether it forgets keys for `state_ttl`, or windows that closed, so that its answer isn't that of a batch query.
     pub fn forgets(&self) -> bool {
         self.stateful().any(|operator| operator.counted().is_some() || operator.late().is_some())
@@ -274,9 +290,13 @@ impl Flow {
 
     /// The same, where nobody may take the rows of the result: they may be left out then, though never an error.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
-        let Advance { rows, failures, left_out } = self.advance(cut, inputs, read)?;
+        let Advance { rows, failures, left_out, late } = self.advance(cut, inputs, read)?;
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
-        Ok(Change { rows, errors, left_out })
+        let laid_out = |(place, name, late): &(usize, &str, Late)| {
+            Some(self.late.as_ref()?.laid_out(*place, name, cut.epoch, late))
+        };
+        let late = late.iter().filter_map(laid_out).collect::<Result<_>>()?;
+        Ok(Change { rows, errors, left_out, late })
     }
 
     /// The same, with the failures one by one, each with the name of its operator.
@@ -310,8 +330,8 @@ impl Flow {
             }
         }
         self.settle(&all.outputs)?;
-        let Stepped { mut outputs, failures, left_out } = all;
-        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out })
+        let Stepped { mut outputs, failures, left_out, late } = all;
+        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out, late })
     }
 
     /// Makes the changes of this step part of the rows that joins find by key.

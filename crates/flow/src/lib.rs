@@ -15,6 +15,7 @@ mod failure;
 mod fixture;
 mod flow;
 mod guard;
+mod late;
 mod leaf;
 mod lower;
 mod operator;
@@ -34,6 +35,7 @@ pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
 pub use flow::{Change, Flow, Meter};
 pub use guard::guarded;
+pub use late::{Late, Lateness, alone};
 pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
 pub use operator::{
     Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,

@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use crate::error::PUTS_OUT;
 use crate::event_time::{self, EventTime, Times};
 use crate::flow::{Flow, Meter, Node, waves};
+use crate::late::Layout;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
@@ -498,19 +499,18 @@ impl Lowering<'_> {
         }
         let meters = vec![Meter::default(); nodes.len()];
         let (relations, batchwise) = relations.into_iter().unzip();
-        let findables = self.findables.into_iter().filter_map(|found| found.placed(&places)).collect();
-        let limits = self.limits;
         let (waves, threads) = (waves(&nodes), self.driver.threads().clone());
         Flow {
             relations,
             batchwise,
+            late: Layout::of(&nodes),
             nodes,
             waves,
             threads,
             meters,
-            limits,
+            limits: self.limits,
             started: false,
-            findables,
+            findables: self.findables.into_iter().filter_map(|found| found.placed(&places)).collect(),
             version: 0,
             times,
         }

@@ -9,6 +9,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
 
 use crate::failure::Failure;
+use crate::late::{Late, Lateness};
 use crate::operators::join::Join;
 use crate::point::Wanted;
 use crate::{Error, Result};
@@ -129,6 +130,8 @@ pub struct Output {
     pub failures: Vec<Failure>,
     /// How many more rows it would have put out had somebody taken them, see [`Operator::step_unread`].
     pub left_out: u64,
+    /// What it did not take since it came too late: for windows that had closed. See [`Operator::late`].
+    pub late: Vec<Late>,
 }
 
 impl From<Delta> for Output {
@@ -222,8 +225,9 @@ pub trait Operator: Send + Debug {
     fn counted(&self) -> Option<Counted> {
         None
     }
-    /// How many rows came for windows that had closed, where its windows close.
-    fn late(&self) -> Option<u64> {
+    /// What is told of rows that came for windows that had closed, where its windows close; only then its steps may put
+    /// out [`Output::late`].
+    fn late(&self) -> Option<Lateness> {
         None
     }
     /// Forgets everything, as if it had never been stepped.

@@ -222,7 +222,7 @@ impl ContextProvider for Context<'_> {
         }
         let functions = self.state.table_functions();
         let Some(function) = functions.get(name) else {
-            let names = functions.keys().map(String::as_str).chain(["bad_rows", "unnest"]);
+            let names = functions.keys().map(String::as_str).chain(["bad_rows", "late_rows", "unnest"]);
             return Err(Error::invalid(format!("table function \"{name}\" not found"))
                 .maybe_hint(near::did_you_mean(name, names))
                 .into());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::Sink;
 use millstream_delta::Delta;
@@ -44,6 +45,21 @@ pub(super) enum Prepared {
     },
     SinkInto(Box<RunningQuery>),
     Drop(Vec<Arc<str>>),
+}
+
+impl Prepared {
+    /// The name of what is made, and the columns of its late rows, where it has windows that close.
+    fn late(&self) -> Option<(Arc<str>, SchemaRef)> {
+        let (name, query) = match self {
+            Prepared::Queries(object, queries) => (&object.name, queries.last()?),
+            Prepared::Sink { object, queries, .. } => (&object.name, queries.last()?),
+            Prepared::SinkInto(query) => (&query.into.as_ref()?.sink, query.as_ref()),
+            Prepared::Source { .. } | Prepared::Table(..) | Prepared::View | Prepared::Drop(_) => {
+                return None;
+            }
+        };
+        Some((name.clone(), query.late()?.schema().clone()))
+    }
 }
 
 impl Loop {
@@ -92,7 +108,7 @@ impl Loop {
         catalog.add(object.clone())?;
         let state_ttl_us = self.settings.limits.state_ttl_us;
         let scope = Scope { engine: self, catalog, before, state_ttl_us, on_close: false };
-        Ok(match &object.definition {
+        let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source comes opened"))?;
                 let table = match spec.key.is_empty() {
@@ -137,7 +153,11 @@ impl Loop {
                 let sink = connector.sink(&spec).map_err(error::connect)?;
                 Prepared::Sink { from: from.clone(), object, sink, queries }
             }
-        })
+        };
+        if let Some((name, late)) = prepared.late() {
+            catalog.keep_late(name, late);
+        }
+        Ok(prepared)
     }
 
     fn prepare_into(

@@ -15,6 +15,7 @@ mod feed;
 mod inlet;
 mod into_table;
 mod inventory;
+mod late_rows;
 mod log;
 mod measure;
 mod modify;

@@ -174,10 +174,10 @@ impl OwnFlow {
 pub(super) fn step(flow: &mut Flow, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
     // A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
     let step = AssertUnwindSafe(|| flow.step_for(cut, inputs, read));
-    let Change { rows, errors, left_out } = std::panic::catch_unwind(step)
+    let Change { rows, errors, left_out, late } = std::panic::catch_unwind(step)
         .map_err(|_| Error::bug("a step of the query panicked"))?
         .map_err(error::flow)?;
-    Ok(Change { rows, errors: in_words(errors)?, left_out })
+    Ok(Change { rows, errors: in_words(errors)?, left_out, late })
 }
 
 fn lent() -> Error {

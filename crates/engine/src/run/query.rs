@@ -17,6 +17,7 @@ use super::behind::{Behind, Speed};
 use super::catch_up::CatchUp;
 use super::feed::Feed;
 use super::into_table::IntoTable;
+use super::late_rows::LateRows;
 use super::log::Place;
 use super::own_flow::OwnFlow;
 use super::retained::Retained;
@@ -51,6 +52,8 @@ pub(crate) struct RunningQuery {
     errors: Rows,
     /// The same by batch, where they are kept as long as the rows of their batch.
     errors_of: Option<Retained>,
+    /// What came for windows that had closed, where its windows close.
+    late: Option<LateRows>,
     /// Whether nobody takes the changes of its result, so that it need not put them out.
     pub(crate) unread: bool,
     /// By how many rows its result changed in the last step, whether they were put out or not.
@@ -167,6 +170,7 @@ impl RunningQuery {
             _ if batches.is_some() => Some(Retained::new(ERRORS_LENGTH)),
             _ => None,
         };
+        let late = flow.late_schema().cloned().map(LateRows::new);
         Ok(RunningQuery {
             name,
             flow: OwnFlow::new(flow)?,
@@ -180,6 +184,7 @@ impl RunningQuery {
             kept,
             errors: Rows::new(ERRORS.clone()),
             errors_of,
+            late,
             unread: false,
             changed: 0,
             ended_batch: false,
@@ -302,6 +307,9 @@ impl RunningQuery {
     pub(super) fn take_up(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
         self.keep(cut, &change.rows, &change.errors)?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
+        if let Some(late) = &mut self.late {
+            late.add(change.late)?;
+        }
         Ok(change.rows)
     }
 
@@ -382,6 +390,11 @@ impl RunningQuery {
         let there = matches!(self.status, Status::Running | Status::Paused(_) | Status::Behind(_));
         let kept = matches!(self.kept, Kept::Operators) && !self.is_per_batch();
         if there && kept { self.flow.content_wanted(wanted) } else { None }
+    }
+
+    /// What came for windows that had closed, where its windows close.
+    pub(crate) fn late(&self) -> Option<&LateRows> {
+        self.late.as_ref()
     }
 
     /// How many rows, or keys, it has no answer for.
@@ -475,7 +488,8 @@ impl RunningQuery {
         let errors_of = self.errors_of.as_ref().map_or(0, Retained::memory_bytes);
         let windows = self.feeds.iter().filter_map(|feed| feed.window.as_ref()).map(Window::memory_bytes);
         let batches = windows.sum::<usize>() + self.batches.as_ref().map_or(0, Batches::memory_bytes);
-        self.flow.state_bytes() + kept + self.errors.memory_bytes() + errors_of + batches
+        let late = self.late.as_ref().map_or(0, LateRows::memory_bytes);
+        self.flow.state_bytes() + kept + self.errors.memory_bytes() + errors_of + batches + late
     }
 }
 

@@ -9,11 +9,12 @@ use millstream_flow::Wanted;
 use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
+use super::late_rows::LateRows;
 use super::query::{FirstError, RunningQuery, Status};
 use super::sink::RunningSink;
 use super::source::RunningSource;
 use super::table::Table;
-use crate::catalog::bad_rows_of;
+use crate::catalog::{bad_rows_of, late_rows_of};
 use crate::error;
 use crate::event::{Asked, ObjectStatus};
 use crate::settings::OnError;
@@ -114,6 +115,9 @@ impl Loop {
         if let Some(source) = bad_rows_of(name).and_then(|source| self.sources.get(source)) {
             return Ok(vec![source.bad.batch()?]);
         }
+        if let Some(query) = late_rows_of(name).and_then(|query| self.query_called(query)) {
+            return Ok(query.late().map(LateRows::batches).unwrap_or_default());
+        }
         if let Some(table) = system::table_name(name).and_then(system::find) {
             return Ok(vec![self.system_rows(table)?]);
         }
@@ -174,6 +178,13 @@ impl Loop {
         self.sinks.iter().find(own).map_or(&query.name, |(name, _)| name)
     }
 
+    /// The query that users call so: that of a view, a stream or a sink.
+    pub(super) fn query_called(&self, name: &str) -> Option<&RunningQuery> {
+        let of_sink = self.sinks.get(name).map_or(name, |sink| &sink.from);
+        let feeds = |query: &&RunningQuery| query.into.as_ref().is_some_and(|into| *into.sink == *name);
+        self.query(of_sink).or_else(|| self.queries.iter().find(feeds))
+    }
+
     pub(super) fn status(&self) -> Vec<ObjectStatus> {
         self.catalog.objects().map(|object| self.status_of(&object.name)).collect()
     }
@@ -205,9 +216,7 @@ impl Loop {
                 status.reason = Some(format!("{reason} (attempt {attempts})"));
             }
         }
-        let of_sink = self.sinks.get(name).map_or(name, |sink| &sink.from);
-        let feeds = |query: &&RunningQuery| query.into.as_ref().is_some_and(|into| into.sink == *name);
-        if let Some(query) = self.query(of_sink).or_else(|| self.queries.iter().find(feeds)) {
+        if let Some(query) = self.query_called(name) {
             status.state_bytes = Some(query.state_bytes() as u64);
             if !self.sinks.contains_key(name) {
                 status.rows = match &query.into {

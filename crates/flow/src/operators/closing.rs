@@ -1,8 +1,8 @@
 //! Windows that close: an aggregate by windows of event time, each of which gets its last answer when the watermark
 //! passes its end.
 //!
-//! It stands around the aggregate. What comes for a window that has closed is late: it is counted and goes no further.
-//! At the end of the epoch that moves the watermark, the windows that it passes are closed: the aggregate forgets
+//! It stands around the aggregate. What comes for a window that has closed is late: it is put out as such and goes no
+//! further. At the end of the epoch that moves the watermark, the windows that it passes are closed: the aggregate forgets
 //! them. Where windows are put out once, when they close, that is when their rows come; else changes are put out as
 //! they come, and the last ones stay.
 //!
@@ -11,14 +11,16 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, BooleanArray};
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::KeyIndex;
 
 use crate::Result;
 use crate::drive::evaluate;
 use crate::event_time::{EventTime, count};
-use crate::failure::{Failure, keep, surviving};
+use crate::failure::{keep, surviving};
+use crate::late::{Late, Lateness};
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 
 /// How many keys are closed at once.
@@ -39,9 +41,17 @@ pub struct Closing {
     index: KeyIndex,
     /// Their slots by the window's time.
     open: BTreeMap<i64, Vec<u32>>,
-    /// Windows whose time is below it are closed.
-    closed: Option<i64>,
+    closed: Option<Closed>,
     late: u64,
+}
+
+/// How far windows have closed.
+#[derive(Debug)]
+struct Closed {
+    /// Windows whose time is below it are closed.
+    below: i64,
+    /// The watermark from which that follows.
+    watermark: ScalarValue,
 }
 
 impl Closing {
@@ -74,21 +84,22 @@ impl Closing {
     }
 
     /// What the aggregate is given of a delta: all but what is late.
-    fn take(&mut self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Delta> {
+    fn take(&mut self, delta: &Delta, output: &mut Output) -> Result<Delta> {
         let mut taken = Delta::default();
         let exprs = self.by.keys[0].clone();
         for chunk in &delta.chunks {
             // A row whose key fails is the aggregate's failure as well, for the same reason: it need not see it.
-            for (chunk, keys) in surviving(chunk.clone(), failures, |chunk| evaluate(&exprs, &chunk.rows))? {
+            for (chunk, keys) in
+                surviving(chunk.clone(), &mut output.failures, |chunk| evaluate(&exprs, &chunk.rows))?
+            {
                 let times = count(&keys[self.column])?;
-                let is_late =
-                    |time: Option<i64>| time.zip(self.closed).is_some_and(|(time, closed)| time < closed);
+                let below = self.closed.as_ref().map(|closed| closed.below);
+                let is_late = |time: Option<i64>| time.zip(below).is_some_and(|(time, below)| time < below);
                 let in_time: BooleanArray = times.iter().map(|time| Some(!is_late(time))).collect();
                 let (chunk, keys, times) = if in_time.true_count() == times.len() {
                     (chunk, keys, times)
                 } else {
-                    let late = (0..times.len()).filter(|row| !in_time.value(*row));
-                    self.late += late.map(|row| chunk.weight(row).unsigned_abs()).sum::<u64>();
+                    output.late.extend(self.too_late(&chunk, &keys[self.column], &in_time)?);
                     let kept = keys.iter().map(|key| Ok(arrow::compute::filter(key, &in_time)?));
                     let kept = kept.collect::<Result<Vec<_>>>()?;
                     let times = count(&kept[self.column])?;
@@ -101,6 +112,25 @@ impl Closing {
             }
         }
         Ok(taken)
+    }
+
+    /// The rows that are not in time.
+    fn too_late(
+        &mut self,
+        chunk: &Chunk,
+        windows: &ArrayRef,
+        in_time: &BooleanArray,
+    ) -> Result<Option<Late>> {
+        let Some(closed) = &self.closed else { return Ok(None) };
+        let is_late = arrow::compute::not(in_time)?;
+        let late = Late {
+            input: 0,
+            rows: keep(chunk, &is_late)?,
+            windows: arrow::compute::filter(windows, &is_late)?,
+            watermark: closed.watermark.clone(),
+        };
+        self.late += late.count();
+        Ok(Some(late))
     }
 
     /// Remembers when keys close that are new, in the order in which their first rows come. A window without a time
@@ -121,10 +151,11 @@ impl Closing {
     /// Closes the windows that the watermark has passed.
     fn close(&mut self, cut: &Cut, rows: &mut Delta) -> Result<()> {
         let Some(bound) = self.time.at(cut)? else { return Ok(()) };
-        if self.closed.is_some_and(|closed| bound <= closed) {
+        let Some(watermark) = self.time.watermark_at(cut)? else { return Ok(()) };
+        if self.closed.as_ref().is_some_and(|closed| bound < closed.below) {
             return Ok(());
         }
-        self.closed = Some(bound);
+        self.closed = Some(Closed { below: bound, watermark });
         let still_open = self.open.split_off(&bound);
         let closing: Vec<u32> =
             std::mem::replace(&mut self.open, still_open).into_values().flatten().collect();
@@ -140,13 +171,14 @@ impl Closing {
     }
 
     fn advance(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Output> {
-        let mut failures = Vec::new();
-        let taken = self.take(inputs[0], &mut failures)?;
+        let mut told = Output::default();
+        let taken = self.take(inputs[0], &mut told)?;
         let mut output = match read && !self.on_close {
             true => self.inner.step(cut, &[&taken])?,
             false => self.inner.step_unread(cut, &[&taken])?,
         };
-        output.failures.extend(failures);
+        output.failures.extend(told.failures);
+        output.late = told.late;
         if self.on_close {
             (output.rows, output.left_out) = (Delta::default(), 0);
         }
@@ -179,9 +211,10 @@ impl Operator for Closing {
         self.advance(cut, inputs, self.on_close)
     }
 
+    /// Whenever the watermark moves: what comes later for a window that nothing had come for is late, too.
     fn is_due(&self, cut: &Cut) -> bool {
-        let next = self.open.keys().next();
-        next.is_some_and(|next| self.time.at(cut).is_ok_and(|bound| bound.is_some_and(|bound| *next < bound)))
+        let closed = self.closed.as_ref().map(|closed| &closed.watermark);
+        self.time.watermark_at(cut).is_ok_and(|watermark| watermark.as_ref() != closed)
     }
 
     fn reset(&mut self) -> Result<()> {
@@ -196,8 +229,9 @@ impl Operator for Closing {
         None
     }
 
-    fn late(&self) -> Option<u64> {
-        Some(self.late)
+    fn late(&self) -> Option<Lateness> {
+        let window = self.by.types[self.column].clone();
+        Some(Lateness { rows: self.late, window, watermark: self.time.watermark_type() })
     }
 
     fn state_rows(&self) -> usize {

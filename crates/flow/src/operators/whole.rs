@@ -151,7 +151,7 @@ impl Operator for Whole {
         }
         let change = consolidate(change, &self.properties.schema)?;
         self.emitted.apply(&change)?;
-        Ok(Output { rows: change, failures, left_out: 0 })
+        Ok(Output { rows: change, failures, ..Output::default() })
     }
 
     fn reset(&mut self) -> Result<()> {

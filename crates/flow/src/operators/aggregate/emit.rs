@@ -83,7 +83,7 @@ impl Emitted {
     fn output(mut self, mut failures: Vec<Failure>) -> Output {
         self.deletes.append(self.inserts);
         failures.append(&mut self.failures);
-        Output { rows: self.deletes, failures, left_out: 0 }
+        Output { rows: self.deletes, failures, ..Output::default() }
     }
 }
 
