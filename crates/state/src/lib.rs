@@ -9,6 +9,7 @@
 
 mod arranged;
 mod compact;
+mod directory;
 mod error;
 mod key_index;
 mod keyed;
@@ -16,6 +17,7 @@ mod lists;
 mod ordered;
 mod paged;
 mod rows;
+mod segmented;
 mod slotted;
 mod store;
 

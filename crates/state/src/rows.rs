@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 use millstream_delta::{Chunk, Delta, RowEncoder};
 
+use crate::segmented::Segmented;
 use crate::store::{RowsSnapshot, Store};
 use crate::{Error, Result};
 
@@ -29,7 +30,7 @@ pub struct Rows {
 #[derive(Debug)]
 struct Index {
     encoder: RowEncoder,
-    table: HashTable<Entry>,
+    table: Segmented<Entry>,
     through: u64,
 }
 
@@ -64,7 +65,7 @@ impl Rows {
 
     /// About how many bytes the rows and their index take.
     pub fn memory_bytes(&self) -> usize {
-        self.store.memory_bytes() + self.index.as_ref().map_or(0, |index| index.table.allocation_size())
+        self.store.memory_bytes() + self.index.as_ref().map_or(0, |index| index.table.memory_bytes())
     }
 
     /// The rows as they are now. Takes no time; later changes copy what they touch.
@@ -146,7 +147,7 @@ impl Rows {
     fn index_new_rows(&mut self) -> Result<()> {
         if self.index.is_none() {
             let encoder = RowEncoder::new(self.schema())?;
-            self.index = Some(Index { encoder, table: HashTable::new(), through: 0 });
+            self.index = Some(Index { encoder, table: Segmented::default(), through: 0 });
         }
         let index = self.index.as_mut().expect("made above");
         while index.through < self.store.next_id() {
@@ -226,11 +227,12 @@ fn distinct(encoder: &RowEncoder, encoded: &arrow::row::Rows, weight: impl Fn(us
 
 impl Index {
     fn insert(&mut self, hash: u64, id: u64) {
-        self.table.insert_unique(hash, Entry { hash, id }, |entry| entry.hash);
+        let hash_of = |entry: &Entry| entry.hash;
+        self.table.with_room(hash, hash_of).insert_unique(hash, Entry { hash, id }, hash_of);
     }
 
     fn remove(&mut self, hash: u64, id: u64) {
-        if let Ok(entry) = self.table.find_entry(hash, |entry| entry.id == id) {
+        if let Ok(entry) = self.table.table_mut(hash).find_entry(hash, |entry| entry.id == id) {
             entry.remove();
         }
     }
@@ -249,7 +251,7 @@ impl Index {
             let mut candidates = Vec::with_capacity(open.len());
             open.retain(|group| {
                 let hash = groups[*group].hash;
-                let mut entries = self.table.iter_hash(hash).filter(|entry| entry.hash == hash);
+                let mut entries = self.table.table(hash).iter_hash(hash).filter(|entry| entry.hash == hash);
                 let candidate = entries.nth(round);
                 candidates.extend(candidate.map(|entry| entry.id));
                 candidate.is_some()
@@ -406,7 +408,7 @@ mod tests {
             rows.apply(&Delta::of(chunk(&gone))).unwrap();
         }
         assert_eq!(rows.num_rows(), 100);
-        let index = rows.index.as_ref().unwrap().table.allocation_size();
+        let index = rows.index.as_ref().unwrap().table.memory_bytes();
         assert!(rows.memory_bytes() - index < full / 20, "{} of {full}", rows.memory_bytes() - index);
     }
 

@@ -1,18 +1,18 @@
 //! Keys of bytes of any length: short ones in the table itself, long ones in pages.
+//!
+//! Both grow, and give room back, a bounded piece at a time.
 
 use std::hash::Hasher;
 
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 
 use super::slots::{Slots, spread};
 use super::{Found, NO_SLOT, hasher};
-use crate::Result;
+use crate::segmented::Segmented;
+use crate::{Paged, Result};
 
 /// A page is closed when the next key doesn't fit; a longer key has a page of its own.
 const PAGE_BYTES: usize = 64 * 1024;
-/// As many bytes of keys that are gone are left in the pages at least.
-const GARBAGE_BYTES_MIN: usize = 1 << 20;
 /// The longest key that lies in the table itself.
 const SHORT_BYTES_MAX: usize = 12;
 
@@ -76,33 +76,82 @@ fn len(view: &View) -> usize {
     u32::from_le_bytes([view[0], view[1], view[2], view[3]]) as usize
 }
 
+/// Keys in one page.
+#[derive(Debug, Default)]
+struct Page {
+    bytes: Vec<u8>,
+    /// The slots of the keys that were put here, in their order, and perhaps went again.
+    slots: Vec<u32>,
+    /// How many bytes of keys are here that are gone.
+    garbage: usize,
+}
+
 /// Bytes in pages, so that nothing has to move when they grow.
 #[derive(Debug, Default)]
 struct Pages {
-    pages: Vec<Vec<u8>>,
-    bytes: usize,
-    garbage: usize,
+    pages: Vec<Page>,
+    /// The page that keys are put into.
+    last: Option<usize>,
+    /// Pages that hold nothing.
+    empty: Vec<usize>,
+}
+
+/// The page of a long key, and where in it the key begins.
+fn place(view: &View) -> (usize, usize) {
+    let page = u32::from_le_bytes([view[8], view[9], view[10], view[11]]) as usize;
+    let start = u32::from_le_bytes([view[12], view[13], view[14], view[15]]) as usize;
+    (page, start)
 }
 
 impl Pages {
     /// Keeps these bytes and completes the view with where they are.
-    fn push(&mut self, bytes: &[u8], view: &mut View) {
-        let fits = self.pages.last().is_some_and(|page| page.len() + bytes.len() <= PAGE_BYTES);
-        if !fits {
-            self.pages.push(Vec::new());
-        }
-        let number = self.pages.len() - 1;
+    fn push(&mut self, bytes: &[u8], view: &mut View, slot: u32) {
+        let fits = |number: &usize| self.pages[*number].bytes.len() + bytes.len() <= PAGE_BYTES;
+        let number = self.last.filter(fits).unwrap_or_else(|| {
+            self.empty.pop().unwrap_or_else(|| {
+                self.pages.push(Page::default());
+                self.pages.len() - 1
+            })
+        });
+        self.last = Some(number);
         let page = &mut self.pages[number];
         view[8..12].copy_from_slice(&(number as u32).to_le_bytes());
-        view[12..].copy_from_slice(&(page.len() as u32).to_le_bytes());
-        page.extend_from_slice(bytes);
-        self.bytes += bytes.len();
+        view[12..].copy_from_slice(&(page.bytes.len() as u32).to_le_bytes());
+        page.bytes.extend_from_slice(bytes);
+        page.slots.push(slot);
     }
 
     fn get(&self, view: &View) -> &[u8] {
-        let page = u32::from_le_bytes([view[8], view[9], view[10], view[11]]) as usize;
-        let start = u32::from_le_bytes([view[12], view[13], view[14], view[15]]) as usize;
-        &self.pages[page][start..start + len(view)]
+        let (page, start) = place(view);
+        &self.pages[page].bytes[start..start + len(view)]
+    }
+
+    /// A key is gone. Gives its page out of hand where too little of it is left: that must be put elsewhere, and the page
+    /// is [`Pages::reuse`]d then.
+    fn remove(&mut self, view: &View) -> Option<(usize, Page)> {
+        let (number, _) = place(view);
+        let page = &mut self.pages[number];
+        page.garbage += len(view);
+        if self.last == Some(number) && page.garbage == page.bytes.len() {
+            page.bytes.clear();
+            page.slots.clear();
+            page.garbage = 0;
+            return None;
+        }
+        if page.garbage <= page.bytes.len() / 2 {
+            return None;
+        }
+        self.last = self.last.filter(|last| *last != number);
+        Some((number, std::mem::take(page)))
+    }
+
+    fn reuse(&mut self, number: usize) {
+        self.empty.push(number);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let of = |page: &Page| page.bytes.capacity() + page.slots.capacity() * size_of::<u32>();
+        self.pages.iter().map(of).sum::<usize>() + self.pages.capacity() * size_of::<Page>()
     }
 }
 
@@ -116,8 +165,8 @@ struct Entry {
 /// Keys of bytes.
 #[derive(Debug, Default)]
 pub(super) struct BytesTable {
-    table: HashTable<Entry>,
-    by_slot: Vec<View>,
+    table: Segmented<Entry>,
+    by_slot: Paged<View>,
     pages: Pages,
     null_slot: Option<u32>,
     slots: Slots,
@@ -156,13 +205,14 @@ impl BytesTable {
     fn insert_one(&mut self, probe: &Probe<'_>, new: &mut Vec<u32>) -> u32 {
         let pages = &self.pages;
         let same = |entry: &Entry| Self::is(pages, entry, probe);
-        match self.table.entry(spread(probe.hash), same, |entry| spread(entry.hash)) {
+        let (hash, hash_of) = (spread(probe.hash), |entry: &Entry| spread(entry.hash));
+        match self.table.with_room(hash, hash_of).entry(hash, same, hash_of) {
             TableEntry::Occupied(entry) => entry.get().slot,
             TableEntry::Vacant(vacant) => {
                 let slot = self.slots.take();
                 let mut view = probe.view;
                 if !probe.long.is_empty() {
-                    self.pages.push(probe.long, &mut view);
+                    self.pages.push(probe.long, &mut view, slot);
                 }
                 vacant.insert(Entry { view, slot, hash: probe.hash });
                 if slot as usize >= self.by_slot.len() {
@@ -180,7 +230,8 @@ impl BytesTable {
             None => self.null_slot.unwrap_or(NO_SLOT),
             Some(probe) => {
                 let same = |entry: &Entry| Self::is(&self.pages, entry, probe);
-                self.table.find(spread(probe.hash), same).map_or(NO_SLOT, |entry| entry.slot)
+                let hash = spread(probe.hash);
+                self.table.table(hash).find(hash, same).map_or(NO_SLOT, |entry| entry.slot)
             }
         }));
     }
@@ -192,42 +243,54 @@ impl BytesTable {
             return;
         }
         let Some(bytes) = self.get(slot) else { return };
-        let probe = Probe::new(bytes);
-        let (hash, long) = (spread(probe.hash), probe.long.len());
-        let Ok(entry) = self.table.find_entry(hash, |entry| entry.slot == slot) else { return };
+        let hash = spread(Probe::new(bytes).hash);
+        let table = self.table.table_mut(hash);
+        let Ok(entry) = table.find_entry(hash, |entry| entry.slot == slot) else { return };
         entry.remove();
         self.slots.put(slot);
-        self.pages.garbage += long;
-        if self.pages.garbage > GARBAGE_BYTES_MIN && self.pages.garbage > self.pages.bytes / 2 {
-            self.rewrite_pages();
+        let view = std::mem::replace(&mut self.by_slot[slot as usize], [0; 16]);
+        if len(&view) > SHORT_BYTES_MAX
+            && let Some((number, page)) = self.pages.remove(&view)
+        {
+            self.put_elsewhere(number, &page);
         }
     }
 
-    /// Copies the keys that are left into new pages: the deletes before have paid for it.
-    fn rewrite_pages(&mut self) {
-        let old = std::mem::take(&mut self.pages);
-        for entry in self.table.iter_mut() {
-            if len(&entry.view) > SHORT_BYTES_MAX {
-                let bytes = old.get(&entry.view);
-                self.pages.push(bytes, &mut entry.view);
-                self.by_slot[entry.slot as usize] = entry.view;
+    /// Copies what is left of a page into others: the deletes before have paid for it.
+    fn put_elsewhere(&mut self, number: usize, page: &Page) {
+        for slot in &page.slots {
+            let mut view = self.by_slot[*slot as usize];
+            let (here, start) = place(&view);
+            // The slot may stand for another key by now, or have been moved already.
+            if len(&view) <= SHORT_BYTES_MAX || here != number {
+                continue;
+            }
+            let bytes = &page.bytes[start..start + len(&view)];
+            self.pages.push(bytes, &mut view, *slot);
+            self.by_slot[*slot as usize] = view;
+            let hash = spread(Probe::new(bytes).hash);
+            if let Some(entry) = self.table.table_mut(hash).find_mut(hash, |entry| entry.slot == *slot) {
+                entry.view = view;
             }
         }
+        self.pages.reuse(number);
     }
 
     /// The bytes of a key; `None` for NULL.
     #[inline]
     pub(super) fn get(&self, slot: u32) -> Option<&[u8]> {
-        let view = self.by_slot.get(slot as usize).filter(|_| self.null_slot != Some(slot))?;
+        if self.null_slot == Some(slot) || slot as usize >= self.by_slot.len() {
+            return None;
+        }
+        let view = &self.by_slot[slot as usize];
         let len = len(view);
         Some(if len > SHORT_BYTES_MAX { self.pages.get(view) } else { &view[4..4 + len] })
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let pages: usize = self.pages.pages.iter().map(|page| page.capacity()).sum();
-        self.table.allocation_size()
-            + self.by_slot.capacity() * size_of::<View>()
-            + pages
+        self.table.memory_bytes()
+            + self.by_slot.memory_bytes()
+            + self.pages.memory_bytes()
             + self.slots.memory_bytes()
     }
 }

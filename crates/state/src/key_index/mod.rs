@@ -41,8 +41,8 @@ fn hasher() -> FoldHasher<'static> {
 /// NULL is a key like any other, 0.0 and -0.0 are one key, and so are all NaNs. Slots depend on the order in
 /// which keys come and go, never on their hashes. Slots of keys that were freed are used again.
 ///
-/// Keys of fixed width up to 32 bytes lie in pages by slot, and the table that leads to them grows a bounded piece at a
-/// time. Short texts are compared in a hash table itself; longer ones lie in pages beside it.
+/// Keys of fixed width up to 32 bytes lie in pages by slot. Short texts are compared in a hash table itself; longer ones
+/// lie in pages beside it. All of it grows, and gives room back, a bounded piece at a time.
 #[derive(Debug)]
 pub struct KeyIndex {
     /// The types that columns are given and taken in.

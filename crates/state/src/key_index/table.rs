@@ -1,12 +1,12 @@
 //! A hash table from hashes to slots that grows a bounded piece at a time.
 //!
 //! Keys lie elsewhere, addressed by slot: an entry is the 32 bits that are kept of a key's hash, and its slot.
-//! Entries lie in segments, and the first bits of a hash say in which. A full segment is split in two, which
-//! costs the same however many keys there are (extendible hashing: Fagin, Nievergelt, Pippenger, Strong, 1979).
+//! Entries lie in segments, and a full segment is split in two, see [`Directory`].
 //! Within a segment collisions go to the next place, and what is removed is closed up (Knuth, volume 3, 6.4,
 //! algorithms L and R).
 
 use super::NO_SLOT;
+use crate::directory::Directory;
 
 /// No entry: no slot has this number.
 const EMPTY: u64 = u64::MAX;
@@ -14,16 +14,11 @@ const EMPTY: u64 = u64::MAX;
 const PLACES_MIN: usize = 16;
 /// A segment with as many places is split instead of growing.
 const PLACES_MAX: usize = 8192;
-/// Segments can't be told by more bits than this: the others say where an entry lies within one.
-const DEPTH_MAX: u32 = 19;
 
 /// Hashes and slots.
 #[derive(Debug)]
 pub(super) struct SlotTable {
-    /// By how many bits the directory tells segments apart.
-    depth: u32,
-    /// The segment of hashes that begin with these bits.
-    directory: Vec<u32>,
+    directory: Directory,
     segments: Vec<Segment>,
     /// How many places all segments have.
     places: usize,
@@ -41,7 +36,7 @@ struct Segment {
 impl Default for SlotTable {
     fn default() -> SlotTable {
         let segments = vec![Segment::new(PLACES_MIN, 0)];
-        SlotTable { depth: 0, directory: vec![0], segments, places: PLACES_MIN }
+        SlotTable { directory: Directory::default(), segments, places: PLACES_MIN }
     }
 }
 
@@ -56,14 +51,8 @@ fn hash_of(entry: u64) -> u32 {
 
 impl SlotTable {
     #[inline(always)]
-    fn number(&self, hash: u32) -> usize {
-        // A shift by all 32 bits would be no shift.
-        self.directory[(u64::from(hash) << self.depth >> 32) as usize] as usize
-    }
-
-    #[inline(always)]
     fn segment(&self, hash: u32) -> &Segment {
-        &self.segments[self.number(hash)]
+        &self.segments[self.directory.part(hash)]
     }
 
     /// For each hash the first slot that has it, or [`NO_SLOT`]. Whether the keys are equal too is for the caller to
@@ -98,16 +87,16 @@ impl SlotTable {
 
     /// Adds a slot; it must not be there.
     pub(super) fn insert(&mut self, hash: u32, slot: u32) {
-        while self.segments[self.number(hash)].is_full() {
-            self.make_room(self.number(hash));
+        while self.segments[self.directory.part(hash)].is_full() {
+            self.make_room(self.directory.part(hash));
         }
-        let number = self.number(hash);
+        let number = self.directory.part(hash);
         self.segments[number].insert(entry(hash, slot));
     }
 
     /// Removes a slot.
     pub(super) fn remove(&mut self, hash: u32, slot: u32) {
-        let number = self.number(hash);
+        let number = self.directory.part(hash);
         self.segments[number].remove(hash, slot);
     }
 
@@ -116,33 +105,26 @@ impl SlotTable {
         let (places, depth) = (segment.places.len(), segment.depth);
         // Twice as large, or two of the size.
         self.places += places;
-        if places < PLACES_MAX || depth >= DEPTH_MAX {
+        if places < PLACES_MAX || !Directory::may_split(depth) {
             let mut larger = Segment::new(2 * places, depth);
             segment.entries().for_each(|entry| larger.insert(entry));
             self.segments[number] = larger;
             return;
         }
-        if depth == self.depth {
-            self.directory = self.directory.iter().flat_map(|number| [*number; 2]).collect();
-            self.depth += 1;
-        }
         let mut halves = [Segment::new(places, depth + 1), Segment::new(places, depth + 1)];
         for entry in segment.entries() {
-            halves[(hash_of(entry) >> (31 - depth) & 1) as usize].insert(entry);
+            halves[Directory::half(hash_of(entry), depth)].insert(entry);
         }
-        let added = self.segments.len() as u32;
+        self.directory.split(number, depth, self.segments.len());
         let [first, second] = halves;
         self.segments[number] = first;
         self.segments.push(second);
-        let from = self.directory.iter().position(|known| *known == number as u32).unwrap_or(0);
-        let span = 1 << (self.depth - depth);
-        self.directory[from + span / 2..from + span].fill(added);
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.places * size_of::<u64>()
             + self.segments.capacity() * size_of::<Segment>()
-            + self.directory.capacity() * size_of::<u32>()
+            + self.directory.memory_bytes()
     }
 }
 
