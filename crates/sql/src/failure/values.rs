@@ -10,6 +10,17 @@ pub(super) fn cast_failed(message: &str) -> Option<String> {
     {
         return Some(format!("cannot cast '{value}' to {}", name(rest.strip_suffix(" type")?)));
     }
+    if let Some(rest) = message.strip_prefix("cannot cast to ")
+        && let Some((target, _)) = rest.split_once(". Overflowing on ")
+    {
+        return Some(format!("a value is out of the range of {}", name(target)));
+    }
+    for wrong in [" is too large to store in a Decimal", " is too small to store in a Decimal"] {
+        if let Some((value, rest)) = message.split_once(wrong) {
+            let (digits, _) = rest.split_once(" of precision ")?.1.split_once('.')?;
+            return Some(format!("{value} is out of the range of a NUMERIC of {digits} digits"));
+        }
+    }
     let rest = message.strip_prefix("can't cast value ")?;
     let (value, target) = rest.rsplit_once(" to type ")?;
     Some(format!("{value} is out of the range of {}", name(target)))
@@ -36,6 +47,14 @@ mod tests {
                 Some("cannot cast 'it's' to TIMESTAMP"),
             ),
             ("can't cast value 300 to type Int8", Some("300 is out of the range of TINYINT")),
+            (
+                "cannot cast to Decimal128(38, 2). Overflowing on 1999",
+                Some("a value is out of the range of NUMERIC(38, 2)"),
+            ),
+            (
+                "10.0 is too large to store in a Decimal128 of precision 2. Max is 9.9",
+                Some("10.0 is out of the range of a NUMERIC of 2 digits"),
+            ),
             ("division by zero", None),
         ] {
             assert_eq!(cast_failed(message).as_deref(), expected, "{message}");

@@ -20,6 +20,7 @@ pub mod sliding;
 mod sort_keys;
 mod standing_rows;
 pub mod subqueries;
+pub mod wide_sums;
 
 use std::sync::Arc;
 
@@ -51,6 +52,7 @@ pub fn after_types() -> Vec<Rule> {
         Arc::new(nested_order::NestedOrder),
         Arc::new(orderings::Orderings),
         Arc::new(exact::ExactFloats),
+        Arc::new(wide_sums::WideSums),
         Arc::new(sliding::SlidingFrames),
     ]
 }

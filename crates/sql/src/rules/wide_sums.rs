@@ -1,0 +1,157 @@
+//! Adds up decimals of many digits in wider ones, and looks whether the sum has too many when it is done.
+//!
+//! A sum of `DECIMAL(p, s)` is a `DECIMAL(p + 10, s)`, of 38 digits at most: beyond 28 digits the query engine's own sum
+//! may have more than its type, and wraps around without a word. Here that is an error of the group, which goes when
+//! values go that make it so large. What is in between may have as many digits as it takes, so that the order of the
+//! values doesn't matter.
+//!
+//! Deliberately absent: sums of decimals of more than 66 digits, for which there is no wider type.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, ExprSchema};
+use datafusion::error::Result;
+use datafusion::functions_aggregate::sum::Sum;
+use datafusion::logical_expr::{
+    Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, Projection, Window, WindowFunctionDefinition,
+    cast,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+/// Sums of more digits may have more than their type.
+const DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
+
+/// As which values are added up: ten more digits than they have, and their sums have ten more.
+const SUMMED_DIGITS: u8 = DECIMAL128_MAX_PRECISION + 10;
+
+/// The rule.
+#[derive(Debug, Default)]
+pub struct WideSums;
+
+impl AnalyzerRule for WideSums {
+    fn name(&self) -> &str {
+        "wide_sums"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(in_node)?.data)
+    }
+}
+
+fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    match node {
+        LogicalPlan::Aggregate(mut node) => {
+            let mut changed = false;
+            for call in &mut node.aggr_expr {
+                changed |= widen(call, node.input.schema().as_ref())?;
+            }
+            if !changed {
+                return Ok(Transformed::no(LogicalPlan::Aggregate(node)));
+            }
+            let before = Arc::clone(&node.schema);
+            let plan = Aggregate::try_new(node.input, node.group_expr, node.aggr_expr)?;
+            checked(LogicalPlan::Aggregate(plan), &before)
+        }
+        LogicalPlan::Window(mut node) => {
+            let mut changed = false;
+            for call in &mut node.window_expr {
+                changed |= widen(call, node.input.schema().as_ref())?;
+            }
+            if !changed {
+                return Ok(Transformed::no(LogicalPlan::Window(node)));
+            }
+            let before = Arc::clone(&node.schema);
+            let plan = Window::try_new(node.window_expr, node.input)?;
+            checked(LogicalPlan::Window(plan), &before)
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Makes the argument of a sum wider, where that is called for.
+fn widen(call: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
+    let arguments = match call {
+        Expr::Alias(alias) => return widen(&mut alias.expr, schema),
+        Expr::AggregateFunction(call) if is_sum(&call.func) => &mut call.params.args,
+        Expr::WindowFunction(call) => match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(function) if is_sum(function) => &mut call.params.args,
+            _ => return Ok(false),
+        },
+        _ => return Ok(false),
+    };
+    let [argument] = arguments.as_mut_slice() else { return Ok(false) };
+    match argument.get_type(schema)? {
+        DataType::Decimal128(digits, scale) if digits > DIGITS_MAX => {
+            *argument = cast(std::mem::take(argument), DataType::Decimal256(SUMMED_DIGITS, scale));
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn is_sum(function: &AggregateUDF) -> bool {
+    (function.inner().as_ref() as &dyn std::any::Any).is::<Sum>()
+}
+
+/// The plan's columns under the names and with the types that they had.
+fn checked(plan: LogicalPlan, before: &DFSchema) -> Result<Transformed<LogicalPlan>> {
+    let items = plan.schema().iter().zip(before.iter()).map(|((qualifier, field), (old, named))| {
+        let mut item = Expr::Column(Column::from((qualifier, field.as_ref())));
+        if field.data_type() != named.data_type() {
+            item = cast(item, named.data_type().clone());
+        } else if qualifier == old && field.name() == named.name() {
+            return item;
+        }
+        item.alias_qualified(old.cloned(), named.name())
+    });
+    let items: Vec<Expr> = items.collect();
+    Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(items, Arc::new(plan))?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    #[test]
+    fn sums_have_as_many_digits_as_their_type_or_are_errors() {
+        let nines = "9".repeat(38);
+        let rows =
+            format!("VALUES (1, {nines}), (1, {nines}), (1, -{nines}), (2, {nines}), (2, 1), (3, NULL)");
+        let tables = Tables::new().table("t", "(k INT, d NUMERIC(38, 0))", &rows);
+        // The sum passes through what its type can't hold, in some orders.
+        tables.check("SELECT k, sum(d) FROM t WHERE k <> 2 GROUP BY k", &[&format!("1|{nines}"), "3|NULL"]);
+        tables.check("SELECT sum(DISTINCT d) FROM t WHERE k = 1", &["0"]);
+        tables.check(
+            "SELECT k, sum(d) OVER (PARTITION BY k) AS s FROM t WHERE k <> 2",
+            &[&format!("1|{nines}"), &format!("1|{nines}"), &format!("1|{nines}"), "3|NULL"],
+        );
+        for sql in [
+            "SELECT k, sum(d) FROM t GROUP BY k",
+            "SELECT sum(d) FROM t WHERE k = 2",
+            "SELECT k, sum(d) OVER (PARTITION BY k) FROM t",
+            "SELECT count(*) FROM t GROUP BY ROLLUP (k) HAVING sum(d) > 0",
+        ] {
+            let query = tables.planner.query(sql, &tables).unwrap();
+            let error = tables.execute(&query.plan, &|batch| vec![batch]).unwrap_err();
+            let text = error.render(sql);
+            assert!(text.contains("is out of the range of"), "{sql}: {text}");
+        }
+    }
+
+    #[test]
+    fn names_and_types_stay() {
+        let tables =
+            Tables::new().table("t", "(k INT, d NUMERIC(30, 2), e NUMERIC(28, 2))", "VALUES (1, 2, 3)");
+        let query = tables.planner.query("SELECT k, sum(d), sum(e) + 1 FROM t GROUP BY k", &tables).unwrap();
+        let columns: Vec<String> =
+            query.schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+        assert_eq!(columns[1], "sum(t.d) Decimal128(38, 2)");
+        tables.check(
+            "SELECT k, sum(d), sum(e) FROM t GROUP BY GROUPING SETS ((k), ())",
+            &["1|2.00|3.00", "NULL|2.00|3.00"],
+        );
+    }
+}
