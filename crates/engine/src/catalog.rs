@@ -13,7 +13,7 @@ use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHE
 use millstream_state::Conflict;
 
 use crate::pg;
-use crate::settings::{OnError, StateTtl};
+use crate::settings::{Keeping, OnError};
 use crate::stamp::stamped;
 use crate::system;
 
@@ -95,8 +95,8 @@ pub enum Definition {
         schema: SchemaRef,
         /// Its option `on_error`; without it, the setting counts that is in force when it is made.
         on_error: Option<OnError>,
-        /// Its option `state_ttl`; the same.
-        state_ttl: Option<StateTtl>,
+        /// Its options `state_ttl` and `allowed_lateness`; the same.
+        keeping: Keeping,
     },
     /// A query that is maintained, of which the newest rows are kept where they only come.
     Stream {
@@ -106,8 +106,8 @@ pub enum Definition {
         schema: SchemaRef,
         /// Its option `on_error`; without it, the setting counts that is in force when it is made.
         on_error: Option<OnError>,
-        /// Its option `state_ttl`; the same.
-        state_ttl: Option<StateTtl>,
+        /// Its options `state_ttl` and `allowed_lateness`; the same.
+        keeping: Keeping,
         /// For how long rows are kept that only come.
         retention: Duration,
     },

@@ -16,7 +16,7 @@ use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::past::Past;
-use crate::settings::{Settings, StateTtl};
+use crate::settings::{Keeping, Settings};
 use crate::transaction::{Begun, Found, Write};
 
 /// Where an answer goes. Whoever asked may have gone away: sending never fails.
@@ -101,8 +101,8 @@ pub(crate) struct ObjectStatus {
 pub(crate) enum Followed {
     /// What the engine keeps: a table or a materialized view.
     Relation(Arc<str>),
-    /// A query of the subscriber's own, which ends with it.
-    Query(Box<LogicalPlan>),
+    /// A query of the subscriber's own, which ends with it, and whether its windows are put out when they close.
+    Query(Box<LogicalPlan>, bool),
     /// The same, run once per batch.
     Batches(Box<BatchQuery>),
 }
@@ -115,8 +115,8 @@ pub(crate) struct Request {
 
 /// What EXPLAIN is about.
 pub(crate) enum Explaining {
-    /// A query that isn't maintained, with its option `state_ttl`, and whether its windows are put out when they close.
-    Plan(Box<LogicalPlan>, Option<StateTtl>, bool),
+    /// A query that isn't maintained, with its options, and whether its windows are put out when they close.
+    Plan(Box<LogicalPlan>, Keeping, bool),
     /// A query that would run once per batch.
     Batches(Box<BatchQuery>),
     /// A materialized view, a stream or a sink.
@@ -138,10 +138,24 @@ pub(crate) struct Pinned {
     pub(crate) schema: SchemaRef,
     /// What is maintained.
     pub(crate) rows: Vec<RecordBatch>,
-    /// Whether its operators forget keys.
+    /// Whether its operators forget keys that are idle.
     pub(crate) forgets: bool,
+    /// How far its windows have closed, where they do.
+    pub(crate) windows: Option<Windows>,
     /// By name, what it is computed of.
     pub(crate) inputs: Vec<(Arc<str>, PinnedInput)>,
+}
+
+/// How far the windows of a view have closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    /// How many rows came later.
+    pub(crate) late: u64,
+    /// Whether they are put out when they close.
+    pub(crate) on_close: bool,
+    /// The column by which they can be told apart, where one is shown, and below which value they are closed, as a count
+    /// of its unit.
+    pub(crate) shown: Option<(usize, Option<i64>)>,
 }
 
 /// An input of a view, as of one epoch.

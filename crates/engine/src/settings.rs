@@ -5,6 +5,7 @@ pub(crate) mod foreign;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use millstream_connect::Options;
 use millstream_flow::Limits;
 use millstream_sql::{Error, Result, near};
 
@@ -21,6 +22,12 @@ pub struct SettingDoc {
 
 /// Every setting.
 pub const SETTINGS: &[SettingDoc] = &[
+    SettingDoc {
+        name: "allowed_lateness",
+        default: "0",
+        doc: "0; or an interval such as '10 seconds': by how much the watermark must have passed the end of a window of \
+              event time when it closes. Of the queries created after it, unless their WITH says otherwise",
+    },
     SettingDoc {
         name: "batch_interval",
         default: "auto",
@@ -177,6 +184,55 @@ impl StateTtl {
     }
 }
 
+/// By how much the watermark must have passed the end of a window when it closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowedLateness(pub Duration);
+
+impl AllowedLateness {
+    /// The value of a setting or an option.
+    pub fn parse(value: &str) -> Result<AllowedLateness> {
+        if value.trim() == "0" {
+            return Ok(AllowedLateness(Duration::ZERO));
+        }
+        Ok(AllowedLateness(interval("allowed_lateness", value, "0 or ")?))
+    }
+
+    /// In microseconds.
+    pub fn us(self) -> i64 {
+        i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+/// How long a query keeps what it keeps; of what isn't said the settings count that are in force when it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// `state_ttl`
+    pub state_ttl: Option<StateTtl>,
+    /// `allowed_lateness`
+    pub allowed_lateness: Option<AllowedLateness>,
+}
+
+impl Keeping {
+    /// What the options say.
+    pub fn of(options: &Options) -> Result<Keeping> {
+        Ok(Keeping {
+            state_ttl: options.get("state_ttl").map(StateTtl::parse).transpose()?,
+            allowed_lateness: options.get("allowed_lateness").map(AllowedLateness::parse).transpose()?,
+        })
+    }
+
+    /// The limits of a query that says so.
+    pub(crate) fn within(self, limits: Limits) -> Limits {
+        Limits {
+            state_ttl_us: self.state_ttl.map_or(limits.state_ttl_us, StateTtl::us),
+            allowed_lateness_us: self
+                .allowed_lateness
+                .map_or(limits.allowed_lateness_us, AllowedLateness::us),
+            ..limits
+        }
+    }
+}
+
 /// The engine's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -202,7 +258,7 @@ pub struct Settings {
     pub sink_buffer_max: usize,
     /// `subscription_buffer_max`
     pub subscription_buffer_max: usize,
-    /// `output_rows_max`, `recursion_max`, `state_ttl`, `whole_rows_max`
+    /// `allowed_lateness`, `output_rows_max`, `recursion_max`, `state_ttl`, `whole_rows_max`
     pub limits: Limits,
 }
 
@@ -246,6 +302,7 @@ impl Settings {
     /// Changes one setting.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
+            "allowed_lateness" => self.limits.allowed_lateness_us = AllowedLateness::parse(value)?.us(),
             "batch_interval" => self.pace = pace(value)?,
             "clock" => self.clock = clock(value)?,
             "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
@@ -275,6 +332,10 @@ impl Settings {
     /// A setting as SHOW shows it.
     pub fn show(&self, name: &str) -> Result<String> {
         Ok(match name {
+            "allowed_lateness" => match self.limits.allowed_lateness_us {
+                0 => "0".into(),
+                us => millstream_sql::length_text(us),
+            },
             "batch_interval" => match self.pace {
                 Pace::Auto => "auto".into(),
                 Pace::Fixed(interval) => interval_text(interval),
@@ -400,6 +461,8 @@ mod tests {
         check("clock", "Manual", "manual");
         check("state_ttl", "90 min", "90 minutes");
         check("state_ttl", "OFF", "off");
+        check("allowed_lateness", "90 sec", "90 seconds");
+        check("allowed_lateness", "0", "0");
     }
 
     #[test]

@@ -57,6 +57,8 @@ enum Clock {
     Item(Arc<Clock>),
     /// The least of several.
     Least(Vec<Arc<Clock>>),
+    /// So many microseconds before another one.
+    Less(Arc<Clock>, i64),
 }
 
 /// Of each column of some rows, how far it has come, where that is known.
@@ -70,10 +72,18 @@ impl EventTime {
 
     /// Below which value no more is expected after an epoch, as a count of the column's unit; none before there is a
     /// watermark.
-    pub(crate) fn at(&self, cut: &Cut) -> Result<Option<i64>> {
+    pub fn at(&self, cut: &Cut) -> Result<Option<i64>> {
         match self.clock.at(cut)? {
             Some(at) => Ok(count(&at.to_array()?)?.iter().next().flatten()),
             None => Ok(None),
+        }
+    }
+
+    /// The same, so many microseconds behind.
+    pub(crate) fn less(self, lateness_us: i64) -> EventTime {
+        match lateness_us {
+            0 => self,
+            _ => EventTime { clock: Arc::new(Clock::Less(self.clock, lateness_us)), ..self },
         }
     }
 
@@ -187,7 +197,7 @@ impl Clock {
     fn watermark_at(&self, cut: &Cut) -> Result<Option<ScalarValue>> {
         match self {
             Clock::Watermark(..) => self.at(cut),
-            Clock::Image(of, ..) | Clock::Item(of) => of.watermark_at(cut),
+            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) => of.watermark_at(cut),
             Clock::Least(of) => {
                 let data_type = self.watermark_type();
                 let mut all = Vec::with_capacity(of.len());
@@ -203,7 +213,7 @@ impl Clock {
     fn watermark_type(&self) -> DataType {
         match self {
             Clock::Watermark(_, data_type) => data_type.clone(),
-            Clock::Image(of, ..) | Clock::Item(of) => of.watermark_type(),
+            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) => of.watermark_type(),
             Clock::Least(of) => of.first().map_or(DataType::Null, |first| first.watermark_type()),
         }
     }
@@ -226,6 +236,12 @@ impl Clock {
                 let items =
                     list.as_list_opt::<i32>().ok_or_else(|| Error::Bug("an item of no list".into()))?;
                 least_of((0..items.values().len()).map(|at| ScalarValue::try_from_array(items.values(), at)))
+            }
+            Clock::Less(of, lateness_us) => {
+                let Some(at) = of.at(cut)? else { return Ok(None) };
+                let count = count(&at.to_array()?)?.value(0);
+                let earlier = count.saturating_sub(in_unit(*lateness_us, &at.data_type()));
+                Ok(Some(of_count(earlier, &at.data_type())?))
             }
             Clock::Least(of) => {
                 let mut all = Vec::with_capacity(of.len());
@@ -250,6 +266,28 @@ fn least_of(
         }
     }
     Ok(least)
+}
+
+/// Microseconds in the unit of a type of times, rounded up.
+fn in_unit(us: i64, data_type: &DataType) -> i64 {
+    use arrow::datatypes::TimeUnit;
+    let units = |us_each: i64| us.div_euclid(us_each) + i64::from(us.rem_euclid(us_each) > 0);
+    match data_type {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => us.saturating_mul(1000),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => us,
+        DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => units(1000),
+        DataType::Timestamp(TimeUnit::Second, _) => units(1_000_000),
+        DataType::Date32 => units(86_400_000_000),
+        _ => us,
+    }
+}
+
+/// The time that is a count of its unit.
+fn of_count(count: i64, data_type: &DataType) -> Result<ScalarValue> {
+    Ok(match data_type {
+        DataType::Date32 => ScalarValue::Date32(Some(i32::try_from(count).unwrap_or(i32::MIN))),
+        _ => ScalarValue::Int64(Some(count)).cast_to(data_type)?,
+    })
 }
 
 /// Times as counts of their unit.

@@ -12,7 +12,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::Rows;
 use tokio::runtime::Runtime;
 
-use crate::{Choice, Description, Driver, Flow, Limits, Relation};
+use crate::{Choice, Description, Driver, EventTime, Flow, Limits, Relation};
 
 /// A small generator of numbers.
 pub(crate) struct Random(pub(crate) u64);
@@ -87,6 +87,16 @@ impl Fixture {
     }
 
     pub(crate) fn compile_within(&self, sql: &str, limits: Limits) -> Flow {
+        self.compile_over(sql, limits, &|_| Vec::new())
+    }
+
+    /// Over tables of whose columns it is known how far they have come.
+    pub(crate) fn compile_over(
+        &self,
+        sql: &str,
+        limits: Limits,
+        times: &dyn Fn(&Arc<str>) -> Vec<(usize, EventTime)>,
+    ) -> Flow {
         let state = self.context.state();
         let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
         let plan = state.optimize(&plan).unwrap();
@@ -96,7 +106,8 @@ impl Fixture {
         driver.set_threads(NonZeroUsize::new(2).unwrap());
         let resolve = |scan: &datafusion::logical_expr::TableScan| {
             let columns = (0..schema().fields().len()).collect();
-            let name = scan.table_name.table().into();
+            let name: Arc<str> = scan.table_name.table().into();
+            let times = times(&name);
             Some(Relation {
                 name,
                 schema: schema(),
@@ -105,7 +116,7 @@ impl Fixture {
                 key: None,
                 about: Description::default(),
                 window: None,
-                times: Vec::new(),
+                times,
             })
         };
         Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
@@ -113,6 +124,19 @@ impl Fixture {
 
     pub(crate) fn at_once(&self, sql: &str, schema: &SchemaRef) -> RecordBatch {
         at_once(&self.runtime, &self.context, sql, schema)
+    }
+
+    /// Changes both tables.
+    pub(crate) fn apply(&mut self, changes: &[Delta; 2]) {
+        for (input, delta) in self.inputs.iter_mut().zip(changes) {
+            input.apply(delta).unwrap();
+        }
+        self.register();
+    }
+
+    /// All rows of a table.
+    pub(crate) fn all(&self, table: usize) -> RecordBatch {
+        concat_batches(&schema(), &self.inputs[table].snapshot().batches().unwrap()).unwrap()
     }
 
     /// Random changes of both tables: new rows, and rows that are there taken back.

@@ -181,7 +181,7 @@ pub struct Flow {
     /// The columns of its result of which it is known how far event time has come.
     pub(crate) times: Vec<(usize, EventTime)>,
     /// How its late rows are laid out, where windows close.
-    pub(crate) late: Option<Layout>,
+    pub(crate) layout: Option<Layout>,
 }
 
 /// What a node of a flow has done since the flow was made.
@@ -261,7 +261,12 @@ impl Flow {
 
     /// The columns of its late rows, where windows close: what is known of each, then those of the rows themselves.
     pub fn late_schema(&self) -> Option<&SchemaRef> {
-        self.late.as_ref().map(|layout| &layout.schema)
+        self.layout.as_ref().map(|layout| &layout.schema)
+    }
+
+    /// How many rows came for windows that had closed, each as often as its weight says, where its windows close.
+    pub fn late(&self) -> Option<u64> {
+        self.stateful().filter_map(|operator| Some(operator.late()?.rows)).reduce(|sum, rows| sum + rows)
     }
 
     /// Whether it forgets keys for `state_ttl`, or windows that closed, so that its answer isn't that of a batch query.
@@ -293,7 +298,7 @@ impl Flow {
         let Advance { rows, failures, left_out, late } = self.advance(cut, inputs, read)?;
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
         let laid_out = |(place, name, late): &(usize, &str, Late)| {
-            Some(self.late.as_ref()?.laid_out(*place, name, cut.epoch, late))
+            Some(self.layout.as_ref()?.laid_out(*place, name, cut.epoch, late))
         };
         let late = late.iter().filter_map(laid_out).collect::<Result<_>>()?;
         Ok(Change { rows, errors, left_out, late })

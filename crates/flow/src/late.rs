@@ -88,7 +88,9 @@ impl Layout {
             one_type(&watermarks)?,
             DataType::Int64,
         ];
-        let known = KNOWN.iter().zip(types).map(|(name, of)| Field::new(*name, of, false));
+        // A row without a time is in no window, and may come before there is a watermark.
+        let known = KNOWN.iter().zip(types).enumerate();
+        let known = known.map(|(at, (name, of))| Field::new(*name, of, matches!(at, 2 | 3)));
         let fields: Vec<Field> = known.chain(columns.fields).collect();
         Some(Layout { schema: Arc::new(Schema::new(fields)), places, inputs })
     }

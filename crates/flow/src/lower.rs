@@ -7,7 +7,6 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
-use crate::error::PUTS_OUT;
 use crate::event_time::{self, EventTime, Times};
 use crate::flow::{Flow, Meter, Node, waves};
 use crate::late::Layout;
@@ -21,13 +20,15 @@ use crate::operators::union::Union;
 use crate::operators::update_state;
 use crate::operators::whole::Whole;
 use crate::sharing::Findables;
-use crate::{Driver, Error, Result};
+use crate::{Driver, Result};
 
 mod broadcast;
 mod closing;
 mod join;
 mod keys;
+mod limits;
 mod over;
+mod passed;
 mod per_key;
 mod recursion;
 mod top_n;
@@ -35,6 +36,7 @@ mod unique;
 mod windows;
 
 pub(crate) use keys::cannot_fail;
+pub use limits::Limits;
 
 /// Which operators may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,47 +46,6 @@ pub enum Choice {
     Cheapest,
     /// Whole for everything, so that tests can compare.
     WholeOnly,
-}
-
-/// Bounds of a query, fixed at its creation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// How many rows of input a Whole operator may keep.
-    pub whole_rows_max: usize,
-    /// How many rounds a recursive query may take.
-    pub recursion_max: usize,
-    /// How many rows an operator may put out in one epoch.
-    pub output_rows_max: usize,
-    /// After how many microseconds keys are forgotten that no row touches; none: never.
-    pub state_ttl_us: Option<i64>,
-    /// Whether each window is put out once, when it closes.
-    pub on_close: bool,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            whole_rows_max: 1_000_000,
-            recursion_max: 10_000,
-            output_rows_max: 100_000_000,
-            state_ttl_us: None,
-            on_close: false,
-        }
-    }
-}
-
-impl Limits {
-    /// Fails where an operator, or a run of its plan, puts out more rows than it may.
-    pub(crate) fn check_output(&self, rows: usize) -> Result<()> {
-        if rows <= self.output_rows_max {
-            return Ok(());
-        }
-        Err(Error::Limit(format!(
-            "{PUTS_OUT} more than {} rows in one epoch, which is output_rows_max: narrow the query, or SET \
-             output_rows_max higher first",
-            self.output_rows_max
-        )))
-    }
 }
 
 /// A relation that a table scan reads.
@@ -146,6 +107,7 @@ impl Flow {
             columns: HashMap::new(),
             findables: Vec::new(),
             times: HashMap::new(),
+            below: Vec::new(),
             why: String::new(),
         };
         let lowered = match choice {
@@ -160,6 +122,7 @@ impl Flow {
             None => lowering.whole(&plan, choice)?,
         };
         lowering.check_closes(root)?;
+        lowering.let_pass();
         let mut flow = lowering.finish(root);
         flow.share_within()?;
         Ok(flow)
@@ -186,6 +149,8 @@ struct Lowering<'a> {
     findables: Vec<Findables>,
     /// How far event time has come in the columns of a node, where it is known of some.
     times: HashMap<usize, Times>,
+    /// Joins below windows that close.
+    below: Vec<passed::Below>,
     why: String,
 }
 
@@ -320,7 +285,8 @@ impl Lowering<'_> {
             cost: Cost::Delta,
         };
         let mut times: Times = vec![None; properties.schema.fields().len()];
-        relation.times.into_iter().for_each(|(at, time)| times[at] = Some(time));
+        let lateness_us = self.limits.allowed_lateness_us;
+        relation.times.into_iter().for_each(|(at, time)| times[at] = Some(time.less(lateness_us)));
         self.set_times(self.nodes.len(), times);
         self.relations.push((relation.name.clone(), batchwise));
         let about = if batchwise { Description::default() } else { relation.about };
@@ -434,7 +400,7 @@ impl Lowering<'_> {
             return Ok(Some(operator));
         }
         match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
-            Ok(operator) => self.closing(Box::new(operator), node, input).map(Some),
+            Ok(operator) => self.aggregate_closing(Box::new(operator), node, input).map(Some),
             Err(reason) => self.per_key(plan, above, &reason),
         }
     }
@@ -503,7 +469,7 @@ impl Lowering<'_> {
         Flow {
             relations,
             batchwise,
-            late: Layout::of(&nodes),
+            layout: Layout::of(&nodes),
             nodes,
             waves,
             threads,

@@ -132,6 +132,8 @@ pub struct Output {
     pub left_out: u64,
     /// What it did not take since it came too late: for windows that had closed. See [`Operator::late`].
     pub late: Vec<Late>,
+    /// The keys of which it has rows since this step, where it was asked to tell: see [`Operator::tell_opened`].
+    pub opened: Option<Vec<ArrayRef>>,
 }
 
 impl From<Delta> for Output {
@@ -155,6 +157,8 @@ pub struct KeyedBy {
     /// Whether what it puts out of a key, a row at most, stands for the key: it is taken back when a key returns that
     /// was forgotten. The result begins with the key's columns then, where it is kept.
     pub remembers: bool,
+    /// Whether all that is kept of a key is what it has put out: forgetting keys that are idle gains nothing then.
+    pub is_result: bool,
 }
 
 /// What keys had put out that were forgotten.
@@ -216,6 +220,10 @@ pub trait Operator: Send + Debug {
     /// By what it keeps its state, where it can forget keys one by one.
     fn keyed_by(&self) -> Option<KeyedBy> {
         None
+    }
+    /// Asks it to tell from now on which keys are new; false: it doesn't know. A key that went and came again is new.
+    fn tell_opened(&mut self) -> bool {
+        false
     }
     /// Forgets keys, one array a column, each once, as though their rows had never come, and puts nothing out.
     fn forget(&mut self, _keys: &[ArrayRef]) -> Result<Forgotten> {

@@ -183,7 +183,7 @@ impl Loop {
             Event::Change { changes, .. } => changes.iter().filter_map(delivered).collect(),
             Event::Subscribe { request, .. } => match &request.followed {
                 Followed::Relation(name) => vec![name.clone()],
-                Followed::Query(_) | Followed::Batches(_) => Vec::new(),
+                Followed::Query(..) | Followed::Batches(_) => Vec::new(),
             },
             Event::FoundByKey { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
             Event::Compile { plan, .. } => scanned(plan),

@@ -106,8 +106,7 @@ impl Loop {
             Change::Create { object, source } => (object, source),
         };
         catalog.add(object.clone())?;
-        let state_ttl_us = self.settings.limits.state_ttl_us;
-        let scope = Scope { engine: self, catalog, before, state_ttl_us, on_close: false };
+        let scope = Scope { engine: self, catalog, before, limits: self.settings.limits };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
                 let source = source.ok_or_else(|| Error::bug("a source comes opened"))?;
@@ -123,19 +122,19 @@ impl Loop {
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
-            Definition::MaterializedView { plan, on_close, on_error, state_ttl, .. } => {
-                let lowered = scope.forgetting(*state_ttl).closing(*on_close).lower(plan)?;
+            Definition::MaterializedView { plan, on_close, on_error, keeping, .. } => {
+                let lowered = scope.keeping(*keeping).closing(*on_close).lower(plan)?;
                 let on_error = on_error.unwrap_or(self.settings.on_error);
                 let query = RunningQuery::new(object.name.clone(), lowered, Keep::Result, on_error)?;
                 Prepared::Queries(object, vec![query])
             }
-            Definition::Stream { query, on_error, state_ttl, retention, .. } => {
+            Definition::Stream { query, on_error, keeping, retention, .. } => {
                 let on_error = on_error.unwrap_or(self.settings.on_error);
                 let keep = |append_only| match append_only {
                     true => Keep::Newest(*retention),
                     false => Keep::Result,
                 };
-                let scope = scope.forgetting(*state_ttl);
+                let scope = scope.keeping(*keeping);
                 let queries = scope.queries(&object.name, query, &keep, on_error)?;
                 Prepared::Queries(object, queries)
             }

@@ -22,7 +22,7 @@ use super::query::{Keep, Lowered, RunningQuery};
 use super::window::{Kind, Window};
 use crate::catalog::{Catalog, Definition, Runs};
 use crate::error;
-use crate::settings::{OnError, Pace, StateTtl};
+use crate::settings::{Keeping, OnError, Pace};
 use crate::stamp::{names_batch, stamped};
 
 /// The relations that exist or are about to, while a group of changes is prepared.
@@ -32,9 +32,7 @@ pub(super) struct Scope<'a> {
     pub(super) catalog: &'a Catalog,
     pub(super) before: &'a [Prepared],
     /// Of the queries that are compiled.
-    pub(super) state_ttl_us: Option<i64>,
-    /// Whether their windows are put out when they close.
-    pub(super) on_close: bool,
+    pub(super) limits: Limits,
 }
 
 /// What one relation is to a query that runs once per batch.
@@ -50,14 +48,14 @@ struct Taken {
 }
 
 impl Scope<'_> {
-    /// The same for a query with an option `state_ttl` of its own.
-    pub(super) fn forgetting(self, state_ttl: Option<StateTtl>) -> Self {
-        Scope { state_ttl_us: state_ttl.map_or(self.state_ttl_us, StateTtl::us), ..self }
+    /// The same for a query with options of its own.
+    pub(super) fn keeping(self, keeping: Keeping) -> Self {
+        Scope { limits: keeping.within(self.limits), ..self }
     }
 
     /// The same for a query whose windows may be put out when they close.
     pub(super) fn closing(self, on_close: bool) -> Self {
-        Scope { on_close, ..self }
+        Scope { limits: Limits { on_close, ..self.limits }, ..self }
     }
 
     /// The queries of an object: its own is the last one.
@@ -139,9 +137,7 @@ impl Scope<'_> {
                 times: self.times(table.name()),
             })
         };
-        let (state_ttl_us, on_close) = (self.state_ttl_us, self.on_close);
-        let limits = Limits { state_ttl_us, on_close, ..self.engine.settings.limits };
-        let flow = self.compile(plan, &resolve, limits)?;
+        let flow = self.compile(plan, &resolve, self.limits)?;
         let feed = |name: &Arc<str>| Feed {
             of: name.clone(),
             stamped: stamped.get(name.as_ref()).cloned(),
@@ -451,8 +447,7 @@ fn about(window: Option<&Kind>, anew: bool) -> Description {
 impl Loop {
     /// The relations as they are.
     pub(super) fn scope(&self) -> Scope<'_> {
-        let state_ttl_us = self.settings.limits.state_ttl_us;
-        Scope { engine: self, catalog: &self.catalog, before: &[], state_ttl_us, on_close: false }
+        Scope { engine: self, catalog: &self.catalog, before: &[], limits: self.settings.limits }
     }
 
     /// Fails where a running query's windows are no multiples of a fixed interval.

@@ -35,8 +35,8 @@ pub(crate) struct Observing {
 impl Loop {
     pub(super) fn explain(&self, what: Explaining) -> Result<Vec<Explained>> {
         let operators = match what {
-            Explaining::Plan(plan, ttl, on_close) => {
-                self.scope().forgetting(ttl).closing(on_close).lower(&plan)?.operators()
+            Explaining::Plan(plan, keeping, on_close) => {
+                self.scope().keeping(keeping).closing(on_close).lower(&plan)?.operators()
             }
             Explaining::Batches(query) => self.scope().lower_batches(&query, &BTreeMap::new())?.operators(),
             Explaining::Object(name) => self.query_behind(&name)?.operators(),

@@ -19,7 +19,6 @@ pub(crate) struct OwnFlow {
     append_only: bool,
     key: Option<Vec<usize>>,
     cost: Cost,
-    forgets: bool,
     timeless: bool,
     times: Vec<(usize, EventTime)>,
 }
@@ -51,7 +50,6 @@ impl OwnFlow {
             append_only: flow.append_only().map_err(error::flow)?,
             key: flow.key().map(<[usize]>::to_vec),
             cost: flow.cost(),
-            forgets: flow.forgets(),
             timeless: flow.is_timeless(),
             times: flow.times().to_vec(),
             told: Told::default(),
@@ -74,9 +72,9 @@ impl OwnFlow {
         self.cost
     }
 
-    /// Whether it forgets keys for `state_ttl`, or windows that closed.
-    pub(crate) fn forgets(&self) -> bool {
-        self.forgets
+    /// How many rows came for windows that had closed, where its windows close.
+    pub(crate) fn late(&self) -> Option<u64> {
+        self.here().and_then(Flow::late)
     }
 
     /// Whether its answer follows from its inputs alone, whenever their changes come.

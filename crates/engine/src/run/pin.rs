@@ -4,15 +4,16 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::feed::Feed;
-use super::query::Status;
+use super::query::{RunningQuery, Status};
 use crate::catalog::Definition;
-use crate::event::{Pinned, PinnedInput};
+use crate::error;
+use crate::event::{Pinned, PinnedInput, Windows};
 
 impl Loop {
     /// A materialized view with its inputs, between two epochs. Rows are shared, not copied.
     pub(super) fn pin(&self, name: &str) -> Result<Pinned> {
         let object = self.catalog.get(name)?;
-        let Definition::MaterializedView { plan, schema, .. } = &object.definition else {
+        let Definition::MaterializedView { plan, schema, on_close, .. } = &object.definition else {
             let kind = object.definition.kind();
             return Err(Error::invalid(format!(
                 "\"{name}\" is a {kind}, but VERIFY takes a materialized view"
@@ -31,8 +32,21 @@ impl Loop {
         for feed in &query.feeds {
             inputs.push((feed.of.clone(), self.pin_input(feed)?));
         }
-        let (plan, schema, forgets) = (plan.clone(), schema.clone(), query.flow.forgets());
-        Ok(Pinned { epoch: self.epoch, plan, schema, rows, forgets, inputs })
+        let (plan, schema) = (plan.clone(), schema.clone());
+        let forgets = query.flow.operators().iter().any(|operator| operator.counted.is_some());
+        let windows = self.windows(query, *on_close)?;
+        Ok(Pinned { epoch: self.epoch, plan, schema, rows, forgets, windows, inputs })
+    }
+
+    /// How far the windows of a query have closed.
+    fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
+        let Some(late) = query.flow.late() else { return Ok(None) };
+        let cut = self.standing_cut();
+        let shown = match query.flow.times().iter().max_by_key(|(_, time)| time.edge) {
+            Some((column, time)) => Some((*column, time.at(&cut).map_err(error::flow)?)),
+            None => None,
+        };
+        Ok(Some(Windows { late, on_close, shown }))
     }
 
     fn pin_input(&self, feed: &Feed) -> Result<PinnedInput> {

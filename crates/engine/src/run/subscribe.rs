@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_sql::{BatchQuery, Error, Result};
 use tokio::sync::mpsc::error::TrySendError;
@@ -14,7 +13,7 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use super::Loop;
 use super::log::{self, Log, Place, Waiting};
-use super::query::{Keep, RunningQuery, Status};
+use super::query::{Keep, Lowered, RunningQuery, Status};
 use super::system::{Lines, NULL};
 use crate::changes::{End, Following, Opened, Portion};
 use crate::error;
@@ -95,7 +94,10 @@ impl Loop {
         };
         match followed {
             Followed::Relation(name) => self.follow_relation(name, &mut subscription, &mut opened)?,
-            Followed::Query(plan) => self.follow_query(&plan, &mut subscription, &mut opened)?,
+            Followed::Query(plan, on_close) => {
+                let lowered = self.scope().closing(on_close).lower(&plan)?;
+                self.follow_query(lowered, &mut subscription, &mut opened)?;
+            }
             Followed::Batches(query) => self.follow_batches(&query, &mut subscription, &mut opened)?,
         }
         self.subscribed = number;
@@ -134,11 +136,10 @@ impl Loop {
 
     fn follow_query(
         &mut self,
-        plan: &LogicalPlan,
+        lowered: Lowered,
         subscription: &mut Subscription,
         opened: &mut Opened,
     ) -> Result<()> {
-        let lowered = self.scope().lower(plan)?;
         let flow = &lowered.flow;
         opened.schema = flow.schema().map_err(error::flow)?.clone();
         opened.append_only = flow.append_only().map_err(error::flow)?;

@@ -1,5 +1,5 @@
-//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …, state_ttl = '…')] AS SELECT …
-//! [EMIT ON WINDOW CLOSE]`
+//! `CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (on_error = …, state_ttl = '…', …)] AS
+//! SELECT … [EMIT ON WINDOW CLOSE]`
 
 use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Emit, Result, TokenReader, dialect};
@@ -11,7 +11,14 @@ use crate::catalog::{Definition, Object};
 use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
-use crate::settings::{OnError, StateTtl, count};
+use crate::settings::{Keeping, OnError, count};
+
+/// Its windows of event time.
+pub(super) const ALLOWED_LATENESS: OptionDoc = OptionDoc {
+    name: "allowed_lateness",
+    default: Some("the setting allowed_lateness"),
+    doc: "0; or by how much the watermark must have passed the end of a window of event time when it closes",
+};
 
 /// Its rows that fail.
 pub(super) const ON_ERROR: OptionDoc = OptionDoc {
@@ -35,7 +42,7 @@ pub(super) const STATE_TTL: OptionDoc = OptionDoc {
 };
 
 /// The options of a materialized view.
-const OPTIONS: &[OptionDoc] = &[ON_ERROR, PARALLELISM, STATE_TTL];
+const OPTIONS: &[OptionDoc] = &[ALLOWED_LATENESS, ON_ERROR, PARALLELISM, STATE_TTL];
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
@@ -44,7 +51,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     }
     let on_close = cut_on_close(&mut reader)?;
     let Named { query, reads, options } = named_query(session, &working.catalog, &mut reader)?;
-    let (on_error, state_ttl) = view_options(options)?;
+    let (on_error, keeping) = view_options(options)?;
     check_continuous(session, &query)?;
     let mut tag = Tag::new("CREATE MATERIALIZED VIEW");
     if query.is_ordered() {
@@ -53,7 +60,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         ));
     }
     let (plan, schema) = (query.plan, query.schema);
-    let definition = Definition::MaterializedView { plan, on_close, schema, on_error, state_ttl };
+    let definition = Definition::MaterializedView { plan, on_close, schema, on_error, keeping };
     working.create(Object { name, ddl: reader.text().to_string(), reads, definition }, None)?;
     Ok(tag)
 }
@@ -66,13 +73,13 @@ pub(super) fn cut_on_close(reader: &mut TokenReader<'_>) -> Result<bool> {
     }
 }
 
-/// What the options say of rows that fail, and of idle keys.
-pub(super) fn view_options(options: Vec<(String, String)>) -> Result<(Option<OnError>, Option<StateTtl>)> {
+/// What the options say of rows that fail, and of how long things are kept.
+pub(super) fn view_options(options: Vec<(String, String)>) -> Result<(Option<OnError>, Keeping)> {
     let options = Options(options.into_iter().collect());
     options.check(OPTIONS).map_err(error::connect)?;
     check_parallelism(&options)?;
     let on_error = options.get("on_error").map(OnError::parse).transpose()?;
-    Ok((on_error, options.get("state_ttl").map(StateTtl::parse).transpose()?))
+    Ok((on_error, Keeping::of(&options)?))
 }
 
 /// The option `parallelism` changes nothing, but must be one.

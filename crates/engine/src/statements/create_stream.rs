@@ -1,4 +1,4 @@
-//! `CREATE STREAM [IF NOT EXISTS] name [(columns)] [WITH (retention = '…', on_error = …, state_ttl = '…')] AS SELECT …
+//! `CREATE STREAM [IF NOT EXISTS] name [(columns)] [WITH (retention = '…', on_error = …, state_ttl = '…', …)] AS SELECT …
 //! [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`
 
 use std::sync::Arc;
@@ -8,20 +8,23 @@ use arrow::datatypes::SchemaRef;
 use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Emit, Error, Result, TokenReader, dialect};
 
-use super::create_materialized_view::{ON_ERROR, PARALLELISM, STATE_TTL, check_parallelism};
+use super::create_materialized_view::{
+    ALLOWED_LATENESS, ON_ERROR, PARALLELISM, STATE_TTL, check_parallelism,
+};
 use super::create_view::{Named, NamedBatches, check_continuous, named_batches, named_query};
 use super::{existed, new_name};
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
-use crate::settings::{OnError, StateTtl, interval};
+use crate::settings::{Keeping, OnError, StateTtl, interval};
 
 /// For how long a stream keeps rows that only come.
 const RETENTION: Duration = Duration::from_secs(600);
 
 /// The options of a stream.
 const OPTIONS: &[OptionDoc] = &[
+    ALLOWED_LATENESS,
     ON_ERROR,
     PARALLELISM,
     OptionDoc {
@@ -36,7 +39,7 @@ const OPTIONS: &[OptionDoc] = &[
 pub(super) struct StreamOptions {
     pub(super) on_error: Option<OnError>,
     pub(super) retention: Duration,
-    pub(super) state_ttl: Option<StateTtl>,
+    pub(super) keeping: Keeping,
 }
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
@@ -46,8 +49,8 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     }
     let Running { query, schema, reads, options, ordered } =
         running_query(session, &working.catalog, &mut reader)?;
-    let StreamOptions { on_error, retention, state_ttl } = stream_options(options, &query)?;
-    let definition = Definition::Stream { query, schema, on_error, state_ttl, retention };
+    let StreamOptions { on_error, retention, keeping } = stream_options(options, &query)?;
+    let definition = Definition::Stream { query, schema, on_error, keeping, retention };
     let mut tag = Tag::new("CREATE STREAM");
     if ordered {
         tag.notices.push(format!(
@@ -106,15 +109,15 @@ pub(super) fn stream_options(options: Vec<(String, String)>, query: &Runs) -> Re
     let options = Options(options.into_iter().collect());
     options.check(OPTIONS).map_err(error::connect)?;
     check_parallelism(&options)?;
-    let state_ttl = options.get("state_ttl").map(StateTtl::parse).transpose()?;
-    if let (Some(StateTtl(Some(_))), Runs::EachBatch(_)) = (state_ttl, query) {
+    let keeping = Keeping::of(&options)?;
+    if let (Some(StateTtl(Some(_))), Runs::EachBatch(_)) = (keeping.state_ttl, query) {
         return Err(Error::invalid("state_ttl of a query FOR EACH BATCH, which keeps no keys")
             .hint("It forgets with each batch; LAST(relation, length) says how much of the past it sees."));
     }
     Ok(StreamOptions {
         on_error: options.get("on_error").map(OnError::parse).transpose()?,
         retention: retention(&options)?.unwrap_or(RETENTION),
-        state_ttl,
+        keeping,
     })
 }
 

@@ -1,4 +1,5 @@
-//! `SELECT … EMIT CHANGES [LIMIT n]`: what the query answers now, then its changes until the reader goes.
+//! `SELECT … EMIT CHANGES [LIMIT n]`: what the query answers now, then its changes until the reader goes; `SELECT … EMIT ON
+//! WINDOW CLOSE [LIMIT n]`: the rows of its windows, as they close.
 
 use std::ops::Range;
 
@@ -10,16 +11,18 @@ use super::within;
 use crate::changes::{self, Following, Opened, Shape};
 use crate::session::{Response, Session};
 
-/// Runs a query that ends with the clause at `clause`.
+/// Runs a query that ends with a clause.
 pub(crate) async fn run(
     session: &Session,
     mut reader: TokenReader<'_>,
+    emit: Emit,
     clause: Range<usize>,
 ) -> Result<Response> {
-    let limit = limit(&reader, &clause, Emit::Changes)?;
+    let limit = limit(&reader, &clause, emit)?;
     reader.cut(clause.start);
     let (text, offset) = within(&reader);
-    let opened = follow(session, text, offset, Following::default()).await?;
+    let on_close = emit == Emit::OnWindowClose;
+    let opened = follow(session, text, offset, Following::default(), on_close).await?;
     Ok(changes::response(opened, Shape::Emit, limit))
 }
 
@@ -29,20 +32,19 @@ pub(crate) async fn follow_query(
     mut reader: TokenReader<'_>,
     following: Following,
 ) -> Result<Opened> {
-    let mut per_batch = false;
-    if let Some((emit @ (Emit::Changes | Emit::EachBatch), clause)) = dialect::trailing_emit(&reader) {
+    let emit = dialect::trailing_emit(&reader);
+    if let Some((emit, clause)) = emit.clone() {
         if limit(&reader, &clause, emit)?.is_some() {
             return Err(reader
                 .expected("no LIMIT of changes: the reader stops when it has enough")
                 .at(clause));
         }
-        per_batch = emit == Emit::EachBatch;
         reader.cut(clause.start);
     }
     let (text, offset) = within(&reader);
-    match per_batch {
-        true => for_each_batch::open(session, text, offset, following).await,
-        false => follow(session, text, offset, following).await,
+    match emit.map(|(emit, _)| emit) {
+        Some(Emit::EachBatch) => for_each_batch::open(session, text, offset, following).await,
+        emit => follow(session, text, offset, following, emit == Some(Emit::OnWindowClose)).await,
     }
 }
 

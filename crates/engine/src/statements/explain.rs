@@ -20,7 +20,7 @@ use crate::error;
 use crate::event::{Compiled, Event, Explaining};
 use crate::point;
 use crate::session::{Response, Session};
-use crate::settings::{StateTtl, interval};
+use crate::settings::{Keeping, interval};
 
 /// How long EXPLAIN ANALYZE waits, and for how many epochs, unless told otherwise.
 const EPOCHS: u64 = 10;
@@ -38,8 +38,8 @@ enum Form {
 
 /// Of what.
 enum Target {
-    /// A query, with its option `state_ttl`, and whether its windows are put out when they close.
-    Query(LogicalPlan, Option<StateTtl>, bool),
+    /// A query, with its options, and whether its windows are put out when they close.
+    Query(LogicalPlan, Keeping, bool),
     Batches(Box<BatchQuery>),
     Object(Arc<str>),
 }
@@ -75,12 +75,12 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         (form, target) => {
             let mut found = Vec::new();
             let what = match target {
-                Target::Query(plan, ttl, on_close) => {
+                Target::Query(plan, keeping, on_close) => {
                     if once {
                         let relations = point::asked(&plan)?;
                         found = session.shared.ask(|reply| Event::FoundByKey { relations, reply }).await?;
                     }
-                    Explaining::Plan(Box::new(plan), ttl, on_close)
+                    Explaining::Plan(Box::new(plan), keeping, on_close)
                 }
                 Target::Batches(query) => Explaining::Batches(query),
                 Target::Object(name) => Explaining::Object(name),
@@ -131,9 +131,9 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
         let Running { query, options, .. } = running_query(session, &catalog, reader)?;
-        let state_ttl = stream_options(options, &query)?.state_ttl;
+        let keeping = stream_options(options, &query)?.keeping;
         return Ok(match query {
-            Runs::Maintained { plan, on_close } => Target::Query(plan, state_ttl, on_close),
+            Runs::Maintained { plan, on_close } => Target::Query(plan, keeping, on_close),
             Runs::EachBatch(query) => Target::Batches(query),
         });
     }
@@ -142,9 +142,9 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         reader.relation_name()?;
         let on_close = create_materialized_view::cut_on_close(reader)?;
         let Named { query, options, .. } = named_query(session, &catalog, reader)?;
-        let (_, state_ttl) = create_materialized_view::view_options(options)?;
+        let (_, keeping) = create_materialized_view::view_options(options)?;
         check_continuous(session, &query)?;
-        return Ok(Target::Query(query.plan, state_ttl, on_close));
+        return Ok(Target::Query(query.plan, keeping, on_close));
     }
     if select::begins(reader) {
         let emit = cut_emit(reader)?;
@@ -157,7 +157,7 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         }
         let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
         check_continuous(session, &query)?;
-        return Ok(Target::Query(query.plan, None, emit == Some(Emit::OnWindowClose)));
+        return Ok(Target::Query(query.plan, Keeping::default(), emit == Some(Emit::OnWindowClose)));
     }
     let kind = reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]]);
     let alone = matches!(reader.peek_at(1), Token::EOF | Token::Period) || watch_begins(reader);

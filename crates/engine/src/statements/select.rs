@@ -45,9 +45,11 @@ pub(super) fn begins_at(reader: &TokenReader<'_>, n: usize) -> bool {
 
 pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
     match trailing_emit(&reader) {
-        Some((Emit::Changes, clause)) => return emit_changes::run(session, reader, clause).await,
+        Some((emit @ (Emit::Changes | Emit::OnWindowClose), clause)) => {
+            return emit_changes::run(session, reader, emit, clause).await;
+        }
         Some((Emit::EachBatch, clause)) => return for_each_batch::run(session, reader, clause).await,
-        Some((Emit::OnWindowClose, _)) | None => {}
+        None => {}
     }
     let (text, offset) = within(&reader);
     let catalog = session.shared.catalog();

@@ -42,7 +42,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let opened = match (query, name) {
         (Some(range), _) => {
             let text = &reader.text()[range.clone()];
-            follow(session, text, range.start, following).await?
+            follow(session, text, range.start, following, false).await?
         }
         (None, Some((name, at))) => {
             follow_named(session, &name, following).await.map_err(|error| error.at(at))?
@@ -63,12 +63,14 @@ fn options(reader: &mut TokenReader<'_>) -> Result<Following> {
     })
 }
 
-/// Follows a query of the reader's own, which stands at `offset` in its statement.
+/// Follows a query of the reader's own, which stands at `offset` in its statement; under `on_close` windows are put out
+/// when they close.
 pub(super) async fn follow(
     session: &Session,
     text: &str,
     offset: usize,
     following: Following,
+    on_close: bool,
 ) -> Result<Opened> {
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
@@ -76,7 +78,7 @@ pub(super) async fn follow(
         let query = planned.map_err(|error| error.shift(offset))?;
         check_continuous(session, &query)?;
         let ordered = query.is_ordered();
-        let followed = Followed::Query(Box::new(query.plan));
+        let followed = Followed::Query(Box::new(query.plan), on_close);
         let request = Request { followed, following };
         let base = catalog.version;
         let opened = session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await?;
@@ -120,7 +122,7 @@ pub(crate) async fn follow_named(session: &Session, name: &str, following: Follo
             }
             Definition::Source { .. } | Definition::View { .. } => {
                 let text = format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""));
-                return follow(session, &text, 0, following).await;
+                return follow(session, &text, 0, following, false).await;
             }
         };
         let request = Request { followed: Followed::Relation(relation), following };

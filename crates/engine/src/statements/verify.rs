@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema, SchemaRef};
 use datafusion::physical_plan::collect;
 use millstream_delta::{Chunk, Delta, consolidate, under_schema};
 use millstream_flow::bound_recursion;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::show::rows_with_notice;
 use crate::error;
-use crate::event::{Event, Pinned, PinnedInput};
+use crate::event::{Event, Pinned, PinnedInput, Windows};
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
@@ -30,12 +30,12 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let pinned =
         session.shared.ask(|reply| Event::Pin { view, reply }).await.map_err(|error| error.at(at))?;
     let checked = extent(&name, &pinned);
-    let (schema, rows) = (pinned.schema.clone(), pinned.rows.clone());
+    let (schema, rows, windows) = (pinned.schema.clone(), pinned.rows.clone(), pinned.windows);
     let batch = answer(session, &settings, pinned).await.map_err(|error| {
         let message = format!("\"{name}\" has an answer, but its query fails as a batch: {}", error.message);
         Error { message, ..error }
     })?;
-    let compare = move || difference(&schema, rows, batch);
+    let compare = move || difference(&schema, rows, closed(batch, windows)?);
     let compared = session.shared.handle.spawn_blocking(compare).await;
     let difference = compared.map_err(|error| Error::bug(error.to_string()))?.map_err(|error| {
         Error::invalid(format!("\"{name}\" can't be verified: its rows can't be compared: {error}"))
@@ -62,10 +62,51 @@ fn extent(name: &str, pinned: &Pinned) -> String {
         true => "; what its state_ttl has forgotten may differ",
         false => "",
     };
+    let windows = pinned.windows.map_or_else(String::new, windows_text);
     format!(
-        "complete: \"{name}\" was compared with its query run as a batch{over}, as of epoch {}{differs}",
+        "complete: \"{name}\" was compared with its query run as a batch{over}, as of epoch {}{differs}{windows}",
         pinned.epoch
     )
+}
+
+/// What the check can't tell of windows that close, in words.
+fn windows_text(windows: Windows) -> String {
+    let Windows { late, on_close, shown } = windows;
+    let mut text = match (on_close, shown) {
+        (false, _) => String::new(),
+        (true, Some(_)) => "; of the batch only the windows that have closed".into(),
+        (true, None) => {
+            "; it shows no column of its windows, so that those still open are in the batch alone".into()
+        }
+    };
+    if late > 0 {
+        let rows = if late == 1 { "1 row that".into() } else { format!("{late} rows that") };
+        text.push_str(&format!(
+            "; {rows} came or went after their windows had closed count in the batch alone: see late_rows"
+        ));
+    }
+    text
+}
+
+/// The rows of a batch answer that are in windows that have closed, where only these are maintained.
+fn closed(
+    batch: Vec<RecordBatch>,
+    windows: Option<Windows>,
+) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
+    let Some(Windows { on_close: true, shown: Some((column, below)), .. }) = windows else {
+        return Ok(batch);
+    };
+    let closed = |rows: &RecordBatch| {
+        let times = rows.column(column);
+        let times = match times.data_type() {
+            DataType::Date32 => cast(times, &DataType::Int32)?,
+            _ => times.clone(),
+        };
+        let times = cast(&times, &DataType::Int64)?;
+        let is_closed = |time: Option<i64>| Some(time.zip(below).is_some_and(|(time, below)| time < below));
+        filter_record_batch(rows, &times.as_primitive::<Int64Type>().iter().map(is_closed).collect())
+    };
+    batch.iter().map(closed).collect()
 }
 
 /// The batch answer. When nobody waits for it any more, it is given up.

@@ -1,13 +1,16 @@
 //! Which windows close, and when.
 
-use datafusion::logical_expr::Aggregate;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 
 use super::Lowering;
-use crate::event_time::{EventTime, Times};
+use crate::event_time::{self, Edge, EventTime, Times};
 use crate::flow::Node;
 use crate::operator::Operator;
-use crate::operators::closing::Closing;
+use crate::operators::closing::{self, Window};
 use crate::{Error, Result};
+
+/// Of the columns of an operator's key how far each has come, with its name.
+pub(super) type KeyTimes = Vec<(String, Option<EventTime>)>;
 
 impl Lowering<'_> {
     /// How far event time has come in the columns of a node.
@@ -22,38 +25,114 @@ impl Lowering<'_> {
         }
     }
 
-    /// An aggregate over the rows of a node; if some of its groups are windows of event time, one whose windows close.
-    /// Where windows are put out when they close, any function of event time that never decreases makes windows.
-    pub(super) fn closing(
+    /// How far expressions have come over the rows of a node, which are those of a plan.
+    pub(super) fn key_times<'a>(
+        &self,
+        exprs: impl IntoIterator<Item = &'a Expr>,
+        plan: &LogicalPlan,
+        node: usize,
+    ) -> Result<KeyTimes> {
+        let below = self.times_of(node);
+        let of = |expr: &Expr| Ok((name_of(expr), EventTime::of(expr, plan, &below, self.driver)?));
+        exprs.into_iter().map(of).collect()
+    }
+
+    /// An aggregate over the rows of a node, of which some groups may be windows that close.
+    pub(super) fn aggregate_closing(
         &mut self,
-        mut operator: Box<dyn Operator>,
+        operator: Box<dyn Operator>,
         node: &Aggregate,
         input: usize,
     ) -> Result<usize> {
-        let below = self.times_of(input);
-        let mut times: Times = vec![None; operator.properties().schema.fields().len()];
-        for (at, group) in node.group_expr.iter().enumerate().take(times.len()) {
-            times[at] = EventTime::of(group, &node.input, &below, self.driver)?;
+        let schema = operator.properties().schema.clone();
+        let keys = self.key_times(node.group_expr.iter().take(schema.fields().len()), &node.input, input)?;
+        let names = schema.fields().iter().map(|field| field.name().clone());
+        let keys: KeyTimes = names.zip(keys).map(|(name, (_, time))| (name, time)).collect();
+        let place = self.push_closing(operator, vec![input], &keys, |at| vec![at]);
+        self.look_below(place, &node.group_expr, &node.input, &keys)?;
+        Ok(place)
+    }
+
+    /// An operator that hands on the rows of a node, which are those of a plan, partition by partition.
+    pub(super) fn partition_closing(
+        &mut self,
+        operator: Box<dyn Operator>,
+        partition: &[Expr],
+        plan: &LogicalPlan,
+        input: usize,
+    ) -> Result<usize> {
+        let keys = self.key_times(partition, plan, input)?;
+        let place = |at: usize| match &partition[at] {
+            Expr::Column(column) => plan.schema().maybe_index_of_column(column).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        let place = self.push_closing(operator, vec![input], &keys, place);
+        self.look_below(place, partition, plan, &keys)?;
+        Ok(place)
+    }
+
+    /// Looks for a join below an operator whose windows close.
+    fn look_below(&mut self, place: usize, key: &[Expr], plan: &LogicalPlan, keys: &KeyTimes) -> Result<()> {
+        let closes =
+            matches!(&self.nodes[place], Node::Operator { operator, .. } if operator.late().is_some());
+        match self.window_of(keys).filter(|_| closes) {
+            Some(window) => self.closes_above(place, (&key[window.column], plan), &window),
+            None => Ok(()),
         }
+    }
+
+    /// An operator whose key's columns have come so far: one whose windows close, where some of them are windows. `shown`
+    /// gives the places in the output where a column of the key is shown.
+    /// Where windows are put out when they close, any function of event time that never decreases makes windows.
+    pub(super) fn push_closing(
+        &mut self,
+        mut operator: Box<dyn Operator>,
+        inputs: Vec<usize>,
+        keys: &KeyTimes,
+        shown: impl Fn(usize) -> Vec<usize>,
+    ) -> usize {
+        let mut times: Times = vec![None; operator.properties().schema.fields().len()];
         let on_close = self.limits.on_close;
-        let closes = times
-            .iter()
-            .enumerate()
-            .filter_map(|(at, time)| Some((time.as_ref()?, at)))
-            .filter(|(time, _)| on_close || time.edge.is_some())
-            .max_by_key(|(time, at)| (time.edge, std::cmp::Reverse(*at)));
-        if let Some((time, at)) = closes {
-            operator = match Closing::around(operator, at, time.clone(), on_close) {
-                Ok(closing) => closing,
-                Err(operator) => {
-                    times = Times::new();
-                    operator
-                }
+        let window = self.window_of(keys);
+        if let Some(window) = &window {
+            let schemas = inputs.iter().map(|input| self.nodes[*input].properties().schema.clone());
+            operator = match closing::around(operator, schemas.collect(), window.clone(), on_close) {
+                Ok(operator) => operator,
+                Err(operator) => return self.push_boxed(operator, inputs),
             };
         }
-        let place = self.push_boxed(operator, vec![input]);
+        let place = self.push_boxed(operator, inputs);
+        for (at, (_, time)) in keys.iter().enumerate() {
+            // What is put out when windows close may be behind the clock of another column.
+            let in_time = match (&window, time) {
+                (Some(window), Some(time)) if on_close => {
+                    at == window.column
+                        || (window.time.edge, time.edge) == (Some(Edge::End), Some(Edge::Start))
+                }
+                _ => true,
+            };
+            if in_time {
+                shown(at).into_iter().for_each(|place| times[place].clone_from(time));
+            }
+        }
         self.set_times(place, times);
-        Ok(place)
+        place
+    }
+
+    /// Which column of a key closes, if one does: the end of windows rather than their start.
+    fn window_of(&self, keys: &KeyTimes) -> Option<Window> {
+        let closes = keys
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (name, time))| Some((at, name, time.as_ref()?)))
+            .filter(|(_, _, time)| self.limits.on_close || time.edge.is_some())
+            .max_by_key(|(at, _, time)| (time.edge, std::cmp::Reverse(*at)));
+        closes.map(|(column, name, time)| Window { column, name: name.clone(), time: time.clone() })
+    }
+
+    /// Whether windows close by such a key.
+    pub(super) fn closes(&self, keys: &KeyTimes) -> bool {
+        self.window_of(keys).is_some()
     }
 
     /// Fails where windows are to be put out when they close, and there are none, or what has been put out changes.
@@ -68,8 +147,8 @@ impl Lowering<'_> {
                 true => "EMIT ON WINDOW CLOSE needs a watermark, but no column that the query reads has one: declare it \
                          where the rows come from, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
                     .into(),
-                false => "EMIT ON WINDOW CLOSE needs windows, but the query has no GROUP BY by one of a column with a \
-                          watermark: GROUP BY window_start, window_end over TUMBLE, HOP or CUMULATE of it"
+                false => "EMIT ON WINDOW CLOSE needs windows, but the query has no GROUP BY, PARTITION BY or join by one of \
+                          a column with a watermark: GROUP BY window_start, window_end over TUMBLE, HOP or CUMULATE of it"
                     .into(),
             }));
         }
@@ -84,5 +163,22 @@ impl Lowering<'_> {
             )));
         }
         Ok(())
+    }
+}
+
+/// The lesser of what is known of the same keys of several inputs; none of a key that isn't known of all.
+pub(super) fn least(inputs: Vec<KeyTimes>) -> KeyTimes {
+    let names: Vec<String> =
+        inputs.first().map(|first| first.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
+    let times: Vec<Times> =
+        inputs.into_iter().map(|keys| keys.into_iter().map(|(_, time)| time).collect()).collect();
+    names.into_iter().zip(event_time::least(&times.iter().collect::<Vec<_>>())).collect()
+}
+
+/// An expression as people read it.
+fn name_of(expr: &Expr) -> String {
+    match expr {
+        Expr::Column(column) => column.name.clone(),
+        other => other.to_string(),
     }
 }

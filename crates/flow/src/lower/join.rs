@@ -6,7 +6,7 @@ use datafusion::logical_expr::logical_plan::Join as JoinNode;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr};
 
-use super::{Choice, Lowering, keys, unique};
+use super::{Choice, Lowering, closing, keys, unique};
 use crate::Result;
 use crate::arrangement::By;
 use crate::leaf::{Leaf, Slot};
@@ -76,12 +76,33 @@ impl Lowering<'_> {
             threads: self.driver.threads().clone(),
         };
         let operator = Join::new(parts)?;
-        let may_move = self.may_move(&operator);
-        let node = self.push(operator, nodes.clone());
-        for at in may_move {
-            self.findable((node, at), nodes[at], sides[at], &by, nulls_match);
+        self.push_join(operator, (plan, join), &nodes, (&by, nulls_match)).map(Some)
+    }
+
+    /// The join with what closes its windows, where it has some.
+    fn push_join(
+        &mut self,
+        operator: Join,
+        (plan, join): (&LogicalPlan, &JoinNode),
+        nodes: &[usize],
+        (by, nulls_match): (&[keys::Key], bool),
+    ) -> Result<usize> {
+        let sides = [&join.left, &join.right];
+        let side = |at: usize| self.key_times(by.iter().map(|pair| &pair[at]), sides[at], nodes[at]);
+        let times = closing::least(vec![side(0)?, side(1)?]);
+        let closes = self.closes(&times);
+        // What forgets windows keeps its rows to itself.
+        let may_move = if closes { Vec::new() } else { self.may_move(&operator) };
+        let shown = |at: usize| by[at].iter().filter_map(|expr| shown_at(expr, plan)).collect::<Vec<usize>>();
+        let node = self.push_closing(Box::new(operator), nodes.to_vec(), &times, shown);
+        if !closes {
+            let passed = self.times_of_join(join, nodes, plan.schema().fields().len());
+            self.set_times(node, passed);
         }
-        Ok(Some(node))
+        for at in may_move {
+            self.findable((node, at), nodes[at], sides[at], by, nulls_match);
+        }
+        Ok(node)
     }
 
     /// The sides whose rows may be kept elsewhere; what forgets keys keeps its rows to itself.
@@ -125,6 +146,14 @@ impl Lowering<'_> {
             Ok(Transformed::yes(Leaf::plan(leaves - 1, side.schema().clone(), Slot::default())))
         })?;
         Ok(unique::columns(&top.data, &|leaf| self.nodes[*nodes.get(leaf)?].properties().key.clone()))
+    }
+}
+
+/// Where a plan shows a column of its input.
+fn shown_at(expr: &Expr, plan: &LogicalPlan) -> Option<usize> {
+    match expr {
+        Expr::Column(column) => plan.schema().maybe_index_of_column(column),
+        _ => None,
     }
 }
 

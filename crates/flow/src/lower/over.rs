@@ -60,9 +60,6 @@ impl Lowering<'_> {
         if !functions.iter().all(same) {
             return Ok(self.because("OVER in several orders at once"));
         }
-        if self.limits.state_ttl_us.is_some() && !partition.is_empty() {
-            return Ok(self.because("it has a state_ttl, and Over forgets no partition"));
-        }
         let mut kinds = Vec::with_capacity(functions.len());
         for function in &functions {
             kinds.push(kind(function, &node.input)?);
@@ -140,7 +137,9 @@ impl Lowering<'_> {
             why,
         };
         match Over::new(parts)? {
-            Some(operator) => Ok(Some(self.push(operator, vec![input]))),
+            Some(operator) => {
+                self.partition_closing(Box::new(operator), partition, &node.input, input).map(Some)
+            }
             None => Ok(self.because("values of some type have no order in bytes")),
         }
     }

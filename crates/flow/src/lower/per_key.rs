@@ -12,6 +12,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
+use super::closing::{self, KeyTimes};
 use super::{Choice, Lowering, external, holds_subquery, keys, top_n, unique};
 use crate::Result;
 use crate::flow::Node;
@@ -43,9 +44,31 @@ struct Input {
     schema: SchemaRef,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     types: Vec<DataType>,
+    times: KeyTimes,
     /// The numbers of the leaves that read it, and where they do.
     leaves: Vec<usize>,
     slots: Vec<Slot>,
+}
+
+/// Where a column of a node's key is shown above some nodes, the lowest last, if it still is.
+fn shown_above(key: &keys::Key, plan: &LogicalPlan, above: &[&LogicalPlan]) -> Option<usize> {
+    let mut place = match (plan, &key[..]) {
+        (LogicalPlan::Aggregate(node), [group]) => node.group_expr.iter().position(|expr| expr == group)?,
+        (_, [Expr::Column(column), ..]) => plan.schema().maybe_index_of_column(column)?,
+        _ => return None,
+    };
+    for node in above.iter().rev() {
+        if let LogicalPlan::Projection(projection) = node {
+            let is_it = |expr: &Expr| match expr.clone().unalias() {
+                Expr::Column(column) => {
+                    projection.input.schema().maybe_index_of_column(&column) == Some(place)
+                }
+                _ => false,
+            };
+            place = projection.expr.iter().position(is_it)?;
+        }
+    }
+    Some(place)
 }
 
 /// Whether a plan node has several rows in view, and may have a key.
@@ -101,6 +124,7 @@ impl Lowering<'_> {
             self.nodes[input.node].properties().key.clone()
         });
         let types = inputs.first().map(|input| input.types.clone()).unwrap_or_default();
+        let times = closing::least(inputs.iter().map(|input| input.times.clone()).collect());
         let nodes = inputs.iter().map(|input| input.node).collect();
         let arrangements =
             inputs.into_iter().map(|input| Arrangement::new(input.schema, input.keys, input.slots));
@@ -115,7 +139,9 @@ impl Lowering<'_> {
             why: why.into(),
         };
         let operator = PerKey::new(parts, self.driver)?;
-        Ok(Some(self.push(operator, nodes)))
+        let own: Vec<&keys::Key> = (0..own.len()).filter(named).map(|at| &own[at]).collect();
+        let shown = |at: usize| shown_above(own[at], plan, above).into_iter().collect::<Vec<usize>>();
+        Ok(Some(self.push_closing(Box::new(operator), nodes, &times, shown)))
     }
 
     /// The node over the parts of the fragment below it. `own` are the key's expressions over each of its inputs.
@@ -200,15 +226,17 @@ impl Lowering<'_> {
     fn inputs(&mut self, leaves: Vec<Part>, alive: &[bool]) -> Result<Vec<Input>> {
         let mut inputs: Vec<Input> = Vec::with_capacity(leaves.len());
         for (leaf, Part { plan, slot, keys }) in leaves.into_iter().enumerate() {
-            let keys: Vec<Expr> =
+            let exprs: Vec<Expr> =
                 keys.into_iter().zip(alive).filter(|(_, alive)| **alive).filter_map(|(key, _)| key).collect();
             let schema = plan.schema();
-            let types = keys.iter().map(|key| key.get_type(schema)).collect::<std::result::Result<_, _>>()?;
-            let keys = keys.iter().map(|key| self.driver.expression(key, &plan)).collect::<Result<_>>()?;
+            let types =
+                exprs.iter().map(|key| key.get_type(schema)).collect::<std::result::Result<_, _>>()?;
+            let keys = exprs.iter().map(|key| self.driver.expression(key, &plan)).collect::<Result<_>>()?;
             let node = match self.lower(&plan)? {
                 Some(node) => node,
                 None => self.whole(&plan, Choice::Cheapest)?,
             };
+            let times = self.key_times(&exprs, &plan, node)?;
             match inputs.iter_mut().find(|input| input.node == node && input.keys == keys) {
                 Some(input) => {
                     input.leaves.push(leaf);
@@ -217,7 +245,7 @@ impl Lowering<'_> {
                 None => {
                     let schema = schema.inner().clone();
                     let (leaves, slots) = (vec![leaf], vec![slot]);
-                    inputs.push(Input { node, schema, keys, types, leaves, slots });
+                    inputs.push(Input { node, schema, keys, types, times, leaves, slots });
                 }
             }
         }

@@ -100,12 +100,16 @@ impl Lowering<'_> {
         };
         let Some(input) = self.top_n(wanted)? else { return Ok(None) };
         let schema = plan.schema().inner().clone();
-        let exprs = node.group_expr.iter().chain(&values);
-        let exprs = exprs.map(|expr| self.driver.expression(expr, &node.input)).collect::<Result<_>>()?;
+        let all: Vec<&Expr> = node.group_expr.iter().chain(&values).collect();
+        let exprs =
+            all.iter().map(|expr| self.driver.expression(expr, &node.input)).collect::<Result<_>>()?;
+        let times = self.key_times(all, &node.input, input)?.into_iter().map(|(_, time)| time).collect();
         let key = Some((0..node.group_expr.len()).collect());
-        let mut operator = Stateless::new(node.input.schema().inner().clone(), false);
+        let mut operator = Stateless::new(node.input.schema().inner().clone(), self.append_only(input));
         operator.push(Stage::Project(exprs, schema.clone()), schema);
-        Ok(Some(self.push(operator.with_key(key), vec![input])))
+        let node = self.push(operator.with_key(key), vec![input]);
+        self.set_times(node, times);
+        Ok(Some(node))
     }
 
     fn top_n(&mut self, wanted: Wanted<'_>) -> Result<Option<usize>> {
@@ -166,7 +170,7 @@ impl Lowering<'_> {
             range,
         };
         match TopN::new(parts)? {
-            Some(operator) => Ok(Some(self.push(operator, vec![input]))),
+            Some(operator) => self.partition_closing(Box::new(operator), partition, plan, input).map(Some),
             None => Ok(self.because("values of some type have no order in bytes")),
         }
     }

@@ -230,6 +230,12 @@ impl Groups {
         Ok(())
     }
 
+    /// The keys of touched groups that had no rows before and have some now.
+    pub(super) fn opened(&self, touched: &[Touched]) -> Result<Vec<ArrayRef>> {
+        let is_new = |group: &&Touched| group.rows == 0 && self.now(group).rows > 0;
+        self.keys(&touched.iter().filter(is_new).map(|group| group.slot).collect::<Vec<_>>())
+    }
+
     /// The groups with these keys that are there, each with the place of its key.
     pub(super) fn there(&self, keys: &[ArrayRef]) -> Result<(Vec<Touched>, Vec<u32>)> {
         let mut slots = Vec::new();

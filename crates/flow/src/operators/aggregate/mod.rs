@@ -61,6 +61,8 @@ pub struct Aggregate {
     steps: u64,
     /// On how many threads it looks up the groups of many rows, and makes the results of many groups.
     threads: Threads,
+    /// Whether it tells which groups are new.
+    tells: bool,
 }
 
 /// What a chunk's rows come to.
@@ -99,7 +101,8 @@ impl Aggregate {
         let key = Some((0..columns).collect());
         let cost = if calls.iter().any(Call::takes_all) { Cost::Keys } else { Cost::Delta };
         let properties = Properties { schema, append_only, key, cost };
-        let mut aggregate = Aggregate { properties, calls, groups, steps: 0, threads: Threads::one() };
+        let (threads, tells) = (Threads::one(), false);
+        let mut aggregate = Aggregate { properties, calls, groups, steps: 0, threads, tells };
         aggregate.resize();
         Ok(aggregate)
     }
@@ -211,11 +214,12 @@ impl Aggregate {
 
     fn advance(&mut self, inputs: &[&Delta], read: bool) -> Result<Output> {
         let Taken { touched, placed, failures } = self.take(inputs)?;
+        let opened = if self.tells { Some(self.groups.opened(&touched)?) } else { None };
         let before = self.before(&touched, read)?;
         self.update(&placed)?;
         let output = self.after(&touched, &before, failures)?;
         self.end_step(&touched)?;
-        Ok(output)
+        Ok(Output { opened, ..output })
     }
 }
 
@@ -263,14 +267,20 @@ impl Operator for Aggregate {
     }
 
     fn keyed_by(&self) -> Option<KeyedBy> {
-        // Of DISTINCT the key is all that is kept, and it stays in the result.
-        if self.groups.is_global() || !self.groups.grouping.sets.is_empty() || self.calls.is_empty() {
+        if self.groups.is_global() || !self.groups.grouping.sets.is_empty() {
             return None;
         }
         let keys = self.groups.grouping.keys.clone();
         let fields = &self.properties.schema.fields()[..keys.len()];
         let types = fields.iter().map(|field| field.data_type().clone()).collect();
-        Some(KeyedBy { types, keys: vec![keys], nulls_apart: false, remembers: true })
+        // Of DISTINCT the key is all that is kept, and it stays in the result.
+        let is_result = self.calls.is_empty();
+        Some(KeyedBy { types, keys: vec![keys], nulls_apart: false, remembers: true, is_result })
+    }
+
+    fn tell_opened(&mut self) -> bool {
+        self.tells = true;
+        true
     }
 
     fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {

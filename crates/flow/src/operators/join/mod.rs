@@ -437,6 +437,7 @@ impl Operator for Join {
             keys: self.sides.iter().map(|side| side.keys.clone()).collect(),
             nulls_apart: !self.nulls_match,
             remembers: false,
+            is_result: false,
         })
     }
 

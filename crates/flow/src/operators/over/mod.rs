@@ -29,11 +29,13 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
 use millstream_state::{Ordered, Sequence};
 
-use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::failure::Failure;
+use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::sorted::{Ordering, Sorter};
 use crate::spread::{Threads, lock};
 use crate::{Error, Result};
@@ -144,6 +146,39 @@ impl Operator for Over {
             self.take(&sorted, &mut output)?;
         }
         Ok(output)
+    }
+
+    fn keyed_by(&self) -> Option<KeyedBy> {
+        if self.partition.is_empty() {
+            return None;
+        }
+        let keys = self.sorter.partition().to_vec();
+        let types = keys.iter().map(|key| key.data_type(self.rows.schema()));
+        Some(KeyedBy {
+            types: types.collect::<std::result::Result<_, _>>().ok()?,
+            keys: vec![keys],
+            nulls_apart: false,
+            remembers: false,
+            is_result: false,
+        })
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        let mut forgotten = Forgotten::default();
+        for prefix in self.sorter.prefixes(keys)? {
+            self.rows.remove(self.rows.positions(&prefix));
+            while let Some(peers) = self.groups.key_at(self.groups.positions(&prefix).start)
+                && peers.starts_with(&prefix)
+            {
+                let peers = peers.to_vec();
+                self.groups.set(&peers, false);
+            }
+            lock(&self.checkpoints).replace(&prefix, None, None, Vec::new());
+            let failed = self.failed.remove(&prefix[..]);
+            let failed = failed.map(|(message, row)| Failure { message, row, weight: -1 });
+            forgotten.failures.extend(failed);
+        }
+        Ok(forgotten)
     }
 
     fn reset(&mut self) -> Result<()> {

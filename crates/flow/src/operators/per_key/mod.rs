@@ -388,6 +388,7 @@ impl Operator for PerKey {
             keys: self.inputs.iter().map(|input| input.keys.clone()).collect(),
             nulls_apart: false,
             remembers: self.one_row,
+            is_result: false,
         })
     }
 

@@ -88,7 +88,7 @@ impl StateTtl {
         inputs: Vec<(SchemaRef, bool)>,
         ttl_us: i64,
     ) -> Box<dyn Operator> {
-        let Some(by) = inner.keyed_by() else { return inner };
+        let Some(by) = inner.keyed_by().filter(|by| !by.is_result) else { return inner };
         let Ok(index) = KeyIndex::new(by.types.clone()) else { return inner };
         let mut kept = Vec::with_capacity(inputs.len());
         for (keys, (schema, append_only)) in by.keys.iter().cloned().zip(inputs) {

@@ -102,24 +102,29 @@ impl TopN {
         if self.only_inserts {
             changes = self.that_may_count(changes);
         }
+        let output = self.change(sorted, &changes)?;
+        if self.only_inserts {
+            for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
+                self.let_go(changes[0].partition);
+            }
+        }
+        Ok(output)
+    }
+
+    /// Changes the rows that are kept, and says what changes of the result.
+    fn change(&mut self, sorted: &Sorted, changes: &[Change<'_>]) -> Result<Delta> {
         let moved: Vec<Moved<'_>> = changes
             .iter()
             .map(|change| Moved { key: change.key, row: change.row, weight: change.weight })
             .collect();
         self.rows.apply(&sorted.rows, &moved)?;
-        let mut output = Delta::default();
-        if self.threads.cuts(changes.len()) {
-            let groups = self.threads.groups(&changes, |left, right| left.partition == right.partition);
-            for made in self.threads.spread(groups, |changes| self.difference(sorted, changes)) {
-                output.append(made?);
-            }
-        } else {
-            output = self.difference(sorted, &changes)?;
+        if !self.threads.cuts(changes.len()) {
+            return self.difference(sorted, changes);
         }
-        if self.only_inserts {
-            for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
-                self.let_go(changes[0].partition);
-            }
+        let mut output = Delta::default();
+        let groups = self.threads.groups(changes, |left, right| left.partition == right.partition);
+        for made in self.threads.spread(groups, |changes| self.difference(sorted, changes)) {
+            output.append(made?);
         }
         Ok(output)
     }
@@ -293,8 +298,7 @@ impl Operator for TopN {
     }
 
     fn keyed_by(&self) -> Option<KeyedBy> {
-        // Of rows that only come, those that are in the result are all that is kept.
-        if self.partition.is_empty() || self.only_inserts {
+        if self.partition.is_empty() {
             return None;
         }
         let keys = self.sorter.partition().to_vec();
@@ -304,6 +308,8 @@ impl Operator for TopN {
             keys: vec![keys],
             nulls_apart: false,
             remembers: true,
+            // Of rows that only come, those that are in the result are all that is kept.
+            is_result: self.only_inserts,
         })
     }
 
@@ -313,7 +319,7 @@ impl Operator for TopN {
             let mut output = Output::default();
             for sorted in &self.sorter.sort(&self.partition_gone(prefix)?, &mut output.failures)? {
                 // What would go of the result stays there.
-                output.rows.append(self.take(sorted)?);
+                output.rows.append(self.change(sorted, &sorted.changes())?);
             }
             for mut chunk in output.rows.chunks {
                 chunk.weights = chunk.weights.map(|weights| weights.unary(|weight| -weight));

@@ -1,0 +1,145 @@
+//! Which rows are in time: what stands before an operator whose windows close.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
+use arrow::compute::{filter, not};
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_delta::{Chunk, Cut, Delta};
+
+use super::Window;
+use crate::Result;
+use crate::drive::evaluate;
+use crate::event_time::{EventTime, count};
+use crate::failure::{keep, surviving};
+use crate::late::{Late, Lateness};
+use crate::operator::Output;
+
+/// How far windows have closed, and what came too late.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// For each input what is computed of its rows.
+    exprs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    /// Which of these is the window's time.
+    column: usize,
+    time: EventTime,
+    data_type: DataType,
+    /// Whether rows without a time are kept aside as well: their window never closes.
+    closes_all: bool,
+    closed: Option<Closed>,
+    late: u64,
+}
+
+/// How far windows have closed.
+#[derive(Debug)]
+struct Closed {
+    /// Windows whose time is below it are closed.
+    below: i64,
+    /// The watermark from which that follows.
+    watermark: ScalarValue,
+}
+
+/// Rows that are in time.
+pub(super) struct Entered {
+    pub(super) chunk: Chunk,
+    /// What was computed of them.
+    pub(super) values: Vec<ArrayRef>,
+    /// The times of their windows.
+    pub(super) times: Int64Array,
+}
+
+impl Gate {
+    /// Before an operator; `exprs` are for each input what is to be computed of its rows, of which one is the window's
+    /// time and has this type.
+    pub(super) fn new(
+        exprs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+        column: usize,
+        (window, data_type): (&Window, DataType),
+        closes_all: bool,
+    ) -> Gate {
+        Gate { exprs, column, time: window.time.clone(), data_type, closes_all, closed: None, late: 0 }
+    }
+
+    /// The rows of an input's delta that are in time. Those for which what is computed fails are the operator's
+    /// failures as well, for the same reason: it need not see them.
+    pub(super) fn enter(&mut self, input: usize, delta: &Delta, output: &mut Output) -> Result<Vec<Entered>> {
+        let mut entered = Vec::with_capacity(delta.chunks.len());
+        for chunk in delta.chunks.iter().filter(|chunk| chunk.rows.num_rows() > 0) {
+            let exprs = &self.exprs[input];
+            let pieces =
+                surviving(chunk.clone(), &mut output.failures, |chunk| evaluate(exprs, &chunk.rows))?;
+            for (chunk, values) in pieces {
+                let piece = self.let_in(input, chunk, values, output)?;
+                entered.extend((piece.chunk.rows.num_rows() > 0).then_some(piece));
+            }
+        }
+        Ok(entered)
+    }
+
+    fn let_in(
+        &mut self,
+        input: usize,
+        chunk: Chunk,
+        values: Vec<ArrayRef>,
+        output: &mut Output,
+    ) -> Result<Entered> {
+        let times = count(&values[self.column])?;
+        let below = self.closed.as_ref().map(|closed| closed.below);
+        let is_late = |time: Option<i64>| match time {
+            Some(time) => below.is_some_and(|below| time < below),
+            None => self.closes_all,
+        };
+        let all_in_time = match times.null_count() {
+            0 => below.is_none_or(|below| times.values().iter().all(|time| *time >= below)),
+            _ => false,
+        };
+        if all_in_time {
+            return Ok(Entered { chunk, values, times });
+        }
+        let in_time: BooleanArray = times.iter().map(|time| Some(!is_late(time))).collect();
+        if in_time.true_count() == times.len() {
+            return Ok(Entered { chunk, values, times });
+        }
+        let is_late = not(&in_time)?;
+        let watermark = match &self.closed {
+            Some(closed) => closed.watermark.clone(),
+            None => ScalarValue::try_from(&self.time.watermark_type())?,
+        };
+        let windows = filter(&values[self.column], &is_late)?;
+        let late = Late { input, rows: keep(&chunk, &is_late)?, windows, watermark };
+        self.late += late.count();
+        output.late.push(late);
+        let values = values.iter().map(|column| Ok(filter(column, &in_time)?)).collect::<Result<Vec<_>>>()?;
+        let times = count(&values[self.column])?;
+        Ok(Entered { chunk: keep(&chunk, &in_time)?, values, times })
+    }
+
+    /// Moves on with the watermark at the end of an epoch: below which time windows are closed by now, if it moved.
+    pub(super) fn pass(&mut self, cut: &Cut) -> Result<Option<i64>> {
+        let Some(watermark) = self.time.watermark_at(cut)? else { return Ok(None) };
+        if self.closed.as_ref().is_some_and(|closed| closed.watermark == watermark) {
+            return Ok(None);
+        }
+        let Some(below) = self.time.at(cut)? else { return Ok(None) };
+        self.closed = Some(Closed { below, watermark });
+        Ok(Some(below))
+    }
+
+    /// Whether the watermark has moved: then windows close, and what comes later is late even for those that nothing
+    /// had come for.
+    pub(super) fn is_due(&self, cut: &Cut) -> bool {
+        let closed = self.closed.as_ref().map(|closed| &closed.watermark);
+        self.time.watermark_at(cut).is_ok_and(|watermark| watermark.is_some() && watermark.as_ref() != closed)
+    }
+
+    pub(super) fn lateness(&self) -> Lateness {
+        let watermark = self.time.watermark_type();
+        Lateness { rows: self.late, window: self.data_type.clone(), watermark }
+    }
+
+    pub(super) fn reset(&mut self) {
+        (self.closed, self.late) = (None, 0);
+    }
+}

@@ -1,0 +1,109 @@
+//! Windows that an operator is given when they close, and not before: it takes each row once.
+
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Chunk, Cut, Delta, consolidate};
+
+use super::gate::Gate;
+use super::panes::Panes;
+use super::{Window, open_windows};
+use crate::Result;
+use crate::late::Lateness;
+use crate::operator::{Content, Description, KeyedBy, Operator, Output, Properties};
+
+/// An operator whose input is held until its windows close.
+#[derive(Debug)]
+pub(super) struct Held {
+    inner: Box<dyn Operator>,
+    properties: Properties,
+    gate: Gate,
+    name: String,
+    panes: Panes,
+}
+
+impl Held {
+    pub(super) fn around(
+        inner: Box<dyn Operator>,
+        schemas: Vec<SchemaRef>,
+        by: KeyedBy,
+        window: Window,
+    ) -> Held {
+        let properties = Properties { append_only: true, ..inner.properties().clone() };
+        let data_type = by.types[window.column].clone();
+        let times = by.keys.into_iter().map(|keys| vec![keys[window.column].clone()]).collect();
+        let gate = Gate::new(times, 0, (&window, data_type), true);
+        Held { inner, properties, gate, name: window.name, panes: Panes::new(schemas) }
+    }
+
+    /// Gives the operator the windows that the watermark has passed.
+    fn close(&mut self, cut: &Cut, output: &mut Output) -> Result<()> {
+        let Some(bound) = self.gate.pass(cut)? else { return Ok(()) };
+        let inputs = self.panes.close(bound)?;
+        if inputs.iter().all(Delta::is_empty) {
+            return Ok(());
+        }
+        let answer = self.inner.step(cut, &inputs.iter().collect::<Vec<_>>())?;
+        self.inner.reset()?;
+        output.failures.extend(answer.failures);
+        output.late.extend(answer.late);
+        let rows = match answer.rows.is_append_only() {
+            true => answer.rows,
+            false => consolidate(answer.rows, &self.properties.schema)?,
+        };
+        for chunk in rows.chunks {
+            output.rows.push(Chunk::insert(chunk.expand()?));
+        }
+        Ok(())
+    }
+}
+
+impl Operator for Held {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let mut about = self.inner.describe();
+        about.state = "its input until windows close".into();
+        about.growth = open_windows(&self.name);
+        about
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let mut output = Output::default();
+        for (input, delta) in inputs.iter().enumerate() {
+            for entered in self.gate.enter(input, delta, &mut output)? {
+                self.panes.hold(input, &entered.chunk, &entered.times)?;
+            }
+        }
+        self.close(cut, &mut output)?;
+        Ok(output)
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.gate.is_due(cut)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.inner.reset()?;
+        self.gate.reset();
+        self.panes.clear();
+        Ok(())
+    }
+
+    /// What closed windows have put out is not kept here.
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn late(&self) -> Option<Lateness> {
+        Some(self.gate.lateness())
+    }
+
+    fn state_rows(&self) -> usize {
+        self.panes.num_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.panes.memory_bytes()
+    }
+}

@@ -1,0 +1,188 @@
+//! Windows that close: each gets its last answer when the watermark passes its end.
+//!
+//! What closes them stands around an operator of whose key one column is the time of windows: an aggregate by windows, a
+//! top-N or OVER of each, a join of two streams by windows. What comes for a window that has closed is late: it is put
+//! out as such and goes no further. At the end of the epoch that moves the watermark, the windows that it passes
+//! are closed, and nothing of them is kept. Where windows are put out once, when they close, that is when their rows come;
+//! else changes are put out as they come, and the last ones stay.
+//!
+//! What a window's answer is follows from the cuts: it is the batch answer over all that was taken up to the epoch that
+//! closed it. What fails of a window when it closes fails for good.
+//!
+//! Deliberately absent: which operators have windows, and how far event time has come in them; see `lower`.
+
+mod gate;
+mod held;
+mod open;
+mod panes;
+mod passed;
+#[cfg(test)]
+mod tests;
+
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Chunk, Cut, Delta};
+
+use crate::Result;
+use crate::event_time::EventTime;
+use crate::late::Lateness;
+use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use gate::{Entered, Gate};
+use held::Held;
+use open::Open;
+pub use passed::Passed;
+
+/// By which of an operator's keys windows are told apart.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// Its place in the key.
+    pub column: usize,
+    /// Its name, as people read it.
+    pub name: String,
+    /// How far it has come.
+    pub time: EventTime,
+}
+
+/// Puts what closes windows around an operator over such inputs; gives it back where its keys can't be told apart. Under
+/// `on_close` windows are put out once, when they close.
+pub fn around(
+    mut inner: Box<dyn Operator>,
+    inputs: Vec<SchemaRef>,
+    window: Window,
+    on_close: bool,
+) -> std::result::Result<Box<dyn Operator>, Box<dyn Operator>> {
+    let Some(by) = inner.keyed_by().filter(|by| by.keys.len() == inputs.len()) else { return Err(inner) };
+    // What an operator gives of keys that it forgets need not be computed anew.
+    let gives = by.remembers && inner.properties().cost == Cost::Delta;
+    if on_close && !gives {
+        return Ok(Box::new(Held::around(inner, inputs, by, window)));
+    }
+    let told = inner.tell_opened();
+    let Ok(open) = Open::new(by.types.clone(), window.column, told) else { return Err(inner) };
+    let mut properties = inner.properties().clone();
+    properties.append_only |= on_close;
+    let data_type = by.types[window.column].clone();
+    // Where the operator tells which keys are new, only the time of each row is looked at here.
+    let (exprs, column) = match told {
+        true => (by.keys.iter().map(|keys| vec![keys[window.column].clone()]).collect(), 0),
+        false => (by.keys.clone(), window.column),
+    };
+    let gate = Gate::new(exprs, column, (&window, data_type), on_close);
+    Ok(Box::new(Closing { inner, properties, by, gate, name: window.name, on_close, open }))
+}
+
+/// An operator that forgets windows when they close.
+#[derive(Debug)]
+struct Closing {
+    inner: Box<dyn Operator>,
+    properties: Properties,
+    by: KeyedBy,
+    gate: Gate,
+    name: String,
+    /// Whether windows are put out once, when they close.
+    on_close: bool,
+    open: Open,
+}
+
+impl Closing {
+    /// What the operator is given of an input's delta: all that is in time.
+    fn take(&mut self, input: usize, delta: &Delta, output: &mut Output) -> Result<Delta> {
+        let mut taken = Delta::default();
+        for Entered { chunk, values, times } in self.gate.enter(input, delta, output)? {
+            self.open.see(&values, &times, self.by.nulls_apart)?;
+            taken.push(chunk);
+        }
+        Ok(taken)
+    }
+
+    /// Closes the windows that the watermark has passed.
+    fn close(&mut self, cut: &Cut, rows: &mut Delta) -> Result<()> {
+        let Some(bound) = self.gate.pass(cut)? else { return Ok(()) };
+        let (inner, on_close) = (&mut self.inner, self.on_close);
+        self.open.close(bound, |keys| {
+            let Forgotten { rows: last, failures: _ } = inner.forget(keys)?;
+            if on_close {
+                last.into_iter().for_each(|(batch, _)| rows.push(Chunk::insert(batch)));
+            }
+            Ok(())
+        })
+    }
+
+    fn advance(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Output> {
+        let mut told = Output::default();
+        let mut taken = Vec::with_capacity(inputs.len());
+        for (input, delta) in inputs.iter().enumerate() {
+            taken.push(self.take(input, delta, &mut told)?);
+        }
+        let taken: Vec<&Delta> = taken.iter().collect();
+        let mut output = match read && !self.on_close {
+            true => self.inner.step(cut, &taken)?,
+            false => self.inner.step_unread(cut, &taken)?,
+        };
+        output.failures.extend(told.failures);
+        output.late = told.late;
+        if let Some(keys) = output.opened.take() {
+            self.open.told(keys)?;
+        }
+        if self.on_close {
+            (output.rows, output.left_out) = (Delta::default(), 0);
+        }
+        self.close(cut, &mut output.rows)?;
+        Ok(output)
+    }
+}
+
+impl Operator for Closing {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let mut about = self.inner.describe();
+        about.state.push_str(match self.on_close {
+            true => "; put out when windows close",
+            false => "; forgotten when windows close",
+        });
+        about.growth = open_windows(&self.name);
+        about
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        self.advance(cut, inputs, true)
+    }
+
+    fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        self.advance(cut, inputs, self.on_close)
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.gate.is_due(cut) || self.inner.is_due(cut)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.inner.reset()?;
+        self.gate.reset();
+        self.open.reset()
+    }
+
+    /// What closed windows have put out is not kept here.
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn late(&self) -> Option<Lateness> {
+        Some(self.gate.lateness())
+    }
+
+    fn state_rows(&self) -> usize {
+        self.inner.state_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.inner.state_bytes() + self.open.memory_bytes()
+    }
+}
+
+/// How what is kept of windows grows.
+fn open_windows(name: &str) -> Growth {
+    Growth::BoundedBy(format!("the windows by {name} that are open"))
+}

@@ -1,0 +1,164 @@
+//! The keys of windows that are open.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt32Array};
+use arrow::compute::{concat, filter, is_null, not, or, take};
+use arrow::datatypes::DataType;
+use millstream_state::KeyIndex;
+
+use crate::Result;
+use crate::event_time::count;
+
+/// How many keys are closed at once.
+const KEYS: usize = 8192;
+
+/// The keys of open windows, by the window's time. A window without a time never closes: its keys aren't here.
+#[derive(Debug)]
+pub(super) struct Open {
+    types: Vec<DataType>,
+    /// Which of the key's columns is the window's time.
+    column: usize,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+enum Kept {
+    /// The operator says which keys are new: these, as they come. Some may be there several times.
+    Told(BTreeMap<i64, Vec<Vec<ArrayRef>>>),
+    /// It doesn't: the keys of its rows, each once, with their slots by the window's time.
+    Seen(KeyIndex, BTreeMap<i64, Vec<u32>>),
+}
+
+impl Open {
+    /// None yet. `told` says whether the operator tells which keys are new.
+    pub(super) fn new(types: Vec<DataType>, column: usize, told: bool) -> Result<Open> {
+        let kept = match told {
+            true => Kept::Told(BTreeMap::new()),
+            false => Kept::Seen(KeyIndex::new(types.clone())?, BTreeMap::new()),
+        };
+        Ok(Open { types, column, kept })
+    }
+
+    /// Takes note of keys that the operator has told of.
+    pub(super) fn told(&mut self, keys: Vec<ArrayRef>) -> Result<()> {
+        let Kept::Told(open) = &mut self.kept else { return Ok(()) };
+        let times = count(&keys[self.column])?;
+        let mut rows: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        for (row, time) in times.iter().enumerate().filter_map(|(row, time)| Some((row, time?))) {
+            rows.entry(time).or_default().push(row as u32);
+        }
+        for (time, rows) in rows {
+            let rows = UInt32Array::from(rows);
+            let some = keys.iter().map(|key| Ok(take(key, &rows, None)?)).collect::<Result<_>>()?;
+            open.entry(time).or_default().push(some);
+        }
+        Ok(())
+    }
+
+    /// Takes note of the keys of rows, where the operator doesn't tell of them. Where `nulls_apart` nothing is kept of those
+    /// that hold a NULL.
+    pub(super) fn see(&mut self, keys: &[ArrayRef], times: &Int64Array, nulls_apart: bool) -> Result<()> {
+        let Kept::Seen(index, open) = &mut self.kept else { return Ok(()) };
+        let mut slots = Vec::with_capacity(times.len());
+        let apart = if nulls_apart { without_null(keys)? } else { None };
+        let Some(kept) = apart else {
+            let new = index.slots(keys, &mut slots)?;
+            first_seen(&slots, &new, |row| times.is_valid(row).then(|| times.value(row)), open);
+            return Ok(());
+        };
+        let keys = keys.iter().map(|key| Ok(filter(key, &kept)?)).collect::<Result<Vec<_>>>()?;
+        let new = index.slots(&keys, &mut slots)?;
+        let rows: Vec<usize> = (0..times.len()).filter(|row| kept.value(*row)).collect();
+        first_seen(&slots, &new, |row| Some(times.value(rows[row])), open);
+        Ok(())
+    }
+
+    /// Gives the keys of windows whose time is below a bound to `each`, some at a time and each once, in the order of the
+    /// windows, and lets them go.
+    pub(super) fn close(
+        &mut self,
+        bound: i64,
+        mut each: impl FnMut(&[ArrayRef]) -> Result<()>,
+    ) -> Result<()> {
+        match &mut self.kept {
+            Kept::Told(open) => {
+                let still_open = open.split_off(&bound);
+                let closing: Vec<Vec<ArrayRef>> =
+                    std::mem::replace(open, still_open).into_values().flatten().collect();
+                if closing.is_empty() {
+                    return Ok(());
+                }
+                // A group that went and came again was told of twice.
+                let mut once = KeyIndex::new(self.types.clone())?;
+                let column = |at: usize| {
+                    let parts: Vec<&dyn Array> = closing.iter().map(|keys| keys[at].as_ref()).collect();
+                    Ok(concat(&parts)?)
+                };
+                let keys = (0..self.types.len()).map(column).collect::<Result<Vec<ArrayRef>>>()?;
+                once.slots(&keys, &mut Vec::new())?;
+                once.live().chunks(KEYS).try_for_each(|slots| each(&once.keys(slots)?))
+            }
+            Kept::Seen(index, open) => {
+                let still_open = open.split_off(&bound);
+                let closing: Vec<u32> = std::mem::replace(open, still_open).into_values().flatten().collect();
+                closing.chunks(KEYS).try_for_each(|slots| {
+                    each(&index.keys(slots)?)?;
+                    slots.iter().for_each(|slot| index.free(*slot));
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    pub(super) fn reset(&mut self) -> Result<()> {
+        let told = matches!(self.kept, Kept::Told(_));
+        *self = Open::new(self.types.clone(), self.column, told)?;
+        Ok(())
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        match &self.kept {
+            Kept::Told(open) => {
+                let arrays = open.values().flatten().flatten();
+                arrays.map(|array| array.get_array_memory_size()).sum()
+            }
+            Kept::Seen(index, open) => {
+                let slots: usize = open.values().map(|slots| slots.capacity() * size_of::<u32>()).sum();
+                index.memory_bytes() + slots
+            }
+        }
+    }
+}
+
+/// Remembers when keys close that are new, in the order in which their first rows come.
+fn first_seen(
+    slots: &[u32],
+    new: &[u32],
+    time: impl Fn(usize) -> Option<i64>,
+    open: &mut BTreeMap<i64, Vec<u32>>,
+) {
+    let mut waiting = new.iter().peekable();
+    for (row, slot) in slots.iter().enumerate() {
+        let Some(next) = waiting.peek() else { break };
+        if slot == *next {
+            waiting.next();
+            if let Some(time) = time(row) {
+                open.entry(time).or_default().push(*slot);
+            }
+        }
+    }
+}
+
+/// The rows whose key holds no NULL, if those aren't all.
+fn without_null(keys: &[ArrayRef]) -> Result<Option<BooleanArray>> {
+    let mut null: Option<BooleanArray> = None;
+    for key in keys.iter().filter(|key| key.logical_null_count() > 0) {
+        let is_null = is_null(key)?;
+        null = Some(match null {
+            Some(null) => or(&null, &is_null)?,
+            None => is_null,
+        });
+    }
+    Ok(null.map(|null| not(&null)).transpose()?)
+}

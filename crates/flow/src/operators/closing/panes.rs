@@ -1,0 +1,109 @@
+//! Rows that are kept by window until it closes.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray, Int64Array, UInt32Array};
+use arrow::compute::{take, take_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use millstream_delta::{Chunk, Delta, consolidate};
+
+use crate::Result;
+use crate::late::alone;
+
+/// How many chunks of an open window are kept as they came.
+const CHUNKS: usize = 64;
+
+/// The rows of open windows, of some inputs. Those of windows without a time aren't here: they never close.
+#[derive(Debug)]
+pub(super) struct Panes {
+    schemas: Vec<SchemaRef>,
+    /// By the window's time and input.
+    open: BTreeMap<i64, Vec<Pane>>,
+}
+
+/// What came of one input for one window.
+#[derive(Clone, Debug, Default)]
+struct Pane {
+    delta: Delta,
+    /// How many rows it had when it was last put together.
+    settled: usize,
+}
+
+impl Pane {
+    /// Adds rows. As they become more, those that came and went are let go, and small pieces become one.
+    fn push(&mut self, chunk: Chunk, schema: &SchemaRef) -> Result<()> {
+        self.delta.push(chunk);
+        if self.delta.chunks.len() > CHUNKS && self.delta.num_rows() > 2 * self.settled {
+            let delta = std::mem::take(&mut self.delta);
+            self.delta = match delta.is_append_only() {
+                true => delta.into_one(schema)?.map(Delta::of).unwrap_or_default(),
+                false => consolidate(delta, schema)?,
+            };
+            self.settled = self.delta.num_rows();
+        }
+        Ok(())
+    }
+}
+
+impl Panes {
+    /// None yet, of inputs with these columns.
+    pub(super) fn new(schemas: Vec<SchemaRef>) -> Panes {
+        Panes { schemas, open: BTreeMap::new() }
+    }
+
+    /// Puts rows of an input to those of their windows.
+    pub(super) fn hold(&mut self, input: usize, chunk: &Chunk, times: &Int64Array) -> Result<()> {
+        let (schema, inputs) = (&self.schemas[input], self.schemas.len());
+        let mut rows: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        for (row, time) in times.iter().enumerate().filter_map(|(row, time)| Some((row, time?))) {
+            rows.entry(time).or_default().push(row as u32);
+        }
+        for (time, rows) in rows {
+            let all = rows.len() == times.len();
+            let chunk = if all { chunk.clone() } else { these(chunk, rows)? };
+            let panes = self.open.entry(time).or_insert_with(|| vec![Pane::default(); inputs]);
+            panes[input].push(chunk, schema)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of windows whose time is below a bound in sum, by input, which are let go.
+    pub(super) fn close(&mut self, bound: i64) -> Result<Vec<Delta>> {
+        let still_open = self.open.split_off(&bound);
+        let closing = std::mem::replace(&mut self.open, still_open);
+        let mut inputs = vec![Delta::default(); self.schemas.len()];
+        for panes in closing.into_values() {
+            for (input, pane) in inputs.iter_mut().zip(panes) {
+                input.append(pane.delta);
+            }
+        }
+        for (input, schema) in inputs.iter_mut().zip(&self.schemas) {
+            if !input.is_append_only() {
+                *input = consolidate(std::mem::take(input), schema)?;
+            }
+        }
+        Ok(inputs)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.open = BTreeMap::new();
+    }
+
+    pub(super) fn num_rows(&self) -> usize {
+        self.open.values().flatten().map(|pane| pane.delta.num_rows()).sum()
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.open.values().flatten().map(|pane| pane.delta.memory_bytes()).sum()
+    }
+}
+
+/// Some of the rows, which hold on to none of the others.
+fn these(chunk: &Chunk, rows: Vec<u32>) -> Result<Chunk> {
+    let rows = UInt32Array::from(rows);
+    let weights: Option<Int64Array> = match &chunk.weights {
+        Some(weights) => Some(take(weights, &rows, None)?.as_primitive::<Int64Type>().clone()),
+        None => None,
+    };
+    Ok(Chunk { rows: alone(&take_record_batch(&chunk.rows, &rows)?)?, weights })
+}

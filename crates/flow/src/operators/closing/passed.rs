@@ -1,0 +1,122 @@
+//! One side of a join below windows that close: its rows go from the join's state with their windows.
+//!
+//! What the join would put out of such a row is late where its windows close, whatever comes of the other side. So the
+//! row is taken back from the join when its window closes, and what the join puts out then is dropped: what closed windows
+//! have put out stays. A row that comes for a window that has closed is late here, and goes no further.
+
+use std::sync::Arc;
+
+use arrow::array::Int64Array;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_delta::{Cut, Delta};
+
+use super::gate::Gate;
+use super::panes::Panes;
+use super::{Window, open_windows};
+use crate::Result;
+use crate::late::{Late, Lateness};
+use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+
+/// A join of whose sides one lets its rows go with their windows.
+#[derive(Debug)]
+pub struct Passed {
+    inner: Box<dyn Operator>,
+    /// The side whose rows go.
+    side: usize,
+    gate: Gate,
+    name: String,
+    panes: Panes,
+}
+
+impl Passed {
+    /// Around a join; `time` is over the rows of a side, which have these columns, that of the windows that they are in.
+    /// Under `on_close` windows are put out once, when they close.
+    pub fn around(
+        inner: Box<dyn Operator>,
+        (side, schema): (usize, SchemaRef),
+        (time, data_type): (Arc<dyn PhysicalExpr>, DataType),
+        window: Window,
+        on_close: bool,
+    ) -> Passed {
+        let gate = Gate::new(vec![vec![time]], 0, (&window, data_type), on_close);
+        Passed { inner, side, gate, name: window.name, panes: Panes::new(vec![schema]) }
+    }
+
+    /// Takes the rows back whose windows the watermark has passed.
+    fn close(&mut self, cut: &Cut) -> Result<()> {
+        let Some(bound) = self.gate.pass(cut)? else { return Ok(()) };
+        let mut gone = self.panes.close(bound)?.pop().unwrap_or_default();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for chunk in &mut gone.chunks {
+            let weights = chunk.weights_or_ones();
+            chunk.weights = Some(Int64Array::from_iter_values(weights.values().iter().map(|weight| -weight)));
+        }
+        let none = Delta::default();
+        let mut inputs = [&none, &none];
+        inputs[self.side] = &gone;
+        self.inner.step(cut, &inputs)?;
+        Ok(())
+    }
+}
+
+impl Operator for Passed {
+    fn properties(&self) -> &Properties {
+        self.inner.properties()
+    }
+
+    fn describe(&self) -> Description {
+        let mut about = self.inner.describe();
+        let side = ["left", "right"][self.side];
+        about.state.push_str(&format!("; of the {side} only open windows"));
+        if let Growth::BoundedBy(of_side) = open_windows(&self.name) {
+            let other = ["right", "left"][self.side];
+            about.growth = Growth::With(format!("its {other} input; of the {side}, bounded by {of_side}"));
+        }
+        about
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let (mut told, mut taken) = (Output::default(), Delta::default());
+        for entered in self.gate.enter(0, inputs[self.side], &mut told)? {
+            self.panes.hold(0, &entered.chunk, &entered.times)?;
+            taken.push(entered.chunk);
+        }
+        let mut inputs = [inputs[0], inputs[1]];
+        inputs[self.side] = &taken;
+        let mut output = self.inner.step(cut, &inputs)?;
+        output.failures.extend(told.failures);
+        output.late.extend(told.late.into_iter().map(|late| Late { input: self.side, ..late }));
+        self.close(cut)?;
+        Ok(output)
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.gate.is_due(cut)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.inner.reset()?;
+        self.gate.reset();
+        self.panes.clear();
+        Ok(())
+    }
+
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn late(&self) -> Option<Lateness> {
+        Some(self.gate.lateness())
+    }
+
+    fn state_rows(&self) -> usize {
+        self.inner.state_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.inner.state_bytes() + self.panes.memory_bytes()
+    }
+}

@@ -1,0 +1,276 @@
+//! Rows that come out of order and go again: what is maintained is the answer over what was in time, and what was not is
+//! put out as late.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Int64Type};
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
+
+use crate::event_time::{Edge, EventTime};
+use crate::failure::keep;
+use crate::fixture::{Fixture, NAMES, Random, rows, schema, sorted};
+use crate::{Change, Flow, Limits};
+
+/// How far rows may be behind the newest one.
+const DELAY: i64 = 3;
+
+/// Queries by windows that end at `id`, which each shows as `w`; the operator around which windows close.
+const QUERIES: &[(&str, &str)] = &[
+    ("Aggregate", "SELECT id AS w, k, count(*) AS n, sum(v) AS s FROM t GROUP BY id, k"),
+    ("Aggregate", "SELECT DISTINCT id AS w, k FROM t"),
+    (
+        "TopN",
+        "SELECT id AS w, k, v FROM (SELECT id, k, v, row_number() OVER (PARTITION BY id, k ORDER BY v) AS r FROM t) \
+         WHERE r <= 2",
+    ),
+    (
+        "TopN",
+        "SELECT id AS w, v, r FROM (SELECT id, v, rank() OVER (PARTITION BY id ORDER BY v) AS r FROM t) WHERE r <= 2",
+    ),
+    ("Over", "SELECT id AS w, k, v, sum(v) OVER (PARTITION BY id ORDER BY v) AS s FROM t"),
+    ("Over", "SELECT id AS w, v, dense_rank() OVER (PARTITION BY k, id ORDER BY v) AS r FROM t"),
+    ("PerKey", "SELECT id AS w, v, max(v) OVER (PARTITION BY id) AS most FROM t"),
+    ("Aggregate", "SELECT id AS w, array_agg(v ORDER BY v) AS items FROM t GROUP BY id"),
+    ("Join", "SELECT t.id AS w, t.k AS a, u.k AS b FROM t JOIN u ON t.id = u.id"),
+    ("Join", "SELECT t.id AS w, t.k AS a, u.k AS b FROM t LEFT JOIN u ON t.id = u.id AND t.k < u.k"),
+    (
+        "Join",
+        "SELECT coalesce(t.id, u.id) AS w, t.v AS a, u.v AS b FROM t FULL JOIN u ON t.id = u.id AND t.k = u.k",
+    ),
+    ("Join", "SELECT id AS w, k FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.id = t.id AND u.k = t.k)"),
+    ("Join", "SELECT id AS w, k FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.id = t.id AND u.k > t.k)"),
+    (
+        "TopN",
+        "SELECT w, k, n FROM (SELECT w, k, n, row_number() OVER (PARTITION BY w ORDER BY n DESC, k) AS r \
+         FROM (SELECT id AS w, k, count(*) AS n FROM t GROUP BY id, k)) WHERE r <= 1",
+    ),
+    ("Aggregate", "SELECT t.id AS w, count(*) AS n FROM t JOIN u ON t.id = u.id GROUP BY t.id"),
+];
+
+/// A query, and what it must have put out.
+struct Maintained {
+    sql: &'static str,
+    flow: Flow,
+    sum: Delta,
+    /// The rows that were in time.
+    taken: Fixture,
+    /// Below which windows are closed.
+    closed: Option<i64>,
+    on_close: bool,
+}
+
+/// Windows end at `id`.
+fn end(name: &Arc<str>) -> Vec<(usize, EventTime)> {
+    let mut time = EventTime::watermark(name.clone(), DataType::Int64);
+    time.edge = Some(Edge::End);
+    vec![(0, time)]
+}
+
+/// The largest time among rows that come.
+fn newest(chunk: &Chunk) -> Option<i64> {
+    let ids = chunk.rows.column(0).as_primitive::<Int64Type>();
+    ids.iter().flatten().filter(|_| chunk.weights.is_none()).max()
+}
+
+fn maintained(on_close: bool) -> Vec<Maintained> {
+    let of = |(operator, sql): &(&str, &'static str)| {
+        let taken = Fixture::new();
+        let limits = Limits { whole_rows_max: 1, on_close, ..Limits::default() };
+        let flow = taken.compile_over(sql, limits, &end);
+        let text = flow.explain().join("\n");
+        assert!(
+            text.contains(operator) && text.contains("that are open") && !text.contains("Whole"),
+            "{text}"
+        );
+        Maintained { sql, flow, sum: Delta::default(), taken, closed: None, on_close }
+    };
+    QUERIES.iter().map(of).collect()
+}
+
+/// New rows about a time, and rows that are there taken back.
+fn change(random: &mut Random, now: i64, all: &RecordBatch) -> Delta {
+    let mut delta = Delta::default();
+    let count = random.below(9) as usize;
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter((0..count).map(|_| match random.below(12) {
+        0 => None,
+        1 => Some(now - 8),
+        ago => Some(now - ago as i64 / 3),
+    })));
+    let new = rows(random, count);
+    let columns = std::iter::once(ids).chain(new.columns()[1..].iter().cloned()).collect();
+    delta.push(Chunk::insert(RecordBatch::try_new(schema(), columns).unwrap()));
+    let share = [0, 1, 3][random.below(3) as usize];
+    let gone = UInt32Array::from_iter_values((0..all.num_rows() as u32).filter(|_| random.below(20) < share));
+    delta.push(Chunk::delete(take_record_batch(all, &gone).unwrap()));
+    delta
+}
+
+impl Maintained {
+    /// What of a delta is in time, and what is late.
+    fn split(&self, delta: &Delta) -> [Delta; 2] {
+        [false, true].map(|wanted| {
+            let mut some = Delta::default();
+            for chunk in &delta.chunks {
+                let is_late = chunk.rows.column(0).as_primitive::<Int64Type>().iter().map(|id| match id {
+                    Some(id) => self.closed.is_some_and(|closed| id < closed),
+                    None => self.on_close,
+                });
+                let mask: BooleanArray = is_late.map(|is_late| Some(is_late == wanted)).collect();
+                some.push(keep(chunk, &mask).unwrap());
+            }
+            some
+        })
+    }
+
+    fn step(&mut self, cut: &Cut, changes: &[Delta; 2]) {
+        let named = |name: &Arc<str>| NAMES.iter().position(|known| *known == name.as_ref()).unwrap();
+        let tables: Vec<usize> = self.flow.relations().iter().map(named).collect();
+        let split = changes.each_ref().map(|delta| self.split(delta));
+        let given: Vec<&Delta> = tables.iter().map(|table| &changes[*table]).collect();
+        let Change { rows, errors, late, .. } = self.flow.step(cut, &given).unwrap();
+        assert!(errors.is_empty());
+        assert!(!self.on_close || rows.is_append_only(), "{}", self.sql);
+        let count = |delta: &Delta| -> u64 {
+            let of = |chunk: &Chunk| {
+                (0..chunk.rows.num_rows()).map(|row| chunk.weight(row).unsigned_abs()).sum::<u64>()
+            };
+            delta.chunks.iter().map(of).sum()
+        };
+        let expected: u64 = tables.iter().map(|table| count(&split[*table][1])).sum();
+        let weights =
+            late.iter().flat_map(|late| late.column(4).as_primitive::<Int64Type>().values().to_vec());
+        assert_eq!(weights.map(i64::unsigned_abs).sum::<u64>(), expected, "{}: late rows", self.sql);
+        let [[t, _], [u, _]] = split;
+        self.taken.apply(&[t, u]);
+        self.sum.append(rows);
+        let marks = tables.iter().map(|table| cut.watermark(NAMES[*table]));
+        self.closed = marks.reduce(|one, other| one.zip(other).map(|(one, other)| one.min(other))).flatten();
+        self.check(cut.epoch);
+    }
+
+    fn check(&mut self, epoch: Epoch) {
+        let schema = self.flow.schema().unwrap().clone();
+        let sql = match (self.on_close, self.closed) {
+            (true, closed) => {
+                format!("SELECT * FROM ({}) WHERE w < {}", self.sql, closed.unwrap_or(-1000))
+            }
+            (false, _) => self.sql.into(),
+        };
+        let expected = Delta::insert(self.taken.at_once(&sql, &schema));
+        let found = consolidate(std::mem::take(&mut self.sum), &schema).unwrap();
+        let expected = consolidate(expected, &schema).unwrap();
+        assert_eq!(sorted(&found), sorted(&expected), "epoch {epoch}, {sql}");
+        self.sum = found;
+    }
+
+    /// How many rows that were in time are of open windows.
+    fn open_rows(&self) -> usize {
+        let open = |table: usize| {
+            let all = self.taken.all(table);
+            let ids = all.column(0).as_primitive::<Int64Type>().clone();
+            ids.iter().filter(|id| id.is_none_or(|id| self.closed.is_none_or(|closed| id >= closed))).count()
+        };
+        open(0) + open(1)
+    }
+}
+
+fn run(seed: u64, on_close: bool) {
+    let mut random = Random(seed);
+    let mut all = Fixture::new();
+    let mut queries = maintained(on_close);
+    let mut watermarks: [Option<i64>; 2] = [None, None];
+    for epoch in 1..=24 {
+        let changes = [0, 1].map(|table| change(&mut random, epoch / 2, &all.all(table)));
+        all.apply(&changes);
+        let mut cut = Cut::new(Epoch(epoch as u64), Timestamp(epoch));
+        for (table, delta) in changes.iter().enumerate() {
+            let newest = delta.chunks.iter().filter_map(newest).max();
+            watermarks[table] = newest.map(|newest| newest - DELAY).max(watermarks[table]);
+            cut.watermarks.extend(watermarks[table].map(|at| (NAMES[table].into(), at)));
+        }
+        queries.iter_mut().for_each(|query| query.step(&cut, &changes));
+    }
+    for query in queries {
+        let (kept, open) = (query.flow.state_rows(), query.open_rows());
+        assert!(kept <= 4 * open + 40, "{}: {kept} rows are kept, {open} are open", query.sql);
+        let late = query.flow.operators().iter().filter_map(|operator| operator.late).sum::<u64>();
+        assert!(late > 0, "{}: nothing was late", query.sql);
+    }
+}
+
+#[test]
+fn changes_are_those_of_what_was_in_time() {
+    (0..4).for_each(|seed| run(seed, false));
+}
+
+#[test]
+fn windows_come_once_when_they_close() {
+    (10..14).for_each(|seed| run(seed, true));
+}
+
+/// Queries over a join of `t`, whose windows close, with `u`, which has no clock.
+const JOINED: &[&str] = &[
+    "SELECT t.id AS w, u.v AS a, count(*) AS n FROM t JOIN u ON t.k = u.k GROUP BY t.id, u.v",
+    "SELECT t.id AS w, sum(u.v) AS s, count(*) AS n FROM t LEFT JOIN u ON t.k = u.k AND t.v < u.v GROUP BY t.id",
+    "SELECT id AS w, count(*) AS n FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k) GROUP BY id",
+    "SELECT t.id AS w, max(u.v) AS most FROM u RIGHT JOIN t ON t.k = u.k GROUP BY t.id",
+];
+
+/// Each window has the answer as of its closing, whatever becomes of `u` later, and of `t` only open windows are kept.
+fn run_joined(seed: u64, sql: &'static str, on_close: bool) {
+    let times = |name: &Arc<str>| match name.as_ref() {
+        "t" => end(name),
+        _ => Vec::new(),
+    };
+    let (mut random, mut all, taken) = (Random(seed), Fixture::new(), Fixture::new());
+    let limits = Limits { whole_rows_max: 1, on_close, ..Limits::default() };
+    let flow = taken.compile_over(sql, limits, &times);
+    let text = flow.explain().join("\n");
+    assert!(text.contains("only open windows"), "{text}");
+    let mut query = Maintained { sql, flow, sum: Delta::default(), taken, closed: None, on_close };
+    let schema = query.flow.schema().unwrap().clone();
+    let mut last = Delta::default();
+    let mut watermark = None;
+    for epoch in 1..=24 {
+        let changes = [0, 1].map(|table| change(&mut random, epoch / 2, &all.all(table)));
+        all.apply(&changes);
+        let newest = changes[0].chunks.iter().filter_map(newest).max();
+        watermark = newest.map(|newest| newest - DELAY).max(watermark);
+        let mut cut = Cut::new(Epoch(epoch as u64), Timestamp(epoch));
+        cut.watermarks.extend(watermark.map(|at| ("t".into(), at)));
+        let given: Vec<&Delta> =
+            query.flow.relations().iter().map(|name| &changes[usize::from(name.as_ref() == "u")]).collect();
+        let [in_time, _] = query.split(&changes[0]);
+        query.sum.append(query.flow.step(&cut, &given).unwrap().rows);
+        query.taken.apply(&[in_time, changes[1].clone()]);
+        let (from, to) = (query.closed.unwrap_or(-1000), watermark.unwrap_or(-1000));
+        let closing = format!("SELECT * FROM ({sql}) WHERE w >= {from} AND w < {to}");
+        last.push(Chunk::insert(query.taken.at_once(&closing, &schema)));
+        query.closed = watermark;
+        let mut expected = last.clone();
+        if !on_close {
+            let open = format!("SELECT * FROM ({sql}) WHERE w >= {to} OR w IS NULL");
+            expected.push(Chunk::insert(query.taken.at_once(&open, &schema)));
+        }
+        query.sum = consolidate(std::mem::take(&mut query.sum), &schema).unwrap();
+        let expected = consolidate(expected, &schema).unwrap();
+        assert_eq!(sorted(&query.sum), sorted(&expected), "seed {seed}, epoch {epoch}, {sql}");
+        let (kept, open) = (query.flow.state_rows(), query.open_rows());
+        assert!(
+            kept <= 2 * open + all.all(1).num_rows() + 100,
+            "{sql}: {kept} rows are kept, {open} are open"
+        );
+    }
+}
+
+#[test]
+fn a_join_lets_rows_go_with_their_windows() {
+    for seed in 20..23 {
+        for sql in JOINED {
+            run_joined(seed, sql, false);
+            run_joined(seed, sql, true);
+        }
+    }
+}
