@@ -304,11 +304,6 @@ impl Walk {
                     Kind::Table if words.contains("generated") => {
                         return Err("reads a table with generated columns, which can't be put in".into());
                     }
-                    Kind::Table if words.contains("watermark") => {
-                        return Err(
-                            "reads a table with a watermark, whose closed windows are forgotten".into()
-                        );
-                    }
                     Kind::Table => {}
                     Kind::View => texts.push(ddl.clone()),
                 }
@@ -377,7 +372,7 @@ fn object(name: &str, ddl: &str, content: Option<&RecordBatch>) -> Object {
             append_only: words.contains("APPEND ONLY") || words.contains("DO NOTHING"),
         }
     });
-    Object { name: name.to_string(), ddl: ddl.to_string(), table }
+    Object { name: name.to_string(), ddl: statement::patient(ddl), table }
 }
 
 /// Whether the queries of both cases can be asked of one state.

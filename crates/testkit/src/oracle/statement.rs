@@ -66,6 +66,42 @@ pub fn pieces(sql: &str) -> Vec<String> {
         .collect()
 }
 
+/// The statement with watermarks so far behind that no window closes: then each has the answer of a batch.
+pub fn patient(ddl: &str) -> String {
+    let tokens = Tokenizer::new(&GenericDialect {}, ddl).tokenize().unwrap_or_default();
+    let (mut text, mut before, mut depth, mut until) = (String::new(), Vec::new(), 0, None);
+    for token in tokens {
+        match token {
+            Token::RParen => depth -= 1,
+            Token::LParen => depth += 1,
+            _ => {}
+        }
+        let ends = match token {
+            Token::RParen => until == Some(depth + 1),
+            Token::Comma => until == Some(depth),
+            _ => false,
+        };
+        if ends {
+            until = None;
+        }
+        if until.is_some() {
+            continue;
+        }
+        text.push_str(&token.to_string());
+        if !matches!(token, Token::Whitespace(_)) {
+            before.push(token);
+        }
+        if let [.., watermark, of, column, word] = &before[..]
+            && [watermark, of, word].map(keyword) == ["WATERMARK", "FOR", "AS"]
+        {
+            text.push_str(&format!(" {column} - INTERVAL '100000 days'"));
+            until = Some(depth);
+            before.clear();
+        }
+    }
+    if text.is_empty() { ddl.to_string() } else { text }
+}
+
 /// A word as the catalog spells it: lower case unless it was quoted.
 fn name_of(token: &Token) -> Option<String> {
     let Token::Word(word) = token else { return None };
@@ -212,6 +248,17 @@ mod tests {
         assert_eq!(effect("CREATE MATERIALIZED VIEW v AS SELECT 1"), view);
         assert_eq!(effect("SET TimeZone = 'UTC'"), Effect::Set("timezone".into()));
         assert_eq!(effect("INSERT INTO t VALUES (1)"), Effect::None);
+    }
+
+    #[test]
+    fn watermarks_are_put_far_behind() {
+        let ddl =
+            |delay: &str| format!("CREATE TABLE t (WATERMARK FOR \"Ts\" AS \"Ts\"{delay}, \"Ts\" TIMESTAMP)");
+        let far = ddl(" - INTERVAL '100000 days'");
+        assert_eq!([ddl(""), ddl(" - (INTERVAL '5 s')")].map(|ddl| patient(&ddl)), [far.clone(), far]);
+        let last = "CREATE TABLE t (ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 s') APPEND ONLY";
+        assert_eq!(patient(last), last.replace("'1 s'", "'100000 days'"));
+        assert_eq!(patient("CREATE TABLE t (a INT)"), "CREATE TABLE t (a INT)");
     }
 
     #[test]
