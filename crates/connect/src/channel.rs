@@ -243,7 +243,7 @@ impl Source for ChannelSource {
         })?;
         let span = Span { split: SPLIT.into(), from, to, done: more == More::Never };
         let spans = if rows.is_empty() { Vec::new() } else { vec![span] };
-        Ok(Arrival { rows, spans, bad_rows: Vec::new(), more })
+        Ok(Arrival { rows, spans, bad_rows: Vec::new(), more, splits: Vec::new() })
     }
 
     async fn ready(&mut self) -> Result<()> {

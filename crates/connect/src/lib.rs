@@ -22,7 +22,7 @@ pub use error::{Error, Result};
 pub use health::Health;
 pub use options::{OptionDoc, Options};
 pub use sink::{Sink, SinkSpec};
-pub use source::{Arrival, BadRow, HIDDEN, Inlet, Limit, More, Source, SourceSpec};
+pub use source::{Arrival, BadRow, HIDDEN, Inlet, Limit, More, Reading, Source, SourceSpec};
 
 use std::fmt::Debug;
 

@@ -42,7 +42,7 @@ impl<N: Numbered> NumberedSource<N> {
             true => vec![Span { split: SPLIT.into(), from, to, done }],
             false => vec![],
         };
-        Ok(Arrival { rows: self.rows.rows(from, to)?, spans, bad_rows: vec![], more })
+        Ok(Arrival { rows: self.rows.rows(from, to)?, spans, bad_rows: vec![], more, splits: Vec::new() })
     }
 }
 

@@ -79,6 +79,30 @@ pub struct Arrival {
     pub bad_rows: Vec<BadRow>,
     /// Whether another pull will bring more.
     pub more: More,
+    /// The split of each of the `rows`; empty where all are of the last of the `spans`.
+    pub splits: Vec<Arc<str>>,
+}
+
+impl Arrival {
+    /// Nothing, so far.
+    pub fn nothing(more: More) -> Arrival {
+        Arrival { rows: Vec::new(), spans: Vec::new(), bad_rows: Vec::new(), more, splits: Vec::new() }
+    }
+
+    /// Which split a batch of the rows is of, where the arrival says so.
+    pub fn split_of(&self, batch: usize) -> Option<&Arc<str>> {
+        self.splits.get(batch).or_else(|| self.spans.last().map(|span| &span.split))
+    }
+}
+
+/// How a source reads its splits: what each of them says of how far event time has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// One after the other, so that all of them are one partition to watermarks.
+    #[default]
+    InTurn,
+    /// Several at a time: each is a partition. These are there from the beginning, the others from their first span on.
+    SideBySide(Vec<Arc<str>>),
 }
 
 /// Where rows are put in from inside: what INSERT INTO a source writes to.
@@ -142,6 +166,10 @@ pub trait Source: Send {
     /// How many receivers it reads from side by side; a rate limit counts for each.
     fn partitions(&self) -> usize {
         1
+    }
+    /// How it reads its splits.
+    fn reading(&self) -> Reading {
+        Reading::InTurn
     }
     /// Where INSERT INTO this source puts rows; `None` where it takes none.
     fn inlet(&self) -> Option<Arc<dyn Inlet>> {

@@ -103,6 +103,28 @@ pub enum Closes {
     All,
 }
 
+/// How a partition of a relation with a watermark stands after an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The epoch has rows of it, or is the first that knows of it.
+    Active,
+    /// It has had no rows for so long that it is left aside until it has some again.
+    Idle,
+    /// It gives nothing more.
+    Ended,
+}
+
+/// What an epoch changes of one partition of a relation with a watermark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The partition; empty for that of a relation which has one alone.
+    pub partition: Arc<str>,
+    /// The newest event time that it has brought so far, in the unit of its column.
+    pub newest: Option<i64>,
+    /// How it stands.
+    pub standing: Standing,
+}
+
 /// What decides an epoch: everything else is a function of it and of the state before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
@@ -119,6 +141,10 @@ pub struct Cut {
     /// The watermark of each relation that has one by now, after this epoch: no row is expected any more whose event
     /// time is below it. In the unit of its column.
     pub watermarks: Vec<(Arc<str>, i64)>,
+    /// What it changes of the partitions of each of these relations, of which the watermarks are made.
+    pub marks: Vec<(Arc<str>, Vec<Mark>)>,
+    /// Rows of sources whose event time is later are bad rows of this epoch; none: it may be any.
+    pub event_time_max: Option<Timestamp>,
 }
 
 impl Cut {
@@ -131,6 +157,8 @@ impl Cut {
             closes: Closes::None,
             positions: Vec::new(),
             watermarks: Vec::new(),
+            marks: Vec::new(),
+            event_time_max: None,
         }
     }
 

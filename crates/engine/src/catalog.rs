@@ -66,6 +66,8 @@ pub enum Definition {
         retention: Option<Duration>,
         /// How far event time has come, where that is declared.
         watermark: Option<Watermark>,
+        /// Its option `source_idle_timeout`; without it, the setting counts.
+        idle_timeout: Option<Duration>,
     },
     /// Rows kept whole, the target of DML.
     Table {
@@ -254,6 +256,12 @@ impl Catalog {
         Ok(())
     }
 
+    /// Puts an object in the place of that of its name.
+    pub fn replace(&mut self, object: Arc<Object>) {
+        self.version += 1;
+        self.objects.insert(object.name.clone(), object);
+    }
+
     /// Removes an object; the caller removes those that read it as well.
     pub fn remove(&mut self, name: &str) {
         self.version += 1;
@@ -298,10 +306,21 @@ pub fn late_rows_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("late_rows('")?.strip_suffix("')")
 }
 
+/// The internal name under which a relation's watermark is read.
+pub fn watermark_of(relation: &str) -> Option<&str> {
+    relation.strip_prefix("watermark('")?.strip_suffix("')")
+}
+
+/// The column of `watermark('relation')`, of the type of the relation's own.
+pub fn watermark_schema(data_type: &DataType) -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("watermark", data_type.clone(), true)]))
+}
+
 /// Whether a relation is there for a SELECT that runs once alone: it tells of the engine, not of its input.
 pub fn is_of_engine(relation: &str) -> bool {
     bad_rows_of(relation).is_some()
         || late_rows_of(relation).is_some()
+        || watermark_of(relation).is_some()
         || system::is_name(relation)
         || pg::is_name(relation)
 }
@@ -314,6 +333,20 @@ pub fn bad_rows_schema() -> SchemaRef {
         Field::new("reason", DataType::Utf8View, false),
         Field::new("bytes", DataType::BinaryView, false),
     ]))
+}
+
+/// The error for a relation without a watermark.
+fn no_watermark(name: &str, definition: &Definition) -> Error {
+    let kind = definition.kind();
+    let error = Error::invalid(format!("{kind} \"{name}\" has no watermark"));
+    match definition {
+        Definition::Source { .. } | Definition::Table { .. } => error.hint(format!(
+            "Declare one where it is made, WATERMARK FOR ts AS ts - INTERVAL '5 seconds', or say ALTER {} {name} SET \
+             WATERMARK FOR ts AS ts - INTERVAL '5 seconds'.",
+            kind.to_uppercase()
+        )),
+        _ => error.hint("Sources and tables have one: ask for that of what it reads."),
+    }
 }
 
 impl Relations for Catalog {
@@ -369,6 +402,7 @@ impl Relations for Catalog {
         match name {
             "bad_rows" => self.bad_rows(arguments).map(Some),
             "late_rows" => self.late_rows(arguments).map(Some),
+            "watermark" => self.watermark(arguments).map(Some),
             _ => Ok(None),
         }
     }
@@ -392,6 +426,21 @@ impl Catalog {
     pub fn routines(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects()
             .filter(|object| matches!(object.definition, Definition::Function(_) | Definition::Aggregate(_)))
+    }
+
+    fn watermark(&self, arguments: &[String]) -> Result<Relation> {
+        let [relation] = arguments else {
+            return Err(Error::invalid(
+                "watermark takes one argument, the name of a source or table: watermark('orders')",
+            ));
+        };
+        let definition = &self.get(relation)?.definition;
+        let (watermark, schema) = definition
+            .watermark()
+            .zip(definition.schema())
+            .ok_or_else(|| no_watermark(relation, definition))?;
+        let schema = watermark_schema(schema.field(watermark.column).data_type());
+        Ok(Relation::Rows { schema, key: None })
     }
 
     fn bad_rows(&self, arguments: &[String]) -> Result<Relation> {

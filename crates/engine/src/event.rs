@@ -45,6 +45,8 @@ impl<T> Reply<T> {
 pub(crate) enum Change {
     /// A new object; a source comes opened.
     Create { object: Arc<Object>, source: Option<Box<dyn Source>> },
+    /// An object as it is from now on.
+    Alter { object: Arc<Object> },
     /// Objects to remove, those that read others first.
     Drop { names: Vec<Arc<str>> },
 }
@@ -200,6 +202,8 @@ pub(crate) enum Event {
     FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
     /// Say how a query runs, or would.
     Explain { what: Explaining, reply: Reply<Vec<Explained>> },
+    /// Say what holds the output of a query back: what each line is about, and what is said of it.
+    ExplainWhy { name: String, reply: Reply<Vec<(String, String)>> },
     /// Compile a query, to be run once outside.
     Compile { plan: Box<LogicalPlan>, reply: Reply<Compiled> },
     /// Say what a query does over its next epochs.

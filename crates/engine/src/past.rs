@@ -19,6 +19,7 @@ use millstream_delta::{Span, under_schema};
 use millstream_sql::{Error, Result};
 
 use crate::error;
+use crate::run::Ahead;
 
 /// Spans of a source, and what opens a reader of it.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub(crate) struct Past {
     pub(crate) spans: Vec<Span>,
     /// What statements have put into it besides.
     pub(crate) put: Vec<RecordBatch>,
+    /// Which of the rows were kept aside.
+    pub(crate) ahead: Ahead,
     /// How much is read at once.
     pub(crate) limit: Limit,
 }
@@ -45,6 +48,24 @@ struct Reading {
     past: Past,
     source: Option<Box<dyn Source>>,
     spans: VecDeque<Span>,
+    /// How many rows of the span before `spans` were read.
+    rows: u64,
+}
+
+impl Reading {
+    /// The next rows of a span, which begins with its split, but for those that were kept aside.
+    fn without_ahead(&mut self, span: &Span, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        if self.past.ahead.is_empty() {
+            return Ok(rows);
+        }
+        let mut kept = Vec::with_capacity(rows.len());
+        for rows in rows {
+            let first = self.rows;
+            self.rows += rows.num_rows() as u64;
+            kept.push(self.past.ahead.without(&span.split, first, rows)?);
+        }
+        Ok(kept)
+    }
 }
 
 impl Past {
@@ -53,18 +74,23 @@ impl Past {
         let put = std::mem::take(&mut self.put);
         let put = stream::iter((!put.is_empty()).then_some(Ok(put)));
         let spans = self.spans.iter().cloned().collect();
-        put.chain(stream::try_unfold(Reading { past: self, source: None, spans }, |mut reading| async move {
-            let Some(span) = reading.spans.pop_front() else { return Ok(None) };
-            if reading.source.is_none() {
-                reading.source = Some(reading.past.open().await?);
-            }
-            let source = reading.source.as_mut().expect("it was opened above");
-            let arrival = source.replay(&span, reading.past.limit).await.map_err(error::connect)?;
-            if let Some(rest) = rest_of(&span, &arrival) {
-                reading.spans.push_front(rest);
-            }
-            Ok(Some((arrival.rows, reading)))
-        }))
+        put.chain(stream::try_unfold(
+            Reading { past: self, source: None, spans, rows: 0 },
+            |mut reading| async move {
+                let Some(span) = reading.spans.pop_front() else { return Ok(None) };
+                if reading.source.is_none() {
+                    reading.source = Some(reading.past.open().await?);
+                }
+                let source = reading.source.as_mut().expect("it was opened above");
+                let arrival = source.replay(&span, reading.past.limit).await.map_err(error::connect)?;
+                let rows = reading.without_ahead(&span, arrival.rows.clone())?;
+                match rest_of(&span, &arrival) {
+                    Some(rest) => reading.spans.push_front(rest),
+                    None => reading.rows = 0,
+                }
+                Ok(Some((rows, reading)))
+            },
+        ))
     }
 
     async fn open(&self) -> Result<Box<dyn Source>> {

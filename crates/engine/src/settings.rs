@@ -41,6 +41,12 @@ pub const SETTINGS: &[SettingDoc] = &[
               the first epoch",
     },
     SettingDoc {
+        name: "event_time_ahead_max",
+        default: "1 day",
+        doc: "how far the time in the column of a WATERMARK may be ahead of the clock: a later row of a source is a bad \
+              row, a later one of a statement is refused; NULL: as far as it likes. Not applied under a manual clock",
+    },
+    SettingDoc {
         name: "max_batch_bytes",
         default: "64 MiB",
         doc: "bytes that one batch takes of each source, about",
@@ -84,6 +90,12 @@ pub const SETTINGS: &[SettingDoc] = &[
         default: "1 GiB",
         doc: "bytes of changes that may wait for a sink that can't deliver, about; beyond that INSERT, UPDATE and DELETE \
               of what it delivers fail with an error that names it",
+    },
+    SettingDoc {
+        name: "source_idle_timeout",
+        default: "30 seconds",
+        doc: "a part of a source that had no rows for so long doesn't hold the source's watermark back until it has some \
+              again; of sources whose WITH doesn't say another",
     },
     SettingDoc {
         name: "source_rate_limit",
@@ -240,6 +252,8 @@ pub struct Settings {
     pub pace: Pace,
     /// `clock`
     pub clock: ClockKind,
+    /// `event_time_ahead_max`; `None`: no bound.
+    pub event_time_ahead_max: Option<Duration>,
     /// `max_batch_rows`; `None`: adaptive.
     pub max_batch_rows: Option<usize>,
     /// `max_batch_bytes`
@@ -252,6 +266,8 @@ pub struct Settings {
     pub on_error: OnError,
     /// `parallelism`
     pub parallelism: usize,
+    /// `source_idle_timeout`
+    pub source_idle_timeout: Duration,
     /// `source_rate_limit`: rows a second.
     pub source_rate_limit: Option<f64>,
     /// `sink_buffer_max`
@@ -267,12 +283,14 @@ impl Default for Settings {
         Settings {
             pace: Pace::Auto,
             clock: ClockKind::System,
+            event_time_ahead_max: Some(Duration::from_secs(86_400)),
             max_batch_rows: None,
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
             max_record_bytes: 16 << 20,
             on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
+            source_idle_timeout: Duration::from_secs(30),
             source_rate_limit: None,
             sink_buffer_max: 1 << 30,
             subscription_buffer_max: 64 << 20,
@@ -305,6 +323,7 @@ impl Settings {
             "allowed_lateness" => self.limits.allowed_lateness_us = AllowedLateness::parse(value)?.us(),
             "batch_interval" => self.pace = pace(value)?,
             "clock" => self.clock = clock(value)?,
+            "event_time_ahead_max" => self.event_time_ahead_max = ahead_max(value)?,
             "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
             "max_batch_rows" => {
                 let adaptive = value.eq_ignore_ascii_case("adaptive");
@@ -316,6 +335,7 @@ impl Settings {
             "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
             "recursion_max" => self.limits.recursion_max = count(name, value)?,
+            "source_idle_timeout" => self.source_idle_timeout = interval(name, value, "")?,
             "source_rate_limit" => {
                 let none = value.eq_ignore_ascii_case("none");
                 self.source_rate_limit = if none { None } else { Some(rate(name, value)?) };
@@ -344,6 +364,7 @@ impl Settings {
                 ClockKind::System => "system".into(),
                 ClockKind::Manual => "manual".into(),
             },
+            "event_time_ahead_max" => self.event_time_ahead_max.map_or("null".into(), interval_text),
             "max_batch_bytes" => self.max_batch_bytes.to_string(),
             "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
             "max_queued_batches" => self.max_queued_batches.to_string(),
@@ -352,6 +373,7 @@ impl Settings {
             "output_rows_max" => self.limits.output_rows_max.to_string(),
             "parallelism" => self.parallelism.to_string(),
             "recursion_max" => self.limits.recursion_max.to_string(),
+            "source_idle_timeout" => interval_text(self.source_idle_timeout),
             "source_rate_limit" => self.source_rate_limit.map_or("none".into(), |rate| rate.to_string()),
             "sink_buffer_max" => self.sink_buffer_max.to_string(),
             "state_ttl" => self.limits.state_ttl_us.map_or("off".into(), millstream_sql::length_text),
@@ -360,6 +382,13 @@ impl Settings {
             _ => return Err(Settings::unknown(name)),
         })
     }
+}
+
+fn ahead_max(value: &str) -> Result<Option<Duration>> {
+    if ["null", "none", "off"].iter().any(|word| value.eq_ignore_ascii_case(word)) {
+        return Ok(None);
+    }
+    interval("event_time_ahead_max", value, "NULL or ").map(Some)
 }
 
 fn pace(value: &str) -> Result<Pace> {
@@ -463,6 +492,9 @@ mod tests {
         check("state_ttl", "OFF", "off");
         check("allowed_lateness", "90 sec", "90 seconds");
         check("allowed_lateness", "0", "0");
+        check("event_time_ahead_max", "NULL", "null");
+        check("event_time_ahead_max", "90 min", "90 minutes");
+        check("source_idle_timeout", "500 ms", "500 milliseconds");
     }
 
     #[test]

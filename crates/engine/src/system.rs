@@ -186,6 +186,15 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("partition", "the part"),
             number("position", "where reading goes on, as the source counts: bytes, rows, offsets"),
             text("done", "`true` where it was read to its end"),
+            time(
+                "watermark",
+                "how far event time has come in it; of parts that are read one after the other, in all of them; NULL where \
+                 the source has no watermark, or it had no row yet",
+            ),
+            text(
+                "idle",
+                "`true` where it had no row for so long that it doesn't hold the watermark of the source back",
+            ),
         ],
     },
     SystemTableDoc {

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue};
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_delta::Cut;
+use millstream_delta::{Closes, Cut, Timestamp};
 
 use crate::drive::evaluate;
 use crate::{Driver, Error, Result};
@@ -26,8 +26,16 @@ const OF_TIME: [(&str, Option<Edge>); 5] = [
     ("cumulate_ends", Some(Edge::End)),
 ];
 
-/// The same of those whose time stands behind a constant.
+/// The same of those whose time stands behind a constant; not where the clocks of a zone are set back.
 const OF_SECOND: [&str; 2] = ["date_trunc", "date_bin"];
+
+/// The zone of the times of batches.
+const UTC: &str = "+00:00";
+
+/// How far from the present the first time is that is looked at for a window's end, and where looking ends, in
+/// microseconds: with the times that nanoseconds can say.
+const SEARCH_FROM_US: i64 = 1_000_000;
+const SEARCH_TO_US: i64 = i64::MAX / 1_000;
 
 /// What a column is of the windows of TUMBLE, HOP and CUMULATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +43,15 @@ pub enum Edge {
     /// Where they begin.
     Start,
     /// Where they end. One that begins where others do may end before them.
+    End,
+}
+
+/// Which time of its batch a row carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchTime {
+    /// When the batch began: `_batch_start`.
+    Start,
+    /// When it ended: `_batch_time`.
     End,
 }
 
@@ -51,6 +68,8 @@ pub struct EventTime {
 enum Clock {
     /// The watermark of a relation, whose column has this type.
     Watermark(Arc<str>, DataType),
+    /// The time of the batch, which each cut says exactly.
+    Batch(BatchTime),
     /// What a function makes of it: an expression over rows of one column.
     Image(Arc<Clock>, Arc<dyn PhysicalExpr>, SchemaRef),
     /// The least item of a list.
@@ -68,6 +87,44 @@ impl EventTime {
     /// The column of a relation's watermark.
     pub fn watermark(relation: Arc<str>, data_type: DataType) -> EventTime {
         EventTime { clock: Arc::new(Clock::Watermark(relation, data_type)), edge: None }
+    }
+
+    /// The column of a time of the batch.
+    pub fn batch(time: BatchTime) -> EventTime {
+        EventTime { clock: Arc::new(Clock::Batch(time)), edge: None }
+    }
+
+    /// Whether it follows from the times of batches alone, which no row is behind.
+    pub(crate) fn is_of_batches(&self) -> bool {
+        self.clock.is_of_batches()
+    }
+
+    /// At which batch time it is above a value, where that follows from the time alone; `from` is one at which it isn't.
+    pub(crate) fn passes_at(&self, value: i64, from: Timestamp) -> Result<Option<Timestamp>> {
+        if !self.clock.is_of_batches() {
+            return Ok(None);
+        }
+        let passes = |at: i64| -> Result<bool> {
+            let cut = Cut { closes: Closes::All, ..Cut::new(Default::default(), Timestamp(at)) };
+            Ok(self.at(&cut)?.is_some_and(|bound| bound > value))
+        };
+        let (mut below, mut step) = (from.0, SEARCH_FROM_US);
+        let mut above = loop {
+            let Some(at) = below.checked_add(step).filter(|at| *at < SEARCH_TO_US) else { return Ok(None) };
+            if passes(at)? {
+                break at;
+            }
+            (below, step) = (at, step * 2);
+        };
+        while above - below > 1 {
+            let middle = below + (above - below) / 2;
+            if passes(middle)? {
+                above = middle;
+            } else {
+                below = middle;
+            }
+        }
+        Ok(Some(Timestamp(above)))
     }
 
     /// Below which value no more is expected after an epoch, as a count of the column's unit; none before there is a
@@ -112,7 +169,9 @@ impl EventTime {
                 match (known, call.args.as_slice()) {
                     (Some((_, edge)), [time, rest @ ..]) if rest.iter().all(is_constant) => (time, *edge),
                     (None, [Expr::Literal(..), time, rest @ ..])
-                        if OF_SECOND.contains(&call.name()) && rest.iter().all(is_constant) =>
+                        if OF_SECOND.contains(&call.name())
+                            && rest.iter().all(is_constant)
+                            && has_one_offset(&time.get_type(plan.schema())?) =>
                     {
                         (time, None)
                     }
@@ -121,7 +180,9 @@ impl EventTime {
             }
             Expr::BinaryExpr(binary) if matches!(binary.op, Operator::Plus | Operator::Minus) => {
                 match (&*binary.left, &*binary.right) {
-                    (time, Expr::Literal(..)) => (time, None),
+                    (time, Expr::Literal(shift, _)) if keeps_order(&time.get_type(plan.schema())?, shift) => {
+                        (time, None)
+                    }
                     _ => return Ok(None),
                 }
             }
@@ -129,7 +190,7 @@ impl EventTime {
         };
         let Some(of) = EventTime::of(time, plan, times, driver)? else { return Ok(None) };
         // Only the outermost step is done here: `of` is what is below it.
-        let (_, field) = datafusion::logical_expr::ExprSchemable::to_field(time, plan.schema())?;
+        let (_, field) = time.to_field(plan.schema())?;
         let name = "time";
         let below = Schema::new(vec![Field::new(name, field.data_type().clone(), true)]);
         let column = Expr::Column(Column::from_name(name));
@@ -189,14 +250,54 @@ pub(crate) fn least(inputs: &[&Times]) -> Times {
     first.iter().enumerate().map(of).collect()
 }
 
+/// Whether times of a type are never set back: they have no zone, or one that is always as far from UTC.
+fn has_one_offset(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Timestamp(_, Some(zone)) => {
+            zone.starts_with(['+', '-'])
+                || ["utc", "z", "gmt", "etc/utc"].contains(&zone.to_lowercase().as_str())
+        }
+        _ => true,
+    }
+}
+
+/// Whether later times stay later when they are shifted by a constant: by an interval, but not by months, whose ends
+/// fall together, nor by days where a clock is set back.
+fn keeps_order(time: &DataType, shift: &ScalarValue) -> bool {
+    if !matches!(time, DataType::Timestamp(..)) {
+        return false;
+    }
+    match shift {
+        ScalarValue::IntervalMonthDayNano(Some(shift)) => {
+            shift.months == 0 && (shift.days == 0 || has_one_offset(time))
+        }
+        ScalarValue::IntervalDayTime(Some(shift)) => shift.days == 0 || has_one_offset(time),
+        ScalarValue::DurationSecond(Some(_))
+        | ScalarValue::DurationMillisecond(Some(_))
+        | ScalarValue::DurationMicrosecond(Some(_))
+        | ScalarValue::DurationNanosecond(Some(_)) => true,
+        _ => false,
+    }
+}
+
 fn is_constant(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(..))
 }
 
 impl Clock {
+    /// Whether it follows from the times of batches alone.
+    fn is_of_batches(&self) -> bool {
+        match self {
+            Clock::Watermark(..) => false,
+            Clock::Batch(_) => true,
+            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) => of.is_of_batches(),
+            Clock::Least(of) => of.iter().all(|clock| clock.is_of_batches()),
+        }
+    }
+
     fn watermark_at(&self, cut: &Cut) -> Result<Option<ScalarValue>> {
         match self {
-            Clock::Watermark(..) => self.at(cut),
+            Clock::Watermark(..) | Clock::Batch(_) => self.at(cut),
             Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) => of.watermark_at(cut),
             Clock::Least(of) => {
                 let data_type = self.watermark_type();
@@ -213,6 +314,7 @@ impl Clock {
     fn watermark_type(&self) -> DataType {
         match self {
             Clock::Watermark(_, data_type) => data_type.clone(),
+            Clock::Batch(_) => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
             Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) => of.watermark_type(),
             Clock::Least(of) => of.first().map_or(DataType::Null, |first| first.watermark_type()),
         }
@@ -224,6 +326,16 @@ impl Clock {
                 Some(at) => Ok(Some(ScalarValue::Int64(Some(at)).cast_to(data_type)?)),
                 None => Ok(None),
             },
+            Clock::Batch(time) => {
+                // A batch that an epoch doesn't end goes on, with more rows that began with it.
+                let at = match (time, cut.closes) {
+                    (BatchTime::Start, Closes::None) => cut.started,
+                    (BatchTime::Start, _) | (BatchTime::End, _) => cut.now,
+                };
+                let nanos =
+                    ScalarValue::TimestampNanosecond(Some(at.0.saturating_mul(1_000)), Some(UTC.into()));
+                Ok(Some(nanos))
+            }
             Clock::Image(of, image, schema) => {
                 let Some(of) = of.at(cut)? else { return Ok(None) };
                 let rows = RecordBatch::try_new(schema.clone(), vec![of.to_array()?])?;
@@ -270,7 +382,6 @@ fn least_of(
 
 /// Microseconds in the unit of a type of times, rounded up.
 fn in_unit(us: i64, data_type: &DataType) -> i64 {
-    use arrow::datatypes::TimeUnit;
     let units = |us_each: i64| us.div_euclid(us_each) + i64::from(us.rem_euclid(us_each) > 0);
     match data_type {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => us.saturating_mul(1000),
@@ -297,4 +408,70 @@ pub(crate) fn count(times: &ArrayRef) -> Result<arrow::array::Int64Array> {
         _ => times.clone(),
     };
     Ok(arrow::compute::cast(&times, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::IntervalMonthDayNano;
+    use millstream_delta::Epoch;
+
+    use super::*;
+
+    fn zoned(zone: Option<&str>) -> DataType {
+        DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into))
+    }
+
+    #[test]
+    fn only_intervals_that_are_always_as_long_keep_the_order() {
+        let interval = |months, days, nanoseconds| {
+            ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months, days, nanoseconds }))
+        };
+        for (zone, shift, keeps) in [
+            (None, interval(0, 1, 5), true),
+            (Some("Europe/Berlin"), interval(0, 0, 5), true),
+            (Some("+02:00"), interval(0, 1, 0), true),
+            // On the last Sunday of October a day has 25 hours, two of which have one name.
+            (Some("Europe/Berlin"), interval(0, 1, 0), false),
+            // 30 January at 23:00 and 31 January at 00:00 come to 28 February in the other order.
+            (None, interval(1, 0, 0), false),
+            (None, ScalarValue::TimestampMicrosecond(Some(0), None), false),
+            (None, ScalarValue::IntervalMonthDayNano(None), false),
+        ] {
+            assert_eq!(keeps_order(&zoned(zone), &shift), keeps, "{zone:?} {shift:?}");
+        }
+        assert!(!keeps_order(&DataType::Int64, &interval(0, 0, 5)));
+    }
+
+    #[test]
+    fn clocks_that_are_set_back_are_left_out() {
+        for (zone, one) in [
+            (None, true),
+            (Some("UTC"), true),
+            (Some("+00:00"), true),
+            (Some("-03:30"), true),
+            (Some("Europe/Berlin"), false),
+            (Some("America/New_York"), false),
+        ] {
+            assert_eq!(has_one_offset(&zoned(zone)), one, "{zone:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_batch_is_known_exactly() {
+        let cut = |started, now, closes| Cut {
+            started: Timestamp(started),
+            closes,
+            ..Cut::new(Epoch(1), Timestamp(now))
+        };
+        let at = |time, cut: &Cut| EventTime::batch(time).at(cut).unwrap();
+        assert_eq!(at(BatchTime::Start, &cut(3, 8, Closes::None)), Some(3_000));
+        assert_eq!(at(BatchTime::Start, &cut(3, 8, Closes::Filled)), Some(8_000));
+        assert_eq!(at(BatchTime::End, &cut(3, 8, Closes::None)), Some(8_000));
+        let passes =
+            |value, from| EventTime::batch(BatchTime::Start).passes_at(value, Timestamp(from)).unwrap();
+        assert_eq!(passes(9_999_999_000, 5), Some(Timestamp(10_000_000)));
+        assert_eq!(passes(-5_000, -8_000_000_000), Some(Timestamp(-4)));
+        let event_time = EventTime::watermark("t".into(), zoned(None));
+        assert_eq!(event_time.passes_at(5, Timestamp(0)).unwrap(), None);
+    }
 }

@@ -23,6 +23,8 @@ pub struct Explained {
     pub append_only: bool,
     /// The columns that no two rows of its output share, by name.
     pub key: Option<String>,
+    /// Of an input, the watermark that it has: `ts - 5 seconds`; empty where it has none.
+    pub watermark: String,
     /// What it keeps, in words; empty where it keeps nothing.
     pub state: String,
     /// The columns by which it is kept, where it is kept by key.
@@ -41,6 +43,8 @@ pub struct Explained {
     pub counted: Option<Counted>,
     /// How many rows came for windows that had closed, where its windows close.
     pub late: Option<u64>,
+    /// What it waits for to put out what it holds back, in words.
+    pub waiting: Option<String>,
     /// What it has done.
     pub meter: Meter,
 }
@@ -56,6 +60,7 @@ impl Explained {
             cost: None,
             append_only,
             key: None,
+            watermark: String::new(),
             state: String::new(),
             state_key: None,
             growth: Growth::Nothing,
@@ -65,6 +70,7 @@ impl Explained {
             state_bytes: 0,
             counted: None,
             late: None,
+            waiting: None,
             meter: Meter::default(),
         }
     }
@@ -91,6 +97,9 @@ impl Explained {
         line.push_str(if self.append_only { "append-only" } else { "updating" });
         if let Some(key) = &self.key {
             let _ = write!(line, ", key {key}");
+        }
+        if !self.watermark.is_empty() {
+            let _ = write!(line, ", watermark {}", self.watermark);
         }
         if !self.state.is_empty() {
             let _ = write!(line, ", keeps {}", self.state);
@@ -133,6 +142,7 @@ impl Flow {
             cost: None,
             append_only: properties.append_only,
             key: properties.key_text(),
+            watermark: String::new(),
             state: String::new(),
             state_key: None,
             growth: Growth::Nothing,
@@ -142,6 +152,7 @@ impl Flow {
             state_bytes: 0,
             counted: None,
             late: None,
+            waiting: None,
             meter: self.meters[place],
         };
         match node {
@@ -149,6 +160,7 @@ impl Flow {
                 explained.title = format!("Input {}", self.relations[*relation]);
                 (explained.state, explained.growth) = (about.state.clone(), about.growth.clone());
                 explained.why.clone_from(&about.why);
+                explained.watermark.clone_from(&about.detail);
                 found.push(explained);
             }
             Node::Operator { operator, inputs } => {
@@ -164,6 +176,7 @@ impl Flow {
                 explained.state_bytes = operator.state_bytes();
                 explained.counted = operator.counted();
                 explained.late = operator.late().map(|late| late.rows);
+                explained.waiting = operator.waiting();
                 if self.limits.state_ttl_us.is_some() && explained.counted.is_none() {
                     explained.keep_all();
                 }

@@ -30,7 +30,7 @@ mod spread;
 pub use arrangement::{Arrangement, By};
 pub use drive::Driver;
 pub use error::{Error, Result};
-pub use event_time::{Edge, EventTime};
+pub use event_time::{BatchTime, Edge, EventTime};
 pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
 pub use flow::{Change, Flow, Meter};

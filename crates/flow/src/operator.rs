@@ -238,6 +238,10 @@ pub trait Operator: Send + Debug {
     fn late(&self) -> Option<Lateness> {
         None
     }
+    /// What it waits for to put out what it holds back, in words; none where it holds nothing back.
+    fn waiting(&self) -> Option<String> {
+        None
+    }
     /// Forgets everything, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.

@@ -115,7 +115,7 @@ impl Source for MailSource {
         let done = to == mailbox.messages.len();
         let span = Span { split: "inbox".into(), from: from as u64, to: to as u64, done };
         let more = if done { More::Never } else { More::Now };
-        Ok(Arrival { rows: vec![rows], spans: vec![span], bad_rows: vec![], more })
+        Ok(Arrival { rows: vec![rows], spans: vec![span], bad_rows: vec![], more, splits: Vec::new() })
     }
     async fn ready(&mut self) -> Result<()> {
         Ok(())

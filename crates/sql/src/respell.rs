@@ -79,6 +79,7 @@ impl VisitorMut for Respell<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         merged::nest_select(select, &mut self.merged);
+        shorthand::name_columns(select);
         postgres::tell_apart(select, (self.known)("regproc_text"));
         ControlFlow::Continue(())
     }

@@ -18,6 +18,7 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as ExprTree};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use crate::batches::length_text;
 use crate::columns::NoRelations;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -43,6 +44,15 @@ pub struct Watermark {
 }
 
 impl Watermark {
+    /// What it says of a column of this name: `ts - 5 seconds`.
+    pub fn text(&self, column: &str) -> String {
+        match (self.delay_ns, self.delay_ns % 1_000) {
+            (0, _) => column.to_string(),
+            (delay, 0) => format!("{column} - {}", length_text(delay / 1_000)),
+            (delay, _) => format!("{column} - {delay} nanoseconds"),
+        }
+    }
+
     /// The delay in the unit of a timestamp's type, rounded up.
     pub fn delay_in(&self, data_type: &DataType) -> i64 {
         let unit = match data_type {
@@ -86,6 +96,11 @@ impl Written {
 }
 
 impl Planner {
+    /// Reads `ts AS expr`, after WATERMARK FOR, of a relation with these columns.
+    pub fn watermark_of(&self, reader: &mut TokenReader, schema: &Schema) -> Result<Watermark> {
+        self.watermark(reader)?.of(schema)
+    }
+
     /// Reads `ts AS expr`, after WATERMARK FOR.
     pub(crate) fn watermark(&self, reader: &mut TokenReader) -> Result<Written> {
         let at = reader.position();
@@ -189,6 +204,9 @@ mod tests {
         }
         let watermark = Watermark { column: 0, delay_ns: 1_000_001 };
         assert_eq!(watermark.delay_in(&DataType::Timestamp(TimeUnit::Millisecond, None)), 2);
+        assert_eq!(watermark.text("ts"), "ts - 1000001 nanoseconds");
+        assert_eq!(Watermark { column: 0, delay_ns: 90_000_000_000 }.text("ts"), "ts - 90 seconds");
+        assert_eq!(Watermark { column: 0, delay_ns: 0 }.text("ts"), "ts");
     }
 
     #[test]

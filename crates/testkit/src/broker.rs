@@ -111,7 +111,7 @@ impl Source for BrokerSource {
         let from = std::mem::replace(&mut self.next, to);
         let more = if to < messages.sent { More::Now } else { More::Later };
         if from == to {
-            return Ok(Arrival { rows: vec![], spans: vec![], bad_rows: vec![], more });
+            return Ok(Arrival::nothing(more));
         }
         self.deliveries += 1;
         messages.delivered += to - from;
@@ -119,7 +119,7 @@ impl Source for BrokerSource {
         let rows = RecordBatch::try_new(self.schema.clone(), vec![column])
             .map_err(|error| Error::Bug(format!("numbers don't fit their schema: {error}")))?;
         let span = Span { split: "messages".into(), from, to, done: false };
-        Ok(Arrival { rows: vec![rows], spans: vec![span], bad_rows: vec![], more })
+        Ok(Arrival { rows: vec![rows], spans: vec![span], bad_rows: vec![], more, splits: Vec::new() })
     }
     async fn ready(&mut self) -> Result<()> {
         loop {

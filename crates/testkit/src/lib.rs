@@ -14,6 +14,7 @@ pub mod broker;
 pub mod docs;
 pub mod drive;
 pub mod generate;
+pub mod lanes;
 pub mod oracle;
 pub mod parts;
 pub mod slt;

@@ -64,7 +64,13 @@ impl NumbersSource {
         let rows = RecordBatch::try_new(self.schema.clone(), vec![column])
             .map_err(|error| Error::Bug(format!("numbers don't fit their schema: {error}")))?;
         let span = Span { split: "numbers".into(), from, to, done: false };
-        Ok(Arrival { rows: vec![rows], spans: vec![span], bad_rows: Vec::new(), more: More::Now })
+        Ok(Arrival {
+            rows: vec![rows],
+            spans: vec![span],
+            bad_rows: Vec::new(),
+            more: More::Now,
+            splits: Vec::new(),
+        })
     }
 }
 
@@ -210,7 +216,7 @@ impl Source for PushedSource {
         };
         let span = Span { split: "pushed".into(), from, to: queue.taken, done: more == More::Never };
         let spans = if rows.is_empty() { Vec::new() } else { vec![span] };
-        Ok(Arrival { rows, spans, bad_rows: Vec::new(), more })
+        Ok(Arrival { rows, spans, bad_rows: Vec::new(), more, splits: Vec::new() })
     }
     async fn ready(&mut self) -> Result<()> {
         loop {

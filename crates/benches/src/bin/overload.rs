@@ -127,8 +127,7 @@ impl Source for TapSource {
         let from = self.tap.taken();
         let there = if self.tap.unbounded.load(Ordering::SeqCst) { u64::MAX } else { self.tap.backlog() };
         let count = there.min(limit.rows as u64);
-        let mut arrival =
-            Arrival { rows: Vec::new(), spans: Vec::new(), bad_rows: Vec::new(), more: More::Later };
+        let mut arrival = Arrival::nothing(More::Later);
         if count == 0 {
             return Ok(arrival);
         }

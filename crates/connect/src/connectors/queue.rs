@@ -321,7 +321,7 @@ impl Source for QueueSource {
             self.waiting.taken.notify_one();
             spans.push(Span { split: SPLIT.into(), from, to: self.taken, done: false });
         }
-        Ok(Arrival { rows, spans, bad_rows: vec![], more })
+        Ok(Arrival { rows, spans, bad_rows: vec![], more, splits: Vec::new() })
     }
 
     async fn ready(&mut self) -> Result<()> {

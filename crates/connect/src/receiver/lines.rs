@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::stop::Stop;
 use crate::formats::decode::{Decode, decode_run};
 use crate::formats::framing::{BadRecord, Framer, Run};
-use crate::{Arrival, BadRow, Error, Limit, More, Result, Source};
+use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source};
 
 /// Rows in one batch at most.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -67,7 +67,8 @@ pub(crate) type Start = Box<dyn FnOnce(&Arc<Inbox>, &Arc<Stop>) -> Result<()> + 
 pub(crate) struct Lines {
     layout: Layout,
     bounded: bool,
-    partitions: usize,
+    /// The splits of its receivers, where there are several.
+    splits: Vec<Arc<str>>,
     start: Option<Start>,
     inbox: Arc<Inbox>,
     stop: Arc<Stop>,
@@ -86,12 +87,12 @@ struct Read {
 }
 
 impl Lines {
-    /// A source of what the receivers that `start` starts read.
-    pub fn new(layout: Layout, bounded: bool, partitions: usize, start: Start) -> Lines {
+    /// A source of what the receivers that `start` starts read; several of them have these splits.
+    pub fn new(layout: Layout, bounded: bool, splits: Vec<Arc<str>>, start: Start) -> Lines {
         Lines {
             layout,
             bounded,
-            partitions,
+            splits,
             start: Some(start),
             inbox: Arc::default(),
             stop: Arc::default(),
@@ -107,7 +108,7 @@ impl Lines {
             self.streams.extend(state.opened.drain(..).map(|feed| Stream::new(&self.layout, feed)));
             state.finish.clone()
         };
-        let mut arrival = Arrival { rows: vec![], spans: vec![], bad_rows: vec![], more: More::Later };
+        let mut arrival = Arrival::nothing(More::Later);
         let (mut rows, mut bytes, mut quiet) = (0, 0, 0);
         while quiet < self.streams.len() {
             if rows >= limit.rows.max(1) || bytes >= limit.bytes.max(1) {
@@ -123,6 +124,7 @@ impl Lines {
             read.touched |= !piece.is_empty();
             rows += piece.rows();
             bytes += piece.bytes;
+            arrival.splits.extend(piece.batch.as_ref().map(|_| stream.feed.split.clone()));
             arrival.rows.extend(piece.batch);
             let peer = &stream.feed.peer;
             arrival.bad_rows.extend(piece.bad.into_iter().map(|bad| BadRow {
@@ -180,7 +182,14 @@ impl Source for Lines {
     }
 
     fn partitions(&self) -> usize {
-        self.partitions
+        self.splits.len().max(1)
+    }
+
+    fn reading(&self) -> Reading {
+        match self.splits.len() {
+            0 | 1 => Reading::InTurn,
+            _ => Reading::SideBySide(self.splits.clone()),
+        }
     }
 
     async fn seek(&mut self, after: &Position) -> Result<()> {

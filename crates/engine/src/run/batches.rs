@@ -319,7 +319,7 @@ impl Loop {
     }
 
     /// When a query must be stepped next at auto pace whatever comes, if at no exact time: a key of UPDATE_STATE times
-    /// out then. By the machine's clock many of them are done together.
+    /// out then, or what holds a watermark back is idle. By the machine's clock many of them are done together.
     pub(super) fn next_wake(&self) -> Option<Timestamp> {
         let next = self.next_flow_wake().filter(|_| self.settings.pace == Pace::Auto)?;
         match self.settings.clock {
@@ -328,10 +328,11 @@ impl Loop {
         }
     }
 
-    /// When some query that is maintained must be stepped next whatever comes, at any pace.
+    /// When some query that is maintained must be stepped next whatever comes, or a watermark moves, at any pace.
     pub(super) fn next_flow_wake(&self) -> Option<Timestamp> {
         let maintained = |query: &&RunningQuery| query.is_running() && !query.is_per_batch();
-        self.queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at()).min()
+        let queries = self.queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
+        queries.chain(self.next_mark()).min()
     }
 
     /// Whether the machine's clock has come to such a time.

@@ -151,6 +151,7 @@ impl Loop {
             spec: spec.clone(),
             spans: self.sources.get(name).map_or_else(Vec::new, |source| source.position.spans().collect()),
             put: self.sources.get(name).map_or_else(Vec::new, |source| source.put.taken().to_vec()),
+            ahead: self.sources.get(name).map_or_else(Default::default, |source| source.ahead.clone()),
             limit: self.limit(),
         };
         let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
@@ -277,7 +278,14 @@ impl Loop {
 
     pub(super) fn replayed(&mut self, name: &str, result: Result<Arrival>) {
         let Some(replaying) = &mut self.waiters.replay else { return };
-        let arrival = match result {
+        let taken_out = |mut arrival: Arrival| {
+            if let Some(source) = self.sources.get_mut(name) {
+                let (changes, latest) = (self.tables.contains_key(name), replaying.record.cut.event_time_max);
+                source.ahead.take_out(&mut arrival, source.time.as_ref(), changes, latest)?;
+            }
+            Ok(arrival)
+        };
+        let arrival = match result.and_then(taken_out) {
             Ok(arrival) => arrival,
             Err(error) => {
                 if let Some(replaying) = self.waiters.replay.take() {

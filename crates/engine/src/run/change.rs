@@ -19,6 +19,8 @@ use super::sink::RunningSink;
 use super::source::{Opened, RunningSource};
 use super::table::Table;
 use super::waiters::Changing;
+use super::watermarks::Watched;
+use super::watermarks::column::TimeColumn;
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
@@ -35,6 +37,8 @@ pub(super) enum Prepared {
     },
     Table(Arc<Object>, Box<Table>),
     View,
+    /// Its watermark is another one.
+    Alter(Arc<Object>),
     /// The object's query is the last one; those before it are read by it alone.
     Queries(Arc<Object>, Vec<RunningQuery>),
     Sink {
@@ -102,6 +106,11 @@ impl Loop {
             Change::Drop { names } => {
                 names.iter().for_each(|name| catalog.remove(name));
                 return Ok(Prepared::Drop(names));
+            }
+            Change::Alter { object } => {
+                self.check_alter(&object)?;
+                catalog.replace(object.clone());
+                return Ok(Prepared::Alter(object));
             }
             Change::Create { object, source } => (object, source),
         };
@@ -188,12 +197,16 @@ impl Loop {
                 if let Definition::Source { retention, .. } = &object.definition {
                     running.retained = retention.map(Retained::new);
                 }
+                running.time = TimeColumn::of(&object.definition);
+                self.watch(&object);
                 self.sources.insert(object.name.clone(), running);
             }
             Prepared::Table(object, table) => {
+                self.watch(&object);
                 self.tables.insert(object.name.clone(), *table);
             }
             Prepared::View => {}
+            Prepared::Alter(object) => self.alter(&object),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
                 self.install_queries(queries, notices);
@@ -226,6 +239,13 @@ impl Loop {
                 self.end_subscriptions_to(&dropped);
                 self.remove(&dropped);
             }
+        }
+    }
+
+    /// Watches how far event time comes in a new relation, where that is declared.
+    fn watch(&mut self, object: &Object) {
+        if let Some(watched) = Watched::of(&object.definition) {
+            self.watermarks.insert(object.name.clone(), watched);
         }
     }
 

@@ -8,7 +8,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_delta::Timestamp;
-use millstream_flow::{BatchWindow, Description, EventTime, Flow, Growth, Limits, Order, Relation};
+use millstream_flow::{
+    BatchTime, BatchWindow, Description, EventTime, Flow, Growth, Limits, Order, Relation,
+};
 use millstream_sql::batches::OPERATION;
 use millstream_sql::{
     BatchQuery, Error, RelationTable, Result, Window as WindowPlan, WindowKind, WindowOf, length_text,
@@ -132,9 +134,12 @@ impl Scope<'_> {
                 schema,
                 append_only: self.append_only(table.name()),
                 key: self.key(table.name()),
-                about: Description::default(),
+                about: self.watermark_of(table.name()),
                 window: None,
-                times: self.times(table.name()),
+                times: match stamped.get(table.name()) {
+                    Some(schema) => self.times_of_batches(table.name(), schema),
+                    None => self.times(table.name()),
+                },
             })
         };
         let flow = self.compile(plan, &resolve, self.limits)?;
@@ -381,6 +386,27 @@ impl Scope<'_> {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// The same of a relation whose rows carry the times of their batch.
+    fn times_of_batches(&self, name: &str, schema: &SchemaRef) -> Vec<(usize, EventTime)> {
+        let mut times = self.times(name);
+        let own = self.catalog.find(name).and_then(|object| object.definition.schema());
+        let own = own.map_or(0, |own| own.fields().len());
+        for (column, time) in [("_batch_start", BatchTime::Start), ("_batch_time", BatchTime::End)] {
+            // A column of the relation's own may have that name.
+            let place = schema.index_of(column).ok().filter(|place| *place >= own);
+            times.extend(place.map(|place| (place, EventTime::batch(time))));
+        }
+        times
+    }
+
+    /// What EXPLAIN says of a relation of this catalog: its watermark.
+    fn watermark_of(&self, name: &str) -> Description {
+        let definition = self.catalog.find(name).map(|object| &object.definition);
+        let declared = definition.and_then(|definition| definition.watermark().zip(definition.schema()));
+        let text = declared.map(|(watermark, schema)| watermark.text(schema.field(watermark.column).name()));
+        Description { detail: text.unwrap_or_default(), ..Description::default() }
     }
 
     /// The query of a materialized view or a stream. What is about to be dropped may have its name too.

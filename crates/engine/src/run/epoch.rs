@@ -1,10 +1,10 @@
 //! One epoch: decide, step, hand out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Cut, Delta, Epoch, Span};
+use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::Cost;
 use millstream_sql::{Error, Result};
 
@@ -38,14 +38,15 @@ impl Loop {
     /// Takes in what waits and runs every query over it.
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
-        let (begun_cut, takes_sources) = self.begin_epoch();
-        let taken = if takes_sources { self.take_sources(begun_cut.now) } else { Vec::new() };
-        let rows: usize = taken.iter().map(|(_, delta, _)| delta.num_rows()).sum();
-        let mut deltas = Deltas::new();
-        let mut positions: Vec<(Arc<str>, Vec<Span>)> = Vec::with_capacity(taken.len());
-        for (name, delta, spans) in taken {
-            positions.push((name.clone(), spans));
-            deltas.insert(name, delta);
+        let (mut cut, takes_sources) = self.begin_epoch();
+        cut.event_time_max = self.event_time_max(cut.now);
+        let taken = if takes_sources { self.take_sources(&cut) } else { Vec::new() };
+        let rows: usize = taken.iter().map(|(_, taken)| taken.delta.num_rows()).sum();
+        let (mut deltas, mut seen) = (Deltas::new(), BTreeMap::new());
+        for (name, taken) in taken {
+            cut.positions.push((name.clone(), taken.spans));
+            seen.insert(name.clone(), taken.seen);
+            deltas.insert(name, taken.delta);
         }
         let mut replies = Waiting::new();
         let mut changes = Vec::new();
@@ -59,9 +60,9 @@ impl Loop {
         }
         self.take_put(&mut deltas, &mut changes, &mut replies);
         self.epoch = self.epoch.next();
-        let from: Vec<Arc<str>> = positions.iter().map(|(name, _)| name.clone()).collect();
-        let watermarks = self.move_watermarks(&deltas);
-        let cut = Cut { epoch: self.epoch, positions, watermarks, ..begun_cut };
+        cut.epoch = self.epoch;
+        self.move_watermarks(&mut cut, seen, &changes);
+        let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         let batch = self.batch_started(&cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
             self.pull_sources();

@@ -25,6 +25,7 @@ impl Loop {
         let Some(table) = self.table_of(place) else { return };
         let taken = self.tables.get_mut(&table).map(|table| table.bring_now(delta));
         if let Some(change) = self.brought(place, &table, taken) {
+            self.watch_brought(&table, &change);
             deltas.entry(table).or_default().append(change);
         }
     }

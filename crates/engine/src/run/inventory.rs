@@ -12,16 +12,32 @@ impl Loop {
     pub(super) fn partition_lines(&self) -> Lines {
         let mut lines = Lines::new();
         for (name, source) in &self.sources {
-            for (split, progress) in &source.position.splits {
+            let mut splits = source.position.splits.clone();
+            for split in source.side_by_side.iter().flatten().filter(|_| source.used) {
+                splits.entry(split.clone()).or_default();
+            }
+            for (split, progress) in &splits {
+                let marked = self.marked(name, split);
                 lines.push(vec![
                     name.as_ref().into(),
                     split.as_ref().into(),
                     progress.through.into(),
                     progress.done.to_string().into(),
+                    marked.map_or(NULL, |(watermark, _)| Cell::Number(watermark)),
+                    marked.map_or(NULL, |(_, idle)| idle.to_string().into()),
                 ]);
             }
         }
         lines
+    }
+
+    /// The watermark of a part of a source in nanoseconds, where it has one by now, and whether the part is left aside;
+    /// none where the source has no watermark or the part has ended.
+    fn marked(&self, source: &str, split: &str) -> Option<(Option<i64>, bool)> {
+        let watched = self.watermarks.get(source)?;
+        let partition = watched.partition(split)?;
+        let at = partition.newest.map(|newest| newest.saturating_sub(watched.column.delay()));
+        Some((at.and_then(|at| watched.column.nanos(at)), partition.idle))
     }
 
     pub(super) fn table_lines(&self) -> Lines {

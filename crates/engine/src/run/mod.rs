@@ -3,6 +3,7 @@
 //! It runs on a thread of its own, reacts to one closed list of events, and starts an epoch when its pace says so.
 //! Sources and sinks are tasks of their own that it talks to in bounded messages.
 
+mod alter;
 mod awaited;
 mod bad_rows;
 mod batches;
@@ -42,6 +43,7 @@ mod transact;
 mod upserts;
 mod waiters;
 mod watermarks;
+mod why;
 mod window;
 
 use std::collections::BTreeMap;
@@ -76,6 +78,8 @@ pub(crate) use table::check_distinct_keys;
 use tasks::Tasks;
 use transact::OpenTransaction;
 use waiters::Waiters;
+use watermarks::Watched;
+pub(crate) use watermarks::ahead::Ahead;
 
 /// Events taken before the loop looks at what there is to do.
 const EVENTS_MAX: usize = 1024;
@@ -127,8 +131,8 @@ pub(crate) struct Loop {
     arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
-    /// How far event time has come in each relation that has a watermark, in the unit of its column.
-    watermarks: BTreeMap<Arc<str>, i64>,
+    /// How far event time has come in each relation that has a watermark.
+    watermarks: BTreeMap<Arc<str>, Watched>,
     subscriptions: BTreeMap<u64, Subscription>,
     /// The number of the newest subscription.
     subscribed: u64,
@@ -251,6 +255,7 @@ impl Loop {
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
+            Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
             Event::Observe { name, epochs, time, reply } => self.observe(&name, epochs, time, reply),
             Event::Pin { view, reply } => reply.send(self.pin(&view)),

@@ -55,6 +55,7 @@ impl Loop {
             Modification::Insert { table, rows } => {
                 let rows = rows.into_iter().map(|rows| self.fitting(&table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
+                self.check_event_time(&table, &rows)?;
                 Ok((self.table(&table)?.insert(&rows, None)?, table))
             }
             Modification::Delete { table, rows } => {
@@ -96,6 +97,7 @@ impl Loop {
                 let changed = self.run_over_tables(&query.plan, Some(&rows))?;
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 let (old, new) = (part(&changed, 0)?, part(&changed, 1)?);
+                self.check_event_time(&name, &[rows.clone(), new.clone()])?;
                 let count = self.table(&name)?.merge(rows, old, new).map_err(named)?;
                 return Ok((count, name));
             }
@@ -103,6 +105,9 @@ impl Loop {
             None => None,
         };
         let new = if dml.operation == Operation::Update { Some(part(&batches, 1)?) } else { None };
+        if dml.operation != Operation::Delete {
+            self.check_event_time(&name, std::slice::from_ref(new.as_ref().unwrap_or(&rows)))?;
+        }
         let table = self.table(&name)?;
         let count = match (dml.operation, new) {
             (Operation::Update, Some(new)) => table.update(rows, new),

@@ -45,7 +45,7 @@ impl Loop {
     }
 
     /// The query that maintains an object.
-    fn query_behind(&self, name: &str) -> Result<&RunningQuery> {
+    pub(super) fn query_behind(&self, name: &str) -> Result<&RunningQuery> {
         let object = self.catalog.get(name)?;
         let of = match &object.definition {
             Definition::Sink { from, .. } => from.clone(),

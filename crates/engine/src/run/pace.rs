@@ -127,6 +127,7 @@ impl Loop {
         self.settings = settings;
         self.clock.due.clear();
         self.clock.next_tick = None;
+        self.plan_watermarks();
         Ok(())
     }
 

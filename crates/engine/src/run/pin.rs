@@ -81,6 +81,7 @@ impl Loop {
             spec: spec.clone(),
             spans: source.position.spans().collect(),
             put: source.put.taken().to_vec(),
+            ahead: source.ahead.clone(),
             limit: self.limit(),
         }))
     }

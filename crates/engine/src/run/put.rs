@@ -49,7 +49,12 @@ impl Loop {
     /// Puts rows of a source's visible columns into it; the next epoch has them.
     pub(super) fn put_into_source(&mut self, name: &str, rows: &RecordBatch, reply: Reply<u64>) {
         let count = rows.num_rows() as u64;
-        let put = self.with_hidden(name, rows).and_then(|rows| {
+        let fits = self.with_hidden(name, rows);
+        let fits = fits.and_then(|rows| {
+            self.check_event_time(name, std::slice::from_ref(&rows))?;
+            Ok(rows)
+        });
+        let put = fits.and_then(|rows| {
             let source = self.sources.get_mut(name);
             let source = source.ok_or_else(|| crate::Error::bug("it is there as a source"))?;
             if rows.num_rows() > 0 {

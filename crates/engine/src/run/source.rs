@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use millstream_connect::{Arrival, Health, Inlet, Limit, More, Source};
-use millstream_delta::{Delta, Position, Span, Timestamp};
+use millstream_connect::{Arrival, Health, Inlet, Limit, More, Reading, Source};
+use millstream_delta::{Cut, Delta, Position, Span, Timestamp};
 use millstream_flow::Meter;
 use millstream_sql::{Error, Result};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -19,6 +19,9 @@ use super::retained::Retained;
 use super::sink::in_sum;
 use super::table::Table;
 use super::tasks::Tasks;
+use super::watermarks::ahead::{Ahead, merge};
+use super::watermarks::column::TimeColumn;
+use super::watermarks::marks::Seen;
 use super::{Loop, current};
 use crate::event::{Event, Reply};
 use crate::settings::{ClockKind, Pace, Settings};
@@ -42,6 +45,12 @@ pub(crate) struct RunningSource {
     one_arrival_a_batch: bool,
     /// How many receivers it has.
     partitions: usize,
+    /// The splits that are there from the beginning, where several are read at a time.
+    pub(crate) side_by_side: Option<Vec<Arc<str>>>,
+    /// The column of its watermark, where it has one.
+    pub(crate) time: Option<TimeColumn>,
+    /// Rows of it that are too far ahead of the clock.
+    pub(crate) ahead: Ahead,
     /// Where INSERT puts rows.
     pub(crate) inlet: Option<Arc<dyn Inlet>>,
     /// What its receivers say.
@@ -86,6 +95,15 @@ pub(crate) struct Opened {
     pub(crate) rate_limit: Option<f64>,
 }
 
+/// What an epoch takes of a source.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) delta: Delta,
+    pub(crate) spans: Vec<Span>,
+    /// How far event time has come in it, by split.
+    pub(crate) seen: Seen,
+}
+
 impl RunningSource {
     /// Starts the task of a source.
     pub(crate) fn start(name: Arc<str>, opened: Opened, now: Timestamp, tasks: &Tasks) -> RunningSource {
@@ -101,6 +119,12 @@ impl RunningSource {
             reliable: source.reliable(),
             one_arrival_a_batch: source.one_arrival_a_batch(),
             partitions: source.partitions(),
+            side_by_side: match source.reading() {
+                Reading::InTurn => None,
+                Reading::SideBySide(splits) => Some(splits),
+            },
+            time: None,
+            ahead: Ahead::default(),
             inlet: source.inlet(),
             health,
             rate_limit,
@@ -146,6 +170,11 @@ impl RunningSource {
     /// Whether it will bring nothing more.
     pub(crate) fn has_ended(&self) -> bool {
         self.failed || self.more == More::Never
+    }
+
+    /// Whether it has brought all that it had, and epochs have taken that.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.more == More::Never && !self.has_rows()
     }
 
     /// Whether it failed for good.
@@ -267,18 +296,19 @@ impl RunningSource {
         self.more = More::Later;
     }
 
-    /// The arrivals that one epoch takes, as a delta and the spans that were read. The `first` one of an epoch is
-    /// taken whatever its size, so that the epoch takes something. Changes are taken in by the source's `table`.
+    /// What one epoch takes of the arrivals. The `first` one of an epoch is taken whatever its size, so that the epoch
+    /// takes something. Changes are taken in by the source's `table`.
     fn take(
         &mut self,
         mut table: Option<&mut Table>,
         rows_max: usize,
         mut first: bool,
         bound: Option<Bound>,
-        now: Timestamp,
-    ) -> (Delta, Vec<Span>) {
-        let begun = Instant::now();
+        cut: &Cut,
+    ) -> Taken {
+        let (begun, now) = (Instant::now(), cut.now);
         let (mut delta, mut spans, mut rows) = (Delta::default(), Vec::new(), 0);
+        let mut seen = Seen::new();
         while let Some(arrival) = self.ready.front() {
             let size = rows_of(arrival);
             let held_back = bound.is_some_and(|bound| !self.rate.allows(size, &bound, now));
@@ -294,6 +324,13 @@ impl RunningSource {
             self.rate.take(size, bound.as_ref(), now);
             self.ready_rows -= size;
             self.ready_bytes -= bytes_of(&arrival);
+            match self.ahead.take_out(&mut arrival, self.time.as_ref(), table.is_some(), cut.event_time_max) {
+                Ok(more) => more.into_iter().for_each(|(split, newest)| merge(&mut seen, split, newest)),
+                Err(error) => {
+                    self.fail(error);
+                    break;
+                }
+            }
             self.upserted.rows_in += (size - arrival.bad_rows.len()) as u64;
             match follow(table.as_deref_mut(), &mut arrival) {
                 Ok(rows) => delta.append(rows),
@@ -311,13 +348,13 @@ impl RunningSource {
             }
         }
         if table.is_none() {
-            return (delta, spans);
+            return Taken { delta, spans, seen };
         }
         let delta = in_sum(delta);
         self.upserted.steps += u64::from(!spans.is_empty());
         self.upserted.rows_out += delta.num_rows() as u64;
         self.upserted.time += begun.elapsed();
-        (delta, spans)
+        Taken { delta, spans, seen }
     }
 }
 
@@ -467,8 +504,8 @@ impl Loop {
         }));
     }
 
-    /// What this epoch takes of each source at its batch time.
-    pub(super) fn take_sources(&mut self, now: Timestamp) -> Vec<(Arc<str>, Delta, Vec<Span>)> {
+    /// What an epoch with this cut takes of each source.
+    pub(super) fn take_sources(&mut self, cut: &Cut) -> Vec<(Arc<str>, Taken)> {
         let mut left = self.limit().rows;
         let mut taken = Vec::new();
         let mut used: Vec<_> = self.sources.iter_mut().filter(|(_, source)| source.is_read()).collect();
@@ -478,10 +515,10 @@ impl Loop {
         for (name, source) in used {
             let bound = source.bound(&self.settings);
             let table = self.tables.get_mut(name);
-            let (delta, spans) = source.take(table, left, taken.is_empty(), bound, now);
-            left = left.saturating_sub(delta.num_rows());
-            if !spans.is_empty() || !delta.is_empty() {
-                taken.push((name.clone(), delta, spans));
+            let of_source = source.take(table, left, taken.is_empty(), bound, cut);
+            left = left.saturating_sub(of_source.delta.num_rows());
+            if !of_source.spans.is_empty() || !of_source.delta.is_empty() {
+                taken.push((name.clone(), of_source));
             }
         }
         taken

@@ -121,6 +121,7 @@ impl Loop {
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, write.table());
             let (_, table) = self.tables.get_key_value(write.table()).filter(same).ok_or_else(conflict)?;
             table.check(write)?;
+            self.check_event_time(write.table(), &write.coming()?)?;
         }
         // Rows without a key are looked for when they are changed, so they come first.
         let (bags, keyed): (Vec<Write>, Vec<Write>) =

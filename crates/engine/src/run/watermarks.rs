@@ -1,68 +1,226 @@
 //! How far event time has come: the watermarks of sources and tables, which move between epochs and are part of the cut.
 
-use std::sync::Arc;
+pub(super) mod ahead;
+pub(super) mod column;
+pub(super) mod marks;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray};
-use arrow::compute::{cast, filter, max};
-use arrow::datatypes::{DataType, Int64Type};
-use millstream_delta::{Chunk, Cut, Delta};
-use millstream_sql::Result;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::epoch::Deltas;
+use super::source::RunningSource;
+use crate::catalog::{Definition, watermark_schema};
 use crate::error;
+use crate::settings::{ClockKind, interval_text};
+use ahead::merge;
+use column::TimeColumn;
+use marks::{Brought, Marks, Partition, Seen};
+
+/// The one partition of a relation that isn't read in several at a time.
+const WHOLE: &str = "";
+
+/// A relation with a watermark.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) column: TimeColumn,
+    pub(crate) marks: Marks,
+    /// Its option `source_idle_timeout`; without it, the setting counts.
+    timeout: Option<Duration>,
+    /// The newest time of rows that queries have brought into the table: the next epoch moves the watermark by it.
+    pub(crate) brought: Option<i64>,
+    /// When it moves if no rows come.
+    moves_at: Option<Timestamp>,
+}
+
+impl Watched {
+    /// That of a new relation, where it has one.
+    pub(crate) fn of(definition: &Definition) -> Option<Watched> {
+        let column = TimeColumn::of(definition)?;
+        let timeout = match definition {
+            Definition::Source { idle_timeout, .. } => *idle_timeout,
+            _ => None,
+        };
+        Some(Watched { column, marks: Marks::default(), timeout, brought: None, moves_at: None })
+    }
+
+    /// That of a split, while it may have rows.
+    pub(crate) fn partition(&self, split: &str) -> Option<&Partition> {
+        let partitions = self.marks.partitions();
+        partitions.get(split).or_else(|| partitions.get(WHOLE))
+    }
+
+    /// After which time a partition without rows is left aside.
+    pub(crate) fn timeout(&self, setting: Duration) -> Duration {
+        self.timeout.unwrap_or(setting)
+    }
+}
 
 impl Loop {
-    /// Moves the watermarks by the rows that an epoch takes, so that they are those after it.
-    pub(super) fn move_watermarks(&mut self, deltas: &Deltas) -> Vec<(Arc<str>, i64)> {
-        for (name, delta) in deltas {
-            let Some(definition) = self.catalog.find(name).map(|object| &object.definition) else { continue };
-            let (Some(watermark), Some(schema)) = (definition.watermark(), definition.schema()) else {
-                continue;
-            };
-            let delay = watermark.delay_in(schema.field(watermark.column).data_type());
-            let newest = match newest(delta, watermark.column) {
-                Ok(newest) => newest,
-                Err(reason) => {
-                    tracing::warn!(relation = %name, reason = %reason, "its watermark can't be moved");
-                    None
+    /// Moves the watermarks by what an epoch takes of sources, and by what it changes of tables, and puts them into its
+    /// cut.
+    pub(super) fn move_watermarks(
+        &mut self,
+        cut: &mut Cut,
+        mut seen: BTreeMap<Arc<str>, Seen>,
+        changes: &[(Arc<str>, Delta)],
+    ) {
+        let (setting, now) = (self.settings.source_idle_timeout, cut.now);
+        for (name, watched) in &mut self.watermarks {
+            let timeout = watched.timeout(setting);
+            let brought = match self.sources.get(name) {
+                Some(source) => {
+                    source.brought(seen.remove(name).unwrap_or_default(), cut, name, &watched.marks)
+                }
+                None => {
+                    let change = changes.iter().find(|(table, _)| table == name).map(|(_, delta)| delta);
+                    let newest = change.map(|delta| watched.column.newest_of(delta, cut.event_time_max));
+                    let newest = newest.unwrap_or(Ok(None)).unwrap_or_else(|reason| {
+                        tracing::warn!(relation = %name, reason = %reason, "its watermark can't be moved");
+                        None
+                    });
+                    let newest = newest.max(watched.brought.take());
+                    Brought {
+                        seen: newest.map(|_| (WHOLE.into(), newest)).into_iter().collect(),
+                        ..Brought::default()
+                    }
                 }
             };
-            if let Some(at) = newest.map(|newest| newest.saturating_sub(delay)) {
-                let watermark = self.watermarks.entry(name.clone()).or_insert(at);
-                *watermark = at.max(*watermark);
+            let marks = watched.marks.changes(brought, now, timeout);
+            watched.marks.apply(&marks, now);
+            if let Some(at) = watched.marks.after(&marks, watched.column.delay()) {
+                watched.marks.set(at);
+            }
+            if !marks.is_empty() {
+                cut.marks.push((name.clone(), marks));
             }
         }
-        self.current_watermarks()
+        cut.watermarks = self.current_watermarks();
     }
 
     /// The watermarks after the last epoch.
     pub(super) fn current_watermarks(&self) -> Vec<(Arc<str>, i64)> {
-        self.watermarks.iter().map(|(name, at)| (name.clone(), *at)).collect()
+        let at = |(name, watched): (&Arc<str>, &Watched)| Some((name.clone(), watched.marks.at()?));
+        self.watermarks.iter().filter_map(at).collect()
     }
 
     /// Takes over the watermarks of an epoch that is decided; a recorded one was decided elsewhere.
     pub(super) fn set_watermarks(&mut self, cut: &Cut) {
-        for (name, at) in &cut.watermarks {
-            self.watermarks.insert(name.clone(), *at);
+        for (name, marks) in &cut.marks {
+            if let Some(watched) = self.watermarks.get_mut(name) {
+                watched.marks.apply(marks, cut.now);
+            }
         }
+        for (name, at) in &cut.watermarks {
+            if let Some(watched) = self.watermarks.get_mut(name) {
+                watched.marks.set(*at);
+            }
+        }
+        self.plan_watermarks();
+    }
+
+    /// Finds anew when watermarks move without rows.
+    pub(super) fn plan_watermarks(&mut self) {
+        let setting = self.settings.source_idle_timeout;
+        for watched in self.watermarks.values_mut() {
+            let timeout = watched.timeout(setting);
+            watched.moves_at = watched.marks.moves_at(timeout, watched.column.delay());
+        }
+    }
+
+    /// When some watermark moves although no rows come, at the earliest.
+    pub(super) fn next_mark(&self) -> Option<Timestamp> {
+        let at = |watched: &Watched| match watched.brought {
+            Some(_) => Some(self.clock.last()),
+            None => watched.moves_at,
+        };
+        self.watermarks.values().filter_map(at).min()
+    }
+
+    /// Takes note of rows that a query has brought into a table within an epoch: the next one moves the watermark.
+    pub(super) fn watch_brought(&mut self, table: &str, change: &Delta) {
+        let latest = self.event_time_max(self.clock.last());
+        let Some(watched) = self.watermarks.get_mut(table) else { return };
+        match watched.column.newest_of(change, latest) {
+            Ok(newest) => watched.brought = newest.max(watched.brought),
+            Err(reason) => {
+                tracing::warn!(relation = %table, reason = %reason, "its watermark can't be moved");
+            }
+        }
+    }
+
+    /// The latest event time that rows may have at a time, where there is a bound.
+    pub(super) fn event_time_max(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.settings.clock == ClockKind::Manual || self.watermarks.is_empty() {
+            return None;
+        }
+        let ahead = i64::try_from(self.settings.event_time_ahead_max?.as_micros()).unwrap_or(i64::MAX);
+        Some(Timestamp(now.0.saturating_add(ahead)))
+    }
+
+    /// Fails where a statement's row is later than the clock allows.
+    pub(super) fn check_event_time(&self, relation: &str, rows: &[RecordBatch]) -> Result<()> {
+        let now = self.now();
+        let Some(latest) = self.event_time_max(now) else { return Ok(()) };
+        let Some(Watched { column, .. }) = self.watermarks.get(relation) else { return Ok(()) };
+        for batch in rows {
+            let Some(ahead) = column.ahead(batch, latest)? else { continue };
+            let Some(row) = (0..ahead.len()).find(|row| ahead.value(*row)) else { continue };
+            let (name, text) = (column.name(), column.text(batch, row));
+            let bound = self.settings.event_time_ahead_max.map_or_else(String::new, interval_text);
+            return Err(Error::invalid(format!(
+                "\"{relation}\" has a row whose event time {name} = {text} is ahead of the clock, {now}, by more than \
+                 event_time_ahead_max, {bound}"
+            ))
+            .hint(format!(
+                "It would move the watermark of \"{relation}\" past all other rows. Mend it, or SET event_time_ahead_max; \
+                 NULL turns the bound off."
+            )));
+        }
+        Ok(())
+    }
+
+    /// What `watermark('relation')` gives.
+    pub(super) fn watermark_row(&self, name: &str) -> Result<RecordBatch> {
+        let watched = self.watermarks.get(name);
+        let watched =
+            watched.ok_or_else(|| Error::invalid(format!("\"{name}\" has no watermark any more")))?;
+        let at = watched.column.time(watched.marks.at())?;
+        RecordBatch::try_new(watermark_schema(watched.column.data_type()), vec![at]).map_err(error::arrow)
     }
 }
 
-/// The largest value of a column of timestamps among the rows that come, as a count of its unit.
-fn newest(delta: &Delta, column: usize) -> Result<Option<i64>> {
-    let mut newest = None;
-    for Chunk { rows, weights } in &delta.chunks {
-        let times = rows.column(column);
-        let coming: ArrayRef = match weights {
-            None => times.clone(),
-            Some(weights) => {
-                let comes: BooleanArray = weights.values().iter().map(|weight| Some(*weight > 0)).collect();
-                filter(times, &comes).map_err(error::arrow)?
+impl RunningSource {
+    /// What an epoch brings, by partitions: `seen` is by split.
+    fn brought(&self, seen: Seen, cut: &Cut, name: &Arc<str>, before: &Marks) -> Brought {
+        let mut brought = Brought::default();
+        match &self.side_by_side {
+            None => {
+                let newest = seen.values().max().copied();
+                newest.into_iter().for_each(|newest| merge(&mut brought.seen, WHOLE.into(), newest));
             }
-        };
-        let counts = cast(&coming, &DataType::Int64).map_err(error::arrow)?;
-        newest = newest.max(max(counts.as_primitive::<Int64Type>()));
+            Some(splits) => {
+                brought.seen = seen;
+                let ended = |split: &Arc<str>| self.position.splits.get(split).is_some_and(|at| at.done);
+                let open = splits.iter().filter(|split| self.is_read() && !ended(split));
+                brought.known.extend(open.cloned());
+                let spans = cut.positions.iter().find(|(source, _)| source == name);
+                for span in spans.iter().flat_map(|(_, spans)| spans) {
+                    match span.done {
+                        true => brought.ended.push(span.split.clone()),
+                        false => brought.known.push(span.split.clone()),
+                    }
+                }
+            }
+        }
+        if self.is_at_end() {
+            brought.known.clear();
+            brought.ended.extend(before.partitions().keys().chain(brought.seen.keys()).cloned());
+        }
+        brought
     }
-    Ok(newest)
 }

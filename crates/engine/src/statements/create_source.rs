@@ -15,7 +15,7 @@ use crate::error;
 use crate::event::Event;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
-use crate::settings::rate;
+use crate::settings::{interval, rate};
 
 pub(crate) async fn plan(
     session: &Session,
@@ -50,6 +50,9 @@ pub(crate) async fn plan(
     let rate_limit = options.0.remove("source_rate_limit");
     let rate_limit = rate_limit.map(|value| rate("source_rate_limit", &value)).transpose();
     let rate_limit = rate_limit.map_err(|error| error.at(at.clone()))?;
+    let idle_timeout = options.0.remove("source_idle_timeout");
+    let idle_timeout = idle_timeout.map(|value| interval("source_idle_timeout", &value, "")).transpose();
+    let idle_timeout = idle_timeout.map_err(|error| error.at(at.clone()))?;
     let retention = retention(&options).map_err(|error| error.at(at.clone()))?;
     options.0.remove("retention");
     let connector =
@@ -81,7 +84,8 @@ pub(crate) async fn plan(
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
     let schema = source.schema().clone();
-    let definition = Definition::Source { schema, connector, spec, rate_limit, retention, watermark };
+    let definition =
+        Definition::Source { schema, connector, spec, rate_limit, retention, watermark, idle_timeout };
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))

@@ -53,13 +53,15 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
     // The rows of a feed change, so they belong to no batch.
     let is_feed = matches!(&object.definition, Definition::Source { spec, .. } if !spec.key.is_empty());
     let stamped = object.definition.stamped().filter(|_| !is_feed);
+    let watermark = object.definition.watermark();
     columns_of(stamped.as_ref().unwrap_or(schema), |place, field| {
-        match () {
-            () if key.contains(&place) => "primary key",
-            () if is_hidden(field) => "hidden: not in *",
-            () => "",
-        }
-        .to_string()
+        let watermark = watermark.filter(|watermark| watermark.column == place);
+        let remarks = [
+            key.contains(&place).then(|| "primary key".to_string()),
+            is_hidden(field).then(|| "hidden: not in *".to_string()),
+            watermark.map(|watermark| format!("watermark {}", watermark.text(field.name()))),
+        ];
+        remarks.into_iter().flatten().collect::<Vec<_>>().join("; ")
     })
 }
 

@@ -14,7 +14,7 @@ use millstream_sql::{BatchQuery, Emit, Error, Result, TokenReader};
 use super::create_stream::{Running, cut_emit, running_query, stream_options};
 use super::create_view::{Named, check_continuous, named_query};
 use super::show::{rows, rows_with_notice};
-use super::{create_materialized_view, select, within};
+use super::{create_materialized_view, explain_why, select, within};
 use crate::catalog::{Definition, Runs};
 use crate::error;
 use crate::event::{Compiled, Event, Explaining};
@@ -51,6 +51,9 @@ struct Watch {
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    if explain_why::begins(reader) {
+        return explain_why::run(session, reader).await;
+    }
     let form = form(reader)?;
     let once = select::begins(reader);
     let target = target(session, reader)?;

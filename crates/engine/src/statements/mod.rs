@@ -2,6 +2,7 @@
 
 mod advance;
 mod alter_source;
+mod alter_watermark;
 mod copy;
 mod create_aggregate;
 mod create_function;
@@ -17,6 +18,7 @@ mod discard;
 mod drop;
 mod emit_changes;
 mod explain;
+mod explain_why;
 mod flush;
 mod for_each_batch;
 mod format_encode;
@@ -66,7 +68,7 @@ const NOT_YET: &[&[&str]] = &[
 ];
 
 /// The first words of what is there, for messages.
-const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE, DROP, INSERT, UPDATE, \
+const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE or TABLE, DROP, INSERT, UPDATE, \
      DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, \
      DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
 
@@ -108,6 +110,9 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
 
 /// Runs any other statement.
 pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
+    if alter_watermark::begins(&reader) {
+        return alter_watermark::run(session, &mut reader).await;
+    }
     if reader.keyword(&["ALTER", "SOURCE"]) {
         return alter_source::run(session, &mut reader).await;
     }

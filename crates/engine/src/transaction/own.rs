@@ -39,6 +39,17 @@ pub(crate) enum Write {
 }
 
 impl Write {
+    /// The rows that come.
+    pub(crate) fn coming(&self) -> Result<Vec<RecordBatch>> {
+        match self {
+            Write::Keyed { rows, .. } => Ok(rows.clone()),
+            Write::Bag { delta, .. } => {
+                let (inserts, _) = delta.split_by_sign().map_err(error::arrow)?;
+                Ok(inserts.chunks.into_iter().map(|chunk| chunk.rows).collect())
+            }
+        }
+    }
+
     /// The table that it changes.
     pub(crate) fn table(&self) -> &Arc<str> {
         match self {

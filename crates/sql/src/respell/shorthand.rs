@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value, VisitMut, VisitorMut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Select, SelectItem, Value,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -47,6 +48,7 @@ pub(crate) const SHORTHANDS: &[(&str, usize, &str)] = &[
     ("jsonb_array_elements_text", 1, "unnest(json_array_texts($1))"),
     ("jsonb_object_keys", 1, "unnest(json_object_keys($1))"),
     ("regexp_split_to_table", 2, "unnest(regexp_split_to_array($1, $2))"),
+    ("watermark", 1, "(SELECT watermark FROM watermark($1))"),
     ("string_to_table", 2, "unnest(string_to_array($1, $2))"),
 ];
 
@@ -71,6 +73,18 @@ pub(super) fn expand(function: &Function) -> Option<Expr> {
     }
     let _ = expanded.visit(&mut Fill(arguments));
     Some(expanded)
+}
+
+/// Gives the columns that stand for subqueries their names: several of these would have the same.
+pub(super) fn name_columns(select: &mut Select) {
+    for item in &mut select.projection {
+        if let SelectItem::UnnamedExpr(Expr::Function(call)) = item
+            && let Some(Expr::Subquery(_)) = expand(call)
+        {
+            let alias = Ident::with_quote('"', call.to_string());
+            *item = SelectItem::ExprWithAlias { expr: Expr::Function(call.clone()), alias };
+        }
+    }
 }
 
 /// Plain arguments; none where there is anything else.

@@ -81,6 +81,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("approx_percentile_cont", "a sketch: depends on the order of rows"),
     ("approx_percentile_cont_with_weight", "a sketch: depends on the order of rows"),
     ("bad_rows", "system tables are not relations of deltas"),
+    ("watermark", "system tables are not relations of deltas"),
     ("late_rows", "system tables are not relations of deltas"),
     ("update_state", "a function of the batch by intent"),
     ("state_ttl", "it forgets rows by intent"),

@@ -17,6 +17,7 @@ mod hearing;
 mod library;
 mod objects;
 mod pace;
+mod partitions;
 mod receivers;
 mod replay;
 mod server;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(objects::ALL);
     all.extend_from_slice(pace::ALL);
+    all.extend_from_slice(partitions::ALL);
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(replay::ALL);
     all.extend_from_slice(server::ALL);

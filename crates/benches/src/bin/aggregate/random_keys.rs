@@ -60,7 +60,7 @@ impl RandomKeysSource {
         let rows = RecordBatch::try_new(self.schema.clone(), vec![keys, values])
             .map_err(|error| Error::Bug(format!("rows don't fit their schema: {error}")))?;
         let spans = vec![Span { split: "rows".into(), from, to, done: false }];
-        Ok(Arrival { rows: vec![rows], spans, bad_rows: Vec::new(), more })
+        Ok(Arrival { rows: vec![rows], spans, bad_rows: Vec::new(), more, splits: Vec::new() })
     }
 }
 

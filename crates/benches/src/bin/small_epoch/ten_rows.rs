@@ -66,7 +66,7 @@ impl TenRowsSource {
     fn read(from: u64, to: u64, more: More) -> Result<Arrival> {
         let rows = vec![batch(from, (to - from) as usize)?];
         let spans = vec![Span { split: "rows".into(), from, to, done: false }];
-        Ok(Arrival { rows, spans, bad_rows: Vec::new(), more })
+        Ok(Arrival { rows, spans, bad_rows: Vec::new(), more, splits: Vec::new() })
     }
 }
 

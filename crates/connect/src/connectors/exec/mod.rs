@@ -66,7 +66,7 @@ impl Connector for Exec {
         Ok(Box::new(Lines::new(
             layout,
             restart != Restart::Always,
-            1,
+            Vec::new(),
             Box::new(move |inbox, stop| program.start(inbox.clone(), stop.clone())),
         )))
     }

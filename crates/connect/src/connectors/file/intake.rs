@@ -86,8 +86,8 @@ pub(super) struct Intake {
     unsettled: BTreeMap<Arc<str>, ()>,
     pub(super) queue: VecDeque<Arc<str>>,
     pub(super) current: Option<(Arc<str>, FileReader)>,
-    /// Spans of files that are left out, and of the note that they are.
-    left_out: Vec<Span>,
+    /// Spans of files that are left out, of the note that they are, and of files that grow and aren't begun yet.
+    noted: Vec<Span>,
     listed: bool,
     start_noted: bool,
     listing_due: Instant,
@@ -152,7 +152,7 @@ impl Intake {
             unsettled: BTreeMap::new(),
             queue: VecDeque::new(),
             current: None,
-            left_out: Vec::new(),
+            noted: Vec::new(),
             listed: false,
             start_noted: false,
             listing_due: Instant::now(),
@@ -214,8 +214,7 @@ impl Intake {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let mut arrival =
-            Arrival { rows: Vec::new(), spans: Vec::new(), bad_rows: Vec::new(), more: More::Later };
+        let mut arrival = Arrival::nothing(More::Later);
         match self.take(limit, &mut arrival) {
             Ok(()) => {}
             // What was taken before is not lost: the failure is told next time.
@@ -253,7 +252,7 @@ impl Intake {
             if self.current.is_none() && self.queue.is_empty() && !self.list_when_due()? {
                 break;
             }
-            arrival.spans.append(&mut self.left_out);
+            arrival.spans.append(&mut self.noted);
             if !self.open_next()? {
                 files += 1;
                 continue;
@@ -301,6 +300,7 @@ impl Intake {
                 bytes: bad.bytes,
             });
         }
+        arrival.splits.extend(piece.batch.as_ref().map(|_| split.clone()));
         arrival.rows.extend(piece.batch);
         if piece.done || piece.to > piece.from {
             push_span(&mut arrival.spans, Span { split, from: piece.from, to: piece.to, done: piece.done });
@@ -372,7 +372,7 @@ impl Intake {
         let leave_out = self.settings.only_new && !self.start_noted;
         for path in fresh {
             if leave_out {
-                self.left_out.push(Span { split: path.clone(), from: 0, to: 0, done: true });
+                self.noted.push(Span { split: path.clone(), from: 0, to: 0, done: true });
                 self.watched.push(path.clone());
                 self.known.insert(path, Known { done: true, watched: true, ..Known::new(1) });
                 continue;
@@ -381,7 +381,7 @@ impl Intake {
             found.push((modified, path));
         }
         if leave_out {
-            self.left_out.push(Span { split: START_NOTED.into(), from: 0, to: 0, done: true });
+            self.noted.push(Span { split: START_NOTED.into(), from: 0, to: 0, done: true });
         }
         self.start_noted = true;
         self.listed = true;
@@ -393,10 +393,12 @@ impl Intake {
             self.known.insert(path.clone(), Known { watched: self.layout.grows, ..Known::new(1) });
             if self.layout.grows {
                 self.watched.push(path.clone());
+                // It holds the watermark back from now on, although files before it are read first.
+                self.noted.push(Span { split: path.clone(), from: 0, to: 0, done: false });
             }
             self.queue.push_back(path);
         }
-        Ok(!self.queue.is_empty() || !self.left_out.is_empty())
+        Ok(!self.queue.is_empty() || !self.noted.is_empty())
     }
 
     /// The time to order a new file by, once it may be read; looks at the file only where that matters.

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::intake::{Earlier, Intake, Settings};
 use super::reading::{FileReader, Layout, unreadable};
-use crate::{Arrival, BadRow, Error, Limit, More, Result, Source};
+use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source};
 
 /// How many files are kept open where a replay of them stopped: queries that catch up take turns.
 const REPLAYS_MAX: usize = 8;
@@ -82,6 +82,11 @@ impl Source for FileSource {
         self.settings.bounded
     }
 
+    /// A file that is read to its end is followed by the next; one that grows stays open beside the others.
+    fn reading(&self) -> Reading {
+        if self.layout.grows { Reading::SideBySide(Vec::new()) } else { Reading::InTurn }
+    }
+
     async fn seek(&mut self, after: &Position) -> Result<()> {
         self.intake()?.seek(after);
         Ok(())
@@ -113,12 +118,7 @@ impl Source for FileSource {
 
     async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
         if span.to == 0 {
-            return Ok(Arrival {
-                rows: vec![],
-                spans: vec![span.clone()],
-                bad_rows: vec![],
-                more: More::Never,
-            });
+            return Ok(Arrival { spans: vec![span.clone()], ..Arrival::nothing(More::Never) });
         }
         let (path, generation) = self.settings.parse_split(&span.split);
         // What is known of the file is with the pull while one is under way.
@@ -180,8 +180,7 @@ fn open_again(
 
 /// Reads the first part of `span` within `limit`; with the open file where there is more.
 fn replay(mut reader: FileReader, path: &str, span: Span, limit: Limit) -> Result<(Arrival, Option<Replay>)> {
-    let mut arrival =
-        Arrival { rows: Vec::new(), spans: Vec::new(), bad_rows: Vec::new(), more: More::Never };
+    let mut arrival = Arrival::nothing(More::Never);
     let (mut rows, mut bytes, mut at) = (0, 0, span.from);
     while at < span.to && rows < limit.rows && bytes < limit.bytes {
         let piece = reader.next(Limit { rows: limit.rows - rows, bytes: limit.bytes - bytes })?;

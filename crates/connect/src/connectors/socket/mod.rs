@@ -86,11 +86,11 @@ impl Connector for Sockets {
         if options.choice("mode", &["connect", "listen"])? == "connect" {
             only_for(options, "max_connections", "listen")?;
             let endpoints = endpoints(options)?;
-            let partitions = endpoints.len();
+            let splits = endpoints.iter().map(|endpoint| endpoint.to_string().into()).collect();
             return Ok(Box::new(Lines::new(
                 layout,
                 false,
-                partitions,
+                splits,
                 Box::new(move |inbox, stop| {
                     endpoints.into_iter().try_for_each(|endpoint| {
                         dial::start(endpoint, inbox.clone(), stop.clone(), health.clone())
@@ -113,7 +113,7 @@ impl Connector for Sockets {
         Ok(Box::new(Lines::new(
             layout,
             false,
-            1,
+            Vec::new(),
             Box::new(move |inbox, stop| listen::start(door, inbox.clone(), stop.clone(), health)),
         )))
     }

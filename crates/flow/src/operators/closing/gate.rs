@@ -5,14 +5,15 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
 use arrow::compute::{filter, not};
 use arrow::datatypes::DataType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_delta::{Chunk, Cut, Delta};
+use millstream_delta::{Chunk, Cut, Delta, Timestamp};
 
 use super::Window;
 use crate::Result;
 use crate::drive::evaluate;
-use crate::event_time::{EventTime, count};
+use crate::event_time::{EventTime, count, of_count};
 use crate::failure::{keep, surviving};
 use crate::late::{Late, Lateness};
 use crate::operator::Output;
@@ -30,6 +31,9 @@ pub(super) struct Gate {
     closes_all: bool,
     closed: Option<Closed>,
     late: u64,
+    /// The first window that is open, and when it closes, where that follows from the time alone.
+    first: Option<i64>,
+    closes_at: Option<Timestamp>,
 }
 
 /// How far windows have closed.
@@ -59,7 +63,9 @@ impl Gate {
         (window, data_type): (&Window, DataType),
         closes_all: bool,
     ) -> Gate {
-        Gate { exprs, column, time: window.time.clone(), data_type, closes_all, closed: None, late: 0 }
+        let time = window.time.clone();
+        let (closed, late, first, closes_at) = (None, 0, None, None);
+        Gate { exprs, column, time, data_type, closes_all, closed, late, first, closes_at }
     }
 
     /// The rows of an input's delta that are in time. Those for which what is computed fails are the operator's
@@ -128,8 +134,11 @@ impl Gate {
     }
 
     /// Whether the watermark has moved: then windows close, and what comes later is late even for those that nothing
-    /// had come for.
+    /// had come for. No row is late by the time of its batch.
     pub(super) fn is_due(&self, cut: &Cut) -> bool {
+        if self.time.is_of_batches() {
+            return self.first.is_some_and(|first| self.time.at(cut).is_ok_and(|bound| bound > Some(first)));
+        }
         let closed = self.closed.as_ref().map(|closed| &closed.watermark);
         self.time.watermark_at(cut).is_ok_and(|watermark| watermark.is_some() && watermark.as_ref() != closed)
     }
@@ -139,7 +148,48 @@ impl Gate {
         Lateness { rows: self.late, window: self.data_type.clone(), watermark }
     }
 
+    /// Takes note of the first window that is open after an epoch.
+    pub(super) fn plan(&mut self, first: Option<i64>, cut: &Cut) -> Result<()> {
+        if self.first != first {
+            self.first = first;
+            self.closes_at = match first {
+                Some(first) => self.time.passes_at(first, cut.now)?,
+                None => None,
+            };
+        }
+        Ok(())
+    }
+
+    /// When that one closes, where it follows from the time alone.
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+        self.closes_at
+    }
+
+    /// What that one waits for, in words; `name` is that of the windows.
+    pub(super) fn waiting(&self, name: &str) -> Option<String> {
+        let first = text(self.first?, &self.data_type);
+        let when = match self.closes_at {
+            Some(at) => format!("at {at}"),
+            None => "when the watermark has passed it".into(),
+        };
+        Some(format!(
+            "its windows are put out when they close: the first that is open, of {name} = {first}, {when}"
+        ))
+    }
+
     pub(super) fn reset(&mut self) {
-        (self.closed, self.late) = (None, 0);
+        (self.closed, self.late, self.first, self.closes_at) = (None, 0, None, None);
+    }
+}
+
+/// A count of a type's unit, as it is shown.
+fn text(count: i64, data_type: &DataType) -> String {
+    let shown = of_count(count, data_type).and_then(|value| Ok(value.to_array()?));
+    let shown = shown.map(|value| {
+        ArrayFormatter::try_new(&value, &FormatOptions::default()).map(|text| text.value(0).to_string())
+    });
+    match shown {
+        Ok(Ok(text)) => text,
+        _ => count.to_string(),
     }
 }

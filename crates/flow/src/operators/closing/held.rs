@@ -1,7 +1,7 @@
 //! Windows that an operator is given when they close, and not before: it takes each row once.
 
 use arrow::datatypes::SchemaRef;
-use millstream_delta::{Chunk, Cut, Delta, consolidate};
+use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -76,11 +76,20 @@ impl Operator for Held {
             }
         }
         self.close(cut, &mut output)?;
+        self.gate.plan(self.panes.first(), cut)?;
         Ok(output)
     }
 
     fn is_due(&self, cut: &Cut) -> bool {
         self.gate.is_due(cut)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.gate.wake_at()
+    }
+
+    fn waiting(&self) -> Option<String> {
+        self.gate.waiting(&self.name)
     }
 
     fn reset(&mut self) -> Result<()> {

@@ -20,7 +20,7 @@ mod passed;
 mod tests;
 
 use arrow::datatypes::SchemaRef;
-use millstream_delta::{Chunk, Cut, Delta};
+use millstream_delta::{Chunk, Cut, Delta, Timestamp};
 
 use crate::Result;
 use crate::event_time::EventTime;
@@ -127,6 +127,7 @@ impl Closing {
             (output.rows, output.left_out) = (Delta::default(), 0);
         }
         self.close(cut, &mut output.rows)?;
+        self.gate.plan(self.open.first(), cut)?;
         Ok(output)
     }
 }
@@ -156,6 +157,14 @@ impl Operator for Closing {
 
     fn is_due(&self, cut: &Cut) -> bool {
         self.gate.is_due(cut) || self.inner.is_due(cut)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.gate.wake_at().into_iter().chain(self.inner.wake_at()).min()
+    }
+
+    fn waiting(&self) -> Option<String> {
+        self.gate.waiting(&self.name).filter(|_| self.on_close)
     }
 
     fn reset(&mut self) -> Result<()> {

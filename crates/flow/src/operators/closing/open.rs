@@ -111,6 +111,14 @@ impl Open {
         }
     }
 
+    /// The time of the first window that is open.
+    pub(super) fn first(&self) -> Option<i64> {
+        match &self.kept {
+            Kept::Told(open) => open.keys().next().copied(),
+            Kept::Seen(_, open) => open.keys().next().copied(),
+        }
+    }
+
     pub(super) fn reset(&mut self) -> Result<()> {
         let told = matches!(self.kept, Kept::Told(_));
         *self = Open::new(self.types.clone(), self.column, told)?;

@@ -85,6 +85,11 @@ impl Panes {
         Ok(inputs)
     }
 
+    /// The time of the first window that is open.
+    pub(super) fn first(&self) -> Option<i64> {
+        self.open.keys().next().copied()
+    }
+
     pub(super) fn clear(&mut self) {
         self.open = BTreeMap::new();
     }

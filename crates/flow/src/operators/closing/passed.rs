@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_delta::{Cut, Delta};
+use millstream_delta::{Cut, Delta, Timestamp};
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -90,11 +90,16 @@ impl Operator for Passed {
         output.failures.extend(told.failures);
         output.late.extend(told.late.into_iter().map(|late| Late { input: self.side, ..late }));
         self.close(cut)?;
+        self.gate.plan(self.panes.first(), cut)?;
         Ok(output)
     }
 
     fn is_due(&self, cut: &Cut) -> bool {
         self.gate.is_due(cut)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.gate.wake_at()
     }
 
     fn reset(&mut self) -> Result<()> {

@@ -1,0 +1,110 @@
+//! Another watermark for a source or a table that is there.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+use millstream_delta::Delta;
+use millstream_sql::{Error, RelationTable, Result};
+
+use super::Loop;
+use super::query::RunningQuery;
+use super::watermarks::Watched;
+use super::watermarks::column::TimeColumn;
+use crate::catalog::{Catalog, Definition, Object, Runs};
+use crate::error;
+
+impl Loop {
+    /// Fails where a query goes by the watermark that would go: one that reads its column.
+    pub(super) fn check_alter(&self, altered: &Object) -> Result<()> {
+        let Some(object) = self.catalog.find(&altered.name) else {
+            return Err(Error::invalid(format!("there is no relation \"{}\"", altered.name)));
+        };
+        let Some(before) = TimeColumn::of(&object.definition) else { return Ok(()) };
+        // Another delay changes when windows close, not which.
+        if TimeColumn::of(&altered.definition).is_some_and(|after| after.name() == before.name()) {
+            return Ok(());
+        }
+        let name = altered.name.as_ref();
+        let users = users_of(&self.catalog, name, before.name())?;
+        let temporary =
+            |query: &&RunningQuery| query.temporary && !query.is_per_batch() && query.reads_from(name);
+        let user = match (users.first(), self.queries.iter().find(temporary)) {
+            (Some(user), _) => format!("{} \"{}\"", user.definition.kind(), user.name),
+            (None, Some(_)) => "a query that is being followed".into(),
+            (None, None) => return Ok(()),
+        };
+        let column = before.name();
+        Err(Error::invalid(format!(
+            "{} \"{name}\" can't lose the watermark of \"{column}\": {user} reads that column, and its windows may close \
+             by it",
+            object.definition.kind()
+        ))
+        .hint("Drop what reads it first, and create that again afterwards. Another delay can be set at any time."))
+    }
+
+    /// Goes by another watermark from the next epoch on.
+    pub(super) fn alter(&mut self, object: &Arc<Object>) {
+        let column = TimeColumn::of(&object.definition);
+        if let Some(source) = self.sources.get_mut(&object.name) {
+            source.time.clone_from(&column);
+        }
+        let before = self.watermarks.remove(&object.name);
+        if let (Some(column), Some(mut watched)) = (column, Watched::of(&object.definition)) {
+            match before.filter(|before| before.column.name() == column.name()) {
+                Some(before) => watched.marks = before.marks,
+                None => watched.brought = self.newest_held(&object.name, &column),
+            }
+            self.watermarks.insert(object.name.clone(), watched);
+        }
+        self.plan_watermarks();
+    }
+
+    /// The newest time of the rows that a table holds.
+    fn newest_held(&self, name: &str, column: &TimeColumn) -> Option<i64> {
+        if self.sources.contains_key(name) {
+            return None;
+        }
+        let rows = self.tables.get(name)?.published().batches().map_err(error::arrow);
+        let latest = self.event_time_max(self.now());
+        let newest = rows.and_then(|rows| column.newest_of(&Delta::from_iter(rows), latest));
+        newest.unwrap_or_else(|reason| {
+            tracing::warn!(relation = %name, reason = %reason, "its watermark can't be moved");
+            None
+        })
+    }
+}
+
+/// The objects with maintained queries that read a column of a relation.
+fn users_of(catalog: &Catalog, name: &str, column: &str) -> Result<Vec<Arc<Object>>> {
+    let mut users = Vec::new();
+    for object in catalog.objects() {
+        let plan = match &object.definition {
+            Definition::MaterializedView { plan, .. }
+            | Definition::Stream { query: Runs::Maintained { plan, .. }, .. }
+            | Definition::Sink { query: Some(Runs::Maintained { plan, .. }), .. }
+            | Definition::SinkInto { query: plan, .. } => plan,
+            _ => continue,
+        };
+        if reads(plan, name, column)? {
+            users.push(object.clone());
+        }
+    }
+    Ok(users)
+}
+
+/// Whether a plan reads a column of a relation.
+fn reads(plan: &LogicalPlan, name: &str, column: &str) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(provider) = millstream_sql::relation_of(scan)
+            && let Some(table) = provider.downcast_ref::<RelationTable>()
+            && table.name() == name
+        {
+            found |= scan.projected_schema.fields().iter().any(|field| field.name() == column);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}

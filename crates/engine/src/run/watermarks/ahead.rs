@@ -1,0 +1,135 @@
+//! Rows of a source whose event time is too far ahead of the clock: kept aside as bad rows, so that one wrong clock
+//! doesn't move the watermark past all others.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{and, filter_record_batch, not};
+use arrow::error::ArrowError;
+use arrow::json::LineDelimitedWriter;
+use millstream_connect::{Arrival, BadRow, Changes};
+use millstream_delta::Timestamp;
+use millstream_sql::Result;
+
+use super::column::TimeColumn;
+use super::marks::Seen;
+use crate::error;
+
+/// Which rows of a source's splits were kept aside, so that they are left out as well when the splits are read again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ahead {
+    /// How many rows each split has had.
+    rows: BTreeMap<Arc<str>, u64>,
+    /// The numbers of those that were kept aside.
+    aside: BTreeMap<Arc<str>, Vec<Range<u64>>>,
+}
+
+impl Ahead {
+    /// Takes rows out of an arrival that are later than a bound, and says how far the others have come, by split.
+    pub(crate) fn take_out(
+        &mut self,
+        arrival: &mut Arrival,
+        column: Option<&TimeColumn>,
+        changes: bool,
+        latest: Option<Timestamp>,
+    ) -> Result<Seen> {
+        let mut seen = Seen::new();
+        for place in 0..arrival.rows.len() {
+            let Some(split) = arrival.split_of(place).cloned() else { continue };
+            let rows = arrival.rows[place].clone();
+            let count = self.rows.entry(split.clone()).or_default();
+            let first = std::mem::replace(count, *count + rows.num_rows() as u64);
+            let Some(column) = column else { continue };
+            // A change that lets a row go has no time of its own.
+            let comes = match changes {
+                true => Some(not(&Changes::of(&rows).map_err(error::connect)?.goes).map_err(error::arrow)?),
+                false => None,
+            };
+            let ahead = latest.map_or(Ok(None), |latest| column.ahead(&rows, latest))?;
+            let Some((ahead, latest)) = ahead.zip(latest) else {
+                merge(&mut seen, split, column.newest(&rows, comes.as_ref())?);
+                continue;
+            };
+            let ahead = comes.as_ref().map_or(Ok(ahead.clone()), |comes| and(&ahead, comes));
+            let ahead = ahead.map_err(error::arrow)?;
+            let stays = not(&ahead).map_err(error::arrow)?;
+            let counts =
+                comes.map_or(Ok(stays.clone()), |comes| and(&stays, &comes)).map_err(error::arrow)?;
+            merge(&mut seen, split.clone(), column.newest(&rows, Some(&counts))?);
+            arrival.rows[place] = filter_record_batch(&rows, &stays).map_err(error::arrow)?;
+            for row in (0..ahead.len()).filter(|row| ahead.value(*row)) {
+                self.note(&split, first + row as u64);
+                let reason = reason(column, &rows, row, latest);
+                let bad = bad_row(arrival, &split, reason, text(&rows, row, changes));
+                arrival.bad_rows.push(bad);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn note(&mut self, split: &Arc<str>, row: u64) {
+        let ranges = self.aside.entry(split.clone()).or_default();
+        match ranges.last_mut() {
+            Some(last) if last.end == row => last.end += 1,
+            _ => ranges.push(row..row + 1),
+        }
+    }
+
+    /// Whether any row was kept aside.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.aside.is_empty()
+    }
+
+    /// The rows of a split without those that were kept aside; the first of them is the split's `first`.
+    pub(crate) fn without(&self, split: &str, first: u64, rows: RecordBatch) -> Result<RecordBatch> {
+        let Some(aside) = self.aside.get(split) else { return Ok(rows) };
+        let end = first + rows.num_rows() as u64;
+        if !aside.iter().any(|range| range.start < end && range.end > first) {
+            return Ok(rows);
+        }
+        let stays: BooleanArray = (first..end)
+            .map(|row| {
+                let after = aside.partition_point(|range| range.end <= row);
+                Some(!aside.get(after).is_some_and(|range| range.contains(&row)))
+            })
+            .collect();
+        filter_record_batch(&rows, &stays).map_err(error::arrow)
+    }
+}
+
+/// Adds how far a split has come.
+pub(crate) fn merge(seen: &mut Seen, split: Arc<str>, newest: Option<i64>) {
+    let known = seen.entry(split).or_default();
+    *known = newest.max(*known);
+}
+
+/// Why a row is kept aside.
+fn reason(column: &TimeColumn, rows: &RecordBatch, row: usize, latest: Timestamp) -> String {
+    let (name, text) = (column.name(), column.text(rows, row));
+    format!(
+        "its event time {name} = {text} is later than {latest}, the clock with event_time_ahead_max: mend it and insert it \
+         again, or SET event_time_ahead_max"
+    )
+}
+
+/// A row that is kept aside: where the piece of its split began that it came in, and what it holds.
+fn bad_row(arrival: &Arrival, split: &Arc<str>, reason: String, bytes: Vec<u8>) -> BadRow {
+    let offset = arrival.spans.iter().find(|span| span.split == *split).map_or(0, |span| span.from);
+    BadRow { split: split.clone(), offset, reason, bytes }
+}
+
+/// A row as a line of JSON; empty where its types have none.
+fn text(rows: &RecordBatch, row: usize, changes: bool) -> Vec<u8> {
+    let columns: Vec<usize> = (0..rows.num_columns() - usize::from(changes)).collect();
+    let write = || -> Result<Vec<u8>, ArrowError> {
+        let mut writer = LineDelimitedWriter::new(Vec::new());
+        writer.write(&rows.slice(row, 1).project(&columns)?)?;
+        writer.finish()?;
+        Ok(writer.into_inner())
+    };
+    let mut text = write().unwrap_or_default();
+    text.truncate(text.trim_ascii_end().len().min(BadRow::BYTES_MAX));
+    text
+}

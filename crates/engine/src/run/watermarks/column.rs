@@ -1,0 +1,179 @@
+//! The column of a relation's watermark: the newest time among rows, and rows whose time is too far ahead of the clock.
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::kernels::cmp::gt;
+use arrow::compute::{cast, filter, max};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use millstream_delta::{Chunk, Delta, Timestamp};
+use millstream_sql::Result;
+
+use crate::catalog::Definition;
+use crate::error;
+
+/// The column of a relation's watermark.
+#[derive(Clone, Debug)]
+pub(crate) struct TimeColumn {
+    place: usize,
+    name: String,
+    data_type: DataType,
+    /// How far the watermark is behind the newest time.
+    delay: i64,
+}
+
+impl TimeColumn {
+    /// That of a relation, where it has one.
+    pub(crate) fn of(definition: &Definition) -> Option<TimeColumn> {
+        let (watermark, schema) = definition.watermark().zip(definition.schema())?;
+        let field = schema.field(watermark.column);
+        Some(TimeColumn {
+            place: watermark.column,
+            name: field.name().clone(),
+            data_type: field.data_type().clone(),
+            delay: watermark.delay_in(field.data_type()),
+        })
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its type, a timestamp.
+    pub(crate) fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    /// How far the watermark is behind the newest time, in the column's unit.
+    pub(crate) fn delay(&self) -> i64 {
+        self.delay
+    }
+
+    /// A time as a count of the column's unit, rounded down: later times are later than it in that unit, too.
+    fn count(&self, time: Timestamp) -> i64 {
+        match self.data_type {
+            DataType::Timestamp(TimeUnit::Second, _) => time.0.div_euclid(1_000_000),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => time.0.div_euclid(1_000),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => time.0.saturating_mul(1_000),
+            _ => time.0,
+        }
+    }
+
+    /// The newest time of some rows, but for those that don't count.
+    pub(crate) fn newest(&self, rows: &RecordBatch, counts: Option<&BooleanArray>) -> Result<Option<i64>> {
+        let times = self.times(rows)?;
+        Ok(match counts {
+            None => max(times.as_primitive::<Int64Type>()),
+            Some(counts) => max(filter(&times, counts).map_err(error::arrow)?.as_primitive::<Int64Type>()),
+        })
+    }
+
+    /// The newest time of the rows that come; none that is later than a bound counts.
+    pub(crate) fn newest_of(&self, delta: &Delta, latest: Option<Timestamp>) -> Result<Option<i64>> {
+        let mut newest = None;
+        for Chunk { rows, weights } in &delta.chunks {
+            let comes: Option<BooleanArray> = weights
+                .as_ref()
+                .map(|weights| weights.values().iter().map(|weight| Some(*weight > 0)).collect());
+            let ahead = latest.map_or(Ok(None), |latest| self.ahead(rows, latest))?;
+            let counts = match (comes, ahead) {
+                (comes, None) => comes,
+                (comes, Some(ahead)) => {
+                    let comes = |row: usize| comes.as_ref().is_none_or(|comes| comes.value(row));
+                    Some((0..ahead.len()).map(|row| Some(comes(row) && !ahead.value(row))).collect())
+                }
+            };
+            newest = newest.max(self.newest(rows, counts.as_ref())?);
+        }
+        Ok(newest)
+    }
+
+    /// Which rows are later than a bound; none where no row is.
+    pub(crate) fn ahead(&self, rows: &RecordBatch, latest: Timestamp) -> Result<Option<BooleanArray>> {
+        let times = self.times(rows)?;
+        let bound = Int64Array::new_scalar(self.count(latest));
+        let ahead = gt(times.as_primitive::<Int64Type>(), &bound).map_err(error::arrow)?;
+        if ahead.true_count() == 0 {
+            return Ok(None);
+        }
+        // A NULL is at no time.
+        Ok(Some(ahead.iter().map(|ahead| Some(ahead == Some(true))).collect()))
+    }
+
+    /// A row's time, as text.
+    pub(crate) fn text(&self, rows: &RecordBatch, row: usize) -> String {
+        let formatter = ArrayFormatter::try_new(rows.column(self.place), &FormatOptions::default());
+        formatter.map_or_else(|_| "…".to_string(), |text| text.value(row).to_string())
+    }
+
+    /// A count of its unit as a time.
+    pub(crate) fn time(&self, count: Option<i64>) -> Result<ArrayRef> {
+        cast(&Int64Array::from(vec![count]), &self.data_type).map_err(error::arrow)
+    }
+
+    /// A count of its unit in nanoseconds, where it fits.
+    pub(crate) fn nanos(&self, count: i64) -> Option<i64> {
+        match self.data_type {
+            DataType::Timestamp(TimeUnit::Second, _) => count.checked_mul(1_000_000_000),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => count.checked_mul(1_000_000),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => count.checked_mul(1_000),
+            _ => Some(count),
+        }
+    }
+
+    fn times(&self, rows: &RecordBatch) -> Result<ArrayRef> {
+        cast(rows.column(self.place), &DataType::Int64).map_err(error::arrow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{Field, Schema};
+    use millstream_sql::Watermark;
+
+    use super::*;
+    use crate::catalog::Intake;
+
+    fn column(data_type: &DataType) -> (TimeColumn, Arc<Schema>) {
+        let schema = Arc::new(Schema::new(vec![Field::new("ts", data_type.clone(), true)]));
+        let watermark = Some(Watermark { column: 0, delay_ns: 1_500_000_000 });
+        let intake = Intake::default();
+        let table = Definition::Table { schema: schema.clone(), key: Vec::new(), intake, watermark };
+        (TimeColumn::of(&table).unwrap(), schema)
+    }
+
+    #[test]
+    fn every_unit_is_compared_with_the_clock() {
+        let zone = Some("Europe/Berlin".into());
+        for (unit, per_second) in [
+            (TimeUnit::Second, 1),
+            (TimeUnit::Millisecond, 1_000),
+            (TimeUnit::Microsecond, 1_000_000),
+            (TimeUnit::Nanosecond, 1_000_000_000),
+        ] {
+            for data_type in [DataType::Timestamp(unit, None), DataType::Timestamp(unit, zone.clone())] {
+                let (column, schema) = column(&data_type);
+                // Before 1970, at the bound, after it.
+                let counts = Int64Array::from(vec![
+                    Some(-7 * per_second),
+                    None,
+                    Some(3 * per_second),
+                    Some(4 * per_second),
+                ]);
+                let rows = RecordBatch::try_new(schema, vec![cast(&counts, &data_type).unwrap()]).unwrap();
+                let latest = Timestamp(3_999_999);
+                let latest = if unit == TimeUnit::Second { latest } else { Timestamp(3_000_000) };
+                let ahead = column.ahead(&rows, latest).unwrap().unwrap();
+                assert_eq!(ahead, BooleanArray::from(vec![false, false, false, true]), "{data_type}");
+                assert_eq!(column.ahead(&rows, Timestamp(4_000_000)).unwrap(), None);
+                assert_eq!(column.newest(&rows, None).unwrap(), Some(4 * per_second));
+                let delta = Delta::insert(rows.slice(0, 2));
+                assert_eq!(column.newest_of(&delta, Some(latest)).unwrap(), Some(-7 * per_second));
+                assert_eq!(column.nanos(per_second), Some(1_000_000_000));
+                assert_eq!(column.delay(), (1.5 * per_second as f64).ceil() as i64);
+            }
+        }
+    }
+}

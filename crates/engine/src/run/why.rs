@@ -1,0 +1,209 @@
+//! EXPLAIN WHY: what holds a query's output back, in words.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use millstream_delta::Timestamp;
+use millstream_flow::Explained;
+use millstream_sql::Result;
+
+use super::Loop;
+use super::query::{RunningQuery, Status};
+use super::source::RunningSource;
+use super::watermarks::Watched;
+use super::watermarks::marks::{Partition, idle_at};
+use crate::settings::interval_text;
+
+/// A line: what it is about, and what is said of it.
+pub(crate) type Reason = (String, String);
+
+/// What is found out.
+#[derive(Default)]
+struct Found {
+    reasons: Vec<Reason>,
+    seen: BTreeSet<Arc<str>>,
+}
+
+impl Found {
+    fn say(&mut self, about: &str, why: impl Into<String>) {
+        self.reasons.push((about.trim_start_matches('\0').to_string(), why.into()));
+    }
+}
+
+impl Loop {
+    /// What holds the output of a query back: its own state, that of all it reads, operators that put nothing out.
+    pub(super) fn explain_why(&self, name: &str) -> Result<Vec<Reason>> {
+        let query = self.query_behind(name)?;
+        let mut found = Found::default();
+        self.why_sink(name, &mut found);
+        self.why_query(query, &mut found);
+        if found.reasons.is_empty() {
+            found.say(name, format!("nothing holds it back: it has taken in all up to epoch {}", self.epoch));
+        }
+        Ok(found.reasons)
+    }
+
+    fn why_sink(&self, name: &str, found: &mut Found) {
+        let Some(sink) = self.sinks.get(name) else { return };
+        if let Some((reason, attempts)) = &sink.failure {
+            let verb = if sink.failed { "it has failed" } else { "it is tried again" };
+            found.say(name, format!("{verb} (attempt {attempts}): {reason}"));
+        }
+        if let Some(waiting) = self.waiting_for(name).filter(|waiting| waiting.epochs > 0) {
+            found.say(name, format!("{} epochs wait to be delivered", waiting.epochs));
+        }
+    }
+
+    fn why_query(&self, query: &RunningQuery, found: &mut Found) {
+        if !found.seen.insert(query.name.clone()) {
+            return;
+        }
+        let name = self.shown_name(query).clone();
+        self.why_status(&name, query, found);
+        for input in query.reads() {
+            match self.query(input) {
+                Some(below) => self.why_query(below, found),
+                None => self.why_relation(input, found),
+            }
+        }
+        for operator in query.operators().iter().rev().filter(|operator| !operator.repeated) {
+            self.why_operator(&name, operator, found);
+        }
+        if let Some(first) = query.first_error() {
+            found.say(&name, format!("it has no answer for some rows: {}", first.text()));
+        }
+    }
+
+    fn why_status(&self, name: &str, query: &RunningQuery, found: &mut Found) {
+        match &query.status {
+            Status::Suspended { reason, epoch } => {
+                found.say(name, format!("it is suspended since epoch {epoch}: {}", reason.message));
+            }
+            Status::Paused(_) => found.say(name, format!("it is paused: RESUME {name} lets it go on")),
+            Status::Waiting => found.say(name, "it waits for what it reads to be there"),
+            Status::CatchingUp(_) => {
+                found.say(name, "it still reads what its inputs held before it was made")
+            }
+            Status::Behind(behind) => {
+                let epochs = self.epoch.0.saturating_sub(behind.through().0);
+                if epochs > 0 {
+                    found.say(
+                        name,
+                        format!("it is {epochs} epochs behind: its steps take longer than epochs do"),
+                    );
+                }
+            }
+            Status::Running => {}
+        }
+    }
+
+    fn why_relation(&self, name: &Arc<str>, found: &mut Found) {
+        if !found.seen.insert(name.clone()) {
+            return;
+        }
+        if let Some(source) = self.sources.get(name) {
+            self.why_source(name, source, found);
+        }
+        if let Some(watched) = self.watermarks.get(name) {
+            self.why_watermark(name, watched, found);
+        }
+        // What feeds a table.
+        let feeding: Vec<&RunningQuery> = self
+            .queries
+            .iter()
+            .filter(|query| query.into.as_ref().is_some_and(|into| into.table == *name))
+            .collect();
+        feeding.into_iter().for_each(|query| self.why_query(query, found));
+    }
+
+    fn why_source(&self, name: &str, source: &RunningSource, found: &mut Found) {
+        if let Some(trouble) = source.trouble() {
+            let verb = if source.has_failed() { "it has failed" } else { "it is restarting" };
+            found.say(name, format!("{verb}: {trouble}"));
+        } else if source.paused {
+            found.say(name, format!("it is paused: RESUME {name} lets it go on"));
+        } else if source.has_ended() {
+            found.say(name, format!("it has ended, after {} rows", source.rows));
+        } else if source.rows == 0 {
+            found.say(name, "no row of it has come so far");
+        }
+        let now = self.now();
+        if let Some(wait) = source.due_in(&self.settings, now).filter(|wait| !wait.is_zero()) {
+            let (rows, ms) = (source.ready_rows, wait.as_millis().max(1));
+            found.say(
+                name,
+                format!("{rows} rows wait for its source_rate_limit: the next are taken in {ms} ms"),
+            );
+        }
+        if source.bad.count() > 0 {
+            let hint =
+                format!("{} bad rows were kept aside: SELECT * FROM bad_rows('{name}')", source.bad.count());
+            found.say(name, hint);
+        }
+    }
+
+    fn why_watermark(&self, name: &str, watched: &Watched, found: &mut Found) {
+        let column = watched.column.name();
+        let text = |count: i64| match watched.column.time(Some(count)) {
+            Ok(time) => ArrayFormatter::try_new(&time, &FormatOptions::default())
+                .map_or_else(|_| count.to_string(), |text| text.value(0).to_string()),
+            Err(_) => count.to_string(),
+        };
+        match watched.marks.at() {
+            Some(at) => found.say(name, format!("its watermark, of {column}, is at {}", text(at))),
+            None => found.say(name, format!("it has no watermark yet, of {column}")),
+        }
+        let partitions = watched.marks.partitions();
+        if partitions.keys().all(|partition| partition.is_empty()) {
+            return;
+        }
+        let timeout = watched.timeout(self.settings.source_idle_timeout);
+        for (partition, holds) in watched.marks.holders().into_iter().take(HOLDERS_MAX) {
+            found.say(name, held_by(partition, holds, timeout, &text));
+        }
+        let idle = partitions.iter().filter(|(_, partition)| partition.idle);
+        for (partition, Partition { since, .. }) in idle.take(HOLDERS_MAX) {
+            found.say(
+                name,
+                format!("partition {partition} is idle, and left aside: its last row came at {since}"),
+            );
+        }
+    }
+
+    fn why_operator(&self, name: &str, operator: &Explained, found: &mut Found) {
+        let meter = operator.meter;
+        if let Some(waiting) = &operator.waiting {
+            found.say(name, waiting.clone());
+        } else if operator.cost.is_some() && meter.rows_in > 0 && meter.rows_out == 0 {
+            let (title, rows) = (&operator.title, meter.rows_in);
+            found.say(name, format!("{title} has let none of {rows} rows through"));
+        }
+        if let Some(late) = operator.late.filter(|late| *late > 0) {
+            found.say(
+                name,
+                format!("{late} rows were late, and don't count: SELECT * FROM late_rows('{name}')"),
+            );
+        }
+    }
+}
+
+/// Partitions that are named, of those that do the same.
+const HOLDERS_MAX: usize = 8;
+
+fn held_by(
+    partition: &str,
+    Partition { newest, since, .. }: &Partition,
+    timeout: std::time::Duration,
+    text: &dyn Fn(i64) -> String,
+) -> String {
+    let idle_at: Timestamp = idle_at(&Partition { newest: *newest, since: *since, idle: false }, timeout);
+    let why = match newest {
+        Some(newest) => format!("its newest row is of {}", text(*newest)),
+        None => format!("it had no row since {since}"),
+    };
+    let timeout = interval_text(timeout);
+    format!(
+        "partition {partition} holds the watermark back: {why}; without rows it is left aside at {idle_at}, after {timeout}"
+    )
+}

@@ -1,0 +1,34 @@
+//! `EXPLAIN WHY name`: what holds the output of a materialized view, a stream or a sink back.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Result, TokenReader};
+
+use super::show::rows;
+use crate::event::Event;
+use crate::session::{Response, Session};
+
+/// Whether WHY stands here, and not a relation of that name.
+pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
+    reader.is_keyword(&["WHY"]) && *reader.peek_at(1) != Token::EOF
+}
+
+/// Runs what follows EXPLAIN.
+pub(super) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    reader.expect_keyword(&["WHY"])?;
+    if *reader.peek_at(1) != Token::EOF {
+        reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]]);
+    }
+    let name = reader.relation_name()?;
+    let at = reader.last_position();
+    reader.expect_end()?;
+    let asked = session.shared.ask(|reply| Event::ExplainWhy { name, reply }).await;
+    let (about, why): (Vec<String>, Vec<String>) = asked.map_err(|error| error.at(at))?.into_iter().unzip();
+    let columns = ["about", "why"].map(|name| Field::new(name, DataType::Utf8View, false));
+    let texts = |texts: Vec<String>| Arc::new(StringViewArray::from_iter_values(texts));
+    let schema = Arc::new(Schema::new(columns.to_vec()));
+    rows(RecordBatch::try_new(schema, vec![texts(about), texts(why)]))
+}
