@@ -58,7 +58,11 @@ impl Prepared {
             Prepared::Queries(object, queries) => (&object.name, queries.last()?),
             Prepared::Sink { object, queries, .. } => (&object.name, queries.last()?),
             Prepared::SinkInto(query) => (&query.into.as_ref()?.sink, query.as_ref()),
-            Prepared::Source { .. } | Prepared::Table(..) | Prepared::View | Prepared::Drop(_) => {
+            Prepared::Source { .. }
+            | Prepared::Table(..)
+            | Prepared::View
+            | Prepared::Alter(_)
+            | Prepared::Drop(_) => {
                 return None;
             }
         };

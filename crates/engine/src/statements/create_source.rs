@@ -1,6 +1,7 @@
 //! `CREATE SOURCE [IF NOT EXISTS] name [(columns)] WITH (connector = '…', …) [FORMAT … ENCODE …]`
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -47,14 +48,7 @@ pub(crate) async fn plan(
     format_encode::read(&mut reader, &mut options)?;
     reader.expect_end()?;
     let mut options = Options(options.into_iter().collect());
-    let rate_limit = options.0.remove("source_rate_limit");
-    let rate_limit = rate_limit.map(|value| rate("source_rate_limit", &value)).transpose();
-    let rate_limit = rate_limit.map_err(|error| error.at(at.clone()))?;
-    let idle_timeout = options.0.remove("source_idle_timeout");
-    let idle_timeout = idle_timeout.map(|value| interval("source_idle_timeout", &value, "")).transpose();
-    let idle_timeout = idle_timeout.map_err(|error| error.at(at.clone()))?;
-    let retention = retention(&options).map_err(|error| error.at(at.clone()))?;
-    options.0.remove("retention");
+    let own = own(&mut options).map_err(|error| error.at(at.clone()))?;
     let connector =
         super::create_sink::connector(session, &mut options).map_err(|error| error.at(at.clone()))?;
     // A connector without options of a source says itself that it has none.
@@ -79,16 +73,34 @@ pub(crate) async fn plan(
     let source = opened
         .map_err(|error| Error::bug(format!("opening source \"{name}\" failed: {error}")))?
         .map_err(|error| error::connect(error).at(at.clone()))?;
-    check_changes(&spec, source.as_ref(), retention.is_some()).map_err(|error| error.at(at))?;
+    check_changes(&spec, source.as_ref(), own.retention.is_some()).map_err(|error| error.at(at))?;
     // A second reader has the same columns, whatever the first file is by then.
     let visible = source.schema().fields().iter().filter(|field| !is_hidden(field)).cloned();
     let spec = SourceSpec { columns: Some(Arc::new(Schema::new(visible.collect::<Vec<_>>()))), ..spec };
     let schema = source.schema().clone();
+    let Own { rate_limit, idle_timeout, retention } = own;
     let definition =
         Definition::Source { schema, connector, spec, rate_limit, retention, watermark, idle_timeout };
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))
+}
+
+/// The options that every source has, whatever its connector.
+struct Own {
+    rate_limit: Option<f64>,
+    idle_timeout: Option<Duration>,
+    retention: Option<Duration>,
+}
+
+/// Takes them out of all options.
+fn own(options: &mut Options) -> Result<Own> {
+    let retention = retention(options)?;
+    options.0.remove("retention");
+    let mut take = |name: &str| options.0.remove(name);
+    let rate_limit = take("source_rate_limit").map(|value| rate("source_rate_limit", &value));
+    let idle_timeout = take("source_idle_timeout").map(|value| interval("source_idle_timeout", &value, ""));
+    Ok(Own { rate_limit: rate_limit.transpose()?, idle_timeout: idle_timeout.transpose()?, retention })
 }
 
 /// Fails where a key and changes by key don't come together.
