@@ -394,7 +394,7 @@ fn in_unit(us: i64, data_type: &DataType) -> i64 {
 }
 
 /// The time that is a count of its unit.
-fn of_count(count: i64, data_type: &DataType) -> Result<ScalarValue> {
+pub(crate) fn of_count(count: i64, data_type: &DataType) -> Result<ScalarValue> {
     Ok(match data_type {
         DataType::Date32 => ScalarValue::Date32(Some(i32::try_from(count).unwrap_or(i32::MIN))),
         _ => ScalarValue::Int64(Some(count)).cast_to(data_type)?,
