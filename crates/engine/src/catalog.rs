@@ -376,6 +376,10 @@ impl Relations for Catalog {
         relations.map(|object| object.name.to_string()).collect()
     }
 
+    fn event_time(&self, name: &str) -> Option<usize> {
+        Some(self.find(name)?.definition.watermark()?.column)
+    }
+
     fn system(&self, schema: &str, name: &str) -> Option<Relation> {
         let schema = match schema {
             SYSTEM_SCHEMA => system::find(name)?.schema(),

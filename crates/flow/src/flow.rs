@@ -278,7 +278,8 @@ impl Flow {
     /// are cut into epochs.
     pub fn is_timeless(&self) -> bool {
         let windows = self.batchwise.iter().any(|batchwise| *batchwise);
-        !windows && !self.forgets() && !self.stateful().any(Operator::slides)
+        let by_cuts = |operator: &dyn Operator| operator.slides() || operator.depends_on_cuts();
+        !windows && !self.forgets() && !self.stateful().any(by_cuts)
     }
 
     /// The dearest operator's cost.

@@ -10,7 +10,6 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use crate::event_time::{self, EventTime, Times};
 use crate::flow::{Flow, Meter, Node, waves};
 use crate::late::Layout;
-use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
 use crate::operators::constant::Constant;
@@ -18,21 +17,23 @@ use crate::operators::state_ttl::StateTtl;
 use crate::operators::stateless::{Stage, Stateless, Unnest};
 use crate::operators::union::Union;
 use crate::operators::update_state;
-use crate::operators::whole::Whole;
 use crate::sharing::Findables;
 use crate::{Driver, Result};
 
+mod ageing;
 mod broadcast;
 mod closing;
 mod join;
 mod keys;
 mod limits;
+mod look_up;
 mod over;
 mod passed;
 mod per_key;
 mod recursion;
 mod top_n;
 mod unique;
+mod whole;
 mod windows;
 
 pub(crate) use keys::cannot_fail;
@@ -92,7 +93,7 @@ impl Flow {
         choice: Choice,
         limits: Limits,
     ) -> Result<Flow> {
-        let plan = without_order(plan.clone(), false)?;
+        let plan = look_up::without_derived(without_order(plan.clone(), false)?)?;
         let driver = &driver.bounded(limits);
         let mut lowering = Lowering {
             resolve,
@@ -196,10 +197,7 @@ impl Lowering<'_> {
                 self.per_key(plan, above, &why)
             }
             LogicalPlan::Join(join) => {
-                if let Some(node) = self.broadcast(plan, join)? {
-                    return Ok(Some(node));
-                }
-                if let Some(node) = self.join(plan, join)? {
+                if let Some(node) = self.broadcast_or_join(plan, join)? {
                     return Ok(Some(node));
                 }
                 let why = std::mem::take(&mut self.why);
@@ -403,30 +401,6 @@ impl Lowering<'_> {
             Ok(operator) => self.aggregate_closing(Box::new(operator), node, input).map(Some),
             Err(reason) => self.per_key(plan, above, &reason),
         }
-    }
-
-    /// One Whole operator for `plan`, over the largest parts of it that have cheaper operators.
-    fn whole(&mut self, plan: &LogicalPlan, choice: Choice) -> Result<usize> {
-        let why = std::mem::take(&mut self.why);
-        let mut inputs = Vec::new();
-        let mut slots = Vec::new();
-        let fragment = plan.clone().transform_down_with_subqueries(|node| {
-            let scan_only = choice == Choice::WholeOnly && !matches!(node, LogicalPlan::TableScan(_));
-            if scan_only
-                || !self.reads_relations(&node).map_err(external)?
-                || is_open(&node).map_err(external)?
-            {
-                return Ok(Transformed::no(node));
-            }
-            let Some(input) = self.lower(&node).map_err(external)? else { return Ok(Transformed::no(node)) };
-            let slot = Slot::default();
-            let leaf = Leaf::plan(slots.len(), node.schema().clone(), slot.clone());
-            inputs.push(input);
-            slots.push((node.schema().inner().clone(), slot));
-            Ok(Transformed::new(leaf, true, TreeNodeRecursion::Jump))
-        })?;
-        let operator = Whole::new(fragment.data, slots, self.driver, why, self.limits.whole_rows_max)?;
-        Ok(self.push(operator, inputs))
     }
 
     fn reads_relations(&self, plan: &LogicalPlan) -> Result<bool> {

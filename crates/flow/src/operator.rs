@@ -209,6 +209,10 @@ pub trait Operator: Send + Debug {
     fn slides(&self) -> bool {
         false
     }
+    /// Whether what it puts out depends on which rows come in one epoch.
+    fn depends_on_cuts(&self) -> bool {
+        false
+    }
     /// Whether it must be stepped in this epoch even if no input changes.
     fn is_due(&self, _cut: &Cut) -> bool {
         false

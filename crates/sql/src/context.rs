@@ -25,6 +25,7 @@ use crate::merged::MergedColumns;
 use crate::near;
 use crate::relation::{PG_CATALOG, Relation, RelationTable, Relations, SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
+use crate::time_joins::TimeJoins;
 use crate::type_names::Checked;
 
 /// Functions that are written without parentheses, as a column is: a column of that name comes first.
@@ -54,7 +55,8 @@ impl<'a> Context<'a> {
     ) -> Context<'a> {
         let merged: Arc<dyn RelationPlanner> = Arc::new(MergedColumns::default());
         let others = state.relation_planners().iter().cloned();
-        let relation_planners = [merged, Arc::new(TimeWindows)].into_iter().chain(others).collect();
+        let relation_planners =
+            [merged, Arc::new(TimeJoins), Arc::new(TimeWindows)].into_iter().chain(others).collect();
         Context {
             state,
             type_planner,
@@ -81,9 +83,11 @@ impl<'a> Context<'a> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
         let source = match relation {
             Relation::Rows { schema, key } => {
+                let event_time = self.relations.event_time(&name);
+                let event_time = event_time.and_then(|at| schema.fields().get(at)).map(|f| f.name().clone());
                 let schema = hidden::shown(&schema, self.shown);
                 let relation = RelationTable::new(name, undeclared(&schema), key).with_declared(&schema);
-                provider_as_source(Arc::new(relation))
+                provider_as_source(Arc::new(relation.with_event_time(event_time)))
             }
             Relation::View(plan) => provider_as_source(Arc::new(ViewTable::new(plan, None))),
         };

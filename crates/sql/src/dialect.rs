@@ -120,10 +120,6 @@ fn refuse(reader: &TokenReader, per_batch: bool) -> Result<()> {
             return Err(Error::invalid(format!("{name}(…) is about batches, which this query doesn't have"))
                 .hint("End the query with FOR EACH BATCH.")
                 .at(lexeme.range.clone()));
-        } else if is(0, "FOR") && is(1, "SYSTEM_TIME") {
-            Some("FOR SYSTEM_TIME AS OF".to_string())
-        } else if is(0, "ASOF") && is(1, "JOIN") {
-            Some("ASOF JOIN".to_string())
         } else if called && is(0, "MATCH_RECOGNIZE") {
             Some("MATCH_RECOGNIZE".to_string())
         } else {
@@ -177,8 +173,6 @@ mod tests {
             "SELECT * FROM LAST(t, INTERVAL '1 s')",
             "LAST(…) is about batches, which this query doesn't have",
         );
-        refused("SELECT * FROM t FOR SYSTEM_TIME AS OF 3", "FOR SYSTEM_TIME AS OF is not supported yet");
-        refused("SELECT * FROM t ASOF JOIN u ON a = b", "ASOF JOIN is not supported yet");
         refused("SELECT * FROM t MATCH_RECOGNIZE (x)", "MATCH_RECOGNIZE is not supported yet");
     }
 

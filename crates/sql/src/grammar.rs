@@ -9,7 +9,11 @@ use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 
 /// The dialect.
 #[derive(Debug)]
-pub(crate) struct Grammar;
+pub(crate) struct Grammar {
+    /// Whether a table may be followed by `FOR SYSTEM_TIME AS OF`. Where it may, `AT`, `BEFORE` and `CHANGES` behind a
+    /// table are taken for more of that kind, rather than for its alias.
+    pub(crate) versions: bool,
+}
 
 const GENERIC: GenericDialect = GenericDialect;
 
@@ -38,6 +42,10 @@ impl Dialect for Grammar {
     /// Without `#`, so that `a#>'{k}'` is an operator.
     fn is_identifier_part(&self, c: char) -> bool {
         c != '#' && GENERIC.is_identifier_part(c)
+    }
+
+    fn supports_table_versioning(&self) -> bool {
+        self.versions
     }
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
@@ -135,7 +143,9 @@ mod tests {
             ("a -> 1 + 1", "a -> (1 + 1)"),
             ("a @> b AND c", "(a @> b) AND c"),
         ] {
-            let parse = |sql: &str| Parser::new(&Grammar).try_with_sql(sql).unwrap().parse_expr().unwrap();
+            let parse = |sql: &str| {
+                Parser::new(&Grammar { versions: false }).try_with_sql(sql).unwrap().parse_expr().unwrap()
+            };
             let plain = |sql: &str| format!("{:?}", without_parentheses(parse(sql)));
             assert_eq!(plain(written), plain(meant), "{written}");
         }

@@ -249,7 +249,8 @@ fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
         | JoinOperator::LeftOuter(c)
         | JoinOperator::Right(c)
         | JoinOperator::RightOuter(c)
-        | JoinOperator::FullOuter(c) => Some(c),
+        | JoinOperator::FullOuter(c)
+        | JoinOperator::AsOf { constraint: c, .. } => Some(c),
         _ => None,
     }
 }

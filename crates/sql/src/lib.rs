@@ -35,6 +35,7 @@ pub mod rules;
 mod shown;
 pub mod sqlstate;
 mod steady;
+mod time_joins;
 mod tokens;
 mod type_names;
 mod watermark;
@@ -57,5 +58,6 @@ pub use relation::{
 };
 pub use routines::{Routine, routine_name};
 pub use shown::as_shown;
+pub use time_joins::LOOKED_UP;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};
 pub use watermark::Watermark;

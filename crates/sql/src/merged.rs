@@ -31,6 +31,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::Error;
 use crate::hidden::{fold, last_name};
+use crate::time_joins::{TimeJoin, at_present};
 
 /// What the qualifiers of merged columns begin with. It sorts before any name that can be written without quotes.
 const QUALIFIER: &str = "!using_";
@@ -59,12 +60,17 @@ impl RelationPlanner for MergedColumns {
         };
         let TableWithJoins { relation, joins } = *table_with_joins;
         let left = context.plan(relation)?;
-        let mut right = joins.into_iter().map(|join| context.plan(join.relation));
-        let right = right.next().ok_or_else(|| Error::bug("a join without a right side"))??;
+        let joined = joins.into_iter().next().ok_or_else(|| Error::bug("a join without a right side"))?;
+        let in_time = TimeJoin::of(&joined);
+        let right = match in_time {
+            Some(_) => context.plan(at_present(joined.relation))?,
+            None => context.plan(joined.relation)?,
+        };
         let names = match names {
             Some(names) => names,
             None => common(&left, &right)?,
         };
+        let keys = keys(&left, &right, &names)?;
         let (qualifier, alias) = match alias {
             Some(alias) if alias.name.value.starts_with(QUALIFIER) => (alias.name.value, None),
             other => {
@@ -72,7 +78,11 @@ impl RelationPlanner for MergedColumns {
                 (format!("{QUALIFIER}natural_{count}"), other)
             }
         };
-        let mut plan = join(left, right, kind, &names, &TableReference::bare(qualifier))?;
+        let plan = match in_time {
+            Some(in_time) => in_time.by_columns(left, right, keys.clone(), context)?,
+            None => join(left, right, kind, &keys)?,
+        };
+        let mut plan = merge(plan, kind, &names, &keys, &TableReference::bare(qualifier))?;
         if alias.is_some() {
             let visible = expand_wildcard(plan.schema(), &plan, None)?;
             plan = LogicalPlan::Projection(Projection::try_new(visible, Arc::new(plan))?);
@@ -88,6 +98,10 @@ fn merging(joins: &TableWithJoins) -> Option<(JoinType, Option<Vec<String>>)> {
 }
 
 fn merged_by(join: &JoinTree) -> Option<(JoinType, Option<Vec<String>>)> {
+    if let Some((left, constraint)) = TimeJoin::constraint(join) {
+        let kind = if left { JoinType::Left } else { JoinType::Inner };
+        return columns_of(constraint).map(|names| (kind, names));
+    }
     let (kind, constraint) = match &join.join_operator {
         JoinOperator::Join(by) | JoinOperator::Inner(by) => (JoinType::Inner, by),
         JoinOperator::Left(by) | JoinOperator::LeftOuter(by) => (JoinType::Left, by),
@@ -100,12 +114,16 @@ fn merged_by(join: &JoinTree) -> Option<(JoinType, Option<Vec<String>>)> {
         TableFactor::UNNEST { .. } => true,
         _ => false,
     };
+    if lateral { None } else { columns_of(constraint).map(|names| (kind, names)) }
+}
+
+/// The columns that a constraint merges: all common ones if none are named.
+fn columns_of(constraint: &Constraint) -> Option<Option<Vec<String>>> {
     match constraint {
-        _ if lateral => None,
-        Constraint::Natural => Some((kind, None)),
+        Constraint::Natural => Some(None),
         Constraint::Using(names) => {
             let names = names.iter().map(|name| if name.0.len() == 1 { last_name(name) } else { None });
-            Some((kind, Some(names.collect::<Option<_>>()?)))
+            Some(Some(names.collect::<Option<_>>()?))
         }
         _ => None,
     }
@@ -141,19 +159,40 @@ fn shown(plan: &LogicalPlan, name: &str, side: &str) -> PlanResult<Column> {
     }
 }
 
+/// The columns of these names on both sides.
+fn keys(left: &LogicalPlan, right: &LogicalPlan, names: &[String]) -> PlanResult<Vec<(Column, Column)>> {
+    names.iter().map(|name| Ok((shown(left, name, "left")?, shown(right, name, "right")?))).collect()
+}
+
 fn join(
     left: LogicalPlan,
     right: LogicalPlan,
     kind: JoinType,
+    keys: &[(Column, Column)],
+) -> PlanResult<LogicalPlan> {
+    let (on, filter) = match keys.is_empty() {
+        true => (Vec::new(), (kind != JoinType::Inner).then(|| lit(true))),
+        false => {
+            let pair = |(l, r): &(Column, Column)| (Expr::Column(l.clone()), Expr::Column(r.clone()));
+            (keys.iter().map(pair).collect(), None)
+        }
+    };
+    let nulls = NullEquality::NullEqualsNothing;
+    let (left, right) = (Arc::new(left), Arc::new(right));
+    let joined = Join::try_new(left, right, on, filter, kind, JoinConstraint::On, nulls, false)?;
+    Ok(LogicalPlan::Join(joined))
+}
+
+/// A join with its merged columns beside those of both sides.
+fn merge(
+    joined: LogicalPlan,
+    kind: JoinType,
     names: &[String],
+    keys: &[(Column, Column)],
     qualifier: &TableReference,
 ) -> PlanResult<LogicalPlan> {
-    let mut keys = Vec::new();
-    for name in names {
-        keys.push((shown(&left, name, "left")?, shown(&right, name, "right")?));
-    }
     let mut items = Vec::new();
-    for (left, right) in &keys {
+    for (left, right) in keys {
         let (left, right) = (Expr::Column(left.clone()), Expr::Column(right.clone()));
         let merged = match kind {
             JoinType::Full => coalesce(vec![left, right]),
@@ -172,16 +211,9 @@ fn join(
         keys.iter().any(|(left, _)| left == column)
             && column.relation.as_ref().is_some_and(|relation| relation.table().starts_with(QUALIFIER))
     };
-    let sides = left.schema().columns().into_iter().chain(right.schema().columns());
+    let sides = joined.schema().columns().into_iter();
     items.extend(sides.filter(|column| !merged_again(column)).map(Expr::Column));
-    let (on, filter) = match keys.is_empty() {
-        true => (Vec::new(), (kind != JoinType::Inner).then(|| lit(true))),
-        false => (keys.into_iter().map(|(l, r)| (Expr::Column(l), Expr::Column(r))).collect(), None),
-    };
-    let nulls = NullEquality::NullEqualsNothing;
-    let joined =
-        Join::try_new(Arc::new(left), Arc::new(right), on, filter, kind, JoinConstraint::On, nulls, false)?;
-    let merged = Projection::try_new(items, Arc::new(LogicalPlan::Join(joined)))?;
+    let merged = Projection::try_new(items, Arc::new(joined))?;
     Ok(marked(LogicalPlan::Projection(merged), names, qualifier))
 }
 
@@ -214,7 +246,7 @@ pub(crate) fn unmarked(join: &Join) -> Option<&Arc<LogicalPlan>> {
     (nothing && join.join_constraint == JoinConstraint::Using).then_some(&join.left)
 }
 
-/// Puts the joins of a SELECT that merge columns in parentheses, and writes their columns with the merged column's
+/// Puts the joins of a SELECT that merge columns, and those in time, in parentheses, and writes their columns with the merged column's
 /// qualifier where they stand without one: in a subquery they would be taken for those of a query around it.
 pub(crate) fn nest_select(select: &mut Select, count: &mut usize) {
     let mut merged = Vec::new();
@@ -238,30 +270,33 @@ pub(crate) fn nest_factor(factor: &mut TableFactor, count: &mut usize) {
 }
 
 fn nest(table: &mut TableWithJoins, count: &mut usize, merged: &mut Vec<(String, Ident)>) {
-    if !table.joins.iter().any(|join| merged_by(join).is_some()) {
+    if !table.joins.iter().any(|join| merged_by(join).is_some() || TimeJoin::constraint(join).is_some()) {
         return;
     }
     let mut done: Vec<JoinTree> = Vec::new();
     for mut join in std::mem::take(&mut table.joins) {
-        let Some((_, names)) = merged_by(&join) else {
-            let _ = join.join_operator.visit(&mut Qualify { merged, depth: 0 });
+        let _ = join.join_operator.visit(&mut Qualify { merged, depth: 0 });
+        let named = merged_by(&join);
+        if named.is_none() && TimeJoin::constraint(&join).is_none() {
             done.push(join);
             continue;
-        };
-        *count += 1;
-        let name = Ident::with_quote('"', format!("{QUALIFIER}{count}"));
-        for column in names.into_iter().flatten() {
-            merged.retain(|(known, _)| *known != column);
-            merged.push((column, name.clone()));
         }
+        let alias = named.map(|(_, names)| {
+            *count += 1;
+            let name = Ident::with_quote('"', format!("{QUALIFIER}{count}"));
+            for column in names.into_iter().flatten() {
+                merged.retain(|(known, _)| *known != column);
+                merged.push((column, name.clone()));
+            }
+            TableAlias { explicit: true, name, columns: Vec::new(), at: None }
+        });
         if !done.is_empty() {
             let inner =
                 TableWithJoins { relation: take(&mut table.relation), joins: std::mem::take(&mut done) };
             table.relation = parenthesised(inner, None);
         }
         let inner = TableWithJoins { relation: take(&mut table.relation), joins: vec![join] };
-        let alias = TableAlias { explicit: true, name, columns: Vec::new(), at: None };
-        table.relation = parenthesised(inner, Some(alias));
+        table.relation = parenthesised(inner, alias);
     }
     table.joins = done;
 }

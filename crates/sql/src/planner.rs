@@ -49,7 +49,7 @@ use crate::routines;
 use crate::rules;
 use crate::shown::Names;
 use crate::steady;
-use crate::tokens::DIALECT;
+use crate::time_joins;
 use crate::type_names::Spellings;
 
 /// A planned query.
@@ -278,9 +278,9 @@ impl Planner {
     pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
         let tokens = event_time::rewrite(dialect::update_state::rewrite(tokens, reader.text())?)?;
-        let tokens = dialect::table::rewrite(tokens);
+        let tokens = dialect::table::rewrite(time_joins::rewrite(tokens)?);
         let parsed = DFParserBuilder::new(tokens)
-            .with_dialect(&DIALECT)
+            .with_dialect(time_joins::dialect(reader))
             .with_recursion_limit(limit)
             .build()
             .and_then(|mut parser| parser.parse_statements())

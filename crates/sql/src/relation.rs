@@ -65,6 +65,11 @@ pub trait Relations: Send + Sync {
         false
     }
 
+    /// Which column of a relation has a watermark: when its rows became true.
+    fn event_time(&self, _name: &str) -> Option<usize> {
+        None
+    }
+
     /// The relation that a table function of the engine's gives for literal arguments: `bad_rows('orders')`. None
     /// for a function that isn't the engine's; what is wrong with the arguments is an error. Scans of it are bound
     /// by the call's text, `bad_rows('orders')`.
@@ -103,6 +108,8 @@ pub struct RelationTable {
     name: String,
     schema: SchemaRef,
     constraints: Option<Constraints>,
+    /// The name of the column that has a watermark.
+    event_time: Option<String>,
     /// What its columns were declared as, where their types say less; empty where none was.
     declared: Declared,
 }
@@ -112,7 +119,7 @@ impl RelationTable {
         let constraints = key
             .filter(|key| !key.is_empty())
             .map(|key| Constraints::new_unverified(vec![Constraint::PrimaryKey(key)]));
-        RelationTable { name, schema, constraints, declared: Vec::new() }
+        RelationTable { name, schema, constraints, event_time: None, declared: Vec::new() }
     }
 
     /// With what columns of it were declared as.
@@ -120,6 +127,15 @@ impl RelationTable {
         let spelling = |field: &Arc<Field>| declared_type(field).map(Arc::from);
         let declared: Declared = columns.fields().iter().map(spelling).collect();
         if declared.iter().all(Option::is_none) { self } else { RelationTable { declared, ..self } }
+    }
+
+    /// With the column that has a watermark.
+    pub(crate) fn with_event_time(self, event_time: Option<String>) -> RelationTable {
+        RelationTable { event_time, ..self }
+    }
+
+    pub(crate) fn event_time(&self) -> Option<&str> {
+        self.event_time.as_deref()
     }
 
     pub(crate) fn declared(&self) -> &[Option<Arc<str>>] {

@@ -92,7 +92,6 @@ impl VisitorMut for Respell<'_> {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 Some("TABLESAMPLE")
             }
-            TableFactor::Table { version: Some(_), .. } => Some("reading a table as of another time"),
             TableFactor::Table { with_ordinality: true, .. } => Some("WITH ORDINALITY"),
             TableFactor::Table { partitions, .. } if !partitions.is_empty() => {
                 Some("PARTITION (…) after a table")

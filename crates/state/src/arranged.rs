@@ -188,6 +188,42 @@ impl Arranged {
         Ok(())
     }
 
+    /// The id that the next row gets. Ids only rise, and none is used again.
+    pub fn next_id(&self) -> u64 {
+        self.store.next_id()
+    }
+
+    /// Whether a row is there, of which only the id and the slot are known.
+    pub fn holds(&self, slot: u32, id: u64) -> bool {
+        self.lists.get(slot).binary_search(&id).is_ok()
+    }
+
+    /// Takes back rows that are there, each with all its copies: slots with ids, ascending.
+    pub fn remove(&mut self, rows: &[(u32, u64)]) -> Result<()> {
+        let indexed = |(slot, id): &&(u32, u64)| self.long.get(slot).is_some_and(|long| *id < long.through);
+        let indexed: Vec<(u32, u64)> = rows.iter().filter(indexed).copied().collect();
+        let mut hashes = Vec::with_capacity(indexed.len());
+        if let Some(encoder) = &self.encoder {
+            for some in indexed.chunks(GATHERED_ROWS) {
+                let ids: Vec<u64> = some.iter().map(|(_, id)| *id).collect();
+                let encoded = encoder.encode(&self.store.gather(&ids)?)?;
+                let hash = |row: usize| encoder.hash(encoded.row(row).data());
+                hashes.extend(some.iter().enumerate().map(|(row, (slot, id))| (*slot, hash(row), *id)));
+            }
+        }
+        for same in rows.chunk_by(|a, b| a.0 == b.0) {
+            let slot = same[0].0;
+            let ids = self.lists.get(slot);
+            let place = |(_, id): &(u32, u64)| ids.binary_search(id).ok().map(|place| place as u32);
+            let places: Vec<u32> = same.iter().filter_map(place).collect();
+            self.lists.remove(slot, &places)?;
+        }
+        self.unindex(&hashes);
+        let gone: Vec<(u64, i64)> = rows.iter().map(|(_, id)| (*id, 0)).collect();
+        self.store.set_counts(&gone);
+        Ok(())
+    }
+
     /// Takes the rows whose weights are positive.
     fn append(
         &mut self,
@@ -479,8 +515,26 @@ mod tests {
                 let of_one: BTreeMap<Plain, i64> = of_one.map(|(row, count)| (row.clone(), *count)).collect();
                 assert_eq!(content(&rows, &[one as u32]), of_one);
                 assert_eq!(rows.rows_of(one as u32) == 0, of_one.is_empty());
+                if random.below(4) == 0 {
+                    remove_some(&mut rows, &mut expected, &mut random, one as u32);
+                }
             }
         }
+    }
+
+    /// Takes back every third row of a slot by its id.
+    fn remove_some(rows: &mut Arranged, expected: &mut BTreeMap<Plain, i64>, random: &mut Random, slot: u32) {
+        let first = random.below(3) as usize;
+        let gone: Vec<(u32, u64)> =
+            rows.ids(slot).iter().skip(first).step_by(3).map(|id| (slot, *id)).collect();
+        let ids: Vec<u64> = gone.iter().map(|(_, id)| *id).collect();
+        let (batch, counts) = rows.gather_counted(&ids, &[0, 1]).unwrap();
+        for (row, count) in plain(&[batch]).into_iter().zip(counts) {
+            *expected.get_mut(&row).unwrap() -= count;
+        }
+        expected.retain(|_, count| *count > 0);
+        rows.remove(&gone).unwrap();
+        assert!(gone.iter().all(|(slot, id)| !rows.holds(*slot, *id)));
     }
 
     #[test]

@@ -302,6 +302,10 @@ impl Relations for OneShot {
         self.facts.catalog.names()
     }
 
+    fn event_time(&self, name: &str) -> Option<usize> {
+        self.facts.catalog.event_time(name)
+    }
+
     fn system(&self, schema: &str, name: &str) -> Option<Relation> {
         self.facts.catalog.system(schema, name)
     }

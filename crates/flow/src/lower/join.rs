@@ -6,40 +6,49 @@ use datafusion::logical_expr::logical_plan::Join as JoinNode;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr};
 
-use super::{Choice, Lowering, closing, keys, unique};
+use super::closing::KeyTimes;
+use super::{Choice, Lowering, closing, keys, look_up, unique};
 use crate::Result;
 use crate::arrangement::By;
+use crate::event_time::Times;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
 use crate::operators::join::{Findable, Join, Parts, Shape};
+use crate::operators::look_up::LookUp;
 use crate::sharing::Findables;
 
+/// By what a join is joined.
+struct Asked {
+    /// What must be equal.
+    by: Vec<keys::Key>,
+    /// What else a pair must fulfil.
+    condition: Option<Expr>,
+    /// The columns of both sides, where there is such a condition.
+    both: DFSchema,
+    nulls_match: bool,
+}
+
 impl Lowering<'_> {
-    /// Join for `plan`, if it is such a join.
-    pub(super) fn join(&mut self, plan: &LogicalPlan, join: &JoinNode) -> Result<Option<usize>> {
-        if !keys::is_stable(plan)? {
-            return Ok(self.because("an expression that changes from one evaluation to the next"));
+    /// The cheapest operator of joins for `plan`.
+    pub(super) fn broadcast_or_join(&mut self, plan: &LogicalPlan, join: &JoinNode) -> Result<Option<usize>> {
+        if !look_up::is_marked(join)?
+            && let Some(node) = self.broadcast(plan, join)?
+        {
+            return Ok(Some(node));
         }
-        if join.null_aware {
-            return Ok(self.because("NOT IN asks for the NULLs of all rows"));
-        }
-        let Some((by, rest)) = keys::split(join)? else {
-            return Ok(self.because("its sides are compared in different types"));
+        self.join(plan, join)
+    }
+
+    /// Join for `plan`, if it is such a join; LookUp where it asks for that.
+    fn join(&mut self, plan: &LogicalPlan, join: &JoinNode) -> Result<Option<usize>> {
+        let looks_up = look_up::without_mark(join)?;
+        let join = looks_up.as_ref().unwrap_or(join);
+        let asked = match self.asked(plan, join)? {
+            Ok(asked) => asked,
+            Err(reason) if looks_up.is_some() => return Err(look_up::refused(reason)),
+            Err(reason) => return Ok(self.because(reason)),
         };
         let sides = [&join.left, &join.right];
-        // A row without columns can't be kept by its key.
-        if sides.iter().any(|side| side.schema().fields().is_empty()) {
-            return Ok(self.because("one side of a join has no columns"));
-        }
-        let nulls_match = join.null_equality == NullEquality::NullEqualsNull;
-        let equal = if nulls_match { Operator::IsNotDistinctFrom } else { Operator::Eq };
-        let rest = rest.into_iter().map(|(left, right)| binary_expr(left, equal, right));
-        let condition = conjunction(rest.chain(join.filter.clone()));
-        let both = match (&condition, join.left.schema().join(join.right.schema())) {
-            (None, _) => DFSchema::empty(),
-            (Some(_), Ok(both)) => both,
-            (Some(_), Err(_)) => return Ok(self.because("two columns of a join share a name")),
-        };
         let mut nodes = Vec::with_capacity(2);
         for side in sides {
             nodes.push(match self.lower(side)? {
@@ -52,56 +61,146 @@ impl Lowering<'_> {
             sides.map(|side| side.schema().inner().clone()),
             plan.schema().inner().clone(),
         );
-        let append_only = shape.adds_only() && nodes.iter().all(|node| self.append_only(*node));
-        let cost = if by.is_empty() { Cost::Pairs } else { Cost::Delta };
-        let key = self.key_of_join(plan, &nodes)?;
-        let properties = Properties { schema: shape.schema.clone(), append_only, key, cost };
-        let exprs = |at: usize| {
-            let side: &LogicalPlan = sides[at];
-            by.iter().map(|pair| self.driver.expression(&pair[at], side)).collect::<Result<Vec<_>>>()
-        };
-        let mut types = Vec::with_capacity(by.len());
-        for pair in &by {
-            types.push((pair[0].to_string(), pair[0].get_type(join.left.schema())?));
+        if looks_up.is_some() {
+            return self.look_up(plan, join, (asked, shape), nodes).map(Some);
         }
-        let parts = Parts {
-            detail: detail(join.join_type, &by, equal, condition.as_ref()),
-            exprs: [exprs(0)?, exprs(1)?],
-            keys: types,
-            nulls_match,
-            condition: condition.map(|expr| self.driver.expression_over(&expr, &both)).transpose()?,
-            properties,
-            shape,
-            limits: self.limits,
-            threads: self.driver.threads().clone(),
+        let keys = self.times_of_keys(join, &asked.by, &nodes)?;
+        // Rows of windows go with these; by a condition they go where no window closes.
+        let may_age = self.limits.state_ttl_us.is_none() && !self.closes(&keys);
+        let (ageing, times) = match asked.condition.as_ref().filter(|_| may_age) {
+            Some(condition) => self.ageing(join, condition, [nodes[0], nodes[1]])?,
+            None => (None, Times::new()),
         };
-        let operator = Join::new(parts)?;
-        self.push_join(operator, (plan, join), &nodes, (&by, nulls_match)).map(Some)
+        let shape = self.shape_by_time(shape, ageing.as_ref(), &nodes);
+        let parts = Parts { ageing, ..self.parts(plan, join, (&asked, shape), &nodes)? };
+        self.push_join(Join::new(parts)?, (plan, join), &nodes, &asked, (&keys, times)).map(Some)
     }
 
-    /// The join with what closes its windows, where it has some.
+    /// How far the keys of a join have come.
+    fn times_of_keys(&self, join: &JoinNode, by: &[keys::Key], nodes: &[usize]) -> Result<KeyTimes> {
+        let sides = [&join.left, &join.right];
+        let side = |at: usize| self.key_times(by.iter().map(|pair| &pair[at]), sides[at], nodes[at]);
+        Ok(closing::least(vec![side(0)?, side(1)?]))
+    }
+
+    /// The join with what closes its windows, where it has some; `times` are those by which its rows go.
     fn push_join(
         &mut self,
         operator: Join,
         (plan, join): (&LogicalPlan, &JoinNode),
         nodes: &[usize],
-        (by, nulls_match): (&[keys::Key], bool),
+        asked: &Asked,
+        (keys, times): (&KeyTimes, Times),
     ) -> Result<usize> {
+        let Asked { by, nulls_match, .. } = asked;
         let sides = [&join.left, &join.right];
-        let side = |at: usize| self.key_times(by.iter().map(|pair| &pair[at]), sides[at], nodes[at]);
-        let times = closing::least(vec![side(0)?, side(1)?]);
-        let closes = self.closes(&times);
+        let closes = self.closes(keys);
         // What forgets windows keeps its rows to itself.
         let may_move = if closes { Vec::new() } else { self.may_move(&operator) };
         let shown = |at: usize| by[at].iter().filter_map(|expr| shown_at(expr, plan)).collect::<Vec<usize>>();
-        let node = self.push_closing(Box::new(operator), nodes.to_vec(), &times, shown);
-        if !closes {
+        let node = self.push_closing(Box::new(operator), nodes.to_vec(), keys, shown);
+        if times.iter().any(Option::is_some) {
+            self.set_times(node, times);
+        } else if !closes {
             let passed = self.times_of_join(join, nodes, plan.schema().fields().len());
             self.set_times(node, passed);
         }
         for at in may_move {
-            self.findable((node, at), nodes[at], sides[at], by, nulls_match);
+            self.findable((node, at), nodes[at], sides[at], by, *nulls_match);
         }
+        Ok(node)
+    }
+
+    /// By what a join is joined, or why no such operator can do it.
+    fn asked(&self, plan: &LogicalPlan, join: &JoinNode) -> Result<std::result::Result<Asked, &'static str>> {
+        if !keys::is_stable(plan)? {
+            return Ok(Err("an expression that changes from one evaluation to the next"));
+        }
+        if join.null_aware {
+            return Ok(Err("NOT IN asks for the NULLs of all rows"));
+        }
+        let Some((by, rest)) = keys::split(join)? else {
+            return Ok(Err("its sides are compared in different types"));
+        };
+        // A row without columns can't be kept by its key.
+        if [&join.left, &join.right].iter().any(|side| side.schema().fields().is_empty()) {
+            return Ok(Err("one side of a join has no columns"));
+        }
+        let nulls_match = join.null_equality == NullEquality::NullEqualsNull;
+        let equal = equality(nulls_match);
+        let rest = rest.into_iter().map(|(left, right)| binary_expr(left, equal, right));
+        let condition = conjunction(rest.chain(join.filter.clone()));
+        let both = match (&condition, join.left.schema().join(join.right.schema())) {
+            (None, _) => DFSchema::empty(),
+            (Some(_), Ok(both)) => both,
+            (Some(_), Err(_)) => return Ok(Err("two columns of a join share a name")),
+        };
+        Ok(Ok(Asked { by, condition, both, nulls_match }))
+    }
+
+    /// What the operator of a join is made of.
+    fn parts(
+        &self,
+        plan: &LogicalPlan,
+        join: &JoinNode,
+        (asked, shape): (&Asked, Shape),
+        nodes: &[usize],
+    ) -> Result<Parts> {
+        let Asked { by, condition, both, nulls_match } = asked;
+        let sides: [&LogicalPlan; 2] = [&join.left, &join.right];
+        let append_only = shape.adds_only() && nodes.iter().all(|node| self.append_only(*node));
+        let cost = if by.is_empty() { Cost::Pairs } else { Cost::Delta };
+        let key = self.key_of_join(plan, nodes)?;
+        let properties = Properties { schema: shape.schema.clone(), append_only, key, cost };
+        let exprs = |at: usize| {
+            by.iter().map(|pair| self.driver.expression(&pair[at], sides[at])).collect::<Result<Vec<_>>>()
+        };
+        let mut types = Vec::with_capacity(by.len());
+        for pair in by {
+            types.push((pair[0].to_string(), pair[0].get_type(join.left.schema())?));
+        }
+        let condition_of = |expr: &Expr| self.driver.expression_over(expr, both);
+        Ok(Parts {
+            detail: detail(join.join_type, by, equality(*nulls_match), condition.as_ref()),
+            exprs: [exprs(0)?, exprs(1)?],
+            keys: types,
+            nulls_match: *nulls_match,
+            condition: condition.as_ref().map(condition_of).transpose()?,
+            properties,
+            shape,
+            limits: self.limits,
+            ageing: None,
+            threads: self.driver.threads().clone(),
+        })
+    }
+
+    /// LookUp for a join that asks for it.
+    fn look_up(
+        &mut self,
+        plan: &LogicalPlan,
+        join: &JoinNode,
+        (asked, shape): (Asked, Shape),
+        nodes: Vec<usize>,
+    ) -> Result<usize> {
+        // Where nothing of the right side is asked but whether it has a match, it is no longer an inner or a left join.
+        use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi};
+        if !matches!(join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark) {
+            return Err(look_up::refused(
+                "the query around it exchanges its sides: put it into a view of its own",
+            ));
+        }
+        if !self.append_only(nodes[0]) {
+            return Err(look_up::refused(
+                "rows of its left side may go or change, and what such a row had found when it came isn't known any more: \
+                 make that side APPEND ONLY, or leave FOR SYSTEM_TIME out, so that the result follows both sides",
+            ));
+        }
+        let parts = self.parts(plan, join, (&asked, shape), &nodes)?;
+        // A row of the left is put out when it comes.
+        let mut times = self.times_of(nodes[0]);
+        times.resize(plan.schema().fields().len(), None);
+        let node = self.push(LookUp::new(Join::new(parts)?), nodes);
+        self.set_times(node, times);
         Ok(node)
     }
 
@@ -155,6 +254,10 @@ fn shown_at(expr: &Expr, plan: &LogicalPlan) -> Option<usize> {
         Expr::Column(column) => plan.schema().maybe_index_of_column(column),
         _ => None,
     }
+}
+
+fn equality(nulls_match: bool) -> Operator {
+    if nulls_match { Operator::IsNotDistinctFrom } else { Operator::Eq }
 }
 
 /// The join as EXPLAIN shows it: `left, t.a = u.a, t.b < u.b`.

@@ -5,6 +5,7 @@ pub mod broadcast;
 pub mod closing;
 pub mod constant;
 pub mod join;
+pub mod look_up;
 pub mod over;
 pub mod per_key;
 pub mod recursion;

@@ -60,6 +60,10 @@ impl Relations for WithWindows<'_> {
         self.relations.is_scalar(name)
     }
 
+    fn event_time(&self, name: &str) -> Option<usize> {
+        self.relations.event_time(name)
+    }
+
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
         self.relations.function(name, arguments)
     }

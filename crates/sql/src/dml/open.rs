@@ -29,6 +29,10 @@ impl Relations for Open<'_> {
         self.all.names()
     }
 
+    fn event_time(&self, name: &str) -> Option<usize> {
+        self.all.event_time(name)
+    }
+
     fn function(&self, name: &str, arguments: &[String]) -> Result<Option<Relation>> {
         self.all.function(name, arguments)
     }

@@ -19,6 +19,11 @@ impl Planner {
         let name =
             error.message.strip_prefix("function \"").and_then(|rest| rest.strip_suffix("\" not found"));
         let Some(name) = name.map(str::to_string) else { return error };
+        if name == "proctime" {
+            let message = format!("{name}() stands only in JOIN … FOR SYSTEM_TIME AS OF {name}()");
+            return Error { message, ..error }
+                .hint("When a row was taken in is _batch_time of the stream or source that it is of.");
+        }
         if self.state.window_functions().contains_key(&name) {
             let message = format!("function \"{name}\" needs an OVER clause");
             return Error { message, ..error }.hint(format!("Write {name}() OVER (ORDER BY …)."));

@@ -2,7 +2,8 @@
 //!
 //! A join whose keys come from `IS NOT DISTINCT FROM` takes NULL for equal to NULL, for all of its keys. The rule that
 //! finds join keys in a condition may add keys of an ordinary `=` to such a join in a later pass, and the one that
-//! orders inner joins gives all of them the setting of the outermost. Both leave such joins alone here.
+//! orders inner joins gives all of them the setting of the outermost. Both leave such joins alone here; the latter also
+//! those that look rows up when others come, whose sides can't be exchanged.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use super::keys::{self, DistinctGroups};
 use super::sort_keys::DifferentSortKeys;
 use super::standing_rows::StandingRows;
+use crate::time_joins::looks_up;
 
 /// An optimizer rule as the session has it.
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
@@ -63,10 +65,15 @@ fn equals_nulls(join: &Join) -> bool {
     join.null_equality == NullEquality::NullEqualsNull && !join.on.is_empty()
 }
 
+/// Whether a join must stay as it is: it makes NULLs equal, or looks rows up when others come.
+fn stays(join: &Join) -> bool {
+    equals_nulls(join) || looks_up(join.filter.as_ref())
+}
+
 fn holds_one(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
-        found |= matches!(node, LogicalPlan::Join(join) if join.join_type == JoinType::Inner && equals_nulls(join));
+        found |= matches!(node, LogicalPlan::Join(join) if join.join_type == JoinType::Inner && stays(join));
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)

@@ -248,7 +248,7 @@ impl BytesTable {
         let Ok(entry) = table.find_entry(hash, |entry| entry.slot == slot) else { return };
         entry.remove();
         self.slots.put(slot);
-        let view = std::mem::replace(&mut self.by_slot[slot as usize], [0; 16]);
+        let view = std::mem::take(&mut self.by_slot[slot as usize]);
         if len(&view) > SHORT_BYTES_MAX
             && let Some((number, page)) = self.pages.remove(&view)
         {

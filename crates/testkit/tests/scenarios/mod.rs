@@ -14,6 +14,7 @@ mod followed;
 mod forgotten;
 mod freed;
 mod hearing;
+mod interval_joins;
 mod library;
 mod objects;
 mod pace;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(forgotten::ALL);
     all.extend_from_slice(freed::ALL);
     all.extend_from_slice(hearing::ALL);
+    all.extend_from_slice(interval_joins::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(objects::ALL);
     all.extend_from_slice(pace::ALL);

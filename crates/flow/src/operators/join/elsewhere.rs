@@ -25,7 +25,7 @@ impl Join {
     /// Whether the rows of a side may be kept elsewhere: it keeps some by key, and nothing of its own beside them.
     pub(crate) fn may_move_out(&self, at: usize) -> bool {
         let tallies = self.condition.is_some() && self.shape.alone[at] != Alone::Never;
-        !self.keys.is_empty() && self.sides[at].rows.is_some() && !tallies
+        !self.keys.is_empty() && self.sides[at].rows.is_some() && !tallies && self.ageing.is_none()
     }
 
     /// From now on the rows of a side are kept elsewhere; `columns` says where its columns lie in them.

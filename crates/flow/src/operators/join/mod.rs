@@ -14,7 +14,9 @@
 //! changes of a side that is kept here meet the other's rows before it, and become part of this side; the changes of the
 //! other meet those. Where both are kept elsewhere, the second's changes meet the first's rows after the epoch.
 
+mod ageing;
 mod elsewhere;
+mod look_up;
 mod meet;
 mod pairs;
 mod shape;
@@ -33,6 +35,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
 use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed};
 
+use ageing::Arrived;
+pub use ageing::{Ageing, Own, Side as AgeingSide, Until};
 pub(crate) use elsewhere::Findable;
 use meet::Made;
 use pairs::Batch;
@@ -41,6 +45,7 @@ use side::{Change, Keyed, Side};
 use views::{Kept, Views};
 
 use crate::arrangement::Versions;
+use crate::late::Lateness;
 use crate::lower::Limits;
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::spread::Threads;
@@ -68,6 +73,8 @@ pub struct Parts {
     pub detail: String,
     /// Bounds of its output.
     pub limits: Limits,
+    /// How rows go that nothing in time can match, where the condition bounds them.
+    pub ageing: Option<Ageing>,
     /// What large changes are matched on.
     pub threads: Threads,
 }
@@ -91,6 +98,7 @@ pub struct Join {
     limits: Limits,
     /// How many pairs this step has put out.
     paired: AtomicUsize,
+    ageing: Option<Ageing>,
     /// What large changes are matched on.
     threads: Threads,
 }
@@ -98,7 +106,8 @@ pub struct Join {
 impl Join {
     /// The operator over no rows; an error where keys of these types can't be told apart.
     pub fn new(parts: Parts) -> Result<Join> {
-        let Parts { properties, shape, keys, exprs, nulls_match, condition, detail, limits, threads } = parts;
+        let Parts { properties, shape, keys, exprs, nulls_match, condition, detail, limits, ageing, threads } =
+            parts;
         let [left, right] = exprs;
         let side = |at: usize, exprs| Side::new(&shape, condition.is_some(), at, exprs);
         let sides = [side(0, left), side(1, right)];
@@ -115,8 +124,47 @@ impl Join {
             detail,
             limits,
             paired: AtomicUsize::new(0),
+            ageing,
             threads,
         })
+    }
+
+    /// Takes the changes of both sides; notes where rows have come, if that is asked.
+    fn advance(&mut self, inputs: &[&Delta], mut arrived: Option<&mut [Arrived; 2]>) -> Result<Output> {
+        let first = !std::mem::replace(&mut self.started, true);
+        *self.paired.get_mut() = 0;
+        let kept = Kept::of(&self.sides);
+        let views = kept.read()?;
+        let mut output = Output::default();
+        let mut changes = [Vec::new(), Vec::new()];
+        // A side that is kept elsewhere looks for its keys among those of the one that is kept here.
+        for at in views.order() {
+            let from = (&mut self.index, &views);
+            let side = &self.sides[at];
+            let Change { keyed, apart } =
+                side.place(at, from, self.nulls_match, (inputs[at], &self.threads), &mut output.failures)?;
+            for chunk in apart {
+                match self.shape.alone[at] {
+                    Alone::Never => {}
+                    Alone::OnLeaving => self.put_apart(at, &chunk, &mut output.rows)?,
+                    _ => self.put_alone(at, &chunk, |_| false, &mut output.rows)?,
+                }
+            }
+            if let Some(arrived) = &mut arrived {
+                arrived[at].slots.extend(keyed.iter().flat_map(|keyed: &Keyed| &keyed.placed.slots));
+            }
+            changes[at] = keyed;
+        }
+        let touched = deleted(&changes);
+        match self.condition {
+            None => self.match_by_key(first, &views, changes, &mut output)?,
+            Some(_) => self.match_by_condition(first, &views, changes, &mut output)?,
+        }
+        if let Some(index) = &mut self.index {
+            let empty = |slot: &&u32| self.sides.iter().all(|side| side.is_empty(**slot));
+            touched.iter().filter(empty).for_each(|slot| index.free(*slot));
+        }
+        Ok(output)
     }
 
     /// What changes follow where rows match as soon as their keys are equal.
@@ -389,7 +437,10 @@ impl Operator for Join {
             detail: self.detail.clone(),
             state,
             state_key: (!self.keys.is_empty()).then_some(names),
-            growth: Growth::With("its inputs".into()),
+            growth: match &self.ageing {
+                Some(ageing) => ageing.growth(),
+                None => Growth::With("its inputs".into()),
+            },
             why: if self.keys.is_empty() {
                 "no equality tells which rows may match".into()
             } else {
@@ -398,36 +449,19 @@ impl Operator for Join {
         }
     }
 
-    fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
-        let first = !std::mem::replace(&mut self.started, true);
-        *self.paired.get_mut() = 0;
-        let kept = Kept::of(&self.sides);
-        let views = kept.read()?;
-        let mut output = Output::default();
-        let mut changes = [Vec::new(), Vec::new()];
-        // A side that is kept elsewhere looks for its keys among those of the one that is kept here.
-        for at in views.order() {
-            let from = (&mut self.index, &views);
-            let side = &self.sides[at];
-            let Change { keyed, apart } =
-                side.place(at, from, self.nulls_match, (inputs[at], &self.threads), &mut output.failures)?;
-            if self.shape.alone[at] != Alone::Never {
-                for chunk in apart {
-                    self.put_alone(at, &chunk, |_| false, &mut output.rows)?;
-                }
-            }
-            changes[at] = keyed;
-        }
-        let touched = deleted(&changes);
-        match self.condition {
-            None => self.match_by_key(first, &views, changes, &mut output)?,
-            Some(_) => self.match_by_condition(first, &views, changes, &mut output)?,
-        }
-        if let Some(index) = &mut self.index {
-            let empty = |slot: &&u32| self.sides.iter().all(|side| side.is_empty(**slot));
-            touched.iter().filter(empty).for_each(|slot| index.free(*slot));
-        }
-        Ok(output)
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let Some(mut ageing) = self.ageing.take() else { return self.advance(inputs, None) };
+        let output = self.step_ageing(&mut ageing, cut, inputs);
+        self.ageing = Some(ageing);
+        output
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.ageing.as_ref().is_some_and(|ageing| ageing.is_due(cut))
+    }
+
+    fn late(&self) -> Option<Lateness> {
+        self.ageing.as_ref().and_then(Ageing::late)
     }
 
     fn keyed_by(&self) -> Option<KeyedBy> {
@@ -455,6 +489,7 @@ impl Operator for Join {
         self.started = false;
         self.index = index(&self.keys)?;
         self.sides.iter_mut().for_each(Side::reset);
+        self.ageing.iter_mut().for_each(Ageing::reset);
         Ok(())
     }
 
@@ -472,6 +507,7 @@ impl Operator for Join {
 
     fn state_bytes(&self) -> usize {
         let sides: usize = self.sides.iter().map(Side::memory_bytes).sum();
-        sides + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
+        let ageing = self.ageing.as_ref().map_or(0, Ageing::memory_bytes);
+        sides + ageing + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
     }
 }

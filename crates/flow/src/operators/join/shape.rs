@@ -19,6 +19,8 @@ pub enum Alone {
     Matched,
     /// Every row is there, with whether it has a match.
     Marked,
+    /// A row is there that had no match when it went, since none was expected any more.
+    OnLeaving,
 }
 
 impl Alone {
@@ -73,9 +75,17 @@ impl Shape {
         Shape { schema, ..self }
     }
 
+    /// The same where the rows of a side that have no match are put out when they go.
+    pub fn on_leaving(mut self, at: usize) -> Shape {
+        if self.alone[at] == Alone::Unmatched {
+            self.alone[at] = Alone::OnLeaving;
+        }
+        self
+    }
+
     /// Whether rows that come to either side can't make rows of the result go.
     pub fn adds_only(&self) -> bool {
-        self.alone.iter().all(|alone| matches!(alone, Alone::Never | Alone::Matched))
+        self.alone.iter().all(|alone| matches!(alone, Alone::Never | Alone::Matched | Alone::OnLeaving))
     }
 
     /// Rows of a side beside the rows of the other that they are paired with.

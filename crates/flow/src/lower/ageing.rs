@@ -1,0 +1,228 @@
+//! Which rows of a join go by event time, as its condition tells: interval joins.
+//!
+//! A comparison of a value of one side with one of the other bounds a time from above: in `a.ts >= b.ts - INTERVAL '1
+//! hour'` a row of `a` has no match any more once the clock of `b.ts - INTERVAL '1 hour'` has passed its `ts`.
+
+use arrow::util::display::array_value_to_string;
+use datafusion::common::Column;
+use datafusion::logical_expr::logical_plan::Join as JoinNode;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, ExprSchemable, JoinType, LogicalPlan, Operator, binary_expr,
+};
+use datafusion::scalar::ScalarValue;
+
+use super::Lowering;
+use crate::Result;
+use crate::event_time::{self, EventTime, Times};
+use crate::operators::join::{Ageing, AgeingSide, Alone, Own, Shape, Until};
+
+/// A bound of the times of one side: a value of the other side's rows, at or above them.
+struct Bound {
+    /// Of the side whose rows go.
+    value: Expr,
+    /// Of the other side.
+    time: Expr,
+    clock: EventTime,
+}
+
+impl Lowering<'_> {
+    /// How the rows of a join go by event time, where some do, and how far event time has come in its columns.
+    pub(super) fn ageing(
+        &self,
+        join: &JoinNode,
+        condition: &Expr,
+        nodes: [usize; 2],
+    ) -> Result<(Option<Ageing>, Times)> {
+        let times = nodes.map(|node| self.times_of(node));
+        let plans: [&LogicalPlan; 2] = [&join.left, &join.right];
+        let updates = nodes.map(|node| !self.append_only(node));
+        let mut bounds = [None, None];
+        for part in split_conjunction(condition) {
+            for (low, high) in comparisons(part) {
+                self.bound(&low, &high, plans, &times, &mut bounds)?;
+            }
+        }
+        // Rows that may be deleted are kept until deletes of them would be late: by their own time.
+        let mut own = [None, None];
+        for at in [0, 1] {
+            own[at] = match &bounds[1 - at] {
+                Some(bound) => Some((bound.time.clone(), bound.clock.clone())),
+                None if updates[at] && bounds[at].is_some() => first_time(plans[at], &times[at]),
+                None => None,
+            };
+            if updates[at] && own[at].is_none() {
+                bounds[at] = None;
+            }
+        }
+        if bounds.iter().all(Option::is_none) {
+            return Ok((None, Times::new()));
+        }
+        let out = self.times_of_ageing(join.join_type, plans, &times, &bounds)?;
+        let side = |at: usize| -> Result<AgeingSide> {
+            let until = bounds[at].as_ref().map(|bound| -> Result<Until> {
+                Ok(Until {
+                    value: self.driver.expression(&bound.value, plans[at])?,
+                    passed: bound.clock.clone(),
+                    text: format!("{} has passed {}", shown(&bound.time), shown(&bound.value)),
+                })
+            });
+            let own = own[at].as_ref().map(|(time, clock)| -> Result<Own> {
+                Ok(Own {
+                    value: self.driver.expression(time, plans[at])?,
+                    data_type: time.get_type(plans[at].schema())?,
+                    clock: clock.clone(),
+                })
+            });
+            Ok(AgeingSide::new(until.transpose()?, own.transpose()?, updates[at]))
+        };
+        Ok((Some(Ageing::new([side(0)?, side(1)?])), out))
+    }
+
+    /// Takes in that `low <= high` holds for all pairs: where they are of different sides and the clock of `low` is
+    /// known, it bounds the rows of the other side.
+    fn bound(
+        &self,
+        low: &Expr,
+        high: &Expr,
+        plans: [&LogicalPlan; 2],
+        times: &[Times; 2],
+        bounds: &mut [Option<Bound>; 2],
+    ) -> Result<()> {
+        let side = |expr: &Expr| [0, 1].into_iter().find(|at| is_of(expr, plans[*at]));
+        let (Some(of), Some(at)) = (side(low), side(high)) else { return Ok(()) };
+        if of == at || bounds[at].is_some() {
+            return Ok(());
+        }
+        if low.get_type(plans[of].schema())? != high.get_type(plans[at].schema())? {
+            return Ok(());
+        }
+        if let Some(clock) = EventTime::of(low, plans[of], &times[of], self.driver)? {
+            bounds[at] = Some(Bound { value: high.clone(), time: low.clone(), clock });
+        }
+        Ok(())
+    }
+
+    /// How far event time has come in what such a join puts out: of the columns by which rows go.
+    fn times_of_ageing(
+        &self,
+        kind: JoinType,
+        plans: [&LogicalPlan; 2],
+        times: &[Times; 2],
+        bounds: &[Option<Bound>; 2],
+    ) -> Result<Times> {
+        let mut out = Vec::new();
+        for at in [0, 1] {
+            let mut of_side: Times = vec![None; plans[at].schema().fields().len()];
+            if let Some(bound) = &bounds[at]
+                && let Some((column, back)) = column_of(&bound.value)
+                && let Ok(place) = plans[at].schema().index_of_column(column)
+                && let Some(own) = &times[at][place]
+            {
+                // What it would be if the column had come as far as the value.
+                let mut as_far = times[at].clone();
+                as_far[place] = Some(bound.clock.clone());
+                let kept = match back {
+                    Some(back) => EventTime::of(&back, plans[at], &as_far, self.driver)?,
+                    None => as_far[place].take(),
+                };
+                if let Some(kept) = kept {
+                    let both = [vec![Some(own.clone())], vec![Some(kept)]];
+                    of_side[place] = event_time::least(&[&both[0], &both[1]]).pop().flatten();
+                }
+            }
+            out.push(of_side);
+        }
+        let [mut left, right] = [out.remove(0), out.remove(0)];
+        Ok(match kind {
+            JoinType::LeftSemi | JoinType::LeftAnti => left,
+            JoinType::RightSemi | JoinType::RightAnti => right,
+            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => {
+                left.extend(right);
+                left
+            }
+            JoinType::LeftMark | JoinType::RightMark => Times::new(),
+        })
+    }
+
+    /// Where a query's result only gains rows, those without a match are put out when they go.
+    pub(super) fn shape_by_time(&self, shape: Shape, ageing: Option<&Ageing>, nodes: &[usize]) -> Shape {
+        let Some(ageing) = ageing.filter(|_| self.limits.on_close) else { return shape };
+        let alone = |at: &usize| shape.alone[*at] == Alone::Unmatched;
+        let waits = [0, 1].iter().filter(|at| alone(at)).all(|at| ageing.is_bounded(*at));
+        if !waits || !nodes.iter().all(|node| self.append_only(*node)) {
+            return shape;
+        }
+        shape.on_leaving(0).on_leaving(1)
+    }
+}
+
+/// What a condition says of values of which one is at most as large as the other.
+fn comparisons(part: &Expr) -> Vec<(Expr, Expr)> {
+    match part {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (left, right) = (left.as_ref().clone(), right.as_ref().clone());
+            match op {
+                Operator::Lt | Operator::LtEq => vec![(left, right)],
+                Operator::Gt | Operator::GtEq => vec![(right, left)],
+                Operator::Eq => vec![(left.clone(), right.clone()), (right, left)],
+                _ => Vec::new(),
+            }
+        }
+        Expr::Between(Between { expr, negated: false, low, high }) => {
+            let expr = expr.as_ref();
+            vec![(low.as_ref().clone(), expr.clone()), (expr.clone(), high.as_ref().clone())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn is_of(expr: &Expr, side: &LogicalPlan) -> bool {
+    let columns = expr.column_refs();
+    !columns.is_empty() && columns.iter().all(|column| side.schema().has_column(column))
+}
+
+/// The first column of a side of which is known how far it has come.
+fn first_time(plan: &LogicalPlan, times: &Times) -> Option<(Expr, EventTime)> {
+    let (at, time) = times.iter().enumerate().find_map(|(at, time)| Some((at, time.clone()?)))?;
+    Some((Expr::Column(Column::from(plan.schema().qualified_field(at))), time))
+}
+
+/// The column that a value is, perhaps moved by a fixed length of time, and how to come from the value to the column:
+/// an expression over the column in the place of the value.
+fn column_of(value: &Expr) -> Option<(&Column, Option<Expr>)> {
+    match value {
+        Expr::Alias(alias) => column_of(&alias.expr),
+        Expr::Column(column) => Some((column, None)),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (Expr::Column(column), Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(length)), _)) =
+                (left.as_ref(), right.as_ref())
+            else {
+                return None;
+            };
+            let back = match op {
+                Operator::Plus => Operator::Minus,
+                Operator::Minus => Operator::Plus,
+                _ => return None,
+            };
+            // Months and, where clocks are set back, days have no length of their own.
+            let fixed = length.months == 0 && length.days == 0;
+            fixed.then(|| (column, Some(binary_expr(left.as_ref().clone(), back, right.as_ref().clone()))))
+        }
+        _ => None,
+    }
+}
+
+/// An expression as people read it: its intervals as they are written.
+fn shown(expr: &Expr) -> String {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            format!("{} {op} {}", shown(left), shown(right))
+        }
+        Expr::Literal(value @ ScalarValue::IntervalMonthDayNano(Some(_)), _) => {
+            let text = value.to_array().and_then(|array| Ok(array_value_to_string(&array, 0)?));
+            text.map_or_else(|_| expr.to_string(), |text| format!("'{text}'"))
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,86 @@
+//! Joins whose left rows look the right side up when they come: a function in their condition says so, which is always
+//! true.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::logical_plan::Join as JoinNode;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+
+use crate::{Error, Result};
+
+/// What the function is called. The planner of queries puts it there.
+const MARK: &str = "looked_up";
+
+fn is_mark(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if call.name() == MARK)
+}
+
+fn holds_mark(expr: &Expr) -> Result<bool> {
+    Ok(expr.exists(|expr| Ok(is_mark(expr)))?)
+}
+
+/// Whether a join asks for it.
+pub(super) fn is_marked(join: &JoinNode) -> Result<bool> {
+    join.filter.as_ref().map_or(Ok(false), holds_mark)
+}
+
+/// The join as it is beside that, where it asks for it.
+pub(super) fn without_mark(join: &JoinNode) -> Result<Option<JoinNode>> {
+    let Some(filter) = join.filter.as_ref().filter(|_| is_marked(join).unwrap_or(false)) else {
+        return Ok(None);
+    };
+    let rest = split_conjunction(filter).into_iter().filter(|part| !is_mark(part)).cloned();
+    let rest = conjunction(rest);
+    if let Some(rest) = &rest
+        && holds_mark(rest)?
+    {
+        return Err(refused("its condition was made part of another"));
+    }
+    Ok(Some(JoinNode { filter: rest, ..join.clone() }))
+}
+
+/// The plan without the marks that the optimizer derives for one side of such a join, as from any condition of a join by
+/// its equalities. Fails where one has been moved out of its join.
+pub(super) fn without_derived(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut derived = false;
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Filter(mut filter) = node else { return Ok(Transformed::no(node)) };
+        let parts = split_conjunction(&filter.predicate);
+        let rest: Vec<Expr> =
+            parts.iter().filter(|part| !is_mark(part)).map(|part| (*part).clone()).collect();
+        if rest.len() == parts.len() {
+            return Ok(Transformed::no(LogicalPlan::Filter(filter)));
+        }
+        derived = true;
+        match conjunction(rest) {
+            Some(rest) => {
+                filter.predicate = rest;
+                Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+            }
+            None => Ok(Transformed::yes(Arc::unwrap_or_clone(filter.input))),
+        }
+    })?;
+    if derived && !is_within(&plan.data)? {
+        return Err(refused("the query around it moves its condition: put it into a view of its own"));
+    }
+    Ok(plan.data)
+}
+
+/// Whether a plan holds such a join.
+pub(super) fn is_within(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Join(join) = node {
+            found |= join.filter.as_ref().is_some_and(|filter| holds_mark(filter).unwrap_or(false));
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// Why such a join can't be maintained.
+pub(super) fn refused(reason: &str) -> Error {
+    Error::Limit(format!("a join FOR SYSTEM_TIME AS OF PROCTIME() can't be maintained here: {reason}"))
+}

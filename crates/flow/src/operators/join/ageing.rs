@@ -1,0 +1,378 @@
+//! Rows of a join that go when event time has passed what they could match: interval joins.
+//!
+//! A condition such as `b.ts <= a.ts` bounds the times of one side by a value of the other. Once the clock of `b.ts` has
+//! passed the `a.ts` of a row, nothing that is expected can match the row any more: it is dropped, without a trace in
+//! the result. For that to be exact, what comes with a time below its own side's clock after the epoch before is *late*
+//! and held back, inserts and deletes alike: the result is the batch answer over all changes that came in time.
+//!
+//! A side whose rows may be deleted keeps a row until deletes of it would be late, too.
+//!
+//! Where a result must only ever gain rows, one without a match is put out when it goes ([`super::Alone::OnLeaving`]).
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use arrow::array::{Array, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::not;
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_delta::{Chunk, Cut, Delta};
+use millstream_state::Arranged;
+
+use super::{Alone, Join, no_rows, some_weights};
+use crate::Result;
+use crate::drive::evaluate;
+use crate::event_time::{EventTime, count};
+use crate::failure::keep;
+use crate::late::{Late, Lateness};
+use crate::operator::{Growth, Output};
+
+/// How many rows are looked at at once.
+const ROWS: usize = 8192;
+
+/// How long a row of one side may still be matched.
+#[derive(Clone, Debug)]
+pub struct Until {
+    /// A value over the side's rows, above which no matching row of the other side has its time.
+    pub value: Arc<dyn PhysicalExpr>,
+    /// How far the time of the other side has come.
+    pub passed: EventTime,
+    /// Both as people read it.
+    pub text: String,
+}
+
+/// By which time rows of a side are late.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// The time, over the side's rows.
+    pub value: Arc<dyn PhysicalExpr>,
+    /// Its type.
+    pub data_type: DataType,
+    /// How far it has come.
+    pub clock: EventTime,
+}
+
+/// How far the time of a side had come after the last epoch.
+#[derive(Clone, Debug)]
+struct Closed {
+    /// What is below it is late.
+    below: i64,
+    /// The watermark from which that follows.
+    watermark: ScalarValue,
+}
+
+/// A row that is kept, by the time that decides when it goes, its slot and its id.
+type Waiting = BinaryHeap<Reverse<(i64, u32, u64)>>;
+
+/// What is known of one side.
+#[derive(Debug)]
+pub struct Side {
+    /// None: its rows stay.
+    until: Option<Until>,
+    own: Option<Own>,
+    /// Whether its rows may be deleted.
+    updates: bool,
+    /// Rows that something may still match.
+    waiting: Waiting,
+    /// Rows that nothing can match any more, but that may be deleted.
+    lingering: Waiting,
+    /// How far the time that they wait for had come after the last epoch, and their own.
+    passed: Option<i64>,
+    closed: Option<Closed>,
+}
+
+impl Side {
+    /// A side without rows yet.
+    pub fn new(until: Option<Until>, own: Option<Own>, updates: bool) -> Side {
+        Side {
+            until,
+            own,
+            updates,
+            waiting: Waiting::new(),
+            lingering: Waiting::new(),
+            passed: None,
+            closed: None,
+        }
+    }
+
+    fn reset(&mut self) {
+        (self.waiting, self.lingering) = (Waiting::new(), Waiting::new());
+        (self.passed, self.closed) = (None, None);
+    }
+
+    /// What of a delta of the `input`th side is in time, beside what is late.
+    fn in_time<'a>(&self, input: usize, delta: &'a Delta, late: &mut Vec<Late>) -> Result<Cow<'a, Delta>> {
+        let (Some(own), Some(closed)) = (&self.own, &self.closed) else { return Ok(Cow::Borrowed(delta)) };
+        let mut taken = Delta::default();
+        for chunk in &delta.chunks {
+            let times = values(&own.value, &chunk.rows)?.0;
+            let in_time: BooleanArray =
+                times.iter().map(|time| Some(time.is_none_or(|time| time >= closed.below))).collect();
+            if in_time.true_count() == in_time.len() {
+                taken.push(chunk.clone());
+                continue;
+            }
+            let rows = keep(chunk, &not(&in_time)?)?;
+            let windows = evaluate(std::slice::from_ref(&own.value), &rows.rows)?.swap_remove(0);
+            late.push(Late { input, rows, windows, watermark: closed.watermark.clone() });
+            taken.push(keep(chunk, &in_time)?);
+        }
+        Ok(Cow::Owned(taken))
+    }
+
+    /// Notes how far the side's own time has come.
+    fn close(&mut self, cut: &Cut) -> Result<()> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let (Some(below), Some(watermark)) = (own.clock.at(cut)?, own.clock.watermark_at(cut)?) else {
+            return Ok(());
+        };
+        if self.closed.as_ref().is_none_or(|closed| closed.below <= below) {
+            self.closed = Some(Closed { below, watermark });
+        }
+        Ok(())
+    }
+
+    fn below(&self) -> Option<i64> {
+        self.closed.as_ref().map(|closed| closed.below)
+    }
+
+    /// Rows that have passed by now, ascending by slot and id, if they are still there.
+    fn leaving(waiting: &mut Waiting, bound: Option<i64>, rows: &Arranged) -> Vec<(u32, u64)> {
+        let mut leaving = Vec::new();
+        let Some(bound) = bound else { return leaving };
+        while let Some(Reverse((_, slot, id))) = waiting.peek().copied().filter(|next| next.0.0 < bound) {
+            waiting.pop();
+            if rows.holds(slot, id) {
+                leaving.push((slot, id));
+            }
+        }
+        leaving.sort_unstable();
+        leaving
+    }
+
+    fn memory_bytes(&self) -> usize {
+        (self.waiting.capacity() + self.lingering.capacity()) * size_of::<Reverse<(i64, u32, u64)>>()
+    }
+}
+
+/// How the rows of a join's sides go.
+#[derive(Debug)]
+pub struct Ageing {
+    sides: [Side; 2],
+    late: u64,
+}
+
+/// Which rows have come to each side in a step: the slots of their keys, and the id from which on they are new.
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    pub(super) slots: Vec<u32>,
+    from: u64,
+}
+
+impl Ageing {
+    /// That of two sides, the left one first.
+    pub fn new(sides: [Side; 2]) -> Ageing {
+        Ageing { sides, late: 0 }
+    }
+
+    /// Whether rows of a side go.
+    pub fn is_bounded(&self, at: usize) -> bool {
+        self.sides[at].until.is_some()
+    }
+
+    /// How the state grows.
+    pub(super) fn growth(&self) -> Growth {
+        let of = |at: usize| {
+            let until = self.sides[at].until.as_ref()?;
+            Some(format!("those of the {} when {}", NAMES[at], until.text))
+        };
+        match (of(0), of(1)) {
+            (Some(left), Some(right)) => {
+                Growth::BoundedBy(format!("rows go by the watermarks, {left}, {right}"))
+            }
+            (None, None) => Growth::With("its inputs".into()),
+            (left, right) => {
+                let (kept, other) = if left.is_none() { (NAMES[0], NAMES[1]) } else { (NAMES[1], NAMES[0]) };
+                let goes = left.or(right).unwrap_or_default();
+                Growth::With(format!(
+                    "the rows of its {kept} side ({goes}): a condition that keeps a time of the {other} side, which has a \
+                     watermark, at or below one of the {kept} would bound them; a {kept} side whose rows may be deleted \
+                     needs a watermark, too"
+                ))
+            }
+        }
+    }
+
+    /// What is told of late rows.
+    pub(super) fn late(&self) -> Option<Lateness> {
+        let own: Vec<&Own> = self.sides.iter().filter_map(|side| side.own.as_ref()).collect();
+        let same = |types: Vec<DataType>| {
+            let first = types.first()?;
+            let same = types.iter().all(|other| other == first);
+            Some(if same { first.clone() } else { DataType::Utf8View })
+        };
+        let window = same(own.iter().map(|own| own.data_type.clone()).collect())?;
+        let watermark = same(own.iter().map(|own| own.clock.watermark_type()).collect())?;
+        Some(Lateness { rows: self.late, window, watermark })
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.late = 0;
+        self.sides.iter_mut().for_each(Side::reset);
+    }
+
+    /// Whether some clock has moved.
+    pub(super) fn is_due(&self, cut: &Cut) -> bool {
+        let moved = |time: &EventTime, last: Option<i64>| time.at(cut).is_ok_and(|now| now > last);
+        self.sides.iter().any(|side| {
+            side.own.as_ref().is_some_and(|own| moved(&own.clock, side.below()))
+                || side.until.as_ref().is_some_and(|until| moved(&until.passed, side.passed))
+        })
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.sides.iter().map(Side::memory_bytes).sum()
+    }
+}
+
+/// What the sides are called.
+const NAMES: [&str; 2] = ["left", "right"];
+
+impl Join {
+    /// A step in which rows go.
+    pub(super) fn step_ageing(
+        &mut self,
+        ageing: &mut Ageing,
+        cut: &Cut,
+        inputs: &[&Delta],
+    ) -> Result<Output> {
+        let [left, right] = inputs else { return Err(crate::Error::Bug("a join has two inputs".into())) };
+        let mut late = Vec::new();
+        let left = ageing.sides[0].in_time(0, left, &mut late)?;
+        let right = ageing.sides[1].in_time(1, right, &mut late)?;
+        ageing.late += late.iter().map(Late::count).sum::<u64>();
+        let mut arrived = [0, 1].map(|at| {
+            let rows = self.sides[at].rows.as_ref();
+            Arrived { slots: Vec::new(), from: rows.map_or(0, Arranged::next_id) }
+        });
+        let mut output = self.advance(&[&left, &right], Some(&mut arrived))?;
+        for (at, arrived) in arrived.into_iter().enumerate() {
+            self.remember(at, &mut ageing.sides[at], arrived)?;
+        }
+        for at in [0, 1] {
+            self.let_go(at, &mut ageing.sides[at], cut, &mut output)?;
+        }
+        output.late = late;
+        Ok(output)
+    }
+
+    /// Notes of the rows that have come when they go.
+    fn remember(&self, at: usize, side: &mut Side, mut arrived: Arrived) -> Result<()> {
+        let (Some(until), Some(rows)) = (&side.until, &self.sides[at].rows) else { return Ok(()) };
+        arrived.slots.sort_unstable();
+        arrived.slots.dedup();
+        let mut new = Vec::new();
+        for slot in arrived.slots {
+            let ids = rows.ids(slot);
+            let first = ids.partition_point(|id| *id < arrived.from);
+            new.extend(ids[first..].iter().map(|id| (slot, *id)));
+        }
+        for some in new.chunks(ROWS) {
+            let (batch, _) = self.some(at, some)?;
+            let (times, failed) = values(&until.value, &batch)?;
+            for (row, (slot, id)) in some.iter().enumerate() {
+                let time = times.is_valid(row).then(|| times.value(row));
+                // What has no time matches nothing: it goes as soon as anything does, unless a delete may come, which
+                // is never late. What fails may fail again with every row that comes.
+                match time {
+                    Some(time) => side.waiting.push(Reverse((time, *slot, *id))),
+                    None if !failed[row] && !side.updates => {
+                        side.waiting.push(Reverse((i64::MIN, *slot, *id)));
+                    }
+                    None => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of a side, and how many copies there are of each.
+    fn some(&self, at: usize, some: &[(u32, u64)]) -> Result<(RecordBatch, Vec<i64>)> {
+        let ids: Vec<u64> = some.iter().map(|(_, id)| *id).collect();
+        let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
+        Ok(rows.gather_counted(&ids, &self.sides[at].columns)?)
+    }
+
+    /// Drops the rows of a side that nothing in time can match or take back any more.
+    fn let_go(&mut self, at: usize, side: &mut Side, cut: &Cut, output: &mut Output) -> Result<()> {
+        side.close(cut)?;
+        let Some(until) = &side.until else { return Ok(()) };
+        side.passed = until.passed.at(cut)?.max(side.passed);
+        let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
+        let mut gone = Side::leaving(&mut side.waiting, side.passed, rows);
+        if self.shape.alone[at] == Alone::OnLeaving {
+            gone.chunks(ROWS).try_for_each(|some| self.put_unmatched(at, some, output))?;
+        }
+        if let (Some(own), true) = (&side.own, side.updates) {
+            for some in std::mem::take(&mut gone).chunks(ROWS) {
+                let times = values(&own.value, &self.some(at, some)?.0)?.0;
+                let known = some.iter().zip(times.iter()).filter_map(|(row, time)| Some((row, time?)));
+                known.for_each(|((slot, id), time)| side.lingering.push(Reverse((time, *slot, *id))));
+            }
+            let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
+            let below = side.below();
+            gone = Side::leaving(&mut side.lingering, below, rows);
+        }
+        for some in gone.chunks(ROWS) {
+            self.sides[at].rows.as_mut().ok_or_else(no_rows)?.remove(some)?;
+        }
+        if let Some(index) = &mut self.index {
+            let mut slots: Vec<u32> = gone.iter().map(|(slot, _)| *slot).collect();
+            slots.dedup();
+            let empty = |slot: &&u32| self.sides.iter().all(|side| side.is_empty(**slot));
+            slots.iter().filter(empty).for_each(|slot| index.free(*slot));
+        }
+        Ok(())
+    }
+
+    /// Puts out rows at once that can't have a match.
+    pub(super) fn put_apart(&self, at: usize, chunk: &Chunk, into: &mut Delta) -> Result<()> {
+        let count = chunk.rows.num_rows();
+        let weights = (0..count).map(|row| chunk.weight(row)).collect();
+        self.put_weighed(at, &chunk.rows, &vec![false; count], weights, into)
+    }
+
+    /// Puts out rows that go without a match.
+    fn put_unmatched(&self, at: usize, some: &[(u32, u64)], output: &mut Output) -> Result<()> {
+        let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
+        let some: Vec<(u32, u64)> = some.iter().filter(|(_, id)| rows.tally(*id) == 0).copied().collect();
+        if some.is_empty() {
+            return Ok(());
+        }
+        let (rows, counts) = self.some(at, &some)?;
+        let rows = self.shape.single(at, &rows, &vec![false; some.len()])?;
+        self.put(Chunk { rows, weights: some_weights(counts) }, &mut output.rows)
+    }
+}
+
+/// Times as counts of their unit, and for which rows that failed.
+fn values(of: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<(Int64Array, Vec<bool>)> {
+    let of = std::slice::from_ref(of);
+    if let Ok(values) = evaluate(of, rows) {
+        return Ok((count(&values[0])?, vec![false; rows.num_rows()]));
+    }
+    let mut times = Vec::with_capacity(rows.num_rows());
+    let mut failed = Vec::with_capacity(rows.num_rows());
+    for row in 0..rows.num_rows() {
+        let value = evaluate(of, &rows.slice(row, 1));
+        failed.push(value.is_err());
+        times.push(match value {
+            Ok(values) => count(&values[0])?.iter().next().flatten(),
+            Err(_) => None,
+        });
+    }
+    Ok((Int64Array::from(times), failed))
+}

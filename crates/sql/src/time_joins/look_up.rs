@@ -1,0 +1,58 @@
+//! `FOR SYSTEM_TIME AS OF PROCTIME()`: each row of the left side looks the right one up when it comes.
+//!
+//! It is planned as an ordinary join, which it is over rows that are all there, with a function that is always true in
+//! its condition. By that function a maintained query knows that later changes of the right side are not to change what
+//! was found. It takes a column of each side, so that no rule of the optimizer moves it out of the join.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::BooleanArray;
+use arrow::datatypes::DataType;
+use datafusion::common::Column;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::error::Result as PlanResult;
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, ScalarUDF};
+
+use crate::error::Error;
+use crate::functions::scalar::{Kernel, Scalar, Typed};
+
+/// What the function is called, which is in no registry.
+pub const LOOKED_UP: &str = "looked_up";
+
+/// The join of two sides by these conditions.
+pub(super) fn plan(
+    left: LogicalPlan,
+    right: LogicalPlan,
+    keeps_left: bool,
+    mut on: Vec<Expr>,
+) -> PlanResult<LogicalPlan> {
+    static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+        let typed: Typed = |_| Ok(DataType::Boolean);
+        let kernel: Kernel = |columns| {
+            let rows = columns.first().map_or(0, |column| column.len());
+            Ok(Arc::new(BooleanArray::from(vec![true; rows])))
+        };
+        Arc::new(Scalar::any(LOOKED_UP, typed, kernel))
+    });
+    let mut columns = Vec::with_capacity(2);
+    for side in [&left, &right] {
+        if side.schema().fields().is_empty() {
+            return Err(
+                Error::unsupported("FOR SYSTEM_TIME AS OF PROCTIME() with a side without columns").into()
+            );
+        }
+        columns.push(Expr::Column(Column::from(side.schema().qualified_field(0))));
+    }
+    on.push(FUNCTION.call(columns));
+    let kind = if keeps_left { JoinType::Left } else { JoinType::Inner };
+    LogicalPlanBuilder::from(left).join_on(right, kind, on)?.build()
+}
+
+/// Whether a condition says that rows are looked up.
+pub(crate) fn is_in(condition: Option<&Expr>) -> bool {
+    let found = |condition: &Expr| {
+        condition
+            .exists(|expr| Ok(matches!(expr, Expr::ScalarFunction(call) if call.func.name() == LOOKED_UP)))
+    };
+    condition.is_some_and(|condition| found(condition).unwrap_or(false))
+}

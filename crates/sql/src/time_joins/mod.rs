@@ -1,0 +1,290 @@
+//! Joins in time: `ASOF JOIN`, whose left rows each get the one row of the right that is nearest in time, and joins with
+//! a table `FOR SYSTEM_TIME AS OF` some moment.
+//!
+//! ```sql
+//! SELECT * FROM trades t ASOF JOIN quotes q MATCH_CONDITION (t.ts >= q.ts) ON t.symbol = q.symbol
+//! SELECT * FROM trades t ASOF LEFT JOIN quotes q ON t.symbol = q.symbol AND t.ts >= q.ts
+//! SELECT * FROM orders o JOIN rates FOR SYSTEM_TIME AS OF o.ts r ON o.currency = r.currency
+//! SELECT * FROM orders o JOIN rates FOR SYSTEM_TIME AS OF PROCTIME() r ON o.currency = r.currency
+//! ```
+//!
+//! Such a join is put in parentheses in the parsed statement, as one with USING is ([`crate::merged`]), so that the
+//! planner here gets to plan it. The version of a table as of a row's time is its nearest row before it, by the column
+//! that has a watermark: an ASOF JOIN. One as of PROCTIME() is looked up ([`look_up`]).
+//!
+//! Deliberately absent: an execution of its own for ASOF JOIN. It is planned by [`as_of`] as a union and OVER, which
+//! batch and stream have.
+
+mod as_of;
+mod conditions;
+mod look_up;
+mod versions;
+mod written;
+
+use datafusion::common::Column;
+use datafusion::error::Result as PlanResult;
+use datafusion::logical_expr::planner::{
+    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+};
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+use datafusion::sql::sqlparser::ast::{
+    Expr as ExprTree, Join as JoinTree, JoinConstraint, JoinOperator, TableFactor,
+};
+
+use crate::error::Error;
+use conditions::Conditions;
+pub use look_up::LOOKED_UP;
+pub(crate) use look_up::is_in as looks_up;
+pub(crate) use written::{dialect, rewrite};
+
+/// What a join in time asks beside the equality of its keys.
+#[derive(Debug)]
+pub(crate) struct TimeJoin {
+    /// Whether rows of the left without a match are kept.
+    left: bool,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// The nearest row, by this MATCH_CONDITION, or else by a comparison in the condition.
+    Nearest(Option<ExprTree>),
+    /// The row that was valid at this time of the left side.
+    ValidAt(ExprTree),
+    /// The rows that are there when a row of the left comes.
+    LookUp,
+}
+
+impl TimeJoin {
+    /// What a parsed join asks; none where it is no join in time.
+    pub(crate) fn of(join: &JoinTree) -> Option<TimeJoin> {
+        let (left, _) = written::in_time(join)?;
+        let kind = match (&join.join_operator, written::version(&join.relation)) {
+            (JoinOperator::AsOf { match_condition, .. }, _) => Kind::Nearest(Some(match_condition.clone())),
+            (_, Some(at)) if versions::is_present(at) => Kind::LookUp,
+            (_, Some(at)) => Kind::ValidAt(at.clone()),
+            (_, None) => Kind::Nearest(None),
+        };
+        Some(TimeJoin { left, kind })
+    }
+
+    /// Whether rows of the left without a match are kept, and by what the rows are joined.
+    pub(crate) fn constraint(join: &JoinTree) -> Option<(bool, &JoinConstraint)> {
+        written::in_time(join)
+    }
+
+    /// The join of two sides by columns that both have. Without a MATCH_CONDITION the last of them is the time.
+    pub(crate) fn by_columns(
+        self,
+        left: LogicalPlan,
+        right: LogicalPlan,
+        mut keys: Vec<(Column, Column)>,
+        context: &mut dyn RelationPlannerContext,
+    ) -> PlanResult<LogicalPlan> {
+        let time = match self.kind {
+            Kind::Nearest(None) => Some(keys.pop().ok_or_else(conditions::no_time)?),
+            _ => None,
+        };
+        let mut conditions = Conditions::default();
+        conditions.keys.extend(keys.into_iter().map(|(l, r)| (Expr::Column(l), Expr::Column(r))));
+        conditions.time = time.map(|(l, r)| (Expr::Column(l), Operator::GtEq, Expr::Column(r)));
+        self.plan(left, right, conditions, None, context)
+    }
+
+    fn on(
+        self,
+        left: LogicalPlan,
+        right: LogicalPlan,
+        constraint: JoinConstraint,
+        context: &mut dyn RelationPlannerContext,
+    ) -> PlanResult<LogicalPlan> {
+        let on = match constraint {
+            JoinConstraint::On(on) => Some(on),
+            JoinConstraint::None => None,
+            JoinConstraint::Using(_) | JoinConstraint::Natural => {
+                return Err(Error::unsupported("a join in time with these columns in USING").into());
+            }
+        };
+        self.plan(left, right, Conditions::default(), on, context)
+    }
+
+    /// The join of two sides by conditions that are known, and one that is written.
+    fn plan(
+        self,
+        left: LogicalPlan,
+        right: LogicalPlan,
+        mut conditions: Conditions,
+        on: Option<ExprTree>,
+        context: &mut dyn RelationPlannerContext,
+    ) -> PlanResult<LogicalPlan> {
+        let written = match self.kind {
+            Kind::LookUp => {
+                let both = left.schema().join(right.schema())?;
+                let mut parts: Vec<Expr> = conditions.keys.into_iter().map(|(l, r)| l.eq(r)).collect();
+                if let Some(on) = on {
+                    parts.push(context.sql_to_expr(on, &both)?);
+                }
+                return look_up::plan(left, right, self.left, parts);
+            }
+            Kind::ValidAt(at) => {
+                conditions.time = Some(versions::valid_at(at, &left, &right, context)?);
+                None
+            }
+            Kind::Nearest(written) => written,
+        };
+        for written in on.into_iter().chain(written) {
+            conditions.take(written, (&left, &right), context)?;
+        }
+        as_of::plan(left, right, self.left, conditions)
+    }
+}
+
+/// Plans joins in time that stand alone in parentheses.
+#[derive(Debug)]
+pub(crate) struct TimeJoins;
+
+impl RelationPlanner for TimeJoins {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> PlanResult<RelationPlanning> {
+        let (table_with_joins, alias) = match relation {
+            TableFactor::Table { version: Some(_), .. } => return Err(versions::misplaced().into()),
+            TableFactor::NestedJoin { table_with_joins, alias } => (table_with_joins, alias),
+            other => return Ok(RelationPlanning::Original(Box::new(other))),
+        };
+        let asked = match table_with_joins.joins.as_slice() {
+            [join] => TimeJoin::of(join),
+            _ => None,
+        };
+        let Some(asked) = asked else {
+            return Ok(RelationPlanning::Original(Box::new(TableFactor::NestedJoin {
+                table_with_joins,
+                alias,
+            })));
+        };
+        let constraint = table_with_joins.joins.first().and_then(TimeJoin::constraint);
+        let constraint = constraint.map_or(JoinConstraint::None, |(_, constraint)| constraint.clone());
+        let left = context.plan(table_with_joins.relation)?;
+        let mut right =
+            table_with_joins.joins.into_iter().map(|join| context.plan(at_present(join.relation)));
+        let right = right.next().ok_or_else(|| Error::bug("a join without a right side"))??;
+        let plan = asked.on(left, right, constraint, context)?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+    }
+}
+
+/// The right side of a join in time without the time that it is read as of.
+pub(crate) fn at_present(mut factor: TableFactor) -> TableFactor {
+    if let (true, TableFactor::Table { version, .. }) = (written::version(&factor).is_some(), &mut factor) {
+        *version = None;
+    }
+    factor
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    fn tables() -> Tables {
+        Tables::new()
+            .table(
+                "t",
+                "(k TEXT, at INT)",
+                "VALUES ('a', 1), ('a', 5), ('a', 5), ('a', 9), ('b', 4), (NULL, 5), ('a', NULL), ('c', 3)",
+            )
+            .table(
+                "q",
+                "(k TEXT, ts BIGINT, p INT)",
+                "VALUES ('a', 2, 20), ('a', 5, 50), ('a', 5, NULL), ('b', 4, 40), (NULL, 5, 1), ('a', NULL, 2)",
+            )
+    }
+
+    /// All spellings of the join of t and q by a comparison.
+    #[track_caller]
+    fn check(compared: &str, inner: &[&str], left: &[&str]) {
+        let tables = tables();
+        let columns = "SELECT t.k, t.at, q.ts, q.p FROM t";
+        for (from, expected) in [
+            (format!("ASOF JOIN q MATCH_CONDITION (t.at {compared} q.ts) ON t.k = q.k"), inner),
+            (format!("ASOF JOIN q ON t.k = q.k AND t.at {compared} q.ts"), inner),
+            (format!("INNER ASOF JOIN q MATCH_CONDITION (t.at {compared} q.ts) USING (k)"), inner),
+            (format!("LEFT ASOF JOIN q MATCH_CONDITION (t.at {compared} q.ts) ON q.k = t.k"), left),
+            (format!("ASOF LEFT JOIN q ON t.at {compared} q.ts AND t.k = q.k"), left),
+            (format!("LEFT OUTER ASOF JOIN q MATCH_CONDITION (t.at {compared} q.ts) USING (k)"), left),
+        ] {
+            tables.check(&format!("{columns} {from}"), expected);
+        }
+    }
+
+    #[test]
+    fn the_nearest_row_before_or_after() {
+        // Of two at the same time the one whose columns sort last: NULL.
+        let none = ["NULL|5|NULL|NULL", "a|NULL|NULL|NULL"];
+        let with = |rows: &[&'static str]| [rows, &none].concat();
+        let found = ["a|5|5|NULL", "a|5|5|NULL", "a|9|5|NULL", "b|4|4|40"];
+        check(">=", &found, &with(&[&found[..], &["a|1|NULL|NULL", "c|3|NULL|NULL"]].concat()));
+        let found = ["a|5|2|20", "a|5|2|20", "a|9|5|NULL"];
+        check(
+            ">",
+            &found,
+            &with(&[&found[..], &["a|1|NULL|NULL", "b|4|NULL|NULL", "c|3|NULL|NULL"]].concat()),
+        );
+        let found = ["a|1|2|20", "a|5|5|NULL", "a|5|5|NULL", "b|4|4|40"];
+        check("<=", &found, &with(&[&found[..], &["a|9|NULL|NULL", "c|3|NULL|NULL"]].concat()));
+        let found = ["a|1|2|20"];
+        let none = ["a|5|NULL|NULL", "a|5|NULL|NULL", "a|9|NULL|NULL", "b|4|NULL|NULL", "c|3|NULL|NULL"];
+        check("<", &found, &with(&[&found[..], &none].concat()));
+    }
+
+    #[test]
+    fn such_joins_stand_among_others() {
+        let tables = tables();
+        tables.check(
+            "SELECT t.at, q.p, u.p FROM t ASOF JOIN q ON t.k = q.k AND t.at > q.ts JOIN q u ON u.k = t.k AND u.ts = t.at",
+            &["5|20|50", "5|20|50", "5|20|NULL", "5|20|NULL"],
+        );
+        tables.check(
+            "SELECT x.k, x.at, x.p, y.p FROM (t JOIN q USING (k)) x ASOF LEFT JOIN q y ON x.k = y.k AND x.at < y.ts \
+             WHERE x.p = 40",
+            &["b|4|40|NULL"],
+        );
+        tables.check(
+            "SELECT k, at FROM t ASOF JOIN q MATCH_CONDITION (at > ts) USING (k) WHERE k = 'a'",
+            &["a|5", "a|5", "a|9"],
+        );
+        tables.check("SELECT t.k, p FROM t ASOF JOIN q ON t.at > q.ts WHERE t.at < 5", &["b|20", "c|20"]);
+        tables.check(
+            "SELECT * FROM (SELECT at AS ts, k FROM t) x ASOF JOIN q USING (k, ts) WHERE k = 'b'",
+            &["b|4|40"],
+        );
+        tables.check(
+            "SELECT t.at FROM t WHERE EXISTS (SELECT 1 FROM t x ASOF JOIN q ON x.k = q.k AND x.at >= q.ts WHERE x.at > t.at)",
+            &["1", "3", "4", "5", "5", "5"],
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_them_is_said() {
+        let tables = tables();
+        let fails = |from: &str, expected: &str| {
+            let error = tables.planner.query(&format!("SELECT * FROM {from}"), &tables).unwrap_err();
+            assert!(error.message.contains(expected), "{}", error.message);
+        };
+        fails("t ASOF JOIN q ON t.k = q.k", "ASOF JOIN: its condition compares no times of both sides");
+        fails("t ASOF JOIN q ON t.at > q.ts AND t.at < q.ts + 3", "its condition compares the sides twice");
+        fails(
+            "t ASOF JOIN q ON t.at > q.ts AND q.p > 3",
+            "something is no comparison of a value of the left side",
+        );
+        fails(
+            "t ASOF JOIN q ON t.at > q.ts OR t.k = q.k",
+            "something is no comparison of a value of the left side",
+        );
+        fails("t ASOF RIGHT JOIN q ON t.at > q.ts", "RIGHT ASOF JOIN is not supported yet");
+        fails("t FULL ASOF JOIN q MATCH_CONDITION (t.at > q.ts)", "FULL ASOF JOIN is not supported yet");
+        fails("t GLOBAL JOIN q ON t.k = q.k", "GLOBAL JOIN is not supported yet");
+        fails("t ASOF JOIN q ON t.k = q.k AND ARRAY[t.at] >= q.ts", "which can't be compared");
+    }
+}
