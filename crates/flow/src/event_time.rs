@@ -61,6 +61,8 @@ pub struct EventTime {
     clock: Arc<Clock>,
     /// What it is of windows, where it is part of such.
     pub edge: Option<Edge>,
+    /// Whether rows below it come in time all the same: what they come from has left out those that are late.
+    pub gated: bool,
 }
 
 /// Below which value no more is expected.
@@ -78,6 +80,8 @@ enum Clock {
     Least(Vec<Arc<Clock>>),
     /// So many microseconds before another one.
     Less(Arc<Clock>, i64),
+    /// One unit more.
+    Next(Arc<Clock>),
 }
 
 /// Of each column of some rows, how far it has come, where that is known.
@@ -86,12 +90,12 @@ pub(crate) type Times = Vec<Option<EventTime>>;
 impl EventTime {
     /// The column of a relation's watermark.
     pub fn watermark(relation: Arc<str>, data_type: DataType) -> EventTime {
-        EventTime { clock: Arc::new(Clock::Watermark(relation, data_type)), edge: None }
+        EventTime { clock: Arc::new(Clock::Watermark(relation, data_type)), edge: None, gated: false }
     }
 
     /// The column of a time of the batch.
     pub fn batch(time: BatchTime) -> EventTime {
-        EventTime { clock: Arc::new(Clock::Batch(time)), edge: None }
+        EventTime { clock: Arc::new(Clock::Batch(time)), edge: None, gated: false }
     }
 
     /// Whether it follows from the times of batches alone, which no row is behind.
@@ -205,7 +209,18 @@ impl EventTime {
         let over = DFSchema::try_from(below.clone())?;
         let image = driver.expression_over(&outermost.data, &over)?;
         let clock = Arc::new(Clock::Image(of.clock, image, Arc::new(below)));
-        Ok(Some(EventTime { clock, edge: edge.or(of.edge) }))
+        Ok(Some(EventTime { clock, edge: edge.or(of.edge), gated: false }))
+    }
+
+    /// That of the ends of windows which are closed as soon as this one has come to their end: none is expected any more
+    /// that ends then.
+    pub(crate) fn after_closing(self) -> EventTime {
+        EventTime { clock: Arc::new(Clock::Next(self.clock)), edge: Some(Edge::End), gated: false }
+    }
+
+    /// The same over rows of which those that are late have been left out, or not.
+    pub(crate) fn gated(self, gated: bool) -> EventTime {
+        EventTime { gated, ..self }
     }
 
     /// That of the items of a list.
@@ -245,6 +260,7 @@ pub(crate) fn least(inputs: &[&Times]) -> Times {
         Some(EventTime {
             clock: Arc::new(Clock::Least(clocks.into_iter().map(|time| time.clock).collect())),
             edge,
+            gated: false,
         })
     };
     first.iter().enumerate().map(of).collect()
@@ -290,7 +306,9 @@ impl Clock {
         match self {
             Clock::Watermark(..) => false,
             Clock::Batch(_) => true,
-            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) => of.is_of_batches(),
+            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) | Clock::Next(of) => {
+                of.is_of_batches()
+            }
             Clock::Least(of) => of.iter().all(|clock| clock.is_of_batches()),
         }
     }
@@ -298,7 +316,9 @@ impl Clock {
     fn watermark_at(&self, cut: &Cut) -> Result<Option<ScalarValue>> {
         match self {
             Clock::Watermark(..) | Clock::Batch(_) => self.at(cut),
-            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) => of.watermark_at(cut),
+            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) | Clock::Next(of) => {
+                of.watermark_at(cut)
+            }
             Clock::Least(of) => {
                 let data_type = self.watermark_type();
                 let mut all = Vec::with_capacity(of.len());
@@ -315,7 +335,9 @@ impl Clock {
         match self {
             Clock::Watermark(_, data_type) => data_type.clone(),
             Clock::Batch(_) => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
-            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) => of.watermark_type(),
+            Clock::Image(of, ..) | Clock::Item(of) | Clock::Less(of, _) | Clock::Next(of) => {
+                of.watermark_type()
+            }
             Clock::Least(of) => of.first().map_or(DataType::Null, |first| first.watermark_type()),
         }
     }
@@ -354,6 +376,14 @@ impl Clock {
                 let count = count(&at.to_array()?)?.value(0);
                 let earlier = count.saturating_sub(in_unit(*lateness_us, &at.data_type()));
                 Ok(Some(of_count(earlier, &at.data_type())?))
+            }
+            Clock::Next(of) => {
+                let Some(at) = of.at(cut)? else { return Ok(None) };
+                let next = count(&at.to_array()?)?.iter().next().flatten().and_then(|at| at.checked_add(1));
+                Ok(match next {
+                    Some(next) => Some(ScalarValue::Int64(Some(next)).cast_to(&at.data_type())?),
+                    None => Some(at),
+                })
             }
             Clock::Least(of) => {
                 let mut all = Vec::with_capacity(of.len());

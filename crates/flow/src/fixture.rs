@@ -82,6 +82,10 @@ impl Fixture {
         }
     }
 
+    pub(crate) fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
     pub(crate) fn compile(&self, sql: &str) -> Flow {
         self.compile_within(sql, Limits { whole_rows_max: 1, ..Limits::default() })
     }

@@ -178,6 +178,8 @@ pub struct Flow {
     pub(crate) findables: Vec<Findables>,
     /// How often it was stepped.
     pub(crate) version: u64,
+    /// The newest time that it was stepped at.
+    pub(crate) now: Timestamp,
     /// The columns of its result of which it is known how far event time has come.
     pub(crate) times: Vec<(usize, EventTime)>,
     /// How its late rows are laid out, where windows close.
@@ -278,8 +280,10 @@ impl Flow {
     /// are cut into epochs.
     pub fn is_timeless(&self) -> bool {
         let windows = self.batchwise.iter().any(|batchwise| *batchwise);
-        let by_cuts = |operator: &dyn Operator| operator.slides() || operator.depends_on_cuts();
-        !windows && !self.forgets() && !self.stateful().any(by_cuts)
+        let timed = |operator: &dyn Operator| {
+            operator.slides() || operator.depends_on_cuts() || operator.follows_time()
+        };
+        !windows && !self.forgets() && !self.stateful().any(timed)
     }
 
     /// The dearest operator's cost.
@@ -310,6 +314,7 @@ impl Flow {
         let unread = if read { Vec::new() } else { self.unread() };
         let first = !std::mem::replace(&mut self.started, true);
         self.version += 1;
+        self.now = self.now.max(cut.now);
         let mut all = Stepped { outputs: vec![Delta::default(); self.nodes.len()], ..Stepped::default() };
         for wave in self.waves.clone().iter() {
             let step = Step { cut, first, inputs, unread: &unread, limits: &self.limits };
@@ -386,6 +391,11 @@ impl Flow {
     /// When it must be stepped next even if no input changes, where it knows that.
     pub fn wake_at(&self) -> Option<Timestamp> {
         self.stateful().filter_map(Operator::wake_at).min()
+    }
+
+    /// As of when its answer is, where that depends on the time: it is the same until [`Flow::wake_at`].
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// Forgets everything, as if it had never been stepped; what its operators have done stays counted.

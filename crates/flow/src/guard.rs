@@ -6,11 +6,13 @@
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Case, Expr, LogicalPlan, Operator, binary_expr, lit};
 use datafusion::scalar::ScalarValue;
 
-use crate::lower::cannot_fail;
+use crate::Error;
+use crate::lower::{cannot_fail, is_time};
 
 /// The plan with such ANDs and ORs only, so that it fails where a row of it fails alone, whatever rows are beside.
 pub fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -30,6 +32,11 @@ pub(crate) fn guarded_expr(expr: Expr) -> Result<Expr> {
 }
 
 fn guard(expr: Expr) -> Result<Transformed<Expr>> {
+    if is_time(&expr) {
+        let message = "now() can't be asked for in this part of the query yet: compare with it in WHERE, outside of \
+                       correlated subqueries";
+        return Err(DataFusionError::External(Box::new(Error::Limit(message.into()))));
+    }
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return Ok(Transformed::no(expr)) };
     // What the left side must be for the right side to say nothing.
     let decides = match op {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::{LogicalPlan, TableScan};
+use millstream_delta::Timestamp;
 
 use crate::event_time::{self, EventTime, Times};
 use crate::flow::{Flow, Meter, Node, waves};
@@ -28,9 +29,12 @@ mod keys;
 mod limits;
 mod look_up;
 mod over;
+mod parts;
 mod passed;
 mod per_key;
 mod recursion;
+mod session;
+mod temporal;
 mod top_n;
 mod unique;
 mod whole;
@@ -38,6 +42,9 @@ mod windows;
 
 pub(crate) use keys::cannot_fail;
 pub use limits::Limits;
+use parts::{gives_the_same, holds_subquery, is_open, node_name, without_order};
+use temporal::asks_for_time;
+pub(crate) use temporal::is_time;
 
 /// Which operators may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,12 +191,18 @@ impl Lowering<'_> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
+            LogicalPlan::Filter(filter) if asks_for_time(&filter.predicate)? => {
+                self.temporal_filter(filter).map(Some)
+            }
             LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::Unnest(_) => {
                 self.stateless(plan)
             }
             LogicalPlan::Union(union) => self.union(plan, &union.inputs),
             LogicalPlan::Aggregate(node) => self.aggregate(plan, node, above),
             LogicalPlan::Window(node) => {
+                if let Some(node) = self.session(plan, node)? {
+                    return Ok(Some(node));
+                }
                 if let Some(node) = self.over(plan, node)? {
                     return Ok(Some(node));
                 }
@@ -303,7 +316,7 @@ impl Lowering<'_> {
             }
             let input = match below {
                 LogicalPlan::Projection(node) => &node.input,
-                LogicalPlan::Filter(node) => &node.input,
+                LogicalPlan::Filter(node) if !asks_for_time(&node.predicate)? => &node.input,
                 LogicalPlan::Unnest(node) => &node.input,
                 LogicalPlan::SubqueryAlias(node) => &node.input,
                 _ => break,
@@ -452,6 +465,7 @@ impl Lowering<'_> {
             started: false,
             findables: self.findables.into_iter().filter_map(|found| found.placed(&places)).collect(),
             version: 0,
+            now: Timestamp::default(),
             times,
         }
     }
@@ -461,80 +475,5 @@ fn external(error: crate::Error) -> datafusion::error::DataFusionError {
     match error {
         crate::Error::Query(error) => *error,
         other => datafusion::error::DataFusionError::External(Box::new(other)),
-    }
-}
-
-/// The plan without the ORDER BYs that have no effect: those of the final result and of what nothing above takes in
-/// their order.
-fn without_order(plan: LogicalPlan, taken: bool) -> Result<LogicalPlan, datafusion::error::DataFusionError> {
-    let taken = match plan {
-        LogicalPlan::Sort(sort) if sort.fetch.is_none() && !taken => {
-            return without_order(Arc::unwrap_or_clone(sort.input), false);
-        }
-        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => taken,
-        LogicalPlan::Window(_)
-        | LogicalPlan::Aggregate(_)
-        | LogicalPlan::Join(_)
-        | LogicalPlan::Union(_)
-        | LogicalPlan::Sort(_) => false,
-        _ => true,
-    };
-    Ok(plan.map_children(|input| Ok(Transformed::yes(without_order(input, taken)?)))?.data)
-}
-
-/// A subquery in the node's own expressions.
-fn holds_subquery(plan: &LogicalPlan) -> Result<Option<&'static str>> {
-    let mut found = None;
-    plan.apply_expressions(|expr| {
-        expr.apply(|expr| {
-            found = match expr {
-                Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => {
-                    Some("a subquery in an expression has no cheaper operator yet")
-                }
-                Expr::OuterReferenceColumn(..) => Some("a correlated subquery has no cheaper operator yet"),
-                _ => return Ok(TreeNodeRecursion::Continue),
-            };
-            Ok(TreeNodeRecursion::Stop)
-        })
-    })?;
-    Ok(found)
-}
-
-/// Whether the plan means nothing by itself: it reads a recursive query's own rows or an outer query's columns.
-fn is_open(plan: &LogicalPlan) -> Result<bool> {
-    let mut open = false;
-    plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            let provider = datafusion::datasource::source_as_provider(&scan.source)?;
-            open |= provider.downcast_ref::<datafusion::datasource::cte_worktable::CteWorkTable>().is_some();
-        }
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                open |= matches!(expr, Expr::OuterReferenceColumn(..));
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })?;
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(open)
-}
-
-/// Whether a plan that stands in two places gives the same rows in both.
-fn gives_the_same(plan: &LogicalPlan) -> Result<bool> {
-    let mut same = true;
-    plan.apply_with_subqueries(|node| {
-        same &= !matches!(node, LogicalPlan::Extension(_)) && keys::is_stable(node).map_err(external)?;
-        Ok(if same { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
-    })?;
-    Ok(same)
-}
-
-fn node_name(plan: &LogicalPlan) -> &'static str {
-    match plan {
-        LogicalPlan::Join(_) => "a join",
-        LogicalPlan::Window(_) => "OVER",
-        LogicalPlan::Distinct(_) => "DISTINCT ON",
-        LogicalPlan::Extension(_) => "an extension",
-        _ => "this part of the query",
     }
 }

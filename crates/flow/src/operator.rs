@@ -221,6 +221,10 @@ pub trait Operator: Send + Debug {
     fn wake_at(&self) -> Option<Timestamp> {
         None
     }
+    /// Whether its answer depends on the time of the epoch, not on the rows of its inputs alone.
+    fn follows_time(&self) -> bool {
+        false
+    }
     /// By what it keeps its state, where it can forget keys one by one.
     fn keyed_by(&self) -> Option<KeyedBy> {
         None

@@ -201,10 +201,20 @@ impl Sorter {
         Ok(self.order.convert_rows([parser.parse(bytes)])?)
     }
 
+    /// The same of several keys.
+    pub(crate) fn order_values_of<'a>(&self, bytes: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        let parser = self.order.parser();
+        Ok(self.order.convert_rows(bytes.map(|bytes| parser.parse(bytes)))?)
+    }
+
     /// The bytes that a key has for such values.
     pub(crate) fn order_bytes(&self, values: &[ArrayRef]) -> Result<Vec<u8>> {
-        let rows = self.order.convert_columns(values)?;
-        Ok(rows.row(0).data().to_vec())
+        Ok(self.order_rows(values)?.row(0).data().to_vec())
+    }
+
+    /// The same for each of some rows.
+    pub(crate) fn order_rows(&self, values: &[ArrayRef]) -> Result<Rows> {
+        Ok(self.order.convert_columns(values)?)
     }
 
     fn keyed(&self, chunk: Chunk, values: &[ArrayRef]) -> Result<Sorted> {

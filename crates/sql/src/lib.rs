@@ -27,6 +27,7 @@ mod origin;
 mod parameters;
 mod physical;
 pub mod planner;
+mod present;
 mod reader;
 pub mod relation;
 mod respell;
@@ -51,6 +52,7 @@ pub use functions::read_text::checked_rows;
 pub use hidden::{HIDDEN, hidden, is_hidden};
 pub use parameters::Parameters;
 pub use planner::{Planner, Query};
+pub use present::at;
 pub use reader::TokenReader;
 pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA,

@@ -1,4 +1,5 @@
-//! What a query that runs for ever can't hold: the present time, and functions that give another value each time.
+//! What a query that runs for ever can't hold: functions that give another value each time. Where it may ask for the
+//! present time is told in [`crate::present`].
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility, WindowFunctionDefinition};
@@ -45,12 +46,6 @@ fn refuse_unsteady(expression: &Expr) -> Option<Error> {
         },
         _ => return None,
     };
-    if CLOCKS.contains(&name) {
-        return Some(Error::invalid(format!("{name}() in a continuous query is not supported yet")).hint(
-            "Its value would change without any change of the input. Keep a column with the time of each row and \
-             compare with a literal, or use a SELECT, which runs once.",
-        ));
-    }
     (volatility == Volatility::Volatile && name != BATCH_TIME).then(|| {
         Error::invalid(format!("{name}() in a continuous query is not supported yet"))
             .hint("It gives another value each time. Use a SELECT, which runs once, or store the value with INSERT.")

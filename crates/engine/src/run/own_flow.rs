@@ -133,6 +133,11 @@ impl OwnFlow {
         self.here()?.wake_at()
     }
 
+    /// As of when its answer is, where that depends on the time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.here().map_or_else(Timestamp::default, Flow::now)
+    }
+
     /// The whole result, where its operators keep that.
     pub(crate) fn content(&self) -> Result<Vec<RecordBatch>> {
         let flow = self.here().ok_or_else(lent)?;

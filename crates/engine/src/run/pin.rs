@@ -32,7 +32,8 @@ impl Loop {
         for feed in &query.feeds {
             inputs.push((feed.of.clone(), self.pin_input(feed)?));
         }
-        let (plan, schema) = (plan.clone(), schema.clone());
+        let schema = schema.clone();
+        let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
         let forgets = query.flow.operators().iter().any(|operator| operator.counted.is_some());
         let windows = self.windows(query, *on_close)?;
         Ok(Pinned { epoch: self.epoch, plan, schema, rows, forgets, windows, inputs })

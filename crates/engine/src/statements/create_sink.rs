@@ -6,7 +6,7 @@ use millstream_connect::{Connector, Options, SinkSpec};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
 
 use super::create_stream::{Running, running_query};
-use super::create_view::{check_continuous, no_options};
+use super::create_view::{make_continuous, no_options};
 use super::{existed, format_encode, new_name, own_relation, sink_into};
 use crate::catalog::{Definition, Object, Runs};
 use crate::error;
@@ -81,8 +81,8 @@ fn from_relation(
                 .map(|field| format!("\"{}\"", field.name().replace('"', "\"\"")))
                 .collect();
             let text = format!("SELECT {} FROM \"{}\"", visible.join(", "), relation.replace('"', "\"\""));
-            let query = session.shared.planner.query(&text, working.catalog.as_ref())?;
-            check_continuous(session, &query)?;
+            let mut query = session.shared.planner.query(&text, working.catalog.as_ref())?;
+            make_continuous(session, &mut query)?;
             Ok(Planned {
                 from: own_relation(name),
                 query: Some(Runs::Maintained { plan: query.plan, on_close: false }),

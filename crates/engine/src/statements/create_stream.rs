@@ -11,7 +11,7 @@ use millstream_sql::{Emit, Error, Result, TokenReader, dialect};
 use super::create_materialized_view::{
     ALLOWED_LATENESS, ON_ERROR, PARALLELISM, STATE_TTL, check_parallelism,
 };
-use super::create_view::{Named, NamedBatches, check_continuous, named_batches, named_query};
+use super::create_view::{Named, NamedBatches, make_continuous, named_batches, named_query};
 use super::{existed, new_name};
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::error;
@@ -84,8 +84,8 @@ pub(super) fn running_query(
         let query = Runs::EachBatch(Box::new(query));
         return Ok(Running { query, schema, reads, options, ordered: false });
     }
-    let Named { query, reads, options } = named_query(session, catalog, reader)?;
-    check_continuous(session, &query)?;
+    let Named { mut query, reads, options } = named_query(session, catalog, reader)?;
+    make_continuous(session, &mut query)?;
     let ordered = query.is_ordered();
     let runs = Runs::Maintained { plan: query.plan, on_close: emit == Some(Emit::OnWindowClose) };
     Ok(Running { query: runs, schema: query.schema, reads, options, ordered })

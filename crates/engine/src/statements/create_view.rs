@@ -100,15 +100,21 @@ fn planned<Q>(
     Ok((query, options))
 }
 
-/// The same as [`check_continuous`], for a query that is run once per batch and those below it.
+/// Refuses what a query that is run once per batch, and those below it, can't hold.
 pub(super) fn check_batches(session: &Session, query: &BatchQuery) -> Result<()> {
-    check_continuous(session, &query.query)?;
+    session.shared.planner.check_steady(&query.query)?;
+    check_relations(&query.query)?;
     query.below().try_for_each(|(_, below)| check_batches(session, below))
 }
 
-/// Refuses what a query that runs for ever can't hold.
-pub(super) fn check_continuous(session: &Session, query: &Query) -> Result<()> {
+/// Makes a query one that is maintained; refuses what such a query can't hold.
+pub(super) fn make_continuous(session: &Session, query: &mut Query) -> Result<()> {
     session.shared.planner.continuous(query)?;
+    check_relations(query)
+}
+
+/// Refuses a query that runs on over tables in which the engine tells of itself.
+fn check_relations(query: &Query) -> Result<()> {
     match relations_of(&query.plan)?.iter().find(|name| is_of_engine(name)) {
         Some(name) => Err(Error::unsupported(format!("{name} in a continuous query"))
             .hint("Use a SELECT, which runs once.")),

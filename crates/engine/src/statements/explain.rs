@@ -12,7 +12,7 @@ use millstream_flow::Explained;
 use millstream_sql::{BatchQuery, Emit, Error, Result, TokenReader};
 
 use super::create_stream::{Running, cut_emit, running_query, stream_options};
-use super::create_view::{Named, check_continuous, named_query};
+use super::create_view::{Named, check_batches, make_continuous, named_query};
 use super::show::{rows, rows_with_notice};
 use super::{create_materialized_view, explain_why, select, within};
 use crate::catalog::{Definition, Runs};
@@ -144,9 +144,9 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
         let on_close = create_materialized_view::cut_on_close(reader)?;
-        let Named { query, options, .. } = named_query(session, &catalog, reader)?;
+        let Named { mut query, options, .. } = named_query(session, &catalog, reader)?;
         let (_, keeping) = create_materialized_view::view_options(options)?;
-        check_continuous(session, &query)?;
+        make_continuous(session, &mut query)?;
         return Ok(Target::Query(query.plan, keeping, on_close));
     }
     if select::begins(reader) {
@@ -155,11 +155,11 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
         let planner = session.parametrised();
         if emit == Some(Emit::EachBatch) {
             let query = planner.batch_query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
-            check_continuous(session, &query.query)?;
+            check_batches(session, &query)?;
             return Ok(Target::Batches(Box::new(query)));
         }
-        let query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
-        check_continuous(session, &query)?;
+        let mut query = planner.query(text, catalog.as_ref()).map_err(|error| error.shift(offset))?;
+        make_continuous(session, &mut query)?;
         return Ok(Target::Query(query.plan, Keeping::default(), emit == Some(Emit::OnWindowClose)));
     }
     let kind = reader.one_of(&[&["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]]);

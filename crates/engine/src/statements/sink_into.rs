@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
-use super::create_view::{check_continuous, no_options};
+use super::create_view::{make_continuous, no_options};
 use super::{relations_of, within};
 use crate::catalog::{Catalog, Definition, Object};
 use crate::plan::Working;
@@ -35,11 +35,12 @@ pub(super) fn plan(
     let (query, offset) = query_text(working, reader)?;
     let prefix = format!("INSERT INTO {} {columns} ", quoted(&table));
     let planned = session.shared.planner.dml(&format!("{prefix}{query}"), working.catalog.as_ref());
-    let dml = planned.map_err(|error| match offset.and_then(|offset| offset.checked_sub(prefix.len())) {
-        Some(shift) => error.shift(shift),
-        None => Error { span: None, ..error },
-    })?;
-    check_continuous(session, &dml.query)?;
+    let mut dml =
+        planned.map_err(|error| match offset.and_then(|offset| offset.checked_sub(prefix.len())) {
+            Some(shift) => error.shift(shift),
+            None => Error { span: None, ..error },
+        })?;
+    make_continuous(session, &mut dml.query)?;
     let scanned = relations_of(&dml.query.plan)?;
     let mut reads: Vec<Arc<str>> = dml.query.reads.iter().map(|name| name.as_str().into()).collect();
     reads.retain(|read| *read != table || scanned.contains(&table));

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Error, Result, TokenReader};
 
-use super::create_view::check_continuous;
+use super::create_view::make_continuous;
 use crate::catalog::Definition;
 use crate::changes::{self, Following, Opened, Shape};
 use crate::error;
@@ -75,8 +75,8 @@ pub(super) async fn follow(
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
         let planned = session.parametrised().query(text, catalog.as_ref());
-        let query = planned.map_err(|error| error.shift(offset))?;
-        check_continuous(session, &query)?;
+        let mut query = planned.map_err(|error| error.shift(offset))?;
+        make_continuous(session, &mut query)?;
         let ordered = query.is_ordered();
         let followed = Followed::Query(Box::new(query.plan), on_close);
         let request = Request { followed, following };

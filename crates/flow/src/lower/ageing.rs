@@ -40,7 +40,7 @@ impl Lowering<'_> {
         let mut bounds = [None, None];
         for part in split_conjunction(condition) {
             for (low, high) in comparisons(part) {
-                self.bound(&low, &high, plans, &times, &mut bounds)?;
+                self.interval_bound(&low, &high, plans, &times, &mut bounds)?;
             }
         }
         // Rows that may be deleted are kept until deletes of them would be late: by their own time.
@@ -81,7 +81,7 @@ impl Lowering<'_> {
 
     /// Takes in that `low <= high` holds for all pairs: where they are of different sides and the clock of `low` is
     /// known, it bounds the rows of the other side.
-    fn bound(
+    fn interval_bound(
         &self,
         low: &Expr,
         high: &Expr,

@@ -2,7 +2,7 @@
 
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 
-use super::Lowering;
+use super::{Lowering, session};
 use crate::event_time::{self, Edge, EventTime, Times};
 use crate::flow::Node;
 use crate::operator::Operator;
@@ -47,7 +47,11 @@ impl Lowering<'_> {
         let schema = operator.properties().schema.clone();
         let keys = self.key_times(node.group_expr.iter().take(schema.fields().len()), &node.input, input)?;
         let names = schema.fields().iter().map(|field| field.name().clone());
-        let keys: KeyTimes = names.zip(keys).map(|(name, (_, time))| (name, time)).collect();
+        let gated = session::groups_sessions(node)?;
+        let of = |(name, (_, time)): (String, (String, Option<EventTime>))| {
+            (name, time.map(|time| time.gated(gated)))
+        };
+        let keys: KeyTimes = names.zip(keys).map(of).collect();
         let place = self.push_closing(operator, vec![input], &keys, |at| vec![at]);
         self.look_below(place, &node.group_expr, &node.input, &keys)?;
         Ok(place)
@@ -112,7 +116,8 @@ impl Lowering<'_> {
                 _ => true,
             };
             if in_time {
-                shown(at).into_iter().for_each(|place| times[place].clone_from(time));
+                let time = time.clone().map(|time| time.gated(false));
+                shown(at).into_iter().for_each(|place| times[place].clone_from(&time));
             }
         }
         self.set_times(place, times);
@@ -148,7 +153,7 @@ impl Lowering<'_> {
                          where the rows come from, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
                     .into(),
                 false => "EMIT ON WINDOW CLOSE needs windows, but the query has no GROUP BY, PARTITION BY or join by one of \
-                          a column with a watermark: GROUP BY window_start, window_end over TUMBLE, HOP or CUMULATE of it"
+                          a column with a watermark: GROUP BY window_start, window_end over TUMBLE, HOP, CUMULATE or SESSION of it"
                     .into(),
             }));
         }

@@ -13,6 +13,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::closing::{self, KeyTimes};
+use super::session::is_session;
 use super::{Choice, Lowering, external, holds_subquery, keys, top_n, unique};
 use crate::Result;
 use crate::flow::Node;
@@ -177,7 +178,7 @@ impl Lowering<'_> {
         if !self.reads_relations(plan)? || holds_subquery(plan)?.is_some() || !keys::is_stable(plan)? {
             return Ok(None);
         }
-        if asks_for_ranks(plan)? {
+        if asks_for_ranks(plan)? || is_session(plan) {
             return Ok(None);
         }
         let passes = match plan {

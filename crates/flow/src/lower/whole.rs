@@ -3,7 +3,7 @@
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::logical_expr::LogicalPlan;
 
-use super::{Choice, Lowering, external, is_open, look_up};
+use super::{Choice, Lowering, external, is_open, look_up, temporal};
 use crate::Result;
 use crate::leaf::{Leaf, Slot};
 use crate::operators::whole::Whole;
@@ -16,6 +16,7 @@ impl Lowering<'_> {
         let mut slots = Vec::new();
         let fragment = plan.clone().transform_down_with_subqueries(|node| {
             let scan_only = choice == Choice::WholeOnly && !matches!(node, LogicalPlan::TableScan(_));
+            let scan_only = scan_only && !temporal::is_temporal(&node)?;
             if scan_only
                 || !self.reads_relations(&node).map_err(external)?
                 || is_open(&node).map_err(external)?

@@ -186,7 +186,7 @@ mod tests {
         let sql = "SELECT k, now() - INTERVAL '1 s' FROM s WHERE current_date > DATE '1970-01-01'";
         let query = tables.planner.batch_query(sql, &tables).unwrap();
         assert!(query.clock.is_some());
-        tables.planner.continuous(&query.query).unwrap();
+        tables.planner.check_steady(&query.query).unwrap();
     }
 
     fn refused(sql: &str, expected: &str) {

@@ -92,7 +92,7 @@ impl Gate {
         output: &mut Output,
     ) -> Result<Entered> {
         let times = count(&values[self.column])?;
-        let below = self.closed.as_ref().map(|closed| closed.below);
+        let below = self.closed.as_ref().filter(|_| !self.time.gated).map(|closed| closed.below);
         let is_late = |time: Option<i64>| match time {
             Some(time) => below.is_some_and(|below| time < below),
             None => self.closes_all,
@@ -125,8 +125,9 @@ impl Gate {
     /// Moves on with the watermark at the end of an epoch: below which time windows are closed by now, if it moved.
     pub(super) fn pass(&mut self, cut: &Cut) -> Result<Option<i64>> {
         let Some(watermark) = self.time.watermark_at(cut)? else { return Ok(None) };
-        if self.closed.as_ref().is_some_and(|closed| closed.watermark == watermark) {
-            return Ok(None);
+        if let Some(closed) = self.closed.as_ref().filter(|closed| closed.watermark == watermark) {
+            // What was let in below it closes at once.
+            return Ok(self.time.gated.then_some(closed.below));
         }
         let Some(below) = self.time.at(cut)? else { return Ok(None) };
         self.closed = Some(Closed { below, watermark });

@@ -1,0 +1,110 @@
+//! TemporalFilter for a filter that compares rows with the present time.
+
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema};
+use datafusion::logical_expr::logical_plan::Filter;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
+
+use super::{Choice, Lowering};
+use crate::operator::{Cost, Properties};
+use crate::operators::temporal_filter::{Bound, Parts, Passing, TemporalFilter};
+use crate::sorted::Ordering;
+use crate::{Error, Result};
+
+/// The function that stands for the time of the epoch.
+const EPOCH_TIME: &str = "epoch_time";
+
+/// What the time is called in what rows are compared with, as EXPLAIN shows it.
+const NOW: &str = "now()";
+
+/// Whether an expression asks for the time of the epoch. In a plan that is a filter of its own, which compares a value
+/// of the row with one that never decreases as time goes on.
+pub(super) fn asks_for_time(expr: &Expr) -> datafusion::common::Result<bool> {
+    expr.exists(|part| Ok(is_time(part)))
+}
+
+/// Whether a node is such a filter.
+pub(super) fn is_temporal(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
+    match plan {
+        LogicalPlan::Filter(filter) => asks_for_time(&filter.predicate),
+        _ => Ok(false),
+    }
+}
+
+/// Whether an expression is the time of the epoch.
+pub(crate) fn is_time(part: &Expr) -> bool {
+    matches!(part, Expr::ScalarFunction(call) if call.func.name() == EPOCH_TIME)
+}
+
+impl Lowering<'_> {
+    /// The operator of such a filter.
+    pub(super) fn temporal_filter(&mut self, filter: &Filter) -> Result<usize> {
+        let Expr::BinaryExpr(BinaryExpr { left: value, op, right: bound }) = &filter.predicate else {
+            return Err(Error::Bug(format!("{} is no comparison with the time", filter.predicate)));
+        };
+        let (passing, inclusive) = match op {
+            Operator::Lt => (Passing::Enters, false),
+            Operator::LtEq => (Passing::Enters, true),
+            Operator::Gt => (Passing::Leaves, true),
+            Operator::GtEq => (Passing::Leaves, false),
+            _ => return Err(Error::Bug(format!("{op} is no comparison with the time"))),
+        };
+        let cheapest = match self.choice {
+            Choice::Cheapest => self.lower(&filter.input)?,
+            Choice::WholeOnly => None,
+        };
+        let input = match cheapest {
+            Some(input) => input,
+            None => self.whole(&filter.input, self.choice)?,
+        };
+        let (schema, append_only) = (filter.input.schema().inner().clone(), self.append_only(input));
+        let key = self.nodes[input].properties().key.clone();
+        // A key tells rows apart that are there at once, but not a row from the one that it replaces.
+        let ties = match &key {
+            Some(key) if append_only => key.clone(),
+            _ => (0..schema.fields().len()).collect(),
+        };
+        let value = self.driver.expression(value, &filter.input)?;
+        let bound = self.bound(bound)?;
+        let detail = format!("{value} {op} {bound}");
+        let append_only = append_only && passing == Passing::Enters;
+        let order = SortOptions { descending: false, nulls_first: true };
+        let parts = Parts {
+            properties: Properties { schema, append_only, key, cost: Cost::Delta },
+            ordering: Ordering { order: vec![(value, order)], ties, ..Ordering::default() },
+            bound,
+            passing,
+            inclusive,
+            detail,
+            threads: self.driver.threads().clone(),
+        };
+        match TemporalFilter::new(parts)? {
+            Some(operator) => Ok(self.push(operator, vec![input])),
+            None => Err(Error::Limit(
+                "a comparison with now() over rows with values that have no order in bytes is not supported yet: leave \
+                 columns such as maps out before"
+                    .into(),
+            )),
+        }
+    }
+
+    /// What a row's value is compared with, over the time as a row's only column.
+    fn bound(&self, bound: &Expr) -> Result<Bound> {
+        let mut time: Option<DataType> = None;
+        let over_time = bound.clone().transform(|part| match is_time(&part) {
+            true => {
+                time = Some(part.get_type(&DFSchema::empty())?);
+                Ok(Transformed::yes(Expr::Column(Column::from_name(NOW))))
+            }
+            false => Ok(Transformed::no(part)),
+        })?;
+        let time = time.ok_or_else(|| Error::Bug("a comparison with no time".into()))?;
+        let schema = Schema::new(vec![Field::new(NOW, time, false)]);
+        let expr = self.driver.expression_over(&over_time.data, &DFSchema::try_from(schema.clone())?)?;
+        Bound::new(expr, Arc::new(schema))
+    }
+}

@@ -1,0 +1,88 @@
+//! Which changes come for sessions that have closed.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use datafusion::common::ScalarValue;
+use millstream_delta::Chunk;
+
+use super::{Session, Timed};
+use crate::Result;
+use crate::late::Late;
+use crate::sorted::{Change, Sorted};
+
+/// A row that is late, with its time where it has one: sessions without one never close.
+pub(super) type TooLate<'a> = (Change<'a>, Option<i64>);
+
+impl Session {
+    /// The changes of a partition that aren't late, in their order.
+    ///
+    /// A row that would be in a closed session by itself is in time where it touches a session that is open, or another
+    /// row that is in time: rows of one epoch are in no order.
+    pub(super) fn in_time<'a>(&self, changes: Vec<Timed<'a>>, late: &mut Vec<TooLate<'a>>) -> Vec<Timed<'a>> {
+        let Some(closed) = self.closed.as_ref().map(|closed| closed.up_to) else { return changes };
+        if changes.iter().all(|change| self.alone(change.time).end > closed) {
+            return changes;
+        }
+        let mut in_time = Vec::with_capacity(changes.len());
+        // How far those before reach that are in time.
+        let mut reach = i64::MIN;
+        for Timed { change, time } in &changes {
+            let alone = self.alone(*time);
+            let comes = change.weight > 0
+                && (alone.end > closed
+                    || reach > *time
+                    || !self.open.touched(change.partition, alone).is_empty());
+            if comes {
+                reach = reach.max(alone.end);
+            }
+            in_time.push(comes);
+        }
+        // Where the first of those behind is.
+        let mut next = i64::MAX;
+        for (change, in_time) in changes.iter().zip(&mut in_time).rev() {
+            *in_time |= change.change.weight > 0 && self.alone(change.time).end > next;
+            if *in_time {
+                next = change.time;
+            }
+        }
+        let mut kept = Vec::with_capacity(changes.len());
+        for (mut timed, in_time) in changes.into_iter().zip(in_time) {
+            let weight = timed.change.weight;
+            timed.change.weight = match weight {
+                // Rows of sessions that are open can be taken back.
+                ..0 => -(weight.unsigned_abs().min(self.rows.copies(timed.change.key)) as i64),
+                _ if in_time => weight,
+                _ => 0,
+            };
+            let left = weight - timed.change.weight;
+            if timed.change.weight != 0 {
+                kept.push(timed);
+            }
+            if left != 0 {
+                timed.change.weight = left;
+                late.push((timed.change, Some(timed.time)));
+            }
+        }
+        kept
+    }
+
+    /// The rows that are late, each with the end of the session that it would be by itself.
+    pub(super) fn too_late(&mut self, sorted: &Sorted, late: &[TooLate<'_>]) -> Result<Option<Late>> {
+        let Some(clock) = self.clock.as_ref().filter(|_| !late.is_empty()) else { return Ok(None) };
+        let watermark = match &self.closed {
+            Some(closed) => closed.watermark.clone(),
+            None => ScalarValue::try_from(&clock.watermark_type())?,
+        };
+        let places = UInt32Array::from_iter_values(late.iter().map(|(change, _)| change.row));
+        let weights = Int64Array::from_iter_values(late.iter().map(|(change, _)| change.weight));
+        let end = |(_, time): &TooLate<'_>| time.map(|time| self.alone(time).end);
+        let ends: ArrayRef = Arc::new(late.iter().map(end).collect::<Int64Array>());
+        let rows = Chunk { rows: take_record_batch(&sorted.rows, &places)?, weights: Some(weights) };
+        let windows = cast(&ends, &self.time_type)?;
+        let late = Late { input: 0, rows, windows, watermark };
+        self.late += late.count();
+        Ok(Some(late))
+    }
+}

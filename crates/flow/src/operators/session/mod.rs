@@ -1,0 +1,368 @@
+//! Sessions: rows of a key whose times are less than a gap apart, each beside where its session begins and ends.
+//!
+//! Rows are kept in the order of their key and time, and beside them where each session begins and ends. A row that comes
+//! may lengthen a session, or make one of two; one that goes may shorten it, or make two of one. Only the rows of sessions
+//! that begin or end elsewhere by then are taken back and put out anew: the others cost nothing. (Merging windows: Akidau
+//! et al., *The Dataflow Model*, VLDB 2015.)
+//!
+//! Where the time has a clock, a session closes at the end of the epoch in which the clock comes to its end: its rows are
+//! forgotten. A row that comes for such a session is late, unless it touches one that is open, and so is the delete of a
+//! row that is forgotten. Where sessions are put out when they close, their rows are put out then and not before.
+//!
+//! Deliberately absent: gaps whose length depends on where they are, such as months; see `lower`.
+
+mod emit;
+mod late;
+mod open;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use millstream_delta::{Cut, Delta};
+use millstream_state::{Moved, Ordered};
+
+use crate::drive::evaluate;
+use crate::event_time::{EventTime, count};
+use crate::failure::{Failure, row_text};
+use crate::late::Lateness;
+use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::sorted::{Change, Ordering, Sorted, Sorter};
+use crate::spread::Threads;
+use crate::{Error, Result};
+use emit::Lines;
+use open::{Bounds, Open};
+
+/// What a column says of a row's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// When it begins.
+    Start,
+    /// When it ends.
+    End,
+}
+
+/// What a Session operator is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Of its output: the input's columns, and those of the session.
+    pub properties: Properties,
+    /// The input's columns.
+    pub schema: SchemaRef,
+    /// How rows are ordered: by the key, and by the time alone.
+    pub ordering: Ordering,
+    /// The time.
+    pub time: Arc<dyn PhysicalExpr>,
+    /// How far apart rows are of different sessions, as a count of the time's unit; above zero.
+    pub gap: i64,
+    /// What is told of sessions.
+    pub sides: Vec<Side>,
+    /// How far the time has come, where sessions close.
+    pub clock: Option<EventTime>,
+    /// Whether sessions are put out when they close.
+    pub on_close: bool,
+    /// For EXPLAIN.
+    pub detail: String,
+    /// The key's expressions, as people read them.
+    pub partition: Vec<String>,
+    /// What large changes are worked on.
+    pub threads: Threads,
+}
+
+/// Maintains sessions.
+#[derive(Debug)]
+pub struct Session {
+    properties: Properties,
+    sorter: Sorter,
+    time: Arc<dyn PhysicalExpr>,
+    time_type: DataType,
+    gap: i64,
+    sides: Vec<Side>,
+    rows: Ordered,
+    open: Open,
+    clock: Option<EventTime>,
+    closed: Option<Closed>,
+    late: u64,
+    on_close: bool,
+    detail: String,
+    partition: Vec<String>,
+}
+
+/// How far sessions have closed.
+#[derive(Debug)]
+struct Closed {
+    /// Sessions that end up to it are closed.
+    up_to: i64,
+    /// The watermark from which that follows.
+    watermark: ScalarValue,
+}
+
+/// A row that changes.
+#[derive(Clone, Copy, Debug)]
+struct Timed<'a> {
+    change: Change<'a>,
+    time: i64,
+}
+
+impl Session {
+    /// The operator; `None` where values of some type have no order in bytes.
+    pub fn new(parts: Parts) -> Result<Option<Session>> {
+        let Parts { properties, schema, ordering, time, gap, sides, clock, on_close, .. } = parts;
+        let Some(sorter) = Sorter::new(ordering, &schema, parts.threads)? else { return Ok(None) };
+        Ok(Some(Session {
+            properties,
+            sorter,
+            time_type: time.data_type(&schema)?,
+            time,
+            gap,
+            sides,
+            rows: Ordered::new(schema),
+            open: Open::new(clock.is_some()),
+            clock,
+            closed: None,
+            late: 0,
+            on_close,
+            detail: parts.detail,
+            partition: parts.partition,
+        }))
+    }
+
+    /// The session that a row would be by itself.
+    fn alone(&self, time: i64) -> Bounds {
+        Bounds { start: time, end: time.saturating_add(self.gap) }
+    }
+
+    /// Takes the changes of an epoch.
+    fn take(&mut self, sorted: &Sorted, output: &mut Output) -> Result<()> {
+        let times = count(&evaluate(std::slice::from_ref(&self.time), &sorted.rows)?[0])?;
+        let changes = sorted.changes();
+        let (mut lines, mut late) = (Lines::default(), Vec::new());
+        let mut taken: Vec<Timed<'_>> = Vec::with_capacity(changes.len());
+        for changes in changes.chunk_by(|left, right| left.partition == right.partition) {
+            let mut timed = Vec::with_capacity(changes.len());
+            for change in changes {
+                let row = change.row as usize;
+                match times.is_valid(row) {
+                    true => timed.push(Timed { change: *change, time: times.value(row) }),
+                    // A row without a time is in no session: it has no bounds, and none that closes.
+                    false if self.on_close => late.push((*change, None)),
+                    false => lines.fresh(change, None),
+                }
+            }
+            timed.retain(|change| match change.time.checked_add(self.gap) {
+                Some(_) => true,
+                None => {
+                    output.failures.push(too_far(sorted, &change.change));
+                    false
+                }
+            });
+            taken.extend(self.in_time(timed, &mut late));
+        }
+        output.late.extend(self.too_late(sorted, &late)?);
+        let moved: Vec<Moved<'_>> = taken
+            .iter()
+            .map(|Timed { change, .. }| Moved { key: change.key, row: change.row, weight: change.weight })
+            .collect();
+        self.rows.apply(&sorted.rows, &moved)?;
+        for changes in taken.chunk_by(|left, right| left.change.partition == right.change.partition) {
+            self.settle(changes, &mut lines)?;
+        }
+        self.put_out(lines, Some(sorted), &mut output.rows)
+    }
+
+    /// Finds the sessions of a partition whose rows have changed, and puts out what follows.
+    fn settle(&mut self, changes: &[Timed<'_>], lines: &mut Lines) -> Result<()> {
+        let Some(first) = changes.first() else { return Ok(()) };
+        let partition = first.change.partition;
+        let mut old: Vec<Bounds> = Vec::new();
+        let mut stretches: Vec<Bounds> = Vec::new();
+        for Timed { change, time } in changes {
+            let alone = self.alone(*time);
+            // They come in the order of their times, and so do the sessions that they touch.
+            for bounds in self.open.touched(partition, alone) {
+                if old.last().is_none_or(|last| *last < bounds) {
+                    old.push(bounds);
+                }
+            }
+            if change.weight > 0 {
+                stretches.push(alone);
+            }
+        }
+        for bounds in &old {
+            let loses = changes.iter().any(|change| change.change.weight < 0 && bounds.contains(change.time));
+            match loses {
+                true => stretches.extend(self.stretches(partition, *bounds)?),
+                false => stretches.push(*bounds),
+            }
+        }
+        let new = united(stretches);
+        if !self.on_close {
+            self.difference(changes, &old, &new, lines)?;
+        }
+        for bounds in old.iter().filter(|bounds| new.binary_search(bounds).is_err()) {
+            self.open.remove(partition, *bounds);
+        }
+        for bounds in new.iter().filter(|bounds| old.binary_search(bounds).is_err()) {
+            self.open.add(partition, *bounds);
+        }
+        Ok(())
+    }
+
+    /// What the rows that are there now make of a session that has lost some.
+    fn stretches(&self, partition: &[u8], bounds: Bounds) -> Result<Vec<Bounds>> {
+        let mut times = Vec::new();
+        self.each(partition, bounds, &mut |key, _, _| times.push(key[partition.len()..].to_vec()))?;
+        let times = self.times(times.iter().map(Vec::as_slice))?;
+        Ok(united(times.iter().flatten().map(|time| self.alone(time)).collect()))
+    }
+
+    /// The times that the bytes of keys behind the partition begin with.
+    fn times<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Int64Array> {
+        let width = self.order_bytes(0)?.len();
+        let times = self.sorter.order_values_of(keys.map(|key| &key[..width.min(key.len())]))?;
+        times.first().map_or_else(|| Err(Error::Bug("an order of no time".into())), count)
+    }
+
+    fn order_bytes(&self, time: i64) -> Result<Vec<u8>> {
+        let time: ArrayRef = Arc::new(Int64Array::from(vec![time]));
+        self.sorter.order_bytes(&[cast(&time, &self.time_type)?])
+    }
+
+    /// How many copies the rows have that come before a time in the order.
+    fn place(&self, partition: &[u8], time: i64) -> Result<u64> {
+        let mut key = partition.to_vec();
+        key.extend(self.order_bytes(time)?);
+        Ok(self.rows.position(&key))
+    }
+
+    /// Shows the rows between two times in their order: their keys, ids and copies.
+    fn each(&self, partition: &[u8], bounds: Bounds, show: &mut dyn FnMut(&[u8], u64, u64)) -> Result<()> {
+        let (from, end) = (self.place(partition, bounds.start)?, self.place(partition, bounds.end)?);
+        if from < end {
+            self.rows.scan(from, &mut |position, entry| {
+                show(entry.key, entry.id, entry.copies);
+                position + entry.copies < end
+            });
+        }
+        Ok(())
+    }
+
+    /// Closes the sessions that the clock has come to the end of.
+    fn close(&mut self, cut: &Cut, output: &mut Delta) -> Result<()> {
+        let Some(clock) = &self.clock else { return Ok(()) };
+        let (Some(now), Some(watermark)) = (clock.at(cut)?, clock.watermark_at(cut)?) else { return Ok(()) };
+        // Also where it stands still: a session that has lost rows may end earlier than it did.
+        if self.closed.as_ref().is_some_and(|closed| now < closed.up_to) {
+            return Ok(());
+        }
+        self.closed = Some(Closed { up_to: now, watermark });
+        let (mut closing, mut lines) = (Vec::new(), Lines::default());
+        while let Some((partition, bounds)) = self.open.close_next(now) {
+            if self.on_close {
+                self.each(&partition, bounds, &mut |_, id, copies| lines.kept(id, copies as i64, bounds))?;
+            }
+            closing.push((partition, bounds));
+        }
+        self.put_out(lines, None, output)?;
+        for (partition, bounds) in closing {
+            let (from, end) = (self.place(&partition, bounds.start)?, self.place(&partition, bounds.end)?);
+            self.rows.remove(from..end);
+        }
+        Ok(())
+    }
+}
+
+/// Stretches of time that overlap, in one. One that begins where another ends is by itself.
+fn united(mut stretches: Vec<Bounds>) -> Vec<Bounds> {
+    stretches.sort_unstable();
+    let mut united: Vec<Bounds> = Vec::with_capacity(stretches.len());
+    for stretch in stretches {
+        match united.last_mut().filter(|last| stretch.start < last.end) {
+            Some(last) => last.end = last.end.max(stretch.end),
+            None => united.push(stretch),
+        }
+    }
+    united
+}
+
+/// A row whose session would end later than its type can say.
+fn too_far(sorted: &Sorted, change: &Change<'_>) -> Failure {
+    Failure {
+        message: "a session with this time would end beyond what its type can hold".into(),
+        row: row_text(&sorted.rows, change.row as usize).unwrap_or_default(),
+        weight: change.weight,
+    }
+}
+
+impl Operator for Session {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let by = self.partition.join(", ");
+        let (state, growth) = match (&self.clock, self.on_close) {
+            (None, _) => {
+                ("its input in order, and where sessions begin and end", Growth::With("its input".into()))
+            }
+            (Some(_), false) => (
+                "rows in order, and where sessions begin and end; forgotten when sessions close",
+                Growth::BoundedBy("the sessions that are open".into()),
+            ),
+            (Some(_), true) => (
+                "rows in order, and where sessions begin and end; put out when sessions close",
+                Growth::BoundedBy("the sessions that are open".into()),
+            ),
+        };
+        Description {
+            name: "Session",
+            detail: self.detail.clone(),
+            state: state.into(),
+            state_key: (!self.partition.is_empty()).then(|| format!("({by})")),
+            growth,
+            why: String::new(),
+        }
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let [input] = inputs else { return Err(Error::Bug("Session has one input".into())) };
+        let mut output = Output::default();
+        if let Some(sorted) = self.sorter.sort_together(input, &mut output.failures)? {
+            self.take(&sorted, &mut output)?;
+        }
+        self.close(cut, &mut output.rows)?;
+        Ok(output)
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        let (Some(clock), Some(first)) = (&self.clock, self.open.first_end()) else { return false };
+        clock.at(cut).is_ok_and(|now| now.is_some_and(|now| first <= now))
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.rows = Ordered::new(self.rows.schema().clone());
+        self.open = Open::new(self.clock.is_some());
+        (self.closed, self.late) = (None, 0);
+        Ok(())
+    }
+
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn late(&self) -> Option<Lateness> {
+        let watermark = self.clock.as_ref()?.watermark_type();
+        Some(Lateness { rows: self.late, window: self.time_type.clone(), watermark })
+    }
+
+    fn state_rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.rows.memory_bytes() + self.open.memory_bytes()
+    }
+}

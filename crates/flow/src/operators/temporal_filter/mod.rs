@@ -1,0 +1,256 @@
+//! Rows that come or go as time goes on: a filter that compares a value of the row with one that never decreases.
+//!
+//! `ts <= now()` holds from some time on: a row waits until then, is handed on, and is forgotten. `ts > now() - INTERVAL
+//! '1 hour'` holds up to some time: a row is handed on at once, and kept until it is taken back and forgotten. Those that
+//! are kept lie in the order of their values, so that a step touches what comes, what goes and what has changed, and the
+//! next time at which there is something to do is that of the first one. (Temporal filters: McSherry et al., *Materialize*,
+//! its documentation's "Temporal filters".)
+//!
+//! Deliberately absent: which conditions are of this kind; see `lower`. A row whose value is NULL never passes.
+
+mod bound;
+#[cfg(test)]
+mod tests;
+
+use arrow::array::{Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
+use millstream_state::{Moved, Ordered, successor};
+
+use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::sorted::{Change, Ordering, Sorted, Sorter};
+use crate::spread::Threads;
+use crate::{Error, Result};
+pub use bound::Bound;
+
+/// How many rows are put out in one batch.
+const OUTPUT_ROWS: usize = 16_384;
+
+/// When a row passes: what is done to it by the time that the bound has come to its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// It is in the result from then on.
+    Enters,
+    /// It is in the result up to then.
+    Leaves,
+}
+
+/// What a TemporalFilter operator is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Of its output, which has the input's columns.
+    pub properties: Properties,
+    /// How rows are ordered: by the value that is compared alone.
+    pub ordering: Ordering,
+    /// What the value is compared with.
+    pub bound: Bound,
+    /// What becomes of a row that passes.
+    pub passing: Passing,
+    /// Whether a row passes when the bound is equal to its value, not only when it is greater.
+    pub inclusive: bool,
+    /// For EXPLAIN: the condition.
+    pub detail: String,
+    /// What large changes are worked on.
+    pub threads: Threads,
+}
+
+/// Keeps rows until they pass.
+#[derive(Debug)]
+pub struct TemporalFilter {
+    properties: Properties,
+    sorter: Sorter,
+    /// Those that have not passed.
+    rows: Ordered,
+    bound: Bound,
+    passing: Passing,
+    inclusive: bool,
+    detail: String,
+    /// What keys begin with whose values have not passed; none before the first step.
+    passed: Option<Box<[u8]>>,
+    /// What the key of a row without a value begins with.
+    unknown: Box<[u8]>,
+    /// When the first row passes.
+    wake_at: Option<Timestamp>,
+}
+
+impl TemporalFilter {
+    /// The operator; `None` where the values have no order in bytes.
+    pub fn new(parts: Parts) -> Result<Option<TemporalFilter>> {
+        let Parts { properties, ordering, bound, passing, inclusive, detail, threads } = parts;
+        let schema: SchemaRef = properties.schema.clone();
+        let Some(sorter) = Sorter::new(ordering, &schema, threads)? else { return Ok(None) };
+        let unknown = sorter.order_bytes(&[bound.unknown()])?.into();
+        Ok(Some(TemporalFilter {
+            properties,
+            sorter,
+            rows: Ordered::new(schema),
+            bound,
+            passing,
+            inclusive,
+            detail,
+            passed: None,
+            unknown,
+            wake_at: None,
+        }))
+    }
+
+    /// What keys begin with, at least, whose values have not passed at a time.
+    fn passed_at(&self, now: Timestamp) -> Result<Box<[u8]>> {
+        let bytes = self.sorter.order_bytes(&[self.bound.at(&[now.0])?])?;
+        Ok(match self.inclusive {
+            true => successor(&bytes).unwrap_or(bytes).into(),
+            false => bytes.into(),
+        })
+    }
+
+    /// Lets the rows go that have passed: they come into the result, or go from it.
+    fn pass(&mut self, passed: &[u8], output: &mut Delta) -> Result<()> {
+        let end = self.rows.position(passed);
+        if end == 0 {
+            return Ok(());
+        }
+        let (mut ids, mut weights) = (Vec::new(), Vec::new());
+        let sign = if self.passing == Passing::Enters { 1 } else { -1 };
+        self.rows.scan(0, &mut |position, entry| {
+            if position >= end {
+                return false;
+            }
+            ids.push(entry.id);
+            weights.push(sign * entry.copies as i64);
+            true
+        });
+        for (ids, weights) in ids.chunks(OUTPUT_ROWS).zip(weights.chunks(OUTPUT_ROWS)) {
+            output.push(chunk(self.rows.gather(ids)?, weights.to_vec()));
+        }
+        self.rows.remove(0..end);
+        Ok(())
+    }
+
+    /// Takes changes of the input: those that have not passed are kept.
+    fn take(&mut self, sorted: &Sorted, passed: &[u8], output: &mut Delta) -> Result<()> {
+        let changes = sorted.changes();
+        let known: Vec<Change<'_>> =
+            changes.into_iter().filter(|change| *change.peers != *self.unknown).collect();
+        // They are in the order of their values.
+        let (before, after) = known.split_at(known.partition_point(|change| change.peers < passed));
+        let moved: Vec<Moved<'_>> = after
+            .iter()
+            .map(|change| Moved { key: change.key, row: change.row, weight: change.weight })
+            .collect();
+        self.rows.apply(&sorted.rows, &moved)?;
+        let shown = if self.passing == Passing::Enters { before } else { after };
+        for shown in shown.chunks(OUTPUT_ROWS) {
+            let places = UInt32Array::from_iter_values(shown.iter().map(|change| change.row));
+            let rows = take_record_batch(&sorted.rows, &places)?;
+            output.push(chunk(rows, shown.iter().map(|change| change.weight).collect()));
+        }
+        Ok(())
+    }
+
+    /// When the first of the rows that are kept passes.
+    fn next_pass(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+        let mut first: Option<Vec<u8>> = None;
+        self.rows.scan(0, &mut |_, entry| {
+            first = Some(entry.key[..self.unknown.len()].to_vec());
+            false
+        });
+        let Some(first) = first else { return Ok(None) };
+        self.bound.reaches(now, |values| {
+            let rows = self.sorter.order_rows(std::slice::from_ref(values))?;
+            Ok(rows.iter().position(|bound| match self.inclusive {
+                true => *bound.data() >= *first,
+                false => *bound.data() > *first,
+            }))
+        })
+    }
+}
+
+fn chunk(rows: RecordBatch, weights: Vec<i64>) -> Chunk {
+    let weights = weights.iter().any(|weight| *weight != 1).then(|| Int64Array::from(weights));
+    Chunk { rows, weights }
+}
+
+impl Operator for TemporalFilter {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let (state, growth) = match self.passing {
+            Passing::Enters => {
+                ("rows until they are due", Growth::With("the rows that are not due yet".into()))
+            }
+            Passing::Leaves => {
+                ("rows until they leave", Growth::BoundedBy("rows leave as time goes on".into()))
+            }
+        };
+        Description {
+            name: "TemporalFilter",
+            detail: self.detail.clone(),
+            state: state.into(),
+            growth,
+            ..Description::default()
+        }
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let [input] = inputs else { return Err(Error::Bug("TemporalFilter has one input".into())) };
+        let mut output = Output::default();
+        let at = self.passed_at(cut.now)?;
+        // What has passed stays so if the clock is put back.
+        let passed = self.passed.take().filter(|before| *before > at).unwrap_or(at);
+        self.pass(&passed, &mut output.rows)?;
+        let mut mixed = !output.rows.is_empty() && self.passing == Passing::Enters && !input.is_append_only();
+        let sorted = self.sorter.sort(input, &mut output.failures)?;
+        for piece in &sorted {
+            self.take(piece, &passed, &mut output.rows)?;
+        }
+        mixed |= sorted.len() > 1 && !input.is_append_only();
+        if mixed {
+            output.rows = consolidate(output.rows, &self.properties.schema)?;
+        }
+        self.passed = Some(passed);
+        self.wake_at = self.next_pass(cut.now)?;
+        Ok(output)
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.wake_at.is_some_and(|time| time <= cut.now)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.wake_at
+    }
+
+    fn follows_time(&self) -> bool {
+        true
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.rows = Ordered::new(self.rows.schema().clone());
+        (self.passed, self.wake_at) = (None, None);
+        Ok(())
+    }
+
+    /// Rows that leave are kept as long as they are in the result.
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        let all = || {
+            let mut ids = Vec::new();
+            self.rows.scan(0, &mut |_, entry| {
+                ids.extend(std::iter::repeat_n(entry.id, entry.copies as usize));
+                true
+            });
+            ids.chunks(OUTPUT_ROWS).map(|ids| Ok(self.rows.gather(ids)?)).collect()
+        };
+        (self.passing == Passing::Leaves).then(all)
+    }
+
+    fn state_rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.rows.memory_bytes()
+    }
+}

@@ -1,0 +1,116 @@
+//! Rows come and go just when the batch answer at that time says so, and nothing happens in between.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
+
+use crate::Flow;
+use crate::fixture::{Fixture, NAMES, Random, delta, sorted};
+
+/// A column of the fixture's tables as a time in microseconds.
+const VALUE: &str = "arrow_cast(v, 'Timestamp(Microsecond, None)')";
+
+/// The time of the epoch of that type.
+const NOW: &str = "arrow_cast(epoch_time(), 'Timestamp(Microsecond, None)')";
+
+fn fixture(clock: &Arc<AtomicI64>) -> Fixture {
+    let (fixture, clock) = (Fixture::new(), clock.clone());
+    let time = DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()));
+    let function = move |_: &[ColumnarValue]| {
+        let nanos = clock.load(Ordering::Relaxed) * 1000;
+        Ok(ColumnarValue::Scalar(ScalarValue::TimestampNanosecond(Some(nanos), Some("+00:00".into()))))
+    };
+    fixture.context().register_udf(create_udf(
+        "epoch_time",
+        Vec::new(),
+        time,
+        Volatility::Volatile,
+        Arc::new(function),
+    ));
+    fixture
+}
+
+fn step(flow: &mut Flow, now: i64, changes: &[Delta; 2]) -> Delta {
+    let of = |name: &Arc<str>| &changes[NAMES.iter().position(|known| *known == name.as_ref()).unwrap()];
+    let names = flow.relations().to_vec();
+    let inputs: Vec<&Delta> = names.iter().map(of).collect();
+    flow.step(&Cut::new(Epoch(now as u64), Timestamp(now)), &inputs).unwrap().rows
+}
+
+#[test]
+fn rows_come_and_go_with_the_batch_answer() {
+    let clock = Arc::new(AtomicI64::new(0));
+    let queries = [
+        format!("SELECT * FROM t WHERE {VALUE} > {NOW} - INTERVAL '3 microseconds'"),
+        format!("SELECT * FROM t WHERE {VALUE} >= {NOW} - INTERVAL '3 microseconds'"),
+        format!("SELECT * FROM t WHERE {VALUE} < {NOW} - INTERVAL '1 microsecond'"),
+        format!("SELECT * FROM t WHERE {VALUE} <= date_trunc('microsecond', {NOW})"),
+        format!("SELECT k, count(*), sum(id) FROM t WHERE {VALUE} <= {NOW} GROUP BY k"),
+        format!(
+            "SELECT * FROM (SELECT k, v FROM t WHERE {VALUE} <= {NOW} GROUP BY k, v) AS t \
+             WHERE {VALUE} > {NOW} - INTERVAL '4 microseconds'"
+        ),
+    ];
+    for seed in 0..4 {
+        let (mut random, mut fixture) = (Random(seed), fixture(&clock));
+        let compiled = queries.iter().map(|sql| (fixture.compile(sql), Delta::default()));
+        let mut maintained: Vec<(Flow, Delta)> = compiled.collect();
+        for (sql, (flow, _)) in queries.iter().zip(&maintained) {
+            let text = flow.explain().join("\n");
+            assert!(text.contains("TemporalFilter") && !text.contains("Whole"), "{sql}: {text}");
+            assert!(!flow.is_timeless());
+        }
+        for now in 0..40 {
+            clock.store(now, Ordering::Relaxed);
+            let quiet = now > 0 && random.below(3) > 0;
+            let changes =
+                if quiet { [Delta::default(), Delta::default()] } else { fixture.change(&mut random) };
+            for (sql, (flow, sum)) in queries.iter().zip(&mut maintained) {
+                let schema = flow.schema().unwrap().clone();
+                let due = flow.is_due(&Cut::new(Epoch(now as u64), Timestamp(now)));
+                if !quiet || due {
+                    assert!(flow.wake_at().is_none_or(|time| time.0 >= now || due));
+                    sum.append(step(flow, now, &changes));
+                }
+                let mut difference = sum.clone();
+                difference.push(Chunk::delete(fixture.at_once(sql, &schema)));
+                let difference = consolidate(difference, &schema).unwrap();
+                assert!(difference.is_empty(), "seed {seed}, at {now}, {sql}: {difference:#?}");
+                *sum = consolidate(std::mem::take(sum), &schema).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_past_leaves_no_trace() {
+    let clock = Arc::new(AtomicI64::new(0));
+    let fixture = fixture(&clock);
+    let mut flow = fixture.compile(&format!("SELECT k, v FROM t WHERE {VALUE} > {NOW}"));
+    let at = |flow: &mut Flow, now: i64, t: Delta| sorted(&step(flow, now, &[t, Delta::default()]));
+    assert_eq!(at(&mut flow, 5, delta(&[(1, 3), (2, 7)], 1)), ["+1 (2, 7)"]);
+    assert_eq!((flow.state_rows(), flow.wake_at()), (1, Some(Timestamp(7))));
+    // The delete of what has gone changes nothing, in the epoch in which it goes too.
+    assert_eq!(at(&mut flow, 6, delta(&[(1, 3)], -1)), [""; 0]);
+    assert_eq!(at(&mut flow, 9, delta(&[(2, 7)], -1)), ["-1 (2, 7)"]);
+    assert_eq!((flow.state_rows(), flow.wake_at()), (0, None));
+}
+
+#[test]
+fn far_times_are_found_exactly() {
+    let clock = Arc::new(AtomicI64::new(0));
+    let fixture = fixture(&clock);
+    let day = format!("SELECT v FROM t WHERE {VALUE} < date_trunc('day', {NOW}) - INTERVAL '1 hour'");
+    let mut flow = fixture.compile(&day);
+    let hour = 3_600_000_000;
+    step(&mut flow, 17, &[delta(&[(1, 23 * hour), (1, 1000 * 24 * hour + 5)], 1), Delta::default()]);
+    // The bound is at 23:00 of each day from the beginning of the next one on.
+    assert_eq!(flow.wake_at(), Some(Timestamp(48 * hour)));
+    step(&mut flow, 48 * hour, &[Delta::default(), Delta::default()]);
+    assert_eq!(flow.wake_at(), Some(Timestamp(1001 * 24 * hour)));
+    assert_eq!(flow.state_rows(), 1);
+}

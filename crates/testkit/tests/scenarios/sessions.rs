@@ -1,0 +1,305 @@
+//! Sessions over rows that come in no order and go again: each has the batch answer as of its closing, and what comes
+//! for one that has closed is late.
+
+use std::collections::BTreeMap;
+
+use millstream_engine::{Engine, Session};
+use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
+
+use super::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    ("sessions_have_the_batch_answer_as_of_their_closing", || drive::block_on(closing())),
+    ("sessions_without_a_clock_are_those_of_a_batch", || drive::block_on(open())),
+    ("what_sessions_keep_goes_when_they_close", || drive::block_on(flat())),
+];
+
+/// How far rows may be behind the newest one, and how far apart those of a session are less than, in seconds.
+const DELAY: i64 = 5;
+const GAP: i64 = 4;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % bound) as i64
+    }
+}
+
+fn time(seconds: i64) -> String {
+    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
+}
+
+/// k, ts and v; the order is that of sessions.
+type Row = (i64, i64, i64);
+
+/// What is expected, by a model that knows sessions only as rows that are less than a gap apart.
+#[derive(Default)]
+struct Model {
+    /// All rows of the table, late ones too.
+    table: Vec<Row>,
+    /// Those of open sessions, with their copies.
+    open: BTreeMap<Row, i64>,
+    watermark: Option<i64>,
+    newest: Option<i64>,
+    /// The rows of closed sessions as text, each with its session.
+    closed: Vec<String>,
+    /// Closed sessions as text: how many rows, and their sum.
+    groups: Vec<String>,
+    late: i64,
+}
+
+/// A session, with its rows.
+struct Found {
+    k: i64,
+    start: i64,
+    end: i64,
+    rows: Vec<(Row, i64)>,
+}
+
+/// The sessions of rows, which come in their order.
+fn sessions(rows: impl Iterator<Item = (Row, i64)>) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    for (row, copies) in rows {
+        let (k, ts, _) = row;
+        match found.last_mut().filter(|session| session.k == k && ts < session.end) {
+            Some(session) => {
+                session.end = ts + GAP;
+                session.rows.push((row, copies));
+            }
+            None => found.push(Found { k, start: ts, end: ts + GAP, rows: vec![(row, copies)] }),
+        }
+    }
+    found
+}
+
+impl Found {
+    /// The rows as text.
+    fn lines(&self) -> impl Iterator<Item = String> {
+        self.rows.iter().flat_map(|((k, ts, v), copies)| {
+            let line = format!("{k}|{ts}|{v}|{}|{}", self.start, self.end);
+            std::iter::repeat_n(line, *copies as usize)
+        })
+    }
+
+    fn group(&self) -> String {
+        let count: i64 = self.rows.iter().map(|(_, copies)| copies).sum();
+        let sum: i64 = self.rows.iter().map(|((_, _, v), copies)| v * copies).sum();
+        format!("{}|{}|{}|{count}|{sum}", self.k, self.start, self.end)
+    }
+}
+
+impl Model {
+    fn sessions(&self) -> Vec<Found> {
+        sessions(self.open.iter().map(|(row, copies)| (*row, *copies)))
+    }
+
+    /// Takes an epoch's changes.
+    fn take(&mut self, deleted: Vec<Row>, inserted: Vec<Row>) {
+        let mut net: BTreeMap<Row, i64> = BTreeMap::new();
+        deleted.iter().for_each(|row| *net.entry(*row).or_default() -= 1);
+        inserted.iter().for_each(|row| *net.entry(*row).or_default() += 1);
+        let closed = self.watermark.unwrap_or(i64::MIN / 2);
+        let touches = |a: Row, b: Row| a.0 == b.0 && (a.1 - b.1).abs() < GAP;
+        // Rows that a row may touch to be in time.
+        let mut there: Vec<Row> = self.open.keys().copied().collect();
+        let mut waiting: Vec<(Row, i64)> =
+            net.iter().filter(|(_, weight)| **weight > 0).map(|(row, weight)| (*row, *weight)).collect();
+        loop {
+            let in_time = |(row, _): &(Row, i64)| {
+                row.1 + GAP > closed || there.iter().any(|other| touches(*row, *other))
+            };
+            let (came, rest): (Vec<_>, Vec<_>) = waiting.iter().partition(|row| in_time(row));
+            if came.is_empty() {
+                break;
+            }
+            for (row, weight) in came {
+                *self.open.entry(row).or_default() += weight;
+                there.push(row);
+            }
+            waiting = rest;
+        }
+        self.late += waiting.iter().map(|(_, weight)| weight).sum::<i64>();
+        for (row, weight) in net.iter().filter(|(_, weight)| **weight < 0) {
+            let copies = self.open.get(row).copied().unwrap_or(0);
+            let gone = copies.min(-weight);
+            self.late += -weight - gone;
+            match copies - gone {
+                0 => self.open.remove(row),
+                left => self.open.insert(*row, left),
+            };
+        }
+        self.newest = inserted.iter().map(|(_, ts, _)| *ts).max().max(self.newest);
+        self.watermark = self.newest.map(|newest| newest - DELAY);
+        for session in self.sessions() {
+            if self.watermark.is_some_and(|at| session.end <= at) {
+                self.closed.extend(session.lines());
+                self.groups.push(session.group());
+                session.rows.iter().for_each(|(row, _)| drop(self.open.remove(row)));
+            }
+        }
+        self.closed.sort();
+        self.groups.sort();
+    }
+}
+
+/// Rows beside their sessions, all as seconds.
+const ROWS: &str = "SELECT k, (extract(epoch FROM ts) - 1714521600)::BIGINT AS at, v, \
+    (extract(epoch FROM window_start) - 1714521600)::BIGINT AS f, \
+    (extract(epoch FROM window_end) - 1714521600)::BIGINT AS t \
+    FROM SESSION(t PARTITION BY k, ts, INTERVAL '4 seconds')";
+
+/// What there is of each session.
+const GROUPS: &str = "SELECT k, (extract(epoch FROM window_start) - 1714521600)::BIGINT AS f, \
+    (extract(epoch FROM window_end) - 1714521600)::BIGINT AS t, count(*) AS n, sum(v) AS s \
+    FROM SESSION(t PARTITION BY k, ts, INTERVAL '4 seconds') GROUP BY k, window_start, window_end";
+
+async fn closing() -> Result<()> {
+    for seed in 0..8 {
+        run_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn run_seed(seed: u64) -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let table = format!(
+        "CREATE TABLE t (k INT, v INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '{DELAY} seconds')"
+    );
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            &table,
+            &format!("CREATE MATERIALIZED VIEW so_far AS {ROWS}"),
+            &format!("CREATE STREAM closed AS {ROWS} EMIT ON WINDOW CLOSE"),
+            &format!("CREATE MATERIALIZED VIEW groups_so_far AS {GROUPS}"),
+            &format!("CREATE STREAM groups_closed AS {GROUPS} EMIT ON WINDOW CLOSE"),
+        ],
+    )
+    .await?;
+    let (mut random, mut model) = (Random(seed), Model::default());
+    for epoch in 0..50 {
+        let (mut deleted, mut inserted) = (Vec::new(), Vec::new());
+        if random.below(2) == 0 {
+            let (v, from) = (random.below(6), epoch - random.below(25));
+            let to = from + 6;
+            let (first, last) = (time(from), time(to));
+            run(&mut session, &format!("DELETE FROM t WHERE v = {v} AND ts >= {first} AND ts < {last}"))
+                .await?;
+            let goes = |row: &Row| row.2 == v && (from..to).contains(&row.1);
+            deleted.extend(model.table.iter().filter(|row| goes(row)).copied());
+            model.table.retain(|row| !goes(row));
+        }
+        for _ in 0..random.below(6) {
+            let late = if random.below(5) == 0 { 20 } else { 4 };
+            let row = (random.below(3), epoch + random.below(8) - late, random.below(6));
+            let (k, ts, v) = row;
+            run(&mut session, &format!("INSERT INTO t VALUES ({k}, {v}, {})", time(ts))).await?;
+            inserted.push(row);
+        }
+        model.table.extend(&inserted);
+        model.take(deleted, inserted);
+        run(&mut session, "ADVANCE BATCH").await?;
+        check(&mut session, &model).await.map_err(|error| format!("epoch {epoch}: {error}"))?;
+    }
+    ensure(model.late > 0 && model.groups.len() > 10, || "nothing was late, or nothing closed".into())?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn check(session: &mut Session, model: &Model) -> Result<()> {
+    let (mut rows, mut groups) = (model.closed.clone(), model.groups.clone());
+    for open in model.sessions() {
+        rows.extend(open.lines());
+        groups.push(open.group());
+    }
+    rows.sort();
+    groups.sort();
+    let expected = [
+        ("so_far", &rows),
+        ("closed", &model.closed),
+        ("groups_so_far", &groups),
+        ("groups_closed", &model.groups),
+    ];
+    for (name, expected) in expected {
+        let found = lines(session, &format!("SELECT * FROM {name}")).await?;
+        ensure(found == *expected, || format!("{name}: {found:#?} is not {expected:#?}"))?;
+        let sql = format!(
+            "SELECT sum(late_rows) FROM millstream.operators WHERE query = '{name}' AND late_rows IS NOT NULL"
+        );
+        let late = lines(session, &sql).await?;
+        ensure(late == [model.late.to_string()], || {
+            format!("{name}: {late:?} late rows, not {}", model.late)
+        })?;
+    }
+    Ok(())
+}
+
+/// Sessions of all rows, those without a time too, that come and go.
+async fn open() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let query = "SELECT * FROM SESSION(t PARTITION BY (k, v % 2), ts, INTERVAL '4 seconds')";
+    let alone = "SELECT v, window_end FROM SESSION(t, ts, INTERVAL '2 seconds')";
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "CREATE TABLE t (k INT, v INT, ts TIMESTAMP)",
+            &format!("CREATE MATERIALIZED VIEW m AS {query}"),
+            &format!("CREATE MATERIALIZED VIEW a AS {alone}"),
+        ],
+    )
+    .await?;
+    let mut random = Random(11);
+    for epoch in 0..60 {
+        if random.below(3) == 0 {
+            run(&mut session, &format!("DELETE FROM t WHERE v = {}", random.below(8))).await?;
+        }
+        for _ in 0..random.below(8) {
+            let ts = if random.below(10) == 0 { "NULL".into() } else { time(random.below(60)) };
+            let (k, v) = (random.below(2), random.below(8));
+            run(&mut session, &format!("INSERT INTO t VALUES ({k}, {v}, {ts})")).await?;
+        }
+        run(&mut session, "ADVANCE BATCH").await?;
+        for (name, query) in [("m", query), ("a", alone)] {
+            let found = lines(&mut session, &format!("SELECT * FROM {name}")).await?;
+            let expected = lines(&mut session, query).await?;
+            ensure(found == expected, || format!("epoch {epoch}, {name}: {found:#?} is not {expected:#?}"))?;
+        }
+    }
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// A day of event time leaves no more behind than its open sessions.
+async fn flat() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "CREATE TABLE t (k INT, v INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY",
+            &format!("CREATE STREAM closed AS {GROUPS} EMIT ON WINDOW CLOSE"),
+        ],
+    )
+    .await?;
+    for hour in 0..24 {
+        // Two rows of a key every ten seconds, a second apart.
+        let rows = format!(
+            "INSERT INTO t SELECT i / 2 % 5, i, TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{hour} hours' \
+             + i * INTERVAL '1 second' FROM generate_series(0, 3599) AS g(i)"
+        );
+        run_all(&mut session, &[&rows, "ADVANCE BATCH"]).await?;
+        let kept =
+            lines(&mut session, "SELECT max(state_rows) FROM millstream.operators WHERE late_rows = 0")
+                .await?;
+        // The watermark is at 59:54, and sessions that end behind it have ten rows at most.
+        let few = kept.len() == 1 && kept[0].parse().is_ok_and(|kept: i64| kept <= 10);
+        ensure(few, || format!("{kept:?} rows after hour {hour}"))?;
+    }
+    drive::expect(&mut session, "SELECT max(n), min(n) FROM closed", &["2|2"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
