@@ -27,7 +27,7 @@ enum Kept {
     /// The operator says which keys are new: these, as they come. Some may be there several times.
     Told(BTreeMap<i64, Vec<Vec<ArrayRef>>>),
     /// It doesn't: the keys of its rows, each once, with their slots by the window's time.
-    Seen(KeyIndex, BTreeMap<i64, Vec<u32>>),
+    Seen(Box<KeyIndex>, BTreeMap<i64, Vec<u32>>),
 }
 
 impl Open {
@@ -35,7 +35,7 @@ impl Open {
     pub(super) fn new(types: Vec<DataType>, column: usize, told: bool) -> Result<Open> {
         let kept = match told {
             true => Kept::Told(BTreeMap::new()),
-            false => Kept::Seen(KeyIndex::new(types.clone())?, BTreeMap::new()),
+            false => Kept::Seen(Box::new(KeyIndex::new(types.clone())?), BTreeMap::new()),
         };
         Ok(Open { types, column, kept })
     }
