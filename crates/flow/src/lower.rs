@@ -329,7 +329,7 @@ impl Lowering<'_> {
         {
             return Ok(Some(node));
         }
-        let fused = per_key::fused(&chain)?;
+        let fused = per_key::fused(&chain, below)?;
         let (above, fused) = chain.split_at(chain.len() - fused);
         let Some(input) = self.lower_below(below, fused)? else { return Ok(None) };
         if per_key::is_keyed(below) && per_key::is_one(&self.nodes[input]) {

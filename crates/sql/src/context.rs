@@ -69,6 +69,12 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The same, where this planner of relations is asked too.
+    pub(crate) fn planned_by(mut self, planner: Arc<dyn RelationPlanner>) -> Context<'a> {
+        self.relation_planners.insert(0, planner);
+        self
+    }
+
     /// The names that were looked up and found.
     pub(crate) fn into_reads(self) -> Vec<String> {
         self.reads.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()

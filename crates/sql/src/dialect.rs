@@ -95,38 +95,22 @@ pub(crate) fn refuse_unbuilt(reader: &TokenReader) -> Result<()> {
                 .at(span))
         }
         Some((emit, span)) => Err(Error::unsupported(emit.clause()).hint(emit.instead()).at(span)),
-        None => refuse(reader, false),
+        None => refuse(reader),
     }
 }
 
-/// The same for a query that runs once per batch, whose last clause is cut off.
-pub(crate) fn refuse_unbuilt_per_batch(reader: &TokenReader) -> Result<()> {
-    refuse(reader, true)
-}
-
-fn refuse(reader: &TokenReader, per_batch: bool) -> Result<()> {
+fn refuse(reader: &TokenReader) -> Result<()> {
     let tokens = reader.rest();
     for (at, lexeme) in tokens.iter().enumerate() {
         let token = &lexeme.token.token;
-        let is =
-            |n: usize, word: &str| tokens.get(at + n).is_some_and(|next| is_word(&next.token.token, word));
         let called = tokens.get(at + 1).is_some_and(|next| next.token.token == Token::LParen);
         let before = at.checked_sub(1).map(|before| &tokens[before].token.token);
         let after_from = before.is_some_and(|token| is_word(token, "FROM") || is_word(token, "JOIN"));
-        let named = |names: &[&'static str]| names.iter().copied().find(|name| is_word(token, name));
-
-        let what = if called && after_from && !per_batch && named(&OVER_BATCHES).is_some() {
-            let name = named(&OVER_BATCHES).unwrap_or_default();
+        let name = OVER_BATCHES.iter().find(|name| is_word(token, name));
+        if let Some(name) = name.filter(|_| called && after_from) {
             return Err(Error::invalid(format!("{name}(…) is about batches, which this query doesn't have"))
                 .hint("End the query with FOR EACH BATCH.")
                 .at(lexeme.range.clone()));
-        } else if called && is(0, "MATCH_RECOGNIZE") {
-            Some("MATCH_RECOGNIZE".to_string())
-        } else {
-            None
-        };
-        if let Some(what) = what {
-            return Err(Error::unsupported(what).at(lexeme.range.clone()));
         }
     }
     Ok(())
@@ -173,7 +157,6 @@ mod tests {
             "SELECT * FROM LAST(t, INTERVAL '1 s')",
             "LAST(…) is about batches, which this query doesn't have",
         );
-        refused("SELECT * FROM t MATCH_RECOGNIZE (x)", "MATCH_RECOGNIZE is not supported yet");
     }
 
     #[test]

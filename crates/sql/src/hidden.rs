@@ -227,7 +227,11 @@ impl Narrow<'_> {
     }
 }
 
-fn exclude(mut options: WildcardAdditionalOptions, hidden: &[String]) -> WildcardAdditionalOptions {
+/// The wildcard without these columns.
+pub(crate) fn exclude(
+    mut options: WildcardAdditionalOptions,
+    hidden: &[String],
+) -> WildcardAdditionalOptions {
     if hidden.is_empty() {
         return options;
     }

@@ -32,6 +32,7 @@ mod reader;
 pub mod relation;
 mod respell;
 pub mod routines;
+mod row_pattern;
 pub mod rules;
 mod shown;
 pub mod sqlstate;
@@ -59,6 +60,7 @@ pub use relation::{
     SYSTEM_SCHEMAS, bind, relation_of,
 };
 pub use routines::{Routine, routine_name};
+pub use row_pattern::MATCH_ROWS;
 pub use shown::as_shown;
 pub use time_joins::LOOKED_UP;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};

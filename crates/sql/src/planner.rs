@@ -46,6 +46,7 @@ use crate::reader::TokenReader;
 use crate::relation::Relations;
 use crate::respell;
 use crate::routines;
+use crate::row_pattern::{self, RowPatterns};
 use crate::rules;
 use crate::shown::Names;
 use crate::time_joins;
@@ -201,7 +202,8 @@ impl Planner {
             self.is_function(name) || relations.scalar(name).is_some() || relations.routine(name).is_some()
         };
         respell::respell(&mut statement, &known)?;
-        let context = Context::new(&self.state, self.type_planner(), relations, shown);
+        let context = Context::new(&self.state, self.type_planner(), relations, shown)
+            .planned_by(Arc::new(RowPatterns::new(self.clone())));
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
         let mut typed = self.parameters.as_ref().map_or_else(PlannerContext::new, |known| known.context());
         let plan = SqlToRel::new_with_options(&context, options)
@@ -286,7 +288,8 @@ impl Planner {
     pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
         let tokens = event_time::rewrite(dialect::update_state::rewrite(tokens, reader.text())?)?;
-        let tokens = dialect::table::rewrite(time_joins::rewrite(tokens)?);
+        let tokens = row_pattern::rewrite(time_joins::rewrite(tokens)?);
+        let tokens = dialect::table::rewrite(tokens);
         let parsed = DFParserBuilder::new(tokens)
             .with_dialect(time_joins::dialect(reader))
             .with_recursion_limit(limit)
@@ -295,7 +298,10 @@ impl Planner {
             .map_err(|error| Error::from_datafusion(&error, reader.text()))?;
         let mut parsed = parsed.into_iter();
         match (parsed.next(), parsed.next()) {
-            (Some(ParsedStatement::Statement(statement)), None) => Ok(*statement),
+            (Some(ParsedStatement::Statement(mut statement)), None) => {
+                event_time::respell(&mut statement)?;
+                Ok(*statement)
+            }
             (Some(_), None) => Err(reader.expected("a query (SELECT, WITH or VALUES)")),
             (_, Some(_)) => Err(Error::invalid("more than one statement where one was expected")),
             (None, None) => Err(reader.expected("a query (SELECT, WITH or VALUES)")),

@@ -254,6 +254,8 @@ pub(crate) fn cannot_fail(expr: &Expr) -> datafusion::common::Result<bool> {
             | Expr::Between(_)
             | Expr::InList(_)
             | Expr::Case(_) => true,
+            // A struct's field is there or NULL.
+            Expr::ScalarFunction(call) => call.name() == "get_field",
             _ => false,
         })
     })?;

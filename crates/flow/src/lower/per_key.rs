@@ -19,6 +19,7 @@ use crate::Result;
 use crate::flow::Node;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
+use crate::operators::aggregate;
 use crate::operators::per_key::{Arrangement, Parts, PerKey};
 
 /// A fragment as it grows.
@@ -82,11 +83,13 @@ pub(super) fn is_one(node: &Node) -> bool {
     matches!(node, Node::Operator { operator, .. } if operator.describe().name == PerKey::NAME)
 }
 
-/// How many of these nodes, the lowest last, may be part of a fragment below them.
-pub(super) fn fused(above: &[&LogicalPlan]) -> Result<usize> {
+/// How many of these nodes, the lowest last, may be part of a fragment of a plan below them. The matches of a partition
+/// are taken from their list there, so that of many only those that change are put out.
+pub(super) fn fused(above: &[&LogicalPlan], below: &LogicalPlan) -> Result<usize> {
+    let lists = aggregate::gives_matches(below);
     let mut count = 0;
     for plan in above.iter().rev() {
-        if matches!(plan, LogicalPlan::Unnest(_)) || !keys::is_infallible(plan)? {
+        if (matches!(plan, LogicalPlan::Unnest(_)) && !lists) || !keys::is_infallible(plan)? {
             break;
         }
         count += 1;
@@ -136,6 +139,7 @@ impl Lowering<'_> {
             inputs: arrangements.collect(),
             plan: self.driver.plan(&top)?,
             one_row: fragment.alive.iter().all(|alive| *alive)
+                && !above.iter().any(|node| matches!(node, LogicalPlan::Unnest(_)))
                 && matches!(plan, LogicalPlan::Aggregate(node) if !matches!(node.group_expr[..], [Expr::GroupingSet(_)])),
             why: why.into(),
         };

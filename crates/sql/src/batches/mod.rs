@@ -112,7 +112,6 @@ impl Planner {
     /// Plans a query that is run once per batch; the text is without its last clause.
     pub fn batch_query(&self, text: &str, relations: &dyn Relations) -> Result<BatchQuery> {
         let reader = TokenReader::new(text)?;
-        dialect::refuse_unbuilt_per_batch(&reader)?;
         let mut tree = self.parse_tree(&reader)?;
         let windows = take_windows(self, &mut tree, relations)?;
         let relations = WithWindows::new(relations, &windows);

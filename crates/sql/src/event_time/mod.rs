@@ -9,6 +9,7 @@
 mod functions;
 mod grid;
 mod session;
+mod spellings;
 mod written;
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit};
@@ -27,13 +28,15 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
     Expr as ExprTree, FunctionArg, FunctionArgExpr, ObjectName, TableFactor, TableFunctionArgs,
 };
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
 use crate::dml::tree::named_table;
 use crate::error::{Error, Result};
 use crate::hidden::last_name;
 use crate::literals::interval;
+use crate::rules::keys::without_keys;
 use grid::{Length, Timeline, WINDOWS_MAX};
-pub(crate) use written::rewrite;
+pub(crate) use spellings::respell;
 
 /// The columns that a window adds.
 pub const WINDOW_START: &str = "window_start";
@@ -256,21 +259,7 @@ impl Call<'_> {
     fn interval(&mut self, name: &str, written: ExprTree) -> Result<IntervalMonthDayNano> {
         let text = written.to_string();
         let wrong = |call: &Self| call.wrong(format!("the {name} is {text}, but an interval was expected"));
-        let expr = self.context.sql_to_expr(written, &DFSchema::empty()).map_err(|_| wrong(self))?;
-        let value = match expr {
-            Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
-                let read = interval::read(&text).map_err(|_| wrong(self))?;
-                return Ok(read);
-            }
-            other => constant(Expr::Cast(Cast::new(
-                Box::new(other),
-                DataType::Interval(IntervalUnit::MonthDayNano),
-            ))),
-        };
-        match value {
-            Some(ScalarValue::IntervalMonthDayNano(Some(interval))) => Ok(interval),
-            _ => Err(wrong(self)),
-        }
+        interval(written, self.context).ok_or_else(|| wrong(self))
     }
 
     fn windows(
@@ -303,6 +292,7 @@ impl Call<'_> {
                     .project(all)?
                     .unnest_column(Column::from_name(WINDOW_START))?
                     .build()?;
+                let unnested = without_keys(unnested)?;
                 let start = Expr::Column(Column::from_name(WINDOW_START));
                 let end = functions::hop_end(with(start, &written[1..])).alias(WINDOW_END);
                 let all = columns(&unnested).into_iter().chain([end]);
@@ -312,7 +302,11 @@ impl Call<'_> {
                 let start = functions::tumble_start(with(time.clone(), &written[1..])).alias(WINDOW_START);
                 let ends = functions::cumulate_ends(with(time, written)).alias(WINDOW_END);
                 let all: Vec<Expr> = columns(&input).into_iter().chain([start, ends]).collect();
-                LogicalPlanBuilder::from(input).project(all)?.unnest_column(Column::from_name(WINDOW_END))?
+                let unnested = LogicalPlanBuilder::from(input)
+                    .project(all)?
+                    .unnest_column(Column::from_name(WINDOW_END))?
+                    .build()?;
+                LogicalPlanBuilder::from(without_keys(unnested)?)
             }
             Kind::Session => {
                 let over = |function| -> PlanResult<Expr> {
@@ -331,6 +325,27 @@ impl Call<'_> {
             }
         };
         Ok(plan.build()?)
+    }
+}
+
+/// The tokens of a query with windows in the forms that the parser takes.
+pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
+    written::rewrite(spellings::rewrite(found))
+}
+
+/// What an expression over no row is as an interval.
+pub(crate) fn interval(
+    written: ExprTree,
+    context: &mut dyn RelationPlannerContext,
+) -> Option<IntervalMonthDayNano> {
+    let expr = context.sql_to_expr(written, &DFSchema::empty()).ok()?;
+    if let Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) = &expr {
+        return interval::read(text).ok();
+    }
+    let to = DataType::Interval(IntervalUnit::MonthDayNano);
+    match constant(Expr::Cast(Cast::new(Box::new(expr), to)))? {
+        ScalarValue::IntervalMonthDayNano(length) => length,
+        _ => None,
     }
 }
 

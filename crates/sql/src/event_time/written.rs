@@ -16,6 +16,7 @@ use crate::dml::tree::named_table;
 use crate::error::Result;
 use crate::hidden::last_name;
 use crate::reader::is_word;
+use crate::respell;
 
 /// Flink's names of arguments, those before others in a call first.
 const NAMES: [&str; 7] = ["DATA", "TIMECOL", "SLIDE", "STEP", "SIZE", "GAP", "OFFSET"];
@@ -147,6 +148,21 @@ fn joined(arguments: &[&[TokenWithSpan]]) -> Vec<TokenWithSpan> {
 fn comma(argument: &[TokenWithSpan], or: &[TokenWithSpan]) -> TokenWithSpan {
     let span = argument.first().or(or.first()).map(|token| token.span);
     TokenWithSpan { token: Token::Comma, span: span.unwrap_or_else(Span::empty) }
+}
+
+/// A call of a table function with these arguments.
+pub(super) fn table(name: ObjectName, arguments: Vec<Expr>) -> TableFactor {
+    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)));
+    let mut factor = named_table(name);
+    if let TableFactor::Table { args: place, .. } = &mut factor {
+        *place = Some(TableFunctionArgs { args: args.collect(), settings: None });
+    }
+    factor
+}
+
+/// The keys of a session as an argument.
+pub(super) fn keyed(keys: Vec<Expr>) -> Expr {
+    respell::call(KEYS, keys)
 }
 
 /// A call of a function as one of a table function.

@@ -79,6 +79,13 @@ impl OptimizerRule for HiddenKeys {
     }
 }
 
+/// The rows of a node that repeats those below it, whose keys are none of its own. The query engine's planner adds what
+/// a key determines to a GROUP BY by the key.
+pub(crate) fn without_keys(mut plan: LogicalPlan) -> Result<LogicalPlan> {
+    set_keys(&mut plan, FunctionalDependencies::empty())?;
+    Ok(plan)
+}
+
 /// Gives a node these keys, unless it shows its input's or has none and gets none.
 fn set_keys(node: &mut LogicalPlan, keys: FunctionalDependencies) -> Result<bool> {
     let Some(schema) = schema_of(node) else { return Ok(false) };

@@ -136,7 +136,9 @@ impl Model {
             if self.watermark.is_some_and(|at| session.end <= at) {
                 self.closed.extend(session.lines());
                 self.groups.push(session.group());
-                session.rows.iter().for_each(|(row, _)| drop(self.open.remove(row)));
+                for (row, _) in &session.rows {
+                    self.open.remove(row);
+                }
             }
         }
         self.closed.sort();

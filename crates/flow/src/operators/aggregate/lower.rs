@@ -40,6 +40,9 @@ use crate::{Driver, Result};
 /// 0.0.
 const EXACT: &str = "millstream.exact";
 
+/// The alias of the aggregates that stand for MATCH_RECOGNIZE, whose types aren't known here.
+const MATCH_ROWS: &str = "millstream.match_rows";
+
 /// How the names begin of aggregates that round as they go, unless they are marked as [`EXACT`].
 const ROUNDED: [&str; 5] = ["var", "stddev", "covar", "corr", "regr"];
 
@@ -70,6 +73,20 @@ pub(super) enum Kind {
     CountPairs,
     /// A variance, covariance, correlation or regression.
     Moments(Statistic),
+}
+
+fn is_match(function: &AggregateFunction) -> bool {
+    function.func.aliases().iter().any(|alias| alias == MATCH_ROWS)
+}
+
+/// Whether a plan gives the lists of what MATCH_RECOGNIZE shows of partitions.
+pub(crate) fn gives_matches(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Aggregate(node) = plan else { return false };
+    let is_one = |expr: &Expr| match expr.clone().unalias_nested().data {
+        Expr::AggregateFunction(function) => is_match(&function),
+        _ => false,
+    };
+    node.aggr_expr.iter().any(is_one)
 }
 
 /// Whether a function is one of those that are a function of the multiset of their arguments and whose states, once
@@ -227,6 +244,9 @@ impl CallLowering<'_> {
         let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
             return Ok(Err(format!("{expr} isn't a plain aggregate")));
         };
+        if is_match(&function) {
+            return Ok(Err("MATCH_RECOGNIZE looks at all rows of a partition".into()));
+        }
         let text = expr.schema_name().to_string();
         let params = &function.params;
         let (input, kind) = (&self.node.input, Kind::of(&function.func));

@@ -46,8 +46,8 @@ use crate::spread::Threads;
 use call::{Arguments, Call};
 pub(crate) use emit::changed;
 use groups::{Grouping, Groups, Touched};
-pub(crate) use lower::is_known;
 pub use lower::lower;
+pub(crate) use lower::{gives_matches, is_known};
 
 /// How many groups are put out in one batch.
 const OUTPUT_ROWS: usize = 8192;

@@ -1,0 +1,136 @@
+//! Makes the expressions of a clause physical, with the analyzer's rules applied to them as to those of any query.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, DFSchemaRef};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+
+use super::terms::{Term, term_name};
+use crate::error::{Error, Result};
+use crate::planner::Planner;
+use crate::steady::CLOCKS;
+
+/// The aggregates whose accumulators say what they have so far as often as they are asked.
+const LASTING: [&str; 5] = ["count", "sum", "avg", "min", "max"];
+
+/// A call of an aggregate function.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) function: Arc<AggregateFunctionExpr>,
+    pub(super) arguments: Vec<Arc<dyn PhysicalExpr>>,
+    /// Whether an accumulator that has given a result may take more rows.
+    pub(super) lasts: bool,
+}
+
+/// An expression over the columns of its terms.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) physical: Arc<dyn PhysicalExpr>,
+    pub(super) terms: Vec<Term>,
+    /// The columns of the terms.
+    pub(super) schema: SchemaRef,
+}
+
+/// Compiles expressions.
+pub(super) struct Compiler<'a> {
+    pub(super) planner: &'a Planner,
+}
+
+impl Compiler<'_> {
+    /// Expressions over columns.
+    pub(super) fn expressions(
+        &self,
+        written: &[Expr],
+        schema: &DFSchemaRef,
+    ) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+        if written.is_empty() {
+            return Ok(Vec::new());
+        }
+        written.iter().try_for_each(refuse_unsteady)?;
+        let named = written.iter().enumerate().map(|(at, expr)| expr.clone().unalias().alias(at.to_string()));
+        let plan = LogicalPlanBuilder::from(no_rows(schema)).project(named.collect::<Vec<_>>())?.build()?;
+        let LogicalPlan::Projection(analysed) = self.planner.analysed(plan)? else {
+            return Err(Error::unsupported("such an expression in MATCH_RECOGNIZE"));
+        };
+        analysed.expr.iter().map(|expr| self.physical(expr, analysed.input.schema())).collect()
+    }
+
+    /// Some functions, coalesce among them, only run in the form that they are simplified to.
+    fn physical(&self, expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
+        let settings = SimplifyContext::builder()
+            .with_config_options(Arc::clone(self.planner.state().config_options()))
+            .with_schema(Arc::clone(schema))
+            .build();
+        let expr = ExprSimplifier::new(settings).simplify(expr.clone().unalias())?;
+        let context = PhysicalPlanningContext::default();
+        Ok(create_physical_expr(&expr, schema, self.planner.state().execution_props(), &context)?)
+    }
+
+    /// A call of an aggregate function over columns. It takes its rows in the order of the partition, unless it sorts
+    /// them itself.
+    pub(super) fn call(&self, written: &Expr, schema: &DFSchemaRef) -> Result<Call> {
+        refuse_unsteady(written)?;
+        let none: [Expr; 0] = [];
+        let plan = LogicalPlanBuilder::from(no_rows(schema)).aggregate(none, [written.clone()])?.build()?;
+        let mut analysed = self.planner.analysed(plan)?;
+        while let LogicalPlan::Projection(projection) = analysed {
+            analysed = Arc::unwrap_or_clone(projection.input);
+        }
+        let unsupported = || Error::unsupported(format!("{written} in MATCH_RECOGNIZE"));
+        let LogicalPlan::Aggregate(analysed) = analysed else { return Err(unsupported()) };
+        let [call] = analysed.aggr_expr.as_slice() else { return Err(unsupported()) };
+        if !matches!(analysed.input.as_ref(), LogicalPlan::EmptyRelation(_)) {
+            return Err(unsupported());
+        }
+        let mut call = call.clone().unalias_nested().data;
+        let Expr::AggregateFunction(function) = &mut call else { return Err(unsupported()) };
+        function.params.order_by.clear();
+        let schema = analysed.input.schema();
+        let (props, context) = (self.planner.state().execution_props(), PhysicalPlanningContext::default());
+        let builder = LoweredAggregateBuilder::new(&call, schema, schema.as_arrow(), props, &context);
+        let function = builder.build()?.aggregate;
+        let lasts = LASTING.contains(&function.fun().name()) && !function.is_distinct();
+        Ok(Call { arguments: function.expressions(), function, lasts })
+    }
+}
+
+/// The columns of some terms, of these types.
+pub(super) fn term_fields(types: Vec<DataType>) -> Vec<Field> {
+    types.into_iter().enumerate().map(|(at, found)| Field::new(term_name(at), found, true)).collect()
+}
+
+/// Columns without a qualifier.
+pub(super) fn columns(fields: Vec<Field>) -> Result<DFSchemaRef> {
+    Ok(Arc::new(DFSchema::from_unqualified_fields(fields.into(), HashMap::new())?))
+}
+
+fn no_rows(schema: &DFSchemaRef) -> LogicalPlan {
+    LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::clone(schema) })
+}
+
+/// The present and functions that give another value each time would make a match depend on when it is looked for.
+fn refuse_unsteady(expr: &Expr) -> Result<()> {
+    let mut found = None;
+    expr.apply(|part| {
+        if let Expr::ScalarFunction(call) = part
+            && (CLOCKS.contains(&call.func.name())
+                || call.func.signature().volatility == Volatility::Volatile)
+        {
+            found = Some(call.func.name().to_string());
+        }
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    })?;
+    match found {
+        Some(name) => Err(Error::unsupported(format!("{name}() in MATCH_RECOGNIZE"))
+            .hint("Its value would change without any change of the input: compare columns of the rows.")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,468 @@
+//! From a clause as it was parsed to a plan.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Fields};
+use datafusion::common::{Column, DFSchema, DFSchemaRef};
+use datafusion::functions::core::expr_fn::get_field;
+use datafusion::logical_expr::planner::RelationPlannerContext;
+use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast::{
+    AfterMatchSkip, EmptyMatchesMode, Expr as ExprTree, FunctionArg, FunctionArgExpr, Ident, Measure,
+    OrderByExpr, RowsPerMatch, SymbolDefinition, TableAlias, TableFactor,
+};
+use millstream_delta::{contains_floats, sql_type};
+
+use super::clause::{Clause, Condition, Shows, Skip};
+use super::compile::{Call, Compiled, Compiler, columns, term_fields};
+use super::function::MatchRows;
+use super::pattern::Program;
+use super::terms::{Formula, Names, Place, Reader, Term};
+use super::written::{ROWS, SUBSET, WITHIN};
+use crate::error::{Error, Result};
+use crate::event_time;
+use crate::functions::canonical_float;
+use crate::hidden::{fold, last_name};
+use crate::planner::Planner;
+use crate::rules::keys::without_keys;
+
+/// What the list of matches is called below its unnesting.
+const MATCH: &str = "!match";
+
+/// The plan of a clause, and the name that it is given.
+pub(super) fn plan(
+    planner: &Planner,
+    relation: TableFactor,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<(LogicalPlan, Option<TableAlias>)> {
+    let TableFactor::MatchRecognize {
+        table,
+        partition_by,
+        order_by,
+        measures,
+        rows_per_match,
+        after_match_skip,
+        pattern,
+        symbols,
+        alias,
+    } = relation
+    else {
+        return Err(Error::bug("a relation that is no MATCH_RECOGNIZE"));
+    };
+    let program = Program::new(&pattern)?;
+    let defined = Defined::new(symbols, &program)?;
+    let input = context.plan(subquery(*table))?;
+    let schema = Arc::clone(input.schema());
+    let mut written = Written {
+        text: format!("PATTERN ({pattern})"),
+        shows: shows(rows_per_match, &program)?,
+        skip: skip(after_match_skip, &defined.names)?,
+        program,
+        partition: Vec::new(),
+        order: Vec::new(),
+    };
+    for column in partition_by {
+        written.partition.push(partition_column(column, &schema, context)?);
+    }
+    let names = &defined.names;
+    let mut reader = Reader { context, schema: &schema, names, values: Vec::new(), calls: Vec::new() };
+    for key in order_by {
+        written.order.push(order_key(key, &mut reader)?);
+    }
+    let within = match &defined.within {
+        Some(length) => Some(within(length.clone(), &written.order, &mut reader)?),
+        None => None,
+    };
+    let formulas = Formulas::new(measures, &defined.conditions, &mut reader)?;
+    let (values, calls) = (reader.values, reader.calls);
+    let taken = written.taken(&schema, &values, &calls);
+    let clause = written.clause(planner, context, formulas, (values, calls, within), &taken, &schema)?;
+    Ok((with_matches(input, &written, clause, &taken)?, alias))
+}
+
+/// A subquery that stands as the argument of a function, by itself.
+fn subquery(table: TableFactor) -> TableFactor {
+    let TableFactor::Table { name, alias, args: Some(arguments), .. } = &table else { return table };
+    match arguments.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(ExprTree::Subquery(query)))]
+            if last_name(name).as_deref() == Some(ROWS) =>
+        {
+            let (subquery, alias) = (query.clone(), alias.clone());
+            TableFactor::Derived { lateral: false, subquery, alias, sample: None }
+        }
+        _ => table,
+    }
+}
+
+/// What DEFINE, SUBSET and WITHIN say.
+struct Defined {
+    names: Names,
+    /// By variable.
+    conditions: Vec<Option<ExprTree>>,
+    within: Option<ExprTree>,
+}
+
+impl Defined {
+    fn new(symbols: Vec<SymbolDefinition>, program: &Program) -> Result<Defined> {
+        let names = Names { variables: program.variables.clone(), subsets: Vec::new() };
+        let conditions = names.variables.iter().map(|_| None).collect();
+        let mut defined = Defined { names, conditions, within: None };
+        for SymbolDefinition { symbol, definition } in symbols {
+            match symbol.value.as_str() {
+                SUBSET => defined.subset(definition)?,
+                WITHIN => defined.within = Some(definition),
+                _ => defined.condition(&fold(&symbol), definition)?,
+            }
+        }
+        Ok(defined)
+    }
+
+    fn condition(&mut self, name: &str, definition: ExprTree) -> Result<()> {
+        let variables = &self.names.variables;
+        let Some(at) = variables.iter().position(|known| known == name) else {
+            return Err(self.names.expect(name, "DEFINE").err().unwrap_or_else(|| {
+                Error::invalid(format!("MATCH_RECOGNIZE: DEFINE names \"{name}\", which is a SUBSET"))
+            }));
+        };
+        match self.conditions[at].replace(definition) {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid(format!("MATCH_RECOGNIZE: DEFINE says twice what \"{name}\" is"))),
+        }
+    }
+
+    /// `u = (a, b)`
+    fn subset(&mut self, definition: ExprTree) -> Result<()> {
+        let text = definition.to_string();
+        let wrong = || {
+            Error::invalid(format!("MATCH_RECOGNIZE: SUBSET {text}, but a name and variables were expected"))
+                .hint("Write SUBSET u = (a, b), v = (b, c).")
+        };
+        let ExprTree::BinaryOp { left, right, .. } = definition else { return Err(wrong()) };
+        let ExprTree::Identifier(name) = *left else { return Err(wrong()) };
+        let name = fold(&name);
+        let members = match *right {
+            ExprTree::Tuple(members) => members,
+            ExprTree::Nested(member) => vec![*member],
+            _ => return Err(wrong()),
+        };
+        if self.names.get(&name).is_some() {
+            return Err(Error::invalid(format!(
+                "MATCH_RECOGNIZE: there is another \"{name}\" than the SUBSET"
+            )));
+        }
+        let mut variables = BTreeSet::new();
+        for member in members {
+            let ExprTree::Identifier(member) = member else { return Err(wrong()) };
+            variables.extend(self.names.expect(&fold(&member), "SUBSET")?);
+        }
+        self.names.subsets.push((name, variables.into_iter().collect()));
+        Ok(())
+    }
+}
+
+fn shows(written: Option<RowsPerMatch>, program: &Program) -> Result<Shows> {
+    let shows = match written {
+        None | Some(RowsPerMatch::OneRow) => Shows::OneRow,
+        Some(RowsPerMatch::AllRows(mode)) => Shows::AllRows {
+            empty: mode != Some(EmptyMatchesMode::Omit),
+            unmatched: mode == Some(EmptyMatchesMode::WithUnmatched),
+        },
+    };
+    if matches!(shows, Shows::AllRows { unmatched: true, .. }) && program.excludes() {
+        return Err(Error::invalid("MATCH_RECOGNIZE: WITH UNMATCHED ROWS with {- … -} in PATTERN").hint(
+            "What is left out there is matched, so that it would be in neither: use SHOW EMPTY MATCHES.",
+        ));
+    }
+    Ok(shows)
+}
+
+fn skip(written: Option<AfterMatchSkip>, names: &Names) -> Result<Skip> {
+    let among = |name: &Ident| -> Result<(String, Vec<usize>)> {
+        let name = fold(name);
+        let among = names.expect(&name, "AFTER MATCH SKIP")?;
+        Ok((name, among))
+    };
+    Ok(match written {
+        None | Some(AfterMatchSkip::PastLastRow) => Skip::PastLastRow,
+        Some(AfterMatchSkip::ToNextRow) => Skip::ToNextRow,
+        Some(AfterMatchSkip::ToFirst(name)) => {
+            among(&name).map(|(name, among)| Skip::ToFirst(name, among))?
+        }
+        Some(AfterMatchSkip::ToLast(name)) => among(&name).map(|(name, among)| Skip::ToLast(name, among))?,
+    })
+}
+
+fn partition_column(
+    written: ExprTree,
+    schema: &DFSchema,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Column> {
+    let text = written.to_string();
+    match context.sql_to_expr(written, schema)? {
+        Expr::Column(column) => Ok(column),
+        _ => Err(Error::invalid(format!("MATCH_RECOGNIZE: PARTITION BY {text}, but a column was expected"))
+            .hint("Compute it below: FROM (SELECT *, … AS k FROM t) MATCH_RECOGNIZE (PARTITION BY k …).")),
+    }
+}
+
+/// A key, with equal values of floats made one.
+fn order_key(written: OrderByExpr, reader: &mut Reader<'_>) -> Result<(Expr, SortOptions)> {
+    let key = reader.context.sql_to_expr(written.expr, reader.schema)?;
+    let key = match contains_floats(&key.get_type(reader.schema)?) {
+        true => canonical_float::call(key),
+        false => key,
+    };
+    let descending = written.options.asc == Some(false);
+    let nulls_first = written.options.nulls_first.unwrap_or(descending);
+    Ok((key, SortOptions { descending, nulls_first }))
+}
+
+/// The time of a row and when a match that begins there has taken too long, by the numbers of their values.
+fn within(
+    length: ExprTree,
+    order: &[(Expr, SortOptions)],
+    reader: &mut Reader<'_>,
+) -> Result<(usize, usize)> {
+    let text = length.to_string();
+    let Some(length) = event_time::interval(length, reader.context) else {
+        return Err(Error::invalid(format!("MATCH_RECOGNIZE: WITHIN {text}, but an interval was expected")));
+    };
+    let parts = [i64::from(length.months), i64::from(length.days), length.nanoseconds];
+    if parts.iter().any(|part| *part < 0) || parts.iter().all(|part| *part == 0) {
+        return Err(Error::invalid(format!("MATCH_RECOGNIZE: WITHIN {text}, but it must be above zero")));
+    }
+    let time = match order.first() {
+        Some((key, SortOptions { descending: false, .. }))
+            if matches!(key.get_type(reader.schema)?, DataType::Timestamp(..)) =>
+        {
+            key.clone()
+        }
+        _ => {
+            return Err(Error::invalid(
+                "MATCH_RECOGNIZE: WITHIN needs rows in the order of their time, but ORDER BY has no timestamp first",
+            )
+            .hint("ORDER BY ts, the column whose times WITHIN compares, ascending."));
+        }
+    };
+    let end = time.clone() + lit(ScalarValue::IntervalMonthDayNano(Some(length)));
+    Ok((reader.number_of(time), reader.number_of(end)))
+}
+
+/// The expressions of a clause.
+struct Formulas {
+    /// By variable.
+    conditions: Vec<Option<Formula>>,
+    measures: Vec<(String, Formula)>,
+}
+
+impl Formulas {
+    fn new(
+        measures: Vec<Measure>,
+        conditions: &[Option<ExprTree>],
+        reader: &mut Reader<'_>,
+    ) -> Result<Formulas> {
+        let mut formulas = Formulas { conditions: Vec::new(), measures: Vec::new() };
+        let variables = &reader.names.variables;
+        for (name, condition) in variables.iter().zip(conditions) {
+            let name = || format!("DEFINE {name}");
+            let formula = condition.clone().map(|tree| reader.formula(name(), tree, false)).transpose()?;
+            formulas.conditions.push(formula);
+        }
+        for Measure { expr, alias } in measures {
+            let name = fold(&alias);
+            let formula = reader.formula(format!("the measure \"{name}\""), expr, true)?;
+            formulas.measures.push((name, formula));
+        }
+        Ok(formulas)
+    }
+}
+
+/// A clause as written, but for its expressions.
+struct Written {
+    text: String,
+    program: Program,
+    shows: Shows,
+    skip: Skip,
+    partition: Vec<Column>,
+    order: Vec<(Expr, SortOptions)>,
+}
+
+impl Written {
+    /// The columns of the input that it takes, by their places.
+    fn taken(&self, schema: &DFSchema, values: &[Expr], calls: &[Expr]) -> Vec<usize> {
+        if self.shows != Shows::OneRow {
+            return (0..schema.fields().len()).collect();
+        }
+        let order = self.order.iter().map(|(key, _)| key);
+        let columns = order.chain(values).chain(calls).flat_map(|expr| expr.column_refs());
+        let taken: BTreeSet<usize> =
+            columns.filter_map(|column| schema.maybe_index_of_column(column)).collect();
+        // An aggregate has some argument.
+        if taken.is_empty() { vec![0] } else { taken.into_iter().collect() }
+    }
+
+    fn clause(
+        &self,
+        planner: &Planner,
+        context: &mut dyn RelationPlannerContext,
+        formulas: Formulas,
+        (values, calls, within): (Vec<Expr>, Vec<Expr>, Option<(usize, usize)>),
+        taken: &[usize],
+        schema: &DFSchema,
+    ) -> Result<Clause> {
+        let compiler = Compiler { planner };
+        let rows = columns_of(taken, schema)?;
+        let (keys, options): (Vec<Expr>, Vec<SortOptions>) = self.order.iter().cloned().unzip();
+        let order = compiler.expressions(&keys, &rows)?.into_iter().zip(options).collect();
+        let physical = compiler.expressions(&values, &rows)?;
+        let compiled = calls.iter().map(|call| compiler.call(call, &rows)).collect::<Result<Vec<Call>>>()?;
+        let types = physical.iter().map(|value| Ok(value.data_type(rows.as_arrow())?));
+        let types = Types { values: types.collect::<Result<_>>()?, calls: &compiled };
+        let mut identity = vec![format!("{:?} {:?} {:?} {within:?}", self.shows, self.skip, self.order)];
+        let mut written = [keys, values, calls].concat();
+        let mut compile = |formula: Formula| -> Result<(Compiled, DataType)> {
+            let fields = term_fields(formula.terms.iter().map(|term| types.of(term)).collect());
+            let schema = columns(fields)?;
+            let expr = context.sql_to_expr(formula.tree, &schema)?;
+            let physical = compiler.expressions(std::slice::from_ref(&expr), &schema)?.pop();
+            let physical = physical.ok_or_else(|| Error::bug("an expression of MATCH_RECOGNIZE is gone"))?;
+            identity.push(format!("{} {expr} {:?}", formula.name, formula.terms));
+            written.push(expr);
+            let found = physical.data_type(schema.as_arrow())?;
+            Ok((Compiled { physical, terms: formula.terms, schema: schema.inner().clone() }, found))
+        };
+        let mut conditions = Vec::with_capacity(formulas.conditions.len());
+        for (variable, formula) in formulas.conditions.into_iter().enumerate() {
+            let Some(formula) = formula else {
+                conditions.push(Condition::Always);
+                continue;
+            };
+            let name = formula.name.clone();
+            let (condition, found) = compile(formula)?;
+            conditions.push(condition_of(&name, variable, condition, &found)?);
+        }
+        let (mut measures, mut fields) = (Vec::new(), Vec::new());
+        for (name, formula) in formulas.measures {
+            let (measure, found) = compile(formula)?;
+            measures.push(measure);
+            fields.push(Field::new(name, found, true));
+        }
+        let shown = self.shown(taken, schema);
+        fields.extend(shown.iter().map(|at| rows.field(*at).as_ref().clone().with_nullable(true)));
+        Ok(Clause {
+            text: self.text.clone(),
+            identity: identity.join("; "),
+            written,
+            schema: rows.inner().clone(),
+            shown,
+            order,
+            program: self.program.clone(),
+            conditions,
+            values: physical,
+            calls: compiled,
+            measures,
+            fields: Fields::from(fields),
+            shows: self.shows,
+            skip: self.skip.clone(),
+            within,
+        })
+    }
+
+    /// Which of the columns that it takes are shown beside the measures.
+    fn shown(&self, taken: &[usize], schema: &DFSchema) -> Vec<usize> {
+        if self.shows == Shows::OneRow {
+            return Vec::new();
+        }
+        let partition = self.partition.iter().filter_map(|column| schema.maybe_index_of_column(column));
+        let partition: Vec<usize> = partition.collect();
+        (0..taken.len()).filter(|at| !partition.contains(&taken[*at])).collect()
+    }
+}
+
+/// The types of what is computed for each row, and of the results of aggregates.
+struct Types<'a> {
+    values: Vec<DataType>,
+    calls: &'a [Call],
+}
+
+impl Types<'_> {
+    fn of(&self, term: &Term) -> DataType {
+        match term {
+            Term::Value(value, _) => self.values[*value].clone(),
+            Term::Classifier(_) => DataType::Utf8View,
+            Term::Number => DataType::Int64,
+            Term::Aggregate(call, _) => self.calls[*call].function.field().data_type().clone(),
+        }
+    }
+}
+
+/// The columns at these places.
+fn columns_of(places: &[usize], schema: &DFSchema) -> Result<DFSchemaRef> {
+    let fields = places.iter().map(|at| {
+        let (qualifier, field) = schema.qualified_field(*at);
+        (qualifier.cloned(), Arc::clone(field))
+    });
+    Ok(Arc::new(DFSchema::new_with_metadata(fields.collect(), HashMap::new())?))
+}
+
+/// The definition of a variable, with its type.
+fn condition_of(name: &str, variable: usize, condition: Compiled, found: &DataType) -> Result<Condition> {
+    if !matches!(found, DataType::Boolean | DataType::Null) {
+        let found = sql_type(found);
+        return Err(Error::invalid(format!(
+            "MATCH_RECOGNIZE: {name} AS … is {found}, but a condition was expected"
+        )));
+    }
+    Ok(match condition.terms.iter().all(|term| is_of_row(term, variable)) {
+        true => Condition::OfRow(condition),
+        false => Condition::OfMatch(condition),
+    })
+}
+
+/// Whether a term in the definition of a variable depends on the row and its neighbours alone.
+fn is_of_row(term: &Term, variable: usize) -> bool {
+    let Term::Value(_, Place { rows, last: true, skip: 0, .. }) = term else { return false };
+    rows.among.as_ref().is_none_or(|among| among.contains(&variable))
+}
+
+/// The input's matches: the columns of the partition, those of the order, the measures, and the rest of the columns.
+fn with_matches(
+    input: LogicalPlan,
+    written: &Written,
+    clause: Clause,
+    taken: &[usize],
+) -> Result<LogicalPlan> {
+    let schema = Arc::clone(input.schema());
+    let ordered = |name: &&Arc<Field>| {
+        let is_key =
+            |(key, _): &(Expr, _)| matches!(key, Expr::Column(column) if column.name() == name.name());
+        written.order.iter().any(is_key)
+    };
+    let (measures, columns) = clause.fields.split_at(clause.measures.len());
+    let (first, last): (Vec<_>, Vec<_>) = columns.iter().partition(ordered);
+    let part = |field: &Arc<Field>| {
+        get_field(Expr::Column(Column::from_name(MATCH)), field.name().as_str()).alias(field.name())
+    };
+    let parts = first.into_iter().chain(measures).chain(last).map(part);
+    let partition = written.partition.iter().map(|column| Expr::Column(column.clone()));
+    let named = partition.clone().zip(&written.partition).map(|(expr, column)| expr.alias(column.name()));
+    let items: Vec<Expr> = named.chain(parts).collect();
+    let mut seen = BTreeSet::new();
+    if let Some(twice) =
+        items.iter().map(|item| item.schema_name().to_string()).find(|name| !seen.insert(name.clone()))
+    {
+        return Err(Error::invalid(format!("MATCH_RECOGNIZE: there are two columns \"{twice}\"")).hint(
+            "Give the measure another name, or read the input from a subquery that renames the column.",
+        ));
+    }
+    let arguments = taken.iter().map(|at| Expr::Column(Column::from(schema.qualified_field(*at))));
+    let found = AggregateUDF::from(MatchRows::new(clause)).call(arguments.collect()).alias(MATCH);
+    let matches = LogicalPlanBuilder::from(input)
+        .aggregate(partition.collect::<Vec<_>>(), [found])?
+        .unnest_column(Column::from_name(MATCH))?
+        .build()?;
+    Ok(LogicalPlanBuilder::from(without_keys(matches)?).project(items)?.build()?)
+}
