@@ -165,7 +165,7 @@ pub(crate) enum PinnedInput {
     /// Rows that are kept.
     Rows(Vec<RecordBatch>),
     /// What a source has brought.
-    Past(Past),
+    Past(Box<Past>),
 }
 
 /// The closed list of what the loop reacts to.

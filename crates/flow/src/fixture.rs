@@ -54,6 +54,9 @@ pub(crate) fn rows(random: &mut Random, count: usize) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
+/// The columns of a table of which it is known how far they have come.
+pub(crate) type TimesOf<'a> = &'a dyn Fn(&Arc<str>) -> Vec<(usize, EventTime)>;
+
 /// Tables `t` and `u`.
 pub(crate) struct Fixture {
     runtime: Runtime,
@@ -95,12 +98,7 @@ impl Fixture {
     }
 
     /// Over tables of whose columns it is known how far they have come.
-    pub(crate) fn compile_over(
-        &self,
-        sql: &str,
-        limits: Limits,
-        times: &dyn Fn(&Arc<str>) -> Vec<(usize, EventTime)>,
-    ) -> Flow {
+    pub(crate) fn compile_over(&self, sql: &str, limits: Limits, times: TimesOf<'_>) -> Flow {
         let state = self.context.state();
         let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
         let plan = state.optimize(&plan).unwrap();

@@ -76,7 +76,7 @@ impl Loop {
             ))
             .hint("Read the source into a table, and make the view over that."));
         }
-        Ok(PinnedInput::Past(crate::past::Past {
+        Ok(PinnedInput::Past(Box::new(crate::past::Past {
             schema: schema.clone(),
             connector: connector.clone(),
             spec: spec.clone(),
@@ -84,6 +84,6 @@ impl Loop {
             put: source.put.taken().to_vec(),
             ahead: source.ahead.clone(),
             limit: self.limit(),
-        }))
+        })))
     }
 }

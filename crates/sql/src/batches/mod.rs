@@ -18,7 +18,6 @@ use std::collections::BTreeSet;
 
 use datafusion::sql::sqlparser::ast::Statement;
 
-use crate::dialect;
 use crate::error::Result;
 use crate::hidden;
 use crate::planner::{Planner, Query};

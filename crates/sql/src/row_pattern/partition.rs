@@ -115,9 +115,9 @@ impl<'a> Partition<'a> {
         let (clause, rows) = (self.clause, self.rows.num_rows());
         let of_match = clause.conditions.iter().any(|condition| matches!(condition, Condition::OfMatch(_)));
         let depends = match clause.within {
-            _ if of_match => Depends::OnMatch,
-            Some(_) => Depends::OnStart,
-            None => Depends::OnRow,
+            _ if of_match => Depends::Match,
+            Some(_) => Depends::Start,
+            None => Depends::Row,
         };
         let mut search = Search::new(&clause.program, depends, rows);
         let (mut matches, mut start): (Vec<Match>, usize) = (Vec::new(), 0);
@@ -350,13 +350,13 @@ impl Rows {
 
 /// The values of expressions for every row.
 pub(super) fn evaluate(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    expressions.iter().map(|expr| Ok(expr.evaluate(rows)?.into_array(rows.num_rows())?)).collect()
+    expressions.iter().map(|expr| expr.evaluate(rows)?.into_array(rows.num_rows())).collect()
 }
 
 /// An expression over the columns of its terms.
 fn over(compiled: &Compiled, columns: Vec<ArrayRef>, count: usize) -> Result<ArrayRef> {
     let rows = batch(&compiled.schema, columns, count)?;
-    Ok(compiled.physical.evaluate(&rows)?.into_array(count)?)
+    compiled.physical.evaluate(&rows)?.into_array(count)
 }
 
 /// So many rows, also where there are no columns.

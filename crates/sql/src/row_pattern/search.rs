@@ -24,11 +24,11 @@ pub(super) trait Conditions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Depends {
     /// The row and its neighbours.
-    OnRow,
+    Row,
     /// These, and where the match starts.
-    OnStart,
+    Start,
     /// All that was taken so far.
-    OnMatch,
+    Match,
 }
 
 /// Searches in the rows of one partition, from earlier rows to later ones.
@@ -76,7 +76,7 @@ impl<'a> Search<'a> {
                     taken.push(next);
                     if conditions.holds(start, &taken)? {
                         furthest = furthest.max(count + 1);
-                        if self.depends == Depends::OnMatch {
+                        if self.depends == Depends::Match {
                             self.tried[row + 1].clear();
                         }
                         ways.push((step + 1, count + 1));
@@ -85,7 +85,7 @@ impl<'a> Search<'a> {
             }
         }
         // What a match went through came to something, and other starts may come to it too.
-        if found || self.depends != Depends::OnRow {
+        if found || self.depends != Depends::Row {
             self.tried[start..=start + furthest].iter_mut().for_each(Vec::clear);
         }
         Ok(found.then_some(taken))
@@ -103,7 +103,7 @@ impl<'a> Search<'a> {
     }
 
     fn check(&self, asked: usize) -> Result<()> {
-        if self.depends != Depends::OnMatch || asked <= ASKED_MAX {
+        if self.depends != Depends::Match || asked <= ASKED_MAX {
             return Ok(());
         }
         Err(Error::invalid(format!(
@@ -162,7 +162,7 @@ mod tests {
 
     #[track_caller]
     fn check(pattern: &str, rows: &str, expected: &str) {
-        for depends in [Depends::OnRow, Depends::OnStart, Depends::OnMatch] {
+        for depends in [Depends::Row, Depends::Start, Depends::Match] {
             let first = found(pattern, rows, depends).swap_remove(0);
             assert_eq!(first.unwrap_or_else(|| "-".into()), expected, "{pattern} in {rows}");
         }
@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     fn anchors_hold_at_the_ends_only() {
-        assert_eq!(found("^ a", "AA", Depends::OnRow), [Some("a".into()), None]);
-        assert_eq!(found("a $", "AA", Depends::OnRow), [None, Some("a".into())]);
+        assert_eq!(found("^ a", "AA", Depends::Row), [Some("a".into()), None]);
+        assert_eq!(found("a $", "AA", Depends::Row), [None, Some("a".into())]);
     }
 
     /// A pattern as a tree, and all its matches in SQL's order of preference, by nothing but recursion.
@@ -327,7 +327,7 @@ mod tests {
                     all.into_iter().next()
                 })
                 .collect();
-            for depends in [Depends::OnRow, Depends::OnMatch] {
+            for depends in [Depends::Row, Depends::Match] {
                 assert_eq!(found(&tree.text(), &rows, depends), expected, "{} in {rows}", tree.text());
             }
         }

@@ -69,7 +69,7 @@ pub(super) fn plan(
     for at in 0..right_schema.fields().len() {
         items.push(named(get_field(found.clone(), place(at)), &right_schema, at));
     }
-    Ok(LogicalPlanBuilder::from(both).window([nearest])?.filter(wanted)?.project(items)?.build()?)
+    LogicalPlanBuilder::from(both).window([nearest])?.filter(wanted)?.project(items)?.build()
 }
 
 impl Compared {

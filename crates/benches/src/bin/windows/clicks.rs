@@ -91,7 +91,7 @@ impl ClicksSource {
         let rows = RecordBatch::try_new(self.schema.clone(), columns)
             .map_err(|error| Error::Bug(format!("rows don't fit their schema: {error}")))?;
         let spans = vec![Span { split: "rows".into(), from, to, done: false }];
-        Ok(Arrival { rows: vec![rows], spans, bad_rows: Vec::new(), more })
+        Ok(Arrival { rows: vec![rows], spans, ..Arrival::nothing(more) })
     }
 }
 
