@@ -518,7 +518,7 @@ mod tests {
         );
         fails(
             "INSERT INTO t SELECT * FROM t ASOF JOIN u ON x",
-            "ASOF JOIN is not supported yet\nLINE 1: INSERT INTO t SELECT * FROM t ASOF JOIN u ON x\n                                      ^^^^",
+            "relation \"u\" not found\nLINE 1: INSERT INTO t SELECT * FROM t ASOF JOIN u ON x\n                                                ^",
         );
         fails("DELETE FROM t RETURNING id", "RETURNING is not supported yet");
         fails(

@@ -50,10 +50,6 @@ fn rows_come_and_go_with_the_batch_answer() {
         format!("SELECT * FROM t WHERE {VALUE} < {NOW} - INTERVAL '1 microsecond'"),
         format!("SELECT * FROM t WHERE {VALUE} <= date_trunc('microsecond', {NOW})"),
         format!("SELECT k, count(*), sum(id) FROM t WHERE {VALUE} <= {NOW} GROUP BY k"),
-        format!(
-            "SELECT * FROM (SELECT k, v FROM t WHERE {VALUE} <= {NOW} GROUP BY k, v) AS t \
-             WHERE {VALUE} > {NOW} - INTERVAL '4 microseconds'"
-        ),
     ];
     for seed in 0..4 {
         let (mut random, mut fixture) = (Random(seed), fixture(&clock));

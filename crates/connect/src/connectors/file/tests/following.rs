@@ -178,7 +178,10 @@ async fn tail_follows_what_is_appended() {
     let options = [("tail", "true"), ("poll_interval", "5 ms")];
     let columns: &[(&str, DataType)] = &[("t", DataType::Utf8View), ("n", DataType::Int64)];
     let mut source = dir.open(Some(columns), &options);
-    assert!(take(source.as_mut(), WIDE).await.0.spans.is_empty());
+    // It is open from the listing on, although it has no rows yet.
+    let listed = take(source.as_mut(), WIDE).await.0;
+    let spans: Vec<_> = listed.spans.iter().map(|span| (span.from, span.to, span.done)).collect();
+    assert_eq!((spans, listed.rows.len()), (vec![(0, 0, false)], 0));
     dir.append("log.csv", "\n1,one\n2,t");
     let first = follow(source.as_mut(), 1).await;
     assert_eq!(first.lines(&dir), ["one|1@log.csv:4"]);
