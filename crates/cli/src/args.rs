@@ -18,6 +18,7 @@ Examples:
   millstream run app.sql --set path=logs/             :'path' in the script is then 'logs/'
   cat app.sql | millstream run -                      the same from standard input
   millstream server app.sql                           the same for PostgreSQL clients, on 127.0.0.1:4777
+  millstream --data state run app.sql                 goes on where it was, also after a crash
   millstream test sql-tests                           every .slt file below a directory
   millstream test sql-tests join --complete           rewrites what those named *join* expect
 
@@ -62,9 +63,12 @@ struct Shared {
     /// Use no colours (so does NO_COLOR=1, and output that is no terminal)
     #[arg(long)]
     no_color: bool,
-    /// Keep the engine's state in this directory (not supported yet)
+    /// Survive crashes: keep in this directory what must not be lost, and go on from what is there
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Fail where the directory of --data isn't there yet
+    #[arg(long, requires = "data")]
+    must_exist: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +118,8 @@ pub struct Request {
     pub quiet: bool,
     /// Whether to use no colours, whatever the terminal can do.
     pub no_color: bool,
+    /// Where to keep what must not be lost.
+    pub data: Option<PathBuf>,
 }
 
 /// The kinds of work.
@@ -176,13 +182,14 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
         None if terminal => Action::Shell,
         None => Action::Script(None),
     };
-    if let Some(directory) = all.data {
-        return Err(Stop::Usage(format!(
-            "--data {} is not supported yet: the engine's state lives in memory until the program ends",
-            directory.display()
-        )));
+    if let Some(directory) = &all.data
+        && all.must_exist
+        && !directory.is_dir()
+    {
+        let message = format!("there is no directory '{}', and --must-exist makes none", directory.display());
+        return Err(Stop::external(message));
     }
-    Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color })
+    Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data: all.data })
 }
 
 impl Shared {
@@ -191,6 +198,7 @@ impl Shared {
         self.quiet |= later.quiet;
         self.no_color |= later.no_color;
         self.data = later.data.or(self.data.take());
+        self.must_exist |= later.must_exist;
     }
 }
 
@@ -277,11 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn a_data_directory_is_refused() {
-        let Err(Stop::Usage(message)) = parse(&["--data", "d", "run", "x.sql"]) else {
-            panic!("it was taken")
-        };
-        assert!(message.contains("not supported yet"), "{message}");
+    fn a_data_directory_may_stand_before_and_after() {
+        for words in [["--data", "d", "run", "x.sql"], ["run", "x.sql", "--data", "d"]] {
+            assert_eq!(parse(&words).unwrap().data, Some("d".into()));
+        }
+        assert!(matches!(parse(&["--data", "nowhere", "--must-exist"]), Err(Stop::External(_))));
+        assert!(Arguments::try_parse_from(["millstream", "--must-exist"]).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Runs SQL text in a session and shows what comes of it.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,21 +41,27 @@ pub struct Client {
 
 impl Client {
     /// Starts an engine for a user who is not there to be asked.
-    pub fn new(variables: Vec<(String, String)>, quiet: bool) -> Result<Self, Stop> {
+    pub fn new(variables: Vec<(String, String)>, quiet: bool, data: Option<PathBuf>) -> Result<Self, Stop> {
         let page = Page::default();
         let output = Output::new(quiet, page.clone(), false);
-        Client::start(variables, quiet, page.clone(), output, Signals::all(page))
+        Client::start(variables, quiet, data, page.clone(), output, Signals::all(page))
     }
 
     /// Starts an engine for a user who types; its sinks print on `page`.
-    pub fn interactive(variables: Vec<(String, String)>, quiet: bool, page: Page) -> Result<Self, Stop> {
+    pub fn interactive(
+        variables: Vec<(String, String)>,
+        quiet: bool,
+        data: Option<PathBuf>,
+        page: Page,
+    ) -> Result<Self, Stop> {
         let output = Output::new(quiet, page.clone(), true);
-        Client::start(variables, quiet, page.clone(), output, Signals::interrupt_only(page))
+        Client::start(variables, quiet, data, page.clone(), output, Signals::interrupt_only(page))
     }
 
     fn start(
         variables: Vec<(String, String)>,
         quiet: bool,
+        data: Option<PathBuf>,
         page: Page,
         output: Output,
         signals: std::io::Result<Signals>,
@@ -62,9 +69,13 @@ impl Client {
         let signals =
             signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
         let print = Print::to(page.clone());
-        let engine =
-            Engine::builder().connector(Arc::new(print)).start().map_err(|error| Stop::engine(&error))?;
-        Ok(Client {
+        let builder = Engine::builder().connector(Arc::new(print));
+        let builder = match data {
+            Some(directory) => builder.data(directory),
+            None => builder,
+        };
+        let engine = builder.start().map_err(|error| Stop::engine(&error))?;
+        let client = Client {
             session: engine.session(),
             engine,
             variables: Variables::new(variables),
@@ -73,7 +84,16 @@ impl Client {
             watch: Watch::new(page, !quiet),
             quiet,
             has_sink: false,
-        })
+        };
+        client.tell_recovered();
+        Ok(client)
+    }
+
+    /// Says where the engine goes on, and what a crash has cut short.
+    fn tell_recovered(&self) {
+        let Some(recovered) = self.engine.recovered().filter(|recovered| !recovered.is_new()) else { return };
+        self.say(&format!("going on in '{}' after epoch {}", recovered.path.display(), recovered.epoch));
+        recovered.torn.iter().for_each(|torn| self.output.notice(torn));
     }
 
     /// Whether a sink was created: only then does anyone see what happens after the last statement.

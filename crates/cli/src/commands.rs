@@ -63,7 +63,9 @@ impl ScriptText {
 /// Runs a script, then its sources to their end.
 pub async fn run_script(client: Client, script: &ScriptText) -> Result<(), Stop> {
     let mut interpreter = Interpreter::new(client);
+    interpreter.client.session.begin_script();
     let mut end = interpreter.run(script.source(true)).await.map(drop);
+    interpreter.client.session.end_script();
     let mut client = interpreter.end().await;
     if end.is_ok() {
         end = client.finish().await;

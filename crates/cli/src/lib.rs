@@ -76,19 +76,20 @@ async fn perform(request: Request) -> Result<(), Stop> {
     }
     match request.action {
         Action::Commands(commands) => {
-            commands::run_texts(Client::new(request.variables, request.quiet)?, &commands).await
+            commands::run_texts(Client::new(request.variables, request.quiet, request.data)?, &commands).await
         }
         Action::Script(path) => {
             let script = commands::read(path.as_deref())?;
-            commands::run_script(Client::new(request.variables, request.quiet)?, &script).await
+            commands::run_script(Client::new(request.variables, request.quiet, request.data)?, &script).await
         }
         Action::Test { paths, filter, complete } => {
             slt::test(&paths, filter.as_deref(), complete, request.quiet).await
         }
         Action::Serve { listen, script } => {
             let script = script.map(|path| commands::read(Some(&path))).transpose()?;
-            serve::run(Client::new(request.variables, request.quiet)?, &listen, script.as_ref()).await
+            serve::run(Client::new(request.variables, request.quiet, request.data)?, &listen, script.as_ref())
+                .await
         }
-        Action::Shell => shell::run(request.variables, request.quiet).await,
+        Action::Shell => shell::run(request.variables, request.quiet, request.data).await,
     }
 }

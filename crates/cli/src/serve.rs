@@ -34,9 +34,14 @@ async fn serve(
             ListenError::Taken(_) | ListenError::Refused { .. } => Stop::external(error),
         })?;
     if let Some(script) = script {
+        interpreter.client.session.begin_script();
         interpreter.run(script.source(true)).await?;
+        interpreter.client.session.end_script();
     }
     let client = &mut interpreter.client;
+    if client.engine.recovered().is_none() {
+        client.say("all that it holds is lost when it ends: with --data DIR it survives crashes");
+    }
     let address = server.address();
     client.say(&format!(
         "listening on {address}: connect with psql -h {} -p {}, end with Ctrl-C",

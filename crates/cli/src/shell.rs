@@ -1,5 +1,6 @@
 //! The shell: statements and commands typed one after the other.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use console::Term;
@@ -15,9 +16,9 @@ use crate::stop::Stop;
 const TWICE: Duration = Duration::from_secs(2);
 
 /// Talks with the user until they leave.
-pub async fn run(variables: Vec<(String, String)>, quiet: bool) -> Result<(), Stop> {
+pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<PathBuf>) -> Result<(), Stop> {
     let page = Page::default();
-    let client = Client::interactive(variables, quiet, page.clone())?;
+    let client = Client::interactive(variables, quiet, data, page.clone())?;
     let mut editor = Editor::new(client.engine.session(), console::colors_enabled())?;
     page.set_printer(editor.printer());
     let mut interpreter = Interpreter::new(client);

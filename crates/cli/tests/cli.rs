@@ -204,7 +204,8 @@ fn a_query_that_fails_on_its_way_is_an_error() {
 #[test]
 fn wrong_arguments_are_told() {
     run(&["--nothing"]).code(2).says(&["--nothing"]);
-    run(&["--data", "state", "-c", "SELECT 1"]).code(2).says(&["--data", "not supported yet"]);
+    run(&["--must-exist", "-c", "SELECT 1"]).code(2).says(&["--data"]);
+    run(&["--data", "nowhere", "--must-exist", "-c", "SELECT 1"]).code(3).says(&["nowhere", "--must-exist"]);
     run(&["--set", "x", "-c", "SELECT 1"]).code(2).says(&["name=value"]);
     run(&["run"]).code(2).says(&["FILE"]);
     run(&["-c", "SELECT 1", "run", "a.sql"]).code(2).says(&["-c"]);

@@ -21,7 +21,7 @@ pub use deletes::{Changes, deleted_field};
 pub use error::{Error, Result};
 pub use health::Health;
 pub use options::{OptionDoc, Options};
-pub use sink::{Sink, SinkSpec};
+pub use sink::{Delivery, Sink, SinkSpec};
 pub use source::{Arrival, BadRow, HIDDEN, Inlet, Limit, More, Reading, Source, SourceSpec};
 
 use std::fmt::Debug;

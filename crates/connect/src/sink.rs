@@ -24,6 +24,17 @@ pub struct SinkSpec {
     pub options: Options,
 }
 
+/// How often what a sink is handed is there outside, where the engine survives crashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Once: [`Sink::recover`] says what earlier runs have published.
+    ExactlyOnce,
+    /// Once or more: [`Sink::commit`] publishes, but after a crash the engine knows only about how far that had come.
+    AtLeastOnce,
+    /// It can't be said, for a reason: an engine that survives crashes refuses it.
+    Unknown(String),
+}
+
 /// Delivery of a relation's changes to the outside, an epoch at a time.
 #[async_trait]
 pub trait Sink: Send {
@@ -35,6 +46,10 @@ pub trait Sink: Send {
     async fn commit(&mut self, through: Epoch) -> Result<()>;
     /// The last epoch it holds; the engine sends again from there.
     async fn recover(&mut self) -> Result<Epoch>;
+    /// How often what it is handed is there outside, where the engine survives crashes.
+    fn delivery(&self) -> Delivery {
+        Delivery::AtLeastOnce
+    }
     /// Whether it wants the batches of a query FOR EACH BATCH also where they have no rows.
     fn takes_empty_batches(&self) -> bool {
         false

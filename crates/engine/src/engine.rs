@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
 use millstream_delta::{Cut, Delta};
+use millstream_durable::DataDirectory;
 use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
 use tokio::runtime::{Handle, Runtime};
@@ -18,6 +20,7 @@ use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Reply};
 use crate::listener::{Listener, Listeners};
+use crate::recovery::{self, Recovered};
 use crate::run;
 use crate::session::Session;
 
@@ -80,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) handle: Handle,
     /// Whether the loop has ended since it was asked to.
     pub(crate) stopped: AtomicBool,
+    /// What was found in the data directory, where there is one.
+    pub(crate) recovered: OnceLock<Recovered>,
 }
 
 impl Shared {
@@ -116,6 +121,11 @@ impl Engine {
     /// A new session.
     pub fn session(&self) -> Session {
         Session::new(self.shared.clone())
+    }
+
+    /// What it found in its data directory when it was started; none where it lives in memory.
+    pub fn recovered(&self) -> Option<&Recovered> {
+        self.shared.recovered.get()
     }
 
     /// How far it has come.
@@ -178,6 +188,13 @@ pub struct EngineBuilder {
     append_only_tables: bool,
     spread_from: Option<usize>,
     apart: Option<u64>,
+    data: Option<Data>,
+}
+
+/// Where an engine keeps what it must not lose.
+enum Data {
+    Path(PathBuf),
+    Directory(DataDirectory),
 }
 
 impl EngineBuilder {
@@ -244,8 +261,26 @@ impl EngineBuilder {
         self
     }
 
-    /// Starts the engine.
-    pub fn start(self) -> Result<Engine> {
+    /// Lets the engine survive crashes: it keeps what it decides in this directory, which is made where there is none,
+    /// and begins with what is there. Sources, sinks and functions of users that its statements name must have been added.
+    pub fn data(mut self, path: impl Into<PathBuf>) -> EngineBuilder {
+        self.data = Some(Data::Path(path.into()));
+        self
+    }
+
+    /// The same with a directory that is open, which may be on a simulated disk.
+    pub fn data_directory(mut self, directory: DataDirectory) -> EngineBuilder {
+        self.data = Some(Data::Directory(directory));
+        self
+    }
+
+    /// Starts the engine. With a data directory it returns when all is as it was.
+    pub fn start(mut self) -> Result<Engine> {
+        let directory = match self.data.take() {
+            None => None,
+            Some(Data::Path(path)) => Some(DataDirectory::open(&path).map_err(error::durable)?),
+            Some(Data::Directory(directory)) => Some(directory),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("millstream-io")
@@ -264,6 +299,7 @@ impl EngineBuilder {
             connectors,
             handle: runtime.handle().clone(),
             stopped: AtomicBool::new(false),
+            recovered: OnceLock::new(),
         });
         let parts = run::Parts {
             recorder: self.recorder,
@@ -272,9 +308,14 @@ impl EngineBuilder {
             append_only_tables: self.append_only_tables,
             spread_from: self.spread_from,
             apart: self.apart,
+            recovers: directory.is_some(),
             runtime,
         };
         run::spawn(&shared, inbox, parts)?;
+        if let Some(directory) = directory {
+            let recovered = recovery::run(&shared, directory)?;
+            let _ = shared.recovered.set(recovered);
+        }
         Ok(Engine { shared })
     }
 }

@@ -42,3 +42,19 @@ pub(crate) fn change(error: millstream_state::Error) -> Error {
         other => Error::invalid(other.to_string()),
     }
 }
+
+/// A failure of the data directory.
+pub(crate) fn durable(error: millstream_durable::Error) -> Error {
+    use millstream_durable::Error as Durable;
+    let message = error.to_string();
+    match error {
+        Durable::Disk { .. } => Error::external(message),
+        Durable::Locked { .. } => Error::external(message)
+            .hint("One process at a time has it: end the other one, or choose another directory."),
+        Durable::Foreign { .. } => Error::invalid(message),
+        Durable::Corrupt { .. } => {
+            Error::new(Kind::Corrupt, message).hint("Put the file back from a copy. Nothing was changed.")
+        }
+        Durable::Arrow(error) => arrow(error),
+    }
+}

@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
+use millstream_durable::{Entry, Journal, Recorded, Report, Standing};
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -168,13 +169,37 @@ pub(crate) enum PinnedInput {
     Past(Box<Past>),
 }
 
+/// A step of doing again what a journal holds.
+pub(crate) enum Recovery {
+    /// The engine was first opened at this time.
+    Opened(Timestamp),
+    /// What follows was done after this epoch, at this time.
+    Standing(Standing),
+    /// An epoch was decided.
+    Epoch(Box<Recorded>),
+    /// A query had come to the present.
+    Arrived(String),
+    /// Statements were done under these names.
+    Done(Vec<String>),
+    /// Sinks had published all up to these epochs.
+    Delivered(Vec<(Arc<str>, Epoch)>),
+    /// That was all: it goes on, and writes to this journal.
+    Live(Box<Journal>),
+}
+
 /// The closed list of what the loop reacts to.
 pub(crate) enum Event {
     /// Change the catalog, all or nothing, if it is still the one that `base` names. `Ok(false)`: it isn't, plan
-    /// again.
-    Change { base: u64, changes: Vec<Change>, reply: Reply<Option<Vec<String>>> },
-    /// Change rows; answers with the number of rows when their epoch is done.
-    Modify { modification: Modification, reply: Reply<u64> },
+    /// again. `entry` tells the journal of it.
+    Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
+    /// Change rows; answers with the number of rows when their epoch is done, and remembers that under a name.
+    Modify { modification: Modification, once: Option<String>, reply: Reply<u64> },
+    /// Say whether a statement was done under a name.
+    WasDone { name: String, reply: Reply<bool> },
+    /// Do again what a journal holds.
+    Recover { step: Recovery, reply: Reply<()> },
+    /// What the journal says.
+    Journal(Report),
     /// Hand out what a transaction sees that begins now.
     Begin { reply: Reply<Begun> },
     /// Say which rows of a table have some keys now, for each batch of keys.
@@ -185,7 +210,7 @@ pub(crate) enum Event {
     /// their key.
     ReadTable { table: Arc<str>, wanted: Wanted, version: u64, reply: Reply<Option<Vec<RecordBatch>>> },
     /// Take all that a transaction has changed, or nothing; answers when the epoch is done.
-    Commit { writes: Vec<Write>, reply: Reply<u64> },
+    Commit { writes: Vec<Write>, once: Option<String>, reply: Reply<u64> },
     /// A transaction has ended.
     Release { transaction: u64 },
     /// Follow the changes of a relation, if the catalog is still the one that `base` names.
@@ -242,6 +267,8 @@ pub(crate) enum Event {
         piece: Option<Result<Vec<RecordBatch>>>,
         permit: Option<OwnedSemaphorePermit>,
     },
+    /// A sink has said what it held when it was opened.
+    SinkRecovered { sink: Arc<str>, held: Epoch },
     /// A sink has published what it was handed, up to epoch `through`.
     Delivered { sink: Arc<str>, through: Epoch, rows: u64 },
     /// A sink failed and tries again, or for good.

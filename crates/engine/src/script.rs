@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use millstream_sql::{Error, Piece, Result, TokenReader};
 
+use crate::once::tag_of;
 use crate::session::{Response, Session};
 use crate::statements;
 
@@ -77,7 +78,11 @@ impl Session {
             script.holding = false;
             self.hold(false)?;
         }
-        let response = self.execute(&sql).await.map_err(|error| error.shift(range.start))?;
+        let shifted = |error: Error| error.shift(range.start);
+        let response = match self.was_done(&sql).await.map_err(shifted)? {
+            Some(done) => done,
+            None => self.execute(&sql).await.map_err(shifted)?,
+        };
         Ok(Some(vec![Outcome { sql, response }]))
     }
 
@@ -86,20 +91,27 @@ impl Session {
             let entered = self.enter(&TokenReader::new(&piece.text)?);
             entered.map_err(|error| error.shift(piece.range.start))?;
         }
+        let placed = |group: &[&Piece], (place, error): (usize, Error)| {
+            error.shift(group.get(place).map_or(0, |piece| piece.range.start))
+        };
+        let all: Vec<&Piece> = group.iter().collect();
         let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
+        let to_be_done = self.to_be_done(&texts).await.map_err(|error| placed(&all, error))?;
+        let new = group.iter().zip(&to_be_done).filter(|(_, is_new)| **is_new);
+        let new: Vec<&Piece> = new.map(|(piece, _)| piece).collect();
+        let texts: Vec<&str> = new.iter().map(|piece| piece.text.as_str()).collect();
         self.time_anew();
         let deadline = self.deadline.clone();
-        let changed = deadline.within(self.change(&texts)).await.and_then(|changed| {
-            changed.map_err(|(place, error): (usize, Error)| {
-                error.shift(group.get(place).map_or(0, |piece| piece.range.start))
-            })
-        });
+        let changed = deadline.within(self.change(&texts)).await;
+        let changed = changed.and_then(|changed| changed.map_err(|error| placed(&new, error)));
         let mut tags = self.leave(changed)?;
         self.say_at_once(&mut tags);
-        let outcomes = texts
-            .iter()
-            .zip(tags)
-            .map(|(sql, tag)| Outcome { sql: (*sql).to_string(), response: Response::Done(tag) });
+        let mut tags = tags.into_iter();
+        let outcomes = group.iter().zip(to_be_done).map(|(piece, is_new)| {
+            // What is there already is said by nothing: the script may be run as often as one likes.
+            let tag = if is_new { tags.next().unwrap_or_default() } else { tag_of(&piece.text) };
+            Outcome { sql: piece.text.clone(), response: Response::Done(tag) }
+        });
         Ok(outcomes.collect())
     }
 }

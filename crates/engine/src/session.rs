@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
+use millstream_durable::{Entry, Standing};
 use millstream_sql::{Error, Parameters, Result, TokenReader, checked_rows};
 
 use crate::catalog::Definition;
@@ -16,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Change, Event, Modification};
+use crate::once::Once;
 use crate::plan::Working;
 use crate::prepare::Prepared;
 use crate::statements::{self, create_table};
@@ -38,6 +40,8 @@ pub struct Session {
     pub(crate) prepared: BTreeMap<String, Prepared>,
     /// When the statement that runs has to be done.
     pub(crate) deadline: Deadline,
+    /// How statements of a script are done once.
+    pub(crate) once: Once,
 }
 
 /// The answer to one statement.
@@ -138,6 +142,7 @@ impl Session {
             cursors: BTreeMap::new(),
             variables: Arc::default(),
             prepared: BTreeMap::new(),
+            once: Once::default(),
         }
     }
 
@@ -198,7 +203,13 @@ impl Session {
             let mut working = Working::new(self.shared.catalog());
             let base = working.catalog.version;
             working.create(create_table::object(name, schema.clone(), primary_key), None)?;
-            if self.commit(base, working).await?.is_some() {
+            let entry = Entry::TableMade {
+                name: name.into(),
+                schema: schema.clone(),
+                key: primary_key.to_vec(),
+                standing: Standing::default(),
+            };
+            if self.commit(base, working, entry).await?.is_some() {
                 return Ok(Tag::new("CREATE TABLE"));
             }
         }
@@ -244,7 +255,8 @@ impl Session {
         if self.transaction.is_some() {
             return self.modify_within(modification).await;
         }
-        self.shared.ask(|reply| Event::Modify { modification, reply }).await
+        let once = self.once.take();
+        self.shared.ask(|reply| Event::Modify { modification, once, reply }).await
     }
 
     pub(crate) fn hold(&self, hold: bool) -> Result<()> {
@@ -265,7 +277,8 @@ impl Session {
                 return Ok(tags);
             }
             let last = texts.len().saturating_sub(1);
-            if let Some(notices) = self.commit(base, working).await.map_err(|error| (last, error))? {
+            let entry = self.entry(texts);
+            if let Some(notices) = self.commit(base, working, entry).await.map_err(|error| (last, error))? {
                 if let Some(tag) = tags.last_mut() {
                     tag.notices.extend(notices);
                 }
@@ -277,9 +290,19 @@ impl Session {
 
     /// Carries out a group of changes that was planned against the catalog of version `base`; none if that is
     /// another one by now.
-    async fn commit(&self, base: u64, working: Working) -> Result<Option<Vec<String>>> {
-        let changes: Vec<Change> = working.changes;
-        self.shared.ask(|reply| Event::Change { base, changes, reply }).await
+    async fn commit(&self, base: u64, working: Working, entry: Entry) -> Result<Option<Vec<String>>> {
+        let (changes, entry): (Vec<Change>, _) = (working.changes, Box::new(entry));
+        self.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await
+    }
+
+    /// What the journal is told of statements that change the catalog.
+    pub(crate) fn entry(&self, texts: &[&str]) -> Entry {
+        Entry::Changed {
+            statements: texts.iter().map(|text| (*text).to_string()).collect(),
+            variables: self.variables().set_here(),
+            done: self.once.names(),
+            standing: Standing::default(),
+        }
     }
 }
 

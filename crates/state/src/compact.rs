@@ -13,7 +13,7 @@ const SLACK_BYTES: usize = 4096;
 
 /// The same rows, copied where a column holds on to much more memory than it shows: a filter's three rows may
 /// reference a text block of many megabytes.
-pub(crate) fn compact(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub fn compact(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = rows.columns().iter().map(compact_array).collect::<Result<Vec<_>, _>>()?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(rows.schema(), columns, &options)

@@ -22,6 +22,7 @@ mod slotted;
 mod store;
 
 pub use arranged::{Arranged, Placed};
+pub use compact::compact;
 pub use error::{Error, Result};
 pub use key_index::{KeyIndex, NO_SLOT};
 pub use keyed::{Changed, Conflict, Keyed};

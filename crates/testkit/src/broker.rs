@@ -8,7 +8,7 @@ use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
+    Arrival, Connector, Delivery, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
 };
 use millstream_delta::{Cut, Delta, Epoch, Position, Span};
 
@@ -217,6 +217,9 @@ impl Sink for DatabaseSink {
     }
     async fn commit(&mut self, _: Epoch) -> Result<()> {
         Ok(())
+    }
+    fn delivery(&self) -> Delivery {
+        Delivery::ExactlyOnce
     }
     async fn recover(&mut self) -> Result<Epoch> {
         Ok(Epoch(self.database.content().sums.keys().last().copied().unwrap_or(0)))

@@ -13,18 +13,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("delta", &[]),
     ("state", &["delta"]),
     ("connect", &["delta"]),
+    ("durable", &["connect", "state", "delta"]),
     ("flow", &["delta", "state"]),
     ("sql", &["delta"]),
-    ("engine", &["sql", "flow", "state", "connect", "delta"]),
+    ("engine", &["sql", "flow", "durable", "state", "connect", "delta"]),
     ("millstream", &["engine", "connect", "delta"]),
     ("server", &["engine"]),
     ("cli", &["millstream", "engine", "connect", "server"]),
-    ("testkit", &["millstream", "engine", "connect", "delta", "cli", "server"]),
+    ("testkit", &["millstream", "engine", "connect", "durable", "delta", "cli", "server"]),
     ("benches", &["millstream", "engine", "connect", "delta", "server"]),
 ];
 
 /// Crates that whoever writes a connector compiles: Arrow only.
-const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect"];
+const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect", "durable"];
 
 /// Crates of DataFusion's that the umbrella crate doesn't have, and the one crate that may name each.
 const BESIDE_THE_UMBRELLA: &[(&str, &str)] = &[

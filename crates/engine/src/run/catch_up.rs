@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use millstream_connect::{Arrival, More};
 use millstream_delta::{Cut, Delta, Span};
+use millstream_durable::Brought;
 use millstream_sql::{Error, Result};
 use tokio::sync::Semaphore;
 
@@ -16,6 +17,8 @@ use super::epoch::Deltas;
 use super::feed::Feed;
 use super::log::{self, Place};
 use super::query::{RunningQuery, Status};
+use super::sink::in_sum;
+use super::table::negated;
 use super::tasks::watch;
 use crate::Record;
 use crate::catalog::Definition;
@@ -35,12 +38,15 @@ pub(crate) struct CatchUp {
     pub(crate) places: Vec<Place>,
     /// Lets the readers of the past go on.
     permits: Arc<Semaphore>,
+    /// What it has put out of the past, where nobody may have any of it before all of it is there: after a crash it
+    /// would be put out in other pieces.
+    held: Option<Delta>,
 }
 
 impl CatchUp {
     /// The places of a query that reads nothing of the past.
     pub(crate) fn standing(places: Vec<Place>) -> CatchUp {
-        CatchUp { reading: Vec::new(), places, permits: Arc::new(Semaphore::new(0)) }
+        CatchUp { reading: Vec::new(), places, permits: Arc::new(Semaphore::new(0)), held: None }
     }
 }
 
@@ -105,9 +111,11 @@ impl Loop {
         }
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
-        let catch_up = CatchUp { reading: reading.clone(), places, permits: permits.clone() };
+        let mut catch_up = CatchUp { reading: reading.clone(), places, permits: permits.clone(), held: None };
+        catch_up.held = (self.durability.is_on() && !hides).then(|| delta.clone());
+        let held = catch_up.held.is_some();
         query.status = Status::CatchingUp(Box::new(catch_up));
-        if !hides {
+        if !hides && !held {
             self.log(&name, &cut, &delta);
             self.stage_in(place, delta);
         }
@@ -125,7 +133,8 @@ impl Loop {
         self.begin_subscription(name, cut, content);
     }
 
-    /// The cut of a piece of the past. Sinks know epochs by their numbers, so each piece has one of its own.
+    /// The cut of a piece of the past. Sinks know epochs by their numbers, so each piece that they may see has one of
+    /// its own.
     pub(super) fn piece_cut(&mut self) -> Cut {
         self.epoch = self.epoch.next();
         let at = self.time_between();
@@ -187,8 +196,9 @@ impl Loop {
             }
             None => {
                 catch_up.reading.retain(|reading| reading.as_ref() != source);
-                if catch_up.reading.is_empty() {
-                    self.arrive(place);
+                // What is done again arrives when the journal says so.
+                if catch_up.reading.is_empty() && !self.durability.is_recovering() {
+                    self.arrive_durably(place);
                 }
             }
         }
@@ -197,12 +207,19 @@ impl Loop {
     /// Takes in a piece of the past. A result that is kept shows when all of it is there; one that is only handed
     /// on goes as it comes.
     fn step_piece<'a>(&mut self, place: usize, find: impl Fn(&str) -> Option<&'a Delta>) {
-        let cut = self.piece_cut();
+        let held = matches!(&self.queries[place].status, Status::CatchingUp(of) if of.held.is_some());
+        // How many pieces there are, and when they come, is another matter each time.
+        let cut = match self.durability.is_on() {
+            true => Cut { watermarks: Vec::new(), now: self.clock.last(), ..self.standing_cut() },
+            false => self.piece_cut(),
+        };
         let query = &mut self.queries[place];
         let inputs = query.inputs(find);
         query.unread = query.shows_at_once();
         let delta = query.step(&cut, &inputs);
-        if !query.shows_at_once() {
+        if let (true, Status::CatchingUp(of)) = (held, &mut query.status) {
+            of.held.get_or_insert_default().append(delta);
+        } else if !query.shows_at_once() {
             let name = query.name.clone();
             self.log(&name, &cut, &delta);
             self.stage_in(place, delta);
@@ -210,15 +227,22 @@ impl Loop {
     }
 
     /// Takes in what has come since the query was pinned, and makes its result visible.
-    fn arrive(&mut self, place: usize) {
+    pub(super) fn arrive(&mut self, place: usize) {
         while let Some((_, inputs)) = self.next_since(place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
             self.step_piece(place, |name| of(name).and_then(|place| inputs.get(place)));
         }
         if !self.queries[place].is_suspended() {
-            self.queries[place].status = Status::Running;
+            let arrived = std::mem::replace(&mut self.queries[place].status, Status::Running);
             self.share_or_suspend(place);
+            if let Status::CatchingUp(mut catch_up) = arrived
+                && let Some(held) = catch_up.held.take()
+            {
+                let (name, cut) = (self.queries[place].name.clone(), self.piece_cut());
+                self.log(&name, &cut, &held);
+                self.stage_in(place, held);
+            }
         }
         let query = &self.queries[place];
         let read = query.temporary || self.sinks.values().any(|sink| sink.from == query.name);
@@ -228,6 +252,11 @@ impl Loop {
             let cut = self.piece_cut();
             self.begin_readers(&name, cut, delta);
         }
+    }
+
+    /// Whether it has read all of the past and can come to the present.
+    pub(super) fn has_read_the_past(&self, place: usize) -> bool {
+        matches!(&self.queries[place].status, Status::CatchingUp(catch_up) if catch_up.reading.is_empty())
     }
 
     /// The next epoch in the logs of a query's inputs, by input, taken off its places.
@@ -254,12 +283,14 @@ impl Loop {
     }
 
     /// Reads what a recorded cut names of the sources.
-    pub(super) fn begin_replay(&mut self, record: Record, reply: Reply<()>) {
+    pub(super) fn begin_replay(&mut self, record: Record, brought: Vec<Brought>, reply: Reply<()>) {
         let mut spans: VecDeque<(Arc<str>, Span)> = VecDeque::new();
         for (name, of_source) in &record.cut.positions {
-            spans.extend(of_source.iter().map(|span| (name.clone(), span.clone())));
+            if !brought.iter().any(|brought| brought.source == *name) {
+                spans.extend(of_source.iter().map(|span| (name.clone(), span.clone())));
+            }
         }
-        self.waiters.replay = Some(Replaying { record, reply, spans, deltas: Deltas::new() });
+        self.waiters.replay = Some(Replaying { record, brought, reply, spans, deltas: Deltas::new() });
         self.replay_next();
     }
 
@@ -269,8 +300,9 @@ impl Loop {
             Some((name, span)) => self.ask_replay(&name, span),
             None => {
                 if let Some(replaying) = self.waiters.replay.take() {
-                    let result = self.finish_replay(replaying.record, replaying.deltas);
-                    replaying.reply.send(result);
+                    let Replaying { record, brought, reply, mut deltas, .. } = replaying;
+                    let taken = self.take_brought(&record.cut, brought, &mut deltas);
+                    reply.send(taken.and_then(|()| self.finish_replay(record, deltas)));
                 }
             }
         }
@@ -278,15 +310,17 @@ impl Loop {
 
     pub(super) fn replayed(&mut self, name: &str, result: Result<Arrival>) {
         let Some(replaying) = &mut self.waiters.replay else { return };
-        let taken_out = |mut arrival: Arrival| {
-            if let Some(source) = self.sources.get_mut(name) {
-                let (changes, latest) = (self.tables.contains_key(name), replaying.record.cut.event_time_max);
-                source.ahead.take_out(&mut arrival, source.time.as_ref(), changes, latest)?;
-            }
-            Ok(arrival)
-        };
-        let arrival = match result.and_then(taken_out) {
-            Ok(arrival) => arrival,
+        let taken = result.and_then(|mut arrival| {
+            let through = arrival.spans.last().map(|read| read.to);
+            let more = arrival.more == More::Now;
+            let latest = replaying.record.cut.event_time_max;
+            let source = self.sources.get_mut(name);
+            let source = source.ok_or_else(|| Error::invalid(format!("source \"{name}\" is gone")))?;
+            let (delta, _) = source.take_in(self.tables.get_mut(name), &mut arrival, latest)?;
+            Ok((delta, through, more))
+        });
+        let (delta, through, more) = match taken {
+            Ok(taken) => taken,
             Err(error) => {
                 if let Some(replaying) = self.waiters.replay.take() {
                     replaying.reply.send(Err(error));
@@ -295,39 +329,52 @@ impl Loop {
             }
         };
         if let Some((_, span)) = replaying.spans.front_mut() {
-            let through = arrival.spans.last().map_or(span.to, |read| read.to);
-            if arrival.more == More::Now && through < span.to {
+            let through = through.unwrap_or(span.to);
+            if more && through < span.to {
                 span.from = through;
             } else {
                 replaying.spans.pop_front();
             }
         }
-        let rows = match self.tables.get_mut(name).map(|table| table.follow(&arrival.rows)) {
-            None => Ok(Delta::from_iter(arrival.rows)),
-            Some(followed) => followed.map(|(delta, _)| delta),
-        };
-        match rows {
-            Ok(rows) => replaying.deltas.entry(name.into()).or_default().append(rows),
-            Err(error) => {
-                if let Some(replaying) = self.waiters.replay.take() {
-                    replaying.reply.send(Err(error));
-                }
-                return;
+        replaying.deltas.entry(name.into()).or_default().append(delta);
+        self.replay_next();
+    }
+
+    /// Takes in again what can't be read again.
+    fn take_brought(&mut self, cut: &Cut, brought: Vec<Brought>, deltas: &mut Deltas) -> Result<()> {
+        for Brought { source: name, arrivals } in brought {
+            let source = self.sources.get_mut(&name);
+            let source = source.ok_or_else(|| Error::invalid(format!("source \"{name}\" is gone")))?;
+            for mut arrival in arrivals {
+                let (delta, _) =
+                    source.take_in(self.tables.get_mut(&name), &mut arrival, cut.event_time_max)?;
+                deltas.entry(name.clone()).or_default().append(delta);
             }
         }
-        self.replay_next();
+        Ok(())
     }
 
     fn finish_replay(&mut self, record: Record, mut deltas: Deltas) -> Result<()> {
         for (name, delta) in &record.changes {
             let mut delta = delta.clone();
             if let Some(source) = self.sources.get_mut(name) {
-                source.put.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
+                source.rows += delta.num_rows() as u64;
+                if source.replayable {
+                    source.put.replay(delta.chunks.iter().map(|chunk| chunk.rows.clone()).collect());
+                }
                 if let Some(table) = self.tables.get_mut(name) {
                     delta = table.follow_rows(&delta)?;
                 }
             } else if let Some(table) = self.tables.get_mut(name) {
-                table.replay(&delta)?;
+                // What a new sink into it has staged is part of what was recorded, and there already.
+                let (staged, _) = table.take();
+                let rest = match staged.is_empty() {
+                    true => delta.clone(),
+                    false => in_sum(Delta {
+                        chunks: [delta.clone(), negated(staged)].map(|delta| delta.chunks).concat(),
+                    }),
+                };
+                table.replay(&rest)?;
                 table.take();
             }
             deltas.entry(name.clone()).or_default().append(delta);
@@ -348,6 +395,7 @@ impl Loop {
 #[derive(Debug)]
 pub(crate) struct Replaying {
     record: Record,
+    brought: Vec<Brought>,
     reply: Reply<()>,
     spans: VecDeque<(Arc<str>, Span)>,
     deltas: Deltas,

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
-use millstream_connect::Sink;
+use millstream_connect::{Delivery, Sink};
 use millstream_delta::Delta;
+use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
 
@@ -72,7 +73,13 @@ impl Prepared {
 
 impl Loop {
     /// Carries out a group of changes, all or nothing. `Ok(None)`: the catalog is another one by now.
-    pub(super) fn change(&mut self, base: u64, changes: Vec<Change>, reply: Reply<Option<Vec<String>>>) {
+    pub(super) fn change(
+        &mut self,
+        base: u64,
+        changes: Vec<Change>,
+        entry: Entry,
+        reply: Reply<Option<Vec<String>>>,
+    ) {
         // A statement that was given up before its turn came isn't done.
         if reply.is_closed() {
             return;
@@ -82,6 +89,9 @@ impl Loop {
         }
         if self.waiters.replay.is_some() {
             let error = Error::external("a recorded epoch is being run again: try again when it is done");
+            return reply.send(Err(error));
+        }
+        if let Err(error) = self.check_journal() {
             return reply.send(Err(error));
         }
         let mut catalog = self.catalog.as_ref().clone();
@@ -94,6 +104,7 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
+        self.begin_change(entry);
         self.publish_catalog(catalog);
         for part in prepared {
             self.install(part, &mut names, &mut notices);
@@ -102,7 +113,9 @@ impl Loop {
         self.start_queries();
         // Who is dropped no longer answers for what is shared.
         self.readers_left();
-        self.waiters.changes.push(Changing { names, notices, reply });
+        self.end_change();
+        let entry = self.durability.last();
+        self.waiters.changes.push(Changing { names, notices, entry, reply });
     }
 
     fn prepare(&self, change: Change, catalog: &mut Catalog, before: &[Prepared]) -> Result<Prepared> {
@@ -152,24 +165,35 @@ impl Loop {
                 Prepared::Queries(object, queries)
             }
             Definition::SinkInto { table, query } => self.prepare_into(&object.name, table, query, &scope)?,
-            Definition::Sink { from, query, connector, spec } => {
-                let queries = match query {
-                    None => Vec::new(),
-                    Some(query) => scope.queries(from, query, &|_| Keep::Nothing, self.settings.on_error)?,
-                };
-                let mut spec = spec.clone();
-                (spec.append_only, spec.key) = match queries.last() {
-                    Some(query) => (query.append_only(), query.key().map(<[usize]>::to_vec)),
-                    None => (scope.append_only(from), scope.key(from)),
-                };
-                let sink = connector.sink(&spec).map_err(error::connect)?;
-                Prepared::Sink { from: from.clone(), object, sink, queries }
-            }
+            Definition::Sink { .. } => self.prepare_sink(object, &scope)?,
         };
         if let Some((name, late)) = prepared.late() {
             catalog.keep_late(name, late);
         }
         Ok(prepared)
+    }
+
+    fn prepare_sink(&self, object: Arc<Object>, scope: &Scope<'_>) -> Result<Prepared> {
+        let Definition::Sink { from, query, connector, spec } = &object.definition else {
+            return Err(Error::bug(format!("\"{}\" is no sink in the catalog", object.name)));
+        };
+        let queries = match query {
+            None => Vec::new(),
+            Some(query) => scope.queries(from, query, &|_| Keep::Nothing, self.settings.on_error)?,
+        };
+        let mut spec = spec.clone();
+        (spec.append_only, spec.key) = match queries.last() {
+            Some(query) => (query.append_only(), query.key().map(<[usize]>::to_vec)),
+            None => (scope.append_only(from), scope.key(from)),
+        };
+        let sink = connector.sink(&spec).map_err(error::connect)?;
+        if let (true, Delivery::Unknown(reason)) = (self.durability.is_on(), sink.delivery()) {
+            return Err(Error::invalid(format!(
+                "sink \"{}\" could lose rows, or deliver some twice, after a crash: {reason}",
+                object.name
+            )));
+        }
+        Ok(Prepared::Sink { from: from.clone(), object, sink, queries })
     }
 
     fn prepare_into(
@@ -221,6 +245,7 @@ impl Loop {
                     (from.clone(), log::end(&self.logs, &from)),
                     sink,
                     &self.tasks,
+                    self.durability.is_on().then_some(self.epoch),
                 );
                 if queries.is_empty() {
                     self.push_content(&mut running);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millstream_delta::{Cut, Delta, Epoch};
+use millstream_durable::Brought;
 use millstream_flow::Cost;
 use millstream_sql::{Error, Result};
 
@@ -42,8 +43,11 @@ impl Loop {
         cut.event_time_max = self.event_time_max(cut.now);
         let taken = if takes_sources { self.take_sources(&cut) } else { Vec::new() };
         let rows: usize = taken.iter().map(|(_, taken)| taken.delta.num_rows()).sum();
-        let (mut deltas, mut seen) = (Deltas::new(), BTreeMap::new());
+        let (mut deltas, mut seen, mut brought) = (Deltas::new(), BTreeMap::new(), Vec::new());
         for (name, taken) in taken {
+            if !taken.journalled.is_empty() {
+                brought.push(Brought { source: name.clone(), arrivals: taken.journalled });
+            }
             cut.positions.push((name.clone(), taken.spans));
             seen.insert(name.clone(), taken.seen);
             deltas.insert(name, taken.delta);
@@ -62,6 +66,7 @@ impl Loop {
         self.epoch = self.epoch.next();
         cut.epoch = self.epoch;
         self.move_watermarks(&mut cut, seen, &changes);
+        self.journal_epoch(&cut, &changes, brought);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
         let batch = self.batch_started(&cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
@@ -71,7 +76,11 @@ impl Loop {
         let output_rows = self.decide_and_step(cut, changes, deltas);
         self.acknowledge(&from);
         self.batch_completed(&standing, batch, begun, output_rows);
-        replies.into_iter().for_each(|(reply, count)| reply.send(Ok(count)));
+        if !replies.is_empty() {
+            self.durability.when_durable(move |done| {
+                replies.into_iter().for_each(|(reply, count)| reply.send(done.clone().map(|()| count)));
+            });
+        }
         self.adapt_budget(rows, begun.elapsed());
     }
 
@@ -244,7 +253,7 @@ impl Loop {
         if let Err(error) = self.check_replay(&record) {
             return reply.send(Err(error));
         }
-        self.begin_replay(record, reply);
+        self.begin_replay(record, Vec::new(), reply);
     }
 
     fn check_replay(&self, record: &Record) -> Result<()> {

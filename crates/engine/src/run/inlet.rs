@@ -17,15 +17,24 @@ use crate::event::{Modification, Reply};
 impl Loop {
     /// Puts the rows of an INSERT into a source: where it takes rows from inside they wait for room there, which the
     /// loop doesn't; else the next epoch has them beside what the source brings.
-    pub(super) fn insert_into_source(&mut self, modification: Modification, reply: Reply<u64>) {
+    pub(super) fn insert_into_source(
+        &mut self,
+        modification: Modification,
+        once: Option<String>,
+        reply: Reply<u64>,
+    ) {
         let name: Arc<str> = match &modification {
             Modification::Statement(dml) => dml.table.as_str().into(),
             Modification::Insert { table, .. } | Modification::Delete { table, .. } => table.clone(),
         };
         match self.rows_for_source(modification) {
             Err(error) => reply.send(Err(error)),
-            Ok((None, rows)) => self.put_into_source(&name, &rows, reply),
+            Ok((None, rows)) => {
+                self.durability.do_once(once);
+                self.put_into_source(&name, &rows, reply);
+            }
             Ok((Some(inlet), rows)) => {
+                self.durability.do_once(once);
                 let count = rows.num_rows() as u64;
                 self.handle.spawn(async move {
                     reply.send(inlet.insert(rows).await.map(|()| count).map_err(error::connect));

@@ -11,6 +11,7 @@ mod behind;
 mod catch_up;
 mod change;
 mod compile;
+mod durable;
 mod epoch;
 mod feed;
 mod inlet;
@@ -29,6 +30,7 @@ mod put;
 mod query;
 mod rate;
 mod receive;
+mod recover;
 mod retained;
 mod sharing;
 mod side_by_side;
@@ -63,6 +65,7 @@ use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
 use awaited::SetAside;
 use behind::Threads;
+use durable::Durability;
 use log::Logs;
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
@@ -98,6 +101,8 @@ pub(crate) struct Parts {
     pub(crate) append_only_tables: bool,
     pub(crate) spread_from: Option<usize>,
     pub(crate) apart: Option<u64>,
+    /// Whether it begins with what a journal holds.
+    pub(crate) recovers: bool,
     pub(crate) runtime: Runtime,
 }
 
@@ -144,6 +149,7 @@ pub(crate) struct Loop {
     waiters: Waiters,
     /// What waits until queries are at the present.
     set_aside: Vec<SetAside>,
+    durability: Durability,
     held: bool,
     ended: bool,
 }
@@ -193,6 +199,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 expired: Epoch::default(),
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
+                durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 held: false,
                 ended: false,
             };
@@ -225,7 +232,8 @@ impl Loop {
     }
 
     /// Lets go of everything outside, and only then says that it is over.
-    fn end(self) {
+    fn end(mut self) {
+        self.end_journal();
         drop((self.sources, self.sinks));
         self.tasks.wait();
         self.threads.wait();
@@ -236,12 +244,15 @@ impl Loop {
     fn react(&mut self, event: Event) {
         let Some(event) = self.set_aside(event) else { return };
         match event {
-            Event::Change { base, changes, reply } => self.change(base, changes, reply),
+            Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             // They wake the loop.
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
-            Event::Modify { modification, reply } => self.modify(modification, reply),
+            Event::Modify { modification, once, reply } => self.modify(modification, once, reply),
+            Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
+            Event::Recover { step, reply } => self.recover(step, reply),
+            Event::Journal(report) => self.journal_reports(report),
             Event::Begin { reply } => reply.send(Ok(self.begin())),
             Event::LookUp { table, keys, reply } => reply.send(self.look_up(&table, &keys)),
             Event::ReadAt { transaction, relations, stamped, reply } => {
@@ -250,7 +261,7 @@ impl Loop {
             Event::ReadTable { table, wanted, version, reply } => {
                 reply.send(self.read_table(&table, &wanted, version));
             }
-            Event::Commit { writes, reply } => self.commit(writes, reply),
+            Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
             Event::Release { transaction } => self.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
             Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
@@ -260,7 +271,7 @@ impl Loop {
             Event::Observe { name, epochs, time, reply } => self.observe(&name, epochs, time, reply),
             Event::Pin { view, reply } => reply.send(self.pin(&view)),
             Event::Status { reply } => reply.send(Ok(self.status())),
-            Event::Set { name, value, reply } => reply.send(self.set(&name, &value)),
+            Event::Set { name, value, reply } => self.set_durably(name, value, reply),
             Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),
             Event::Advance { advance, reply } => self.advance(advance, reply),
             Event::Flush { reply } => self.flush(reply),
@@ -281,11 +292,12 @@ impl Loop {
                 self.caught_up(&query, &source, piece);
                 drop(permit);
             }
+            Event::SinkRecovered { sink, held } => self.sink_recovered(&sink, held),
             Event::Delivered { sink, through, rows } => self.delivered(&sink, through, rows),
             Event::SinkFailed { sink, reason, attempts, lasting } => {
                 self.sink_failed(&sink, reason, attempts, lasting);
             }
-            Event::Pause { name, pause, reply } => reply.send(self.pause(name.as_deref(), pause)),
+            Event::Pause { name, pause, reply } => self.pause_durably(name, pause, reply),
             Event::Stop { reply, gracefully } => self.stop(reply, gracefully),
         }
     }
@@ -300,6 +312,9 @@ impl Loop {
                 break;
             }
         }
+        if self.durability.holds_back() {
+            return self.stand_by();
+        }
         self.advance_clock();
         let begun = Instant::now();
         for ran in 0..EPOCHS_MAX {
@@ -313,6 +328,22 @@ impl Loop {
         }
         self.pull_sources();
         self.let_leave();
+        self.hand_out();
+    }
+
+    /// The same while no epoch may be decided.
+    fn stand_by(&mut self) {
+        if self.durability.is_recovering() {
+            self.arrive_again();
+            self.skip_delivered();
+            self.trim_logs();
+            return self.answer_waiters();
+        }
+        self.hand_out();
+    }
+
+    /// Lets everyone have what there is by now.
+    fn hand_out(&mut self) {
         self.answer_reads();
         self.begin_steps();
         self.answer_reads();

@@ -20,20 +20,26 @@ use crate::settings::ClockKind;
 use crate::snapshot;
 
 impl Loop {
-    pub(super) fn modify(&mut self, modification: Modification, reply: Reply<u64>) {
+    pub(super) fn modify(&mut self, modification: Modification, once: Option<String>, reply: Reply<u64>) {
         // A statement that was given up before its turn came isn't done.
         if reply.is_closed() {
             return;
+        }
+        if let Err(error) = self.check_journal() {
+            return reply.send(Err(error));
         }
         let target = match &modification {
             Modification::Statement(dml) => dml.table.as_str(),
             Modification::Insert { table, .. } | Modification::Delete { table, .. } => table.as_ref(),
         };
         if self.sources.contains_key(target) {
-            return self.insert_into_source(modification, reply);
+            return self.insert_into_source(modification, once, reply);
         }
         self.measures.rows_wait_since(Instant::now());
         let result = self.change_rows(modification);
+        if result.is_ok() {
+            self.durability.do_once(once);
+        }
         match result {
             Ok((count, table)) => match self.tables.get_mut(&table) {
                 Some(table) if self.settings.clock == ClockKind::System => table.wait(reply, count),

@@ -48,6 +48,18 @@ impl Clock {
         Clock { batch: system_time(), ..Clock::default() }
     }
 
+    /// The first batch begins at this time.
+    pub(super) fn begin_at(&mut self, at: Timestamp) {
+        if self.last.0 == 0 {
+            self.batch = at;
+        }
+    }
+
+    /// Shows the time of the last epoch where it showed an earlier one.
+    pub(super) fn catch_up(&mut self) {
+        self.manual = self.manual.max(self.last);
+    }
+
     /// The time of the last epoch.
     pub(crate) fn last(&self) -> Timestamp {
         self.last
@@ -96,6 +108,9 @@ pub(super) fn system_time() -> Timestamp {
 impl Loop {
     /// The time now, by the clock in force.
     pub(super) fn now(&self) -> Timestamp {
+        if let Some(at) = self.durability.at {
+            return at;
+        }
         match self.settings.clock {
             ClockKind::System => system_time(),
             ClockKind::Manual => self.clock.manual,
@@ -107,7 +122,7 @@ impl Loop {
         settings.set(name, value)?;
         self.check_windows(settings.pace)?;
         if settings.clock != self.settings.clock {
-            if self.epoch.0 > 0 && settings.clock == ClockKind::Manual {
+            if self.clock.last.0 > 0 && settings.clock == ClockKind::Manual {
                 return Err(Error::invalid("the clock can't become manual after the first epoch")
                     .hint("SET clock = 'manual' before any row is written or read."));
             }
@@ -117,9 +132,9 @@ impl Loop {
                     .send(Err(Error::invalid("the clock was set to the system's while it was moving")));
             }
         }
-        if settings.clock != self.settings.clock && self.epoch.0 == 0 {
+        if settings.clock != self.settings.clock && self.clock.last.0 == 0 {
             self.clock.batch = match settings.clock {
-                ClockKind::System => system_time(),
+                ClockKind::System => self.durability.at.unwrap_or_else(system_time),
                 ClockKind::Manual => Timestamp::default(),
             };
         }
@@ -340,7 +355,7 @@ impl Loop {
 
     /// When the loop must look again although nothing happens.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        if self.held {
+        if self.held || self.durability.holds_back() {
             return None;
         }
         if self.epoch_is_due() {

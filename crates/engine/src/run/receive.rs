@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Replay { span: Span, limit: Limit },
     /// Read again what a pattern names.
     ReadAgain { pattern: String, reply: Reply<usize> },
+    /// Go on behind this; before the first pull.
+    Seek(Position),
     /// All up to here is durable.
     Acknowledge(Position),
 }
@@ -87,6 +89,13 @@ impl Receiving {
                     self.acknowledge(&through).await;
                     continue;
                 }
+                Some(Command::Seek(after)) => match self.source.seek(&after).await {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        let result = Err(error::connect(error));
+                        Event::Arrived { source: self.name.clone(), ticket: 0, result, at: Instant::now() }
+                    }
+                },
             };
             if self.events.send(event).is_err() {
                 return;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use millstream_connect::{Error as ConnectError, Sink};
+use millstream_connect::{Delivery, Error as ConnectError, Sink};
 use millstream_delta::{Cut, Delta, Epoch, consolidate};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::durable::Durability;
 use super::log::{self, Logs, Place};
 use super::receive::backoff;
 use super::tasks::Tasks;
@@ -38,6 +39,23 @@ pub(crate) struct RunningSink {
     pub(crate) paused: bool,
     /// Whether it wants batches without rows.
     takes_empty_batches: bool,
+    /// What was published of it before, where the engine survives a crash.
+    recovery: Option<Recovery>,
+}
+
+/// What is known of what a sink has published before the engine was started.
+#[derive(Debug)]
+struct Recovery {
+    /// The number that its CREATE has.
+    made: Epoch,
+    /// Whether it says itself what it holds.
+    tells: bool,
+    /// What it says, once it has.
+    held: Option<Epoch>,
+    /// What the journal says.
+    delivered: Epoch,
+    /// The newest epoch that the journal holds, once that is known; a sink that is made later has none.
+    through: Option<Epoch>,
 }
 
 impl RunningSink {
@@ -47,10 +65,14 @@ impl RunningSink {
         (from, place): (Arc<str>, Place),
         sink: Box<dyn Sink>,
         tasks: &Tasks,
+        made: Option<Epoch>,
     ) -> RunningSink {
         let (work, inbox) = unbounded_channel();
         let takes_empty_batches = sink.takes_empty_batches();
-        let task = serve(name.clone(), sink, inbox, tasks.events());
+        let tells = sink.delivery() == Delivery::ExactlyOnce;
+        let recovery =
+            made.map(|made| Recovery { made, tells, held: None, delivered: Epoch::default(), through: None });
+        let task = serve(name.clone(), sink, inbox, tasks.events(), recovery.is_some());
         tasks.spawn(task, move |error| Event::SinkFailed {
             sink: name,
             reason: error.message,
@@ -69,6 +91,51 @@ impl RunningSink {
             failed: false,
             paused: false,
             takes_empty_batches,
+            recovery,
+        }
+    }
+
+    /// The engine was started again, and has come to this epoch.
+    pub(crate) fn go_on(&mut self, through: Epoch) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.through = Some(through);
+        }
+    }
+
+    /// The journal says that it has published all up to this epoch.
+    pub(crate) fn was_delivered(&mut self, through: Epoch) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.delivered = through;
+        }
+    }
+
+    /// Why what it holds can't be what this engine has put out.
+    fn is_of_another(&self) -> Option<String> {
+        let recovery = self.recovery.as_ref()?;
+        let held = recovery.held?;
+        let (of, through) = match recovery.through {
+            Some(through) => ("this data directory has come to", through),
+            None => ("it is made as of", Epoch(recovery.made.0.saturating_sub(1))),
+        };
+        (held > through).then(|| {
+            format!(
+                "it holds epoch {held} already, but {of} epoch {through}: what is there is of another run; move it away \
+                 or deliver to another place"
+            )
+        })
+    }
+
+    /// Passes over what was published before the engine was started.
+    fn skip(&mut self, logs: &Logs) {
+        let Some(recovery) = &self.recovery else { return };
+        let through = match recovery.tells {
+            true => recovery.held.unwrap_or_default(),
+            false => recovery.delivered,
+        };
+        self.first.take_if(|(cut, _)| cut.epoch <= through);
+        if let Some(log) = logs.get(&self.from) {
+            let passed = log.from(self.place).take_while(|(cut, _)| cut.epoch <= through).count();
+            self.place = self.place.after(passed);
         }
     }
 
@@ -107,11 +174,17 @@ impl RunningSink {
         self.failed || self.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
     }
 
-    fn deliver(&mut self, logs: &Logs) {
-        if self.busy.is_some() || self.failed || self.paused {
+    fn deliver(&mut self, logs: &Logs, durability: &Durability) {
+        let is_ready = self.recovery.as_ref().is_none_or(|recovery| recovery.held.is_some());
+        if self.busy.is_some() || self.failed || self.paused || !is_ready {
             return;
         }
-        let log = logs.get(&self.from).map(|log| log.from(self.place).take(EPOCHS_MAX));
+        self.skip(logs);
+        let may_go = |(cut, _): &&(Cut, Delta)| durability.may_deliver(cut.epoch);
+        if self.first.as_ref().is_some_and(|first| !may_go(&first)) {
+            return;
+        }
+        let log = logs.get(&self.from).map(|log| log.from(self.place).take(EPOCHS_MAX).take_while(may_go));
         let mut work: Vec<(Cut, Delta)> = log.into_iter().flatten().cloned().collect();
         let epochs = work.len();
         // The content stays until it is published, so that a sink that is still at it isn't taken for done.
@@ -138,7 +211,11 @@ async fn serve(
     mut sink: Box<dyn Sink>,
     mut inbox: UnboundedReceiver<Vec<(Cut, Delta)>>,
     events: Sender<Event>,
+    recovers: bool,
 ) {
+    if recovers && !recover(&name, sink.as_mut(), &inbox, &events).await {
+        return;
+    }
     while let Some(work) = inbox.recv().await {
         let Some(through) = work.last().map(|(cut, _)| cut.epoch) else { continue };
         let work: Vec<(Cut, Delta)> = work.into_iter().map(|(cut, delta)| (cut, in_sum(delta))).collect();
@@ -170,6 +247,29 @@ async fn serve(
     }
 }
 
+/// Asks a sink what it holds, until it knows. False: it never will, or the engine has gone.
+async fn recover(
+    name: &Arc<str>,
+    sink: &mut dyn Sink,
+    inbox: &UnboundedReceiver<Vec<(Cut, Delta)>>,
+    events: &Sender<Event>,
+) -> bool {
+    let mut attempts = 0;
+    loop {
+        let error = match sink.recover().await {
+            Ok(held) => return events.send(Event::SinkRecovered { sink: name.clone(), held }).is_ok(),
+            Err(error) => error,
+        };
+        attempts += 1;
+        let lasting = !matches!(error, ConnectError::External(_));
+        let event = Event::SinkFailed { sink: name.clone(), reason: error.to_string(), attempts, lasting };
+        if events.send(event).is_err() || lasting || inbox.is_closed() {
+            return false;
+        }
+        tokio::time::sleep(backoff(attempts)).await;
+    }
+}
+
 async fn publish(
     sink: &mut dyn Sink,
     work: &[(Cut, Delta)],
@@ -188,7 +288,34 @@ async fn publish(
 impl Loop {
     /// Hands each sink what waits for it.
     pub(super) fn deliver_sinks(&mut self) {
-        self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs));
+        self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, &self.durability));
+    }
+
+    /// Lets go of what sinks have published before the engine was started.
+    pub(super) fn skip_delivered(&mut self) {
+        self.sinks.values_mut().for_each(|sink| sink.skip(&self.logs));
+    }
+
+    pub(super) fn sink_recovered(&mut self, name: &Arc<str>, held: Epoch) {
+        let Some(sink) = current(&mut self.sinks, name) else { return };
+        if let Some(recovery) = &mut sink.recovery {
+            recovery.held = Some(held);
+        }
+        sink.failure = None;
+        self.check_sinks();
+    }
+
+    /// Stops sinks that hold what this engine can't have put out.
+    pub(super) fn check_sinks(&mut self) {
+        if self.durability.is_recovering() {
+            return;
+        }
+        for sink in self.sinks.values_mut().filter(|sink| !sink.failed) {
+            if let Some(reason) = sink.is_of_another() {
+                sink.failure = Some((reason, 1));
+                sink.failed = true;
+            }
+        }
     }
 
     /// Whether every sink holds everything, or has failed for good, or as often as `attempts_max`.
@@ -203,6 +330,7 @@ impl Loop {
             sink.rows += rows;
             sink.delivered = through;
             sink.failure = None;
+            self.note_delivered(name, through);
         }
     }
 

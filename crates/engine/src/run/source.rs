@@ -102,6 +102,8 @@ pub(crate) struct Taken {
     pub(crate) spans: Vec<Span>,
     /// How far event time has come in it, by split.
     pub(crate) seen: Seen,
+    /// What it brought, as it came, where that is to be journalled.
+    pub(crate) journalled: Vec<Arrival>,
 }
 
 impl RunningSource {
@@ -308,7 +310,7 @@ impl RunningSource {
     ) -> Taken {
         let (begun, now) = (Instant::now(), cut.now);
         let (mut delta, mut spans, mut rows) = (Delta::default(), Vec::new(), 0);
-        let mut seen = Seen::new();
+        let (mut seen, mut journalled) = (Seen::new(), Vec::new());
         while let Some(arrival) = self.ready.front() {
             let size = rows_of(arrival);
             let held_back = bound.is_some_and(|bound| !self.rate.allows(size, &bound, now));
@@ -324,37 +326,58 @@ impl RunningSource {
             self.rate.take(size, bound.as_ref(), now);
             self.ready_rows -= size;
             self.ready_bytes -= bytes_of(&arrival);
-            match self.ahead.take_out(&mut arrival, self.time.as_ref(), table.is_some(), cut.event_time_max) {
-                Ok(more) => more.into_iter().for_each(|(split, newest)| merge(&mut seen, split, newest)),
+            if !self.replayable {
+                journalled.push(arrival.clone());
+            }
+            match self.take_in(table.as_deref_mut(), &mut arrival, cut.event_time_max) {
+                Ok((rows, more)) => {
+                    more.into_iter().for_each(|(split, newest)| merge(&mut seen, split, newest));
+                    delta.append(rows);
+                }
                 Err(error) => {
                     self.fail(error);
                     break;
                 }
             }
-            self.upserted.rows_in += (size - arrival.bad_rows.len()) as u64;
-            match follow(table.as_deref_mut(), &mut arrival) {
-                Ok(rows) => delta.append(rows),
-                Err(error) => {
-                    self.fail(error);
-                    break;
-                }
-            }
-            self.rows += (size - arrival.bad_rows.len()) as u64;
-            self.bad.add(arrival.bad_rows);
-            arrival.spans.iter().for_each(|span| self.position.advance(span));
             merge_spans(&mut spans, arrival.spans);
             if self.one_arrival_a_batch {
                 break;
             }
         }
         if table.is_none() {
-            return Taken { delta, spans, seen };
+            return Taken { delta, spans, seen, journalled };
         }
         let delta = in_sum(delta);
         self.upserted.steps += u64::from(!spans.is_empty());
         self.upserted.rows_out += delta.num_rows() as u64;
         self.upserted.time += begun.elapsed();
-        Taken { delta, spans, seen }
+        Taken { delta, spans, seen, journalled }
+    }
+
+    /// Takes an arrival in: what it changes, and how far event time has come in it, by split. Rows with an event time
+    /// after `latest` are bad rows.
+    pub(super) fn take_in(
+        &mut self,
+        table: Option<&mut Table>,
+        arrival: &mut Arrival,
+        latest: Option<Timestamp>,
+    ) -> Result<(Delta, Seen)> {
+        let size = rows_of(arrival);
+        let seen = self.ahead.take_out(arrival, self.time.as_ref(), table.is_some(), latest)?;
+        self.upserted.rows_in += (size - arrival.bad_rows.len()) as u64;
+        let delta = follow(table, arrival)?;
+        self.rows += (size - arrival.bad_rows.len()) as u64;
+        self.bad.add(std::mem::take(&mut arrival.bad_rows));
+        arrival.spans.iter().for_each(|span| self.position.advance(span));
+        Ok((delta, seen))
+    }
+
+    /// Goes on behind what was taken in before the engine was started.
+    pub(super) fn go_on(&mut self) {
+        self.received = self.position.clone();
+        if !self.position.splits.is_empty() {
+            let _ = self.commands.send(Command::Seek(self.position.clone()));
+        }
     }
 }
 
@@ -416,7 +439,8 @@ fn merge_spans(spans: &mut Vec<Span>, more: Vec<Span>) {
 impl Loop {
     /// Keeps each source in use one pull ahead of the epochs, within the bounds of what may wait.
     pub(super) fn pull_sources(&mut self) {
-        if self.held || self.waiters.stopping || self.settings.clock == ClockKind::Manual {
+        let is_off = self.held || self.waiters.stopping || self.durability.failure().is_some();
+        if is_off || self.settings.clock == ClockKind::Manual {
             return;
         }
         let limit = self.limit();
@@ -483,6 +507,10 @@ impl Loop {
 
     /// Asks a source's task to read again what a pattern names.
     pub(super) fn read_again(&mut self, name: &Arc<str>, pattern: String, reply: Reply<usize>) {
+        if self.durability.is_on() {
+            return reply.send(Err(Error::unsupported("ALTER SOURCE … REPLAY with a data directory")
+                .hint("INSERT INTO the source puts single rows in again.")));
+        }
         match current(&mut self.sources, name) {
             Some(source) => {
                 let _ = source.commands.send(Command::ReadAgain { pattern, reply });
@@ -524,12 +552,17 @@ impl Loop {
         taken
     }
 
-    /// Tells reliable sources that what they gave is durable; in memory that is so when its epoch is done.
-    pub(super) fn acknowledge(&self, taken: &[Arc<str>]) {
+    /// Tells reliable sources that what they gave is durable, once it is; in memory that is so when its epoch is done.
+    pub(super) fn acknowledge(&mut self, taken: &[Arc<str>]) {
         let reliable =
             taken.iter().filter_map(|name| self.sources.get(name)).filter(|source| source.reliable);
         for source in reliable {
-            let _ = source.commands.send(Command::Acknowledge(source.position.clone()));
+            let (commands, position) = (source.commands.clone(), source.position.clone());
+            self.durability.when_durable(move |done| {
+                if done.is_ok() {
+                    let _ = commands.send(Command::Acknowledge(position));
+                }
+            });
         }
     }
 

@@ -271,7 +271,7 @@ impl Loop {
 
     /// What is wrong now.
     pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems: Vec<String> = self.durability.trouble().into_iter().collect();
         for (name, source) in &self.sources {
             if let Some(reason) = source.trouble() {
                 let verb = if source.has_failed() { "failed" } else { "is restarting" };

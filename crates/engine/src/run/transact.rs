@@ -100,12 +100,19 @@ impl Loop {
     }
 
     /// Takes all that a transaction has changed, or nothing.
-    pub(super) fn commit(&mut self, writes: Vec<Write>, reply: Reply<u64>) {
+    pub(super) fn commit(&mut self, writes: Vec<Write>, once: Option<String>, reply: Reply<u64>) {
+        if let Err(error) = self.check_journal() {
+            return reply.send(Err(error));
+        }
         self.measures.rows_wait_since(Instant::now());
         let Some(first) = writes.first().map(|write| write.table().clone()) else {
             return reply.send(Ok(0));
         };
-        match self.try_commit(writes) {
+        let done = self.try_commit(writes);
+        if done.is_ok() {
+            self.durability.do_once(once);
+        }
+        match done {
             Err(error) => reply.send(Err(error)),
             Ok(()) => match self.tables.get_mut(&first) {
                 Some(table) if self.settings.clock == ClockKind::System => table.wait(reply, 0),

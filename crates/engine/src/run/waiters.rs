@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millstream_delta::Epoch;
+use millstream_durable::Sequence;
 use millstream_sql::{Error, Kind};
 
 use super::Loop;
@@ -33,6 +34,8 @@ pub(crate) struct Waiters {
     pub(crate) observing: Vec<Observing>,
     /// A recorded epoch that is being run again.
     pub(crate) replay: Option<Replaying>,
+    /// A query that the journal says has come to the present, and who waits for that.
+    pub(crate) arriving: Option<(String, Reply<()>)>,
     /// SELECT statements that wait for queries which are behind.
     pub(crate) reads: Vec<AwaitedRead>,
     /// Once a STOP finds everything taken in: the epoch that all queries must have taken in.
@@ -53,6 +56,8 @@ struct Flushing {
 pub(crate) struct Changing {
     pub(crate) names: Vec<Arc<str>>,
     pub(crate) notices: Vec<String>,
+    /// What the journal must have.
+    pub(crate) entry: Option<Sequence>,
     pub(crate) reply: Reply<Option<Vec<String>>>,
 }
 
@@ -85,24 +90,37 @@ impl Loop {
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
+        if self.waiters.stopping && self.durability.failure().is_some() {
+            self.end_soon();
+        }
         let rest = self.waiters.gracefully && self.rows_wait() && !self.backlog_is_full() && !self.held;
         if self.waiters.stopping && !rest && !self.tables_are_changed() {
             self.waiters.stop_through.get_or_insert(self.epoch);
         }
         let stops = self.waiters.stop_through.is_some_and(|epoch| self.all_are_through(epoch));
         if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
-            self.ended = true;
-            if let Some(shared) = self.shared.upgrade() {
-                shared.stopped.store(true, std::sync::atomic::Ordering::Release);
-            }
+            self.end_soon();
+        }
+    }
+
+    fn end_soon(&mut self) {
+        self.ended = true;
+        if let Some(shared) = self.shared.upgrade() {
+            shared.stopped.store(true, std::sync::atomic::Ordering::Release);
         }
     }
 
     /// A CREATE is done when its queries have taken in what was there before them.
     fn answer_changes(&mut self) {
         for changing in std::mem::take(&mut self.waiters.changes) {
+            if let Err(error) = self.check_journal() {
+                changing.reply.send(Err(error));
+                continue;
+            }
             let starting = |name: &Arc<str>| self.query(name).is_some_and(|query| query.is_starting());
-            if changing.names.iter().any(starting) {
+            // What is done again arrives when the journal says so.
+            let waits = !self.durability.is_recovering() && changing.names.iter().any(starting);
+            if waits || !self.durability.has(changing.entry) {
                 self.waiters.changes.push(changing);
             } else {
                 let mut notices = changing.notices;
@@ -125,6 +143,10 @@ impl Loop {
     /// A FLUSH waits until the queries have taken everything in, and then until the sinks hold what there was at
     /// that moment: what comes later doesn't hold it up.
     fn answer_flushes(&mut self) {
+        if let Err(error) = self.check_journal() {
+            let flushes = std::mem::take(&mut self.waiters.flush);
+            return flushes.into_iter().for_each(|flushing| flushing.reply.send(Err(error.clone())));
+        }
         for mut flushing in std::mem::take(&mut self.waiters.flush) {
             if flushing.through.is_none() && self.all_is_taken_in() {
                 flushing.through = Some(self.epoch);
@@ -166,6 +188,9 @@ impl Loop {
     }
 
     fn answer_finished(&mut self) {
+        if let Err(error) = self.check_journal() {
+            return self.waiters.finished.drain(..).for_each(|reply| reply.send(Err(error.clone())));
+        }
         let ended = self.is_blocked(ATTEMPTS_MAX)
             || self
                 .sources

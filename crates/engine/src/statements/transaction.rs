@@ -137,12 +137,13 @@ async fn commit(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<T
 }
 
 /// Has the loop take in what a transaction has changed.
-async fn publish(session: &Session, transaction: Transaction) -> Result<()> {
+async fn publish(session: &mut Session, transaction: Transaction) -> Result<()> {
     let (writes, _begun) = transaction.writes()?;
     if writes.is_empty() {
         return Ok(());
     }
-    session.shared.ask(|reply| Event::Commit { writes, reply }).await.map(drop)
+    let once = session.once.take();
+    session.shared.ask(|reply| Event::Commit { writes, once, reply }).await.map(drop)
 }
 
 fn roll_back(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Tag> {

@@ -85,6 +85,13 @@ impl Variables {
         is_there
     }
 
+    /// Those that were set and count for what statements mean.
+    pub(crate) fn set_here(&self) -> Vec<(String, String)> {
+        let counts = |name: &str| name == "search_path" || name == "TimeZone";
+        let set = self.values.set.iter().filter(|(name, _)| counts(name));
+        set.map(|(name, value)| ((*name).to_string(), value.clone())).collect()
+    }
+
     /// Goes back to all defaults.
     pub(crate) fn reset_all(&mut self) {
         self.change(Lasts::Session, |values| *values = Values::default());

@@ -6,6 +6,7 @@ mod behind;
 mod changes;
 mod closing;
 mod copying;
+mod crashes;
 mod disk;
 mod errors;
 mod feeds;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(behind::ALL);
     all.extend_from_slice(changes::ALL);
     all.extend_from_slice(copying::ALL);
+    all.extend_from_slice(crashes::ALL);
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);
     all.extend_from_slice(feeds::ALL);

@@ -10,7 +10,7 @@ use millstream_delta::{Cut, Delta, Epoch};
 use tokio::task::spawn_blocking;
 
 use super::sink::Target;
-use crate::{Error, Options, Result, Sink};
+use crate::{Delivery, Error, Options, Result, Sink};
 
 /// Bytes that are gathered at most where only a time is given.
 const ROLL_BYTES: usize = 64 << 20;
@@ -41,6 +41,8 @@ impl Rolling {
 /// Writes a file of several epochs' rows.
 pub(super) struct RollingSink {
     rolling: Rolling,
+    /// Whether the names of the files say up to which epoch they go.
+    tells_epochs: bool,
     gathered: Arc<Mutex<Gathered>>,
 }
 
@@ -62,6 +64,7 @@ struct Gathered {
 impl RollingSink {
     /// A sink that has written nothing yet.
     pub fn new(target: Target, rolling: Rolling) -> RollingSink {
+        let tells_epochs = target.tells_epochs();
         let gathered = Gathered {
             target,
             batches: Vec::new(),
@@ -72,7 +75,7 @@ impl RollingSink {
             synced: true,
             placed: None,
         };
-        RollingSink { rolling, gathered: Arc::new(Mutex::new(gathered)) }
+        RollingSink { rolling, tells_epochs, gathered: Arc::new(Mutex::new(gathered)) }
     }
 
     /// Does blocking work with what is gathered.
@@ -184,6 +187,17 @@ impl Sink for RollingSink {
             },
         )
         .await
+    }
+
+    fn delivery(&self) -> Delivery {
+        if self.tells_epochs {
+            return Delivery::ExactlyOnce;
+        }
+        Delivery::Unknown(
+            "its files hold several epochs, and only {epoch} in option 'filename' says which: add it, or leave roll_interval \
+             and roll_size out"
+                .into(),
+        )
     }
 
     async fn recover(&mut self) -> Result<Epoch> {

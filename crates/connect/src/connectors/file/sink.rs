@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use crate::formats::encode::{check_columns, encode};
 use crate::formats::feed::Feed;
 use crate::formats::{Compression, Format};
-use crate::{Error, Result, Sink, SinkSpec};
+use crate::{Delivery, Error, Result, Sink, SinkSpec};
 
 const BATCH_TIME: &str = "{batch_time_ms}";
 const EPOCH: &str = "{epoch}";
@@ -266,6 +266,11 @@ impl Target {
         ))
     }
 
+    /// Whether the names of the files say of which epoch they are.
+    pub fn tells_epochs(&self) -> bool {
+        self.filename.contains(EPOCH)
+    }
+
     /// The newest epoch that has a file; removes what was staged and never published.
     pub fn recover(&self) -> Result<Epoch> {
         let failed = |error: io::Error| {
@@ -345,6 +350,10 @@ impl Sink for FileSink {
             self.staged.remove(at);
         }
         Ok(())
+    }
+
+    fn delivery(&self) -> Delivery {
+        if self.target.tells_epochs() { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce }
     }
 
     async fn recover(&mut self) -> Result<Epoch> {

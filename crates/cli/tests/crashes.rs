@@ -1,0 +1,127 @@
+//! The built program under `kill -9`: what it had told is there when it is started again, and its files hold everything
+//! once. `ROUNDS=200 cargo test -p millstream-cli --test crashes` kills it more often.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes, even on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const SCRIPT: &str = "
+CREATE SOURCE s (n INT) WITH (connector = 'file', path = 'in/', format = 'csv', header = false);
+CREATE TABLE once (x INT);
+CREATE SINK doubled AS SELECT n * 2 AS d FROM s
+  WITH (connector = 'file', path = 'doubled/', format = 'csv', header = false);
+CREATE SINK counts AS SELECT n % 10 AS g, count(*) AS c FROM s GROUP BY n % 10
+  WITH (connector = 'file', path = 'counts/', format = 'csv', header = false, changelog = true);
+INSERT INTO once VALUES (7);
+";
+
+fn program(place: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    command.args(arguments).current_dir(place).env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// All lines of the visible files in a folder.
+fn lines(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let visible = paths.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
+    visible
+        .flat_map(|path| fs::read_to_string(path).unwrap().lines().map(str::to_string).collect::<Vec<_>>())
+        .collect()
+}
+
+fn doubled(place: &Path) -> Vec<i64> {
+    let mut numbers: Vec<i64> =
+        lines(&place.join("doubled")).iter().map(|line| line.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn files_hold_everything_once_whenever_it_is_killed() {
+    let rounds: u32 = std::env::var("ROUNDS").map_or(6, |rounds| rounds.parse().unwrap());
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    fs::write(place.join("app.sql"), SCRIPT).unwrap();
+    fs::create_dir(place.join("in")).unwrap();
+    let mut n = 0;
+    for round in 0..=rounds {
+        let mut child = program(place, &["--data", "state", "run", "app.sql"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let last = round == rounds;
+        // How long it lives differs from round to round, from before its start is over to long after.
+        let lives = Duration::from_millis(u64::from(round * 7919 % 13) * 40);
+        let since = Instant::now();
+        while since.elapsed() < lives {
+            let numbers: Vec<String> = (n..n + 50).map(|n| n.to_string()).collect();
+            n += 50;
+            fs::write(place.join(format!("in/.{n:07}.csv")), numbers.join("\n") + "\n").unwrap();
+            fs::rename(place.join(format!("in/.{n:07}.csv")), place.join(format!("in/{n:07}.csv"))).unwrap();
+            thread::sleep(Duration::from_millis(20));
+        }
+        while last && since.elapsed() < PATIENCE && (doubled(place).len() as i64) < n {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            thread::sleep(Duration::from_millis(50));
+        }
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!told.contains("error:"), "round {round}: {told}");
+    }
+    assert_eq!(doubled(place), (0..n).map(|n| n * 2).collect::<Vec<_>>());
+    let output =
+        program(place, &["--data", "state", "-q", "-c", ".mode csv", "-c", "SELECT x FROM once; FLUSH"])
+            .output()
+            .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "x\n7\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut left = BTreeMap::<String, i64>::new();
+    for line in lines(&place.join("counts")) {
+        let (op, row) = line.split_once(',').unwrap();
+        *left.entry(row.to_string()).or_default() += if op == "insert" { 1 } else { -1 };
+    }
+    left.retain(|_, count| *count != 0);
+    let expected = (0..10).map(|g| (format!("{g},{}", (0..n).filter(|n| n % 10 == g).count()), 1));
+    assert_eq!(left, expected.collect());
+}
+
+#[test]
+fn one_process_has_a_directory_at_a_time() {
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    fs::create_dir(place.join("in")).unwrap();
+    fs::write(place.join("app.sql"), SCRIPT).unwrap();
+    let mut first = program(place, &["--data", "state", "run", "app.sql"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let since = Instant::now();
+    let told = loop {
+        let output = program(place, &["--data", "state", "--must-exist", "-c", "SELECT 1"]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.code() == Some(3) && told.contains("in use") || since.elapsed() > PATIENCE {
+            break told;
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(told.contains("is in use by another process (process "), "{told}");
+}

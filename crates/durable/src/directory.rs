@@ -1,0 +1,168 @@
+//! A data directory: who may open it, and what it must look like.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{Disk, OsDisk};
+use crate::{Error, Result};
+
+/// The file that says what the directory is.
+const LABEL: &str = "MILLSTREAM";
+
+/// What it says.
+const LABEL_TEXT: &str = "millstream data directory, format 1\n";
+
+/// The file that is locked as long as somebody has the directory open.
+const LOCK: &str = "LOCK";
+
+/// The folder of the journal.
+const JOURNAL: &str = "journal";
+
+/// A data directory that is open: nobody else opens it meanwhile.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    journal: Arc<dyn Disk>,
+    _lock: Option<File>,
+}
+
+impl DataDirectory {
+    /// Opens a directory, and makes it where there is none, or an empty one.
+    ///
+    /// Errors: another process has it open; it holds something else; it can't be read or written.
+    pub fn open(path: &Path) -> Result<DataDirectory> {
+        let shown = path.display().to_string();
+        fs::create_dir_all(path).map_err(|error| Error::disk("making directory", &shown, error))?;
+        check_label(path)?;
+        let lock = lock(path)?;
+        write_label(path)?;
+        let folder = path.join(JOURNAL);
+        let journal = OsDisk::open(&folder)
+            .map_err(|error| Error::disk("opening", &folder.display().to_string(), error))?;
+        Ok(DataDirectory { path: path.to_path_buf(), journal: Arc::new(journal), _lock: Some(lock) })
+    }
+
+    /// One whose journal is on another disk: for tests.
+    pub fn on(journal: Arc<dyn Disk>) -> DataDirectory {
+        DataDirectory { path: PathBuf::from("simulated"), journal, _lock: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The disk of its journal.
+    pub(crate) fn journal(&self) -> &Arc<dyn Disk> {
+        &self.journal
+    }
+}
+
+/// Fails where something else than a data directory of this format is there.
+fn check_label(path: &Path) -> Result<()> {
+    let foreign = |reason: String| Error::Foreign { directory: path.to_path_buf(), reason };
+    let label = path.join(LABEL);
+    match fs::read(&label) {
+        Ok(text) if text == LABEL_TEXT.as_bytes() => Ok(()),
+        Ok(text) => {
+            let (found, expected) = (String::from_utf8_lossy(&text), LABEL_TEXT.trim_end());
+            let found: String = found.trim_end().chars().take(80).collect();
+            Err(foreign(format!("its file {LABEL} says '{found}', but '{expected}' was expected")))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut entries = fs::read_dir(path)
+                .map_err(|error| Error::disk("listing", &path.display().to_string(), error))?;
+            // A crash between the first steps leaves these.
+            let unfinished = format!("{LABEL}.tmp");
+            let is_ours =
+                |entry: &fs::DirEntry| entry.file_name() == LOCK || entry.file_name() == unfinished.as_str();
+            match entries.find_map(|entry| entry.ok().filter(|entry| !is_ours(entry))) {
+                None => Ok(()),
+                Some(entry) => Err(foreign(format!(
+                    "it has no file {LABEL}, but holds '{}': name a directory that is empty, or not there yet",
+                    entry.file_name().to_string_lossy()
+                ))),
+            }
+        }
+        Err(error) => Err(Error::disk("reading", &label.display().to_string(), error)),
+    }
+}
+
+/// Says what the directory is, where nothing says it yet: the whole text or none of it.
+fn write_label(path: &Path) -> Result<()> {
+    let label = path.join(LABEL);
+    if label.exists() {
+        return Ok(());
+    }
+    let written = path.join(format!("{LABEL}.tmp"));
+    let write = || {
+        let mut file = File::create(&written)?;
+        file.write_all(LABEL_TEXT.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&written, &label)?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(|error| Error::disk("writing", &label.display().to_string(), error))
+}
+
+/// The lock, with the number of this process in it.
+fn lock(path: &Path) -> Result<File> {
+    let name = path.join(LOCK);
+    let failed = |error| Error::disk("locking", &name.display().to_string(), error);
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut by = String::new();
+            let by = match file.read_to_string(&mut by) {
+                Ok(_) if !by.trim().is_empty() => format!(" (process {})", by.trim()),
+                _ => String::new(),
+            };
+            return Err(Error::Locked { directory: path.to_path_buf(), by });
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    let note = |file: &mut File| {
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())
+    };
+    note(&mut file).map_err(failed)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_opens_it_at_a_time() {
+        let place = tempfile::tempdir().unwrap();
+        let open = || DataDirectory::open(&place.path().join("data"));
+        let first = open().unwrap();
+        let Err(Error::Locked { by, .. }) = open() else { panic!("it was opened twice") };
+        assert_eq!(by, format!(" (process {})", std::process::id()));
+        drop(first);
+        open().unwrap();
+    }
+
+    #[test]
+    fn what_is_something_else_stays_as_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("notes.txt"), "mine").unwrap();
+        let error = DataDirectory::open(place.path()).unwrap_err().to_string();
+        assert!(error.contains("holds 'notes.txt'"), "{error}");
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join(LABEL), "millstream data directory, format 7\n").unwrap();
+        let error = DataDirectory::open(place.path()).unwrap_err().to_string();
+        assert!(error.contains("format 7") && error.contains("format 1"), "{error}");
+    }
+}

@@ -1,0 +1,381 @@
+//! What a journal holds: all that decides what an engine does.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use millstream_connect::{Arrival, BadRow, More};
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use serde_json::{Value, json};
+
+use crate::cuts::{self, list};
+use crate::{Error, Result, rows};
+
+/// When something happens between two epochs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The last epoch.
+    pub epoch: Epoch,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What an epoch took of a source that can't be read again.
+#[derive(Clone, Debug)]
+pub struct Brought {
+    /// The source.
+    pub source: Arc<str>,
+    /// What it brought, as it came.
+    pub arrivals: Vec<Arrival>,
+}
+
+/// All that decided one epoch.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The cut.
+    pub cut: Cut,
+    /// The changes of tables, and what was put into sources, by their names.
+    pub changes: Vec<(Arc<str>, Delta)>,
+    /// What it took of sources that can't be read again.
+    pub brought: Vec<Brought>,
+    /// The names under which statements of scripts were done in it.
+    pub done: Vec<String>,
+    /// What sinks have published since the entry before that told it.
+    pub delivered: Vec<(Arc<str>, Epoch)>,
+}
+
+/// One thing that happened to an engine.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// It was opened.
+    Opened {
+        /// The version of the program.
+        version: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// Objects were made, changed or dropped by statements that took effect together.
+    Changed {
+        /// The statements.
+        statements: Vec<String>,
+        /// The session's settings that count for them.
+        variables: Vec<(String, String)>,
+        /// The names under which they were done.
+        done: Vec<String>,
+        /// When.
+        standing: Standing,
+    },
+    /// A table was made by a program, which gave its columns.
+    TableMade {
+        /// Its name.
+        name: String,
+        /// Its columns.
+        schema: SchemaRef,
+        /// The places of its primary key's columns.
+        key: Vec<usize>,
+        /// When.
+        standing: Standing,
+    },
+    /// A setting was changed.
+    Set {
+        /// Its name.
+        name: String,
+        /// Its value, as SET takes it.
+        value: String,
+    },
+    /// An object was paused, or goes on; all that can where it has no name.
+    Paused {
+        /// Its name.
+        name: Option<String>,
+        /// Whether it stands still.
+        pause: bool,
+        /// When.
+        standing: Standing,
+    },
+    /// An epoch was decided.
+    Epoch(Box<Recorded>),
+    /// A query has come to the present.
+    Arrived {
+        /// The query.
+        query: String,
+        /// When.
+        standing: Standing,
+    },
+    /// It was stopped.
+    Closed {
+        /// What sinks have published since the entry before that told it.
+        delivered: Vec<(Arc<str>, Epoch)>,
+    },
+}
+
+/// The JSON of an entry, and the streams of rows that belong to it.
+struct Parts {
+    json: Value,
+    streams: Vec<Vec<u8>>,
+}
+
+impl Parts {
+    fn plain(json: Value) -> Parts {
+        Parts { json, streams: Vec::new() }
+    }
+}
+
+impl Entry {
+    /// As bytes: the length of the JSON, the JSON, then for each stream its length and itself.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let Parts { json, streams } = self.parts()?;
+        let json = json.to_string();
+        let mut bytes =
+            Vec::with_capacity(json.len() + streams.iter().map(|stream| stream.len() + 4).sum::<usize>() + 4);
+        for part in std::iter::once(json.as_bytes()).chain(streams.iter().map(Vec::as_slice)) {
+            let length = u32::try_from(part.len()).map_err(|_| too_long(part.len()))?;
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+        Ok(bytes)
+    }
+
+    fn parts(&self) -> Result<Parts> {
+        Ok(match self {
+            Entry::Opened { version, at } => {
+                Parts::plain(json!({"is": "opened", "version": version, "at": at.0}))
+            }
+            Entry::Changed { statements, variables, done, standing } => Parts::plain(json!({
+                "is": "changed", "statements": statements, "variables": variables, "done": done,
+                "at": encode_standing(*standing),
+            })),
+            Entry::TableMade { name, schema, key, standing } => Parts {
+                json: json!({"is": "table", "name": name, "key": key, "at": encode_standing(*standing)}),
+                streams: vec![rows::encode(schema, &[])?],
+            },
+            Entry::Set { name, value } => Parts::plain(json!({"is": "set", "name": name, "value": value})),
+            Entry::Paused { name, pause, standing } => Parts::plain(json!({
+                "is": "paused", "name": name, "pause": pause, "at": encode_standing(*standing),
+            })),
+            Entry::Epoch(recorded) => recorded.parts()?,
+            Entry::Arrived { query, standing } => {
+                Parts::plain(json!({"is": "arrived", "query": query, "at": encode_standing(*standing)}))
+            }
+            Entry::Closed { delivered } => {
+                Parts::plain(json!({"is": "closed", "delivered": encode_delivered(delivered)}))
+            }
+        })
+    }
+
+    /// What [`Entry::encode`] was given; else what is wrong.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, String> {
+        let mut parts = Vec::new();
+        let mut rest = bytes;
+        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+            let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+            let (part, behind) = behind.split_at_checked(length).ok_or("a part of it is missing")?;
+            parts.push(part);
+            rest = behind;
+        }
+        let (json, streams) = parts.split_first().ok_or("it is empty")?;
+        let json: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        decode(&json, streams)?.ok_or_else(|| format!("this version can't read an entry such as {json}"))
+    }
+}
+
+fn decode(json: &Value, streams: &[&[u8]]) -> Result<Option<Entry>, String> {
+    let text = |name: &str| json.get(name)?.as_str().map(str::to_string);
+    let standing = || decode_standing(json.get("at")?);
+    let arrow = |error: arrow::error::ArrowError| error.to_string();
+    let entry = match json.get("is").and_then(Value::as_str) {
+        Some("epoch") => {
+            return Ok(Recorded::decode(json, streams)?.map(|recorded| Entry::Epoch(Box::new(recorded))));
+        }
+        Some("table") => {
+            let Some(stream) = streams.first() else { return Ok(None) };
+            let schema = rows::decode(stream).map_err(arrow)?.0;
+            let key = || list(json.get("key")?, |place| usize::try_from(place.as_u64()?).ok());
+            (|| Some(Entry::TableMade { name: text("name")?, schema, key: key()?, standing: standing()? }))()
+        }
+        Some(is) => decode_plain(is, json, &text, &standing),
+        None => None,
+    };
+    Ok(entry)
+}
+
+/// Entries without rows.
+fn decode_plain(
+    is: &str,
+    json: &Value,
+    text: &dyn Fn(&str) -> Option<String>,
+    standing: &dyn Fn() -> Option<Standing>,
+) -> Option<Entry> {
+    let string = |value: &Value| value.as_str().map(str::to_string);
+    Some(match is {
+        "opened" => Entry::Opened { version: text("version")?, at: Timestamp(json.get("at")?.as_i64()?) },
+        "changed" => Entry::Changed {
+            statements: list(json.get("statements")?, string)?,
+            variables: list(json.get("variables")?, |pair| {
+                Some((string(pair.get(0)?)?, string(pair.get(1)?)?))
+            })?,
+            done: list(json.get("done")?, string)?,
+            standing: standing()?,
+        },
+        "set" => Entry::Set { name: text("name")?, value: text("value")? },
+        "paused" => Entry::Paused {
+            name: cuts::optional(json.get("name")?, string)?,
+            pause: json.get("pause")?.as_bool()?,
+            standing: standing()?,
+        },
+        "arrived" => Entry::Arrived { query: text("query")?, standing: standing()? },
+        "closed" => Entry::Closed { delivered: decode_delivered(json.get("delivered")?)? },
+        _ => return None,
+    })
+}
+
+impl Recorded {
+    /// `changes` and `brought` say by how many of the streams, in their order, each of them is made up.
+    fn parts(&self) -> Result<Parts> {
+        let mut streams = Vec::new();
+        let mut changes = Vec::with_capacity(self.changes.len());
+        for (name, delta) in &self.changes {
+            let of = rows::encode_delta(delta)?;
+            changes.push(json!([name.as_ref(), of.len()]));
+            streams.extend(of);
+        }
+        let mut brought = Vec::with_capacity(self.brought.len());
+        for Brought { source, arrivals } in &self.brought {
+            let arrivals = arrivals.iter().map(|arrival| encode_arrival(arrival, &mut streams));
+            brought.push(json!([source.as_ref(), arrivals.collect::<Result<Vec<_>>>()?]));
+        }
+        let json = json!({
+            "is": "epoch", "cut": cuts::encode(&self.cut), "changes": changes, "brought": brought, "done": self.done,
+            "delivered": encode_delivered(&self.delivered),
+        });
+        Ok(Parts { json, streams })
+    }
+
+    fn decode(json: &Value, streams: &[&[u8]]) -> Result<Option<Recorded>, String> {
+        let mut streams = streams;
+        let mut take = |count: usize| {
+            let (taken, rest) = streams.split_at_checked(count).ok_or("rows of it are missing")?;
+            streams = rest;
+            Ok::<_, String>(taken)
+        };
+        let Some(cut) = json.get("cut").and_then(cuts::decode) else { return Ok(None) };
+        let string = |value: &Value| value.as_str().map(str::to_string);
+        let done = json.get("done").and_then(|done| list(done, string));
+        let delivered = json.get("delivered").and_then(decode_delivered);
+        let (Some(done), Some(delivered)) = (done, delivered) else { return Ok(None) };
+        let mut changes = Vec::new();
+        for change in json.get("changes").and_then(Value::as_array).into_iter().flatten() {
+            let Some((name, count)) = name_and_count(change) else { return Ok(None) };
+            let delta =
+                rows::decode_delta(take(count)?.iter().copied()).map_err(|error| error.to_string())?;
+            changes.push((name, delta));
+        }
+        let mut brought = Vec::new();
+        for of in json.get("brought").and_then(Value::as_array).into_iter().flatten() {
+            let Some(source) = of.get(0).and_then(Value::as_str) else { return Ok(None) };
+            let mut arrivals = Vec::new();
+            for arrival in of.get(1).and_then(Value::as_array).into_iter().flatten() {
+                let Some(arrival) = decode_arrival(arrival, &mut take)? else { return Ok(None) };
+                arrivals.push(arrival);
+            }
+            brought.push(Brought { source: source.into(), arrivals });
+        }
+        Ok(Some(Recorded { cut, changes, brought, done, delivered }))
+    }
+}
+
+fn name_and_count(value: &Value) -> Option<(Arc<str>, usize)> {
+    Some((value.get(0)?.as_str()?.into(), usize::try_from(value.get(1)?.as_u64()?).ok()?))
+}
+
+/// Its rows are one stream, and its bad rows another, where there are some.
+fn encode_arrival(arrival: &Arrival, streams: &mut Vec<Vec<u8>>) -> Result<Value> {
+    if let Some(first) = arrival.rows.first() {
+        streams.push(rows::encode(&first.schema(), &arrival.rows)?);
+    }
+    if !arrival.bad_rows.is_empty() {
+        let batch = encode_bad_rows(&arrival.bad_rows)?;
+        streams.push(rows::encode(&batch.schema(), std::slice::from_ref(&batch))?);
+    }
+    let splits: Vec<&str> = arrival.splits.iter().map(AsRef::as_ref).collect();
+    Ok(json!({
+        "spans": arrival.spans.iter().map(cuts::encode_span).collect::<Vec<_>>(),
+        "splits": splits,
+        "rows": !arrival.rows.is_empty(),
+        "bad_rows": !arrival.bad_rows.is_empty(),
+    }))
+}
+
+fn decode_arrival<'a>(
+    json: &Value,
+    take: &mut impl FnMut(usize) -> Result<&'a [&'a [u8]], String>,
+) -> Result<Option<Arrival>, String> {
+    let has = |name: &str| json.get(name).and_then(Value::as_bool);
+    let spans = json.get("spans").and_then(|spans| list(spans, cuts::decode_span));
+    let splits = json.get("splits").and_then(|splits| list(splits, |split| split.as_str().map(Arc::from)));
+    let (Some(spans), Some(splits), Some(has_rows), Some(has_bad)) =
+        (spans, splits, has("rows"), has("bad_rows"))
+    else {
+        return Ok(None);
+    };
+    let mut arrival = Arrival { spans, splits, ..Arrival::nothing(More::Later) };
+    for stream in take(usize::from(has_rows))? {
+        arrival.rows = rows::decode(stream).map_err(|error| error.to_string())?.1;
+    }
+    for stream in take(usize::from(has_bad))? {
+        for batch in rows::decode(stream).map_err(|error| error.to_string())?.1 {
+            arrival.bad_rows.extend(decode_bad_rows(&batch).ok_or("its bad rows have other columns")?);
+        }
+    }
+    Ok(Some(arrival))
+}
+
+fn encode_bad_rows(bad: &[BadRow]) -> Result<RecordBatch> {
+    let schema = Schema::new(vec![
+        Field::new("split", DataType::Utf8, false),
+        Field::new("offset", DataType::UInt64, false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("bytes", DataType::Binary, false),
+    ]);
+    let columns: Vec<Arc<dyn Array>> = vec![
+        Arc::new(StringArray::from_iter_values(bad.iter().map(|row| row.split.as_ref()))),
+        Arc::new(UInt64Array::from_iter_values(bad.iter().map(|row| row.offset))),
+        Arc::new(StringArray::from_iter_values(bad.iter().map(|row| &row.reason))),
+        Arc::new(BinaryArray::from_iter_values(bad.iter().map(|row| &row.bytes))),
+    ];
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+}
+
+fn decode_bad_rows(batch: &RecordBatch) -> Option<Vec<BadRow>> {
+    let [splits, offsets, reasons, bytes] = batch.columns() else { return None };
+    let (splits, reasons) = (splits.as_string_opt::<i32>()?, reasons.as_string_opt::<i32>()?);
+    let (offsets, bytes) = (offsets.as_primitive_opt::<UInt64Type>()?, bytes.as_binary_opt::<i32>()?);
+    let row = |at: usize| BadRow {
+        split: splits.value(at).into(),
+        offset: offsets.value(at),
+        reason: reasons.value(at).to_string(),
+        bytes: bytes.value(at).to_vec(),
+    };
+    Some((0..batch.num_rows()).map(row).collect())
+}
+
+fn encode_delivered(delivered: &[(Arc<str>, Epoch)]) -> Vec<Value> {
+    delivered.iter().map(|(sink, through)| json!([sink.as_ref(), through.0])).collect()
+}
+
+fn decode_delivered(value: &Value) -> Option<Vec<(Arc<str>, Epoch)>> {
+    list(value, |pair| Some((pair.get(0)?.as_str()?.into(), Epoch(pair.get(1)?.as_u64()?))))
+}
+
+fn encode_standing(standing: Standing) -> Value {
+    json!([standing.epoch.0, standing.now.0])
+}
+
+fn decode_standing(value: &Value) -> Option<Standing> {
+    Some(Standing { epoch: Epoch(value.get(0)?.as_u64()?), now: Timestamp(value.get(1)?.as_i64()?) })
+}
+
+fn too_long(length: usize) -> Error {
+    Error::Arrow(arrow::error::ArrowError::IpcError(format!(
+        "{length} bytes are more than a part of an entry can have"
+    )))
+}

@@ -1,0 +1,41 @@
+//! What survives a crash: an engine's data directory, and the journal in it.
+//!
+//! The [`Journal`] is the list of all that decided what an engine did, in its order: the statements that made its
+//! objects, and of each epoch the cut, with the rows that can't be read again. Everything else is a function of it. What
+//! is appended is durable when the journal says so; whoever was promised something waits for that.
+//!
+//! ```
+//! use millstream_durable::{DataDirectory, Entry, Journal};
+//!
+//! let place = tempfile::tempdir()?;
+//! let (sender, durable) = std::sync::mpsc::channel();
+//! let directory = DataDirectory::open(place.path())?;
+//! let mut journal = Journal::start(directory, Default::default(), move |report| { let _ = sender.send(report); })?;
+//! journal.append(Entry::Set { name: "batch_interval".into(), value: "1 second".into() });
+//! durable.recv()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What the bytes are is drawn in docs/formats.md. Deliberately absent: any knowledge of SQL and of queries, and
+//! DataFusion.
+
+mod cuts;
+mod directory;
+mod disk;
+mod entry;
+mod error;
+mod frame;
+mod journal;
+mod read;
+mod rows;
+pub mod simulated;
+#[cfg(test)]
+mod tests;
+
+pub use directory::DataDirectory;
+pub use disk::{Disk, Growing, OsDisk};
+pub use entry::{Brought, Entry, Recorded, Standing};
+pub use error::{Error, Result};
+pub use frame::Sequence;
+pub use journal::{Journal, Report};
+pub use read::{Entries, Torn};

@@ -1,0 +1,127 @@
+//! Reading the journal, and telling a write that a crash cut short from damage.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::entry::Entry;
+use crate::frame::{self, HEAD, Sequence, first_of};
+use crate::{DataDirectory, Error, Result};
+
+/// The end of a segment that is no whole entry: what was being written when a crash came. Nobody was told that it was
+/// durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment.
+    pub name: String,
+    /// Where it begins.
+    pub offset: u64,
+    /// How many bytes there are of it.
+    pub bytes: u64,
+}
+
+/// The entries of a journal, in their order. After the last one, [`Entries::through`] says where to go on.
+#[derive(Debug)]
+pub struct Entries {
+    disk: Arc<dyn Disk>,
+    segments: VecDeque<(Sequence, String)>,
+    current: Option<Segment>,
+    last: Sequence,
+    torn: Vec<Torn>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    name: String,
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Entries {
+    /// The journal of a directory; of a new one it is empty.
+    pub fn open(directory: &DataDirectory) -> Result<Entries> {
+        let disk = directory.journal().clone();
+        let names = disk.list().map_err(|error| Error::disk("listing", "journal", error))?;
+        let segments = names.into_iter().filter_map(|name| Some((first_of(&name)?, name))).collect();
+        Ok(Entries { disk, segments, current: None, last: Sequence::default(), torn: Vec::new() })
+    }
+
+    /// The number of the last entry so far.
+    pub fn through(&self) -> Sequence {
+        self.last
+    }
+
+    /// What was found so far that is no whole entry.
+    pub fn torn(&self) -> &[Torn] {
+        &self.torn
+    }
+
+    /// Goes on to the next segment, if there is one.
+    fn next_segment(&mut self) -> Result<bool> {
+        let Some((first, name)) = self.segments.pop_front() else { return Ok(false) };
+        let expected = self.last.next();
+        if first != expected {
+            let reason =
+                format!("it begins with entry {first}, but {expected} was expected: a segment is missing");
+            return Err(Error::Corrupt { name, offset: 0, reason });
+        }
+        let bytes = self.disk.read(&name).map_err(|error| Error::disk("reading", &name, error))?;
+        match frame::check_head(&bytes, first) {
+            Ok(()) => self.current = Some(Segment { name, bytes, at: HEAD }),
+            // A crash came before anything in it was durable.
+            Err(_) if self.segments.is_empty() && !frame::has_later(&bytes, expected) => {
+                self.torn.push(Torn { name, offset: 0, bytes: bytes.len() as u64 });
+            }
+            Err(reason) => return Err(Error::Corrupt { name, offset: 0, reason }),
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self) -> Result<Option<(Sequence, Entry)>> {
+        loop {
+            let Some(segment) = &mut self.current else {
+                if self.next_segment()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let rest = &segment.bytes[segment.at..];
+            let offset = segment.at as u64;
+            let corrupt = |reason: String| Error::Corrupt { name: segment.name.clone(), offset, reason };
+            let expected = self.last.next();
+            match frame::framed(rest) {
+                Some(framed) if framed.sequence == expected => {
+                    let entry = framed.body().and_then(|body| Entry::decode(&body));
+                    let entry = entry
+                        .map_err(|reason| corrupt(format!("entry {expected} can't be read: {reason}")))?;
+                    segment.at += framed.length;
+                    self.last = expected;
+                    return Ok(Some((expected, entry)));
+                }
+                Some(framed) => {
+                    let found = framed.sequence;
+                    return Err(corrupt(format!("entry {found} is there, but {expected} was expected")));
+                }
+                None if frame::has_later(rest, expected) => {
+                    let reason = format!("entry {expected} isn't whole, but others follow it");
+                    return Err(corrupt(reason));
+                }
+                None => {
+                    if !rest.is_empty() {
+                        let torn = Torn { name: segment.name.clone(), offset, bytes: rest.len() as u64 };
+                        self.torn.push(torn);
+                    }
+                    self.current = None;
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<(Sequence, Entry)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
+    }
+}

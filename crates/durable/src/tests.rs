@@ -1,0 +1,260 @@
+//! What survives: properties of the journal over disks that fail, fill up and forget.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use millstream_connect::{Arrival, BadRow, More};
+use millstream_delta::{Chunk, Closes, Cut, Delta, Epoch, Mark, Span, Standing as Stands, Timestamp};
+
+use crate::simulated::SimulatedDisk;
+use crate::{
+    Brought, DataDirectory, Disk, Entries, Entry, Error, Journal, Recorded, Report, Sequence, Standing,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A small generator, so that a seed says everything.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % bound.max(1)
+    }
+}
+
+fn rows(from: i64, count: i64) -> RecordBatch {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + count));
+    let texts: StringViewArray =
+        (from..from + count).map(|n| (n % 3 != 0).then(|| format!("the text of row number {n}"))).collect();
+    RecordBatch::try_from_iter_with_nullable([
+        ("n", numbers, false),
+        ("t", Arc::new(texts) as ArrayRef, true),
+    ])
+    .unwrap()
+}
+
+fn span(split: &str, from: u64, to: u64) -> Span {
+    Span { split: split.into(), from, to, done: from == 7 }
+}
+
+fn epoch(number: u64) -> Entry {
+    let n = number as i64;
+    let weighted = Chunk { rows: rows(n, 3), weights: Some(Int64Array::from(vec![1, -2, 3])) };
+    let delta = Delta { chunks: vec![Chunk::insert(rows(n, 2)), Chunk::insert(rows(n + 5, 1)), weighted] };
+    let bad = BadRow { split: "s".into(), offset: 9, reason: "no number".into(), bytes: vec![0xff, 0, 7] };
+    let arrival = Arrival {
+        spans: vec![span("s", number, number + 4)],
+        bad_rows: vec![bad],
+        splits: vec!["s".into()],
+        rows: vec![rows(n, 4)],
+        ..Arrival::nothing(More::Later)
+    };
+    let cut = Cut {
+        started: Timestamp(-5),
+        closes: Closes::Filled,
+        positions: vec![("a".into(), vec![span("x", 0, number), span("y", 7, 9)])],
+        watermarks: vec![("a".into(), i64::MIN)],
+        marks: vec![(
+            "a".into(),
+            vec![Mark { partition: "".into(), newest: Some(n), standing: Stands::Idle }],
+        )],
+        event_time_max: Some(Timestamp(n)),
+        ..Cut::new(Epoch(number), Timestamp(n * 1000))
+    };
+    Entry::Epoch(Box::new(Recorded {
+        cut,
+        changes: vec![("t".into(), delta), ("u".into(), Delta::default())],
+        brought: vec![Brought { source: "s".into(), arrivals: vec![arrival, Arrival::nothing(More::Later)] }],
+        done: vec![format!("{number}: INSERT")],
+        delivered: vec![("k".into(), Epoch(number - 1))],
+    }))
+}
+
+/// What an entry says, to be compared.
+fn text(entry: &Entry) -> String {
+    format!("{entry:?}")
+}
+
+fn start(disk: &SimulatedDisk, after: Sequence) -> (Journal, Receiver<Report>) {
+    let (sender, reports) = channel();
+    let directory = DataDirectory::on(Arc::new(disk.clone()));
+    let journal = Journal::start(directory, after, move |report| drop(sender.send(report))).unwrap();
+    (journal, reports)
+}
+
+fn read(disk: &SimulatedDisk) -> Result<(Vec<Entry>, Entries), Error> {
+    let mut entries = Entries::open(&DataDirectory::on(Arc::new(disk.clone())))?;
+    let all = entries.by_ref().map(|entry| entry.map(|(_, entry)| entry)).collect::<Result<Vec<_>, _>>()?;
+    Ok((all, entries))
+}
+
+/// Waits until an entry is durable.
+fn durable(reports: &Receiver<Report>, through: Sequence) {
+    loop {
+        match reports.recv_timeout(PATIENCE).expect("it says how it goes") {
+            Report::Durable(sequence) if sequence >= through => return,
+            Report::Durable(_) | Report::Full(_) => {}
+            Report::Failed(reason) => panic!("{reason}"),
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_entry_is_read_as_it_was_written() {
+    let standing = Standing { epoch: Epoch(4), now: Timestamp(12) };
+    let entries = vec![
+        Entry::Opened { version: "0.1.0".into(), at: Timestamp(1) },
+        Entry::Changed {
+            statements: vec!["CREATE TABLE \"t'\" (x INT)".into(), "CREATE VIEW v AS SELECT 'ä\n'".into()],
+            variables: vec![("search_path".into(), "public".into())],
+            done: vec!["1: DROP TABLE x".into()],
+            standing,
+        },
+        Entry::TableMade { name: "t".into(), schema: rows(0, 0).schema(), key: vec![1, 0], standing },
+        Entry::Set { name: "batch_interval".into(), value: "1 second".into() },
+        Entry::Paused { name: None, pause: true, standing },
+        Entry::Paused { name: Some("x".into()), pause: false, standing },
+        epoch(1),
+        Entry::Arrived { query: "mv".into(), standing },
+        Entry::Closed { delivered: vec![("k".into(), Epoch(3))] },
+    ];
+    let disk = SimulatedDisk::default();
+    let (mut journal, reports) = start(&disk, Sequence::default());
+    for entry in &entries {
+        journal.append(entry.clone());
+    }
+    durable(&reports, journal.last());
+    assert_eq!(journal.waiting_bytes(), 0);
+    drop(journal);
+    let (found, read) = read(&disk).unwrap();
+    assert_eq!(found.iter().map(text).collect::<Vec<_>>(), entries.iter().map(text).collect::<Vec<_>>());
+    assert_eq!((read.through(), read.torn().len()), (Sequence(9), 0));
+}
+
+/// What was said to be durable is there after a crash, in its order and without a gap; what comes then goes on from it.
+#[test]
+fn what_is_durable_survives_crashes() {
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let mut disk = SimulatedDisk::default();
+        let mut promised = 0;
+        for _ in 0..3 {
+            let (found, entries) = read(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert!(entries.through().0 >= promised, "seed {seed}: {} of {promised}", entries.through());
+            for (at, entry) in found.iter().enumerate() {
+                assert_eq!(text(entry), text(&epoch(at as u64 + 1)), "seed {seed}");
+            }
+            let (mut journal, reports) = start(&disk, entries.through());
+            for _ in 0..random.below(6) {
+                let sequence = journal.append(epoch(journal.last().0 + 1));
+                if random.below(2) == 0 {
+                    durable(&reports, sequence);
+                    promised = sequence.0;
+                }
+            }
+            disk = disk.crash(|bound| random.below(bound));
+            promised = promised.max(reports.try_iter().fold(0, |newest, report| match report {
+                Report::Durable(sequence) => newest.max(sequence.0),
+                _ => newest,
+            }));
+        }
+    }
+}
+
+/// Whichever call to the disk fails: what was said to be durable before is there, and nothing is said to be afterwards.
+#[test]
+fn nothing_is_promised_after_a_failure() {
+    for n in 1..60 {
+        let disk = SimulatedDisk::default();
+        let (mut journal, reports) = start(&disk, Sequence::default());
+        disk.fail_at(n);
+        for number in 1..=20 {
+            journal.append(epoch(number));
+        }
+        drop(journal);
+        let reports: Vec<Report> = reports.try_iter().collect();
+        let failed = reports.iter().position(|report| matches!(report, Report::Failed(_)));
+        let promised = reports.iter().fold(0, |newest, report| match report {
+            Report::Durable(sequence) => sequence.0.max(newest),
+            _ => newest,
+        });
+        assert!(failed.is_none_or(|at| at + 1 == reports.len()), "call {n}: {reports:?}");
+        assert_eq!(failed.is_none(), promised == 20, "call {n}: {reports:?}");
+        let mut random = Random(n);
+        let (found, _) = read(&disk.crash(|bound| random.below(bound))).unwrap();
+        assert!(found.len() as u64 >= promised, "call {n}: {} of {promised}", found.len());
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_for() {
+    let disk = SimulatedDisk::default();
+    let (mut journal, reports) = start(&disk, Sequence::default());
+    journal.append(epoch(1));
+    durable(&reports, Sequence(1));
+    let used: usize = disk.list().unwrap().iter().map(|name| disk.read(name).unwrap().len()).sum();
+    disk.set_room(Some(used as u64 + 100));
+    journal.append(epoch(2));
+    let Report::Full(reason) = reports.recv_timeout(PATIENCE).unwrap() else { panic!("it isn't full") };
+    assert!(reason.contains("writing journal"), "{reason}");
+    assert_eq!(read(&disk).unwrap().0.len(), 1);
+    assert!(journal.waiting_bytes() > 0);
+    disk.set_room(None);
+    durable(&reports, Sequence(2));
+    drop(journal);
+    let (found, entries) = read(&disk).unwrap();
+    assert_eq!((found.len(), entries.torn().len()), (2, 0));
+}
+
+/// A flipped bit is an error that names the place, or, in what nobody can tell from a write that was cut short, the end:
+/// never another entry.
+#[test]
+fn damage_is_found() {
+    let disk = SimulatedDisk::default();
+    let (mut journal, reports) = start(&disk, Sequence::default());
+    for number in 1..=3 {
+        journal.append(epoch(number));
+    }
+    durable(&reports, Sequence(3));
+    drop(journal);
+    let name = disk.list().unwrap().remove(0);
+    let bytes = disk.read(&name).unwrap();
+    let whole: Vec<String> = read(&disk).unwrap().0.iter().map(text).collect();
+    let mut random = Random(1);
+    let (mut errors, mut ends) = (0, 0);
+    for at in 0..bytes.len() {
+        let bits = 1 << random.below(8);
+        disk.flip(&name, at, bits);
+        match read(&disk) {
+            Err(Error::Corrupt { name: named, .. }) => {
+                assert_eq!(named, name);
+                errors += 1;
+            }
+            Err(other) => panic!("byte {at}: {other}"),
+            Ok((found, entries)) => {
+                assert_eq!(found.iter().map(text).collect::<Vec<_>>(), whole[..2], "byte {at}");
+                assert_eq!(entries.torn().len(), 1, "byte {at}");
+                ends += 1;
+            }
+        }
+        disk.flip(&name, at, bits);
+    }
+    assert!(errors > ends, "{errors} errors, {ends} ends");
+}
+
+#[test]
+fn a_missing_segment_is_found() {
+    let disk = SimulatedDisk::default();
+    for after in 0..3 {
+        let (mut journal, reports) = start(&disk, Sequence(after));
+        durable(&reports, journal.append(epoch(after + 1)));
+    }
+    let names = disk.list().unwrap();
+    assert_eq!((names.len(), read(&disk).unwrap().0.len()), (3, 3));
+    disk.remove(&names[1]).unwrap();
+    let error = read(&disk).unwrap_err().to_string();
+    assert!(error.contains("begins with entry 3, but 2 was expected"), "{error}");
+}

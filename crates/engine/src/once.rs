@@ -1,0 +1,173 @@
+//! Scripts that are run again with a data directory: what they have made is there, and what they have changed isn't
+//! changed a second time.
+
+use std::collections::HashMap;
+
+use millstream_sql::{Error, Result, TokenReader};
+
+use crate::catalog::Object;
+use crate::event::Event;
+use crate::session::{Response, Session, Tag};
+
+/// Which statements of a script are done once.
+#[derive(Debug, Default)]
+pub(crate) struct Once {
+    /// How often each text came so far, while a script runs.
+    counts: Option<HashMap<String, u64>>,
+    /// The names under which the engine remembers what is done next.
+    names: Vec<String>,
+}
+
+impl Once {
+    /// The name of the statement that is done next, which has it alone.
+    pub(crate) fn take(&mut self) -> Option<String> {
+        self.names.pop()
+    }
+
+    /// The names of the statements that are done next.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    /// The name of the next statement of a text: the same each time the script is run.
+    fn name(&mut self, text: &str) -> Option<String> {
+        let count = self.counts.as_mut()?.entry(text.to_string()).or_default();
+        *count += 1;
+        Some(format!("{count}: {text}"))
+    }
+}
+
+impl Session {
+    /// Takes what follows for a script that may have been run before with the same data directory: what it creates may
+    /// be there already, as the script makes it, and statements that change something are not done again. In an engine
+    /// without a data directory nothing was.
+    pub fn begin_script(&mut self) {
+        self.once = Once { counts: Some(HashMap::new()), names: Vec::new() };
+    }
+
+    /// Takes what follows for statements that are done each time.
+    pub fn end_script(&mut self) {
+        self.once = Once::default();
+    }
+
+    /// Whether a statement other than CREATE and DROP was done before; else its answer tells the engine its name.
+    pub(crate) async fn was_done(&mut self, text: &str) -> Result<Option<Response>> {
+        self.once.names.clear();
+        let reader = TokenReader::new(text)?;
+        let kinds: &[&[&str]] =
+            &[&["INSERT"], &["UPDATE"], &["DELETE"], &["COPY"], &["ALTER"], &["COMMIT"], &["END"]];
+        let Some(kind) = reader.clone().one_of(kinds) else { return Ok(None) };
+        let ends = kind >= 5;
+        // Within a transaction it is the end of it that counts.
+        if !ends && self.transaction.is_some() {
+            return Ok(None);
+        }
+        let Some(name) = self.once.name(text) else { return Ok(None) };
+        if !self.is_done(&name).await? {
+            self.once.names.push(name);
+            return Ok(None);
+        }
+        if ends && self.transaction.is_some() {
+            self.execute("ROLLBACK").await?;
+        }
+        Ok(Some(done_before(text)))
+    }
+
+    async fn is_done(&self, name: &str) -> Result<bool> {
+        let name = name.to_string();
+        self.shared.ask(|reply| Event::WasDone { name, reply }).await
+    }
+
+    /// Which of some CREATE and DROP statements are to be done: of each, whether it is.
+    pub(crate) async fn to_be_done(&mut self, texts: &[&str]) -> Result<Vec<bool>, (usize, Error)> {
+        self.once.names.clear();
+        let mut done = Vec::with_capacity(texts.len());
+        for (place, text) in texts.iter().enumerate() {
+            done.push(!self.was_made(text).await.map_err(|error| (place, error))?);
+        }
+        Ok(done)
+    }
+
+    /// Whether what a CREATE makes is there as it makes it, or a DROP was done.
+    async fn was_made(&mut self, text: &str) -> Result<bool> {
+        if self.once.counts.is_none() {
+            return Ok(false);
+        }
+        if TokenReader::new(text)?.is_keyword(&["DROP"]) {
+            let Some(name) = self.once.name(text) else { return Ok(false) };
+            let was_done = self.is_done(&name).await?;
+            if !was_done {
+                self.once.names.push(name);
+            }
+            return Ok(was_done);
+        }
+        let Some(name) = made_by(text)? else { return Ok(false) };
+        let catalog = self.shared.catalog();
+        let Some(object) = catalog.find(&name) else { return Ok(false) };
+        if is_made_by(object, text) {
+            return Ok(true);
+        }
+        // IF NOT EXISTS and OR REPLACE say themselves what becomes of what is there; one engine has many scripts.
+        if text.to_uppercase().contains("IF NOT EXISTS")
+            || TokenReader::new(text)?.is_keyword(&["CREATE", "OR"])
+        {
+            return Ok(false);
+        }
+        let kind = object.definition.kind();
+        Err(Error::invalid(format!(
+            "{kind} \"{name}\" is there with another definition:\n  there:  {}\n  script: {}",
+            one_line(&object.ddl),
+            one_line(text)
+        ))
+        .hint(format!("DROP {} {name} to have it made anew, or give it another name.", kind.to_uppercase())))
+    }
+}
+
+/// What a CREATE statement makes; none where it is none that this knows.
+fn made_by(text: &str) -> Result<Option<String>> {
+    let mut reader = TokenReader::new(text)?;
+    reader.expect_keyword(&["CREATE"])?;
+    reader.keyword(&["OR", "REPLACE"]);
+    let kinds: &[&[&str]] = &[
+        &["FUNCTION"],
+        &["AGGREGATE"],
+        &["SOURCE"],
+        &["TABLE"],
+        &["VIEW"],
+        &["MATERIALIZED", "VIEW"],
+        &["SINK"],
+        &["STREAM"],
+    ];
+    let Some(kind) = reader.one_of(kinds) else { return Ok(None) };
+    reader.keyword(&["IF", "NOT", "EXISTS"]);
+    let name = reader.relation_name()?;
+    Ok(Some(if kind < 2 { millstream_sql::routines::routine_name(&name) } else { name }))
+}
+
+/// Whether an object is as a statement makes it; a watermark that it was given later stays.
+fn is_made_by(object: &Object, text: &str) -> bool {
+    let made = object.ddl.split("; ALTER ").next().unwrap_or_default();
+    one_line(made) == one_line(text)
+}
+
+/// A statement in one line, without what ends it.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").trim_end_matches(';').trim_end().to_string()
+}
+
+/// The tag of a CREATE or DROP that finds everything as it would leave it: `CREATE TABLE`.
+pub(crate) fn tag_of(text: &str) -> Tag {
+    let words = text.split_whitespace().map(str::to_uppercase);
+    let words: Vec<String> = words.filter(|word| word != "OR" && word != "REPLACE").collect();
+    let length = if words.get(1).is_some_and(|word| word == "MATERIALIZED") { 3 } else { 2 };
+    Tag::new(words.get(..length).unwrap_or_default().join(" "))
+}
+
+/// The answer to a statement that was done before.
+fn done_before(text: &str) -> Response {
+    let mut words = text.split_whitespace().map(str::to_uppercase);
+    let first = words.next().unwrap_or_default();
+    let notice = format!("this {first} was done before, and is not done again");
+    Tag { text: first, notices: vec![notice] }.into()
+}

@@ -1,0 +1,257 @@
+//! What the loop does so that it survives a crash: it journals what it decides, and keeps promises only once the journal
+//! says that what they rest on is durable.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_durable::{Brought, Entry, Journal, Recorded, Report, Sequence, Standing};
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+
+/// How many bytes may wait to be written before no more epochs are decided.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// What is done when an entry is durable, or never will be.
+type Promise = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// How an engine keeps what it decides.
+#[derive(Default)]
+enum Keeping {
+    /// It doesn't: it lives in memory.
+    #[default]
+    Nothing,
+    /// What the journal holds is being done again.
+    Recovering,
+    /// It journals.
+    Journal(Journal),
+}
+
+/// What is journalled, and what waits for that.
+#[derive(Default)]
+pub(crate) struct Durability {
+    keeping: Keeping,
+    /// The time, while something is done that the journal gives a time of its own.
+    pub(super) at: Option<Timestamp>,
+    promised: VecDeque<(Sequence, Promise)>,
+    /// The newest epoch when an entry was written, by entry.
+    epochs: VecDeque<(Sequence, Epoch)>,
+    /// The newest epoch that is durable.
+    durable: Epoch,
+    /// Why nothing can be written for now.
+    full: Option<String>,
+    /// Why nothing is written any more.
+    failed: Option<String>,
+    /// What sinks have published since the last entry that told it.
+    delivered: BTreeMap<Arc<str>, Epoch>,
+    /// The names under which statements were done since then.
+    doing: Vec<String>,
+    /// All such names.
+    done: BTreeSet<String>,
+}
+
+impl Durability {
+    /// Of an engine whose journal is read first.
+    pub(super) fn recovering() -> Durability {
+        Durability { keeping: Keeping::Recovering, ..Durability::default() }
+    }
+
+    /// Whether the engine survives a crash.
+    pub(super) fn is_on(&self) -> bool {
+        !matches!(self.keeping, Keeping::Nothing)
+    }
+
+    /// Whether what the journal holds is being done again.
+    pub(super) fn is_recovering(&self) -> bool {
+        matches!(self.keeping, Keeping::Recovering)
+    }
+
+    /// Why nothing is written any more, where that is so.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// What is wrong, in a sentence.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match (&self.failed, &self.full) {
+            (Some(reason), _) => {
+                Some(format!("nothing more is taken in, since {reason}: restart the engine"))
+            }
+            (None, Some(reason)) => Some(format!("{reason}: it is tried again")),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether no epoch may be decided now.
+    pub(super) fn holds_back(&self) -> bool {
+        let waiting = match &self.keeping {
+            Keeping::Nothing => return false,
+            Keeping::Recovering => return true,
+            Keeping::Journal(journal) => journal.waiting_bytes(),
+        };
+        self.failed.is_some() || waiting > WAITING_BYTES_MAX
+    }
+
+    /// Whether an epoch may be shown outside.
+    pub(super) fn may_deliver(&self, epoch: Epoch) -> bool {
+        match self.keeping {
+            Keeping::Nothing => true,
+            Keeping::Recovering => false,
+            Keeping::Journal(_) => epoch <= self.durable,
+        }
+    }
+
+    /// Whether a statement was done under a name.
+    pub(super) fn was_done(&self, name: &str) -> bool {
+        self.done.contains(name)
+    }
+
+    /// Remembers that a statement was done under a name, from the next entry on.
+    pub(super) fn do_once(&mut self, name: Option<String>) {
+        if self.is_on() {
+            self.done.extend(name.clone());
+            self.doing.extend(name);
+        }
+    }
+
+    /// The same of statements whose entry is read.
+    pub(super) fn were_done(&mut self, names: Vec<String>) {
+        self.done.extend(names);
+    }
+
+    /// Adds an entry, `epoch` being the newest one by now.
+    fn append(&mut self, entry: Entry, epoch: Epoch) {
+        if let Keeping::Journal(journal) = &mut self.keeping {
+            let sequence = journal.append(entry);
+            self.epochs.push_back((sequence, epoch));
+        }
+    }
+
+    /// The number of the newest entry.
+    pub(super) fn last(&self) -> Option<Sequence> {
+        if let Keeping::Journal(journal) = &self.keeping { Some(journal.last()) } else { None }
+    }
+
+    /// Whether an entry is durable.
+    pub(super) fn has(&self, entry: Option<Sequence>) -> bool {
+        entry.is_none_or(|entry| self.epochs.front().is_none_or(|(waiting, _)| *waiting > entry))
+    }
+
+    /// Does something once all that was journalled so far is durable: at once where nothing is.
+    pub(super) fn when_durable(&mut self, promise: impl FnOnce(Result<()>) + Send + 'static) {
+        match (&self.failed, &self.keeping) {
+            (Some(reason), _) => promise(Err(lost(reason))),
+            (None, Keeping::Journal(journal)) if !self.epochs.is_empty() => {
+                self.promised.push_back((journal.last(), Box::new(promise)));
+            }
+            (None, _) => promise(Ok(())),
+        }
+    }
+
+    fn are_durable(&mut self, through: Sequence) {
+        self.full = None;
+        while let Some((_, epoch)) = self.epochs.pop_front_if(|(sequence, _)| *sequence <= through) {
+            self.durable = self.durable.max(epoch);
+        }
+        while let Some((_, promise)) = self.promised.pop_front_if(|(sequence, _)| *sequence <= through) {
+            promise(Ok(()));
+        }
+    }
+
+    fn fail(&mut self, reason: String) {
+        for (_, promise) in self.promised.drain(..) {
+            promise(Err(lost(&reason)));
+        }
+        self.failed.get_or_insert(reason);
+    }
+
+    /// What sinks have published, and which statements were done, since the last entry that told it.
+    fn news(&mut self) -> (Vec<(Arc<str>, Epoch)>, Vec<String>) {
+        (std::mem::take(&mut self.delivered).into_iter().collect(), std::mem::take(&mut self.doing))
+    }
+}
+
+/// What someone hears who was promised something.
+fn lost(reason: &str) -> Error {
+    Error::external(format!("nobody knows whether this survives: {reason}"))
+        .hint("Nothing more is taken in. Restart the engine: it goes on from what is there.")
+}
+
+impl Loop {
+    /// Fails where nothing is taken in any more, since nothing can be written.
+    pub(super) fn check_journal(&self) -> Result<()> {
+        match self.durability.failure() {
+            None => Ok(()),
+            Some(reason) => Err(Error::external(format!("nothing more is taken in, since {reason}"))
+                .hint("Mend the disk and restart the engine: it goes on from what is there.")),
+        }
+    }
+
+    /// The last epoch and the time now.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { epoch: self.epoch, now: self.now() }
+    }
+
+    /// Journals something that is done between two epochs.
+    pub(super) fn journal(&mut self, entry: Entry) {
+        self.durability.append(entry, self.epoch);
+    }
+
+    /// Journals an epoch that is decided.
+    pub(super) fn journal_epoch(&mut self, cut: &Cut, changes: &[(Arc<str>, Delta)], brought: Vec<Brought>) {
+        if !matches!(self.durability.keeping, Keeping::Journal(_)) {
+            return;
+        }
+        let (delivered, done) = self.durability.news();
+        let recorded = Recorded { cut: cut.clone(), changes: changes.to_vec(), brought, done, delivered };
+        self.journal(Entry::Epoch(Box::new(recorded)));
+    }
+
+    /// Remembers what a sink has published.
+    pub(super) fn note_delivered(&mut self, sink: &Arc<str>, through: Epoch) {
+        if self.durability.is_on() {
+            self.durability.delivered.insert(sink.clone(), through);
+        }
+    }
+
+    /// What the journal says.
+    pub(super) fn journal_reports(&mut self, report: Report) {
+        match report {
+            Report::Durable(through) => self.durability.are_durable(through),
+            Report::Full(reason) => {
+                tracing::warn!(%reason, "the journal waits for room");
+                self.durability.full = Some(reason);
+            }
+            Report::Failed(reason) => {
+                tracing::error!(%reason, "the journal failed");
+                self.durability.fail(reason);
+            }
+        }
+    }
+
+    /// Ends the recovery: from here on what is decided is journalled.
+    pub(super) fn go_live(&mut self, journal: Journal) {
+        self.durability.at = None;
+        self.durability.durable = self.epoch;
+        self.durability.keeping = Keeping::Journal(journal);
+        for source in self.sources.values_mut() {
+            source.go_on();
+        }
+        let epoch = self.epoch;
+        self.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
+        self.check_sinks();
+        self.clock.catch_up();
+        let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
+        self.journal(opened);
+        // What had read all of the past before the crash, but was not noted to have come to the present.
+        self.arrive_all();
+    }
+
+    /// Ends the journal, with what sinks have published last.
+    pub(super) fn end_journal(&mut self) {
+        let (delivered, _) = self.durability.news();
+        self.journal(Entry::Closed { delivered });
+        self.durability.keeping = Keeping::Nothing;
+    }
+}

@@ -1,0 +1,151 @@
+//! Doing again what a journal holds, before anything new is taken in.
+
+use std::sync::Arc;
+
+use millstream_delta::Epoch;
+use millstream_durable::{Entry, Recorded, Standing};
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::query::Status;
+use crate::Record;
+use crate::event::{Recovery, Reply};
+
+impl Loop {
+    /// One step; it is answered when it is done.
+    pub(super) fn recover(&mut self, step: Recovery, reply: Reply<()>) {
+        if !self.durability.is_recovering() {
+            return reply.send(Err(Error::bug("a running engine is to be recovered")));
+        }
+        match step {
+            Recovery::Opened(at) => self.clock.begin_at(at),
+            Recovery::Standing(standing) => self.stand(standing),
+            Recovery::Epoch(recorded) => {
+                let Recorded { cut, changes, brought, done, delivered } = *recorded;
+                self.durability.at = Some(cut.now);
+                self.durability.were_done(done);
+                self.were_delivered(&delivered);
+                return self.begin_replay(Record { cut, changes }, brought, reply);
+            }
+            Recovery::Arrived(query) => {
+                self.waiters.arriving = Some((query, reply));
+                return self.arrive_again();
+            }
+            Recovery::Done(names) => self.durability.were_done(names),
+            Recovery::Delivered(delivered) => self.were_delivered(&delivered),
+            Recovery::Live(journal) => self.go_live(*journal),
+        }
+        reply.send(Ok(()));
+    }
+
+    /// What follows was done after this epoch, at this time.
+    fn stand(&mut self, standing: Standing) {
+        self.epoch = standing.epoch;
+        self.durability.at = Some(standing.now);
+    }
+
+    fn were_delivered(&mut self, delivered: &[(Arc<str>, Epoch)]) {
+        for (name, through) in delivered {
+            if let Some(sink) = self.sinks.get_mut(name) {
+                sink.was_delivered(*through);
+            }
+        }
+    }
+
+    /// Lets a query come to the present once it has read all of the past.
+    pub(super) fn arrive_again(&mut self) {
+        let Some((name, _)) = &self.waiters.arriving else { return };
+        let place = self.queries.iter().position(|query| query.name.as_ref() == name);
+        if let Some(place) = place
+            && !self.has_read_the_past(place)
+            // One that can't read it now stands still with the reason, and lets the others go on.
+            && matches!(self.queries[place].status, Status::Waiting | Status::CatchingUp(_))
+        {
+            return;
+        }
+        if let Some(place) = place.filter(|place| self.has_read_the_past(*place)) {
+            self.arrive(place);
+            self.start_queries();
+        }
+        if let Some((_, reply)) = self.waiters.arriving.take() {
+            reply.send(Ok(()));
+        }
+    }
+
+    /// Lets a query come to the present, and those that wait for it begin.
+    pub(super) fn arrive_durably(&mut self, place: usize) {
+        if !self.durability.is_on() || self.queries[place].temporary {
+            return self.arrive(place);
+        }
+        let standing = self.standing();
+        let query = self.queries[place].name.to_string();
+        self.durability.at = Some(standing.now);
+        self.arrive(place);
+        self.start_queries();
+        self.durability.at = None;
+        self.journal(Entry::Arrived { query, standing });
+    }
+
+    /// The same for all that have read all of the past.
+    pub(super) fn arrive_all(&mut self) {
+        for place in 0..self.queries.len() {
+            if self.has_read_the_past(place) {
+                self.arrive_durably(place);
+            }
+        }
+    }
+
+    /// Gives a group of changes a number of its own, by which sinks know what it puts out, and journals it.
+    pub(super) fn begin_change(&mut self, mut entry: Entry) {
+        if !self.durability.is_on() || self.durability.is_recovering() {
+            return;
+        }
+        self.epoch = self.epoch.next();
+        let standing = self.standing();
+        match &mut entry {
+            Entry::Changed { standing: at, done, .. } => {
+                *at = standing;
+                self.durability.were_done(done.clone());
+            }
+            Entry::TableMade { standing: at, .. } => *at = standing,
+            _ => {}
+        }
+        self.durability.at = Some(standing.now);
+        self.journal(entry);
+    }
+
+    /// The time goes on.
+    pub(super) fn end_change(&mut self) {
+        if !self.durability.is_recovering() {
+            self.durability.at = None;
+        }
+    }
+
+    pub(super) fn set_durably(&mut self, name: String, value: String, reply: Reply<()>) {
+        let set = self.check_journal().and_then(|()| self.set(&name, &value));
+        self.answer_durably(set, || Entry::Set { name, value }, reply);
+    }
+
+    pub(super) fn pause_durably(&mut self, name: Option<String>, pause: bool, reply: Reply<Vec<String>>) {
+        let standing = self.standing();
+        if self.durability.is_on() {
+            self.durability.at = Some(standing.now);
+        }
+        let paused = self.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
+        self.end_change();
+        self.answer_durably(paused, || Entry::Paused { name, pause, standing }, reply);
+    }
+
+    /// Journals what was done, and answers once that is durable.
+    fn answer_durably<T: Send + 'static>(
+        &mut self,
+        result: Result<T>,
+        entry: impl FnOnce() -> Entry,
+        reply: Reply<T>,
+    ) {
+        if result.is_ok() {
+            self.journal(entry());
+        }
+        self.durability.when_durable(move |done| reply.send(done.and(result)));
+    }
+}

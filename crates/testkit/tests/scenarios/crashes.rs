@@ -1,0 +1,486 @@
+//! Engines with a data directory: what was acknowledged is there after a crash, what sinks have put out is there once,
+//! and everything goes on as if nothing had happened.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream_durable::DataDirectory;
+use millstream_durable::simulated::SimulatedDisk;
+use millstream_engine::{Engine, EngineBuilder, Script, Session};
+use millstream_testkit::broker::{Broker, Database};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, until};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::{Scenario, folder, lines_in, write};
+
+pub const ALL: &[Scenario] = &[
+    ("what_was_acknowledged_survives_crashes", || drive::block_on(acknowledged())),
+    ("messages_count_once_through_crashes", || drive::block_on(messages())),
+    ("files_count_once_through_crashes", || drive::block_on(files())),
+    ("a_query_that_was_reading_the_past_goes_on", || drive::block_on(reading_the_past())),
+    ("windows_and_batches_are_the_same_after_crashes", || drive::block_on(batches())),
+    ("a_script_goes_on_where_it_was", || drive::block_on(script())),
+    ("a_failed_disk_is_told_and_nothing_more_is_taken", || drive::block_on(failed_disk())),
+    ("a_sink_that_holds_more_than_was_ever_put_out_is_refused", || drive::block_on(foreign_sink())),
+];
+
+/// An engine on a disk that forgets what wasn't synced when it crashes.
+struct Machine {
+    disk: SimulatedDisk,
+    builder: Box<dyn Fn() -> EngineBuilder>,
+    engine: Engine,
+}
+
+impl Machine {
+    fn start(builder: impl Fn() -> EngineBuilder + 'static) -> Result<Machine> {
+        let (disk, builder) = (SimulatedDisk::default(), Box::new(builder));
+        let engine = open(&disk, builder())?;
+        Ok(Machine { disk, builder, engine })
+    }
+
+    fn session(&self) -> Session {
+        self.engine.session()
+    }
+
+    /// Loses what wasn't synced, and starts again from what is there.
+    async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
+        self.disk = self.disk.crash(|bound| random.random_range(0..bound));
+        // The process is gone; here it has to be told, so that it lets go of the files of its sinks.
+        let _ = self.engine.stop().await;
+        self.engine = open(&self.disk, (self.builder)())?;
+        Ok(())
+    }
+}
+
+fn open(disk: &SimulatedDisk, builder: EngineBuilder) -> Result<Engine> {
+    let directory = DataDirectory::on(Arc::new(disk.clone()));
+    builder.data_directory(directory).start().map_err(|error| format!("it doesn't start: {error}"))
+}
+
+/// Tables and queries of every kind over them, each with what shows its rows.
+const OBJECTS: &[(&str, &str)] = &[
+    ("CREATE TABLE t (k INT PRIMARY KEY, v INT, s TEXT)", "SELECT * FROM t"),
+    ("CREATE TABLE u (v INT, f DOUBLE)", "SELECT * FROM u"),
+    (
+        "CREATE MATERIALIZED VIEW sums AS SELECT v, count(*) AS n, sum(k) AS s, max(s) AS m FROM t GROUP BY v",
+        "SELECT * FROM sums",
+    ),
+    ("CREATE MATERIALIZED VIEW pairs AS SELECT k, f FROM t LEFT JOIN u ON t.v = u.v", "SELECT * FROM pairs"),
+    (
+        "CREATE MATERIALIZED VIEW ranks AS SELECT k, row_number() OVER (PARTITION BY v ORDER BY k) AS r FROM t",
+        "SELECT * FROM ranks",
+    ),
+    ("CREATE MATERIALIZED VIEW top AS SELECT v, f FROM u ORDER BY f DESC, v LIMIT 3", "SELECT * FROM top"),
+    (
+        "CREATE MATERIALIZED VIEW over_views AS SELECT n, count(*) AS c FROM sums GROUP BY n",
+        "SELECT * FROM over_views",
+    ),
+    ("CREATE TABLE copies (v INT, n BIGINT)", "SELECT * FROM copies"),
+    ("CREATE SINK copying INTO copies AS SELECT v, n FROM sums", "SELECT v, sum(n) FROM copies GROUP BY v"),
+    ("DROP MATERIALIZED VIEW top", "SELECT count(*) FROM u"),
+];
+
+fn change(random: &mut SmallRng) -> String {
+    let (k, v) = (random.random_range(0..12), random.random_range(0..4));
+    match random.random_range(0..7) {
+        0 => format!("DELETE FROM t WHERE k < {v}"),
+        1 => format!("UPDATE t SET v = v + 1, s = s || 'x' WHERE k > {k}"),
+        2 => format!("DELETE FROM u WHERE v = {v}"),
+        3 | 4 => format!("INSERT INTO u VALUES ({v}, {k}.5), ({v}, 0.1), (NULL, {k})"),
+        _ => format!("INSERT INTO t VALUES ({k}, {v}, 'text of {k}')"),
+    }
+}
+
+/// What differs between two engines.
+async fn difference(found: &mut Session, expected: &mut Session, shown: &[&str]) -> Result<Option<String>> {
+    for sql in shown {
+        let (found, expected) = (lines(found, sql).await?, lines(expected, sql).await?);
+        if found != expected {
+            return Ok(Some(format!("{sql}\n  gives    {found:?}\n  expected {expected:?}")));
+        }
+    }
+    Ok(None)
+}
+
+async fn acknowledged() -> Result<()> {
+    for seed in 0..8 {
+        acknowledged_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// What survived is compared with an engine in memory that was told the same.
+async fn acknowledged_seed(seed: u64) -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut machine = Machine::start(Engine::builder)?;
+    let memory = Engine::start().map_err(|error| error.to_string())?;
+    let mut model = memory.session();
+    let mut objects = OBJECTS.iter();
+    let mut shown: Vec<&str> = Vec::new();
+    for round in 0..5 {
+        for number in 0..random.random_range(2..9) {
+            // The tables are there before rows come.
+            let another = shown.len() < 2 || (round > 0 || number > 0) && random.random_range(0..3) == 0;
+            let sql = match objects.as_slice().first().filter(|_| another) {
+                Some((object, show)) => {
+                    objects.next();
+                    // What is dropped is not shown any more.
+                    shown.retain(|shown| !object.starts_with("DROP") || !shown.contains("top"));
+                    shown.push(show);
+                    (*object).to_string()
+                }
+                None => change(&mut random),
+            };
+            run(&mut machine.session(), &sql).await?;
+            run(&mut model, &sql).await?;
+        }
+        // Whether this one is done nobody is told.
+        let last = change(&mut random);
+        let asked = tokio::spawn({
+            let (mut session, last) = (machine.session(), last.clone());
+            async move { run(&mut session, &last).await.is_ok() }
+        });
+        if random.random_range(0..2) == 0 {
+            tokio::time::sleep(std::time::Duration::from_micros(random.random_range(0..800))).await;
+        }
+        machine.crash(&mut random).await?;
+        let told = asked.await.map_err(|error| error.to_string())?;
+        let mut session = machine.session();
+        let without = difference(&mut session, &mut model, &shown).await?;
+        run(&mut model, &last).await?;
+        match (without, difference(&mut session, &mut model, &shown).await?) {
+            (_, None) => {}
+            // It was lost, so that it is done again.
+            (None, Some(_)) if !told => drop(run(&mut session, &last).await?),
+            (None, Some(lost)) => return Err(format!("{last} was acknowledged and is lost: {lost}")),
+            (Some(wrong), Some(_)) => return Err(format!("before {last}: {wrong}")),
+        }
+    }
+    Ok(())
+}
+
+fn sum(database: &Database) -> i64 {
+    database.content().sums.values().sum()
+}
+
+/// A source that can't be read again, whose broker forgets what is acknowledged, and sinks that keep the epoch.
+async fn messages() -> Result<()> {
+    for seed in 0..6 {
+        messages_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn messages_seed(seed: u64) -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let (broker, database) = (Broker::default(), Database::default());
+    broker.messages().reliable = true;
+    broker.messages().break_after = 3;
+    database.content().lose_answer_after = 5;
+    let parts = (broker.clone(), database.clone());
+    let mut machine = Machine::start(move || {
+        Engine::builder().connector(Arc::new(parts.0.clone())).connector(Arc::new(parts.1.clone()))
+    })?;
+    run_all(
+        &mut machine.session(),
+        &[
+            "CREATE SOURCE b WITH (connector = 'broker')",
+            "CREATE STREAM s AS SELECT n FROM b WHERE n % 3 <> 0",
+            "CREATE MATERIALIZED VIEW m AS SELECT n % 7 AS g, count(*) AS c, sum(n) AS s FROM b GROUP BY n % 7",
+            "CREATE SINK k FROM s WITH (connector = 'database')",
+        ],
+    )
+    .await?;
+    for _ in 0..5 {
+        // Whole deliveries, so that none mixes messages that were taken before with others.
+        broker.messages().sent += 4 * random.random_range(0..10);
+        tokio::time::sleep(std::time::Duration::from_millis(random.random_range(0..60))).await;
+        machine.crash(&mut random).await?;
+    }
+    let sent = broker.messages().sent as i64;
+    until("all messages to be acknowledged", || broker.messages().acknowledged as i64 == sent).await?;
+    let mut session = machine.session();
+    run(&mut session, "FLUSH").await?;
+    let expected: i64 = (0..sent).filter(|n| n % 3 != 0).sum();
+    // The database loses answers, which FLUSH doesn't wait for.
+    until("all to be delivered", || sum(&database) >= expected).await?;
+    ensure(sum(&database) == expected, || format!("{} was delivered, expected {expected}", sum(&database)))?;
+    let groups = (0..7.min(sent)).map(|g| {
+        let of = (0..sent).filter(|n| n % 7 == g);
+        format!("{g}|{}|{}", of.clone().count(), of.sum::<i64>())
+    });
+    let groups: Vec<String> = groups.collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    expect(&mut session, "SELECT * FROM m", &groups).await
+}
+
+/// Files come in and go out; queries that are made later read those that came before.
+async fn files() -> Result<()> {
+    for seed in 0..4 {
+        files_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn files_seed(seed: u64) -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let (folder, out) = (folder()?, folder()?);
+    let place = |name: &str| out.path().join(name).display().to_string();
+    let mut machine = Machine::start(Engine::builder)?;
+    let source = format!(
+        "CREATE SOURCE s (n INT) WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        folder.path().display()
+    );
+    let early = format!(
+        "CREATE SINK early AS SELECT n * 2 AS d FROM s WITH (connector = 'file', path = '{}', format = 'csv', \
+         header = false)",
+        place("early")
+    );
+    let late = format!(
+        "CREATE SINK late AS SELECT n + 1 AS d FROM s WITH (connector = 'file', path = '{}', format = 'csv', \
+         header = false, roll_size = '200 B')",
+        place("late")
+    );
+    let changes = format!(
+        "CREATE SINK changes AS SELECT n % 5 AS g, count(*) AS c FROM s GROUP BY n % 5 WITH (connector = 'file', \
+         path = '{}', format = 'csv', header = false, changelog = true)",
+        place("changes")
+    );
+    run_all(&mut machine.session(), &[&source, &early, &changes]).await?;
+    let mut n = 0;
+    for round in 0..5 {
+        for _ in 0..random.random_range(0..4) {
+            let numbers: Vec<String> = (n..n + random.random_range(1..30)).map(|n| n.to_string()).collect();
+            n += numbers.len() as i64;
+            write(folder.path(), &format!("{n:05}.csv"), &(numbers.join("\n") + "\n"))?;
+        }
+        if round == 2 {
+            run(&mut machine.session(), &late).await?;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(random.random_range(0..80))).await;
+        machine.crash(&mut random).await?;
+    }
+    let mut session = machine.session();
+    run(&mut session, "FLUSH").await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())?;
+    let found = |name: &str| -> Result<Vec<i64>> {
+        let mut numbers: Vec<i64> =
+            lines_in(&out.path().join(name))?.iter().filter_map(|line| line.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    };
+    let check = |name: &str, expected: Vec<i64>| -> Result<()> {
+        let found = found(name)?;
+        ensure(found == expected, || format!("{name} has {found:?}\n  expected {expected:?}"))
+    };
+    check("early", (0..n).map(|n| n * 2).collect())?;
+    check("late", (0..n).map(|n| n + 1).collect())?;
+    // What came less what went is the last answer.
+    let mut left = std::collections::BTreeMap::<String, i64>::new();
+    for line in lines_in(&out.path().join("changes"))? {
+        let (op, row) = line.split_once(',').ok_or("a line without columns")?;
+        *left.entry(row.into()).or_default() += if op == "insert" { 1 } else { -1 };
+    }
+    left.retain(|_, count| *count != 0);
+    let counts = (0..5.min(n)).map(|g| (format!("{g},{}", (0..n).filter(|n| n % 5 == g).count()), 1));
+    let counts: std::collections::BTreeMap<String, i64> = counts.collect();
+    ensure(left == counts, || format!("changes come to {left:?}\n  expected {counts:?}"))
+}
+
+/// A crash while a new query reads what came before it.
+async fn reading_the_past() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(7);
+    let (broker, database) = (Broker::default(), Database::default());
+    let parts = (broker, database.clone());
+    let mut machine = Machine::start(move || {
+        Engine::builder().connector(Arc::new(parts.0.clone())).connector(Arc::new(parts.1.clone()))
+    })?;
+    run_all(
+        &mut machine.session(),
+        &[
+            "SET max_batch_rows = 500",
+            "CREATE SOURCE n (n BIGINT) WITH (connector = 'datagen', rows = 20000, fields.n.kind = 'sequence')",
+            "CREATE MATERIALIZED VIEW c AS SELECT count(*) AS c FROM n",
+        ],
+    )
+    .await?;
+    drive::expect_soon(&mut machine.session(), "SELECT c FROM c", &["20000"]).await?;
+    for name in ["k0", "k1", "k2"] {
+        let sql =
+            format!("CREATE SINK {name} AS SELECT n FROM n WHERE n % 2 = 0 WITH (connector = 'database')");
+        let mut session = machine.session();
+        let asked = tokio::spawn(async move { run(&mut session, &sql).await.is_ok() });
+        tokio::time::sleep(std::time::Duration::from_millis(random.random_range(0..25))).await;
+        machine.crash(&mut random).await?;
+        let told = asked.await.map_err(|error| error.to_string())?;
+        let mut session = machine.session();
+        let there = lines(&mut session, "SHOW SINKS").await?.iter().any(|line| line.contains(name));
+        ensure(there || !told, || format!("{name} was acknowledged and is lost"))?;
+        run(&mut session, "FLUSH").await?;
+        let expected: i64 = (0..20_000).filter(|n| n % 2 == 0).sum();
+        let found = sum(&database);
+        ensure(found == if there { expected } else { 0 }, || {
+            format!("{name} has {found}, expected {expected}")
+        })?;
+        if there {
+            run(&mut session, &format!("DROP SINK {name}")).await?;
+        }
+        database.content().sums.clear();
+    }
+    Ok(())
+}
+
+/// What depends on batches and on time is the same, since these are what was journalled.
+async fn batches() -> Result<()> {
+    for seed in 0..4 {
+        batches_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn batches_seed(seed: u64) -> Result<()> {
+    const MADE: &[&str] = &[
+        "SET clock = 'manual'",
+        "SET batch_interval = '1 second'",
+        "CREATE TABLE t (k INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2 seconds')",
+        "CREATE SOURCE q (x INT) WITH (connector = 'queue', one_at_a_time = false)",
+        "CREATE STREAM each AS SELECT count(*) AS n, sum(x) AS s, max(_batch_id) AS b FROM q FOR EACH BATCH",
+        "CREATE STREAM last AS SELECT x % 3 AS g, count(*) AS n FROM LAST(q, INTERVAL '3 seconds', INTERVAL '1 second') \
+         GROUP BY x % 3 FOR EACH BATCH",
+        "CREATE STREAM closed AS SELECT window_start, k, count(*) AS n FROM TUMBLE(t, ts, INTERVAL '5 seconds') GROUP BY \
+         window_start, window_end, k EMIT ON WINDOW CLOSE",
+        "CREATE MATERIALIZED VIEW idle WITH (state_ttl = '4 seconds') AS SELECT k, count(*) AS n FROM t GROUP BY k",
+        "CREATE MATERIALIZED VIEW recent AS SELECT k, ts FROM t WHERE ts > now() - INTERVAL '6 seconds'",
+    ];
+    const SHOWN: &[&str] = &[
+        "SELECT n, s, _batch_time FROM each",
+        "SELECT *, _batch_time FROM last",
+        "SELECT * FROM closed",
+        "SELECT * FROM idle",
+        "SELECT * FROM recent",
+        "SELECT _window, k, _weight FROM late_rows('closed')",
+    ];
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut machine = Machine::start(Engine::builder)?;
+    let memory = Engine::start().map_err(|error| error.to_string())?;
+    let mut model = memory.session();
+    run_all(&mut machine.session(), MADE).await?;
+    run_all(&mut model, MADE).await?;
+    for second in 0..24 {
+        for _ in 0..random.random_range(0..3) {
+            let (k, behind) = (random.random_range(0..3), random.random_range(0..7));
+            let sql = match random.random_range(0..4) {
+                0 => format!("INSERT INTO q VALUES ({second}), ({k})"),
+                1 => format!(
+                    "DELETE FROM t WHERE k = {k} AND ts < TIMESTAMP '1970-01-01' + INTERVAL '{behind} s'"
+                ),
+                _ => format!(
+                    "INSERT INTO t VALUES ({k}, TIMESTAMP '1970-01-01' + INTERVAL '{} s')",
+                    second - behind
+                ),
+            };
+            run(&mut machine.session(), &sql).await?;
+            run(&mut model, &sql).await?;
+        }
+        run(&mut machine.session(), "ADVANCE BATCH").await?;
+        run(&mut model, "ADVANCE BATCH").await?;
+        if random.random_range(0..4) == 0 {
+            // A manual clock answers before it is durable; CREATE and SET don't.
+            run(&mut machine.session(), "SET recursion_max = 100").await?;
+            machine.crash(&mut random).await?;
+        }
+        if let Some(wrong) = difference(&mut machine.session(), &mut model, SHOWN).await? {
+            return Err(format!("second {second}: {wrong}"));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a script as `millstream run` does, and says what its statements were answered.
+async fn run_script(session: &mut Session, text: &str) -> Result<Vec<String>> {
+    let mut script = Script::parse(text).map_err(|error| error.to_string())?;
+    script.gather_ddl();
+    session.begin_script();
+    let mut answers = Vec::new();
+    while let Some(outcomes) = session.step(&mut script).await.map_err(|error| error.to_string())? {
+        answers.extend(outcomes.into_iter().map(|outcome| format!("{:?}", outcome.response)));
+    }
+    session.end_script();
+    Ok(answers)
+}
+
+async fn script() -> Result<()> {
+    const SCRIPT: &str = "CREATE TABLE t (x INT);
+        CREATE MATERIALIZED VIEW m AS SELECT sum(x) AS s FROM t;
+        INSERT INTO t VALUES (1), (2);
+        INSERT INTO t VALUES (1), (2);
+        BEGIN; INSERT INTO t VALUES (10); COMMIT;
+        UPDATE t SET x = x + 100 WHERE x = 10;";
+    let mut random = SmallRng::seed_from_u64(3);
+    let mut machine = Machine::start(Engine::builder)?;
+    run_script(&mut machine.session(), SCRIPT).await?;
+    expect(&mut machine.session(), "SELECT s FROM m", &["116"]).await?;
+    for _ in 0..2 {
+        machine.crash(&mut random).await?;
+        let answers = run_script(&mut machine.session(), SCRIPT).await?;
+        let again = answers.iter().filter(|answer| answer.contains("is not done again")).count();
+        ensure(again == 4, || format!("{answers:#?}"))?;
+        expect(&mut machine.session(), "SELECT s FROM m", &["116"]).await?;
+    }
+    // What is new in it is done.
+    run_script(&mut machine.session(), &format!("{SCRIPT} INSERT INTO t VALUES (1), (2);")).await?;
+    expect(&mut machine.session(), "SELECT s FROM m", &["119"]).await?;
+    let changed = SCRIPT.replace("sum(x)", "max(x)");
+    let Err(error) = run_script(&mut machine.session(), &changed).await else {
+        return Err("another definition was taken".into());
+    };
+    let told = ["\"m\" is there with another definition", "sum(x)", "max(x)"];
+    ensure(told.iter().all(|told| error.contains(told)), || error.clone())
+}
+
+async fn failed_disk() -> Result<()> {
+    for n in [1, 2, 3, 4, 7] {
+        let machine = Machine::start(Engine::builder)?;
+        let mut session = machine.session();
+        run(&mut session, "CREATE TABLE t (x INT)").await?;
+        machine.disk.fail_at(n);
+        let mut acknowledged = BTreeSet::new();
+        let mut failure = None;
+        for x in 0..8 {
+            match run(&mut session, &format!("INSERT INTO t VALUES ({x})")).await {
+                Ok(_) if failure.is_none() => drop(acknowledged.insert(x.to_string())),
+                Ok(_) => return Err(format!("{x} was taken after the failure")),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let failure = failure.ok_or("nothing failed")?;
+        ensure(failure.contains("fails as it was told to"), || failure.clone())?;
+        ensure(machine.engine.progress().problems.len() == 1, || format!("{:?}", machine.engine.progress()))?;
+        drop(session);
+        machine.engine.stop().await.map_err(|error| error.to_string())?;
+        let disk = machine.disk.crash(|_| 0);
+        let engine = open(&disk, Engine::builder())?;
+        let found: BTreeSet<String> =
+            lines(&mut engine.session(), "SELECT x FROM t").await?.into_iter().collect();
+        ensure(found == acknowledged, || format!("{found:?} is there, {acknowledged:?} was acknowledged"))?;
+    }
+    Ok(())
+}
+
+/// Files of another run are not taken for what this one has delivered.
+async fn foreign_sink() -> Result<()> {
+    let out = folder()?;
+    write(out.path(), "part-5-900.csv", "1\n")?;
+    let machine = Machine::start(Engine::builder)?;
+    let mut session = machine.session();
+    let sink = format!(
+        "CREATE SINK k FROM t WITH (connector = 'file', path = '{}', format = 'csv', filename = \
+         'part-{{batch_time_ms}}-{{epoch}}.csv')",
+        out.path().display()
+    );
+    run_all(&mut session, &["CREATE TABLE t (x INT) APPEND ONLY", &sink]).await?;
+    until("the sink to be refused", || !machine.engine.progress().problems.is_empty()).await?;
+    let problems = machine.engine.progress().problems.join("; ");
+    ensure(problems.contains("holds epoch 900") && problems.contains("another run"), || problems.clone())
+}
