@@ -46,17 +46,22 @@ pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Reco
 }
 
 async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recovered> {
-    let mut entries = Entries::open(&directory).map_err(error::durable)?;
+    let path = directory.path().to_path_buf();
+    let failed = |error: millstream_durable::Error| {
+        let error = error::durable(error);
+        Error { message: format!("data directory '{}': {}", path.display(), error.message), ..error }
+    };
+    let mut entries = Entries::open(&directory).map_err(failed)?;
     let mut epoch = Epoch::default();
     while let Some(next) = entries.next() {
-        let (sequence, entry) = next.map_err(error::durable)?;
+        let (sequence, entry) = next.map_err(failed)?;
         if let Entry::Epoch(recorded) = &entry {
             epoch = recorded.cut.epoch;
         }
         again(&mut session, entry).await.map_err(|error| Error {
             message: format!(
                 "entry {sequence} of the journal in '{}' can't be done again: {}",
-                directory.path().display(),
+                path.display(),
                 error.message
             ),
             span: None,
@@ -66,11 +71,10 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
     let torn: Vec<String> = entries.torn().iter().map(torn_text).collect();
     torn.iter().for_each(|torn| tracing::warn!("{torn}"));
     let events = session.shared.events.clone();
-    let path = directory.path().to_path_buf();
     let journal = Journal::start(directory, entries.through(), move |report| {
         let _ = events.send(Event::Journal(report));
     });
-    let journal = journal.map_err(error::durable)?;
+    let journal = journal.map_err(failed)?;
     let recovered = Recovered { path, entries: entries.through().0, epoch, torn };
     step(&session, Recovery::Live(Box::new(journal))).await?;
     Ok(recovered)
