@@ -377,6 +377,10 @@ impl RunningSource {
         self.received = self.position.clone();
         if !self.position.splits.is_empty() {
             let _ = self.commands.send(Command::Seek(self.position.clone()));
+            // Its sender may not have heard before the crash, and what it brings again is passed over.
+            if self.reliable {
+                let _ = self.commands.send(Command::Acknowledge(self.position.clone()));
+            }
         }
     }
 }
