@@ -241,6 +241,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Counts rows to each window by itself where windows overlap, so that tests can compare.
+    pub fn each_window(mut self) -> EngineBuilder {
+        self.choice = Choice::EachWindow;
+        self
+    }
+
     /// Takes every table for one whose rows only come, and refuses to delete of it, so that tests can compare what
     /// is maintained the cheaper way then.
     pub fn append_only_tables(mut self) -> EngineBuilder {

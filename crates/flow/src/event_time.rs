@@ -224,7 +224,7 @@ impl EventTime {
     }
 
     /// That of the items of a list.
-    fn item(self) -> EventTime {
+    pub(crate) fn item(self) -> EventTime {
         EventTime { clock: Arc::new(Clock::Item(self.clock)), ..self }
     }
 }

@@ -24,6 +24,7 @@ use crate::{Driver, Result};
 mod ageing;
 mod broadcast;
 mod closing;
+mod hopping;
 mod join;
 mod keys;
 mod limits;
@@ -52,6 +53,8 @@ pub enum Choice {
     /// The cheapest that is right.
     #[default]
     Cheapest,
+    /// The same, but every window by itself where windows overlap, so that tests can compare.
+    EachWindow,
     /// Whole for everything, so that tests can compare.
     WholeOnly,
 }
@@ -119,7 +122,7 @@ impl Flow {
             why: String::new(),
         };
         let lowered = match choice {
-            Choice::Cheapest => lowering.lower(&plan)?,
+            Choice::Cheapest | Choice::EachWindow => lowering.lower(&plan)?,
             Choice::WholeOnly => {
                 lowering.because("only Whole is allowed");
                 None
@@ -403,6 +406,10 @@ impl Lowering<'_> {
         if update_state::is_update_state(node) {
             return self.update_state(plan, node);
         }
+        let why = match self.hopping(plan, node)? {
+            Ok(operator) => return Ok(Some(operator)),
+            Err(why) => why,
+        };
         let Some(input) = self.lower(&node.input)? else { return Ok(None) };
         // Where rows go, one order of the rows takes less than one for each value of the first.
         if !self.append_only(input)
@@ -411,7 +418,7 @@ impl Lowering<'_> {
             return Ok(Some(operator));
         }
         match aggregate::lower(plan, node, self.append_only(input), self.driver)? {
-            Ok(operator) => self.aggregate_closing(Box::new(operator), node, input).map(Some),
+            Ok(operator) => self.aggregate_closing(Box::new(operator.because(why)), node, input).map(Some),
             Err(reason) => self.per_key(plan, above, &reason),
         }
     }

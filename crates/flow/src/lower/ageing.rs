@@ -3,12 +3,13 @@
 //! A comparison of a value of one side with one of the other bounds a time from above: in `a.ts >= b.ts - INTERVAL '1
 //! hour'` a row of `a` has no match any more once the clock of `b.ts - INTERVAL '1 hour'` has passed its `ts`.
 
+use arrow::datatypes::{DataType, IntervalUnit};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::Column;
 use datafusion::logical_expr::logical_plan::Join as JoinNode;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Expr, ExprSchemable, JoinType, LogicalPlan, Operator, binary_expr,
+    Between, BinaryExpr, Expr, ExprSchemable, JoinType, LogicalPlan, Operator, binary_expr, lit,
 };
 use datafusion::scalar::ScalarValue;
 
@@ -39,7 +40,7 @@ impl Lowering<'_> {
         let updates = nodes.map(|node| !self.append_only(node));
         let mut bounds = [None, None];
         for part in split_conjunction(condition) {
-            for (low, high) in comparisons(part) {
+            for (low, high) in comparisons(part).into_iter().map(apart) {
                 self.interval_bound(&low, &high, plans, &times, &mut bounds)?;
             }
         }
@@ -175,6 +176,50 @@ fn comparisons(part: &Expr) -> Vec<(Expr, Expr)> {
         }
         _ => Vec::new(),
     }
+}
+
+/// What a comparison says of two times where it compares how far they are apart: `a - b <= length` is `a <= b + length`.
+fn apart((low, high): (Expr, Expr)) -> (Expr, Expr) {
+    match (difference(&low), length(&high), length(&low), difference(&high)) {
+        (Some((later, earlier)), Some(length), _, _) => {
+            (later.clone(), binary_expr(earlier.clone(), Operator::Plus, length))
+        }
+        (_, _, Some(length), Some((later, earlier))) => {
+            (earlier.clone(), binary_expr(later.clone(), Operator::Minus, length))
+        }
+        _ => (low, high),
+    }
+}
+
+/// The times of which an expression is the difference, the later one first.
+fn difference(expr: &Expr) -> Option<(&Expr, &Expr)> {
+    match expr {
+        Expr::Alias(alias) => difference(&alias.expr),
+        // Differences are compared as intervals.
+        Expr::Cast(cast)
+            if matches!(cast.field.data_type(), DataType::Interval(_) | DataType::Duration(_)) =>
+        {
+            difference(&cast.expr)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => Some((left, right)),
+        _ => None,
+    }
+}
+
+/// A length of time that is the same wherever it begins: without months, and without days, which are no number of
+/// hours where a difference is compared with them.
+fn length(expr: &Expr) -> Option<Expr> {
+    let Expr::Literal(value, _) = expr else { return None };
+    let fixed = match value {
+        ScalarValue::IntervalMonthDayNano(Some(of)) => of.months == 0 && of.days == 0,
+        ScalarValue::DurationSecond(Some(_))
+        | ScalarValue::DurationMillisecond(Some(_))
+        | ScalarValue::DurationMicrosecond(Some(_))
+        | ScalarValue::DurationNanosecond(Some(_)) => true,
+        _ => false,
+    };
+    let of_any = DataType::Interval(IntervalUnit::MonthDayNano);
+    fixed.then(|| value.cast_to(&of_any).ok()).flatten().map(lit)
 }
 
 fn is_of(expr: &Expr, side: &LogicalPlan) -> bool {

@@ -95,7 +95,6 @@ impl Lowering<'_> {
         keys: &KeyTimes,
         shown: impl Fn(usize) -> Vec<usize>,
     ) -> usize {
-        let mut times: Times = vec![None; operator.properties().schema.fields().len()];
         let on_close = self.limits.on_close;
         let window = self.window_of(keys);
         if let Some(window) = &window {
@@ -106,10 +105,23 @@ impl Lowering<'_> {
             };
         }
         let place = self.push_boxed(operator, inputs);
+        self.set_times_closed(place, keys, window.as_ref(), shown);
+        place
+    }
+
+    /// How far event time has come in what closes windows, or would if there were some.
+    pub(super) fn set_times_closed(
+        &mut self,
+        place: usize,
+        keys: &KeyTimes,
+        window: Option<&Window>,
+        shown: impl Fn(usize) -> Vec<usize>,
+    ) {
+        let mut times: Times = vec![None; self.nodes[place].properties().schema.fields().len()];
         for (at, (_, time)) in keys.iter().enumerate() {
             // What is put out when windows close may be behind the clock of another column.
-            let in_time = match (&window, time) {
-                (Some(window), Some(time)) if on_close => {
+            let in_time = match (window, time) {
+                (Some(window), Some(time)) if self.limits.on_close => {
                     at == window.column
                         || (window.time.edge, time.edge) == (Some(Edge::End), Some(Edge::Start))
                 }
@@ -121,11 +133,10 @@ impl Lowering<'_> {
             }
         }
         self.set_times(place, times);
-        place
     }
 
     /// Which column of a key closes, if one does: the end of windows rather than their start.
-    fn window_of(&self, keys: &KeyTimes) -> Option<Window> {
+    pub(super) fn window_of(&self, keys: &KeyTimes) -> Option<Window> {
         let closes = keys
             .iter()
             .enumerate()

@@ -54,7 +54,7 @@ impl Lowering<'_> {
             _ => return Err(Error::Bug(format!("{op} is no comparison with the time"))),
         };
         let cheapest = match self.choice {
-            Choice::Cheapest => self.lower(&filter.input)?,
+            Choice::Cheapest | Choice::EachWindow => self.lower(&filter.input)?,
             Choice::WholeOnly => None,
         };
         let input = match cheapest {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_engine::{Engine, Session};
+use millstream_engine::{Engine, EngineBuilder, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -13,6 +13,7 @@ use super::Scenario;
 pub const ALL: &[Scenario] = &[
     ("windows_have_the_batch_answer_as_of_their_closing", || drive::block_on(random())),
     ("what_windows_keep_goes_when_they_close", || drive::block_on(flat())),
+    ("windows_from_panes_are_those_that_are_counted_one_by_one", || drive::block_on(from_panes())),
 ];
 
 /// How far rows may be behind the newest one, in seconds.
@@ -22,6 +23,7 @@ const DELAY: i64 = 5;
 const WINDOWS: &[&str] = &[
     "TUMBLE(t, ts, INTERVAL '10 seconds')",
     "HOP(t, ts, INTERVAL '4 seconds', INTERVAL '10 seconds')",
+    "HOP(t, ts, INTERVAL '2 seconds', INTERVAL '12 seconds', INTERVAL '1 second')",
     "CUMULATE(t, ts, INTERVAL '5 seconds', INTERVAL '20 seconds')",
 ];
 
@@ -196,4 +198,121 @@ async fn flat() -> Result<()> {
     }
     drive::expect(&mut session, "SELECT count(*), sum(s) FROM closed", &["14390|155262630"]).await?;
     engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Queries by windows that overlap over a table `t` of k, v, f, s and ts, whose streams close.
+const FROM_PANES: &[&str] = &[
+    "SELECT window_start, window_end, k, count(*) AS n, count(v) AS some, sum(v) AS total, avg(v) AS mean, min(v) AS least, \
+     max(v) AS most FROM HOP(t, ts, INTERVAL '4 seconds', INTERVAL '10 seconds') GROUP BY window_start, window_end, k",
+    "SELECT window_end, sum(f) AS total, avg(f) AS mean, stddev(f) AS spread, min(f) AS least, max(f) AS most \
+     FROM HOP(t, ts, INTERVAL '1 second', INTERVAL '20 seconds', INTERVAL '-3 seconds') GROUP BY window_end",
+    "SELECT s, window_start, k, min(s) AS least, max(s) AS most, bool_and(v > 3) AS every, bool_or(v > 3) AS any_of, \
+     bit_and(v) AS of_all, bit_or(v) AS of_some, bit_xor(v) AS parity \
+     FROM HOP(t, ts, INTERVAL '5 seconds', INTERVAL '15 seconds') WHERE v <> 7 GROUP BY s, window_start, k",
+    "SELECT window_start, window_end, upper(s) AS s, count(*) FILTER (WHERE v > 4) AS large, sum(v * 2) FILTER (WHERE k = 1) AS ones \
+     FROM HOP(t, ts, INTERVAL '7 seconds', INTERVAL '9 seconds') GROUP BY window_start, window_end, upper(s)",
+    "SELECT window_start, window_end, k, count(*) AS n, min(v) AS least, max(s) AS most, sum(f) AS total \
+     FROM CUMULATE(t, ts, INTERVAL '5 seconds', INTERVAL '20 seconds') GROUP BY window_start, window_end, k",
+    "SELECT DISTINCT window_end, k FROM HOP(t, ts, INTERVAL '4 seconds', INTERVAL '10 seconds')",
+    "SELECT window_end, count(DISTINCT k) AS keys FROM HOP(t, ts, INTERVAL '4 seconds', INTERVAL '10 seconds') GROUP BY window_end",
+];
+
+/// What panes make of windows, and what is late, is what comes of counting each row to each of its windows: with rows that
+/// come and go, and with rows that only come.
+async fn from_panes() -> Result<()> {
+    for seed in 0..4 {
+        let start = |builder: EngineBuilder| match seed % 2 {
+            0 => builder.start(),
+            _ => builder.append_only_tables().start(),
+        };
+        let engines = [
+            start(Engine::builder().spread_from(8)).map_err(|error| error.to_string())?,
+            start(Engine::builder().each_window()).map_err(|error| error.to_string())?,
+        ];
+        let mut sessions = [engines[0].session(), engines[1].session()];
+        for session in &mut sessions {
+            declare(session, seed).await?;
+        }
+        compare(&mut sessions, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+        for engine in engines {
+            engine.stop().await.map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+async fn declare(session: &mut Session, seed: u64) -> Result<()> {
+    let table = format!(
+        "CREATE TABLE t (k INT, v INT, f DOUBLE PRECISION, s TEXT, ts TIMESTAMP, \
+         WATERMARK FOR ts AS ts - INTERVAL '{DELAY} seconds')"
+    );
+    let lateness = if seed < 2 { "" } else { "WITH (allowed_lateness = '3 seconds')" };
+    run_all(session, &["SET clock = 'manual'", &table]).await?;
+    for (at, query) in FROM_PANES.iter().enumerate() {
+        run(session, &format!("CREATE STREAM q{at} {lateness} AS {query} EMIT ON WINDOW CLOSE")).await?;
+    }
+    Ok(())
+}
+
+async fn compare(sessions: &mut [Session; 2], seed: u64) -> Result<()> {
+    let by_pane =
+        "SELECT DISTINCT query FROM millstream.operators WHERE operator = 'HoppingAggregate' ORDER BY query";
+    let all: Vec<String> = (0..FROM_PANES.len()).map(|at| format!("q{at}")).collect();
+    ensure(lines(&mut sessions[0], by_pane).await? == all, || "some have no panes".into())?;
+    ensure(lines(&mut sessions[1], by_pane).await?.is_empty(), || "some have panes all the same".into())?;
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut seconds = 0;
+    for epoch in 0..40 {
+        // Time goes on by steps, and sometimes far beyond all windows.
+        seconds += if random.random_range(0..12) == 0 { 45 } else { random.random_range(0..5) };
+        for sql in rows_about(&mut random, seconds, seed % 2 == 0) {
+            for session in sessions.iter_mut() {
+                run(session, &sql).await?;
+            }
+        }
+        for session in sessions.iter_mut() {
+            run(session, "ADVANCE BATCH").await?;
+        }
+        for at in 0..FROM_PANES.len() {
+            // All columns of late rows but the operator's name, which is not the same.
+            for sql in [
+                format!("SELECT * FROM q{at}"),
+                format!("SELECT * EXCLUDE (_operator) FROM late_rows('q{at}')"),
+            ] {
+                let [panes, each] = sessions;
+                let (found, expected) = (lines(panes, &sql).await?, lines(each, &sql).await?);
+                ensure(found == expected, || {
+                    format!("epoch {epoch}, {sql}: {found:#?} is not {expected:#?}")
+                })?;
+            }
+        }
+    }
+    let counted = lines(&mut sessions[0], "SELECT count(*) > 20 FROM q0").await?;
+    let late = lines(&mut sessions[0], "SELECT count(*) > 20 FROM late_rows('q0')").await?;
+    ensure(counted == ["t"] && late == ["t"], || format!("too little came: {counted:?}, {late:?}"))
+}
+
+/// Statements that put rows about a time, and that delete some where rows may go.
+fn rows_about(random: &mut SmallRng, now: i64, delete: bool) -> Vec<String> {
+    let mut below = |bound: i64| random.random_range(0..bound);
+    let mut statements = Vec::new();
+    if delete && below(2) == 0 {
+        let about = time(now - below(30));
+        statements
+            .push(format!("DELETE FROM t WHERE v < 5 AND ts > {about} AND ts < {about} + INTERVAL '6 s'"));
+    }
+    let mut rows = Vec::new();
+    for _ in 0..below(14) {
+        let seconds = now - if below(4) == 0 { below(40) } else { below(6) };
+        let at = if below(20) == 0 { "NULL".into() } else { time(seconds) };
+        let value = |n: i64| if n == 0 { "NULL".to_string() } else { n.to_string() };
+        let float = ["0.1", "-0.0", "1e100", "-1e100", "CAST('NaN' AS DOUBLE PRECISION)", "0.25", "NULL"]
+            [below(7) as usize];
+        let text = ["'a'", "'b'", "'long text that is kept aside'", "NULL"][below(4) as usize];
+        rows.push(format!("({}, {}, {float}, {text}, {at})", value(below(4)), value(below(9))));
+    }
+    if !rows.is_empty() {
+        statements.push(format!("INSERT INTO t VALUES {}", rows.join(", ")));
+    }
+    statements
 }

@@ -22,6 +22,6 @@ pub async fn rows(folder: &Path, query: &Query) -> Result<i64> {
     if query.reads_side_input() {
         context.sql(&format!("CREATE TABLE side_input AS {SIDE_INPUT}")).await?.collect().await?;
     }
-    let answer = context.sql(&query.sql).await?.collect().await?;
+    let answer = context.sql(&query.plain).await?.collect().await?;
     Ok(answer.iter().map(RecordBatch::num_rows).sum::<usize>() as i64)
 }

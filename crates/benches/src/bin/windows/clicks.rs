@@ -17,6 +17,14 @@ const LATE_US: i64 = 300_000_000;
 #[derive(Debug)]
 pub struct Clicks;
 
+/// What makes a source `s` of them.
+pub fn source(keys: usize, rows_per_second: usize, late_percent: usize) -> String {
+    format!(
+        "CREATE SOURCE s (k BIGINT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2 seconds') \
+         WITH (connector = 'clicks', keys = {keys}, rows_per_second = {rows_per_second}, late_percent = {late_percent})"
+    )
+}
+
 const OPTIONS: &[OptionDoc] = &[
     OptionDoc { name: "keys", default: None, doc: "How many keys there are." },
     OptionDoc { name: "rows_per_second", default: None, doc: "How many rows a second of their time has." },

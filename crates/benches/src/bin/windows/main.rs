@@ -7,13 +7,22 @@
 //!   --keys N      how many keys (default 10000)
 //!   --late N      how many of a hundred rows are late (default 1)
 //!   --epochs N    how many epochs are measured (default 120)
+//!   --session-rows N  rows an epoch where they are put into sessions (default 10000)
+//!   --session-keys N  the most keys that have sessions (default 1000000)
+//!   --day-rows N  rows a second of the day that is replayed (default 100)
+//!   --hours N     how many hours of it (default 24)
 //! ```
 //!
 //! A count by key and window, `TUMBLE` of ten seconds, beside the same GROUP BY without windows: at most half as much
 //! again. And `HOP` of a minute by a second with EMIT ON WINDOW CLOSE beside `TUMBLE` of a minute: at most three times as
 //! much, though each row is in sixty windows. What making up the rows costs is taken off all.
+//!
+//! Then the same rows in the sessions of few keys and of many: an epoch costs what its rows do. And a day of event time:
+//! what is kept after each hour is that of the windows and sessions which are open then.
 
 mod clicks;
+mod day;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -26,17 +35,22 @@ use millstream_benches::{Result, yardstick};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const HELP: &str = "windows [--rows 100000] [--keys 10000] [--late 1] [--epochs 120]
-Milliseconds an epoch of counts by windows of event time that close, beside the same without windows.";
+const HELP: &str = "windows [--rows 100000] [--keys 10000] [--late 1] [--epochs 120] [--session-rows 10000] \
+[--session-keys 1000000] [--day-rows 100] [--hours 24]
+Milliseconds an epoch of counts by windows of event time that close, beside the same without windows; what sessions of
+many keys cost, and what is kept of a day.";
 
 /// Epochs that aren't measured, until windows of a minute close as they open.
 const BEFORE: usize = 70;
 
 /// What is run, and how large.
+#[derive(Clone, Copy)]
 struct Run {
     rows: usize,
     keys: usize,
     late: usize,
+    /// Epochs that aren't measured.
+    before: usize,
     epochs: usize,
 }
 
@@ -49,14 +63,33 @@ struct Taken {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let options =
-        Options::read(HELP, &[("rows", "100000"), ("keys", "10000"), ("late", "1"), ("epochs", "120")])?;
+    let options = Options::read(
+        HELP,
+        &[
+            ("rows", "100000"),
+            ("keys", "10000"),
+            ("late", "1"),
+            ("epochs", "120"),
+            ("session-rows", "10000"),
+            ("session-keys", "1000000"),
+            ("day-rows", "100"),
+            ("hours", "24"),
+        ],
+    )?;
     let run = Run {
         rows: options.number("rows")?,
         keys: options.number("keys")?,
         late: options.number("late")?,
+        before: BEFORE,
         epochs: options.number("epochs")?,
     };
+    counts(run).await?;
+    sessions::run(options.number("session-rows")?, options.number("session-keys")?).await?;
+    day::run(options.number("day-rows")?, options.number("hours")?).await
+}
+
+/// Counts by windows, beside those without.
+async fn counts(run: Run) -> Result<()> {
     let windows = |of: &str, emit: &str| {
         format!(
             "SELECT window_start, window_end, k, count(*) AS n FROM {of} GROUP BY window_start, window_end, k {emit}"
@@ -84,17 +117,14 @@ impl Run {
     async fn query(&self, what: &str, sql: &str) -> Result<Taken> {
         let engine = Engine::builder().connector(Arc::new(Clicks)).start()?;
         let mut session = engine.session();
-        let Run { rows, keys, late, epochs } = self;
+        let Run { rows, keys, late, before, epochs } = self;
         for sql in [
             "SET clock = 'manual'",
             "SET max_batch_bytes = '1 GiB'",
             &format!("SET max_batch_rows = {rows}"),
-            &format!(
-                "CREATE SOURCE s (k BIGINT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2 seconds') \
-                 WITH (connector = 'clicks', keys = {keys}, rows_per_second = {rows}, late_percent = {late})"
-            ),
+            &clicks::source(*keys, *rows, *late),
             &format!("CREATE STREAM answer WITH (retention = '1 ms') AS {sql}"),
-            &format!("ADVANCE BATCH {BEFORE}"),
+            &format!("ADVANCE BATCH {before}"),
         ] {
             session.execute(sql).await?;
         }

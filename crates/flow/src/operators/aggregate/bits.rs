@@ -119,6 +119,11 @@ impl<T: Integer + Debug> SlotAggregate for Folded<T> {
         self.cells[slot as usize] = Cell::default();
     }
 
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        let (operation, cells) = (self.operation, Paged::default());
+        Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
+    }
+
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
     }
@@ -180,6 +185,11 @@ impl<T: Integer + Debug> SlotAggregate for Counted<T> {
 
     fn free(&mut self, slot: u32) {
         self.cells[slot as usize] = Counts::default();
+    }
+
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        let (operation, cells) = (self.operation, Paged::default());
+        Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
     }
 
     fn memory_bytes(&self) -> usize {

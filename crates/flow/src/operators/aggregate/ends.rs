@@ -11,7 +11,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, UInt8Type};
 use millstream_state::Paged;
 
-use super::extreme::{Extreme, order};
+use super::extreme::{Extreme, extreme, order};
 use super::multiset::{Multiset, Value};
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
@@ -158,6 +158,10 @@ impl<D: Domain> SlotAggregate for Ends<D> {
 
     fn free(&mut self, slot: u32) {
         self.bytes += self.sets[slot as usize].clear();
+    }
+
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        extreme(self.extreme, &self.data_type)
     }
 
     fn memory_bytes(&self) -> usize {

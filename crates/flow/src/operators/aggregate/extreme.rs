@@ -101,6 +101,10 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
         Some(Box::new(Primitive::<T, MAX>::new(&self.data_type)))
     }
 
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        self.fresh()
+    }
+
     fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
         let other = same::<Self>(other)?;
         let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
@@ -159,6 +163,10 @@ impl SlotAggregate for Booleans {
 
     fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
         Some(Box::new(Booleans { extreme: self.extreme, values: Paged::default() }))
+    }
+
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        self.fresh()
     }
 
     fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {
@@ -241,6 +249,10 @@ impl SlotAggregate for Bytes {
     fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
         let (extreme, data_type) = (self.extreme, self.data_type.clone());
         Some(Box::new(Bytes { extreme, data_type, values: Paged::default(), bytes: 0 }))
+    }
+
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        self.fresh()
     }
 
     fn absorb(&mut self, other: &dyn SlotAggregate, pairs: &[Pair], _change: Absorb) -> Result<()> {

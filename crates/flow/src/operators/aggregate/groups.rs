@@ -73,6 +73,9 @@ pub(super) struct Groups {
     touched: Vec<u64>,
     /// Groups with slots below this are there even without rows: those of no keys.
     standing: u32,
+    /// Where the index has only some columns of the keys: for each of the keys' columns its value, which all groups share,
+    /// or none for the next one of the index.
+    shared: Vec<Option<ScalarValue>>,
 }
 
 impl Groups {
@@ -81,7 +84,8 @@ impl Groups {
     pub(super) fn new(grouping: Grouping, types: &[DataType]) -> Result<Groups> {
         let global = grouping.keys.is_empty() && grouping.sets.is_empty();
         let index = if global { None } else { Some(KeyIndex::new(types.to_vec())?) };
-        let mut groups = Groups { grouping, index, rows: Paged::default(), touched: Vec::new(), standing: 0 };
+        let (touched, shared) = Default::default();
+        let mut groups = Groups { grouping, index, rows: Paged::default(), touched, standing: 0, shared };
         if global {
             groups.standing = 1;
         } else if let Some(index) = &mut groups.index {
@@ -292,10 +296,30 @@ impl Groups {
 
     /// The key columns of these groups.
     pub(super) fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        match &self.index {
-            Some(index) => Ok(index.keys(slots)?),
-            None => Ok(Vec::new()),
+        let columns = match &self.index {
+            Some(index) => index.keys(slots)?,
+            None => Vec::new(),
+        };
+        if self.shared.is_empty() {
+            return Ok(columns);
         }
+        let mut columns = columns.into_iter();
+        let column = |shared: &Option<ScalarValue>| match shared {
+            Some(value) => Ok(value.to_array_of_size(slots.len())?),
+            None => columns.next().ok_or_else(|| Error::Bug("a key lacks a column".into())),
+        };
+        self.shared.iter().map(column).collect()
+    }
+
+    /// Gives all groups these values of some of the keys' columns, those of the others in their order being in the index.
+    pub(super) fn share(&mut self, shared: Vec<Option<ScalarValue>>) {
+        self.shared = shared;
+    }
+
+    /// Adds rows to a group, which stays when it has none.
+    #[inline(always)]
+    pub(super) fn add(&mut self, slot: u32, rows: i64) {
+        self.rows[slot as usize] += rows;
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

@@ -21,6 +21,7 @@ mod extreme;
 mod float;
 mod grouping;
 mod groups;
+pub(crate) mod hopping;
 mod lower;
 mod merged;
 mod moments;
@@ -63,6 +64,8 @@ pub struct Aggregate {
     threads: Threads,
     /// Whether it tells which groups are new.
     tells: bool,
+    /// Why no cheaper operator serves.
+    why: String,
 }
 
 /// What a chunk's rows come to.
@@ -101,8 +104,8 @@ impl Aggregate {
         let key = Some((0..columns).collect());
         let cost = if calls.iter().any(Call::takes_all) { Cost::Keys } else { Cost::Delta };
         let properties = Properties { schema, append_only, key, cost };
-        let (threads, tells) = (Threads::one(), false);
-        let mut aggregate = Aggregate { properties, calls, groups, steps: 0, threads, tells };
+        let (threads, tells, why) = (Threads::one(), false, String::new());
+        let mut aggregate = Aggregate { properties, calls, groups, steps: 0, threads, tells, why };
         aggregate.resize();
         Ok(aggregate)
     }
@@ -110,6 +113,12 @@ impl Aggregate {
     /// The same operator, which takes in large changes on so many threads.
     fn on_threads(mut self, threads: Threads) -> Aggregate {
         self.threads = threads;
+        self
+    }
+
+    /// The same operator, which says why no cheaper one serves.
+    pub(crate) fn because(mut self, why: String) -> Aggregate {
+        self.why = why;
         self
     }
 
@@ -254,7 +263,7 @@ impl Operator for Aggregate {
         }
         let growth = if growth.is_empty() { of_groups } else { Growth::With(growth.join(" and ")) };
         let state_key = self.properties.key_text();
-        Description { name: "Aggregate", detail, state, state_key, growth, ..Description::default() }
+        Description { name: "Aggregate", detail, state, state_key, growth, why: self.why.clone() }
     }
 
     fn step(&mut self, _cut: &Cut, inputs: &[&Delta]) -> Result<Output> {

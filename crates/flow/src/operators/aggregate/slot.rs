@@ -50,6 +50,10 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn subtracts(&self) -> bool {
         false
     }
+    /// What makes one result of those of several parts of a group, where these tell it: it takes them in as rows.
+    fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
+        None
+    }
     /// Puts the values of another column of the same aggregate to those of this one: each pair is a slot there and
     /// one here. Only for aggregates that have a fresh one.
     fn absorb(&mut self, _other: &dyn SlotAggregate, _pairs: &[Pair], _change: Absorb) -> Result<()> {

@@ -20,7 +20,7 @@ use crate::operator::Output;
 
 /// How far windows have closed, and what came too late.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// For each input what is computed of its rows.
     exprs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
     /// Which of these is the window's time.
@@ -57,7 +57,7 @@ pub(super) struct Entered {
 impl Gate {
     /// Before an operator; `exprs` are for each input what is to be computed of its rows, of which one is the window's
     /// time and has this type.
-    pub(super) fn new(
+    pub(crate) fn new(
         exprs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
         column: usize,
         (window, data_type): (&Window, DataType),
@@ -109,21 +109,32 @@ impl Gate {
             return Ok(Entered { chunk, values, times });
         }
         let is_late = not(&in_time)?;
-        let watermark = match &self.closed {
-            Some(closed) => closed.watermark.clone(),
-            None => ScalarValue::try_from(&self.time.watermark_type())?,
-        };
         let windows = filter(&values[self.column], &is_late)?;
-        let late = Late { input, rows: keep(&chunk, &is_late)?, windows, watermark };
-        self.late += late.count();
-        output.late.push(late);
+        self.put_aside(
+            Late { input, rows: keep(&chunk, &is_late)?, windows, watermark: self.watermark()? },
+            output,
+        );
         let values = values.iter().map(|column| Ok(filter(column, &in_time)?)).collect::<Result<Vec<_>>>()?;
         let times = count(&values[self.column])?;
         Ok(Entered { chunk: keep(&chunk, &in_time)?, values, times })
     }
 
+    /// Puts rows out as late.
+    pub(crate) fn put_aside(&mut self, late: Late, output: &mut Output) {
+        self.late += late.count();
+        output.late.push(late);
+    }
+
+    /// The watermark from which it follows what is late; NULL before there is one.
+    pub(crate) fn watermark(&self) -> Result<ScalarValue> {
+        Ok(match &self.closed {
+            Some(closed) => closed.watermark.clone(),
+            None => ScalarValue::try_from(&self.time.watermark_type())?,
+        })
+    }
+
     /// Moves on with the watermark at the end of an epoch: below which time windows are closed by now, if it moved.
-    pub(super) fn pass(&mut self, cut: &Cut) -> Result<Option<i64>> {
+    pub(crate) fn pass(&mut self, cut: &Cut) -> Result<Option<i64>> {
         let Some(watermark) = self.time.watermark_at(cut)? else { return Ok(None) };
         if let Some(closed) = self.closed.as_ref().filter(|closed| closed.watermark == watermark) {
             // What was let in below it closes at once.
@@ -136,7 +147,7 @@ impl Gate {
 
     /// Whether the watermark has moved: then windows close, and what comes later is late even for those that nothing
     /// had come for. No row is late by the time of its batch.
-    pub(super) fn is_due(&self, cut: &Cut) -> bool {
+    pub(crate) fn is_due(&self, cut: &Cut) -> bool {
         if self.time.is_of_batches() {
             return self.first.is_some_and(|first| self.time.at(cut).is_ok_and(|bound| bound > Some(first)));
         }
@@ -144,13 +155,13 @@ impl Gate {
         self.time.watermark_at(cut).is_ok_and(|watermark| watermark.is_some() && watermark.as_ref() != closed)
     }
 
-    pub(super) fn lateness(&self) -> Lateness {
+    pub(crate) fn lateness(&self) -> Lateness {
         let watermark = self.time.watermark_type();
         Lateness { rows: self.late, window: self.data_type.clone(), watermark }
     }
 
     /// Takes note of the first window that is open after an epoch.
-    pub(super) fn plan(&mut self, first: Option<i64>, cut: &Cut) -> Result<()> {
+    pub(crate) fn plan(&mut self, first: Option<i64>, cut: &Cut) -> Result<()> {
         if self.first != first {
             self.first = first;
             self.closes_at = match first {
@@ -162,12 +173,12 @@ impl Gate {
     }
 
     /// When that one closes, where it follows from the time alone.
-    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         self.closes_at
     }
 
     /// What that one waits for, in words; `name` is that of the windows.
-    pub(super) fn waiting(&self, name: &str) -> Option<String> {
+    pub(crate) fn waiting(&self, name: &str) -> Option<String> {
         let first = text(self.first?, &self.data_type);
         let when = match self.closes_at {
             Some(at) => format!("at {at}"),
@@ -178,7 +189,7 @@ impl Gate {
         ))
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         (self.closed, self.late, self.first, self.closes_at) = (None, 0, None, None);
     }
 }

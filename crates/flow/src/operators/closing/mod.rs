@@ -26,7 +26,8 @@ use crate::Result;
 use crate::event_time::EventTime;
 use crate::late::Lateness;
 use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
-use gate::{Entered, Gate};
+use gate::Entered;
+pub(crate) use gate::Gate;
 use held::Held;
 use open::Open;
 pub use passed::Passed;
@@ -192,6 +193,6 @@ impl Operator for Closing {
 }
 
 /// How what is kept of windows grows.
-fn open_windows(name: &str) -> Growth {
+pub(crate) fn open_windows(name: &str) -> Growth {
     Growth::BoundedBy(format!("the windows by {name} that are open"))
 }

@@ -1,0 +1,431 @@
+//! GROUP BY over windows that overlap, which are put out when they close: at the cost of the rows that come and of the
+//! groups of each pane, however many windows a row is in.
+//!
+//! Rows are counted once, to the group of their pane and key ([`hops`] says what panes are). A window is made from its
+//! panes when it closes. What can subtract has a total over the panes of the window that closed last: the panes that the
+//! next window has besides are added, and those that it has no more taken away. Of the others (minima, bits) the panes' results
+//! are put together anew, a value for each group and pane.
+//!
+//! Late is a row for each window by itself: one may come too late for windows that have closed and in time for others.
+//! Its pane takes it in, and the total too where the pane is in it, as though it had been there always; it is put out as late
+//! once for each closed window that it is in. The rows of a pane go with the last of its windows, so that a delete finds
+//! what its insert has left.
+//!
+//! Deliberately absent: windows that are put out as they change, which would all change with each of their rows; aggregates
+//! that can't be put together exactly, such as those of DISTINCT values.
+
+mod hops;
+mod late;
+mod members;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, Int64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Aggregate as AggregatePlan, LogicalPlan};
+use datafusion::physical_expr::expressions::Column;
+use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+
+use super::call::{Call, Kept};
+use super::groups::{Grouping, Groups, Touched};
+use super::lower::{Rows, lower_over};
+use super::slot::{Absorb, Batch, Pair, SlotAggregate};
+use super::{Aggregate, Taken};
+use crate::event_time::{Edge, of_count};
+use crate::failure::{Failure, surviving};
+use crate::late::Lateness;
+use crate::operator::{Content, Cost, Description, Forgotten, Operator, Output, Properties};
+use crate::operators::closing::{Gate, Window, open_windows};
+use crate::{Driver, Result};
+pub(crate) use hops::Hops;
+use members::Members;
+
+/// What the column of panes is called.
+const PANE: &str = "pane";
+
+/// What windows a node groups its rows by, and where they are in the rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Hopping {
+    pub(crate) hops: Hops,
+    /// Columns of the rows that stand for the beginnings and the ends of windows: all hold the row's own time.
+    pub(crate) columns: Vec<(usize, Edge)>,
+    /// For each key of the groups what it is of a window, or none.
+    pub(crate) keys: Vec<Option<Edge>>,
+}
+
+/// Keeps the aggregates of panes, and puts out those of windows.
+#[derive(Debug)]
+pub struct HoppingAggregate {
+    properties: Properties,
+    hopping: Hopping,
+    /// By pane and key.
+    parts: Aggregate,
+    /// By key: of the panes of the window that closed last.
+    total: Aggregate,
+    members: Members,
+    /// Panes that begin below it are in the total, but those that are gone.
+    added_to: i64,
+    /// When the first window ends that is open; none before one has closed.
+    first_open: Option<i64>,
+    gate: Gate,
+    /// By which end of windows they close, and its name.
+    edge: Edge,
+    name: String,
+    time_type: DataType,
+    /// The columns of rows with that of their panes.
+    schema: SchemaRef,
+}
+
+/// The operator for a node over rows that hold their own times where windows were; or in words why there is none.
+pub(crate) fn lower(
+    plan: &LogicalPlan,
+    node: &AggregatePlan,
+    hopping: Hopping,
+    append_only: bool,
+    window: &Window,
+    driver: &Driver,
+) -> Result<std::result::Result<HoppingAggregate, String>> {
+    let rows = if append_only { Rows::Stay } else { Rows::Change };
+    let mut total = match lower_over(plan, node, rows, driver)? {
+        Ok(total) => total,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    if let Some(reason) = total.calls.iter().find_map(refused) {
+        return Ok(Err(reason));
+    }
+    let others = node.group_expr.iter().zip(&hopping.keys).filter(|(_, edge)| edge.is_none());
+    let others = others.map(|(key, _)| key.clone()).collect();
+    let of_panes = AggregatePlan::try_new(node.input.clone(), others, node.aggr_expr.clone())?;
+    let mut parts = match lower_over(&LogicalPlan::Aggregate(of_panes.clone()), &of_panes, rows, driver)? {
+        Ok(parts) => parts,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let fields = node.input.schema().as_arrow().fields();
+    let mut keys: Vec<Arc<dyn datafusion::physical_expr::PhysicalExpr>> =
+        vec![Arc::new(Column::new(PANE, fields.len()))];
+    keys.append(&mut parts.groups.grouping.keys);
+    let schema = total.properties.schema.clone();
+    let types = schema.fields().iter().zip(&hopping.keys).filter(|(_, edge)| edge.is_none());
+    let types: Vec<DataType> = types.map(|(field, _)| field.data_type().clone()).collect();
+    let by_pane: Vec<DataType> = [DataType::Int64].into_iter().chain(types.iter().cloned()).collect();
+    parts.groups = Groups::new(Grouping { keys, sets: Vec::new() }, &by_pane)?;
+    // Without other keys there is one group, which has some key all the same.
+    let types = if types.is_empty() { vec![DataType::Int64] } else { types };
+    total.groups = Groups::new(total.groups.grouping.clone(), &types)?;
+    for call in &mut total.calls {
+        if let Kept::Slots(slots) = &call.kept
+            && let Some(of_results) = slots.of_results().filter(|_| !slots.subtracts())
+        {
+            call.kept = Kept::Slots(of_results);
+        }
+    }
+    Ok(Ok(HoppingAggregate::new(parts, total, hopping, window, fields)))
+}
+
+/// Why there are no panes for the calls of a node, in words, where that is so: whether rows go or not.
+pub(crate) fn refuses(plan: &LogicalPlan, node: &AggregatePlan, driver: &Driver) -> Result<Option<String>> {
+    Ok(match lower_over(plan, node, Rows::Change, driver)? {
+        Ok(total) => total.calls.iter().find_map(refused),
+        Err(_) => Some("its aggregates can't be put together from panes".into()),
+    })
+}
+
+/// Why a call's result doesn't follow from those that it has over panes.
+fn refused(call: &Call) -> Option<String> {
+    let follows = slots_of(call).is_none_or(|slots| slots.subtracts() || slots.of_results().is_some());
+    (!follows).then(|| format!("{} can't be put together from panes", call.text))
+}
+
+fn slots_of(call: &Call) -> Option<&dyn SlotAggregate> {
+    match &call.kept {
+        Kept::Rows => None,
+        Kept::Slots(slots) => Some(slots.as_ref()),
+    }
+}
+
+impl HoppingAggregate {
+    fn new(
+        parts: Aggregate,
+        total: Aggregate,
+        hopping: Hopping,
+        window: &Window,
+        fields: &arrow::datatypes::Fields,
+    ) -> HoppingAggregate {
+        let time_type =
+            hopping.columns.first().map_or(DataType::Null, |(column, _)| fields[*column].data_type().clone());
+        let pane = Arc::new(Field::new(PANE, DataType::Int64, true));
+        let all: Vec<_> = fields.iter().cloned().chain([pane]).collect();
+        let properties = Properties { append_only: true, cost: Cost::Delta, ..total.properties.clone() };
+        HoppingAggregate {
+            properties,
+            gate: Gate::new(Vec::new(), 0, (window, time_type.clone()), true),
+            edge: hopping.keys[window.column].unwrap_or(Edge::Start),
+            name: window.name.clone(),
+            hopping,
+            parts,
+            total,
+            members: Members::default(),
+            added_to: i64::MIN,
+            first_open: None,
+            time_type,
+            schema: Arc::new(Schema::new(all)),
+        }
+    }
+
+    /// Counts rows that are in time to their panes.
+    fn take(&mut self, rows: &Delta, output: &mut Output) -> Result<()> {
+        let Taken { touched, placed, failures } = self.parts.take(&[rows])?;
+        output.failures.extend(failures);
+        // Panes that are in the total leave it as they were and enter it as they are.
+        let were: Vec<Touched> = touched.iter().filter(|group| group.rows > 0).copied().collect();
+        self.merge(self.added(were), Absorb::Subtract)?;
+        self.parts.update(&placed)?;
+        self.follow(&touched)?;
+        let are = touched.iter().map(|group| self.parts.groups.now(group)).filter(|group| group.rows > 0);
+        let are = self.added(are.collect());
+        self.merge(are, Absorb::Add)?;
+        self.parts.end_step(&touched)
+    }
+
+    /// Those groups whose pane is in the total.
+    fn added(&self, mut groups: Vec<Touched>) -> Vec<Touched> {
+        groups.retain(|group| self.members.pane(group.slot) < self.added_to);
+        groups
+    }
+
+    /// Adds groups of panes to the total, or takes them away.
+    fn merge(&mut self, groups: Vec<Touched>, change: Absorb) -> Result<()> {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let pairs: Vec<Pair> =
+            groups.iter().map(|group| (group.slot, self.members.total(group.slot))).collect();
+        for (group, (_, total)) in groups.iter().zip(&pairs) {
+            self.total.groups.add(*total, change.sign() * group.rows);
+        }
+        for (call, part) in self.total.calls.iter_mut().zip(&self.parts.calls) {
+            if let (Kept::Slots(sum), Kept::Slots(part)) = (&mut call.kept, &part.kept)
+                && sum.subtracts()
+            {
+                sum.absorb(part.as_ref(), &pairs, change)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of the groups of panes that have come, and of those that have gone.
+    fn follow(&mut self, touched: &[Touched]) -> Result<()> {
+        let (mut opened, mut emptied) = (Vec::new(), Vec::new());
+        for group in touched {
+            match (group.rows > 0, self.parts.groups.now(group).rows > 0) {
+                (false, true) => opened.push(group.slot),
+                (true, false) => emptied.push(group.slot),
+                _ => {}
+            }
+        }
+        for slot in emptied {
+            if let Some(total) = self.members.remove(slot) {
+                self.free(total);
+            }
+        }
+        if opened.is_empty() {
+            return Ok(());
+        }
+        let mut keys = self.parts.groups.keys(&opened)?;
+        let panes = crate::event_time::count(&keys.remove(0))?;
+        if keys.is_empty() {
+            keys.push(Arc::new(Int64Array::from_value(0, opened.len())));
+        }
+        let totals = self.total.groups.slots(&keys, opened.len())?;
+        self.total.resize();
+        for ((slot, pane), total) in opened.into_iter().zip(panes.values()).zip(totals) {
+            self.members.insert(slot, *pane, total);
+        }
+        Ok(())
+    }
+
+    /// Lets the total of a key go that is in no pane.
+    fn free(&mut self, total: u32) {
+        self.total.groups.forget(&[Touched { slot: total, rows: 0 }]);
+        self.total.calls.iter_mut().for_each(|call| call.free(total));
+    }
+
+    /// Puts out the windows that the watermark has passed, and forgets what only they have needed.
+    fn close(&mut self, cut: &Cut, output: &mut Output) -> Result<()> {
+        let Some(below) = self.gate.pass(cut)? else { return Ok(()) };
+        let hops = self.hopping.hops;
+        let bound = match self.edge {
+            Edge::Start => hops.end_of_start(below),
+            Edge::End => hops.end_from(below),
+        };
+        while let Some(end) = self.first().filter(|end| *end < bound) {
+            self.put_out(end, output)?;
+            self.leave(end + hops.step())?;
+        }
+        self.leave(bound)
+    }
+
+    /// When the first window ends that is open and has rows.
+    fn first(&self) -> Option<i64> {
+        let first = self.hopping.hops.first_end(self.members.first()?);
+        Some(self.first_open.map_or(first, |open| open.max(first)))
+    }
+
+    /// Forgets the panes of closed windows: the first that is open ends at a time.
+    fn leave(&mut self, first_open: i64) -> Result<()> {
+        self.first_open = self.first_open.max(Some(first_open));
+        let from = self.hopping.hops.start(first_open);
+        while let Some(slots) = self.members.first_below(from) {
+            let groups: Vec<Touched> =
+                slots.iter().map(|slot| self.parts.groups.now(&Touched { slot: *slot, rows: 0 })).collect();
+            self.merge(self.added(groups.clone()), Absorb::Subtract)?;
+            self.parts.groups.forget(&groups);
+            self.parts.calls.iter_mut().for_each(|call| call.forget_slots(&slots));
+            for total in self.members.remove_first() {
+                self.free(total);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts out the window that ends at a time.
+    fn put_out(&mut self, end: i64, output: &mut Output) -> Result<()> {
+        let start = self.hopping.hops.start(end);
+        let entering = self.members.range(self.added_to.max(start), end);
+        let entering = entering.map(|slot| self.parts.groups.now(&Touched { slot, rows: 0 })).collect();
+        self.merge(entering, Absorb::Add)?;
+        self.added_to = end;
+        self.put_results_together(start, end)?;
+        let mut groups = self.total.groups.live();
+        groups.retain(|group| group.rows > 0);
+        let (start, end) = (of_count(start, &self.time_type)?, of_count(end, &self.time_type)?);
+        let shared = self.hopping.keys.iter().map(|edge| {
+            edge.map(|edge| match edge {
+                Edge::Start => start.clone(),
+                Edge::End => end.clone(),
+            })
+        });
+        self.total.groups.share(shared.collect::<Vec<Option<ScalarValue>>>());
+        let places: Vec<u32> = (0..groups.len() as u32).collect();
+        let Forgotten { rows, failures } = self.total.forgotten(&groups, &places)?;
+        rows.into_iter().for_each(|(batch, _)| output.rows.push(Chunk::insert(batch)));
+        // What fails of a window when it closes fails for good.
+        output.failures.extend(failures.into_iter().map(|failure| Failure { weight: 1, ..failure }));
+        let of_results = self.total.calls.iter_mut().filter(|call| is_of_results(call));
+        of_results.for_each(|call| groups.iter().for_each(|group| call.free(group.slot)));
+        Ok(())
+    }
+
+    /// Puts the results of a window's panes together, of aggregates that can't subtract.
+    fn put_results_together(&mut self, start: i64, end: i64) -> Result<()> {
+        for (call, part) in self.total.calls.iter_mut().zip(&self.parts.calls) {
+            let (true, Kept::Slots(result), Some(part)) =
+                (is_of_results(call), &mut call.kept, slots_of(part))
+            else {
+                continue;
+            };
+            for slots in self.members.panes(start, end) {
+                let values = part.evaluate(slots)?;
+                let valid = values.logical_nulls();
+                let totals: Vec<u32> = slots.iter().map(|slot| self.members.total(*slot)).collect();
+                let batch = Batch { slots: &totals, values: &[values], valid: valid.as_ref(), weights: None };
+                result.update(&batch)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_of_results(call: &Call) -> bool {
+    slots_of(call).is_some_and(|slots| !slots.subtracts())
+}
+
+impl Operator for HoppingAggregate {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let inner = self.total.describe();
+        let subtracted = self.total.calls.iter().filter(|call| !is_of_results(call));
+        let subtracted: Vec<&str> = subtracted.map(|call| call.text.as_str()).collect();
+        let mut detail = format!("{}; a window from {} panes", inner.detail, self.hopping.hops.panes());
+        if !subtracted.is_empty() {
+            detail.push_str(&format!(", leaving ones subtracted from {}", subtracted.join(", ")));
+        }
+        let mut state = String::from("one row a group and pane");
+        let mut said: Vec<&str> = Vec::new();
+        for keeps in self.parts.calls.iter().map(Call::keeps).filter(|keeps| !keeps.is_empty()) {
+            if !said.contains(&keeps) {
+                state.push_str(&format!(", {keeps}"));
+                said.push(keeps);
+            }
+        }
+        state.push_str("; put out when windows close");
+        let growth = open_windows(&self.name);
+        let state_key = inner.state_key;
+        Description { name: "HoppingAggregate", detail, state, state_key, growth, ..Description::default() }
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let mut output = Output::default();
+        let mut taken = Delta::default();
+        for chunk in inputs.iter().flat_map(|delta| &delta.chunks).filter(|chunk| chunk.rows.num_rows() > 0) {
+            let times = self.hopping.columns[0].0;
+            let hops = self.hopping.hops;
+            let pieces = surviving(chunk.clone(), &mut output.failures, |chunk| {
+                late::placed(hops, chunk.rows.column(times))
+            })?;
+            for (chunk, placed) in pieces {
+                taken.push(self.in_time(chunk, &placed, &mut output)?);
+            }
+        }
+        self.take(&taken, &mut output)?;
+        self.close(cut, &mut output)?;
+        let first = self.first().map(|end| match self.edge {
+            Edge::Start => self.hopping.hops.start(end),
+            Edge::End => end,
+        });
+        self.gate.plan(first, cut)?;
+        Ok(output)
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.gate.is_due(cut)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.gate.wake_at()
+    }
+
+    fn waiting(&self) -> Option<String> {
+        self.gate.waiting(&self.name)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.parts.reset()?;
+        self.total.reset()?;
+        self.members = Members::default();
+        (self.added_to, self.first_open) = (i64::MIN, None);
+        self.gate.reset();
+        Ok(())
+    }
+
+    /// What closed windows have put out is not kept here.
+    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
+        None
+    }
+
+    fn late(&self) -> Option<Lateness> {
+        Some(self.gate.lateness())
+    }
+
+    fn state_rows(&self) -> usize {
+        self.parts.state_rows() + self.total.state_rows()
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.parts.state_bytes() + self.total.state_bytes() + self.members.memory_bytes()
+    }
+}
