@@ -90,7 +90,8 @@ impl Groups {
             groups.standing = 1;
         } else if let Some(index) = &mut groups.index {
             let keys: Vec<ArrayRef> = types.iter().map(|data_type| new_null_array(data_type, 1)).collect();
-            let keys = &keys[..groups.grouping.keys.len()];
+            // Without sets the index may be of some of the keys only.
+            let keys = &keys[..groups.grouping.keys.len().min(keys.len())];
             for set in groups.grouping.sets.iter().filter(|set| set.absent.iter().all(|absent| *absent)) {
                 let mut slots = Vec::new();
                 index.slots(&groups.grouping.columns(set, keys, 1)?, &mut slots)?;
