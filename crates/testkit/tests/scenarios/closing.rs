@@ -265,7 +265,7 @@ async fn compare(sessions: &mut [Session; 2], seed: u64) -> Result<()> {
     for epoch in 0..40 {
         // Time goes on by steps, and sometimes far beyond all windows.
         seconds += if random.random_range(0..12) == 0 { 45 } else { random.random_range(0..5) };
-        for sql in rows_about(&mut random, seconds, seed % 2 == 0) {
+        for sql in rows_about(&mut random, seconds, seed.is_multiple_of(2)) {
             for session in sessions.iter_mut() {
                 run(session, &sql).await?;
             }
