@@ -10,9 +10,8 @@
 
 use std::ops::Range;
 
-use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, Schema, TimeUnit};
-use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::{Cast, Expr};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, Schema, TimeUnit};
+use datafusion::common::DFSchema;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as ExprTree};
 use datafusion::sql::sqlparser::parser::Parser;
@@ -22,8 +21,7 @@ use crate::batches::length_text;
 use crate::columns::NoRelations;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::event_time::constant;
-use crate::literals::interval;
+use crate::event_time::interval_value;
 use crate::near;
 use crate::planner::Planner;
 use crate::reader::TokenReader;
@@ -154,15 +152,7 @@ impl Planner {
         let context = Context::new(self.state(), self.type_planner(), &NoRelations, &[]);
         let options = ParserOptions::from(&self.state().config_options().sql_parser);
         let planner = SqlToRel::new_with_options(&context, options);
-        let expr = planner.sql_to_expr(written, &DFSchema::empty(), &mut PlannerContext::new()).ok()?;
-        if let Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) = &expr {
-            return interval::read(text).ok();
-        }
-        let to = DataType::Interval(IntervalUnit::MonthDayNano);
-        match constant(Expr::Cast(Cast::new(Box::new(expr), to)))? {
-            ScalarValue::IntervalMonthDayNano(length) => length,
-            _ => None,
-        }
+        interval_value(planner.sql_to_expr(written, &DFSchema::empty(), &mut PlannerContext::new()).ok()?)
     }
 }
 

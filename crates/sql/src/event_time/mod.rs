@@ -333,12 +333,16 @@ pub(crate) fn rewrite(found: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     written::rewrite(spellings::rewrite(found))
 }
 
-/// What an expression over no row is as an interval.
+/// What is written over no row, as an interval.
 pub(crate) fn interval(
     written: ExprTree,
     context: &mut dyn RelationPlannerContext,
 ) -> Option<IntervalMonthDayNano> {
-    let expr = context.sql_to_expr(written, &DFSchema::empty()).ok()?;
+    interval_value(context.sql_to_expr(written, &DFSchema::empty()).ok()?)
+}
+
+/// What an expression over no row is as an interval.
+pub(crate) fn interval_value(expr: Expr) -> Option<IntervalMonthDayNano> {
     if let Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) = &expr {
         return interval::read(text).ok();
     }
