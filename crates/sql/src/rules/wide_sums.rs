@@ -44,11 +44,7 @@ impl AnalyzerRule for WideSums {
 fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match node {
         LogicalPlan::Aggregate(mut node) => {
-            let mut changed = false;
-            for call in &mut node.aggr_expr {
-                changed |= widen(call, node.input.schema().as_ref())?;
-            }
-            if !changed {
+            if !widen_any(&mut node.aggr_expr, &node.input)? {
                 return Ok(Transformed::no(LogicalPlan::Aggregate(node)));
             }
             let before = Arc::clone(&node.schema);
@@ -56,11 +52,7 @@ fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             checked(LogicalPlan::Aggregate(plan), &before)
         }
         LogicalPlan::Window(mut node) => {
-            let mut changed = false;
-            for call in &mut node.window_expr {
-                changed |= widen(call, node.input.schema().as_ref())?;
-            }
-            if !changed {
+            if !widen_any(&mut node.window_expr, &node.input)? {
                 return Ok(Transformed::no(LogicalPlan::Window(node)));
             }
             let before = Arc::clone(&node.schema);
@@ -69,6 +61,15 @@ fn in_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Makes the arguments of sums over an input wider, where that is called for, and says whether there were some.
+fn widen_any(calls: &mut [Expr], input: &LogicalPlan) -> Result<bool> {
+    let mut changed = false;
+    for call in calls {
+        changed |= widen(call, input.schema().as_ref())?;
+    }
+    Ok(changed)
 }
 
 /// Makes the argument of a sum wider, where that is called for.
