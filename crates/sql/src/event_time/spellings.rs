@@ -148,9 +148,9 @@ impl Window {
 
 /// Rewrites a SELECT, and what it is sorted by.
 fn in_select(select: &mut Select, mut ordered: Vec<&mut Expr>) -> Result<()> {
-    let mut find = Find { window: None, depth: 0 };
-    visit_all(select, &mut ordered, &mut find)?;
-    let Some(window) = find.window else { return Ok(()) };
+    let mut window = None;
+    visit_all(select, &mut ordered, |expr| find(expr, &mut window))?;
+    let Some(window) = window else { return Ok(()) };
     if let GroupByExpr::Expressions(groups, _) = &mut select.group_by {
         let mut grouped = Vec::with_capacity(groups.len() + 1);
         for group in groups.drain(..) {
@@ -176,7 +176,7 @@ fn in_select(select: &mut Select, mut ordered: Vec<&mut Expr>) -> Result<()> {
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: quoted(name) };
         }
     }
-    visit_all(select, &mut ordered, &mut Replace { name: window.name, depth: 0 })?;
+    visit_all(select, &mut ordered, |expr| replace(expr, window.name))?;
     put_into_windows(select, window)
 }
 
@@ -184,8 +184,9 @@ fn in_select(select: &mut Select, mut ordered: Vec<&mut Expr>) -> Result<()> {
 fn visit_all(
     select: &mut Select,
     ordered: &mut [&mut Expr],
-    visitor: &mut impl VisitorMut<Break = Error>,
+    each: impl FnMut(&mut Expr) -> Result<()>,
 ) -> Result<()> {
+    let visitor = &mut Outside { each, depth: 0 };
     let mut visited = select.group_by.visit(visitor);
     if visited.is_continue() {
         visited = select.projection.visit(visitor);
@@ -207,43 +208,14 @@ fn visit_all(
     }
 }
 
-/// Finds the window of a SELECT.
-struct Find {
-    window: Option<Window>,
+/// Visits expressions, and nothing of the queries in them.
+struct Outside<F> {
+    each: F,
     /// How many queries there are around what is visited.
     depth: usize,
 }
 
-impl Find {
-    fn see(&mut self, expr: &Expr) -> Result<()> {
-        let Expr::Function(function) = expr else { return Ok(()) };
-        let window = match gap(function)? {
-            Some(window) => window,
-            None => match called(function)? {
-                Some((window, _)) => window,
-                None => return Ok(()),
-            },
-        };
-        match &mut self.window {
-            Some(known) if known.text() != window.text() => Err(Error::unsupported(
-                "more than one window of event time in a SELECT",
-            )
-            .hint(
-                "Put the rows into the windows one after the other: FROM TUMBLE((SELECT … FROM HOP(…)), …).",
-            )),
-            Some(known) => {
-                known.name = known.name.or(window.name);
-                Ok(())
-            }
-            None => {
-                self.window = Some(window);
-                Ok(())
-            }
-        }
-    }
-}
-
-impl VisitorMut for Find {
+impl<F: FnMut(&mut Expr) -> Result<()>> VisitorMut for Outside<F> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
@@ -260,56 +232,54 @@ impl VisitorMut for Find {
         if self.depth > 0 {
             return ControlFlow::Continue(());
         }
-        done(self.see(expr))
+        done((self.each)(expr))
+    }
+}
+
+/// Finds the window of a SELECT.
+fn find(expr: &Expr, found: &mut Option<Window>) -> Result<()> {
+    let Expr::Function(function) = expr else { return Ok(()) };
+    let window = match gap(function)? {
+        Some(window) => window,
+        None => match called(function)? {
+            Some((window, _)) => window,
+            None => return Ok(()),
+        },
+    };
+    match found {
+        Some(known) if known.text() != window.text() => Err(Error::unsupported(
+            "more than one window of event time in a SELECT",
+        )
+        .hint("Put the rows into the windows one after the other: FROM TUMBLE((SELECT … FROM HOP(…)), …).")),
+        Some(known) => {
+            known.name = known.name.or(window.name);
+            Ok(())
+        }
+        None => {
+            *found = Some(window);
+            Ok(())
+        }
     }
 }
 
 /// Puts a window's columns in the place of calls.
-struct Replace {
-    name: Option<&'static str>,
-    depth: usize,
-}
-
-impl Replace {
-    fn replace(&self, expr: &mut Expr) -> Result<()> {
-        if let Some(part) = part_of(expr, self.name)? {
-            *expr = match part {
-                Part::Whole => {
-                    parsed(&format!("named_struct('start', \"{WINDOW_START}\", 'end', \"{WINDOW_END}\")"))?
-                }
-                Part::Start => column(WINDOW_START),
-                Part::End => column(WINDOW_END),
-                Part::Rowtime => parsed(&format!("\"{WINDOW_END}\" - INTERVAL '1 millisecond'"))?,
-            };
-        } else if let Expr::Function(function) = expr
-            && let Some(spec) = session_spec(function)
-        {
-            spec.order_by.pop();
-            spec.partition_by.push(column(WINDOW_START));
-        }
-        Ok(())
+fn replace(expr: &mut Expr, name: Option<&'static str>) -> Result<()> {
+    if let Some(part) = part_of(expr, name)? {
+        *expr = match part {
+            Part::Whole => {
+                parsed(&format!("named_struct('start', \"{WINDOW_START}\", 'end', \"{WINDOW_END}\")"))?
+            }
+            Part::Start => column(WINDOW_START),
+            Part::End => column(WINDOW_END),
+            Part::Rowtime => parsed(&format!("\"{WINDOW_END}\" - INTERVAL '1 millisecond'"))?,
+        };
+    } else if let Expr::Function(function) = expr
+        && let Some(spec) = session_spec(function)
+    {
+        spec.order_by.pop();
+        spec.partition_by.push(column(WINDOW_START));
     }
-}
-
-impl VisitorMut for Replace {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        if self.depth > 0 {
-            return ControlFlow::Continue(());
-        }
-        done(self.replace(expr))
-    }
+    Ok(())
 }
 
 /// What an expression gives of a window, where it does: a call, `window(…).start`, or `window.start` beside one.
