@@ -29,6 +29,7 @@ mod join;
 mod keys;
 mod limits;
 mod look_up;
+mod ordering;
 mod over;
 mod parts;
 mod passed;

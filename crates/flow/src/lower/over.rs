@@ -1,7 +1,6 @@
 //! Over for functions over windows of one order.
 
 use arrow::array::ArrayRef;
-use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
@@ -11,7 +10,7 @@ use datafusion::logical_expr::{
     WindowFunctionDefinition,
 };
 
-use super::{Choice, Lowering, keys};
+use super::{Lowering, keys};
 use crate::Result;
 use crate::operator::{Cost, Properties};
 use crate::operators::aggregate;
@@ -88,49 +87,23 @@ impl Lowering<'_> {
         (partition, order): (&[Expr], &[SortExpr]),
         why: String,
     ) -> Result<Option<usize>> {
-        let input = match self.lower(&node.input)? {
-            Some(input) => input,
-            None => self.whole(&node.input, Choice::Cheapest)?,
-        };
-        let schema = node.input.schema();
-        let place = |expr: &Expr| match expr {
-            Expr::Column(column) => schema.maybe_index_of_column(column),
-            _ => None,
-        };
-        let known: Vec<usize> =
-            partition.iter().chain(order.iter().map(|sort| &sort.expr)).filter_map(place).collect();
+        let input = self.lower_or_whole(&node.input)?;
         let key = self.nodes[input].properties().key.clone();
-        // A key tells rows apart that are there at once, but not a row from the one that it replaces.
-        let apart = match &key {
-            Some(key) if self.append_only(input) => key.clone(),
-            _ => (0..schema.fields().len()).collect(),
-        };
-        let expression = |expr: &Expr| self.driver.expression(expr, &node.input);
-        let options = |sort: &SortExpr| SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
         let mut checked = Vec::new();
         for call in node.window_expr.iter().filter_map(window_function) {
             for expr in call.params.args.iter().chain(call.params.filter.as_deref()) {
                 if !keys::cannot_fail(expr)? {
-                    checked.push(expression(expr)?);
+                    checked.push(self.driver.expression(expr, &node.input)?);
                 }
             }
         }
-        let ordering = Ordering {
-            partition: partition.iter().map(expression).collect::<Result<_>>()?,
-            order: order
-                .iter()
-                .map(|sort| Ok((expression(&sort.expr)?, options(sort))))
-                .collect::<Result<_>>()?,
-            ties: apart.into_iter().filter(|at| !known.contains(at)).collect(),
-            peers: false,
-            checked,
-        };
+        let ordering = self.ordering(input, &node.input, partition, order)?;
         let cost = if why.is_empty() { Cost::Delta } else { Cost::Whole };
         let parts = Parts {
             threads: self.driver.threads().clone(),
             properties: Properties { schema: node.schema.inner().clone(), append_only: false, key, cost },
-            schema: schema.inner().clone(),
-            ordering,
+            schema: node.input.schema().inner().clone(),
+            ordering: Ordering { checked, ..ordering },
             calls,
             detail: detail(node, partition, order),
             partition: partition.iter().map(ToString::to_string).collect(),

@@ -7,7 +7,7 @@ use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::logical_plan::{Aggregate, Window};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
-use super::{Choice, Lowering, keys};
+use super::{Lowering, keys};
 use crate::Result;
 use crate::event_time::{EventTime, Times};
 use crate::operator::{Cost, Properties};
@@ -60,10 +60,7 @@ impl Lowering<'_> {
         if self.limits.state_ttl_us.is_some() && !partition.is_empty() {
             return Ok(self.because("it has a state_ttl, and Session forgets no key"));
         }
-        let input = match self.lower(&node.input)? {
-            Some(input) => input,
-            None => self.whole(&node.input, Choice::Cheapest)?,
-        };
+        let input = self.lower_or_whole(&node.input)?;
         let clock = EventTime::of(time, &node.input, &self.times_of(input), self.driver)?;
         let sides: Vec<Side> = calls.iter().filter_map(|call| side(call)).collect();
         let mut times: Times = vec![None; node.schema.fields().len()];
@@ -73,7 +70,7 @@ impl Lowering<'_> {
         }
         let key = self.nodes[input].properties().key.clone();
         let known: Vec<&Expr> = partition.iter().chain([time]).collect();
-        let ties = self.ties(input, node, &known);
+        let ties = self.ties(input, &node.input, &known);
         let expression = |expr: &Expr| self.driver.expression(expr, &node.input);
         let time_of_row = expression(time)?;
         let order = SortOptions { descending: false, nulls_first: false };
@@ -110,21 +107,6 @@ impl Lowering<'_> {
         let place = self.push(operator, vec![input]);
         self.set_times(place, times);
         Ok(Some(place))
-    }
-
-    /// The columns that tell rows apart which are equal in some expressions.
-    fn ties(&self, input: usize, node: &Window, known: &[&Expr]) -> Vec<usize> {
-        let schema = node.input.schema();
-        // A key tells rows apart that are there at once, but not a row from the one that it replaces.
-        let apart = match &self.nodes[input].properties().key {
-            Some(key) if self.append_only(input) => key.clone(),
-            _ => (0..schema.fields().len()).collect(),
-        };
-        let is_known = |at: &usize| {
-            let column = Column::from(schema.qualified_field(*at));
-            known.iter().any(|expr| matches!(expr, Expr::Column(known) if *known == column))
-        };
-        apart.into_iter().filter(|at| !is_known(at)).collect()
     }
 }
 

@@ -4,7 +4,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -15,7 +14,7 @@ use datafusion::logical_expr::logical_plan::{
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, SortExpr, WindowFunctionDefinition};
 
-use super::{Choice, Lowering, keys};
+use super::{Lowering, keys};
 use crate::Result;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
@@ -114,24 +113,14 @@ impl Lowering<'_> {
 
     fn top_n(&mut self, wanted: Wanted<'_>) -> Result<Option<usize>> {
         let Wanted { input: plan, partition, order, rank, range, numbered } = wanted;
-        let input = match self.lower(plan)? {
-            Some(input) => input,
-            None => self.whole(plan, Choice::Cheapest)?,
-        };
+        let input = self.lower_or_whole(plan)?;
         let schema = plan.schema();
         let place = |expr: &Expr| match expr {
             Expr::Column(column) => schema.maybe_index_of_column(column),
             _ => None,
         };
-        let known: Vec<usize> =
-            partition.iter().chain(order.iter().map(|sort| &sort.expr)).filter_map(place).collect();
         let key = self.nodes[input].properties().key.clone();
         let only_inserts = self.append_only(input);
-        // A key tells rows apart that are there at once, but not a row from the one that it replaces.
-        let apart = match &key {
-            Some(key) if only_inserts => key.clone(),
-            _ => (0..schema.fields().len()).collect(),
-        };
         let groups: Option<Vec<usize>> = partition.iter().map(place).collect();
         let out_key = match groups {
             Some(groups) if rank == Rank::Row && range.end.saturating_sub(range.start) <= 1 => Some(groups),
@@ -140,17 +129,7 @@ impl Lowering<'_> {
             }
             _ => key,
         };
-        let expression = |expr: &Expr| self.driver.expression(expr, plan);
-        let ordering = Ordering {
-            partition: partition.iter().map(expression).collect::<Result<_>>()?,
-            order: order
-                .iter()
-                .map(|sort| Ok((expression(&sort.expr)?, options(sort))))
-                .collect::<Result<_>>()?,
-            ties: apart.into_iter().filter(|at| !known.contains(at)).collect(),
-            peers: rank == Rank::Peers,
-            checked: Vec::new(),
-        };
+        let ordering = self.ordering(input, plan, partition, &order)?;
         let names: Vec<String> = partition.iter().map(ToString::to_string).collect();
         let parts = Parts {
             threads: self.driver.threads().clone(),
@@ -161,7 +140,7 @@ impl Lowering<'_> {
                 cost: Cost::Delta,
             },
             schema: schema.inner().clone(),
-            ordering,
+            ordering: Ordering { peers: rank == Rank::Peers, ..ordering },
             rank,
             numbered: numbered.is_some(),
             only_inserts,
@@ -204,10 +183,6 @@ fn detail(
         text.push_str(", numbered");
     }
     text
-}
-
-fn options(sort: &SortExpr) -> SortOptions {
-    SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first }
 }
 
 /// An order, which of its rows are taken, and what is done to these, the first thing last.
