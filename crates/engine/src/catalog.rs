@@ -270,6 +270,11 @@ impl Catalog {
         self.late.remove(name);
     }
 
+    /// The columns of a query's late rows, where its windows close.
+    pub(crate) fn late_columns(&self, name: &str) -> Option<&SchemaRef> {
+        self.late.get(name)
+    }
+
     /// Remembers the columns of a query's late rows.
     pub(crate) fn keep_late(&mut self, name: Arc<str>, schema: SchemaRef) {
         self.late.insert(name, schema);

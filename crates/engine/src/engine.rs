@@ -47,7 +47,8 @@ pub struct Engine {
 pub struct Record {
     /// The cut.
     pub cut: Cut,
-    /// The changes of tables, by their names.
+    /// The changes of tables, by their names. Of a view that late rows were put into there is what that changes in it,
+    /// and under `late_rows('view')` the rows, which go from there.
     pub changes: Vec<(Arc<str>, Delta)>,
 }
 

@@ -17,6 +17,7 @@ use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::past::Past;
+use crate::run::{Correction, Parted};
 use crate::settings::{Keeping, Settings};
 use crate::transaction::{Begun, Found, Write};
 
@@ -149,6 +150,25 @@ pub(crate) struct Pinned {
     pub(crate) inputs: Vec<(Arc<str>, PinnedInput)>,
 }
 
+/// What is needed to make the windows of a view again that late rows are put into, as of one epoch.
+pub(crate) struct PinnedLate {
+    /// The view's operators, as though nothing had come.
+    pub(crate) flow: Flow,
+    pub(crate) cut: Cut,
+    /// One for each of the flow's relations.
+    pub(crate) inputs: Vec<PinnedInput>,
+    /// What is maintained.
+    pub(crate) rows: Vec<RecordBatch>,
+    /// The late rows that are put in, and the others.
+    pub(crate) parted: Parted,
+    /// The column by which windows are told apart, and below which value they are closed, as a count of its unit.
+    pub(crate) shown: (usize, Option<i64>),
+    /// Whether the result only ever gains rows.
+    pub(crate) appends: bool,
+    /// How often late rows had been put in.
+    pub(crate) times_put: u64,
+}
+
 /// How far the windows of a view have closed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Windows {
@@ -235,6 +255,10 @@ pub(crate) enum Event {
     Observe { name: Arc<str>, epochs: u64, time: Duration, reply: Reply<Vec<Explained>> },
     /// Hand out a view with its inputs, to be compared outside.
     Pin { view: Arc<str>, reply: Reply<Pinned> },
+    /// Hand out what is needed to put late rows into their windows.
+    PinLate { view: Arc<str>, rows: Vec<RecordBatch>, reply: Reply<PinnedLate> },
+    /// Take in what that changes; answers with the number of late rows when the epoch is done.
+    Correct { correction: Box<Correction>, reply: Reply<u64> },
     /// Describe all objects.
     Status { reply: Reply<Vec<ObjectStatus>> },
     /// Change a setting.

@@ -12,7 +12,7 @@ use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
 use crate::kept::KeptPlan;
 use crate::pg;
 use crate::session::{Response, Session};
-use crate::statements::select;
+use crate::statements::{put_late, select};
 
 /// A statement whose parameters wait for values.
 #[derive(Clone, Debug)]
@@ -100,7 +100,9 @@ impl Session {
             rows,
             kept: is_query.then(Arc::default),
         };
+        let puts_late = put_late::target(&reader, &self.shared.catalog()).is_some();
         let is_dml = ["INSERT", "UPDATE", "DELETE"].iter().any(|word| reader.is_keyword(&[word]));
+        let is_dml = is_dml && !puts_late;
         if !is_query && !is_dml {
             let gives_rows =
                 select::begins(&reader) || GIVE_ROWS.iter().any(|word| reader.is_keyword(&[word]));

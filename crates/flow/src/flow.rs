@@ -1,5 +1,6 @@
 //! A compiled query: operators in topological order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use millstream_delta::{Cut, Delta, Timestamp};
 
 use crate::event_time::EventTime;
 use crate::failure::Failure;
-use crate::late::{Late, Layout};
+use crate::late::{self, Late, Layout, Without};
 use crate::lower::Limits;
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
@@ -48,7 +49,7 @@ pub struct Change {
     pub errors: Delta,
     /// How many rows of its result changed besides, where nobody takes them.
     pub left_out: u64,
-    /// The rows that came too late, under [`Flow::late_schema`].
+    /// The rows that came too late, under [`Flow::late_schema`], and behind that a column of its own: where they were late.
     pub late: Vec<RecordBatch>,
 }
 
@@ -91,6 +92,8 @@ struct Step<'a> {
     inputs: &'a [&'a Delta],
     /// The places of the nodes whose rows nobody takes.
     unread: &'a [usize],
+    /// What is taken out of the operators' inputs.
+    without: &'a Without,
     limits: &'a Limits,
 }
 
@@ -120,7 +123,10 @@ impl Step<'_> {
             meter.hand_on(all.left_out);
             return Ok(("", Output::default()));
         }
-        let given: Vec<&Delta> = inputs.iter().map(|input| &all.outputs[*input]).collect();
+        let given =
+            inputs.iter().enumerate().map(|(at, input)| self.given((place, at), &all.outputs[*input]));
+        let given = given.collect::<Result<Vec<_>>>()?;
+        let given: Vec<&Delta> = given.iter().map(AsRef::as_ref).collect();
         let due = self.first || operator.slides() || operator.is_due(self.cut);
         if !due && given.iter().all(|delta| delta.is_empty()) {
             return Ok(("", Output::default()));
@@ -137,6 +143,14 @@ impl Step<'_> {
         meter.count(rows, &output, begun.elapsed());
         let nameless = output.failures.is_empty() && output.late.is_empty();
         Ok((if nameless { "" } else { operator.describe().name }, output))
+    }
+
+    /// What an operator is given of an input that has changed so.
+    fn given<'a>(&self, at: (usize, usize), delta: &'a Delta) -> Result<Cow<'a, Delta>> {
+        match self.without.get(&at) {
+            Some(gone) => Ok(Cow::Owned(late::less(delta, gone)?)),
+            None => Ok(Cow::Borrowed(delta)),
+        }
     }
 }
 
@@ -263,12 +277,25 @@ impl Flow {
 
     /// The columns of its late rows, where windows close: what is known of each, then those of the rows themselves.
     pub fn late_schema(&self) -> Option<&SchemaRef> {
-        self.layout.as_ref().map(|layout| &layout.schema)
+        self.layout.as_ref().map(|layout| &layout.shown)
     }
 
     /// How many rows came for windows that had closed, each as often as its weight says, where its windows close.
     pub fn late(&self) -> Option<u64> {
         self.stateful().filter_map(|operator| Some(operator.late()?.rows)).reduce(|sum, rows| sum + rows)
+    }
+
+    /// The first of its operators, and what it keeps, that keeps more than windows which are open and have answers of
+    /// their own: what has closed can't be answered anew by the rows of its windows alone then.
+    pub fn keeps_beside_windows(&self) -> Option<String> {
+        let beside = self.stateful().filter(|operator| !operator.keeps_open_windows());
+        let mut beside = beside.map(|operator| operator.describe()).filter(|about| !about.state.is_empty());
+        beside.next().map(|about| format!("{}, which keeps {}", about.name, about.state))
+    }
+
+    /// The bounds under which it was compiled.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Whether it forgets keys for `state_ttl`, or windows that closed, so that its answer isn't that of a batch query.
@@ -300,7 +327,24 @@ impl Flow {
 
     /// The same, where nobody may take the rows of the result: they may be left out then, though never an error.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
-        let Advance { rows, failures, left_out, late } = self.advance(cut, inputs, read)?;
+        let advance = self.advance(cut, inputs, read)?;
+        self.told(cut, advance)
+    }
+
+    /// Takes all that its relations hold, as its first epoch, but for rows that were late: these are taken out where
+    /// they were, so that the answer is the one over what had come in time. An error where they aren't there.
+    /// `late` is as [`Change::late`] gives it.
+    pub fn step_without(&mut self, cut: &Cut, inputs: &[&Delta], late: &[RecordBatch]) -> Result<Change> {
+        let without = match &self.layout {
+            Some(layout) => layout.taken_back(late)?,
+            None => Without::new(),
+        };
+        let advance = self.advance_without(cut, inputs, true, &without)?;
+        self.told(cut, advance)
+    }
+
+    fn told(&self, cut: &Cut, advance: Advance) -> Result<Change> {
+        let Advance { rows, failures, left_out, late } = advance;
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
         let laid_out = |(place, name, late): &(usize, &str, Late)| {
             Some(self.layout.as_ref()?.laid_out(*place, name, cut.epoch, late))
@@ -311,13 +355,23 @@ impl Flow {
 
     /// The same, with the failures one by one, each with the name of its operator.
     pub(crate) fn advance(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Advance> {
+        self.advance_without(cut, inputs, read, &Without::new())
+    }
+
+    fn advance_without(
+        &mut self,
+        cut: &Cut,
+        inputs: &[&Delta],
+        read: bool,
+        without: &Without,
+    ) -> Result<Advance> {
         let unread = if read { Vec::new() } else { self.unread() };
         let first = !std::mem::replace(&mut self.started, true);
         self.version += 1;
         self.now = self.now.max(cut.now);
         let mut all = Stepped { outputs: vec![Delta::default(); self.nodes.len()], ..Stepped::default() };
         for wave in self.waves.clone().iter() {
-            let step = Step { cut, first, inputs, unread: &unread, limits: &self.limits };
+            let step = Step { cut, first, inputs, unread: &unread, without, limits: &self.limits };
             if self.is_busy(wave, &all.outputs) {
                 let nodes = self.nodes.iter_mut().zip(&mut self.meters).enumerate();
                 let nodes = nodes.filter(|(place, _)| wave.binary_search(place).is_ok()).collect();

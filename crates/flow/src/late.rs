@@ -2,22 +2,25 @@
 //!
 //! They change nothing any more, but are not lost: an operator whose windows close puts them out beside its result. All
 //! late rows of a query have one layout, so that they can be read as one relation: what is known of each, then the
-//! columns that the operators' rows have.
+//! columns that the operators' rows have. Behind these stands, for us alone, for which input of which operator it was
+//! late, so that rows can be left out there: what a window took is what came, but for its late rows.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
+    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
+    UInt32Array, new_null_array,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::error::ArrowError;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type};
 use datafusion::common::ScalarValue;
-use millstream_delta::{Chunk, Epoch};
+use millstream_delta::{Chunk, Delta, Epoch, consolidate};
+use millstream_state::compact;
 
-use crate::Result;
+use crate::failure::keep;
 use crate::flow::Node;
+use crate::{Error, Result};
 
 /// What is known of each late row: the epoch that brought it, the operator for which it was late, the window, the
 /// watermark by which that had closed, and how many copies came, or went where it is negative.
@@ -54,14 +57,30 @@ impl Late {
     }
 }
 
+/// The column behind all others that says where a row was late, as a place in [`Layout::sides`].
+const SIDE: &str = "_side";
+
 /// The layout of the late rows of a flow.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
-    pub(crate) schema: SchemaRef,
-    /// By node and input, the place of each of its columns.
-    places: HashMap<(usize, usize), Vec<usize>>,
-    /// How many inputs a node has.
-    inputs: HashMap<usize, usize>,
+    /// The columns that are shown.
+    pub(crate) shown: SchemaRef,
+    /// These, and the place of the side.
+    all: SchemaRef,
+    /// The inputs of operators whose windows close.
+    sides: Vec<Side>,
+}
+
+/// An input of an operator whose windows close.
+#[derive(Clone, Debug)]
+struct Side {
+    /// The place of the operator among the nodes, and that of the input among its inputs.
+    at: (usize, usize),
+    /// Whether the operator has another input.
+    one_of_two: bool,
+    /// The columns of the operator's rows, and the place of each in the layout.
+    schema: SchemaRef,
+    places: Vec<usize>,
 }
 
 impl Layout {
@@ -70,15 +89,16 @@ impl Layout {
     pub(crate) fn of(nodes: &[Node]) -> Option<Layout> {
         let (mut windows, mut watermarks) = (Vec::new(), Vec::new());
         let mut columns = Columns::default();
-        let (mut places, mut inputs) = (HashMap::new(), HashMap::new());
+        let mut sides = Vec::new();
         for (place, node) in nodes.iter().enumerate() {
-            let Node::Operator { operator, inputs: of } = node else { continue };
+            let Node::Operator { operator, inputs } = node else { continue };
             let Some(lateness) = operator.late() else { continue };
             windows.push(lateness.window);
             watermarks.push(lateness.watermark);
-            inputs.insert(place, of.len());
-            for (at, input) in of.iter().enumerate() {
-                places.insert((place, at), columns.add(&nodes[*input].properties().schema));
+            for (at, input) in inputs.iter().enumerate() {
+                let schema = nodes[*input].properties().schema.clone();
+                let places = columns.add(&schema).into_iter().map(|place| KNOWN.len() + place).collect();
+                sides.push(Side { at: (place, at), one_of_two: inputs.len() == 2, schema, places });
             }
         }
         let types = [
@@ -91,11 +111,13 @@ impl Layout {
         // A row without a time is in no window, and may come before there is a watermark.
         let known = KNOWN.iter().zip(types).enumerate();
         let known = known.map(|(at, (name, of))| Field::new(*name, of, matches!(at, 2 | 3)));
-        let fields: Vec<Field> = known.chain(columns.fields).collect();
-        Some(Layout { schema: Arc::new(Schema::new(fields)), places, inputs })
+        let mut fields: Vec<Field> = known.chain(columns.fields).collect();
+        let shown = Arc::new(Schema::new(fields.clone()));
+        fields.push(Field::new(SIDE, DataType::UInt32, false));
+        Some(Layout { shown, all: Arc::new(Schema::new(fields)), sides })
     }
 
-    /// Rows that were late for a node, in this layout.
+    /// Rows that were late for a node, in this layout, with the place of their side behind the columns that are shown.
     pub(crate) fn laid_out(
         &self,
         node: usize,
@@ -103,27 +125,74 @@ impl Layout {
         epoch: Epoch,
         late: &Late,
     ) -> Result<RecordBatch> {
-        let rows = alone(&late.rows.rows)?;
+        let place = self.sides.iter().position(|side| side.at == (node, late.input));
+        let place = place.ok_or_else(|| Error::Bug(format!("{operator} has late rows, but no windows")))?;
+        let side = &self.sides[place];
+        let rows = compact(&late.rows.rows)?;
         let count = rows.num_rows();
-        let operator = match self.inputs.get(&node) {
-            Some(2) if late.input == 0 => format!("{operator}, left input"),
-            Some(2) => format!("{operator}, right input"),
-            _ => operator.to_string(),
+        let operator = match (side.one_of_two, late.input) {
+            (true, 0) => format!("{operator}, left input"),
+            (true, _) => format!("{operator}, right input"),
+            (false, _) => operator.to_string(),
         };
-        let fields = self.schema.fields();
-        let mut all: Vec<ArrayRef> = Vec::with_capacity(fields.len());
+        let fields = self.shown.fields();
+        let mut all: Vec<ArrayRef> = Vec::with_capacity(fields.len() + 1);
         all.push(Arc::new(Int64Array::from_value(epoch.0 as i64, count)));
         all.push(Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(&operator, count))));
         all.push(cast(&late.windows, fields[2].data_type())?);
         all.push(cast(&late.watermark.to_array_of_size(count)?, fields[3].data_type())?);
         all.push(Arc::new(late.rows.weights_or_ones()));
         all.extend(fields[KNOWN.len()..].iter().map(|field| new_null_array(field.data_type(), count)));
-        let places = self.places.get(&(node, late.input)).map_or(&[][..], Vec::as_slice);
-        for (place, column) in places.iter().zip(rows.columns()) {
-            all[KNOWN.len() + place] = column.clone();
+        for (place, column) in side.places.iter().zip(rows.columns()) {
+            all[*place] = column.clone();
         }
-        Ok(RecordBatch::try_new(self.schema.clone(), all)?)
+        all.push(Arc::new(UInt32Array::from_value(place as u32, count)));
+        Ok(RecordBatch::try_new(self.all.clone(), all)?)
     }
+
+    /// Late rows of this layout as the operators were given them, by the places of node and input, with their weights
+    /// turned round.
+    pub(crate) fn taken_back(&self, late: &[RecordBatch]) -> Result<Without> {
+        let mut without = Without::new();
+        for rows in late {
+            let of = rows.column(rows.num_columns() - 1).as_primitive::<UInt32Type>();
+            for (place, side) in self.sides.iter().enumerate() {
+                let mask: BooleanArray = of.iter().map(|of| Some(of == Some(place as u32))).collect();
+                if mask.true_count() == 0 {
+                    continue;
+                }
+                let columns = side.places.iter().map(|place| rows.column(*place).clone()).collect();
+                let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+                let weights = rows.column(KNOWN.len() - 1).as_primitive::<Int64Type>();
+                let chunk = Chunk {
+                    rows: RecordBatch::try_new_with_options(side.schema.clone(), columns, &options)?,
+                    weights: Some(weights.unary(|weight| -weight)),
+                };
+                without.entry(side.at).or_default().push(keep(&chunk, &mask)?);
+            }
+        }
+        Ok(without)
+    }
+}
+
+/// What is taken out of the inputs of operators, by the places of node and input.
+pub(crate) type Without = HashMap<(usize, usize), Delta>;
+
+/// The rows of a delta that is an operator's whole input, less those that are taken out of it.
+pub(crate) fn less(delta: &Delta, gone: &Delta) -> Result<Delta> {
+    let Some(first) = gone.chunks.first() else { return Ok(delta.clone()) };
+    let mut sum = delta.clone();
+    sum.append(gone.clone());
+    let mut left = Delta::default();
+    for chunk in consolidate(sum, &first.rows.schema())?.chunks {
+        if (0..chunk.rows.num_rows()).any(|row| chunk.weight(row) < 0) {
+            return Err(Error::Limit(
+                "a late row is not among the rows that the inputs hold, so that what its window took is not known".into(),
+            ));
+        }
+        left.push(Chunk::insert(chunk.expand()?));
+    }
+    Ok(left)
 }
 
 /// Columns of rows of several operators.
@@ -174,17 +243,4 @@ impl Columns {
 fn one_type(types: &[DataType]) -> Option<DataType> {
     let (first, rest) = types.split_first()?;
     Some(if rest.iter().all(|other| other == first) { first.clone() } else { DataType::Utf8View })
-}
-
-/// The same rows where they were taken from others, but with texts that don't hold on to the others' texts.
-pub fn alone(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let column = |column: &ArrayRef| -> ArrayRef {
-        match column.data_type() {
-            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-            _ => column.clone(),
-        }
-    };
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(rows.schema(), rows.columns().iter().map(column).collect(), &options)
 }

@@ -35,7 +35,7 @@ pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
 pub use flow::{Change, Flow, Meter};
 pub use guard::guarded;
-pub use late::{Late, Lateness, alone};
+pub use late::{Late, Lateness};
 pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
 pub use operator::{
     Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,

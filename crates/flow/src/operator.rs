@@ -248,6 +248,11 @@ pub trait Operator: Send + Debug {
     }
     /// What it waits for to put out what it holds back, in words; none where it holds nothing back.
     fn waiting(&self) -> Option<String> {
+    /// Whether all that it keeps is of windows that are open, each of which has an answer of its own: that to the rows
+    /// in it, whatever comes for others.
+    fn keeps_open_windows(&self) -> bool {
+        false
+    }
         None
     }
     /// Forgets everything, as if it had never been stepped.

@@ -187,7 +187,8 @@ impl Loop {
             },
             Event::FoundByKey { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
             Event::Compile { plan, .. } => scanned(plan),
-            Event::Pin { view, .. } => vec![view.clone()],
+            Event::Pin { view, .. } | Event::PinLate { view, .. } => vec![view.clone()],
+            Event::Correct { correction, .. } => vec![correction.view.clone()],
             Event::Pause { name, .. } => {
                 let named = |query: &&RunningQuery| {
                     let of_sink = query.into.as_ref().map(|into| into.sink.as_ref());

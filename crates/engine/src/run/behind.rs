@@ -338,7 +338,9 @@ impl Loop {
     fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
         let for_events = self.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
-        self.made_of(for_events.chain(starting.flat_map(RunningQuery::reads).cloned()))
+        let corrected = self.queries.iter().filter(|query| query.correction.is_some());
+        let corrected = corrected.map(|query| query.name.clone());
+        self.made_of(for_events.chain(corrected).chain(starting.flat_map(RunningQuery::reads).cloned()))
     }
 
     /// Brings queries to the present that are wanted there, or that have become quick. Says whether there were some.

@@ -391,6 +391,9 @@ impl Loop {
     }
 }
 
+            } else {
+                // It is a correction of a view.
+                continue;
 /// A recorded epoch whose rows are being read.
 #[derive(Debug)]
 pub(crate) struct Replaying {

@@ -63,6 +63,7 @@ impl Loop {
             }
         }
         self.take_put(&mut deltas, &mut changes, &mut replies);
+        self.take_corrections(&mut changes, &mut replies);
         self.epoch = self.epoch.next();
         cut.epoch = self.epoch;
         self.move_watermarks(&mut cut, seen, &changes);
@@ -120,7 +121,7 @@ impl Loop {
         &mut self,
         cut: Cut,
         changes: Vec<(Arc<str>, Delta)>,
-        deltas: Deltas,
+        mut deltas: Deltas,
     ) -> u64 {
         self.clock.decided(&cut);
         self.set_watermarks(&cut);
@@ -129,6 +130,7 @@ impl Loop {
             recorder(&record);
         }
         self.retain(&record.cut, &deltas);
+        self.apply_corrections(&record, &mut deltas);
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         self.trim_retained(&record.cut);
         output_rows
@@ -180,7 +182,7 @@ impl Loop {
                     } else if query.into.is_some() {
                         self.bring_in(place, delta, &mut deltas);
                     } else {
-                        deltas.insert(query.name.clone(), delta);
+                        deltas.entry(query.name.clone()).or_default().append(delta);
                     }
                 }
                 Status::Behind(behind) => behind.wait(cut, &inputs),
@@ -272,7 +274,8 @@ impl Loop {
             )));
         }
         for name in record.changes.iter().map(|(name, _)| name) {
-            if !self.tables.contains_key(name) && !self.sources.contains_key(name) {
+            let is_known = self.tables.contains_key(name) || self.sources.contains_key(name);
+            if !is_known && !self.is_corrected(name) {
                 return Err(Error::invalid(format!(
                     "the record changes table \"{name}\", which doesn't exist here"
                 )));

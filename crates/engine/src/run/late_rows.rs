@@ -1,12 +1,13 @@
 //! Rows that came too late for a query: for windows that had closed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
-use millstream_flow::alone;
-use millstream_sql::Result;
+use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, not, take_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use millstream_delta::RowEncoder;
+use millstream_sql::{Error, Result};
+use millstream_state::compact;
 
 use crate::error;
 
@@ -16,18 +17,36 @@ const LATE_BYTES_MAX: usize = 16 << 20;
 /// How many rows are kept, and given up, together.
 const PIECE_ROWS: usize = 1024;
 
+/// The column of how many copies came, or went.
+const WEIGHT: &str = "_weight";
+
 /// The newest late rows of a query, in the order in which they came.
 #[derive(Debug)]
 pub(crate) struct LateRows {
+    /// The columns that are shown; behind them stands for the flow where each was late.
     schema: SchemaRef,
     pieces: VecDeque<RecordBatch>,
     bytes: usize,
+    /// How many were given up.
+    given_up: u64,
+    /// How many copies were put into their windows after all, and how often that was done.
+    put: u64,
+    times_put: u64,
+}
+
+/// Late rows of which some are to be put into their windows, as the flow has them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parted {
+    /// Those.
+    pub(crate) put: Vec<RecordBatch>,
+    /// The others.
+    pub(crate) rest: Vec<RecordBatch>,
 }
 
 impl LateRows {
     /// None so far, of these columns.
     pub(crate) fn new(schema: SchemaRef) -> LateRows {
-        LateRows { schema, pieces: VecDeque::new(), bytes: 0 }
+        LateRows { schema, pieces: VecDeque::new(), bytes: 0, given_up: 0, put: 0, times_put: 0 }
     }
 
     /// Their columns.
@@ -42,14 +61,14 @@ impl LateRows {
             let rows = match small {
                 Some(last) => {
                     self.bytes -= last.get_array_memory_size();
-                    concat_batches(&self.schema, [&last, &rows]).map_err(error::arrow)?
+                    concat_batches(&rows.schema(), [&last, &rows]).map_err(error::arrow)?
                 }
                 None => rows,
             };
             for from in (0..rows.num_rows()).step_by(PIECE_ROWS) {
                 let places = from as u32..rows.num_rows().min(from + PIECE_ROWS) as u32;
                 let piece = take_record_batch(&rows, &UInt32Array::from_iter_values(places));
-                let piece = piece.and_then(|piece| alone(&piece)).map_err(error::arrow)?;
+                let piece = piece.and_then(|piece| compact(&piece)).map_err(error::arrow)?;
                 self.bytes += piece.get_array_memory_size();
                 self.pieces.push_back(piece);
             }
@@ -58,19 +77,91 @@ impl LateRows {
             && let Some(oldest) = self.pieces.pop_front()
         {
             self.bytes -= oldest.get_array_memory_size();
+            self.given_up += oldest.num_rows() as u64;
         }
         Ok(())
     }
 
     /// Those that are kept.
-    pub(crate) fn batches(&self) -> Vec<RecordBatch> {
-        self.pieces.iter().cloned().collect()
+    pub(crate) fn batches(&self) -> Result<Vec<RecordBatch>> {
+        self.pieces.iter().map(|piece| self.shown(piece)).collect()
+    }
+
+    fn shown(&self, piece: &RecordBatch) -> Result<RecordBatch> {
+        let columns: Vec<usize> = (0..self.schema.fields().len()).collect();
+        piece.project(&columns).map_err(error::arrow)
+    }
+
+    /// Takes these rows, which have the columns that are shown, out of those that are kept: each once, of several that
+    /// are equal the first. An error where one isn't there.
+    pub(crate) fn parted(&self, wanted: &[RecordBatch]) -> Result<Parted> {
+        let encoder = RowEncoder::new(&self.schema).map_err(|error| {
+            Error::invalid(format!("late rows of these columns can't be told apart: {error}"))
+        })?;
+        let mut left: HashMap<Box<[u8]>, u64> = HashMap::new();
+        for rows in wanted {
+            let encoded = encoder.encode(rows).map_err(error::arrow)?;
+            for row in encoded.iter() {
+                *left.entry(row.as_ref().into()).or_default() += 1;
+            }
+        }
+        let mut parted = Parted::default();
+        for piece in &self.pieces {
+            let encoded = encoder.encode(&self.shown(piece)?).map_err(error::arrow)?;
+            let mut take = |row: &[u8]| {
+                let wanted = left.get_mut(row).filter(|wanted| **wanted > 0);
+                wanted.map(|wanted| *wanted -= 1).is_some()
+            };
+            let is_put: BooleanArray = encoded.iter().map(|row| Some(take(row.as_ref()))).collect();
+            let some = |mask: &BooleanArray| filter_record_batch(piece, mask).map_err(error::arrow);
+            parted.put.push(some(&is_put)?);
+            parted.rest.push(some(&not(&is_put).map_err(error::arrow)?)?);
+        }
+        let missing: u64 = left.values().sum();
+        if missing > 0 {
+            let rows = if missing == 1 { "row is" } else { "rows are" };
+            return Err(Error::invalid(format!("{missing} {rows} not among the late rows that are kept"))
+                .hint(
+                    "Put in rows as late_rows shows them, each once: SELECT * FROM late_rows('…') WHERE …",
+                ));
+        }
+        Ok(parted)
+    }
+
+    /// Lets go of rows that were put into their windows.
+    pub(crate) fn put(&mut self, rows: &[RecordBatch]) -> Result<()> {
+        let Parted { put, rest } = self.parted(rows)?;
+        self.put += put.iter().map(copies).sum::<u64>();
+        self.times_put += 1;
+        (self.pieces, self.bytes) = (VecDeque::new(), 0);
+        self.add(rest)
+    }
+
+    /// How many copies were put into their windows after all.
+    pub(crate) fn count_put(&self) -> u64 {
+        self.put
+    }
+
+    /// How often that was done.
+    pub(crate) fn times_put(&self) -> u64 {
+        self.times_put
+    }
+
+    /// How many were given up since there were too many.
+    pub(crate) fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// How many bytes they take, about.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// How many copies rows stand for.
+fn copies(rows: &RecordBatch) -> u64 {
+    let weights = rows.column_by_name(WEIGHT).and_then(|weights| weights.as_primitive_opt::<Int64Type>());
+    weights.map_or(0, |weights| weights.values().iter().map(|weight| weight.unsigned_abs()).sum())
 }
 
 #[cfg(test)]
@@ -99,9 +190,33 @@ mod tests {
         assert!(late.memory_bytes() <= LATE_BYTES_MAX && late.memory_bytes() > LATE_BYTES_MAX / 2);
         let kept: Vec<i64> = late
             .batches()
+            .unwrap()
             .iter()
             .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
             .collect();
         assert!(kept.iter().copied().eq(next - kept.len() as i64..next));
+    }
+
+    #[test]
+    fn equal_rows_are_put_in_one_by_one() {
+        let rows = |numbers: Vec<i64>, sides: Option<Vec<i64>>| {
+            let column = |values: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(values)) };
+            let ones = column(vec![1; numbers.len()]);
+            let mut columns = vec![(WEIGHT, ones), ("n", column(numbers))];
+            columns.extend(sides.map(|sides| ("side", column(sides))));
+            RecordBatch::try_from_iter(columns).unwrap()
+        };
+        let mut late = LateRows::new(rows(vec![], None).schema());
+        late.add(vec![rows(vec![5, 7, 5], Some(vec![0, 0, 1])), rows(vec![5], Some(vec![0]))]).unwrap();
+        let sides = |pieces: &[RecordBatch]| -> Vec<i64> {
+            let of = |piece: &RecordBatch| piece.column(2).as_primitive::<Int64Type>().values().to_vec();
+            pieces.iter().flat_map(of).collect()
+        };
+        let Parted { put, rest } = late.parted(&[rows(vec![5, 5], None)]).unwrap();
+        assert_eq!((sides(&put), sides(&rest)), (vec![0, 1], vec![0, 0]));
+        let error = late.parted(&[rows(vec![7, 7, 8], None)]).unwrap_err().message;
+        assert_eq!(error, "2 rows are not among the late rows that are kept");
+        late.put(&[rows(vec![5, 7], None)]).unwrap();
+        assert_eq!((sides(late.pieces.make_contiguous()), late.count_put()), (vec![1, 0], 2));
     }
 }

@@ -27,6 +27,7 @@ mod pace;
 mod pause;
 mod pin;
 mod put;
+mod put_late;
 mod query;
 mod rate;
 mod receive;
@@ -66,11 +67,13 @@ use crate::settings::{ClockKind, Settings};
 use awaited::SetAside;
 use behind::Threads;
 use durable::Durability;
+pub(crate) use late_rows::Parted;
 use log::Logs;
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
 pub(crate) use modify::part;
 use pace::Clock;
+pub(crate) use put_late::Correction;
 use query::RunningQuery;
 use sink::RunningSink;
 pub(crate) use sink::in_sum;
@@ -270,6 +273,8 @@ impl Loop {
             Event::Compile { plan, reply } => reply.send(self.compile_with_content(&plan)),
             Event::Observe { name, epochs, time, reply } => self.observe(&name, epochs, time, reply),
             Event::Pin { view, reply } => reply.send(self.pin(&view)),
+            Event::PinLate { view, rows, reply } => reply.send(self.pin_late(&view, &rows)),
+            Event::Correct { correction, reply } => self.correct(*correction, reply),
             Event::Status { reply } => reply.send(Ok(self.status())),
             Event::Set { name, value, reply } => self.set_durably(name, value, reply),
             Event::Settings { reply } => reply.send(Ok((self.settings.clone(), self.now()))),

@@ -4,9 +4,10 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::feed::Feed;
+use super::late_rows::LateRows;
+use super::put_late::shown_window;
 use super::query::{RunningQuery, Status};
 use crate::catalog::Definition;
-use crate::error;
 use crate::event::{Pinned, PinnedInput, Windows};
 
 impl Loop {
@@ -30,7 +31,7 @@ impl Loop {
         let rows = self.answered(name)?;
         let mut inputs = Vec::new();
         for feed in &query.feeds {
-            inputs.push((feed.of.clone(), self.pin_input(feed)?));
+            inputs.push((feed.of.clone(), self.pin_input(feed, "can't verify")?));
         }
         let schema = schema.clone();
         let plan = millstream_sql::at(plan.clone(), query.flow.now().0)?;
@@ -43,19 +44,17 @@ impl Loop {
     fn windows(&self, query: &RunningQuery, on_close: bool) -> Result<Option<Windows>> {
         let Some(late) = query.flow.late() else { return Ok(None) };
         let cut = self.standing_cut();
-        let shown = match query.flow.times().iter().max_by_key(|(_, time)| time.edge) {
-            Some((column, time)) => Some((*column, time.at(&cut).map_err(error::flow)?)),
-            None => None,
-        };
-        Ok(Some(Windows { late, on_close, shown }))
+        let late = late - query.late().map_or(0, LateRows::count_put);
+        Ok(Some(Windows { late, on_close, shown: shown_window(query, &cut)? }))
     }
 
-    fn pin_input(&self, feed: &Feed) -> Result<PinnedInput> {
+    /// What an input holds; `cant` says what can't be done without.
+    pub(super) fn pin_input(&self, feed: &Feed, cant: &str) -> Result<PinnedInput> {
         let name = feed.of.as_ref();
         let Some(source) = self.sources.get(name).filter(|_| !self.tables.contains_key(name)) else {
             if self.query(name).and_then(|query| query.newest()).is_some_and(|newest| newest.has_lost) {
                 return Err(Error::invalid(format!(
-                    "can't verify: stream \"{name}\" no longer keeps all its rows"
+                    "{cant}: stream \"{name}\" no longer keeps all its rows"
                 ))
                 .hint("Give the stream a longer retention, or make a materialized view of it."));
             }
@@ -63,7 +62,7 @@ impl Loop {
         };
         if feed.stamped.is_some() {
             return Err(Error::invalid(format!(
-                "can't verify: it reads of which batch a row of source \"{name}\" is, which reading it again \
+                "{cant}: it reads of which batch a row of source \"{name}\" is, which reading it again \
                  doesn't tell"
             )));
         }
@@ -72,7 +71,7 @@ impl Loop {
         };
         if !source.replayable && !source.position.splits.is_empty() {
             return Err(Error::invalid(format!(
-                "can't verify: source \"{name}\" keeps no rows and can't be read again"
+                "{cant}: source \"{name}\" keeps no rows and can't be read again"
             ))
             .hint("Read the source into a table, and make the view over that."));
         }

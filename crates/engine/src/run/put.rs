@@ -94,6 +94,7 @@ impl Loop {
     pub(super) fn statements_wait(&self) -> bool {
         self.tables.values().any(Table::is_changed)
             || self.sources.values().any(|source| source.put.is_waiting())
+            || self.queries.iter().any(|query| query.correction.is_some())
     }
 
     /// Adds to an epoch what was put into sources.

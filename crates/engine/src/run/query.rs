@@ -20,6 +20,7 @@ use super::into_table::IntoTable;
 use super::late_rows::LateRows;
 use super::log::Place;
 use super::own_flow::OwnFlow;
+use super::put_late::StagedCorrection;
 use super::retained::Retained;
 use super::window::Window;
 use crate::error;
@@ -54,6 +55,8 @@ pub(crate) struct RunningQuery {
     errors_of: Option<Retained>,
     /// What came for windows that had closed, where its windows close.
     late: Option<LateRows>,
+    /// What waits to be corrected by late rows that are put into their windows.
+    pub(crate) correction: Option<StagedCorrection>,
     /// Whether nobody takes the changes of its result, so that it need not put them out.
     pub(crate) unread: bool,
     /// By how many rows its result changed in the last step, whether they were put out or not.
@@ -185,6 +188,7 @@ impl RunningQuery {
             errors: Rows::new(ERRORS.clone()),
             errors_of,
             late,
+            correction: None,
             unread: false,
             changed: 0,
             ended_batch: false,
@@ -395,6 +399,11 @@ impl RunningQuery {
     /// What came for windows that had closed, where its windows close.
     pub(crate) fn late(&self) -> Option<&LateRows> {
         self.late.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn late_mut(&mut self) -> Option<&mut LateRows> {
+        self.late.as_mut()
     }
 
     /// How many rows, or keys, it has no answer for.

@@ -50,7 +50,7 @@ impl Loop {
         for (name, delta, changed) in outputs {
             rows += changed;
             if !delta.is_empty() {
-                deltas.insert(name, delta);
+                deltas.entry(name).or_default().append(delta);
             }
         }
         rows

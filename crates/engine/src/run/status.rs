@@ -116,7 +116,7 @@ impl Loop {
             return Ok(vec![source.bad.batch()?]);
         }
         if let Some(query) = late_rows_of(name).and_then(|query| self.query_called(query)) {
-            return Ok(query.late().map(LateRows::batches).unwrap_or_default());
+            return query.late().map_or(Ok(Vec::new()), LateRows::batches);
         }
         if let Some(relation) = watermark_of(name) {
             return Ok(vec![self.watermark_row(relation)?]);

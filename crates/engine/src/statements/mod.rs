@@ -25,6 +25,7 @@ mod format_encode;
 mod modify;
 mod pause;
 mod prepared;
+pub(crate) mod put_late;
 mod reset;
 pub(crate) mod select;
 mod set;

@@ -97,16 +97,19 @@ fn closed(
         return Ok(batch);
     };
     let closed = |rows: &RecordBatch| {
-        let times = rows.column(column);
-        let times = match times.data_type() {
-            DataType::Date32 => cast(times, &DataType::Int32)?,
-            _ => times.clone(),
-        };
-        let times = cast(&times, &DataType::Int64)?;
         let is_closed = |time: Option<i64>| Some(time.zip(below).is_some_and(|(time, below)| time < below));
-        filter_record_batch(rows, &times.as_primitive::<Int64Type>().iter().map(is_closed).collect())
+        filter_record_batch(rows, &counts(rows.column(column))?.iter().map(is_closed).collect())
     };
     batch.iter().map(closed).collect()
+}
+
+/// Times as counts of their unit.
+pub(super) fn counts(times: &ArrayRef) -> Result<Int64Array, arrow::error::ArrowError> {
+    let times = match times.data_type() {
+        DataType::Date32 => cast(times, &DataType::Int32)?,
+        _ => times.clone(),
+    };
+    Ok(cast(&times, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 
 /// The batch answer. When nobody waits for it any more, it is given up.
@@ -130,7 +133,7 @@ async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Resul
 }
 
 /// The rows of which one side has more than the other, and how many more.
-fn difference(
+pub(super) fn difference(
     schema: &SchemaRef,
     maintained: Vec<RecordBatch>,
     batch: Vec<RecordBatch>,

@@ -21,6 +21,7 @@ mod objects;
 mod pace;
 mod partitions;
 mod passing;
+mod put_late;
 mod receivers;
 mod replay;
 mod server;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(pace::ALL);
     all.extend_from_slice(partitions::ALL);
     all.extend_from_slice(passing::ALL);
+    all.extend_from_slice(put_late::ALL);
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(replay::ALL);
     all.extend_from_slice(server::ALL);

@@ -108,6 +108,10 @@ impl Operator for Held {
         Some(self.gate.lateness())
     }
 
+    fn keeps_open_windows(&self) -> bool {
+        true
+    }
+
     fn state_rows(&self) -> usize {
         self.panes.num_rows()
     }

@@ -186,6 +186,10 @@ impl Operator for Closing {
     fn state_rows(&self) -> usize {
         self.inner.state_rows()
     }
+    fn keeps_open_windows(&self) -> bool {
+        true
+    }
+
 
     fn state_bytes(&self) -> usize {
         self.inner.state_bytes() + self.open.memory_bytes()

@@ -6,9 +6,9 @@ use arrow::array::{AsArray, Int64Array, UInt32Array};
 use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use millstream_delta::{Chunk, Delta, consolidate};
+use millstream_state::compact;
 
 use crate::Result;
-use crate::late::alone;
 
 /// How many chunks of an open window are kept as they came.
 const CHUNKS: usize = 64;
@@ -110,5 +110,5 @@ fn these(chunk: &Chunk, rows: Vec<u32>) -> Result<Chunk> {
         Some(weights) => Some(take(weights, &rows, None)?.as_primitive::<Int64Type>().clone()),
         None => None,
     };
-    Ok(Chunk { rows: alone(&take_record_batch(&chunk.rows, &rows)?)?, weights })
+    Ok(Chunk { rows: compact(&take_record_batch(&chunk.rows, &rows)?)?, weights })
 }

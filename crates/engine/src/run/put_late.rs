@@ -1,0 +1,197 @@
+//! Late rows that are put into their windows after all.
+//!
+//! A window's answer isn't changed where it was made: what was kept for it is forgotten. It is made again, outside of
+//! the loop, over what the inputs hold, once without any row that was late and once with those that are put in, and what
+//! differs is the correction of the result. An epoch takes it in like the changes of a table: it is part of what is
+//! recorded, so that a replay need not read anything again.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use millstream_delta::{Chunk, Cut, Delta};
+use millstream_flow::Flow;
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::compile::Scope;
+use super::epoch::Deltas;
+use super::late_rows::LateRows;
+use super::query::{Lowered, RunningQuery};
+use super::table::Waiting;
+use crate::Record;
+use crate::catalog::{Definition, late_rows_of};
+use crate::error;
+use crate::event::{PinnedLate, Reply};
+use crate::settings::ClockKind;
+
+/// What putting late rows into their windows changes, once it is known.
+#[derive(Debug)]
+pub(crate) struct Correction {
+    /// The view that they were late for.
+    pub(crate) view: Arc<str>,
+    /// They themselves, as they are shown.
+    pub(crate) late: Vec<RecordBatch>,
+    /// What changes in the view.
+    pub(crate) rows: Delta,
+    /// How often late rows had been put into its windows when that was found out.
+    pub(crate) times_put: u64,
+}
+
+/// A correction that waits for its epoch, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct StagedCorrection {
+    correction: Correction,
+    replies: Waiting,
+}
+
+impl Loop {
+    /// Hands out what is needed to make a view's windows again, where that is possible: between two epochs.
+    pub(super) fn pin_late(&self, name: &Arc<str>, wanted: &[RecordBatch]) -> Result<PinnedLate> {
+        let cant = format!("late rows can't be put into \"{name}\"");
+        let definition = &self.catalog.get(name)?.definition;
+        let Definition::MaterializedView { plan, .. } = definition else {
+            return Err(Error::invalid(format!(
+                "{cant}: it is a {}, which hands its rows on and doesn't take them back",
+                definition.kind()
+            ))
+            .hint("Put them into a materialized view of the same query."));
+        };
+        let query = self.query(name).ok_or_else(|| Error::bug("a view in the catalog has a query"))?;
+        let (flow, late) = correctable(query)
+            .map_err(|reason| Error { message: format!("{cant}: {}", reason.message), ..reason })?;
+        let parted = late.parted(wanted)?;
+        let windows = wanted.iter().filter_map(|rows| rows.column_by_name("_window"));
+        if windows.into_iter().any(|windows| windows.null_count() > 0) {
+            return Err(Error::invalid(format!("{cant}: some have no time, and so are in no window"))
+                .hint("Leave them out: WHERE _window IS NOT NULL."));
+        }
+        let scope = Scope { limits: flow.limits(), ..self.scope() };
+        let Lowered { flow: anew, feeds, .. } = scope.lower(plan)?;
+        if titles(&anew) != titles(flow) || anew.late_schema() != flow.late_schema() {
+            return Err(Error::invalid(format!(
+                "{cant}: its operators would be others by now, since what it reads was altered after it was made"
+            ))
+            .hint("Drop the view and create it again: it takes the rows in time then, if they are still there."));
+        }
+        let cut = self.standing_cut();
+        let inputs = feeds.iter().map(|feed| self.pin_input(feed, &cant)).collect::<Result<_>>()?;
+        let shown = shown_window(query, &cut)?.ok_or_else(|| {
+            Error::invalid(format!("{cant}: it shows no column of its windows"))
+                .hint("Select window_start or window_end beside the answers.")
+        })?;
+        let rows = self.answered(name)?;
+        let (appends, times_put) = (query.append_only(), late.times_put());
+        Ok(PinnedLate { flow: anew, cut, inputs, rows, parted, shown, appends, times_put })
+    }
+
+    /// Lets the next epoch take a correction in.
+    pub(super) fn correct(&mut self, correction: Correction, reply: Reply<u64>) {
+        let count = correction.late.iter().map(|rows| rows.num_rows() as u64).sum();
+        let manual = self.settings.clock == ClockKind::Manual;
+        let meanwhile = || {
+            Error::external(format!(
+                "late rows were put into \"{}\" or given up meanwhile: try again",
+                correction.view
+            ))
+        };
+        let query = self.queries.iter_mut().find(|query| query.name == correction.view);
+        let Some(query) = query.filter(|query| query.is_running() && query.correction.is_none()) else {
+            return reply.send(Err(meanwhile()));
+        };
+        let still = query.late().is_some_and(|late| {
+            late.times_put() == correction.times_put && late.parted(&correction.late).is_ok()
+        });
+        if !still {
+            return reply.send(Err(meanwhile()));
+        }
+        let mut replies = Waiting::new();
+        match manual {
+            true => reply.send(Ok(count)),
+            false => replies.push((reply, count)),
+        }
+        query.correction = Some(StagedCorrection { correction, replies });
+    }
+
+    /// Adds the corrections that wait to what an epoch changes.
+    pub(super) fn take_corrections(&mut self, changes: &mut Vec<(Arc<str>, Delta)>, replies: &mut Waiting) {
+        for staged in self.queries.iter_mut().filter_map(|query| query.correction.take()) {
+            let Correction { view, late, rows, .. } = staged.correction;
+            let mut gone = Delta::default();
+            late.into_iter().for_each(|rows| gone.push(Chunk::delete(rows)));
+            changes.push((format!("late_rows('{view}')").into(), gone));
+            changes.push((view, rows));
+            replies.extend(staged.replies);
+        }
+    }
+
+    /// Makes the corrections of an epoch: of the results of views, and of what is kept as late for them.
+    pub(super) fn apply_corrections(&mut self, record: &Record, deltas: &mut Deltas) {
+        for (late, gone) in &record.changes {
+            let Some(view) = late_rows_of(late) else { continue };
+            let Some(query) = self.queries.iter_mut().find(|query| query.name.as_ref() == view) else {
+                continue;
+            };
+            let of_view = record.changes.iter().find(|(name, _)| *name == query.name);
+            let rows = of_view.map(|(_, rows)| rows.clone()).unwrap_or_default();
+            match query.correct(&record.cut, &rows, gone) {
+                Ok(()) => deltas.entry(query.name.clone()).or_default().append(rows),
+                Err(reason) => query.suspend(reason, record.cut.epoch),
+            }
+        }
+    }
+
+    /// Whether a record may change a relation that is no table: late rows, or the view that they were put into.
+    pub(super) fn is_corrected(&self, name: &str) -> bool {
+        self.query(late_rows_of(name).unwrap_or(name)).is_some_and(|query| query.late().is_some())
+    }
+}
+
+impl RunningQuery {
+    /// Changes the result, and lets late rows go that were put into their windows by that.
+    fn correct(&mut self, cut: &Cut, rows: &Delta, gone: &Delta) -> Result<()> {
+        self.keep(cut, rows, &Delta::default())?;
+        let gone: Vec<RecordBatch> = gone.chunks.iter().map(|chunk| chunk.rows.clone()).collect();
+        self.late_mut().map_or(Ok(()), |late| late.put(&gone))
+    }
+}
+
+/// The operators of a query whose closed windows can be made again, and its late rows.
+fn correctable(query: &RunningQuery) -> Result<(&Flow, &LateRows)> {
+    if let Some(first) = query.first_error() {
+        return Err(
+            Error::invalid(format!("it has errors: {}", first.text())).hint("Delete or mend the rows first.")
+        );
+    }
+    if query.correction.is_some() {
+        return Err(Error::invalid("others wait to be put in").hint("ADVANCE BATCH takes them in."));
+    }
+    let (true, Some(flow), Some(late)) = (query.is_running(), query.flow.here(), query.late()) else {
+        return Err(Error::invalid("it doesn't run now").hint("SHOW MATERIALIZED VIEWS says why."));
+    };
+    if let Some(beside) = flow.keeps_beside_windows() {
+        return Err(Error::invalid(format!(
+            "what it gives of a closed window depends on more than the rows in it, by its operator {beside}"
+        ))
+        .hint("Make a view of the windows alone, and put them in there."));
+    }
+    if late.given_up() > 0 {
+        return Err(Error::invalid(format!(
+            "{} of its late rows are no longer kept, so that what its windows took is not known",
+            late.given_up()
+        )));
+    }
+    Ok((flow, late))
+}
+
+/// The column of a result that tells windows apart, and below which value they are closed, as a count of its unit.
+pub(super) fn shown_window(query: &RunningQuery, cut: &Cut) -> Result<Option<(usize, Option<i64>)>> {
+    match query.flow.times().iter().max_by_key(|(_, time)| time.edge) {
+        Some((column, time)) => Ok(Some((*column, time.at(cut).map_err(error::flow)?))),
+        None => Ok(None),
+    }
+}
+
+/// What a flow's operators are.
+fn titles(flow: &Flow) -> Vec<String> {
+    flow.operators().into_iter().map(|operator| operator.title).collect()
+}
