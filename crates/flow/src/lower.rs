@@ -120,6 +120,8 @@ impl Flow {
             findables: Vec::new(),
             times: HashMap::new(),
             below: Vec::new(),
+            without_window: None,
+            clock_lost: false,
             why: String::new(),
         };
         let lowered = match choice {
@@ -163,6 +165,10 @@ struct Lowering<'a> {
     times: HashMap<usize, Times>,
     /// Joins below windows that close.
     below: Vec<passed::Below>,
+    /// A grouping set beside others that is of no window, and the column that it lacks.
+    without_window: Option<(String, String)>,
+    /// Whether a filter on the present time stands above columns with a clock: rows come and go there when it says.
+    clock_lost: bool,
     why: String,
 }
 

@@ -150,7 +150,9 @@ pub type Content = Option<Result<Vec<RecordBatch>>>;
 pub struct KeyedBy {
     /// The types of the key's columns.
     pub types: Vec<DataType>,
-    /// For each input what the key is of its rows.
+    /// For each input what the key is of its rows. Fewer columns than types where a row has a key in each of several
+    /// sets of them: a set's own then has NULL for the columns that aren't in it, and behind them what tells it from
+    /// others.
     pub keys: Vec<Vec<Arc<dyn PhysicalExpr>>>,
     /// Whether nothing is kept of rows whose key holds a NULL.
     pub nulls_apart: bool,
@@ -246,13 +248,13 @@ pub trait Operator: Send + Debug {
     fn late(&self) -> Option<Lateness> {
         None
     }
-    /// What it waits for to put out what it holds back, in words; none where it holds nothing back.
-    fn waiting(&self) -> Option<String> {
     /// Whether all that it keeps is of windows that are open, each of which has an answer of its own: that to the rows
     /// in it, whatever comes for others.
     fn keeps_open_windows(&self) -> bool {
         false
     }
+    /// What it waits for to put out what it holds back, in words; none where it holds nothing back.
+    fn waiting(&self) -> Option<String> {
         None
     }
     /// Forgets everything, as if it had never been stepped.

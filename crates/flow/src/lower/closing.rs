@@ -6,6 +6,7 @@ use super::{Lowering, session};
 use crate::event_time::{self, Edge, EventTime, Times};
 use crate::flow::Node;
 use crate::operator::Operator;
+use crate::operators::aggregate;
 use crate::operators::closing::{self, Window};
 use crate::{Error, Result};
 
@@ -45,15 +46,23 @@ impl Lowering<'_> {
         input: usize,
     ) -> Result<usize> {
         let schema = operator.properties().schema.clone();
-        let keys = self.key_times(node.group_expr.iter().take(schema.fields().len()), &node.input, input)?;
+        let (groups, sets) = aggregate::keys_of(node);
+        let keys = self.key_times(groups.iter().take(schema.fields().len()), &node.input, input)?;
         let names = schema.fields().iter().map(|field| field.name().clone());
-        let gated = session::groups_sessions(node)?;
-        let of = |(name, (_, time)): (String, (String, Option<EventTime>))| {
-            (name, time.map(|time| time.gated(gated)))
+        let in_all = |at: &usize| sets.iter().all(|absent| !absent[*at]);
+        let in_all_sets = (0..groups.len()).filter(in_all).map(|at| groups[at].clone()).collect();
+        let gated = session::groups_sessions(&node.input, in_all_sets)?;
+        let of = |(at, (name, (_, time))): (usize, (String, (String, Option<EventTime>)))| {
+            (name, time.map(|time| time.gated(gated)).filter(|_| in_all(&at)))
         };
-        let keys: KeyTimes = names.zip(keys).map(of).collect();
+        let timed: Vec<usize> = (0..keys.len()).filter(|at| keys[*at].1.is_some()).collect();
+        let keys: KeyTimes = names.zip(keys).enumerate().map(of).collect();
+        if !timed.is_empty() && !timed.iter().any(in_all) {
+            self.without_window =
+                self.without_window.take().or_else(|| without_window(&groups, &sets, &timed));
+        }
         let place = self.push_closing(operator, vec![input], &keys, |at| vec![at]);
-        self.look_below(place, &node.group_expr, &node.input, &keys)?;
+        self.look_below(place, &groups, &node.input, &keys)?;
         Ok(place)
     }
 
@@ -158,13 +167,25 @@ impl Lowering<'_> {
         }
         let closes =
             |node: &Node| matches!(node, Node::Operator { operator, .. } if operator.late().is_some());
+        if let Some((set, column)) = &self.without_window
+            && !(self.nodes.iter().any(closes) && self.append_only(root))
+        {
+            return Err(Error::Limit(format!(
+                "EMIT ON WINDOW CLOSE puts out each window when it closes, but the grouping set ({set}) is of no window, so \
+                 that its groups never close: {column} must be in every set, as in GROUP BY {column}, ROLLUP (…)"
+            )));
+        }
         if !self.nodes.iter().any(closes) {
-            return Err(Error::Limit(match self.times.is_empty() {
-                true => "EMIT ON WINDOW CLOSE needs a watermark, but no column that the query reads has one: declare it \
-                         where the rows come from, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
+            return Err(Error::Limit(match (self.times.is_empty(), self.clock_lost) {
+                (true, _) => "EMIT ON WINDOW CLOSE needs a watermark, but no column that the query reads has one: declare it \
+                              where the rows come from, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
                     .into(),
-                false => "EMIT ON WINDOW CLOSE needs windows, but the query has no GROUP BY, PARTITION BY or join by one of \
-                          a column with a watermark: GROUP BY window_start, window_end over TUMBLE, HOP, CUMULATE or SESSION of it"
+                (false, true) => "EMIT ON WINDOW CLOSE puts out each window when the watermark passes it, but behind a condition \
+                                  on now() rows come and go as time passes, however old they are, so that no watermark holds \
+                                  there: leave that condition out, since windows let their rows go by themselves"
+                    .into(),
+                (false, false) => "EMIT ON WINDOW CLOSE needs windows, but the query has no GROUP BY, PARTITION BY or join by one of \
+                                   a column with a watermark: GROUP BY window_start, window_end over TUMBLE, HOP, CUMULATE or SESSION of it"
                     .into(),
             }));
         }
@@ -180,6 +201,16 @@ impl Lowering<'_> {
         }
         Ok(())
     }
+}
+
+/// The first of several sets of keys that holds none of those with a time, and the last of these, as people read them.
+fn without_window(keys: &[Expr], sets: &[Vec<bool>], timed: &[usize]) -> Option<(String, String)> {
+    let misses = |absent: &&Vec<bool>| timed.iter().all(|at| absent[*at]);
+    // Of sets with different times the one that lacks the last.
+    let last = *timed.last()?;
+    let set = sets.iter().find(misses).or_else(|| sets.iter().find(|absent| absent[last]))?;
+    let names = keys.iter().zip(set).filter(|(_, absent)| !**absent).map(|(key, _)| name_of(key));
+    Some((names.collect::<Vec<_>>().join(", "), name_of(&keys[last])))
 }
 
 /// The lesser of what is known of the same keys of several inputs; none of a key that isn't known of all.

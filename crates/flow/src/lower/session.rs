@@ -4,7 +4,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::WindowFunction;
-use datafusion::logical_expr::logical_plan::{Aggregate, Window};
+use datafusion::logical_expr::logical_plan::Window;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
 use super::{Lowering, keys};
@@ -112,8 +112,8 @@ impl Lowering<'_> {
 
 /// Whether the groups of an aggregate are sessions: what it groups by holds the key of sessions, and where they begin and
 /// end.
-pub(super) fn groups_sessions(node: &Aggregate) -> Result<bool> {
-    let (mut plan, mut groups) = (node.input.as_ref(), node.group_expr.clone());
+pub(super) fn groups_sessions(input: &LogicalPlan, mut groups: Vec<Expr>) -> Result<bool> {
+    let mut plan = input;
     groups.iter_mut().for_each(|group| *group = group.clone().unalias());
     while let LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) = plan {
         let mut below = Vec::with_capacity(groups.len());

@@ -61,6 +61,7 @@ impl Lowering<'_> {
             Some(input) => input,
             None => self.whole(&filter.input, self.choice)?,
         };
+        self.clock_lost |= self.times_of(input).iter().any(Option::is_some);
         let (schema, append_only) = (filter.input.schema().inner().clone(), self.append_only(input));
         let key = self.nodes[input].properties().key.clone();
         // A key tells rows apart that are there at once, but not a row from the one that it replaces.

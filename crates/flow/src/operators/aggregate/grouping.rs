@@ -9,10 +9,7 @@ use crate::{Driver, Error, Result};
 
 /// How `node` groups its rows; `types` are those of its columns.
 pub(super) fn grouping(node: &AggregatePlan, types: &[DataType], driver: &Driver) -> Result<Grouping> {
-    let (keys, absent) = match &node.group_expr[..] {
-        [Expr::GroupingSet(sets)] => expanded(sets),
-        keys => (keys.to_vec(), Vec::new()),
-    };
+    let (keys, absent) = keys_of(node);
     let exprs = keys.iter().map(|key| driver.expression(key, &node.input)).collect::<Result<_>>()?;
     let mut sets: Vec<GroupingSet> = Vec::with_capacity(absent.len());
     for absent in absent {
@@ -24,6 +21,14 @@ pub(super) fn grouping(node: &AggregatePlan, types: &[DataType], driver: &Driver
         sets.push(GroupingSet { absent, id });
     }
     Ok(Grouping { keys: exprs, sets })
+}
+
+/// The keys by which a node groups its rows, and where it has several sets of them, for each set which are not in it.
+pub(crate) fn keys_of(node: &AggregatePlan) -> (Vec<Expr>, Vec<Vec<bool>>) {
+    match &node.group_expr[..] {
+        [Expr::GroupingSet(sets)] => expanded(sets),
+        keys => (keys.to_vec(), Vec::new()),
+    }
 }
 
 /// All keys, and for each set which of them are not in it.

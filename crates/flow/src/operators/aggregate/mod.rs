@@ -46,6 +46,7 @@ use crate::point::Wanted;
 use crate::spread::Threads;
 use call::{Arguments, Call};
 pub(crate) use emit::changed;
+pub(crate) use grouping::keys_of;
 use groups::{Grouping, Groups, Touched};
 pub use lower::lower;
 pub(crate) use lower::{gives_matches, is_known};
@@ -276,11 +277,12 @@ impl Operator for Aggregate {
     }
 
     fn keyed_by(&self) -> Option<KeyedBy> {
-        if self.groups.is_global() || !self.groups.grouping.sets.is_empty() {
+        if self.groups.is_global() {
             return None;
         }
         let keys = self.groups.grouping.keys.clone();
-        let fields = &self.properties.schema.fields()[..keys.len()];
+        let columns = keys.len() + usize::from(!self.groups.grouping.sets.is_empty());
+        let fields = &self.properties.schema.fields()[..columns];
         let types = fields.iter().map(|field| field.data_type().clone()).collect();
         // Of DISTINCT the key is all that is kept, and it stays in the result.
         let is_result = self.calls.is_empty();

@@ -58,6 +58,9 @@ pub fn around(
         return Ok(Box::new(Held::around(inner, inputs, by, window)));
     }
     let told = inner.tell_opened();
+    if !told && by.keys.iter().any(|keys| keys.len() < by.types.len()) {
+        return Err(inner);
+    }
     let Ok(open) = Open::new(by.types.clone(), window.column, told) else { return Err(inner) };
     let mut properties = inner.properties().clone();
     properties.append_only |= on_close;
@@ -183,13 +186,13 @@ impl Operator for Closing {
         Some(self.gate.lateness())
     }
 
-    fn state_rows(&self) -> usize {
-        self.inner.state_rows()
-    }
     fn keeps_open_windows(&self) -> bool {
         true
     }
 
+    fn state_rows(&self) -> usize {
+        self.inner.state_rows()
+    }
 
     fn state_bytes(&self) -> usize {
         self.inner.state_bytes() + self.open.memory_bytes()

@@ -88,7 +88,8 @@ impl StateTtl {
         inputs: Vec<(SchemaRef, bool)>,
         ttl_us: i64,
     ) -> Box<dyn Operator> {
-        let Some(by) = inner.keyed_by().filter(|by| !by.is_result) else { return inner };
+        let has_one = |by: &KeyedBy| by.keys.iter().all(|keys| keys.len() == by.types.len());
+        let Some(by) = inner.keyed_by().filter(|by| !by.is_result && has_one(by)) else { return inner };
         let Ok(index) = KeyIndex::new(by.types.clone()) else { return inner };
         let mut kept = Vec::with_capacity(inputs.len());
         for (keys, (schema, append_only)) in by.keys.iter().cloned().zip(inputs) {
