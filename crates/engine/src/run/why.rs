@@ -9,6 +9,7 @@ use millstream_flow::Explained;
 use millstream_sql::Result;
 
 use super::Loop;
+use super::late_rows::LateRows;
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use super::watermarks::Watched;
@@ -51,7 +52,8 @@ impl Loop {
             found.say(name, format!("{verb} (attempt {attempts}): {reason}"));
         }
         if let Some(waiting) = self.waiting_for(name).filter(|waiting| waiting.epochs > 0) {
-            found.say(name, format!("{} epochs wait to be delivered", waiting.epochs));
+            let epochs = counted(waiting.epochs as u64, "epoch waits", "epochs wait");
+            found.say(name, format!("{epochs} to be delivered"));
         }
     }
 
@@ -70,6 +72,7 @@ impl Loop {
         for operator in query.operators().iter().rev().filter(|operator| !operator.repeated) {
             self.why_operator(&name, operator, found);
         }
+        self.why_late(&name, query, found);
         if let Some(first) = query.first_error() {
             found.say(&name, format!("it has no answer for some rows: {}", first.text()));
         }
@@ -88,10 +91,8 @@ impl Loop {
             Status::Behind(behind) => {
                 let epochs = self.epoch.0.saturating_sub(behind.through().0);
                 if epochs > 0 {
-                    found.say(
-                        name,
-                        format!("it is {epochs} epochs behind: its steps take longer than epochs do"),
-                    );
+                    let epochs = counted(epochs, "epoch", "epochs");
+                    found.say(name, format!("it is {epochs} behind: its steps take longer than epochs do"));
                 }
             }
             Status::Running => {}
@@ -124,22 +125,19 @@ impl Loop {
         } else if source.paused {
             found.say(name, format!("it is paused: RESUME {name} lets it go on"));
         } else if source.has_ended() {
-            found.say(name, format!("it has ended, after {} rows", source.rows));
+            found.say(name, format!("it has ended, after {}", counted(source.rows, "row", "rows")));
         } else if source.rows == 0 {
             found.say(name, "no row of it has come so far");
         }
         let now = self.now();
         if let Some(wait) = source.due_in(&self.settings, now).filter(|wait| !wait.is_zero()) {
-            let (rows, ms) = (source.ready_rows, wait.as_millis().max(1));
-            found.say(
-                name,
-                format!("{rows} rows wait for its source_rate_limit: the next are taken in {ms} ms"),
-            );
+            let rows = counted(source.ready_rows as u64, "row waits", "rows wait");
+            let ms = wait.as_millis().max(1);
+            found.say(name, format!("{rows} for its source_rate_limit: the next are taken in {ms} ms"));
         }
         if source.bad.count() > 0 {
-            let hint =
-                format!("{} bad rows were kept aside: SELECT * FROM bad_rows('{name}')", source.bad.count());
-            found.say(name, hint);
+            let bad = counted(source.bad.count(), "bad row was", "bad rows were");
+            found.say(name, format!("{bad} kept aside: SELECT * FROM bad_rows('{name}')"));
         }
     }
 
@@ -171,21 +169,29 @@ impl Loop {
         }
     }
 
+    fn why_late(&self, name: &str, query: &RunningQuery, found: &mut Found) {
+        let put = query.late().map_or(0, LateRows::count_put);
+        let late = query.flow.late().map_or(0, |late| late - put);
+        if late > 0 {
+            let late = counted(late, "row was late, and doesn't count", "rows were late, and don't count");
+            found.say(name, format!("{late}: SELECT * FROM late_rows('{name}')"));
+        }
+    }
+
     fn why_operator(&self, name: &str, operator: &Explained, found: &mut Found) {
         let meter = operator.meter;
         if let Some(waiting) = &operator.waiting {
             found.say(name, waiting.clone());
         } else if operator.cost.is_some() && meter.rows_in > 0 && meter.rows_out == 0 {
             let (title, rows) = (&operator.title, meter.rows_in);
-            found.say(name, format!("{title} has let none of {rows} rows through"));
-        }
-        if let Some(late) = operator.late.filter(|late| *late > 0) {
-            found.say(
-                name,
-                format!("{late} rows were late, and don't count: SELECT * FROM late_rows('{name}')"),
-            );
+            found.say(name, format!("{title} has let none of {} through", counted(rows, "row", "rows")));
         }
     }
+}
+
+/// So many, in words.
+fn counted(count: u64, one: &str, more: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {more}") }
 }
 
 /// Partitions that are named, of those that do the same.

@@ -81,6 +81,10 @@ async fn full_disk() -> Result<()> {
         engine.progress().problems.iter().any(|problem| problem.contains("tight"))
     })
     .await?;
+    let why = drive::lines(&mut session, "EXPLAIN WHY tight").await?;
+    ensure(why.iter().any(|line| line.starts_with("tight|it is tried again (attempt ")), || {
+        format!("{why:?}")
+    })?;
     ensure(disk.resize("8m"), || "the small disk can't be made larger".into())?;
     until("the sink to catch up", || lines_in(small.path()).is_ok_and(|lines| lines.len() >= 200)).await?;
     let mut lines = lines_in(small.path())?;

@@ -230,6 +230,14 @@ async fn idle() -> Result<()> {
             &["a|true", "b|false"],
         )
         .await?;
+        let why = lines(&mut session, "EXPLAIN WHY closed").await?;
+        let idle = "s|partition a is idle, and left aside: its last row came at ";
+        let held = "s|partition b holds the watermark back: its newest row is of ";
+        for wanted in [idle, held] {
+            ensure(why.iter().any(|line| line.starts_with(wanted)), || {
+                format!("{wanted}… is not in {why:?}")
+            })?;
+        }
         engine.stop().await.map_err(|error| error.to_string())?;
     }
     Ok(())
