@@ -3,6 +3,7 @@
 //! Every bench is a program: `cargo run --release --bin word_count -- --help`.
 //! A figure is only worth its yardstick: both are taken in the same run, in turn, and the median is printed.
 
+pub mod generated;
 pub mod measure;
 pub mod options;
 pub mod parquet_table;

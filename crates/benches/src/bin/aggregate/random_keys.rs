@@ -1,14 +1,12 @@
 //! A source that first brings each key once, and then keys at random.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
-use millstream::connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
-};
-use millstream::delta::{Position, Span};
+use millstream::connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream_benches::generated::{Generated, Rows, mixed};
 
 use crate::input;
 
@@ -31,67 +29,30 @@ impl Connector for RandomKeys {
     }
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let keys = spec.options.parse("keys", "a number")?.unwrap_or(1);
-        Ok(Box::new(RandomKeysSource { schema: input::schema(), keys, next: 0 }))
+        Ok(Box::new(Generated::new(Keys { schema: input::schema(), keys })))
     }
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         Err(Error::Invalid(format!("'{}': connector 'random_keys' has no sink", spec.name)))
     }
 }
 
-struct RandomKeysSource {
+struct Keys {
     schema: SchemaRef,
     keys: u64,
-    next: u64,
 }
 
-/// A number from a number, as splitmix64 does it.
-fn mixed(number: u64) -> u64 {
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
-}
-
-impl RandomKeysSource {
-    fn read(&self, from: u64, to: u64, more: More) -> Result<Arrival> {
-        let key = |n: u64| if n < self.keys { n } else { mixed(n) % self.keys };
-        // Keys that are spread over all integers.
-        let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((from..to).map(|n| mixed(key(n)) as i64)));
-        let values: ArrayRef = Arc::new(Int64Array::from_iter_values((from..to).map(|n| (n % 1000) as i64)));
-        let rows = RecordBatch::try_new(self.schema.clone(), vec![keys, values])
-            .map_err(|error| Error::Bug(format!("rows don't fit their schema: {error}")))?;
-        let spans = vec![Span { split: "rows".into(), from, to, done: false }];
-        Ok(Arrival { rows: vec![rows], spans, bad_rows: Vec::new(), more, splits: Vec::new() })
-    }
-}
-
-#[async_trait]
-impl Source for RandomKeysSource {
+impl Rows for Keys {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
-    fn replayable(&self) -> bool {
-        true
-    }
-    fn bounded(&self) -> bool {
-        false
-    }
-    async fn seek(&mut self, after: &Position) -> Result<()> {
-        self.next = after.splits.values().map(|progress| progress.through).max().unwrap_or(0);
-        Ok(())
-    }
-    async fn next(&mut self, limit: Limit) -> Result<Arrival> {
-        let from = self.next;
-        self.next += limit.rows as u64;
-        self.read(from, self.next, More::Now)
-    }
-    async fn ready(&mut self) -> Result<()> {
-        Ok(())
-    }
-    async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
-        let to = span.to.min(span.from + limit.rows as u64);
-        self.read(span.from, to, if to < span.to { More::Now } else { More::Later })
-    }
-    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
-        Ok(())
+
+    fn rows(&self, numbers: Range<u64>) -> Result<RecordBatch> {
+        let key = |n: u64| if n < self.keys { n } else { mixed(n) % self.keys };
+        // Keys that are spread over all integers.
+        let keys = Int64Array::from_iter_values(numbers.clone().map(|n| mixed(key(n)) as i64));
+        let values = Int64Array::from_iter_values(numbers.map(|n| (n % 1000) as i64));
+        let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(values)];
+        RecordBatch::try_new(self.schema.clone(), columns)
+            .map_err(|error| Error::Bug(format!("rows don't fit their schema: {error}")))
     }
 }

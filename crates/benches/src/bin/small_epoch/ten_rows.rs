@@ -1,14 +1,12 @@
 //! A source that has a few rows at every pull.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
-use millstream::connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
-};
-use millstream::delta::{Position, Span};
+use millstream::connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream_benches::generated::{Generated, Rows};
 
 /// `connector = 'ten_rows'`: (k, v), as many rows a pull as asked for.
 #[derive(Debug)]
@@ -50,54 +48,23 @@ impl Connector for TenRows {
         &[]
     }
     fn source(&self, _: &SourceSpec) -> Result<Box<dyn Source>> {
-        Ok(Box::new(TenRowsSource { schema: schema(), next: 0 }))
+        Ok(Box::new(Generated::new(Numbers { schema: schema() })))
     }
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         Err(Error::Invalid(format!("'{}': connector 'ten_rows' has no sink", spec.name)))
     }
 }
 
-struct TenRowsSource {
+struct Numbers {
     schema: SchemaRef,
-    next: u64,
 }
 
-impl TenRowsSource {
-    fn read(from: u64, to: u64, more: More) -> Result<Arrival> {
-        let rows = vec![batch(from, (to - from) as usize)?];
-        let spans = vec![Span { split: "rows".into(), from, to, done: false }];
-        Ok(Arrival { rows, spans, bad_rows: Vec::new(), more, splits: Vec::new() })
-    }
-}
-
-#[async_trait]
-impl Source for TenRowsSource {
+impl Rows for Numbers {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
-    fn replayable(&self) -> bool {
-        true
-    }
-    fn bounded(&self) -> bool {
-        false
-    }
-    async fn seek(&mut self, after: &Position) -> Result<()> {
-        self.next = after.splits.values().map(|progress| progress.through).max().unwrap_or(0);
-        Ok(())
-    }
-    async fn next(&mut self, limit: Limit) -> Result<Arrival> {
-        let from = self.next;
-        self.next += limit.rows as u64;
-        TenRowsSource::read(from, self.next, More::Now)
-    }
-    async fn ready(&mut self) -> Result<()> {
-        Ok(())
-    }
-    async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
-        let to = span.to.min(span.from + limit.rows as u64);
-        TenRowsSource::read(span.from, to, if to < span.to { More::Now } else { More::Later })
-    }
-    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
-        Ok(())
+
+    fn rows(&self, numbers: Range<u64>) -> Result<RecordBatch> {
+        batch(numbers.start, (numbers.end - numbers.start) as usize)
     }
 }

@@ -1,14 +1,12 @@
 //! A source of rows whose times go on, with a share of rows that come late.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use async_trait::async_trait;
-use millstream::connect::{
-    Arrival, Connector, Error, Limit, More, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec,
-};
-use millstream::delta::{Position, Span};
+use millstream::connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+use millstream_benches::generated::{Generated, Rows, mixed};
 
 /// By how much late rows are late.
 const LATE_US: i64 = 300_000_000;
@@ -50,13 +48,12 @@ impl Connector for Clicks {
     }
     fn source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         let number = |name: &str| Ok(spec.options.parse(name, "a number")?.unwrap_or(1));
-        Ok(Box::new(ClicksSource {
+        Ok(Box::new(Generated::new(Times {
             schema: schema(),
             keys: number("keys")?,
             rows_per_second: number("rows_per_second")?,
             late_percent: number("late_percent")?,
-            next: 0,
-        }))
+        })))
     }
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         Err(Error::Invalid(format!("'{}': connector 'clicks' has no sink", spec.name)))
@@ -71,66 +68,28 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-struct ClicksSource {
+struct Times {
     schema: SchemaRef,
     keys: u64,
     rows_per_second: u64,
     late_percent: u64,
-    next: u64,
 }
 
-/// A number from a number, as splitmix64 does it.
-fn mixed(number: u64) -> u64 {
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
-}
+impl Rows for Times {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
 
-impl ClicksSource {
-    fn read(&self, from: u64, to: u64, more: More) -> Result<Arrival> {
+    fn rows(&self, numbers: Range<u64>) -> Result<RecordBatch> {
         let time = |n: u64| {
             let time = (n as i128 * 1_000_000 / i128::from(self.rows_per_second)) as i64;
             if mixed(n) % 100 < self.late_percent { time - LATE_US } else { time }
         };
-        let keys = Int64Array::from_iter_values((from..to).map(|n| (mixed(n + 7) % self.keys) as i64));
-        let values = Int64Array::from_iter_values((from..to).map(|n| (n % 1000) as i64));
-        let times = TimestampMicrosecondArray::from_iter_values((from..to).map(time));
+        let keys = Int64Array::from_iter_values(numbers.clone().map(|n| (mixed(n + 7) % self.keys) as i64));
+        let values = Int64Array::from_iter_values(numbers.clone().map(|n| (n % 1000) as i64));
+        let times = TimestampMicrosecondArray::from_iter_values(numbers.map(time));
         let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(values), Arc::new(times)];
-        let rows = RecordBatch::try_new(self.schema.clone(), columns)
-            .map_err(|error| Error::Bug(format!("rows don't fit their schema: {error}")))?;
-        let spans = vec![Span { split: "rows".into(), from, to, done: false }];
-        Ok(Arrival { rows: vec![rows], spans, ..Arrival::nothing(more) })
-    }
-}
-
-#[async_trait]
-impl Source for ClicksSource {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-    fn replayable(&self) -> bool {
-        true
-    }
-    fn bounded(&self) -> bool {
-        false
-    }
-    async fn seek(&mut self, after: &Position) -> Result<()> {
-        self.next = after.splits.values().map(|progress| progress.through).max().unwrap_or(0);
-        Ok(())
-    }
-    async fn next(&mut self, limit: Limit) -> Result<Arrival> {
-        let from = self.next;
-        self.next += limit.rows as u64;
-        self.read(from, self.next, More::Now)
-    }
-    async fn ready(&mut self) -> Result<()> {
-        Ok(())
-    }
-    async fn replay(&mut self, span: &Span, limit: Limit) -> Result<Arrival> {
-        let to = span.to.min(span.from + limit.rows as u64);
-        self.read(span.from, to, if to < span.to { More::Now } else { More::Later })
-    }
-    async fn acknowledge(&mut self, _: &Position) -> Result<()> {
-        Ok(())
+        RecordBatch::try_new(self.schema.clone(), columns)
+            .map_err(|error| Error::Bug(format!("rows don't fit their schema: {error}")))
     }
 }
