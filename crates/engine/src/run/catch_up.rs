@@ -207,21 +207,35 @@ impl Loop {
     /// Takes in a piece of the past. A result that is kept shows when all of it is there; one that is only handed
     /// on goes as it comes.
     fn step_piece<'a>(&mut self, place: usize, find: impl Fn(&str) -> Option<&'a Delta>) {
-        let held = matches!(&self.queries[place].status, Status::CatchingUp(of) if of.held.is_some());
-        // How many pieces there are, and when they come, is another matter each time.
+        // How many pieces there are, and when they come, is another matter after each crash.
         let cut = match self.durability.is_on() {
             true => Cut { watermarks: Vec::new(), now: self.clock.last(), ..self.standing_cut() },
             false => self.piece_cut(),
         };
+        self.step_past(place, &cut, find);
+    }
+
+    /// Closes the windows that the watermarks have passed while the past was read, of which no row was late.
+    fn close_windows(&mut self, place: usize) {
+        let standing = self.standing_cut();
+        if !self.queries[place].is_suspended() && self.queries[place].flow.is_due(&standing) {
+            let cut = Cut { watermarks: standing.watermarks, ..self.piece_cut() };
+            self.step_past(place, &cut, |_| None);
+        }
+    }
+
+    /// Takes in some of the past under a cut; see [`Loop::step_piece`].
+    fn step_past<'a>(&mut self, place: usize, cut: &Cut, find: impl Fn(&str) -> Option<&'a Delta>) {
+        let held = matches!(&self.queries[place].status, Status::CatchingUp(of) if of.held.is_some());
         let query = &mut self.queries[place];
         let inputs = query.inputs(find);
         query.unread = query.shows_at_once();
-        let delta = query.step(&cut, &inputs);
+        let delta = query.step(cut, &inputs);
         if let (true, Status::CatchingUp(of)) = (held, &mut query.status) {
             of.held.get_or_insert_default().append(delta);
         } else if !query.shows_at_once() {
             let name = query.name.clone();
-            self.log(&name, &cut, &delta);
+            self.log(&name, cut, &delta);
             self.stage_in(place, delta);
         }
     }
@@ -233,6 +247,7 @@ impl Loop {
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
             self.step_piece(place, |name| of(name).and_then(|place| inputs.get(place)));
         }
+        self.close_windows(place);
         if !self.queries[place].is_suspended() {
             let arrived = std::mem::replace(&mut self.queries[place].status, Status::Running);
             self.share_or_suspend(place);
@@ -376,6 +391,9 @@ impl Loop {
                 };
                 table.replay(&rest)?;
                 table.take();
+            } else {
+                // It is a correction of a view.
+                continue;
             }
             deltas.entry(name.clone()).or_default().append(delta);
         }
@@ -391,9 +409,6 @@ impl Loop {
     }
 }
 
-            } else {
-                // It is a correction of a view.
-                continue;
 /// A recorded epoch whose rows are being read.
 #[derive(Debug)]
 pub(crate) struct Replaying {

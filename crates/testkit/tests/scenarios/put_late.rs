@@ -280,6 +280,10 @@ async fn files() -> Result<()> {
     run_all(&mut session, &[&format!("{put} WHERE v = 3"), "ADVANCE BATCH"]).await?;
     let after = ["2024-05-01T00:00:00|4", "2024-05-01T00:00:20|2"];
     drive::expect(&mut session, "SELECT * FROM sums", &after).await?;
+    // A query that reads the source again has no late rows, and puts out what has closed by then at once.
+    let later = view.replace("VIEW sums", "VIEW later") + " EMIT ON WINDOW CLOSE";
+    run(&mut session, &later).await?;
+    drive::expect_soon(&mut session, "SELECT * FROM later", &["2024-05-01T00:00:00|8"]).await?;
     write(path, "1.csv", "9,2024-05-01 00:00:01\n2,2024-05-01 00:00:26\n")?;
     let error = run(&mut session, put).await.err().unwrap_or_default();
     ensure(error.contains("don't follow from what its inputs hold now"), || format!("not refused: {error}"))?;
