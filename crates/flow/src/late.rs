@@ -78,9 +78,9 @@ struct Side {
     at: (usize, usize),
     /// Whether the operator has another input.
     one_of_two: bool,
-    /// The columns of the operator's rows, and the place of each in the layout.
+    /// The columns of the operator's rows, and the place of each in the layout; none of what the planner has made.
     schema: SchemaRef,
-    places: Vec<usize>,
+    places: Vec<Option<usize>>,
 }
 
 impl Layout {
@@ -97,7 +97,8 @@ impl Layout {
             watermarks.push(lateness.watermark);
             for (at, input) in inputs.iter().enumerate() {
                 let schema = nodes[*input].properties().schema.clone();
-                let places = columns.add(&schema).into_iter().map(|place| KNOWN.len() + place).collect();
+                let places = columns.add(&schema).into_iter();
+                let places = places.map(|place| Some(KNOWN.len() + place?)).collect();
                 sides.push(Side { at: (place, at), one_of_two: inputs.len() == 2, schema, places });
             }
         }
@@ -144,7 +145,9 @@ impl Layout {
         all.push(Arc::new(late.rows.weights_or_ones()));
         all.extend(fields[KNOWN.len()..].iter().map(|field| new_null_array(field.data_type(), count)));
         for (place, column) in side.places.iter().zip(rows.columns()) {
-            all[*place] = column.clone();
+            if let Some(place) = place {
+                all[*place] = column.clone();
+            }
         }
         all.push(Arc::new(UInt32Array::from_value(place as u32, count)));
         Ok(RecordBatch::try_new(self.all.clone(), all)?)
@@ -161,7 +164,10 @@ impl Layout {
                 if mask.true_count() == 0 {
                     continue;
                 }
-                let columns = side.places.iter().map(|place| rows.column(*place).clone()).collect();
+                let columns = side.places.iter().map(|place| Some(rows.column((*place)?).clone()));
+                let columns = columns.collect::<Option<Vec<ArrayRef>>>().ok_or_else(|| {
+                    Error::Bug("late rows can't be given back without the columns that the planner has made".into())
+                })?;
                 let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
                 let weights = rows.column(KNOWN.len() - 1).as_primitive::<Int64Type>();
                 let chunk = Chunk {
@@ -204,10 +210,12 @@ struct Columns {
 }
 
 impl Columns {
-    /// The place of each column of a schema.
-    fn add(&mut self, schema: &SchemaRef) -> Vec<usize> {
+    /// The place of each column of a schema; none of one that the planner has made, whose name no query's column has.
+    fn add(&mut self, schema: &SchemaRef) -> Vec<Option<usize>> {
         let mut taken = BTreeSet::new();
-        schema.fields().iter().map(|field| self.place(field, &mut taken)).collect()
+        let mut place =
+            |field: &Field| (!field.name().starts_with('!')).then(|| self.place(field, &mut taken));
+        schema.fields().iter().map(|field| place(field)).collect()
     }
 
     fn place(&mut self, field: &Field, taken: &mut BTreeSet<usize>) -> usize {

@@ -22,6 +22,7 @@ use crate::sharing::Findables;
 use crate::{Driver, Result};
 
 mod ageing;
+mod as_of;
 mod broadcast;
 mod closing;
 mod hopping;
@@ -122,6 +123,7 @@ impl Flow {
             below: Vec::new(),
             without_window: None,
             clock_lost: false,
+            unclosed: None,
             why: String::new(),
         };
         let lowered = match choice {
@@ -169,6 +171,8 @@ struct Lowering<'a> {
     without_window: Option<(String, String)>,
     /// Whether a filter on the present time stands above columns with a clock: rows come and go there when it says.
     clock_lost: bool,
+    /// What would put its rows out when they are final, and what it lacks.
+    unclosed: Option<String>,
     why: String,
 }
 

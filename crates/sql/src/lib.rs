@@ -35,6 +35,7 @@ pub mod routines;
 mod row_pattern;
 pub mod rules;
 mod shown;
+mod sound_relations;
 pub mod sqlstate;
 mod steady;
 mod time_joins;

@@ -49,6 +49,7 @@ use crate::routines;
 use crate::row_pattern::{self, RowPatterns};
 use crate::rules;
 use crate::shown::Names;
+use crate::sound_relations::SoundRelations;
 use crate::time_joins;
 use crate::type_names::Spellings;
 
@@ -203,7 +204,8 @@ impl Planner {
         };
         respell::respell(&mut statement, &known)?;
         let context = Context::new(&self.state, self.type_planner(), relations, shown)
-            .planned_by(Arc::new(RowPatterns::new(self.clone())));
+            .planned_by(Arc::new(RowPatterns::new(self.clone())))
+            .planned_by(Arc::new(SoundRelations::default()));
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
         let mut typed = self.parameters.as_ref().map_or_else(PlannerContext::new, |known| known.context());
         let plan = SqlToRel::new_with_options(&context, options)

@@ -176,6 +176,9 @@ impl Lowering<'_> {
             )));
         }
         if !self.nodes.iter().any(closes) {
+            if let Some(unclosed) = self.unclosed.as_ref().filter(|_| !self.times.is_empty()) {
+                return Err(Error::Limit(format!("EMIT ON WINDOW CLOSE {unclosed}")));
+            }
             return Err(Error::Limit(match (self.times.is_empty(), self.clock_lost) {
                 (true, _) => "EMIT ON WINDOW CLOSE needs a watermark, but no column that the query reads has one: declare it \
                               where the rows come from, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"

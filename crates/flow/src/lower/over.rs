@@ -110,9 +110,10 @@ impl Lowering<'_> {
             why,
         };
         match Over::new(parts)? {
-            Some(operator) => {
-                self.partition_closing(Box::new(operator), partition, &node.input, input).map(Some)
-            }
+            Some(operator) => match self.as_of(Box::new(operator), node, input)? {
+                Ok(place) => Ok(Some(place)),
+                Err(over) => self.partition_closing(over, partition, &node.input, input).map(Some),
+            },
             None => Ok(self.because("values of some type have no order in bytes")),
         }
     }

@@ -127,6 +127,7 @@ impl Lowering<'_> {
             let input = inputs.iter().find(|input| input.leaves.contains(&leaf))?;
             self.nodes[input.node].properties().key.clone()
         });
+        let matches = aggregate::gives_matches(plan);
         let types = inputs.first().map(|input| input.types.clone()).unwrap_or_default();
         let times = closing::least(inputs.iter().map(|input| input.times.clone()).collect());
         let nodes = inputs.iter().map(|input| input.node).collect();
@@ -142,8 +143,16 @@ impl Lowering<'_> {
                 && !above.iter().any(|node| matches!(node, LogicalPlan::Unnest(_)))
                 && matches!(plan, LogicalPlan::Aggregate(node) if !matches!(node.group_expr[..], [Expr::GroupingSet(_)])),
             why: why.into(),
+            bound: if matches { "windows with a watermark in PARTITION BY would bound it" } else { "" },
         };
         let operator = PerKey::new(parts, self.driver)?;
+        if matches && !self.closes(&times) {
+            self.unclosed = Some(
+                "needs windows, but MATCH_RECOGNIZE has none in its PARTITION BY: FROM TUMBLE(…) MATCH_RECOGNIZE \
+                 (PARTITION BY window_start, window_end …), over a column with a watermark"
+                    .into(),
+            );
+        }
         let own: Vec<&keys::Key> = (0..own.len()).filter(named).map(|at| &own[at]).collect();
         let shown = |at: usize| shown_above(own[at], plan, above).into_iter().collect::<Vec<usize>>();
         Ok(Some(self.push_closing(Box::new(operator), nodes, &times, shown)))

@@ -34,7 +34,6 @@ use crate::dml::tree::named_table;
 use crate::error::{Error, Result};
 use crate::hidden::last_name;
 use crate::literals::interval;
-use crate::rules::keys::without_keys;
 use grid::{Length, Timeline, WINDOWS_MAX};
 pub(crate) use spellings::respell;
 
@@ -292,7 +291,6 @@ impl Call<'_> {
                     .project(all)?
                     .unnest_column(Column::from_name(WINDOW_START))?
                     .build()?;
-                let unnested = without_keys(unnested)?;
                 let start = Expr::Column(Column::from_name(WINDOW_START));
                 let end = functions::hop_end(with(start, &written[1..])).alias(WINDOW_END);
                 let all = columns(&unnested).into_iter().chain([end]);
@@ -302,11 +300,7 @@ impl Call<'_> {
                 let start = functions::tumble_start(with(time.clone(), &written[1..])).alias(WINDOW_START);
                 let ends = functions::cumulate_ends(with(time, written)).alias(WINDOW_END);
                 let all: Vec<Expr> = columns(&input).into_iter().chain([start, ends]).collect();
-                let unnested = LogicalPlanBuilder::from(input)
-                    .project(all)?
-                    .unnest_column(Column::from_name(WINDOW_END))?
-                    .build()?;
-                LogicalPlanBuilder::from(without_keys(unnested)?)
+                LogicalPlanBuilder::from(input).project(all)?.unnest_column(Column::from_name(WINDOW_END))?
             }
             Kind::Session => {
                 let over = |function| -> PlanResult<Expr> {

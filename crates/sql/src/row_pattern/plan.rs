@@ -27,7 +27,6 @@ use crate::event_time;
 use crate::functions::canonical_float;
 use crate::hidden::{fold, last_name};
 use crate::planner::Planner;
-use crate::rules::keys::without_keys;
 
 /// What the list of matches is called below its unnesting.
 const MATCH: &str = "!match";
@@ -460,9 +459,9 @@ fn with_matches(
     }
     let arguments = taken.iter().map(|at| Expr::Column(Column::from(schema.qualified_field(*at))));
     let found = AggregateUDF::from(MatchRows::new(clause)).call(arguments.collect()).alias(MATCH);
-    let matches = LogicalPlanBuilder::from(input)
+    Ok(LogicalPlanBuilder::from(input)
         .aggregate(partition.collect::<Vec<_>>(), [found])?
         .unnest_column(Column::from_name(MATCH))?
-        .build()?;
-    Ok(LogicalPlanBuilder::from(without_keys(matches)?).project(items)?.build()?)
+        .project(items)?
+        .build()?)
 }

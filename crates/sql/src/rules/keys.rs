@@ -2,9 +2,10 @@
 //!
 //! It takes what determines a part of a group's columns for a key of the whole group (in `SELECT DISTINCT d.k, b.w FROM
 //! (SELECT DISTINCT k FROM a) AS d, b` the column `k`, which `d` has once), and the key of a table for one of its
-//! unnested rows. It then drops `w` from a GROUP BY above, or a DISTINCT altogether. It makes them anew with each node
-//! that a rule builds, so they are mended whenever a rule is about to look; from rules that build nodes while they look
-//! all keys are hidden, from those of tables to those of groups.
+//! unnested rows. It then drops `w` from a GROUP BY above, or a DISTINCT altogether; and its planner adds `w` to a GROUP BY
+//! by `k`. It makes them anew with each node that a rule builds, so they are mended whenever a rule is about to look, and
+//! whenever the planner has made a relation; from rules that build nodes while they look all keys are hidden, from those of
+//! tables to those of groups.
 
 use std::sync::Arc;
 
@@ -33,21 +34,30 @@ impl OptimizerRule for SoundKeys {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let mut changed = false;
-        plan.transform_up_with_subqueries(|node| {
-            // What is above has taken the keys over.
-            let mut node = if changed { node.recompute_schema()? } else { node };
-            match node {
-                LogicalPlan::Unnest(_) => changed |= set_keys(&mut node, FunctionalDependencies::empty())?,
-                LogicalPlan::Aggregate(ref aggregate) if !is_sound(aggregate) => {
-                    let keys = FunctionalDependencies::new(vec![group_key(aggregate)?]);
-                    changed |= set_keys(&mut node, keys)?;
-                }
-                _ => {}
-            }
-            Ok(Transformed::new(node, changed, TreeNodeRecursion::Continue))
-        })
+        sound(plan)
     }
+}
+
+/// The same plan, whose groups have one key and whose unnested rows have none.
+pub(crate) fn with_sound_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
+    Ok(sound(plan)?.data)
+}
+
+fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut changed = false;
+    plan.transform_up_with_subqueries(|node| {
+        // What is above has taken the keys over.
+        let mut node = if changed { node.recompute_schema()? } else { node };
+        match node {
+            LogicalPlan::Unnest(_) => changed |= set_keys(&mut node, FunctionalDependencies::empty())?,
+            LogicalPlan::Aggregate(ref aggregate) if !is_sound(aggregate) => {
+                let keys = FunctionalDependencies::new(vec![group_key(aggregate)?]);
+                changed |= set_keys(&mut node, keys)?;
+            }
+            _ => {}
+        }
+        Ok(Transformed::new(node, changed, TreeNodeRecursion::Continue))
+    })
 }
 
 fn is_sound(node: &Aggregate) -> bool {
@@ -77,13 +87,6 @@ impl OptimizerRule for HiddenKeys {
             Ok(if changed { Transformed::yes(node) } else { Transformed::no(node) })
         })
     }
-}
-
-/// The rows of a node that repeats those below it, whose keys are none of its own. The query engine's planner adds what
-/// a key determines to a GROUP BY by the key.
-pub(crate) fn without_keys(mut plan: LogicalPlan) -> Result<LogicalPlan> {
-    set_keys(&mut plan, FunctionalDependencies::empty())?;
-    Ok(plan)
 }
 
 /// Gives a node these keys, unless it shows its input's or has none and gets none.
@@ -184,5 +187,34 @@ mod tests {
         tables.check(&format!("SELECT id, w, count(*) FROM {words} GROUP BY id, w"), &rows);
         tables.check(&format!("SELECT count(*) FROM (SELECT id FROM {words} GROUP BY id, w) AS y"), &["3"]);
         tables.check(&format!("SELECT id FROM (SELECT DISTINCT id, w FROM {words}) AS y"), &["1", "1", "2"]);
+    }
+
+    /// What the planner makes of a key, before any rule runs.
+    #[test]
+    fn a_group_by_what_was_a_key_is_by_nothing_else() {
+        let tables = Tables::new()
+            .table("t", "(id INT PRIMARY KEY, s TEXT)", "VALUES (1, 'a b a'), (2, 'b')")
+            .table("a", "(k INT)", "VALUES (1), (1), (2)")
+            .table("b", "(w INT)", "VALUES (10), (20), (20)")
+            .view("words", "SELECT id, unnest(string_to_array(s, ' ')) AS w FROM t")
+            .view("some", "SELECT * FROM words WHERE w <> 'z'");
+        let subquery = "(SELECT id, unnest(string_to_array(s, ' ')) AS w FROM t) AS x";
+        for words in [subquery, "words", "some", "(SELECT id, w FROM words) AS x"] {
+            tables.check(&format!("SELECT id, count(*) FROM {words} GROUP BY id"), &["1|3", "2|1"]);
+            tables.check(
+                &format!("SELECT id, w, sum(1) OVER (ORDER BY id) FROM {words}"),
+                &["1|a|3", "1|a|3", "1|b|3", "2|b|4"],
+            );
+            let ungrouped = format!("SELECT id, w FROM {words} GROUP BY id");
+            let error = tables.planner.query(&ungrouped, &tables).unwrap_err();
+            assert!(error.message.contains("must appear in GROUP BY"), "{}", error.message);
+        }
+        tables
+            .check("WITH x AS (SELECT * FROM words) SELECT id, count(*) FROM x GROUP BY id", &["1|3", "2|1"]);
+        let of_groups = "(SELECT k, unnest(array_agg(w)) AS w FROM a, b GROUP BY k) AS x";
+        tables.check(&format!("SELECT k, count(*) FROM {of_groups} GROUP BY k"), &["1|6", "2|3"]);
+        let pairs = "(SELECT d.k, b.w FROM (SELECT k FROM a GROUP BY k) AS d, b GROUP BY d.k, b.w) AS x";
+        tables.check(&format!("SELECT k, count(*) FROM {pairs} GROUP BY k"), &["1|2", "2|2"]);
+        tables.check("SELECT id, s, count(*) FROM t GROUP BY id", &["1|a b a|1", "2|b|1"]);
     }
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use datafusion::optimizer::AnalyzerRule;
 
-pub(crate) use orderings::orderable;
+pub(crate) use orderings::{missing, orderable};
 
 /// A rule as the analyzer takes it.
 pub type Rule = Arc<dyn AnalyzerRule + Send + Sync>;

@@ -126,7 +126,7 @@ fn ascending(expression: Expr) -> SortExpr {
 }
 
 /// The sort keys that make an ordering of a plan's rows complete: its key's columns, or all, less those it has.
-fn missing(plan: &LogicalPlan, known: &[&Expr]) -> Vec<SortExpr> {
+pub(crate) fn missing(plan: &LogicalPlan, known: &[&Expr]) -> Vec<SortExpr> {
     let schema = plan.schema();
     let column = |at: usize| Expr::Column(Column::from(schema.qualified_field(at)));
     let all = || (0..schema.fields().len()).collect();

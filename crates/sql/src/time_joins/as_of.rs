@@ -28,7 +28,7 @@ use datafusion::logical_expr::{
 
 use super::conditions::Conditions;
 use crate::error::Error;
-use crate::rules::orderable;
+use crate::rules::{missing, orderable};
 
 /// Names of columns that no query has.
 const TIME: &str = "!time";
@@ -54,8 +54,8 @@ pub(super) fn plan(
 ) -> PlanResult<LogicalPlan> {
     let compared = Compared::new(conditions, &left, &right)?;
     let (left_schema, right_schema) = (Arc::clone(left.schema()), Arc::clone(right.schema()));
-    let both = together(left, right, &compared)?;
-    let nearest = nearest(&compared, &right_schema)?.alias(NEAREST);
+    let both = together(left, right, keeps_left, &compared)?;
+    let nearest = nearest(&compared, &right_schema, &both)?.alias(NEAREST);
     let found = Expr::Column(Column::from_name(NEAREST));
     let of_left = Expr::Column(Column::from_name(SIDE)).eq(compared.sides[0].clone());
     let wanted = match keeps_left {
@@ -104,7 +104,13 @@ fn incomparable(mine: &Expr, a: &DataType, theirs: &Expr, b: &DataType) -> Error
 }
 
 /// The rows of both sides: what they are compared by, which side they are of, and the columns of both.
-fn together(left: LogicalPlan, right: LogicalPlan, compared: &Compared) -> PlanResult<LogicalPlan> {
+/// Those that can't match aren't there, but for rows of the left that are kept without a match.
+fn together(
+    left: LogicalPlan,
+    right: LogicalPlan,
+    keeps_left: bool,
+    compared: &Compared,
+) -> PlanResult<LogicalPlan> {
     let (left_schema, right_schema) = (Arc::clone(left.schema()), Arc::clone(right.schema()));
     let key = |at: usize| format!("!key_{at}");
     let mut items = [Vec::new(), Vec::new()];
@@ -125,15 +131,22 @@ fn together(left: LogicalPlan, right: LogicalPlan, compared: &Compared) -> PlanR
         }
     }
     let [of_left, of_right] = items;
-    let known = std::iter::once(&compared.time.1).chain(compared.keys.iter().map(|(_, theirs)| theirs));
-    let known = known.map(|expr| expr.clone().is_not_null()).reduce(Expr::and);
-    let right = LogicalPlanBuilder::from(right).filter(known.unwrap_or_else(|| lit(true)))?;
-    let left = LogicalPlanBuilder::from(left).project(of_left)?;
-    left.union(right.project(of_right)?.build()?)?.build()
+    let known = |time: &Expr, keys: Vec<&Expr>| {
+        let is_known = |known: Expr, key: &Expr| known.and(key.clone().is_not_null());
+        keys.into_iter().fold(time.clone().is_not_null(), is_known)
+    };
+    let mine = compared.keys.iter().map(|(mine, _)| mine).collect();
+    let theirs = compared.keys.iter().map(|(_, theirs)| theirs).collect();
+    let right = LogicalPlanBuilder::from(right).filter(known(&compared.time.1, theirs))?;
+    let mut left = LogicalPlanBuilder::from(left);
+    if !keeps_left {
+        left = left.filter(known(&compared.time.0, mine))?;
+    }
+    left.project(of_left)?.union(right.project(of_right)?.build()?)?.build()
 }
 
 /// The nearest row of the right side, as a struct.
-fn nearest(compared: &Compared, right: &DFSchema) -> PlanResult<Expr> {
+fn nearest(compared: &Compared, right: &DFSchema, both: &LogicalPlan) -> PlanResult<Expr> {
     let mut fields: Vec<Expr> =
         (0..right.fields().len()).flat_map(|at| [lit(place(at)), internal(right, at)]).collect();
     if fields.is_empty() {
@@ -141,19 +154,22 @@ fn nearest(compared: &Compared, right: &DFSchema) -> PlanResult<Expr> {
     }
     let of_right = Expr::Column(Column::from_name(SIDE)).eq(compared.sides[1].clone());
     let row = when(of_right, named_struct(fields)).end()?;
-    let keys = (0..compared.keys.len()).map(|at| Expr::Column(Column::from_name(format!("!key_{at}"))));
     let time = Expr::Column(Column::from_name(TIME)).sort(compared.backward, true);
     let mut order = vec![time, Expr::Column(Column::from_name(SIDE)).sort(true, true)];
-    // What can't be ordered here, the rule that completes orderings does.
     let own = (0..right.fields().len()).filter(|at| orderable(right.field(*at).data_type()));
     order.extend(own.map(|at| internal(right, at).sort(true, false)));
+    // A complete order keeps its name, where a rule that completed it would give it a long one.
+    let keys: Vec<Expr> =
+        (0..compared.keys.len()).map(|at| Expr::Column(Column::from_name(format!("!key_{at}")))).collect();
+    let known: Vec<Expr> = keys.iter().chain(order.iter().map(|sort| &sort.expr)).cloned().collect();
+    order.extend(missing(both, &known.iter().collect::<Vec<_>>()));
     let frame = WindowFrame::new_bounds(
         WindowFrameUnits::Rows,
         WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
         WindowFrameBound::CurrentRow,
     );
     Expr::from(WindowFunction::new(WindowFunctionDefinition::WindowUDF(last_value_udwf()), vec![row]))
-        .partition_by(keys.collect())
+        .partition_by(keys)
         .order_by(order)
         .window_frame(frame)
         .null_treatment(NullTreatment::IgnoreNulls)

@@ -1,7 +1,7 @@
 //! Sessions over rows that come in no order and go again: each has the batch answer as of its closing, and what comes
 //! for one that has closed is late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
@@ -10,6 +10,7 @@ use super::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("sessions_have_the_batch_answer_as_of_their_closing", || drive::block_on(closing())),
+    ("a_session_that_is_split_is_not_put_out_again", || drive::block_on(split())),
     ("sessions_without_a_clock_are_those_of_a_batch", || drive::block_on(open())),
     ("what_sessions_keep_goes_when_they_close", || drive::block_on(flat())),
 ];
@@ -41,6 +42,8 @@ struct Model {
     table: Vec<Row>,
     /// Those of open sessions, with their copies.
     open: BTreeMap<Row, i64>,
+    /// Those of them that would have been late by themselves.
+    guests: BTreeSet<Row>,
     watermark: Option<i64>,
     newest: Option<i64>,
     /// The rows of closed sessions as text, each with its session.
@@ -115,6 +118,9 @@ impl Model {
                 break;
             }
             for (row, weight) in came {
+                if row.1 + GAP <= closed && !self.open.contains_key(&row) {
+                    self.guests.insert(row);
+                }
                 *self.open.entry(row).or_default() += weight;
                 there.push(row);
             }
@@ -126,9 +132,19 @@ impl Model {
             let gone = copies.min(-weight);
             self.late += -weight - gone;
             match copies - gone {
-                0 => self.open.remove(row),
+                0 => {
+                    self.guests.remove(row);
+                    self.open.remove(row)
+                }
                 left => self.open.insert(*row, left),
             };
+        }
+        // A delete may have left guests alone, in what would be a session that has closed.
+        for session in self.sessions() {
+            if session.end <= closed && session.rows.iter().all(|(row, _)| self.guests.contains(row)) {
+                self.late += session.rows.iter().map(|(_, copies)| copies).sum::<i64>();
+                self.forget(&session);
+            }
         }
         self.newest = inserted.iter().map(|(_, ts, _)| *ts).max().max(self.newest);
         self.watermark = self.newest.map(|newest| newest - DELAY);
@@ -136,13 +152,18 @@ impl Model {
             if self.watermark.is_some_and(|at| session.end <= at) {
                 self.closed.extend(session.lines());
                 self.groups.push(session.group());
-                for (row, _) in &session.rows {
-                    self.open.remove(row);
-                }
+                self.forget(&session);
             }
         }
         self.closed.sort();
         self.groups.sort();
+    }
+
+    fn forget(&mut self, session: &Found) {
+        for (row, _) in &session.rows {
+            self.open.remove(row);
+            self.guests.remove(row);
+        }
     }
 }
 
@@ -158,7 +179,7 @@ const GROUPS: &str = "SELECT k, (extract(epoch FROM window_start) - 1714521600):
     FROM SESSION(t PARTITION BY k, ts, INTERVAL '4 seconds') GROUP BY k, window_start, window_end";
 
 async fn closing() -> Result<()> {
-    for seed in 0..8 {
+    for seed in 0..12 {
         run_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())
@@ -207,6 +228,11 @@ async fn run_seed(seed: u64) -> Result<()> {
         run(&mut session, "ADVANCE BATCH").await?;
         check(&mut session, &model).await.map_err(|error| format!("epoch {epoch}: {error}"))?;
     }
+    let mut once = BTreeSet::new();
+    let session_of = |group: &String| group.split('|').take(3).map(String::from).collect::<Vec<_>>();
+    ensure(model.groups.iter().all(|group| once.insert(session_of(group))), || {
+        format!("a session was put out twice: {:#?}", model.groups)
+    })?;
     ensure(model.late > 0 && model.groups.len() > 10, || "nothing was late, or nothing closed".into())?;
     engine.stop().await.map_err(|error| error.to_string())
 }
@@ -237,6 +263,42 @@ async fn check(session: &mut Session, model: &Model) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// A row that would be late comes in time where it touches an open session. When a delete parts it from that session, it is
+/// in one that has closed.
+async fn split() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let row = |k: i64, v: i64, ts: i64| format!("INSERT INTO t VALUES ({k}, {v}, {})", time(ts));
+    run_all(
+        &mut session,
+        &[
+            "SET clock = 'manual'",
+            "CREATE TABLE t (k INT, v INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds')",
+            &format!("CREATE MATERIALIZED VIEW so_far AS {GROUPS}"),
+            &format!("CREATE STREAM closed AS {GROUPS} EMIT ON WINDOW CLOSE"),
+            &format!("CREATE STREAM closed_rows AS {ROWS} EMIT ON WINDOW CLOSE"),
+            &row(0, 0, 6),
+            &row(9, 0, 15),
+            "ADVANCE BATCH",
+        ],
+    )
+    .await?;
+    // The watermark is at 10: the session from 6 to 10 has closed.
+    drive::expect(&mut session, "SELECT * FROM closed", &["0|6|10|1|0"]).await?;
+    run_all(&mut session, &[&row(0, 1, 8), &row(0, 2, 6), "ADVANCE BATCH"]).await?;
+    drive::expect(&mut session, "SELECT * FROM so_far WHERE k = 0", &["0|6|10|1|0", "0|6|12|2|3"]).await?;
+    run_all(&mut session, &["DELETE FROM t WHERE v = 1", "ADVANCE BATCH", &row(9, 0, 40), "ADVANCE BATCH"])
+        .await?;
+    drive::expect(&mut session, "SELECT * FROM so_far WHERE k = 0", &["0|6|10|1|0"]).await?;
+    drive::expect(&mut session, "SELECT * FROM closed WHERE k = 0", &["0|6|10|1|0"]).await?;
+    drive::expect(&mut session, "SELECT * FROM closed_rows WHERE k = 0", &["0|6|0|6|10"]).await?;
+    for view in ["so_far", "closed", "closed_rows"] {
+        let sql = format!("SELECT k, v, _weight FROM late_rows('{view}')");
+        drive::expect(&mut session, &sql, &["0|2|1"]).await?;
+    }
+    engine.stop().await.map_err(|error| error.to_string())
 }
 
 /// Sessions of all rows, those without a time too, that come and go.

@@ -177,9 +177,14 @@ impl Gate {
         self.closes_at
     }
 
+    /// That one's time, as it is shown.
+    pub(super) fn first(&self) -> Option<String> {
+        Some(text(self.first?, &self.data_type))
+    }
+
     /// What that one waits for, in words; `name` is that of the windows.
     pub(crate) fn waiting(&self, name: &str) -> Option<String> {
-        let first = text(self.first?, &self.data_type);
+        let first = self.first()?;
         let when = match self.closes_at {
             Some(at) => format!("at {at}"),
             None => "when the watermark has passed it".into(),

@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: which operators have windows, and how far event time has come in them; see `lower`.
 
+mod as_of;
 mod gate;
 mod held;
 mod open;
@@ -26,6 +27,7 @@ use crate::Result;
 use crate::event_time::EventTime;
 use crate::late::Lateness;
 use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+pub use as_of::{AsOf, Settled, Way};
 use gate::Entered;
 pub(crate) use gate::Gate;
 use held::Held;

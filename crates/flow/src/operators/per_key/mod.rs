@@ -49,6 +49,8 @@ pub struct Parts {
     pub one_row: bool,
     /// Why no cheaper operator serves.
     pub why: String,
+    /// What would bound what it keeps; empty where nothing is known.
+    pub bound: &'static str,
 }
 
 /// One input: its rows by key, and where the fragment reads them.
@@ -84,6 +86,7 @@ pub struct PerKey {
     driver: Driver,
     one_row: bool,
     why: String,
+    bound: &'static str,
 }
 
 /// When a key was touched last.
@@ -136,7 +139,7 @@ impl PerKey {
 
     /// The operator; an error where keys of these types can't be told apart.
     pub fn new(parts: Parts, driver: &Driver) -> Result<PerKey> {
-        let Parts { properties, keys, mut inputs, plan, one_row, why } = parts;
+        let Parts { properties, keys, mut inputs, plan, one_row, why, bound } = parts;
         let index = KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect())?;
         let fields: Vec<Field> =
             keys.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
@@ -154,6 +157,7 @@ impl PerKey {
             driver: driver.clone(),
             one_row,
             why,
+            bound,
         })
     }
 
@@ -348,7 +352,10 @@ impl Operator for PerKey {
             detail: format!("{} by {}", fragment_text(self.fragment.plan.as_ref()), keys.join(", ")),
             state: "its input by key".into(),
             state_key: Some(format!("({})", keys.join(", "))),
-            growth: Growth::With("its input".into()),
+            growth: Growth::With(match self.bound {
+                "" => "its input".into(),
+                bound => format!("its input; {bound}"),
+            }),
             why: self.why.clone(),
         }
     }

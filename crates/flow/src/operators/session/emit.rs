@@ -50,17 +50,20 @@ impl Lines {
 
 impl Session {
     /// What changes of a partition's rows, which are those after the change: what changes in a session that begins and
-    /// ends where one did before, and all rows of the others, of which those that were there are taken back.
+    /// ends where one did before, and all rows of the others, of which those that were there are taken back. Of those that
+    /// only guests are `left` in nothing stays.
     pub(super) fn difference(
         &self,
         changes: &[Timed<'_>],
         old: &[Bounds],
-        new: &[Bounds],
+        (new, left): (&[Bounds], &[Bounds]),
         lines: &mut Lines,
     ) -> Result<()> {
         let Some(partition) = changes.first().map(|first| first.change.partition) else { return Ok(()) };
         let mut settled = vec![false; changes.len()];
-        for bounds in new.iter().filter(|bounds| old.binary_search(bounds).is_err()) {
+        let fresh = new.iter().filter(|bounds| old.binary_search(bounds).is_err());
+        for (bounds, stays) in fresh.map(|bounds| (bounds, true)).chain(left.iter().map(|left| (left, false)))
+        {
             let mut rows: Vec<(Box<[u8]>, u64, u64)> = Vec::new();
             self.each(partition, *bounds, &mut |key, id, copies| rows.push((key.into(), id, copies)))?;
             let times = self.times(rows.iter().map(|(key, ..)| &key[partition.len()..]))?;
@@ -71,7 +74,9 @@ impl Session {
                 if let (true, Some(old)) = (before > 0, session_of(old, *time)) {
                     lines.kept(*id, -before, old);
                 }
-                lines.kept(*id, *copies as i64, *bounds);
+                if stays {
+                    lines.kept(*id, *copies as i64, *bounds);
+                }
                 change.into_iter().for_each(|at| settled[at] = true);
             }
         }

@@ -7,11 +7,13 @@
 //!
 //! Where the time has a clock, a session closes at the end of the epoch in which the clock comes to its end: its rows are
 //! forgotten. A row that comes for such a session is late, unless it touches one that is open, and so is the delete of a
-//! row that is forgotten. Where sessions are put out when they close, their rows are put out then and not before.
+//! row that is forgotten. Where sessions are put out when they close, their rows are put out then and not before. No session
+//! of a key is put out twice ([`guests`]).
 //!
 //! Deliberately absent: gaps whose length depends on where they are, such as months; see `lower`.
 
 mod emit;
+mod guests;
 mod late;
 mod open;
 
@@ -34,6 +36,7 @@ use crate::sorted::{Change, Ordering, Sorted, Sorter};
 use crate::spread::Threads;
 use crate::{Error, Result};
 use emit::Lines;
+use guests::Guests;
 use open::{Bounds, Open};
 
 /// What a column says of a row's session.
@@ -85,6 +88,7 @@ pub struct Session {
     open: Open,
     clock: Option<EventTime>,
     closed: Option<Closed>,
+    guests: Guests,
     late: u64,
     on_close: bool,
     detail: String,
@@ -123,6 +127,7 @@ impl Session {
             open: Open::new(clock.is_some()),
             clock,
             closed: None,
+            guests: Guests::new(),
             late: 0,
             on_close,
             detail: parts.detail,
@@ -162,20 +167,25 @@ impl Session {
             taken.extend(self.in_time(timed, &mut late));
         }
         output.late.extend(self.too_late(sorted, &late)?);
+        self.note_guests(&taken);
         let moved: Vec<Moved<'_>> = taken
             .iter()
             .map(|Timed { change, .. }| Moved { key: change.key, row: change.row, weight: change.weight })
             .collect();
         self.rows.apply(&sorted.rows, &moved)?;
+        let mut left = Vec::new();
         for changes in taken.chunk_by(|left, right| left.change.partition == right.change.partition) {
-            self.settle(changes, &mut lines)?;
+            let partition = changes[0].change.partition;
+            left.extend(self.settle(changes, &mut lines)?.into_iter().map(|bounds| (partition, bounds)));
         }
-        self.put_out(lines, Some(sorted), &mut output.rows)
+        self.put_out(lines, Some(sorted), &mut output.rows)?;
+        left.into_iter().try_for_each(|(partition, bounds)| self.turn_away(partition, bounds, output))
     }
 
-    /// Finds the sessions of a partition whose rows have changed, and puts out what follows.
-    fn settle(&mut self, changes: &[Timed<'_>], lines: &mut Lines) -> Result<()> {
-        let Some(first) = changes.first() else { return Ok(()) };
+    /// Finds the sessions of a partition whose rows have changed, and puts out what follows. Gives those that only guests
+    /// are left in.
+    fn settle(&mut self, changes: &[Timed<'_>], lines: &mut Lines) -> Result<Vec<Bounds>> {
+        let Some(first) = changes.first() else { return Ok(Vec::new()) };
         let partition = first.change.partition;
         let mut old: Vec<Bounds> = Vec::new();
         let mut stretches: Vec<Bounds> = Vec::new();
@@ -198,9 +208,10 @@ impl Session {
                 false => stretches.push(*bounds),
             }
         }
-        let new = united(stretches);
+        let mut new = united(stretches);
+        let left = self.left_by_hosts(partition, &old, &mut new)?;
         if !self.on_close {
-            self.difference(changes, &old, &new, lines)?;
+            self.difference(changes, &old, (&new, &left), lines)?;
         }
         for bounds in old.iter().filter(|bounds| new.binary_search(bounds).is_err()) {
             self.open.remove(partition, *bounds);
@@ -208,7 +219,7 @@ impl Session {
         for bounds in new.iter().filter(|bounds| old.binary_search(bounds).is_err()) {
             self.open.add(partition, *bounds);
         }
-        Ok(())
+        Ok(left)
     }
 
     /// What the rows that are there now make of a session that has lost some.
@@ -268,8 +279,7 @@ impl Session {
         }
         self.put_out(lines, None, output)?;
         for (partition, bounds) in closing {
-            let (from, end) = (self.place(&partition, bounds.start)?, self.place(&partition, bounds.end)?);
-            self.rows.remove(from..end);
+            self.forget_rows(&partition, bounds)?;
         }
         Ok(())
     }
@@ -346,6 +356,7 @@ impl Operator for Session {
         self.rows = Ordered::new(self.rows.schema().clone());
         self.open = Open::new(self.clock.is_some());
         (self.closed, self.late) = (None, 0);
+        self.guests.clear();
         Ok(())
     }
 
@@ -363,6 +374,7 @@ impl Operator for Session {
     }
 
     fn state_bytes(&self) -> usize {
-        self.rows.memory_bytes() + self.open.memory_bytes()
+        let guests: usize = self.guests.iter().map(|key| key.len() + size_of::<Box<[u8]>>()).sum();
+        self.rows.memory_bytes() + self.open.memory_bytes() + guests
     }
 }

@@ -1,0 +1,184 @@
+//! ASOF JOIN: which functions OVER are its nearest rows, and how far event time has come in both sides.
+//!
+//! The planner of queries makes it a union of both sides in one order of time, over which the last row of the right is
+//! found. Its columns have names that no query's have.
+
+use std::sync::Arc;
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
+use datafusion::logical_expr::logical_plan::Window;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator as Op, SortExpr};
+use datafusion::physical_expr::expressions::Literal;
+use millstream_state::KeyIndex;
+
+use super::Lowering;
+use crate::Result;
+use crate::event_time::Times;
+use crate::flow::Node;
+use crate::operator::Operator;
+use crate::operators::closing::{AsOf, Settled, Way, Window as Closes};
+
+/// The columns by which both sides are ordered.
+const TIME: &str = "!time";
+const SIDE: &str = "!side";
+
+/// What is found of an ASOF JOIN in a node.
+struct Found<'a> {
+    way: Way,
+    partition: &'a [Expr],
+    time: &'a Expr,
+    side: &'a Expr,
+    /// The number of the right side.
+    right: ScalarValue,
+}
+
+impl Lowering<'_> {
+    /// The operator over the rows of a node of which one finds the last row of the right side, if it is for an ASOF JOIN;
+    /// gives it back if not.
+    pub(super) fn as_of(
+        &mut self,
+        operator: Box<dyn Operator>,
+        node: &Window,
+        input: usize,
+    ) -> Result<std::result::Result<usize, Box<dyn Operator>>> {
+        let Some(found) = found(node) else { return Ok(Err(operator)) };
+        let times = self.times_of(input);
+        let (settled, name) = self.settled(&found, node, (input, &times))?;
+        if let Err(why) = &settled {
+            self.unclosed = Some(format!(
+                "puts out the rows of an ASOF JOIN that the watermark of both its sides has passed, but {why}: declare it \
+                 where the rows come from, as in WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"
+            ));
+        }
+        let closes = settled.is_ok();
+        let (way, on_close) = (found.way, self.limits.on_close);
+        let operator = AsOf::around(operator, way, name, settled, on_close)?;
+        if !closes {
+            let partition = found.partition;
+            return self.partition_closing(Box::new(operator), partition, &node.input, input).map(Ok);
+        }
+        let place = self.push(operator, vec![input]);
+        if way.backward {
+            self.set_times(place, times_above(&found, node, &times));
+        }
+        Ok(Ok(place))
+    }
+
+    /// By what its rows go, or why none do; and the key as people read it.
+    fn settled(
+        &self,
+        found: &Found<'_>,
+        node: &Window,
+        (input, times): (usize, &Times),
+    ) -> Result<(std::result::Result<Settled, String>, String)> {
+        let schema = node.input.schema();
+        let name = found.partition.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let none = |why: &str| Ok((Err(why.to_string()), name.clone()));
+        if self.limits.state_ttl_us.is_some() {
+            return none("it has a state_ttl");
+        }
+        let time = place(found.time, &node.input).and_then(|at| times[at].clone());
+        let Some(time) = time else { return none(&self.without_clock(found, node, input)) };
+        let expression = |expr: &Expr| self.driver.expression(expr, &node.input);
+        let mut keys = Vec::with_capacity(found.partition.len());
+        for key in found.partition {
+            keys.push((expression(key)?, key.get_type(schema)?));
+        }
+        if keys.is_empty() {
+            let one = ScalarValue::Int8(Some(0));
+            let data_type = one.data_type();
+            keys.push((Arc::new(Literal::new(one)), data_type));
+        }
+        if KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect()).is_err() {
+            return none("its keys have a type that can't be told apart");
+        }
+        let settled = Settled {
+            window: Closes { column: 0, name: TIME.into(), time },
+            schema: schema.inner().clone(),
+            time: (expression(found.time)?, found.time.get_type(schema)?),
+            side: (expression(found.side)?, found.right.cast_to(&found.side.get_type(schema)?)?),
+            keys,
+        };
+        Ok((Ok(settled), name))
+    }
+
+    /// Which side's time has no watermark.
+    fn without_clock(&self, found: &Found<'_>, node: &Window, input: usize) -> String {
+        let (Node::Operator { inputs, .. }, Some(at)) = (&self.nodes[input], place(found.time, &node.input))
+        else {
+            return "its sides' times have no watermark".into();
+        };
+        let has =
+            |side: usize| inputs.get(side).and_then(|node| self.times_of(*node).get(at)?.clone()).is_some();
+        let text = match (has(0), has(1)) {
+            (false, true) => "the time of its left side has no watermark",
+            (true, false) => "the time of its right side has no watermark",
+            _ => "the times of its sides have no watermark",
+        };
+        text.into()
+    }
+}
+
+/// How far the columns of the result have come: the time, and what is the time in the left side's rows.
+fn times_above(found: &Found<'_>, node: &Window, times: &Times) -> Times {
+    let mut above: Times = vec![None; node.schema.fields().len()];
+    let Some(at) = place(found.time, &node.input) else { return above };
+    above[at].clone_from(&times[at]);
+    let mut left: &LogicalPlan = &node.input;
+    while let LogicalPlan::Union(_) | LogicalPlan::SubqueryAlias(_) = left {
+        left = left.inputs()[0];
+    }
+    if let LogicalPlan::Projection(left) = left {
+        let time = left.expr[at].clone().unalias();
+        for (column, expr) in left.expr.iter().enumerate() {
+            if expr.clone().unalias() == time {
+                above[column].clone_from(&times[at]);
+            }
+        }
+    }
+    above
+}
+
+fn place(expr: &Expr, plan: &LogicalPlan) -> Option<usize> {
+    match expr {
+        Expr::Column(column) => plan.schema().maybe_index_of_column(column),
+        _ => None,
+    }
+}
+
+fn found(node: &Window) -> Option<Found<'_>> {
+    let [call] = &node.window_expr[..] else { return None };
+    let call = window_function(call)?;
+    let params = &call.params;
+    if call.fun.name() != "last_value" || params.null_treatment != Some(NullTreatment::IgnoreNulls) {
+        return None;
+    }
+    let (time, side) = match &params.order_by[..] {
+        [time, side, ..] if is(&time.expr, TIME) && is(&side.expr, SIDE) => (time, &side.expr),
+        _ => return None,
+    };
+    let [Expr::Case(row)] = &params.args[..] else { return None };
+    let (Some((when, _)), None, None) = (row.when_then_expr.first(), &row.expr, &row.else_expr) else {
+        return None;
+    };
+    let Expr::BinaryExpr(BinaryExpr { left, op: Op::Eq, right }) = when.as_ref() else { return None };
+    let (true, Expr::Literal(right, _)) = (is(left, SIDE), right.as_ref()) else { return None };
+    let SortExpr { expr: time, asc: backward, .. } = time;
+    // Rows at the same time are found where those of the right come first.
+    let meets = *right == ScalarValue::Int8(Some(0));
+    let way = Way { backward: *backward, meets };
+    Some(Found { way, partition: &params.partition_by, time, side, right: right.clone() })
+}
+
+fn is(expr: &Expr, name: &str) -> bool {
+    matches!(expr, Expr::Column(column) if column.name == name)
+}
+
+fn window_function(expr: &Expr) -> Option<&WindowFunction> {
+    match expr {
+        Expr::Alias(alias) => window_function(&alias.expr),
+        Expr::WindowFunction(function) => Some(function),
+        _ => None,
+    }
+}

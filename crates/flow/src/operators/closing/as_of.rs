@@ -1,0 +1,343 @@
+//! ASOF JOIN over rows that go by event time: a row of the left side is final when the watermark of both sides says that no
+//! other row of the right is nearer, and is forgotten.
+//!
+//! It stands around an operator that finds the nearest row of the right for each row of the left, over the rows of both
+//! sides in one order of time. When the watermark passes rows they are taken back from that operator, and what it puts out
+//! then is dropped: what was put out stays. Looking back, a row of the left is final when the watermark has passed it, and
+//! of the right only the last ones of each key before the watermark are still looked for. Looking forward, it is final when
+//! the watermark has passed a row of the right that it finds; those that have found none wait for one of their key.
+//!
+//! What comes below the watermark is late, rows and deletes of both sides alike. Where rows are put out when they are final,
+//! the operator is given them then and not before.
+//!
+//! Without a watermark of both sides nothing is final, and all is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::not;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::scalar::ScalarValue;
+use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+use millstream_state::{Arranged, KeyIndex, Placed};
+
+use super::Window;
+use super::gate::Gate;
+use super::panes::Panes;
+use crate::drive::evaluate;
+use crate::event_time::count;
+use crate::failure::keep;
+use crate::late::Lateness;
+use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::{Error, Result};
+
+/// Which row is the nearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The last one before, or the first one after.
+    pub backward: bool,
+    /// Whether it may be at the same time.
+    pub meets: bool,
+}
+
+/// By what rows go.
+#[derive(Debug)]
+pub struct Settled {
+    /// How far the time of both sides has come, which is a column of the input.
+    pub window: Window,
+    /// The input's columns.
+    pub schema: SchemaRef,
+    /// The time of a row, and its type.
+    pub time: (Arc<dyn PhysicalExpr>, DataType),
+    /// Which side a row is of, and the value for those of the right.
+    pub side: (Arc<dyn PhysicalExpr>, ScalarValue),
+    /// What rows have in common that may match.
+    pub keys: Vec<(Arc<dyn PhysicalExpr>, DataType)>,
+}
+
+/// Finds the nearest row of the right for each row of the left.
+#[derive(Debug)]
+pub struct AsOf {
+    inner: Box<dyn Operator>,
+    properties: Properties,
+    way: Way,
+    /// The key, as people read it.
+    partition: String,
+    open: Option<Open>,
+    on_close: bool,
+    /// Why all is kept, where that is so.
+    why: String,
+}
+
+/// What isn't final.
+#[derive(Debug)]
+struct Open {
+    gate: Gate,
+    panes: Panes,
+    time: Arc<dyn PhysicalExpr>,
+    side: Arc<dyn PhysicalExpr>,
+    right: ScalarValue,
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    types: Vec<DataType>,
+    index: KeyIndex,
+    /// By key what stays of the rows that the watermark has passed.
+    stays: Arranged,
+}
+
+/// What becomes of rows that the watermark has passed.
+struct Parted {
+    gone: Delta,
+    stays: Option<Chunk>,
+    slots: Vec<u32>,
+}
+
+impl AsOf {
+    /// The operator's name in EXPLAIN.
+    pub const NAME: &str = "AsOf";
+
+    /// Around an operator whose last column is the nearest row, NULL where there is none. Under `on_close` rows are put out
+    /// once, when they are final. Where nothing is `settled`, `why` says what is missing.
+    pub fn around(
+        inner: Box<dyn Operator>,
+        way: Way,
+        partition: String,
+        settled: std::result::Result<Settled, String>,
+        on_close: bool,
+    ) -> Result<AsOf> {
+        let (open, why) = match settled {
+            Ok(settled) => (Some(Open::new(settled, on_close)?), String::new()),
+            Err(why) => (None, why),
+        };
+        let on_close = on_close && open.is_some();
+        let mut properties = inner.properties().clone();
+        properties.append_only |= on_close;
+        Ok(AsOf { inner, properties, way, partition, open, on_close, why })
+    }
+
+    /// What is left of an answer that is put out once: rows that have found one, where they wait for it.
+    fn put_out(&self, rows: Delta, output: &mut Delta) -> Result<()> {
+        for chunk in rows.chunks {
+            let weights = chunk.weights_or_ones();
+            let nearest = chunk.rows.columns().last().ok_or_else(|| Error::Bug("no nearest row".into()))?;
+            let comes = |row: usize| weights.value(row) > 0 && (self.way.backward || nearest.is_valid(row));
+            let comes: BooleanArray = (0..weights.len()).map(|row| Some(comes(row))).collect();
+            output.push(Chunk::insert(keep(&chunk, &comes)?.expand()?));
+        }
+        Ok(())
+    }
+
+    /// Lets go what is final at the end of an epoch.
+    fn close(&mut self, cut: &Cut, output: &mut Output) -> Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let Some(passed) = open.pass(cut)? else { return Ok(()) };
+        let Parted { gone, stays, slots } = open.part(&passed, self.way)?;
+        if self.on_close {
+            let answer = self.inner.step(cut, &[&Delta::of(passed)])?;
+            output.failures.extend(answer.failures);
+            self.put_out(answer.rows, &mut output.rows)?;
+        }
+        if !gone.is_empty() {
+            self.inner.step(cut, &[&negated(gone)])?;
+        }
+        match &mut self.open {
+            Some(open) => open.stay(stays, slots),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Open {
+    fn new(settled: Settled, on_close: bool) -> Result<Open> {
+        let Settled { window, schema, time: (time, data_type), side: (side, right), keys } = settled;
+        let gate = Gate::new(vec![vec![time.clone()]], 0, (&window, data_type), on_close);
+        let (keys, types): (Vec<_>, Vec<DataType>) = keys.into_iter().unzip();
+        let (index, panes) = (KeyIndex::new(types.clone())?, Panes::new(vec![schema.clone()]));
+        Ok(Open { gate, panes, time, side, right, keys, types, index, stays: Arranged::new(schema) })
+    }
+
+    /// The rows that are in time.
+    fn enter(&mut self, delta: &Delta, output: &mut Output) -> Result<Delta> {
+        let mut taken = Delta::default();
+        for entered in self.gate.enter(0, delta, output)? {
+            self.panes.hold(0, &entered.chunk, &entered.times)?;
+            taken.push(entered.chunk);
+        }
+        Ok(taken)
+    }
+
+    /// The rows that the watermark has passed with this epoch.
+    fn pass(&mut self, cut: &Cut) -> Result<Option<Chunk>> {
+        let Some(bound) = self.gate.pass(cut)? else { return Ok(None) };
+        let passed = self.panes.close(bound)?.pop().unwrap_or_default();
+        Ok(passed.into_one(self.stays.schema())?.filter(|chunk| chunk.rows.num_rows() > 0))
+    }
+
+    /// Which of such rows, and of those that stayed before them, nothing can look for any more. A row that stayed is older
+    /// than any of the right that the watermark passes after it: it goes with the first of its key.
+    fn part(&mut self, passed: &Chunk, way: Way) -> Result<Parted> {
+        let rows = &passed.rows;
+        let mut exprs = vec![self.time.clone(), self.side.clone()];
+        exprs.extend(self.keys.iter().cloned());
+        let values = evaluate(&exprs, rows)?;
+        let times = count(&values[0])?;
+        let right = eq(&values[1], &self.right.to_scalar()?)?;
+        let mut slots = Vec::with_capacity(rows.num_rows());
+        self.index.slots(&values[2..], &mut slots)?;
+        // By key when the last row of the right was.
+        let mut last: BTreeMap<u32, i64> = BTreeMap::new();
+        for (row, slot) in slots.iter().enumerate().filter(|(row, _)| right.value(*row)) {
+            let at = last.entry(*slot).or_insert(i64::MIN);
+            *at = times.value(row).max(*at);
+        }
+        let stays = |row: usize| {
+            let last = last.get(&slots[row]).copied();
+            match (way.backward, right.value(row)) {
+                (true, true) => last == Some(times.value(row)),
+                (false, false) if way.meets => last.is_none_or(|last| times.value(row) > last),
+                (false, false) => last.is_none_or(|last| times.value(row) >= last),
+                (true, false) | (false, true) => false,
+            }
+        };
+        let stays: BooleanArray = (0..rows.num_rows()).map(|row| Some(stays(row))).collect();
+        let mut gone = Delta::default();
+        let touched: Vec<u32> = last.keys().copied().collect();
+        self.stays.gather(&touched)?.into_iter().for_each(|rows| gone.push(Chunk::insert(rows)));
+        self.stays.forget(&touched)?;
+        gone.push(keep(passed, &not(&stays)?)?);
+        let stay = (stays.true_count() > 0).then(|| keep(passed, &stays)).transpose()?;
+        // Slots of rows that stay come first, then those of which nothing may be left.
+        let (mut of, rest): (Vec<_>, Vec<_>) = (0..slots.len()).partition(|row| stays.value(*row));
+        of.extend(rest);
+        Ok(Parted { gone, stays: stay, slots: of.into_iter().map(|row| slots[row]).collect() })
+    }
+
+    /// Keeps what stays, and lets keys go that nothing is left of.
+    fn stay(&mut self, rows: Option<Chunk>, mut slots: Vec<u32>) -> Result<()> {
+        if let Some(chunk) = rows {
+            let slots = slots[..chunk.rows.num_rows()].to_vec();
+            self.stays.apply(vec![Placed { chunk, slots, tallies: None }])?;
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        let empty = slots.iter().filter(|slot| self.stays.rows_of(**slot) == 0);
+        empty.for_each(|slot| self.index.free(*slot));
+        Ok(())
+    }
+}
+
+/// The same rows taken back.
+fn negated(mut delta: Delta) -> Delta {
+    for chunk in &mut delta.chunks {
+        let weights = chunk.weights_or_ones();
+        chunk.weights = Some(Int64Array::from_iter_values(weights.values().iter().map(|weight| -weight)));
+    }
+    delta
+}
+
+impl Operator for AsOf {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn describe(&self) -> Description {
+        let nearest = match self.way {
+            Way { backward: true, meets: true } => "the last right row up to each left row",
+            Way { backward: true, meets: false } => "the last right row before each left row",
+            Way { backward: false, meets: true } => "the first right row from each left row on",
+            Way { backward: false, meets: false } => "the first right row after each left row",
+        };
+        let of = if self.partition.is_empty() { String::new() } else { format!(", by {}", self.partition) };
+        let key = if self.partition.is_empty() { "" } else { " of each key" };
+        let (state, growth) = match &self.open {
+            None => ("its input in order".into(), Growth::With(format!("its input, since {}", self.why))),
+            Some(_) => {
+                let rest = match self.way.backward {
+                    true => format!("the last right rows{key} before it"),
+                    false => format!("left rows that no right one{key} has followed"),
+                };
+                let when = if self.on_close { "; put out when the watermark has passed them" } else { "" };
+                (
+                    format!("its input in order{when}"),
+                    Growth::BoundedBy(format!("rows above the watermark of both sides, and {rest}")),
+                )
+            }
+        };
+        let detail = format!("{nearest}{of}");
+        Description { name: AsOf::NAME, detail, state, growth, ..self.inner.describe() }
+    }
+
+    fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
+        let Some(open) = &mut self.open else { return self.inner.step(cut, inputs) };
+        let [input] = inputs else { return Err(Error::Bug("AsOf has one input".into())) };
+        let mut output = Output::default();
+        let taken = open.enter(input, &mut output)?;
+        if !self.on_close {
+            let answer = self.inner.step(cut, &[&taken])?;
+            output.rows = answer.rows;
+            output.failures.extend(answer.failures);
+        }
+        self.close(cut, &mut output)?;
+        if let Some(open) = &mut self.open {
+            open.gate.plan(open.panes.first(), cut)?;
+        }
+        Ok(output)
+    }
+
+    fn is_due(&self, cut: &Cut) -> bool {
+        self.open.as_ref().is_some_and(|open| open.gate.is_due(cut))
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.open.as_ref()?.gate.wake_at()
+    }
+
+    fn waiting(&self) -> Option<String> {
+        let open = self.open.as_ref().filter(|_| self.on_close)?;
+        let first = open.gate.first()?;
+        Some(format!(
+            "its rows are put out when the watermark of both sides has passed them: the first is of {first}"
+        ))
+    }
+
+    fn keyed_by(&self) -> Option<KeyedBy> {
+        // Rows that go by their time don't go by their key.
+        if self.open.is_some() { None } else { self.inner.keyed_by() }
+    }
+
+    fn forget(&mut self, keys: &[ArrayRef]) -> Result<Forgotten> {
+        self.inner.forget(keys)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.inner.reset()?;
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.gate.reset();
+        open.panes.clear();
+        open.index = KeyIndex::new(open.types.clone())?;
+        open.stays = Arranged::new(open.stays.schema().clone());
+        Ok(())
+    }
+
+    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
+        if self.open.is_some() { None } else { self.inner.content(input) }
+    }
+
+    fn late(&self) -> Option<Lateness> {
+        Some(self.open.as_ref()?.gate.lateness())
+    }
+
+    fn state_rows(&self) -> usize {
+        let held = self.open.as_ref().filter(|_| self.on_close).map_or(0, |open| open.panes.num_rows());
+        self.inner.state_rows() + held
+    }
+
+    fn state_bytes(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| {
+            open.panes.memory_bytes() + open.index.memory_bytes() + open.stays.memory_bytes()
+        });
+        self.inner.state_bytes() + open
+    }
+}

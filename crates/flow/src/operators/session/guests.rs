@@ -1,0 +1,93 @@
+//! Rows that would be late by themselves, but touched a session that was open when they came.
+//!
+//! Where a delete splits that session, they may be left in one that the clock has passed. It is no session of its own then:
+//! one that begins and ends where it does may have closed before, and is never put out again. Had a row of it come in time
+//! by itself, none could have: a session that closes takes the rows with it that are in its span. So such rows are late
+//! then.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::compute::cast;
+use millstream_delta::Chunk;
+
+use super::open::Bounds;
+use super::{Session, Timed};
+use crate::Result;
+use crate::late::Late;
+use crate::operator::Output;
+
+/// Their keys.
+pub(super) type Guests = BTreeSet<Box<[u8]>>;
+
+impl Session {
+    /// Takes note of changes that are about to be made, of rows that come as guests and of guests that go.
+    pub(super) fn note_guests(&mut self, changes: &[Timed<'_>]) {
+        let Some(closed) = self.closed.as_ref().map(|closed| closed.up_to) else { return };
+        for Timed { change, time } in changes {
+            if change.weight < 0 {
+                let goes = || change.weight.unsigned_abs() >= self.rows.copies(change.key);
+                if !self.guests.is_empty() && goes() {
+                    self.guests.remove(change.key);
+                }
+            } else if self.alone(*time).end <= closed && self.rows.copies(change.key) == 0 {
+                self.guests.insert(change.key.into());
+            }
+        }
+    }
+
+    /// Takes the sessions that guests alone are left in, after the clock has passed them, out of those that there are now
+    /// and were not before.
+    pub(super) fn left_by_hosts(
+        &self,
+        partition: &[u8],
+        old: &[Bounds],
+        new: &mut Vec<Bounds>,
+    ) -> Result<Vec<Bounds>> {
+        let Some(closed) = self.closed.as_ref().filter(|_| !self.guests.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let (mut left, mut stays) = (Vec::new(), Vec::with_capacity(new.len()));
+        for bounds in new.drain(..) {
+            let mut only_guests = bounds.end <= closed.up_to && old.binary_search(&bounds).is_err();
+            if only_guests {
+                self.each(partition, bounds, &mut |key, _, _| only_guests &= self.guests.contains(key))?;
+            }
+            if only_guests { left.push(bounds) } else { stays.push(bounds) }
+        }
+        *new = stays;
+        Ok(left)
+    }
+
+    /// Lets the rows of such a session go, as late.
+    pub(super) fn turn_away(&mut self, partition: &[u8], bounds: Bounds, output: &mut Output) -> Result<()> {
+        let Some(watermark) = self.closed.as_ref().map(|closed| closed.watermark.clone()) else {
+            return Ok(());
+        };
+        let (mut ids, mut weights) = (Vec::new(), Vec::new());
+        self.each(partition, bounds, &mut |_, id, copies| {
+            ids.push(id);
+            weights.push(copies as i64);
+        })?;
+        let ends: ArrayRef = Arc::new(Int64Array::from_value(bounds.end, ids.len()));
+        let windows = cast(&ends, &self.time_type)?;
+        let rows = Chunk { rows: self.rows.gather(&ids)?, weights: Some(Int64Array::from(weights)) };
+        let late = Late { input: 0, rows, windows, watermark };
+        self.late += late.count();
+        output.late.push(late);
+        self.forget_rows(partition, bounds)
+    }
+
+    /// Lets the rows of a session go.
+    pub(super) fn forget_rows(&mut self, partition: &[u8], bounds: Bounds) -> Result<()> {
+        if !self.guests.is_empty() {
+            let mut gone: Vec<Box<[u8]>> = Vec::new();
+            self.each(partition, bounds, &mut |key, _, _| gone.push(key.into()))?;
+            gone.iter().for_each(|key| _ = self.guests.remove(key));
+        }
+        let (from, end) = (self.place(partition, bounds.start)?, self.place(partition, bounds.end)?);
+        self.rows.remove(from..end);
+        Ok(())
+    }
+}
