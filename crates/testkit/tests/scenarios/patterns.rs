@@ -245,7 +245,7 @@ async fn run_seed(seed: u64) -> Result<()> {
         run(&mut session, &format!("CREATE STREAM {name}_closed AS {windowed} EMIT ON WINDOW CLOSE")).await?;
     }
     let (mut random, mut model) = (Random(seed), Model::default());
-    for epoch in 0..40 {
+    for epoch in 0..60 {
         for sql in model.change(&mut random, epoch) {
             run(&mut session, &sql).await?;
         }
@@ -256,7 +256,7 @@ async fn run_seed(seed: u64) -> Result<()> {
     ensure(model.late > 5, || "nothing was late".into())?;
     for pattern in PATTERNS {
         let closed = shown(pattern, model.by_window(true)).len();
-        ensure(closed > 2, || format!("{}: {closed} matches in closed windows", pattern.name))?;
+        ensure(closed > 1, || format!("{}: {closed} matches in closed windows", pattern.name))?;
     }
     engine.stop().await.map_err(|error| error.to_string())
 }
