@@ -184,7 +184,7 @@ const GROUPS: &str = "SELECT k, (extract(epoch FROM window_start) - 1714521600):
 
 async fn closing() -> Result<()> {
     let mut turned_away = 0;
-    for seed in 0..11 {
+    for seed in 0..12 {
         turned_away += run_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     ensure(turned_away > 0, || "no delete left rows behind in a session that had closed".into())
@@ -209,10 +209,12 @@ async fn run_seed(seed: u64) -> Result<i64> {
     )
     .await?;
     let (mut random, mut model) = (Random(seed), Model::default());
+    // Many rows, and deletes of them, about where sessions close.
+    let crowded = seed >= 8;
     for epoch in 0..50 {
         let (mut deleted, mut inserted) = (Vec::new(), Vec::new());
         if random.below(2) == 0 {
-            let (v, from) = (random.below(6), epoch - random.below(25));
+            let (v, from) = (random.below(6), epoch - random.below(if crowded { 10 } else { 25 }));
             let to = from + 6;
             let (first, last) = (time(from), time(to));
             run(&mut session, &format!("DELETE FROM t WHERE v = {v} AND ts >= {first} AND ts < {last}"))
@@ -222,7 +224,11 @@ async fn run_seed(seed: u64) -> Result<i64> {
             model.table.retain(|row| !goes(row));
         }
         for _ in 0..random.below(6) {
-            let late = if random.below(5) == 0 { 20 } else { 4 };
+            let late = match crowded {
+                true if random.below(2) == 0 => 10,
+                false if random.below(5) == 0 => 20,
+                _ => 4,
+            };
             let row = (random.below(3), epoch + random.below(8) - late, random.below(6));
             let (k, ts, v) = row;
             run(&mut session, &format!("INSERT INTO t VALUES ({k}, {v}, {})", time(ts))).await?;

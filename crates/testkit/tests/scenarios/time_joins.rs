@@ -377,15 +377,8 @@ async fn look_ups_of(seed: u64) -> Result<()> {
         }
         run(&mut session, "ADVANCE BATCH").await?;
         for (at, (kind, on)) in views.iter().enumerate() {
-            for (id, k) in &orders {
-                let found: Vec<i64> = rates
-                    .iter()
-                    .filter(|rate| k.is_some() && rate.0 == *k && (on.is_empty() || id % 3 != rate.1))
-                    .map(|rate| rate.1)
-                    .collect();
-                let line = |v: Option<i64>| format!("{id}|{}|{}", number(*k), number(v));
-                expected[at].extend(found.iter().map(|v| line(Some(*v))));
-                expected[at].extend((found.is_empty() && *kind == "LEFT").then(|| line(None)));
+            for order in &orders {
+                expected[at].extend(found_by(*order, &rates, *kind == "LEFT", !on.is_empty()));
             }
             expected[at].sort();
             let found = lines(&mut session, &format!("SELECT * FROM v{at}")).await?;
@@ -395,4 +388,18 @@ async fn look_ups_of(seed: u64) -> Result<()> {
         }
     }
     engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// What a row finds, as text: all rates of its key, but those that are its number's remainder where `differs`.
+fn found_by(
+    (id, k): (i64, Option<i64>),
+    rates: &[(Option<i64>, i64)],
+    left: bool,
+    differs: bool,
+) -> Vec<String> {
+    let matches = |rate: &&(Option<i64>, i64)| k.is_some() && rate.0 == k && (!differs || id % 3 != rate.1);
+    let line = |v: Option<i64>| format!("{id}|{}|{}", number(k), number(v));
+    let mut found: Vec<String> = rates.iter().filter(matches).map(|rate| line(Some(rate.1))).collect();
+    found.extend((found.is_empty() && left).then(|| line(None)));
+    found
 }
