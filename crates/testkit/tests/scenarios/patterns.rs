@@ -31,12 +31,15 @@ fn time(seconds: i64) -> String {
     format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
 }
 
+/// Of the times and values of rows, where each match begins, and how many rows it has.
+type Walk = fn(&[(i64, i64)]) -> Vec<(usize, usize)>;
+
 /// A pattern, and the matches among the rows of a partition, which are in the order of their times and values: where each
 /// begins, and how many rows it has.
 struct Pattern {
     name: &'static str,
     clause: &'static str,
-    walk: fn(&[(i64, i64)]) -> Vec<(usize, usize)>,
+    walk: Walk,
 }
 
 const PATTERNS: &[Pattern] = &[

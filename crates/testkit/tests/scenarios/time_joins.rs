@@ -51,7 +51,7 @@ struct Join {
 
 impl Join {
     fn all() -> Vec<Join> {
-        let both = |operator: &&'static str| [false, true].map(|left| Join { operator: *operator, left });
+        let both = |operator: &&'static str| [false, true].map(|left| Join { operator, left });
         OPERATORS.iter().flat_map(both).collect()
     }
 
