@@ -79,7 +79,7 @@ impl Session {
     }
 
     /// Which of some CREATE and DROP statements are to be done: of each, whether it is.
-    pub(crate) async fn to_be_done(&mut self, texts: &[&str]) -> Result<Vec<bool>, (usize, Error)> {
+    pub(crate) async fn which_are_new(&mut self, texts: &[&str]) -> Result<Vec<bool>, (usize, Error)> {
         self.once.names.clear();
         let mut done = Vec::with_capacity(texts.len());
         for (place, text) in texts.iter().enumerate() {

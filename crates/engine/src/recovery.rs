@@ -53,7 +53,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
     };
     let mut entries = Entries::open(&directory).map_err(failed)?;
     let mut epoch = Epoch::default();
-    while let Some(next) = entries.next() {
+    for next in entries.by_ref() {
         let (sequence, entry) = next.map_err(failed)?;
         if let Entry::Epoch(recorded) = &entry {
             epoch = recorded.cut.epoch;

@@ -96,8 +96,8 @@ impl Session {
         };
         let all: Vec<&Piece> = group.iter().collect();
         let texts: Vec<&str> = group.iter().map(|piece| piece.text.as_str()).collect();
-        let to_be_done = self.to_be_done(&texts).await.map_err(|error| placed(&all, error))?;
-        let new = group.iter().zip(&to_be_done).filter(|(_, is_new)| **is_new);
+        let are_new = self.which_are_new(&texts).await.map_err(|error| placed(&all, error))?;
+        let new = group.iter().zip(&are_new).filter(|(_, is_new)| **is_new);
         let new: Vec<&Piece> = new.map(|(piece, _)| piece).collect();
         let texts: Vec<&str> = new.iter().map(|piece| piece.text.as_str()).collect();
         self.time_anew();
@@ -107,7 +107,7 @@ impl Session {
         let mut tags = self.leave(changed)?;
         self.say_at_once(&mut tags);
         let mut tags = tags.into_iter();
-        let outcomes = group.iter().zip(to_be_done).map(|(piece, is_new)| {
+        let outcomes = group.iter().zip(are_new).map(|(piece, is_new)| {
             // What is there already is said by nothing: the script may be run as often as one likes.
             let tag = if is_new { tags.next().unwrap_or_default() } else { tag_of(&piece.text) };
             Outcome { sql: piece.text.clone(), response: Response::Done(tag) }

@@ -166,7 +166,9 @@ impl Layout {
                 }
                 let columns = side.places.iter().map(|place| Some(rows.column((*place)?).clone()));
                 let columns = columns.collect::<Option<Vec<ArrayRef>>>().ok_or_else(|| {
-                    Error::Bug("late rows can't be given back without the columns that the planner has made".into())
+                    Error::Bug(
+                        "late rows can't be given back without the columns that the planner has made".into(),
+                    )
                 })?;
                 let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
                 let weights = rows.column(KNOWN.len() - 1).as_primitive::<Int64Type>();

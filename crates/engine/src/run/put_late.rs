@@ -86,6 +86,9 @@ impl Loop {
 
     /// Lets the next epoch take a correction in.
     pub(super) fn correct(&mut self, correction: Correction, reply: Reply<u64>) {
+        if let Err(error) = self.check_journal() {
+            return reply.send(Err(error));
+        }
         let count = correction.late.iter().map(|rows| rows.num_rows() as u64).sum();
         let manual = self.settings.clock == ClockKind::Manual;
         let meanwhile = || {

@@ -352,6 +352,10 @@ async fn batches_seed(seed: u64) -> Result<()> {
          window_start, window_end, k EMIT ON WINDOW CLOSE",
         "CREATE MATERIALIZED VIEW idle WITH (state_ttl = '4 seconds') AS SELECT k, count(*) AS n FROM t GROUP BY k",
         "CREATE MATERIALIZED VIEW recent AS SELECT k, ts FROM t WHERE ts > now() - INTERVAL '6 seconds'",
+        "CREATE MATERIALIZED VIEW windows AS SELECT window_start, k, count(*) AS n FROM TUMBLE(t, ts, INTERVAL '5 seconds') \
+         GROUP BY window_start, window_end, k",
+        "CREATE STREAM hops AS SELECT window_end, count(*) AS n, max(k) AS m FROM HOP(t, ts, INTERVAL '1 second', \
+         INTERVAL '4 seconds') GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
     ];
     const SHOWN: &[&str] = &[
         "SELECT n, s, _batch_time FROM each",
@@ -360,6 +364,9 @@ async fn batches_seed(seed: u64) -> Result<()> {
         "SELECT * FROM idle",
         "SELECT * FROM recent",
         "SELECT _window, k, _weight FROM late_rows('closed')",
+        "SELECT * FROM windows",
+        "SELECT _window, k, _weight FROM late_rows('windows')",
+        "SELECT * FROM hops",
     ];
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start(Engine::builder)?;
@@ -382,6 +389,12 @@ async fn batches_seed(seed: u64) -> Result<()> {
             };
             run(&mut machine.session(), &sql).await?;
             run(&mut model, &sql).await?;
+        }
+        if random.random_range(0..6) == 0 {
+            // Rows that came late are put into their windows.
+            let sql = "INSERT INTO windows SELECT * FROM late_rows('windows') WHERE _weight > 0 LIMIT 2";
+            let (machine, model) = (run(&mut machine.session(), sql).await, run(&mut model, sql).await);
+            ensure(machine.is_ok() == model.is_ok(), || format!("{machine:?}, but {model:?}"))?;
         }
         run(&mut machine.session(), "ADVANCE BATCH").await?;
         run(&mut model, "ADVANCE BATCH").await?;
