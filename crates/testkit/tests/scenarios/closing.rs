@@ -8,7 +8,7 @@ use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::Scenario;
+use super::{Scenario, time};
 
 pub const ALL: &[Scenario] = &[
     ("windows_have_the_batch_answer_as_of_their_closing", || drive::block_on(random())),
@@ -40,10 +40,6 @@ struct Expected {
     closed: Vec<String>,
     /// How often each row came late, less how often it went.
     late: BTreeMap<String, i64>,
-}
-
-fn time(seconds: i64) -> String {
-    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
 }
 
 async fn random() -> Result<()> {

@@ -6,7 +6,7 @@
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run};
 
-use super::Scenario;
+use super::{Random, Scenario, time};
 
 pub const ALL: &[Scenario] =
     &[("interval_joins_equal_the_batch_over_what_came_in_time", || drive::block_on(random()))];
@@ -71,19 +71,6 @@ fn finals(closed: [Option<i64>; 2]) -> Vec<Option<String>> {
         None,
         Some(format!("AND {}", of_a.replace("b.v IS NULL AND", ""))),
     ]
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % bound) as i64
-    }
-}
-
-fn time(seconds: i64) -> String {
-    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
 }
 
 async fn random() -> Result<()> {

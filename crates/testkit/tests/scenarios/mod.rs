@@ -80,6 +80,22 @@ pub fn all() -> Vec<Scenario> {
     all
 }
 
+/// A small generator: what it gives depends on its seed alone.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number from 0 on, below a bound.
+    pub fn below(&mut self, bound: u64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % bound) as i64
+    }
+}
+
+/// An event time, in SQL.
+pub fn time(seconds: i64) -> String {
+    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
+}
+
 /// A fresh folder that goes away with the value.
 pub fn folder() -> drive::Result<tempfile::TempDir> {
     tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))

@@ -10,7 +10,7 @@ use millstream_engine::{Engine, Record, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, lines, run, run_all};
 use millstream_testkit::lanes::Lanes;
 
-use super::{Scenario, folder};
+use super::{Random, Scenario, folder};
 
 pub const ALL: &[Scenario] = &[
     ("the_watermark_is_that_of_the_slowest_partition", || drive::block_on(random())),
@@ -33,15 +33,6 @@ const DDL: &[&str] = &[
     "CREATE STREAM closed AS SELECT window_start, count(*) AS n FROM TUMBLE(s, ts, INTERVAL '10 seconds')
      GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
 ];
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % bound) as i64
-    }
-}
 
 /// What a partition has done, by hand.
 #[derive(Clone, Debug, Default)]

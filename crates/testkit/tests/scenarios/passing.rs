@@ -3,7 +3,7 @@
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
 
-use super::Scenario;
+use super::{Random, Scenario};
 
 pub const ALL: &[Scenario] = &[
     ("rows_come_and_go_with_the_time", || drive::block_on(random())),
@@ -35,15 +35,6 @@ const QUERIES: &[&str] = &[
     "SELECT a.id, b.id AS other FROM recent a JOIN recent b ON a.k = b.k AND a.id < b.id",
     "SELECT n FROM (SELECT count(*) AS n, max(ts) AS last FROM t) WHERE last < now() - INTERVAL '1 second'",
 ];
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % bound) as i64
-    }
-}
 
 /// A time in milliseconds; now and then there is none.
 fn time(milliseconds: i64, random: &mut Random) -> String {

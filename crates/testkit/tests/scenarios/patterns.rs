@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
 
-use super::Scenario;
+use super::{Random, Scenario, time};
 
 pub const ALL: &[Scenario] =
     &[("matches_are_those_that_a_walk_through_the_rows_finds", || drive::block_on(random()))];
@@ -17,19 +17,6 @@ const SIZE: i64 = 10;
 
 /// k, ts and v.
 type Row = (i64, i64, i64);
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % bound) as i64
-    }
-}
-
-fn time(seconds: i64) -> String {
-    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
-}
 
 /// Of the times and values of rows, where each match begins, and how many rows it has.
 type Walk = fn(&[(i64, i64)]) -> Vec<(usize, usize)>;

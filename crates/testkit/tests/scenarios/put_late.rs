@@ -9,7 +9,7 @@ use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Scenario, folder, write};
+use super::{Scenario, folder, time, write};
 
 pub const ALL: &[Scenario] = &[
     ("late_rows_are_put_into_their_windows", || drive::block_on(random())),
@@ -58,10 +58,6 @@ struct Expected {
 }
 
 type Counts = BTreeMap<String, i64>;
-
-fn time(seconds: i64) -> String {
-    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
-}
 
 fn add(counts: &mut Counts, rows: &[String], weight: i64) {
     rows.iter().for_each(|row| *counts.entry(row.clone()).or_default() += weight);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
 
-use super::Scenario;
+use super::{Random, Scenario, time};
 
 pub const ALL: &[Scenario] = &[
     ("sessions_have_the_batch_answer_as_of_their_closing", || drive::block_on(closing())),
@@ -18,19 +18,6 @@ pub const ALL: &[Scenario] = &[
 /// How far rows may be behind the newest one, and how far apart those of a session are less than, in seconds.
 const DELAY: i64 = 5;
 const GAP: i64 = 4;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % bound) as i64
-    }
-}
-
-fn time(seconds: i64) -> String {
-    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
-}
 
 /// k, ts and v; the order is that of sessions.
 type Row = (i64, i64, i64);

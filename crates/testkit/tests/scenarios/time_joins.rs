@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
 
-use super::Scenario;
+use super::{Random, Scenario, time};
 
 pub const ALL: &[Scenario] = &[
     ("asof_joins_equal_the_model_over_what_came_in_time", || drive::block_on(random())),
@@ -24,19 +24,6 @@ const OPERATORS: [&str; 4] = [">=", ">", "<=", "<"];
 
 /// k, v and ts.
 type Row = (Option<i64>, i64, Option<i64>);
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % bound) as i64
-    }
-}
-
-fn time(seconds: i64) -> String {
-    format!("(TIMESTAMP '2024-05-01 00:00:00' + INTERVAL '{seconds} seconds')")
-}
 
 fn number(value: Option<i64>) -> String {
     value.map_or("NULL".into(), |value| value.to_string())
