@@ -161,7 +161,7 @@ async fn insert(engine: &Engine, load: Load) -> Result<()> {
             for number in 0..load.inserts {
                 session.insert("t", rows(client * load.inserts + number, load.rows)?).await?;
             }
-            Result::Ok(())
+            Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
         })
     });
     for client in clients.collect::<Vec<_>>() {
