@@ -21,6 +21,9 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Error;
 
+/// It takes values back, but not that there were any: over a frame that holds none any more it is 0 and not NULL.
+const FORGETS_NULL: &str = "bit_xor";
+
 /// The function over frames that slide.
 pub(crate) fn sliding(inner: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::from(Sliding { inner }))
@@ -67,7 +70,7 @@ impl AggregateUDFImpl for Sliding {
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let theirs = self.inner.create_sliding_accumulator(copy_of(&args))?;
-        match theirs.supports_retract_batch() {
+        match theirs.supports_retract_batch() && self.inner.name() != FORGETS_NULL {
             true => Ok(theirs),
             false => Ok(Box::new(Frame { make: Maker::new(&self.inner, args), rows: VecDeque::new() })),
         }

@@ -75,5 +75,9 @@ mod tests {
              BETWEEN 2 PRECEDING AND 1 PRECEDING) FROM t",
             &["1|true|1|NULL", "2|true|1|1", "3|true|2|3", "4|true|2|1", "8|true|1|7"],
         );
+        tables.check(
+            "SELECT n, bit_xor(CASE WHEN n < 3 THEN n END) OVER (ORDER BY n ROWS 1 PRECEDING) FROM t",
+            &["1|1", "2|3", "3|2", "4|NULL", "8|NULL"],
+        );
     }
 }
