@@ -42,7 +42,8 @@ impl Session {
     /// be there already, as the script makes it, and statements that change something are not done again. In an engine
     /// without a data directory nothing was.
     pub fn begin_script(&mut self) {
-        self.once = Once { counts: Some(HashMap::new()), names: Vec::new() };
+        let is_kept = self.shared.recovered.get().is_some();
+        self.once = Once { counts: is_kept.then(HashMap::new), names: Vec::new() };
     }
 
     /// Takes what follows for statements that are done each time.
@@ -52,6 +53,10 @@ impl Session {
 
     /// Whether a statement other than CREATE and DROP was done before; else its answer tells the engine its name.
     pub(crate) async fn was_done(&mut self, text: &str) -> Result<Option<Response>> {
+        // Most statements are of no script, or nothing is remembered of it: they aren't looked at.
+        if self.once.counts.is_none() {
+            return Ok(None);
+        }
         self.once.names.clear();
         let reader = TokenReader::new(text)?;
         let kinds: &[&[&str]] =

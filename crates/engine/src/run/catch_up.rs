@@ -111,11 +111,11 @@ impl Loop {
         }
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
-        let mut catch_up = CatchUp { reading: reading.clone(), places, permits: permits.clone(), held: None };
-        catch_up.held = (self.durability.is_on() && !hides).then(|| delta.clone());
-        let held = catch_up.held.is_some();
+        let holds = !hides && self.durability.is_on();
+        let held = holds.then(|| delta.clone());
+        let catch_up = CatchUp { reading: reading.clone(), places, permits: permits.clone(), held };
         query.status = Status::CatchingUp(Box::new(catch_up));
-        if !hides && !held {
+        if !hides && !holds {
             self.log(&name, &cut, &delta);
             self.stage_in(place, delta);
         }
@@ -226,13 +226,14 @@ impl Loop {
 
     /// Takes in some of the past under a cut; see [`Loop::step_piece`].
     fn step_past<'a>(&mut self, place: usize, cut: &Cut, find: impl Fn(&str) -> Option<&'a Delta>) {
-        let held = matches!(&self.queries[place].status, Status::CatchingUp(of) if of.held.is_some());
         let query = &mut self.queries[place];
         let inputs = query.inputs(find);
         query.unread = query.shows_at_once();
         let delta = query.step(cut, &inputs);
-        if let (true, Status::CatchingUp(of)) = (held, &mut query.status) {
-            of.held.get_or_insert_default().append(delta);
+        if let Status::CatchingUp(catch_up) = &mut query.status
+            && let Some(held) = &mut catch_up.held
+        {
+            held.append(delta);
         } else if !query.shows_at_once() {
             let name = query.name.clone();
             self.log(&name, cut, &delta);
