@@ -57,7 +57,7 @@ pub(crate) fn delta<'a>(failures: impl Iterator<Item = (&'a str, &'a Failure)> +
 pub(crate) fn reason(error: &Error) -> Option<String> {
     match error {
         Error::Query(error) => of_data(error.find_root()),
-        Error::Limit(_) | Error::Bug(_) => None,
+        Error::Limit(_) | Error::Unsaved(_) | Error::Bug(_) => None,
     }
 }
 

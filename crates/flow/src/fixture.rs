@@ -12,7 +12,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::Rows;
 use tokio::runtime::Runtime;
 
-use crate::{Choice, Description, Driver, EventTime, Flow, Limits, Relation};
+use crate::{Choice, Description, Driver, Error, EventTime, Flow, Limits, Relation};
 
 /// A small generator of numbers.
 pub(crate) struct Random(pub(crate) u64);
@@ -227,6 +227,9 @@ pub(crate) fn check_with(
             let changes = fixture.change(&mut random);
             for (sql, (flow, sum)) in queries.iter().zip(&mut maintained) {
                 let schema = flow.schema().unwrap().clone();
+                if random.below(3) == 0 {
+                    again(flow, fixture.compile(sql));
+                }
                 sum.append(step(flow, epoch, &changes).rows);
                 let mut difference = sum.clone();
                 difference.push(Chunk::delete(fixture.at_once(sql, &schema)));
@@ -236,6 +239,17 @@ pub(crate) fn check_with(
             }
         }
     }
+}
+
+/// Lets a new flow of the same query go on where this one stands, as after a restart.
+pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
+    match flow.save() {
+        Ok(kept) => new.load(kept).unwrap(),
+        Err(Error::Unsaved(_)) => return,
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!(flow.state_rows(), new.state_rows(), "{}", flow.explain().join("\n"));
+    *flow = new;
 }
 
 /// One table of `k` and `v`.

@@ -23,6 +23,7 @@ pub mod operators;
 mod order;
 mod point;
 mod recursion;
+mod saving;
 mod sharing;
 mod sorted;
 mod spread;

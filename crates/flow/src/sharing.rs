@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta};
 
 use crate::arrangement::{Arrangement, By};
@@ -201,17 +202,40 @@ impl Flow {
     /// Keeps the rows of a place by itself again, as they are now.
     pub fn unshare(&mut self, place: usize) -> Result<()> {
         let Some(kept) = self.findables[place].kept.take().filter(|kept| kept.across) else { return Ok(()) };
-        let rows = kept.arrangement.content()?;
-        let sides = self.findables[place].sides.clone();
-        if let [side] = &sides[..] {
-            let columns = kept.arrangement.places_of(&side.columns)?;
-            let rows = rows.iter().map(|rows| rows.project(&columns)).collect::<Result<_, _>>()?;
+        let rows = self.rows_in(place, &kept.arrangement)?;
+        if let [side] = &self.findables[place].sides.clone()[..] {
             return self.join(side.node)?.move_in(side.at, rows);
         }
         let own = self.arrangement(place)?;
-        let columns = kept.arrangement.places_of(own.columns())?;
-        own.take_kept(rows.iter().map(|rows| rows.project(&columns)).collect::<Result<_, _>>()?)?;
+        own.take_kept(rows)?;
         self.put_into(place, &Arc::new(own), false)
+    }
+
+    /// The rows of a place, as the columns that it looks at, where they are in an arrangement.
+    pub(crate) fn found_elsewhere(&self, place: usize) -> Result<Option<Vec<RecordBatch>>> {
+        let kept = self.findables[place].kept.as_ref();
+        kept.map(|kept| self.rows_in(place, &kept.arrangement)).transpose()
+    }
+
+    fn rows_in(&self, place: usize, arrangement: &Arrangement) -> Result<Vec<RecordBatch>> {
+        let findables = &self.findables[place];
+        let columns = match &findables.sides[..] {
+            [side] => arrangement.places_of(&side.columns)?,
+            _ => arrangement.places_of(&findables.columns())?,
+        };
+        Ok(arrangement.content()?.iter().map(|rows| rows.project(&columns)).collect::<Result<_, _>>()?)
+    }
+
+    /// Keeps these rows for a place, where it has none, in an arrangement only if several sides look for them.
+    pub(crate) fn find_elsewhere(&mut self, place: usize, rows: Vec<RecordBatch>) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match (&self.findables[place].kept, &self.findables[place].sides.clone()[..]) {
+            (Some(kept), _) => kept.arrangement.take_kept(rows),
+            (None, [side]) => self.join(side.node)?.move_in(side.at, rows),
+            (None, _) => Err(Error::Bug("several sides look for rows that nobody keeps".into())),
+        }
     }
 }
 

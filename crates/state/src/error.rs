@@ -30,6 +30,9 @@ pub enum Error {
     /// An index reached the number of keys that it can number.
     #[error("the index holds {0} keys, which is as many as it can")]
     Full(usize),
+    /// What was kept before a restart is not what is kept now.
+    #[error("what was kept doesn't fit: {0}")]
+    Incomplete(String),
     /// A kernel failed, or a type can't be indexed.
     #[error("{0}")]
     Arrow(#[from] ArrowError),

@@ -3,7 +3,7 @@
 //! [`Rows`] is a multiset of rows in immutable chunks, [`Arranged`] one whose rows are found by key, [`Ordered`] one
 //! whose rows are found by key and by position, [`Sequence`] a set of keys that are, [`Keyed`] holds one row a key, and [`KeyIndex`] numbers the distinct
 //! keys it has seen, so that whoever uses it can keep columns addressed by that number, or rows in [`Slotted`]. Readers
-//! get a [`RowsSnapshot`], which later changes leave alone.
+//! get a [`RowsSnapshot`], which later changes leave alone. [`Tables`] is what any of them is for a checkpoint.
 //!
 //! Deliberately absent: evaluating expressions, and any knowledge of queries; see the crate `flow`.
 
@@ -20,6 +20,7 @@ mod rows;
 mod segmented;
 mod slotted;
 mod store;
+mod tables;
 
 pub use arranged::{Arranged, Placed};
 pub use compact::compact;
@@ -31,3 +32,4 @@ pub use paged::Paged;
 pub use rows::Rows;
 pub use slotted::Slotted;
 pub use store::RowsSnapshot;
+pub use tables::Tables;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
+use millstream_state::Tables;
 
 use crate::failure::{Failure, reason};
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
@@ -58,6 +59,17 @@ impl Operator for Constant {
 
     fn reset(&mut self) -> Result<()> {
         self.started = false;
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let mut kept = Tables::default();
+        kept.put_number("started", i64::from(self.started));
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.started = kept.take_number("started")? != 0;
         Ok(())
     }
 

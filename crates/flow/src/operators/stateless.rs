@@ -11,6 +11,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
 use millstream_delta::{Chunk, Cut, Delta, under_schema};
+use millstream_state::Tables;
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, keep, surviving};
@@ -132,6 +133,14 @@ impl Operator for Stateless {
                 .collect();
         }
         self.content(&|place| input(place, &wanted))
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        Ok(Some(Tables::default()))
+    }
+
+    fn load(&mut self, _kept: &mut Tables) -> Result<()> {
+        Ok(())
     }
 
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {

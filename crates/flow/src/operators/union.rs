@@ -2,6 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta, under_schema};
+use millstream_state::Tables;
 
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
@@ -39,6 +40,14 @@ impl Operator for Union {
     }
 
     fn reset(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        Ok(Some(Tables::default()))
+    }
+
+    fn load(&mut self, _kept: &mut Tables) -> Result<()> {
         Ok(())
     }
 

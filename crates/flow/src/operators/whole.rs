@@ -7,7 +7,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::Rows;
+use millstream_state::{Rows, Tables};
 
 use crate::failure::{Failure, reason};
 use crate::leaf::Slot;
@@ -158,6 +158,25 @@ impl Operator for Whole {
         self.inputs.iter_mut().for_each(|input| input.rows = Rows::new(input.rows.schema().clone()));
         self.emitted = Rows::new(self.properties.schema.clone());
         self.failed = None;
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let mut kept = Tables::default();
+        for (place, input) in self.inputs.iter().enumerate() {
+            kept.put_delta(&format!("input{place}"), &input.rows.snapshot().delta()?)?;
+        }
+        kept.put_delta("emitted", &self.emitted.snapshot().delta()?)?;
+        kept.put_text_if("failed", self.failed.as_deref());
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        for (place, input) in self.inputs.iter_mut().enumerate() {
+            input.rows.apply(&kept.take_delta(&format!("input{place}"))?)?;
+        }
+        self.emitted.apply(&kept.take_delta("emitted")?)?;
+        self.failed = kept.take_text_if("failed");
         Ok(())
     }
 

@@ -1,0 +1,89 @@
+//! A flow as tables: what a checkpoint has of it, and how it goes on from there.
+
+use millstream_delta::{Chunk, Delta, Timestamp};
+use millstream_state::Tables;
+
+use crate::flow::{Flow, Meter, Node};
+use crate::{Error, Result};
+
+impl Flow {
+    /// All that its operators keep, as tables, with what it finds in arrangements that others read, too. An error that
+    /// names the operator where one has no tables for what it keeps.
+    pub fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        all.put_number("started", i64::from(self.started));
+        all.put_number("version", self.version as i64);
+        all.put_number("now", self.now.0);
+        for (place, (node, meter)) in self.nodes.iter().zip(&self.meters).enumerate() {
+            let Node::Operator { operator, .. } = node else { continue };
+            let name = operator.describe().name;
+            let mut kept = operator
+                .save()?
+                .ok_or_else(|| Error::Unsaved(format!("its operator {name} can't be saved yet")))?;
+            meter.save(&mut kept);
+            all.put_part(&part(place, name), kept);
+        }
+        for place in 0..self.findables.len() {
+            if let Some(rows) = self.found_elsewhere(place)? {
+                all.put_delta(&found(place), &Delta::from_iter(rows))?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Goes on where a flow of the same plan stood that had saved this. It shares nothing with others then, as if it had
+    /// been alone.
+    pub fn load(&mut self, mut all: Tables) -> Result<()> {
+        (0..self.findables.len()).try_for_each(|place| self.unshare(place))?;
+        self.started = all.take_number("started")? != 0;
+        self.version = all.take_number("version")? as u64;
+        self.now = Timestamp(all.take_number("now")?);
+        for (place, (node, meter)) in self.nodes.iter_mut().zip(&mut self.meters).enumerate() {
+            let Node::Operator { operator, .. } = node else { continue };
+            let name = operator.describe().name;
+            let mut kept = all.take_part(&part(place, name));
+            meter.load(&mut kept)?;
+            operator.load(&mut kept)?;
+            check_taken(name, &kept)?;
+        }
+        for place in 0..self.findables.len() {
+            let rows = all.take_delta(&found(place))?.chunks;
+            let rows = rows.iter().map(Chunk::expand).collect::<Result<Vec<_>, _>>()?;
+            self.find_elsewhere(place, rows)?;
+        }
+        check_taken("the query", &all)
+    }
+}
+
+fn part(place: usize, name: &str) -> String {
+    format!("{place}-{name}")
+}
+
+fn found(place: usize) -> String {
+    format!("found-{place}")
+}
+
+/// Fails where something is left that nobody knows.
+fn check_taken(name: &str, kept: &Tables) -> Result<()> {
+    match kept.left() {
+        None => Ok(()),
+        Some(left) => Err(Error::Bug(format!("'{left}' was saved, but {name} doesn't know it"))),
+    }
+}
+
+impl Meter {
+    fn save(&self, to: &mut Tables) {
+        to.put_number("steps", self.steps as i64);
+        to.put_number("rows_in", self.rows_in as i64);
+        to.put_number("rows_out", self.rows_out as i64);
+        to.put_number("errors", self.errors);
+    }
+
+    fn load(&mut self, from: &mut Tables) -> Result<()> {
+        self.steps = from.take_number("steps")? as u64;
+        self.rows_in = from.take_number("rows_in")? as u64;
+        self.rows_out = from.take_number("rows_out")? as u64;
+        self.errors = from.take_number("errors")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! What is kept, as tables: what a checkpoint writes, and a start reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use millstream_delta::{Chunk, Delta};
+
+use crate::{Error, Result};
+
+/// The column, behind all others, that says how many copies there are of a row.
+const WEIGHT: &str = "_weight";
+
+/// Tables, numbers and texts, each by a name; what is part of something has a name such as `part.name`.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    tables: BTreeMap<String, Vec<RecordBatch>>,
+    numbers: BTreeMap<String, i64>,
+    texts: BTreeMap<String, String>,
+}
+
+impl Tables {
+    /// Adds a table, of batches of one schema; one without rows need not be there again when it is taken.
+    pub fn put(&mut self, name: &str, mut batches: Vec<RecordBatch>) {
+        batches.retain(|batch| batch.num_rows() > 0);
+        if !batches.is_empty() {
+            self.tables.insert(name.to_string(), batches);
+        }
+    }
+
+    /// Takes a table out; of one without rows there is no batch.
+    pub fn take(&mut self, name: &str) -> Vec<RecordBatch> {
+        self.tables.remove(name).unwrap_or_default()
+    }
+
+    /// Adds a table of columns that are equally long. NULLs may be in all of them, and names may come twice.
+    pub fn put_columns(&mut self, name: &str, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+        let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
+        let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
+        let columns = columns.into_iter().map(|(_, column)| column).collect();
+        self.put(name, vec![RecordBatch::try_new(Arc::new(schema), columns)?]);
+        Ok(())
+    }
+
+    /// Adds rows with their weights, the sum of which is kept.
+    pub fn put_delta(&mut self, name: &str, delta: &Delta) -> Result<()> {
+        let batches = delta.chunks.iter().map(with_weights).collect::<Result<_>>()?;
+        self.put(name, batches);
+        Ok(())
+    }
+
+    /// Takes rows with their weights out.
+    pub fn take_delta(&mut self, name: &str) -> Result<Delta> {
+        let mut delta = Delta::default();
+        for batch in self.take(name) {
+            delta.push(without_weights(&batch).ok_or_else(|| missing(name, WEIGHT))?);
+        }
+        Ok(delta)
+    }
+
+    /// Adds a number.
+    pub fn put_number(&mut self, name: &str, number: i64) {
+        self.numbers.insert(name.to_string(), number);
+    }
+
+    /// The same where there may be none.
+    pub fn put_number_if(&mut self, name: &str, number: Option<i64>) {
+        self.numbers.extend(number.map(|number| (name.to_string(), number)));
+    }
+
+    /// Takes a number out that must be there.
+    pub fn take_number(&mut self, name: &str) -> Result<i64> {
+        self.take_number_if(name).ok_or_else(|| Error::Incomplete(format!("there is no number '{name}'")))
+    }
+
+    /// Takes a number out, where there is one.
+    pub fn take_number_if(&mut self, name: &str) -> Option<i64> {
+        self.numbers.remove(name)
+    }
+
+    /// Adds a text, where there is one.
+    pub fn put_text_if(&mut self, name: &str, text: Option<&str>) {
+        self.texts.extend(text.map(|text| (name.to_string(), text.to_string())));
+    }
+
+    /// Takes a text out, where there is one.
+    pub fn take_text_if(&mut self, name: &str) -> Option<String> {
+        self.texts.remove(name)
+    }
+
+    /// Adds all that a part keeps.
+    pub fn put_part(&mut self, part: &str, tables: Tables) {
+        let named = |name: String| format!("{part}.{name}");
+        self.tables.extend(tables.tables.into_iter().map(|(name, batches)| (named(name), batches)));
+        self.numbers.extend(tables.numbers.into_iter().map(|(name, number)| (named(name), number)));
+        self.texts.extend(tables.texts.into_iter().map(|(name, text)| (named(name), text)));
+    }
+
+    /// Takes all out that a part keeps.
+    pub fn take_part(&mut self, part: &str) -> Tables {
+        let prefix = format!("{part}.");
+        Tables {
+            tables: take_under(&mut self.tables, &prefix),
+            numbers: take_under(&mut self.numbers, &prefix),
+            texts: take_under(&mut self.texts, &prefix),
+        }
+    }
+
+    /// What was not taken out, where something is left: nobody knows what it is for.
+    pub fn left(&self) -> Option<&str> {
+        self.tables.keys().chain(self.numbers.keys()).chain(self.texts.keys()).next().map(String::as_str)
+    }
+
+    /// The tables by their names.
+    pub fn tables(&self) -> impl Iterator<Item = (&str, &[RecordBatch])> {
+        self.tables.iter().map(|(name, batches)| (name.as_str(), batches.as_slice()))
+    }
+
+    /// The numbers by their names.
+    pub fn numbers(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.numbers.iter().map(|(name, number)| (name.as_str(), *number))
+    }
+
+    /// The texts by their names.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.texts.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+
+    /// About how many bytes the rows take.
+    pub fn memory_bytes(&self) -> usize {
+        self.tables.values().flatten().map(RecordBatch::get_array_memory_size).sum()
+    }
+}
+
+fn take_under<T>(named: &mut BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
+    let (under, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        std::mem::take(named).into_iter().partition(|(name, _)| name.starts_with(prefix));
+    *named = rest;
+    under.into_iter().map(|(name, value)| (name[prefix.len()..].to_string(), value)).collect()
+}
+
+fn missing(name: &str, column: &str) -> Error {
+    Error::Incomplete(format!("table '{name}' has no column '{column}'"))
+}
+
+/// The rows of a chunk with their weights as a column.
+fn with_weights(chunk: &Chunk) -> Result<RecordBatch> {
+    let mut fields: Vec<_> = chunk.rows.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(WEIGHT, DataType::Int64, false)));
+    let mut columns = chunk.rows.columns().to_vec();
+    columns.push(Arc::new(chunk.weights_or_ones()));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The other way round.
+fn without_weights(batch: &RecordBatch) -> Option<Chunk> {
+    let (weights, columns) = batch.columns().split_last()?;
+    let weights: &Int64Array = weights.as_primitive_opt::<Int64Type>()?;
+    let schema = batch.schema();
+    let (last, fields) = schema.fields().split_last()?;
+    if last.name() != WEIGHT {
+        return None;
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let schema = Arc::new(Schema::new(fields.to_vec()));
+    let rows = RecordBatch::try_new_with_options(schema, columns.to_vec(), &options).ok()?;
+    let plain = weights.null_count() == 0 && weights.values().iter().all(|weight| *weight == 1);
+    Some(Chunk { rows, weights: (!plain).then(|| weights.clone()) })
+}
+
+impl FromIterator<(String, Vec<RecordBatch>)> for Tables {
+    fn from_iter<I: IntoIterator<Item = (String, Vec<RecordBatch>)>>(tables: I) -> Tables {
+        Tables { tables: tables.into_iter().collect(), ..Tables::default() }
+    }
+}
+
+impl Extend<(String, i64)> for Tables {
+    fn extend<I: IntoIterator<Item = (String, i64)>>(&mut self, numbers: I) {
+        self.numbers.extend(numbers);
+    }
+}
+
+impl Extend<(String, String)> for Tables {
+    fn extend<I: IntoIterator<Item = (String, String)>>(&mut self, texts: I) {
+        self.texts.extend(texts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_is_taken_once() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![3, 4]));
+        let rows = RecordBatch::try_from_iter([("x", column.clone())]).unwrap();
+        let mut part = Tables::default();
+        let delta = Delta::of(Chunk { rows: rows.clone(), weights: Some(Int64Array::from(vec![1, 2])) });
+        part.put_delta("rows", &delta).unwrap();
+        part.put_columns("keys", vec![("a", column.clone()), ("a", column)]).unwrap();
+        part.put_number("late", 7);
+        part.put_number_if("first", None);
+        part.put_text_if("failed", Some("overflow"));
+        let mut all = Tables::default();
+        all.put_part("join.left", part);
+        assert_eq!(all.left(), Some("join.left.keys"));
+        let mut part = all.take_part("join.left");
+        assert_eq!(all.left(), None);
+        let taken = part.take_delta("rows").unwrap();
+        assert_eq!((taken.chunks[0].rows.clone(), taken.chunks[0].weight(1)), (rows, 2));
+        assert_eq!(part.take("keys")[0].num_columns(), 2);
+        assert_eq!((part.take_number("late").unwrap(), part.take_number_if("first")), (7, None));
+        assert_eq!(part.left(), Some("failed"));
+        assert_eq!(part.take_text_if("failed").as_deref(), Some("overflow"));
+        assert!(matches!(part.take_number("late"), Err(Error::Incomplete(_))));
+        assert!(part.left().is_none() && part.take("keys").is_empty());
+    }
+
+    #[test]
+    fn rows_without_columns_are_kept_too() {
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let rows =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+        let mut tables = Tables::default();
+        let delta = Delta::of(Chunk { rows, weights: Some(Int64Array::from(vec![5])) });
+        tables.put_delta("rows", &delta).unwrap();
+        let taken = tables.take_delta("rows").unwrap();
+        assert_eq!((taken.chunks[0].rows.num_rows(), taken.chunks[0].weight(0)), (1, 5));
+    }
+}
