@@ -8,6 +8,8 @@
 //!   Here a plan forgets what it knows of single branches.
 //! - It leaves out a sort under an OFFSET without LIMIT if a projection between them drops a sort key. Here the rows
 //!   that a limit takes keep their order.
+//! - It sorts the rows that a limit leaves before the limit takes them, where both sort by one column, and takes others
+//!   then. Here they are sorted behind it.
 
 pub(crate) mod sorted;
 
@@ -41,10 +43,10 @@ impl PhysicalOptimizerRule for Guards {
     fn optimize(&self, plan: Plan, _config: &ConfigOptions) -> Result<Plan> {
         let guarded = plan.transform_up(|node| {
             if node.is::<GlobalLimitExec>() || node.is::<LocalLimitExec>() {
-                return keep_order(node);
+                return Ok(Transformed::yes(GuardExec::over(keep_order(node)?.data, Guard::Choice)));
             }
             match mixes_rows(node.as_ref()) {
-                true => Ok(Transformed::yes(GuardExec::over(node, None))),
+                true => Ok(Transformed::yes(GuardExec::over(node, Guard::Mixed))),
                 false => Ok(Transformed::no(node)),
             }
         })?;
@@ -80,7 +82,7 @@ fn mixes_rows(node: &dyn ExecutionPlan) -> bool {
 fn keep_order(node: Plan) -> Result<Transformed<Plan>> {
     if let Some(sort) = node.downcast_ref::<SortExec>() {
         let order = sort.expr().clone();
-        return Ok(Transformed::yes(GuardExec::over(node, Some(order))));
+        return Ok(Transformed::yes(GuardExec::over(node, Guard::Order(order))));
     }
     let [input] = node.children()[..] else { return Ok(Transformed::no(node)) };
     if node.is::<GuardExec>() || node.maintains_input_order() != [true] {
@@ -97,20 +99,30 @@ fn with_input(node: Plan, input: Plan) -> Result<Plan> {
     replace_children_if_necessary(node, vec![input])
 }
 
+/// What is to be kept in mind of some rows.
+#[derive(Clone, Debug)]
+enum Guard {
+    /// Nothing is known of them but their columns.
+    Mixed,
+    /// They must have this order.
+    Order(LexOrdering),
+    /// They were chosen by the order that they had: who wants another one sorts them behind this.
+    Choice,
+}
+
 /// Rows as they come.
 #[derive(Debug)]
 struct GuardExec {
     input: Plan,
-    /// The order that the rows must have; without one, nothing is known of them but their columns.
-    order: Option<LexOrdering>,
+    guard: Guard,
     properties: Arc<PlanProperties>,
 }
 
 impl GuardExec {
-    fn over(input: Plan, order: Option<LexOrdering>) -> Plan {
-        let known = match &order {
-            Some(_) => input.equivalence_properties().clone(),
-            None => EquivalenceProperties::new(input.schema()),
+    fn over(input: Plan, guard: Guard) -> Plan {
+        let known = match guard {
+            Guard::Order(_) | Guard::Choice => input.equivalence_properties().clone(),
+            Guard::Mixed => EquivalenceProperties::new(input.schema()),
         };
         let properties = PlanProperties::new(
             known,
@@ -118,7 +130,7 @@ impl GuardExec {
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Arc::new(GuardExec { input, order, properties: Arc::new(properties) })
+        Arc::new(GuardExec { input, guard, properties: Arc::new(properties) })
     }
 }
 
@@ -142,11 +154,12 @@ impl ExecutionPlan for GuardExec {
     }
 
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        vec![self.order.clone().map(OrderingRequirements::from)]
+        let order = if let Guard::Order(order) = &self.guard { Some(order.clone()) } else { None };
+        vec![order.map(OrderingRequirements::from)]
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![self.order.is_some()]
+        vec![matches!(self.guard, Guard::Order(_))]
     }
 
     fn apply_expressions(
@@ -158,7 +171,7 @@ impl ExecutionPlan for GuardExec {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Plan>) -> Result<Plan> {
         let input = children.pop().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(GuardExec::over(input, self.order.clone()))
+        Ok(GuardExec::over(input, self.guard.clone()))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -225,5 +238,14 @@ mod tests {
             "SELECT k FROM (SELECT DISTINCT ON (v) k FROM t ORDER BY v, k OFFSET 1) AS x WHERE k NOT IN (SELECT 0)",
             &["1"],
         );
+    }
+
+    #[test]
+    fn a_window_has_all_rows_of_a_limit_with_an_offset() {
+        let tables = Tables::new().table("t", "(k INT, v INT)", "VALUES (1, NULL), (2, NULL), (3, NULL)");
+        let limited =
+            "SELECT 0 AS c FROM t UNION ALL SELECT v FROM t ORDER BY c DESC NULLS LAST LIMIT 5 OFFSET 2";
+        let sql = format!("SELECT count(*) OVER (ORDER BY c) AS n FROM ({limited}) AS x");
+        tables.check(&sql, &["1", "4", "4", "4"]);
     }
 }

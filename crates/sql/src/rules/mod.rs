@@ -16,6 +16,7 @@ pub(crate) mod names;
 pub mod nested_order;
 pub mod orderings;
 pub mod peer_frames;
+pub mod recursions;
 pub mod sliding;
 mod sort_keys;
 mod standing_rows;
@@ -39,6 +40,7 @@ pub fn before_types() -> Vec<Rule> {
         Arc::new(merged::Merged),
         Arc::new(lateral_unnest::LateralUnnest),
         Arc::new(peer_frames::PeerFrames),
+        Arc::new(recursions::Recursions),
     ]
 }
 

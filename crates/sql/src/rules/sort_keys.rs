@@ -1,7 +1,8 @@
-//! Drops sort keys of aggregates and windows that say again what one before them says, and parts windows whose keys
-//! differ by now.
+//! Drops sort keys of aggregates and windows, and keys of partitions, that say again what one before them says, and parts
+//! windows whose keys differ by now.
 //!
-//! The query engine counts on there being neither, and panics otherwise. Keys that are written differently may be one
+//! The query engine counts on there being neither: it panics otherwise, or doesn't sort the rows of a partition whose key
+//! is there twice. Keys that are written differently may be one
 //! when they are simplified: `CASE WHEN false THEN a ELSE v END` and `v`. Functions over `PARTITION BY f` share a node
 //! whether they say `ORDER BY f, k` or `ORDER BY k`; where partitions go by a form of `f` in which all NaNs are one, those
 //! are two orders. So the rule runs after all others.
@@ -42,7 +43,10 @@ impl OptimizerRule for DifferentSortKeys {
             let replaced = expression.transform_up(|mut part| {
                 let changed = match &mut part {
                     Expr::AggregateFunction(call) => without_repeated(&mut call.params.order_by),
-                    Expr::WindowFunction(call) => without_repeated(&mut call.params.order_by),
+                    Expr::WindowFunction(call) => {
+                        let repeated = without_repeated(&mut call.params.order_by);
+                        retain_different(&mut call.params.partition_by, |key| key) || repeated
+                    }
                     _ => false,
                 };
                 Ok(if changed { Transformed::yes(part) } else { Transformed::no(part) })
@@ -91,10 +95,14 @@ fn sort_key(call: &Expr) -> Result<SortKey> {
 
 /// Drops keys that say again what one before them says.
 pub(super) fn without_repeated(keys: &mut Vec<SortExpr>) -> bool {
+    retain_different(keys, |key| &key.expr)
+}
+
+fn retain_different<T>(keys: &mut Vec<T>, of: impl Fn(&T) -> &Expr) -> bool {
     let before = keys.len();
     let mut known: Vec<Expr> = Vec::with_capacity(before);
     keys.retain(|key| {
-        let expression = key.expr.clone().unalias_nested().data;
+        let expression = of(key).clone().unalias_nested().data;
         let fresh = !known.contains(&expression);
         known.push(expression);
         fresh
@@ -121,6 +129,16 @@ mod tests {
         tables.check(
             "SELECT k, last_value(k) OVER (PARTITION BY g ORDER BY v, CASE WHEN true THEN v END) AS l FROM t",
             &["1|1", "2|2", "3|3", "4|4"],
+        );
+    }
+
+    #[test]
+    fn rows_of_a_partition_are_sorted_where_its_key_is_there_twice() {
+        let tables =
+            Tables::new().table("t", "(k INT, v INT)", "VALUES (2, NULL), (1, NULL), (4, 7), (3, 7)");
+        tables.check(
+            "SELECT array_agg(k) OVER (PARTITION BY v, v) AS a, row_number() OVER (PARTITION BY v, k) AS n FROM t",
+            &["[1, 2]|1", "[1, 2]|1", "[3, 4]|1", "[3, 4]|1"],
         );
     }
 
