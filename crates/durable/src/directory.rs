@@ -20,11 +20,15 @@ const LOCK: &str = "LOCK";
 /// The folder of the journal.
 const JOURNAL: &str = "journal";
 
+/// The folder of the checkpoints.
+const CHECKPOINTS: &str = "checkpoints";
+
 /// A data directory that is open: nobody else opens it meanwhile.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
     journal: Arc<dyn Disk>,
+    checkpoints: Arc<dyn Disk>,
     _lock: Option<File>,
 }
 
@@ -38,20 +42,35 @@ impl DataDirectory {
         check_label(path)?;
         let lock = lock(path)?;
         write_label(path)?;
-        let folder = path.join(JOURNAL);
-        let journal = OsDisk::open(&folder)
-            .map_err(|error| Error::disk("opening", &folder.display().to_string(), error))?;
-        Ok(DataDirectory { path: path.to_path_buf(), journal: Arc::new(journal), _lock: Some(lock) })
+        let folder = |name: &str| -> Result<Arc<dyn Disk>> {
+            let folder = path.join(name);
+            match OsDisk::open(&folder) {
+                Ok(disk) => Ok(Arc::new(disk)),
+                Err(error) => Err(Error::disk("opening", &folder.display().to_string(), error)),
+            }
+        };
+        let (journal, checkpoints) = (folder(JOURNAL)?, folder(CHECKPOINTS)?);
+        Ok(DataDirectory { path: path.to_path_buf(), journal, checkpoints, _lock: Some(lock) })
     }
 
-    /// One whose journal is on another disk: for tests.
-    pub fn on(journal: Arc<dyn Disk>) -> DataDirectory {
-        DataDirectory { path: PathBuf::from("simulated"), journal, _lock: None }
+    /// One whose files are on another disk: for tests.
+    pub fn on(disk: Arc<dyn Disk>) -> DataDirectory {
+        DataDirectory {
+            path: PathBuf::from("simulated"),
+            journal: disk.clone(),
+            checkpoints: disk,
+            _lock: None,
+        }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The disk of its checkpoints.
+    pub(crate) fn checkpoints(&self) -> &Arc<dyn Disk> {
+        &self.checkpoints
     }
 
     /// The disk of its journal.

@@ -35,10 +35,18 @@ pub enum Report {
     Failed(String),
 }
 
+/// What the thread is asked to do.
+enum Job {
+    /// To write an entry.
+    Write(Sequence, Entry),
+    /// To remove what nobody reads any more: all up to an entry.
+    Forget(Sequence),
+}
+
 /// A journal that is being written.
 pub struct Journal {
     /// None while it is let go.
-    entries: Option<Sender<(Sequence, Entry)>>,
+    jobs: Option<Sender<Job>>,
     last: Sequence,
     waiting: Arc<AtomicUsize>,
     ending: Arc<AtomicBool>,
@@ -74,26 +82,37 @@ impl Journal {
         let writer = Writer {
             disk,
             segment,
+            ends: false,
             report: Box::new(report),
             waiting: waiting.clone(),
             ending: ending.clone(),
         };
-        let (entries, inbox) = channel();
+        let (jobs, inbox) = channel();
         let thread = std::thread::Builder::new().name("millstream-journal".into());
         let thread = thread.spawn(move || writer.run(&inbox)).map_err(failed)?;
         let _directory = directory;
-        Ok(Journal { entries: Some(entries), last: after, waiting, ending, thread: Some(thread), _directory })
+        Ok(Journal { jobs: Some(jobs), last: after, waiting, ending, thread: Some(thread), _directory })
     }
 
     /// Adds an entry; it is durable when a report says so.
     pub fn append(&mut self, entry: Entry) -> Sequence {
         self.last = self.last.next();
         self.waiting.fetch_add(bytes_of(&entry), Ordering::Relaxed);
-        if let Some(entries) = &self.entries {
-            // The thread ends before this only after it has said that it failed.
-            let _ = entries.send((self.last, entry));
-        }
+        self.ask(Job::Write(self.last, entry));
         self.last
+    }
+
+    /// Removes the segments whose entries all are up to this one: a checkpoint stands for them. The one that is being
+    /// written is ended first.
+    pub fn forget(&self, through: Sequence) {
+        self.ask(Job::Forget(through));
+    }
+
+    fn ask(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // The thread ends before this only after it has said that it failed.
+            let _ = jobs.send(job);
+        }
     }
 
     /// The number of the newest entry.
@@ -117,7 +136,7 @@ impl Drop for Journal {
     /// Writes what waits; but for room on a full disk nobody waits any more.
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Relaxed);
-        drop(self.entries.take());
+        drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -154,45 +173,92 @@ impl Segment {
     }
 }
 
+/// Entries that are written at once.
+#[derive(Default)]
+struct Group {
+    bytes: Vec<u8>,
+    /// The memory that they take, about.
+    size: usize,
+    /// The first and the last of them.
+    entries: Option<(Sequence, Sequence)>,
+}
+
+impl Group {
+    fn add(&mut self, sequence: Sequence, entry: &Entry) -> Result<(), String> {
+        let body = entry.encode().map_err(|error| error.to_string())?;
+        self.bytes.extend(frame::frame(sequence, &body).map_err(|error| error.to_string())?);
+        self.size += bytes_of(entry);
+        self.entries = Some((self.entries.map_or(sequence, |(first, _)| first), sequence));
+        Ok(())
+    }
+}
+
 /// What the journal's thread has.
 struct Writer {
     disk: Arc<dyn Disk>,
     segment: Segment,
+    /// Whether the segment is to be followed by another.
+    ends: bool,
     report: Box<dyn FnMut(Report) + Send>,
     waiting: Arc<AtomicUsize>,
     ending: Arc<AtomicBool>,
 }
 
 impl Writer {
-    fn run(mut self, inbox: &Receiver<(Sequence, Entry)>) {
+    fn run(mut self, inbox: &Receiver<Job>) {
         while let Ok(first) = inbox.recv() {
-            let (mut group, mut size, mut last) = (Vec::new(), 0, first.0);
-            let begins = first.0;
-            for (sequence, entry) in std::iter::once(first).chain(inbox.try_iter()) {
-                let framed = entry.encode().map_err(|error| error.to_string());
-                let framed =
-                    framed.and_then(|body| frame::frame(sequence, &body).map_err(|error| error.to_string()));
-                match framed {
-                    Ok(bytes) => group.extend(bytes),
-                    Err(reason) => return (self.report)(Report::Failed(reason)),
+            let mut group = Group::default();
+            let mut forgotten = None;
+            for job in std::iter::once(first).chain(inbox.try_iter()) {
+                match job {
+                    Job::Write(sequence, entry) => {
+                        if let Err(reason) = group.add(sequence, &entry) {
+                            return (self.report)(Report::Failed(reason));
+                        }
+                    }
+                    Job::Forget(through) => {
+                        forgotten = Some(through);
+                        break;
+                    }
                 }
-                size += bytes_of(&entry);
-                last = sequence;
-                if group.len() >= GROUP_BYTES {
+                if group.bytes.len() >= GROUP_BYTES {
                     break;
                 }
             }
-            if let Err(reason) = self.write(begins, &group) {
-                return (self.report)(Report::Failed(reason));
+            if let Some((begins, last)) = group.entries {
+                if let Err(reason) = self.write(begins, &group.bytes) {
+                    return (self.report)(Report::Failed(reason));
+                }
+                self.waiting.fetch_sub(group.size, Ordering::Relaxed);
+                (self.report)(Report::Durable(last));
             }
-            self.waiting.fetch_sub(size, Ordering::Relaxed);
-            (self.report)(Report::Durable(last));
+            if let Some(through) = forgotten
+                && let Err(error) = self.forget(through)
+            {
+                // It takes room and does no harm: the next one tries again.
+                tracing::warn!(%error, "segments of the journal that nobody needs can't be removed");
+            }
         }
+    }
+
+    /// Lets the segment that is written end, and removes those of which no entry comes after `through`.
+    fn forget(&mut self, through: Sequence) -> io::Result<()> {
+        self.ends = self.segment.length > frame::HEAD as u64;
+        let names = self.disk.list()?;
+        let segments: Vec<&String> = names.iter().filter(|name| frame::first_of(name).is_some()).collect();
+        for pair in segments.windows(2) {
+            if frame::first_of(pair[1]).is_some_and(|next| next <= through.next())
+                && *pair[0] != self.segment.name
+            {
+                self.disk.remove(pair[0])?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes whole entries, of which the first is `begins`, so that they survive a crash.
     fn write(&mut self, begins: Sequence, group: &[u8]) -> Result<(), String> {
-        if self.segment.length >= SEGMENT_BYTES {
+        if std::mem::take(&mut self.ends) || self.segment.length >= SEGMENT_BYTES {
             self.segment = self.unless_full(
                 |writer| Segment::create(writer.disk.as_ref(), begins),
                 |writer| {

@@ -19,6 +19,7 @@
 //! What the bytes are is drawn in docs/formats.md. Deliberately absent: any knowledge of SQL and of queries, and
 //! DataFusion.
 
+mod checkpoint;
 mod cuts;
 mod directory;
 mod disk;
@@ -29,9 +30,11 @@ mod journal;
 mod read;
 mod rows;
 pub mod simulated;
+mod table;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::{Checkpoint, Checkpoints, Draft, Found};
 pub use directory::DataDirectory;
 pub use disk::{Disk, Growing, OsDisk};
 pub use entry::{Brought, Entry, Recorded, Standing};

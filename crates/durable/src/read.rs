@@ -26,6 +26,8 @@ pub struct Entries {
     disk: Arc<dyn Disk>,
     segments: VecDeque<(Sequence, String)>,
     current: Option<Segment>,
+    /// Entries up to it are passed over.
+    after: Sequence,
     last: Sequence,
     torn: Vec<Torn>,
 }
@@ -38,17 +40,24 @@ struct Segment {
 }
 
 impl Entries {
-    /// The journal of a directory; of a new one it is empty.
-    pub fn open(directory: &DataDirectory) -> Result<Entries> {
+    /// The journal of a directory, from the entry behind `after` on; of a new one it is empty.
+    pub fn open(directory: &DataDirectory, after: Sequence) -> Result<Entries> {
         let disk = directory.journal().clone();
         let names = disk.list().map_err(|error| Error::disk("listing", "journal", error))?;
-        let segments = names.into_iter().filter_map(|name| Some((first_of(&name)?, name))).collect();
-        Ok(Entries { disk, segments, current: None, last: Sequence::default(), torn: Vec::new() })
+        let mut segments: VecDeque<(Sequence, String)> =
+            names.into_iter().filter_map(|name| Some((first_of(&name)?, name))).collect();
+        while segments.get(1).is_some_and(|(first, _)| *first <= after.next()) {
+            segments.pop_front();
+        }
+        // A segment that begins later says so when it is read: what is between is missing.
+        let begins = segments.front().map_or(after.next(), |(first, _)| (*first).min(after.next()));
+        let last = Sequence(begins.0.saturating_sub(1));
+        Ok(Entries { disk, segments, current: None, after, last, torn: Vec::new() })
     }
 
     /// The number of the last entry so far.
     pub fn through(&self) -> Sequence {
-        self.last
+        self.last.max(self.after)
     }
 
     /// What was found so far that is no whole entry.
@@ -122,6 +131,11 @@ impl Iterator for Entries {
     type Item = Result<(Sequence, Entry)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.read().transpose()
+        loop {
+            match self.read().transpose()? {
+                Ok((sequence, _)) if sequence <= self.after => {}
+                other => return Some(other),
+            }
+        }
     }
 }

@@ -86,7 +86,7 @@ fn start(disk: &SimulatedDisk, after: Sequence) -> (Journal, Receiver<Report>) {
 }
 
 fn read(disk: &SimulatedDisk) -> Result<(Vec<Entry>, Entries), Error> {
-    let mut entries = Entries::open(&DataDirectory::on(Arc::new(disk.clone())))?;
+    let mut entries = Entries::open(&DataDirectory::on(Arc::new(disk.clone())), Sequence::default())?;
     let all = entries.by_ref().map(|entry| entry.map(|(_, entry)| entry)).collect::<Result<Vec<_>, _>>()?;
     Ok((all, entries))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use millstream_delta::Epoch;
-use millstream_durable::{DataDirectory, Entries, Entry, Journal, Torn};
+use millstream_durable::{DataDirectory, Entries, Entry, Journal, Sequence, Torn};
 use millstream_sql::{Error, Result};
 
 use crate::engine::Shared;
@@ -51,7 +51,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
         let error = error::durable(error);
         Error { message: format!("data directory '{}': {}", path.display(), error.message), ..error }
     };
-    let mut entries = Entries::open(&directory).map_err(failed)?;
+    let mut entries = Entries::open(&directory, Sequence::default()).map_err(failed)?;
     let mut epoch = Epoch::default();
     for next in entries.by_ref() {
         let (sequence, entry) = next.map_err(failed)?;

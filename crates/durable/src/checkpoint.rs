@@ -1,0 +1,305 @@
+//! Checkpoints: what an engine keeps as of an entry of the journal, so that what came before need not be done again.
+//!
+//! A checkpoint is some files and one more that names them with their checksums. That one is written last, when all others
+//! are on the disk, so a checkpoint is there whole or not at all. docs/formats.md draws them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use millstream_delta::Cut;
+use millstream_state::Tables;
+use serde_json::{Map, Value, json};
+
+use crate::cuts;
+use crate::disk::Disk;
+use crate::entry::Entry;
+use crate::frame::{self, Sequence};
+use crate::table::{self, Sum, Summed};
+use crate::{DataDirectory, Error, Result};
+
+/// What the file begins with that names the others.
+const MAGIC: &[u8; 8] = b"MSTREAMC";
+
+/// The version of the format.
+const FORMAT: u32 = 1;
+
+/// How long what stands before the names is: magic, format, a checksum of the names.
+const HEAD: usize = 16;
+
+/// How that file is called behind its number.
+const MANIFEST: &str = ".checkpoint";
+
+/// What an engine keeps after an entry of its journal.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The entry.
+    pub through: Sequence,
+    /// The last epoch, with all positions, marks and watermarks as of it.
+    pub cut: Cut,
+    /// The entries that made the objects that are there, and set what is set, in their order.
+    pub catalog: Vec<Entry>,
+    /// Epochs that readers of relations have yet to take.
+    pub logs: Vec<Entry>,
+    /// The names under which statements of scripts were done.
+    pub done: Vec<String>,
+    /// All else.
+    pub state: Tables,
+}
+
+/// The checkpoints of a data directory.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    disk: Arc<dyn Disk>,
+}
+
+/// A file of a checkpoint.
+struct Part {
+    /// What it is, as it is called in the checkpoint.
+    name: String,
+    file: String,
+    sum: Sum,
+}
+
+/// What was written of a checkpoint that isn't there yet.
+pub struct Draft {
+    name: String,
+    manifest: Vec<u8>,
+    bytes: u64,
+}
+
+/// The newest checkpoint that is whole, and those that aren't.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// None: there is none yet.
+    pub checkpoint: Option<Checkpoint>,
+    /// Newer ones that were passed over, each with the reason.
+    pub damaged: Vec<String>,
+}
+
+impl Checkpoints {
+    /// Those of a directory.
+    pub fn of(directory: &DataDirectory) -> Checkpoints {
+        Checkpoints { disk: directory.checkpoints().clone() }
+    }
+
+    /// Writes all of a checkpoint but what makes it one.
+    pub fn draft(&self, checkpoint: &Checkpoint) -> Result<Draft> {
+        let mut parts = Vec::new();
+        let number = format!("{:020}", checkpoint.through.0);
+        let entries = entries(&checkpoint.catalog)?;
+        parts.push(self.write_bytes("catalog", format!("{number}-catalog.entries"), &entries)?);
+        let logs = self::entries(&checkpoint.logs)?;
+        parts.push(self.write_bytes("logs", format!("{number}-logs.entries"), &logs)?);
+        for (place, (name, batches)) in checkpoint.state.tables().enumerate() {
+            parts.push(self.write_table(name, &format!("{number}-{place}-{}", file_name(name)), batches)?);
+        }
+        let bytes = parts.iter().map(|part| part.sum.bytes).sum();
+        let manifest = manifest(checkpoint, &parts);
+        Ok(Draft { name: format!("{number}{MANIFEST}"), manifest, bytes })
+    }
+
+    /// Makes what was written a checkpoint. How many bytes it has.
+    pub fn publish(&self, draft: &Draft) -> Result<u64> {
+        self.write_bytes("manifest", draft.name.clone(), &draft.manifest)?;
+        Ok(draft.bytes + draft.manifest.len() as u64)
+    }
+
+    /// The newest checkpoint that is whole.
+    pub fn newest(&self) -> Result<Found> {
+        let mut found = Found::default();
+        for through in self.numbers()?.into_iter().rev() {
+            match self.read(through) {
+                Ok(checkpoint) => {
+                    found.checkpoint = Some(checkpoint);
+                    break;
+                }
+                Err(error @ (Error::Corrupt { .. } | Error::Arrow(_))) => {
+                    found.damaged.push(format!("checkpoint {through} is passed over: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The entries that the checkpoints are of, ascending.
+    pub fn numbers(&self) -> Result<Vec<Sequence>> {
+        let names = self.names()?;
+        Ok(names.iter().filter_map(|name| number_of(name.strip_suffix(MANIFEST)?)).collect())
+    }
+
+    /// Removes all checkpoints but the newest so many, and what belongs to none. Once there are so many, the entry of the
+    /// oldest: of the journal only what comes after it is ever read.
+    pub fn retain(&self, count: usize) -> Result<Option<Sequence>> {
+        let numbers = self.numbers()?;
+        let kept: BTreeSet<Sequence> = numbers.iter().rev().take(count.max(1)).copied().collect();
+        let of = |name: &String| number_of(name.get(..20)?);
+        // What names the files goes first: without it they are no checkpoint.
+        let gone = |name: &&String| of(name).is_some_and(|number| !kept.contains(&number));
+        let names = self.names()?;
+        let (manifests, files): (Vec<&String>, Vec<&String>) =
+            names.iter().filter(gone).partition(|name| name.ends_with(MANIFEST));
+        for name in manifests.into_iter().chain(files) {
+            self.disk.remove(name).map_err(|error| Error::disk("removing", name, error))?;
+        }
+        Ok(kept.first().copied().filter(|_| kept.len() >= count))
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        self.disk.list().map_err(|error| Error::disk("listing", "checkpoints", error))
+    }
+
+    fn write_bytes(&self, name: &str, file: String, bytes: &[u8]) -> Result<Part> {
+        let write = || {
+            let mut growing = self.disk.create(&file)?;
+            growing.append(bytes)?;
+            growing.sync()
+        };
+        write().map_err(|error| Error::disk("writing", &file, error))?;
+        Ok(Part { name: name.to_string(), file, sum: Sum::of(bytes) })
+    }
+
+    fn write_table(&self, name: &str, file: &str, batches: &[RecordBatch]) -> Result<Part> {
+        let schema = batches
+            .first()
+            .map(RecordBatch::schema)
+            .unwrap_or_else(|| arrow::datatypes::Schema::empty().into());
+        let ending = table::ending(&schema);
+        let file = format!("{file}.{ending}");
+        let failed = |error| Error::disk("writing", &file, error);
+        let mut growing = self.disk.create(&file).map_err(failed)?;
+        let mut summed = Summed::new(growing.as_mut());
+        match table::write(&mut summed, ending, &schema, batches) {
+            Ok(()) => {}
+            Err(arrow::error::ArrowError::IoError(_, error)) => return Err(failed(error)),
+            Err(error) => return Err(error.into()),
+        }
+        let sum = summed.sum();
+        growing.sync().map_err(failed)?;
+        Ok(Part { name: name.to_string(), file, sum })
+    }
+
+    fn read(&self, through: Sequence) -> Result<Checkpoint> {
+        let name = format!("{:020}{MANIFEST}", through.0);
+        let bytes = self.disk.read(&name).map_err(|error| Error::disk("reading", &name, error))?;
+        let corrupt = |reason: String| Error::Corrupt { name: name.clone(), offset: 0, reason };
+        let json = check_manifest(&bytes).map_err(corrupt)?;
+        let unknown = || corrupt("it names its parts in another way than this version does".into());
+        let mut checkpoint = described(&json, through).ok_or_else(unknown)?;
+        for part in json.get("parts").and_then(Value::as_array).ok_or_else(unknown)? {
+            let Part { name, file, sum } = decode_part(part).ok_or_else(unknown)?;
+            let bytes = match self.disk.read(&file) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::Corrupt { name: file, offset: 0, reason: "it is missing".into() });
+                }
+                read => read.map_err(|error| Error::disk("reading", &file, error))?,
+            };
+            let found = Sum::of(&bytes);
+            if found != sum {
+                let reason = format!(
+                    "{} bytes with checksum {:08x} were written, {} with {:08x} are there",
+                    sum.bytes, sum.crc, found.bytes, found.crc
+                );
+                return Err(Error::Corrupt { name: file, offset: 0, reason });
+            }
+            let wrong = |reason: String| Error::Corrupt { name: file.clone(), offset: 0, reason };
+            match file.rsplit_once('.').map_or("", |(_, ending)| ending) {
+                "entries" if name == "catalog" => checkpoint.catalog = read_entries(&bytes).map_err(wrong)?,
+                "entries" => checkpoint.logs = read_entries(&bytes).map_err(wrong)?,
+                ending => checkpoint.state.put(&name, table::read(bytes, ending)?),
+            }
+        }
+        Ok(checkpoint)
+    }
+}
+
+/// The number that a name begins with.
+fn number_of(digits: &str) -> Option<Sequence> {
+    (digits.len() == 20).then(|| digits.parse().ok().map(Sequence))?
+}
+
+/// What of a table's name may stand in that of a file.
+fn file_name(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    name.chars().map(plain).take(100).collect()
+}
+
+/// Entries in frames, numbered from 1.
+fn entries(entries: &[Entry]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (entry, number) in entries.iter().zip(1..) {
+        let framed = frame::frame(Sequence(number), &entry.encode()?);
+        bytes.extend(framed.map_err(|error| Error::disk("writing", "entries", error))?);
+    }
+    Ok(bytes)
+}
+
+fn read_entries(bytes: &[u8]) -> Result<Vec<Entry>, String> {
+    let (mut all, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        let framed = frame::framed(rest).ok_or("an entry in it isn't whole")?;
+        all.push(Entry::decode(&framed.body()?)?);
+        rest = &rest[framed.length..];
+    }
+    Ok(all)
+}
+
+fn manifest(checkpoint: &Checkpoint, parts: &[Part]) -> Vec<u8> {
+    let parts = parts.iter().map(|part| json!([part.name, part.file, part.sum.bytes, part.sum.crc]));
+    let numbers: Map<String, Value> =
+        checkpoint.state.numbers().map(|(name, number)| (name.to_string(), number.into())).collect();
+    let texts: Map<String, Value> =
+        checkpoint.state.texts().map(|(name, text)| (name.to_string(), text.into())).collect();
+    let json = json!({
+        "through": checkpoint.through.0,
+        "cut": cuts::encode(&checkpoint.cut),
+        "done": checkpoint.done,
+        "parts": parts.collect::<Vec<_>>(),
+        "numbers": numbers,
+        "texts": texts,
+    });
+    let json = json.to_string();
+    let mut bytes = Vec::with_capacity(HEAD + json.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(json.as_bytes()).to_le_bytes());
+    bytes.extend_from_slice(json.as_bytes());
+    bytes
+}
+
+fn check_manifest(bytes: &[u8]) -> Result<Value, String> {
+    let (head, json) = bytes.split_at_checked(HEAD).ok_or("it isn't whole")?;
+    let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    if &head[..8] != MAGIC {
+        return Err("it doesn't begin as a checkpoint does".into());
+    }
+    if number(8) != FORMAT {
+        return Err(format!("it has format {}, but this version reads format {FORMAT}", number(8)));
+    }
+    if crc32fast::hash(json) != number(12) {
+        return Err("its checksum is another one".into());
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string())
+}
+
+/// A checkpoint without what is in its files.
+fn described(json: &Value, through: Sequence) -> Option<Checkpoint> {
+    (json.get("through")?.as_u64()? == through.0).then_some(())?;
+    let mut state = Tables::default();
+    for (name, number) in json.get("numbers")?.as_object()? {
+        state.put_number(name, number.as_i64()?);
+    }
+    for (name, text) in json.get("texts")?.as_object()? {
+        state.put_text_if(name, Some(text.as_str()?));
+    }
+    let done = cuts::list(json.get("done")?, |name| name.as_str().map(str::to_string))?;
+    let cut = cuts::decode(json.get("cut")?)?;
+    Some(Checkpoint { through, cut, catalog: Vec::new(), logs: Vec::new(), done, state })
+}
+
+fn decode_part(part: &Value) -> Option<Part> {
+    let text = |at: usize| part.get(at)?.as_str().map(str::to_string);
+    let sum = Sum { bytes: part.get(2)?.as_u64()?, crc: u32::try_from(part.get(3)?.as_u64()?).ok()? };
+    Some(Part { name: text(0)?, file: text(1)?, sum })
+}

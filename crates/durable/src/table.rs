@@ -1,0 +1,161 @@
+//! Tables as files: Parquet, and Arrow's own files where Parquet has no such type.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, new_null_array};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use crate::disk::Growing;
+
+/// How many rows are written, and read, at a time.
+const BATCH_ROWS: usize = 8192;
+
+/// How a table's file ends that Parquet can hold, and another one's.
+const PARQUET: &str = "parquet";
+const ARROW: &str = "arrows";
+
+/// How many bytes there were, and a checksum of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) bytes: u64,
+    pub(crate) crc: u32,
+}
+
+impl Sum {
+    /// Of bytes that are there.
+    pub(crate) fn of(bytes: &[u8]) -> Sum {
+        Sum { bytes: bytes.len() as u64, crc: crc32fast::hash(bytes) }
+    }
+}
+
+/// A file that is written from its beginning to its end, and summed up meanwhile.
+pub(crate) struct Summed<'a> {
+    file: &'a mut dyn Growing,
+    hasher: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl<'a> Summed<'a> {
+    pub(crate) fn new(file: &'a mut dyn Growing) -> Summed<'a> {
+        Summed { file, hasher: crc32fast::Hasher::new(), bytes: 0 }
+    }
+
+    pub(crate) fn sum(self) -> Sum {
+        Sum { bytes: self.bytes, crc: self.hasher.finalize() }
+    }
+}
+
+impl Write for Summed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.append(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How the file of a table with these columns ends: by that it is known how to read it.
+pub(crate) fn ending(schema: &SchemaRef) -> &'static str {
+    match comes_back(schema) {
+        Ok(true) => PARQUET,
+        Ok(false) | Err(_) => ARROW,
+    }
+}
+
+/// Whether a row without values comes back from Parquet under the same types. Some are refused only when there are rows.
+fn comes_back(schema: &SchemaRef) -> Result<bool, ArrowError> {
+    let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let nullable = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+    let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+    let row = RecordBatch::try_new(nullable.clone(), columns)?;
+    let mut bytes = Vec::new();
+    write(&mut bytes, PARQUET, &nullable, &[row])?;
+    let read = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?;
+    Ok(read.schema().fields() == nullable.fields())
+}
+
+/// Writes batches of one schema to a file that ends so.
+pub(crate) fn write(
+    to: &mut (impl Write + Send),
+    ending: &str,
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+) -> Result<(), ArrowError> {
+    if ending == ARROW {
+        let mut writer = StreamWriter::try_new(to, schema)?;
+        batches.iter().try_for_each(|batch| writer.write(batch))?;
+        return writer.finish();
+    }
+    // A level above the first costs more than it saves.
+    let level = ZstdLevel::try_new(1).map_err(ArrowError::from)?;
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+    let mut writer = ArrowWriter::try_new(to, schema.clone(), Some(properties))?;
+    batches.iter().try_for_each(|batch| writer.write(batch))?;
+    writer.close()?;
+    Ok(())
+}
+
+/// The batches of a file that ends so.
+pub(crate) fn read(bytes: Vec<u8>, ending: &str) -> Result<Vec<RecordBatch>, ArrowError> {
+    match ending {
+        PARQUET => {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?;
+            reader.with_batch_size(BATCH_ROWS).build()?.collect()
+        }
+        ARROW => StreamReader::try_new(bytes.as_slice(), None)?.collect(),
+        other => {
+            Err(ArrowError::InvalidArgumentError(format!("this version reads no file that ends in {other}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        ArrayRef, Decimal256Array, Float64Array, IntervalMonthDayNanoArray, StringViewArray,
+        TimestampMicrosecondArray,
+    };
+    use arrow::datatypes::{IntervalMonthDayNano, i256};
+
+    use super::*;
+
+    #[test]
+    fn all_types_come_back_as_they_were() {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("t", Arc::new(StringViewArray::from(vec![Some("a longer text than twelve bytes"), None]))),
+            ("f", Arc::new(Float64Array::from(vec![-0.0, f64::NAN]))),
+            ("d", Arc::new(Decimal256Array::from(vec![Some(i256::MAX), None]))),
+            ("z", Arc::new(TimestampMicrosecondArray::from(vec![1, -1]).with_timezone("Europe/Vienna"))),
+            (
+                "i",
+                Arc::new(IntervalMonthDayNanoArray::from(vec![
+                    IntervalMonthDayNano::new(1, -2, 3),
+                    IntervalMonthDayNano::new(0, 0, i64::MIN),
+                ])),
+            ),
+        ];
+        for (name, column) in columns {
+            let batch = RecordBatch::try_from_iter([(name, column)]).unwrap();
+            let ending = ending(&batch.schema());
+            assert_eq!(ending == ARROW, name == "i", "{name}");
+            let mut bytes = Vec::new();
+            write(&mut bytes, ending, &batch.schema(), std::slice::from_ref(&batch)).unwrap();
+            let read = read(bytes, ending).unwrap();
+            assert_eq!(read[0].schema().fields(), batch.schema().fields(), "{name}");
+            // Bit for bit: NaN is equal to nothing.
+            assert_eq!(format!("{:?}", read[0].columns()), format!("{:?}", batch.columns()));
+        }
+    }
+}
