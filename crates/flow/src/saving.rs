@@ -6,6 +6,7 @@ use millstream_delta::{Chunk, Delta, Timestamp};
 use millstream_state::Tables;
 
 use crate::flow::{Flow, Meter, Node};
+use crate::operator::Operator;
 use crate::{Error, Result};
 
 impl Flow {
@@ -55,6 +56,13 @@ impl Flow {
         }
         check_taken("the query", &all)
     }
+}
+
+/// Lets the operator that another one stands around go on, from the part of what that one has saved which is its.
+pub(crate) fn load_inner(inner: &mut dyn Operator, kept: &mut Tables) -> Result<()> {
+    let mut of_inner = kept.take_part("inner");
+    inner.load(&mut of_inner)?;
+    check_taken(inner.describe().name, &of_inner)
 }
 
 /// Adds a value, as a table of one row.

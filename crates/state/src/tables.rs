@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, RecordBatch, RecordBatchOptions,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use millstream_delta::{Chunk, Delta};
 
@@ -57,6 +59,31 @@ impl Tables {
             delta.push(without_weights(&batch).ok_or_else(|| missing(name, WEIGHT))?);
         }
         Ok(delta)
+    }
+
+    /// Adds rows with their weights, and beside them a column that is no column of theirs.
+    pub fn put_beside(&mut self, name: &str, column: &str, rows: Vec<(Chunk, ArrayRef)>) -> Result<()> {
+        let mut batches = Vec::with_capacity(rows.len());
+        for (chunk, values) in rows {
+            let mut fields: Vec<_> = chunk.rows.schema().fields().iter().cloned().collect();
+            fields.push(Arc::new(Field::new(column, values.data_type().clone(), true)));
+            let mut columns = chunk.rows.columns().to_vec();
+            columns.push(values);
+            let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+            batches.push(with_weights(&Chunk { rows, weights: chunk.weights })?);
+        }
+        self.put(name, batches);
+        Ok(())
+    }
+
+    /// Takes rows with their weights out, and the column that is beside them.
+    pub fn take_beside(&mut self, name: &str, column: &str) -> Result<Vec<(Chunk, ArrayRef)>> {
+        let mut all = Vec::new();
+        for Chunk { rows, weights } in self.take_delta(name)?.chunks {
+            let (rows, values) = without_last(&rows, column).ok_or_else(|| missing(name, column))?;
+            all.push((Chunk { rows, weights }, values));
+        }
+        Ok(all)
     }
 
     /// Adds a number.
@@ -155,18 +182,32 @@ fn with_weights(chunk: &Chunk) -> Result<RecordBatch> {
 
 /// The other way round.
 fn without_weights(batch: &RecordBatch) -> Option<Chunk> {
-    let (weights, columns) = batch.columns().split_last()?;
+    let (rows, weights) = without_last(batch, WEIGHT)?;
     let weights: &Int64Array = weights.as_primitive_opt::<Int64Type>()?;
+    let plain = weights.null_count() == 0 && weights.values().iter().all(|weight| *weight == 1);
+    Some(Chunk { rows, weights: (!plain).then(|| weights.clone()) })
+}
+
+/// A batch and its last column, where that has this name.
+fn without_last(batch: &RecordBatch, name: &str) -> Option<(RecordBatch, ArrayRef)> {
+    let (last, columns) = batch.columns().split_last()?;
     let schema = batch.schema();
-    let (last, fields) = schema.fields().split_last()?;
-    if last.name() != WEIGHT {
+    let (field, fields) = schema.fields().split_last()?;
+    if field.name() != name {
         return None;
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let schema = Arc::new(Schema::new(fields.to_vec()));
-    let rows = RecordBatch::try_new_with_options(schema, columns.to_vec(), &options).ok()?;
-    let plain = weights.null_count() == 0 && weights.values().iter().all(|weight| *weight == 1);
-    Some(Chunk { rows, weights: (!plain).then(|| weights.clone()) })
+    Some((RecordBatch::try_new_with_options(schema, columns.to_vec(), &options).ok()?, last.clone()))
+}
+
+/// The column of a table that was saved which has this name; it must have this type.
+pub fn column_of<'a, T: ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a PrimitiveArray<T>> {
+    let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<T>());
+    column.ok_or_else(|| Error::Incomplete(format!("no column '{name}' of type {}", T::DATA_TYPE)))
 }
 
 impl FromIterator<(String, Vec<RecordBatch>)> for Tables {
@@ -189,6 +230,8 @@ impl Extend<(String, String)> for Tables {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::UInt64Type;
+
     use super::*;
 
     #[test]
@@ -215,6 +258,24 @@ mod tests {
         assert_eq!(part.take_text_if("failed").as_deref(), Some("overflow"));
         assert!(matches!(part.take_number("late"), Err(Error::Incomplete(_))));
         assert!(part.left().is_none() && part.take("keys").is_empty());
+    }
+
+    #[test]
+    fn a_column_beside_rows_is_none_of_theirs() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![3, 4]));
+        let rows = RecordBatch::try_from_iter([("_window", column.clone())]).unwrap();
+        let windows: ArrayRef = Arc::new(Int64Array::from(vec![Some(9), None]));
+        let chunk = Chunk { rows: rows.clone(), weights: Some(Int64Array::from(vec![1, -2])) };
+        let mut tables = Tables::default();
+        tables.put_beside("rows", "_window", vec![(chunk, windows.clone())]).unwrap();
+        let mut copy = tables.clone();
+        let (chunk, beside) = tables.take_beside("rows", "_window").unwrap().remove(0);
+        assert_eq!((chunk.rows.clone(), chunk.weight(1), beside), (rows, -2, windows));
+        assert!(matches!(copy.clone().take_beside("rows", "_key"), Err(Error::Incomplete(_))));
+        let batch = &copy.take("rows")[0];
+        assert_eq!(column_of::<Int64Type>(batch, "_weight").unwrap().values(), &[1, -2]);
+        assert!(matches!(column_of::<UInt64Type>(batch, "_weight"), Err(Error::Incomplete(_))));
+        assert!(matches!(column_of::<Int64Type>(batch, "weight"), Err(Error::Incomplete(_))));
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub use leaf::Entry;
 pub use sequence::Sequence;
 use tree::Tree;
 
+/// How many rows are gathered into one batch.
+const BATCH_ROWS: usize = 16_384;
+
 /// A multiset of rows, each with a key: bytes that decide its place, and that no different row has.
 ///
 /// A position counts the copies of all rows before it. Rows are found by key and by position, and what a change costs
@@ -94,6 +97,21 @@ impl Ordered {
     /// The rows with these ids, in that order.
     pub fn gather(&self, ids: &[u64]) -> Result<RecordBatch> {
         Ok(self.store.gather(ids)?)
+    }
+
+    /// All rows with their copies, in their order.
+    pub fn delta(&self) -> Result<Delta> {
+        let (mut ids, mut copies) = (Vec::new(), Vec::new());
+        self.scan(0, &mut |_, entry| {
+            ids.push(entry.id);
+            copies.push(entry.copies as i64);
+            true
+        });
+        let mut delta = Delta::default();
+        for (ids, copies) in ids.chunks(BATCH_ROWS).zip(copies.chunks(BATCH_ROWS)) {
+            delta.push(Chunk { rows: self.gather(ids)?, weights: Some(Int64Array::from(copies.to_vec())) });
+        }
+        Ok(delta)
     }
 
     /// Inserts and deletes rows of a batch. Fails with [`Error::Negative`] and changes nothing when more is deleted

@@ -21,8 +21,8 @@ use arrow::compute::not;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
-use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::{Arranged, KeyIndex, Placed};
+use millstream_delta::{Chunk, Cut, Delta, Timestamp, under_schema};
+use millstream_state::{Arranged, KeyIndex, Placed, Tables};
 
 use super::Window;
 use super::gate::Gate;
@@ -32,6 +32,7 @@ use crate::event_time::count;
 use crate::failure::keep;
 use crate::late::Lateness;
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::saving::load_inner;
 use crate::{Error, Result};
 
 /// Which row is the nearest.
@@ -214,6 +215,28 @@ impl Open {
         Ok(Parted { gone, stays: stay, slots: of.into_iter().map(|row| slots[row]).collect() })
     }
 
+    /// Adds what isn't final. A row that stays says what its key is.
+    fn save(&self, kept: &mut Tables) -> Result<()> {
+        self.gate.save(kept)?;
+        self.panes.save(kept)?;
+        let stays = self.stays.placed(&self.index.live())?;
+        let mut rows = Delta::default();
+        stays.into_iter().for_each(|placed| rows.push(placed.chunk));
+        Ok(kept.put_delta("stays", &rows)?)
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.gate.load(kept)?;
+        self.panes.load(kept)?;
+        for chunk in kept.take_delta("stays")?.chunks {
+            let chunk = Chunk { rows: under_schema(&chunk.rows, self.stays.schema())?, ..chunk };
+            let mut slots = Vec::with_capacity(chunk.rows.num_rows());
+            self.index.slots(&evaluate(&self.keys, &chunk.rows)?, &mut slots)?;
+            self.stays.apply(vec![Placed { chunk, slots, tallies: None }])?;
+        }
+        Ok(())
+    }
+
     /// Keeps what stays, and lets keys go that nothing is left of.
     fn stay(&mut self, rows: Option<Chunk>, mut slots: Vec<u32>) -> Result<()> {
         if let Some(chunk) = rows {
@@ -319,6 +342,19 @@ impl Operator for AsOf {
         open.index = KeyIndex::new(open.types.clone())?;
         open.stays = Arranged::new(open.stays.schema().clone());
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let Some(inner) = self.inner.save()? else { return Ok(None) };
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        self.open.iter().try_for_each(|open| open.save(&mut kept))?;
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        load_inner(self.inner.as_mut(), kept)?;
+        self.open.iter_mut().try_for_each(|open| open.load(kept))
     }
 
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
