@@ -1,5 +1,7 @@
 //! A flow as tables: what a checkpoint has of it, and how it goes on from there.
 
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, Timestamp};
 use millstream_state::Tables;
 
@@ -53,6 +55,26 @@ impl Flow {
         }
         check_taken("the query", &all)
     }
+}
+
+/// Adds a value, as a table of one row.
+pub(crate) fn put_value(kept: &mut Tables, name: &str, value: &ScalarValue) -> Result<()> {
+    Ok(kept.put_columns(name, vec![(name, value.to_array()?)])?)
+}
+
+/// Takes a value of a type out that must be there.
+pub(crate) fn take_value(kept: &mut Tables, name: &str, data_type: &DataType) -> Result<ScalarValue> {
+    let batches = kept.take(name);
+    let column = batches.first().and_then(|batch| batch.columns().first());
+    match column.filter(|column| column.data_type() == data_type) {
+        Some(column) => Ok(ScalarValue::try_from_array(column, 0)?),
+        None => Err(incomplete(format!("there is no value '{name}' of type {data_type}"))),
+    }
+}
+
+/// What is missing of what was saved.
+pub(crate) fn incomplete(what: String) -> Error {
+    millstream_state::Error::Incomplete(what).into()
 }
 
 fn part(place: usize, name: &str) -> String {
