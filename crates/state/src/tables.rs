@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, RecordBatch, RecordBatchOptions,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, RecordBatch,
+    RecordBatchOptions, new_empty_array,
 };
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use millstream_delta::{Chunk, Delta};
 
@@ -43,6 +45,41 @@ impl Tables {
         let columns = columns.into_iter().map(|(_, column)| column).collect();
         self.put(name, vec![RecordBatch::try_new(Arc::new(schema), columns)?]);
         Ok(())
+    }
+
+    /// Takes a table of columns of these types out, each in one piece; without a table they are empty.
+    pub fn take_columns(&mut self, name: &str, types: &[DataType]) -> Result<Vec<ArrayRef>> {
+        let batches = self.take(name);
+        let fits = |batch: &RecordBatch| batch.columns().iter().map(|column| column.data_type()).eq(types);
+        if !batches.iter().all(fits) {
+            return Err(Error::Incomplete(format!("table '{name}' has columns of other types")));
+        }
+        let column = |(at, data_type)| match &batches[..] {
+            [] => Ok(new_empty_array(data_type)),
+            [batch] => Ok(batch.column(at).clone()),
+            _ => {
+                let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(at).as_ref()).collect();
+                Ok(concat(&parts)?)
+            }
+        };
+        types.iter().enumerate().map(column).collect()
+    }
+
+    /// Adds a table of columns of numbers that are equally long.
+    pub fn put_numbers(&mut self, name: &str, columns: Vec<(&str, Vec<i64>)>) -> Result<()> {
+        let column = |(name, numbers)| (name, Arc::new(Int64Array::from(numbers)) as ArrayRef);
+        self.put_columns(name, columns.into_iter().map(column).collect())
+    }
+
+    /// Takes so many columns of numbers out; without a table they are empty.
+    pub fn take_numbers(&mut self, name: &str, columns: usize) -> Result<Vec<Vec<i64>>> {
+        let columns = self.take_columns(name, &vec![DataType::Int64; columns])?;
+        let numbers = |column: &ArrayRef| {
+            let numbers = column.as_primitive_opt::<Int64Type>().filter(|numbers| numbers.null_count() == 0);
+            let numbers = numbers.map(|numbers| numbers.values().to_vec());
+            numbers.ok_or_else(|| Error::Incomplete(format!("a number of table '{name}' is missing")))
+        };
+        columns.iter().map(numbers).collect()
     }
 
     /// Adds rows with their weights, the sum of which is kept.
@@ -276,6 +313,21 @@ mod tests {
         assert_eq!(column_of::<Int64Type>(batch, "_weight").unwrap().values(), &[1, -2]);
         assert!(matches!(column_of::<UInt64Type>(batch, "_weight"), Err(Error::Incomplete(_))));
         assert!(matches!(column_of::<Int64Type>(batch, "weight"), Err(Error::Incomplete(_))));
+    }
+
+    #[test]
+    fn columns_of_numbers_come_back_in_one_piece() {
+        let mut tables = Tables::default();
+        tables.put_numbers("totals", vec![("a", vec![1, -2]), ("b", vec![3, 4])]).unwrap();
+        let mut batches = tables.take("totals");
+        batches.push(batches[0].slice(1, 1));
+        tables.put("totals", batches);
+        assert!(matches!(tables.clone().take_numbers("totals", 1), Err(Error::Incomplete(_))));
+        assert_eq!(tables.take_numbers("totals", 2).unwrap(), [[1, -2, -2], [3, 4, 4]]);
+        assert_eq!(tables.take_numbers("totals", 2).unwrap(), [[0i64; 0]; 2]);
+        let gap: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(1)]));
+        tables.put_columns("totals", vec![("a", gap)]).unwrap();
+        assert!(matches!(tables.take_numbers("totals", 1), Err(Error::Incomplete(_))));
     }
 
     #[test]
