@@ -249,7 +249,17 @@ pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
         Err(error) => panic!("{error}"),
     }
     assert_eq!(flow.state_rows(), new.state_rows(), "{}", flow.explain().join("\n"));
+    assert_eq!(flow.wake_at(), new.wake_at(), "{}", flow.explain().join("\n"));
+    assert_eq!(counters(flow), counters(&new));
     *flow = new;
+}
+
+/// What operators tell of what they keep.
+fn counters(flow: &Flow) -> Vec<String> {
+    let of = |operator: crate::explain::Explained| {
+        format!("{}: {:?}, {:?}, {:?}", operator.title, operator.counted, operator.late, operator.waiting)
+    };
+    flow.operators().into_iter().map(of).collect()
 }
 
 /// One table of `k` and `v`.
