@@ -1,5 +1,6 @@
 //! A flow as tables: what a checkpoint has of it, and how it goes on from there.
 
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, Timestamp};
@@ -38,6 +39,8 @@ impl Flow {
     /// been alone.
     pub fn load(&mut self, mut all: Tables) -> Result<()> {
         (0..self.findables.len()).try_for_each(|place| self.unshare(place))?;
+        // What it may have found with others is in what was saved.
+        self.reset()?;
         self.started = all.take_number("started")? != 0;
         self.version = all.take_number("version")? as u64;
         self.now = Timestamp(all.take_number("now")?);
@@ -78,6 +81,13 @@ pub(crate) fn take_value(kept: &mut Tables, name: &str, data_type: &DataType) ->
         Some(column) => Ok(ScalarValue::try_from_array(column, 0)?),
         None => Err(incomplete(format!("there is no value '{name}' of type {data_type}"))),
     }
+}
+
+/// The texts of a column, all of which must be there.
+pub(crate) fn texts(column: &ArrayRef) -> Result<Vec<String>> {
+    let texts = column.as_string_opt::<i32>().filter(|texts| texts.null_count() == 0);
+    let texts = texts.ok_or_else(|| incomplete("a text is missing".into()))?;
+    Ok(texts.iter().flatten().map(str::to_string).collect())
 }
 
 /// What is missing of what was saved.

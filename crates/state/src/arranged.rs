@@ -1,5 +1,7 @@
 //! Many rows a key.
 
+mod saving;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrow::array::{Int64Array, RecordBatch, UInt32Array};
@@ -124,24 +126,6 @@ impl Arranged {
             batches.push(self.store.gather_copies(&ids)?);
         }
         Ok(batches)
-    }
-
-    /// The rows of some slots with their copies, in the same order, each with the place of its slot among these: the slot
-    /// that its key has in an index which has taken the keys of these slots in their order.
-    pub fn placed(&self, slots: &[u32]) -> Result<Vec<Placed>> {
-        let all: Vec<usize> = (0..self.schema().fields().len()).collect();
-        let (mut ids, mut places) = (Vec::new(), Vec::new());
-        for (place, slot) in slots.iter().enumerate() {
-            ids.extend_from_slice(self.ids(*slot));
-            places.resize(ids.len(), place as u32);
-        }
-        let pieces = ids.chunks(GATHERED_ROWS).zip(places.chunks(GATHERED_ROWS));
-        let placed = pieces.map(|(ids, slots)| {
-            let (rows, counts) = self.gather_counted(ids, &all)?;
-            let chunk = Chunk { rows, weights: Some(Int64Array::from(counts)) };
-            Ok(Placed { chunk, slots: slots.to_vec(), tallies: None })
-        });
-        placed.collect()
     }
 
     /// The ids of a slot's rows, in the order in which they came. They stand for these rows until the next change.
@@ -564,19 +548,6 @@ mod tests {
         rows.apply(vec![placed(&[(row(1, "d"), 1), (row(1, "a"), -1), (row(1, "b"), -1)])]).unwrap();
         let gathered = plain(&rows.gather(&[2, 7, 1]).unwrap());
         assert_eq!(gathered, [row(2, "x"), row(1, "b"), row(1, "c"), row(1, "d")]);
-    }
-
-    #[test]
-    fn rows_are_placed_anew_with_their_copies() {
-        let mut rows = Arranged::new(schema());
-        let row = |key: i64, word: &str| (key, Some(word.to_string()));
-        rows.apply(vec![placed(&[(row(4, "a"), 2), (row(9, "b"), 1), (row(4, "c"), 1)])]).unwrap();
-        let mut again = Arranged::new(schema());
-        again.apply(rows.placed(&[4, 7, 9]).unwrap()).unwrap();
-        assert_eq!(again.num_rows(), 4);
-        assert_eq!(plain(&again.gather(&[0]).unwrap()), [row(4, "a"), row(4, "a"), row(4, "c")]);
-        assert_eq!((again.rows_of(1), plain(&again.gather(&[2]).unwrap())), (0, vec![row(9, "b")]));
-        assert!(rows.placed(&[7]).unwrap().is_empty());
     }
 
     #[test]

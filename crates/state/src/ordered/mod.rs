@@ -17,9 +17,6 @@ pub use leaf::Entry;
 pub use sequence::Sequence;
 use tree::Tree;
 
-/// How many rows are gathered into one batch.
-const BATCH_ROWS: usize = 16_384;
-
 /// A multiset of rows, each with a key: bytes that decide its place, and that no different row has.
 ///
 /// A position counts the copies of all rows before it. Rows are found by key and by position, and what a change costs
@@ -99,18 +96,15 @@ impl Ordered {
         Ok(self.store.gather(ids)?)
     }
 
-    /// All rows with their copies, in their order.
+    /// All rows with their numbers of copies, in the order in which they came, without their keys.
     pub fn delta(&self) -> Result<Delta> {
-        let (mut ids, mut copies) = (Vec::new(), Vec::new());
+        let mut counted = Vec::new();
         self.scan(0, &mut |_, entry| {
-            ids.push(entry.id);
-            copies.push(entry.copies as i64);
+            counted.push((entry.id, entry.copies as i64));
             true
         });
         let mut delta = Delta::default();
-        for (ids, copies) in ids.chunks(BATCH_ROWS).zip(copies.chunks(BATCH_ROWS)) {
-            delta.push(Chunk { rows: self.gather(ids)?, weights: Some(Int64Array::from(copies.to_vec())) });
-        }
+        self.store.weighted(counted.into_iter())?.into_iter().for_each(|chunk| delta.push(chunk));
         Ok(delta)
     }
 

@@ -21,7 +21,7 @@ use arrow::compute::not;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
-use millstream_delta::{Chunk, Cut, Delta, Timestamp, under_schema};
+use millstream_delta::{Chunk, Cut, Delta, Timestamp};
 use millstream_state::{Arranged, KeyIndex, Placed, Tables};
 
 use super::Window;
@@ -215,26 +215,19 @@ impl Open {
         Ok(Parted { gone, stays: stay, slots: of.into_iter().map(|row| slots[row]).collect() })
     }
 
-    /// Adds what isn't final. A row that stays says what its key is.
+    /// Adds what isn't final.
     fn save(&self, kept: &mut Tables) -> Result<()> {
         self.gate.save(kept)?;
         self.panes.save(kept)?;
-        let stays = self.stays.placed(&self.index.live())?;
-        let mut rows = Delta::default();
-        stays.into_iter().for_each(|placed| rows.push(placed.chunk));
-        Ok(kept.put_delta("stays", &rows)?)
+        let slots = self.index.save("keys", &[], kept)?;
+        Ok(self.stays.save(&slots, "stays", kept)?)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.gate.load(kept)?;
         self.panes.load(kept)?;
-        for chunk in kept.take_delta("stays")?.chunks {
-            let chunk = Chunk { rows: under_schema(&chunk.rows, self.stays.schema())?, ..chunk };
-            let mut slots = Vec::with_capacity(chunk.rows.num_rows());
-            self.index.slots(&evaluate(&self.keys, &chunk.rows)?, &mut slots)?;
-            self.stays.apply(vec![Placed { chunk, slots, tallies: None }])?;
-        }
-        Ok(())
+        let keys = self.index.load("keys", kept)?;
+        Ok(self.stays.load(keys, "stays", kept)?)
     }
 
     /// Keeps what stays, and lets keys go that nothing is left of.

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, UInt32Array, UInt64Array};
+use arrow::array::{ArrayRef, Int64Array, UInt32Array, UInt64Array};
 use arrow::datatypes::{Int64Type, UInt32Type, UInt64Type};
-use millstream_delta::{Chunk, under_schema};
-use millstream_state::{Placed, Tables, column_of};
+use millstream_state::{Tables, column_of};
 
 use super::{Hashes, StateTtl, hash};
 use crate::operator::Counted;
@@ -35,9 +34,7 @@ impl StateTtl {
             }
         }
         kept.put_number("hashes_like", hashes_like());
-        let beside = |Placed { chunk, slots, .. }| (chunk, Arc::new(UInt32Array::from(slots)) as ArrayRef);
-        let remembered = self.remembered.placed(&live)?.into_iter().map(beside).collect();
-        kept.put_beside("remembered", KEY, remembered)?;
+        self.remembered.save(&live, "remembered", &mut kept)?;
         kept.put_number("forgotten_keys", self.counted.keys as i64);
         kept.put_number("forgotten_deletes", self.counted.deletes as i64);
         kept.put_number("stepped", i64::from(self.stepped));
@@ -55,13 +52,7 @@ impl StateTtl {
                 hashes.load(&hashes_of(at), keys, kept)?;
             }
         }
-        for (chunk, slots) in kept.take_beside("remembered", KEY)? {
-            let slots = slots.as_primitive_opt::<UInt32Type>().map(|slots| slots.values().to_vec());
-            let slots = slots.filter(|slots| slots.iter().all(|slot| (*slot as usize) < keys));
-            let slots = slots.ok_or_else(|| unknown("remembered"))?;
-            let chunk = Chunk { rows: under_schema(&chunk.rows, self.remembered.schema())?, ..chunk };
-            self.remembered.apply(vec![Placed { chunk, slots, tallies: None }])?;
-        }
+        self.remembered.load(keys, "remembered", kept)?;
         self.counted = Counted {
             keys: kept.take_number("forgotten_keys")? as u64,
             deletes: kept.take_number("forgotten_deletes")? as u64,
