@@ -1,9 +1,13 @@
 //! A flow as tables: what a checkpoint has of it, and how it goes on from there.
 
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, Timestamp};
 use millstream_state::Tables;
 
 use crate::flow::{Flow, Meter, Node};
+use crate::operator::Operator;
 use crate::{Error, Result};
 
 impl Flow {
@@ -35,6 +39,8 @@ impl Flow {
     /// been alone.
     pub fn load(&mut self, mut all: Tables) -> Result<()> {
         (0..self.findables.len()).try_for_each(|place| self.unshare(place))?;
+        // What it may have found with others is in what was saved.
+        self.reset()?;
         self.started = all.take_number("started")? != 0;
         self.version = all.take_number("version")? as u64;
         self.now = Timestamp(all.take_number("now")?);
@@ -53,6 +59,40 @@ impl Flow {
         }
         check_taken("the query", &all)
     }
+}
+
+/// Lets the operator that another one stands around go on, from the part of what that one has saved which is its.
+pub(crate) fn load_inner(inner: &mut dyn Operator, kept: &mut Tables) -> Result<()> {
+    let mut of_inner = kept.take_part("inner");
+    inner.load(&mut of_inner)?;
+    check_taken(inner.describe().name, &of_inner)
+}
+
+/// Adds a value, as a table of one row.
+pub(crate) fn put_value(kept: &mut Tables, name: &str, value: &ScalarValue) -> Result<()> {
+    Ok(kept.put_columns(name, vec![(name, value.to_array()?)])?)
+}
+
+/// Takes a value of a type out that must be there.
+pub(crate) fn take_value(kept: &mut Tables, name: &str, data_type: &DataType) -> Result<ScalarValue> {
+    let batches = kept.take(name);
+    let column = batches.first().and_then(|batch| batch.columns().first());
+    match column.filter(|column| column.data_type() == data_type) {
+        Some(column) => Ok(ScalarValue::try_from_array(column, 0)?),
+        None => Err(incomplete(format!("there is no value '{name}' of type {data_type}"))),
+    }
+}
+
+/// The texts of a column, all of which must be there.
+pub(crate) fn texts(column: &ArrayRef) -> Result<Vec<String>> {
+    let texts = column.as_string_opt::<i32>().filter(|texts| texts.null_count() == 0);
+    let texts = texts.ok_or_else(|| incomplete("a text is missing".into()))?;
+    Ok(texts.iter().flatten().map(str::to_string).collect())
+}
+
+/// What is missing of what was saved.
+pub(crate) fn incomplete(what: String) -> Error {
+    millstream_state::Error::Incomplete(what).into()
 }
 
 fn part(place: usize, name: &str) -> String {

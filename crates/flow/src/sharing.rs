@@ -201,7 +201,7 @@ impl Flow {
 
     /// Keeps the rows of a place by itself again, as they are now.
     pub fn unshare(&mut self, place: usize) -> Result<()> {
-        let Some(kept) = self.findables[place].kept.take().filter(|kept| kept.across) else { return Ok(()) };
+        let Some(kept) = self.findables[place].kept.take_if(|kept| kept.across) else { return Ok(()) };
         let rows = self.rows_in(place, &kept.arrangement)?;
         if let [side] = &self.findables[place].sides.clone()[..] {
             return self.join(side.node)?.move_in(side.at, rows);

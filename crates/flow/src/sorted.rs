@@ -9,9 +9,11 @@ use arrow::datatypes::{Field, Schema};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Delta, canonical};
+use millstream_state::{Moved, Ordered, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, surviving};
+use crate::saving::incomplete;
 use crate::spread::Threads;
 use crate::{Error, Result};
 
@@ -132,6 +134,31 @@ impl Sorter {
             pieces = vec![together(pieces)?];
         }
         pieces.pop().map(|(chunk, values)| self.keyed(chunk, &values)).transpose()
+    }
+
+    /// Takes rows in that were kept before a restart, where there are none yet, and shows each. Their keys follow from them.
+    pub(crate) fn load(
+        &self,
+        kept: &mut Tables,
+        rows: &mut Ordered,
+        mut show: impl FnMut(&Change<'_>),
+    ) -> Result<()> {
+        for chunk in kept.take_delta("rows")?.chunks {
+            let mut failures = Vec::new();
+            for sorted in self.sort(&Delta::of(chunk), &mut failures)? {
+                let changes = sorted.changes();
+                let moved: Vec<Moved<'_>> = changes
+                    .iter()
+                    .map(|change| Moved { key: change.key, row: change.row, weight: change.weight })
+                    .collect();
+                rows.apply(&sorted.rows, &moved)?;
+                changes.iter().for_each(&mut show);
+            }
+            if let Some(Failure { message, .. }) = failures.first() {
+                return Err(incomplete(format!("a row has no place in its order: {message}")));
+            }
+        }
+        Ok(())
     }
 
     fn pieces(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Vec<Piece>> {

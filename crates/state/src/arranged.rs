@@ -1,5 +1,7 @@
 //! Many rows a key.
 
+mod saving;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrow::array::{Int64Array, RecordBatch, UInt32Array};

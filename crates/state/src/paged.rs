@@ -43,6 +43,12 @@ impl<T: Clone> Paged<T> {
         }
     }
 
+    /// The value of a slot, where there is room for one.
+    pub fn get(&self, slot: u32) -> Option<&T> {
+        let slot = slot as usize;
+        (slot < self.len()).then(|| &self[slot])
+    }
+
     /// How many values there are.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
@@ -55,6 +61,14 @@ impl<T: Clone> Paged<T> {
         let last = self.pages.last().map_or(0, Vec::capacity);
         let values = self.pages.len().saturating_sub(1) * PAGE_ROWS + last;
         values * size_of::<T>() + self.pages.capacity() * size_of::<Vec<T>>()
+    }
+}
+
+impl<T: Clone> FromIterator<T> for Paged<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Paged<T> {
+        let mut paged = Paged::default();
+        values.into_iter().for_each(|value| paged.resize(paged.len() + 1, value));
+        paged
     }
 }
 
@@ -90,6 +104,9 @@ mod tests {
             paged.resize(end / 2, 8);
         }
         assert!((0..end).all(|slot| paged[slot] == slot as u64));
+        assert_eq!((paged.get(5), paged.get(end as u32)), (Some(&5), None));
+        let same: Paged<u64> = (0..end).map(|slot| slot as u64).collect();
+        assert!(same.len() == end && (0..end).all(|slot| same[slot] == paged[slot]));
         assert!(paged.memory_bytes() < end * 8 + 8 * STEP_ROWS + 4096, "{}", paged.memory_bytes());
     }
 }

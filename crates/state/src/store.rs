@@ -1,5 +1,7 @@
 //! Rows in immutable chunks, each row with an id that stays.
 
+pub(crate) mod table;
+
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array};

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, RecordBatch,
+    RecordBatchOptions, new_empty_array,
+};
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use millstream_delta::{Chunk, Delta};
 
@@ -43,6 +47,41 @@ impl Tables {
         Ok(())
     }
 
+    /// Takes a table of columns of these types out, each in one piece; without a table they are empty.
+    pub fn take_columns(&mut self, name: &str, types: &[DataType]) -> Result<Vec<ArrayRef>> {
+        let batches = self.take(name);
+        let fits = |batch: &RecordBatch| batch.columns().iter().map(|column| column.data_type()).eq(types);
+        if !batches.iter().all(fits) {
+            return Err(Error::Incomplete(format!("table '{name}' has columns of other types")));
+        }
+        let column = |(at, data_type)| match &batches[..] {
+            [] => Ok(new_empty_array(data_type)),
+            [batch] => Ok(batch.column(at).clone()),
+            _ => {
+                let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(at).as_ref()).collect();
+                Ok(concat(&parts)?)
+            }
+        };
+        types.iter().enumerate().map(column).collect()
+    }
+
+    /// Adds a table of columns of numbers that are equally long.
+    pub fn put_numbers(&mut self, name: &str, columns: Vec<(&str, Vec<i64>)>) -> Result<()> {
+        let column = |(name, numbers)| (name, Arc::new(Int64Array::from(numbers)) as ArrayRef);
+        self.put_columns(name, columns.into_iter().map(column).collect())
+    }
+
+    /// Takes so many columns of numbers out; without a table they are empty.
+    pub fn take_numbers(&mut self, name: &str, columns: usize) -> Result<Vec<Vec<i64>>> {
+        let columns = self.take_columns(name, &vec![DataType::Int64; columns])?;
+        let numbers = |column: &ArrayRef| {
+            let numbers = column.as_primitive_opt::<Int64Type>().filter(|numbers| numbers.null_count() == 0);
+            let numbers = numbers.map(|numbers| numbers.values().to_vec());
+            numbers.ok_or_else(|| Error::Incomplete(format!("a number of table '{name}' is missing")))
+        };
+        columns.iter().map(numbers).collect()
+    }
+
     /// Adds rows with their weights, the sum of which is kept.
     pub fn put_delta(&mut self, name: &str, delta: &Delta) -> Result<()> {
         let batches = delta.chunks.iter().map(with_weights).collect::<Result<_>>()?;
@@ -57,6 +96,31 @@ impl Tables {
             delta.push(without_weights(&batch).ok_or_else(|| missing(name, WEIGHT))?);
         }
         Ok(delta)
+    }
+
+    /// Adds rows with their weights, and beside them a column that is no column of theirs.
+    pub fn put_beside(&mut self, name: &str, column: &str, rows: Vec<(Chunk, ArrayRef)>) -> Result<()> {
+        let mut batches = Vec::with_capacity(rows.len());
+        for (chunk, values) in rows {
+            let mut fields: Vec<_> = chunk.rows.schema().fields().iter().cloned().collect();
+            fields.push(Arc::new(Field::new(column, values.data_type().clone(), true)));
+            let mut columns = chunk.rows.columns().to_vec();
+            columns.push(values);
+            let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+            batches.push(with_weights(&Chunk { rows, weights: chunk.weights })?);
+        }
+        self.put(name, batches);
+        Ok(())
+    }
+
+    /// Takes rows with their weights out, and the column that is beside them.
+    pub fn take_beside(&mut self, name: &str, column: &str) -> Result<Vec<(Chunk, ArrayRef)>> {
+        let mut all = Vec::new();
+        for Chunk { rows, weights } in self.take_delta(name)?.chunks {
+            let (rows, values) = without_last(&rows, column).ok_or_else(|| missing(name, column))?;
+            all.push((Chunk { rows, weights }, values));
+        }
+        Ok(all)
     }
 
     /// Adds a number.
@@ -155,18 +219,32 @@ fn with_weights(chunk: &Chunk) -> Result<RecordBatch> {
 
 /// The other way round.
 fn without_weights(batch: &RecordBatch) -> Option<Chunk> {
-    let (weights, columns) = batch.columns().split_last()?;
+    let (rows, weights) = without_last(batch, WEIGHT)?;
     let weights: &Int64Array = weights.as_primitive_opt::<Int64Type>()?;
+    let plain = weights.null_count() == 0 && weights.values().iter().all(|weight| *weight == 1);
+    Some(Chunk { rows, weights: (!plain).then(|| weights.clone()) })
+}
+
+/// A batch and its last column, where that has this name.
+fn without_last(batch: &RecordBatch, name: &str) -> Option<(RecordBatch, ArrayRef)> {
+    let (last, columns) = batch.columns().split_last()?;
     let schema = batch.schema();
-    let (last, fields) = schema.fields().split_last()?;
-    if last.name() != WEIGHT {
+    let (field, fields) = schema.fields().split_last()?;
+    if field.name() != name {
         return None;
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let schema = Arc::new(Schema::new(fields.to_vec()));
-    let rows = RecordBatch::try_new_with_options(schema, columns.to_vec(), &options).ok()?;
-    let plain = weights.null_count() == 0 && weights.values().iter().all(|weight| *weight == 1);
-    Some(Chunk { rows, weights: (!plain).then(|| weights.clone()) })
+    Some((RecordBatch::try_new_with_options(schema, columns.to_vec(), &options).ok()?, last.clone()))
+}
+
+/// The column of a table that was saved which has this name; it must have this type.
+pub fn column_of<'a, T: ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a PrimitiveArray<T>> {
+    let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<T>());
+    column.ok_or_else(|| Error::Incomplete(format!("no column '{name}' of type {}", T::DATA_TYPE)))
 }
 
 impl FromIterator<(String, Vec<RecordBatch>)> for Tables {
@@ -189,6 +267,8 @@ impl Extend<(String, String)> for Tables {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::UInt64Type;
+
     use super::*;
 
     #[test]
@@ -215,6 +295,39 @@ mod tests {
         assert_eq!(part.take_text_if("failed").as_deref(), Some("overflow"));
         assert!(matches!(part.take_number("late"), Err(Error::Incomplete(_))));
         assert!(part.left().is_none() && part.take("keys").is_empty());
+    }
+
+    #[test]
+    fn a_column_beside_rows_is_none_of_theirs() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![3, 4]));
+        let rows = RecordBatch::try_from_iter([("_window", column.clone())]).unwrap();
+        let windows: ArrayRef = Arc::new(Int64Array::from(vec![Some(9), None]));
+        let chunk = Chunk { rows: rows.clone(), weights: Some(Int64Array::from(vec![1, -2])) };
+        let mut tables = Tables::default();
+        tables.put_beside("rows", "_window", vec![(chunk, windows.clone())]).unwrap();
+        let mut copy = tables.clone();
+        let (chunk, beside) = tables.take_beside("rows", "_window").unwrap().remove(0);
+        assert_eq!((chunk.rows.clone(), chunk.weight(1), beside), (rows, -2, windows));
+        assert!(matches!(copy.clone().take_beside("rows", "_key"), Err(Error::Incomplete(_))));
+        let batch = &copy.take("rows")[0];
+        assert_eq!(column_of::<Int64Type>(batch, "_weight").unwrap().values(), &[1, -2]);
+        assert!(matches!(column_of::<UInt64Type>(batch, "_weight"), Err(Error::Incomplete(_))));
+        assert!(matches!(column_of::<Int64Type>(batch, "weight"), Err(Error::Incomplete(_))));
+    }
+
+    #[test]
+    fn columns_of_numbers_come_back_in_one_piece() {
+        let mut tables = Tables::default();
+        tables.put_numbers("totals", vec![("a", vec![1, -2]), ("b", vec![3, 4])]).unwrap();
+        let mut batches = tables.take("totals");
+        batches.push(batches[0].slice(1, 1));
+        tables.put("totals", batches);
+        assert!(matches!(tables.clone().take_numbers("totals", 1), Err(Error::Incomplete(_))));
+        assert_eq!(tables.take_numbers("totals", 2).unwrap(), [[1, -2, -2], [3, 4, 4]]);
+        assert_eq!(tables.take_numbers("totals", 2).unwrap(), [[0i64; 0]; 2]);
+        let gap: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(1)]));
+        tables.put_columns("totals", vec![("a", gap)]).unwrap();
+        assert!(matches!(tables.take_numbers("totals", 1), Err(Error::Incomplete(_))));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::Rows;
+use millstream_state::{Rows, Tables};
 
 use crate::failure::{Failure, surviving};
 use crate::leaf::Slot;
@@ -170,6 +170,23 @@ impl Operator for Broadcast {
     fn reset(&mut self) -> Result<()> {
         self.few_rows = Rows::new(self.few.schema.clone());
         self.kept = self.kept.take().map(|_| Rows::new(self.many.schema.clone()));
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let mut kept = Tables::default();
+        kept.put_delta("few", &self.few_rows.snapshot().delta()?)?;
+        if let Some(many) = &self.kept {
+            kept.put_delta("many", &many.snapshot().delta()?)?;
+        }
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.few_rows.apply(&kept.take_delta("few")?)?;
+        if let Some(many) = &mut self.kept {
+            many.apply(&kept.take_delta("many")?)?;
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //! The left side must only gain rows: what a row had found when it came isn't known any more when it goes.
 
 use millstream_delta::{Cut, Delta};
+use millstream_state::Tables;
 
 use super::join::Join;
 use crate::Result;
@@ -53,6 +54,14 @@ impl Operator for LookUp {
 
     fn reset(&mut self) -> Result<()> {
         self.join.reset()
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        self.join.save()
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.join.load(kept)
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

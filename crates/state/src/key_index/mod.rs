@@ -3,6 +3,7 @@
 mod bytes;
 mod encoded;
 mod fixed;
+mod saving;
 mod slots;
 mod table;
 mod text;
@@ -149,14 +150,18 @@ impl KeyIndex {
 
     /// The key columns of these slots, in the types that they came in.
     pub fn keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        let columns = match &self.keys {
+        let columns = self.kept_keys(slots)?.into_iter();
+        columns.zip(&self.types).map(|(column, data_type)| cast_to(column, data_type)).collect()
+    }
+
+    fn kept_keys(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        match &self.keys {
             Keys::One(keys) => keys.keys(slots),
             Keys::Two(keys) => keys.keys(slots),
             Keys::Four(keys) => keys.keys(slots),
             Keys::Text(keys) => keys.keys(slots),
             Keys::Encoded(keys) => keys.keys(slots),
-        }?;
-        columns.into_iter().zip(&self.types).map(|(column, data_type)| cast_to(column, data_type)).collect()
+        }
     }
 
     /// How many keys there are.

@@ -96,6 +96,18 @@ impl Ordered {
         Ok(self.store.gather(ids)?)
     }
 
+    /// All rows with their numbers of copies, in the order in which they came, without their keys.
+    pub fn delta(&self) -> Result<Delta> {
+        let mut counted = Vec::new();
+        self.scan(0, &mut |_, entry| {
+            counted.push((entry.id, entry.copies as i64));
+            true
+        });
+        let mut delta = Delta::default();
+        self.store.weighted(counted.into_iter())?.into_iter().for_each(|chunk| delta.push(chunk));
+        Ok(delta)
+    }
+
     /// Inserts and deletes rows of a batch. Fails with [`Error::Negative`] and changes nothing when more is deleted
     /// than there is.
     pub fn apply(&mut self, rows: &RecordBatch, moved: &[Moved<'_>]) -> Result<()> {

@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::{Arranged, KeyIndex, Placed};
+use millstream_state::{Arranged, KeyIndex, Placed, Tables};
 
 use super::Window;
 use super::gate::Gate;
@@ -32,6 +32,7 @@ use crate::event_time::count;
 use crate::failure::keep;
 use crate::late::Lateness;
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::saving::load_inner;
 use crate::{Error, Result};
 
 /// Which row is the nearest.
@@ -214,6 +215,21 @@ impl Open {
         Ok(Parted { gone, stays: stay, slots: of.into_iter().map(|row| slots[row]).collect() })
     }
 
+    /// Adds what isn't final.
+    fn save(&self, kept: &mut Tables) -> Result<()> {
+        self.gate.save(kept)?;
+        self.panes.save(kept)?;
+        let slots = self.index.save("keys", &[], kept)?;
+        Ok(self.stays.save(&slots, "stays", kept)?)
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.gate.load(kept)?;
+        self.panes.load(kept)?;
+        let keys = self.index.load("keys", kept)?;
+        Ok(self.stays.load(keys, "stays", kept)?)
+    }
+
     /// Keeps what stays, and lets keys go that nothing is left of.
     fn stay(&mut self, rows: Option<Chunk>, mut slots: Vec<u32>) -> Result<()> {
         if let Some(chunk) = rows {
@@ -319,6 +335,19 @@ impl Operator for AsOf {
         open.index = KeyIndex::new(open.types.clone())?;
         open.stays = Arranged::new(open.stays.schema().clone());
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let Some(inner) = self.inner.save()? else { return Ok(None) };
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        self.open.iter().try_for_each(|open| open.save(&mut kept))?;
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        load_inner(self.inner.as_mut(), kept)?;
+        self.open.iter_mut().try_for_each(|open| open.load(kept))
     }
 
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {

@@ -9,6 +9,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+use millstream_state::Tables;
 
 use super::Window;
 use crate::Result;
@@ -17,6 +18,7 @@ use crate::event_time::{EventTime, count, of_count};
 use crate::failure::{keep, surviving};
 use crate::late::{Late, Lateness};
 use crate::operator::Output;
+use crate::saving::{put_value, take_value};
 
 /// How far windows have closed, and what came too late.
 #[derive(Debug)]
@@ -196,6 +198,33 @@ impl Gate {
 
     pub(crate) fn reset(&mut self) {
         (self.closed, self.late, self.first, self.closes_at) = (None, 0, None, None);
+    }
+
+    /// How far windows have closed, and what came too late, beside what else its operator keeps.
+    pub(crate) fn save(&self, kept: &mut Tables) -> Result<()> {
+        if let Some(Closed { below, watermark }) = &self.closed {
+            kept.put_number("closed_below", *below);
+            put_value(kept, "watermark", watermark)?;
+        }
+        kept.put_number("late", self.late as i64);
+        kept.put_number_if("first_open", self.first);
+        kept.put_number_if("closes_at", self.closes_at.map(|at| at.0));
+        Ok(())
+    }
+
+    /// Goes on where another one stood that had saved this.
+    pub(crate) fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.closed = match kept.take_number_if("closed_below") {
+            Some(below) => {
+                let watermark = take_value(kept, "watermark", &self.time.watermark_type())?;
+                Some(Closed { below, watermark })
+            }
+            None => None,
+        };
+        self.late = kept.take_number("late")? as u64;
+        self.first = kept.take_number_if("first_open");
+        self.closes_at = kept.take_number_if("closes_at").map(Timestamp);
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
+use millstream_state::Tables;
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -97,6 +98,19 @@ impl Operator for Held {
         self.gate.reset();
         self.panes.clear();
         Ok(())
+    }
+
+    /// The operator begins anew with each close: it keeps nothing between two steps.
+    fn save(&self) -> Result<Option<Tables>> {
+        let mut kept = Tables::default();
+        self.gate.save(&mut kept)?;
+        self.panes.save(&mut kept)?;
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.gate.load(kept)?;
+        self.panes.load(kept)
     }
 
     /// What closed windows have put out is not kept here.

@@ -22,11 +22,13 @@ mod tests;
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+use millstream_state::Tables;
 
 use crate::Result;
 use crate::event_time::EventTime;
 use crate::late::Lateness;
 use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::saving::load_inner;
 pub use as_of::{AsOf, Settled, Way};
 use gate::Entered;
 pub(crate) use gate::Gate;
@@ -177,6 +179,21 @@ impl Operator for Closing {
         self.inner.reset()?;
         self.gate.reset();
         self.open.reset()
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let Some(inner) = self.inner.save()? else { return Ok(None) };
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        self.gate.save(&mut kept)?;
+        self.open.save(&mut kept)?;
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        load_inner(self.inner.as_mut(), kept)?;
+        self.gate.load(kept)?;
+        self.open.load(kept)
     }
 
     /// What closed windows have put out is not kept here.

@@ -1,14 +1,17 @@
 //! The keys of windows that are open.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat, filter, is_null, not, or, take};
-use arrow::datatypes::DataType;
-use millstream_state::KeyIndex;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use millstream_state::{KeyIndex, Tables};
 
 use crate::Result;
 use crate::event_time::count;
+use crate::saving::incomplete;
 
 /// How many keys are closed at once.
 const KEYS: usize = 8192;
@@ -117,6 +120,53 @@ impl Open {
             Kept::Told(open) => open.keys().next().copied(),
             Kept::Seen(_, open) => open.keys().next().copied(),
         }
+    }
+
+    /// Adds the keys. Where the operator tells of them there may be some twice.
+    pub(super) fn save(&self, kept: &mut Tables) -> Result<()> {
+        match &self.kept {
+            Kept::Told(open) => {
+                let field = |(at, data_type): (usize, &DataType)| {
+                    Field::new(format!("key{at}"), data_type.clone(), true)
+                };
+                let schema =
+                    Arc::new(Schema::new(self.types.iter().enumerate().map(field).collect::<Vec<_>>()));
+                let batch = |keys: &Vec<ArrayRef>| RecordBatch::try_new(schema.clone(), keys.clone());
+                let batches = open.values().flatten().map(batch).collect::<Result<_, ArrowError>>()?;
+                kept.put("open_keys", batches);
+            }
+            Kept::Seen(index, _) => {
+                index.save("open_keys", &[], kept)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the keys that another one had which has saved this. A key says of which window it is.
+    pub(super) fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        match &mut self.kept {
+            Kept::Told(_) => {
+                for batch in kept.take("open_keys") {
+                    let keys = batch.columns().to_vec();
+                    if !keys.iter().map(|key| key.data_type()).eq(&self.types) {
+                        return Err(incomplete("the keys of open windows have other types".into()));
+                    }
+                    self.told(keys)?;
+                }
+            }
+            Kept::Seen(index, open) => {
+                index.load("open_keys", kept)?;
+                for slots in index.live().chunks(KEYS) {
+                    let times = count(&index.keys(slots)?[self.column])?;
+                    for (slot, time) in
+                        slots.iter().zip(&times).filter_map(|(slot, time)| Some((slot, time?)))
+                    {
+                        open.entry(time).or_default().push(*slot);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn reset(&mut self) -> Result<()> {

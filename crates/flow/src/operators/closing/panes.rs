@@ -1,17 +1,21 @@
 //! Rows that are kept by window until it closes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, Int64Array, UInt32Array};
 use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
-use millstream_delta::{Chunk, Delta, consolidate};
-use millstream_state::compact;
+use millstream_delta::{Chunk, Delta, consolidate, under_schema};
+use millstream_state::{Tables, column_of, compact};
 
 use crate::Result;
+use crate::saving::incomplete;
 
 /// How many chunks of an open window are kept as they came.
 const CHUNKS: usize = 64;
+/// The column beside rows that are saved which says of which window they are.
+const WINDOW: &str = "_window";
 
 /// The rows of open windows, of some inputs. Those of windows without a time aren't here: they never close.
 #[derive(Debug)]
@@ -53,18 +57,16 @@ impl Panes {
 
     /// Puts rows of an input to those of their windows.
     pub(super) fn hold(&mut self, input: usize, chunk: &Chunk, times: &Int64Array) -> Result<()> {
-        let (schema, inputs) = (&self.schemas[input], self.schemas.len());
-        let mut rows: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        for (row, time) in times.iter().enumerate().filter_map(|(row, time)| Some((row, time?))) {
-            rows.entry(time).or_default().push(row as u32);
-        }
-        for (time, rows) in rows {
-            let all = rows.len() == times.len();
-            let chunk = if all { chunk.clone() } else { these(chunk, rows)? };
-            let panes = self.open.entry(time).or_insert_with(|| vec![Pane::default(); inputs]);
-            panes[input].push(chunk, schema)?;
+        let schema = self.schemas[input].clone();
+        for (time, chunk) in by_window(chunk, times)? {
+            self.pane(time, input).push(chunk, &schema)?;
         }
         Ok(())
+    }
+
+    fn pane(&mut self, time: i64, input: usize) -> &mut Pane {
+        let inputs = self.schemas.len();
+        &mut self.open.entry(time).or_insert_with(|| vec![Pane::default(); inputs])[input]
     }
 
     /// The rows of windows whose time is below a bound in sum, by input, which are let go.
@@ -90,6 +92,47 @@ impl Panes {
         self.open.keys().next().copied()
     }
 
+    /// Adds the rows of each input with their windows, and which windows are open: the rows of one may have gone.
+    pub(super) fn save(&self, kept: &mut Tables) -> Result<()> {
+        let windows: ArrayRef = Arc::new(Int64Array::from_iter_values(self.open.keys().copied()));
+        kept.put_columns("open_windows", vec![("window", windows)])?;
+        for input in 0..self.schemas.len() {
+            let mut rows: Vec<(Chunk, ArrayRef)> = Vec::new();
+            for (time, panes) in &self.open {
+                rows.extend(panes[input].delta.chunks.iter().map(|chunk| {
+                    let windows = Int64Array::from_value(*time, chunk.rows.num_rows());
+                    (chunk.clone(), Arc::new(windows) as ArrayRef)
+                }));
+            }
+            kept.put_beside(&held(input), WINDOW, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Has what another one had that has saved this.
+    pub(super) fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        for batch in kept.take("open_windows") {
+            let windows = column_of::<Int64Type>(&batch, "window")?;
+            let none = || vec![Pane::default(); self.schemas.len()];
+            self.open.extend(windows.values().iter().map(|time| (*time, none())));
+        }
+        for input in 0..self.schemas.len() {
+            let schema = self.schemas[input].clone();
+            for (chunk, windows) in kept.take_beside(&held(input), WINDOW)? {
+                let windows = windows.as_primitive_opt::<Int64Type>();
+                let windows = windows.ok_or_else(|| incomplete(format!("no times in '{WINDOW}'")))?;
+                let chunk = Chunk { rows: under_schema(&chunk.rows, &schema)?, ..chunk };
+                for (time, chunk) in by_window(&chunk, windows)? {
+                    // As they are: what comes and goes in them may be looked at.
+                    let pane = self.pane(time, input);
+                    pane.settled += chunk.rows.num_rows();
+                    pane.delta.push(chunk);
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn clear(&mut self) {
         self.open = BTreeMap::new();
     }
@@ -101,6 +144,24 @@ impl Panes {
     pub(super) fn memory_bytes(&self) -> usize {
         self.open.values().flatten().map(|pane| pane.delta.memory_bytes()).sum()
     }
+}
+
+/// The rows of each window; those of none are left out.
+fn by_window(chunk: &Chunk, times: &Int64Array) -> Result<Vec<(i64, Chunk)>> {
+    let mut rows: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+    for (row, time) in times.iter().enumerate().filter_map(|(row, time)| Some((row, time?))) {
+        rows.entry(time).or_default().push(row as u32);
+    }
+    let of = |(time, rows): (i64, Vec<u32>)| {
+        let all = rows.len() == times.len();
+        Ok((time, if all { chunk.clone() } else { these(chunk, rows)? }))
+    };
+    rows.into_iter().map(of).collect()
+}
+
+/// The table of an input's rows.
+fn held(input: usize) -> String {
+    format!("held{input}")
 }
 
 /// Some of the rows, which hold on to none of the others.

@@ -10,6 +10,7 @@ use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_state::Tables;
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -17,6 +18,7 @@ use super::{Window, open_windows};
 use crate::Result;
 use crate::late::{Late, Lateness};
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
+use crate::saving::load_inner;
 
 /// A join of whose sides one lets its rows go with their windows.
 #[derive(Debug)]
@@ -107,6 +109,21 @@ impl Operator for Passed {
         self.gate.reset();
         self.panes.clear();
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let Some(inner) = self.inner.save()? else { return Ok(None) };
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        self.gate.save(&mut kept)?;
+        self.panes.save(&mut kept)?;
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        load_inner(self.inner.as_mut(), kept)?;
+        self.gate.load(kept)?;
+        self.panes.load(kept)
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

@@ -10,7 +10,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 
 use crate::event_time::{Edge, EventTime};
 use crate::failure::keep;
-use crate::fixture::{Fixture, NAMES, Random, rows, schema, sorted};
+use crate::fixture::{Fixture, NAMES, Random, TimesOf, again, rows, schema, sorted};
 use crate::{Change, Flow, Limits};
 
 /// How far rows may be behind the newest one.
@@ -47,7 +47,28 @@ const QUERIES: &[(&str, &str)] = &[
          FROM (SELECT id AS w, k, count(*) AS n FROM t GROUP BY id, k)) WHERE r <= 1",
     ),
     ("Aggregate", "SELECT t.id AS w, count(*) AS n FROM t JOIN u ON t.id = u.id GROUP BY t.id"),
+    ("AsOf", NEAREST),
+    ("AsOf", NEAREST_OF_ALL),
 ];
+
+/// An ASOF JOIN as it is planned: of each row of `t` the last row of `u` up to it.
+const NEAREST: &str = "SELECT \"!time\" AS w, k, v, last_value(CASE WHEN \"!side\" = arrow_cast(0, 'Int8') \
+    THEN named_struct('v', v) END) IGNORE NULLS OVER (PARTITION BY k ORDER BY \"!time\", \"!side\", v) AS nearest \
+    FROM (SELECT id AS \"!time\", arrow_cast(1, 'Int8') AS \"!side\", k, v FROM t \
+          UNION ALL SELECT id, arrow_cast(0, 'Int8'), k, v FROM u)";
+
+/// The same without a key, before it.
+const NEAREST_OF_ALL: &str = "SELECT \"!time\" AS w, k, v, last_value(CASE WHEN \"!side\" = arrow_cast(1, 'Int8') \
+    THEN named_struct('v', v) END) IGNORE NULLS OVER (ORDER BY \"!time\", \"!side\", v) AS nearest \
+    FROM (SELECT id AS \"!time\", arrow_cast(0, 'Int8') AS \"!side\", k, v FROM t \
+          UNION ALL SELECT id, arrow_cast(1, 'Int8'), k, v FROM u)";
+
+/// The first row of `u` from it on.
+const NEXT: &str = "SELECT \"!time\" AS w, k, v, last_value(CASE WHEN \"!side\" = arrow_cast(0, 'Int8') \
+    THEN named_struct('v', v) END) IGNORE NULLS \
+    OVER (PARTITION BY k ORDER BY \"!time\" DESC, \"!side\", v) AS nearest \
+    FROM (SELECT id AS \"!time\", arrow_cast(1, 'Int8') AS \"!side\", k, v FROM t WHERE id IS NOT NULL \
+          UNION ALL SELECT id, arrow_cast(0, 'Int8'), k, v FROM u WHERE id IS NOT NULL)";
 
 /// A query, and what it must have put out.
 struct Maintained {
@@ -74,19 +95,21 @@ fn newest(chunk: &Chunk) -> Option<i64> {
     ids.iter().flatten().filter(|_| chunk.weights.is_none()).max()
 }
 
+fn limits(on_close: bool) -> Limits {
+    Limits { whole_rows_max: 1, on_close, ..Limits::default() }
+}
+
 fn maintained(on_close: bool) -> Vec<Maintained> {
     let of = |(operator, sql): &(&str, &'static str)| {
         let taken = Fixture::new();
-        let limits = Limits { whole_rows_max: 1, on_close, ..Limits::default() };
-        let flow = taken.compile_over(sql, limits, &end);
+        let flow = taken.compile_over(sql, limits(on_close), &end);
         let text = flow.explain().join("\n");
-        assert!(
-            text.contains(operator) && text.contains("that are open") && !text.contains("Whole"),
-            "{text}"
-        );
+        let open = if *operator == "AsOf" { "above the watermark" } else { "that are open" };
+        assert!(text.contains(operator) && text.contains(open) && !text.contains("Whole"), "{text}");
         Maintained { sql, flow, sum: Delta::default(), taken, closed: None, on_close }
     };
-    QUERIES.iter().map(of).collect()
+    // What waits for the next row is put out later than its window closes.
+    QUERIES.iter().chain((!on_close).then_some(&("AsOf", NEXT))).map(of).collect()
 }
 
 /// New rows about a time, and rows that are there taken back.
@@ -122,6 +145,13 @@ impl Maintained {
             }
             some
         })
+    }
+
+    /// Now and then another flow goes on in its place.
+    fn restart(&mut self, random: &mut Random, times: TimesOf<'_>) {
+        if random.below(3) == 0 {
+            again(&mut self.flow, self.taken.compile_over(self.sql, limits(self.on_close), times));
+        }
     }
 
     fn step(&mut self, cut: &Cut, changes: &[Delta; 2]) {
@@ -177,7 +207,7 @@ impl Maintained {
 }
 
 fn run(seed: u64, on_close: bool) {
-    let mut random = Random(seed);
+    let (mut random, mut restarts) = (Random(seed), Random(seed + 1000));
     let mut all = Fixture::new();
     let mut queries = maintained(on_close);
     let mut watermarks: [Option<i64>; 2] = [None, None];
@@ -190,7 +220,10 @@ fn run(seed: u64, on_close: bool) {
             watermarks[table] = newest.map(|newest| newest - DELAY).max(watermarks[table]);
             cut.watermarks.extend(watermarks[table].map(|at| (NAMES[table].into(), at)));
         }
-        queries.iter_mut().for_each(|query| query.step(&cut, &changes));
+        for query in &mut queries {
+            query.restart(&mut restarts, &end);
+            query.step(&cut, &changes);
+        }
     }
     for query in queries {
         let (kept, open) = (query.flow.state_rows(), query.open_rows());
@@ -224,9 +257,9 @@ fn run_joined(seed: u64, sql: &'static str, on_close: bool) {
         "t" => end(name),
         _ => Vec::new(),
     };
-    let (mut random, mut all, taken) = (Random(seed), Fixture::new(), Fixture::new());
-    let limits = Limits { whole_rows_max: 1, on_close, ..Limits::default() };
-    let flow = taken.compile_over(sql, limits, &times);
+    let (mut random, mut restarts) = (Random(seed), Random(seed + 1000));
+    let (mut all, taken) = (Fixture::new(), Fixture::new());
+    let flow = taken.compile_over(sql, limits(on_close), &times);
     let text = flow.explain().join("\n");
     assert!(text.contains("only open windows"), "{text}");
     let mut query = Maintained { sql, flow, sum: Delta::default(), taken, closed: None, on_close };
@@ -243,6 +276,7 @@ fn run_joined(seed: u64, sql: &'static str, on_close: bool) {
         let given: Vec<&Delta> =
             query.flow.relations().iter().map(|name| &changes[usize::from(name.as_ref() == "u")]).collect();
         let [in_time, _] = query.split(&changes[0]);
+        query.restart(&mut restarts, &times);
         query.sum.append(query.flow.step(&cut, &given).unwrap().rows);
         query.taken.apply(&[in_time, changes[1].clone()]);
         let (from, to) = (query.closed.unwrap_or(-1000), watermark.unwrap_or(-1000));

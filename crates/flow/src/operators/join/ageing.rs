@@ -20,7 +20,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta};
-use millstream_state::Arranged;
+use millstream_state::{Arranged, Tables};
 
 use super::{Alone, Join, no_rows, some_weights};
 use crate::Result;
@@ -29,6 +29,7 @@ use crate::event_time::{EventTime, count};
 use crate::failure::keep;
 use crate::late::{Late, Lateness};
 use crate::operator::{Growth, Output};
+use crate::saving::{put_value, take_value};
 
 /// How many rows are looked at at once.
 const ROWS: usize = 8192;
@@ -153,6 +154,25 @@ impl Side {
         leaving
     }
 
+    /// How far times had come. Which rows wait for what follows from that and the rows.
+    fn save(&self, to: &mut Tables) -> Result<()> {
+        to.put_number_if("passed", self.passed);
+        if let Some(Closed { below, watermark }) = &self.closed {
+            to.put_number("closed_below", *below);
+            put_value(to, "watermark", watermark)?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, from: &mut Tables) -> Result<()> {
+        self.passed = from.take_number_if("passed");
+        if let (Some(own), Some(below)) = (&self.own, from.take_number_if("closed_below")) {
+            let watermark = take_value(from, "watermark", &own.clock.watermark_type())?;
+            self.closed = Some(Closed { below, watermark });
+        }
+        Ok(())
+    }
+
     fn memory_bytes(&self) -> usize {
         (self.waiting.capacity() + self.lingering.capacity()) * size_of::<Reverse<(i64, u32, u64)>>()
     }
@@ -219,6 +239,28 @@ impl Ageing {
         Some(Lateness { rows: self.late, window, watermark })
     }
 
+    /// What it keeps beside the rows.
+    pub(super) fn save(&self, to: &mut Tables) -> Result<()> {
+        to.put_number("late", self.late as i64);
+        for (side, name) in self.sides.iter().zip(NAMES) {
+            let mut part = Tables::default();
+            side.save(&mut part)?;
+            to.put_part(name, part);
+        }
+        Ok(())
+    }
+
+    /// Takes that in again.
+    pub(super) fn load(&mut self, from: &mut Tables) -> Result<()> {
+        self.late = from.take_number("late")? as u64;
+        for (side, name) in self.sides.iter_mut().zip(NAMES) {
+            let mut part = from.take_part(name);
+            side.load(&mut part)?;
+            from.put_part(name, part);
+        }
+        Ok(())
+    }
+
     pub(super) fn reset(&mut self) {
         self.late = 0;
         self.sides.iter_mut().for_each(Side::reset);
@@ -239,7 +281,7 @@ impl Ageing {
 }
 
 /// What the sides are called.
-const NAMES: [&str; 2] = ["left", "right"];
+pub(super) const NAMES: [&str; 2] = ["left", "right"];
 
 impl Join {
     /// A step in which rows go.
@@ -299,6 +341,29 @@ impl Join {
         Ok(())
     }
 
+    /// Notes of rows that nothing can match any more, but that may be deleted, when deletes of them are late.
+    fn linger(&self, at: usize, side: &mut Side, rows: &[(u32, u64)]) -> Result<()> {
+        let Some(own) = &side.own else { return Ok(()) };
+        for some in rows.chunks(ROWS) {
+            let times = values(&own.value, &self.some(at, some)?.0)?.0;
+            let known = some.iter().zip(times.iter()).filter_map(|(row, time)| Some((row, time?)));
+            known.for_each(|((slot, id), time)| side.lingering.push(Reverse((time, *slot, *id))));
+        }
+        Ok(())
+    }
+
+    /// Notes of the rows that were there before a restart when they go: those that time had not passed wait, the others
+    /// had been let go, or linger.
+    pub(super) fn resume_ageing(&self, ageing: &mut Ageing) -> Result<()> {
+        for (at, side) in ageing.sides.iter_mut().enumerate().filter(|(_, side)| side.until.is_some()) {
+            self.remember(at, side, Arrived { slots: self.live(), from: 0 })?;
+            let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
+            let passed = Side::leaving(&mut side.waiting, side.passed, rows);
+            self.linger(at, side, &passed)?;
+        }
+        Ok(())
+    }
+
     /// Rows of a side, and how many copies there are of each.
     fn some(&self, at: usize, some: &[(u32, u64)]) -> Result<(RecordBatch, Vec<i64>)> {
         let ids: Vec<u64> = some.iter().map(|(_, id)| *id).collect();
@@ -316,12 +381,8 @@ impl Join {
         if self.shape.alone[at] == Alone::OnLeaving {
             gone.chunks(ROWS).try_for_each(|some| self.put_unmatched(at, some, output))?;
         }
-        if let (Some(own), true) = (&side.own, side.updates) {
-            for some in std::mem::take(&mut gone).chunks(ROWS) {
-                let times = values(&own.value, &self.some(at, some)?.0)?.0;
-                let known = some.iter().zip(times.iter()).filter_map(|(row, time)| Some((row, time?)));
-                known.for_each(|((slot, id), time)| side.lingering.push(Reverse((time, *slot, *id))));
-            }
+        if side.own.is_some() && side.updates {
+            self.linger(at, side, &gone)?;
             let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
             let below = side.below();
             gone = Side::leaving(&mut side.lingering, below, rows);

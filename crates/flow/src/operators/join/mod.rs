@@ -19,6 +19,7 @@ mod elsewhere;
 mod look_up;
 mod meet;
 mod pairs;
+mod saving;
 mod shape;
 mod side;
 #[cfg(test)]
@@ -33,7 +34,7 @@ use arrow::compute::{prep_null_mask_filter, take_record_batch};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Tables};
 
 use ageing::Arrived;
 pub use ageing::{Ageing, Own, Side as AgeingSide, Until};
@@ -491,6 +492,14 @@ impl Operator for Join {
         self.sides.iter_mut().for_each(Side::reset);
         self.ageing.iter_mut().for_each(Ageing::reset);
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        self.told().map(Some)
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.resume(kept)
     }
 
     fn as_join(&mut self) -> Option<&mut Join> {

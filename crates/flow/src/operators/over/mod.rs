@@ -22,6 +22,7 @@ mod change;
 mod emit;
 mod extent;
 mod running;
+mod saving;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use std::sync::Mutex;
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
-use millstream_state::{Ordered, Sequence};
+use millstream_state::{Ordered, Sequence, Tables};
 
 use crate::failure::Failure;
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
@@ -187,6 +188,14 @@ impl Operator for Over {
         self.checkpoints = Mutex::default();
         self.failed.clear();
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        self.told().map(Some)
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.resume(kept)
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

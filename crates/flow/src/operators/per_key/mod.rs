@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: which fragments are independent per key; see `lower`.
 
+mod saving;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving};
@@ -428,6 +429,14 @@ impl Operator for PerKey {
         self.marks.clear();
         self.steps = 0;
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        self.told().map(Some)
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.resume(kept)
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

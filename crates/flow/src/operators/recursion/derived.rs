@@ -11,9 +11,11 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
-use millstream_state::{KeyIndex, Paged};
+use millstream_state::{KeyIndex, Paged, Tables};
 
+use super::{ROWS, save_rows};
 use crate::Result;
+use crate::saving::incomplete;
 
 /// The rows by slot, and the ways in which they follow.
 #[derive(Debug)]
@@ -127,6 +129,31 @@ impl Derived {
 
     fn rows(&self, slots: &[u32]) -> Result<RecordBatch> {
         Ok(RecordBatch::try_new(self.schema.clone(), self.index.keys(slots)?)?)
+    }
+
+    /// The rows, and in how many ways each follows. Between two steps all are there.
+    pub(super) fn save(&self, to: &mut Tables) -> Result<()> {
+        let slots = save_rows(&self.index, &self.schema, to)?;
+        let ways = |of: fn(Ways) -> i64| {
+            slots.iter().map(|slot| of(self.ways.get(*slot).copied().unwrap_or_default())).collect()
+        };
+        let (begun, followed) = (ways(|ways| ways.begun), ways(|ways| ways.followed));
+        Ok(to.put_numbers("ways", vec![("begun", begun), ("followed", followed)])?)
+    }
+
+    /// Takes them in again.
+    pub(super) fn load(&mut self, from: &mut Tables) -> Result<()> {
+        let rows = self.index.load(ROWS, from)?;
+        let [begun, followed] = &from.take_numbers("ways", 2)?[..] else {
+            return Err(incomplete("ways are two numbers".into()));
+        };
+        if begun.len() != rows {
+            return Err(incomplete(format!("{rows} rows follow in {} ways", begun.len())));
+        }
+        let ways = begun.iter().zip(followed);
+        self.ways =
+            ways.map(|(begun, followed)| Ways { begun: *begun, followed: *followed, there: true }).collect();
+        Ok(())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -15,8 +15,9 @@ mod tests;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::KeyIndex;
+use millstream_state::{KeyIndex, Tables};
 
 use crate::flow::Advance;
 use crate::lower::Limits;
@@ -52,6 +53,9 @@ pub struct Recursion {
     seen: Seen,
     limits: Limits,
 }
+
+/// What the rows are called that are there, where they are saved.
+const ROWS: &str = "rows";
 
 /// What is kept of the rows that are there.
 #[derive(Debug)]
@@ -178,6 +182,12 @@ impl Recursion {
     }
 }
 
+/// Adds rows as a table, and says which slots they have.
+fn save_rows(rows: &KeyIndex, schema: &SchemaRef, to: &mut Tables) -> Result<Vec<u32>> {
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    Ok(rows.save(ROWS, &names, to)?)
+}
+
 /// The rows in which new slots appear first.
 fn first_rows(rows: &RecordBatch, slots: &[u32], new: &[u32]) -> Result<RecordBatch> {
     let mut new = new.iter().peekable();
@@ -221,6 +231,30 @@ impl Operator for Recursion {
         let distinct = !matches!(self.seen, Seen::Nothing);
         self.seen = Seen::new(&self.properties, distinct)?;
         self.term.reset()
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let term = match self.term.save() {
+            Err(Error::Unsaved(_)) => return Ok(None),
+            term => term?,
+        };
+        let mut kept = Tables::default();
+        kept.put_part("term", term);
+        match &self.seen {
+            Seen::Nothing => {}
+            Seen::Once(rows) => _ = save_rows(rows, &self.properties.schema, &mut kept)?,
+            Seen::Derived(derived) => derived.save(&mut kept)?,
+        }
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.term.load(kept.take_part("term"))?;
+        match &mut self.seen {
+            Seen::Nothing => Ok(()),
+            Seen::Once(rows) => Ok(rows.load(ROWS, kept).map(|_| ())?),
+            Seen::Derived(derived) => derived.load(kept),
+        }
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

@@ -16,6 +16,9 @@ mod emit;
 mod guests;
 mod late;
 mod open;
+mod saved;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -25,7 +28,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta};
-use millstream_state::{Moved, Ordered};
+use millstream_state::{Moved, Ordered, Tables};
 
 use crate::drive::evaluate;
 use crate::event_time::{EventTime, count};
@@ -358,6 +361,14 @@ impl Operator for Session {
         (self.closed, self.late) = (None, 0);
         self.guests.clear();
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        Ok(Some(self.saved()?))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.load_saved(kept)
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

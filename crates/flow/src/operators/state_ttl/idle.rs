@@ -28,7 +28,11 @@ impl Idle {
 
     /// A row of the key came or went.
     pub(super) fn touch(&mut self, slot: u32, now: Timestamp) {
-        let piece = now.0.div_euclid(self.width_us);
+        self.touch_in(slot, now.0.div_euclid(self.width_us));
+    }
+
+    /// The same, in a piece of time.
+    pub(super) fn touch_in(&mut self, slot: u32, piece: i64) {
         if self.last.len() <= slot as usize {
             self.last.resize(slot as usize + 1, NEVER);
         }
@@ -37,6 +41,21 @@ impl Idle {
             *last = piece;
             self.pieces.entry(piece).or_default().push(slot);
         }
+    }
+
+    /// In which piece of time the slot's key was touched last, where it has one.
+    pub(super) fn piece(&self, slot: u32) -> Option<i64> {
+        self.last.get(slot as usize).copied().filter(|piece| *piece != NEVER)
+    }
+
+    /// The pieces of time in which keys were touched, perhaps only such as were again later, in their order.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = i64> {
+        self.pieces.keys().copied()
+    }
+
+    /// In a piece of time keys were touched that were again later.
+    pub(super) fn add(&mut self, piece: i64) {
+        self.pieces.entry(piece).or_default();
     }
 
     /// Whether the slot has a key.

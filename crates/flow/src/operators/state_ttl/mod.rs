@@ -12,10 +12,12 @@
 //! Everything follows from the times and the rows of the cuts, so a replay forgets at the same places.
 
 mod idle;
+mod saved;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
@@ -23,7 +25,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Cut, Delta, RowEncoder, Timestamp, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Tables};
 
 use crate::Result;
 use crate::drive::evaluate;
@@ -32,6 +34,7 @@ use crate::operator::{
     Content, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,
 };
 use crate::point::{Wanted, keys_wanted};
+use crate::saving::load_inner;
 use idle::Idle;
 
 /// How many keys are forgotten at once.
@@ -309,9 +312,7 @@ impl StateTtl {
 impl Hashes {
     /// Adds a row that often, or takes it away as often as it is there. Returns how often that was.
     fn add(&mut self, slot: u32, row: &[u8], weight: i64) -> i64 {
-        use std::hash::BuildHasher;
-        let half = |seed| u128::from(FixedState::with_seed(seed).hash_one(row));
-        let key = (slot, half(1) << 64 | half(2));
+        let key = (slot, hash(row));
         let count = self.counts.entry(key).or_insert(0);
         let weight = weight.max(-*count);
         *count += weight;
@@ -328,6 +329,12 @@ impl Hashes {
             self.counts.remove(key);
         });
     }
+}
+
+/// What tells rows apart.
+fn hash(row: &[u8]) -> u128 {
+    let half = |seed| u128::from(FixedState::with_seed(seed).hash_one(row));
+    half(1) << 64 | half(2)
 }
 
 /// The rows of which some key is NULL; none where no row has one.
@@ -382,6 +389,16 @@ impl Operator for StateTtl {
         self.inputs.iter_mut().filter_map(|input| input.rows.as_mut()).for_each(|rows| rows.counts.clear());
         self.stepped = false;
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let Some(inner) = self.inner.save()? else { return Ok(None) };
+        Ok(Some(self.saved(inner)?))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        load_inner(self.inner.as_mut(), kept)?;
+        self.load_saved(kept)
     }
 
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {

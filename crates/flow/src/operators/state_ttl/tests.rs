@@ -1,21 +1,45 @@
 //! What is forgotten and when, what comes of keys that return, and that no weight falls below zero.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use millstream_delta::{Cut, Delta, Epoch, Timestamp, consolidate};
 
-use crate::fixture::{Fixture, NAMES, Random, delta, sorted};
+use crate::fixture::{Fixture, NAMES, Random, again, delta, sorted};
 use crate::{Change, Flow, Limits};
 
 const TTL_US: i64 = 80;
 
-fn compile(fixture: &Fixture, sql: &str) -> Flow {
-    let limits = Limits { whole_rows_max: 1, state_ttl_us: Some(TTL_US), ..Limits::default() };
-    fixture.compile_within(sql, limits)
+/// A flow in whose place another one goes on now and then.
+struct Query<'a> {
+    fixture: &'a Fixture,
+    sql: String,
+    flow: Flow,
 }
 
-/// Steps at a time; `t` and `u` change.
-fn step(flow: &mut Flow, now: i64, t: Delta, u: Delta) -> Change {
+impl Deref for Query<'_> {
+    type Target = Flow;
+
+    fn deref(&self) -> &Flow {
+        &self.flow
+    }
+}
+
+fn limits() -> Limits {
+    Limits { whole_rows_max: 1, state_ttl_us: Some(TTL_US), ..Limits::default() }
+}
+
+fn compile<'a>(fixture: &'a Fixture, sql: &str) -> Query<'a> {
+    Query { fixture, sql: sql.into(), flow: fixture.compile_within(sql, limits()) }
+}
+
+/// Steps at a time, before which another flow goes on in its place; `t` and `u` change.
+fn step(query: &mut Query<'_>, now: i64, t: Delta, u: Delta) -> Change {
+    again(&mut query.flow, query.fixture.compile_within(&query.sql, limits()));
+    step_flow(&mut query.flow, now, t, u)
+}
+
+fn step_flow(flow: &mut Flow, now: i64, t: Delta, u: Delta) -> Change {
     let changes = [t, u];
     let of = |name: &str| &changes[NAMES.iter().position(|known| *known == name).unwrap()];
     let names: Vec<String> = flow.relations().iter().map(|name| name.to_string()).collect();
@@ -23,7 +47,7 @@ fn step(flow: &mut Flow, now: i64, t: Delta, u: Delta) -> Change {
     flow.step(&Cut::new(Epoch(now as u64), Timestamp(now)), &inputs).unwrap()
 }
 
-fn rows(flow: &mut Flow, now: i64, t: Delta) -> Vec<String> {
+fn rows(flow: &mut Query<'_>, now: i64, t: Delta) -> Vec<String> {
     sorted(&step(flow, now, t, Delta::default()).rows)
 }
 
@@ -158,17 +182,20 @@ fn no_weight_is_negative() {
         "SELECT k, v / (v - 3), count(*) FROM t GROUP BY k, v / (v - 3)",
     ];
     for seed in 0..6 {
-        let mut random = Random(seed);
+        let (mut random, mut restarts) = (Random(seed), Random(seed + 1000));
         let mut fixture = Fixture::new();
         let mut flows: Vec<(Flow, Delta)> =
-            queries.iter().map(|sql| (compile(&fixture, sql), Delta::default())).collect();
+            queries.iter().map(|sql| (compile(&fixture, sql).flow, Delta::default())).collect();
         let mut now = 0;
         for _ in 0..14 {
             now += random.below(90) as i64;
             let [t, u] = fixture.change(&mut random);
             for (sql, (flow, sum)) in queries.iter().zip(&mut flows) {
                 let schema = flow.schema().unwrap().clone();
-                sum.append(step(flow, now, t.clone(), u.clone()).rows);
+                if restarts.below(3) == 0 {
+                    again(flow, fixture.compile_within(sql, limits()));
+                }
+                sum.append(step_flow(flow, now, t.clone(), u.clone()).rows);
                 *sum = consolidate(std::mem::take(sum), &schema).unwrap();
                 let mut groups: BTreeMap<String, i64> = BTreeMap::new();
                 for chunk in &sum.chunks {
@@ -192,7 +219,7 @@ fn no_weight_is_negative() {
         }
         now += 1000;
         for (sql, (flow, _)) in queries.iter().zip(&mut flows) {
-            step(flow, now, Delta::default(), Delta::default());
+            step_flow(flow, now, Delta::default(), Delta::default());
             let (keys, _) = forgotten(flow)[0];
             assert!(keys > 0, "{sql}");
         }

@@ -16,7 +16,7 @@ use arrow::array::{Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
-use millstream_state::{Moved, Ordered, successor};
+use millstream_state::{Moved, Ordered, Tables, successor};
 
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
@@ -66,8 +66,8 @@ pub struct TemporalFilter {
     passing: Passing,
     inclusive: bool,
     detail: String,
-    /// What keys begin with whose values have not passed; none before the first step.
-    passed: Option<Box<[u8]>>,
+    /// What keys begin with whose values have not passed, and the time from which that follows; none before the first step.
+    passed: Option<(Box<[u8]>, Timestamp)>,
     /// What the key of a row without a value begins with.
     unknown: Box<[u8]>,
     /// When the first row passes.
@@ -197,9 +197,9 @@ impl Operator for TemporalFilter {
     fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         let [input] = inputs else { return Err(Error::Bug("TemporalFilter has one input".into())) };
         let mut output = Output::default();
-        let at = self.passed_at(cut.now)?;
+        let at = (self.passed_at(cut.now)?, cut.now);
         // What has passed stays so if the clock is put back.
-        let passed = self.passed.take().filter(|before| *before > at).unwrap_or(at);
+        let (passed, since) = self.passed.take().filter(|before| before.0 > at.0).unwrap_or(at);
         self.pass(&passed, &mut output.rows)?;
         let mut mixed = !output.rows.is_empty() && self.passing == Passing::Enters && !input.is_append_only();
         let sorted = self.sorter.sort(input, &mut output.failures)?;
@@ -210,7 +210,7 @@ impl Operator for TemporalFilter {
         if mixed {
             output.rows = consolidate(output.rows, &self.properties.schema)?;
         }
-        self.passed = Some(passed);
+        self.passed = Some((passed, since));
         self.wake_at = self.next_pass(cut.now)?;
         Ok(output)
     }
@@ -230,6 +230,24 @@ impl Operator for TemporalFilter {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
         (self.passed, self.wake_at) = (None, None);
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let mut kept = Tables::default();
+        kept.put_delta("rows", &self.rows.delta()?)?;
+        kept.put_number_if("passed_at", self.passed.as_ref().map(|(_, since)| since.0));
+        kept.put_number_if("wake_at", self.wake_at.map(|time| time.0));
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.sorter.load(kept, &mut self.rows, |_| {})?;
+        self.passed = match kept.take_number_if("passed_at").map(Timestamp) {
+            Some(since) => Some((self.passed_at(since)?, since)),
+            None => None,
+        };
+        self.wake_at = kept.take_number_if("wake_at").map(Timestamp);
         Ok(())
     }
 

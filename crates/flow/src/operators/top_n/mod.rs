@@ -20,7 +20,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{cast, take_record_batch};
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Moved, Ordered};
+use millstream_state::{Moved, Ordered, Tables};
 
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
@@ -334,6 +334,16 @@ impl Operator for TopN {
     fn reset(&mut self) -> Result<()> {
         self.rows = Ordered::new(self.rows.schema().clone());
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        let mut kept = Tables::default();
+        kept.put_delta("rows", &self.rows.delta()?)?;
+        Ok(Some(kept))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.sorter.load(kept, &mut self.rows, |_| {})
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

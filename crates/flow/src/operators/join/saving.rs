@@ -1,0 +1,91 @@
+//! A join as tables: its keys, the rows of the sides that it keeps itself, and how far their times had come.
+
+use millstream_state::{KeyIndex, Paged, Tables};
+
+use super::Join;
+use super::ageing::NAMES;
+use super::side::Side;
+use crate::Result;
+use crate::saving::incomplete;
+
+impl Join {
+    /// All that it keeps. What is kept elsewhere is told by its flow.
+    pub(super) fn told(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_number("started", i64::from(self.started));
+        let names: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
+        let slots = match &self.index {
+            Some(index) => index.save("keys", &names, &mut kept)?,
+            None => vec![0],
+        };
+        for (side, name) in self.sides.iter().zip(NAMES) {
+            let mut part = Tables::default();
+            side.save(&slots, &mut part)?;
+            kept.put_part(name, part);
+        }
+        if let Some(ageing) = &self.ageing {
+            ageing.save(&mut kept)?;
+        }
+        Ok(kept)
+    }
+
+    /// Goes on where another one stood.
+    pub(super) fn resume(&mut self, kept: &mut Tables) -> Result<()> {
+        self.started = kept.take_number("started")? != 0;
+        let slots = match &mut self.index {
+            Some(index) => index.load("keys", kept)?,
+            None => 1,
+        };
+        for (side, name) in self.sides.iter_mut().zip(NAMES) {
+            let mut part = kept.take_part(name);
+            side.load(slots, &mut part)?;
+            kept.put_part(name, part);
+        }
+        let Some(mut ageing) = self.ageing.take() else { return Ok(()) };
+        let resumed = ageing.load(kept).and_then(|()| self.resume_ageing(&mut ageing));
+        self.ageing = Some(ageing);
+        resumed
+    }
+
+    /// The slots of all keys.
+    pub(super) fn live(&self) -> Vec<u32> {
+        self.index.as_ref().map_or_else(|| vec![0], KeyIndex::live)
+    }
+}
+
+impl Side {
+    /// Its rows by the places of their keys, or how many there are of each.
+    fn save(&self, slots: &[u32], to: &mut Tables) -> Result<()> {
+        match (&self.rows, &self.totals) {
+            (Some(rows), _) => rows.save(slots, "rows", to)?,
+            (None, Some(_)) => {
+                let totals = slots.iter().map(|slot| self.total(*slot)).collect();
+                to.put_numbers("totals", vec![("rows", totals)])?;
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes in what another one has saved of so many keys.
+    fn load(&mut self, slots: usize, from: &mut Tables) -> Result<()> {
+        if let Some(rows) = &mut self.rows {
+            rows.load(slots, "rows", from)?;
+        }
+        let Some(totals) = &mut self.totals else { return Ok(()) };
+        *totals = match &self.rows {
+            Some(rows) => {
+                let total = |slot| rows.ids(slot).iter().map(|id| rows.count(*id)).sum();
+                (0..slots as u32).map(total).collect()
+            }
+            None => {
+                let totals = from.take_numbers("totals", 1)?.swap_remove(0);
+                if totals.len() != slots {
+                    return Err(incomplete(format!("{slots} keys have {} numbers of rows", totals.len())));
+                }
+                totals.into_iter().collect::<Paged<i64>>()
+            }
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! Keys, their rows and why some have no answer, as tables.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Int64Type};
+use millstream_state::Tables;
+
+use super::PerKey;
+use crate::Result;
+use crate::saving::{incomplete, texts};
+
+impl PerKey {
+    /// All that it keeps.
+    pub(super) fn told(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        let names: Vec<&str> = self.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let slots = self.index.save("keys", &names, &mut kept)?;
+        for (at, input) in self.inputs.iter().enumerate() {
+            input.rows.save(&slots, &format!("input{at}"), &mut kept)?;
+        }
+        let mut failed = Vec::with_capacity(self.failed.len());
+        for slot in self.failed.keys() {
+            let place = slots.binary_search(slot);
+            failed.push(place.map_err(|_| crate::Error::Bug("a key fails that isn't there".into()))? as i64);
+        }
+        let failed: ArrayRef = Arc::new(Int64Array::from(failed));
+        let messages: ArrayRef = Arc::new(StringArray::from_iter_values(self.failed.values()));
+        kept.put_columns("failed", vec![("_key", failed), ("message", messages)])?;
+        Ok(kept)
+    }
+
+    /// Goes on where another one stood. The rows of each key come in the order in which they came before, so that its
+    /// answer is the one that was put out.
+    pub(super) fn resume(&mut self, kept: &mut Tables) -> Result<()> {
+        let slots = self.index.load("keys", kept)?;
+        for (at, input) in self.inputs.iter_mut().enumerate() {
+            input.rows.load(slots, &format!("input{at}"), kept)?;
+        }
+        let failed = kept.take_columns("failed", &[DataType::Int64, DataType::Utf8])?;
+        let messages = texts(&failed[1])?;
+        for (key, message) in failed[0].as_primitive::<Int64Type>().iter().zip(messages) {
+            let slot = key.and_then(|key| u32::try_from(key).ok()).filter(|slot| (*slot as usize) < slots);
+            let slot = slot.ok_or_else(|| incomplete("a key fails that isn't there".into()))?;
+            self.failed.insert(slot, message);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! What is saved: the keys with what is known of each, the hashes of rows, and what forgotten keys had put out.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, UInt32Array, UInt64Array};
+use arrow::datatypes::{Int64Type, UInt32Type, UInt64Type};
+use millstream_state::{Tables, column_of};
+
+use super::{Hashes, StateTtl, hash};
+use crate::operator::Counted;
+use crate::saving::incomplete;
+use crate::{Error, Result};
+
+/// The column that says by its place in the table of keys to which key a row belongs.
+const KEY: &str = "_key";
+
+impl StateTtl {
+    /// Beside what the operator has saved that it stands around.
+    pub(super) fn saved(&self, inner: Tables) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        let live = self.index.save("keys", &[], &mut kept)?;
+        let touched: Int64Array = live.iter().map(|slot| self.idle.piece(*slot)).collect();
+        let counts = Int64Array::from_iter_values(live.iter().map(|slot| self.counts[*slot as usize]));
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![("touched_in", Arc::new(touched)), ("rows", Arc::new(counts))];
+        kept.put_columns("of_keys", columns)?;
+        // Those that nothing is left of count as well: they say when it is looked for idle keys.
+        let pieces = Int64Array::from_iter_values(self.idle.pieces());
+        kept.put_columns("pieces", vec![("piece", Arc::new(pieces))])?;
+        for (at, input) in self.inputs.iter().enumerate() {
+            if let Some(hashes) = &input.rows {
+                kept.put_columns(&hashes_of(at), hashes.columns(&live)?)?;
+            }
+        }
+        kept.put_number("hashes_like", hashes_like());
+        self.remembered.save(&live, "remembered", &mut kept)?;
+        kept.put_number("forgotten_keys", self.counted.keys as i64);
+        kept.put_number("forgotten_deletes", self.counted.deletes as i64);
+        kept.put_number("stepped", i64::from(self.stepped));
+        Ok(kept)
+    }
+
+    pub(super) fn load_saved(&mut self, kept: &mut Tables) -> Result<()> {
+        let keys = self.index.load("keys", kept)?;
+        self.load_keys(keys, kept)?;
+        if kept.take_number("hashes_like")? != hashes_like() {
+            return Err(incomplete("rows were hashed in another way, so that none is known again".into()));
+        }
+        for (at, input) in self.inputs.iter_mut().enumerate() {
+            if let Some(hashes) = &mut input.rows {
+                hashes.load(&hashes_of(at), keys, kept)?;
+            }
+        }
+        self.remembered.load(keys, "remembered", kept)?;
+        self.counted = Counted {
+            keys: kept.take_number("forgotten_keys")? as u64,
+            deletes: kept.take_number("forgotten_deletes")? as u64,
+        };
+        self.stepped = kept.take_number("stepped")? != 0;
+        Ok(())
+    }
+
+    /// What is known of each key.
+    fn load_keys(&mut self, keys: usize, kept: &mut Tables) -> Result<()> {
+        self.counts.resize(keys, 0);
+        let mut slot = 0;
+        for batch in kept.take("of_keys") {
+            let touched = column_of::<Int64Type>(&batch, "touched_in")?;
+            let counts = column_of::<Int64Type>(&batch, "rows")?;
+            for (touched, count) in touched.iter().zip(counts.values()).take(keys - slot) {
+                if let Some(piece) = touched {
+                    self.idle.touch_in(slot as u32, piece);
+                }
+                self.counts[slot] = *count;
+                slot += 1;
+            }
+        }
+        for batch in kept.take("pieces") {
+            column_of::<Int64Type>(&batch, "piece")?.values().iter().for_each(|piece| self.idle.add(*piece));
+        }
+        match slot == keys {
+            true => Ok(()),
+            false => Err(incomplete(format!("there are {keys} keys, but {slot} of which more is known"))),
+        }
+    }
+}
+
+impl Hashes {
+    fn columns(&self, live: &[u32]) -> Result<Vec<(&'static str, ArrayRef)>> {
+        let mut places = Vec::with_capacity(self.counts.len());
+        for (slot, _) in self.counts.keys() {
+            let place = live.binary_search(slot).map_err(|_| Error::Bug("a row of no key".into()))?;
+            places.push(place as u32);
+        }
+        let half = |shift: u32| {
+            UInt64Array::from_iter_values(self.counts.keys().map(|(_, hash)| (hash >> shift) as u64))
+        };
+        Ok(vec![
+            (KEY, Arc::new(UInt32Array::from(places))),
+            ("hash_high", Arc::new(half(64))),
+            ("hash_low", Arc::new(half(0))),
+            ("rows", Arc::new(Int64Array::from_iter_values(self.counts.values().copied()))),
+        ])
+    }
+
+    fn load(&mut self, name: &str, keys: usize, kept: &mut Tables) -> Result<()> {
+        for batch in kept.take(name) {
+            let places = column_of::<UInt32Type>(&batch, KEY)?;
+            let high = column_of::<UInt64Type>(&batch, "hash_high")?;
+            let low = column_of::<UInt64Type>(&batch, "hash_low")?;
+            let counts = column_of::<Int64Type>(&batch, "rows")?;
+            if places.values().iter().any(|slot| *slot as usize >= keys) {
+                return Err(unknown(name));
+            }
+            self.counts.extend((0..places.len()).map(|row| {
+                let hash = u128::from(high.value(row)) << 64 | u128::from(low.value(row));
+                ((places.value(row), hash), counts.value(row))
+            }));
+        }
+        Ok(())
+    }
+}
+
+fn hashes_of(input: usize) -> String {
+    format!("hashes{input}")
+}
+
+fn unknown(table: &str) -> Error {
+    incomplete(format!("rows of '{table}' are of keys that aren't there"))
+}
+
+/// A number that is another one where hashes are made in another way: those that were saved then say nothing of rows.
+fn hashes_like() -> i64 {
+    let bytes: Vec<u8> = (0..250).collect();
+    let lengths = [0, 3, 8, 16, 30, 100, 250];
+    let of = |length: usize| hash(&bytes[..length]);
+    let all = lengths.iter().fold(0_u128, |all, length| all.rotate_left(9) ^ of(*length));
+    ((all >> 64) ^ all) as i64
+}

@@ -1,0 +1,120 @@
+//! Rows by slot as a table.
+
+use super::Arranged;
+use crate::store::table::{Told, untold};
+use crate::{Error, Result, Tables};
+
+impl Arranged {
+    /// Adds the rows of some slots, each with the place of its slot among these, as a table.
+    pub fn save(&self, slots: &[u32], name: &str, to: &mut Tables) -> Result<()> {
+        let of = |(place, slot): (i64, &u32)| self.ids(*slot).iter().map(move |id| (*id, place));
+        to.put(name, self.store.told((0..).zip(slots).flat_map(of))?);
+        Ok(())
+    }
+
+    /// Takes the rows of such a table in, where there are none yet: of so many slots, which are 0, 1, 2 and so on now. Each
+    /// slot's come in the order in which they came before.
+    pub fn load(&mut self, slots: usize, name: &str, from: &mut Tables) -> Result<()> {
+        for batch in from.take(name) {
+            let Told { rows, keys, counts, tallies } = untold(&batch, self.store.schema())?;
+            let slot = |key: &i64| u32::try_from(*key).ok().filter(|slot| (*slot as usize) < slots);
+            let owners: Option<Vec<u32>> = keys.iter().map(slot).collect();
+            match owners.filter(|_| counts.iter().all(|count| *count > 0)) {
+                Some(owners) => self.append(&rows, Some(&counts), Some(tallies), &owners)?,
+                None => return Err(Error::Incomplete(format!("a row of table '{name}' has no key"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+    use millstream_delta::Chunk;
+
+    use super::*;
+    use crate::Placed;
+
+    fn schema(names: &[&str]) -> SchemaRef {
+        let field = |name: &&str| Field::new(*name, DataType::Int64, true);
+        Arc::new(Schema::new(names.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    /// Rows whose only column is their slot and the number of the row.
+    fn change(rows: &[(u32, i64, i64)], tallies: Option<Vec<i64>>) -> Placed {
+        let column =
+            Int64Array::from_iter_values(rows.iter().map(|(slot, row, _)| i64::from(*slot) * 1000 + row));
+        let weights = Some(rows.iter().map(|(.., weight)| *weight).collect());
+        let rows_of = RecordBatch::try_new(schema(&["x"]), vec![Arc::new(column)]).unwrap();
+        let slots = rows.iter().map(|(slot, ..)| *slot).collect();
+        Placed { chunk: Chunk { rows: rows_of, weights }, slots, tallies }
+    }
+
+    /// Of each slot its rows in their order, with their copies and the numbers beside them.
+    fn all(rows: &Arranged, slots: &[u32]) -> Vec<Vec<(RecordBatch, i64, i64)>> {
+        let one = |id: &u64| {
+            let (batch, counts) = rows.gather_counted(&[*id], &[0]).unwrap();
+            (batch, counts[0], rows.tally(*id))
+        };
+        slots.iter().map(|slot| rows.ids(*slot).iter().map(one).collect()).collect()
+    }
+
+    #[test]
+    fn each_slot_has_its_rows_in_their_order() {
+        for tallied in [false, true] {
+            let mut rows = Arranged::new(schema(&["x"]));
+            for round in 0..40i64 {
+                let some: Vec<(u32, i64, i64)> =
+                    (0..60).map(|row| (((row * 7 + round) % 11) as u32, row, 1 + row % 3)).collect();
+                let tallies = tallied.then(|| some.iter().map(|(_, row, _)| row % 4).collect());
+                rows.apply(vec![change(&some, tallies)]).unwrap();
+                let gone: Vec<(u32, i64, i64)> = some
+                    .iter()
+                    .filter(|(_, row, _)| row % 5 == 0)
+                    .map(|(slot, row, _)| (*slot, *row, -1))
+                    .collect();
+                rows.apply(vec![change(&gone, None)]).unwrap();
+            }
+            // A slot without rows is among them, and one with rows is not.
+            let slots: Vec<u32> = vec![8, 2, 50, 0, 1, 3, 4, 5, 6, 7, 9];
+            let mut tables = Tables::default();
+            rows.save(&slots, "rows", &mut tables).unwrap();
+            let columns = tables.tables().next().unwrap().1[0].num_columns();
+            assert_eq!(columns, if tallied { 4 } else { 3 });
+            let mut new = Arranged::new(schema(&["x"]));
+            assert!(matches!(new.load(3, "rows", &mut tables.clone()), Err(Error::Incomplete(_))));
+            let mut new = Arranged::new(new.schema().clone());
+            new.load(slots.len(), "rows", &mut tables).unwrap();
+            assert_eq!(all(&new, &(0..slots.len() as u32).collect::<Vec<_>>()), all(&rows, &slots));
+            assert_eq!(tables.left(), None);
+            // Rows are still found by their content.
+            let there = all(&new, &[1]).swap_remove(0);
+            let gone = there.iter().map(|(row, copies, _)| Placed {
+                chunk: Chunk { rows: row.clone(), weights: Some(vec![-copies].into()) },
+                slots: vec![1],
+                tallies: None,
+            });
+            new.apply(gone.collect()).unwrap();
+            assert_eq!(new.rows_of(1), 0);
+        }
+    }
+
+    #[test]
+    fn rows_with_other_columns_do_not_fit() {
+        let mut rows = Arranged::new(schema(&["x"]));
+        rows.apply(vec![change(&[(0, 1, 1), (1, 2, 1)], None)]).unwrap();
+        let mut tables = Tables::default();
+        rows.save(&[0, 1], "rows", &mut tables).unwrap();
+        for names in [&[][..], &["x", "y"], &["x", "y", "z"]] {
+            let mut other = Arranged::new(schema(names));
+            assert!(matches!(other.load(2, "rows", &mut tables.clone()), Err(Error::Incomplete(_))));
+        }
+        let mut none = Arranged::new(schema(&["x"]));
+        none.load(0, "rows", &mut Tables::default()).unwrap();
+        assert_eq!(none.num_rows(), 0);
+    }
+}

@@ -1,0 +1,139 @@
+//! Keys as a table.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema};
+
+use super::{KeyIndex, cast_to};
+use crate::{Error, Result, Tables};
+
+/// How many keys are in one batch.
+const KEYS: usize = 65_536;
+
+impl KeyIndex {
+    /// Adds all keys as a table, under these names as far as there are some, and says which slots they have: what is kept by
+    /// slot is to be saved in that order, which is the table's.
+    pub fn save(&self, name: &str, names: &[&str], to: &mut Tables) -> Result<Vec<u32>> {
+        let field = |(at, data_type)| match names.get(at) {
+            Some(name) => Field::new(*name, Clone::clone(data_type), true),
+            None => Field::new(format!("key{at}"), Clone::clone(data_type), true),
+        };
+        let schema = Arc::new(Schema::new(self.kept.iter().enumerate().map(field).collect::<Vec<_>>()));
+        let slots = self.live();
+        let mut batches = Vec::with_capacity(slots.len().div_ceil(KEYS));
+        for some in slots.chunks(KEYS) {
+            // Dictionaries are left out: their numbers may be too small for so many keys at once.
+            let columns = self.kept_keys(some)?.into_iter().zip(&self.kept);
+            let columns = columns.map(|(column, kept)| cast_to(column, kept)).collect::<Result<Vec<_>>>()?;
+            batches.push(RecordBatch::try_new(schema.clone(), columns)?);
+        }
+        to.put(name, batches);
+        Ok(slots)
+    }
+
+    /// Takes the keys of such a table in, where there are none yet, and says how many they are: they get the slots 0, 1,
+    /// 2 and so on, in the table's order.
+    pub fn load(&mut self, name: &str, from: &mut Tables) -> Result<usize> {
+        let mut slots = Vec::new();
+        for batch in from.take(name) {
+            let types = batch.columns().iter().map(|column| column.data_type());
+            if !types.eq(&self.kept) {
+                return Err(Error::Incomplete(format!("table '{name}' has keys of other types")));
+            }
+            let columns: Vec<ArrayRef> = batch.columns().to_vec();
+            self.slots(&columns, &mut slots)?;
+        }
+        if !slots.iter().copied().eq(0..self.len() as u32) {
+            return Err(Error::Incomplete(format!("table '{name}' has a key twice")));
+        }
+        Ok(slots.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, DictionaryArray, Float64Array, Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Int8Type};
+
+    use super::*;
+
+    /// Some keys come and go, so that there are slots that nobody has.
+    fn filled(types: Vec<DataType>, columns: &[ArrayRef]) -> KeyIndex {
+        let mut index = KeyIndex::new(types).unwrap();
+        let mut slots = Vec::new();
+        index.slots(columns, &mut slots).unwrap();
+        slots.iter().step_by(3).for_each(|slot| index.free(*slot));
+        index
+            .slots(&columns.iter().map(|column| column.slice(0, 1)).collect::<Vec<_>>(), &mut slots)
+            .unwrap();
+        index
+    }
+
+    #[test]
+    fn keys_come_back_in_the_order_of_their_slots() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None, Some(9), Some(1), Some(2)]));
+        let floats: ArrayRef =
+            Arc::new(Float64Array::from(vec![Some(f64::NAN), Some(-0.0), None, Some(1.5), Some(2.0)]));
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![
+            Some("a text that is rather long"),
+            Some(""),
+            None,
+            Some("c"),
+            Some("d"),
+        ]));
+        let listed: DictionaryArray<Int8Type> =
+            texts.as_any().downcast_ref::<StringArray>().unwrap().iter().collect();
+        let listed: ArrayRef = Arc::new(listed);
+        let all: [&[ArrayRef]; 6] = [
+            &[numbers.clone()],
+            &[floats.clone()],
+            &[texts.clone()],
+            &[listed.clone()],
+            &[numbers.clone(), floats.clone(), numbers.clone()],
+            &[numbers, texts, floats, listed],
+        ];
+        for columns in all {
+            let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+            let index = filled(types.clone(), columns);
+            let mut tables = Tables::default();
+            let slots = index.save("keys", &["first"], &mut tables).unwrap();
+            assert_eq!(slots, index.live());
+            assert_eq!(tables.tables().next().unwrap().1[0].schema().field(0).name(), "first");
+            let mut new = KeyIndex::new(types).unwrap();
+            assert_eq!(new.load("keys", &mut tables).unwrap(), slots.len());
+            assert_eq!(new.live(), (0..slots.len() as u32).collect::<Vec<_>>());
+            assert_eq!(new.keys(&new.live()).unwrap(), index.keys(&slots).unwrap());
+            assert_eq!(tables.left(), None);
+        }
+    }
+
+    #[test]
+    fn more_keys_than_a_dictionary_has_numbers_are_kept() {
+        let data_type = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
+        let mut index = KeyIndex::new(vec![data_type.clone()]).unwrap();
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..300).map(|key| format!("{key}"))));
+        index.slots(&[texts], &mut Vec::new()).unwrap();
+        let mut tables = Tables::default();
+        index.save("keys", &[], &mut tables).unwrap();
+        let mut new = KeyIndex::new(vec![data_type]).unwrap();
+        assert_eq!(new.load("keys", &mut tables).unwrap(), 300);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_no_key() {
+        let index = filled(vec![DataType::Int64], &[Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef]);
+        let mut tables = Tables::default();
+        index.save("keys", &[], &mut tables).unwrap();
+        let mut other = KeyIndex::new(vec![DataType::Utf8]).unwrap();
+        assert!(matches!(other.load("keys", &mut tables.clone()), Err(Error::Incomplete(_))));
+        let mut batches = tables.take("keys");
+        batches.extend(batches.clone());
+        tables.put("keys", batches);
+        let mut twice = KeyIndex::new(vec![DataType::Int64]).unwrap();
+        assert!(matches!(twice.load("keys", &mut tables), Err(Error::Incomplete(_))));
+        let none = KeyIndex::new(vec![DataType::Int64]).unwrap();
+        assert!(none.save("keys", &[], &mut tables).unwrap().is_empty());
+        assert_eq!(KeyIndex::new(vec![DataType::Int64]).unwrap().load("keys", &mut tables).unwrap(), 0);
+    }
+}
