@@ -105,6 +105,11 @@ impl Checkpoints {
         Ok(draft.bytes + draft.manifest.len() as u64)
     }
 
+    /// Removes what a crash has left of one that was being written.
+    pub fn clear(&self) -> Result<()> {
+        self.retain(usize::MAX).map(drop)
+    }
+
     /// The newest checkpoint that is whole.
     pub fn newest(&self) -> Result<Found> {
         let mut found = Found::default();

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
-use millstream_durable::{Entry, Journal, Recorded, Report, Standing};
+use millstream_durable::{Checkpoint, Checkpoints, Entry, Journal, Recorded, Report, Sequence, Standing};
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -203,8 +203,22 @@ pub(crate) enum Recovery {
     Done(Vec<String>),
     /// Sinks had published all up to these epochs.
     Delivered(Vec<(Arc<str>, Epoch)>),
-    /// That was all: it goes on, and writes to this journal.
-    Live(Box<Journal>),
+    /// The objects are there: what they kept is this.
+    Load(Box<Checkpoint>),
+    /// That was all: it goes on.
+    Live(Box<Live>),
+}
+
+/// What an engine goes on with after its start.
+pub(crate) struct Live {
+    /// Where it writes what it decides.
+    pub(crate) journal: Journal,
+    /// Where its checkpoints are.
+    pub(crate) checkpoints: Checkpoints,
+    /// The entry that the newest one is of.
+    pub(crate) last: Sequence,
+    /// The entries that made the objects that are there, and set what is set.
+    pub(crate) made: Vec<Entry>,
 }
 
 /// The closed list of what the loop reacts to.
@@ -214,6 +228,11 @@ pub(crate) enum Event {
     Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
     /// Change rows; answers with the number of rows when their epoch is done, and remembers that under a name.
     Modify { modification: Modification, once: Option<String>, reply: Reply<u64> },
+    /// Take a checkpoint; answers when it is on the disk.
+    Checkpoint { reply: Reply<()> },
+    /// A checkpoint after this entry is on the disk, or can't be written: how long the loop stood still for it, how long
+    /// it took, and how many bytes it has.
+    Checkpointed { through: Sequence, stopped: Duration, took: Duration, written: Result<u64> },
     /// Say whether a statement was done under a name.
     WasDone { name: String, reply: Reply<bool> },
     /// Do again what a journal holds.

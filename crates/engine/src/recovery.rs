@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use millstream_delta::Epoch;
-use millstream_durable::{DataDirectory, Entries, Entry, Journal, Sequence, Torn};
+use millstream_durable::{Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Journal, Sequence, Torn};
 use millstream_sql::{Error, Result};
 
 use crate::engine::Shared;
 use crate::error;
-use crate::event::{Event, Recovery};
+use crate::event::{Event, Live, Recovery};
 use crate::session::Session;
 use crate::variables::Lasts;
 
@@ -18,11 +18,16 @@ use crate::variables::Lasts;
 pub struct Recovered {
     /// Where it is.
     pub path: PathBuf,
-    /// How many entries its journal had.
+    /// How many entries its journal has had.
     pub entries: u64,
+    /// The entry that the checkpoint is of which it began with; 0: there was none.
+    pub checkpoint: u64,
+    /// How many entries of the journal were done again.
+    pub replayed: u64,
     /// The newest epoch.
     pub epoch: Epoch,
-    /// What was being written when a crash came, and is not whole: nobody was told that it would stay.
+    /// What was being written when a crash came, and is not whole: nobody was told that it would stay. And checkpoints that
+    /// are damaged, in whose place an older one was taken.
     pub torn: Vec<String>,
 }
 
@@ -51,13 +56,29 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
         let error = error::durable(error);
         Error { message: format!("data directory '{}': {}", path.display(), error.message), ..error }
     };
-    let mut entries = Entries::open(&directory, Sequence::default()).map_err(failed)?;
-    let mut epoch = Epoch::default();
+    let checkpoints = Checkpoints::of(&directory);
+    checkpoints.clear().map_err(failed)?;
+    let found = checkpoints.newest().map_err(failed)?;
+    let mut passed_over = found.damaged;
+    let (mut made, mut epoch, mut last) = (Vec::new(), Epoch::default(), Sequence::default());
+    if let Some(checkpoint) = found.checkpoint {
+        (epoch, last) = (checkpoint.cut.epoch, checkpoint.through);
+        made.clone_from(&checkpoint.catalog);
+        load(&mut session, checkpoint).await.map_err(|error| Error {
+            message: format!("checkpoint {last} in '{}' can't be used: {}", path.display(), error.message),
+            span: None,
+            ..error
+        })?;
+    }
+    let mut entries = Entries::open(&directory, last).map_err(failed)?;
+    let mut replayed = 0;
     for next in entries.by_ref() {
         let (sequence, entry) = next.map_err(failed)?;
         if let Entry::Epoch(recorded) = &entry {
             epoch = recorded.cut.epoch;
         }
+        replayed += 1;
+        made.extend(Some(&entry).filter(|entry| entry.makes()).cloned());
         again(&mut session, entry).await.map_err(|error| Error {
             message: format!(
                 "entry {sequence} of the journal in '{}' can't be done again: {}",
@@ -68,16 +89,32 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
             ..error
         })?;
     }
-    let torn: Vec<String> = entries.torn().iter().map(torn_text).collect();
-    torn.iter().for_each(|torn| tracing::warn!("{torn}"));
+    passed_over.extend(entries.torn().iter().map(torn_text));
+    passed_over.iter().for_each(|text| tracing::warn!("{text}"));
     let events = session.shared.events.clone();
     let journal = Journal::start(directory, entries.through(), move |report| {
         let _ = events.send(Event::Journal(report));
     });
     let journal = journal.map_err(failed)?;
-    let recovered = Recovered { path, entries: entries.through().0, epoch, torn };
-    step(&session, Recovery::Live(Box::new(journal))).await?;
+    let recovered = Recovered {
+        path,
+        entries: entries.through().0,
+        checkpoint: last.0,
+        replayed,
+        epoch,
+        torn: passed_over,
+    };
+    step(&session, Recovery::Live(Box::new(Live { journal, checkpoints, last, made }))).await?;
     Ok(recovered)
+}
+
+/// Makes the objects of a checkpoint, over no rows, and gives them what they had kept.
+async fn load(session: &mut Session, checkpoint: Checkpoint) -> Result<()> {
+    for entry in checkpoint.catalog.clone() {
+        again(session, entry).await?;
+    }
+    step(session, Recovery::Done(checkpoint.done.clone())).await?;
+    step(session, Recovery::Load(Box::new(checkpoint))).await
 }
 
 fn torn_text(torn: &Torn) -> String {

@@ -35,6 +35,12 @@ pub const SETTINGS: &[SettingDoc] = &[
               multiples of it",
     },
     SettingDoc {
+        name: "checkpoint_interval",
+        default: "10 seconds",
+        doc: "with a data directory: how long after one checkpoint the next is begun, if something has happened; off: only \
+              CHECKPOINT and a stop take one. Where writing one takes long the next waits ten times as long",
+    },
+    SettingDoc {
         name: "clock",
         default: "system",
         doc: "system; or manual: time starts at 1970-01-01 00:00:00 UTC and only ADVANCE moves it. To be set before \
@@ -250,6 +256,8 @@ impl Keeping {
 pub struct Settings {
     /// `batch_interval`
     pub pace: Pace,
+    /// `checkpoint_interval`; `None`: off.
+    pub checkpoint_interval: Option<Duration>,
     /// `clock`
     pub clock: ClockKind,
     /// `event_time_ahead_max`; `None`: no bound.
@@ -282,6 +290,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             pace: Pace::Auto,
+            checkpoint_interval: Some(Duration::from_secs(10)),
             clock: ClockKind::System,
             event_time_ahead_max: Some(Duration::from_secs(86_400)),
             max_batch_rows: None,
@@ -322,6 +331,10 @@ impl Settings {
         match name {
             "allowed_lateness" => self.limits.allowed_lateness_us = AllowedLateness::parse(value)?.us(),
             "batch_interval" => self.pace = pace(value)?,
+            "checkpoint_interval" => {
+                let off = value.eq_ignore_ascii_case("off");
+                self.checkpoint_interval = if off { None } else { Some(interval(name, value, "off or ")?) };
+            }
             "clock" => self.clock = clock(value)?,
             "event_time_ahead_max" => self.event_time_ahead_max = ahead_max(value)?,
             "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
@@ -360,6 +373,7 @@ impl Settings {
                 Pace::Auto => "auto".into(),
                 Pace::Fixed(interval) => interval_text(interval),
             },
+            "checkpoint_interval" => self.checkpoint_interval.map_or("off".into(), interval_text),
             "clock" => match self.clock {
                 ClockKind::System => "system".into(),
                 ClockKind::Manual => "manual".into(),
@@ -487,6 +501,8 @@ mod tests {
         check("batch_interval", "AUTO", "auto");
         check("max_record_bytes", "16 MiB", "16777216");
         check("max_batch_rows", "1_000", "1000");
+        check("checkpoint_interval", "OFF", "off");
+        check("checkpoint_interval", "1 min", "1 minute");
         check("clock", "Manual", "manual");
         check("state_ttl", "90 min", "90 minutes");
         check("state_ttl", "OFF", "off");

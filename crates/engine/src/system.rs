@@ -87,6 +87,19 @@ const QUERY: &[SystemColumnDoc] = &[
 /// Every system table.
 pub(crate) const TABLES: &[SystemTableDoc] = &[
     SystemTableDoc {
+        name: "checkpoints",
+        doc: "one of the last 100 checkpoints that were taken since the engine was started, or were to be",
+        columns: &[
+            number("entry", "the entry of the journal that it is of: a start does again what comes after it"),
+            number("epoch", "the newest epoch when it was there"),
+            time("at", "when it was there"),
+            number("stopped_us", "how long no epoch could run for it, in microseconds"),
+            number("duration_us", "how long it took until it was on the disk, in microseconds"),
+            number("bytes", "its size; NULL where it couldn't be written"),
+            text("reason", "why it couldn't be written"),
+        ],
+    },
+    SystemTableDoc {
         name: "epochs",
         doc: "one of the last 1,000 epochs; `SUBSCRIBE millstream.epochs` follows them",
         columns: &[

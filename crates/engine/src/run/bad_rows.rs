@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryViewArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{ArrayRef, AsArray, BinaryViewArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::Int64Type;
 use millstream_connect::BadRow;
 use millstream_sql::Result;
+use millstream_state::Tables;
 
 use crate::catalog::bad_rows_schema;
 use crate::error;
@@ -33,6 +35,34 @@ impl BadRows {
         {
             self.kept_bytes -= oldest.bytes.len();
         }
+    }
+
+    /// Those that are kept, and how many there were.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        all.put_number("count", self.count as i64);
+        all.put("rows", vec![self.batch()?]);
+        Ok(all)
+    }
+
+    /// What was saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        for batch in all.take("rows") {
+            let [splits, offsets, reasons, bytes] = batch.columns() else { continue };
+            let texts = (splits.as_string_view_opt(), reasons.as_string_view_opt());
+            let (Some(splits), Some(reasons)) = texts else { continue };
+            let numbers = (offsets.as_primitive_opt::<Int64Type>(), bytes.as_binary_view_opt());
+            let (Some(offsets), Some(bytes)) = numbers else { continue };
+            let row = |row: usize| BadRow {
+                split: splits.value(row).into(),
+                offset: offsets.value(row) as u64,
+                reason: reasons.value(row).to_string(),
+                bytes: bytes.value(row).to_vec(),
+            };
+            self.add((0..batch.num_rows()).map(row).collect());
+        }
+        self.count = all.take_number("count").map_err(error::state)? as u64;
+        Ok(())
     }
 
     /// How many there were.

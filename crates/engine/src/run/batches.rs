@@ -9,12 +9,12 @@ use arrow::error::ArrowError;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp, consolidate};
 use millstream_flow::{ERRORS, Flow, Order};
 use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
-use millstream_state::Rows;
+use millstream_state::{Rows, Tables};
 
 use super::Loop;
 use super::compile::next_multiple;
 use super::epoch::Deltas;
-use super::query::{RunningQuery, Status};
+use super::query::{RunningQuery, Status, put_rows, take_rows};
 use crate::error;
 use crate::settings::{ClockKind, Pace};
 
@@ -51,6 +51,26 @@ impl Batches {
         let failing = Rows::new(ERRORS.clone());
         let (clock, slide) = (query.clock.clone(), query.slide());
         Ok(Batches { anew, clock, slide, next: Timestamp::default(), current, failing, order })
+    }
+
+    /// What it keeps besides the flow.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        all.put_number("next", self.next.0);
+        if let Some(current) = &self.current {
+            put_rows(&mut all, "current", current)?;
+        }
+        put_rows(&mut all, "failing", &self.failing)?;
+        Ok(all)
+    }
+
+    /// What was saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        self.next = Timestamp(all.take_number("next").map_err(error::state)?);
+        if let Some(current) = &mut self.current {
+            take_rows(all, "current", current)?;
+        }
+        take_rows(all, "failing", &mut self.failing)
     }
 
     /// For EXPLAIN.

@@ -9,6 +9,7 @@ use millstream_durable::{Brought, Entry, Journal, Recorded, Report, Sequence, St
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use crate::event::Live;
 
 /// How many bytes may wait to be written before no more epochs are decided.
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -49,6 +50,8 @@ pub(crate) struct Durability {
     doing: Vec<String>,
     /// All such names.
     done: BTreeSet<String>,
+    /// The entries that made the objects that are there, and set what is set.
+    made: Vec<Entry>,
 }
 
 impl Durability {
@@ -123,6 +126,7 @@ impl Durability {
     /// Adds an entry, `epoch` being the newest one by now.
     fn append(&mut self, entry: Entry, epoch: Epoch) {
         if let Keeping::Journal(journal) = &mut self.keeping {
+            self.made.extend(Some(&entry).filter(|entry| entry.makes()).cloned());
             let sequence = journal.append(entry);
             self.epochs.push_back((sequence, epoch));
         }
@@ -131,6 +135,18 @@ impl Durability {
     /// The number of the newest entry.
     pub(super) fn last(&self) -> Option<Sequence> {
         if let Keeping::Journal(journal) = &self.keeping { Some(journal.last()) } else { None }
+    }
+
+    /// The entries that a checkpoint holds, and the names under which statements were done.
+    pub(super) fn made(&self) -> (Vec<Entry>, Vec<String>) {
+        (self.made.clone(), self.done.iter().cloned().collect())
+    }
+
+    /// Removes what of the journal nobody reads any more.
+    pub(super) fn forget(&self, through: Sequence) {
+        if let Keeping::Journal(journal) = &self.keeping {
+            journal.forget(through);
+        }
     }
 
     /// Whether an entry is durable.
@@ -231,7 +247,10 @@ impl Loop {
     }
 
     /// Ends the recovery: from here on what is decided is journalled.
-    pub(super) fn go_live(&mut self, journal: Journal) {
+    pub(super) fn go_live(&mut self, live: Live) {
+        let Live { journal, checkpoints, last, made } = live;
+        self.taking.start(checkpoints, last);
+        self.durability.made = made;
         self.durability.at = None;
         self.durability.durable = self.epoch;
         self.durability.keeping = Keeping::Journal(journal);

@@ -7,7 +7,7 @@ use arrow::compute::{concat_batches, filter_record_batch, not, take_record_batch
 use arrow::datatypes::{Int64Type, SchemaRef};
 use millstream_delta::RowEncoder;
 use millstream_sql::{Error, Result};
-use millstream_state::compact;
+use millstream_state::{Tables, compact};
 
 use crate::error;
 
@@ -79,6 +79,26 @@ impl LateRows {
             self.bytes -= oldest.get_array_memory_size();
             self.given_up += oldest.num_rows() as u64;
         }
+        Ok(())
+    }
+
+    /// What is kept and counted.
+    pub(crate) fn save(&self) -> Tables {
+        let mut all = Tables::default();
+        all.put("rows", self.pieces.iter().cloned().collect());
+        all.put_number("given_up", self.given_up as i64);
+        all.put_number("put", self.put as i64);
+        all.put_number("times_put", self.times_put as i64);
+        all
+    }
+
+    /// What was saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        self.add(all.take("rows"))?;
+        let mut number = |name: &str| all.take_number(name).map(|number| number as u64).map_err(error::state);
+        self.given_up = number("given_up")?;
+        self.put = number("put")?;
+        self.times_put = number("times_put")?;
         Ok(())
     }
 

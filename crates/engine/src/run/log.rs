@@ -79,6 +79,11 @@ impl Log {
         Waiting { epochs: self.entries.len().saturating_sub(at), bytes: end - before }
     }
 
+    /// How many entries there are from one place to another.
+    pub(crate) fn between(&self, from: Place, to: Place) -> usize {
+        self.index(to).saturating_sub(self.index(from))
+    }
+
     /// Forgets what came before a place.
     fn trim(&mut self, place: Place) {
         while self.first < place.0 && self.entries.pop_front().is_some() {
@@ -140,7 +145,7 @@ impl Loop {
     }
 
     /// The oldest place of those for whom the sources wait: sinks, and queries that read the past.
-    fn oldest_holder(&self, name: &str) -> Option<Place> {
+    pub(super) fn oldest_holder(&self, name: &str) -> Option<Place> {
         let sinks = self.sinks.values().filter_map(|sink| sink.place_in(name));
         sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
     }

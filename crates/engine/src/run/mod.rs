@@ -10,6 +10,7 @@ mod batches;
 mod behind;
 mod catch_up;
 mod change;
+mod checkpoint;
 mod compile;
 mod durable;
 mod epoch;
@@ -33,6 +34,7 @@ mod rate;
 mod receive;
 mod recover;
 mod retained;
+mod saving;
 mod sharing;
 mod side_by_side;
 mod sink;
@@ -66,6 +68,7 @@ use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
 use awaited::SetAside;
 use behind::Threads;
+use checkpoint::Taking;
 use durable::Durability;
 pub(crate) use late_rows::Parted;
 use log::Logs;
@@ -153,6 +156,7 @@ pub(crate) struct Loop {
     /// What waits until queries are at the present.
     set_aside: Vec<SetAside>,
     durability: Durability,
+    taking: Taking,
     held: bool,
     ended: bool,
 }
@@ -203,6 +207,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
+                taking: Taking::default(),
                 held: false,
                 ended: false,
             };
@@ -216,7 +221,12 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
 impl Loop {
     fn run(mut self, inbox: &Receiver<Event>) {
         while !self.ended {
-            let wake_at = self.wake_at().into_iter().chain(self.observations_end()).min();
+            let wake_at = self
+                .wake_at()
+                .into_iter()
+                .chain(self.observations_end())
+                .chain(self.checkpoint_wakes())
+                .min();
             let event = match wake_at {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
@@ -256,6 +266,10 @@ impl Loop {
             Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::Recover { step, reply } => self.recover(step, reply),
             Event::Journal(report) => self.journal_reports(report),
+            Event::Checkpoint { reply } => self.checkpoint(reply),
+            Event::Checkpointed { through, stopped, took, written } => {
+                self.checkpointed(through, stopped, took, written);
+            }
             Event::Begin { reply } => reply.send(Ok(self.begin())),
             Event::LookUp { table, keys, reply } => reply.send(self.look_up(&table, &keys)),
             Event::ReadAt { transaction, relations, stamped, reply } => {
@@ -334,6 +348,7 @@ impl Loop {
         self.pull_sources();
         self.let_leave();
         self.hand_out();
+        self.take_checkpoint();
     }
 
     /// The same while no epoch may be decided.

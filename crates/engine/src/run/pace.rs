@@ -5,9 +5,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_delta::{Closes, Cut, Epoch, Timestamp};
 use millstream_sql::{Error, Result};
+use millstream_state::Tables;
 
 use super::Loop;
 use super::source::RunningSource;
+use crate::error;
 use crate::event::{Advance, Reply};
 use crate::settings::{ClockKind, Pace};
 
@@ -46,6 +48,24 @@ impl Clock {
     /// The machine's clock, whose first batch begins now.
     pub(crate) fn start() -> Clock {
         Clock { batch: system_time(), ..Clock::default() }
+    }
+
+    /// What it shows.
+    pub(super) fn save(&self) -> Tables {
+        let mut all = Tables::default();
+        all.put_number("last", self.last.0);
+        all.put_number("batch", self.batch.0);
+        all.put_number("manual", self.manual.0);
+        all.put_number("merged", self.merged as i64);
+        all
+    }
+
+    /// What it showed when that was saved.
+    pub(super) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        let mut time = |name: &str| all.take_number(name).map(Timestamp).map_err(error::state);
+        (self.last, self.batch, self.manual) = (time("last")?, time("batch")?, time("manual")?);
+        self.merged = time("merged")?.0 as u64;
+        Ok(())
     }
 
     /// The first batch begins at this time.

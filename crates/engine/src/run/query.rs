@@ -1,5 +1,7 @@
 //! A query that is maintained.
 
+mod saving;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_flow::{Change, ERRORS, Explained, Flow, Growth, Wanted};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Rows;
+
+pub(crate) use saving::{put_rows, take_rows};
 
 use super::NOTHING;
 use super::batches::Batches;

@@ -33,7 +33,8 @@ impl Loop {
             }
             Recovery::Done(names) => self.durability.were_done(names),
             Recovery::Delivered(delivered) => self.were_delivered(&delivered),
-            Recovery::Live(journal) => self.go_live(*journal),
+            Recovery::Load(checkpoint) => return reply.send(self.load(*checkpoint)),
+            Recovery::Live(live) => self.go_live(*live),
         }
         reply.send(Ok(()));
     }

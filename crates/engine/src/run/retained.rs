@@ -1,12 +1,14 @@
 //! What a retention keeps of rows that only come: those of each epoch, for a length of batch time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_sql::Result;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp};
+use millstream_sql::{Error, Result};
+use millstream_state::Tables;
 
 use crate::error;
 use crate::stamp::{Batch, stamp};
@@ -29,6 +31,34 @@ impl Retained {
     /// For how long rows are kept.
     pub(crate) fn length(&self) -> Duration {
         self.length
+    }
+
+    /// Its rows with their batches.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        all.put_number("has_lost", i64::from(self.has_lost));
+        let numbers = |of: fn(&Batch) -> i64| self.entries.iter().map(|(batch, _)| of(batch)).collect();
+        let batches = vec![
+            ("id", numbers(|batch| batch.id.0 as i64)),
+            ("time", numbers(|batch| batch.time.0)),
+            ("start", numbers(|batch| batch.start.0)),
+        ];
+        all.put_numbers("batches", batches).map_err(error::state)?;
+        put_deltas(&mut all, "rows", self.entries.iter().map(|(_, delta)| delta))?;
+        Ok(all)
+    }
+
+    /// Those that were saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        self.has_lost = all.take_number("has_lost").map_err(error::state)? != 0;
+        let numbers = all.take_numbers("batches", 3).map_err(error::state)?;
+        let deltas = take_deltas(all, "rows", numbers[0].len())?;
+        for (at, delta) in deltas.into_iter().enumerate() {
+            let [id, time, start] = [0, 1, 2].map(|column: usize| numbers[column][at]);
+            let batch = Batch { id: Epoch(id as u64), time: Timestamp(time), start: Timestamp(start) };
+            self.entries.push_back((batch, delta));
+        }
+        Ok(())
     }
 
     /// Adds the rows of an epoch.
@@ -76,14 +106,69 @@ impl Retained {
     }
 }
 
+/// Adds changes, each with its number.
+pub(crate) fn put_deltas<'a>(
+    all: &mut Tables,
+    name: &str,
+    deltas: impl Iterator<Item = &'a Delta>,
+) -> Result<()> {
+    let mut rows = Vec::new();
+    for (number, delta) in deltas.enumerate() {
+        for chunk in &delta.chunks {
+            let numbers: ArrayRef = Arc::new(Int64Array::from(vec![number as i64; chunk.rows.num_rows()]));
+            rows.push((chunk.clone(), numbers));
+        }
+    }
+    all.put_beside(name, "_number", rows).map_err(error::state)
+}
+
+/// Takes so many changes out.
+pub(crate) fn take_deltas(all: &mut Tables, name: &str, count: usize) -> Result<Vec<Delta>> {
+    let mut deltas = vec![Delta::default(); count];
+    for (chunk, numbers) in all.take_beside(name, "_number").map_err(error::state)? {
+        let wrong = || {
+            Error::new(
+                crate::Kind::Corrupt,
+                format!("the rows of '{name}' in a checkpoint have other numbers"),
+            )
+        };
+        let numbers = numbers.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
+        let mut from = 0;
+        while from < numbers.len() {
+            let number = numbers.value(from);
+            let through =
+                (from..numbers.len()).find(|row| numbers.value(*row) != number).unwrap_or(numbers.len());
+            let delta = deltas.get_mut(number as usize).ok_or_else(wrong)?;
+            let weights = chunk.weights.as_ref().map(|weights| weights.slice(from, through - from));
+            delta.push(Chunk { rows: chunk.rows.slice(from, through - from), weights });
+            from = through;
+        }
+    }
+    Ok(deltas)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{ArrayRef, Int64Array};
-    use millstream_delta::Epoch;
-
     use super::*;
+
+    #[test]
+    fn rows_are_saved_with_their_batches() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();
+        let mut retained = Retained::new(Duration::from_micros(10));
+        for time in [1, 5, 11] {
+            let weights = (time > 1).then(|| Int64Array::from(vec![1, time]));
+            let delta = Delta::of(Chunk { rows: rows.clone(), weights });
+            retained.push(&Cut::new(Epoch(time as u64), Timestamp(time)), &delta);
+        }
+        retained.trim(Timestamp(11));
+        let mut all = retained.save().unwrap();
+        let mut loaded = Retained::new(Duration::from_micros(10));
+        loaded.load(&mut all).unwrap();
+        assert_eq!(all.left(), None);
+        let shown = |retained: &Retained| format!("{:?} {}", retained.entries, retained.has_lost);
+        assert_eq!(shown(&loaded), shown(&retained));
+    }
 
     #[test]
     fn rows_leave_when_their_batch_is_too_old() {

@@ -1,11 +1,15 @@
 //! A sink: a task that owns it, and its place in the log of the relation it delivers.
 
+mod saving;
+
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use millstream_connect::{Delivery, Error as ConnectError, Sink};
 use millstream_delta::{Cut, Delta, Epoch, consolidate};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+pub(crate) use saving::{entry, of_entry};
 
 use super::durable::Durability;
 use super::log::{self, Logs, Place};

@@ -1,5 +1,7 @@
 //! A source in use, as the loop sees it: what it has brought, what it may bring, what an epoch takes of it.
 
+mod saving;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;

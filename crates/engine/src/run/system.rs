@@ -68,6 +68,7 @@ impl Loop {
     pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
+            "checkpoints" => self.checkpoint_lines(),
             "errors" => self.error_lines()?,
             "materialized_views" => self.view_lines(),
             "sinks" => self.sink_lines(),

@@ -2,6 +2,7 @@
 
 mod commit;
 mod feed;
+mod saving;
 mod wanted;
 
 use arrow::array::{Array, RecordBatch};

@@ -99,7 +99,11 @@ impl Loop {
         }
         let stops = self.waiters.stop_through.is_some_and(|epoch| self.all_are_through(epoch));
         if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
-            self.end_soon();
+            self.taking.ends = true;
+            // What can't be saved now is in the journal.
+            if self.is_checkpointed() || self.is_unsettled().is_some() {
+                self.end_soon();
+            }
         }
     }
 

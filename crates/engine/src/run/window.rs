@@ -9,7 +9,9 @@ use arrow::error::ArrowError;
 use millstream_delta::{Chunk, Delta, RowEncoder, Timestamp, consolidate};
 use millstream_sql::Result;
 use millstream_sql::batches::OPERATION;
+use millstream_state::Tables;
 
+use super::retained::{put_deltas, take_deltas};
 use crate::error;
 use crate::stamp::{Batch, stamp_all};
 
@@ -58,6 +60,28 @@ impl Window {
     /// Which rows it has.
     pub(crate) fn kind(&self) -> &Kind {
         &self.kind
+    }
+
+    /// Its rows by their batches.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        all.put_number("entered", self.entered as i64);
+        all.put_delta("open", &self.open).map_err(error::state)?;
+        let times = self.closed.iter().map(|closed| closed.time.0).collect();
+        all.put_numbers("batches", vec![("time", times)]).map_err(error::state)?;
+        put_deltas(&mut all, "rows", self.closed.iter().map(|closed| &closed.rows))?;
+        Ok(all)
+    }
+
+    /// Those that were saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        self.entered = all.take_number("entered").map_err(error::state)? as usize;
+        self.open = all.take_delta("open").map_err(error::state)?;
+        let times = all.take_numbers("batches", 1).map_err(error::state)?.remove(0);
+        let rows = take_deltas(all, "rows", times.len())?;
+        let closed = times.into_iter().zip(rows).map(|(time, rows)| Closed { time: Timestamp(time), rows });
+        self.closed = closed.collect();
+        Ok(())
     }
 
     /// Takes in what an epoch changes in the relation.

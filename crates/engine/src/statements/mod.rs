@@ -3,6 +3,7 @@
 mod advance;
 mod alter_source;
 mod alter_watermark;
+mod checkpoint;
 mod copy;
 mod create_aggregate;
 mod create_function;
@@ -61,7 +62,6 @@ const NOT_YET: &[&[&str]] = &[
     &["CREATE", "SCHEMA"],
     &["CREATE", "OR", "REPLACE"],
     &["ALTER"],
-    &["CHECKPOINT"],
     &["LISTEN"],
     &["NOTIFY"],
     &["MERGE"],
@@ -71,7 +71,7 @@ const NOT_YET: &[&[&str]] = &[
 /// The first words of what is there, for messages.
 const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE or TABLE, DROP, INSERT, UPDATE, \
      DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, \
-     DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, ADVANCE, STOP";
+     DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, CHECKPOINT, ADVANCE, STOP";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
@@ -148,6 +148,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         &["EXECUTE"],
         &["DEALLOCATE"],
         &["UNLISTEN"],
+        &["CHECKPOINT"],
     ];
     match reader.clone().one_of(first) {
         Some(0..=2) => modify::run(session, reader).await,
@@ -174,6 +175,7 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(24) => prepared::deallocate(session, after(&mut reader)),
         // Nobody can LISTEN yet, and pools of connections say this to be sure.
         Some(25) => Ok(Tag::new("UNLISTEN").into()),
+        Some(26) => checkpoint::run(session, after(&mut reader)).await,
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
     }

@@ -39,12 +39,29 @@ impl Machine {
         Ok(Machine { disk, builder, engine })
     }
 
+    /// Takes checkpoints by itself, or none but those that are asked for.
+    async fn set_interval(&self, random: &mut SmallRng) -> Result<()> {
+        let interval = ["off", "1 ms", "20 ms"][random.random_range(0..3)];
+        run(&mut self.session(), &format!("SET checkpoint_interval = '{interval}'")).await.map(drop)
+    }
+
     fn session(&self) -> Session {
         self.engine.session()
     }
 
     /// Loses what wasn't synced, and starts again from what is there.
     async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
+        // One that is whole, one that is being written, or none.
+        match random.random_range(0..4) {
+            0 => drop(run(&mut self.session(), "CHECKPOINT").await?),
+            1 => {
+                let mut session = self.session();
+                tokio::spawn(async move { run(&mut session, "CHECKPOINT").await.is_ok() });
+                let pause = random.random_range(0..3000);
+                tokio::time::sleep(std::time::Duration::from_micros(pause)).await;
+            }
+            _ => {}
+        }
         self.disk = self.disk.crash(|bound| random.random_range(0..bound));
         // The process is gone; here it has to be told, so that it lets go of the files of its sinks.
         let _ = self.engine.stop().await;
@@ -114,6 +131,7 @@ async fn acknowledged() -> Result<()> {
 async fn acknowledged_seed(seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start(Engine::builder)?;
+    machine.set_interval(&mut random).await?;
     let memory = Engine::start().map_err(|error| error.to_string())?;
     let mut model = memory.session();
     let mut objects = OBJECTS.iter();

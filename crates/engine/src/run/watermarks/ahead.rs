@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{and, filter_record_batch, not};
+use arrow::datatypes::{DataType, UInt64Type};
 use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 use millstream_connect::{Arrival, BadRow, Changes};
 use millstream_delta::Timestamp;
 use millstream_sql::Result;
+use millstream_state::Tables;
 
 use super::column::TimeColumn;
 use super::marks::Seen;
@@ -67,6 +69,38 @@ impl Ahead {
             }
         }
         Ok(seen)
+    }
+
+    /// Which rows were kept aside, as tables.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        let splits: ArrayRef = Arc::new(StringArray::from_iter_values(self.rows.keys().map(AsRef::as_ref)));
+        let rows: ArrayRef = Arc::new(UInt64Array::from_iter_values(self.rows.values().copied()));
+        all.put_columns("rows", vec![("split", splits), ("rows", rows)]).map_err(error::state)?;
+        let aside =
+            || self.aside.iter().flat_map(|(split, ranges)| ranges.iter().map(move |range| (split, range)));
+        let splits: ArrayRef =
+            Arc::new(StringArray::from_iter_values(aside().map(|(split, _)| split.as_ref())));
+        let from: ArrayRef = Arc::new(UInt64Array::from_iter_values(aside().map(|(_, range)| range.start)));
+        let to: ArrayRef = Arc::new(UInt64Array::from_iter_values(aside().map(|(_, range)| range.end)));
+        all.put_columns("aside", vec![("split", splits), ("from", from), ("to", to)])
+            .map_err(error::state)?;
+        Ok(all)
+    }
+
+    /// What was saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        let types = [DataType::Utf8, DataType::UInt64, DataType::UInt64];
+        let rows = all.take_columns("rows", &types[..2]).map_err(error::state)?;
+        let (splits, counts) = (rows[0].as_string::<i32>(), rows[1].as_primitive::<UInt64Type>());
+        self.rows = (0..splits.len()).map(|row| (splits.value(row).into(), counts.value(row))).collect();
+        let aside = all.take_columns("aside", &types).map_err(error::state)?;
+        let (splits, from) = (aside[0].as_string::<i32>(), aside[1].as_primitive::<UInt64Type>());
+        let to = aside[2].as_primitive::<UInt64Type>();
+        for row in 0..splits.len() {
+            self.aside.entry(splits.value(row).into()).or_default().push(from.value(row)..to.value(row));
+        }
+        Ok(())
     }
 
     fn note(&mut self, split: &Arc<str>, row: u64) {

@@ -10,7 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Int64Type};
 use millstream_delta::{Mark, Standing, Timestamp};
+use millstream_sql::Result;
+use millstream_state::Tables;
+
+use crate::error;
 
 /// The newest event time that rows of a partition had; none where all were NULL.
 pub(crate) type Seen = BTreeMap<Arc<str>, Option<i64>>;
@@ -45,6 +51,39 @@ pub(crate) struct Brought {
 }
 
 impl Marks {
+    /// How far it has come, as tables.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        all.put_number_if("at", self.at);
+        let parts = || self.partitions.values();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("partition", Arc::new(StringArray::from_iter_values(self.partitions.keys().map(AsRef::as_ref)))),
+            ("newest", Arc::new(Int64Array::from_iter(parts().map(|partition| partition.newest)))),
+            ("since", Arc::new(Int64Array::from_iter_values(parts().map(|partition| partition.since.0)))),
+            ("idle", Arc::new(BooleanArray::from_iter(parts().map(|partition| Some(partition.idle))))),
+        ];
+        all.put_columns("partitions", columns).map_err(error::state)?;
+        Ok(all)
+    }
+
+    /// What was saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        self.at = all.take_number_if("at");
+        let types = [DataType::Utf8, DataType::Int64, DataType::Int64, DataType::Boolean];
+        let columns = all.take_columns("partitions", &types).map_err(error::state)?;
+        let (names, newest) = (columns[0].as_string::<i32>(), columns[1].as_primitive::<Int64Type>());
+        let (since, idle) = (columns[2].as_primitive::<Int64Type>(), columns[3].as_boolean());
+        for row in 0..names.len() {
+            let partition = Partition {
+                newest: newest.is_valid(row).then(|| newest.value(row)),
+                since: Timestamp(since.value(row)),
+                idle: idle.value(row),
+            };
+            self.partitions.insert(names.value(row).into(), partition);
+        }
+        Ok(())
+    }
+
     /// The watermark, where there is one by now.
     pub(crate) fn at(&self) -> Option<i64> {
         self.at

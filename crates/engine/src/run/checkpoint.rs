@@ -1,0 +1,230 @@
+//! When checkpoints are taken: the loop tells what is kept, between two epochs, and a thread writes it.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use millstream_delta::{Epoch, Timestamp};
+use millstream_durable::{Checkpoint, Checkpoints, Sequence};
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::pace::system_time;
+use super::system::{Cell, Lines, NULL};
+use crate::error;
+use crate::event::{Event, Reply};
+
+/// How many checkpoints are kept: where the newest is damaged, a start takes the one before it.
+const KEPT: usize = 2;
+
+/// Writing checkpoints takes no more than one part of so many of the time.
+const SHARE: u32 = 10;
+
+/// How many are told of.
+const TOLD_MAX: usize = 100;
+
+/// A checkpoint that was taken since the engine was started, or was to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    pub(crate) through: Sequence,
+    pub(crate) epoch: Epoch,
+    pub(crate) at: Timestamp,
+    /// How long the loop stood still for it.
+    pub(crate) stopped: Duration,
+    /// How long it took until it was on the disk.
+    pub(crate) took: Duration,
+    /// How many bytes it has, or why there is none.
+    pub(crate) written: Result<u64>,
+}
+
+/// The checkpoints of an engine with a data directory.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    store: Option<Checkpoints>,
+    /// The entry that the newest one is of, or what the engine was started with.
+    last: Sequence,
+    /// When the newest one was begun.
+    begun: Option<Instant>,
+    /// That which is being written.
+    writing: bool,
+    /// How long the newest one took.
+    took: Duration,
+    /// Who asked for one that isn't begun yet.
+    wanted: Vec<Reply<()>>,
+    /// Who waits for the one that is being written.
+    waiting: Vec<Reply<()>>,
+    /// Whether the engine ends after the next one.
+    pub(super) ends: bool,
+    pub(super) told: VecDeque<Taken>,
+}
+
+impl Taking {
+    /// Those of a directory; the engine was started with all up to this entry, the newest checkpoint being of `last`.
+    pub(super) fn start(&mut self, store: Checkpoints, last: Sequence) {
+        self.store = Some(store);
+        self.last = last;
+        self.begun = Some(Instant::now());
+    }
+
+    /// When the next one is due, if something has happened since the last.
+    fn due(&self, interval: Duration) -> Option<Instant> {
+        Some(self.begun? + interval.max(self.took * SHARE))
+    }
+}
+
+/// What a thread writes.
+struct Writing {
+    store: Checkpoints,
+    checkpoint: Checkpoint,
+    /// Says when the journal has all up to the checkpoint's entry.
+    durable: Receiver<Result<()>>,
+}
+
+impl Writing {
+    fn write(self) -> Result<u64> {
+        let draft = self.store.draft(&self.checkpoint).map_err(error::durable)?;
+        self.durable.recv().unwrap_or_else(|_| Err(error::stopped()))?;
+        self.store.publish(&draft).map_err(error::durable)
+    }
+}
+
+impl Loop {
+    /// CHECKPOINT: answers when all that is there by now is in one.
+    pub(super) fn checkpoint(&mut self, reply: Reply<()>) {
+        if self.taking.store.is_none() {
+            return reply.send(Err(Error::invalid("there are no checkpoints without a data directory")
+                .hint("Start with --data DIR.")));
+        }
+        if let Err(error) = self.check_journal() {
+            return reply.send(Err(error));
+        }
+        self.taking.wanted.push(reply);
+    }
+
+    /// Begins one where one is due.
+    pub(super) fn take_checkpoint(&mut self) {
+        let Some(store) = self.taking.store.clone().filter(|_| !self.taking.writing) else { return };
+        let Some(through) = self.durability.last() else { return };
+        let asked = !self.taking.wanted.is_empty() || self.taking.ends;
+        if through == self.taking.last {
+            self.taking.wanted.drain(..).for_each(|reply| reply.send(Ok(())));
+            return;
+        }
+        let due = self.checkpoint_is_due_at().is_some_and(|due| due <= Instant::now());
+        if !(asked || due) || self.is_unsettled().is_some() || self.durability.failure().is_some() {
+            return;
+        }
+        let begun = Instant::now();
+        self.taking.begun = Some(begun);
+        self.taking.waiting = std::mem::take(&mut self.taking.wanted);
+        let checkpoint = match self.save(through) {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => return self.checkpointed(through, begun.elapsed(), Duration::ZERO, Err(error)),
+        };
+        let stopped = begun.elapsed();
+        let (sender, durable) = channel();
+        self.durability.when_durable(move |done| drop(sender.send(done)));
+        let (writing, events) = (Writing { store, checkpoint, durable }, self.events.clone());
+        let thread = std::thread::Builder::new().name("millstream-checkpoint".into()).spawn(move || {
+            let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writing.write()));
+            let written =
+                written.unwrap_or_else(|_| Err(Error::bug("writing a checkpoint ended in a panic")));
+            let _ = events.send(Event::Checkpointed { through, stopped, took: begun.elapsed(), written });
+        });
+        match thread {
+            Ok(_) => self.taking.writing = true,
+            Err(failed) => {
+                let error = Error::external(format!("a thread can't be started: {failed}"));
+                self.checkpointed(through, stopped, Duration::ZERO, Err(error));
+            }
+        }
+    }
+
+    /// When the next checkpoint is due, where something has happened since the last.
+    pub(super) fn checkpoint_is_due_at(&self) -> Option<Instant> {
+        let interval = self.settings.checkpoint_interval?;
+        let news = self.durability.last().is_some_and(|last| last != self.taking.last);
+        if news && !self.taking.writing { self.taking.due(interval) } else { None }
+    }
+
+    /// The same, where nothing hinders it: what does wakes the loop when it is over.
+    pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
+        self.checkpoint_is_due_at().filter(|due| *due > Instant::now() || self.is_unsettled().is_none())
+    }
+
+    /// One is written, or can't be.
+    pub(super) fn checkpointed(
+        &mut self,
+        through: Sequence,
+        stopped: Duration,
+        took: Duration,
+        written: Result<u64>,
+    ) {
+        self.taking.writing = false;
+        self.taking.took = took;
+        let mut result = written.clone();
+        match &written {
+            Ok(_) => {
+                self.taking.last = through;
+                let kept = self.taking.store.as_ref().map(|store| store.retain(KEPT));
+                match kept.transpose().map(Option::flatten) {
+                    Ok(Some(oldest)) => self.durability.forget(oldest),
+                    Ok(None) => {}
+                    // It takes room and does no harm: the next one tries again.
+                    Err(error) => tracing::warn!(%error, "checkpoints that nobody needs can't be removed"),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(reason = %error, "a checkpoint can't be written: the journal is kept");
+                result = Err(Error {
+                    message: format!("the checkpoint can't be written: {}", error.message),
+                    ..error.clone()
+                });
+            }
+        }
+        let told = Taken { through, epoch: self.epoch, at: system_time(), stopped, took, written };
+        self.taking.told.push_back(told);
+        if self.taking.told.len() > TOLD_MAX {
+            self.taking.told.pop_front();
+        }
+        self.taking.waiting.drain(..).for_each(|reply| reply.send(result.clone().map(drop)));
+    }
+
+    /// The rows of `millstream.checkpoints`.
+    pub(super) fn checkpoint_lines(&self) -> Lines {
+        let us = |time: Duration| Cell::from(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
+        let line = |taken: &Taken| {
+            let (bytes, reason) = match &taken.written {
+                Ok(bytes) => (Cell::from(*bytes), NULL),
+                Err(error) => (NULL, Cell::from(error.message.as_str())),
+            };
+            vec![
+                taken.through.0.into(),
+                taken.epoch.0.into(),
+                taken.at.into(),
+                us(taken.stopped),
+                us(taken.took),
+                bytes,
+                reason,
+            ]
+        };
+        self.taking.told.iter().map(line).collect()
+    }
+
+    /// Whether everything that was done is in a checkpoint, or can't be brought into one.
+    pub(super) fn is_checkpointed(&self) -> bool {
+        if self.taking.store.is_none() || self.durability.failure().is_some() {
+            return true;
+        }
+        let failed = self
+            .taking
+            .told
+            .back()
+            .is_some_and(|told| told.written.is_err() && told.through == self.last_entry());
+        !self.taking.writing && (self.taking.last == self.last_entry() || failed)
+    }
+
+    fn last_entry(&self) -> Sequence {
+        self.durability.last().unwrap_or_default()
+    }
+}

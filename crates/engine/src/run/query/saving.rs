@@ -1,0 +1,117 @@
+//! A query as tables, and how it goes on from there after a start.
+
+use millstream_delta::Epoch;
+use millstream_sql::{Error, Kind, Result};
+use millstream_state::Tables;
+
+use super::{Kept, RunningQuery, Status};
+use crate::error;
+
+impl RunningQuery {
+    /// Why it can't be saved now, where that is so.
+    pub(crate) fn is_unsettled(&self) -> Option<&'static str> {
+        match &self.status {
+            Status::Waiting | Status::CatchingUp(_) => {
+                Some("is still reading what its inputs held before it was made")
+            }
+            Status::Behind(_) => Some("is behind"),
+            Status::Running | Status::Paused(_) | Status::Suspended { .. } if self.correction.is_some() => {
+                Some("is being corrected by late rows")
+            }
+            Status::Running | Status::Paused(_) | Status::Suspended { .. } => None,
+        }
+    }
+
+    /// All that it keeps; of one that is suspended only why.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        all.put_number("since", self.since.0 as i64);
+        all.put_number("epoch", self.epoch.0 as i64);
+        all.put_number("steps", self.steps as i64);
+        if let Status::Suspended { reason, epoch } = &self.status {
+            all.put_number("suspended", epoch.0 as i64);
+            all.put_text_if("reason", Some(&reason.message));
+            all.put_text_if("hint", reason.hint.as_deref());
+            return Ok(all);
+        }
+        let flow = self.flow.here().ok_or_else(|| Error::bug("a query that is behind is to be saved"))?;
+        all.put_part("flow", flow.save().map_err(error::flow)?);
+        match &self.kept {
+            Kept::Nothing | Kept::Operators => {}
+            Kept::Beside(rows) => put_rows(&mut all, "result", rows)?,
+            Kept::Newest(rows) => all.put_part("newest", rows.save()?),
+        }
+        put_rows(&mut all, "errors", &self.errors)?;
+        if let Some(errors_of) = &self.errors_of {
+            all.put_part("errors_of", errors_of.save()?);
+        }
+        if let Some(late) = &self.late {
+            all.put_part("late", late.save());
+        }
+        if let Some(batches) = &self.batches {
+            all.put_part("batches", batches.save()?);
+        }
+        for (place, feed) in self.feeds.iter().enumerate() {
+            if let Some(window) = &feed.window {
+                all.put_part(&format!("input{place}"), window.save()?);
+            }
+        }
+        if let Some(into) = &self.into {
+            all.put_number("into_rows", into.rows as i64);
+        }
+        Ok(all)
+    }
+
+    /// Goes on where it stood when it was saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        let number = |all: &mut Tables, name: &str| all.take_number(name).map_err(error::state);
+        self.since = Epoch(number(all, "since")? as u64);
+        self.epoch = Epoch(number(all, "epoch")? as u64);
+        self.steps = number(all, "steps")? as u64;
+        if let Some(epoch) = all.take_number_if("suspended") {
+            let message = all.take_text_if("reason").unwrap_or_default();
+            let reason = Error { hint: all.take_text_if("hint"), ..Error::new(Kind::Invalid, message) };
+            self.status = Status::Suspended { reason, epoch: Epoch(epoch as u64) };
+            return Ok(());
+        }
+        let flow =
+            self.flow.here_mut().ok_or_else(|| Error::bug("a query that is behind is to be loaded"))?;
+        flow.load(all.take_part("flow")).map_err(error::flow)?;
+        match &mut self.kept {
+            Kept::Nothing | Kept::Operators => {}
+            Kept::Beside(rows) => take_rows(all, "result", rows)?,
+            Kept::Newest(rows) => rows.load(&mut all.take_part("newest"))?,
+        }
+        take_rows(all, "errors", &mut self.errors)?;
+        if let Some(errors_of) = &mut self.errors_of {
+            errors_of.load(&mut all.take_part("errors_of"))?;
+        }
+        if let Some(late) = &mut self.late {
+            late.load(&mut all.take_part("late"))?;
+        }
+        if let Some(batches) = &mut self.batches {
+            batches.load(&mut all.take_part("batches"))?;
+        }
+        for (place, feed) in self.feeds.iter_mut().enumerate() {
+            if let Some(window) = &mut feed.window {
+                window.load(&mut all.take_part(&format!("input{place}")))?;
+            }
+        }
+        if let Some(into) = &mut self.into {
+            into.rows = number(all, "into_rows")? as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Adds rows with their counts.
+pub(crate) fn put_rows(all: &mut Tables, name: &str, rows: &millstream_state::Rows) -> Result<()> {
+    let delta = rows.snapshot().delta().map_err(error::arrow)?;
+    all.put_delta(name, &delta).map_err(error::state)
+}
+
+/// Takes them out, into rows of which there are none yet.
+pub(crate) fn take_rows(all: &mut Tables, name: &str, rows: &mut millstream_state::Rows) -> Result<()> {
+    let delta = all.take_delta(name).map_err(error::state)?;
+    rows.apply(&delta).map_err(error::state)
+}

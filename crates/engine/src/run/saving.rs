@@ -1,0 +1,189 @@
+//! All that an engine keeps, as a checkpoint, and how it goes on from one.
+
+use std::sync::Arc;
+
+use millstream_delta::Cut;
+use millstream_durable::{Checkpoint, Entry, Sequence};
+use millstream_sql::{Error, Kind, Result};
+use millstream_state::Tables;
+
+use super::Loop;
+use super::log::Place;
+use super::query::{RunningQuery, Status};
+use super::sink::{entry, of_entry};
+use crate::error;
+
+impl Loop {
+    /// What hinders a checkpoint now, where something does.
+    pub(super) fn is_unsettled(&self) -> Option<String> {
+        if self.statements_wait() || self.waiters.replay.is_some() {
+            return Some("changes of statements wait for their epoch".into());
+        }
+        self.saved_queries().find_map(|query| {
+            let why = query.is_unsettled()?;
+            Some(format!("\"{}\" {why}", self.shown_name(query).trim_start_matches('\0')))
+        })
+    }
+
+    /// The queries that are there again after a start.
+    fn saved_queries(&self) -> impl Iterator<Item = &RunningQuery> {
+        self.queries.iter().filter(|query| !query.temporary)
+    }
+
+    /// All that is kept, between two epochs, after an entry of the journal.
+    pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
+        let (mut state, mut entries) = (Tables::default(), Vec::new());
+        state.put_part("clock", self.clock.save());
+        for (place, (name, table)) in self.tables.iter().enumerate() {
+            state.put_part(&part("table", place, name), table.save()?);
+        }
+        for (place, (name, source)) in self.sources.iter().enumerate() {
+            state.put_part(&part("source", place, name), source.save()?);
+        }
+        for (place, (name, watched)) in self.watermarks.iter().enumerate() {
+            let mut of = watched.marks.save()?;
+            of.put_number_if("brought", watched.brought);
+            state.put_part(&part("watermark", place, name), of);
+        }
+        for (place, query) in self.saved_queries().enumerate() {
+            let failed = |error: Error| Error {
+                message: format!("\"{}\" can't be saved: {}", self.shown_name(query), error.message),
+                ..error
+            };
+            let mut of = query.save().map_err(failed)?;
+            if let Status::Paused(_) = &query.status {
+                self.save_places(query, &mut of);
+            }
+            state.put_part(&part("query", place, &query.name), of);
+        }
+        for (place, (name, sink)) in self.sinks.iter().enumerate() {
+            let log = self.logs.get(&sink.from).zip(self.oldest_holder(&sink.from));
+            state.put_part(&part("sink", place, name), sink.save(log, &mut entries));
+        }
+        self.save_logs(&mut state, &mut entries);
+        let position = |(name, source): (&Arc<str>, &super::RunningSource)| {
+            (name.clone(), source.position.spans().collect())
+        };
+        let positions = self.sources.iter().map(position).collect();
+        let cut = Cut { positions, ..Cut::new(self.epoch, self.clock.last()) };
+        let (catalog, done) = self.durability.made();
+        Ok(Checkpoint { through, cut, catalog, logs: entries, done, state })
+    }
+
+    /// Where a query that stands still goes on in the logs of what it reads, counted from what is saved of them.
+    fn save_places(&self, query: &RunningQuery, to: &mut Tables) {
+        for (place, name) in query.reads().enumerate() {
+            let at = query.place_in(name).unwrap_or_default();
+            let log = self.logs.get(name).zip(self.oldest_holder(name));
+            let count = log.map_or(0, |(log, from)| log.between(from, at));
+            to.put_number(&format!("place{place}"), count as i64);
+        }
+    }
+
+    /// What sinks, and queries that stand still, have yet to take.
+    fn save_logs(&self, state: &mut Tables, entries: &mut Vec<Entry>) {
+        for (place, (name, log)) in self.logs.iter().enumerate() {
+            let Some(from) = self.oldest_holder(name) else { continue };
+            let part = part("log", place, name);
+            state.put_text_if(&format!("{part}.of"), Some(name));
+            state.put_number(&format!("{part}.from"), entries.len() as i64);
+            entries.extend(log.from(from).map(|(cut, delta)| entry(cut, delta)));
+            state.put_number(&format!("{part}.to"), entries.len() as i64);
+        }
+    }
+
+    /// Goes on where an engine stood that had saved this. The same objects are there, and nothing was taken in yet.
+    pub(super) fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        let Checkpoint { cut, logs: entries, mut state, .. } = checkpoint;
+        self.clock.load(&mut state.take_part("clock"))?;
+        self.epoch = cut.epoch;
+        self.expired = cut.epoch;
+        for (place, (name, table)) in self.tables.iter_mut().enumerate() {
+            let part = part("table", place, name);
+            table.load(&mut state.take_part(&part)).map_err(|error| of_part(&part, error))?;
+        }
+        for (place, (name, source)) in self.sources.iter_mut().enumerate() {
+            let part = part("source", place, name);
+            let taken = cut.positions.iter().find(|(of, _)| of == name).map_or(&[][..], |(_, spans)| spans);
+            source.load(&mut state.take_part(&part), taken).map_err(|error| of_part(&part, error))?;
+        }
+        for (place, (name, watched)) in self.watermarks.iter_mut().enumerate() {
+            let mut of = state.take_part(&part("watermark", place, name));
+            watched.brought = of.take_number_if("brought");
+            watched.marks.load(&mut of)?;
+        }
+        self.load_logs(&mut state, &entries)?;
+        self.load_queries(&mut state)?;
+        for (place, (name, sink)) in self.sinks.iter_mut().enumerate() {
+            let part = part("sink", place, name);
+            sink.load(&mut state.take_part(&part), &entries).map_err(|error| of_part(&part, error))?;
+        }
+        self.plan_watermarks();
+        match state.left() {
+            None => Ok(()),
+            Some(left) => Err(corrupt(format!("'{left}' of it belongs to nothing that is there"))),
+        }
+    }
+
+    fn load_logs(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
+        self.logs.clear();
+        // Of those without entries nothing was saved, so the numbers have gaps.
+        let parts: Vec<String> = state.texts().map(|(name, _)| name.to_string()).collect();
+        for part in
+            parts.iter().filter_map(|name| name.strip_suffix(".of")).filter(|name| name.starts_with("log"))
+        {
+            let name: Arc<str> = state.take_text_if(&format!("{part}.of")).unwrap_or_default().into();
+            let mut number = |end: &str| state.take_number(&format!("{part}.{end}")).map_err(error::state);
+            let (from, to) = (number("from")? as usize, number("to")? as usize);
+            let log = self.logs.entry(name).or_default();
+            for place in from..to {
+                let (cut, delta) = of_entry(entries.get(place))?;
+                log.push(cut, delta);
+            }
+        }
+        Ok(())
+    }
+
+    fn load_queries(&mut self, state: &mut Tables) -> Result<()> {
+        let mut place = 0;
+        for query in self.queries.iter_mut().filter(|query| !query.temporary) {
+            let part = part("query", place, &query.name);
+            place += 1;
+            let mut of = state.take_part(&part);
+            query.load(&mut of).map_err(|error| of_part(&part, error))?;
+            let reads = query.reads().count();
+            if let Status::Paused(catch_up) = &mut query.status {
+                let places = (0..reads).map(|place| of.take_number(&format!("place{place}")));
+                let places = places.map(|place| place.map(|place| Place::default().after(place as usize)));
+                catch_up.places = places.collect::<Result<_, _>>().map_err(error::state)?;
+            }
+            if let Some(left) = of.left() {
+                return Err(corrupt(format!(
+                    "'{left}' of \"{}\" belongs to nothing that is there",
+                    query.name
+                )));
+            }
+        }
+        // Rows that several look for are kept once again.
+        for place in 0..self.queries.len() {
+            if self.queries[place].is_running() {
+                self.share_or_suspend(place);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name under which an object is saved. The number tells it from others whose names begin alike.
+fn part(kind: &str, place: usize, name: &str) -> String {
+    format!("{kind}{place}.{}", name.trim_start_matches('\0'))
+}
+
+fn corrupt(what: String) -> Error {
+    Error::new(Kind::Corrupt, what)
+        .hint("The checkpoint is of other objects than this version makes of the same statements.")
+}
+
+fn of_part(part: &str, error: Error) -> Error {
+    Error { message: format!("'{part}' of the checkpoint doesn't fit: {}", error.message), ..error }
+}

@@ -1,0 +1,64 @@
+//! A sink as tables: where it stands in the log of what it delivers.
+
+use millstream_delta::{Cut, Delta, Epoch};
+use millstream_durable::{Entry, Recorded};
+use millstream_sql::{Error, Result};
+use millstream_state::Tables;
+
+use super::RunningSink;
+use crate::error;
+use crate::run::log::{Log, Place};
+
+impl RunningSink {
+    /// What is kept of it. Its place counts from the first entry of the log that is saved; what it delivers first is
+    /// added to `entries`.
+    pub(crate) fn save(&self, log: Option<(&Log, Place)>, entries: &mut Vec<Entry>) -> Tables {
+        let mut all = Tables::default();
+        all.put_number("place", log.map_or(0, |(log, from)| log.between(from, self.place)) as i64);
+        all.put_number("rows", self.rows as i64);
+        all.put_number("published", self.delivered.0 as i64);
+        let told = self.recovery.as_ref().map_or(Epoch::default(), |recovery| recovery.delivered);
+        all.put_number("delivered", told.max(self.delivered).0 as i64);
+        if let Some((cut, delta)) = &self.first {
+            all.put_number("first", entries.len() as i64);
+            entries.push(entry(cut, delta));
+        }
+        all
+    }
+
+    /// Goes on where it stood when it was saved.
+    pub(crate) fn load(&mut self, all: &mut Tables, entries: &[Entry]) -> Result<()> {
+        let number = |all: &mut Tables, name: &str| all.take_number(name).map_err(error::state);
+        self.place = Place::default().after(number(all, "place")? as usize);
+        self.rows = number(all, "rows")? as u64;
+        self.delivered = Epoch(number(all, "published")? as u64);
+        let delivered = Epoch(number(all, "delivered")? as u64);
+        self.was_delivered(delivered);
+        self.first = match all.take_number_if("first") {
+            Some(place) => Some(of_entry(entries.get(place as usize))?),
+            None => None,
+        };
+        Ok(())
+    }
+}
+
+/// What a relation changes in an epoch, as an entry.
+pub(crate) fn entry(cut: &Cut, delta: &Delta) -> Entry {
+    let recorded = Recorded {
+        cut: cut.clone(),
+        changes: vec![("".into(), delta.clone())],
+        brought: Vec::new(),
+        done: Vec::new(),
+        delivered: Vec::new(),
+    };
+    Entry::Epoch(Box::new(recorded))
+}
+
+/// The other way round.
+pub(crate) fn of_entry(entry: Option<&Entry>) -> Result<(Cut, Delta)> {
+    let Some(Entry::Epoch(recorded)) = entry else {
+        return Err(Error::new(crate::Kind::Corrupt, "a checkpoint lacks an epoch of a log"));
+    };
+    let delta = recorded.changes.first().map(|(_, delta)| delta.clone()).unwrap_or_default();
+    Ok((recorded.cut.clone(), delta))
+}

@@ -1,0 +1,43 @@
+//! A source as tables: what was taken of it, and what is kept beside that.
+
+use millstream_delta::Span;
+use millstream_sql::Result;
+use millstream_state::Tables;
+
+use super::RunningSource;
+use crate::error;
+
+impl RunningSource {
+    /// All that is kept of it but how far it was taken in.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        all.put_number("rows", self.rows as i64);
+        all.put_number("duplicates", self.duplicates as i64);
+        all.put_number("upserted_in", self.upserted.rows_in as i64);
+        all.put_number("upserted_out", self.upserted.rows_out as i64);
+        all.put("put", self.put.taken().to_vec());
+        all.put_part("bad", self.bad.save()?);
+        all.put_part("ahead", self.ahead.save()?);
+        if let Some(retained) = &self.retained {
+            all.put_part("retained", retained.save()?);
+        }
+        Ok(all)
+    }
+
+    /// Goes on where it stood when it was saved, after these spans of it had been taken in.
+    pub(crate) fn load(&mut self, all: &mut Tables, taken: &[Span]) -> Result<()> {
+        let number = |all: &mut Tables, name: &str| all.take_number(name).map_err(error::state);
+        taken.iter().for_each(|span| self.position.advance(span));
+        self.rows = number(all, "rows")? as u64;
+        self.duplicates = number(all, "duplicates")? as u64;
+        self.upserted.rows_in = number(all, "upserted_in")? as u64;
+        self.upserted.rows_out = number(all, "upserted_out")? as u64;
+        self.put.replay(all.take("put"));
+        self.bad.load(&mut all.take_part("bad"))?;
+        self.ahead.load(&mut all.take_part("ahead"))?;
+        if let Some(retained) = &mut self.retained {
+            retained.load(&mut all.take_part("retained"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,31 @@
+//! The rows of a table as a table of a checkpoint.
+
+use millstream_sql::Result;
+use millstream_state::{Conflict, Tables};
+
+use super::{Content, Table};
+use crate::error;
+
+impl Table {
+    /// Its rows; of statements nothing may wait.
+    pub(crate) fn save(&self) -> Result<Tables> {
+        let mut all = Tables::default();
+        let delta = self.rows.snapshot().delta().map_err(error::arrow)?;
+        all.put_delta("rows", &delta).map_err(error::state)?;
+        Ok(all)
+    }
+
+    /// The rows that were saved, in a table that has none.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        let delta = all.take_delta("rows").map_err(error::state)?;
+        match &mut self.rows {
+            Content::Bag(rows) => rows.apply(&delta).map_err(error::state)?,
+            Content::Keyed(rows) => {
+                for chunk in delta.chunks {
+                    rows.upsert(&chunk.rows, Conflict::Fail).map_err(error::state)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
