@@ -139,7 +139,10 @@ impl Checkpoints {
     pub fn retain(&self, count: usize) -> Result<Option<Sequence>> {
         let numbers = self.numbers()?;
         let kept: BTreeSet<Sequence> = numbers.iter().rev().take(count.max(1)).copied().collect();
-        let of = |name: &String| number_of(name.get(..20)?);
+        let of = |name: &str| {
+            let (number, rest) = name.split_at_checked(20)?;
+            number_of(number).filter(|_| rest.starts_with('-') || rest == MANIFEST)
+        };
         // What names the files goes first: without it they are no checkpoint.
         let gone = |name: &&String| of(name).is_some_and(|number| !kept.contains(&number));
         let names = self.names()?;

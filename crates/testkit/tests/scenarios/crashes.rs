@@ -200,6 +200,7 @@ async fn messages_seed(seed: u64) -> Result<()> {
     let mut machine = Machine::start(move || {
         Engine::builder().connector(Arc::new(parts.0.clone())).connector(Arc::new(parts.1.clone()))
     })?;
+    machine.set_interval(&mut random).await?;
     run_all(
         &mut machine.session(),
         &[
@@ -265,6 +266,7 @@ async fn files_seed(seed: u64) -> Result<()> {
          path = '{}', format = 'csv', header = false, changelog = true)",
         place("changes")
     );
+    machine.set_interval(&mut random).await?;
     run_all(&mut machine.session(), &[&source, &early, &changes]).await?;
     let mut n = 0;
     for round in 0..5 {
