@@ -55,6 +55,8 @@ pub struct Counts {
     pub whole_feeds: usize,
     /// Feeds over append-only tables.
     pub append_only_feeds: usize,
+    /// Feeds through engines that go on from checkpoints.
+    pub restarted_feeds: usize,
     /// What the planner refuses.
     pub refused: Reasons,
     /// What fails while it runs.
@@ -97,6 +99,7 @@ impl Counts {
         self.partitioned += other.partitioned;
         self.whole_feeds += other.whole_feeds;
         self.append_only_feeds += other.append_only_feeds;
+        self.restarted_feeds += other.restarted_feeds;
         for (ours, others) in [(&mut self.refused, &other.refused), (&mut self.failing, &other.failing)] {
             for (class, reason) in others {
                 note(ours, class.clone(), reason.clone());
@@ -115,13 +118,14 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "generated: {} queries in {} rounds, {} epochs, {} comparisons, {} feeds through Whole operators, {} \
-             over append-only tables, {} asked again over shuffled rows, {} asked in several ways",
+             over append-only tables, {} through engines that go on from checkpoints, {} asked again over shuffled rows, {} asked in several ways",
             self.queries,
             self.rounds,
             self.epochs,
             self.comparisons,
             self.whole_feeds,
             self.append_only_feeds,
+            self.restarted_feeds,
             self.reordered,
             self.partitioned
         )?;

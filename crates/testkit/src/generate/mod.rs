@@ -99,6 +99,12 @@ pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
         counts.whole_feeds += 1;
         messages.extend(explained(&round, &outcome.failures, Mode::Whole, setup).await);
     }
+    if seed % 4 == 3 {
+        let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Restarted).await;
+        counts.ran(&outcome);
+        counts.restarted_feeds += 1;
+        messages.extend(explained(&round, &outcome.failures, Mode::Restarted, setup).await);
+    }
     if seed % 4 == 1 {
         match round.over_append_only_tables(setup.epochs) {
             Ok(round) => {

@@ -8,6 +8,7 @@
 //! - `MILLSTREAM_EPOCHS=20` cuts finer.
 //! - `MILLSTREAM_WHOLE=1` runs every case through an engine of Whole operators too, not only a random share.
 //! - `MILLSTREAM_APART=1` runs every case with queries that are behind, too, not only a random share.
+//! - `MILLSTREAM_RESTARTED=1` runs every case through engines that go on from checkpoints, too, not only a random share.
 //! - `MILLSTREAM_APPEND_ONLY=1` runs every case over append-only tables too, not only a random share.
 //!
 //! Deliberately absent: queries over sources, whose content can't be read as a batch.
@@ -67,6 +68,8 @@ pub struct Setup {
     pub append_only: bool,
     /// Every case with queries that are behind, too.
     pub apart: bool,
+    /// Every case through engines that go on from checkpoints, too.
+    pub restarted: bool,
     /// How many failures of one case are shrunk.
     pub shrunk_max: usize,
 }
@@ -82,6 +85,7 @@ impl Setup {
             whole: std::env::var_os("MILLSTREAM_WHOLE").is_some(),
             append_only: std::env::var_os("MILLSTREAM_APPEND_ONLY").is_some(),
             apart: std::env::var_os("MILLSTREAM_APART").is_some(),
+            restarted: std::env::var_os("MILLSTREAM_RESTARTED").is_some(),
             shrunk_max: SHRUNK_MAX,
         }
     }
@@ -96,6 +100,7 @@ pub struct Counts {
     whole_feeds: usize,
     append_only_feeds: usize,
     apart_feeds: usize,
+    restarted_feeds: usize,
     epochs: usize,
     comparisons: usize,
     failed_in_batch: usize,
@@ -113,6 +118,7 @@ impl Counts {
         self.whole_feeds += other.whole_feeds;
         self.append_only_feeds += other.append_only_feeds;
         self.apart_feeds += other.apart_feeds;
+        self.restarted_feeds += other.restarted_feeds;
         self.epochs += other.epochs;
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
@@ -134,7 +140,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "oracle: {} files, {} queries, {} feeds ({} of them through Whole operators, {} over append-only tables, {} with queries that are \
-             behind), {} epochs, \
+             behind, {} through engines that go on from checkpoints), {} epochs, \
              {} comparisons",
             self.files,
             self.queries,
@@ -142,6 +148,7 @@ impl fmt::Display for Counts {
             self.whole_feeds,
             self.append_only_feeds,
             self.apart_feeds,
+            self.restarted_feeds,
             self.epochs,
             self.comparisons
         )?;
@@ -233,6 +240,9 @@ pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, count
     if setup.apart || drawn % 4 == 2 {
         modes.push(Mode::Apart);
     }
+    if setup.restarted || drawn % 4 == 3 {
+        modes.push(Mode::Restarted);
+    }
     let mut examined = Examined::default();
     for mode in modes {
         let run = Running { case, mode, seed, shrunk_max: setup.shrunk_max };
@@ -277,6 +287,7 @@ impl Running<'_> {
         counts.whole_feeds += usize::from(self.mode == Mode::Whole);
         counts.append_only_feeds += usize::from(self.mode == Mode::AppendOnly);
         counts.apart_feeds += usize::from(self.mode == Mode::Apart);
+        counts.restarted_feeds += usize::from(self.mode == Mode::Restarted);
         counts.epochs += outcome.tally.epochs;
         counts.comparisons += outcome.tally.comparisons;
         counts.failed_in_batch += outcome.tally.failed_in_batch;

@@ -1,10 +1,12 @@
 //! Runs one feed through an engine and compares every view with the one-shot query after every epoch.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use millstream_durable::DataDirectory;
+use millstream_durable::simulated::SimulatedDisk;
 use millstream_engine::{Engine, Session};
 
 use super::compare::{self, WRAPPED_COLUMN};
@@ -35,10 +37,15 @@ pub enum Mode {
     AppendOnly,
     /// Every query that may be behind is, and is looked at after every third epoch.
     Apart,
+    /// The engine is stopped after every third epoch, and another one goes on from its checkpoint.
+    Restarted,
 }
 
 /// How many epochs a query takes in at once in that mode.
 const APART_EPOCHS: usize = 3;
+
+/// After how many epochs another engine goes on in the other.
+const RESTART_EPOCHS: usize = 3;
 
 /// What was done in a run that can be counted.
 #[derive(Clone, Debug, Default)]
@@ -168,7 +175,36 @@ struct Watched {
     done: bool,
 }
 
+/// An engine as a mode has it; only where others go on after it, it leaves something on the disk.
+fn engine(case: &Case, mode: Mode, disk: &SimulatedDisk) -> drive::Result<Engine> {
+    // Small changes are worked on by several threads where there are some, and smaller ones by one.
+    let builder = Engine::builder().spread_from(12);
+    let builder = match mode {
+        Mode::Fast => builder,
+        Mode::Whole => builder.whole_only(),
+        Mode::AppendOnly => builder.append_only_tables(),
+        Mode::Apart => builder.step_apart(APART_EPOCHS as u64),
+        Mode::Restarted => builder.data_directory(DataDirectory::on(Arc::new(disk.clone()))),
+    };
+    let builder = match planner_context(&case.settings)? {
+        Some(context) => builder.session_context(context),
+        None => builder,
+    };
+    builder.start().map_err(|error| error.to_string())
+}
+
+/// Sets what a case sets in each of its sessions.
+async fn set(session: &mut Session, case: &Case) -> drive::Result<()> {
+    for sql in case.settings.iter().filter(|sql| !sql.starts_with(PLANNER_SETTING)) {
+        drive::run(session, sql).await?;
+    }
+    Ok(())
+}
+
 struct Run<'a> {
+    case: &'a Case,
+    /// What an engine leaves to the one that goes on.
+    disk: SimulatedDisk,
     engine: Engine,
     session: Session,
     queries: &'a [Query],
@@ -179,25 +215,12 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn start(case: &Case, queries: &'a [Query], mode: Mode) -> drive::Result<Run<'a>> {
-        // Small changes are worked on by several threads where there are some, and smaller ones by one.
-        let builder = Engine::builder().spread_from(12);
-        let builder = match mode {
-            Mode::Fast => builder,
-            Mode::Whole => builder.whole_only(),
-            Mode::AppendOnly => builder.append_only_tables(),
-            Mode::Apart => builder.step_apart(APART_EPOCHS as u64),
-        };
-        let builder = match planner_context(&case.settings)? {
-            Some(context) => builder.session_context(context),
-            None => builder,
-        };
-        let engine = builder.start().map_err(|error| error.to_string())?;
+    async fn start(case: &'a Case, queries: &'a [Query], mode: Mode) -> drive::Result<Run<'a>> {
+        let disk = SimulatedDisk::default();
+        let engine = engine(case, mode, &disk)?;
         let mut session = engine.session();
         drive::run(&mut session, "SET clock = 'manual'").await?;
-        for sql in case.settings.iter().filter(|sql| !sql.starts_with(PLANNER_SETTING)) {
-            drive::run(&mut session, sql).await?;
-        }
+        set(&mut session, case).await?;
         for object in &case.objects {
             create(&mut session, object).await?;
         }
@@ -208,7 +231,16 @@ impl<'a> Run<'a> {
             ..Outcome::default()
         };
         let watched = vec![Watched::default(); queries.len()];
-        Ok(Run { engine, session, queries, mode, watched, content: None, outcome })
+        Ok(Run { case, disk, engine, session, queries, mode, watched, content: None, outcome })
+    }
+
+    /// Lets another engine go on where this one stands.
+    async fn restart(&mut self) -> drive::Result<()> {
+        drive::run(&mut self.session, "CHECKPOINT").await?;
+        self.engine.stop().await.map_err(|error| error.to_string())?;
+        self.engine = engine(self.case, self.mode, &self.disk)?;
+        self.session = self.engine.session();
+        set(&mut self.session, self.case).await
     }
 
     /// One epoch: views that are due, rows, the batch, comparisons.
@@ -252,6 +284,10 @@ impl<'a> Run<'a> {
         let last = epoch + 1 == feed.epochs;
         if self.mode == Mode::Apart && !last && epoch % APART_EPOCHS != APART_EPOCHS - 1 {
             return Ok(());
+        }
+        if self.mode == Mode::Restarted && epoch % RESTART_EPOCHS == RESTART_EPOCHS - 1 {
+            note(stage, format!("epoch {epoch}: another engine goes on"));
+            self.restart().await?;
         }
         for query in 0..self.queries.len() {
             note(stage, format!("epoch {epoch}: comparing {}", self.queries[query].sql));
