@@ -127,3 +127,6 @@ impl Meter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
