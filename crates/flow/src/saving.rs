@@ -10,6 +10,9 @@ use crate::flow::{Flow, Meter, Node};
 use crate::operator::Operator;
 use crate::{Error, Result};
 
+/// What nodes are called that hand on the changes of a relation.
+const INPUT: &str = "Input";
+
 impl Flow {
     /// All that its operators keep, as tables, with what it finds in arrangements that others read, too. An error that
     /// names the operator where one has no tables for what it keeps.
@@ -19,11 +22,12 @@ impl Flow {
         all.put_number("version", self.version as i64);
         all.put_number("now", self.now.0);
         for (place, (node, meter)) in self.nodes.iter().zip(&self.meters).enumerate() {
-            let Node::Operator { operator, .. } = node else { continue };
-            let name = operator.describe().name;
-            let mut kept = operator
-                .save()?
-                .ok_or_else(|| Error::Unsaved(format!("its operator {name} can't be saved yet")))?;
+            let (name, kept) = match node {
+                Node::Input { .. } => (INPUT, Some(Tables::default())),
+                Node::Operator { operator, .. } => (operator.describe().name, operator.save()?),
+            };
+            let mut kept =
+                kept.ok_or_else(|| Error::Unsaved(format!("its operator {name} can't be saved yet")))?;
             meter.save(&mut kept);
             all.put_part(&part(place, name), kept);
         }
@@ -45,11 +49,15 @@ impl Flow {
         self.version = all.take_number("version")? as u64;
         self.now = Timestamp(all.take_number("now")?);
         for (place, (node, meter)) in self.nodes.iter_mut().zip(&mut self.meters).enumerate() {
-            let Node::Operator { operator, .. } = node else { continue };
-            let name = operator.describe().name;
+            let name = match node {
+                Node::Input { .. } => INPUT,
+                Node::Operator { operator, .. } => operator.describe().name,
+            };
             let mut kept = all.take_part(&part(place, name));
             meter.load(&mut kept)?;
-            operator.load(&mut kept)?;
+            if let Node::Operator { operator, .. } = node {
+                operator.load(&mut kept)?;
+            }
             check_taken(name, &kept)?;
         }
         for place in 0..self.findables.len() {

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use millstream_delta::Chunk;
 
-use super::{Store, Stored};
+use super::{Held, Store, Stored};
 use crate::{Error, Result};
 
 /// The columns behind the rows': what the owner says of each, how many copies there are, and the number beside it.
@@ -56,7 +56,10 @@ impl Store {
     /// The rows of some ids as a table, each with a number that comes with it. In the table they are in the order of their
     /// ids.
     pub(crate) fn told(&self, keyed: impl Iterator<Item = (u64, i64)>) -> Result<Vec<RecordBatch>> {
-        let tallied = self.chunks.iter().any(|held| held.chunk.tallies.is_some());
+        let tallied = |held: &Held| {
+            held.chunk.tallies.as_ref().is_some_and(|tallies| tallies.iter().any(|tally| *tally != 0))
+        };
+        let tallied = self.chunks.iter().any(tallied);
         let schema = told_schema(&self.schema, tallied);
         let mut batches = Vec::new();
         self.by_chunk(keyed, |chunk, batch, rows| {
