@@ -12,6 +12,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::{Rows, Tables};
 use tokio::runtime::Runtime;
 
+use crate::operator::Operator;
 use crate::{Choice, Description, Driver, Error, EventTime, Flow, Limits, Relation};
 
 /// A small generator of numbers.
@@ -253,7 +254,19 @@ pub(crate) fn check_with(
 }
 
 /// Operators that must be saved whenever those are that they are made of.
-const SAVED: [&str; 8] = ["Join", "LookUp", "Broadcast", "PerKey", "TopN", "Over", "TemporalFilter", "Whole"];
+const SAVED: [&str; 11] = [
+    "Aggregate",
+    "HoppingAggregate",
+    "UpdateState",
+    "Join",
+    "LookUp",
+    "Broadcast",
+    "PerKey",
+    "TopN",
+    "Over",
+    "TemporalFilter",
+    "Whole",
+];
 
 /// Lets a new flow of the same query go on where this one stands, as after a restart. What it saves then is the same.
 pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
@@ -302,6 +315,15 @@ fn counters(flow: &Flow) -> Vec<String> {
         format!("{}: {:?}, {:?}, {:?}", operator.title, operator.counted, operator.late, operator.waiting)
     };
     flow.operators().into_iter().map(of).collect()
+}
+
+/// The same for an operator by itself.
+pub(crate) fn go_on(operator: &dyn Operator, new: &mut dyn Operator) {
+    let mut kept = operator.save().unwrap().unwrap();
+    new.load(&mut kept).unwrap();
+    assert_eq!(kept.left(), None);
+    assert_eq!(operator.state_rows(), new.state_rows());
+    assert_eq!(operator.wake_at(), new.wake_at());
 }
 
 /// One table of `k` and `v`.

@@ -1,5 +1,8 @@
 //! What is kept, as tables: what a checkpoint writes, and a start reads.
 
+mod columns;
+mod parts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,6 +15,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use millstream_delta::{Chunk, Delta};
 
 use crate::{Error, Result};
+pub use columns::{Columns, Lists};
 
 /// The column, behind all others, that says how many copies there are of a row.
 const WEIGHT: &str = "_weight";
