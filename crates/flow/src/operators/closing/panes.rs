@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, UInt32Array};
 use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use millstream_delta::{Chunk, Delta, consolidate, under_schema};
-use millstream_state::{Tables, column_of, compact};
+use millstream_state::{Tables, compact};
 
 use crate::Result;
 use crate::saving::incomplete;
@@ -111,11 +111,9 @@ impl Panes {
 
     /// Has what another one had that has saved this.
     pub(super) fn load(&mut self, kept: &mut Tables) -> Result<()> {
-        for batch in kept.take("open_windows") {
-            let windows = column_of::<Int64Type>(&batch, "window")?;
-            let none = || vec![Pane::default(); self.schemas.len()];
-            self.open.extend(windows.values().iter().map(|time| (*time, none())));
-        }
+        let windows = kept.take_table("open_windows")?.numbers::<Int64Type>("window")?;
+        let none = || vec![Pane::default(); self.schemas.len()];
+        self.open.extend(windows.values().iter().map(|time| (*time, none())));
         for input in 0..self.schemas.len() {
             let schema = self.schemas[input].clone();
             for (chunk, windows) in kept.take_beside(&held(input), WINDOW)? {
