@@ -6,13 +6,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::MemTable;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::{Rows, Tables};
 use tokio::runtime::Runtime;
 
-use crate::operator::Operator;
+use crate::operator::{Operator, Output};
 use crate::{Choice, Description, Driver, EventTime, Flow, Limits, Relation};
 
 /// A small generator of numbers.
@@ -134,6 +136,24 @@ impl Fixture {
             })
         };
         Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
+    }
+
+    /// The aggregate of a query over a table, the rows that it takes as columns of that, and a driver.
+    pub(crate) fn aggregate(&self, sql: &str) -> (LogicalPlan, Vec<usize>, Driver) {
+        let state = self.context.state();
+        let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
+        let plan = state.optimize(&plan).unwrap();
+        let mut found = None;
+        plan.apply(|node| {
+            if let LogicalPlan::Aggregate(aggregate) = node {
+                let LogicalPlan::TableScan(scan) = aggregate.input.as_ref() else { panic!("{plan}") };
+                found = Some((node.clone(), scan.projection.clone().unwrap()));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .unwrap();
+        let (plan, columns) = found.unwrap();
+        (plan, columns, Driver::new(&state, self.runtime.handle().clone()))
     }
 
     pub(crate) fn at_once(&self, sql: &str, schema: &SchemaRef) -> RecordBatch {
@@ -293,6 +313,33 @@ pub(crate) fn go_on(operator: &dyn Operator, new: &mut dyn Operator) {
     assert_eq!(kept.left(), None);
     assert_eq!(operator.state_rows(), new.state_rows());
     assert_eq!(operator.wake_at(), new.wake_at());
+}
+
+/// Steps two operators that must not differ in anything; gives what the first one has put out.
+pub(crate) fn step_alike(all: [&mut dyn Operator; 2], cut: &Cut, delta: &Delta) -> Output {
+    let [one, other] = all;
+    assert_eq!(one.is_due(cut), other.is_due(cut));
+    let outputs = [one.step(cut, &[delta]).unwrap(), other.step(cut, &[delta]).unwrap()];
+    let told = |output: &Output, schema: &SchemaRef| {
+        let rows = sorted(&consolidate(output.rows.clone(), schema).unwrap());
+        let mut failures: Vec<String> = output.failures.iter().map(|of| format!("{of:?}")).collect();
+        failures.sort();
+        let late: Vec<_> = output.late.iter().map(|late| (late.count(), late.watermark.clone())).collect();
+        (rows, failures, late)
+    };
+    let schema = one.properties().schema.clone();
+    assert_eq!(told(&outputs[0], &schema), told(&outputs[1], &schema), "{cut:?}");
+    let content = |operator: &dyn Operator| {
+        let rows = operator.content(&|_| None).map(Result::unwrap);
+        rows.map(|rows| sorted(&Delta::from_iter(rows)))
+    };
+    let kept = |operator: &dyn Operator| {
+        let waiting = (operator.wake_at(), operator.waiting(), operator.late());
+        (content(operator), operator.state_rows(), waiting)
+    };
+    assert_eq!(kept(one), kept(other), "{cut:?}");
+    let [output, _] = outputs;
+    output
 }
 
 /// One table of `k` and `v`.

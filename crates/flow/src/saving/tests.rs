@@ -8,9 +8,9 @@ use arrow::array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRef, TimeUnit};
-use datafusion::common::Result as Planned;
+use datafusion::common::{Result as Planned, ScalarValue};
 use datafusion::datasource::MemTable;
-use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
+use datafusion::logical_expr::function::{AccumulatorArgs, PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{
     Accumulator, ColumnarValue, PartitionEvaluator, ScalarFunctionImplementation, Signature, TableScan,
     Volatility, WindowUDF, WindowUDFImpl, create_udaf, create_udf,
@@ -202,6 +202,32 @@ impl WindowUDFImpl for Side {
     }
 }
 
+/// UPDATE_STATE, which is never called either.
+#[derive(Debug)]
+struct Keeps;
+
+impl Accumulator for Keeps {
+    fn update_batch(&mut self, _values: &[ArrayRef]) -> Planned<()> {
+        unreachable!("it is planned alone")
+    }
+
+    fn evaluate(&mut self) -> Planned<ScalarValue> {
+        unreachable!("it is planned alone")
+    }
+
+    fn size(&self) -> usize {
+        0
+    }
+
+    fn state(&mut self) -> Planned<Vec<ScalarValue>> {
+        unreachable!("it is planned alone")
+    }
+
+    fn merge_batch(&mut self, _states: &[ArrayRef]) -> Planned<()> {
+        unreachable!("it is planned alone")
+    }
+}
+
 struct World {
     runtime: Runtime,
     context: SessionContext,
@@ -232,10 +258,7 @@ impl World {
         let takes = vec![DataType::Int64, DataType::Boolean, DataType::Null];
         let state =
             vec![DataType::new_list(DataType::Int64, true), DataType::new_list(DataType::Int64, true)];
-        let call =
-            |_: datafusion::logical_expr::function::AccumulatorArgs<'_>| -> Planned<Box<dyn Accumulator>> {
-                unreachable!("it is planned alone")
-            };
+        let call = |_: AccumulatorArgs<'_>| -> Planned<Box<dyn Accumulator>> { Ok(Box::new(Keeps)) };
         let keeps = create_udaf(
             "keeps",
             takes,

@@ -248,7 +248,7 @@ fn what_does_not_fit_is_refused() {
     let error = refused(&|kept| kept.put_number("hashes_like", 0)).unwrap();
     assert!(error.contains("hashed in another way"), "{error}");
     let error = refused(&|kept| drop(kept.take("of_keys"))).unwrap();
-    assert!(error.contains("2 keys, but 0"), "{error}");
+    assert!(error.contains("'of_keys' has 0 rows instead of 2"), "{error}");
     let error = refused(&|kept| {
         let batch = kept.take("keys")[0].slice(0, 1);
         kept.put("keys", vec![batch]);
