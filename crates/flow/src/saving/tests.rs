@@ -61,7 +61,6 @@ const QUERIES: &[(Under, &str, &str)] = &[
     (Nothing, "Aggregate", "SELECT DISTINCT k, s FROM t"),
     (Nothing, "SlidingAggregate", "SELECT k, count(*), max(v) FROM w GROUP BY k"),
     (Nothing, "UpdateState", "SELECT k, keeps(v, false, NULL) FROM e GROUP BY k"),
-    (Nothing, "UpdateState", "SELECT k, keeps(v, false, NULL) FROM w GROUP BY k"),
     (Nothing, "Join", "SELECT t.k, u.v FROM t FULL JOIN u ON t.k = u.k AND t.v < u.v"),
     (Nothing, "Join", "SELECT a.k FROM t AS a JOIN t AS b ON a.k = b.v WHERE a.k NOT IN (SELECT k FROM u)"),
     (Nothing, "Join", "SELECT k FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.v > t.v)"),
