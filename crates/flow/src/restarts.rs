@@ -35,7 +35,9 @@ impl<'a> Twins<'a> {
 
     /// One of them is stopped and started.
     fn restart(&mut self) {
-        assert!(self.moving.save().is_ok(), "{}", self.sql);
+        if let Err(error) = self.moving.save() {
+            assert!(error.to_string().contains("Aggregate"), "{error}: {}", self.sql);
+        }
         again(&mut self.moving, (self.compile)(self.sql));
     }
 
@@ -65,6 +67,7 @@ impl<'a> Twins<'a> {
 
 /// Steps queries through random changes and restarts.
 fn check(operator: &str, queries: &[&str], seeds: std::ops::Range<u64>) {
+    let mut failed = vec![false; queries.len()];
     for seed in seeds {
         let (mut random, fixtures) = (Random(seed), Fixture::new());
         let compile = |sql: &str| fixtures.compile(sql);
@@ -81,8 +84,8 @@ fn check(operator: &str, queries: &[&str], seeds: std::ops::Range<u64>) {
                 twins.step(&cut, &changes);
             }
         }
-        for (sql, twins) in queries.iter().zip(&all) {
-            assert_eq!(sql.contains("/ "), twins.failed, "{sql}");
+        for (at, (sql, twins)) in queries.iter().zip(&all).enumerate() {
+            failed[at] |= twins.failed;
             let [one, other] = [&twins.steady, &twins.moving].map(|flow| {
                 let meters = flow.operators().into_iter().map(|operator| operator.meter);
                 meters
@@ -92,6 +95,8 @@ fn check(operator: &str, queries: &[&str], seeds: std::ops::Range<u64>) {
             assert_eq!(one, other, "{sql}");
         }
     }
+    let fails = |sql: &&str| sql.contains("/ ") || sql.contains("DECIMAL");
+    assert_eq!(failed, queries.iter().map(fails).collect::<Vec<_>>());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
-use millstream_delta::{Chunk, Delta, Timestamp};
+use millstream_delta::Timestamp;
 use millstream_state::Tables;
 
 use crate::flow::{Flow, Meter, Node};
@@ -33,7 +33,7 @@ impl Flow {
         }
         for place in 0..self.findables.len() {
             if let Some(rows) = self.found_elsewhere(place)? {
-                all.put_delta(&found(place), &Delta::from_iter(rows))?;
+                all.put_delta(&found(place), &rows)?;
             }
         }
         Ok(all)
@@ -61,9 +61,7 @@ impl Flow {
             check_taken(name, &kept)?;
         }
         for place in 0..self.findables.len() {
-            let rows = all.take_delta(&found(place))?.chunks;
-            let rows = rows.iter().map(Chunk::expand).collect::<Result<Vec<_>, _>>()?;
-            self.find_elsewhere(place, rows)?;
+            self.find_elsewhere(place, all.take_delta(&found(place))?)?;
         }
         check_taken("the query", &all)
     }
