@@ -20,9 +20,6 @@ use crate::failure::keep;
 use crate::spread::Threads;
 use crate::{Error, Result};
 
-/// How many keys are looked up at once when all rows are read.
-const KEYS: usize = 4096;
-
 /// Which rows of a relation are found by which key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct By {
@@ -154,8 +151,8 @@ impl Arrangement {
     }
 
     /// The same with rows that have just the columns that are kept.
-    pub(crate) fn take_kept(&self, rows: Vec<RecordBatch>) -> Result<()> {
-        self.write(|versions| versions.take(Delta::from_iter(rows), self))
+    pub(crate) fn take_kept(&self, rows: Delta) -> Result<()> {
+        self.write(|versions| versions.take(rows, self))
     }
 
     /// Holds the change of an epoch ready beside the rows; what was held before becomes part of them. Each reader
@@ -200,15 +197,11 @@ impl Arrangement {
         self.versions.read().map_err(|_| broken())
     }
 
-    /// All rows, as the columns that are kept, n copies as n rows; between two epochs.
-    pub(crate) fn content(&self) -> Result<Vec<RecordBatch>> {
+    /// All rows, as the columns that are kept; between two epochs.
+    pub(crate) fn content(&self) -> Result<Delta> {
         self.write(Versions::settle)?;
         let versions = self.read()?;
-        let mut batches = Vec::new();
-        for slots in versions.index.live().chunks(KEYS) {
-            batches.extend(versions.rows.gather(slots)?);
-        }
-        Ok(batches)
+        Ok(versions.rows.delta(&versions.index.live())?)
     }
 
     /// How many rows there are.
@@ -226,11 +219,7 @@ impl Arrangement {
     }
 
     fn kept(&self, delta: &Delta) -> Result<Delta> {
-        let mut kept = Delta::default();
-        for Chunk { rows, weights } in &delta.chunks {
-            kept.push(Chunk { rows: rows.project(&self.columns)?, weights: weights.clone() });
-        }
-        Ok(kept)
+        projected(delta, &self.columns)
     }
 
     /// Those rows that may be looked for, and their keys.
@@ -391,6 +380,15 @@ impl Versions {
             + self.totals.memory_bytes()
             + staged.sum::<usize>()
     }
+}
+
+/// Some columns of rows.
+pub(crate) fn projected(delta: &Delta, columns: &[usize]) -> Result<Delta> {
+    let mut some = Delta::default();
+    for Chunk { rows, weights } in &delta.chunks {
+        some.push(Chunk { rows: rows.project(columns)?, weights: weights.clone() });
+    }
+    Ok(some)
 }
 
 fn key_of(rows: &RecordBatch, key: &[usize]) -> Vec<ArrayRef> {

@@ -23,6 +23,8 @@ pub mod operators;
 mod order;
 mod point;
 mod recursion;
+#[cfg(test)]
+mod restarts;
 mod saving;
 mod sharing;
 mod sorted;

@@ -3,12 +3,15 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
-use millstream_delta::{Chunk, Delta, Timestamp};
+use millstream_delta::Timestamp;
 use millstream_state::Tables;
 
 use crate::flow::{Flow, Meter, Node};
 use crate::operator::Operator;
 use crate::{Error, Result};
+
+/// What nodes are called that hand on the changes of a relation.
+const INPUT: &str = "Input";
 
 impl Flow {
     /// All that its operators keep, as tables, with what it finds in arrangements that others read, too. An error that
@@ -19,17 +22,18 @@ impl Flow {
         all.put_number("version", self.version as i64);
         all.put_number("now", self.now.0);
         for (place, (node, meter)) in self.nodes.iter().zip(&self.meters).enumerate() {
-            let Node::Operator { operator, .. } = node else { continue };
-            let name = operator.describe().name;
-            let mut kept = operator
-                .save()?
-                .ok_or_else(|| Error::Unsaved(format!("its operator {name} can't be saved yet")))?;
+            let (name, kept) = match node {
+                Node::Input { .. } => (INPUT, Some(Tables::default())),
+                Node::Operator { operator, .. } => (operator.describe().name, operator.save()?),
+            };
+            let mut kept =
+                kept.ok_or_else(|| Error::Unsaved(format!("its operator {name} can't be saved yet")))?;
             meter.save(&mut kept);
             all.put_part(&part(place, name), kept);
         }
         for place in 0..self.findables.len() {
             if let Some(rows) = self.found_elsewhere(place)? {
-                all.put_delta(&found(place), &Delta::from_iter(rows))?;
+                all.put_delta(&found(place), &rows)?;
             }
         }
         Ok(all)
@@ -45,17 +49,19 @@ impl Flow {
         self.version = all.take_number("version")? as u64;
         self.now = Timestamp(all.take_number("now")?);
         for (place, (node, meter)) in self.nodes.iter_mut().zip(&mut self.meters).enumerate() {
-            let Node::Operator { operator, .. } = node else { continue };
-            let name = operator.describe().name;
+            let name = match node {
+                Node::Input { .. } => INPUT,
+                Node::Operator { operator, .. } => operator.describe().name,
+            };
             let mut kept = all.take_part(&part(place, name));
             meter.load(&mut kept)?;
-            operator.load(&mut kept)?;
+            if let Node::Operator { operator, .. } = node {
+                operator.load(&mut kept)?;
+            }
             check_taken(name, &kept)?;
         }
         for place in 0..self.findables.len() {
-            let rows = all.take_delta(&found(place))?.chunks;
-            let rows = rows.iter().map(Chunk::expand).collect::<Result<Vec<_>, _>>()?;
-            self.find_elsewhere(place, rows)?;
+            self.find_elsewhere(place, all.take_delta(&found(place))?)?;
         }
         check_taken("the query", &all)
     }
@@ -127,3 +133,6 @@ impl Meter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta};
 
-use crate::arrangement::{Arrangement, By};
+use crate::arrangement::{Arrangement, By, projected};
 use crate::flow::{Flow, Node};
 use crate::operators::join::{Findable, Join};
 use crate::spread::Threads;
@@ -185,8 +184,7 @@ impl Flow {
                 let places =
                     places.ok_or_else(|| Error::Bug("a join reads the columns of its key".into()))?;
                 let rows = self.join(side.node)?.content_of(side.at)?;
-                let rows = rows.iter().map(|rows| rows.project(&places)).collect::<Result<_, _>>()?;
-                arrangement.take_kept(rows)?;
+                arrangement.take_kept(projected(&rows, &places)?)?;
             }
             _ => return Err(Error::Bug("an arrangement is made of what others keep".into())),
         }
@@ -212,22 +210,22 @@ impl Flow {
     }
 
     /// The rows of a place, as the columns that it looks at, where they are in an arrangement.
-    pub(crate) fn found_elsewhere(&self, place: usize) -> Result<Option<Vec<RecordBatch>>> {
+    pub(crate) fn found_elsewhere(&self, place: usize) -> Result<Option<Delta>> {
         let kept = self.findables[place].kept.as_ref();
         kept.map(|kept| self.rows_in(place, &kept.arrangement)).transpose()
     }
 
-    fn rows_in(&self, place: usize, arrangement: &Arrangement) -> Result<Vec<RecordBatch>> {
+    fn rows_in(&self, place: usize, arrangement: &Arrangement) -> Result<Delta> {
         let findables = &self.findables[place];
         let columns = match &findables.sides[..] {
             [side] => arrangement.places_of(&side.columns)?,
             _ => arrangement.places_of(&findables.columns())?,
         };
-        Ok(arrangement.content()?.iter().map(|rows| rows.project(&columns)).collect::<Result<_, _>>()?)
+        projected(&arrangement.content()?, &columns)
     }
 
     /// Keeps these rows for a place, where it has none, in an arrangement only if several sides look for them.
-    pub(crate) fn find_elsewhere(&mut self, place: usize, rows: Vec<RecordBatch>) -> Result<()> {
+    pub(crate) fn find_elsewhere(&mut self, place: usize, rows: Delta) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }

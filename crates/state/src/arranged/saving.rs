@@ -1,5 +1,7 @@
 //! Rows by slot as a table.
 
+use millstream_delta::Delta;
+
 use super::Arranged;
 use crate::store::table::{Told, untold};
 use crate::{Error, Result, Tables};
@@ -10,6 +12,14 @@ impl Arranged {
         let of = |(place, slot): (i64, &u32)| self.ids(*slot).iter().map(move |id| (*id, place));
         to.put(name, self.store.told((0..).zip(slots).flat_map(of))?);
         Ok(())
+    }
+
+    /// The rows of some slots with their numbers of copies, in the order in which they came.
+    pub fn delta(&self, slots: &[u32]) -> Result<Delta> {
+        let ids = slots.iter().flat_map(|slot| self.ids(*slot)).map(|id| (*id, self.count(*id)));
+        let mut delta = Delta::default();
+        self.store.weighted(ids)?.into_iter().for_each(|chunk| delta.push(chunk));
+        Ok(delta)
     }
 
     /// Takes the rows of such a table in, where there are none yet: of so many slots, which are 0, 1, 2 and so on now. Each
@@ -91,6 +101,12 @@ mod tests {
             new.load(slots.len(), "rows", &mut tables).unwrap();
             assert_eq!(all(&new, &(0..slots.len() as u32).collect::<Vec<_>>()), all(&rows, &slots));
             assert_eq!(tables.left(), None);
+            let delta = new.delta(&[1, 4]).unwrap();
+            let copies: i64 =
+                delta.chunks.iter().map(|chunk| chunk.weights_or_ones().values().iter().sum::<i64>()).sum();
+            let expected =
+                all(&rows, &[2, 1]).into_iter().flatten().map(|(_, copies, _)| copies).sum::<i64>();
+            assert_eq!(copies, expected);
             // Rows are still found by their content.
             let there = all(&new, &[1]).swap_remove(0);
             let gone = there.iter().map(|(row, copies, _)| Placed {

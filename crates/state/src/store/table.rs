@@ -56,23 +56,24 @@ impl Store {
     /// The rows of some ids as a table, each with a number that comes with it. In the table they are in the order of their
     /// ids.
     pub(crate) fn told(&self, keyed: impl Iterator<Item = (u64, i64)>) -> Result<Vec<RecordBatch>> {
-        let tallied = self.chunks.iter().any(|held| held.chunk.tallies.is_some());
-        let schema = told_schema(&self.schema, tallied);
-        let mut batches = Vec::new();
-        self.by_chunk(keyed, |chunk, batch, rows| {
-            let of = |number: fn(&Stored, usize) -> i64| -> ArrayRef {
-                Arc::new(Int64Array::from_iter_values(
-                    rows.iter().map(|(row, _)| number(chunk, *row as usize)),
-                ))
+        let mut told = Vec::new();
+        self.by_chunk(keyed, |chunk, rows, places| {
+            let of = |number: fn(&Stored, usize) -> i64| -> Vec<i64> {
+                places.iter().map(|(row, _)| number(chunk, *row as usize)).collect()
             };
-            let mut columns = batch.columns().to_vec();
-            columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, key)| *key))));
-            columns.push(of(Stored::count));
-            columns.extend(tallied.then(|| of(Stored::tally)));
-            batches.push(RecordBatch::try_new(schema.clone(), columns)?);
+            let keys = places.iter().map(|(_, key)| *key).collect();
+            told.push(Told { rows, keys, counts: of(Stored::count), tallies: of(Stored::tally) });
             Ok(())
         })?;
-        Ok(batches)
+        let tallied = told.iter().any(|told| told.tallies.iter().any(|tally| *tally != 0));
+        let schema = told_schema(&self.schema, tallied);
+        let batch = |Told { rows, keys, counts, tallies }: Told| {
+            let numbers = [keys, counts].into_iter().chain(tallied.then_some(tallies));
+            let mut columns = rows.columns().to_vec();
+            columns.extend(numbers.map(|numbers| Arc::new(Int64Array::from(numbers)) as ArrayRef));
+            Ok(RecordBatch::try_new(schema.clone(), columns)?)
+        };
+        told.into_iter().map(batch).collect()
     }
 
     /// The rows of some ids with weights.

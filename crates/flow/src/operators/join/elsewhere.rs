@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use millstream_delta::Chunk;
+use millstream_delta::Delta;
 use millstream_state::Placed;
 
 use super::side::Side;
@@ -51,24 +50,23 @@ impl Join {
     }
 
     /// Keeps the rows of a side itself again: these.
-    pub(crate) fn move_in(&mut self, at: usize, rows: Vec<RecordBatch>) -> Result<()> {
+    pub(crate) fn move_in(&mut self, at: usize, rows: Delta) -> Result<()> {
         let keys = std::mem::take(&mut self.sides[at].keys);
         let mut side = Side::new(&self.shape, self.condition.is_some(), at, keys);
-        for rows in rows {
-            let keys = crate::drive::evaluate(&side.keys, &rows)?;
-            let mut slots = Vec::with_capacity(rows.num_rows());
+        for chunk in rows.chunks {
+            let keys = crate::drive::evaluate(&side.keys, &chunk.rows)?;
+            let mut slots = Vec::with_capacity(chunk.rows.num_rows());
             if let Some(index) = &mut self.index {
                 index.slots(&keys, &mut slots)?;
             }
-            let placed = Placed { chunk: Chunk::insert(rows), slots, tallies: None };
-            side.take(placed)?;
+            side.take(Placed { chunk, slots, tallies: None })?;
         }
         self.sides[at] = side;
         Ok(())
     }
 
     /// All rows of a side that it keeps itself.
-    pub(crate) fn content_of(&self, at: usize) -> Result<Vec<RecordBatch>> {
+    pub(crate) fn content_of(&self, at: usize) -> Result<Delta> {
         self.sides[at].content(self.index.as_ref())
     }
 

@@ -269,14 +269,10 @@ impl Side {
     }
 
     /// All its rows, where it keeps them itself under these keys.
-    pub fn content(&self, index: Option<&KeyIndex>) -> Result<Vec<arrow::array::RecordBatch>> {
+    pub fn content(&self, index: Option<&KeyIndex>) -> Result<Delta> {
         let (Some(rows), Some(index)) = (&self.rows, index) else {
             return Err(Error::Bug("a join that keeps its own rows by key gives them away".into()));
         };
-        let mut batches = Vec::new();
-        for slots in index.live().chunks(4096) {
-            batches.extend(rows.gather(slots)?);
-        }
-        Ok(batches)
+        Ok(rows.delta(&index.live())?)
     }
 }

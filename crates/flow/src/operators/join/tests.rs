@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millstream_delta::{Chunk, Delta, consolidate};
 
-use crate::fixture::{Fixture, NAMES, Random, check, delta, sorted, step};
+use crate::fixture::{Fixture, NAMES, Random, again, check, delta, sorted, step};
 use crate::{Flow, needs_content, share_rows};
 
 #[test]
@@ -130,6 +130,13 @@ fn queries_that_find_rows_by_the_same_key_keep_them_once() {
         let mut content = [Delta::default(), Delta::default()];
         for epoch in 1..14 {
             let changes = fixture.change(&mut random);
+            // Some or all go on elsewhere, and share nothing then.
+            let share_of = random.below(4);
+            for (sql, flow) in queries.iter().zip(&mut flows) {
+                if random.below(3) < share_of {
+                    again(flow, fixture.compile(sql));
+                }
+            }
             for (flow, sum) in flows.iter_mut().zip(&mut sums) {
                 sum.append(step(flow, epoch, &changes).rows);
             }

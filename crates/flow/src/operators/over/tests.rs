@@ -2,7 +2,7 @@
 
 use millstream_delta::Delta;
 
-use crate::fixture::{Fixture, check, delta, sorted, step};
+use crate::fixture::{Fixture, again, check, delta, sorted, step};
 
 const COMPLETE: &str = "v DESC, id, s, f";
 
@@ -147,6 +147,7 @@ fn a_partition_that_fails_has_no_rows_until_it_has_an_answer_again() {
     let mut epoch = 0;
     let mut changes = |rows: &[(i64, i64)], weight: i64| {
         epoch += 1;
+        again(&mut flow, fixture.compile(&sql));
         let change = step(&mut flow, epoch, &[delta(rows, weight), Delta::default()]);
         let errors: Vec<i64> = change.errors.chunks.iter().map(|chunk| chunk.weight(0)).collect();
         (sorted(&change.rows), errors)

@@ -9,7 +9,7 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use millstream_delta::Delta;
 
-use crate::fixture::{Fixture, check, check_with, delta, sorted, step};
+use crate::fixture::{Fixture, again, check, check_with, delta, sorted, step};
 
 #[test]
 fn over_follows_inserts_and_deletes() {
@@ -102,6 +102,7 @@ fn a_key_that_fails_has_no_rows_until_it_has_an_answer_again() {
     let mut flow = fixture.compile(sql);
     assert!(flow.explain()[0].starts_with("PerKey"), "{:?}", flow.explain());
     let mut changes = |epoch: u64, rows: &[(i64, i64)], weight: i64| {
+        again(&mut flow, fixture.compile(sql));
         let change = step(&mut flow, epoch, &[delta(rows, weight), Delta::default()]);
         (sorted(&change.rows), sorted(&change.errors))
     };

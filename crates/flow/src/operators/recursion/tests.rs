@@ -1,6 +1,6 @@
 //! Recursive queries over rows that come and go, cycles among them.
 
-use crate::fixture::{Fixture, Random, check, delta, sorted, step};
+use crate::fixture::{Fixture, Random, again, check, delta, sorted, step};
 use millstream_delta::Delta;
 
 const REACHED: &str = "WITH RECURSIVE reached(x) AS (SELECT k FROM u UNION SELECT t.v FROM t JOIN reached ON t.k = x) \
@@ -15,6 +15,7 @@ fn rows_of_a_cycle_do_not_hold_each_other_up() {
     let mut epoch = 0;
     let mut change = |t: Delta, u: Delta| {
         epoch += 1;
+        again(&mut flow, fixture.compile(REACHED));
         sorted(&step(&mut flow, epoch, &[t, u]).rows)
     };
     let edges = [(1, 2), (2, 3), (3, 1), (3, 4), (5, 3)];
@@ -66,6 +67,9 @@ fn dense_graphs_follow_inserts_and_deletes() {
                         change.append(delta(&[row], -1));
                     }
                 }
+            }
+            if random.below(3) == 0 {
+                again(&mut flow, fixture.compile(REACHED));
             }
             sum.append(step(&mut flow, epoch, &changes).rows);
             let mut reached: Vec<i64> = starts.iter().map(|(k, _)| *k).collect();

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 
 use crate::Flow;
-use crate::fixture::{Fixture, NAMES, Random, delta, sorted};
+use crate::fixture::{Fixture, NAMES, Random, again, delta, sorted};
 
 /// A column of the fixture's tables as a time in microseconds.
 const VALUE: &str = "arrow_cast(v, 'Timestamp(Microsecond, None)')";
@@ -67,6 +67,9 @@ fn rows_come_and_go_with_the_batch_answer() {
                 if quiet { [Delta::default(), Delta::default()] } else { fixture.change(&mut random) };
             for (sql, (flow, sum)) in queries.iter().zip(&mut maintained) {
                 let schema = flow.schema().unwrap().clone();
+                if random.below(3) == 0 {
+                    again(flow, fixture.compile(sql));
+                }
                 let due = flow.is_due(&Cut::new(Epoch(now as u64), Timestamp(now)));
                 if !quiet || due {
                     assert!(flow.wake_at().is_none_or(|time| time.0 >= now || due));
@@ -87,13 +90,35 @@ fn a_row_that_is_past_leaves_no_trace() {
     let clock = Arc::new(AtomicI64::new(0));
     let fixture = fixture(&clock);
     let mut flow = fixture.compile(&format!("SELECT k, v FROM t WHERE {VALUE} > {NOW}"));
-    let at = |flow: &mut Flow, now: i64, t: Delta| sorted(&step(flow, now, &[t, Delta::default()]));
+    let at = |flow: &mut Flow, now: i64, t: Delta| {
+        again(flow, fixture.compile(&format!("SELECT k, v FROM t WHERE {VALUE} > {NOW}")));
+        sorted(&step(flow, now, &[t, Delta::default()]))
+    };
     assert_eq!(at(&mut flow, 5, delta(&[(1, 3), (2, 7)], 1)), ["+1 (2, 7)"]);
     assert_eq!((flow.state_rows(), flow.wake_at()), (1, Some(Timestamp(7))));
     // The delete of what has gone changes nothing, in the epoch in which it goes too.
     assert_eq!(at(&mut flow, 6, delta(&[(1, 3)], -1)), [""; 0]);
     assert_eq!(at(&mut flow, 9, delta(&[(2, 7)], -1)), ["-1 (2, 7)"]);
     assert_eq!((flow.state_rows(), flow.wake_at()), (0, None));
+}
+
+#[test]
+fn what_has_passed_stays_so_after_a_restart_with_a_clock_that_is_put_back() {
+    let clock = Arc::new(AtomicI64::new(0));
+    let fixture = fixture(&clock);
+    for condition in [format!("{VALUE} > {NOW}"), format!("{VALUE} <= {NOW}")] {
+        let sql = format!("SELECT k, v FROM t WHERE {condition}");
+        let [mut steady, mut moving] = [(); 2].map(|()| fixture.compile(&sql));
+        let times =
+            [(20, vec![(1, 15), (1, 30)], 1), (10, vec![(2, 12), (2, 25)], 1), (11, vec![(1, 30)], -1)];
+        for (now, rows, weight) in times {
+            let changes = [delta(&rows, weight), Delta::default()];
+            let [one, other] = [&mut steady, &mut moving].map(|flow| sorted(&step(flow, now, &changes)));
+            assert_eq!(one, other, "{sql}");
+            again(&mut moving, fixture.compile(&sql));
+            assert_eq!((steady.wake_at(), steady.state_rows()), (moving.wake_at(), moving.state_rows()));
+        }
+    }
 }
 
 #[test]
@@ -106,6 +131,7 @@ fn far_times_are_found_exactly() {
     step(&mut flow, 17, &[delta(&[(1, 23 * hour), (1, 1000 * 24 * hour + 5)], 1), Delta::default()]);
     // The bound is at 23:00 of each day from the beginning of the next one on.
     assert_eq!(flow.wake_at(), Some(Timestamp(48 * hour)));
+    again(&mut flow, fixture.compile(&day));
     step(&mut flow, 48 * hour, &[Delta::default(), Delta::default()]);
     assert_eq!(flow.wake_at(), Some(Timestamp(1001 * 24 * hour)));
     assert_eq!(flow.state_rows(), 1);

@@ -11,7 +11,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::Rows;
 use tokio::runtime::Runtime;
 
-use crate::fixture::{Random, at_once, schema};
+use crate::fixture::{Random, again, at_once, schema};
 use crate::{Choice, Description, Driver, Flow, Limits, Relation};
 
 fn rows(random: &mut Random, count: usize) -> RecordBatch {
@@ -123,6 +123,9 @@ fn check(queries: &[&str], append_only: bool, seeds: std::ops::Range<u64>) {
             let change = fixture.change(&mut random);
             for (sql, (flow, sum)) in queries.iter().zip(&mut maintained) {
                 let schema = flow.schema().unwrap().clone();
+                if random.below(3) == 0 {
+                    again(flow, fixture.compile(sql));
+                }
                 let cut = Cut::new(Epoch(epoch), Timestamp(epoch as i64));
                 let put_out = flow.step(&cut, &[&change]).unwrap().rows;
                 if sql.starts_with("SELECT id, k, s, f, v FROM t") {
