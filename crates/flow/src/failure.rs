@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, BooleanArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, StringViewArray};
 use arrow::compute::{filter, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::DataFusionError;
 use millstream_delta::{Chunk, Delta, consolidate};
+use millstream_state::Tables;
 
 use crate::{Error, Result};
 
@@ -49,6 +50,28 @@ pub(crate) fn delta<'a>(failures: impl Iterator<Item = (&'a str, &'a Failure)> +
     let rows = RecordBatch::try_new(ERRORS.clone(), columns)?;
     let weights = Int64Array::from_iter_values(failures.map(|(_, failure)| failure.weight));
     Ok(consolidate(Delta::of(Chunk { rows, weights: Some(weights) }), &ERRORS)?)
+}
+
+/// Adds failures to what is kept, as a table.
+pub(crate) fn put_failures(kept: &mut Tables, name: &str, failures: &[Failure]) -> Result<()> {
+    let message = StringArray::from_iter_values(failures.iter().map(|failure| &failure.message));
+    let row = StringArray::from_iter_values(failures.iter().map(|failure| &failure.row));
+    let weight = Int64Array::from_iter_values(failures.iter().map(|failure| failure.weight));
+    let columns: Vec<(&str, ArrayRef)> =
+        vec![("message", Arc::new(message)), ("row", Arc::new(row)), ("weight", Arc::new(weight))];
+    Ok(kept.put_columns(name, columns)?)
+}
+
+/// Takes them out.
+pub(crate) fn take_failures(kept: &mut Tables, name: &str) -> Result<Vec<Failure>> {
+    let columns = kept.take_table(name)?;
+    let (messages, rows) = (columns.texts("message")?, columns.texts("row")?);
+    let weights = columns.numbers::<Int64Type>("weight")?;
+    let text = |texts: &StringArray, at| texts.value(at).to_string();
+    let failures = weights.values().iter().enumerate();
+    Ok(failures
+        .map(|(at, weight)| Failure { message: text(&messages, at), row: text(&rows, at), weight: *weight })
+        .collect())
 }
 
 /// Why rows fail, in words; `None` where the failure is not one of data, and the query can't go on. What the query

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::MemTable;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::{Rows, Tables};
 use tokio::runtime::Runtime;
 
-use crate::{Choice, Description, Driver, Error, EventTime, Flow, Limits, Relation};
+use crate::operator::{Operator, Output};
+use crate::{Choice, Description, Driver, EventTime, Flow, Limits, Relation};
 
 /// A small generator of numbers.
 pub(crate) struct Random(pub(crate) u64);
@@ -135,6 +138,24 @@ impl Fixture {
         Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
     }
 
+    /// The aggregate of a query over a table, the rows that it takes as columns of that, and a driver.
+    pub(crate) fn aggregate(&self, sql: &str) -> (LogicalPlan, Vec<usize>, Driver) {
+        let state = self.context.state();
+        let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
+        let plan = state.optimize(&plan).unwrap();
+        let mut found = None;
+        plan.apply(|node| {
+            if let LogicalPlan::Aggregate(aggregate) = node {
+                let LogicalPlan::TableScan(scan) = aggregate.input.as_ref() else { panic!("{plan}") };
+                found = Some((node.clone(), scan.projection.clone().unwrap()));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .unwrap();
+        let (plan, columns) = found.unwrap();
+        (plan, columns, Driver::new(&state, self.runtime.handle().clone()))
+    }
+
     pub(crate) fn at_once(&self, sql: &str, schema: &SchemaRef) -> RecordBatch {
         at_once(&self.runtime, &self.context, sql, schema)
     }
@@ -252,25 +273,12 @@ pub(crate) fn check_with(
     }
 }
 
-/// Operators that must be saved whenever those are that they are made of.
-const SAVED: [&str; 8] = ["Join", "LookUp", "Broadcast", "PerKey", "TopN", "Over", "TemporalFilter", "Whole"];
-
 /// Lets a new flow of the same query go on where this one stands, as after a restart. What it saves then is the same.
 pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
-    match flow.save() {
-        Ok(kept) => {
-            new.load(kept.clone()).unwrap();
-            if flow.shareable().iter().all(|found| found.shared.is_none()) {
-                assert_eq!(shown(&kept), shown(&new.save().unwrap()), "{}", flow.explain().join("\n"));
-            }
-        }
-        Err(Error::Unsaved(what)) => {
-            assert!(!what.split(' ').any(|word| SAVED.contains(&word)), "{what}");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    }
+    let kept = flow.save().unwrap();
+    new.load(kept.clone()).unwrap();
     if flow.shareable().iter().all(|found| found.shared.is_none()) {
+        assert_eq!(shown(&kept), shown(&new.save().unwrap()), "{}", flow.explain().join("\n"));
         assert_eq!(flow.state_rows(), new.state_rows(), "{}", flow.explain().join("\n"));
     }
     assert_eq!(flow.wake_at(), new.wake_at(), "{}", flow.explain().join("\n"));
@@ -278,21 +286,15 @@ pub(crate) fn again(flow: &mut Flow, mut new: Flow) {
     *flow = new;
 }
 
-/// What these operators have saved, line by line.
+/// What was saved, line by line.
 fn shown(kept: &Tables) -> Vec<String> {
-    let named = |name: &str| {
-        let (_, of) = name.split_once('-').unwrap_or_default();
-        name.starts_with("found") || SAVED.contains(&of.split('.').next().unwrap())
-    };
     let row = |(name, row): (&str, String)| format!("{name}: {row}");
     let rows = |(name, batches): (&str, &[RecordBatch])| -> Vec<String> {
         sorted(&Delta::from_iter(batches.to_vec())).into_iter().map(|text| row((name, text))).collect()
     };
-    let mut lines: Vec<String> = kept.tables().filter(|(name, _)| named(name)).flat_map(rows).collect();
-    let numbers = kept.numbers().filter(|(name, _)| named(name));
-    lines.extend(numbers.map(|(name, number)| row((name, number.to_string()))));
-    let texts = kept.texts().filter(|(name, _)| named(name));
-    lines.extend(texts.map(|(name, text)| row((name, text.to_string()))));
+    let mut lines: Vec<String> = kept.tables().flat_map(rows).collect();
+    lines.extend(kept.numbers().map(|(name, number)| row((name, number.to_string()))));
+    lines.extend(kept.texts().map(|(name, text)| row((name, text.to_string()))));
     lines
 }
 
@@ -302,6 +304,42 @@ fn counters(flow: &Flow) -> Vec<String> {
         format!("{}: {:?}, {:?}, {:?}", operator.title, operator.counted, operator.late, operator.waiting)
     };
     flow.operators().into_iter().map(of).collect()
+}
+
+/// The same for an operator by itself.
+pub(crate) fn go_on(operator: &dyn Operator, new: &mut dyn Operator) {
+    let mut kept = operator.save().unwrap().unwrap();
+    new.load(&mut kept).unwrap();
+    assert_eq!(kept.left(), None);
+    assert_eq!(operator.state_rows(), new.state_rows());
+    assert_eq!(operator.wake_at(), new.wake_at());
+}
+
+/// Steps two operators that must not differ in anything; gives what the first one has put out.
+pub(crate) fn step_alike(all: [&mut dyn Operator; 2], cut: &Cut, delta: &Delta) -> Output {
+    let [one, other] = all;
+    assert_eq!(one.is_due(cut), other.is_due(cut));
+    let outputs = [one.step(cut, &[delta]).unwrap(), other.step(cut, &[delta]).unwrap()];
+    let told = |output: &Output, schema: &SchemaRef| {
+        let rows = sorted(&consolidate(output.rows.clone(), schema).unwrap());
+        let mut failures: Vec<String> = output.failures.iter().map(|of| format!("{of:?}")).collect();
+        failures.sort();
+        let late: Vec<_> = output.late.iter().map(|late| (late.count(), late.watermark.clone())).collect();
+        (rows, failures, late)
+    };
+    let schema = one.properties().schema.clone();
+    assert_eq!(told(&outputs[0], &schema), told(&outputs[1], &schema), "{cut:?}");
+    let content = |operator: &dyn Operator| {
+        let rows = operator.content(&|_| None).map(Result::unwrap);
+        rows.map(|rows| sorted(&Delta::from_iter(rows)))
+    };
+    let kept = |operator: &dyn Operator| {
+        let waiting = (operator.wake_at(), operator.waiting(), operator.late());
+        (content(operator), operator.state_rows(), waiting)
+    };
+    assert_eq!(kept(one), kept(other), "{cut:?}");
+    let [output, _] = outputs;
+    output
 }
 
 /// One table of `k` and `v`.

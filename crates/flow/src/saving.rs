@@ -133,3 +133,6 @@ impl Meter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,4 +32,4 @@ pub use paged::Paged;
 pub use rows::Rows;
 pub use slotted::Slotted;
 pub use store::RowsSnapshot;
-pub use tables::{Tables, column_of};
+pub use tables::{Columns, Lists, Tables};

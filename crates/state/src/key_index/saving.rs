@@ -32,6 +32,13 @@ impl KeyIndex {
         Ok(slots)
     }
 
+    /// The columns of all keys, in the order of [`KeyIndex::live`], for tables that hold something else of keys. Dictionaries
+    /// are left out, see [`KeyIndex::save`].
+    pub fn live_keys(&self) -> Result<Vec<ArrayRef>> {
+        let columns = self.kept_keys(&self.live())?.into_iter().zip(&self.kept);
+        columns.map(|(column, kept)| cast_to(column, kept)).collect()
+    }
+
     /// Takes the keys of such a table in, where there are none yet, and says how many they are: they get the slots 0, 1,
     /// 2 and so on, in the table's order.
     pub fn load(&mut self, name: &str, from: &mut Tables) -> Result<usize> {

@@ -3,14 +3,16 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, UInt64Array};
 use arrow::datatypes::{
     DataType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use millstream_state::Paged;
+use millstream_state::{Lists, Paged, Tables};
 
+use super::saving::{GROUPS, of_groups};
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
+use crate::saving::incomplete;
 
 /// What is done with the bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +126,22 @@ impl<T: Integer + Debug> SlotAggregate for Folded<T> {
         Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
     }
 
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let cells = || slots.iter().map(|slot| &self.cells[*slot as usize]);
+        let bits = UInt64Array::from_iter_values(cells().map(|cell| cell.bits));
+        let counts = Int64Array::from_iter_values(cells().map(|cell| cell.count));
+        of_groups(vec![("bits", Arc::new(bits)), ("count", Arc::new(counts))])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let columns = kept.take_rows(GROUPS, slots.len())?;
+        let (bits, counts) = (columns.numbers::<UInt64Type>("bits")?, columns.numbers::<Int64Type>("count")?);
+        for ((slot, bits), count) in slots.iter().zip(bits.values()).zip(counts.values()) {
+            self.cells[*slot as usize] = Cell { bits: *bits, count: *count };
+        }
+        Ok(())
+    }
+
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
     }
@@ -190,6 +208,26 @@ impl<T: Integer + Debug> SlotAggregate for Counted<T> {
     fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
         let (operation, cells) = (self.operation, Paged::default());
         Some(Box::new(Folded::<T> { operation, cells, integer: std::marker::PhantomData }))
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let cells = || slots.iter().map(|slot| &self.cells[*slot as usize]);
+        let counts = Int64Array::from_iter_values(cells().map(|cell| cell.count));
+        let mut set = Lists::<Int64Type>::default();
+        cells().for_each(|cell| set.push(|list| list.extend_from_slice(&cell.set)));
+        of_groups(vec![("count", Arc::new(counts)), ("set", set.column()?)])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let columns = kept.take_rows(GROUPS, slots.len())?;
+        let (counts, sets) = (columns.numbers::<Int64Type>("count")?, columns.lists::<Int64Type>("set")?);
+        for ((slot, count), set) in slots.iter().zip(counts.values()).zip(sets.iter()) {
+            if !set.is_empty() && set.len() != Self::WIDTH {
+                return Err(incomplete(format!("there are counts of {} bits", set.len())));
+            }
+            self.cells[*slot as usize] = Counts { count: *count, set: set.into() };
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

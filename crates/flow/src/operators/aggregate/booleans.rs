@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray};
-use millstream_state::Paged;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
+use arrow::datatypes::Int64Type;
+use millstream_state::{Paged, Tables};
 
+use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
@@ -75,6 +77,22 @@ impl SlotAggregate for Truth {
             let (found, cell) = (other.cells[*from as usize], &mut self.cells[*into as usize]);
             cell.yes += change.sign() * found.yes;
             cell.no += change.sign() * found.no;
+        }
+        Ok(())
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let cells = || slots.iter().map(|slot| &self.cells[*slot as usize]);
+        let yes = Int64Array::from_iter_values(cells().map(|cell| cell.yes));
+        let no = Int64Array::from_iter_values(cells().map(|cell| cell.no));
+        of_groups(vec![("true", Arc::new(yes)), ("false", Arc::new(no))])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let columns = kept.take_rows(GROUPS, slots.len())?;
+        let (yes, no) = (columns.numbers::<Int64Type>("true")?, columns.numbers::<Int64Type>("false")?);
+        for ((slot, yes), no) in slots.iter().zip(yes.values()).zip(no.values()) {
+            self.cells[*slot as usize] = Cell { yes: *yes, no: *no };
         }
         Ok(())
     }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, UInt64Array};
-use millstream_state::Paged;
+use arrow::datatypes::Int64Type;
+use millstream_state::{Paged, Tables};
 
+use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
@@ -61,6 +63,17 @@ impl SlotAggregate for Count {
         for (from, into) in pairs {
             self.counts[*into as usize] += change.sign() * other.counts[*from as usize];
         }
+        Ok(())
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let counts = slots.iter().map(|slot| self.counts[*slot as usize]);
+        of_groups(vec![("count", Arc::new(Int64Array::from_iter_values(counts)))])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let counts = kept.take_rows(GROUPS, slots.len())?.numbers::<Int64Type>("count")?;
+        slots.iter().zip(counts.values()).for_each(|(slot, count)| self.counts[*slot as usize] = *count);
         Ok(())
     }
 

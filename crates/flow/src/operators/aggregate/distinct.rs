@@ -1,15 +1,20 @@
 //! DISTINCT arguments: a table of groups and values, in front of an aggregate that sees each value once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array};
 use arrow::compute::filter;
-use arrow::datatypes::{DataType, UInt32Type};
-use millstream_state::{KeyIndex, Paged};
+use arrow::datatypes::{DataType, Int64Type, UInt32Type};
+use millstream_state::{KeyIndex, Paged, Tables};
 
+use super::saving::{GROUP, VALUES, load_part, slots_of};
 use super::slot::{Batch, SlotAggregate};
-use crate::Result;
+use crate::saving::incomplete;
+use crate::{Error, Result};
+
+/// The column that says how often a value is there.
+const COPIES: &str = "_copies";
 
 /// Counts how often each group has each value. Only what comes up from none, or goes down to none, reaches the
 /// aggregate behind it.
@@ -126,6 +131,44 @@ impl SlotAggregate for Distinct {
             self.index.free(entry);
         }
         self.inner.forget();
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let mut keys = self.index.live_keys()?.into_iter();
+        let of = keys.next().ok_or_else(|| Error::Bug("values without a group".into()))?;
+        let place_of: HashMap<u32, u32> = slots.iter().copied().zip(0..).collect();
+        let place = |slot: &u32| place_of.get(slot).copied();
+        let groups: Option<Vec<u32>> = of.as_primitive::<UInt32Type>().values().iter().map(place).collect();
+        let groups = groups.ok_or_else(|| Error::Bug("a value of a group that isn't there".into()))?;
+        let live = self.index.live();
+        let copies = Int64Array::from_iter_values(live.iter().map(|entry| self.copies[*entry as usize]));
+        let mut columns: Vec<(&str, ArrayRef)> =
+            vec![(GROUP, Arc::new(UInt32Array::from(groups))), (COPIES, Arc::new(copies))];
+        columns.extend(keys.map(|values| ("value", values)));
+        let mut kept = Tables::default();
+        kept.put_columns(VALUES, columns)?;
+        kept.put_part("inner", self.inner.save(slots)?);
+        Ok(kept)
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let columns = kept.take_table(VALUES)?;
+        if !columns.is_empty() {
+            let mut keys: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(slots_of(&columns, slots)?))];
+            keys.extend_from_slice(&columns.all()[2..]);
+            let mut entries = Vec::with_capacity(columns.num_rows());
+            let new = self.index.slots(&keys, &mut entries)?;
+            if new.len() < entries.len() {
+                return Err(incomplete("a group has a value twice".into()));
+            }
+            self.copies.resize(self.index.slots_end(), 0);
+            self.touched.resize(self.index.slots_end().div_ceil(64), 0);
+            let copies = columns.numbers::<Int64Type>(COPIES)?;
+            for (entry, copies) in entries.iter().zip(copies.values()) {
+                self.copies[*entry as usize] = *copies;
+            }
+        }
+        load_part(self.inner.as_mut(), slots, kept, "inner")
     }
 
     fn memory_bytes(&self) -> usize {

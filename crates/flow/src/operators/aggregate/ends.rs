@@ -4,15 +4,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BinaryViewBuilder, PrimitiveArray,
-    downcast_primitive,
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BinaryViewBuilder, Int64Array,
+    PrimitiveArray, downcast_primitive,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, UInt8Type};
-use millstream_state::Paged;
+use arrow::datatypes::{DataType, Int64Type, UInt8Type};
+use millstream_state::{Paged, Tables};
 
 use super::extreme::{Extreme, extreme, order};
 use super::multiset::{Multiset, Value};
+use super::saving::{GROUP, VALUES, places, slots_of};
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
 
@@ -162,6 +163,31 @@ impl<D: Domain> SlotAggregate for Ends<D> {
 
     fn of_results(&self) -> Option<Box<dyn SlotAggregate>> {
         extreme(self.extreme, &self.data_type)
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let sets = || slots.iter().map(|slot| &self.sets[*slot as usize]);
+        let all = || sets().flat_map(Multiset::iter);
+        let values = D::column(all().map(|(value, _)| Some(value)), &self.data_type)?;
+        let counts = Int64Array::from_iter_values(all().map(|(_, count)| count));
+        let groups = places(sets().map(|set| set.iter().count()));
+        let mut kept = Tables::default();
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![(GROUP, Arc::new(groups)), ("value", values), ("count", Arc::new(counts))];
+        kept.put_columns(VALUES, columns)?;
+        Ok(kept)
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let columns = kept.take_table(VALUES)?;
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let values = columns.typed("value", &self.data_type)?;
+        let counts = columns.numbers::<Int64Type>("count")?;
+        let slots = slots_of(&columns, slots)?;
+        let values = std::slice::from_ref(values);
+        self.update(&Batch { slots: &slots, values, valid: None, weights: Some(counts.values()) })
     }
 
     fn memory_bytes(&self) -> usize {

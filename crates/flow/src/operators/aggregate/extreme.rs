@@ -10,10 +10,14 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use millstream_state::Paged;
+use millstream_state::{Paged, Tables};
 
+use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
+
+/// The column of values that are saved.
+const VALUE: &str = "value";
 
 /// Which end of the order is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +123,16 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
         Ok(())
     }
 
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        of_groups(vec![(VALUE, self.evaluate(slots)?)])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let values = kept.take_rows(GROUPS, slots.len())?.numbers::<T>(VALUE)?;
+        slots.iter().zip(&values).for_each(|(slot, value)| self.values[*slot as usize] = value);
+        Ok(())
+    }
+
     fn memory_bytes(&self) -> usize {
         self.values.memory_bytes()
     }
@@ -180,6 +194,16 @@ impl SlotAggregate for Booleans {
                 *kept = Some(found);
             }
         }
+        Ok(())
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        of_groups(vec![(VALUE, self.evaluate(slots)?)])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let values = kept.take_rows(GROUPS, slots.len())?.booleans(VALUE)?;
+        slots.iter().zip(&values).for_each(|(slot, value)| self.values[*slot as usize] = value);
         Ok(())
     }
 
@@ -260,6 +284,24 @@ impl SlotAggregate for Bytes {
         for (from, into) in pairs {
             if let Some(found) = &other.values[*from as usize] {
                 self.take(*into as usize, found);
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        of_groups(vec![(VALUE, self.evaluate(slots)?)])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let columns = kept.take_rows(GROUPS, slots.len())?;
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let values = cast(columns.typed(VALUE, &self.data_type)?, &DataType::BinaryView)?;
+        for (slot, value) in slots.iter().zip(values.as_binary_view()) {
+            if let Some(value) = value {
+                self.take(*slot as usize, value);
             }
         }
         Ok(())

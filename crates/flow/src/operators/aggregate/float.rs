@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array};
-use arrow::datatypes::Float64Type;
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array};
+use arrow::datatypes::{Float64Type, Int64Type};
 use millstream_delta::Expansion;
-use millstream_state::Paged;
+use millstream_state::{Lists, Paged, Tables};
 
+use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
+use crate::saving::incomplete;
 
 /// What is made of a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +101,25 @@ impl SlotAggregate for Floats {
                 Absorb::Subtract => cell.sum.subtract(&found.sum),
             }
             cell.count += change.sign() * found.count;
+        }
+        Ok(())
+    }
+
+    /// A sum is saved as the terms that it consists of, and counts of what is no number, see [`Expansion::encode`].
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let mut sums = Lists::<Float64Type>::default();
+        slots.iter().for_each(|slot| sums.push(|list| self.cells[*slot as usize].sum.encode(list)));
+        let counts = slots.iter().map(|slot| self.cells[*slot as usize].count);
+        let counts = Int64Array::from_iter_values(counts);
+        of_groups(vec![("sum", sums.column()?), ("count", Arc::new(counts))])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let columns = kept.take_rows(GROUPS, slots.len())?;
+        let (sums, counts) = (columns.lists::<Float64Type>("sum")?, columns.numbers::<Int64Type>("count")?);
+        for ((slot, terms), count) in slots.iter().zip(sums.iter()).zip(counts.values()) {
+            let sum = Expansion::decode(terms).ok_or_else(|| incomplete("no sum has such terms".into()))?;
+            self.cells[*slot as usize] = Cell { sum, count: *count };
         }
         Ok(())
     }

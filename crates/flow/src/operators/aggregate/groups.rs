@@ -67,8 +67,8 @@ pub(super) struct Touched {
 pub(super) struct Groups {
     pub(super) grouping: Grouping,
     /// `None` without group columns: then slot 0 is the only one.
-    index: Option<KeyIndex>,
-    rows: Paged<i64>,
+    pub(super) index: Option<KeyIndex>,
+    pub(super) rows: Paged<i64>,
     /// A bit a slot, set while a step has touched it.
     touched: Vec<u64>,
     /// Groups with slots below this are there even without rows: those of no keys.
@@ -122,7 +122,7 @@ impl Groups {
         self.index.as_ref().map_or(1, KeyIndex::len)
     }
 
-    fn resize(&mut self) {
+    pub(super) fn resize(&mut self) {
         let end = self.end();
         self.rows.resize(end, 0);
         self.touched.resize(end.div_ceil(64), 0);

@@ -9,15 +9,16 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_empty_array};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array, new_empty_array};
 use arrow::compute::{SortColumn, SortOptions, cast, concat, lexsort_to_indices, take};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use millstream_state::Slotted;
+use millstream_state::{Slotted, Tables};
 
+use super::saving::{GROUP, slots_of};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::failure::reason;
 use crate::{Error, Result};
@@ -318,6 +319,37 @@ impl SlotAggregate for Merged {
         if let Some(states) = &mut self.states {
             states.free(slot);
         }
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let mut kept = Tables::default();
+        if let Some(states) = &self.states {
+            let (rows, places) = states.get(slots)?;
+            let places = UInt32Array::from_iter_values(places.into_iter().map(|place| place as u32));
+            let names: Vec<String> = (0..rows.num_columns()).map(|place| format!("state{place}")).collect();
+            let mut columns: Vec<(&str, ArrayRef)> = vec![(GROUP, Arc::new(places))];
+            columns.extend(names.iter().map(String::as_str).zip(rows.columns().iter().cloned()));
+            kept.put_columns("states", columns)?;
+        }
+        let failed = slots.iter().zip(0..).filter_map(|(slot, place)| Some((place, self.failed.get(slot)?)));
+        let (places, messages): (Vec<u32>, Vec<&String>) = failed.unzip();
+        let messages = StringArray::from_iter_values(messages);
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![(GROUP, Arc::new(UInt32Array::from(places))), ("message", Arc::new(messages))];
+        kept.put_columns("failed", columns)?;
+        Ok(kept)
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let states = kept.take_table("states")?;
+        if let Some((_, columns)) = states.all().split_first() {
+            self.put(&slots_of(&states, slots)?, columns.to_vec())?;
+        }
+        let failed = kept.take_table("failed")?;
+        let messages = failed.texts("message")?;
+        let messages = messages.iter().flatten().map(str::to_string);
+        self.failed = slots_of(&failed, slots)?.into_iter().zip(messages).collect();
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

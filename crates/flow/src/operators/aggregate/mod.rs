@@ -28,6 +28,7 @@ mod moments;
 mod moving;
 mod multiset;
 mod ordered;
+mod saving;
 pub mod sliding;
 mod slot;
 mod sum;
@@ -37,6 +38,7 @@ mod tests;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, SchemaRef};
 use millstream_delta::{Chunk, Cut, Delta};
+use millstream_state::Tables;
 
 use crate::Result;
 use crate::drive::evaluate;
@@ -307,6 +309,15 @@ impl Operator for Aggregate {
         self.steps = 0;
         let slots = self.groups.clear();
         self.calls.iter_mut().for_each(|call| call.clear(&slots));
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        Ok(Some(self.save_some(|_| true)?))
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.load_some(kept, |_| true)?;
         Ok(())
     }
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, UInt64Array};
 use arrow::datatypes::Float64Type;
 use millstream_delta::{Moments, Statistic};
-use millstream_state::Paged;
+use millstream_state::{Lists, Paged, Tables};
 
+use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
+use crate::saving::incomplete;
 
 /// The statistics of numbers or pairs of Float64.
 #[derive(Debug)]
@@ -72,6 +74,21 @@ impl SlotAggregate for Spreads {
                 Absorb::Add => cell.merge(found),
                 Absorb::Subtract => cell.subtract(found),
             }
+        }
+        Ok(())
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let mut moments = Lists::<Float64Type>::default();
+        slots.iter().for_each(|slot| moments.push(|list| self.cells[*slot as usize].encode(list)));
+        of_groups(vec![("moments", moments.column()?)])
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let lists = kept.take_rows(GROUPS, slots.len())?.lists::<Float64Type>("moments")?;
+        for (slot, list) in slots.iter().zip(lists.iter()) {
+            let moments = Moments::decode(list);
+            self.cells[*slot as usize] = moments.ok_or_else(|| incomplete("no moments are such".into()))?;
         }
         Ok(())
     }

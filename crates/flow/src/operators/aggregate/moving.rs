@@ -10,18 +10,24 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{Array, ArrayRef, UInt32Array, new_empty_array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_empty_array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use datafusion::common::{ScalarValue, exec_datafusion_err};
 use datafusion::functions_aggregate::all_default_aggregate_functions;
 use datafusion::logical_expr::{Accumulator, AggregateUDF};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use millstream_state::Tables;
 
+use super::saving::GROUP;
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::failure::reason;
+use crate::saving::incomplete;
 use crate::{Error, Result};
+
+/// The table of the rows that are saved.
+const ROWS: &str = "rows";
 
 /// How the aliases begin of functions of ours that stand in the place of the query engine's.
 const OURS: &str = "millstream.";
@@ -181,6 +187,41 @@ impl Piece {
         Ok(groups)
     }
 
+    /// The rows with those of their pane, the number of the piece within that, and the places of their groups.
+    fn table(&self, pane: usize, number: usize, place_of: &HashMap<u32, u32>) -> Result<RecordBatch> {
+        let places: Option<Vec<u32>> = self.slots.iter().map(|slot| place_of.get(slot).copied()).collect();
+        let places = places.ok_or_else(|| Error::Bug("rows of a group that isn't there".into()))?;
+        let same = |number: usize| Arc::new(Int64Array::from_value(number as i64, self.slots.len()));
+        let mut columns: Vec<ArrayRef> = vec![same(pane), same(number), Arc::new(UInt32Array::from(places))];
+        columns.extend_from_slice(&self.values);
+        let names = ["_pane", "_piece", GROUP].into_iter().map(String::from);
+        let names = names.chain((0..self.values.len()).map(|place| format!("argument{place}")));
+        Ok(RecordBatch::try_from_iter_with_nullable(
+            names.zip(columns).map(|(name, column)| (name, column, true)),
+        )?)
+    }
+
+    /// The pieces of such a table, whose rows stand together, each with its pane.
+    fn of_table(batch: &RecordBatch, slots: &[u32]) -> Result<Vec<(i64, Piece)>> {
+        let wrong = || incomplete("rows have no pane and group".into());
+        let [panes, numbers, places, values @ ..] = batch.columns() else { return Err(wrong()) };
+        let panes = panes.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?.values();
+        let numbers = numbers.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?.values();
+        let places = places.as_primitive_opt::<UInt32Type>().ok_or_else(wrong)?.values();
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        while let Some(pane) = panes.get(start) {
+            let same = |row: &usize| panes[*row] == *pane && numbers[*row] == numbers[start];
+            let count = (start..panes.len()).take_while(same).count();
+            let of = places[start..start + count].iter().map(|place| slots.get(*place as usize).copied());
+            let of = of.collect::<Option<Vec<u32>>>().ok_or_else(wrong)?;
+            let values = values.iter().map(|values| values.slice(start, count)).collect();
+            pieces.push((*pane, Piece { slots: of, values }));
+            start += count;
+        }
+        Ok(pieces)
+    }
+
     /// The rows of some groups.
     fn only(&self, wanted: &BTreeSet<u32>) -> Result<Piece> {
         let rows = (0..self.slots.len()).filter(|row| wanted.contains(&self.slots[*row]));
@@ -245,6 +286,32 @@ impl SlotAggregate for Moving {
 
     fn forget(&mut self) {
         self.blocks.clear();
+    }
+
+    /// The rows are saved, by the pane that they came in. The accumulators of a window follow from them.
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let place_of: HashMap<u32, u32> = slots.iter().copied().zip(0..).collect();
+        let mut batches = Vec::new();
+        for (pane, block) in self.blocks.iter().enumerate() {
+            for (number, piece) in block.iter().enumerate() {
+                batches.push(piece.table(pane, number, &place_of)?);
+            }
+        }
+        let mut kept = Tables::default();
+        kept.put_number("panes", self.blocks.len() as i64);
+        kept.put(ROWS, batches);
+        Ok(kept)
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let mut blocks: Vec<Vec<Piece>> = (0..kept.take_number("panes")?).map(|_| Vec::new()).collect();
+        for batch in kept.take(ROWS) {
+            for (pane, piece) in Piece::of_table(&batch, slots)? {
+                let block = usize::try_from(pane).ok().and_then(|pane| blocks.get_mut(pane));
+                block.ok_or_else(|| incomplete(format!("there is no pane {pane}")))?.push(piece);
+            }
+        }
+        blocks.into_iter().try_for_each(|block| self.enter(block))
     }
 
     fn memory_bytes(&self) -> usize {

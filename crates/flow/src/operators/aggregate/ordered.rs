@@ -9,21 +9,26 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Float64Type, Schema};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, Schema};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
-use millstream_state::Paged;
+use millstream_state::{Paged, Tables};
 
 use super::ends::KEEPS;
 use super::multiset::Multiset;
+use super::saving::{GROUP, VALUES, places, slots_of};
 use super::slot::{Batch, SlotAggregate};
 use crate::Result;
+use crate::saving::incomplete;
+
+/// The column that says how often a row is there.
+const COUNT: &str = "_count";
 
 /// Which of a group's rows matter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -350,6 +355,51 @@ impl SlotAggregate for Ordered {
 
     fn free(&mut self, slot: u32) {
         self.bytes += self.sets[slot as usize].clear();
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        let sets = || slots.iter().map(|slot| &self.sets[*slot as usize]);
+        let all = || sets().flat_map(Multiset::iter);
+        let parser = self.converter.parser();
+        // A dictionary may be too small for the values of all groups: its values are saved.
+        let rows = self.converter.convert_rows(all().map(|(row, _)| parser.parse(row)))?;
+        let counts = Int64Array::from_iter_values(all().map(|(_, count)| count));
+        let groups = places(sets().map(|set| set.iter().count()));
+        let mut columns: Vec<(&str, ArrayRef)> = vec![(GROUP, Arc::new(groups)), (COUNT, Arc::new(counts))];
+        let names: Vec<String> = self.kept.iter().map(|(_, at)| format!("argument{at}")).collect();
+        columns.extend(names.iter().map(String::as_str).zip(rows));
+        let mut kept = Tables::default();
+        kept.put_columns(VALUES, columns)?;
+        Ok(kept)
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        let columns = kept.take_table(VALUES)?;
+        let (slots, counts) = (slots_of(&columns, slots)?, columns.numbers::<Int64Type>(COUNT)?);
+        let values = columns.all().get(2..).unwrap_or_default();
+        if !columns.is_empty() && values.len() != self.kept.len() {
+            return Err(incomplete(format!(
+                "rows have {} values instead of {}",
+                values.len(),
+                self.kept.len()
+            )));
+        }
+        let same =
+            values.iter().zip(&self.kept).all(|(values, (data_type, _))| values.data_type() == data_type);
+        // So few values fit in any dictionary.
+        let step = if same { slots.len().max(1) } else { 64 };
+        for start in (0..slots.len()).step_by(step) {
+            let count = step.min(slots.len() - start);
+            let values = values.iter().zip(&self.kept);
+            let values =
+                values.map(|(values, (data_type, _))| Ok(cast(&values.slice(start, count), data_type)?));
+            let rows = self.converter.convert_columns(&values.collect::<Result<Vec<_>>>()?)?;
+            for (row, at) in rows.iter().zip(start..) {
+                let (bytes, set) = (row.as_ref(), &mut self.sets[slots[at] as usize]);
+                self.bytes += set.add(counts.value(at), |other| other.as_ref().cmp(bytes), || bytes.into());
+            }
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use arrow::array::ArrayRef;
 use arrow::buffer::NullBuffer;
+use millstream_state::Tables;
 
 use crate::{Error, Result};
 
@@ -30,6 +31,10 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn forget(&mut self) {}
     /// About how many bytes the values take.
     fn memory_bytes(&self) -> usize;
+    /// What is kept of slots, in their order, as tables.
+    fn save(&self, slots: &[u32]) -> Result<Tables>;
+    /// Takes that in for slots in the same order, which there is room for and which hold the aggregate of no rows.
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()>;
     /// What is kept besides a value a group, in words; empty if nothing is.
     fn keeps(&self) -> &'static str {
         ""

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, PrimitiveArray, PrimitiveBuilder,
+    ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, PrimitiveBuilder,
 };
 use arrow::compute::DecimalCast;
 use arrow::datatypes::{
@@ -14,8 +14,9 @@ use arrow::datatypes::{
     IntervalYearMonthType, TimeUnit, UInt64Type, i256,
 };
 use datafusion::common::exec_datafusion_err;
-use millstream_state::Paged;
+use millstream_state::{Paged, Tables};
 
+use super::saving::{GROUPS, of_groups, widest};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 
@@ -68,6 +69,32 @@ impl Add for IntervalMonthDayNano {
 struct Cell<S> {
     sum: S,
     count: i64,
+}
+
+/// What is saved of sums, in a type that holds them all.
+fn save<T: ArrowPrimitiveType>(
+    cells: &Paged<Cell<T::Native>>,
+    slots: &[u32],
+    data_type: DataType,
+) -> Result<Tables> {
+    let cells = || slots.iter().map(|slot| &cells[*slot as usize]);
+    let sums = PrimitiveArray::<T>::from_iter_values(cells().map(|cell| cell.sum));
+    let counts = Int64Array::from_iter_values(cells().map(|cell| cell.count));
+    of_groups(vec![("sum", Arc::new(sums.with_data_type(data_type))), ("count", Arc::new(counts))])
+}
+
+/// Takes that in.
+fn load<T: ArrowPrimitiveType>(
+    cells: &mut Paged<Cell<T::Native>>,
+    slots: &[u32],
+    kept: &mut Tables,
+) -> Result<()> {
+    let columns = kept.take_rows(GROUPS, slots.len())?;
+    let (sums, counts) = (columns.numbers::<T>("sum")?, columns.numbers::<Int64Type>("count")?);
+    for ((slot, sum), count) in slots.iter().zip(sums.values()).zip(counts.values()) {
+        cells[*slot as usize] = Cell { sum: *sum, count: *count };
+    }
+    Ok(())
 }
 
 /// The sums of a type.
@@ -154,6 +181,14 @@ where
         Ok(())
     }
 
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        save::<T>(&self.cells, slots, widest(&self.output))
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        load::<T>(&mut self.cells, slots, kept)
+    }
+
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
     }
@@ -162,6 +197,8 @@ where
 /// Averages of `I`, from sums of `S`.
 struct Average<I, S: ArrowPrimitiveType, D> {
     output: DataType,
+    /// The type that sums are saved in.
+    sums: DataType,
     cells: Paged<Cell<S::Native>>,
     divide: D,
     input: std::marker::PhantomData<I>,
@@ -222,13 +259,14 @@ where
         S::validate_decimal_precision(average, precision, to).ok()?;
         I::Native::from_decimal(average)
     };
-    Some(Box::new(averages::<I, S, _>(output, divide)))
+    let sums = S::TYPE_CONSTRUCTOR(S::MAX_PRECISION, scale);
+    Some(Box::new(averages::<I, S, _>(output, &sums, divide)))
 }
 
 fn duration<T: ArrowPrimitiveType<Native = i64> + Debug + Send + Sync>(
     output: &DataType,
 ) -> Option<Box<dyn SlotAggregate>> {
-    Some(Box::new(averages::<T, T, _>(output, |sum: i64, count: i64| Some(sum.wrapping_div(count)))))
+    Some(Box::new(averages::<T, T, _>(output, output, |sum: i64, count: i64| Some(sum.wrapping_div(count)))))
 }
 
 impl<I, S: ArrowPrimitiveType, D> Debug for Average<I, S, D> {
@@ -240,8 +278,9 @@ impl<I, S: ArrowPrimitiveType, D> Debug for Average<I, S, D> {
     }
 }
 
-fn averages<I, S: ArrowPrimitiveType, D>(output: &DataType, divide: D) -> Average<I, S, D> {
-    Average { output: output.clone(), cells: Paged::default(), divide, input: std::marker::PhantomData }
+fn averages<I, S: ArrowPrimitiveType, D>(output: &DataType, sums: &DataType, divide: D) -> Average<I, S, D> {
+    let (output, sums, cells) = (output.clone(), sums.clone(), Paged::default());
+    Average { output, sums, cells, divide, input: std::marker::PhantomData }
 }
 
 impl<I, S, D> SlotAggregate for Average<I, S, D>
@@ -287,7 +326,7 @@ where
     }
 
     fn fresh(&self) -> Option<Box<dyn SlotAggregate>> {
-        Some(Box::new(averages::<I, S, D>(&self.output, self.divide.clone())))
+        Some(Box::new(averages::<I, S, D>(&self.output, &self.sums, self.divide.clone())))
     }
 
     fn subtracts(&self) -> bool {
@@ -302,6 +341,14 @@ where
             cell.count += change.sign() * found.count;
         }
         Ok(())
+    }
+
+    fn save(&self, slots: &[u32]) -> Result<Tables> {
+        save::<S>(&self.cells, slots, self.sums.clone())
+    }
+
+    fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
+        load::<S>(&mut self.cells, slots, kept)
     }
 
     fn memory_bytes(&self) -> usize {

@@ -16,6 +16,7 @@ use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::Rows;
 use tokio::runtime::Runtime;
 
+use crate::fixture::again;
 use crate::{Choice, Description, Driver, ERRORS, Flow, Limits, Relation};
 
 /// A small generator of numbers.
@@ -282,7 +283,7 @@ fn check(queries: &[String], append_only: bool, seeds: std::ops::Range<u64>) {
 
 fn check_cases(cases: &[Case], append_only: bool, seeds: std::ops::Range<u64>) {
     for seed in seeds {
-        let mut random = Random(seed);
+        let (mut random, mut restarts) = (Random(seed), Random(seed));
         let mut fixture = Fixture::new();
         let compiled =
             |case: &Case| (fixture.compile(&case.sql, append_only), Delta::default(), Delta::default());
@@ -295,6 +296,9 @@ fn check_cases(cases: &[Case], append_only: bool, seeds: std::ops::Range<u64>) {
             };
             for (case, (flow, sum, errors)) in cases.iter().zip(&mut maintained) {
                 let (sql, schema) = (&case.sql, flow.schema().unwrap().clone());
+                if restarts.below(3) == 0 {
+                    again(flow, fixture.compile(sql, append_only));
+                }
                 let change = flow.step(&cut(epoch), &[&delta]).unwrap();
                 let gains =
                     |chunk: &Chunk| chunk.weights_or_ones().values().iter().all(|weight| *weight >= 0);
@@ -321,6 +325,7 @@ fn check_cases(cases: &[Case], append_only: bool, seeds: std::ops::Range<u64>) {
                 *sum = consolidate(std::mem::take(sum), &schema).unwrap();
             }
         }
+        maintained.iter().for_each(|(flow, ..)| assert!(flow.save().is_ok()));
     }
 }
 

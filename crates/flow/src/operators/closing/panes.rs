@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, UInt32Array};
 use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use millstream_delta::{Chunk, Delta, consolidate, under_schema};
-use millstream_state::{Tables, column_of, compact};
+use millstream_state::{Tables, compact};
 
 use crate::Result;
 use crate::saving::incomplete;
@@ -111,11 +111,9 @@ impl Panes {
 
     /// Has what another one had that has saved this.
     pub(super) fn load(&mut self, kept: &mut Tables) -> Result<()> {
-        for batch in kept.take("open_windows") {
-            let windows = column_of::<Int64Type>(&batch, "window")?;
-            let none = || vec![Pane::default(); self.schemas.len()];
-            self.open.extend(windows.values().iter().map(|time| (*time, none())));
-        }
+        let windows = kept.take_table("open_windows")?.numbers::<Int64Type>("window")?;
+        let none = || vec![Pane::default(); self.schemas.len()];
+        self.open.extend(windows.values().iter().map(|time| (*time, none())));
         for input in 0..self.schemas.len() {
             let schema = self.schemas[input].clone();
             for (chunk, windows) in kept.take_beside(&held(input), WINDOW)? {
@@ -172,4 +170,67 @@ fn these(chunk: &Chunk, rows: Vec<u32>) -> Result<Chunk> {
         None => None,
     };
     Ok(Chunk { rows: compact(&take_record_batch(&chunk.rows, &rows)?)?, weights })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::RecordBatch;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::fixture::sorted;
+
+    fn rows(values: &[i64], weight: i64) -> Chunk {
+        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, true)]));
+        let values = Arc::new(Int64Array::from(values.to_vec()));
+        let weights = Some(Int64Array::from(vec![weight; values.len()]));
+        Chunk { rows: RecordBatch::try_new(schema, vec![values]).unwrap(), weights }
+    }
+
+    fn again(panes: &Panes) -> Panes {
+        let (mut kept, mut new) = (Tables::default(), Panes::new(panes.schemas.clone()));
+        panes.save(&mut kept).unwrap();
+        new.load(&mut kept).unwrap();
+        assert_eq!(kept.left(), None);
+        assert_eq!((new.first(), new.num_rows()), (panes.first(), panes.num_rows()));
+        new
+    }
+
+    #[test]
+    fn windows_stay_open_whose_rows_have_gone() {
+        let schemas = vec![rows(&[], 1).rows.schema(); 2];
+        let mut panes = Panes::new(schemas);
+        for n in 0..50 {
+            for weight in [1, -1] {
+                panes.hold(1, &rows(&[n], weight), &Int64Array::from(vec![4])).unwrap();
+            }
+        }
+        assert_eq!((panes.first(), panes.num_rows() < 50), (Some(4), true));
+        panes.hold(0, &rows(&[7, 8, 9], 2), &Int64Array::from(vec![Some(6), None, Some(9)])).unwrap();
+        panes.hold(1, &rows(&[5], 1), &Int64Array::from(vec![6])).unwrap();
+        // What comes and goes since is looked at as before.
+        for n in 0..40 {
+            panes.hold(0, &rows(&[n, n], -1), &Int64Array::from(vec![9, 6])).unwrap();
+        }
+        let mut new = again(&again(&panes));
+        for bound in [5, 7, 7, 10] {
+            let closed = [panes.close(bound).unwrap(), new.close(bound).unwrap()];
+            let [closed, of_new] = closed.map(|inputs| inputs.iter().map(sorted).collect::<Vec<_>>());
+            assert_eq!(closed, of_new);
+        }
+        assert_eq!(again(&new).first(), None);
+    }
+
+    #[test]
+    fn rows_of_other_columns_do_not_fit() {
+        let mut panes = Panes::new(vec![rows(&[], 1).rows.schema()]);
+        panes.hold(0, &rows(&[7], 1), &Int64Array::from(vec![6])).unwrap();
+        let mut kept = Tables::default();
+        panes.save(&mut kept).unwrap();
+        let other = Arc::new(Schema::new(vec![Field::new("v", DataType::Utf8, true)]));
+        assert!(Panes::new(vec![other]).load(&mut kept.clone()).is_err());
+        let held = kept.take("held0");
+        kept.put("held0", held.iter().map(|batch| batch.project(&[0, 2]).unwrap()).collect());
+        assert!(Panes::new(panes.schemas.clone()).load(&mut kept).is_err());
+    }
 }

@@ -8,7 +8,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Int64Type};
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 
-use crate::event_time::{Edge, EventTime};
+use crate::event_time::{BatchTime, Edge, EventTime};
 use crate::failure::keep;
 use crate::fixture::{Fixture, NAMES, Random, TimesOf, again, rows, schema, sorted};
 use crate::{Change, Flow, Limits};
@@ -305,6 +305,62 @@ fn a_join_lets_rows_go_with_their_windows() {
         for sql in JOINED {
             run_joined(seed, sql, false);
             run_joined(seed, sql, true);
+        }
+    }
+}
+
+/// Windows that end at times of batches, which time alone closes: another flow wakes up when the first one would have.
+fn run_by_batches(seed: u64, sql: &str, on_close: bool) -> usize {
+    let ends = |_: &Arc<str>| {
+        let mut time = EventTime::batch(BatchTime::End);
+        time.edge = Some(Edge::End);
+        vec![(0, time)]
+    };
+    let fixture = Fixture::new();
+    let compile = || fixture.compile_over(sql, limits(on_close), &ends);
+    let (mut first, mut second) = (compile(), compile());
+    let schema = first.schema().unwrap().clone();
+    let mut random = Random(seed);
+    let (mut now, mut woken) = (0, 0);
+    for epoch in 1..60 {
+        if random.below(3) == 0 {
+            again(&mut second, compile());
+        }
+        let wake_at = first.wake_at();
+        assert_eq!(wake_at, second.wake_at(), "seed {seed}, epoch {epoch}, {sql}");
+        now = match wake_at.filter(|_| random.below(2) == 0) {
+            Some(at) => at.0,
+            None => now + 1 + random.below(4) as i64,
+        };
+        let cut = Cut::new(Epoch(epoch), Timestamp(now));
+        assert_eq!(first.is_due(&cut), second.is_due(&cut));
+        woken += usize::from(wake_at == Some(cut.now) && first.is_due(&cut));
+        let count = random.below(4) as usize;
+        let ends = (0..count).map(|_| (now + random.below(8) as i64) * 1000 - random.below(700) as i64);
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(ends));
+        let others = rows(&mut random, count);
+        let columns = std::iter::once(ids).chain(others.columns()[1..].iter().cloned());
+        let delta = Delta::insert(RecordBatch::try_new(crate::fixture::schema(), columns.collect()).unwrap());
+        let [one, other] = [&mut first, &mut second].map(|flow| flow.step(&cut, &[&delta]).unwrap());
+        let put_out = |change: Change| sorted(&consolidate(change.rows, &schema).unwrap());
+        assert_eq!(one.late, other.late);
+        assert_eq!(put_out(one), put_out(other), "seed {seed}, epoch {epoch}, {sql}");
+        assert_eq!(first.state_rows(), second.state_rows());
+    }
+    woken
+}
+
+#[test]
+fn windows_of_batches_close_when_they_would_have() {
+    let queries = [
+        "SELECT id AS w, k, count(*) AS n FROM t GROUP BY id, k",
+        "SELECT id AS w, median(v) AS m FROM t GROUP BY id",
+        "SELECT id AS w, k, v, sum(v) OVER (PARTITION BY id ORDER BY v) AS s FROM t",
+    ];
+    for sql in queries {
+        for on_close in [false, true] {
+            let woken: usize = (0..3).map(|seed| run_by_batches(seed, sql, on_close)).sum();
+            assert!(woken > 20, "{sql}: {woken}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, UInt32Array, UInt64Array};
 use arrow::datatypes::{Int64Type, UInt32Type, UInt64Type};
-use millstream_state::{Tables, column_of};
+use millstream_state::Tables;
 
 use super::{Hashes, StateTtl, hash};
 use crate::operator::Counted;
@@ -63,26 +63,15 @@ impl StateTtl {
 
     /// What is known of each key.
     fn load_keys(&mut self, keys: usize, kept: &mut Tables) -> Result<()> {
-        self.counts.resize(keys, 0);
-        let mut slot = 0;
-        for batch in kept.take("of_keys") {
-            let touched = column_of::<Int64Type>(&batch, "touched_in")?;
-            let counts = column_of::<Int64Type>(&batch, "rows")?;
-            for (touched, count) in touched.iter().zip(counts.values()).take(keys - slot) {
-                if let Some(piece) = touched {
-                    self.idle.touch_in(slot as u32, piece);
-                }
-                self.counts[slot] = *count;
-                slot += 1;
-            }
+        let known = kept.take_rows("of_keys", keys)?;
+        let touched = known.numbers::<Int64Type>("touched_in")?;
+        for (slot, piece) in touched.iter().enumerate().filter_map(|(slot, piece)| Some((slot, piece?))) {
+            self.idle.touch_in(slot as u32, piece);
         }
-        for batch in kept.take("pieces") {
-            column_of::<Int64Type>(&batch, "piece")?.values().iter().for_each(|piece| self.idle.add(*piece));
-        }
-        match slot == keys {
-            true => Ok(()),
-            false => Err(incomplete(format!("there are {keys} keys, but {slot} of which more is known"))),
-        }
+        self.counts = known.numbers::<Int64Type>("rows")?.values().iter().copied().collect();
+        let pieces = kept.take_table("pieces")?.numbers::<Int64Type>("piece")?;
+        pieces.values().iter().for_each(|piece| self.idle.add(*piece));
+        Ok(())
     }
 }
 
@@ -105,29 +94,26 @@ impl Hashes {
     }
 
     fn load(&mut self, name: &str, keys: usize, kept: &mut Tables) -> Result<()> {
-        for batch in kept.take(name) {
-            let places = column_of::<UInt32Type>(&batch, KEY)?;
-            let high = column_of::<UInt64Type>(&batch, "hash_high")?;
-            let low = column_of::<UInt64Type>(&batch, "hash_low")?;
-            let counts = column_of::<Int64Type>(&batch, "rows")?;
-            if places.values().iter().any(|slot| *slot as usize >= keys) {
-                return Err(unknown(name));
-            }
-            self.counts.extend((0..places.len()).map(|row| {
+        let hashes = kept.take_table(name)?;
+        let places = hashes.numbers::<UInt32Type>(KEY)?;
+        let high = hashes.numbers::<UInt64Type>("hash_high")?;
+        let low = hashes.numbers::<UInt64Type>("hash_low")?;
+        let counts = hashes.numbers::<Int64Type>("rows")?;
+        if places.values().iter().any(|slot| *slot as usize >= keys) {
+            return Err(incomplete(format!("rows of '{name}' are of keys that aren't there")));
+        }
+        self.counts = (0..places.len())
+            .map(|row| {
                 let hash = u128::from(high.value(row)) << 64 | u128::from(low.value(row));
                 ((places.value(row), hash), counts.value(row))
-            }));
-        }
+            })
+            .collect();
         Ok(())
     }
 }
 
 fn hashes_of(input: usize) -> String {
     format!("hashes{input}")
-}
-
-fn unknown(table: &str) -> Error {
-    incomplete(format!("rows of '{table}' are of keys that aren't there"))
 }
 
 /// A number that is another one where hashes are made in another way: those that were saved then say nothing of rows.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use millstream_delta::{Cut, Delta, Epoch, Timestamp, consolidate};
+use millstream_state::Tables;
 
 use crate::fixture::{Fixture, NAMES, Random, again, delta, sorted};
 use crate::{Change, Flow, Limits};
@@ -224,4 +225,37 @@ fn no_weight_is_negative() {
             assert!(keys > 0, "{sql}");
         }
     }
+}
+
+/// What was saved of other keys than there are, or of rows that were hashed in another way, is refused.
+#[test]
+fn what_does_not_fit_is_refused() {
+    let fixture = Fixture::new();
+    let sql = "SELECT t.v, u.v FROM t JOIN u ON t.k = u.k";
+    let mut flow = compile(&fixture, sql);
+    step(&mut flow, 0, delta(&[(1, 5), (2, 6)], 1), delta(&[(1, 7)], 1));
+    let kept = flow.save().unwrap();
+    let part = kept.numbers().find_map(|(name, _)| name.strip_suffix(".hashes_like").map(str::to_string));
+    let part = part.unwrap();
+    let refused = |change: &dyn Fn(&mut Tables)| {
+        let (mut all, mut new) = (kept.clone(), fixture.compile_within(sql, limits()));
+        let mut of_operator = all.take_part(&part);
+        change(&mut of_operator);
+        all.put_part(&part, of_operator);
+        new.load(all).err().map(|error| error.to_string())
+    };
+    assert_eq!(refused(&|_| ()), None);
+    let error = refused(&|kept| kept.put_number("hashes_like", 0)).unwrap();
+    assert!(error.contains("hashed in another way"), "{error}");
+    let error = refused(&|kept| drop(kept.take("of_keys"))).unwrap();
+    assert!(error.contains("'of_keys' has 0 rows instead of 2"), "{error}");
+    let error = refused(&|kept| {
+        let batch = kept.take("keys")[0].slice(0, 1);
+        kept.put("keys", vec![batch]);
+        let batch = kept.take("of_keys")[0].slice(0, 1);
+        kept.put("of_keys", vec![batch]);
+    });
+    assert!(error.unwrap().contains("'hashes0' are of keys that aren't there"));
+    assert!(refused(&|kept| drop(kept.take_number("stepped"))).is_some());
+    assert!(refused(&|kept| kept.put_number("unknown", 1)).is_some());
 }

@@ -14,6 +14,9 @@
 //! Deliberately absent: input whose rows are taken back; what it keeps isn't a function of the rows that are left.
 
 mod lower;
+mod saving;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp};
-use millstream_state::{KeyIndex, Slotted};
+use millstream_state::{KeyIndex, Slotted, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, keep, reason, row_text, surviving};
@@ -247,9 +250,15 @@ impl UpdateState {
             if old.is_valid(row) {
                 self.states.free(*slot);
             }
-            self.index.free(*slot);
+            self.give_up(*slot);
         }
         Ok(())
+    }
+
+    /// Forgets a key, and when it had rows: that is for the time-out of keys that are there.
+    fn give_up(&mut self, slot: u32) {
+        self.index.free(slot);
+        self.last[slot as usize] = i64::MIN;
     }
 
     /// A key's failure is over.
@@ -313,7 +322,7 @@ impl UpdateState {
         for slot in failing {
             self.mend(slot, output);
             if self.states.get(&[slot])?.1.is_empty() {
-                self.index.free(slot);
+                self.give_up(slot);
             }
         }
         // A slot may have been given up since: then it has no state.
@@ -330,7 +339,7 @@ impl UpdateState {
         }
         for slot in gone {
             self.states.free(slot);
-            self.index.free(slot);
+            self.give_up(slot);
         }
         Ok(())
     }
@@ -396,6 +405,7 @@ impl Operator for UpdateState {
             let mut answers = Answers::default();
             self.call(&batch, 0, batch.slots.len(), &mut answers)?;
             self.apply(&batch, &answers, &mut output)?;
+            self.calls_dropped();
         }
         output.rows.chunks.retain(|chunk| chunk.rows.num_rows() > 0);
         Ok(self.instead(output))
@@ -425,6 +435,14 @@ impl Operator for UpdateState {
         self.failing.clear();
         self.batch = self.batch.take().map(|_| Last::default());
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        self.kept().map(Some)
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.go_on(kept)
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

@@ -17,6 +17,9 @@
 mod hops;
 mod late;
 mod members;
+mod saving;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -26,6 +29,7 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, LogicalPlan};
 use datafusion::physical_expr::expressions::Column;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
+use millstream_state::Tables;
 
 use super::call::{Call, Kept};
 use super::groups::{Grouping, Groups, Touched};
@@ -229,6 +233,11 @@ impl HoppingAggregate {
                 self.free(total);
             }
         }
+        self.open(opened)
+    }
+
+    /// Takes note of groups of panes that are new.
+    fn open(&mut self, opened: Vec<u32>) -> Result<()> {
         if opened.is_empty() {
             return Ok(());
         }
@@ -410,6 +419,14 @@ impl Operator for HoppingAggregate {
         (self.added_to, self.first_open) = (i64::MIN, None);
         self.gate.reset();
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        self.kept().map(Some)
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.go_on(kept)
     }
 
     /// What closed windows have put out is not kept here.

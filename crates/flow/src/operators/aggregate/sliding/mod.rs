@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: DISTINCT arguments, bits; what is not a plain aggregate of rows that only come.
 
+mod saving;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -19,6 +20,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, LogicalPlan};
 use millstream_delta::{Chunk, Closes, Cut, Delta};
+use millstream_state::Tables;
 
 use super::call::{Call, Kept};
 use super::groups::{Groups, Touched};
@@ -97,7 +99,8 @@ impl SlidingAggregate {
         if let Some(place) = columns.iter().position(|column| column.is_some_and(|c| c.fresh().is_none())) {
             return Err(format!("{} can't be put together from parts", total.calls[place].text));
         }
-        let window = Window::new(span.length, &columns).map_err(|error| error.to_string())?;
+        let mut window = Window::new(span.length, &columns).map_err(|error| error.to_string())?;
+        window.resize(total.groups.end());
         let grouping = &total.groups.grouping;
         let keys = grouping.keys.len() + usize::from(!grouping.sets.is_empty());
         let fields = &total.properties.schema.fields()[..keys];
@@ -108,7 +111,8 @@ impl SlidingAggregate {
 
     fn pane(&self, end: i64) -> Result<Pane> {
         let groups = Groups::new(self.total.groups.grouping.clone(), &self.types)?;
-        let columns = self.total.calls.iter().map(|call| slots_of(call).map(|c| fresh(c, 0)).transpose());
+        let room = groups.end();
+        let columns = self.total.calls.iter().map(|call| slots_of(call).map(|c| fresh(c, room)).transpose());
         Ok(Pane { end, groups, columns: columns.collect::<Result<_>>()?, failures: Vec::new() })
     }
 
@@ -327,9 +331,18 @@ impl Operator for SlidingAggregate {
         self.total.reset()?;
         let columns: Vec<Option<&dyn SlotAggregate>> = self.total.calls.iter().map(slots_of).collect();
         self.window = Window::new(self.span.length, &columns)?;
+        self.window.resize(self.total.groups.end());
         self.open = None;
         self.closed.clear();
         Ok(())
+    }
+
+    fn save(&self) -> Result<Option<Tables>> {
+        self.kept().map(Some)
+    }
+
+    fn load(&mut self, kept: &mut Tables) -> Result<()> {
+        self.go_on(kept)
     }
 
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {

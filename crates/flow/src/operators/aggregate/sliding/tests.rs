@@ -10,6 +10,7 @@ use millstream_state::Rows;
 
 use super::super::tests::{Fixture, Random, rows, schema};
 use super::{SlidingAggregate, lower};
+use crate::fixture::go_on;
 use crate::operator::Operator;
 use crate::{BatchWindow, Driver};
 
@@ -34,9 +35,10 @@ fn operator(fixture: &Fixture, sql: &str, span: BatchWindow) -> (SlidingAggregat
 
 /// Steps a query through random batches, of which some are empty and some don't come.
 fn check(sql: &str, length: i64, slide: i64, seed: u64) {
-    let mut random = Random(seed);
+    let (mut random, mut restarts) = (Random(seed), Random(seed));
     let mut fixture = Fixture::new();
-    let (mut operator, columns) = operator(&fixture, sql, BatchWindow { length, slide: Some(slide) });
+    let made = |fixture: &Fixture| operator(fixture, sql, BatchWindow { length, slide: Some(slide) });
+    let (mut operator, columns) = made(&fixture);
     // What tells grouping sets apart is no column of the query.
     let schema_of_all = operator.properties().schema.clone();
     let named =
@@ -60,6 +62,11 @@ fn check(sql: &str, length: i64, slide: i64, seed: u64) {
         }
         if delta.is_empty() && now % slide != 0 {
             continue;
+        }
+        if restarts.below(4) == 0 {
+            let mut new = made(&fixture).0;
+            go_on(&operator, &mut new);
+            operator = new;
         }
         let cut = Cut { closes: Closes::All, ..Cut::new(Epoch(now as u64), Timestamp(now)) };
         let output = operator.step(&cut, &[&delta]).unwrap();

@@ -42,12 +42,12 @@ pub(super) struct Block {
 
 /// The totals of an aggregate that can't subtract, by the slots of the window.
 #[derive(Debug)]
-struct Totals {
-    oldest: Box<dyn SlotAggregate>,
+pub(super) struct Totals {
+    pub(super) oldest: Box<dyn SlotAggregate>,
     /// What the middle becomes as the oldest part: the total of its blocks that are prepared.
-    prepared: Box<dyn SlotAggregate>,
-    middle: Box<dyn SlotAggregate>,
-    newest: Box<dyn SlotAggregate>,
+    pub(super) prepared: Box<dyn SlotAggregate>,
+    pub(super) middle: Box<dyn SlotAggregate>,
+    pub(super) newest: Box<dyn SlotAggregate>,
 }
 
 /// The blocks of a window.
@@ -55,20 +55,20 @@ struct Totals {
 pub(super) struct Window {
     length: i64,
     /// When it was moved last.
-    last: i64,
-    oldest: VecDeque<Block>,
-    middle: VecDeque<Block>,
+    pub(super) last: i64,
+    pub(super) oldest: VecDeque<Block>,
+    pub(super) middle: VecDeque<Block>,
     /// How many blocks of the middle, from the newest on, are prepared to be in the oldest part.
-    prepared: usize,
-    newest: VecDeque<Block>,
+    pub(super) prepared: usize,
+    pub(super) newest: VecDeque<Block>,
     /// For each aggregate that can't subtract.
-    totals: Vec<Option<Totals>>,
+    pub(super) totals: Vec<Option<Totals>>,
     end: usize,
 }
 
 impl Block {
     /// Its slots, each with that of the window.
-    fn pairs(&self) -> Vec<Pair> {
+    pub(super) fn pairs(&self) -> Vec<Pair> {
         self.slots.iter().enumerate().map(|(place, slot)| (place as u32, *slot)).collect()
     }
 

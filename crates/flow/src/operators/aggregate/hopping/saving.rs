@@ -1,0 +1,35 @@
+//! The groups of panes as tables.
+
+use millstream_state::Tables;
+
+use super::{Absorb, HoppingAggregate, Touched};
+use crate::Result;
+use crate::operators::aggregate::saving::in_part;
+
+impl HoppingAggregate {
+    /// The totals are left out: they are those of the panes that are in the total. Those of aggregates that can't
+    /// subtract are empty between steps.
+    pub(super) fn kept(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_part("parts", self.parts.save_some(|_| true)?);
+        kept.put_number("added_to", self.added_to);
+        kept.put_number_if("first_open", self.first_open);
+        let mut gate = Tables::default();
+        self.gate.save(&mut gate)?;
+        kept.put_part("gate", gate);
+        Ok(kept)
+    }
+
+    pub(super) fn go_on(&mut self, kept: &mut Tables) -> Result<()> {
+        let parts = &mut self.parts;
+        let slots = in_part(kept, "parts", |kept| parts.load_some(kept, |_| true))?;
+        self.added_to = kept.take_number("added_to")?;
+        self.first_open = kept.take_number_if("first_open");
+        let gate = &mut self.gate;
+        in_part(kept, "gate", |kept| gate.load(kept))?;
+        let groups = slots.iter().map(|slot| self.parts.groups.now(&Touched { slot: *slot, rows: 0 }));
+        let groups: Vec<Touched> = groups.collect();
+        self.open(slots)?;
+        self.merge(self.added(groups), Absorb::Add)
+    }
+}

@@ -1,0 +1,169 @@
+//! The groups of an aggregate, and what is kept of them, as tables.
+//!
+//! What is kept by slot is saved for the slots that have a group, in their order; who goes on from it may give the groups
+//! other slots.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, UInt32Array};
+use arrow::datatypes::{DataType, Int64Type, UInt32Type};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use millstream_state::{Columns, Tables};
+
+use super::Aggregate;
+use super::call::Kept;
+use super::groups::Groups;
+use super::slot::SlotAggregate;
+use crate::Result;
+use crate::saving::incomplete;
+
+/// The table with a row for each group.
+pub(super) const GROUPS: &str = "groups";
+/// The table with a row for each value of a group.
+pub(super) const VALUES: &str = "values";
+/// The table of the groups' keys.
+const KEYS: &str = "keys";
+/// The column with the number of a group's rows.
+const ROWS: &str = "_rows";
+/// The column that says which group a value is of: its place among those that were saved, from 0 on.
+pub(super) const GROUP: &str = "_group";
+
+/// A table with a row for each group.
+pub(super) fn of_groups(columns: Vec<(&str, ArrayRef)>) -> Result<Tables> {
+    let mut kept = Tables::default();
+    kept.put_columns(GROUPS, columns)?;
+    Ok(kept)
+}
+
+/// For each group its place, as often as `counts` says.
+pub(super) fn places(counts: impl Iterator<Item = usize>) -> UInt32Array {
+    let repeated = counts.zip(0..).flat_map(|(count, place)| std::iter::repeat_n(place, count));
+    UInt32Array::from_iter_values(repeated)
+}
+
+/// The slots of the groups that a column tells by their places among `slots`.
+pub(super) fn slots_of(columns: &Columns, slots: &[u32]) -> Result<Vec<u32>> {
+    let slot = |place: &u32| {
+        let slot = slots.get(*place as usize).copied();
+        slot.ok_or_else(|| incomplete(format!("there is no group {place} among {}", slots.len())))
+    };
+    columns.numbers::<UInt32Type>(GROUP)?.values().iter().map(slot).collect()
+}
+
+impl Groups {
+    /// The keys of all groups and how many rows each has. Gives their slots.
+    pub(super) fn save(&self, kept: &mut Tables) -> Result<Vec<u32>> {
+        if let Some(index) = &self.index {
+            let name = |key: &Arc<dyn PhysicalExpr>| match key.downcast_ref::<Column>() {
+                Some(column) => column.name().to_string(),
+                None => key.to_string(),
+            };
+            let mut names: Vec<String> = self.grouping.keys.iter().map(name).collect();
+            names.push("_grouping_set".into());
+            index.save(KEYS, &names.iter().map(String::as_str).collect::<Vec<_>>(), kept)?;
+        }
+        let live = self.live();
+        let rows = Int64Array::from_iter_values(live.iter().map(|group| group.rows));
+        kept.put_columns(GROUPS, vec![(ROWS, Arc::new(rows))])?;
+        Ok(live.into_iter().map(|group| group.slot).collect())
+    }
+
+    /// Takes groups in that were saved, where there are none but those that are always there, which are the first. Gives
+    /// their slots.
+    pub(super) fn load(&mut self, kept: &mut Tables) -> Result<Vec<u32>> {
+        let count = match &mut self.index {
+            Some(index) => index.load(KEYS, kept)?,
+            None => 1,
+        };
+        self.resize();
+        let rows = kept.take_rows(GROUPS, count)?.numbers::<Int64Type>(ROWS)?;
+        rows.values().iter().enumerate().for_each(|(slot, rows)| self.rows[slot] = *rows);
+        Ok((0..count as u32).collect())
+    }
+}
+
+impl Aggregate {
+    /// The groups, and the values of those calls that are `wanted`.
+    pub(super) fn save_some(&self, wanted: impl Fn(&dyn SlotAggregate) -> bool) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_number("stepped", self.steps as i64);
+        let slots = self.groups.save(&mut kept)?;
+        for (place, call) in self.calls.iter().enumerate() {
+            if let Kept::Slots(values) = &call.kept
+                && wanted(values.as_ref())
+            {
+                kept.put_part(&part(place), values.save(&slots)?);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Takes them in; the values of other calls are those of no rows. Gives the slots of the groups.
+    pub(super) fn load_some(
+        &mut self,
+        kept: &mut Tables,
+        wanted: impl Fn(&dyn SlotAggregate) -> bool,
+    ) -> Result<Vec<u32>> {
+        self.steps = kept.take_number("stepped")? as u64;
+        let slots = self.groups.load(kept)?;
+        self.resize();
+        for (place, call) in self.calls.iter_mut().enumerate() {
+            if let Kept::Slots(values) = &mut call.kept
+                && wanted(values.as_ref())
+            {
+                load_part(values.as_mut(), &slots, kept, &part(place))?;
+            }
+        }
+        Ok(slots)
+    }
+}
+
+/// The name of what a call keeps.
+pub(super) fn part(place: usize) -> String {
+    format!("call{place}")
+}
+
+/// Takes in what an aggregate has saved as a part.
+pub(super) fn load_part(
+    values: &mut dyn SlotAggregate,
+    slots: &[u32],
+    kept: &mut Tables,
+    part: &str,
+) -> Result<()> {
+    in_part(kept, part, |of| values.load(slots, of))
+}
+
+/// Takes a part in. What is left of it stays, for who looks whether something is left.
+pub(super) fn in_part<R>(
+    kept: &mut Tables,
+    part: &str,
+    load: impl FnOnce(&mut Tables) -> Result<R>,
+) -> Result<R> {
+    let mut of = kept.take_part(part);
+    let loaded = load(&mut of)?;
+    kept.put_part(part, of);
+    Ok(loaded)
+}
+
+/// Fails where something is left of one of several parts.
+pub(super) fn all_taken(kept: &Tables) -> Result<()> {
+    match kept.left() {
+        None => Ok(()),
+        Some(left) => Err(incomplete(format!("nobody knows '{left}'"))),
+    }
+}
+
+/// The type that holds every sum of a type: a decimal's may have more digits than it says.
+pub(super) fn widest(data_type: &DataType) -> DataType {
+    use arrow::datatypes::{
+        DECIMAL32_MAX_PRECISION, DECIMAL64_MAX_PRECISION, DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION,
+    };
+    match data_type {
+        DataType::Decimal32(_, scale) => DataType::Decimal32(DECIMAL32_MAX_PRECISION, *scale),
+        DataType::Decimal64(_, scale) => DataType::Decimal64(DECIMAL64_MAX_PRECISION, *scale),
+        DataType::Decimal128(_, scale) => DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale),
+        DataType::Decimal256(_, scale) => DataType::Decimal256(DECIMAL256_MAX_PRECISION, *scale),
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,90 @@
+//! The keys and their states, as tables.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::datatypes::{Int64Type, UInt32Type};
+use millstream_state::{Columns, Tables};
+
+use super::UpdateState;
+use crate::Result;
+use crate::failure::{Failure, put_failures, take_failures};
+use crate::saving::incomplete;
+
+/// The column that says when a key had rows last.
+const LAST: &str = "_last";
+/// The column that says which key a row is of: its place among all, from 0 on.
+const KEY: &str = "_key";
+
+impl UpdateState {
+    /// Which keys had rows when follows from when each had rows last: that is all that the time-out asks for.
+    pub(super) fn kept(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        let names: Vec<&str> =
+            self.properties.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let live = self.index.save("keys", &names, &mut kept)?;
+        let last = Int64Array::from_iter_values(live.iter().map(|slot| self.last_of(*slot)));
+        kept.put_columns("calls", vec![(LAST, Arc::new(last))])?;
+        let (states, places) = self.states.get(&live)?;
+        let places = UInt32Array::from_iter_values(places.into_iter().map(|place| place as u32));
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![(KEY, Arc::new(places)), ("state", states.column(0).clone())];
+        kept.put_columns("states", columns)?;
+        let place = |slot: &u32| live.binary_search(slot).ok().map(|place| place as u32);
+        let failing = self.failing.iter().filter_map(|(slot, failure)| Some((place(slot)?, failure.clone())));
+        let (places, failures): (Vec<u32>, Vec<Failure>) = failing.unzip();
+        kept.put_columns("failing_keys", vec![(KEY, Arc::new(UInt32Array::from(places)))])?;
+        put_failures(&mut kept, "failing", &failures)?;
+        if let Some(last) = &self.batch {
+            kept.put_delta("batch", &last.rows)?;
+            put_failures(&mut kept, "batch_failures", &last.failures)?;
+        }
+        Ok(kept)
+    }
+
+    fn last_of(&self, slot: u32) -> i64 {
+        self.last.get(slot as usize).copied().unwrap_or(i64::MIN)
+    }
+
+    pub(super) fn go_on(&mut self, kept: &mut Tables) -> Result<()> {
+        let count = self.index.load("keys", kept)?;
+        let slots: Vec<u32> = (0..count as u32).collect();
+        self.last = kept.take_rows("calls", count)?.numbers::<Int64Type>(LAST)?.values().to_vec();
+        self.calls_again(&slots);
+        let states = kept.take_table("states")?;
+        if !states.is_empty() {
+            let schema = self.states.schema().clone();
+            let column = states.typed("state", schema.field(0).data_type())?.clone();
+            self.states.put(&slots_of(&states, &slots)?, &RecordBatch::try_new(schema, vec![column])?)?;
+        }
+        let failing = slots_of(&kept.take_table("failing_keys")?, &slots)?;
+        self.failing = failing.into_iter().zip(take_failures(kept, "failing")?).collect();
+        if let Some(last) = &mut self.batch {
+            last.rows = kept.take_delta("batch")?;
+            last.failures = take_failures(kept, "batch_failures")?;
+        }
+        Ok(())
+    }
+
+    /// The calls of the keys that are there, by the time of their last.
+    fn calls_again(&mut self, slots: &[u32]) {
+        if self.timeout.is_none() {
+            return;
+        }
+        let mut calls: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        for slot in slots {
+            calls.entry(self.last_of(*slot)).or_default().push(*slot);
+        }
+        self.calls = calls.into_iter().collect();
+    }
+}
+
+/// The slots of the keys that a column tells by their places.
+fn slots_of(columns: &Columns, slots: &[u32]) -> Result<Vec<u32>> {
+    let slot = |place: &u32| {
+        let slot = slots.get(*place as usize).copied();
+        slot.ok_or_else(|| incomplete(format!("there is no key {place} among {}", slots.len())))
+    };
+    columns.numbers::<UInt32Type>(KEY)?.values().iter().map(slot).collect()
+}
