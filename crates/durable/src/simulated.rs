@@ -69,6 +69,12 @@ impl SimulatedDisk {
         SimulatedDisk { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// Another disk that holds the same.
+    pub fn copy(&self) -> SimulatedDisk {
+        let state = State { files: self.lock().files.clone(), ..State::default() };
+        SimulatedDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
     /// Changes a byte of a file.
     pub fn flip(&self, name: &str, at: usize, bits: u8) {
         if let Some(byte) = self.lock().files.get_mut(name).and_then(|file| file.bytes.get_mut(at)) {

@@ -1,5 +1,7 @@
 //! What survives: properties of the journal over disks that fail, fill up and forget.
 
+mod checkpoints;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;

@@ -53,6 +53,7 @@ impl Retained {
         self.has_lost = all.take_number("has_lost").map_err(error::state)? != 0;
         let numbers = all.take_numbers("batches", 3).map_err(error::state)?;
         let deltas = take_deltas(all, "rows", numbers[0].len())?;
+        self.entries.clear();
         for (at, delta) in deltas.into_iter().enumerate() {
             let [id, time, start] = [0, 1, 2].map(|column: usize| numbers[column][at]);
             let batch = Batch { id: Epoch(id as u64), time: Timestamp(time), start: Timestamp(start) };

@@ -62,7 +62,7 @@ impl RunningQuery {
         Ok(all)
     }
 
-    /// Goes on where it stood when it was saved.
+    /// Goes on where it stood when it was saved, whatever it has by now: a query may have an answer over no rows.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         let number = |all: &mut Tables, name: &str| all.take_number(name).map_err(error::state);
         self.since = Epoch(number(all, "since")? as u64);
@@ -110,8 +110,9 @@ pub(crate) fn put_rows(all: &mut Tables, name: &str, rows: &millstream_state::Ro
     all.put_delta(name, &delta).map_err(error::state)
 }
 
-/// Takes them out, into rows of which there are none yet.
+/// Takes them out, in the place of those that are there.
 pub(crate) fn take_rows(all: &mut Tables, name: &str, rows: &mut millstream_state::Rows) -> Result<()> {
+    *rows = millstream_state::Rows::new(rows.schema().clone());
     let delta = all.take_delta(name).map_err(error::state)?;
     rows.apply(&delta).map_err(error::state)
 }

@@ -1,7 +1,8 @@
 //! The rows of a table as a table of a checkpoint.
 
+use millstream_delta::Delta;
 use millstream_sql::Result;
-use millstream_state::{Conflict, Tables};
+use millstream_state::{Conflict, Keyed, Rows, Tables};
 
 use super::{Content, Table};
 use crate::error;
@@ -15,12 +16,18 @@ impl Table {
         Ok(all)
     }
 
-    /// The rows that were saved, in a table that has none.
+    /// The rows that were saved, in the place of those that are there: a sink into it may have put some over no input.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         let delta = all.take_delta("rows").map_err(error::state)?;
+        (self.pending, self.published) = (Delta::default(), None);
         match &mut self.rows {
-            Content::Bag(rows) => rows.apply(&delta).map_err(error::state)?,
+            Content::Bag(rows) => {
+                *rows = Rows::new(rows.schema().clone());
+                rows.apply(&delta).map_err(error::state)?;
+            }
             Content::Keyed(rows) => {
+                **rows =
+                    Keyed::new(rows.schema().clone(), rows.key_columns().to_vec()).map_err(error::state)?;
                 for chunk in delta.chunks {
                     rows.upsert(&chunk.rows, Conflict::Fail).map_err(error::state)?;
                 }
