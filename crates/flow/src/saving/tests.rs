@@ -19,6 +19,7 @@ use datafusion::prelude::SessionContext;
 use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use tokio::runtime::Runtime;
 
+use crate::event_time::Edge;
 use crate::{BatchWindow, Choice, Description, Driver, EventTime, Flow, Limits, Relation};
 
 /// Tables whose rows come and go; `e` has rows that only come, by `ts`, and `w` those of the last batches.
@@ -114,13 +115,13 @@ const QUERIES: &[(Under, &str, &str)] = &[
     (Changes, "Session", "SELECT k, session_end(ts, INTERVAL '4 seconds') OVER (PARTITION BY k) FROM e"),
     (Changes, "AsOf", NEAREST),
     (Close, "put out when windows close", "SELECT ts, k, count(*) FROM e GROUP BY ts, k"),
-    (Close, "its input until windows close", "SELECT ts, median(v) FROM e GROUP BY ts"),
+    (Close, "its input until windows close", "SELECT ts, v, rank() OVER (PARTITION BY ts ORDER BY v) FROM e"),
     (Close, "its input until windows close", "SELECT a.ts, a.k, b.v FROM e AS a JOIN e AS b ON a.ts = b.ts"),
     (
         Close,
         "HoppingAggregate",
-        "SELECT w, k, count(*), max(v), count(DISTINCT s) FROM (SELECT unnest(hop_starts(ts, \
-        INTERVAL '1 second', INTERVAL '3 seconds', INTERVAL '0 seconds')) AS w, k, v, s FROM e) GROUP BY w, k",
+        "SELECT w, k, count(*), max(v) FROM (SELECT unnest(hop_starts(ts, \
+        INTERVAL '1 second', INTERVAL '3 seconds', INTERVAL '0 seconds')) AS w, k, v FROM e) GROUP BY w, k",
     ),
     (Close, "Session", "SELECT k, session_end(ts, INTERVAL '4 seconds') OVER (PARTITION BY k) FROM e"),
 ];
@@ -280,6 +281,11 @@ impl World {
         let driver = Driver::new(&state, self.runtime.handle().clone());
         driver.set_threads(NonZeroUsize::new(1).unwrap());
         let closes = matches!(under, Changes | Close);
+        let ends = |name: &Arc<str>| {
+            let mut time = EventTime::watermark(name.clone(), time());
+            time.edge = Some(Edge::End);
+            time
+        };
         let resolve = |scan: &TableScan| {
             let name: Arc<str> = scan.table_name.table().into();
             let timed = closes && name.as_ref() == "e";
@@ -290,7 +296,7 @@ impl World {
                 key: None,
                 about: Description::default(),
                 window: (name.as_ref() == "w").then_some(BatchWindow { length: 10, slide: None }),
-                times: if timed { vec![(1, EventTime::watermark(name.clone(), time()))] } else { Vec::new() },
+                times: if timed { vec![(1, ends(&name))] } else { Vec::new() },
                 name,
             })
         };
@@ -321,7 +327,10 @@ fn every_operator_can_be_saved() {
     for (under, says, sql) in QUERIES {
         let mut flow = world.compile(sql, *under);
         let text = flow.explain().join("\n");
-        assert!(text.contains(says), "{sql} has no '{says}':\n{text}");
+        if !text.contains(says) {
+            unsaved.push(format!("{sql}: it has no '{says}', but is {text}"));
+            continue;
+        }
         seen.extend(flow.nodes.iter().filter_map(|node| match node {
             crate::flow::Node::Operator { operator, .. } => Some(operator.describe().name),
             crate::flow::Node::Input { .. } => None,
