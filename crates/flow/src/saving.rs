@@ -1,9 +1,9 @@
 //! A flow as tables: what a checkpoint has of it, and how it goes on from there.
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::ScalarValue;
-use millstream_delta::Timestamp;
+use millstream_delta::{Chunk, Delta, Timestamp};
 use millstream_state::Tables;
 
 use crate::flow::{Flow, Meter, Node};
@@ -94,6 +94,13 @@ pub(crate) fn texts(column: &ArrayRef) -> Result<Vec<String>> {
     let texts = column.as_string_opt::<i32>().filter(|texts| texts.null_count() == 0);
     let texts = texts.ok_or_else(|| incomplete("a text is missing".into()))?;
     Ok(texts.iter().flatten().map(str::to_string).collect())
+}
+
+/// Fails where rows have not the columns of a schema.
+pub(crate) fn check_columns(rows: &Delta, schema: &Schema) -> Result<()> {
+    let types = || schema.fields().iter().map(|field| field.data_type());
+    let fits = |chunk: &Chunk| chunk.rows.columns().iter().map(|column| column.data_type()).eq(types());
+    if rows.chunks.iter().all(fits) { Ok(()) } else { Err(incomplete("rows have other columns".into())) }
 }
 
 /// What is missing of what was saved.

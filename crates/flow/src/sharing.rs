@@ -8,6 +8,7 @@ use millstream_delta::{Cut, Delta};
 use crate::arrangement::{Arrangement, By, projected};
 use crate::flow::{Flow, Node};
 use crate::operators::join::{Findable, Join};
+use crate::saving::check_columns;
 use crate::spread::Threads;
 use crate::{Error, Result};
 
@@ -229,6 +230,12 @@ impl Flow {
         if rows.is_empty() {
             return Ok(());
         }
+        let findables = &self.findables[place];
+        let columns = match &findables.sides[..] {
+            [side] => side.columns.clone(),
+            _ => findables.columns(),
+        };
+        check_columns(&rows, &self.nodes[findables.input].properties().schema.project(&columns)?)?;
         match (&self.findables[place].kept, &self.findables[place].sides.clone()[..]) {
             (Some(kept), _) => kept.arrangement.take_kept(rows),
             (None, [side]) => self.join(side.node)?.move_in(side.at, rows),

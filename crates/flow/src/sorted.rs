@@ -13,7 +13,7 @@ use millstream_state::{Moved, Ordered, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, surviving};
-use crate::saving::incomplete;
+use crate::saving::{check_columns, incomplete};
 use crate::spread::Threads;
 use crate::{Error, Result};
 
@@ -143,7 +143,9 @@ impl Sorter {
         rows: &mut Ordered,
         mut show: impl FnMut(&Change<'_>),
     ) -> Result<()> {
-        for chunk in kept.take_delta("rows")?.chunks {
+        let all = kept.take_delta("rows")?;
+        check_columns(&all, rows.schema())?;
+        for chunk in all.chunks {
             let mut failures = Vec::new();
             for sorted in self.sort(&Delta::of(chunk), &mut failures)? {
                 let changes = sorted.changes();

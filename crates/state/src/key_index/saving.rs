@@ -93,12 +93,12 @@ mod tests {
             texts.as_any().downcast_ref::<StringArray>().unwrap().iter().collect();
         let listed: ArrayRef = Arc::new(listed);
         let all: [&[ArrayRef]; 6] = [
-            &[numbers.clone()],
-            &[floats.clone()],
-            &[texts.clone()],
-            &[listed.clone()],
+            std::slice::from_ref(&numbers),
+            std::slice::from_ref(&floats),
+            std::slice::from_ref(&texts),
+            std::slice::from_ref(&listed),
             &[numbers.clone(), floats.clone(), numbers.clone()],
-            &[numbers, texts, floats, listed],
+            &[numbers.clone(), texts.clone(), floats.clone(), listed.clone()],
         ];
         for columns in all {
             let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
