@@ -19,6 +19,7 @@ Examples:
   cat app.sql | millstream run -                      the same from standard input
   millstream server app.sql                           the same for PostgreSQL clients, on 127.0.0.1:4777
   millstream --data state run app.sql                 goes on where it was, also after a crash
+  millstream inspect state                            what lies there, and whether it is whole
   millstream test sql-tests                           every .slt file below a directory
   millstream test sql-tests join --complete           rewrites what those named *join* expect
 
@@ -92,6 +93,12 @@ enum Sub {
         #[command(flatten)]
         shared: Shared,
     },
+    /// List what lies in a data directory, and check it
+    Inspect {
+        /// The directory; no process may have it open
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Run test suites (.slt files), each in a fresh engine
     Test {
         /// Files, or directories to look for .slt files in; a last word that is neither is a filter on their
@@ -129,6 +136,8 @@ pub enum Action {
     Commands(Vec<String>),
     /// Run a script; `None` is standard input.
     Script(Option<PathBuf>),
+    /// List what lies in a data directory.
+    Inspect(PathBuf),
     /// Run test suites.
     Test {
         /// Files and directories, all of which exist.
@@ -162,7 +171,7 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
     let action = match subcommand {
         Some(_) if !commands.is_empty() => {
             return Err(Stop::Usage(
-                "-c runs SQL by itself: it can't be given with run, server or test".to_owned(),
+                "-c runs SQL by itself: it can't be given with run, server, inspect or test".to_owned(),
             ));
         }
         Some(Sub::Run { script, shared }) => {
@@ -173,6 +182,7 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
             all.add(shared);
             Action::Serve { listen, script }
         }
+        Some(Sub::Inspect { directory }) => Action::Inspect(directory),
         Some(Sub::Test { paths, complete, quiet }) => {
             all.quiet |= quiet;
             let (paths, filter) = paths_and_filter(paths)?;

@@ -16,6 +16,7 @@ mod describe;
 mod editor;
 mod form;
 mod forms;
+mod inspect;
 mod interpreter;
 mod live;
 mod meta;
@@ -82,6 +83,7 @@ async fn perform(request: Request) -> Result<(), Stop> {
             let script = commands::read(path.as_deref())?;
             commands::run_script(Client::new(request.variables, request.quiet, request.data)?, &script).await
         }
+        Action::Inspect(path) => inspect::run(&path),
         Action::Test { paths, filter, complete } => {
             slt::test(&paths, filter.as_deref(), complete, request.quiet).await
         }

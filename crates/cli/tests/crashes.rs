@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const SCRIPT: &str = "
+SET checkpoint_interval = '30 milliseconds';
 CREATE SOURCE s (n INT) WITH (connector = 'file', path = 'in/', format = 'csv', header = false);
 CREATE TABLE once (x INT);
 CREATE SINK doubled AS SELECT n * 2 AS d FROM s

@@ -15,6 +15,7 @@ use crate::cuts;
 use crate::disk::Disk;
 use crate::entry::Entry;
 use crate::frame::{self, Sequence};
+use crate::inspect::{InspectedCheckpoint, InspectedPart};
 use crate::table::{self, Sum, Summed};
 use crate::{DataDirectory, Error, Result};
 
@@ -154,6 +155,21 @@ impl Checkpoints {
         Ok(kept.first().copied().filter(|_| kept.len() >= count))
     }
 
+    /// What is in one; an error where something of it isn't whole.
+    pub(crate) fn inspect(&self, through: Sequence) -> Result<InspectedCheckpoint> {
+        let (checkpoint, parts) = self.read_parts(through)?;
+        let rows = |name: &str| {
+            let mut tables = checkpoint.state.tables();
+            tables
+                .find(|(of, _)| *of == name)
+                .map(|(_, batches)| batches.iter().map(RecordBatch::num_rows).sum())
+        };
+        let inspected =
+            |part: Part| InspectedPart { rows: rows(&part.name), name: part.name, bytes: part.sum.bytes };
+        let parts = parts.into_iter().map(inspected).collect();
+        Ok(InspectedCheckpoint { through, epoch: Some(checkpoint.cut.epoch), parts, damage: None })
+    }
+
     fn names(&self) -> Result<Vec<String>> {
         self.disk.list().map_err(|error| Error::disk("listing", "checkpoints", error))
     }
@@ -189,36 +205,46 @@ impl Checkpoints {
     }
 
     fn read(&self, through: Sequence) -> Result<Checkpoint> {
+        self.read_parts(through).map(|(checkpoint, _)| checkpoint)
+    }
+
+    fn read_parts(&self, through: Sequence) -> Result<(Checkpoint, Vec<Part>)> {
         let name = format!("{:020}{MANIFEST}", through.0);
         let bytes = self.disk.read(&name).map_err(|error| Error::disk("reading", &name, error))?;
         let corrupt = |reason: String| Error::Corrupt { name: name.clone(), offset: 0, reason };
         let json = check_manifest(&bytes).map_err(corrupt)?;
         let unknown = || corrupt("it names its parts in another way than this version does".into());
         let mut checkpoint = described(&json, through).ok_or_else(unknown)?;
+        let mut parts = Vec::new();
         for part in json.get("parts").and_then(Value::as_array).ok_or_else(unknown)? {
-            let Part { name, file, sum } = decode_part(part).ok_or_else(unknown)?;
-            let bytes = match self.disk.read(&file) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(Error::Corrupt { name: file, offset: 0, reason: "it is missing".into() });
-                }
-                read => read.map_err(|error| Error::disk("reading", &file, error))?,
-            };
-            let found = Sum::of(&bytes);
-            if found != sum {
-                let reason = format!(
-                    "{} bytes with checksum {:08x} were written, {} with {:08x} are there",
-                    sum.bytes, sum.crc, found.bytes, found.crc
-                );
-                return Err(Error::Corrupt { name: file, offset: 0, reason });
-            }
-            let wrong = |reason: String| Error::Corrupt { name: file.clone(), offset: 0, reason };
-            match file.rsplit_once('.').map_or("", |(_, ending)| ending) {
-                "entries" if name == "catalog" => checkpoint.catalog = read_entries(&bytes).map_err(wrong)?,
-                "entries" => checkpoint.logs = read_entries(&bytes).map_err(wrong)?,
-                ending => checkpoint.state.put(&name, table::read(bytes, ending)?),
-            }
+            let part = decode_part(part).ok_or_else(unknown)?;
+            self.read_part(&part, &mut checkpoint)?;
+            parts.push(part);
         }
-        Ok(checkpoint)
+        Ok((checkpoint, parts))
+    }
+
+    fn read_part(&self, Part { name, file, sum }: &Part, to: &mut Checkpoint) -> Result<()> {
+        let corrupt = |reason: String| Error::Corrupt { name: file.clone(), offset: 0, reason };
+        let bytes = match self.disk.read(file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(corrupt("it is missing".into()));
+            }
+            read => read.map_err(|error| Error::disk("reading", file, error))?,
+        };
+        let found = Sum::of(&bytes);
+        if found != *sum {
+            return Err(corrupt(format!(
+                "{} bytes with checksum {:08x} were written, {} with {:08x} are there",
+                sum.bytes, sum.crc, found.bytes, found.crc
+            )));
+        }
+        match file.rsplit_once('.').map_or("", |(_, ending)| ending) {
+            "entries" if name == "catalog" => to.catalog = read_entries(&bytes).map_err(corrupt)?,
+            "entries" => to.logs = read_entries(&bytes).map_err(corrupt)?,
+            ending => to.state.put(name, table::read(bytes, ending)?),
+        }
+        Ok(())
     }
 }
 

@@ -53,6 +53,15 @@ impl DataDirectory {
         Ok(DataDirectory { path: path.to_path_buf(), journal, checkpoints, _lock: Some(lock) })
     }
 
+    /// Opens one that is there.
+    pub fn open_existing(path: &Path) -> Result<DataDirectory> {
+        if !path.join(LABEL).is_file() {
+            let reason = format!("it has no file {LABEL}");
+            return Err(Error::Foreign { directory: path.to_path_buf(), reason });
+        }
+        DataDirectory::open(path)
+    }
+
     /// One whose files are on another disk: for tests.
     pub fn on(disk: Arc<dyn Disk>) -> DataDirectory {
         DataDirectory {

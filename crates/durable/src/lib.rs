@@ -1,4 +1,4 @@
-//! What survives a crash: an engine's data directory, and the journal in it.
+//! What survives a crash: an engine's data directory, the journal in it, and checkpoints.
 //!
 //! The [`Journal`] is the list of all that decided what an engine did, in its order: the statements that made its
 //! objects, and of each epoch the cut, with the rows that can't be read again. Everything else is a function of it. What
@@ -16,6 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`Checkpoints`] hold what an engine keeps as of an entry, so that what came before it need not be done again.
+//!
 //! What the bytes are is drawn in docs/formats.md. Deliberately absent: any knowledge of SQL and of queries, and
 //! DataFusion.
 
@@ -26,6 +28,7 @@ mod disk;
 mod entry;
 mod error;
 mod frame;
+mod inspect;
 mod journal;
 mod read;
 mod rows;
@@ -40,5 +43,6 @@ pub use disk::{Disk, Growing, OsDisk};
 pub use entry::{Brought, Entry, Recorded, Standing};
 pub use error::{Error, Result};
 pub use frame::Sequence;
+pub use inspect::{InspectedCheckpoint, InspectedPart, Inspection, inspect};
 pub use journal::{Journal, Report};
 pub use read::{Entries, Torn};

@@ -1,10 +1,12 @@
 //! Starting with what a data directory holds: each entry of its journal is done again, in their order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millstream_delta::Epoch;
-use millstream_durable::{Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Journal, Sequence, Torn};
+use millstream_durable::{
+    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Sequence, Torn,
+};
 use millstream_sql::{Error, Result};
 
 use crate::engine::Shared;
@@ -36,6 +38,11 @@ impl Recovered {
     pub fn is_new(&self) -> bool {
         self.entries == 0
     }
+}
+
+/// Looks at what lies in a data directory, which no engine may have open meanwhile, and at all its checksums.
+pub fn inspect(path: &Path) -> Result<Inspection> {
+    millstream_durable::inspect(path).map_err(error::durable)
 }
 
 /// Does again what the journal holds, then lets the engine go on.

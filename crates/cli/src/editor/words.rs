@@ -4,6 +4,7 @@
 pub const FIRST: &[&str] = &[
     "ADVANCE",
     "ALTER",
+    "CHECKPOINT",
     "CREATE",
     "DELETE",
     "DESCRIBE",

@@ -1,0 +1,63 @@
+//! `millstream inspect DIR`: what lies in a data directory, with all checksums looked at.
+
+use std::io::Write;
+use std::path::Path;
+
+use millstream::{Inspection, inspect};
+
+use crate::stop::Stop;
+
+/// Prints what is there, and fails where something of it is damaged.
+pub fn run(path: &Path) -> Result<(), Stop> {
+    let found = inspect(path).map_err(|error| Stop::external(error.to_string()))?;
+    let printed = writeln!(std::io::stdout(), "{}", text(&found));
+    printed.map_err(|_| Stop::Closed)?;
+    match found.is_whole() {
+        true => Ok(()),
+        false => Err(Stop::Statement(format!("error: '{}' is damaged", path.display()))),
+    }
+}
+
+fn text(found: &Inspection) -> String {
+    let mut lines = vec!["checkpoints:".to_owned()];
+    if found.checkpoints.is_empty() {
+        lines.push("  none".to_owned());
+    }
+    for checkpoint in &found.checkpoints {
+        let through = checkpoint.through;
+        match (&checkpoint.damage, checkpoint.epoch) {
+            (Some(damage), _) => lines.push(format!("  entry {through}: DAMAGED: {damage}")),
+            (None, epoch) => {
+                let bytes = checkpoint.parts.iter().map(|part| part.bytes).sum();
+                let epoch = epoch.map_or(0, |epoch| epoch.0);
+                lines.push(format!("  entry {through}, epoch {epoch}: {}, whole", size(bytes)));
+            }
+        }
+        for part in &checkpoint.parts {
+            let rows = part.rows.map_or_else(String::new, |rows| format!(", {rows} rows"));
+            lines.push(format!("    {}: {}{rows}", part.name.trim_start_matches('\0'), size(part.bytes)));
+        }
+    }
+    lines.push("journal:".to_owned());
+    lines.extend(found.segments.iter().map(|(name, bytes)| format!("  {name}: {}", size(*bytes))));
+    match found.entries {
+        None => lines.push("  no entries".to_owned()),
+        Some((first, last)) => lines.push(format!(
+            "  entries {first} to {last}; a start does {} again, {} of them epochs",
+            found.behind.0, found.behind.1
+        )),
+    }
+    if found.torn > 0 {
+        lines.push(format!("  {} writes that a crash cut short, which are left out", found.torn));
+    }
+    lines.extend(found.damage.iter().map(|damage| format!("  DAMAGED: {damage}")));
+    lines.join("\n")
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} bytes"),
+        10_000..10_000_000 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}

@@ -1,0 +1,97 @@
+//! What lies in a data directory, for people: its checkpoints and its journal, with all checksums looked at.
+
+use std::path::Path;
+
+use millstream_delta::Epoch;
+
+use crate::frame::Sequence;
+use crate::{Checkpoints, DataDirectory, Entries, Entry, Error, Result};
+
+/// A table, or what else is a file of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct InspectedPart {
+    /// What it is.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// How many rows it has, where it is a table of a checkpoint that is whole.
+    pub rows: Option<usize>,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug)]
+pub struct InspectedCheckpoint {
+    /// The entry that it is of.
+    pub through: Sequence,
+    /// The newest epoch when it was there.
+    pub epoch: Option<Epoch>,
+    /// Its files; those of one that can't be read are unknown.
+    pub parts: Vec<InspectedPart>,
+    /// What is wrong with it.
+    pub damage: Option<String>,
+}
+
+/// What lies in a data directory.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// The checkpoints, oldest first.
+    pub checkpoints: Vec<InspectedCheckpoint>,
+    /// The segments of the journal: their names and sizes.
+    pub segments: Vec<(String, u64)>,
+    /// The first and the last entry of the journal, where it has some.
+    pub entries: Option<(Sequence, Sequence)>,
+    /// How many of these a start does again, and how many of them are epochs.
+    pub behind: (u64, u64),
+    /// Writes that a crash cut short.
+    pub torn: usize,
+    /// What is wrong with the journal.
+    pub damage: Option<String>,
+}
+
+impl Inspection {
+    /// Whether everything is as it was written.
+    pub fn is_whole(&self) -> bool {
+        self.damage.is_none() && self.checkpoints.iter().all(|checkpoint| checkpoint.damage.is_none())
+    }
+}
+
+/// Looks at a data directory, which nobody may have open meanwhile. Nothing is made and nothing changed.
+pub fn inspect(path: &Path) -> Result<Inspection> {
+    let directory = DataDirectory::open_existing(path)?;
+    let checkpoints = Checkpoints::of(&directory);
+    let mut found = Inspection::default();
+    let mut newest = Sequence::default();
+    for through in checkpoints.numbers()? {
+        let inspected = match checkpoints.inspect(through) {
+            Ok(inspected) => {
+                newest = through;
+                inspected
+            }
+            Err(error @ (Error::Corrupt { .. } | Error::Arrow(_))) => {
+                let damage = Some(error.to_string());
+                InspectedCheckpoint { through, epoch: None, parts: Vec::new(), damage }
+            }
+            Err(error) => return Err(error),
+        };
+        found.checkpoints.push(inspected);
+    }
+    let mut entries = Entries::all(&directory)?;
+    found.segments = entries.segments()?;
+    let mut first = None;
+    for entry in entries.by_ref() {
+        match entry {
+            Ok((sequence, entry)) => {
+                first.get_or_insert(sequence);
+                found.entries = first.map(|first| (first, sequence));
+                found.behind.0 += u64::from(sequence > newest);
+                found.behind.1 += u64::from(sequence > newest && matches!(entry, Entry::Epoch(_)));
+            }
+            Err(error) => {
+                found.damage = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    found.torn = entries.torn().len();
+    Ok(found)
+}
