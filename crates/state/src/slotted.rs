@@ -3,8 +3,9 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::Result;
 use crate::store::Store;
+use crate::store::table::{Told, of_told, untold};
+use crate::{Error, Result, Tables};
 
 /// The id of a row that isn't there.
 const NO_ROW: u64 = u64::MAX;
@@ -68,6 +69,36 @@ impl Slotted {
         }
     }
 
+    /// Adds the rows of some slots, each with the place of its slot among these, as a table.
+    pub fn save(&self, slots: &[u32], name: &str, to: &mut Tables) -> Result<()> {
+        let placed = (0..).zip(slots).filter_map(|(place, slot)| Some((self.id_of(*slot)?, place)));
+        to.put(name, self.store.told(placed)?);
+        Ok(())
+    }
+
+    /// Takes the rows of such a table in, for slots in the same order.
+    pub fn load(&mut self, slots: &[u32], name: &str, from: &mut Tables) -> Result<()> {
+        from.take(name).iter().try_for_each(|batch| self.put_told(slots, name, batch))
+    }
+
+    /// The rows of such a table for slots in the same order, whatever their columns are; none where it has no rows.
+    pub fn loaded(slots: &[u32], name: &str, from: &mut Tables) -> Result<Option<Slotted>> {
+        let batches = from.take(name);
+        let Some(first) = batches.first() else { return Ok(None) };
+        let mut loaded = Slotted::new(of_told(&first.schema()));
+        batches.iter().try_for_each(|batch| loaded.put_told(slots, name, batch))?;
+        Ok(Some(loaded))
+    }
+
+    fn put_told(&mut self, slots: &[u32], name: &str, batch: &RecordBatch) -> Result<()> {
+        let Told { rows, keys, .. } = untold(batch, self.schema())?;
+        let slot = |place: &i64| usize::try_from(*place).ok().and_then(|place| slots.get(place).copied());
+        match keys.iter().map(slot).collect::<Option<Vec<u32>>>() {
+            Some(of) => self.put(&of, &rows),
+            None => Err(Error::Incomplete(format!("a row of table '{name}' has no slot"))),
+        }
+    }
+
     /// About how many bytes the rows take.
     pub fn memory_bytes(&self) -> usize {
         self.store.memory_bytes() + self.ids.capacity() * size_of::<u64>()
@@ -87,6 +118,21 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
+
+    /// Rows that are saved come back in the slots that they are given.
+    fn check_saved(slotted: &Slotted) {
+        let mut kept = Tables::default();
+        let (slots, others): (Vec<u32>, Vec<u32>) = (3..50).rev().map(|slot| (slot, 2 * slot)).unzip();
+        slotted.save(&slots, "rows", &mut kept).unwrap();
+        assert!(matches!(Slotted::loaded(&[7], "rows", &mut kept.clone()), Err(Error::Incomplete(_))));
+        let mut same = Slotted::new(slotted.schema().clone());
+        same.load(&others, "rows", &mut kept.clone()).unwrap();
+        assert_eq!(same.get(&others).unwrap(), slotted.get(&slots).unwrap());
+        let loaded = Slotted::loaded(&others, "rows", &mut kept).unwrap().unwrap();
+        assert_eq!(loaded.get(&others).unwrap(), slotted.get(&slots).unwrap());
+        assert_eq!(loaded.get(&[0, 2, 4, 7]).unwrap().1.len(), 0);
+        assert!(Slotted::loaded(&others, "rows", &mut kept).unwrap().is_none());
+    }
 
     #[test]
     fn each_slot_has_the_row_that_was_put_last() {
@@ -116,6 +162,7 @@ mod tests {
                 .collect();
             assert_eq!(found, expected);
         }
+        check_saved(&slotted);
         assert!(slotted.memory_bytes() < 40_000, "{}", slotted.memory_bytes());
     }
 }

@@ -118,3 +118,8 @@ pub(crate) fn untold(batch: &RecordBatch, schema: &SchemaRef) -> Result<Told> {
     let rows = rows.map_err(|error: ArrowError| Error::Incomplete(error.to_string()))?;
     Ok(Told { rows, keys: numbers(0)?, counts: numbers(1)?, tallies })
 }
+/// The columns of rows that were told without numbers beside them.
+pub(crate) fn of_told(schema: &Schema) -> SchemaRef {
+    let own = schema.fields().len().saturating_sub(2);
+    Arc::new(Schema::new(schema.fields()[..own].to_vec()))
+}

@@ -144,7 +144,9 @@ impl SlotAggregate for Distinct {
         let copies = Int64Array::from_iter_values(live.iter().map(|entry| self.copies[*entry as usize]));
         let mut columns: Vec<(&str, ArrayRef)> =
             vec![(GROUP, Arc::new(UInt32Array::from(groups))), (COPIES, Arc::new(copies))];
-        columns.extend(keys.map(|values| ("value", values)));
+        let keys: Vec<ArrayRef> = keys.collect();
+        let names: Vec<String> = (0..keys.len()).map(|place| format!("value{place}")).collect();
+        columns.extend(names.iter().map(String::as_str).zip(keys));
         let mut kept = Tables::default();
         kept.put_columns(VALUES, columns)?;
         kept.put_part("inner", self.inner.save(slots)?);
@@ -155,7 +157,12 @@ impl SlotAggregate for Distinct {
         let columns = kept.take_table(VALUES)?;
         if !columns.is_empty() {
             let mut keys: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(slots_of(&columns, slots)?))];
-            keys.extend_from_slice(&columns.all()[2..]);
+            keys.extend_from_slice(columns.all().get(2..).unwrap_or_default());
+            let types = self.index.live_keys()?;
+            if !types.iter().map(|column| column.data_type()).eq(keys.iter().map(|column| column.data_type()))
+            {
+                return Err(incomplete("distinct values have another type".into()));
+            }
             let mut entries = Vec::with_capacity(columns.num_rows());
             let new = self.index.slots(&keys, &mut entries)?;
             if new.len() < entries.len() {

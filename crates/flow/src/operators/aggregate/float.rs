@@ -183,4 +183,44 @@ mod tests {
         sums.free(3);
         assert_eq!(sums.evaluate(&[3]).unwrap().null_count(), 1);
     }
+
+    #[test]
+    fn what_is_saved_goes_on_to_the_last_bit() {
+        let numbers = [1e300, 1e-300, 0.1, f64::MAX, f64::MAX, f64::NAN, f64::INFINITY, -1e300, -0.0];
+        let values: ArrayRef = Arc::new(Float64Array::from(numbers.to_vec()));
+        let update = |floats: &mut Floats, slot: u32, sign: i64, rows: std::ops::Range<usize>| {
+            let (slots, weights) = (vec![slot; rows.len()], vec![sign; rows.len()]);
+            let values = [values.slice(rows.start, rows.len())];
+            floats
+                .update(&Batch { slots: &slots, values: &values, valid: None, weights: Some(&weights) })
+                .unwrap();
+        };
+        let mut floats = Floats::new(Outcome::Sum);
+        floats.resize(5);
+        update(&mut floats, 1, 3, 0..9);
+        update(&mut floats, 4, 1, 0..3);
+        update(&mut floats, 2, 1, 8..9);
+        update(&mut floats, 0, -1, 5..7);
+        let mut kept = floats.save(&[4, 2, 1, 3, 0]).unwrap();
+        let mut other = Floats::new(Outcome::Sum);
+        other.resize(9);
+        other.load(&[8, 0, 3, 5, 6], &mut kept).unwrap();
+        assert_eq!(kept.left(), None);
+        let bits = |floats: &Floats, slot: u32| {
+            let sums = floats.evaluate(&[slot]).unwrap();
+            let sums = sums.as_primitive::<Float64Type>();
+            sums.is_valid(0).then(|| sums.value(0).to_bits())
+        };
+        for (here, there) in [(4, 8), (2, 0), (1, 3), (3, 5), (0, 6)] {
+            assert_eq!(bits(&floats, here), bits(&other, there));
+            // What was added can still be taken back, from the largest down to the least.
+            for rows in [6..7, 5..6, 0..2, 3..5, 7..8] {
+                update(&mut floats, here, -3, rows.clone());
+                update(&mut other, there, -3, rows);
+                assert_eq!(bits(&floats, here), bits(&other, there));
+            }
+        }
+        let wrong = Tables::default();
+        assert!(other.load(&[0], &mut wrong.clone()).is_err());
+    }
 }

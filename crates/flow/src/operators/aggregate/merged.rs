@@ -324,12 +324,7 @@ impl SlotAggregate for Merged {
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let mut kept = Tables::default();
         if let Some(states) = &self.states {
-            let (rows, places) = states.get(slots)?;
-            let places = UInt32Array::from_iter_values(places.into_iter().map(|place| place as u32));
-            let names: Vec<String> = (0..rows.num_columns()).map(|place| format!("state{place}")).collect();
-            let mut columns: Vec<(&str, ArrayRef)> = vec![(GROUP, Arc::new(places))];
-            columns.extend(names.iter().map(String::as_str).zip(rows.columns().iter().cloned()));
-            kept.put_columns("states", columns)?;
+            states.save(slots, "states", &mut kept)?;
         }
         let failed = slots.iter().zip(0..).filter_map(|(slot, place)| Some((place, self.failed.get(slot)?)));
         let (places, messages): (Vec<u32>, Vec<&String>) = failed.unzip();
@@ -341,10 +336,7 @@ impl SlotAggregate for Merged {
     }
 
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
-        let states = kept.take_table("states")?;
-        if let Some((_, columns)) = states.all().split_first() {
-            self.put(&slots_of(&states, slots)?, columns.to_vec())?;
-        }
+        self.states = Slotted::loaded(slots, "states", kept)?;
         let failed = kept.take_table("failed")?;
         let messages = failed.texts("message")?;
         let messages = messages.iter().flatten().map(str::to_string);

@@ -20,7 +20,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_state::Tables;
 
-use super::saving::GROUP;
+use super::saving::{GROUP, slots_of};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::failure::reason;
 use crate::saving::incomplete;
@@ -55,6 +55,9 @@ struct Window {
     accumulators: Mutex<HashMap<u32, Box<dyn Accumulator>>>,
     /// The groups whose accumulator failed, and why.
     failed: HashMap<u32, String>,
+    /// The results that groups had when they were saved, until their rows change. Accumulators that take rows back may
+    /// round: made anew of the rows that are left they needn't say what was put out.
+    told: HashMap<u32, ScalarValue>,
 }
 
 impl Window {
@@ -101,6 +104,20 @@ impl Moving {
         other.blocks.iter().flatten().map(placed).collect()
     }
 
+    /// The places of those slots that have a result, and the results.
+    fn results(&self, slots: &[u32]) -> Result<(Vec<u32>, ArrayRef)> {
+        let error = match self.evaluate(slots) {
+            Ok(results) => return Ok(((0..slots.len() as u32).collect(), results)),
+            Err(error) => error,
+        };
+        if reason(&error).is_none() {
+            return Err(error);
+        }
+        let has_result = |(slot, _): &(&u32, u32)| self.evaluate(std::slice::from_ref(*slot)).is_ok();
+        let (good, places): (Vec<u32>, Vec<u32>) = slots.iter().zip(0..).filter(has_result).unzip();
+        Ok((places, self.evaluate(&good)?))
+    }
+
     /// Takes the rows of a pane in.
     fn enter(&mut self, block: Vec<Piece>) -> Result<()> {
         let Some(window) = &mut self.window else {
@@ -128,6 +145,7 @@ impl Moving {
         let mut anew: BTreeSet<u32> = BTreeSet::new();
         for piece in block.iter().flatten() {
             for (slot, rows) in piece.by_slot()? {
+                window.told.remove(&slot);
                 let mut accumulators = window.accumulators();
                 let done = match accumulators.get_mut(&slot) {
                     Some(accumulator) => accumulator.retract_batch(&rows).is_ok(),
@@ -154,6 +172,7 @@ impl Moving {
 impl Window {
     /// Takes rows of a group in; where that fails for a reason that is in the rows, the group has none from then on.
     fn update(&mut self, function: &AggregateFunctionExpr, slot: u32, rows: &[ArrayRef]) -> Result<()> {
+        self.told.remove(&slot);
         let accumulators = self.accumulators.get_mut().unwrap_or_else(PoisonError::into_inner);
         let accumulator = match accumulators.entry(slot) {
             Entry::Occupied(there) => there.into_mut(),
@@ -269,9 +288,10 @@ impl SlotAggregate for Moving {
             return Err(exec_datafusion_err!("{message}").into());
         }
         let mut accumulators = window.accumulators();
-        let values = slots.iter().map(|slot| match accumulators.get_mut(slot) {
-            Some(accumulator) => Ok(accumulator.evaluate()?),
-            None => Ok(self.function.create_sliding_accumulator()?.evaluate()?),
+        let values = slots.iter().map(|slot| match (window.told.get(slot), accumulators.get_mut(slot)) {
+            (Some(told), _) => Ok(told.clone()),
+            (None, Some(accumulator)) => Ok(accumulator.evaluate()?),
+            (None, None) => Ok(self.function.create_sliding_accumulator()?.evaluate()?),
         });
         let values = ScalarValue::iter_to_array(values.collect::<Result<Vec<_>>>()?)?;
         if values.data_type() == &self.output { Ok(values) } else { Ok(cast(&values, &self.output)?) }
@@ -281,6 +301,7 @@ impl SlotAggregate for Moving {
         if let Some(window) = &mut self.window {
             window.accumulators().remove(&slot);
             window.failed.remove(&slot);
+            window.told.remove(&slot);
         }
     }
 
@@ -288,7 +309,8 @@ impl SlotAggregate for Moving {
         self.blocks.clear();
     }
 
-    /// The rows are saved, by the pane that they came in. The accumulators of a window follow from them.
+    /// The rows are saved, by the pane that they came in, and the results of a window. Its accumulators are made anew of the
+    /// rows.
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let place_of: HashMap<u32, u32> = slots.iter().copied().zip(0..).collect();
         let mut batches = Vec::new();
@@ -300,6 +322,12 @@ impl SlotAggregate for Moving {
         let mut kept = Tables::default();
         kept.put_number("panes", self.blocks.len() as i64);
         kept.put(ROWS, batches);
+        if self.window.is_some() {
+            let (places, results) = self.results(slots)?;
+            let columns: Vec<(&str, ArrayRef)> =
+                vec![(GROUP, Arc::new(UInt32Array::from(places))), ("result", results)];
+            kept.put_columns("results", columns)?;
+        }
         Ok(kept)
     }
 
@@ -311,7 +339,15 @@ impl SlotAggregate for Moving {
                 block.ok_or_else(|| incomplete(format!("there is no pane {pane}")))?.push(piece);
             }
         }
-        blocks.into_iter().try_for_each(|block| self.enter(block))
+        blocks.into_iter().try_for_each(|block| self.enter(block))?;
+        let results = kept.take_table("results")?;
+        if let (Some(window), false) = (&mut self.window, results.is_empty()) {
+            let values = results.typed("result", &self.output)?;
+            for (row, slot) in slots_of(&results, slots)?.into_iter().enumerate() {
+                window.told.insert(slot, ScalarValue::try_from_array(values, row)?);
+            }
+        }
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {

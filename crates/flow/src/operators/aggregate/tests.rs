@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Decimal128Array, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, IntervalUnit, Schema, SchemaRef, TimeUnit};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::datasource::MemTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::function::AccumulatorArgs;
@@ -148,6 +148,59 @@ impl Accumulator for Spread {
     }
 }
 
+/// Adds integers up, of which none may be 59, and takes them back. How many there are it keeps to know when none is left.
+#[derive(Debug, Default)]
+struct Picky {
+    sum: i64,
+    count: i64,
+}
+
+impl Picky {
+    fn add(&mut self, values: &ArrayRef, sign: i64) -> Result<()> {
+        for value in values.as_primitive::<Int64Type>().iter().flatten() {
+            if value == 59 {
+                return exec_err!("59 is none that it takes");
+            }
+            self.sum += sign * value;
+            self.count += sign;
+        }
+        Ok(())
+    }
+}
+
+impl Accumulator for Picky {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.add(&values[0], 1)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.add(&values[0], -1)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(ScalarValue::Int64((self.count > 0).then_some(self.sum)))
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Picky>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![ScalarValue::Int64(Some(self.sum)), ScalarValue::Int64(Some(self.count))])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let sum = |state: &ArrayRef| state.as_primitive::<Int64Type>().iter().flatten().sum::<i64>();
+        self.sum += sum(&states[0]);
+        self.count += sum(&states[1]);
+        Ok(())
+    }
+}
+
 /// With an aggregate of a user's own, and without the rule that makes one DISTINCT two aggregates.
 fn context() -> SessionContext {
     let state = SessionStateBuilder::new().with_default_features().build();
@@ -160,11 +213,15 @@ fn context() -> SessionContext {
     context.register_udaf(create_udaf(
         "spread",
         vec![DataType::Int64],
-        one,
+        one.clone(),
         Volatility::Immutable,
         accumulator,
         two,
     ));
+    let accumulator = Arc::new(|_: AccumulatorArgs<'_>| Ok(Box::<Picky>::default() as Box<dyn Accumulator>));
+    let state = Arc::new(vec![DataType::Int64; 2]);
+    let (types, volatility) = (vec![DataType::Int64], Volatility::Immutable);
+    context.register_udaf(create_udaf("picky", types, one, volatility, accumulator, state));
     context
 }
 
@@ -580,4 +637,18 @@ fn a_group_without_a_result_fails_until_it_has_one() {
         errors: Some("SELECT count(*) FROM (SELECT max(big) AS most FROM t) AS t WHERE most > 1000".into()),
     };
     check_cases(&[global], false, 98..104);
+}
+
+#[test]
+fn a_group_whose_accumulator_failed_has_no_result() {
+    let good =
+        "(SELECT *, max(i64) OVER (PARTITION BY b) AS most FROM t) AS t WHERE most IS NULL OR most < 59";
+    let case = Case {
+        sql: "SELECT b, picky(i64) AS p, count(*) AS n FROM t GROUP BY b".into(),
+        at_once: format!("SELECT b, picky(i64) AS p, count(*) AS n FROM {good} GROUP BY b"),
+        errors: Some(
+            "SELECT count(*) FROM (SELECT b, max(i64) AS most FROM t GROUP BY b) AS t WHERE most = 59".into(),
+        ),
+    };
+    check_cases(&[case], true, 110..118);
 }

@@ -99,10 +99,12 @@ impl Panes {
         for input in 0..self.schemas.len() {
             let mut rows: Vec<(Chunk, ArrayRef)> = Vec::new();
             for (time, panes) in &self.open {
-                rows.extend(panes[input].delta.chunks.iter().map(|chunk| {
-                    let windows = Int64Array::from_value(*time, chunk.rows.num_rows());
-                    (chunk.clone(), Arc::new(windows) as ArrayRef)
-                }));
+                for Chunk { rows: batch, weights } in &panes[input].delta.chunks {
+                    let windows = Int64Array::from_value(*time, batch.num_rows());
+                    // Who gives them may name columns otherwise; a table has one schema.
+                    let batch = under_schema(batch, &self.schemas[input])?;
+                    rows.push((Chunk { rows: batch, weights: weights.clone() }, Arc::new(windows)));
+                }
             }
             kept.put_beside(&held(input), WINDOW, rows)?;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Int64Array, UInt32Array};
 use arrow::datatypes::{Int64Type, UInt32Type};
 use millstream_state::{Columns, Tables};
 
@@ -26,11 +26,7 @@ impl UpdateState {
         let live = self.index.save("keys", &names, &mut kept)?;
         let last = Int64Array::from_iter_values(live.iter().map(|slot| self.last_of(*slot)));
         kept.put_columns("calls", vec![(LAST, Arc::new(last))])?;
-        let (states, places) = self.states.get(&live)?;
-        let places = UInt32Array::from_iter_values(places.into_iter().map(|place| place as u32));
-        let columns: Vec<(&str, ArrayRef)> =
-            vec![(KEY, Arc::new(places)), ("state", states.column(0).clone())];
-        kept.put_columns("states", columns)?;
+        self.states.save(&live, "states", &mut kept)?;
         let place = |slot: &u32| live.binary_search(slot).ok().map(|place| place as u32);
         let failing = self.failing.iter().filter_map(|(slot, failure)| Some((place(slot)?, failure.clone())));
         let (places, failures): (Vec<u32>, Vec<Failure>) = failing.unzip();
@@ -52,12 +48,7 @@ impl UpdateState {
         let slots: Vec<u32> = (0..count as u32).collect();
         self.last = kept.take_rows("calls", count)?.numbers::<Int64Type>(LAST)?.values().to_vec();
         self.calls_again(&slots);
-        let states = kept.take_table("states")?;
-        if !states.is_empty() {
-            let schema = self.states.schema().clone();
-            let column = states.typed("state", schema.field(0).data_type())?.clone();
-            self.states.put(&slots_of(&states, &slots)?, &RecordBatch::try_new(schema, vec![column])?)?;
-        }
+        self.states.load(&slots, "states", kept)?;
         let failing = slots_of(&kept.take_table("failing_keys")?, &slots)?;
         self.failing = failing.into_iter().zip(take_failures(kept, "failing")?).collect();
         if let Some(last) = &mut self.batch {

@@ -24,10 +24,9 @@ const ROWS: &str = "_rows";
 const FAILURES: &str = "failures";
 
 impl SlidingAggregate {
-    /// Sums of what subtracts are left out: they are those of the blocks.
     pub(super) fn kept(&self) -> Result<Tables> {
         let mut kept = Tables::default();
-        kept.put_part("total", self.total.save_some(|values| !values.subtracts())?);
+        kept.put_part("total", self.total.save_some(|values| !is_of_blocks(values))?);
         let slots: Vec<u32> = self.total.groups.live().iter().map(|group| group.slot).collect();
         kept.put_part("window", self.window.save(&slots)?);
         let panes = self.closed.iter().chain(&self.open).map(Pane::save).collect::<Result<_>>()?;
@@ -38,7 +37,7 @@ impl SlidingAggregate {
 
     pub(super) fn go_on(&mut self, kept: &mut Tables) -> Result<()> {
         let total = &mut self.total;
-        let slots = in_part(kept, "total", |kept| total.load_some(kept, |values| !values.subtracts()))?;
+        let slots = in_part(kept, "total", |kept| total.load_some(kept, |values| !is_of_blocks(values)))?;
         self.window.resize(self.total.groups.end());
         let columns: Vec<Option<&dyn SlotAggregate>> = self.total.calls.iter().map(slots_of).collect();
         let window = &mut self.window;
@@ -47,7 +46,7 @@ impl SlidingAggregate {
             let pairs = block.pairs();
             for (column, call) in block.columns.iter().zip(&mut self.total.calls) {
                 if let (Some(column), Kept::Slots(sum)) = (column, &mut call.kept)
-                    && sum.subtracts()
+                    && is_of_blocks(sum.as_ref())
                 {
                     sum.absorb(column.as_ref(), &pairs, Absorb::Add)?;
                 }
@@ -71,7 +70,7 @@ impl Pane {
         let mut kept = Tables::default();
         kept.put_number("end", self.end);
         let slots = self.groups.save(&mut kept)?;
-        save_columns(&self.columns, &slots, &mut kept)?;
+        save_columns(&self.columns, &slots, |_| true, &mut kept)?;
         put_failures(&mut kept, FAILURES, &self.failures)?;
         Ok(kept)
     }
@@ -80,7 +79,7 @@ impl Pane {
         let slots = self.groups.load(kept)?;
         let end = self.groups.end();
         self.columns.iter_mut().flatten().for_each(|column| column.resize(end));
-        load_columns(&mut self.columns, &slots, kept)?;
+        load_columns(&mut self.columns, &slots, |_| true, kept)?;
         self.failures = take_failures(kept, FAILURES)?;
         Ok(())
     }
@@ -96,7 +95,8 @@ impl Block {
         let mut kept = Tables::default();
         kept.put_number("end", self.end);
         kept.put_columns(GROUPS, vec![(GROUP, Arc::new(UInt32Array::from(places))), (ROWS, rows)])?;
-        save_columns(&self.columns, &(0..self.slots.len() as u32).collect::<Vec<_>>(), &mut kept)?;
+        let own: Vec<u32> = (0..self.slots.len() as u32).collect();
+        save_columns(&self.columns, &own, |column| !column.keeps_rows(), &mut kept)?;
         put_failures(&mut kept, FAILURES, &self.failures)?;
         Ok(kept)
     }
@@ -115,7 +115,7 @@ impl Block {
             slots,
         };
         let own: Vec<u32> = (0..block.slots.len() as u32).collect();
-        load_columns(&mut block.columns, &own, &mut kept)?;
+        load_columns(&mut block.columns, &own, |column| !column.keeps_rows(), &mut kept)?;
         all_taken(&kept)?;
         Ok(block)
     }
@@ -169,7 +169,7 @@ impl Window {
         let blocks = kept.take_parts("blocks")?.into_iter();
         let mut blocks =
             blocks.map(|kept| Block::load(slots, columns, kept)).collect::<Result<VecDeque<_>>>()?;
-        if oldest + middle > blocks.len() || prepared > middle {
+        if oldest.saturating_add(middle) > blocks.len() || prepared > middle {
             return Err(incomplete(format!("a window has {} blocks", blocks.len())));
         }
         self.newest = blocks.split_off(oldest + middle);
@@ -184,18 +184,36 @@ impl Window {
     }
 }
 
-fn save_columns(columns: &[Column], slots: &[u32], kept: &mut Tables) -> Result<()> {
+/// Whether a window's values are the sum of those of its blocks: then they aren't saved. Of rows it is the other way round:
+/// a window saves those of its blocks.
+fn is_of_blocks(values: &dyn SlotAggregate) -> bool {
+    values.subtracts() && !values.keeps_rows()
+}
+
+fn save_columns(
+    columns: &[Column],
+    slots: &[u32],
+    wanted: impl Fn(&dyn SlotAggregate) -> bool,
+    kept: &mut Tables,
+) -> Result<()> {
     for (place, column) in columns.iter().enumerate() {
-        if let Some(column) = column {
+        if let Some(column) = column.as_deref().filter(|column| wanted(*column)) {
             kept.put_part(&part(place), column.save(slots)?);
         }
     }
     Ok(())
 }
 
-fn load_columns(columns: &mut [Column], slots: &[u32], kept: &mut Tables) -> Result<()> {
+fn load_columns(
+    columns: &mut [Column],
+    slots: &[u32],
+    wanted: impl Fn(&dyn SlotAggregate) -> bool,
+    kept: &mut Tables,
+) -> Result<()> {
     for (place, column) in columns.iter_mut().enumerate() {
-        if let Some(column) = column {
+        if let Some(column) = column
+            && wanted(column.as_ref())
+        {
             load_part(column.as_mut(), slots, kept, &part(place))?;
         }
     }

@@ -10,7 +10,7 @@ use millstream_state::Rows;
 
 use super::super::tests::{Fixture, Random, rows, schema};
 use super::{SlidingAggregate, lower};
-use crate::fixture::go_on;
+use crate::fixture::{go_on, step_alike};
 use crate::operator::Operator;
 use crate::{BatchWindow, Driver};
 
@@ -164,4 +164,47 @@ fn its_description_says_what_is_subtracted() {
         "max(t.i64), sum(t.f64) by b@2 over the last 1h every 1m 30s; leaving panes subtracted from sum(t.f64)"
     );
     assert_eq!(description.growth.text(), "bounded: the window's 40 panes");
+}
+
+/// Steps two operators, of which one goes on elsewhere now and then; gives how many failures came and went.
+fn run_alike(sql: &str, span: BatchWindow, seed: u64) -> [usize; 2] {
+    let fixture = Fixture::new();
+    let ((mut steady, columns), mut moving) =
+        (operator(&fixture, sql, span), operator(&fixture, sql, span).0);
+    let (mut random, mut counts) = (Random(seed), [0, 0]);
+    for now in 1..=70 {
+        if random.below(3) == 0 {
+            let mut new = operator(&fixture, sql, span).0;
+            go_on(&moving, &mut new);
+            moving = new;
+        }
+        let mut delta = Delta::default();
+        if random.below(4) > 0 {
+            let count = random.below(4) as usize;
+            delta.push(Chunk::insert(rows(&mut random, count).project(&columns).unwrap()));
+        }
+        let closes = if random.below(5) == 0 { Closes::None } else { Closes::All };
+        let cut = Cut { closes, ..Cut::new(Epoch(now as u64), Timestamp(now)) };
+        let output = step_alike([&mut steady, &mut moving], &cut, &delta);
+        output.failures.iter().for_each(|failure| counts[usize::from(failure.weight < 0)] += 1);
+    }
+    counts
+}
+
+#[test]
+fn another_one_goes_on_with_the_window() {
+    let queries = [
+        "SELECT picky(i64), count(*) FROM t",
+        "SELECT b, picky(i64), max(t), sum(f64) FROM t GROUP BY b",
+        "SELECT b, sum(100 / i8), min(i16), array_agg(i16 ORDER BY i16) FROM t GROUP BY b",
+        "SELECT b, u8 % 2, avg(big), max(1 / i8) FROM t GROUP BY ROLLUP (b, u8 % 2)",
+    ];
+    for sql in queries {
+        let spans = SPANS.map(|(length, slide)| BatchWindow { length, slide: Some(slide) });
+        let spans = spans.into_iter().chain([BatchWindow { length: 9, slide: None }]);
+        let counts: Vec<[usize; 2]> = spans.zip(0..).map(|(span, seed)| run_alike(sql, span, seed)).collect();
+        for place in [0, 1] {
+            assert!(counts.iter().any(|counts| counts[place] > 0), "{sql}: {counts:?}");
+        }
+    }
 }
