@@ -83,7 +83,7 @@ pub(crate) fn put_value(kept: &mut Tables, name: &str, value: &ScalarValue) -> R
 pub(crate) fn take_value(kept: &mut Tables, name: &str, data_type: &DataType) -> Result<ScalarValue> {
     let batches = kept.take(name);
     let column = batches.first().and_then(|batch| batch.columns().first());
-    match column.filter(|column| column.data_type() == data_type) {
+    match column.filter(|column| column.len() == 1 && column.data_type() == data_type) {
         Some(column) => Ok(ScalarValue::try_from_array(column, 0)?),
         None => Err(incomplete(format!("there is no value '{name}' of type {data_type}"))),
     }
