@@ -145,10 +145,9 @@ impl Loop {
     }
 
     fn load_queries(&mut self, state: &mut Tables) -> Result<()> {
-        let mut place = 0;
-        for query in self.queries.iter_mut().filter(|query| !query.temporary) {
+        let queries = self.queries.iter_mut().filter(|query| !query.temporary);
+        for (place, query) in queries.enumerate() {
             let part = part("query", place, &query.name);
-            place += 1;
             let mut of = state.take_part(&part);
             query.load(&mut of).map_err(|error| of_part(&part, error))?;
             let reads = query.reads().count();
