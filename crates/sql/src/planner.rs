@@ -19,13 +19,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::DFSchema;
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::config::ConfigOptions;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, context::SessionContext};
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
+use datafusion::logical_expr::{LogicalPlan, Projection};
 use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
@@ -251,7 +250,7 @@ impl Planner {
         let rules = state.optimizer().rules.iter().filter(|rule| rule.name() != but);
         let named = analysed.schema().clone();
         let plan = Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})?;
-        under_names(plan, &named)
+        names::under(plan, &named)
     }
 
     /// The plan with its types settled and what it leaves open completed.
@@ -340,22 +339,6 @@ fn settle(options: &mut ConfigOptions) {
     options.catalog.information_schema = false;
     // Without a zone TIMESTAMP WITH TIME ZONE would lose its own.
     options.execution.time_zone.get_or_insert_with(|| UTC.to_string());
-}
-
-/// The plan with its columns under the names that they had: those of a UNION ALL are lost where its first branch turns out
-/// to be empty.
-fn under_names(plan: LogicalPlan, named: &DFSchema) -> datafusion::error::Result<LogicalPlan> {
-    let schema = plan.schema();
-    let same =
-        schema.fields().iter().map(|field| field.name()).eq(named.fields().iter().map(|field| field.name()));
-    if same || schema.fields().len() != named.fields().len() {
-        return Ok(plan);
-    }
-    let columns = schema.columns().into_iter().zip(named.iter()).map(|(column, (qualifier, field))| {
-        Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())
-    });
-    let columns = columns.collect();
-    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
 }
 
 /// Whether an optimizer's rule leaves answers as they are.
@@ -603,15 +586,6 @@ mod tests {
         assert_eq!(plans[0].reads, ["big", "orders"]);
         let query = tables.planner.query("SELECT * FROM bad_rows('orders')", &tables).unwrap();
         assert_eq!(query.reads, ["bad_rows('orders')"]);
-    }
-
-    #[test]
-    fn columns_keep_the_names_of_a_branch_that_is_empty() {
-        let sql =
-            "SELECT id AS c FROM orders WHERE 0 IN (1, NULL) UNION ALL (VALUES (10) UNION ALL SELECT 0)";
-        let query = orders().planner.query(sql, &orders()).unwrap();
-        let names: Vec<&String> = query.schema.fields().iter().map(|field| field.name()).collect();
-        assert_eq!(names, ["c"]);
     }
 
     #[test]

@@ -1,4 +1,11 @@
-//! The names of the functions that are built in.
+//! The names of the functions that are built in, and those of a plan's columns.
+
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::logical_expr::logical_plan::Projection;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::Error;
 use crate::near;
@@ -51,5 +58,36 @@ impl Planner {
         let scalar = self.state.scalar_functions().keys();
         let names = scalar.chain(self.state.aggregate_functions().keys());
         names.chain(self.state.window_functions().keys()).map(String::as_str)
+    }
+}
+
+/// The plan with its columns under the names that they had: those of a UNION ALL are lost where its first branch turns out
+/// to be empty.
+pub(super) fn under(plan: LogicalPlan, named: &DFSchema) -> Result<LogicalPlan> {
+    let schema = plan.schema();
+    let same =
+        schema.fields().iter().map(|field| field.name()).eq(named.fields().iter().map(|field| field.name()));
+    if same || schema.fields().len() != named.fields().len() {
+        return Ok(plan);
+    }
+    let columns = schema.columns().into_iter().zip(named.iter()).map(|(column, (qualifier, field))| {
+        Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())
+    });
+    let columns = columns.collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Tables;
+
+    #[test]
+    fn columns_keep_the_names_of_a_branch_that_is_empty() {
+        let tables = Tables::new().table("t", "(k INT)", "VALUES (1)");
+        let sql = "SELECT k AS c FROM t WHERE 0 IN (1, NULL) UNION ALL (VALUES (10) UNION ALL SELECT 0)";
+        let query = tables.planner.query(sql, &tables).unwrap();
+        let names: Vec<&String> = query.schema.fields().iter().map(|field| field.name()).collect();
+        assert_eq!(names, ["c"]);
+        tables.check(sql, &["0", "10"]);
     }
 }
