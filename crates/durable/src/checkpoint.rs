@@ -84,8 +84,17 @@ impl Checkpoints {
         Checkpoints { disk: directory.checkpoints().clone() }
     }
 
-    /// Writes all of a checkpoint but what makes it one.
+    /// Writes all of a checkpoint but what makes it one. Where that fails nothing is left of it, as far as that can be.
     pub fn draft(&self, checkpoint: &Checkpoint) -> Result<Draft> {
+        self.try_draft(checkpoint).inspect_err(|_| {
+            let of = |name: &String| number_in(name) == Some(checkpoint.through);
+            for name in self.names().unwrap_or_default().iter().filter(|name| of(name)) {
+                let _ = self.disk.remove(name);
+            }
+        })
+    }
+
+    fn try_draft(&self, checkpoint: &Checkpoint) -> Result<Draft> {
         let mut parts = Vec::new();
         let number = format!("{:020}", checkpoint.through.0);
         let entries = entries(&checkpoint.catalog)?;
@@ -140,12 +149,8 @@ impl Checkpoints {
     pub fn retain(&self, count: usize) -> Result<Option<Sequence>> {
         let numbers = self.numbers()?;
         let kept: BTreeSet<Sequence> = numbers.iter().rev().take(count.max(1)).copied().collect();
-        let of = |name: &str| {
-            let (number, rest) = name.split_at_checked(20)?;
-            number_of(number).filter(|_| rest.starts_with('-') || rest == MANIFEST)
-        };
         // What names the files goes first: without it they are no checkpoint.
-        let gone = |name: &&String| of(name).is_some_and(|number| !kept.contains(&number));
+        let gone = |name: &&String| number_in(name).is_some_and(|number| !kept.contains(&number));
         let names = self.names()?;
         let (manifests, files): (Vec<&String>, Vec<&String>) =
             names.iter().filter(gone).partition(|name| name.ends_with(MANIFEST));
@@ -251,6 +256,12 @@ impl Checkpoints {
 /// The number that a name begins with.
 fn number_of(digits: &str) -> Option<Sequence> {
     (digits.len() == 20).then(|| digits.parse().ok().map(Sequence))?
+}
+
+/// The number of the checkpoint that a file belongs to, where it belongs to one.
+fn number_in(name: &str) -> Option<Sequence> {
+    let (number, rest) = name.split_at_checked(20)?;
+    number_of(number).filter(|_| rest.starts_with('-') || rest == MANIFEST)
 }
 
 /// What of a table's name may stand in that of a file.

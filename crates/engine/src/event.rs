@@ -17,7 +17,7 @@ use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::past::Past;
-use crate::run::{Correction, Parted};
+use crate::run::{Correction, Parted, Written};
 use crate::settings::{Keeping, Settings};
 use crate::transaction::{Begun, Found, Write};
 
@@ -231,8 +231,8 @@ pub(crate) enum Event {
     /// Take a checkpoint; answers when it is on the disk.
     Checkpoint { reply: Reply<()> },
     /// A checkpoint after this entry is on the disk, or can't be written: how long the loop stood still for it, how long
-    /// it took, and how many bytes it has.
-    Checkpointed { through: Sequence, stopped: Duration, took: Duration, written: Result<u64> },
+    /// it took, and what was written.
+    Checkpointed { through: Sequence, stopped: Duration, took: Duration, written: Result<Written> },
     /// Say whether a statement was done under a name.
     WasDone { name: String, reply: Reply<bool> },
     /// Do again what a journal holds.

@@ -12,6 +12,7 @@ use millstream_sql::{Error, Result};
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Event, Live, Recovery};
+use crate::run::make;
 use crate::session::Session;
 use crate::variables::Lasts;
 
@@ -85,7 +86,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
             epoch = recorded.cut.epoch;
         }
         replayed += 1;
-        made.extend(Some(&entry).filter(|entry| entry.makes()).cloned());
+        make(&mut made, &entry);
         again(&mut session, entry).await.map_err(|error| Error {
             message: format!(
                 "entry {sequence} of the journal in '{}' can't be done again: {}",

@@ -45,8 +45,10 @@ pub(super) struct Taking {
     last: Sequence,
     /// When the newest one was begun.
     begun: Option<Instant>,
-    /// That which is being written.
+    /// Whether one is being written.
     writing: bool,
+    /// The newest epoch when the newest one was begun.
+    epoch: Epoch,
     /// How long the newest one took.
     took: Duration,
     /// Who asked for one that isn't begun yet.
@@ -80,11 +82,25 @@ struct Writing {
     durable: Receiver<Result<()>>,
 }
 
+/// What a thread has written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    bytes: u64,
+    /// The entry up to which nobody needs the journal any more.
+    covered: Option<Sequence>,
+}
+
 impl Writing {
-    fn write(self) -> Result<u64> {
+    fn write(self) -> Result<Written> {
         let draft = self.store.draft(&self.checkpoint).map_err(error::durable)?;
         self.durable.recv().unwrap_or_else(|_| Err(error::stopped()))?;
-        self.store.publish(&draft).map_err(error::durable)
+        let bytes = self.store.publish(&draft).map_err(error::durable)?;
+        let covered = self.store.retain(KEPT).unwrap_or_else(|error| {
+            // They take room and do no harm: the next one tries again.
+            tracing::warn!(%error, "checkpoints that nobody needs can't be removed");
+            None
+        });
+        Ok(Written { bytes, covered })
     }
 }
 
@@ -115,7 +131,7 @@ impl Loop {
             return;
         }
         let begun = Instant::now();
-        self.taking.begun = Some(begun);
+        (self.taking.begun, self.taking.epoch) = (Some(begun), self.epoch);
         self.taking.waiting = std::mem::take(&mut self.taking.wanted);
         let checkpoint = match self.save(through) {
             Ok(checkpoint) => checkpoint,
@@ -158,20 +174,16 @@ impl Loop {
         through: Sequence,
         stopped: Duration,
         took: Duration,
-        written: Result<u64>,
+        written: Result<Written>,
     ) {
         self.taking.writing = false;
         self.taking.took = took;
-        let mut result = written.clone();
+        let mut result = written.clone().map(drop);
         match &written {
-            Ok(_) => {
+            Ok(written) => {
                 self.taking.last = through;
-                let kept = self.taking.store.as_ref().map(|store| store.retain(KEPT));
-                match kept.transpose().map(Option::flatten) {
-                    Ok(Some(oldest)) => self.durability.forget(oldest),
-                    Ok(None) => {}
-                    // It takes room and does no harm: the next one tries again.
-                    Err(error) => tracing::warn!(%error, "checkpoints that nobody needs can't be removed"),
+                if let Some(covered) = written.covered {
+                    self.durability.forget(covered);
                 }
             }
             Err(error) => {
@@ -182,12 +194,13 @@ impl Loop {
                 });
             }
         }
-        let told = Taken { through, epoch: self.epoch, at: system_time(), stopped, took, written };
+        let written = written.map(|written| written.bytes);
+        let told = Taken { through, epoch: self.taking.epoch, at: system_time(), stopped, took, written };
         self.taking.told.push_back(told);
         if self.taking.told.len() > TOLD_MAX {
             self.taking.told.pop_front();
         }
-        self.taking.waiting.drain(..).for_each(|reply| reply.send(result.clone().map(drop)));
+        self.taking.waiting.drain(..).for_each(|reply| reply.send(result.clone()));
     }
 
     /// The rows of `millstream.checkpoints`.

@@ -126,7 +126,7 @@ impl Durability {
     /// Adds an entry, `epoch` being the newest one by now.
     fn append(&mut self, entry: Entry, epoch: Epoch) {
         if let Keeping::Journal(journal) = &mut self.keeping {
-            self.made.extend(Some(&entry).filter(|entry| entry.makes()).cloned());
+            make(&mut self.made, &entry);
             let sequence = journal.append(entry);
             self.epochs.push_back((sequence, epoch));
         }
@@ -186,6 +186,24 @@ impl Durability {
     fn news(&mut self) -> (Vec<(Arc<str>, Epoch)>, Vec<String>) {
         (std::mem::take(&mut self.delivered).into_iter().collect(), std::mem::take(&mut self.doing))
     }
+}
+
+/// Adds an entry to those that made what is there, where it belongs there. Of what is set, paused and let go on again
+/// between two changes of the objects only the last counts.
+pub(crate) fn make(made: &mut Vec<Entry>, entry: &Entry) {
+    if !entry.makes() {
+        return;
+    }
+    let is_object = |entry: &Entry| matches!(entry, Entry::Changed { .. } | Entry::TableMade { .. });
+    let since = made.iter().rposition(is_object).map_or(0, |last| last + 1);
+    let is_overruled = |before: &Entry| match (before, entry) {
+        (Entry::Set { name: before, .. }, Entry::Set { name, .. }) => before == name,
+        (Entry::Paused { name: before, .. }, Entry::Paused { name, .. }) => name.is_none() || before == name,
+        _ => false,
+    };
+    let latest = made.split_off(since);
+    made.extend(latest.into_iter().filter(|before| !is_overruled(before)));
+    made.push(entry.clone());
 }
 
 /// What someone hears who was promised something.
@@ -272,5 +290,43 @@ impl Loop {
         let (delivered, _) = self.durability.news();
         self.journal(Entry::Closed { delivered });
         self.durability.keeping = Keeping::Nothing;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_is_set_between_two_changes_the_last_counts() {
+        let set = |name: &str, value: &str| Entry::Set { name: name.into(), value: value.into() };
+        let paused = |name: Option<&str>, pause| Entry::Paused {
+            name: name.map(str::to_string),
+            pause,
+            standing: Standing::default(),
+        };
+        let changed = Entry::Changed {
+            statements: Vec::new(),
+            variables: Vec::new(),
+            done: Vec::new(),
+            standing: Standing::default(),
+        };
+        let entries = [
+            set("a", "1"),
+            set("b", "1"),
+            set("a", "2"),
+            changed.clone(),
+            paused(Some("x"), true),
+            set("a", "3"),
+            paused(Some("y"), true),
+            Entry::Closed { delivered: Vec::new() },
+            paused(Some("x"), false),
+            set("a", "4"),
+            paused(None, false),
+        ];
+        let mut made = Vec::new();
+        entries.iter().for_each(|entry| make(&mut made, entry));
+        let expected = [set("b", "1"), set("a", "2"), changed, set("a", "4"), paused(None, false)];
+        assert_eq!(format!("{made:?}"), format!("{expected:?}"));
     }
 }
