@@ -1,5 +1,6 @@
 //! Rows in immutable chunks, each row with an id that stays.
 
+mod counts;
 pub(crate) mod table;
 
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch}
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use millstream_delta::{Chunk, Delta};
+
+use counts::Counts;
 
 use crate::compact::compact;
 
@@ -24,12 +27,12 @@ const EXPANDED_ROWS_MAX: usize = 65_536;
 struct Stored {
     rows: RecordBatch,
     /// How many copies of each row there are, 0 when it is dead. `None`: one of each.
-    counts: Option<Vec<i64>>,
+    counts: Option<Counts>,
     /// A number that the owner keeps with each row. `None`: 0 for each.
     tallies: Option<Vec<i64>>,
     /// What each row's id is beyond the chunk's first, ascending. `None`: 0, 1, 2 and so on.
     offsets: Option<Vec<u32>>,
-    dead: usize,
+    /// Of the rows and of the numbers beside them.
     bytes: usize,
 }
 
@@ -40,20 +43,27 @@ impl Stored {
         tallies: Option<Vec<i64>>,
         offsets: Option<Vec<u32>>,
     ) -> Stored {
-        let counts = counts.filter(|counts| counts.iter().any(|count| *count != 1));
+        let counts = counts.and_then(|counts| Counts::of(&counts));
         let tallies = tallies.filter(|tallies| tallies.iter().any(|tally| *tally != 0));
-        let dead = counts.as_ref().map_or(0, |counts| counts.iter().filter(|count| **count == 0).count());
-        let numbers = [&counts, &tallies].map(|numbers| 8 * numbers.as_ref().map_or(0, Vec::len));
-        let bytes = rows.get_array_memory_size() + numbers[0] + numbers[1];
-        Stored { rows, counts, tallies, offsets, dead, bytes }
+        let bytes = rows.get_array_memory_size() + 8 * tallies.as_ref().map_or(0, Vec::len);
+        Stored { rows, counts, tallies, offsets, bytes }
+    }
+
+    fn dead(&self) -> usize {
+        self.counts.as_ref().map_or(0, Counts::dead)
     }
 
     fn live(&self) -> usize {
-        self.rows.num_rows() - self.dead
+        self.rows.num_rows() - self.dead()
+    }
+
+    /// About how many bytes it takes.
+    fn memory_bytes(&self) -> usize {
+        self.bytes + self.counts.as_ref().map_or(0, Counts::memory_bytes)
     }
 
     fn count(&self, row: usize) -> i64 {
-        self.counts.as_ref().map_or(1, |counts| counts[row])
+        self.counts.as_ref().map_or(1, |counts| counts.get(row))
     }
 
     fn tally(&self, row: usize) -> i64 {
@@ -72,10 +82,7 @@ impl Stored {
     }
 
     fn set_count(&mut self, row: usize, count: i64) {
-        let counts = self.counts.get_or_insert_with(|| vec![1; self.rows.num_rows()]);
-        let was_dead = counts[row] == 0;
-        counts[row] = count;
-        self.dead = self.dead + usize::from(count == 0) - usize::from(was_dead);
+        self.counts.get_or_insert_with(|| Counts::ones(self.rows.num_rows())).set(row, count);
     }
 
     fn set_tally(&mut self, row: usize, tally: i64) {
@@ -158,7 +165,10 @@ impl Store {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.chunks.iter().map(|held| held.chunk.bytes + size_of::<Held>() + size_of::<Stored>()).sum()
+        self.chunks
+            .iter()
+            .map(|held| held.chunk.memory_bytes() + size_of::<Held>() + size_of::<Stored>())
+            .sum()
     }
 
     pub(crate) fn snapshot(&self) -> RowsSnapshot {
@@ -284,7 +294,7 @@ impl Store {
             Arc::make_mut(&mut self.chunks).remove(position);
             return Ok(());
         }
-        if chunk.dead <= chunk.live() {
+        if chunk.dead() <= chunk.live() {
             return Ok(());
         }
         let chunk = Arc::new(chunk.without_dead()?);
@@ -421,8 +431,8 @@ impl RowsSnapshot {
                 batches.push(chunk.rows.clone());
                 continue;
             };
-            let copies = |row: usize| std::iter::repeat_n(row as u32, counts[row].max(0) as usize);
-            let mut indices = (0..counts.len()).flat_map(copies);
+            let copies = |row: usize| std::iter::repeat_n(row as u32, counts.get(row).max(0) as usize);
+            let mut indices = (0..chunk.rows.num_rows()).flat_map(copies);
             loop {
                 let some: Vec<u32> = indices.by_ref().take(EXPANDED_ROWS_MAX).collect();
                 if some.is_empty() {
@@ -446,10 +456,10 @@ impl RowsSnapshot {
                 delta.push(Chunk::insert(chunk.rows.clone()));
                 continue;
             }
-            let chunk = if chunk.dead > 0 { &chunk.without_dead()? } else { &**chunk };
+            let chunk = if chunk.dead() > 0 { &chunk.without_dead()? } else { &**chunk };
             delta.push(Chunk {
                 rows: chunk.rows.clone(),
-                weights: chunk.counts.clone().map(Int64Array::from),
+                weights: chunk.counts.as_ref().map(|counts| Int64Array::from(counts.to_vec())),
             });
         }
         Ok(delta)

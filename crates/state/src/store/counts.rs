@@ -1,0 +1,130 @@
+//! How many copies there are of each row of a chunk.
+//!
+//! A reader's snapshot shares chunks, and the first change of a chunk afterwards copies its counts: an epoch that deletes
+//! a row here and there copies those of as many chunks. Most rows are there once or not at all, so a bit a row says it,
+//! a sixty-fourth of a number.
+
+use std::collections::BTreeMap;
+
+/// Counts that are not all one.
+#[derive(Clone, Debug)]
+pub(super) struct Counts {
+    kept: Kept,
+    dead: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Kept {
+    /// A bit for each row that is there, and the counts of those few that are there more than once.
+    Bits { rows: usize, there: Box<[u64]>, several: BTreeMap<u32, i64> },
+    /// A number for each row.
+    Numbers(Vec<i64>),
+}
+
+impl Counts {
+    /// One of each row.
+    pub(super) fn ones(rows: usize) -> Counts {
+        let there = vec![u64::MAX; rows.div_ceil(64)].into_boxed_slice();
+        Counts { kept: Kept::Bits { rows, there, several: BTreeMap::new() }, dead: 0 }
+    }
+
+    /// These; none where all are one.
+    pub(super) fn of(counts: &[i64]) -> Option<Counts> {
+        let mut of = None;
+        for (row, count) in counts.iter().enumerate().filter(|(_, count)| **count != 1) {
+            of.get_or_insert_with(|| Counts::ones(counts.len())).set(row, *count);
+        }
+        of
+    }
+
+    /// How many copies there are of a row.
+    pub(super) fn get(&self, row: usize) -> i64 {
+        match &self.kept {
+            Kept::Bits { there, several, .. } => {
+                let is_there = there[row / 64] >> (row % 64) & 1 == 1;
+                match several.is_empty() {
+                    true => i64::from(is_there),
+                    false => several.get(&(row as u32)).copied().unwrap_or(i64::from(is_there)),
+                }
+            }
+            Kept::Numbers(counts) => counts[row],
+        }
+    }
+
+    /// Sets how many there are.
+    pub(super) fn set(&mut self, row: usize, count: i64) {
+        let was_dead = self.get(row) == 0;
+        self.dead = self.dead + usize::from(count == 0) - usize::from(was_dead);
+        match &mut self.kept {
+            Kept::Numbers(counts) => counts[row] = count,
+            Kept::Bits { rows, there, several } => {
+                let bit = 1 << (row % 64);
+                if count == 0 {
+                    there[row / 64] &= !bit;
+                } else {
+                    there[row / 64] |= bit;
+                }
+                if matches!(count, 0 | 1) {
+                    several.remove(&(row as u32));
+                } else {
+                    several.insert(row as u32, count);
+                }
+                if several.len() * 16 > *rows {
+                    self.kept = Kept::Numbers(self.to_vec());
+                }
+            }
+        }
+    }
+
+    /// How many rows are gone.
+    pub(super) fn dead(&self) -> usize {
+        self.dead
+    }
+
+    /// A number for each row.
+    pub(super) fn to_vec(&self) -> Vec<i64> {
+        match &self.kept {
+            Kept::Bits { rows, .. } => (0..*rows).map(|row| self.get(row)).collect(),
+            Kept::Numbers(counts) => counts.clone(),
+        }
+    }
+
+    /// About how many bytes they take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match &self.kept {
+            Kept::Bits { there, several, .. } => 8 * there.len() + 16 * several.len(),
+            Kept::Numbers(counts) => 8 * counts.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_those_that_were_set() {
+        let mut state = 5u64;
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        for (rows, largest) in [(1, 3), (64, 2), (130, 2), (1000, 2), (1000, 5)] {
+            let mut counts = Counts::ones(rows);
+            let mut expected = vec![1i64; rows];
+            for _ in 0..3000 {
+                let (row, count) = (below(rows as u64) as usize, below(largest) as i64);
+                counts.set(row, count);
+                expected[row] = count;
+                assert_eq!(counts.get(row), count);
+            }
+            assert_eq!(counts.to_vec(), expected);
+            assert_eq!(counts.dead(), expected.iter().filter(|count| **count == 0).count());
+            let made = Counts::of(&expected);
+            assert_eq!(made.is_none(), expected.iter().all(|count| *count == 1));
+            assert_eq!(made.map_or_else(|| vec![1; rows], |counts| counts.to_vec()), expected);
+            assert!(largest > 2 || counts.memory_bytes() <= 8 * rows.div_ceil(64));
+        }
+        assert!(Counts::of(&[1, 1]).is_none());
+    }
+}
