@@ -15,9 +15,7 @@ pub(crate) fn connect(error: millstream_connect::Error) -> Error {
 pub(crate) fn flow(error: millstream_flow::Error) -> Error {
     match error {
         millstream_flow::Error::Query(error) => Error::from(*error),
-        millstream_flow::Error::Limit(message) | millstream_flow::Error::Unsaved(message) => {
-            Error::invalid(message)
-        }
+        millstream_flow::Error::Limit(message) => Error::invalid(message),
         bug @ millstream_flow::Error::Bug(_) => Error::new(Kind::Bug, bug.to_string()),
     }
 }

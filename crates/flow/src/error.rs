@@ -11,9 +11,6 @@ pub enum Error {
     /// A bound that the user set was exceeded.
     #[error("{0}")]
     Limit(String),
-    /// It keeps something that can't be saved.
-    #[error("{0}")]
-    Unsaved(String),
     /// Ours.
     #[error("{0} (this is a bug in Millstream)")]
     Bug(String),

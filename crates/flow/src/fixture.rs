@@ -308,7 +308,7 @@ fn counters(flow: &Flow) -> Vec<String> {
 
 /// The same for an operator by itself.
 pub(crate) fn go_on(operator: &dyn Operator, new: &mut dyn Operator) {
-    let mut kept = operator.save().unwrap().unwrap();
+    let mut kept = operator.save().unwrap();
     new.load(&mut kept).unwrap();
     assert_eq!(kept.left(), None);
     assert_eq!(operator.state_rows(), new.state_rows());

@@ -260,15 +260,11 @@ pub trait Operator: Send + Debug {
     }
     /// Forgets everything, as if it had never been stepped.
     fn reset(&mut self) -> Result<()>;
-    /// All that it keeps, as tables. None: it keeps something that it has no tables for.
-    fn save(&self) -> Result<Option<Tables>> {
-        Ok(None)
-    }
+    /// All that it keeps, as tables.
+    fn save(&self) -> Result<Tables>;
     /// Goes on where another one of the same make stood that had saved this: puts nothing out, and answers from here on
     /// as that one would have. Called before its first step; takes out all that it knows of.
-    fn load(&mut self, _kept: &mut Tables) -> Result<()> {
-        Err(Error::Bug(format!("{} has no tables for what it keeps", self.describe().name)))
-    }
+    fn load(&mut self, kept: &mut Tables) -> Result<()>;
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
     /// `input` gives the content of the input at a place, where that is kept.
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;

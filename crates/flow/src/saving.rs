@@ -14,21 +14,18 @@ use crate::{Error, Result};
 const INPUT: &str = "Input";
 
 impl Flow {
-    /// All that its operators keep, as tables, with what it finds in arrangements that others read, too. An error that
-    /// names the operator where one has no tables for what it keeps.
+    /// All that its operators keep, as tables, with what it finds in arrangements that others read, too.
     pub fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("started", i64::from(self.started));
         all.put_number("version", self.version as i64);
         all.put_number("now", self.now.0);
         for (place, (node, meter)) in self.nodes.iter().zip(&self.meters).enumerate() {
-            let (name, kept) = match node {
-                Node::Input { .. } => (INPUT, Some(Tables::default())),
+            let (name, mut kept) = match node {
+                Node::Input { .. } => (INPUT, Tables::default()),
                 Node::Operator { operator, .. } => (operator.describe().name, operator.save()?),
             };
-            let mut kept =
-                kept.ok_or_else(|| Error::Unsaved(format!("its operator {name} can't be saved yet")))?;
-            meter.save(&mut kept);
+            kept.put_part("meter", meter.save());
             all.put_part(&part(place, name), kept);
         }
         for place in 0..self.findables.len() {
@@ -54,7 +51,7 @@ impl Flow {
                 Node::Operator { operator, .. } => operator.describe().name,
             };
             let mut kept = all.take_part(&part(place, name));
-            meter.load(&mut kept)?;
+            meter.load(&mut kept.take_part("meter"))?;
             if let Node::Operator { operator, .. } = node {
                 operator.load(&mut kept)?;
             }
@@ -125,11 +122,13 @@ fn check_taken(name: &str, kept: &Tables) -> Result<()> {
 }
 
 impl Meter {
-    fn save(&self, to: &mut Tables) {
+    fn save(&self) -> Tables {
+        let mut to = Tables::default();
         to.put_number("steps", self.steps as i64);
         to.put_number("rows_in", self.rows_in as i64);
         to.put_number("rows_out", self.rows_out as i64);
         to.put_number("errors", self.errors);
+        to
     }
 
     fn load(&mut self, from: &mut Tables) -> Result<()> {

@@ -173,13 +173,13 @@ impl Operator for Broadcast {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
+    fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_delta("few", &self.few_rows.snapshot().delta()?)?;
         if let Some(many) = &self.kept {
             kept.put_delta("many", &many.snapshot().delta()?)?;
         }
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -62,10 +62,10 @@ impl Operator for Constant {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
+    fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_number("started", i64::from(self.started));
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -56,7 +56,7 @@ impl Operator for LookUp {
         self.join.reset()
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
+    fn save(&self) -> Result<Tables> {
         self.join.save()
     }
 

@@ -135,8 +135,8 @@ impl Operator for Stateless {
         self.content(&|place| input(place, &wanted))
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        Ok(Some(Tables::default()))
+    fn save(&self) -> Result<Tables> {
+        Ok(Tables::default())
     }
 
     fn load(&mut self, _kept: &mut Tables) -> Result<()> {

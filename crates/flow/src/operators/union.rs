@@ -43,8 +43,8 @@ impl Operator for Union {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        Ok(Some(Tables::default()))
+    fn save(&self) -> Result<Tables> {
+        Ok(Tables::default())
     }
 
     fn load(&mut self, _kept: &mut Tables) -> Result<()> {

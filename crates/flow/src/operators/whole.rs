@@ -161,14 +161,14 @@ impl Operator for Whole {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
+    fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         for (place, input) in self.inputs.iter().enumerate() {
             kept.put_delta(&format!("input{place}"), &input.rows.snapshot().delta()?)?;
         }
         kept.put_delta("emitted", &self.emitted.snapshot().delta()?)?;
         kept.put_text_if("failed", self.failed.as_deref());
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

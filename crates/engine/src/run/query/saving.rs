@@ -76,7 +76,12 @@ impl RunningQuery {
         }
         let flow =
             self.flow.here_mut().ok_or_else(|| Error::bug("a query that is behind is to be loaded"))?;
-        flow.load(all.take_part("flow")).map_err(error::flow)?;
+        // What was saved need not be of this version: that is nobody's bug.
+        let unfit = |error: millstream_flow::Error| match error {
+            millstream_flow::Error::Bug(message) => Error::new(Kind::Corrupt, message),
+            other => error::flow(other),
+        };
+        flow.load(all.take_part("flow")).map_err(unfit)?;
         match &mut self.kept {
             Kept::Nothing | Kept::Operators => {}
             Kept::Beside(rows) => take_rows(all, "result", rows)?,

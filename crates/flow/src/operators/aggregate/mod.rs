@@ -312,8 +312,8 @@ impl Operator for Aggregate {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        Ok(Some(self.save_some(|_| true)?))
+    fn save(&self) -> Result<Tables> {
+        self.save_some(|_| true)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

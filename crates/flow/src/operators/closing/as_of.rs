@@ -337,12 +337,12 @@ impl Operator for AsOf {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        let Some(inner) = self.inner.save()? else { return Ok(None) };
+    fn save(&self) -> Result<Tables> {
+        let inner = self.inner.save()?;
         let mut kept = Tables::default();
         kept.put_part("inner", inner);
         self.open.iter().try_for_each(|open| open.save(&mut kept))?;
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -101,11 +101,11 @@ impl Operator for Held {
     }
 
     /// The operator begins anew with each close: it keeps nothing between two steps.
-    fn save(&self) -> Result<Option<Tables>> {
+    fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.gate.save(&mut kept)?;
         self.panes.save(&mut kept)?;
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -181,13 +181,13 @@ impl Operator for Closing {
         self.open.reset()
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        let Some(inner) = self.inner.save()? else { return Ok(None) };
+    fn save(&self) -> Result<Tables> {
+        let inner = self.inner.save()?;
         let mut kept = Tables::default();
         kept.put_part("inner", inner);
         self.gate.save(&mut kept)?;
         self.open.save(&mut kept)?;
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -111,13 +111,13 @@ impl Operator for Passed {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        let Some(inner) = self.inner.save()? else { return Ok(None) };
+    fn save(&self) -> Result<Tables> {
+        let inner = self.inner.save()?;
         let mut kept = Tables::default();
         kept.put_part("inner", inner);
         self.gate.save(&mut kept)?;
         self.panes.save(&mut kept)?;
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -494,8 +494,8 @@ impl Operator for Join {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        self.told().map(Some)
+    fn save(&self) -> Result<Tables> {
+        self.told()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

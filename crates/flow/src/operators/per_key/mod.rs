@@ -431,8 +431,8 @@ impl Operator for PerKey {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        self.told().map(Some)
+    fn save(&self) -> Result<Tables> {
+        self.told()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -233,19 +233,15 @@ impl Operator for Recursion {
         self.term.reset()
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        let term = match self.term.save() {
-            Err(Error::Unsaved(_)) => return Ok(None),
-            term => term?,
-        };
+    fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
-        kept.put_part("term", term);
+        kept.put_part("term", self.term.save()?);
         match &self.seen {
             Seen::Nothing => {}
             Seen::Once(rows) => _ = save_rows(rows, &self.properties.schema, &mut kept)?,
             Seen::Derived(derived) => derived.save(&mut kept)?,
         }
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -363,8 +363,8 @@ impl Operator for Session {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        Ok(Some(self.saved()?))
+    fn save(&self) -> Result<Tables> {
+        self.saved()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -64,7 +64,7 @@ fn session(clock: bool, on_close: bool) -> Session {
 
 /// Another one that goes on where this one stands.
 fn again(from: &Session) -> Session {
-    let mut kept = from.save().unwrap().unwrap();
+    let mut kept = from.save().unwrap();
     let mut new = session(from.clock.is_some(), from.on_close);
     new.load(&mut kept).unwrap();
     assert_eq!(kept.left(), None);
@@ -193,7 +193,7 @@ fn a_session_that_guests_are_left_in_is_turned_away_afterwards() {
 fn what_does_not_fit_is_refused() {
     let mut closed = session(true, false);
     closed.step(&cut(1, Some(2)), &[&Delta::insert(rows(&[(None, Some(20), 0)]))]).unwrap();
-    let kept = closed.save().unwrap().unwrap();
+    let kept = closed.save().unwrap();
     assert!(session(false, false).load(&mut kept.clone()).is_err());
     let mut without = kept.clone();
     without.take("watermark");

@@ -391,9 +391,9 @@ impl Operator for StateTtl {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        let Some(inner) = self.inner.save()? else { return Ok(None) };
-        Ok(Some(self.saved(inner)?))
+    fn save(&self) -> Result<Tables> {
+        let inner = self.inner.save()?;
+        self.saved(inner)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

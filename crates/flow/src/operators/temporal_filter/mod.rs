@@ -233,12 +233,12 @@ impl Operator for TemporalFilter {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
+    fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_delta("rows", &self.rows.delta()?)?;
         kept.put_number_if("passed_at", self.passed.as_ref().map(|(_, since)| since.0));
         kept.put_number_if("wake_at", self.wake_at.map(|time| time.0));
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

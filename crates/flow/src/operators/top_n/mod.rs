@@ -336,10 +336,10 @@ impl Operator for TopN {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
+    fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_delta("rows", &self.rows.delta()?)?;
-        Ok(Some(kept))
+        Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

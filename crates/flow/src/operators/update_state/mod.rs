@@ -437,8 +437,8 @@ impl Operator for UpdateState {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        self.kept().map(Some)
+    fn save(&self) -> Result<Tables> {
+        self.kept()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

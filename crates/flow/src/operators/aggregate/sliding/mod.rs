@@ -337,8 +337,8 @@ impl Operator for SlidingAggregate {
         Ok(())
     }
 
-    fn save(&self) -> Result<Option<Tables>> {
-        self.kept().map(Some)
+    fn save(&self) -> Result<Tables> {
+        self.kept()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
