@@ -102,6 +102,52 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     assert_eq!(left, expected.collect());
 }
 
+/// The newest file in a data directory's checkpoints whose name ends so.
+fn newest(place: &Path, ending: &str) -> std::path::PathBuf {
+    let entries = fs::read_dir(place.join("state/checkpoints")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.to_string_lossy().ends_with(ending)).max().unwrap()
+}
+
+#[test]
+fn a_stop_leaves_a_checkpoint_and_a_damaged_one_is_passed_over() {
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    let run = |arguments: &[&str]| {
+        let output = program(place, arguments).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), told)
+    };
+    let sum = ["--data", "state", "-c", ".mode csv", "-c", "SELECT s FROM m"];
+    let made = run(&[
+        "--data",
+        "state",
+        "-c",
+        "CREATE TABLE t (x INT); CREATE MATERIALIZED VIEW m AS SELECT sum(x) AS s FROM t; INSERT INTO t VALUES (1), (2)",
+    ]);
+    assert_eq!(made.0, Some(0), "{}", made.2);
+    let (code, found, told) = run(&["inspect", "state"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(found.contains("table0.t.rows: ") && found.contains(", 2 rows"), "{found}");
+    assert!(found.contains("again, 0 of them epochs"), "{found}");
+    assert_eq!(run(&sum).1, "s\n3\n");
+    let added = run(&["--data", "state", "-c", "INSERT INTO t VALUES (10)"]);
+    assert_eq!(added.0, Some(0), "{}", added.2);
+    let path = newest(place, ".parquet");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (code, found, told) = run(&["inspect", "state"]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(found.contains("DAMAGED") && told.contains("'state' is damaged"), "{found}{told}");
+    let (_, found, told) = run(&sum);
+    assert_eq!(found, "s\n13\n", "{told}");
+    assert!(told.contains("is passed over"), "{told}");
+    let (code, _, told) = run(&["inspect", "elsewhere"]);
+    assert_eq!(code, Some(3));
+    assert!(told.contains("'elsewhere' is no data directory"), "{told}");
+}
+
 #[test]
 fn one_process_has_a_directory_at_a_time() {
     let temporary = tempfile::tempdir().unwrap();

@@ -23,6 +23,7 @@ pub const ALL: &[Scenario] = &[
     ("a_script_goes_on_where_it_was", || drive::block_on(script())),
     ("a_failed_disk_is_told_and_nothing_more_is_taken", || drive::block_on(failed_disk())),
     ("a_sink_that_holds_more_than_was_ever_put_out_is_refused", || drive::block_on(foreign_sink())),
+    ("state_is_read_as_parquet", || drive::block_on(readable())),
 ];
 
 /// An engine on a disk that forgets what wasn't synced when it crashes.
@@ -516,4 +517,36 @@ async fn foreign_sink() -> Result<()> {
     until("the sink to be refused", || !machine.engine.progress().problems.is_empty()).await?;
     let problems = machine.engine.progress().problems.join("; ");
     ensure(problems.contains("holds epoch 900") && problems.contains("another run"), || problems.clone())
+}
+
+/// What a checkpoint holds is Parquet for everyone: here for another engine.
+async fn readable() -> Result<()> {
+    let folder = folder()?;
+    let data = folder.path().join("data");
+    let engine = Engine::builder().data(&data).start().map_err(|error| error.to_string())?;
+    run_all(
+        &mut engine.session(),
+        &[
+            "CREATE TABLE t (k INT PRIMARY KEY, s TEXT, d NUMERIC(10, 2))",
+            "CREATE MATERIALIZED VIEW m AS SELECT s, count(*) AS n, sum(d) AS sum FROM t GROUP BY s",
+            "INSERT INTO t VALUES (1, 'a', 1.5), (2, 'a', 2), (3, NULL, 7)",
+            "DELETE FROM t WHERE k = 2",
+            "CHECKPOINT",
+        ],
+    )
+    .await?;
+    let reader = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = reader.session();
+    for (name, file) in [("kept", "table0.t.rows"), ("keys", "query0.m.flow.*.keys")] {
+        let path = data.join(format!("checkpoints/*-{file}.parquet"));
+        let sql = format!(
+            "CREATE SOURCE {name} WITH (connector = 'file', path = '{}', format = 'parquet')",
+            path.display()
+        );
+        run(&mut session, &sql).await?;
+    }
+    expect(&mut session, "SELECT k, s, d FROM kept ORDER BY k", &["1|a|1.50", "3|NULL|7.00"]).await?;
+    expect(&mut session, "SELECT count(*) FROM keys", &["2"]).await?;
+    let told = "SELECT bytes > 1000, reason, epoch > 0 FROM millstream.checkpoints";
+    expect(&mut engine.session(), told, &["true|NULL|true"]).await
 }
