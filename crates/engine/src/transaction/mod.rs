@@ -127,6 +127,7 @@ struct Savepoint {
 /// Statements that have no place between BEGIN and COMMIT, and what to do instead.
 const REFUSED: &[(&[&str], &str)] = &[
     (&["ADVANCE"], "COMMIT first: a transaction sees one epoch, and this makes others."),
+    (&["CHECKPOINT"], "COMMIT first: what the transaction changes is in no checkpoint before."),
     (&["FLUSH"], "COMMIT first: a transaction sees one epoch, whatever is taken in meanwhile."),
     (&["PAUSE"], "COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back."),
     (&["RESUME"], "COMMIT first: it takes effect at once, and ROLLBACK couldn't take it back."),
