@@ -39,9 +39,11 @@ impl KeyIndex {
         columns.map(|(column, kept)| cast_to(column, kept)).collect()
     }
 
-    /// Takes the keys of such a table in, where there are none yet, and says how many they are: they get the slots 0, 1,
-    /// 2 and so on, in the table's order.
+    /// Takes the keys of such a table in, in the place of those that are there, and says how many they are: they get the
+    /// slots 0, 1, 2 and so on, in the table's order.
     pub fn load(&mut self, name: &str, from: &mut Tables) -> Result<usize> {
+        // Slots that were given back would be given out first.
+        *self = KeyIndex::new(self.types.clone())?;
         let mut slots = Vec::new();
         for batch in from.take(name) {
             let types = batch.columns().iter().map(|column| column.data_type());
@@ -64,6 +66,21 @@ mod tests {
     use arrow::datatypes::{DataType, Int8Type};
 
     use super::*;
+
+    #[test]
+    fn keys_that_were_there_leave_nothing() {
+        let keys = |keys: Vec<i64>| vec![Arc::new(Int64Array::from(keys)) as ArrayRef];
+        let mut index = KeyIndex::new(vec![DataType::Int64]).unwrap();
+        let mut slots = Vec::new();
+        index.slots(&keys(vec![5, -2, 9]), &mut slots).unwrap();
+        let mut all = Tables::default();
+        assert_eq!(index.save("keys", &["k"], &mut all).unwrap(), [0, 1, 2]);
+        slots.iter().for_each(|slot| index.free(*slot));
+        assert_eq!(index.load("keys", &mut all).unwrap(), 3);
+        let mut found = Vec::new();
+        index.find(&keys(vec![9, 5, 7]), &mut found).unwrap();
+        assert_eq!(found, [2, 0, crate::NO_SLOT]);
+    }
 
     /// Some keys come and go, so that there are slots that nobody has.
     fn filled(types: Vec<DataType>, columns: &[ArrayRef]) -> KeyIndex {
