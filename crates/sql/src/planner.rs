@@ -235,7 +235,8 @@ impl Planner {
     }
 
     fn optimize(&self, raw: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-        self.optimized(self.analysed(raw)?, "")
+        let named = raw.schema().clone();
+        names::under(self.optimized(self.analysed(raw)?, "")?, &named)
     }
 
     /// An analysed plan made faster, without one of the rules.
@@ -248,9 +249,7 @@ impl Planner {
         let mut state = self.state.as_ref().clone();
         state.execution_props_mut().alias_generator = Arc::new(AliasGenerator::new());
         let rules = state.optimizer().rules.iter().filter(|rule| rule.name() != but);
-        let named = analysed.schema().clone();
-        let plan = Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})?;
-        names::under(plan, &named)
+        Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})
     }
 
     /// The plan with its types settled and what it leaves open completed.
