@@ -235,8 +235,7 @@ impl Planner {
     }
 
     fn optimize(&self, raw: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-        let named = raw.schema().clone();
-        names::under(self.optimized(self.analysed(raw)?, "")?, &named)
+        self.optimized(self.analysed(raw)?, "")
     }
 
     /// An analysed plan made faster, without one of the rules.
@@ -249,7 +248,9 @@ impl Planner {
         let mut state = self.state.as_ref().clone();
         state.execution_props_mut().alias_generator = Arc::new(AliasGenerator::new());
         let rules = state.optimizer().rules.iter().filter(|rule| rule.name() != but);
-        Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})
+        let named = analysed.schema().clone();
+        let plan = Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})?;
+        names::under(plan, &named)
     }
 
     /// The plan with its types settled and what it leaves open completed.
