@@ -36,7 +36,7 @@ const MANIFEST: &str = ".checkpoint";
 pub struct Checkpoint {
     /// The entry.
     pub through: Sequence,
-    /// The last epoch, with all positions, marks and watermarks as of it.
+    /// The last epoch, with all that was read of each source by then as its positions.
     pub cut: Cut,
     /// The entries that made the objects that are there, and set what is set, in their order.
     pub catalog: Vec<Entry>,
@@ -141,7 +141,7 @@ impl Checkpoints {
     /// The entries that the checkpoints are of, ascending.
     pub fn numbers(&self) -> Result<Vec<Sequence>> {
         let names = self.names()?;
-        Ok(names.iter().filter_map(|name| number_of(name.strip_suffix(MANIFEST)?)).collect())
+        Ok(names.iter().filter_map(|name| frame::number_of(name.strip_suffix(MANIFEST)?)).collect())
     }
 
     /// Removes all checkpoints but the newest so many, and what belongs to none. Once there are so many, the entry of the
@@ -253,15 +253,10 @@ impl Checkpoints {
     }
 }
 
-/// The number that a name begins with.
-fn number_of(digits: &str) -> Option<Sequence> {
-    (digits.len() == 20).then(|| digits.parse().ok().map(Sequence))?
-}
-
 /// The number of the checkpoint that a file belongs to, where it belongs to one.
 fn number_in(name: &str) -> Option<Sequence> {
     let (number, rest) = name.split_at_checked(20)?;
-    number_of(number).filter(|_| rest.starts_with('-') || rest == MANIFEST)
+    frame::number_of(number).filter(|_| rest.starts_with('-') || rest == MANIFEST)
 }
 
 /// What of a table's name may stand in that of a file.

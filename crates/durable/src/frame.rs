@@ -4,6 +4,11 @@
 
 use std::fmt;
 
+/// The number that twenty digits of a file's name say.
+pub(crate) fn number_of(digits: &str) -> Option<Sequence> {
+    (digits.len() == 20).then(|| digits.parse().ok().map(Sequence))?
+}
+
 /// What a segment begins with.
 const MAGIC: &[u8; 8] = b"MSTREAMJ";
 
@@ -46,8 +51,7 @@ pub(crate) fn segment_name(first: Sequence) -> String {
 
 /// The number in the name of a segment.
 pub(crate) fn first_of(name: &str) -> Option<Sequence> {
-    let digits = name.strip_suffix(".journal")?;
-    (digits.len() == 20).then(|| digits.parse().ok().map(Sequence))?
+    number_of(name.strip_suffix(".journal")?)
 }
 
 /// What a segment begins with.

@@ -200,6 +200,25 @@ impl Fixture {
     }
 }
 
+/// New rows about a time, and perhaps rows that are there taken back.
+pub(crate) fn change_about(random: &mut Random, now: i64, all: Option<&RecordBatch>) -> Delta {
+    let count = random.below(9) as usize;
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter((0..count).map(|_| match random.below(12) {
+        0 => None,
+        1 => Some(now - 8),
+        ago => Some(now - ago as i64 / 3),
+    })));
+    let new = rows(random, count);
+    let columns = std::iter::once(ids).chain(new.columns()[1..].iter().cloned()).collect();
+    let mut delta = Delta::insert(RecordBatch::try_new(schema(), columns).unwrap());
+    if let Some(all) = all {
+        let share = [0, 1, 3][random.below(3) as usize];
+        let gone = (0..all.num_rows() as u32).filter(|_| random.below(20) < share);
+        delta.push(Chunk::delete(take_record_batch(all, &UInt32Array::from_iter_values(gone)).unwrap()));
+    }
+    delta
+}
+
 /// The answer over all rows at once.
 pub(crate) fn at_once(
     runtime: &Runtime,

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, new_null_array};
-use arrow::compute::take_record_batch;
+use arrow::array::{RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
-use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
+use millstream_delta::{Cut, Delta, Epoch, Timestamp, consolidate};
 use millstream_state::Tables;
 
-use crate::fixture::{Fixture, NAMES, Random, TimesOf, again, delta, rows, schema, sorted, step};
+use crate::fixture::{Fixture, NAMES, Random, TimesOf, again, change_about, delta, sorted, step};
 use crate::{Change, EventTime, Flow, Limits, share_rows};
 
 /// How far rows may be behind the newest one.
@@ -267,25 +266,6 @@ fn what_does_not_fit_is_an_error_and_no_panic() {
     }
 }
 
-/// New rows about a time, and perhaps rows that are there taken back.
-fn change(random: &mut Random, now: i64, all: Option<&RecordBatch>) -> Delta {
-    let count = random.below(9) as usize;
-    let ids: ArrayRef = Arc::new(Int64Array::from_iter((0..count).map(|_| match random.below(12) {
-        0 => None,
-        1 => Some(now - 8),
-        ago => Some(now - ago as i64 / 3),
-    })));
-    let new = rows(random, count);
-    let columns = std::iter::once(ids).chain(new.columns()[1..].iter().cloned()).collect();
-    let mut delta = Delta::insert(RecordBatch::try_new(schema(), columns).unwrap());
-    if let Some(all) = all {
-        let share = [0, 1, 3][random.below(3) as usize];
-        let gone = (0..all.num_rows() as u32).filter(|_| random.below(20) < share);
-        delta.push(Chunk::delete(take_record_batch(all, &UInt32Array::from_iter_values(gone)).unwrap()));
-    }
-    delta
-}
-
 /// Steps queries over tables whose times, in `id`, go on; returns how many rows were late.
 fn check_by_time(operator: &str, queries: &[String], of: &[&str], on_close: bool, seed: u64) -> u64 {
     let (mut random, fixture, mut all) = (Random(seed), Fixture::new(), Fixture::new());
@@ -306,7 +286,7 @@ fn check_by_time(operator: &str, queries: &[String], of: &[&str], on_close: bool
     for epoch in 1..=24 {
         let changes = [0, 1].map(|table| {
             let there = all.all(table);
-            change(&mut random, epoch / 2, (!of.contains(&NAMES[table])).then_some(&there))
+            change_about(&mut random, epoch / 2, (!of.contains(&NAMES[table])).then_some(&there))
         });
         all.apply(&changes);
         let mut cut = Cut::new(Epoch(epoch as u64), Timestamp(epoch));

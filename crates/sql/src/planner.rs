@@ -248,9 +248,7 @@ impl Planner {
         let mut state = self.state.as_ref().clone();
         state.execution_props_mut().alias_generator = Arc::new(AliasGenerator::new());
         let rules = state.optimizer().rules.iter().filter(|rule| rule.name() != but);
-        let named = analysed.schema().clone();
-        let plan = Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})?;
-        names::under(plan, &named)
+        Optimizer::with_rules(rules.cloned().collect()).optimize(analysed, &state, |_, _| {})
     }
 
     /// The plan with its types settled and what it leaves open completed.

@@ -191,11 +191,6 @@ impl Tables {
     pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.texts.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
-
-    /// About how many bytes the rows take.
-    pub fn memory_bytes(&self) -> usize {
-        self.tables.values().flatten().map(RecordBatch::get_array_memory_size).sum()
-    }
 }
 
 fn take_under<T>(named: &mut BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
@@ -237,24 +232,6 @@ fn without_last(batch: &RecordBatch, name: &str) -> Option<(RecordBatch, ArrayRe
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let schema = Arc::new(Schema::new(fields.to_vec()));
     Some((RecordBatch::try_new_with_options(schema, columns.to_vec(), &options).ok()?, last.clone()))
-}
-
-impl FromIterator<(String, Vec<RecordBatch>)> for Tables {
-    fn from_iter<I: IntoIterator<Item = (String, Vec<RecordBatch>)>>(tables: I) -> Tables {
-        Tables { tables: tables.into_iter().collect(), ..Tables::default() }
-    }
-}
-
-impl Extend<(String, i64)> for Tables {
-    fn extend<I: IntoIterator<Item = (String, i64)>>(&mut self, numbers: I) {
-        self.numbers.extend(numbers);
-    }
-}
-
-impl Extend<(String, String)> for Tables {
-    fn extend<I: IntoIterator<Item = (String, String)>>(&mut self, texts: I) {
-        self.texts.extend(texts);
-    }
 }
 
 #[cfg(test)]

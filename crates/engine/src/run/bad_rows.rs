@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BinaryViewArray, Int64Array, RecordBatch, StringViewArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{DataType, Int64Type};
 use millstream_connect::BadRow;
 use millstream_sql::Result;
 use millstream_state::Tables;
@@ -47,20 +47,18 @@ impl BadRows {
 
     /// What was saved.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
-        for batch in all.take("rows") {
-            let [splits, offsets, reasons, bytes] = batch.columns() else { continue };
-            let texts = (splits.as_string_view_opt(), reasons.as_string_view_opt());
-            let (Some(splits), Some(reasons)) = texts else { continue };
-            let numbers = (offsets.as_primitive_opt::<Int64Type>(), bytes.as_binary_view_opt());
-            let (Some(offsets), Some(bytes)) = numbers else { continue };
-            let row = |row: usize| BadRow {
-                split: splits.value(row).into(),
-                offset: offsets.value(row) as u64,
-                reason: reasons.value(row).to_string(),
-                bytes: bytes.value(row).to_vec(),
-            };
-            self.add((0..batch.num_rows()).map(row).collect());
-        }
+        let schema = bad_rows_schema();
+        let types: Vec<DataType> = schema.fields().iter().map(|field| field.data_type().clone()).collect();
+        let columns = all.take_columns("rows", &types).map_err(error::state)?;
+        let (splits, offsets) = (columns[0].as_string_view(), columns[1].as_primitive::<Int64Type>());
+        let (reasons, bytes) = (columns[2].as_string_view(), columns[3].as_binary_view());
+        let row = |row: usize| BadRow {
+            split: splits.value(row).into(),
+            offset: offsets.value(row) as u64,
+            reason: reasons.value(row).to_string(),
+            bytes: bytes.value(row).to_vec(),
+        };
+        self.add((0..offsets.len()).map(row).collect());
         self.count = all.take_number("count").map_err(error::state)? as u64;
         Ok(())
     }

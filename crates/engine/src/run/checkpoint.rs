@@ -127,7 +127,7 @@ impl Loop {
             return;
         }
         let due = self.checkpoint_is_due_at().is_some_and(|due| due <= Instant::now());
-        if !(asked || due) || self.is_unsettled().is_some() || self.durability.failure().is_some() {
+        if !(asked || due) || self.is_unsettled() || self.durability.failure().is_some() {
             return;
         }
         let begun = Instant::now();
@@ -157,7 +157,7 @@ impl Loop {
     }
 
     /// When the next checkpoint is due, where something has happened since the last.
-    pub(super) fn checkpoint_is_due_at(&self) -> Option<Instant> {
+    fn checkpoint_is_due_at(&self) -> Option<Instant> {
         let interval = self.settings.checkpoint_interval?;
         let news = self.durability.last().is_some_and(|last| last != self.taking.last);
         if news && !self.taking.writing { self.taking.due(interval) } else { None }
@@ -165,7 +165,7 @@ impl Loop {
 
     /// The same, where nothing hinders it: what does wakes the loop when it is over.
     pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
-        self.checkpoint_is_due_at().filter(|due| *due > Instant::now() || self.is_unsettled().is_none())
+        self.checkpoint_is_due_at().filter(|due| *due > Instant::now() || !self.is_unsettled())
     }
 
     /// One is written, or can't be.

@@ -1,13 +1,12 @@
 //! What a retention keeps of rows that only come: those of each epoch, for a length of batch time.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef};
-use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp};
-use millstream_sql::{Error, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_sql::Result;
 use millstream_state::Tables;
 
 use crate::error;
@@ -37,28 +36,33 @@ impl Retained {
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("has_lost", i64::from(self.has_lost));
-        let numbers = |of: fn(&Batch) -> i64| self.entries.iter().map(|(batch, _)| of(batch)).collect();
-        let batches = vec![
-            ("id", numbers(|batch| batch.id.0 as i64)),
-            ("time", numbers(|batch| batch.time.0)),
-            ("start", numbers(|batch| batch.start.0)),
-        ];
-        all.put_numbers("batches", batches).map_err(error::state)?;
-        put_deltas(&mut all, "rows", self.entries.iter().map(|(_, delta)| delta))?;
+        let part = |(batch, delta): &(Batch, Delta)| {
+            let mut part = Tables::default();
+            part.put_number("id", batch.id.0 as i64);
+            part.put_number("time", batch.time.0);
+            part.put_number("start", batch.start.0);
+            part.put_delta("rows", delta)?;
+            Ok(part)
+        };
+        let parts = self.entries.iter().map(part).collect::<Result<_, _>>().map_err(error::state)?;
+        all.put_parts("batches", parts).map_err(error::state)?;
         Ok(all)
     }
 
     /// Those that were saved.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         self.has_lost = all.take_number("has_lost").map_err(error::state)? != 0;
-        let numbers = all.take_numbers("batches", 3).map_err(error::state)?;
-        let deltas = take_deltas(all, "rows", numbers[0].len())?;
-        self.entries.clear();
-        for (at, delta) in deltas.into_iter().enumerate() {
-            let [id, time, start] = [0, 1, 2].map(|column: usize| numbers[column][at]);
-            let batch = Batch { id: Epoch(id as u64), time: Timestamp(time), start: Timestamp(start) };
-            self.entries.push_back((batch, delta));
-        }
+        let entry = |mut part: Tables| {
+            let mut number = |name: &str| part.take_number(name);
+            let batch = Batch {
+                id: Epoch(number("id")? as u64),
+                time: Timestamp(number("time")?),
+                start: Timestamp(number("start")?),
+            };
+            Ok((batch, part.take_delta("rows")?))
+        };
+        let parts = all.take_parts("batches").map_err(error::state)?;
+        self.entries = parts.into_iter().map(entry).collect::<Result<_, _>>().map_err(error::state)?;
         Ok(())
     }
 
@@ -107,49 +111,13 @@ impl Retained {
     }
 }
 
-/// Adds changes, each with its number.
-pub(crate) fn put_deltas<'a>(
-    all: &mut Tables,
-    name: &str,
-    deltas: impl Iterator<Item = &'a Delta>,
-) -> Result<()> {
-    let mut rows = Vec::new();
-    for (number, delta) in deltas.enumerate() {
-        for chunk in &delta.chunks {
-            let numbers: ArrayRef = Arc::new(Int64Array::from(vec![number as i64; chunk.rows.num_rows()]));
-            rows.push((chunk.clone(), numbers));
-        }
-    }
-    all.put_beside(name, "_number", rows).map_err(error::state)
-}
-
-/// Takes so many changes out.
-pub(crate) fn take_deltas(all: &mut Tables, name: &str, count: usize) -> Result<Vec<Delta>> {
-    let mut deltas = vec![Delta::default(); count];
-    for (chunk, numbers) in all.take_beside(name, "_number").map_err(error::state)? {
-        let wrong = || {
-            Error::new(
-                crate::Kind::Corrupt,
-                format!("the rows of '{name}' in a checkpoint have other numbers"),
-            )
-        };
-        let numbers = numbers.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
-        let mut from = 0;
-        while from < numbers.len() {
-            let number = numbers.value(from);
-            let through =
-                (from..numbers.len()).find(|row| numbers.value(*row) != number).unwrap_or(numbers.len());
-            let delta = deltas.get_mut(number as usize).ok_or_else(wrong)?;
-            let weights = chunk.weights.as_ref().map(|weights| weights.slice(from, through - from));
-            delta.push(Chunk { rows: chunk.rows.slice(from, through - from), weights });
-            from = through;
-        }
-    }
-    Ok(deltas)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use millstream_delta::Chunk;
+
     use super::*;
 
     #[test]

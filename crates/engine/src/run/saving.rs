@@ -14,15 +14,10 @@ use super::sink::{entry, of_entry};
 use crate::error;
 
 impl Loop {
-    /// What hinders a checkpoint now, where something does.
-    pub(super) fn is_unsettled(&self) -> Option<String> {
-        if self.statements_wait() || self.waiters.replay.is_some() {
-            return Some("changes of statements wait for their epoch".into());
-        }
-        self.saved_queries().find_map(|query| {
-            let why = query.is_unsettled()?;
-            Some(format!("\"{}\" {why}", self.shown_name(query).trim_start_matches('\0')))
-        })
+    /// Whether no checkpoint can be taken now: something waits for an epoch, or a query is on its way to the present.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let replays = self.waiters.replay.is_some();
+        self.statements_wait() || replays || self.saved_queries().any(RunningQuery::is_unsettled)
     }
 
     /// The queries that are there again after a start.
@@ -171,6 +166,11 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+/// Takes a number out that must be there.
+pub(super) fn number(all: &mut Tables, name: &str) -> Result<i64> {
+    all.take_number(name).map_err(error::state)
 }
 
 /// The name under which an object is saved. The number tells it from others whose names begin alike.

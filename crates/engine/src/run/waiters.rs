@@ -101,7 +101,7 @@ impl Loop {
         if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
             self.taking.ends = true;
             // What can't be saved now is in the journal.
-            if self.is_checkpointed() || self.is_unsettled().is_some() {
+            if self.is_checkpointed() || self.is_unsettled() {
                 self.end_soon();
             }
         }

@@ -11,7 +11,6 @@ use millstream_sql::Result;
 use millstream_sql::batches::OPERATION;
 use millstream_state::Tables;
 
-use super::retained::{put_deltas, take_deltas};
 use crate::error;
 use crate::stamp::{Batch, stamp_all};
 
@@ -67,9 +66,14 @@ impl Window {
         let mut all = Tables::default();
         all.put_number("entered", self.entered as i64);
         all.put_delta("open", &self.open).map_err(error::state)?;
-        let times = self.closed.iter().map(|closed| closed.time.0).collect();
-        all.put_numbers("batches", vec![("time", times)]).map_err(error::state)?;
-        put_deltas(&mut all, "rows", self.closed.iter().map(|closed| &closed.rows))?;
+        let part = |closed: &Closed| {
+            let mut part = Tables::default();
+            part.put_number("time", closed.time.0);
+            part.put_delta("rows", &closed.rows)?;
+            Ok(part)
+        };
+        let parts = self.closed.iter().map(part).collect::<Result<_, _>>().map_err(error::state)?;
+        all.put_parts("batches", parts).map_err(error::state)?;
         Ok(all)
     }
 
@@ -77,10 +81,12 @@ impl Window {
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
         self.entered = all.take_number("entered").map_err(error::state)? as usize;
         self.open = all.take_delta("open").map_err(error::state)?;
-        let times = all.take_numbers("batches", 1).map_err(error::state)?.remove(0);
-        let rows = take_deltas(all, "rows", times.len())?;
-        let closed = times.into_iter().zip(rows).map(|(time, rows)| Closed { time: Timestamp(time), rows });
-        self.closed = closed.collect();
+        let closed = |mut part: Tables| {
+            let time = Timestamp(part.take_number("time")?);
+            Ok(Closed { time, rows: part.take_delta("rows")? })
+        };
+        let parts = all.take_parts("batches").map_err(error::state)?;
+        self.closed = parts.into_iter().map(closed).collect::<Result<_, _>>().map_err(error::state)?;
         Ok(())
     }
 

@@ -1,11 +1,4 @@
-//! The names of the functions that are built in, and those of a plan's columns.
-
-use std::sync::Arc;
-
-use datafusion::common::DFSchema;
-use datafusion::error::Result;
-use datafusion::logical_expr::logical_plan::Projection;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+//! The names of the functions that are built in.
 
 use crate::error::Error;
 use crate::near;
@@ -59,22 +52,6 @@ impl Planner {
         let names = scalar.chain(self.state.aggregate_functions().keys());
         names.chain(self.state.window_functions().keys()).map(String::as_str)
     }
-}
-
-/// The plan with its columns under the names that they had: those of a UNION ALL are lost where its first branch turns out
-/// to be empty.
-pub(super) fn under(plan: LogicalPlan, named: &DFSchema) -> Result<LogicalPlan> {
-    let schema = plan.schema();
-    let same =
-        schema.fields().iter().map(|field| field.name()).eq(named.fields().iter().map(|field| field.name()));
-    if same || schema.fields().len() != named.fields().len() {
-        return Ok(plan);
-    }
-    let columns = schema.columns().into_iter().zip(named.iter()).map(|(column, (qualifier, field))| {
-        Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())
-    });
-    let columns = columns.collect();
-    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
 }
 
 #[cfg(test)]

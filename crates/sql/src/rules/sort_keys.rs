@@ -1,8 +1,7 @@
-//! Drops sort keys of aggregates and windows, and keys of partitions, that say again what one before them says, and parts
-//! windows whose keys differ by now.
+//! Drops sort keys of aggregates and windows that say again what one before them says, and parts windows whose keys
+//! differ by now.
 //!
-//! The query engine counts on there being neither: it panics otherwise, or doesn't sort the rows of a partition whose key
-//! is there twice. Keys that are written differently may be one
+//! The query engine counts on there being neither, and panics otherwise. Keys that are written differently may be one
 //! when they are simplified: `CASE WHEN false THEN a ELSE v END` and `v`. Functions over `PARTITION BY f` share a node
 //! whether they say `ORDER BY f, k` or `ORDER BY k`; where partitions go by a form of `f` in which all NaNs are one, those
 //! are two orders. So the rule runs after all others.
@@ -43,10 +42,7 @@ impl OptimizerRule for DifferentSortKeys {
             let replaced = expression.transform_up(|mut part| {
                 let changed = match &mut part {
                     Expr::AggregateFunction(call) => without_repeated(&mut call.params.order_by),
-                    Expr::WindowFunction(call) => {
-                        let repeated = without_repeated(&mut call.params.order_by);
-                        retain_different(&mut call.params.partition_by, |key| key) || repeated
-                    }
+                    Expr::WindowFunction(call) => without_repeated(&mut call.params.order_by),
                     _ => false,
                 };
                 Ok(if changed { Transformed::yes(part) } else { Transformed::no(part) })
@@ -95,14 +91,10 @@ fn sort_key(call: &Expr) -> Result<SortKey> {
 
 /// Drops keys that say again what one before them says.
 pub(super) fn without_repeated(keys: &mut Vec<SortExpr>) -> bool {
-    retain_different(keys, |key| &key.expr)
-}
-
-fn retain_different<T>(keys: &mut Vec<T>, of: impl Fn(&T) -> &Expr) -> bool {
     let before = keys.len();
     let mut known: Vec<Expr> = Vec::with_capacity(before);
     keys.retain(|key| {
-        let expression = of(key).clone().unalias_nested().data;
+        let expression = key.expr.clone().unalias_nested().data;
         let fresh = !known.contains(&expression);
         known.push(expression);
         fresh

@@ -2,24 +2,16 @@
 
 use millstream_delta::Epoch;
 use millstream_sql::{Error, Kind, Result};
-use millstream_state::Tables;
+use millstream_state::{Rows, RowsSnapshot, Tables};
 
 use super::{Kept, RunningQuery, Status};
 use crate::error;
+use crate::run::saving::number;
 
 impl RunningQuery {
-    /// Why it can't be saved now, where that is so.
-    pub(crate) fn is_unsettled(&self) -> Option<&'static str> {
-        match &self.status {
-            Status::Waiting | Status::CatchingUp(_) => {
-                Some("is still reading what its inputs held before it was made")
-            }
-            Status::Behind(_) => Some("is behind"),
-            Status::Running | Status::Paused(_) | Status::Suspended { .. } if self.correction.is_some() => {
-                Some("is being corrected by late rows")
-            }
-            Status::Running | Status::Paused(_) | Status::Suspended { .. } => None,
-        }
+    /// Whether it can't be saved now: it is on its way to the present.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        matches!(self.status, Status::Waiting | Status::CatchingUp(_) | Status::Behind(_))
     }
 
     /// All that it keeps; of one that is suspended only why.
@@ -38,10 +30,10 @@ impl RunningQuery {
         all.put_part("flow", flow.save().map_err(error::flow)?);
         match &self.kept {
             Kept::Nothing | Kept::Operators => {}
-            Kept::Beside(rows) => put_rows(&mut all, "result", rows)?,
+            Kept::Beside(rows) => put_rows(&mut all, "result", &rows.snapshot())?,
             Kept::Newest(rows) => all.put_part("newest", rows.save()?),
         }
-        put_rows(&mut all, "errors", &self.errors)?;
+        put_rows(&mut all, "errors", &self.errors.snapshot())?;
         if let Some(errors_of) = &self.errors_of {
             all.put_part("errors_of", errors_of.save()?);
         }
@@ -64,7 +56,6 @@ impl RunningQuery {
 
     /// Goes on where it stood when it was saved, whatever it has by now: a query may have an answer over no rows.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
-        let number = |all: &mut Tables, name: &str| all.take_number(name).map_err(error::state);
         self.since = Epoch(number(all, "since")? as u64);
         self.epoch = Epoch(number(all, "epoch")? as u64);
         self.steps = number(all, "steps")? as u64;
@@ -110,14 +101,14 @@ impl RunningQuery {
 }
 
 /// Adds rows with their counts.
-pub(crate) fn put_rows(all: &mut Tables, name: &str, rows: &millstream_state::Rows) -> Result<()> {
-    let delta = rows.snapshot().delta().map_err(error::arrow)?;
+pub(crate) fn put_rows(all: &mut Tables, name: &str, rows: &RowsSnapshot) -> Result<()> {
+    let delta = rows.delta().map_err(error::arrow)?;
     all.put_delta(name, &delta).map_err(error::state)
 }
 
 /// Takes them out, in the place of those that are there.
-pub(crate) fn take_rows(all: &mut Tables, name: &str, rows: &mut millstream_state::Rows) -> Result<()> {
-    *rows = millstream_state::Rows::new(rows.schema().clone());
+pub(crate) fn take_rows(all: &mut Tables, name: &str, rows: &mut Rows) -> Result<()> {
+    *rows = Rows::new(rows.schema().clone());
     let delta = all.take_delta(name).map_err(error::state)?;
     rows.apply(&delta).map_err(error::state)
 }

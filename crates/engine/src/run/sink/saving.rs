@@ -6,8 +6,8 @@ use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::RunningSink;
-use crate::error;
 use crate::run::log::{Log, Place};
+use crate::run::saving::number;
 
 impl RunningSink {
     /// What is kept of it. Its place counts from the first entry of the log that is saved; what it delivers first is
@@ -28,7 +28,6 @@ impl RunningSink {
 
     /// Goes on where it stood when it was saved.
     pub(crate) fn load(&mut self, all: &mut Tables, entries: &[Entry]) -> Result<()> {
-        let number = |all: &mut Tables, name: &str| all.take_number(name).map_err(error::state);
         self.place = Place::default().after(number(all, "place")? as usize);
         self.rows = number(all, "rows")? as u64;
         self.delivered = Epoch(number(all, "published")? as u64);

@@ -5,7 +5,7 @@ use millstream_sql::Result;
 use millstream_state::Tables;
 
 use super::RunningSource;
-use crate::error;
+use crate::run::saving::number;
 
 impl RunningSource {
     /// All that is kept of it but how far it was taken in.
@@ -26,7 +26,6 @@ impl RunningSource {
 
     /// Goes on where it stood when it was saved, after these spans of it had been taken in.
     pub(crate) fn load(&mut self, all: &mut Tables, taken: &[Span]) -> Result<()> {
-        let number = |all: &mut Tables, name: &str| all.take_number(name).map_err(error::state);
         taken.iter().for_each(|span| self.position.advance(span));
         self.rows = number(all, "rows")? as u64;
         self.duplicates = number(all, "duplicates")? as u64;

@@ -2,33 +2,29 @@
 
 use millstream_delta::Delta;
 use millstream_sql::Result;
-use millstream_state::{Conflict, Keyed, Rows, Tables};
+use millstream_state::{Conflict, Keyed, Tables};
 
 use super::{Content, Table};
 use crate::error;
+use crate::run::query::{put_rows, take_rows};
 
 impl Table {
     /// Its rows; of statements nothing may wait.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
-        let delta = self.rows.snapshot().delta().map_err(error::arrow)?;
-        all.put_delta("rows", &delta).map_err(error::state)?;
+        put_rows(&mut all, "rows", &self.rows.snapshot())?;
         Ok(all)
     }
 
     /// The rows that were saved, in the place of those that are there: a sink into it may have put some over no input.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
-        let delta = all.take_delta("rows").map_err(error::state)?;
         (self.pending, self.published) = (Delta::default(), None);
         match &mut self.rows {
-            Content::Bag(rows) => {
-                *rows = Rows::new(rows.schema().clone());
-                rows.apply(&delta).map_err(error::state)?;
-            }
+            Content::Bag(rows) => take_rows(all, "rows", rows)?,
             Content::Keyed(rows) => {
                 **rows =
                     Keyed::new(rows.schema().clone(), rows.key_columns().to_vec()).map_err(error::state)?;
-                for chunk in delta.chunks {
+                for chunk in all.take_delta("rows").map_err(error::state)?.chunks {
                     rows.upsert(&chunk.rows, Conflict::Fail).map_err(error::state)?;
                 }
             }

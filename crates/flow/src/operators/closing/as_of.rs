@@ -338,9 +338,8 @@ impl Operator for AsOf {
     }
 
     fn save(&self) -> Result<Tables> {
-        let inner = self.inner.save()?;
         let mut kept = Tables::default();
-        kept.put_part("inner", inner);
+        kept.put_part("inner", self.inner.save()?);
         self.open.iter().try_for_each(|open| open.save(&mut kept))?;
         Ok(kept)
     }

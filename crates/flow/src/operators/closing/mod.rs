@@ -182,9 +182,8 @@ impl Operator for Closing {
     }
 
     fn save(&self) -> Result<Tables> {
-        let inner = self.inner.save()?;
         let mut kept = Tables::default();
-        kept.put_part("inner", inner);
+        kept.put_part("inner", self.inner.save()?);
         self.gate.save(&mut kept)?;
         self.open.save(&mut kept)?;
         Ok(kept)

@@ -112,9 +112,8 @@ impl Operator for Passed {
     }
 
     fn save(&self) -> Result<Tables> {
-        let inner = self.inner.save()?;
         let mut kept = Tables::default();
-        kept.put_part("inner", inner);
+        kept.put_part("inner", self.inner.save()?);
         self.gate.save(&mut kept)?;
         self.panes.save(&mut kept)?;
         Ok(kept)

@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
 
 use crate::event_time::{BatchTime, Edge, EventTime};
 use crate::failure::keep;
-use crate::fixture::{Fixture, NAMES, Random, TimesOf, again, rows, schema, sorted};
+use crate::fixture::{Fixture, NAMES, Random, TimesOf, again, change_about, rows, sorted};
 use crate::{Change, Flow, Limits};
 
 /// How far rows may be behind the newest one.
@@ -112,24 +111,6 @@ fn maintained(on_close: bool) -> Vec<Maintained> {
     QUERIES.iter().chain((!on_close).then_some(&("AsOf", NEXT))).map(of).collect()
 }
 
-/// New rows about a time, and rows that are there taken back.
-fn change(random: &mut Random, now: i64, all: &RecordBatch) -> Delta {
-    let mut delta = Delta::default();
-    let count = random.below(9) as usize;
-    let ids: ArrayRef = Arc::new(Int64Array::from_iter((0..count).map(|_| match random.below(12) {
-        0 => None,
-        1 => Some(now - 8),
-        ago => Some(now - ago as i64 / 3),
-    })));
-    let new = rows(random, count);
-    let columns = std::iter::once(ids).chain(new.columns()[1..].iter().cloned()).collect();
-    delta.push(Chunk::insert(RecordBatch::try_new(schema(), columns).unwrap()));
-    let share = [0, 1, 3][random.below(3) as usize];
-    let gone = UInt32Array::from_iter_values((0..all.num_rows() as u32).filter(|_| random.below(20) < share));
-    delta.push(Chunk::delete(take_record_batch(all, &gone).unwrap()));
-    delta
-}
-
 impl Maintained {
     /// What of a delta is in time, and what is late.
     fn split(&self, delta: &Delta) -> [Delta; 2] {
@@ -212,7 +193,7 @@ fn run(seed: u64, on_close: bool) {
     let mut queries = maintained(on_close);
     let mut watermarks: [Option<i64>; 2] = [None, None];
     for epoch in 1..=24 {
-        let changes = [0, 1].map(|table| change(&mut random, epoch / 2, &all.all(table)));
+        let changes = [0, 1].map(|table| change_about(&mut random, epoch / 2, Some(&all.all(table))));
         all.apply(&changes);
         let mut cut = Cut::new(Epoch(epoch as u64), Timestamp(epoch));
         for (table, delta) in changes.iter().enumerate() {
@@ -267,7 +248,7 @@ fn run_joined(seed: u64, sql: &'static str, on_close: bool) {
     let mut last = Delta::default();
     let mut watermark = None;
     for epoch in 1..=24 {
-        let changes = [0, 1].map(|table| change(&mut random, epoch / 2, &all.all(table)));
+        let changes = [0, 1].map(|table| change_about(&mut random, epoch / 2, Some(&all.all(table))));
         all.apply(&changes);
         let newest = changes[0].chunks.iter().filter_map(newest).max();
         watermark = newest.map(|newest| newest - DELAY).max(watermark);
