@@ -6,6 +6,8 @@
 //! - Of a UNION ALL it knows that each branch has one value in a column, and sorts each branch by what is left. But the
 //!   branches of a TopK share what they know of the rows that can still be among the first, as if all had one value.
 //!   Here a plan forgets what it knows of single branches.
+//! - It takes a column for one value behind a filter that leaves one value of what is computed of it: of `x` behind
+//!   `CAST(x AS INT) = 3` or `x / 2 = 3`. Here a plan forgets what it knows of rows behind such a filter.
 //! - It leaves out a sort under an OFFSET without LIMIT if a projection between them drops a sort key. Here the rows
 //!   that a limit takes keep their order.
 //! - It sorts the rows that a limit leaves before the limit takes them, where both sort by one column, and takes others
@@ -21,10 +23,14 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, Column, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
+};
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, replace_children_if_necessary};
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::sorts::sort::SortExec;
@@ -74,8 +80,27 @@ fn mixes_rows(node: &dyn ExecutionPlan) -> bool {
     if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
         return outer(join.join_type());
     }
+    if let Some(filter) = node.downcast_ref::<FilterExec>() {
+        let known = filter.properties().equivalence_properties().constants();
+        return known.iter().any(|known| known.expr.is::<Column>()) && computes(filter.predicate());
+    }
     node.is::<UnionExec>()
         || node.downcast_ref::<AggregateExec>().is_some_and(|groups| groups.group_expr().groups().len() > 1)
+}
+
+/// Whether a condition looks at more than columns as they are.
+fn computes(condition: &Arc<dyn PhysicalExpr>) -> bool {
+    let is_plain = match condition.downcast_ref::<BinaryExpr>() {
+        Some(binary) => binary.op().is_logic_operator() || binary.op().supports_propagation(),
+        None => {
+            condition.is::<Column>()
+                || condition.is::<Literal>()
+                || condition.is::<NotExpr>()
+                || condition.is::<IsNullExpr>()
+                || condition.is::<IsNotNullExpr>()
+        }
+    };
+    !is_plain || condition.children().into_iter().any(computes)
 }
 
 /// Guards the sort from which a node has the order of its rows.
@@ -237,6 +262,27 @@ mod tests {
         tables().check(
             "SELECT k FROM (SELECT DISTINCT ON (v) k FROM t ORDER BY v, k OFFSET 1) AS x WHERE k NOT IN (SELECT 0)",
             &["1"],
+        );
+    }
+
+    #[test]
+    fn a_column_behind_a_condition_on_what_is_computed_of_it_is_sorted_by() {
+        let tables = Tables::new().table(
+            "t",
+            "(k INT PRIMARY KEY, x DOUBLE)",
+            "VALUES (7, 3.9), (6, 3.1), (4, 3.0), (5, 3.5), (-6, 3.2)",
+        );
+        let numbered = |condition: &str, by: &str| {
+            format!("SELECT k, row_number() OVER (ORDER BY {by}) AS n FROM t WHERE {condition}")
+        };
+        tables.check(&numbered("CAST(k AS BOOLEAN)", "k"), &["-6|1", "4|2", "5|3", "6|4", "7|5"]);
+        tables.check(&numbered("CAST(x AS INT) = 3", "x"), &["-6|3", "4|1", "5|4", "6|2", "7|5"]);
+        tables.check(&numbered("k / 2 = 3", "k DESC"), &["6|2", "7|1"]);
+        tables.check(&numbered("k = 4 AND x > 0", "k, x"), &["4|1"]);
+        tables.check(
+            "SELECT array_agg(k) OVER () AS a, row_number() OVER (PARTITION BY k) AS n FROM t \
+             WHERE CAST(k AS BOOLEAN) AND k < 5",
+            &["[-6, 4]|1", "[-6, 4]|1"],
         );
     }
 

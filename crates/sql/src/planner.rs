@@ -258,7 +258,8 @@ impl Planner {
 
     /// Makes an optimised plan physical, without optimising it a second time. Its relations must be bound.
     pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self.state.query_planner().create_physical_plan(plan, self.state.as_ref()).await?)
+        let made = self.state.query_planner().create_physical_plan(plan, self.state.as_ref()).await?;
+        Ok(names::under(made, plan.schema())?)
     }
 
     /// Parses what is left of a statement as one query.

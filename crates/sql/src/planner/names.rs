@@ -1,4 +1,12 @@
-//! The names of the functions that are built in.
+//! The names of the functions that are built in, and those of a plan's columns.
+
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use crate::error::Error;
 use crate::near;
@@ -54,6 +62,21 @@ impl Planner {
     }
 }
 
+/// The plan with its columns under these names: those of a UNION ALL are lost where its first branch turns out to be empty.
+pub(super) fn under(plan: Arc<dyn ExecutionPlan>, named: &DFSchema) -> Result<Arc<dyn ExecutionPlan>> {
+    let has = plan.schema();
+    let names = || named.fields().iter().map(|field| field.name());
+    if has.fields().iter().map(|field| field.name()).eq(names()) || has.fields().len() != named.fields().len()
+    {
+        return Ok(plan);
+    }
+    let columns = has.fields().iter().zip(names()).enumerate().map(|(at, (field, name))| {
+        let column = Arc::new(Column::new(field.name(), at));
+        ProjectionExpr { expr: column, alias: name.clone() }
+    });
+    Ok(Arc::new(ProjectionExec::try_new(columns, plan)?))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::fixture::Tables;
@@ -65,6 +88,8 @@ mod tests {
         let query = tables.planner.query(sql, &tables).unwrap();
         let names: Vec<&String> = query.schema.fields().iter().map(|field| field.name()).collect();
         assert_eq!(names, ["c"]);
+        let rows = tables.execute(&query.plan, &|batch| vec![batch]).unwrap();
+        assert_eq!(rows[0].schema().field(0).name(), "c");
         tables.check(sql, &["0", "10"]);
     }
 }
