@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_state::Tables;
+use millstream_state::{Rows, Tables};
 
 use crate::failure::Failure;
 use crate::late::{Late, Lateness};
@@ -268,6 +268,13 @@ pub trait Operator: Send + Debug {
     /// The result it maintains, where that follows from what is kept anyway: all its rows, n copies as n rows.
     /// `input` gives the content of the input at a place, where that is kept.
     fn content(&self, input: &dyn Fn(usize) -> Content) -> Content;
+    /// Whether it keeps from now on, for readers, what it gives of windows that have closed, where else nothing of them is
+    /// kept; asked before its first step, or that it be forgotten.
+    fn keep_closed(&mut self, _keep: bool) {}
+    /// What it keeps so.
+    fn closed(&self) -> Option<&Rows> {
+        None
+    }
     /// The rows of that result that a reader wants, and perhaps others, where they are found without looking at all:
     /// `input` gives those of the input at a place.
     fn content_wanted(&self, _wanted: &Wanted, _input: &dyn Fn(usize, &Wanted) -> Content) -> Content {

@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --release --bin state_size -- [OPTIONS]
 //!
-//!   --rows N      rows of the largest input; the others have a tenth, a hundredth, … of it, down to 10,000
-//!                 (default 10000000)
+//!   --rows N      rows of the largest input; the others have a tenth, a hundredth, … of it (default 10000000)
+//!   --smallest N  down to so many (default 10000)
 //!   --epochs N    how many epochs are measured (default 15)
 //!   --only TEXT   only the queries whose name holds this (default all)
 //! ```
@@ -24,7 +24,7 @@ use millstream_benches::{Result, measure, yardstick};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const HELP: &str = "state_size [--rows 10000000] [--epochs 15] [--only TEXT]
+const HELP: &str = "state_size [--rows 10000000] [--smallest 10000] [--epochs 15] [--only TEXT]
 Milliseconds an epoch of 1,000 changed rows, by operator and by the rows that are there.";
 
 /// How many rows come, and how many go.
@@ -79,11 +79,13 @@ const CASES: [Case; 8] = [
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let options = Options::read(HELP, &[("rows", "10000000"), ("epochs", "15"), ("only", "")])?;
+    let options =
+        Options::read(HELP, &[("rows", "10000000"), ("smallest", "10000"), ("epochs", "15"), ("only", "")])?;
+    let smallest = options.number("smallest")? as u64;
     let (largest, epochs) = (options.number("rows")? as u64, options.number("epochs")?);
     let only = options.text("only");
     let mut sizes: Vec<u64> = vec![largest];
-    while let Some(smaller) = sizes.last().map(|rows| rows / 10).filter(|rows| *rows >= 10_000) {
+    while let Some(smaller) = sizes.last().map(|rows| rows / 10).filter(|rows| *rows >= smallest.max(1)) {
         sizes.push(smaller);
     }
     println!(

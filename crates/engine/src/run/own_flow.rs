@@ -30,6 +30,7 @@ pub(crate) struct Told {
     state_bytes: usize,
     /// How many rows its result has, where its operators keep that.
     rows: Option<u64>,
+    closed: Option<(usize, usize)>,
 }
 
 impl Told {
@@ -39,6 +40,7 @@ impl Told {
         Told {
             operators: flow.operators(),
             state_bytes: flow.state_bytes(),
+            closed: flow.closed(),
             rows: rows.map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum()),
         }
     }
@@ -155,6 +157,11 @@ impl OwnFlow {
             Some(_) => self.content().ok().map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum()),
             None => self.told.rows,
         }
+    }
+
+    /// How many rows it keeps of closed windows for readers, and about how many bytes these take.
+    pub(crate) fn closed(&self) -> Option<(usize, usize)> {
+        self.here().map_or(self.told.closed, Flow::closed)
     }
 
     /// What its joins find by key that others may find as well.

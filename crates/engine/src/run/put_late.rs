@@ -152,6 +152,7 @@ impl Loop {
 impl RunningQuery {
     /// Changes the result, and lets late rows go that were put into their windows by that.
     fn correct(&mut self, cut: &Cut, rows: &Delta, gone: &Delta) -> Result<()> {
+        self.keep_beside()?;
         self.keep(cut, rows, &Delta::default())?;
         let gone: Vec<RecordBatch> = gone.chunks.iter().map(|chunk| chunk.rows.clone()).collect();
         self.late_mut().map_or(Ok(()), |late| late.put(&gone))

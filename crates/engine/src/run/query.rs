@@ -165,10 +165,10 @@ impl RunningQuery {
         keep: Keep,
         on_error: OnError,
     ) -> Result<RunningQuery> {
-        let Lowered { flow, feeds, batches } = lowered;
+        let Lowered { mut flow, feeds, batches } = lowered;
         let kept = match keep {
             Keep::Nothing => Kept::Nothing,
-            Keep::Result if flow.content().is_some() => Kept::Operators,
+            Keep::Result if flow.keep_result() => Kept::Operators,
             Keep::Result => Kept::Beside(Rows::new(flow.schema().map_err(error::flow)?.clone())),
             Keep::Newest(length) => Kept::Newest(Retained::new(length)),
         };
@@ -206,6 +206,21 @@ impl RunningQuery {
     /// Stops keeping its result: from now on it only hands its changes on.
     pub(crate) fn forget_result(&mut self) {
         self.kept = Kept::Nothing;
+    }
+
+    /// Keeps its result beside the operators from now on, since it is no longer what these say it is.
+    pub(super) fn keep_beside(&mut self) -> Result<()> {
+        if !matches!(self.kept, Kept::Operators) {
+            return Ok(());
+        }
+        let flow =
+            self.flow.here_mut().ok_or_else(|| Error::bug("the operators of a query are elsewhere"))?;
+        let mut rows = Rows::new(flow.schema().map_err(error::flow)?.clone());
+        let content = flow.content().unwrap_or(Ok(Vec::new())).map_err(error::flow)?;
+        rows.apply(&Delta::from_iter(content)).map_err(error::state)?;
+        flow.forget_closed();
+        self.kept = Kept::Beside(rows);
+        Ok(())
     }
 
     /// Whether its result can be read; a sink's own query only hands its changes on.
@@ -453,7 +468,7 @@ impl RunningQuery {
             Some(flow) => explained(flow, &self.feeds, self.batches.as_ref()),
             None => self.flow.operators(),
         };
-        if let Some(mut result) = self.kept.explained() {
+        if let Some(mut result) = self.kept.explained(self.flow.closed()) {
             if self.is_per_batch() {
                 let top = &mut operators[0];
                 (top.state, top.growth) = (result.state, result.growth);
@@ -494,7 +509,8 @@ impl RunningQuery {
     /// How many bytes it keeps, about.
     pub(crate) fn state_bytes(&self) -> usize {
         let kept = match &self.kept {
-            Kept::Nothing | Kept::Operators => 0,
+            Kept::Nothing => 0,
+            Kept::Operators => self.flow.closed().map_or(0, |(_, bytes)| bytes),
             Kept::Beside(rows) => rows.memory_bytes(),
             Kept::Newest(rows) => rows.memory_bytes(),
         };
@@ -536,10 +552,14 @@ fn explained(flow: &Flow, feeds: &[Feed], batches: Option<&Batches>) -> Vec<Expl
 }
 
 impl Kept {
-    /// What is kept beside the operators, for EXPLAIN.
-    fn explained(&self) -> Option<Explained> {
+    /// What is kept beside the operators' state, for EXPLAIN; `closed` is what these keep of closed windows.
+    fn explained(&self, closed: Option<(usize, usize)>) -> Option<Explained> {
         let (state, growth, state_rows, state_bytes) = match self {
-            Kept::Nothing | Kept::Operators => return None,
+            Kept::Nothing => return None,
+            Kept::Operators => {
+                let (rows, bytes) = closed?;
+                ("the rows of closed windows".to_string(), Growth::With("the result".into()), rows, bytes)
+            }
             Kept::Beside(rows) => {
                 let growth = Growth::With("the result".into());
                 ("its rows".to_string(), growth, rows.num_rows(), rows.memory_bytes())

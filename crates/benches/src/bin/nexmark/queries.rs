@@ -12,18 +12,30 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sql-tests/nexma
 /// How many there are.
 const COUNT: usize = 23;
 
-/// Those that are there with windows of event time as well, and their names then.
-const WINDOWED: [(usize, &str); 5] =
-    [(5, "q5_hop"), (7, "q7_tumble"), (8, "q8_tumble"), (11, "q11_session"), (12, "q12_tumble")];
+/// Those that are there with windows of event time as well, or by the time at which rows come, and their names then.
+const FORMS: [(usize, &str); 7] = [
+    (5, "q5_hop"),
+    (7, "q7_tumble"),
+    (8, "q8_tumble"),
+    (11, "q11_session"),
+    (12, "q12_tumble"),
+    (12, "q12_proctime"),
+    (13, "q13_proctime"),
+];
+
+/// How the names of those end that go by the time at which rows come. They have files of their own.
+const PROCTIME: &str = "_proctime";
 
 /// One of them.
 pub struct Query {
-    /// q0 to q22, or that of a form with windows.
+    /// q0 to q22, or that of a form.
     pub name: String,
     /// Its SELECT.
     pub sql: String,
     /// One that has the same answer and that DataFusion knows.
     pub plain: String,
+    /// What both answers must agree in.
+    pub counted: &'static str,
 }
 
 impl Query {
@@ -55,33 +67,38 @@ pub fn read(wished: &str) -> Result<Vec<Query>> {
     let mut queries = Vec::new();
     for number in 0..COUNT {
         let own = format!("q{number}");
-        let windowed = WINDOWED.iter().filter(|(of, _)| *of == number).map(|(_, name)| name.to_string());
-        let names = std::iter::once(own.clone()).chain(windowed);
+        let forms = FORMS.iter().filter(|(of, _)| *of == number).map(|(_, name)| name.to_string());
+        let names = std::iter::once(own.clone()).chain(forms);
         let names: Vec<String> =
             names.filter(|name| wished == ["all"] || wished.contains(&name.as_str())).collect();
         if names.is_empty() {
             continue;
         }
-        let path = Path::new(FOLDER).join(format!("q{number:02}.slt"));
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let of = |name: &str| {
-            select(&text, name).ok_or_else(|| format!("{} doesn't create the view {name}", path.display()))
-        };
+        let plain = select(number, &own)?;
         for name in names {
-            queries.push(Query { sql: of(&name)?, plain: of(&own)?, name });
+            // In which window a row is depends on when it comes; how many rows there are in all doesn't.
+            let counted = if name == "q12_proctime" { "sum(bids)" } else { "count(*)" };
+            queries.push(Query { sql: select(number, &name)?, plain: plain.clone(), name, counted });
         }
     }
     if queries.is_empty() {
-        return Err("--queries names none of q0 to q22, nor of q5_hop, q7_tumble, q8_tumble, q11_session and q12_tumble".into());
+        let forms: Vec<&str> = FORMS.iter().map(|(_, name)| *name).collect();
+        return Err(format!("--queries names none of q0 to q22, nor of {}", forms.join(", ")).into());
     }
     Ok(queries)
 }
 
-/// What the view `name` is made of.
-fn select(text: &str, name: &str) -> Option<String> {
-    let (_, rest) = text.split_once(&format!("CREATE MATERIALIZED VIEW {name} AS"))?;
-    let (sql, _) = rest.split_once("\n\n")?;
-    Some(sql.trim().to_string())
+/// What the query of this name is made of. The last windows are to be seen as well: nothing waits until they close.
+fn select(number: usize, name: &str) -> Result<String> {
+    let (file, created) = match name.strip_suffix(PROCTIME) {
+        Some(plain) => (format!("q{number:02}{PROCTIME}.slt"), format!("CREATE STREAM {plain} AS")),
+        None => (format!("q{number:02}.slt"), format!("CREATE MATERIALIZED VIEW {name} AS")),
+    };
+    let path = Path::new(FOLDER).join(file);
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let sql = text.split_once(&created).and_then(|(_, rest)| Some(rest.split_once("\n\n")?.0));
+    let sql = sql.ok_or_else(|| format!("{} doesn't say '{created}'", path.display()))?;
+    Ok(sql.replace("EMIT ON WINDOW CLOSE", "").trim().to_string())
 }
 
 #[cfg(test)]
@@ -91,13 +108,14 @@ mod tests {
     #[test]
     fn all_queries_are_there_and_read_tables() {
         let queries = read("all").unwrap();
-        assert_eq!(queries.len(), COUNT + WINDOWED.len());
+        assert_eq!(queries.len(), COUNT + FORMS.len());
         assert!(queries.iter().all(|query| !query.tables().is_empty()));
         let named = |name: &str| queries.iter().find(|query| query.name == name).unwrap();
         assert_eq!(named("q3").tables(), ["person", "auction"]);
         assert_eq!(named("q4").tables(), ["auction", "bid"]);
         assert_eq!(named("q8_tumble").tables(), ["person", "auction"]);
         assert!(named("q5_hop").sql.contains("HOP(") && !named("q5_hop").plain.contains("HOP("));
-        assert!(named("q13").reads_side_input());
+        assert!(named("q13").reads_side_input() && named("q13_proctime").reads_side_input());
+        assert!(named("q12_proctime").sql.contains("_batch_start"));
     }
 }

@@ -30,7 +30,10 @@ impl RunningQuery {
         all.put_part("flow", flow.save().map_err(error::flow)?);
         match &self.kept {
             Kept::Nothing | Kept::Operators => {}
-            Kept::Beside(rows) => put_rows(&mut all, "result", &rows.snapshot())?,
+            Kept::Beside(rows) => {
+                all.put_number("beside", 1);
+                put_rows(&mut all, "result", &rows.snapshot())?;
+            }
             Kept::Newest(rows) => all.put_part("newest", rows.save()?),
         }
         put_rows(&mut all, "errors", &self.errors.snapshot())?;
@@ -64,6 +67,9 @@ impl RunningQuery {
             let reason = Error { hint: all.take_text_if("hint"), ..Error::new(Kind::Invalid, message) };
             self.status = Status::Suspended { reason, epoch: Epoch(epoch as u64) };
             return Ok(());
+        }
+        if all.take_number_if("beside").is_some() {
+            self.keep_beside()?;
         }
         let flow =
             self.flow.here_mut().ok_or_else(|| Error::bug("a query that is behind is to be loaded"))?;

@@ -20,14 +20,16 @@ mod passed;
 #[cfg(test)]
 mod tests;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::Tables;
+use millstream_state::{Rows, Tables};
 
 use crate::Result;
 use crate::event_time::EventTime;
 use crate::late::Lateness;
 use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
+use crate::point::Wanted;
 use crate::saving::load_inner;
 pub use as_of::{AsOf, Settled, Way};
 use gate::Entered;
@@ -75,7 +77,7 @@ pub fn around(
         false => (by.keys.clone(), window.column),
     };
     let gate = Gate::new(exprs, column, (&window, data_type), on_close);
-    Ok(Box::new(Closing { inner, properties, by, gate, name: window.name, on_close, open }))
+    Ok(Box::new(Closing { inner, properties, by, gate, name: window.name, on_close, open, closed: None }))
 }
 
 /// An operator that forgets windows when they close.
@@ -89,6 +91,8 @@ struct Closing {
     /// Whether windows are put out once, when they close.
     on_close: bool,
     open: Open,
+    /// What closed windows have given at last, where readers want that.
+    closed: Option<Rows>,
 }
 
 impl Closing {
@@ -105,10 +109,12 @@ impl Closing {
     /// Closes the windows that the watermark has passed.
     fn close(&mut self, cut: &Cut, rows: &mut Delta) -> Result<()> {
         let Some(bound) = self.gate.pass(cut)? else { return Ok(()) };
-        let (inner, on_close) = (&mut self.inner, self.on_close);
+        let (inner, on_close, closed) = (&mut self.inner, self.on_close, &mut self.closed);
         self.open.close(bound, |keys| {
             let Forgotten { rows: last, failures: _ } = inner.forget(keys)?;
-            if on_close {
+            if let Some(closed) = closed {
+                closed.apply(&Delta::from_iter(last.into_iter().map(|(batch, _)| batch)))?;
+            } else if on_close {
                 last.into_iter().for_each(|(batch, _)| rows.push(Chunk::insert(batch)));
             }
             Ok(())
@@ -137,6 +143,16 @@ impl Closing {
         self.close(cut, &mut output.rows)?;
         self.gate.plan(self.open.first(), cut)?;
         Ok(output)
+    }
+
+    /// What is given of open windows, and what was of those that have closed, where that is kept.
+    fn with_closed(&self, open: Content) -> Content {
+        let closed = self.closed.as_ref()?;
+        let with = |mut all: Vec<RecordBatch>| {
+            all.extend(closed.snapshot().batches()?);
+            Ok(all)
+        };
+        Some(open?.and_then(with))
     }
 }
 
@@ -178,6 +194,7 @@ impl Operator for Closing {
     fn reset(&mut self) -> Result<()> {
         self.inner.reset()?;
         self.gate.reset();
+        self.keep_closed(self.closed.is_some());
         self.open.reset()
     }
 
@@ -186,18 +203,37 @@ impl Operator for Closing {
         kept.put_part("inner", self.inner.save()?);
         self.gate.save(&mut kept)?;
         self.open.save(&mut kept)?;
+        if let Some(closed) = &self.closed {
+            kept.put_delta("closed", &closed.snapshot().delta()?)?;
+        }
         Ok(kept)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         load_inner(self.inner.as_mut(), kept)?;
         self.gate.load(kept)?;
-        self.open.load(kept)
+        self.open.load(kept)?;
+        if let Some(closed) = &mut self.closed {
+            *closed = Rows::new(closed.schema().clone());
+            closed.apply(&kept.take_delta("closed")?)?;
+        }
+        Ok(())
     }
 
-    /// What closed windows have put out is not kept here.
-    fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
-        None
+    fn content(&self, input: &dyn Fn(usize) -> Content) -> Content {
+        self.with_closed(self.inner.content(input))
+    }
+
+    fn content_wanted(&self, wanted: &Wanted, input: &dyn Fn(usize, &Wanted) -> Content) -> Content {
+        self.with_closed(self.inner.content_wanted(wanted, input))
+    }
+
+    fn keep_closed(&mut self, keep: bool) {
+        self.closed = (keep && !self.on_close).then(|| Rows::new(self.properties.schema.clone()));
+    }
+
+    fn closed(&self) -> Option<&Rows> {
+        self.closed.as_ref()
     }
 
     fn late(&self) -> Option<Lateness> {
