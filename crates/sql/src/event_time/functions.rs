@@ -2,6 +2,7 @@
 //!
 //! They are in no registry: the planner puts them in the place of `TUMBLE(…)`, with lengths that it has checked.
 
+use std::cell::Cell;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, PrimitiveArray};
@@ -29,12 +30,8 @@ macro_rules! function {
     };
 }
 
-function!(tumble_start, time_type, |columns| {
-    map(columns, |line, lengths, time| Ok(line.tumble(time, lengths[0])?.0))
-});
-function!(tumble_end, time_type, |columns| map(columns, |line, lengths, time| Ok(line
-    .tumble(time, lengths[0])?
-    .1)));
+function!(tumble_start, time_type, |columns| tumble(columns, |(start, _)| start));
+function!(tumble_end, time_type, |columns| tumble(columns, |(_, end)| end));
 function!(hop_starts, list_type, |columns| {
     lists(columns, |line, lengths, time, starts| line.hop(time, lengths[0], lengths[1], starts))
 });
@@ -95,6 +92,18 @@ fn map(
     };
     let values: PrimitiveArray<Int64Type> = times.try_unary(|time| of(&line, &lengths, time))?;
     Ok(cast(&values, data_type)?)
+}
+
+/// What is picked of the window that each time is in. Times that come one after the other are often in the same one.
+fn tumble(columns: &[ArrayRef], pick: fn((i64, i64)) -> i64) -> Result<ArrayRef> {
+    let last = Cell::new((0, 0));
+    map(columns, |line, lengths, time| {
+        let (start, end) = last.get();
+        if !(start <= time && time < end) {
+            last.set(line.tumble(time, lengths[0])?);
+        }
+        Ok(pick(last.get()))
+    })
 }
 
 /// Several times for each time; for NULL there is one, NULL.

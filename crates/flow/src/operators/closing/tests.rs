@@ -260,16 +260,8 @@ fn run_joined(seed: u64, sql: &'static str, on_close: bool) {
     let kept = flow.keep_result();
     let text = flow.explain().join("\n");
     assert!(text.contains("only open windows"), "{text}");
-    let mut query = Maintained {
-        sql,
-        flow,
-        sum: Delta::default(),
-        taken,
-        closed: None,
-        on_close,
-        kept: false,
-        read: true,
-    };
+    let mut query =
+        Maintained { sql, flow, sum: Delta::default(), taken, closed: None, on_close, kept, read: true };
     let schema = query.flow.schema().unwrap().clone();
     let mut last = Delta::default();
     let mut watermark = None;
@@ -298,6 +290,11 @@ fn run_joined(seed: u64, sql: &'static str, on_close: bool) {
         query.sum = consolidate(std::mem::take(&mut query.sum), &schema).unwrap();
         let expected = consolidate(expected, &schema).unwrap();
         assert_eq!(sorted(&query.sum), sorted(&expected), "seed {seed}, epoch {epoch}, {sql}");
+        if kept {
+            let content = Delta::from_iter(query.flow.content().unwrap().unwrap());
+            let content = consolidate(content, &schema).unwrap();
+            assert_eq!(sorted(&content), sorted(&expected), "seed {seed}, epoch {epoch}, {sql}");
+        }
         let (kept, open) = (query.flow.state_rows(), query.open_rows());
         assert!(
             kept <= 2 * open + all.all(1).num_rows() + 100,
