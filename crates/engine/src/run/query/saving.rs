@@ -30,10 +30,7 @@ impl RunningQuery {
         all.put_part("flow", flow.save().map_err(error::flow)?);
         match &self.kept {
             Kept::Nothing | Kept::Operators => {}
-            Kept::Beside(rows) => {
-                all.put_number("beside", 1);
-                put_rows(&mut all, "result", &rows.snapshot())?;
-            }
+            Kept::Beside(rows) => put_rows(&mut all, "result", &rows.snapshot())?,
             Kept::Newest(rows) => all.put_part("newest", rows.save()?),
         }
         put_rows(&mut all, "errors", &self.errors.snapshot())?;
@@ -68,7 +65,7 @@ impl RunningQuery {
             self.status = Status::Suspended { reason, epoch: Epoch(epoch as u64) };
             return Ok(());
         }
-        if all.take_number_if("beside").is_some() {
+        if all.tables().any(|(name, _)| name == "result") {
             self.keep_beside()?;
         }
         let flow =
