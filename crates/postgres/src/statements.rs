@@ -1,0 +1,87 @@
+//! The statements that change a table: many rows at once, as arrays of text with a column each.
+
+use arrow::array::{Array, StringArray};
+
+use crate::table::Table;
+
+/// The statements of a sink.
+#[derive(Clone, Debug)]
+pub(crate) struct Statements {
+    /// Inserts rows; where there is a key, in the place of those that have it.
+    pub(crate) put: String,
+    /// Deletes rows by their key; its parameters are the key's columns.
+    pub(crate) delete: Option<String>,
+}
+
+impl Statements {
+    /// For these columns of a table; the key is empty where rows only come.
+    pub(crate) fn new(table: &Table, columns: &[&str], key: &[&str]) -> Statements {
+        let list = |names: &[&str]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let values: Vec<String> =
+            columns.iter().enumerate().map(|(place, name)| cast(table, name, place)).collect();
+        let mut put = format!(
+            "INSERT INTO {} ({}) SELECT {} FROM {}",
+            table.name,
+            list(columns),
+            values.join(", "),
+            arrays(columns.len())
+        );
+        if key.is_empty() {
+            return Statements { put, delete: None };
+        }
+        let others = columns.iter().filter(|name| !key.contains(name));
+        let sets: Vec<String> = others.map(|name| format!("{0} = EXCLUDED.{0}", quoted(name))).collect();
+        put += &match sets.is_empty() {
+            true => format!(" ON CONFLICT ({}) DO NOTHING", list(key)),
+            false => format!(" ON CONFLICT ({}) DO UPDATE SET {}", list(key), sets.join(", ")),
+        };
+        let same: Vec<String> = key
+            .iter()
+            .enumerate()
+            .map(|(place, name)| format!("t.{} = {}", quoted(name), cast(table, name, place)))
+            .collect();
+        let delete =
+            format!("DELETE FROM {} t USING {} WHERE {}", table.name, arrays(key.len()), same.join(" AND "));
+        Statements { put, delete: Some(delete) }
+    }
+}
+
+/// A name as SQL has it, whatever is in it.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A parameter a column, side by side.
+fn arrays(columns: usize) -> String {
+    let parameters: Vec<String> = (1..=columns).map(|place| format!("${place}::text[]")).collect();
+    let names: Vec<String> = (0..columns).map(|place| format!("c{place}")).collect();
+    format!("unnest({}) AS u ({})", parameters.join(", "), names.join(", "))
+}
+
+/// A value in the type of its column. Text isn't cast: where it is too long for the column, assigning it fails, while
+/// a cast would cut it.
+fn cast(table: &Table, name: &str, place: usize) -> String {
+    match table.column(name) {
+        Some(column) if !matches!(column.type_name.as_str(), "text" | "varchar") => {
+            format!("u.c{place}::{}", column.cast)
+        }
+        _ => format!("u.c{place}"),
+    }
+}
+
+/// Where to cut rows so that no part has more bytes than about `bytes_max`: the ends of the parts.
+pub(crate) fn parts(columns: &[StringArray], bytes_max: usize) -> Vec<usize> {
+    let rows = columns.first().map_or(0, |column| column.len());
+    let (mut ends, mut bytes) = (Vec::new(), 0);
+    for row in 0..rows {
+        bytes += columns.iter().map(|column| column.value_length(row) as usize + 4).sum::<usize>();
+        if bytes >= bytes_max {
+            ends.push(row + 1);
+            bytes = 0;
+        }
+    }
+    if ends.last() != Some(&rows) && rows > 0 {
+        ends.push(rows);
+    }
+    ends
+}
