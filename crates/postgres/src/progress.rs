@@ -57,8 +57,9 @@ impl Progress {
         Ok(progress)
     }
 
-    /// Fails for a sink that is to be made where one of its name has published as of another engine's epochs, or as of
-    /// those that were before it was dropped: what is new would be taken for published.
+    /// Fails for a sink that is to be made where one of its name has published for an engine with a data directory. Were
+    /// it another engine, the two would stop each other; were it this one, before the sink was dropped, the table would
+    /// get again what it has.
     pub(crate) async fn check_unused(
         connection: &Connection,
         settings: &Settings,

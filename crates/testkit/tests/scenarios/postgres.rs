@@ -16,10 +16,12 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::Scenario;
+use super::crashes::Machine;
 
 pub const ALL: &[Scenario] = &[
     ("postgres_holds_each_epoch_once_wherever_a_connection_is_cut", || drive::block_on(cut_everywhere())),
     ("postgres_is_what_the_view_is_through_killed_connections", || drive::block_on(killed_connections())),
+    ("postgres_holds_everything_once_through_crashes", || drive::block_on(crashes())),
     ("postgres_gets_every_type", || drive::block_on(every_type())),
     ("postgres_refuses_what_does_not_fit", || drive::block_on(bad_input())),
     ("postgres_has_one_engine_a_name", || drive::block_on(two_engines())),
@@ -180,7 +182,7 @@ async fn killed_connections() -> Result<()> {
         &mut session,
         &[
             "CREATE TABLE t (k INT PRIMARY KEY, g INT NOT NULL, v TEXT)",
-            "CREATE TABLE log (n BIGINT NOT NULL) WITH (append_only = true)",
+            "CREATE TABLE log (n BIGINT NOT NULL) APPEND ONLY",
             "CREATE MATERIALIZED VIEW sums AS SELECT g, count(*) AS n, max(v) AS m FROM t GROUP BY g",
             &format!("CREATE SINK groups FROM sums WITH (connector = 'postgres', url = '{url}', table = 'sums', \
                       create = true, primary_key = 'g')"),
@@ -234,6 +236,64 @@ async fn expect_away(session: &mut Session) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Err(format!("no sink says that its database is away: {found:?}"))
+}
+
+/// An engine with a data directory crashes at random, its connections are cut at random, and what wasn't synced is lost:
+/// the tables are what they are without any of that.
+async fn crashes() -> Result<()> {
+    let Some(postgres) = Postgres::start()? else { return Ok(()) };
+    let proxy = Proxy::start(postgres.port)?;
+    for seed in 0..4 {
+        crashes_seed(seed, &postgres, &proxy).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn crashes_seed(seed: u64, postgres: &Postgres, proxy: &Proxy) -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    postgres.query("DROP TABLE IF EXISTS log, groups, millstream_sinks").await?;
+    proxy.cut(None);
+    let mut machine =
+        Machine::start(|| Engine::builder().connector(Arc::new(millstream_postgres::Postgres)))?;
+    machine.set_interval(&mut random).await?;
+    let with = |table: &str| {
+        let url = postgres.url(proxy.port);
+        format!("WITH (connector = 'postgres', url = '{url}', table = '{table}', create = true)")
+    };
+    run_all(
+        &mut machine.session(),
+        &[
+            "CREATE TABLE t (n BIGINT PRIMARY KEY)",
+            "CREATE TABLE log (n BIGINT) APPEND ONLY",
+            &format!("CREATE SINK log_rows FROM log {}", with("log")),
+            &format!(
+                "CREATE SINK sums AS SELECT n % 5 AS g, count(*) AS c FROM t GROUP BY n % 5 {}",
+                with("groups")
+            ),
+        ],
+    )
+    .await?;
+    let mut n = 0;
+    for _ in 0..6 {
+        proxy.cut(Some(Cut { at: random.random_range(1..40), arrives: random.random_bool(0.5) }));
+        for _ in 0..random.random_range(1..12) {
+            let mut session = machine.session();
+            run(&mut session, &format!("INSERT INTO log VALUES ({n}), ({})", n + 1)).await?;
+            run(&mut session, &format!("INSERT INTO t VALUES ({n}), ({})", n + 1)).await?;
+            run(&mut session, &format!("DELETE FROM t WHERE n < {}", n - 10)).await?;
+            n += 2;
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+        machine.crash(&mut random).await?;
+    }
+    let sorted = |mut rows: Vec<String>| {
+        rows.sort();
+        rows
+    };
+    let log = sorted((0..n).map(|n| n.to_string()).collect());
+    holds(postgres, "SELECT n FROM log", &log).await?;
+    let groups = lines(&mut machine.session(), "SELECT n % 5, count(*) FROM t GROUP BY n % 5").await?;
+    holds(postgres, "SELECT g, c FROM groups", &sorted(groups)).await
 }
 
 /// Columns of every type, a value of each, and what PostgreSQL shows.
@@ -373,10 +433,7 @@ async fn bad_input() -> Result<()> {
     }
     // Whether there is a key is known when the sink is made; whether the table has it, when it is first written to.
     run_all(&mut session, &[&sink("t", "keyless", ""), "INSERT INTO t VALUES (1, 'a')"]).await?;
-    let failed = |reason: &'static str| async move { Ok::<_, String>(reason) };
-    let reason =
-        failed("has no unique index on just these columns: ALTER TABLE public.keyless ADD PRIMARY KEY")
-            .await?;
+    let reason = "has no unique index on just these columns: ALTER TABLE public.keyless ADD PRIMARY KEY";
     stopped(&mut session, reason).await?;
     let shown = lines(&mut session, "SHOW CREATE SINK k").await?.join("\n");
     ensure(shown.contains("postgres://tester:***@127.0.0.1"), || shown.clone())?;
@@ -397,9 +454,16 @@ async fn bad_input() -> Result<()> {
         .await?;
         stopped(&mut session, reason).await?;
     }
-    run_all(&mut session, &["DROP SINK k", &sink("by_v", "by_v", ", create = true"), "DELETE FROM t"])
-        .await?;
-    run(&mut session, "INSERT INTO t VALUES (1, NULL)").await?;
+    run_all(
+        &mut session,
+        &[
+            "DROP SINK k",
+            "DELETE FROM t",
+            &sink("by_v", "by_v", ", create = true"),
+            "INSERT INTO t VALUES (1, NULL)",
+        ],
+    )
+    .await?;
     stopped(&mut session, "its column 'v' is NULL, but it is of the key").await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
