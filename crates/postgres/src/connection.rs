@@ -34,10 +34,11 @@ impl Connection {
             config.password(password(&settings.sink, file).await?);
         }
         // A server may accept a connection and say nothing more.
-        let connected = timeout(settings.connect_timeout, config.connect(NoTls)).await.map_err(|_| {
+        let patience = settings.connect_timeout * config.get_hosts().len().max(1) as u32;
+        let connected = timeout(patience, config.connect(NoTls)).await.map_err(|_| {
             Error::External(format!(
-                "sink '{}' could not {doing}: it did not answer within {:?}",
-                settings.sink, settings.connect_timeout
+                "sink '{}' could not {doing}: it did not answer within {patience:?}",
+                settings.sink
             ))
         })?;
         let (client, connection) = connected.map_err(|error| failure::of(&settings.sink, &doing, &error))?;

@@ -160,13 +160,21 @@ impl PostgresSink {
         let next = Held { epoch: through, writer: self.writer.clone(), is_durable: self.is_durable };
         let deltas: Vec<&Delta> =
             self.staged.iter().filter(|(epoch, _)| *epoch <= through).map(|(_, delta)| delta).collect();
+        // What takes long without the database is done before the transaction, which holds locks.
+        let changes = match &self.by_key {
+            None => None,
+            Some(by_key) => {
+                let sums = in_sum(&deltas);
+                Some(sums.iter().map(|delta| by_key.pair(delta)).collect::<Result<Vec<_>>>()?)
+            }
+        };
         connection.begin().await?;
         target.progress.advance(connection, known, &next).await?;
-        match &self.by_key {
+        match changes {
             None => self.insert(connection, target, &deltas).await?,
-            Some(by_key) => {
-                for delta in in_sum(&deltas) {
-                    self.change(connection, target, by_key.pair(&delta)?).await?;
+            Some(changes) => {
+                for paired in changes {
+                    self.change(connection, target, paired).await?;
                 }
             }
         }
@@ -246,7 +254,8 @@ impl PostgresSink {
             ))
         };
         if self.key().contains(&place)
-            && let Some(row) = (0..column.len()).find(|row| column.is_null(*row))
+            && let Some(nulls) = column.logical_nulls()
+            && let Some(row) = (0..column.len()).find(|row| nulls.is_null(*row))
         {
             return Err(refused(
                 row,
@@ -327,5 +336,74 @@ impl Sink for PostgresSink {
         self.staged.clear();
         self.connect().await?;
         Ok(self.published.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringViewArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use millstream_connect::Options;
+    use millstream_delta::Chunk;
+
+    use super::*;
+
+    fn rows(rows: &[(i64, &str)]) -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))),
+            Arc::new(StringViewArray::from_iter_values(rows.iter().map(|row| row.1))),
+        ];
+        let fields = vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Utf8View, true)];
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    fn delta(gone: &[(i64, &str)], come: &[(i64, &str)]) -> Delta {
+        let mut delta = Delta::insert(rows(come));
+        delta.push(Chunk::delete(rows(gone)));
+        delta
+    }
+
+    fn spec(append_only: bool, key: Option<Vec<usize>>) -> SinkSpec {
+        let options = [("url", "postgres://ann@h/d"), ("table", "t")];
+        SinkSpec {
+            name: "s".into(),
+            columns: rows(&[]).schema(),
+            append_only,
+            key,
+            options: Options(options.map(|(name, value)| (name.into(), value.into())).into()),
+        }
+    }
+
+    #[test]
+    fn what_comes_and_goes_between_two_commits_is_not_sent() {
+        let epochs = [
+            delta(&[], &[(1, "a"), (2, "b")]),
+            delta(&[(1, "a")], &[(1, "aa"), (3, "c")]),
+            delta(&[(3, "c"), (2, "b")], &[(4, "d")]),
+        ];
+        let sums = in_sum(&epochs.iter().collect::<Vec<_>>());
+        assert_eq!(sums.len(), 1);
+        let by_key = ByKey::new(&spec(false, Some(vec![0])), "", "").unwrap();
+        let paired = by_key.pair(&sums[0]).unwrap();
+        assert_eq!(paired.old.num_rows(), 0);
+        assert_eq!(paired.new, rows(&[(1, "aa"), (4, "d")]));
+    }
+
+    #[test]
+    fn rows_that_change_need_a_key() {
+        let error = |spec: &SinkSpec| PostgresSink::new(spec).map(drop).unwrap_err().to_string();
+        assert!(PostgresSink::new(&spec(true, None)).is_ok());
+        assert!(PostgresSink::new(&spec(false, Some(vec![0]))).is_ok());
+        assert!(error(&spec(false, None)).contains("no key is known of the rows of sink 's'"));
+        assert!(error(&spec(false, Some(Vec::new()))).contains("delivers one row without a key"));
+    }
+
+    #[test]
+    fn a_long_row_is_shown_in_part() {
+        assert_eq!(shown(&rows(&[(7, "a\0b")]), 0), "(k = 7, v = a\\0b)");
+        let shown = shown(&rows(&[(7, &"é".repeat(1000))]), 0);
+        assert!(shown.ends_with("é…)") && shown.chars().count() == ROW_CHARACTERS_MAX + 3, "{shown}");
     }
 }

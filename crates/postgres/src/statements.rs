@@ -85,3 +85,59 @@ pub(crate) fn parts(columns: &[StringArray], bytes_max: usize) -> Vec<usize> {
     }
     ends
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::TableColumn;
+
+    fn table() -> Table {
+        let column = |name: &str, type_name: &str, cast: &str| TableColumn {
+            name: name.into(),
+            shown: cast.into(),
+            cast: cast.into(),
+            type_name: type_name.into(),
+            is_enum: false,
+            item: None,
+            modifier: -1,
+            is_needed: false,
+            is_generated: false,
+        };
+        let columns = vec![column("a", "int8", "bigint"), column("b\"", "varchar", "character varying")];
+        Table { name: "s.t".into(), columns, unique: Vec::new() }
+    }
+
+    #[test]
+    fn rows_that_only_come_are_inserted() {
+        let statements = Statements::new(&table(), &["a", "b\""], &[]);
+        assert_eq!(
+            statements.put,
+            "INSERT INTO s.t (\"a\", \"b\"\"\") SELECT u.c0::bigint, u.c1 \
+             FROM unnest($1::text[], $2::text[]) AS u (c0, c1)"
+        );
+        assert_eq!(statements.delete, None);
+    }
+
+    #[test]
+    fn others_are_put_and_deleted_by_their_key() {
+        let statements = Statements::new(&table(), &["a", "b\""], &["a"]);
+        assert!(
+            statements.put.ends_with(" ON CONFLICT (\"a\") DO UPDATE SET \"b\"\"\" = EXCLUDED.\"b\"\"\"")
+        );
+        assert_eq!(
+            statements.delete.as_deref(),
+            Some("DELETE FROM s.t t USING unnest($1::text[]) AS u (c0) WHERE t.\"a\" = u.c0::bigint")
+        );
+        let statements = Statements::new(&table(), &["a"], &["a"]);
+        assert!(statements.put.ends_with(" ON CONFLICT (\"a\") DO NOTHING"), "{}", statements.put);
+    }
+
+    #[test]
+    fn a_statement_has_a_bounded_number_of_bytes() {
+        let column =
+            StringArray::from(vec![Some("aaaa"), None, Some("a"), Some("aaaaaaaaaaaaaaaaaaaa"), Some("")]);
+        assert_eq!(parts(&[column.clone()], 12), [2, 4, 5]);
+        assert_eq!(parts(&[column.clone()], usize::MAX), [5]);
+        assert_eq!(parts(&[column.slice(0, 0)], 1), [0; 0]);
+    }
+}

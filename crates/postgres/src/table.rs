@@ -18,7 +18,7 @@ pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) columns: Vec<TableColumn>,
     /// The columns of each of its unique indexes that ON CONFLICT may name.
-    unique: Vec<Vec<String>>,
+    pub(crate) unique: Vec<Vec<String>>,
 }
 
 const FIND: &str = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text, c.oid::text

@@ -61,7 +61,7 @@ fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let wanted = match array.data_type() {
         DataType::Dictionary(_, values) => return plain(&cast(array, values)?),
         DataType::RunEndEncoded(_, values) => return plain(&cast(array, values.data_type())?),
-        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
         DataType::Date64 => DataType::Date32,
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
@@ -229,6 +229,7 @@ mod tests {
             &["0.1", "NaN", "-inf", "-0.0"],
         );
         check(BooleanArray::from(vec![true, false]), &["true", "false"]);
+        check(NullArray::new(1), &["(null)"]);
         let widest = i256::from_string(&"9".repeat(76)).unwrap();
         let decimals = Decimal256Array::from(vec![widest, i256::from(-5)]).with_precision_and_scale(76, 2);
         check(decimals.unwrap(), &[&format!("{}.99", "9".repeat(74)), "-0.05"]);
