@@ -39,7 +39,8 @@ pub(crate) const SINK_OPTIONS: &[OptionDoc] = &[
         name: "create",
         default: Some("false"),
         doc: "true: the table is made where it isn't there, with a column for each of the relation's and the key as its \
-              primary key; it is made before the first rows are delivered.",
+              primary key, or as UNIQUE NULLS NOT DISTINCT where it may be NULL (from PostgreSQL 15 on); it is made \
+              before the first rows are delivered.",
     },
     OptionDoc {
         name: "password_file",

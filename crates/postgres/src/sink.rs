@@ -54,6 +54,8 @@ pub(crate) struct PostgresSink {
 #[derive(Clone, Debug)]
 struct Target {
     name: String,
+    /// Whether NULL may be in its key.
+    takes_nulls: bool,
     statements: Statements,
     progress: Progress,
 }
@@ -120,10 +122,10 @@ impl PostgresSink {
     /// Finds or makes the tables, and makes the statements that change them.
     async fn open(&self, connection: &Connection) -> Result<Target> {
         let key = self.names(self.key().iter().copied());
-        let table = table::open(connection, &self.settings, &self.columns, &key).await?;
+        let (table, takes_nulls) = table::open(connection, &self.settings, &self.columns, &key).await?;
         let progress = Progress::open(connection, &self.settings, &table.name).await?;
         let statements = Statements::new(&table, &self.names(0..self.columns.fields().len()), &key);
-        Ok(Target { name: table.name, statements, progress })
+        Ok(Target { name: table.name, takes_nulls, statements, progress })
     }
 
     /// Takes in what the row says of what is published.
@@ -200,9 +202,15 @@ impl PostgresSink {
             take_record_batch(rows, &UInt32Array::from(places)).map_err(|error| self.is_wrong(&error))
         };
         let put = paired.places.put();
-        if let Some(delete) = &target.statements.delete {
-            let old = take(&paired.old, paired.places.deleted)?;
-            self.run(connection, target, delete, old, self.key()).await?;
+        let has_nulls =
+            |row: &u32| self.key().iter().any(|place| paired.old.column(*place).is_null(*row as usize));
+        let (with_nulls, without): (Vec<u32>, Vec<u32>) =
+            paired.places.deleted.iter().partition(|row| has_nulls(row));
+        let statements = &target.statements;
+        for (delete, places) in [(&statements.delete, without), (&statements.delete_with_nulls, with_nulls)] {
+            if let Some(delete) = delete {
+                self.run(connection, target, delete, take(&paired.old, places)?, self.key()).await?;
+            }
         }
         let new = take(&paired.new, put)?;
         self.run(connection, target, &target.statements.put, new, &self.all()).await
@@ -224,7 +232,8 @@ impl PostgresSink {
         let doing = format!("change table {}", target.name);
         for begin in (0..rows.num_rows()).step_by(ROWS_MAX) {
             let rows = rows.slice(begin, ROWS_MAX.min(rows.num_rows() - begin));
-            let columns = places.iter().map(|place| self.texts(&rows, *place)).collect::<Result<Vec<_>>>()?;
+            let columns =
+                places.iter().map(|place| self.texts(target, &rows, *place)).collect::<Result<Vec<_>>>()?;
             let mut from = 0;
             for to in parts(&columns, BYTES_MAX) {
                 let arrays: Vec<Vec<Option<&str>>> = columns
@@ -243,7 +252,7 @@ impl PostgresSink {
     }
 
     /// The values of a column as text.
-    fn texts(&self, rows: &RecordBatch, place: usize) -> Result<StringArray> {
+    fn texts(&self, target: &Target, rows: &RecordBatch, place: usize) -> Result<StringArray> {
         let (field, column): (_, &ArrayRef) = (self.columns.field(place), rows.column(place));
         let refused = |row: usize, reason: &str| {
             Error::Invalid(format!(
@@ -253,14 +262,15 @@ impl PostgresSink {
                 field.name()
             ))
         };
-        if self.key().contains(&place)
+        if !target.takes_nulls
+            && self.key().contains(&place)
             && let Some(nulls) = column.logical_nulls()
             && let Some(row) = (0..column.len()).find(|row| nulls.is_null(*row))
         {
             return Err(refused(
                 row,
-                "is NULL, but it is of the key, and in PostgreSQL no key is NULL: deliver coalesce(…) of it, or leave \
-                 such rows out",
+                "is NULL, but it is of the key, and no key of the table is: make it UNIQUE NULLS NOT DISTINCT there (from \
+                 PostgreSQL 15 on), deliver coalesce(…) of it, or leave such rows out",
             ));
         }
         texts(&self.kinds[place], field, column).map_err(|unfit| match unfit {

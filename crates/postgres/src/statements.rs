@@ -11,6 +11,8 @@ pub(crate) struct Statements {
     pub(crate) put: String,
     /// Deletes rows by their key; its parameters are the key's columns.
     pub(crate) delete: Option<String>,
+    /// The same for keys with NULL in them, which no index finds so fast.
+    pub(crate) delete_with_nulls: Option<String>,
 }
 
 impl Statements {
@@ -27,7 +29,7 @@ impl Statements {
             arrays(columns.len())
         );
         if key.is_empty() {
-            return Statements { put, delete: None };
+            return Statements { put, delete: None, delete_with_nulls: None };
         }
         let others = columns.iter().filter(|name| !key.contains(name));
         let sets: Vec<String> = others.map(|name| format!("{0} = EXCLUDED.{0}", quoted(name))).collect();
@@ -35,14 +37,15 @@ impl Statements {
             true => format!(" ON CONFLICT ({}) DO NOTHING", list(key)),
             false => format!(" ON CONFLICT ({}) DO UPDATE SET {}", list(key), sets.join(", ")),
         };
-        let same: Vec<String> = key
-            .iter()
-            .enumerate()
-            .map(|(place, name)| format!("t.{} = {}", quoted(name), cast(table, name, place)))
-            .collect();
-        let delete =
-            format!("DELETE FROM {} t USING {} WHERE {}", table.name, arrays(key.len()), same.join(" AND "));
-        Statements { put, delete: Some(delete) }
+        let delete = |same: &str| {
+            let one = |(place, name): (usize, &&str)| {
+                format!("t.{} {same} {}", quoted(name), cast(table, name, place))
+            };
+            let all: Vec<String> = key.iter().enumerate().map(one).collect();
+            format!("DELETE FROM {} t USING {} WHERE {}", table.name, arrays(key.len()), all.join(" AND "))
+        };
+        let (delete, delete_with_nulls) = (Some(delete("=")), Some(delete("IS NOT DISTINCT FROM")));
+        Statements { put, delete, delete_with_nulls }
     }
 }
 
@@ -128,6 +131,8 @@ mod tests {
             statements.delete.as_deref(),
             Some("DELETE FROM s.t t USING unnest($1::text[]) AS u (c0) WHERE t.\"a\" = u.c0::bigint")
         );
+        let with_nulls = statements.delete_with_nulls.unwrap_or_default();
+        assert!(with_nulls.ends_with("WHERE t.\"a\" IS NOT DISTINCT FROM u.c0::bigint"), "{with_nulls}");
         let statements = Statements::new(&table(), &["a"], &["a"]);
         assert!(statements.put.ends_with(" ON CONFLICT (\"a\") DO NOTHING"), "{}", statements.put);
     }

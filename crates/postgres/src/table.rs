@@ -17,8 +17,15 @@ pub(crate) struct Table {
     /// Its name with its schema, as statements have it.
     pub(crate) name: String,
     pub(crate) columns: Vec<TableColumn>,
-    /// The columns of each of its unique indexes that ON CONFLICT may name.
-    pub(crate) unique: Vec<Vec<String>>,
+    pub(crate) unique: Vec<Unique>,
+}
+
+/// A unique index that ON CONFLICT may name.
+#[derive(Clone, Debug)]
+pub(crate) struct Unique {
+    columns: Vec<String>,
+    /// Whether two rows with NULL are alike to it.
+    takes_nulls: bool,
 }
 
 const FIND: &str = "SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text, c.oid::text
@@ -34,10 +41,12 @@ JOIN pg_type base ON base.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELS
 LEFT JOIN pg_type item ON base.typcategory = 'A' AND item.oid = base.typelem
 WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
-/// Those over columns alone and over all rows.
+/// Those over columns alone and over all rows. Whether NULLs are distinct is asked so that older servers, where they always
+/// are, understand it.
 const UNIQUE: &str =
     "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
-  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.place <= i.indnkeyatts)
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.place <= i.indnkeyatts),
+  coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false)
 FROM pg_index i WHERE i.indrelid = $1::oid AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY i.indexrelid";
 
@@ -64,7 +73,9 @@ impl Table {
         let columns = connection.rows(&doing, COLUMNS, &[&oid]).await?;
         let columns = columns.iter().map(column).collect::<Result<Vec<_>>>()?;
         let unique = connection.rows(&doing, UNIQUE, &[&oid]).await?;
-        let unique = unique.iter().map(|row| value(row, 0)).collect::<Result<Vec<_>>>()?;
+        let unique =
+            unique.iter().map(|row| Ok(Unique { columns: value(row, 0)?, takes_nulls: value(row, 1)? }));
+        let unique = unique.collect::<Result<Vec<_>>>()?;
         Ok(Some(Table { name, columns, unique }))
     }
 
@@ -112,13 +123,15 @@ impl Table {
         }
     }
 
-    /// Fails where no unique index is on just these columns.
-    pub(crate) fn check_key(&self, sink: &str, key: &[&str]) -> Result<()> {
-        let is_key = |unique: &&Vec<String>| {
-            unique.len() == key.len() && key.iter().all(|name| unique.iter().any(|other| other == name))
+    /// Whether rows with NULL in these columns have a key, too; fails where no unique index is on just these.
+    pub(crate) fn check_key(&self, sink: &str, key: &[&str]) -> Result<bool> {
+        let is_key = |unique: &&Unique| {
+            unique.columns.len() == key.len()
+                && key.iter().all(|name| unique.columns.iter().any(|other| other == name))
         };
-        if self.unique.iter().any(|unique| is_key(&unique)) {
-            return Ok(());
+        let found: Vec<&Unique> = self.unique.iter().filter(is_key).collect();
+        if !found.is_empty() {
+            return Ok(found.iter().all(|unique| unique.takes_nulls));
         }
         let (name, key) = (&self.name, key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "));
         Err(Error::Invalid(format!(
@@ -163,25 +176,31 @@ pub(crate) async fn check(settings: &Settings, columns: &SchemaRef) -> Result<()
     }
 }
 
-/// Finds the table, makes it where that is wanted, and checks it.
+/// Whether the server knows unique indexes to which NULLs are alike.
+const VERSION: &str = "SELECT current_setting('server_version_num')::int >= 150000";
+
+/// Finds the table, makes it where that is wanted, and checks it; and whether NULL may be in its key.
 pub(crate) async fn open(
     connection: &Connection,
     settings: &Settings,
     columns: &SchemaRef,
     key: &[&str],
-) -> Result<Table> {
+) -> Result<(Table, bool)> {
     let mut found = Table::find(connection, settings).await?;
     if found.is_none() && settings.create {
-        let sql = create(&spelled(connection, &settings.table).await?, columns, key)?;
+        let version = connection.rows("ask for its version", VERSION, &[]).await?;
+        let takes_nulls = version.first().map_or(Ok(false), |row| value(row, 0))?;
+        let sql = create(&spelled(connection, &settings.table).await?, columns, key, takes_nulls)?;
         connection.run(&format!("make table {}", settings.table), &sql).await?;
         found = Table::find(connection, settings).await?;
     }
     let table = found.ok_or_else(|| not_there(settings))?;
     table.check(&settings.sink, columns)?;
-    if !key.is_empty() {
-        table.check_key(&settings.sink, key)?;
-    }
-    Ok(table)
+    let takes_nulls = match key.is_empty() {
+        true => true,
+        false => table.check_key(&settings.sink, key)?,
+    };
+    Ok((table, takes_nulls))
 }
 
 fn not_there(settings: &Settings) -> Error {
@@ -193,15 +212,20 @@ fn not_there(settings: &Settings) -> Error {
     ))
 }
 
-/// The statement that makes a table.
-fn create(table: &str, columns: &SchemaRef, key: &[&str]) -> Result<String> {
+/// The statement that makes a table. A group whose key is NULL is a row like any other, which a primary key would refuse.
+fn create(table: &str, columns: &SchemaRef, key: &[&str], takes_nulls: bool) -> Result<String> {
     let mut parts = Vec::with_capacity(columns.fields().len() + 1);
     for field in columns.fields() {
         parts.push(format!("{} {}", quoted(field.name()), Kind::of(field)?.spelling()));
     }
     if !key.is_empty() {
+        let has_nulls = |name: &&str| columns.field_with_name(name).is_ok_and(|field| field.is_nullable());
+        let constraint = match takes_nulls && key.iter().any(has_nulls) {
+            true => "UNIQUE NULLS NOT DISTINCT",
+            false => "PRIMARY KEY",
+        };
         let key: Vec<String> = key.iter().map(|name| quoted(name)).collect();
-        parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
+        parts.push(format!("{constraint} ({})", key.join(", ")));
     }
     Ok(format!("CREATE TABLE IF NOT EXISTS {table} ({})", parts.join(", ")))
 }
@@ -237,7 +261,7 @@ mod tests {
                 column("b", "date", false),
                 column("made", "int8", true),
             ],
-            unique: vec![vec!["b".into(), "a".into()]],
+            unique: vec![Unique { columns: vec!["b".into(), "a".into()], takes_nulls: false }],
         };
         let check = |columns: &[(&str, DataType)], parts: &[&str]| {
             let fields: Vec<Field> =
@@ -254,7 +278,7 @@ mod tests {
         );
         check(&[("b", DataType::Date32)], &["column 'a' of table public.t is NOT NULL"]);
         check(&[("made", DataType::Int64)], &["always made by PostgreSQL"]);
-        assert!(table.check_key("k", &["a", "b"]).is_ok());
+        assert!(!table.check_key("k", &["a", "b"]).unwrap());
         let error = table.check_key("k", &["a"]).unwrap_err().to_string();
         assert!(error.contains("ADD PRIMARY KEY (\"a\")"), "{error}");
     }
@@ -263,15 +287,16 @@ mod tests {
     fn a_table_is_made_with_the_key() {
         let columns = Arc::new(Schema::new(vec![
             Field::new("a\"b", DataType::Int64, true),
-            Field::new("t", DataType::Utf8View, true),
+            Field::new("t", DataType::Utf8View, false),
         ]));
-        assert_eq!(
-            create("s.t", &columns, &["a\"b"]).unwrap(),
-            "CREATE TABLE IF NOT EXISTS s.t (\"a\"\"b\" bigint, \"t\" text, PRIMARY KEY (\"a\"\"b\"))"
-        );
-        assert_eq!(
-            create("t", &columns, &[]).unwrap(),
-            "CREATE TABLE IF NOT EXISTS t (\"a\"\"b\" bigint, \"t\" text)"
-        );
+        let check = |key: &[&str], takes_nulls: bool, constraint: &str| {
+            let expected =
+                format!("CREATE TABLE IF NOT EXISTS s.t (\"a\"\"b\" bigint, \"t\" text{constraint})");
+            assert_eq!(create("s.t", &columns, key, takes_nulls).unwrap(), expected);
+        };
+        check(&["a\"b"], true, ", UNIQUE NULLS NOT DISTINCT (\"a\"\"b\")");
+        check(&["a\"b"], false, ", PRIMARY KEY (\"a\"\"b\")");
+        check(&["t"], true, ", PRIMARY KEY (\"t\")");
+        check(&[], true, "");
     }
 }
