@@ -141,8 +141,8 @@ mod tests {
     fn a_statement_has_a_bounded_number_of_bytes() {
         let column =
             StringArray::from(vec![Some("aaaa"), None, Some("a"), Some("aaaaaaaaaaaaaaaaaaaa"), Some("")]);
-        assert_eq!(parts(&[column.clone()], 12), [2, 4, 5]);
-        assert_eq!(parts(&[column.clone()], usize::MAX), [5]);
+        assert_eq!(parts(std::slice::from_ref(&column), 12), [2, 4, 5]);
+        assert_eq!(parts(std::slice::from_ref(&column), usize::MAX), [5]);
         assert_eq!(parts(&[column.slice(0, 0)], 1), [0; 0]);
     }
 }

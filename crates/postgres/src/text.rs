@@ -88,7 +88,10 @@ fn writer<'a>(kind: &'a Kind, field: &'a Field, array: &'a ArrayRef) -> Result<W
         (Kind::Array(item), DataType::List(inner)) => list(item, inner, array)?,
         (_, DataType::Utf8) => {
             let values = array.as_string::<i32>();
-            Box::new(move |row, out| Ok(out.push_str(values.value(row))))
+            Box::new(move |row, out| {
+                out.push_str(values.value(row));
+                Ok(())
+            })
         }
         (_, DataType::Binary) => {
             let values = array.as_binary::<i32>();
