@@ -69,7 +69,7 @@ impl Client {
         let signals =
             signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
         let print = Print::to(page.clone());
-        let builder = Engine::builder().connector(Arc::new(print));
+        let builder = crate::builder().connector(Arc::new(print));
         let builder = match data {
             Some(directory) => builder.data(directory),
             None => builder,

@@ -36,6 +36,10 @@ mod text;
 mod variables;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use millstream::{Engine, EngineBuilder};
+use millstream_postgres::Postgres;
 
 use crate::args::{Action, Request};
 use crate::client::Client;
@@ -55,6 +59,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => stop.report(),
     }
+}
+
+/// An engine to be, with the connectors that have crates of their own, too.
+pub fn builder() -> EngineBuilder {
+    Engine::builder().connector(Arc::new(Postgres))
 }
 
 /// One thread is enough where the engine's own do the work; a server's clients share several.

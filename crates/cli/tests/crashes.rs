@@ -10,6 +10,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use millstream_testkit::drive::block_on;
+use millstream_testkit::postgres::Postgres;
+
 /// Longer than anything here takes, even on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -66,10 +69,8 @@ fn files_hold_everything_once_whenever_it_is_killed() {
         let lives = Duration::from_millis(u64::from(round * 7919 % 13) * 40);
         let since = Instant::now();
         while since.elapsed() < lives {
-            let numbers: Vec<String> = (n..n + 50).map(|n| n.to_string()).collect();
+            put(place, n..n + 50);
             n += 50;
-            fs::write(place.join(format!("in/.{n:07}.csv")), numbers.join("\n") + "\n").unwrap();
-            fs::rename(place.join(format!("in/.{n:07}.csv")), place.join(format!("in/{n:07}.csv"))).unwrap();
             thread::sleep(Duration::from_millis(20));
         }
         while last && since.elapsed() < PATIENCE && (doubled(place).len() as i64) < n {
@@ -100,6 +101,69 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     left.retain(|_, count| *count != 0);
     let expected = (0..10).map(|g| (format!("{g},{}", (0..n).filter(|n| n % 10 == g).count()), 1));
     assert_eq!(left, expected.collect());
+}
+
+/// Writes numbers as a file that the program reads, whole at once.
+fn put(place: &Path, numbers: std::ops::Range<i64>) {
+    let name = format!("{:07}.csv", numbers.end);
+    let lines: Vec<String> = numbers.map(|n| n.to_string()).collect();
+    fs::write(place.join(format!("in/.{name}")), lines.join("\n") + "\n").unwrap();
+    fs::rename(place.join(format!("in/.{name}")), place.join(format!("in/{name}"))).unwrap();
+}
+
+#[test]
+fn tables_of_postgres_hold_everything_once_whenever_it_is_killed() {
+    let Some(postgres) = block_on(async { Postgres::start() }).unwrap() else { return };
+    let rounds: u32 = std::env::var("ROUNDS").map_or(6, |rounds| rounds.parse().unwrap());
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    fs::create_dir(place.join("in")).unwrap();
+    let with = |table: &str| {
+        let url = postgres.url(postgres.port);
+        format!("WITH (connector = 'postgres', url = '{url}', table = '{table}', create = true)")
+    };
+    let script = format!(
+        "SET checkpoint_interval = '30 milliseconds';
+        CREATE SOURCE s (n INT) WITH (connector = 'file', path = 'in/', format = 'csv', header = false);
+        CREATE SINK doubled AS SELECT n * 2 AS d FROM s {};
+        CREATE SINK counts AS SELECT n % 10 AS g, count(*) AS c FROM s GROUP BY n % 10 {};",
+        with("doubled"),
+        with("counts")
+    );
+    fs::write(place.join("app.sql"), script).unwrap();
+    let asked = |sql: &str| block_on(postgres.query(sql)).unwrap_or_default();
+    let mut n = 0;
+    for round in 0..=rounds {
+        let mut child = program(place, &["--data", "state", "run", "app.sql"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let since = Instant::now();
+        let lives = Duration::from_millis(u64::from(round * 7919 % 13) * 60);
+        while since.elapsed() < lives {
+            put(place, n..n + 50);
+            n += 50;
+            thread::sleep(Duration::from_millis(20));
+        }
+        let is_there = || asked("SELECT count(*) FROM doubled") == [n.to_string()];
+        while round == rounds && since.elapsed() < PATIENCE && !is_there() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            thread::sleep(Duration::from_millis(50));
+        }
+        let sums = format!("SELECT sum(c) FROM counts HAVING sum(c) = {n}");
+        while round == rounds && since.elapsed() < PATIENCE && asked(&sums).is_empty() {
+            thread::sleep(Duration::from_millis(50));
+        }
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!told.contains("error:"), "round {round}: {told}");
+    }
+    let doubled: Vec<String> = (0..n).map(|n| (n * 2).to_string()).collect();
+    assert_eq!(asked("SELECT d FROM doubled ORDER BY d"), doubled);
+    let counts = (0..10).map(|g| format!("{g}|{}", (0..n).filter(|n| n % 10 == g).count()));
+    assert_eq!(asked("SELECT g, c FROM counts ORDER BY g"), counts.collect::<Vec<_>>());
 }
 
 /// The newest file in a data directory's checkpoints whose name ends so.

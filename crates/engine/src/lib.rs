@@ -27,6 +27,7 @@ mod reading;
 mod recovery;
 mod run;
 mod script;
+mod secrets;
 mod session;
 mod settings;
 mod snapshot;

@@ -7,6 +7,7 @@ use millstream_sql::{Error, Result, TokenReader};
 
 use crate::catalog::Object;
 use crate::event::Event;
+use crate::secrets::without_secrets;
 use crate::session::{Response, Session, Tag};
 
 /// Which statements of a script are done once.
@@ -121,8 +122,8 @@ impl Session {
         let kind = object.definition.kind();
         Err(Error::invalid(format!(
             "{kind} \"{name}\" is there with another definition:\n  there:  {}\n  script: {}",
-            one_line(&object.ddl),
-            one_line(text)
+            without_secrets(&one_line(&object.ddl)),
+            without_secrets(&one_line(text))
         ))
         .hint(format!("DROP {} {name} to have it made anew, or give it another name.", kind.to_uppercase())))
     }

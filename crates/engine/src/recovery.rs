@@ -13,6 +13,7 @@ use crate::engine::Shared;
 use crate::error;
 use crate::event::{Event, Live, Recovery};
 use crate::run::make;
+use crate::secrets::without_secrets;
 use crate::session::Session;
 use crate::variables::Lasts;
 
@@ -48,7 +49,8 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 
 /// Does again what the journal holds, then lets the engine go on.
 pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Recovered> {
-    let session = Session::new(shared.clone());
+    let mut session = Session::new(shared.clone());
+    session.is_recovering = true;
     let handle = shared.handle.clone();
     // A thread of its own, since the caller may be within a runtime, where nothing can be waited for.
     let thread = std::thread::Builder::new().name("millstream-recovery".into());
@@ -178,7 +180,11 @@ impl Session {
         }
         let changed = self.change(&texts).await;
         changed.map(drop).map_err(|(place, error)| Error {
-            message: format!("{}: {}", texts.get(place).unwrap_or(&"a statement"), error.message),
+            message: format!(
+                "{}: {}",
+                without_secrets(texts.get(place).unwrap_or(&"a statement")),
+                error.message
+            ),
             ..error
         })
     }

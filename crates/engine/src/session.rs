@@ -42,6 +42,8 @@ pub struct Session {
     pub(crate) deadline: Deadline,
     /// How statements of a script are done once.
     pub(crate) once: Once,
+    /// Whether it does again what a journal holds.
+    pub(crate) is_recovering: bool,
 }
 
 /// The answer to one statement.
@@ -143,6 +145,7 @@ impl Session {
             variables: Arc::default(),
             prepared: BTreeMap::new(),
             once: Once::default(),
+            is_recovering: false,
         }
     }
 

@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use millstream_connect::{OptionDoc, connectors};
+use millstream_connect::{Connector, OptionDoc, connectors};
+use millstream_postgres::Postgres;
 
 /// The command that rewrites all tables.
 pub const COMMAND: &str = "cargo run -p millstream-testkit -- docs";
@@ -34,7 +36,8 @@ pub struct Table {
 /// All tables: two a connector at most, the settings, and the tables of the engine's own schema.
 pub fn tables() -> Vec<Table> {
     let mut tables = Vec::new();
-    for connector in connectors::builtin() {
+    let postgres: Arc<dyn Connector> = Arc::new(Postgres);
+    for connector in connectors::builtin().into_iter().chain([postgres]) {
         for (side, options) in [("source", connector.source_options()), ("sink", connector.sink_options())] {
             if !options.is_empty() {
                 let name = format!("{}_{side}_options", connector.name());

@@ -6,7 +6,7 @@
 //! - [`suites`] does the same with the sqllogictest files of DataFusion itself.
 //! - [`docs`] keeps the generated tables of the reference pages as the code says.
 //! - [`tidy`] checks the sources themselves: crate arrows, sizes, versions.
-//! - [`drive`], [`parts`] and [`broker`] are what scenario tests are made of.
+//! - [`drive`], [`parts`] and [`broker`] are what scenario tests are made of; [`postgres`] is a server to deliver to.
 //!
 //! Only tests use this crate.
 
@@ -17,6 +17,7 @@ pub mod generate;
 pub mod lanes;
 pub mod oracle;
 pub mod parts;
+pub mod postgres;
 pub mod slt;
 pub mod suites;
 pub mod tidy;

@@ -49,6 +49,6 @@ pub fn runner(engine: &Engine, path: &Path) -> Runner<EngineDb, impl MakeConnect
 
 /// Runs one file as it stands.
 pub async fn run(path: &Path) -> drive::Result<()> {
-    let report = millstream_cli::slt::run_file(path, Engine::start).await;
+    let report = millstream_cli::slt::run_file(path, || millstream_cli::builder().start()).await;
     if report.failures.is_empty() { Ok(()) } else { Err(report.failures.join("\n")) }
 }

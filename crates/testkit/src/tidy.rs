@@ -19,13 +19,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["sql", "flow", "durable", "state", "connect", "delta"]),
     ("millstream", &["engine", "connect", "delta"]),
     ("server", &["engine"]),
-    ("cli", &["millstream", "engine", "connect", "server"]),
-    ("testkit", &["millstream", "engine", "connect", "durable", "delta", "cli", "server"]),
+    ("postgres", &["connect", "delta"]),
+    ("cli", &["millstream", "engine", "connect", "server", "postgres"]),
+    ("testkit", &["millstream", "engine", "connect", "durable", "delta", "cli", "server", "postgres"]),
     ("benches", &["millstream", "engine", "connect", "delta", "server"]),
 ];
 
 /// Crates that whoever writes a connector compiles: Arrow only.
-const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect", "durable"];
+const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect", "durable", "postgres"];
 
 /// Crates of DataFusion's that the umbrella crate doesn't have, and the one crate that may name each.
 const BESIDE_THE_UMBRELLA: &[(&str, &str)] = &[

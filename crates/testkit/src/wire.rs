@@ -46,7 +46,7 @@ pub struct Served {
 impl Served {
     /// Begins to serve.
     pub async fn start() -> drive::Result<Served> {
-        let engine = Engine::start().map_err(text)?;
+        let engine = millstream_cli::builder().start().map_err(text)?;
         let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(text)?;
         let port = server.address().port();
         let (stop, stopped) = oneshot::channel();

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use console::style;
-use millstream::Engine;
 
 use super::{complete_file, find, run_file};
 use crate::progress::counted;
@@ -46,7 +45,7 @@ struct Summary {
 impl Summary {
     async fn run(&mut self, file: &Path) -> Result<(), Stop> {
         let start = Instant::now();
-        let report = run_file(file, Engine::start).await;
+        let report = run_file(file, || crate::builder().start()).await;
         self.files += 1;
         self.records += report.records as u64;
         if report.failures.is_empty() {
@@ -61,7 +60,7 @@ impl Summary {
 
     async fn complete(&mut self, file: &Path) -> Result<(), Stop> {
         self.files += 1;
-        match complete_file(file, Engine::start).await {
+        match complete_file(file, || crate::builder().start()).await {
             Ok(true) => {
                 self.changed += 1;
                 self.say_good("rewritten", file, "")

@@ -13,7 +13,11 @@ use crate::error;
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
-pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
+pub(crate) async fn plan(
+    session: &Session,
+    working: &mut Working,
+    mut reader: TokenReader<'_>,
+) -> Result<Tag> {
     let (name, exists) = new_name(working, &mut reader)?;
     if exists {
         return Ok(existed("SINK", &name));
@@ -40,6 +44,10 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     };
     let spec =
         SinkSpec { name: name.to_string(), columns: planned.columns, append_only: false, key: None, options };
+    // What was checked when the sink was made isn't checked when it is made again: what it delivers to may be away then.
+    if !session.is_recovering {
+        connector.check_sink(&spec).await.map_err(error::connect)?;
+    }
     let definition = Definition::Sink { from: planned.from, query: planned.query, connector, spec };
     let object = Object { name, ddl: reader.text().to_string(), reads: planned.reads, definition };
     working.create(object, None)?;

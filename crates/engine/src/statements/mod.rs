@@ -100,7 +100,7 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
         Some(1) => create_table::plan(session, working, reader),
         Some(2) => create_view::plan(session, working, reader),
         Some(3) => create_materialized_view::plan(session, working, reader),
-        Some(4) => create_sink::plan(session, working, reader),
+        Some(4) => create_sink::plan(session, working, reader).await,
         Some(5) => create_stream::plan(session, working, reader),
         _ => {
             Err(reader

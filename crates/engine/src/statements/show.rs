@@ -19,6 +19,7 @@ use millstream_sql::{Error, Result, SYSTEM_SCHEMAS, TokenReader, routine_name};
 use crate::catalog::Definition;
 use crate::error;
 use crate::event::{Event, ObjectStatus};
+use crate::secrets::without_secrets;
 use crate::session::{NOTICE, Response, Session};
 use crate::settings::{SETTINGS, Settings};
 use crate::variables::VARIABLES;
@@ -138,7 +139,11 @@ fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Respon
         name = routine_name(&name);
     }
     let object = catalog.get(&name).map_err(|error| error.at(at))?;
-    let columns = vec![texts([name.as_str()]), texts([object.ddl.as_str()])];
+    let statement = match &object.definition {
+        Definition::Source { .. } | Definition::Sink { .. } => without_secrets(&object.ddl),
+        _ => object.ddl.clone(),
+    };
+    let columns = vec![texts([name.as_str()]), texts([statement])];
     rows(RecordBatch::try_new(strings(&["name", "statement"]), columns))
 }
 

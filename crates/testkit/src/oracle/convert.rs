@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
-use millstream_engine::{Engine, Session};
+use millstream_engine::Session;
 use sqllogictest::{Condition, Connection, DefaultColumnType, QueryExpect, Record, StatementExpect};
 
 use super::compare;
@@ -112,7 +112,7 @@ const OWN_SETTINGS: &[&str] = &[
 /// Walks through the file on an engine of its own and collects what was asked of which rows.
 pub async fn cases(path: &Path, name: &str) -> drive::Result<Converted> {
     let records = sqllogictest::parse_file::<DefaultColumnType>(path).map_err(|error| format!("{error}"))?;
-    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let engine = millstream_cli::builder().start().map_err(|error| error.to_string())?;
     let mut runner = slt::runner(&engine, path);
     let mut walk = Walk::new(name, engine.session());
     for record in records {

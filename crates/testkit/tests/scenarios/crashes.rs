@@ -27,31 +27,33 @@ pub const ALL: &[Scenario] = &[
 ];
 
 /// An engine on a disk that forgets what wasn't synced when it crashes.
-struct Machine {
+pub struct Machine {
     disk: SimulatedDisk,
     builder: Box<dyn Fn() -> EngineBuilder>,
     engine: Engine,
 }
 
 impl Machine {
-    fn start(builder: impl Fn() -> EngineBuilder + 'static) -> Result<Machine> {
+    /// Starts the first engine, which this builder makes, and all after it.
+    pub fn start(builder: impl Fn() -> EngineBuilder + 'static) -> Result<Machine> {
         let (disk, builder) = (SimulatedDisk::default(), Box::new(builder));
         let engine = open(&disk, builder())?;
         Ok(Machine { disk, builder, engine })
     }
 
     /// Takes checkpoints by itself, or none but those that are asked for.
-    async fn set_interval(&self, random: &mut SmallRng) -> Result<()> {
+    pub async fn set_interval(&self, random: &mut SmallRng) -> Result<()> {
         let interval = ["off", "1 ms", "20 ms"][random.random_range(0..3)];
         run(&mut self.session(), &format!("SET checkpoint_interval = '{interval}'")).await.map(drop)
     }
 
-    fn session(&self) -> Session {
+    /// A session of the engine as it is now.
+    pub fn session(&self) -> Session {
         self.engine.session()
     }
 
     /// Loses what wasn't synced, and starts again from what is there.
-    async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
+    pub async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
         // One that is whole, one that is being written, or none.
         match random.random_range(0..4) {
             0 => drop(run(&mut self.session(), "CHECKPOINT").await?),

@@ -22,6 +22,7 @@ mod pace;
 mod partitions;
 mod passing;
 mod patterns;
+mod postgres;
 mod put_late;
 mod receivers;
 mod replay;
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(partitions::ALL);
     all.extend_from_slice(passing::ALL);
     all.extend_from_slice(patterns::ALL);
+    all.extend_from_slice(postgres::ALL);
     all.extend_from_slice(put_late::ALL);
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(replay::ALL);

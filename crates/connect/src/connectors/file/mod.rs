@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::formats::feed::PRIMARY_KEY;
+use crate::by_key::PRIMARY_KEY;
 use crate::formats::{Compression, Format, OP_FIELD, check_columns, json, parquet, text_columns};
 use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
 use intake::{Intake, OnChange, Order, Settings};

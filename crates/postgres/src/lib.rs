@@ -1,0 +1,62 @@
+//! Delivers the changes of a relation into a table of PostgreSQL, each epoch once.
+//!
+//! ```sql
+//! CREATE SINK k FROM totals WITH (connector = 'postgres', url = 'postgres://ann@host/shop', table = 'totals');
+//! ```
+//!
+//! The rows of an epoch and its number go into the target database in one transaction (`sink.rs`), so that the database
+//! itself says what it holds; after a lost answer or a crash it is asked. What is delivered goes as text in arrays
+//! (`text.rs`, `statements.rs`), many rows a statement, and PostgreSQL makes values of its columns' types of it.
+//!
+//! Deliberately absent: a source, and TLS, for which the workspace has no library.
+
+mod columns;
+mod connection;
+mod failure;
+mod options;
+mod progress;
+mod sink;
+mod statements;
+mod table;
+mod text;
+
+use async_trait::async_trait;
+use millstream_connect::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
+
+use crate::options::Settings;
+use crate::sink::PostgresSink;
+
+/// The connector `postgres`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Postgres;
+
+#[async_trait]
+impl Connector for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Delivers changes into a table of PostgreSQL: rows that only come are inserted, others put and deleted by a key."
+    }
+
+    fn source_options(&self) -> &'static [OptionDoc] {
+        &[]
+    }
+
+    fn sink_options(&self) -> &'static [OptionDoc] {
+        options::SINK_OPTIONS
+    }
+
+    fn source(&self, _spec: &SourceSpec) -> Result<Box<dyn Source>> {
+        Err(Error::Invalid("connector 'postgres' has no source: it works in CREATE SINK only".into()))
+    }
+
+    async fn check_sink(&self, spec: &SinkSpec) -> Result<()> {
+        table::check(&Settings::of(spec)?, &spec.columns).await
+    }
+
+    fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
+        Ok(Box::new(PostgresSink::new(spec)?))
+    }
+}
