@@ -121,16 +121,6 @@ impl Parts {
 }
 
 impl Entry {
-    /// Whether it says which objects there are, and what is set: a checkpoint holds all of these.
-    pub fn makes(&self) -> bool {
-        match self {
-            Entry::Changed { .. } | Entry::TableMade { .. } | Entry::Set { .. } | Entry::Paused { .. } => {
-                true
-            }
-            Entry::Opened { .. } | Entry::Epoch(_) | Entry::Arrived { .. } | Entry::Closed { .. } => false,
-        }
-    }
-
     /// As bytes: the length of the JSON, the JSON, then for each stream its length and itself.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let Parts { json, streams } = self.parts()?;

@@ -217,8 +217,6 @@ pub(crate) struct Live {
     pub(crate) checkpoints: Checkpoints,
     /// The entry that the newest one is of.
     pub(crate) last: Sequence,
-    /// The entries that made the objects that are there, and set what is set.
-    pub(crate) made: Vec<Entry>,
 }
 
 /// The closed list of what the loop reacts to.

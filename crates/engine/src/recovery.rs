@@ -12,7 +12,6 @@ use millstream_sql::{Error, Result};
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Event, Live, Recovery};
-use crate::run::make;
 use crate::session::Session;
 use crate::variables::Lasts;
 
@@ -68,10 +67,9 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
     checkpoints.clear().map_err(failed)?;
     let found = checkpoints.newest().map_err(failed)?;
     let mut passed_over = found.damaged;
-    let (mut made, mut epoch, mut last) = (Vec::new(), Epoch::default(), Sequence::default());
+    let (mut epoch, mut last) = (Epoch::default(), Sequence::default());
     if let Some(checkpoint) = found.checkpoint {
         (epoch, last) = (checkpoint.cut.epoch, checkpoint.through);
-        made.clone_from(&checkpoint.catalog);
         load(&mut session, checkpoint).await.map_err(|error| Error {
             message: format!("checkpoint {last} in '{}' can't be used: {}", path.display(), error.message),
             span: None,
@@ -86,7 +84,6 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
             epoch = recorded.cut.epoch;
         }
         replayed += 1;
-        make(&mut made, &entry);
         again(&mut session, entry).await.map_err(|error| Error {
             message: format!(
                 "entry {sequence} of the journal in '{}' can't be done again: {}",
@@ -112,7 +109,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
         epoch,
         torn: passed_over,
     };
-    step(&session, Recovery::Live(Box::new(Live { journal, checkpoints, last, made }))).await?;
+    step(&session, Recovery::Live(Box::new(Live { journal, checkpoints, last }))).await?;
     Ok(recovered)
 }
 

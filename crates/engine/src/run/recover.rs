@@ -7,6 +7,7 @@ use millstream_durable::{Entry, Recorded, Standing};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::made::News;
 use super::query::Status;
 use crate::Record;
 use crate::event::{Recovery, Reply};
@@ -97,9 +98,9 @@ impl Loop {
     }
 
     /// Gives a group of changes a number of its own, by which sinks know what it puts out, and journals it.
-    pub(super) fn begin_change(&mut self, mut entry: Entry) {
+    pub(super) fn begin_change(&mut self, mut entry: Entry, news: News) {
         if !self.durability.is_on() || self.durability.is_recovering() {
-            return;
+            return self.note_made(news, &entry);
         }
         self.epoch = self.epoch.next();
         let standing = self.standing();
@@ -112,6 +113,7 @@ impl Loop {
             _ => {}
         }
         self.durability.at = Some(standing.now);
+        self.note_made(news, &entry);
         self.journal(entry);
     }
 
@@ -145,7 +147,7 @@ impl Loop {
         reply: Reply<T>,
     ) {
         if result.is_ok() {
-            self.journal(entry());
+            self.journal_state(entry());
         }
         self.durability.when_durable(move |done| reply.send(done.and(result)));
     }

@@ -27,31 +27,31 @@ pub const ALL: &[Scenario] = &[
 ];
 
 /// An engine on a disk that forgets what wasn't synced when it crashes.
-struct Machine {
-    disk: SimulatedDisk,
+pub(super) struct Machine {
+    pub(super) disk: SimulatedDisk,
     builder: Box<dyn Fn() -> EngineBuilder>,
     engine: Engine,
 }
 
 impl Machine {
-    fn start(builder: impl Fn() -> EngineBuilder + 'static) -> Result<Machine> {
+    pub(super) fn start(builder: impl Fn() -> EngineBuilder + 'static) -> Result<Machine> {
         let (disk, builder) = (SimulatedDisk::default(), Box::new(builder));
         let engine = open(&disk, builder())?;
         Ok(Machine { disk, builder, engine })
     }
 
     /// Takes checkpoints by itself, or none but those that are asked for.
-    async fn set_interval(&self, random: &mut SmallRng) -> Result<()> {
+    pub(super) async fn set_interval(&self, random: &mut SmallRng) -> Result<()> {
         let interval = ["off", "1 ms", "20 ms"][random.random_range(0..3)];
         run(&mut self.session(), &format!("SET checkpoint_interval = '{interval}'")).await.map(drop)
     }
 
-    fn session(&self) -> Session {
+    pub(super) fn session(&self) -> Session {
         self.engine.session()
     }
 
     /// Loses what wasn't synced, and starts again from what is there.
-    async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
+    pub(super) async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
         // One that is whole, one that is being written, or none.
         match random.random_range(0..4) {
             0 => drop(run(&mut self.session(), "CHECKPOINT").await?),
@@ -111,7 +111,11 @@ fn change(random: &mut SmallRng) -> String {
 }
 
 /// What differs between two engines.
-async fn difference(found: &mut Session, expected: &mut Session, shown: &[&str]) -> Result<Option<String>> {
+pub(super) async fn difference(
+    found: &mut Session,
+    expected: &mut Session,
+    shown: &[&str],
+) -> Result<Option<String>> {
     for sql in shown {
         let (found, expected) = (lines(found, sql).await?, lines(expected, sql).await?);
         if found != expected {
@@ -432,7 +436,7 @@ async fn batches_seed(seed: u64) -> Result<()> {
 }
 
 /// Runs a script as `millstream run` does, and says what its statements were answered.
-async fn run_script(session: &mut Session, text: &str) -> Result<Vec<String>> {
+pub(super) async fn run_script(session: &mut Session, text: &str) -> Result<Vec<String>> {
     let mut script = Script::parse(text).map_err(|error| error.to_string())?;
     script.gather_ddl();
     session.begin_script();

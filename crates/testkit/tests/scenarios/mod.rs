@@ -3,6 +3,7 @@
 mod bad_input;
 mod batches;
 mod behind;
+mod catalogs;
 mod changes;
 mod closing;
 mod copying;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(bad_input::ALL);
     all.extend_from_slice(batches::ALL);
     all.extend_from_slice(behind::ALL);
+    all.extend_from_slice(catalogs::ALL);
     all.extend_from_slice(changes::ALL);
     all.extend_from_slice(copying::ALL);
     all.extend_from_slice(crashes::ALL);
