@@ -172,3 +172,81 @@ fn one_process_has_a_directory_at_a_time() {
     first.wait().unwrap();
     assert!(told.contains("is in use by another process (process "), "{told}");
 }
+
+/// The program with less memory than one of its queries asks for: the process is aborted then.
+fn within_memory(place: &Path) -> Command {
+    let mut command = Command::new("sh");
+    let limited = "ulimit -v 16000000; exec \"$0\" --data state -q -c '.mode csv' \"$@\"";
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_millstream")]);
+    command.current_dir(place).env("NO_COLOR", "1").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command
+}
+
+/// What a session says, and whether it lived to its end.
+fn say(place: &Path, sql: &str) -> (bool, String, String) {
+    let output = within_memory(place).args(["-c", sql]).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    // One that was aborted has no code. An error about a query that is suspended is one of 1.
+    (output.status.code().is_some(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_query_that_the_process_died_in_twice_is_suspended_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    let made = say(
+        place,
+        "SET checkpoint_interval = 'off';
+         CREATE TABLE t (k INT, n BIGINT) APPEND ONLY;
+         CREATE MATERIALIZED VIEW before AS SELECT sum(k) AS s FROM t;
+         -- It takes its time, so that the epoch is in the journal before the next query is stepped.
+         CREATE MATERIALIZED VIEW slow AS SELECT length(lpad('x', least(n, 100000000))) AS l FROM t;
+         CREATE MATERIALIZED VIEW deadly AS SELECT k, length(lpad('x', n)) AS l FROM t;
+         CREATE MATERIALIZED VIEW above AS SELECT count(*) AS c FROM deadly;
+         CREATE MATERIALIZED VIEW after AS SELECT max(k) AS m FROM t;
+         CREATE SINK out FROM t WITH (connector = 'file', path = 'out/', format = 'csv', header = false);
+         INSERT INTO t VALUES (1, 5); SELECT l FROM deadly",
+    );
+    assert!(made.0 && made.1.ends_with("l\n5\n"), "{made:?}");
+    let died = say(place, "INSERT INTO t VALUES (2, 1000000000000)");
+    assert!(!died.0 && died.2.contains("memory allocation"), "{died:?}");
+    // The next start does that epoch again, and dies of it again.
+    let died = say(place, "SELECT 1");
+    assert!(!died.0 && died.2.contains("memory allocation") && died.1.is_empty(), "{died:?}");
+    // The one after it leaves the query out, and goes on with the others. It is killed before there is a checkpoint.
+    // It reads a pipe that nobody writes until it is killed.
+    assert!(Command::new("mkfifo").arg(place.join("more.sql")).status().unwrap().success());
+    let mut third = within_memory(place)
+        .args(["-c", "SELECT s, m FROM before, after; INSERT INTO t VALUES (4, 1)", "-c", ".read more.sql"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let since = Instant::now();
+    while lines(&place.join("out")).len() < 3 && since.elapsed() < PATIENCE {
+        assert!(third.try_wait().unwrap().is_none(), "it ended by itself");
+        thread::sleep(Duration::from_millis(50));
+    }
+    third.kill().unwrap();
+    let output = third.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "s,m\n3,2\n");
+    let (lived, found, told) = say(
+        place,
+        "SELECT s, m FROM before, after; SELECT query, message FROM millstream.errors ORDER BY query; \
+         SELECT name, status FROM millstream.materialized_views ORDER BY name",
+    );
+    assert!(lived, "{told}");
+    let expected = "s,m\n7,4\nquery,message\nabove,\"it reads \"\"deadly\"\", which is suspended\"\n\
+        deadly,\"the process died in the middle of it, each time that this epoch was tried\"\nname,status\n\
+        above,suspended\nafter,running\nbefore,running\ndeadly,suspended\nslow,running\n";
+    assert_eq!(found, expected);
+    let mended = say(
+        place,
+        "DROP MATERIALIZED VIEW deadly CASCADE; \
+         CREATE MATERIALIZED VIEW mild AS SELECT count(*) AS c FROM t WHERE n < 100; SELECT c FROM mild",
+    );
+    assert!(mended.0 && mended.1 == "c\n2\n", "{mended:?}");
+    let mut delivered = lines(&place.join("out"));
+    delivered.sort();
+    assert_eq!(delivered, ["1,5", "2,1000000000000", "4,1"]);
+}

@@ -8,7 +8,9 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
-use millstream_durable::{Checkpoint, Checkpoints, Entry, Journal, Recorded, Report, Sequence, Standing};
+use millstream_durable::{
+    Checkpoint, Checkpoints, Entry, Journal, Notes, Recorded, Report, Sequence, Standing,
+};
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -191,6 +193,15 @@ pub(crate) enum PinnedInput {
 
 /// A step of doing again what a journal holds.
 pub(crate) enum Recovery {
+    /// What is done is to be noted here.
+    Notes(Box<Notes>),
+    /// An entry is done again next.
+    Entry {
+        /// Its number.
+        entry: Sequence,
+        /// Whether there is none after it.
+        last: bool,
+    },
     /// The engine was first opened at this time.
     Opened(Timestamp),
     /// What follows was done after this epoch, at this time.

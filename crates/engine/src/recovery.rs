@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_delta::Epoch;
 use millstream_durable::{
-    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Sequence, Torn,
+    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Notes, Sequence, Torn,
 };
 use millstream_sql::{Error, Result};
 
@@ -76,10 +76,14 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
             ..error
         })?;
     }
+    let notes = Notes::open(&directory, last).map_err(failed)?;
+    step(&session, Recovery::Notes(Box::new(notes))).await?;
     let mut entries = Entries::open(&directory, last).map_err(failed)?;
     let mut replayed = 0;
-    for next in entries.by_ref() {
+    let mut rest = entries.by_ref().peekable();
+    while let Some(next) = rest.next() {
         let (sequence, entry) = next.map_err(failed)?;
+        step(&session, Recovery::Entry { entry: sequence, last: rest.peek().is_none() }).await?;
         if let Entry::Epoch(recorded) = &entry {
             epoch = recorded.cut.epoch;
         }

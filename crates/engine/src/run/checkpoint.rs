@@ -182,6 +182,7 @@ impl Loop {
         match &written {
             Ok(written) => {
                 self.taking.last = through;
+                self.doing.trust();
                 if let Some(covered) = written.covered {
                     self.durability.forget(covered);
                 }

@@ -132,6 +132,11 @@ impl Durability {
         }
     }
 
+    /// Whether something waits to be written.
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(&self.keeping, Keeping::Journal(journal) if journal.waiting_bytes() > 0)
+    }
+
     /// The number of the newest entry.
     pub(super) fn last(&self) -> Option<Sequence> {
         if let Keeping::Journal(journal) = &self.keeping { Some(journal.last()) } else { None }
@@ -238,6 +243,7 @@ impl Loop {
         let (delivered, done) = self.durability.news();
         let recorded = Recorded { cut: cut.clone(), changes: changes.to_vec(), brought, done, delivered };
         self.journal(Entry::Epoch(Box::new(recorded)));
+        self.step_carefully();
     }
 
     /// Remembers what a sink has published.
@@ -276,6 +282,7 @@ impl Loop {
         self.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
         self.check_sinks();
         self.clock.catch_up();
+        self.doing.go_live(self.durability.last().unwrap_or_default());
         let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
         self.journal(opened);
         // What had read all of the past before the crash, but was not noted to have come to the present.
@@ -286,6 +293,7 @@ impl Loop {
     pub(super) fn end_journal(&mut self) {
         let (delivered, _) = self.durability.news();
         self.journal(Entry::Closed { delivered });
+        self.note_end();
         self.durability.keeping = Keeping::Nothing;
     }
 }

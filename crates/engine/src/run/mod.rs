@@ -12,6 +12,7 @@ mod catch_up;
 mod change;
 mod checkpoint;
 mod compile;
+mod doing;
 mod durable;
 mod epoch;
 mod feed;
@@ -71,6 +72,7 @@ use awaited::SetAside;
 use behind::Threads;
 use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
+use doing::Doing;
 use durable::Durability;
 pub(crate) use late_rows::Parted;
 use log::Logs;
@@ -158,6 +160,7 @@ pub(crate) struct Loop {
     /// What waits until queries are at the present.
     set_aside: Vec<SetAside>,
     durability: Durability,
+    doing: Doing,
     taking: Taking,
     held: bool,
     ended: bool,
@@ -209,6 +212,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
+                doing: Doing::default(),
                 taking: Taking::default(),
                 held: false,
                 ended: false,
@@ -229,11 +233,7 @@ impl Loop {
                 .chain(self.observations_end())
                 .chain(self.checkpoint_wakes())
                 .min();
-            let event = match wake_at {
-                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
-            };
-            match event {
+            match self.next_event(inbox, wake_at) {
                 Ok(event) => self.react(event),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -244,6 +244,25 @@ impl Loop {
             self.work();
         }
         self.end();
+    }
+
+    /// Waits for the next event.
+    fn next_event(
+        &mut self,
+        inbox: &Receiver<Event>,
+        wake_at: Option<Instant>,
+    ) -> Result<Event, RecvTimeoutError> {
+        if let Ok(event) = inbox.try_recv() {
+            return Ok(event);
+        }
+        let wait = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
+        if wait.is_none_or(|wait| !wait.is_zero()) {
+            self.note_stepped();
+        }
+        match wait {
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(wait) => inbox.recv_timeout(wait),
+        }
     }
 
     /// Lets go of everything outside, and only then says that it is over.

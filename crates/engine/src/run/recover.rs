@@ -19,6 +19,8 @@ impl Loop {
             return reply.send(Err(Error::bug("a running engine is to be recovered")));
         }
         match step {
+            Recovery::Notes(notes) => self.doing.begin(*notes),
+            Recovery::Entry { entry, last } => self.doing.begin_entry(entry, last),
             Recovery::Opened(at) => self.clock.begin_at(at),
             Recovery::Standing(standing) => self.stand(standing),
             Recovery::Epoch(recorded) => {
