@@ -121,6 +121,7 @@ fn every_kind_of_entry_is_read_as_it_was_written() {
         Entry::Paused { name: Some("x".into()), pause: false, standing },
         epoch(1),
         Entry::Arrived { query: "mv".into(), standing },
+        Entry::Skipped { to: Timestamp(13) },
         Entry::Closed { delivered: vec![("k".into(), Epoch(3))] },
     ];
     let disk = SimulatedDisk::default();

@@ -204,6 +204,8 @@ pub(crate) enum Recovery {
     },
     /// The engine was first opened at this time.
     Opened(Timestamp),
+    /// Batches up to this time were not run.
+    Skipped(Timestamp),
     /// What follows was done after this epoch, at this time.
     Standing(Standing),
     /// An epoch was decided.

@@ -164,6 +164,7 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
             step(session, Recovery::Standing(standing)).await?;
             step(session, Recovery::Arrived(query)).await
         }
+        Entry::Skipped { to } => step(session, Recovery::Skipped(to)).await,
         Entry::Closed { delivered } => step(session, Recovery::Delivered(delivered)).await,
     }
 }

@@ -282,9 +282,11 @@ impl Loop {
         self.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
         self.check_sinks();
         self.clock.catch_up();
+        self.machine.begin_after(self.clock.last());
         self.doing.go_live(self.durability.last().unwrap_or_default());
         let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
         self.journal(opened);
+        self.miss_batches();
         // What had read all of the past before the crash, but was not noted to have come to the present.
         self.arrive_all();
     }

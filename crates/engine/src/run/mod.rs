@@ -21,8 +21,10 @@ mod into_table;
 mod inventory;
 mod late_rows;
 mod log;
+mod machine;
 mod made;
 mod measure;
+mod missed;
 mod modify;
 mod observe;
 mod own_flow;
@@ -76,6 +78,8 @@ use doing::Doing;
 use durable::Durability;
 pub(crate) use late_rows::Parted;
 use log::Logs;
+use machine::MachineClock;
+pub(crate) use machine::{TimeSource, system_time};
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
 pub(crate) use modify::part;
@@ -111,6 +115,8 @@ pub(crate) struct Parts {
     pub(crate) append_only_tables: bool,
     pub(crate) spread_from: Option<usize>,
     pub(crate) apart: Option<u64>,
+    /// Who says what time the machine has.
+    pub(crate) time: TimeSource,
     /// Whether it begins with what a journal holds.
     pub(crate) recovers: bool,
     pub(crate) runtime: Runtime,
@@ -132,6 +138,7 @@ pub(crate) struct Loop {
     recorder: Option<Recorder>,
     catalog: Arc<Catalog>,
     settings: Settings,
+    machine: MachineClock,
     clock: Clock,
     epoch: Epoch,
     /// Rows that an epoch takes of sources at most, where the user has set no number.
@@ -178,6 +185,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let driver = Driver::new(planner.state(), handle.clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
             let settings = Settings::default();
+            let machine = MachineClock::new(parts.time);
             driver.set_threads(settings.threads());
             let state = Loop {
                 shared: weak,
@@ -192,7 +200,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 recorder: parts.recorder,
                 catalog: Arc::default(),
                 settings,
-                clock: Clock::start(),
+                clock: Clock::start(machine.now()),
+                machine,
                 epoch: Epoch::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,
                 progress: Progress::default(),
@@ -354,6 +363,9 @@ impl Loop {
         }
         if self.durability.holds_back() {
             return self.stand_by();
+        }
+        if self.machine.has_leapt() {
+            self.miss_batches();
         }
         self.advance_clock();
         let begun = Instant::now();

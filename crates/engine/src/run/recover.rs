@@ -34,6 +34,7 @@ impl Loop {
                 self.waiters.arriving = Some((query, reply));
                 return self.arrive_again();
             }
+            Recovery::Skipped(to) => self.skip_batches(to),
             Recovery::Done(names) => self.durability.were_done(names),
             Recovery::Delivered(delivered) => self.were_delivered(&delivered),
             Recovery::Load(checkpoint) => return reply.send(self.load(*checkpoint)),

@@ -52,7 +52,12 @@ impl Machine {
 
     /// Loses what wasn't synced, and starts again from what is there.
     pub(super) async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
-        // One that is whole, one that is being written, or none.
+        self.maybe_checkpoint(random).await?;
+        self.crash_at(|| {}, random).await
+    }
+
+    /// Takes a checkpoint: one that is whole, one that is being written, or none.
+    async fn maybe_checkpoint(&self, random: &mut SmallRng) -> Result<()> {
         match random.random_range(0..4) {
             0 => drop(run(&mut self.session(), "CHECKPOINT").await?),
             1 => {
@@ -63,9 +68,15 @@ impl Machine {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The same without a checkpoint; something happens before it starts again.
+    pub(super) async fn crash_at(&mut self, meanwhile: impl FnOnce(), random: &mut SmallRng) -> Result<()> {
         self.disk = self.disk.crash(|bound| random.random_range(0..bound));
         // The process is gone; here it has to be told, so that it lets go of the files of its sinks.
         let _ = self.engine.stop().await;
+        meanwhile();
         self.engine = open(&self.disk, (self.builder)())?;
         Ok(())
     }

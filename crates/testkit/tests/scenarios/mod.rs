@@ -5,6 +5,7 @@ mod batches;
 mod behind;
 mod catalogs;
 mod changes;
+mod clocks;
 mod closing;
 mod copying;
 mod crashes;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(behind::ALL);
     all.extend_from_slice(catalogs::ALL);
     all.extend_from_slice(changes::ALL);
+    all.extend_from_slice(clocks::ALL);
     all.extend_from_slice(copying::ALL);
     all.extend_from_slice(crashes::ALL);
     all.extend_from_slice(disk::ALL);
