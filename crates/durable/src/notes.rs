@@ -181,7 +181,7 @@ fn read(bytes: &[u8]) -> Option<Before> {
         suspended: list(head.get("suspended")?, |pair| Some((entry(pair.get(0)?)?, text(pair.get(1)?)?)))?,
         ended: false,
     };
-    let Some(last) = lines.last() else { return Some(before) };
+    let Some(last) = lines.next_back() else { return Some(before) };
     if let Some(through) = last.get("stepped").and_then(entry) {
         let ended = last.get("ended").is_some();
         return Some(Before { stepped: through, death: None, ended, ..before });
