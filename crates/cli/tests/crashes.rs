@@ -236,3 +236,168 @@ fn one_process_has_a_directory_at_a_time() {
     first.wait().unwrap();
     assert!(told.contains("is in use by another process (process "), "{told}");
 }
+
+/// The program with less memory than one of its queries asks for: the process is aborted then.
+fn within_memory(place: &Path) -> Command {
+    let mut command = Command::new("sh");
+    let limited = "ulimit -v 16000000; exec \"$0\" --data state -q -c '.mode csv' \"$@\"";
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_millstream")]);
+    command.current_dir(place).env("NO_COLOR", "1").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command
+}
+
+/// What a session says, and whether it lived to its end.
+fn say(place: &Path, sql: &str) -> (bool, String, String) {
+    let output = within_memory(place).args(["-c", sql]).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    // One that was aborted has no code. An error about a query that is suspended is one of 1.
+    (output.status.code().is_some(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_query_that_the_process_died_in_twice_is_suspended_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    let made = say(
+        place,
+        "SET checkpoint_interval = 'off';
+         CREATE TABLE t (k INT, n BIGINT) APPEND ONLY;
+         CREATE MATERIALIZED VIEW before AS SELECT sum(k) AS s FROM t;
+         -- It takes its time, so that the epoch is in the journal before the next query is stepped.
+         CREATE MATERIALIZED VIEW slow AS SELECT length(lpad('x', least(n, 100000000))) AS l FROM t;
+         CREATE MATERIALIZED VIEW deadly AS SELECT k, length(lpad('x', n)) AS l FROM t;
+         CREATE MATERIALIZED VIEW above AS SELECT count(*) AS c FROM deadly;
+         CREATE MATERIALIZED VIEW after AS SELECT max(k) AS m FROM t;
+         CREATE SINK out FROM t WITH (connector = 'file', path = 'out/', format = 'csv', header = false);
+         INSERT INTO t VALUES (1, 5); SELECT l FROM deadly",
+    );
+    assert!(made.0 && made.1.ends_with("l\n5\n"), "{made:?}");
+    let died = say(place, "INSERT INTO t VALUES (2, 1000000000000)");
+    assert!(!died.0 && died.2.contains("memory allocation"), "{died:?}");
+    // The next start does that epoch again, and dies of it again.
+    let died = say(place, "SELECT 1");
+    assert!(!died.0 && died.2.contains("memory allocation") && died.1.is_empty(), "{died:?}");
+    // The one after it leaves the query out, and goes on with the others. It is killed before there is a checkpoint.
+    // It reads a pipe that nobody writes until it is killed.
+    assert!(Command::new("mkfifo").arg(place.join("more.sql")).status().unwrap().success());
+    let mut third = within_memory(place)
+        .args(["-c", "SELECT s, m FROM before, after; INSERT INTO t VALUES (4, 1)", "-c", ".read more.sql"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let since = Instant::now();
+    while lines(&place.join("out")).len() < 3 && since.elapsed() < PATIENCE {
+        assert!(third.try_wait().unwrap().is_none(), "it ended by itself");
+        thread::sleep(Duration::from_millis(50));
+    }
+    third.kill().unwrap();
+    let output = third.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "s,m\n3,2\n");
+    let (lived, found, told) = say(
+        place,
+        "SELECT s, m FROM before, after; SELECT query, message FROM millstream.errors ORDER BY query; \
+         SELECT name, status FROM millstream.materialized_views ORDER BY name",
+    );
+    assert!(lived, "{told}");
+    let expected = "s,m\n7,4\nquery,message\nabove,\"it reads \"\"deadly\"\", which is suspended\"\n\
+        deadly,\"the process died in the middle of it, each time that this epoch was tried\"\nname,status\n\
+        above,suspended\nafter,running\nbefore,running\ndeadly,suspended\nslow,running\n";
+    assert_eq!(found, expected);
+    let mended = say(
+        place,
+        "DROP MATERIALIZED VIEW deadly CASCADE; \
+         CREATE MATERIALIZED VIEW mild AS SELECT count(*) AS c FROM t WHERE n < 100; SELECT c FROM mild",
+    );
+    assert!(mended.0 && mended.1 == "c\n2\n", "{mended:?}");
+    let mut delivered = lines(&place.join("out"));
+    delivered.sort();
+    assert_eq!(delivered, ["1,5", "2,1000000000000", "4,1"]);
+}
+
+/// Data directories that were written by versions before this one, with what made them and what they must answer.
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/tests/fixtures");
+
+/// Copies a folder, but not the lock of a process.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else if entry.file_name() != "LOCK" {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Runs a script until it is through and something holds, and kills it.
+fn run_until(place: &Path, holds: impl Fn() -> bool) {
+    let told = fs::File::create(place.join("told.txt")).unwrap();
+    let mut child = program(place, &["--data", "state", "run", "made.sql"])
+        .stdout(told.try_clone().unwrap())
+        .stderr(told)
+        .spawn()
+        .unwrap();
+    let since = Instant::now();
+    let text = || fs::read_to_string(place.join("told.txt")).unwrap();
+    while !(text().contains("done") && holds()) {
+        assert!(child.try_wait().unwrap().is_none() && since.elapsed() < PATIENCE, "{}", text());
+        thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Writes the data directory of a fixture: what its `made.sql` makes, killed some time after a checkpoint.
+fn write_fixture(fixture: &Path) {
+    assert!(!fixture.join("state").exists(), "{} is kept as it is: write another", fixture.display());
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    copy(fixture, place);
+    fs::create_dir(place.join("in")).unwrap();
+    fs::write(place.join("in/1.csv"), "1\n2\n3\n").unwrap();
+    run_until(place, || {
+        let delivered = lines(&place.join("out")).len();
+        if delivered == 3 && !place.join("in/2.csv").exists() {
+            fs::write(place.join(".2.csv"), "4\n5\n").unwrap();
+            fs::rename(place.join(".2.csv"), place.join("in/2.csv")).unwrap();
+        }
+        delivered == 5
+    });
+    ["state", "in", "out"].iter().for_each(|folder| copy(&place.join(folder), &fixture.join(folder)));
+}
+
+#[test]
+fn directories_of_versions_before_are_gone_on_with() {
+    // `FIXTURE=name cargo test …` writes one, see CONTRIBUTING.md.
+    if let Ok(name) = std::env::var("FIXTURE") {
+        write_fixture(&Path::new(FIXTURES).join(name));
+    }
+    for fixture in fs::read_dir(FIXTURES).unwrap().map(|entry| entry.unwrap().path()) {
+        let temporary = tempfile::tempdir().unwrap();
+        let place = temporary.path();
+        copy(&fixture, place);
+        let read = |name: &str| fs::read_to_string(place.join(name)).unwrap();
+        let ask = |name: &str| {
+            let arguments = ["--data", "state", "--must-exist", "-q", "-c", ".mode csv", "-c", &read(name)];
+            let output = program(place, &arguments).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            (String::from_utf8_lossy(&output.stdout).into_owned(), told)
+        };
+        let check = |name: &str, answers: &str| {
+            let (found, told) = ask(name);
+            assert_eq!(found, read(answers), "{}: {told}", fixture.display());
+        };
+        assert!(program(place, &["inspect", "state"]).output().unwrap().status.success());
+        check("ask.sql", "answers.csv");
+        // The script knows what it has done.
+        run_until(place, || true);
+        check("ask.sql", "answers.csv");
+        check("more.sql", "more.csv");
+        let mut delivered: Vec<i64> =
+            lines(&place.join("out")).iter().map(|line| line.parse().unwrap()).collect();
+        delivered.sort_unstable();
+        assert_eq!(delivered, [2, 4, 6, 8, 10], "{}", fixture.display());
+    }
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, OsDisk};
+use crate::simulated::SimulatedDisk;
 use crate::{Error, Result};
 
 /// The file that says what the directory is.
@@ -23,12 +24,16 @@ const JOURNAL: &str = "journal";
 /// The folder of the checkpoints.
 const CHECKPOINTS: &str = "checkpoints";
 
+/// The folder of what an engine notes that is in the middle of something.
+const NOTES: &str = "notes";
+
 /// A data directory that is open: nobody else opens it meanwhile.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
     journal: Arc<dyn Disk>,
     checkpoints: Arc<dyn Disk>,
+    notes: Arc<dyn Disk>,
     _lock: Option<File>,
 }
 
@@ -49,8 +54,8 @@ impl DataDirectory {
                 Err(error) => Err(Error::disk("opening", &folder.display().to_string(), error)),
             }
         };
-        let (journal, checkpoints) = (folder(JOURNAL)?, folder(CHECKPOINTS)?);
-        Ok(DataDirectory { path: path.to_path_buf(), journal, checkpoints, _lock: Some(lock) })
+        let (journal, checkpoints, notes) = (folder(JOURNAL)?, folder(CHECKPOINTS)?, folder(NOTES)?);
+        Ok(DataDirectory { path: path.to_path_buf(), journal, checkpoints, notes, _lock: Some(lock) })
     }
 
     /// Opens one that is there.
@@ -62,14 +67,20 @@ impl DataDirectory {
         DataDirectory::open(path)
     }
 
-    /// One whose files are on another disk: for tests.
+    /// One whose files are on another disk: for tests. Notes are of the process alone, so they aren't kept on it.
     pub fn on(disk: Arc<dyn Disk>) -> DataDirectory {
         DataDirectory {
             path: PathBuf::from("simulated"),
             journal: disk.clone(),
             checkpoints: disk,
+            notes: Arc::new(SimulatedDisk::default()),
             _lock: None,
         }
+    }
+
+    /// The same with its notes on this disk: for tests.
+    pub fn with_notes(self, notes: Arc<dyn Disk>) -> DataDirectory {
+        DataDirectory { notes, ..self }
     }
 
     /// Where it is.
@@ -80,6 +91,11 @@ impl DataDirectory {
     /// The disk of its checkpoints.
     pub(crate) fn checkpoints(&self) -> &Arc<dyn Disk> {
         &self.checkpoints
+    }
+
+    /// The disk of its notes.
+    pub(crate) fn notes(&self) -> &Arc<dyn Disk> {
+        &self.notes
     }
 
     /// The disk of its journal.

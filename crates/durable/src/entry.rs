@@ -101,6 +101,11 @@ pub enum Entry {
         /// When.
         standing: Standing,
     },
+    /// Batches that were due up to a time were not run.
+    Skipped {
+        /// The time.
+        to: Timestamp,
+    },
     /// It was stopped.
     Closed {
         /// What sinks have published since the entry before that told it.
@@ -121,16 +126,6 @@ impl Parts {
 }
 
 impl Entry {
-    /// Whether it says which objects there are, and what is set: a checkpoint holds all of these.
-    pub fn makes(&self) -> bool {
-        match self {
-            Entry::Changed { .. } | Entry::TableMade { .. } | Entry::Set { .. } | Entry::Paused { .. } => {
-                true
-            }
-            Entry::Opened { .. } | Entry::Epoch(_) | Entry::Arrived { .. } | Entry::Closed { .. } => false,
-        }
-    }
-
     /// As bytes: the length of the JSON, the JSON, then for each stream its length and itself.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let Parts { json, streams } = self.parts()?;
@@ -166,6 +161,7 @@ impl Entry {
             Entry::Arrived { query, standing } => {
                 Parts::plain(json!({"is": "arrived", "query": query, "at": encode_standing(*standing)}))
             }
+            Entry::Skipped { to } => Parts::plain(json!({"is": "skipped", "to": to.0})),
             Entry::Closed { delivered } => {
                 Parts::plain(json!({"is": "closed", "delivered": encode_delivered(delivered)}))
             }
@@ -233,6 +229,7 @@ fn decode_plain(
             standing: standing()?,
         },
         "arrived" => Entry::Arrived { query: text("query")?, standing: standing()? },
+        "skipped" => Entry::Skipped { to: Timestamp(json.get("to")?.as_i64()?) },
         "closed" => Entry::Closed { delivered: decode_delivered(json.get("delivered")?)? },
         _ => return None,
     })

@@ -10,8 +10,9 @@ use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
 use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, Watermark, near};
-use millstream_state::Conflict;
+use millstream_state::{Conflict, Tables};
 
+use crate::error;
 use crate::pg;
 use crate::settings::{Keeping, OnError};
 use crate::stamp::stamped;
@@ -283,6 +284,23 @@ impl Catalog {
     /// The number of the object of this name; those up to the next object's are for what belongs to it.
     pub(crate) fn oid(&self, name: &str) -> i64 {
         self.oids.get(name).copied().unwrap_or(0)
+    }
+
+    /// The numbers of the objects, by which clients may still know them after a start.
+    pub(crate) fn save(&self) -> Tables {
+        let mut all = Tables::default();
+        all.put_number("made", self.made);
+        self.oids.iter().for_each(|(name, oid)| all.put_number(&format!("oid.{name}"), *oid));
+        all
+    }
+
+    /// Gives the same objects the numbers that were saved.
+    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+        self.made = all.take_number("made").map_err(error::state)?;
+        for (name, oid) in &mut self.oids {
+            *oid = all.take_number(&format!("oid.{name}")).map_err(error::state)?;
+        }
+        Ok(())
     }
 
     /// The objects that read `name`, directly or through others, nearest first.

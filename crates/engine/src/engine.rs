@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
-use millstream_delta::{Cut, Delta};
+use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_durable::DataDirectory;
 use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
@@ -21,7 +21,7 @@ use crate::error;
 use crate::event::{Event, Reply};
 use crate::listener::{Listener, Listeners};
 use crate::recovery::{self, Recovered};
-use crate::run;
+use crate::run::{self, TimeSource};
 use crate::session::Session;
 
 /// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
@@ -189,6 +189,7 @@ pub struct EngineBuilder {
     append_only_tables: bool,
     spread_from: Option<usize>,
     apart: Option<u64>,
+    time: Option<TimeSource>,
     data: Option<Data>,
 }
 
@@ -268,6 +269,12 @@ impl EngineBuilder {
         self
     }
 
+    /// Asks this for the time in the place of the machine's clock, so that tests can set it.
+    pub fn time_source(mut self, source: impl Fn() -> Timestamp + Send + Sync + 'static) -> EngineBuilder {
+        self.time = Some(Arc::new(source));
+        self
+    }
+
     /// Lets the engine survive crashes: it keeps what it decides in this directory, which is made where there is none,
     /// and begins with what is there. Sources, sinks and functions of users that its statements name must have been added.
     pub fn data(mut self, path: impl Into<PathBuf>) -> EngineBuilder {
@@ -315,6 +322,7 @@ impl EngineBuilder {
             append_only_tables: self.append_only_tables,
             spread_from: self.spread_from,
             apart: self.apart,
+            time: self.time.unwrap_or_else(|| Arc::new(run::system_time)),
             recovers: directory.is_some(),
             runtime,
         };

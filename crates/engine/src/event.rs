@@ -8,7 +8,9 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
-use millstream_durable::{Checkpoint, Checkpoints, Entry, Journal, Recorded, Report, Sequence, Standing};
+use millstream_durable::{
+    Checkpoint, Checkpoints, Entry, Journal, Notes, Recorded, Report, Sequence, Standing,
+};
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -191,8 +193,19 @@ pub(crate) enum PinnedInput {
 
 /// A step of doing again what a journal holds.
 pub(crate) enum Recovery {
+    /// What is done is to be noted here.
+    Notes(Box<Notes>),
+    /// An entry is done again next.
+    Entry {
+        /// Its number.
+        entry: Sequence,
+        /// Whether there is none after it.
+        last: bool,
+    },
     /// The engine was first opened at this time.
     Opened(Timestamp),
+    /// Batches up to this time were not run.
+    Skipped(Timestamp),
     /// What follows was done after this epoch, at this time.
     Standing(Standing),
     /// An epoch was decided.
@@ -217,8 +230,6 @@ pub(crate) struct Live {
     pub(crate) checkpoints: Checkpoints,
     /// The entry that the newest one is of.
     pub(crate) last: Sequence,
-    /// The entries that made the objects that are there, and set what is set.
-    pub(crate) made: Vec<Entry>,
 }
 
 /// The closed list of what the loop reacts to.

@@ -30,11 +30,12 @@ impl Once {
         self.names.clone()
     }
 
-    /// The name of the next statement of a text: the same each time the script is run.
+    /// The name of the next statement of a text: the same each time the script is run, and short, since all of them are
+    /// kept for good.
     fn name(&mut self, text: &str) -> Option<String> {
         let count = self.counts.as_mut()?.entry(text.to_string()).or_default();
         *count += 1;
-        Some(format!("{count}: {text}"))
+        Some(format!("{:032x}-{count}", hash(text)))
     }
 }
 
@@ -129,6 +130,14 @@ impl Session {
     }
 }
 
+/// FNV-1a of 128 bits (Fowler, Noll, Vo; RFC 9923): the same in each version of this program, and long enough that two
+/// statements never have the same one by accident.
+fn hash(text: &str) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    text.bytes().fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+}
+
 /// What a CREATE statement makes; none where it is none that this knows.
 fn made_by(text: &str) -> Result<Option<String>> {
     let mut reader = TokenReader::new(text)?;
@@ -176,4 +185,21 @@ fn done_before(text: &str) -> Response {
     let first = words.next().unwrap_or_default();
     let notice = format!("this {first} was done before, and is not done again");
     Tag { text: first, notices: vec![notice] }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_statements_stay_the_same() {
+        // Those of the published test vectors.
+        assert_eq!(hash(""), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+        assert_eq!(hash("a"), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
+        let mut once = Once { counts: Some(HashMap::new()), names: Vec::new() };
+        let names: Vec<String> = ["a", "b", "a"].iter().filter_map(|text| once.name(text)).collect();
+        assert_eq!(names[0], "d228cb696f1a8caf78912b704e4a8964-1");
+        assert_eq!(names[2], "d228cb696f1a8caf78912b704e4a8964-2");
+        assert_ne!(names[1], names[0]);
+    }
 }

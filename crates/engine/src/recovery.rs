@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use millstream_delta::Epoch;
 use millstream_durable::{
-    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Sequence, Torn,
+    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Notes, Sequence, Torn,
 };
 use millstream_sql::{Error, Result};
 
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Event, Live, Recovery};
-use crate::run::make;
 use crate::secrets::without_secrets;
 use crate::session::Session;
 use crate::variables::Lasts;
@@ -70,25 +69,27 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
     checkpoints.clear().map_err(failed)?;
     let found = checkpoints.newest().map_err(failed)?;
     let mut passed_over = found.damaged;
-    let (mut made, mut epoch, mut last) = (Vec::new(), Epoch::default(), Sequence::default());
+    let (mut epoch, mut last) = (Epoch::default(), Sequence::default());
     if let Some(checkpoint) = found.checkpoint {
         (epoch, last) = (checkpoint.cut.epoch, checkpoint.through);
-        made.clone_from(&checkpoint.catalog);
         load(&mut session, checkpoint).await.map_err(|error| Error {
             message: format!("checkpoint {last} in '{}' can't be used: {}", path.display(), error.message),
             span: None,
             ..error
         })?;
     }
+    let notes = Notes::open(&directory, last).map_err(failed)?;
+    step(&session, Recovery::Notes(Box::new(notes))).await?;
     let mut entries = Entries::open(&directory, last).map_err(failed)?;
     let mut replayed = 0;
-    for next in entries.by_ref() {
+    let mut rest = entries.by_ref().peekable();
+    while let Some(next) = rest.next() {
         let (sequence, entry) = next.map_err(failed)?;
+        step(&session, Recovery::Entry { entry: sequence, last: rest.peek().is_none() }).await?;
         if let Entry::Epoch(recorded) = &entry {
             epoch = recorded.cut.epoch;
         }
         replayed += 1;
-        make(&mut made, &entry);
         again(&mut session, entry).await.map_err(|error| Error {
             message: format!(
                 "entry {sequence} of the journal in '{}' can't be done again: {}",
@@ -114,7 +115,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
         epoch,
         torn: passed_over,
     };
-    step(&session, Recovery::Live(Box::new(Live { journal, checkpoints, last, made }))).await?;
+    step(&session, Recovery::Live(Box::new(Live { journal, checkpoints, last }))).await?;
     Ok(recovered)
 }
 
@@ -165,6 +166,7 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
             step(session, Recovery::Standing(standing)).await?;
             step(session, Recovery::Arrived(query)).await
         }
+        Entry::Skipped { to } => step(session, Recovery::Skipped(to)).await,
         Entry::Closed { delivered } => step(session, Recovery::Delivered(delivered)).await,
     }
 }

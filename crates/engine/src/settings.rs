@@ -74,6 +74,13 @@ pub const SETTINGS: &[SettingDoc] = &[
         doc: "a longer record of a source is a bad row",
     },
     SettingDoc {
+        name: "missed_batches",
+        default: "run",
+        doc: "batches that were due while no process had the data directory open, or that the machine's clock was set past, \
+              of queries FOR EACH BATCH and over LAST: run: each is run, in order, at its own time, over what was there \
+              then; skip: they go on with the next",
+    },
+    SettingDoc {
         name: "on_error",
         default: "fail",
         doc: "a query whose expressions fail for some rows: fail: reading it fails with the error; keep: reads the rest. \
@@ -153,6 +160,34 @@ pub enum ClockKind {
     System,
     /// ADVANCE statements.
     Manual,
+}
+
+/// What becomes of batches that were due while nothing ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissedBatches {
+    /// Each is run.
+    Run,
+    /// None is.
+    Skip,
+}
+
+impl MissedBatches {
+    fn parse(value: &str) -> Result<MissedBatches> {
+        match value.to_ascii_lowercase().as_str() {
+            "run" => Ok(MissedBatches::Run),
+            "skip" => Ok(MissedBatches::Skip),
+            _ => {
+                Err(Error::invalid(format!("missed_batches is '{value}', but 'run' or 'skip' was expected")))
+            }
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            MissedBatches::Run => "run",
+            MissedBatches::Skip => "skip",
+        }
+    }
 }
 
 /// What reading a query does that has no answer for some rows.
@@ -270,6 +305,8 @@ pub struct Settings {
     pub max_queued_batches: usize,
     /// `max_record_bytes`
     pub max_record_bytes: usize,
+    /// `missed_batches`
+    pub missed_batches: MissedBatches,
     /// `on_error`
     pub on_error: OnError,
     /// `parallelism`
@@ -297,6 +334,7 @@ impl Default for Settings {
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
             max_record_bytes: 16 << 20,
+            missed_batches: MissedBatches::Run,
             on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
             source_idle_timeout: Duration::from_secs(30),
@@ -344,6 +382,7 @@ impl Settings {
             }
             "max_queued_batches" => self.max_queued_batches = count(name, value)?,
             "max_record_bytes" => self.max_record_bytes = size(name, value)?,
+            "missed_batches" => self.missed_batches = MissedBatches::parse(value)?,
             "on_error" => self.on_error = OnError::parse(value)?,
             "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
@@ -383,6 +422,7 @@ impl Settings {
             "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
             "max_queued_batches" => self.max_queued_batches.to_string(),
             "max_record_bytes" => self.max_record_bytes.to_string(),
+            "missed_batches" => self.missed_batches.name().into(),
             "on_error" => self.on_error.name().into(),
             "output_rows_max" => self.limits.output_rows_max.to_string(),
             "parallelism" => self.parallelism.to_string(),

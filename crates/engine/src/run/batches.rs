@@ -142,6 +142,20 @@ impl RunningQuery {
         if self.is_anew() { Ok(()) } else { self.maintain(cut, &contents.iter().collect::<Vec<_>>()) }
     }
 
+    /// Whether a time has passed at which it was to be run.
+    pub(crate) fn is_late(&self, now: Timestamp) -> bool {
+        self.batches.as_ref().is_some_and(|batches| batches.slide.is_some() && batches.next <= now)
+    }
+
+    /// Goes on with the first of its times after this one.
+    pub(crate) fn skip_batches(&mut self, to: Timestamp) {
+        if let Some(batches) = &mut self.batches
+            && let Some(slide) = batches.slide
+        {
+            batches.next = batches.next.max(next_multiple(slide, to));
+        }
+    }
+
     /// Takes in an epoch; returns the times at which it is to be run now.
     fn gather<'a>(&mut self, cut: &Cut, find: &dyn Fn(&str) -> Option<&'a Delta>) -> Result<Vec<Timestamp>> {
         // What names no stream has a batch in each epoch that changes what it names.

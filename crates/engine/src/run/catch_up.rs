@@ -78,6 +78,9 @@ impl Loop {
     }
 
     fn start_query(&mut self, place: usize, inputs: &[Arc<str>]) -> Result<()> {
+        if !self.may_step(place, self.epoch) {
+            return Ok(());
+        }
         if self.queries[place].is_per_batch() {
             return self.start_batches(place);
         }
@@ -226,6 +229,9 @@ impl Loop {
 
     /// Takes in some of the past under a cut; see [`Loop::step_piece`].
     fn step_past<'a>(&mut self, place: usize, cut: &Cut, find: impl Fn(&str) -> Option<&'a Delta>) {
+        if !self.may_step(place, cut.epoch) {
+            return;
+        }
         let query = &mut self.queries[place];
         let inputs = query.inputs(find);
         query.unread = query.shows_at_once();

@@ -14,6 +14,7 @@ use super::Loop;
 use super::compile::Scope;
 use super::into_table::IntoTable;
 use super::log;
+use super::made::News;
 use super::query::{Keep, RunningQuery};
 use super::retained::Retained;
 use super::sink::RunningSink;
@@ -96,6 +97,7 @@ impl Loop {
         }
         let mut catalog = self.catalog.as_ref().clone();
         let mut prepared = Vec::with_capacity(changes.len());
+        let news = News::of(&changes);
         for change in changes {
             match self.prepare(change, &mut catalog, &prepared) {
                 Ok(part) => prepared.push(part),
@@ -104,7 +106,7 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
-        self.begin_change(entry);
+        self.begin_change(entry, news);
         self.publish_catalog(catalog);
         for part in prepared {
             self.install(part, &mut names, &mut notices);

@@ -9,7 +9,6 @@ use millstream_durable::{Checkpoint, Checkpoints, Sequence};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::pace::system_time;
 use super::system::{Cell, Lines, NULL};
 use crate::error;
 use crate::event::{Event, Reply};
@@ -182,6 +181,7 @@ impl Loop {
         match &written {
             Ok(written) => {
                 self.taking.last = through;
+                self.doing.trust();
                 if let Some(covered) = written.covered {
                     self.durability.forget(covered);
                 }
@@ -195,7 +195,8 @@ impl Loop {
             }
         }
         let written = written.map(|written| written.bytes);
-        let told = Taken { through, epoch: self.taking.epoch, at: system_time(), stopped, took, written };
+        let told =
+            Taken { through, epoch: self.taking.epoch, at: self.machine.now(), stopped, took, written };
         self.taking.told.push_back(told);
         if self.taking.told.len() > TOLD_MAX {
             self.taking.told.pop_front();

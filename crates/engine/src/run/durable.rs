@@ -9,6 +9,7 @@ use millstream_durable::{Brought, Entry, Journal, Recorded, Report, Sequence, St
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::made::{Made, News};
 use crate::event::Live;
 
 /// How many bytes may wait to be written before no more epochs are decided.
@@ -50,8 +51,8 @@ pub(crate) struct Durability {
     doing: Vec<String>,
     /// All such names.
     done: BTreeSet<String>,
-    /// The entries that made the objects that are there, and set what is set.
-    made: Vec<Entry>,
+    /// What made the objects that are there, and set what is set.
+    made: Made,
 }
 
 impl Durability {
@@ -126,10 +127,14 @@ impl Durability {
     /// Adds an entry, `epoch` being the newest one by now.
     fn append(&mut self, entry: Entry, epoch: Epoch) {
         if let Keeping::Journal(journal) = &mut self.keeping {
-            make(&mut self.made, &entry);
             let sequence = journal.append(entry);
             self.epochs.push_back((sequence, epoch));
         }
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(&self.keeping, Keeping::Journal(journal) if journal.waiting_bytes() > 0)
     }
 
     /// The number of the newest entry.
@@ -139,7 +144,7 @@ impl Durability {
 
     /// The entries that a checkpoint holds, and the names under which statements were done.
     pub(super) fn made(&self) -> (Vec<Entry>, Vec<String>) {
-        (self.made.clone(), self.done.iter().cloned().collect())
+        (self.made.entries(), self.done.iter().cloned().collect())
     }
 
     /// Removes what of the journal nobody reads any more.
@@ -188,24 +193,6 @@ impl Durability {
     }
 }
 
-/// Adds an entry to those that made what is there, where it belongs there. Of what is set, paused and let go on again
-/// between two changes of the objects only the last counts.
-pub(crate) fn make(made: &mut Vec<Entry>, entry: &Entry) {
-    if !entry.makes() {
-        return;
-    }
-    let is_object = |entry: &Entry| matches!(entry, Entry::Changed { .. } | Entry::TableMade { .. });
-    let since = made.iter().rposition(is_object).map_or(0, |last| last + 1);
-    let is_overruled = |before: &Entry| match (before, entry) {
-        (Entry::Set { name: before, .. }, Entry::Set { name, .. }) => before == name,
-        (Entry::Paused { name: before, .. }, Entry::Paused { name, .. }) => name.is_none() || before == name,
-        _ => false,
-    };
-    let latest = made.split_off(since);
-    made.extend(latest.into_iter().filter(|before| !is_overruled(before)));
-    made.push(entry.clone());
-}
-
 /// What someone hears who was promised something.
 fn lost(reason: &str) -> Error {
     Error::external(format!("nobody knows whether this survives: {reason}"))
@@ -227,6 +214,22 @@ impl Loop {
         Standing { epoch: self.epoch, now: self.now() }
     }
 
+    /// Remembers what a group of changes made, by the entry that the journal has of it.
+    pub(super) fn note_made(&mut self, news: News, entry: &Entry) {
+        if self.durability.is_on() {
+            let standing = self.standing();
+            self.durability.made.change(news, entry, standing);
+        }
+    }
+
+    /// Remembers, and journals, what is set or paused.
+    pub(super) fn journal_state(&mut self, entry: Entry) {
+        if self.durability.is_on() {
+            self.durability.made.state(entry.clone());
+            self.journal(entry);
+        }
+    }
+
     /// Journals something that is done between two epochs.
     pub(super) fn journal(&mut self, entry: Entry) {
         self.durability.append(entry, self.epoch);
@@ -240,6 +243,7 @@ impl Loop {
         let (delivered, done) = self.durability.news();
         let recorded = Recorded { cut: cut.clone(), changes: changes.to_vec(), brought, done, delivered };
         self.journal(Entry::Epoch(Box::new(recorded)));
+        self.step_carefully();
     }
 
     /// Remembers what a sink has published.
@@ -266,9 +270,8 @@ impl Loop {
 
     /// Ends the recovery: from here on what is decided is journalled.
     pub(super) fn go_live(&mut self, live: Live) {
-        let Live { journal, checkpoints, last, made } = live;
+        let Live { journal, checkpoints, last } = live;
         self.taking.start(checkpoints, last);
-        self.durability.made = made;
         self.durability.at = None;
         self.durability.durable = self.epoch;
         self.durability.keeping = Keeping::Journal(journal);
@@ -279,8 +282,11 @@ impl Loop {
         self.sinks.values_mut().for_each(|sink| sink.go_on(epoch));
         self.check_sinks();
         self.clock.catch_up();
+        self.machine.begin_after(self.clock.last());
+        self.doing.go_live(self.durability.last().unwrap_or_default());
         let opened = Entry::Opened { version: env!("CARGO_PKG_VERSION").into(), at: self.now() };
         self.journal(opened);
+        self.miss_batches();
         // What had read all of the past before the crash, but was not noted to have come to the present.
         self.arrive_all();
     }
@@ -289,44 +295,7 @@ impl Loop {
     pub(super) fn end_journal(&mut self) {
         let (delivered, _) = self.durability.news();
         self.journal(Entry::Closed { delivered });
+        self.note_end();
         self.durability.keeping = Keeping::Nothing;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_what_is_set_between_two_changes_the_last_counts() {
-        let set = |name: &str, value: &str| Entry::Set { name: name.into(), value: value.into() };
-        let paused = |name: Option<&str>, pause| Entry::Paused {
-            name: name.map(str::to_string),
-            pause,
-            standing: Standing::default(),
-        };
-        let changed = Entry::Changed {
-            statements: Vec::new(),
-            variables: Vec::new(),
-            done: Vec::new(),
-            standing: Standing::default(),
-        };
-        let entries = [
-            set("a", "1"),
-            set("b", "1"),
-            set("a", "2"),
-            changed.clone(),
-            paused(Some("x"), true),
-            set("a", "3"),
-            paused(Some("y"), true),
-            Entry::Closed { delivered: Vec::new() },
-            paused(Some("x"), false),
-            set("a", "4"),
-            paused(None, false),
-        ];
-        let mut made = Vec::new();
-        entries.iter().for_each(|entry| make(&mut made, entry));
-        let expected = [set("b", "1"), set("a", "2"), changed, set("a", "4"), paused(None, false)];
-        assert_eq!(format!("{made:?}"), format!("{expected:?}"));
     }
 }

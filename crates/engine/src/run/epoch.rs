@@ -147,14 +147,14 @@ impl Loop {
             next += 1;
             self.suspend_with_inputs(place, cut.epoch);
             let together = self.side_by_side(place, cut, &deltas);
-            if together > 1 {
+            if together > 1 && !self.doing.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
                 next = place + together;
                 continue;
             }
             let query = &self.queries[place];
             if query.is_per_batch() {
-                if query.is_running() {
+                if query.is_running() && self.may_step(place, cut.epoch) {
                     self.queries[place].unread = self.is_unread(place);
                     let delta = self.step_batches(place, cut, &deltas);
                     output_rows += delta.num_rows() as u64;
@@ -171,9 +171,13 @@ impl Loop {
             if inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut) {
                 continue;
             }
+            if query.is_running() && !self.may_step(place, cut.epoch) {
+                continue;
+            }
             let unread = self.is_unread(place);
             let query = &mut self.queries[place];
             query.unread = unread;
+            let inputs = query.inputs(|name| deltas.get(name));
             match &mut query.status {
                 Status::Running => {
                     let delta = query.step(cut, &inputs);

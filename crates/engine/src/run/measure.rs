@@ -11,7 +11,6 @@ use millstream_sql::{Kind, Result};
 
 use super::Loop;
 use super::epoch::Deltas;
-use super::pace::system_time;
 use crate::listener::{Batch, Happening, Listeners};
 use crate::settings::{ClockKind, Pace};
 use crate::system;
@@ -64,7 +63,7 @@ impl Loop {
             (ClockKind::Manual, _) => Duration::ZERO,
             (ClockKind::System, Pace::Auto) => since.map_or(Duration::ZERO, |since| begun - since),
             (ClockKind::System, Pace::Fixed(_)) => {
-                Duration::from_micros((system_time().0 - cut.now.0).max(0) as u64)
+                Duration::from_micros((self.machine.now().0 - cut.now.0).max(0) as u64)
             }
         };
         if self.rows_wait() {

@@ -12,6 +12,7 @@ mod catch_up;
 mod change;
 mod checkpoint;
 mod compile;
+mod doing;
 mod durable;
 mod epoch;
 mod feed;
@@ -20,7 +21,10 @@ mod into_table;
 mod inventory;
 mod late_rows;
 mod log;
+mod machine;
+mod made;
 mod measure;
+mod missed;
 mod modify;
 mod observe;
 mod own_flow;
@@ -70,10 +74,12 @@ use awaited::SetAside;
 use behind::Threads;
 use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
+use doing::Doing;
 use durable::Durability;
-pub(crate) use durable::make;
 pub(crate) use late_rows::Parted;
 use log::Logs;
+use machine::MachineClock;
+pub(crate) use machine::{TimeSource, system_time};
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
 pub(crate) use modify::part;
@@ -109,6 +115,8 @@ pub(crate) struct Parts {
     pub(crate) append_only_tables: bool,
     pub(crate) spread_from: Option<usize>,
     pub(crate) apart: Option<u64>,
+    /// Who says what time the machine has.
+    pub(crate) time: TimeSource,
     /// Whether it begins with what a journal holds.
     pub(crate) recovers: bool,
     pub(crate) runtime: Runtime,
@@ -130,6 +138,7 @@ pub(crate) struct Loop {
     recorder: Option<Recorder>,
     catalog: Arc<Catalog>,
     settings: Settings,
+    machine: MachineClock,
     clock: Clock,
     epoch: Epoch,
     /// Rows that an epoch takes of sources at most, where the user has set no number.
@@ -158,6 +167,7 @@ pub(crate) struct Loop {
     /// What waits until queries are at the present.
     set_aside: Vec<SetAside>,
     durability: Durability,
+    doing: Doing,
     taking: Taking,
     held: bool,
     ended: bool,
@@ -175,6 +185,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let driver = Driver::new(planner.state(), handle.clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
             let settings = Settings::default();
+            let machine = MachineClock::new(parts.time);
             driver.set_threads(settings.threads());
             let state = Loop {
                 shared: weak,
@@ -189,7 +200,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 recorder: parts.recorder,
                 catalog: Arc::default(),
                 settings,
-                clock: Clock::start(),
+                clock: Clock::start(machine.now()),
+                machine,
                 epoch: Epoch::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,
                 progress: Progress::default(),
@@ -209,6 +221,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
+                doing: Doing::default(),
                 taking: Taking::default(),
                 held: false,
                 ended: false,
@@ -229,11 +242,7 @@ impl Loop {
                 .chain(self.observations_end())
                 .chain(self.checkpoint_wakes())
                 .min();
-            let event = match wake_at {
-                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
-            };
-            match event {
+            match self.next_event(inbox, wake_at) {
                 Ok(event) => self.react(event),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -244,6 +253,25 @@ impl Loop {
             self.work();
         }
         self.end();
+    }
+
+    /// Waits for the next event.
+    fn next_event(
+        &mut self,
+        inbox: &Receiver<Event>,
+        wake_at: Option<Instant>,
+    ) -> Result<Event, RecvTimeoutError> {
+        if let Ok(event) = inbox.try_recv() {
+            return Ok(event);
+        }
+        let wait = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
+        if wait.is_none_or(|wait| !wait.is_zero()) {
+            self.note_stepped();
+        }
+        match wait {
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(wait) => inbox.recv_timeout(wait),
+        }
     }
 
     /// Lets go of everything outside, and only then says that it is over.
@@ -335,6 +363,9 @@ impl Loop {
         }
         if self.durability.holds_back() {
             return self.stand_by();
+        }
+        if self.machine.has_leapt() {
+            self.miss_batches();
         }
         self.advance_clock();
         let begun = Instant::now();

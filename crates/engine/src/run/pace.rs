@@ -1,17 +1,27 @@
 //! When epochs start, and what time they have.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use millstream_delta::{Closes, Cut, Epoch, Timestamp};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::Loop;
+use super::compile::next_multiple;
 use super::source::RunningSource;
 use crate::error;
 use crate::event::{Advance, Reply};
-use crate::settings::{ClockKind, Pace};
+use crate::settings::{ClockKind, MissedBatches, Pace};
+
+/// How many missed ticks wait at a time: as many may have been missed as one likes.
+const MISSED_MAX: usize = 16;
+
+/// So many ticks more than may wait are merged without being counted one by one.
+const MERGED_SINGLY_MAX: i64 = 1000;
+
+/// The loop looks at the machine's clock at least so often while it waits for a time: that may be set meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The time of batches: strictly increasing, whoever says what time it is.
 #[derive(Debug, Default)]
@@ -27,6 +37,8 @@ pub(crate) struct Clock {
     pub(crate) merged: u64,
     /// The next multiple of a fixed interval.
     next_tick: Option<Timestamp>,
+    /// Ticks up to this time are run one by one, since they were missed.
+    missed_until: Option<Timestamp>,
     moving: Option<Moving>,
 }
 
@@ -46,8 +58,28 @@ enum Left {
 
 impl Clock {
     /// The machine's clock, whose first batch begins now.
-    pub(crate) fn start() -> Clock {
-        Clock { batch: system_time(), ..Clock::default() }
+    pub(crate) fn start(now: Timestamp) -> Clock {
+        Clock { batch: now, ..Clock::default() }
+    }
+
+    /// Runs each tick from one on, up to a time, without merging any.
+    pub(super) fn run_ticks(&mut self, next: Timestamp, until: Timestamp) {
+        if next <= until {
+            self.next_tick = Some(self.due.front().copied().unwrap_or(next));
+            self.due.clear();
+            self.missed_until = Some(until);
+        }
+    }
+
+    /// Goes on with the next tick, whatever was due.
+    pub(super) fn forget_ticks(&mut self) {
+        self.due.clear();
+        (self.next_tick, self.missed_until) = (None, None);
+    }
+
+    /// Whether a tick was missed, and another one after it: what has come since is no part of it.
+    fn is_followed(&self, tick: Timestamp, interval: Duration) -> bool {
+        self.missed_until.is_some_and(|until| tick.0 + interval.as_micros() as i64 <= until.0)
     }
 
     /// What it shows.
@@ -119,12 +151,6 @@ impl Clock {
     }
 }
 
-/// The machine's time.
-pub(super) fn system_time() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(since.as_micros() as i64)
-}
-
 impl Loop {
     /// The time now, by the clock in force.
     pub(super) fn now(&self) -> Timestamp {
@@ -132,7 +158,7 @@ impl Loop {
             return at;
         }
         match self.settings.clock {
-            ClockKind::System => system_time(),
+            ClockKind::System => self.machine.now(),
             ClockKind::Manual => self.clock.manual,
         }
     }
@@ -154,14 +180,16 @@ impl Loop {
         }
         if settings.clock != self.settings.clock && self.clock.last.0 == 0 {
             self.clock.batch = match settings.clock {
-                ClockKind::System => self.durability.at.unwrap_or_else(system_time),
+                ClockKind::System => self.durability.at.unwrap_or_else(|| self.machine.now()),
                 ClockKind::Manual => Timestamp::default(),
             };
         }
         self.driver.set_threads(settings.threads());
         self.settings = settings;
-        self.clock.due.clear();
-        self.clock.next_tick = None;
+        self.clock.forget_ticks();
+        if name == "missed_batches" && self.settings.missed_batches == MissedBatches::Skip {
+            self.miss_batches();
+        }
         self.plan_watermarks();
         Ok(())
     }
@@ -206,20 +234,26 @@ impl Loop {
         let Pace::Fixed(interval) = self.settings.pace else { return };
         // A tick that finds nothing runs nothing, unless a query asks for its batches, empty or not.
         if !self.rows_wait() && !self.owes_ticks() {
-            self.clock.due.clear();
-            self.clock.next_tick = None;
-            return;
+            return self.clock.forget_ticks();
         }
-        let (now, interval) = (system_time(), interval.as_micros() as i64);
-        let next = self.clock.next_tick.unwrap_or(Timestamp((now.0 / interval + 1) * interval));
-        let mut next = next;
-        while next <= now {
+        let (now, interval) = (self.machine.now(), interval.as_micros() as i64);
+        let mut next = self.clock.next_tick.unwrap_or_else(|| next_multiple(interval, now));
+        if self.clock.missed_until.is_some_and(|until| next > until && self.clock.due.is_empty()) {
+            self.clock.missed_until = None;
+        }
+        let missed = self.clock.missed_until;
+        let more = (now.0 - next.0) / interval - self.settings.max_queued_batches as i64;
+        if missed.is_none() && more > MERGED_SINGLY_MAX {
+            next = Timestamp(next.0 + more * interval);
+            self.clock.merged += more as u64;
+        }
+        while next <= now && (missed.is_none() || self.clock.due.len() < MISSED_MAX) {
             self.clock.due.push_back(next);
             self.batch_is_due(next);
             next = Timestamp(next.0 + interval);
         }
         self.clock.next_tick = Some(next);
-        while self.clock.due.len() > self.settings.max_queued_batches {
+        while missed.is_none() && self.clock.due.len() > self.settings.max_queued_batches {
             self.clock.due.pop_front();
             self.clock.merged += 1;
         }
@@ -324,7 +358,7 @@ impl Loop {
 
     /// How long it is until rows of some source that wait may be taken in.
     fn rows_are_due_in(&self) -> Option<Duration> {
-        let now = system_time();
+        let now = self.machine.now();
         let used = self.sources.values().filter(|source| source.is_read());
         used.filter_map(|source| source.due_in(&self.settings, now)).min()
     }
@@ -338,7 +372,7 @@ impl Loop {
             let manual = self.clock.manual;
             return (self.clock.begin(manual, Closes::All), true);
         }
-        let (open, now) = (!self.backlog_is_full(), system_time());
+        let (open, now) = (!self.backlog_is_full(), self.machine.now());
         match self.settings.pace {
             Pace::Auto => match self.next_timer().filter(|timer| *timer <= now) {
                 // Of several that are due, the last takes the rows: the others are from before these came.
@@ -350,8 +384,11 @@ impl Loop {
                 None => (self.clock.begin(now, Closes::Filled), open),
             },
             // Between two ticks an epoch takes in what statements changed, and no rows of sources.
-            Pace::Fixed(_) => match self.clock.due.pop_front() {
-                Some(tick) => (self.clock.begin(tick, Closes::All), open),
+            Pace::Fixed(interval) => match self.clock.due.pop_front() {
+                Some(tick) => {
+                    let rows_are_of_it = !self.clock.is_followed(tick, interval);
+                    (self.clock.begin(tick, Closes::All), open && rows_are_of_it)
+                }
                 None if self.waiters.gracefully && self.rows_are_due() => {
                     (self.clock.begin(now, Closes::All), open)
                 }
@@ -384,7 +421,8 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return None;
         }
-        let until = |time: Timestamp| Duration::from_micros((time.0 - system_time().0).max(0) as u64);
+        let now = self.machine.now();
+        let until = |time: Timestamp| Duration::from_micros((time.0 - now.0).max(0) as u64).min(LOOK_EVERY);
         if self.settings.pace == Pace::Auto {
             // A sink's delivery wakes the loop where a full backlog holds the sources up.
             let rows = self.rows_are_due_in().filter(|wait| !wait.is_zero());

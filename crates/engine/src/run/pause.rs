@@ -78,6 +78,9 @@ impl Loop {
         }
         while let Some((batch, inputs)) = self.next_since(place) {
             let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
+            if !self.may_step(place, cut.epoch) {
+                break;
+            }
             let query = &mut self.queries[place];
             query.unread = false;
             let delta = if query.is_per_batch() {

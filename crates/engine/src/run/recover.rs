@@ -7,6 +7,7 @@ use millstream_durable::{Entry, Recorded, Standing};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::made::News;
 use super::query::Status;
 use crate::Record;
 use crate::event::{Recovery, Reply};
@@ -18,6 +19,8 @@ impl Loop {
             return reply.send(Err(Error::bug("a running engine is to be recovered")));
         }
         match step {
+            Recovery::Notes(notes) => self.doing.begin(*notes),
+            Recovery::Entry { entry, last } => self.doing.begin_entry(entry, last),
             Recovery::Opened(at) => self.clock.begin_at(at),
             Recovery::Standing(standing) => self.stand(standing),
             Recovery::Epoch(recorded) => {
@@ -31,6 +34,7 @@ impl Loop {
                 self.waiters.arriving = Some((query, reply));
                 return self.arrive_again();
             }
+            Recovery::Skipped(to) => self.skip_batches(to),
             Recovery::Done(names) => self.durability.were_done(names),
             Recovery::Delivered(delivered) => self.were_delivered(&delivered),
             Recovery::Load(checkpoint) => return reply.send(self.load(*checkpoint)),
@@ -97,9 +101,9 @@ impl Loop {
     }
 
     /// Gives a group of changes a number of its own, by which sinks know what it puts out, and journals it.
-    pub(super) fn begin_change(&mut self, mut entry: Entry) {
+    pub(super) fn begin_change(&mut self, mut entry: Entry, news: News) {
         if !self.durability.is_on() || self.durability.is_recovering() {
-            return;
+            return self.note_made(news, &entry);
         }
         self.epoch = self.epoch.next();
         let standing = self.standing();
@@ -112,6 +116,7 @@ impl Loop {
             _ => {}
         }
         self.durability.at = Some(standing.now);
+        self.note_made(news, &entry);
         self.journal(entry);
     }
 
@@ -145,7 +150,7 @@ impl Loop {
         reply: Reply<T>,
     ) {
         if result.is_ok() {
-            self.journal(entry());
+            self.journal_state(entry());
         }
         self.durability.when_durable(move |done| reply.send(done.and(result)));
     }

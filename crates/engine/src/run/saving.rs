@@ -29,6 +29,7 @@ impl Loop {
     pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
         let (mut state, mut entries) = (Tables::default(), Vec::new());
         state.put_part("clock", self.clock.save());
+        state.put_part("catalog", self.catalog.save());
         for (place, (name, table)) in self.tables.iter().enumerate() {
             state.put_part(&part("table", place, name), table.save()?);
         }
@@ -49,6 +50,7 @@ impl Loop {
             if let Status::Paused(_) = &query.status {
                 self.save_places(query, &mut of);
             }
+            state.put_text_if(&format!("query{place}"), Some(&query.name));
             state.put_part(&part("query", place, &query.name), of);
         }
         for (place, (name, sink)) in self.sinks.iter().enumerate() {
@@ -90,6 +92,13 @@ impl Loop {
     /// Goes on where an engine stood that had saved this. The same objects are there, and nothing was taken in yet.
     pub(super) fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let Checkpoint { cut, logs: entries, mut state, .. } = checkpoint;
+        let mut catalog = self.catalog.as_ref().clone();
+        let mut numbers = state.take_part("catalog");
+        catalog.load(&mut numbers)?;
+        if let Some(left) = numbers.left() {
+            return Err(corrupt(format!("'{left}' of its catalog belongs to nothing that is there")));
+        }
+        self.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
         self.epoch = cut.epoch;
         self.expired = cut.epoch;
@@ -139,7 +148,26 @@ impl Loop {
         Ok(())
     }
 
+    /// Brings the queries into the order in which they were saved. It need not be that of making them anew: objects that
+    /// are gone may have moved others.
+    fn order_as_saved(&mut self, state: &mut Tables) -> Result<()> {
+        let count = self.saved_queries().count();
+        let mut rest = std::mem::take(&mut self.queries);
+        for place in 0..count {
+            let name = state.take_text_if(&format!("query{place}"));
+            let found = rest.iter().position(|query| Some(query.name.as_ref()) == name.as_deref());
+            let Some(found) = found else {
+                let name = name.unwrap_or_default();
+                return Err(corrupt(format!("query {place} of it is \"{name}\", which isn't there")));
+            };
+            self.queries.push(rest.remove(found));
+        }
+        self.queries.append(&mut rest);
+        Ok(())
+    }
+
     fn load_queries(&mut self, state: &mut Tables) -> Result<()> {
+        self.order_as_saved(state)?;
         let queries = self.queries.iter_mut().filter(|query| !query.temporary);
         for (place, query) in queries.enumerate() {
             let part = part("query", place, &query.name);

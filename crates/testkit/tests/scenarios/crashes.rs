@@ -28,7 +28,7 @@ pub const ALL: &[Scenario] = &[
 
 /// An engine on a disk that forgets what wasn't synced when it crashes.
 pub struct Machine {
-    disk: SimulatedDisk,
+    pub(super) disk: SimulatedDisk,
     builder: Box<dyn Fn() -> EngineBuilder>,
     engine: Engine,
 }
@@ -54,7 +54,12 @@ impl Machine {
 
     /// Loses what wasn't synced, and starts again from what is there.
     pub async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
-        // One that is whole, one that is being written, or none.
+        self.maybe_checkpoint(random).await?;
+        self.crash_at(|| {}, random).await
+    }
+
+    /// Takes a checkpoint: one that is whole, one that is being written, or none.
+    async fn maybe_checkpoint(&self, random: &mut SmallRng) -> Result<()> {
         match random.random_range(0..4) {
             0 => drop(run(&mut self.session(), "CHECKPOINT").await?),
             1 => {
@@ -65,9 +70,15 @@ impl Machine {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The same without a checkpoint; something happens before it starts again.
+    pub(super) async fn crash_at(&mut self, meanwhile: impl FnOnce(), random: &mut SmallRng) -> Result<()> {
         self.disk = self.disk.crash(|bound| random.random_range(0..bound));
         // The process is gone; here it has to be told, so that it lets go of the files of its sinks.
         let _ = self.engine.stop().await;
+        meanwhile();
         self.engine = open(&self.disk, (self.builder)())?;
         Ok(())
     }
@@ -113,7 +124,11 @@ fn change(random: &mut SmallRng) -> String {
 }
 
 /// What differs between two engines.
-async fn difference(found: &mut Session, expected: &mut Session, shown: &[&str]) -> Result<Option<String>> {
+pub(super) async fn difference(
+    found: &mut Session,
+    expected: &mut Session,
+    shown: &[&str],
+) -> Result<Option<String>> {
     for sql in shown {
         let (found, expected) = (lines(found, sql).await?, lines(expected, sql).await?);
         if found != expected {
@@ -434,7 +449,7 @@ async fn batches_seed(seed: u64) -> Result<()> {
 }
 
 /// Runs a script as `millstream run` does, and says what its statements were answered.
-async fn run_script(session: &mut Session, text: &str) -> Result<Vec<String>> {
+pub(super) async fn run_script(session: &mut Session, text: &str) -> Result<Vec<String>> {
     let mut script = Script::parse(text).map_err(|error| error.to_string())?;
     script.gather_ddl();
     session.begin_script();

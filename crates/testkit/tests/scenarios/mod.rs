@@ -3,7 +3,9 @@
 mod bad_input;
 mod batches;
 mod behind;
+mod catalogs;
 mod changes;
+mod clocks;
 mod closing;
 mod copying;
 mod crashes;
@@ -48,7 +50,9 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(bad_input::ALL);
     all.extend_from_slice(batches::ALL);
     all.extend_from_slice(behind::ALL);
+    all.extend_from_slice(catalogs::ALL);
     all.extend_from_slice(changes::ALL);
+    all.extend_from_slice(clocks::ALL);
     all.extend_from_slice(copying::ALL);
     all.extend_from_slice(crashes::ALL);
     all.extend_from_slice(disk::ALL);

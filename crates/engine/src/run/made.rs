@@ -1,0 +1,275 @@
+//! What made the objects that are there, and what is set: the catalog that a checkpoint holds.
+//!
+//! A start does these entries again, over no rows, so they keep their order: what an object becomes may depend on what was
+//! set, and on how another was altered, when it was made. What is gone isn't done again, and of what was set, paused or
+//! altered between two objects only the last counts. So there are never many more of them than objects.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream_durable::{Entry, Standing};
+
+use crate::event::Change;
+
+/// One step of making what is there.
+#[derive(Clone, Debug)]
+enum Step {
+    /// An object was made.
+    Object(Arc<str>, Entry),
+    /// An object is another one since. `overrules`: whatever it was altered to before.
+    Altered { name: Arc<str>, overrules: bool, entry: Entry },
+    /// A setting, or whether something stands still.
+    State(Entry),
+}
+
+/// The steps that made what is there, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    steps: Vec<Step>,
+}
+
+/// What a group of changes does to the objects.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    made: Vec<Making>,
+}
+
+#[derive(Debug)]
+enum Making {
+    Object { name: Arc<str>, statement: String },
+    Altered { name: Arc<str>, overrules: bool },
+    Dropped(Vec<Arc<str>>),
+}
+
+impl News {
+    /// Of these changes.
+    pub(super) fn of(changes: &[Change]) -> News {
+        let making = |change: &Change| match change {
+            Change::Create { object, .. } => {
+                Making::Object { name: object.name.clone(), statement: object.ddl.clone() }
+            }
+            // A watermark can be dropped only where there is one: what had set it must stay before that.
+            Change::Alter { object } => Making::Altered {
+                name: object.name.clone(),
+                overrules: object.definition.watermark().is_some(),
+            },
+            Change::Drop { names } => Making::Dropped(names.clone()),
+        };
+        News { made: changes.iter().map(making).collect() }
+    }
+}
+
+impl Made {
+    /// Takes in a group of changes that the journal knows by `entry`.
+    pub(super) fn change(&mut self, news: News, entry: &Entry, standing: Standing) {
+        for making in news.made {
+            match making {
+                Making::Object { name, statement } => {
+                    self.steps.push(Step::Object(name, alone(entry, Some(statement), standing)));
+                }
+                // It is alone in its entry: no other statement takes effect together with an ALTER.
+                Making::Altered { name, overrules } => {
+                    let entry = alone(entry, None, standing);
+                    self.steps.push(Step::Altered { name, overrules, entry });
+                }
+                Making::Dropped(names) => self.forget(&names),
+            }
+        }
+        self.settle();
+    }
+
+    /// Takes in what is set, or paused.
+    pub(super) fn state(&mut self, entry: Entry) {
+        self.steps.push(Step::State(entry));
+        self.settle();
+    }
+
+    /// The entries that make what is there.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let entry = |step: &Step| match step {
+            Step::Object(_, entry) | Step::Altered { entry, .. } | Step::State(entry) => entry.clone(),
+        };
+        self.steps.iter().map(entry).collect()
+    }
+
+    /// Gives up what made objects that are gone.
+    fn forget(&mut self, names: &[Arc<str>]) {
+        self.steps.retain(|step| match step {
+            Step::Object(name, _) | Step::Altered { name, .. } => !names.contains(name),
+            Step::State(Entry::Paused { name: Some(name), .. }) => {
+                !names.iter().any(|gone| gone.as_ref() == name)
+            }
+            Step::State(_) => true,
+        });
+    }
+
+    /// Gives up what was set, paused or altered and is overruled before another object was made.
+    fn settle(&mut self) {
+        let mut later = BTreeSet::new();
+        let mut kept: Vec<Step> = Vec::with_capacity(self.steps.len());
+        for step in std::mem::take(&mut self.steps).into_iter().rev() {
+            let key = match &step {
+                Step::Object(..) => {
+                    later.clear();
+                    kept.push(step);
+                    continue;
+                }
+                Step::Altered { name, overrules, .. } => {
+                    let key = ("altered", name.to_string());
+                    if !later.contains(&key) {
+                        if *overrules {
+                            later.insert(key);
+                        }
+                        kept.push(step);
+                    }
+                    continue;
+                }
+                Step::State(Entry::Set { name, .. }) => ("set", name.clone()),
+                Step::State(Entry::Paused { name: Some(name), .. }) => ("paused", name.clone()),
+                Step::State(_) => ("all", String::new()),
+            };
+            // PAUSE ALL and RESUME ALL overrule what was said of one.
+            let overruled = key.0 == "paused" && later.contains(&("all", String::new()));
+            if later.insert(key) && !overruled {
+                kept.push(step);
+            }
+        }
+        kept.reverse();
+        self.steps = kept;
+    }
+}
+
+/// The entry of one statement out of those that took effect together. The names under which statements were done are kept
+/// beside.
+fn alone(entry: &Entry, statement: Option<String>, standing: Standing) -> Entry {
+    let mut entry = entry.clone();
+    match &mut entry {
+        Entry::Changed { statements, done, standing: at, .. } => {
+            if let Some(statement) = statement {
+                *statements = vec![statement];
+            }
+            done.clear();
+            *at = standing;
+        }
+        Entry::TableMade { standing: at, .. } => *at = standing,
+        _ => {}
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: &str) -> Entry {
+        Entry::Set { name: name.into(), value: value.into() }
+    }
+
+    fn paused(name: Option<&str>, pause: bool) -> Entry {
+        Entry::Paused { name: name.map(str::to_string), pause, standing: Standing::default() }
+    }
+
+    fn changed(statements: &[&str]) -> Entry {
+        Entry::Changed {
+            statements: statements.iter().map(|text| (*text).to_string()).collect(),
+            variables: Vec::new(),
+            done: vec!["as a script".into()],
+            standing: Standing::default(),
+        }
+    }
+
+    fn made(made: &mut Made, names: &[&str]) {
+        let making = |name: &&str| Making::Object { name: (*name).into(), statement: format!("make {name}") };
+        let news = News { made: names.iter().map(making).collect() };
+        made.change(news, &changed(names), Standing::default());
+    }
+
+    fn dropped(made: &mut Made, names: &[&str]) {
+        let names = names.iter().map(|name| (*name).into()).collect();
+        made.change(News { made: vec![Making::Dropped(names)] }, &changed(&["drop"]), Standing::default());
+    }
+
+    fn altered(made: &mut Made, name: &str, statement: &str) {
+        let overrules = !statement.starts_with("drop");
+        let news = News { made: vec![Making::Altered { name: name.into(), overrules }] };
+        made.change(news, &changed(&[statement]), Standing::default());
+    }
+
+    fn texts(made: &Made) -> Vec<String> {
+        let text = |entry: Entry| match entry {
+            Entry::Changed { statements, done, .. } => {
+                assert!(done.is_empty());
+                statements.join("; ")
+            }
+            Entry::Set { name, value } => format!("{name} = {value}"),
+            Entry::Paused { name, pause, .. } => format!("{} {pause}", name.unwrap_or("all".into())),
+            other => format!("{other:?}"),
+        };
+        made.entries().into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn of_what_is_set_between_two_objects_the_last_counts() {
+        let mut all = Made::default();
+        [set("a", "1"), set("b", "1"), set("a", "2")].into_iter().for_each(|entry| all.state(entry));
+        made(&mut all, &["x", "y"]);
+        for entry in [
+            paused(Some("x"), true),
+            set("a", "3"),
+            paused(Some("y"), true),
+            paused(Some("x"), false),
+            set("a", "4"),
+            paused(None, false),
+        ] {
+            all.state(entry);
+        }
+        assert_eq!(texts(&all), ["b = 1", "a = 2", "make x", "make y", "a = 4", "all false"]);
+    }
+
+    #[test]
+    fn what_is_gone_leaves_nothing() {
+        let mut all = Made::default();
+        all.state(set("a", "1"));
+        made(&mut all, &["x"]);
+        for round in 0..100 {
+            all.state(set("a", &round.to_string()));
+            made(&mut all, &["y", "z"]);
+            altered(&mut all, "y", "alter y");
+            all.state(paused(Some("z"), true));
+            dropped(&mut all, &["z", "y"]);
+        }
+        assert_eq!(texts(&all), ["a = 1", "make x", "a = 99"]);
+    }
+
+    #[test]
+    fn an_object_made_again_stands_behind_what_it_is_made_of() {
+        let mut all = Made::default();
+        made(&mut all, &["x", "y"]);
+        dropped(&mut all, &["x"]);
+        made(&mut all, &["z", "x"]);
+        assert_eq!(texts(&all), ["make y", "make z", "make x"]);
+    }
+
+    #[test]
+    fn an_alteration_stays_before_what_was_made_after_it() {
+        let mut all = Made::default();
+        made(&mut all, &["x"]);
+        altered(&mut all, "x", "first");
+        altered(&mut all, "x", "second");
+        made(&mut all, &["y"]);
+        altered(&mut all, "x", "third");
+        assert_eq!(texts(&all), ["make x", "second", "make y", "third"]);
+        dropped(&mut all, &["y"]);
+        assert_eq!(texts(&all), ["make x", "third"]);
+    }
+
+    #[test]
+    fn what_is_taken_away_was_there_before() {
+        let mut all = Made::default();
+        made(&mut all, &["x"]);
+        ["first", "drop", "second", "drop"].iter().for_each(|text| altered(&mut all, "x", text));
+        assert_eq!(texts(&all), ["make x", "second", "drop"]);
+        altered(&mut all, "x", "third");
+        assert_eq!(texts(&all), ["make x", "third"]);
+    }
+}

@@ -1,0 +1,174 @@
+//! What a checkpoint keeps of the catalog: what makes the objects that are there, and nothing of those that are gone.
+
+use millstream_durable::Disk;
+use millstream_engine::{Engine, Session};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::Scenario;
+use super::crashes::{Machine, difference, run_script};
+
+pub const ALL: &[Scenario] = &[
+    ("what_is_dropped_leaves_the_catalog", || drive::block_on(dropped())),
+    ("a_catalog_of_any_history_comes_back", || drive::block_on(histories())),
+    ("a_script_knows_what_it_did_without_its_text", || drive::block_on(script())),
+];
+
+/// The size of the newest checkpoint's catalog.
+fn catalog_bytes(machine: &Machine) -> Result<usize> {
+    let names = machine.disk.list().map_err(|error| error.to_string())?;
+    let newest = names.iter().rfind(|name| name.ends_with("-catalog.entries")).ok_or("there is none")?;
+    machine.disk.read(newest).map(|bytes| bytes.len()).map_err(|error| error.to_string())
+}
+
+async fn dropped() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(1);
+    let mut machine = Machine::start(Engine::builder)?;
+    let mut session = machine.session();
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (x INT)",
+            "CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM t",
+            "CHECKPOINT",
+        ],
+    )
+    .await?;
+    let before = catalog_bytes(&machine)?;
+    let mut group = String::new();
+    for n in 0..250 {
+        group.push_str(&format!(
+            "CREATE TABLE gone_{n} (x INT); CREATE MATERIALIZED VIEW of_{n} AS SELECT sum(x) AS s FROM gone_{n};
+             DROP TABLE gone_{n} CASCADE; CREATE VIEW w_{n} AS SELECT x FROM t; DROP VIEW w_{n};"
+        ));
+        if n % 25 == 24 {
+            run_script(&mut session, &group).await?;
+            group.clear();
+            run(&mut session, &format!("SET max_batch_rows = {}", n + 1)).await?;
+            run(&mut session, "CREATE TABLE again (x INT)").await?;
+            run_all(&mut session, &["PAUSE m", "RESUME m", "DROP TABLE again"]).await?;
+        }
+    }
+    run_all(&mut session, &["INSERT INTO t VALUES (1), (2)", "CHECKPOINT"]).await?;
+    let after = catalog_bytes(&machine)?;
+    // What is set, and whether all goes on, is a little.
+    ensure(after < before + 400, || format!("the catalog had {before} bytes and has {after}"))?;
+    machine.crash(&mut random).await?;
+    let mut session = machine.session();
+    expect(&mut session, "SELECT n FROM m", &["2"]).await?;
+    expect(&mut session, "SHOW max_batch_rows", &["250"]).await?;
+    expect(&mut session, "SELECT name FROM millstream.tables", &["t"]).await
+}
+
+/// Statements on few names, so that many of them meet.
+fn statement(random: &mut SmallRng) -> String {
+    let (a, b) = (random.random_range(0..3), random.random_range(0..3));
+    let x = random.random_range(0..5);
+    match random.random_range(0..20) {
+        0 => format!("DROP TABLE t{a} CASCADE"),
+        1 => format!("DROP MATERIALIZED VIEW IF EXISTS v{a} CASCADE"),
+        2 => format!("DROP SINK k{a}"),
+        3 => format!("CREATE OR REPLACE FUNCTION f{a}(x INT) RETURNS INT RETURN x + {x}"),
+        4 | 5 => format!("CREATE TABLE IF NOT EXISTS t{a} (x INT, ts TIMESTAMP)"),
+        6 => format!(
+            "CREATE MATERIALIZED VIEW v{a} AS SELECT f{b}(x) AS y, count(*) AS n FROM t{b} GROUP BY f{b}(x)"
+        ),
+        7 => format!(
+            "CREATE MATERIALIZED VIEW IF NOT EXISTS v{a} AS SELECT x % 2 AS y, count(*) AS n FROM t{b} GROUP BY x % 2"
+        ),
+        8 => format!("CREATE MATERIALIZED VIEW v{a} AS SELECT y, sum(n) AS n FROM v{b} GROUP BY y"),
+        9 | 10 => format!("CREATE SINK k{a} INTO t{a} (x) AS SELECT x FROM t{b}"),
+        11 => format!("ALTER TABLE t{a} SET WATERMARK FOR ts AS ts - INTERVAL '{x} seconds'"),
+        12 => format!("ALTER TABLE t{a} DROP WATERMARK"),
+        13 => format!("PAUSE v{a}"),
+        14 => format!("RESUME {}", if x == 0 { "ALL".into() } else { format!("v{a}") }),
+        15 => format!("SET on_error = '{}'", if x < 2 { "keep" } else { "fail" }),
+        16 => format!("DELETE FROM t{a} WHERE x = {x}"),
+        _ => format!("INSERT INTO t{a} VALUES ({x}, TIMESTAMP '2024-05-01' + INTERVAL '{x} minutes')"),
+    }
+}
+
+/// What a session can see of the objects.
+async fn shown(session: &mut Session) -> Result<Vec<String>> {
+    let mut shown = vec!["SHOW VIEWS".to_string(), "SELECT name, target FROM millstream.sinks".to_string()];
+    for kind in ["tables", "materialized_views"] {
+        let names = match kind {
+            "tables" => lines(session, "SELECT name FROM millstream.tables").await?,
+            _ => lines(session, "SHOW MATERIALIZED VIEWS").await?,
+        };
+        let names = names.iter().filter_map(|line| line.split('|').next());
+        shown.extend(names.map(|name| format!("SELECT * FROM {name}")));
+    }
+    Ok(shown)
+}
+
+async fn histories() -> Result<()> {
+    for seed in 0..10 {
+        history(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// What came of many statements is compared with an engine in memory that was told the same.
+async fn history(seed: u64) -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut machine = Machine::start(Engine::builder)?;
+    let memory = Engine::start().map_err(|error| error.to_string())?;
+    let mut model = memory.session();
+    for round in 0..6 {
+        let mut told = Vec::new();
+        for _ in 0..random.random_range(5..40) {
+            let sql = statement(&mut random);
+            let mine = run(&mut machine.session(), &sql).await;
+            let expected = run(&mut model, &sql).await;
+            ensure(mine.is_ok() == expected.is_ok(), || format!("{sql}: {mine:?}, but {expected:?}"))?;
+            if mine.is_ok() {
+                told.push(sql);
+            }
+        }
+        let numbers = "SELECT relname, oid FROM pg_catalog.pg_class";
+        let before = lines(&mut machine.session(), numbers).await?;
+        run(&mut machine.session(), "CHECKPOINT").await?;
+        let bytes = catalog_bytes(&machine)?;
+        ensure(bytes < 12_000, || format!("round {round}: the catalog has {bytes} bytes"))?;
+        machine.crash(&mut random).await?;
+        expect(&mut machine.session(), numbers, &before.iter().map(String::as_str).collect::<Vec<_>>())
+            .await?;
+        let shown = shown(&mut model).await?;
+        let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+        if let Some(wrong) = difference(&mut machine.session(), &mut model, &shown).await? {
+            return Err(format!("round {round}, after {told:#?}: {wrong}"));
+        }
+    }
+    Ok(())
+}
+
+/// The names under which statements were done are short, whatever their texts.
+async fn script() -> Result<()> {
+    let rows: Vec<String> = (0..500).map(|x| format!("({x})")).collect();
+    let script = format!(
+        "CREATE TABLE t (x INT); CREATE TABLE old (x INT);
+         INSERT INTO t VALUES {0}; INSERT INTO t VALUES {0};
+         DROP TABLE old;",
+        rows.join(", ")
+    );
+    let mut random = SmallRng::seed_from_u64(2);
+    let mut machine = Machine::start(Engine::builder)?;
+    run_script(&mut machine.session(), &script).await?;
+    for checkpoint in [true, false, true] {
+        if checkpoint {
+            run(&mut machine.session(), "CHECKPOINT").await?;
+            let names = machine.disk.list().map_err(|error| error.to_string())?;
+            let newest = names.iter().rfind(|name| name.ends_with(".checkpoint")).ok_or("there is none")?;
+            let bytes = machine.disk.read(newest).map_err(|error| error.to_string())?;
+            ensure(!String::from_utf8_lossy(&bytes).contains("INSERT"), || "it holds a statement".into())?;
+        }
+        machine.crash(&mut random).await?;
+        let answers = run_script(&mut machine.session(), &script).await?;
+        let again = answers.iter().filter(|answer| answer.contains("is not done again")).count();
+        ensure(again == 2, || format!("{answers:#?}"))?;
+        expect(&mut machine.session(), "SELECT count(*) FROM t", &["1000"]).await?;
+    }
+    Ok(())
+}
