@@ -6,6 +6,7 @@
 //! Deliberately absent: the epoch loop, the catalog and anything that parses SQL; see the crates `engine` and `sql`.
 
 mod arrangement;
+mod content;
 mod drive;
 mod error;
 mod event_time;
