@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,28 +59,15 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     fs::create_dir(place.join("in")).unwrap();
     let mut n = 0;
     for round in 0..=rounds {
-        let mut child = program(place, &["--data", "state", "run", "app.sql"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
         let last = round == rounds;
         // How long it lives differs from round to round, from before its start is over to long after.
         let lives = Duration::from_millis(u64::from(round * 7919 % 13) * 40);
-        let since = Instant::now();
-        while since.elapsed() < lives {
-            put(place, n..n + 50);
-            n += 50;
-            thread::sleep(Duration::from_millis(20));
-        }
+        let (mut child, since) = run_for(place, lives, &mut n);
         while last && since.elapsed() < PATIENCE && (doubled(place).len() as i64) < n {
             assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
             thread::sleep(Duration::from_millis(50));
         }
-        child.kill().unwrap();
-        let output = child.wait_with_output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!told.contains("error:"), "round {round}: {told}");
+        kill(child, round);
     }
     assert_eq!(doubled(place), (0..n).map(|n| n * 2).collect::<Vec<_>>());
     let output =
@@ -101,6 +88,30 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     left.retain(|_, count| *count != 0);
     let expected = (0..10).map(|g| (format!("{g},{}", (0..n).filter(|n| n % 10 == g).count()), 1));
     assert_eq!(left, expected.collect());
+}
+
+/// Lets the program run the script, and for so long puts the numbers that come next; gives when that began as well.
+fn run_for(place: &Path, lives: Duration, n: &mut i64) -> (Child, Instant) {
+    let child = program(place, &["--data", "state", "run", "app.sql"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let since = Instant::now();
+    while since.elapsed() < lives {
+        put(place, *n..*n + 50);
+        *n += 50;
+        thread::sleep(Duration::from_millis(20));
+    }
+    (child, since)
+}
+
+/// Kills the program, which must not have told of an error.
+fn kill(mut child: Child, round: u32) {
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!told.contains("error:"), "round {round}: {told}");
 }
 
 /// Writes numbers as a file that the program reads, whole at once.
@@ -134,18 +145,8 @@ fn tables_of_postgres_hold_everything_once_whenever_it_is_killed() {
     let asked = |sql: &str| block_on(postgres.query(sql)).unwrap_or_default();
     let mut n = 0;
     for round in 0..=rounds {
-        let mut child = program(place, &["--data", "state", "run", "app.sql"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let since = Instant::now();
         let lives = Duration::from_millis(u64::from(round * 7919 % 13) * 60);
-        while since.elapsed() < lives {
-            put(place, n..n + 50);
-            n += 50;
-            thread::sleep(Duration::from_millis(20));
-        }
+        let (mut child, since) = run_for(place, lives, &mut n);
         let is_there = || asked("SELECT count(*) FROM doubled") == [n.to_string()];
         while round == rounds && since.elapsed() < PATIENCE && !is_there() {
             assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
@@ -155,10 +156,7 @@ fn tables_of_postgres_hold_everything_once_whenever_it_is_killed() {
         while round == rounds && since.elapsed() < PATIENCE && asked(&sums).is_empty() {
             thread::sleep(Duration::from_millis(50));
         }
-        child.kill().unwrap();
-        let output = child.wait_with_output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!told.contains("error:"), "round {round}: {told}");
+        kill(child, round);
     }
     let doubled: Vec<String> = (0..n).map(|n| (n * 2).to_string()).collect();
     assert_eq!(asked("SELECT d FROM doubled ORDER BY d"), doubled);

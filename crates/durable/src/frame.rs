@@ -4,11 +4,6 @@
 
 use std::fmt;
 
-/// The number that twenty digits of a file's name say.
-pub(crate) fn number_of(digits: &str) -> Option<Sequence> {
-    (digits.len() == 20).then(|| digits.parse().ok().map(Sequence))?
-}
-
 /// What a segment begins with.
 const MAGIC: &[u8; 8] = b"MSTREAMJ";
 
@@ -47,6 +42,11 @@ impl fmt::Display for Sequence {
 /// The name of the segment whose first entry has this number.
 pub(crate) fn segment_name(first: Sequence) -> String {
     format!("{:020}.journal", first.0)
+}
+
+/// The number that twenty digits of a file's name say.
+pub(crate) fn number_of(digits: &str) -> Option<Sequence> {
+    (digits.len() == 20).then(|| digits.parse().ok().map(Sequence))?
 }
 
 /// The number in the name of a segment.

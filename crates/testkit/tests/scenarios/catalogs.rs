@@ -92,11 +92,8 @@ fn statement(random: &mut SmallRng) -> String {
 /// What a session can see of the objects.
 async fn shown(session: &mut Session) -> Result<Vec<String>> {
     let mut shown = vec!["SHOW VIEWS".to_string(), "SELECT name, target FROM millstream.sinks".to_string()];
-    for kind in ["tables", "materialized_views"] {
-        let names = match kind {
-            "tables" => lines(session, "SELECT name FROM millstream.tables").await?,
-            _ => lines(session, "SHOW MATERIALIZED VIEWS").await?,
-        };
+    for names in ["SELECT name FROM millstream.tables", "SHOW MATERIALIZED VIEWS"] {
+        let names = lines(session, names).await?;
         let names = names.iter().filter_map(|line| line.split('|').next());
         shown.extend(names.map(|name| format!("SELECT * FROM {name}")));
     }
