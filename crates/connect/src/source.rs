@@ -135,6 +135,16 @@ pub trait Source: Send {
     fn brings_changes(&self) -> bool {
         false
     }
+    /// Whether it heeds [`Source::want`].
+    fn leaves_out(&self) -> bool {
+        false
+    }
+    /// Says which columns of the schema are looked at in what [`Source::next`] and [`Source::replay`] bring from now on:
+    /// the others may hold anything of their types. Which rows there are, which of them are bad, and their spans stay
+    /// the same. Not after a future of `next` was dropped before it was ready.
+    async fn want(&mut self, _columns: &[bool]) -> Result<()> {
+        Ok(())
+    }
     /// Whether it ends by itself.
     fn bounded(&self) -> bool;
     /// Continues after `after`; called once, before the first `next`, when the source was read before.

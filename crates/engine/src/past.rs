@@ -35,6 +35,8 @@ pub(crate) struct Past {
     pub(crate) ahead: Ahead,
     /// How much is read at once.
     pub(crate) limit: Limit,
+    /// Which of the columns are looked at; `None`: all.
+    pub(crate) wanted: Option<Vec<bool>>,
 }
 
 impl fmt::Debug for Past {
@@ -96,20 +98,25 @@ impl Past {
     async fn open(&self) -> Result<Box<dyn Source>> {
         let (connector, spec) = (self.connector.clone(), self.spec.clone());
         let opened = tokio::task::spawn_blocking(move || connector.source(&spec)).await;
-        opened.map_err(|error| Error::bug(error.to_string()))?.map_err(error::connect)
+        let mut source = opened.map_err(|error| Error::bug(error.to_string()))?.map_err(error::connect)?;
+        if let Some(wanted) = &self.wanted {
+            source.want(wanted).await.map_err(error::connect)?;
+        }
+        Ok(source)
     }
 
     /// The same as a table with these of its columns.
-    pub(crate) fn table(self, columns: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
+    pub(crate) fn table(mut self, columns: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
         let places = columns.fields().iter().map(|field| self.schema.index_of(field.name()));
-        let places = places.collect::<Result<_, _>>().map_err(error::arrow)?;
+        let places = places.collect::<Result<Vec<_>, _>>().map_err(error::arrow)?;
+        self.wanted = Some((0..self.schema.fields().len()).map(|column| places.contains(&column)).collect());
         let part = Part { past: self, columns: columns.clone(), places };
         Ok(Arc::new(StreamingTable::try_new(columns.clone(), vec![Arc::new(part)])?))
     }
 }
 
 /// What of a span is still to be read.
-fn rest_of(span: &Span, arrival: &Arrival) -> Option<Span> {
+pub(crate) fn rest_of(span: &Span, arrival: &Arrival) -> Option<Span> {
     let through = arrival.spans.last().map_or(span.to, |read| read.to);
     (arrival.more == More::Now && through < span.to).then(|| Span { from: through, ..span.clone() })
 }

@@ -254,6 +254,25 @@ impl Flow {
         self.batchwise[relation]
     }
 
+    /// Which columns it looks at of the input at a place of [`Flow::relations`], ascending; `None`: all of them.
+    pub fn columns_read(&self, relation: usize) -> Option<Vec<usize>> {
+        let is_input = |node: &Node| matches!(node, Node::Input { relation: of, .. } if *of == relation);
+        let input = self.nodes.iter().position(is_input)?;
+        if input + 1 == self.nodes.len() {
+            return None;
+        }
+        let mut all = Vec::new();
+        for node in &self.nodes {
+            let Node::Operator { operator, inputs } = node else { continue };
+            for (place, _) in inputs.iter().enumerate().filter(|(_, of)| **of == input) {
+                all.extend(operator.columns_read(place)?);
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        Some(all)
+    }
+
     /// The columns of its result.
     pub fn schema(&self) -> Result<&SchemaRef> {
         Ok(&self.root()?.properties().schema)

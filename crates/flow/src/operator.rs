@@ -201,6 +201,10 @@ pub trait Operator: Send + Debug {
     fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         self.step(cut, inputs)
     }
+    /// Which columns of an input it looks at, ascending; `None`: all of them.
+    fn columns_read(&self, _input: usize) -> Option<Vec<usize>> {
+        None
+    }
     /// Whether it puts out one row for each that it takes, whatever they are, and keeps nothing: where nobody takes its
     /// rows it need not be given any.
     fn hands_on(&self) -> bool {

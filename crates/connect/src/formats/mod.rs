@@ -4,6 +4,7 @@
 //! columns; all line formats share one pipeline, so that a bad record is the same thing in each. Parquet has its
 //! own. Deliberately absent: where bytes come from and go to, which is a connector's business.
 
+mod absent;
 pub(crate) mod changes;
 pub(crate) mod csv;
 mod debezium_json;

@@ -10,6 +10,7 @@ use millstream_delta::sql_type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
+use super::absent::Absent;
 use super::framing::BadRecord;
 use crate::Limit;
 
@@ -42,8 +43,8 @@ pub(crate) fn infer(file: File) -> Result<SchemaRef, String> {
 pub(crate) struct ParquetRows {
     columns: SchemaRef,
     reader: ParquetRecordBatchReader,
-    /// Where each declared column is in what `reader` gives.
-    places: Vec<usize>,
+    /// What becomes of each declared column.
+    read: Vec<Read>,
     /// Rows that were decoded but not taken.
     waiting: Option<RecordBatch>,
     /// About how many bytes each row of the batch that was decoded last takes. A slice of it can't say: its
@@ -52,6 +53,14 @@ pub(crate) struct ParquetRows {
     /// The number of the next row.
     row: u64,
     rows_total: u64,
+}
+
+/// Where a column comes from.
+enum Read {
+    /// From a place in what the reader gives.
+    At(usize),
+    /// Nobody looks at it, and no value of it can be wrong: it isn't read.
+    Never(Absent),
 }
 
 /// What one pull gives: columns of consecutive rows but for the bad ones.
@@ -66,14 +75,20 @@ pub(crate) struct ParquetPiece {
 }
 
 impl ParquetRows {
-    /// Opens `file` at row `from`, to be read to row `to` at most. Fails with what is wrong with the file when
-    /// it isn't Parquet or is of another schema.
-    pub fn open(file: File, columns: &SchemaRef, from: u64, to: Option<u64>) -> Result<ParquetRows, String> {
+    /// Opens `file` at row `from`, to be read to row `to` at most; of `wanted` columns those that are false aren't looked
+    /// at. Fails with what is wrong with the file when it isn't Parquet or is of another schema.
+    pub fn open(
+        file: File,
+        columns: &SchemaRef,
+        wanted: Option<&[bool]>,
+        from: u64,
+        to: Option<u64>,
+    ) -> Result<ParquetRows, String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)
             .map_err(|error| format!("not a Parquet file that can be read: {error}"))?;
         let found = builder.schema().clone();
-        let mut roots = Vec::with_capacity(columns.fields().len());
-        for field in columns.fields() {
+        let (mut roots, mut kept) = (Vec::new(), Vec::with_capacity(columns.fields().len()));
+        for (place, field) in columns.fields().iter().enumerate() {
             let Ok(at) = found.index_of(field.name()) else {
                 let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
                 return Err(format!(
@@ -90,11 +105,19 @@ impl ParquetRows {
                     sql_type(field.data_type())
                 ));
             }
-            roots.push(at);
+            let is_wanted = wanted.is_none_or(|wanted| wanted.get(place).is_none_or(|wanted| *wanted));
+            let absent = if is_wanted { None } else { absent(found.field(at), field) };
+            if absent.is_none() {
+                roots.push(at);
+            }
+            kept.push((at, absent));
         }
-        let mut read = roots.clone();
-        read.sort_unstable();
-        let places = roots.iter().map(|at| read.partition_point(|other| other < at)).collect();
+        roots.sort_unstable();
+        let read = |(at, absent): (usize, Option<Absent>)| match absent {
+            Some(absent) => Read::Never(absent),
+            None => Read::At(roots.partition_point(|other| *other < at)),
+        };
+        let read = kept.into_iter().map(read).collect();
         let rows_total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let rows_total = to.map_or(rows_total, |to| to.min(rows_total));
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
@@ -108,7 +131,7 @@ impl ParquetRows {
         Ok(ParquetRows {
             columns: columns.clone(),
             reader,
-            places,
+            read,
             waiting: None,
             row_bytes: 1,
             row: from,
@@ -155,12 +178,20 @@ impl ParquetRows {
     /// Casts rows to the declared types. A value that doesn't fit makes its row a bad one.
     fn convert(&self, batch: &RecordBatch, first: u64) -> Result<ParquetPiece, String> {
         let bytes = self.row_bytes * batch.num_rows();
-        let mut columns = Vec::with_capacity(self.places.len());
-        let mut wrong: Vec<Option<String>> = vec![None; batch.num_rows()];
-        for (field, place) in self.columns.fields().iter().zip(&self.places) {
-            let found = batch.column(*place);
+        let mut columns = Vec::with_capacity(self.read.len());
+        let mut wrong: Vec<Option<String>> = Vec::new();
+        for (field, read) in self.columns.fields().iter().zip(&self.read) {
+            let place = match read {
+                Read::At(place) => *place,
+                Read::Never(absent) => {
+                    columns.push(absent.rows(batch.num_rows()));
+                    continue;
+                }
+            };
+            let found = batch.column(place);
             let column = cast(found, field.data_type()).map_err(|error| error.to_string())?;
             if column.null_count() > if field.is_nullable() { found.logical_null_count() } else { 0 } {
+                wrong.resize(batch.num_rows(), None);
                 mark(&mut wrong, field, found, &column);
             }
             columns.push(column);
@@ -199,6 +230,17 @@ fn mark(wrong: &mut [Option<String>], field: &Field, found: &ArrayRef, column: &
             ));
         }
     }
+}
+
+/// What stands for a column that isn't read, where no value of it could make a bad row.
+fn absent(found: &Field, declared: &Field) -> Option<Absent> {
+    let is_required = !declared.is_nullable() && found.is_nullable();
+    // A time in another unit may be too far away for it.
+    let may_fail = match (found.data_type(), declared.data_type()) {
+        (DataType::Timestamp(unit, _), DataType::Timestamp(to_unit, _)) => unit != to_unit,
+        _ => false,
+    };
+    if is_required || may_fail { None } else { Absent::of(declared) }
 }
 
 /// Whether a column of type `found` is one of type `declared`: the same kind, no less wide.
@@ -241,7 +283,7 @@ mod tests {
         let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        let mut rows = ParquetRows::open(File::open(&path).unwrap(), &batch.schema(), 0, None).unwrap();
+        let mut rows = ParquetRows::open(File::open(&path).unwrap(), &batch.schema(), None, 0, None).unwrap();
         let mut pieces = Vec::new();
         while let Some(piece) = rows.next(Limit { rows: usize::MAX, bytes: 1000 }).unwrap() {
             assert!(piece.bytes <= 1000, "{}", piece.bytes);

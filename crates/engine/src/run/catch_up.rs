@@ -18,6 +18,7 @@ use super::feed::Feed;
 use super::log::{self, Place};
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
+use super::source::of_feeds;
 use super::table::negated;
 use super::tasks::watch;
 use crate::Record;
@@ -157,6 +158,8 @@ impl Loop {
         let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
+        let feeds = self.query(query).into_iter().flat_map(|query| &query.feeds);
+        let wanted = of_feeds(feeds.filter(|feed| feed.of == *name), schema.fields().len());
         let past = Past {
             schema: schema.clone(),
             connector: connector.clone(),
@@ -165,6 +168,7 @@ impl Loop {
             put: self.sources.get(name).map_or_else(Vec::new, |source| source.put.taken().to_vec()),
             ahead: self.sources.get(name).map_or_else(Default::default, |source| source.ahead.clone()),
             limit: self.limit(),
+            wanted: Some(wanted),
         };
         let reader = Reader { query: query.clone(), source: name.clone(), past, permits };
         let (query, source) = (query.clone(), name.clone());

@@ -350,6 +350,7 @@ impl Loop {
             let keeps = source.retained.is_some() || self.tables.contains_key(name);
             source.used = read || keeps || self.sinks.values().any(|sink| sink.from == *name);
         }
+        self.tell_wanted();
         self.hear_used(&before);
     }
 

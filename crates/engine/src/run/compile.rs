@@ -143,12 +143,13 @@ impl Scope<'_> {
             })
         };
         let flow = self.compile(plan, &resolve, self.limits)?;
-        let feed = |name: &Arc<str>| Feed {
+        let feed = |(place, name): (usize, &Arc<str>)| Feed {
             of: name.clone(),
             stamped: stamped.get(name.as_ref()).cloned(),
+            columns: flow.columns_read(place),
             window: None,
         };
-        let feeds = flow.relations().iter().map(feed).collect();
+        let feeds = flow.relations().iter().enumerate().map(feed).collect();
         Ok(Lowered { flow, feeds, batches: None })
     }
 
@@ -205,6 +206,8 @@ impl Scope<'_> {
             feeds.push(Feed {
                 of: taken.of.clone(),
                 stamped: taken.stamped.then(|| taken.schema.clone()),
+                // Windows keep whole rows.
+                columns: None,
                 window: taken.window.clone().map(|kind| Window::new(kind, flow.takes_batches(place))),
             });
         }

@@ -17,6 +17,8 @@ pub(crate) struct Feed {
     pub(crate) of: Arc<str>,
     /// The relation's schema with the columns of the batch, where the query reads one.
     pub(crate) stamped: Option<SchemaRef>,
+    /// Which columns of the relation it looks at; `None`: all.
+    pub(crate) columns: Option<Vec<usize>>,
     /// Which of the rows, where the query runs once per batch; none: its changes as they come.
     pub(crate) window: Option<Window>,
 }

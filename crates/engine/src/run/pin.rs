@@ -83,6 +83,7 @@ impl Loop {
             put: source.put.taken().to_vec(),
             ahead: source.ahead.clone(),
             limit: self.limit(),
+            wanted: None,
         })))
     }
 }

@@ -1,5 +1,6 @@
 //! The task that owns a source: it pulls when the loop asks, and tries again what failed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::error;
 use crate::event::{Event, Reply};
+use crate::past::rest_of;
 
 /// Pauses between attempts of a failing source or sink.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -25,6 +27,10 @@ pub(crate) enum Command {
     Replay { span: Span, limit: Limit },
     /// Read again what a pattern names.
     ReadAgain { pattern: String, reply: Reply<usize> },
+    /// These columns are looked at from now on.
+    Want(Vec<bool>),
+    /// Bring these spans again, before anything new.
+    Again(Vec<Span>),
     /// Go on behind this; before the first pull.
     Seek(Position),
     /// All up to here is durable.
@@ -44,6 +50,8 @@ pub(super) struct Receiving {
     events: Sender<Event>,
     /// A command that came while another was carried out.
     next: Option<Command>,
+    /// What is to be brought again.
+    again: VecDeque<Span>,
     /// How often it failed in a row.
     attempts: u32,
 }
@@ -56,7 +64,7 @@ impl Receiving {
         inbox: UnboundedReceiver<Command>,
         events: Sender<Event>,
     ) -> Receiving {
-        Receiving { name, source, inbox, events, next: None, attempts: 0 }
+        Receiving { name, source, inbox, events, next: None, again: VecDeque::new(), attempts: 0 }
     }
 
     /// Answers commands until the loop drops its end.
@@ -89,18 +97,29 @@ impl Receiving {
                     self.acknowledge(&through).await;
                     continue;
                 }
+                Some(Command::Again(spans)) => {
+                    self.again.extend(spans);
+                    continue;
+                }
+                Some(Command::Want(columns)) => match self.source.want(&columns).await {
+                    Ok(()) => continue,
+                    Err(error) => self.failed(error),
+                },
                 Some(Command::Seek(after)) => match self.source.seek(&after).await {
                     Ok(()) => continue,
-                    Err(error) => {
-                        let result = Err(error::connect(error));
-                        Event::Arrived { source: self.name.clone(), ticket: 0, result, at: Instant::now() }
-                    }
+                    Err(error) => self.failed(error),
                 },
             };
             if self.events.send(event).is_err() {
                 return;
             }
         }
+    }
+
+    /// What the loop hears of a failure that no pull had.
+    fn failed(&self, error: ConnectError) -> Event {
+        let result = Err(error::connect(error));
+        Event::Arrived { source: self.name.clone(), ticket: 0, result, at: Instant::now() }
     }
 
     /// Waits after a failure, unless another pull comes, which is in a hurry.
@@ -123,6 +142,14 @@ impl Receiving {
 
     /// One pull: what is there, or what comes first, more rows or the next pull.
     async fn pull(&mut self, limit: Limit, wait: bool) -> Result<Arrival, ConnectError> {
+        if let Some(span) = self.again.front() {
+            let arrival = self.source.replay(span, limit).await?;
+            match rest_of(span, &arrival) {
+                Some(rest) => self.again[0] = rest,
+                None => drop(self.again.pop_front()),
+            }
+            return Ok(Arrival { more: More::Now, ..arrival });
+        }
         loop {
             let arrival = self.source.next(limit).await?;
             let empty = arrival.spans.is_empty() && arrival.rows.is_empty() && arrival.bad_rows.is_empty();

@@ -1,6 +1,7 @@
 //! A source in use, as the loop sees it: what it has brought, what it may bring, what an epoch takes of it.
 
 mod saving;
+mod wanted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use super::watermarks::marks::Seen;
 use super::{Loop, current};
 use crate::event::{Event, Reply};
 use crate::settings::{ClockKind, Pace, Settings};
+use wanted::Wanted;
+pub(super) use wanted::of_feeds;
 
 /// A source as the loop sees it.
 pub(crate) struct RunningSource {
@@ -79,6 +82,8 @@ pub(crate) struct RunningSource {
     /// How often it was tried again after a failure.
     retries: u64,
     failed: bool,
+    /// Which columns are looked at, as it was told; `None`: it knows of no choice, or wasn't told yet.
+    wanted: Wanted,
     ready: VecDeque<Arrival>,
     pub(crate) ready_rows: usize,
     pub(crate) ready_bytes: usize,
@@ -143,6 +148,7 @@ impl RunningSource {
             failure: None,
             retries: 0,
             failed: false,
+            wanted: Wanted::new(source.leaves_out() && source.replayable(), source.schema().fields().len()),
             ready: VecDeque::new(),
             ready_rows: 0,
             ready_bytes: 0,
@@ -457,7 +463,7 @@ impl Loop {
         for source in self.sources.values_mut().filter(|source| source.is_read() && !source.has_ended()) {
             // A pull that waits for rows is overtaken by one that doesn't, when someone waits for an answer.
             let asked = source.asked > source.answered;
-            let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked);
+            let overtake = source.hurry.is_some_and(|ticket| ticket > source.asked) && !source.awaits_stale();
             let bound = source.bound(&self.settings);
             let room = source.room(ahead, bound.map(|bound| bound.batch_rows()));
             let room = room
@@ -493,8 +499,9 @@ impl Loop {
         let (limit, now) = (self.limit(), self.now());
         let manual = self.clock.is_collecting();
         let Some(source) = current(&mut self.sources, name) else { return };
-        source.answered = ticket.min(source.asked);
+        source.answered = ticket.min(source.asked).max(source.answered);
         match result {
+            Ok(arrival) if ticket <= source.wanted.stale => source.bring_again(vec![arrival]),
             Ok(arrival) => source.receive(arrival),
             Err(error) => source.fail(error),
         }

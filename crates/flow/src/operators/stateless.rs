@@ -120,6 +120,13 @@ impl Operator for Stateless {
         self.stages.iter().all(Stage::hands_on)
     }
 
+    fn columns_read(&self, _input: usize) -> Option<Vec<usize>> {
+        let Stage::Columns(columns, _) = self.stages.first()? else { return None };
+        let mut columns = columns.clone();
+        columns.sort_unstable();
+        Some(columns)
+    }
+
     fn reset(&mut self) -> Result<()> {
         Ok(())
     }

@@ -2,7 +2,6 @@
 //!
 //! They are in no registry: the planner puts them in the place of `TUMBLE(…)`, with lengths that it has checked.
 
-use std::cell::Cell;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, PrimitiveArray};
@@ -96,14 +95,22 @@ fn map(
 
 /// What is picked of the window that each time is in. Times that come one after the other are often in the same one.
 fn tumble(columns: &[ArrayRef], pick: fn((i64, i64)) -> i64) -> Result<ArrayRef> {
-    let last = Cell::new((0, 0));
-    map(columns, |line, lengths, time| {
-        let (start, end) = last.get();
-        if !(start <= time && time < end) {
-            last.set(line.tumble(time, lengths[0])?);
+    let data_type = columns[0].data_type();
+    let Some(Call { line, lengths, times }) = read(columns)? else {
+        return Ok(arrow::array::new_empty_array(data_type));
+    };
+    let mut values = Vec::with_capacity(times.len());
+    let ((mut start, mut end), mut picked) = ((0, 0), 0);
+    for (row, time) in times.values().iter().enumerate() {
+        // Under NULL lies any time.
+        if !(start <= *time && *time < end) && times.is_valid(row) {
+            (start, end) = line.tumble(*time, lengths[0])?;
+            picked = pick((start, end));
         }
-        Ok(pick(last.get()))
-    })
+        values.push(picked);
+    }
+    let values = PrimitiveArray::<Int64Type>::new(values.into(), times.nulls().cloned());
+    Ok(cast(&values, data_type)?)
 }
 
 /// Several times for each time; for NULL there is one, NULL.

@@ -67,7 +67,7 @@ impl Layout {
             mask = Some((bytes / 8, (bytes % 8 * 8) as u32));
             bytes += mask_bytes;
         }
-        let words = [1, 2, 4].into_iter().find(|words| bytes <= words * 8)?;
+        let words = (1..=4).find(|words| bytes <= *words * 8)?;
         (types.len() <= 32).then_some(Layout { places, mask, words })
     }
 
@@ -77,45 +77,29 @@ impl Layout {
         for (number, (place, data)) in self.places.iter().zip(columns).enumerate() {
             let mark = self.mask.map(|(word, first)| (word, 1u64 << (first + number as u32)));
             let nulls = data.nulls().filter(|nulls| nulls.null_count() > 0);
-            let mut put = |row: usize, words: &[u64]| {
-                let key = &mut keys[row - range.start];
-                if nulls.is_some_and(|nulls| nulls.is_null(row)) {
-                    if let Some((word, bit)) = mark {
-                        key[word] |= bit;
-                    }
-                } else if let [word] = words {
-                    key[place.word] |= word << place.shift;
-                } else {
-                    key[place.word..place.word + words.len()].copy_from_slice(words);
-                }
-            };
+            let nulls = nulls.map(|nulls| nulls.slice(range.start, range.len()));
+            let mut filling = Filling { keys, place, mark, nulls };
+            let rows = range.clone();
             match (&place.data_type, place.width) {
                 (DataType::Boolean, _) => {
                     let bits = BooleanArray::from(data.clone());
-                    range.clone().for_each(|row| put(row, &[u64::from(bits.value(row))]));
+                    filling.words(rows.map(|row| u64::from(bits.value(row))));
                 }
                 (DataType::Float16, _) => {
-                    let values = &data.buffer::<u16>(0)[..data.len()];
-                    range.clone().for_each(|row| put(row, &[u64::from(canonical_f16(values[row]))]));
+                    filling.words(of::<u16>(data, rows).map(|v| canonical_f16(*v).into()))
                 }
                 (DataType::Float32, _) => {
-                    let values = &data.buffer::<f32>(0)[..data.len()];
-                    range.clone().for_each(|row| put(row, &[u64::from(canonical_f32(values[row]))]));
+                    filling.words(of::<f32>(data, rows).map(|v| canonical_f32(*v).into()))
                 }
-                (DataType::Float64, _) => {
-                    let values = &data.buffer::<f64>(0)[..data.len()];
-                    range.clone().for_each(|row| put(row, &[canonical_f64(values[row])]));
-                }
-                (_, 1) => narrow::<u8>(data, range.clone(), put),
-                (_, 2) => narrow::<u16>(data, range.clone(), put),
-                (_, 4) => narrow::<u32>(data, range.clone(), put),
-                (_, 8) => narrow::<u64>(data, range.clone(), put),
+                (DataType::Float64, _) => filling.words(of::<f64>(data, rows).map(|v| canonical_f64(*v))),
+                (_, 1) => filling.words(of::<u8>(data, rows).map(|v| u64::from(*v))),
+                (_, 2) => filling.words(of::<u16>(data, rows).map(|v| u64::from(*v))),
+                (_, 4) => filling.words(of::<u32>(data, rows).map(|v| u64::from(*v))),
+                (_, 8) => filling.words(of::<u64>(data, rows).copied()),
                 (_, wide) => {
                     let (words, each) = (data.buffers()[0].typed_data::<u64>(), wide / 8);
-                    range.clone().for_each(|row| {
-                        let at = (data.offset() + row) * each;
-                        put(row, &words[at..at + each]);
-                    });
+                    let at = (data.offset() + rows.start) * each;
+                    filling.wide(words[at..at + rows.len() * each].chunks_exact(each));
                 }
             }
         }
@@ -167,13 +151,55 @@ impl Place {
     }
 }
 
-fn narrow<T: ArrowNativeType + Into<u64>>(
-    data: &ArrayData,
-    range: Range<usize>,
-    mut put: impl FnMut(usize, &[u64]),
-) {
-    let values = &data.buffer::<T>(0)[..data.len()];
-    range.for_each(|row| put(row, &[values[row].into()]));
+/// The values of some rows.
+fn of<T: ArrowNativeType>(data: &ArrayData, rows: Range<usize>) -> std::slice::Iter<'_, T> {
+    data.buffer::<T>(0)[rows].iter()
+}
+
+/// Puts a column into keys.
+struct Filling<'a, const N: usize> {
+    keys: &'a mut [[u64; N]],
+    place: &'a Place,
+    /// The word and the bit that are set where it is NULL.
+    mark: Option<(usize, u64)>,
+    nulls: Option<NullBuffer>,
+}
+
+impl<const N: usize> Filling<'_, N> {
+    /// Values that lie within a word.
+    #[inline(always)]
+    fn words(&mut self, values: impl Iterator<Item = u64>) {
+        let Place { word, shift, .. } = *self.place;
+        match &self.nulls {
+            None => self.keys.iter_mut().zip(values).for_each(|(key, value)| key[word] |= value << shift),
+            Some(nulls) => {
+                for ((key, value), valid) in self.keys.iter_mut().zip(values).zip(nulls) {
+                    if valid {
+                        key[word] |= value << shift;
+                    }
+                }
+            }
+        }
+        self.mark_nulls();
+    }
+
+    /// Values of several words.
+    fn wide<'a>(&mut self, values: impl Iterator<Item = &'a [u64]>) {
+        let word = self.place.word;
+        for (row, (key, value)) in self.keys.iter_mut().zip(values).enumerate() {
+            if self.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
+                key[word..word + value.len()].copy_from_slice(value);
+            }
+        }
+        self.mark_nulls();
+    }
+
+    fn mark_nulls(&mut self) {
+        if let (Some(nulls), Some((word, bit))) = (&self.nulls, self.mark) {
+            let null = self.keys.iter_mut().zip(nulls).filter(|(_, valid)| !valid);
+            null.for_each(|(key, _)| key[word] |= bit);
+        }
+    }
 }
 
 /// Keys of `N` words.

@@ -57,6 +57,7 @@ pub struct KeyIndex {
 enum Keys {
     One(FixedKeys<1>),
     Two(FixedKeys<2>),
+    Three(FixedKeys<3>),
     Four(FixedKeys<4>),
     Text(TextKeys),
     Encoded(EncodedKeys),
@@ -79,6 +80,7 @@ impl KeyIndex {
         let keys = match (layout, text) {
             (Some(layout), _) if layout.words == 1 => Keys::One(FixedKeys::new(layout)),
             (Some(layout), _) if layout.words == 2 => Keys::Two(FixedKeys::new(layout)),
+            (Some(layout), _) if layout.words == 3 => Keys::Three(FixedKeys::new(layout)),
             (Some(layout), _) => Keys::Four(FixedKeys::new(layout)),
             (None, Some(text)) => Keys::Text(text),
             (None, None) => Keys::Encoded(EncodedKeys::new(&kept)?),
@@ -95,6 +97,7 @@ impl KeyIndex {
         let done = match &mut self.keys {
             Keys::One(keys) => keys.insert(&columns, &mut found),
             Keys::Two(keys) => keys.insert(&columns, &mut found),
+            Keys::Three(keys) => keys.insert(&columns, &mut found),
             Keys::Four(keys) => keys.insert(&columns, &mut found),
             Keys::Text(keys) => keys.insert(&columns[0], &mut found),
             Keys::Encoded(keys) => keys.insert(&columns, &mut found),
@@ -113,6 +116,7 @@ impl KeyIndex {
         match &self.keys {
             Keys::One(keys) => keys.find(&columns, out),
             Keys::Two(keys) => keys.find(&columns, out),
+            Keys::Three(keys) => keys.find(&columns, out),
             Keys::Four(keys) => keys.find(&columns, out),
             Keys::Text(keys) => keys.find(&columns[0], out)?,
             Keys::Encoded(keys) => keys.find(&columns, out)?,
@@ -142,6 +146,7 @@ impl KeyIndex {
         match &mut self.keys {
             Keys::One(keys) => keys.free(slot),
             Keys::Two(keys) => keys.free(slot),
+            Keys::Three(keys) => keys.free(slot),
             Keys::Four(keys) => keys.free(slot),
             Keys::Text(keys) => keys.table.free(slot),
             Keys::Encoded(keys) => keys.table.free(slot),
@@ -158,6 +163,7 @@ impl KeyIndex {
         match &self.keys {
             Keys::One(keys) => keys.keys(slots),
             Keys::Two(keys) => keys.keys(slots),
+            Keys::Three(keys) => keys.keys(slots),
             Keys::Four(keys) => keys.keys(slots),
             Keys::Text(keys) => keys.keys(slots),
             Keys::Encoded(keys) => keys.keys(slots),
@@ -189,6 +195,7 @@ impl KeyIndex {
         match &self.keys {
             Keys::One(keys) => keys.memory_bytes(),
             Keys::Two(keys) => keys.memory_bytes(),
+            Keys::Three(keys) => keys.memory_bytes(),
             Keys::Four(keys) => keys.memory_bytes(),
             Keys::Text(keys) => keys.table.memory_bytes(),
             Keys::Encoded(keys) => keys.table.memory_bytes(),
@@ -199,6 +206,7 @@ impl KeyIndex {
         match &self.keys {
             Keys::One(keys) => keys.slots(),
             Keys::Two(keys) => keys.slots(),
+            Keys::Three(keys) => keys.slots(),
             Keys::Four(keys) => keys.slots(),
             Keys::Text(keys) => keys.table.slots(),
             Keys::Encoded(keys) => keys.table.slots(),

@@ -2,51 +2,50 @@
 //!
 //! Keys lie elsewhere, addressed by slot: an entry is the 32 bits that are kept of a key's hash, and its slot.
 //! Entries lie in segments, and a full segment is split in two, see [`Directory`].
-//! Within a segment collisions go to the next place, and what is removed is closed up (Knuth, volume 3, 6.4,
-//! algorithms L and R).
+//! Within a segment they lie in groups of a cache line each, all of which is compared at once: an entry that its own group
+//! has no room for is in the next that has (buckets with linear probing: Knuth, volume 3, 6.4), and what is removed is
+//! closed up, so that a search ends at the first group that isn't full.
 
 use super::NO_SLOT;
 use crate::directory::Directory;
 
-/// No entry: no slot has this number.
-const EMPTY: u64 = u64::MAX;
-/// How many places a segment has at first.
-const PLACES_MIN: usize = 16;
-/// A segment with as many places is split instead of growing.
-const PLACES_MAX: usize = 8192;
+/// How many entries a group has room for.
+const WAYS: usize = 8;
+/// A segment with as many groups is split instead of growing.
+const GROUPS_MAX: usize = 1024;
+/// From as many entries on the table doesn't lie in the caches near the processor.
+const FAR_ENTRIES: usize = 1 << 16;
 
 /// Hashes and slots.
 #[derive(Debug)]
 pub(super) struct SlotTable {
     directory: Directory,
     segments: Vec<Segment>,
-    /// How many places all segments have.
-    places: usize,
+    /// How many groups all segments have.
+    groups: usize,
 }
 
 #[derive(Debug)]
 struct Segment {
-    /// Hash and slot; as many as a power of two.
-    places: Box<[u64]>,
+    /// As many as a power of two.
+    groups: Box<[Group]>,
     taken: usize,
     /// How many bits all its hashes begin with.
     depth: u32,
 }
 
+/// Entries whose hashes are compared at once. Those that are there come first; behind them slots are [`NO_SLOT`].
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Group {
+    hashes: [u32; WAYS],
+    slots: [u32; WAYS],
+}
+
 impl Default for SlotTable {
     fn default() -> SlotTable {
-        let segments = vec![Segment::new(PLACES_MIN, 0)];
-        SlotTable { directory: Directory::default(), segments, places: PLACES_MIN }
+        SlotTable { directory: Directory::default(), segments: vec![Segment::new(1, 0)], groups: 1 }
     }
-}
-
-fn entry(hash: u32, slot: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(slot)
-}
-
-#[inline(always)]
-fn hash_of(entry: u64) -> u32 {
-    (entry >> 32) as u32
 }
 
 impl SlotTable {
@@ -58,21 +57,23 @@ impl SlotTable {
     /// For each hash the first slot that has it, or [`NO_SLOT`]. Whether the keys are equal too is for the caller to
     /// say.
     pub(super) fn first(&self, hashes: &[u32], slots: &mut [u32]) {
-        // Loads that don't wait for each other bring the places near; then they are looked at.
-        for (hash, slot) in hashes.iter().zip(slots.iter_mut()) {
-            let segment = self.segment(*hash);
-            *slot = segment.places[segment.home(*hash)] as u32;
+        if self.groups * WAYS >= FAR_ENTRIES {
+            // Loads that don't wait for each other bring the groups near.
+            for (hash, slot) in hashes.iter().zip(slots.iter_mut()) {
+                let segment = self.segment(*hash);
+                *slot = segment.groups[segment.home(*hash)].slots[0];
+            }
         }
         for (hash, slot) in hashes.iter().zip(slots) {
             let segment = self.segment(*hash);
             let mut place = segment.home(*hash);
             *slot = loop {
-                let found = segment.places[place];
-                if found == EMPTY {
-                    break NO_SLOT;
+                let group = &segment.groups[place];
+                if let Some(way) = group.first(*hash) {
+                    break group.slots[way];
                 }
-                if hash_of(found) == *hash {
-                    break found as u32;
+                if !group.is_full() {
+                    break NO_SLOT;
                 }
                 place = segment.after(place);
             };
@@ -82,7 +83,7 @@ impl SlotTable {
     /// The slot with this hash for which `is` is true.
     pub(super) fn find(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
         let segment = self.segment(hash);
-        Some(segment.places[segment.position(hash, is)?] as u32)
+        segment.position(hash, is).map(|(place, way)| segment.groups[place].slots[way])
     }
 
     /// Adds a slot; it must not be there.
@@ -91,7 +92,7 @@ impl SlotTable {
             self.make_room(self.directory.part(hash));
         }
         let number = self.directory.part(hash);
-        self.segments[number].insert(entry(hash, slot));
+        self.segments[number].insert(hash, slot);
     }
 
     /// Removes a slot.
@@ -102,18 +103,18 @@ impl SlotTable {
 
     fn make_room(&mut self, number: usize) {
         let segment = &self.segments[number];
-        let (places, depth) = (segment.places.len(), segment.depth);
+        let (groups, depth) = (segment.groups.len(), segment.depth);
         // Twice as large, or two of the size.
-        self.places += places;
-        if places < PLACES_MAX || !Directory::may_split(depth) {
-            let mut larger = Segment::new(2 * places, depth);
-            segment.entries().for_each(|entry| larger.insert(entry));
+        self.groups += groups;
+        if groups < GROUPS_MAX || !Directory::may_split(depth) {
+            let mut larger = Segment::new(2 * groups, depth);
+            segment.entries().for_each(|(hash, slot)| larger.insert(hash, slot));
             self.segments[number] = larger;
             return;
         }
-        let mut halves = [Segment::new(places, depth + 1), Segment::new(places, depth + 1)];
-        for entry in segment.entries() {
-            halves[Directory::half(hash_of(entry), depth)].insert(entry);
+        let mut halves = [Segment::new(groups, depth + 1), Segment::new(groups, depth + 1)];
+        for (hash, slot) in segment.entries() {
+            halves[Directory::half(hash, depth)].insert(hash, slot);
         }
         self.directory.split(number, depth, self.segments.len());
         let [first, second] = halves;
@@ -122,81 +123,134 @@ impl SlotTable {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.places * size_of::<u64>()
+        self.groups * size_of::<Group>()
             + self.segments.capacity() * size_of::<Segment>()
             + self.directory.memory_bytes()
     }
 }
 
+impl Group {
+    const EMPTY: Group = Group { hashes: [0; WAYS], slots: [NO_SLOT; WAYS] };
+
+    /// The places with this hash, as bits. A place that is empty may be among them, behind those that aren't.
+    #[inline(always)]
+    fn with(&self, hash: u32) -> u32 {
+        let with = |bits, (way, found): (usize, &u32)| bits | u32::from(*found == hash) << way;
+        self.hashes.iter().enumerate().fold(0, with)
+    }
+
+    /// The first place with this hash; an empty one if there is none, or no place at all.
+    #[inline(always)]
+    fn first(&self, hash: u32) -> Option<usize> {
+        let way = self.with(hash).trailing_zeros() as usize;
+        (way < WAYS).then_some(way)
+    }
+
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        self.slots[WAYS - 1] != NO_SLOT
+    }
+
+    fn taken(&self) -> usize {
+        self.slots.iter().position(|slot| *slot == NO_SLOT).unwrap_or(WAYS)
+    }
+
+    fn put(&mut self, way: usize, hash: u32, slot: u32) {
+        (self.hashes[way], self.slots[way]) = (hash, slot);
+    }
+
+    /// Takes an entry out; the last one takes its place.
+    fn take(&mut self, way: usize) {
+        let last = self.taken() - 1;
+        self.put(way, self.hashes[last], self.slots[last]);
+        self.put(last, 0, NO_SLOT);
+    }
+}
+
 impl Segment {
-    fn new(places: usize, depth: u32) -> Segment {
-        Segment { places: vec![EMPTY; places].into(), taken: 0, depth }
+    fn new(groups: usize, depth: u32) -> Segment {
+        Segment { groups: vec![Group::EMPTY; groups].into(), taken: 0, depth }
     }
 
     #[inline(always)]
     fn home(&self, hash: u32) -> usize {
-        hash as usize & (self.places.len() - 1)
+        hash as usize & (self.groups.len() - 1)
     }
 
     #[inline(always)]
     fn after(&self, place: usize) -> usize {
-        (place + 1) & (self.places.len() - 1)
+        (place + 1) & (self.groups.len() - 1)
     }
 
+    /// Whether it takes no more: some group always has room, where searches end.
     fn is_full(&self) -> bool {
-        self.taken >= self.places.len() / 8 * 7
+        self.taken >= self.groups.len() * (WAYS - 1)
     }
 
-    fn entries(&self) -> impl Iterator<Item = u64> {
-        self.places.iter().copied().filter(|entry| *entry != EMPTY)
+    fn entries(&self) -> impl Iterator<Item = (u32, u32)> {
+        let all = self.groups.iter().flat_map(|group| group.hashes.into_iter().zip(group.slots));
+        all.filter(|(_, slot)| *slot != NO_SLOT)
     }
 
     #[inline]
-    fn position(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
+    fn position(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
         let mut place = self.home(hash);
         loop {
-            let found = self.places[place];
-            if found == EMPTY {
-                return None;
+            let group = &self.groups[place];
+            let mut ways = group.with(hash);
+            while ways != 0 {
+                let way = ways.trailing_zeros() as usize;
+                if group.slots[way] != NO_SLOT && is(group.slots[way]) {
+                    return Some((place, way));
+                }
+                ways &= ways - 1;
             }
-            if hash_of(found) == hash && is(found as u32) {
-                return Some(place);
+            if !group.is_full() {
+                return None;
             }
             place = self.after(place);
         }
     }
 
-    fn insert(&mut self, entry: u64) {
-        let mut place = self.home(hash_of(entry));
-        while self.places[place] != EMPTY {
+    fn insert(&mut self, hash: u32, slot: u32) {
+        let mut place = self.home(hash);
+        while self.groups[place].is_full() {
             place = self.after(place);
         }
-        self.places[place] = entry;
+        let group = &mut self.groups[place];
+        group.put(group.taken(), hash, slot);
         self.taken += 1;
     }
 
     fn remove(&mut self, hash: u32, slot: u32) {
-        let Some(mut hole) = self.position(hash, |found| found == slot) else { return };
+        let Some((mut place, mut way)) = self.position(hash, |found| found == slot) else { return };
         self.taken -= 1;
-        let mask = self.places.len() - 1;
-        let mut place = hole;
         loop {
-            self.places[hole] = EMPTY;
-            loop {
-                place = self.after(place);
-                let found = self.places[place];
-                if found == EMPTY {
-                    return;
-                }
-                // It may move up to the hole unless its home lies behind that.
-                let (from_home, from_hole) =
-                    (place.wrapping_sub(self.home(hash_of(found))) & mask, place.wrapping_sub(hole) & mask);
-                if from_home >= from_hole {
-                    self.places[hole] = found;
-                    hole = place;
-                    break;
-                }
+            let was_full = self.groups[place].is_full();
+            self.groups[place].take(way);
+            let Some(moved) = was_full.then(|| self.passed(place)).flatten() else { return };
+            let (from, at) = moved;
+            let (hash, slot) = (self.groups[from].hashes[at], self.groups[from].slots[at]);
+            self.groups[place].put(WAYS - 1, hash, slot);
+            (place, way) = moved;
+        }
+    }
+
+    /// An entry that lies behind a group since that had no room for it.
+    fn passed(&self, place: usize) -> Option<(usize, usize)> {
+        let mask = self.groups.len() - 1;
+        let mut at = self.after(place);
+        loop {
+            let group = &self.groups[at];
+            let span = at.wrapping_sub(place) & mask;
+            let passed = |hash: &u32| at.wrapping_sub(self.home(*hash)) & mask >= span;
+            if let Some(way) = group.hashes[..group.taken()].iter().position(passed) {
+                return Some((at, way));
             }
+            if !group.is_full() {
+                return None;
+            }
+            at = self.after(at);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Files come in while queries run.
 
 use millstream_engine::Engine;
-use millstream_testkit::drive::{self, Result, ensure, expect, expect_soon, run, run_all, within_a_minute};
+use millstream_testkit::drive::{
+    self, Result, ensure, expect, expect_soon, lines, run, run_all, within_a_minute,
+};
 
 use super::{Scenario, folder, write};
 
@@ -9,6 +11,7 @@ pub const ALL: &[Scenario] = &[
     ("a_bounded_run_finishes", || drive::block_on(bounded_run())),
     ("new_files_while_running", || drive::block_on(new_files())),
     ("bad_rows_are_counted_and_the_rest_is_taken", || drive::block_on(bad_rows())),
+    ("columns_are_read_as_soon_as_someone_looks_at_them", || drive::block_on(columns())),
     ("results_arrive_in_a_file", || drive::block_on(to_a_file())),
 ];
 
@@ -89,6 +92,87 @@ async fn bad_rows() -> Result<()> {
     ensure(engine.progress().bad_rows == 2, || format!("{:?}", engine.progress()))?;
     expect(&mut session, "SELECT count(*) FROM bad_rows('s')", &["2"]).await?;
     engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Rows of which a source brings only the columns that its queries look at.
+const ROWS: &str = "SELECT i AS id, i % 7 AS k, CASE WHEN i % 5 > 0 THEN 'w' || i END AS w, i * 0.5 AS x \
+                    FROM generate_series(1, 20000) AS g(i)";
+
+/// Queries by name, over other columns each.
+const LOOK: &[(&str, &str)] = &[
+    ("counted", "SELECT count(*) AS n FROM s"),
+    ("sums", "SELECT k, sum(id) AS n FROM s GROUP BY k"),
+    ("words", "SELECT count(w) AS n, max(w) AS w FROM s"),
+    ("chosen", "SELECT count(*) AS n FROM s WHERE w LIKE '%7' AND id % 2 = 1"),
+    (
+        "whole",
+        "SELECT k, count(*) AS n, sum(x) AS x, min(w) AS w FROM (SELECT DISTINCT * FROM s) AS t GROUP BY k",
+    ),
+    (
+        "beside",
+        "SELECT a.k, count(*) AS n FROM s AS a JOIN s AS b ON a.id = b.id + 1 AND a.x > 9990 GROUP BY a.k",
+    ),
+];
+
+async fn columns() -> Result<()> {
+    let folder = folder()?;
+    let path = folder.path().display();
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE made (id BIGINT, k BIGINT, w TEXT, x DOUBLE) APPEND ONLY",
+            &format!(
+                "CREATE SINK written FROM made WITH (connector = 'file', path = '{path}', format = 'parquet')"
+            ),
+            &format!("INSERT INTO made {ROWS}"),
+        ],
+    )
+    .await?;
+    engine.stop().await.map_err(|error| error.to_string())?;
+    let source = format!(
+        "CREATE SOURCE s WITH (connector = 'file', path = '{path}', format = 'parquet', bounded = true)"
+    );
+    for seed in 1..=4_u64 {
+        let engine = Engine::start().map_err(|error| error.to_string())?;
+        let mut session = engine.session();
+        run_all(&mut session, &["SET max_batch_rows = 97", &source]).await?;
+        let mut random = seed;
+        for round in 0..18 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (name, sql) = LOOK[(random >> 33) as usize % LOOK.len()];
+            // What waits while the source stands still was read for those that were there before.
+            let pauses = random >> 40 & 1 == 1;
+            if pauses {
+                run(&mut session, "PAUSE s").await?;
+            }
+            if round % 3 == 2 {
+                run(&mut session, &format!("DROP MATERIALIZED VIEW IF EXISTS {name}")).await?;
+            } else {
+                run(&mut session, &format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} AS {sql}")).await?;
+            }
+            if pauses {
+                run(&mut session, "RESUME s").await?;
+            }
+        }
+        for (name, sql) in LOOK {
+            run(&mut session, &format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} AS {sql}")).await?;
+        }
+        within_a_minute("the bounded source to end", engine.finished())
+            .await?
+            .map_err(|error| error.to_string())?;
+        for (name, sql) in LOOK {
+            let expected =
+                lines(&mut session, &format!("WITH s AS ({ROWS}) SELECT * FROM ({sql}) AS q ORDER BY 1"))
+                    .await?;
+            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+            expect(&mut session, &format!("SELECT * FROM {name} ORDER BY 1"), &expected).await?;
+            expect(&mut session, &format!("VERIFY {name}"), &[]).await?;
+        }
+        engine.stop().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 async fn to_a_file() -> Result<()> {

@@ -78,6 +78,8 @@ pub(super) struct Intake {
     settings: Arc<Settings>,
     layout: Arc<Layout>,
     paths: Paths,
+    /// Which columns are looked at; `None`: all.
+    wanted: Option<Arc<[bool]>>,
     pub(super) known: HashMap<Arc<str>, Known>,
     /// Files whose end was reached, to look whether they change; the cursor goes round.
     watched: Vec<Arc<str>>,
@@ -146,6 +148,7 @@ impl Intake {
             settings,
             layout,
             paths,
+            wanted: None,
             known: HashMap::new(),
             watched: Vec::new(),
             watched_next: 0,
@@ -166,6 +169,14 @@ impl Intake {
     /// When the directories are looked at next.
     pub fn listing_due(&self) -> Instant {
         self.listing_due
+    }
+
+    /// Reads on with these columns.
+    pub fn want(&mut self, columns: Arc<[bool]>) {
+        self.wanted = Some(columns);
+        if let Some((path, _)) = self.current.take() {
+            self.queue.push_front(path);
+        }
     }
 
     /// What the newest reading of `path` found, where there was one.
@@ -315,7 +326,7 @@ impl Intake {
         let Some(path) = self.queue.pop_front() else { return Ok(false) };
         let known = self.known.entry(path.clone()).or_insert_with(|| Known::new(1));
         let from = known.through;
-        match FileReader::open(&self.layout, &path, from, None) {
+        match FileReader::open(&self.layout, self.wanted.as_deref(), &path, from, None) {
             Ok(reader) => {
                 // The open file's own: what happens to the path from now on counts as a change.
                 let (before, now) = (known.seen.replace(reader.seen()), reader.seen());

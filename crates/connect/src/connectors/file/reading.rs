@@ -155,12 +155,18 @@ enum Content {
 }
 
 impl FileReader {
-    /// Opens the file at `from`, to be read up to `to` at most.
-    pub fn open(layout: &Arc<Layout>, path: &Arc<str>, from: u64, to: Option<u64>) -> io::Result<FileReader> {
+    /// Opens the file at `from`, to be read up to `to` at most; of `wanted` columns those that are false aren't looked at.
+    pub fn open(
+        layout: &Arc<Layout>,
+        wanted: Option<&[bool]>,
+        path: &Arc<str>,
+        from: u64,
+        to: Option<u64>,
+    ) -> io::Result<FileReader> {
         let file = File::open(path.as_ref())?;
         let seen = seen(&file.metadata()?);
         let content = match layout.format {
-            Format::Parquet => match ParquetRows::open(file, &layout.columns, from, to) {
+            Format::Parquet => match ParquetRows::open(file, &layout.columns, wanted, from, to) {
                 Ok(rows) => Content::Parquet(rows),
                 Err(reason) => Content::Refused(BadRecord::new(from, reason, b"")),
             },

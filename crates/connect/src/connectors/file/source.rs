@@ -10,6 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::intake::{Earlier, Intake, Settings};
 use super::reading::{FileReader, Layout, unreadable};
+use crate::formats::Format;
 use crate::{Arrival, BadRow, Error, Limit, More, Reading, Result, Source};
 
 /// How many files are kept open where a replay of them stopped: queries that catch up take turns.
@@ -19,6 +20,8 @@ const REPLAYS_MAX: usize = 8;
 pub(super) struct FileSource {
     layout: Arc<Layout>,
     settings: Arc<Settings>,
+    /// Which columns are looked at; `None`: all.
+    wanted: Option<Arc<[bool]>>,
     /// Here, or in `pull`.
     intake: Option<Box<Intake>>,
     /// A pull under way. It stays here when its caller stops waiting, so that nothing it takes is lost.
@@ -40,6 +43,7 @@ impl FileSource {
         FileSource {
             layout,
             settings,
+            wanted: None,
             intake: Some(Box::new(intake)),
             pull: None,
             arrived: None,
@@ -76,6 +80,20 @@ impl Source for FileSource {
 
     fn brings_changes(&self) -> bool {
         self.layout.format.is_changes()
+    }
+
+    /// Columns of the other formats lie side by side in each record.
+    fn leaves_out(&self) -> bool {
+        matches!(self.layout.format, Format::Parquet)
+    }
+
+    async fn want(&mut self, columns: &[bool]) -> Result<()> {
+        self.settle().await?;
+        let columns: Arc<[bool]> = columns.into();
+        self.wanted = Some(columns.clone());
+        self.replayed.clear();
+        self.intake()?.want(columns);
+        Ok(())
     }
 
     fn bounded(&self) -> bool {
@@ -129,11 +147,11 @@ impl Source for FileSource {
         }
         let kept = self.replayed.iter().position(|kept| kept.span == *span);
         let kept = kept.and_then(|at| self.replayed.remove(at));
-        let (layout, span) = (self.layout.clone(), span.clone());
+        let (layout, wanted, span) = (self.layout.clone(), self.wanted.clone(), span.clone());
         let replayed = spawn_blocking(move || {
             let reader = match kept {
                 Some(kept) => kept.reader,
-                None => open_again(&layout, &path, &span, earlier)?,
+                None => open_again((&layout, wanted.as_deref()), &path, &span, earlier)?,
             };
             replay(reader, &path, span, limit)
         })
@@ -163,12 +181,12 @@ fn changed(path: &str) -> Error {
 
 /// Opens the file of `span` at its beginning, if it is still what it was.
 fn open_again(
-    layout: &Arc<Layout>,
+    (layout, wanted): (&Arc<Layout>, Option<&[bool]>),
     path: &Arc<str>,
     span: &Span,
     earlier: Option<Earlier>,
 ) -> Result<FileReader> {
-    let reader = FileReader::open(layout, path, span.from, Some(span.to));
+    let reader = FileReader::open(layout, wanted, path, span.from, Some(span.to));
     let reader = reader.map_err(|error| unreadable(path, &error))?;
     match earlier.and_then(|earlier| Some((earlier.through, earlier.seen?))) {
         Some((through, before)) if !layout.still_holds(path, through, before, reader.seen()) => {

@@ -22,6 +22,11 @@ pub(crate) struct TimeColumn {
 }
 
 impl TimeColumn {
+    /// Its place among the columns.
+    pub(crate) fn place(&self) -> usize {
+        self.place
+    }
+
     /// That of a relation, where it has one.
     pub(crate) fn of(definition: &Definition) -> Option<TimeColumn> {
         let (watermark, schema) = definition.watermark().zip(definition.schema())?;

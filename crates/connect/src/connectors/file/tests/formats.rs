@@ -203,3 +203,43 @@ async fn rows_of_parquet_that_do_not_fit_are_bad() {
     assert_eq!(taken.lines(&dir), ["1970-01-01T00:00:01@a.parquet:0", "NULL@a.parquet:2"]);
     assert!(taken.bad(&dir)[0].starts_with("a.parquet:1 column 't': found "), "{:?}", taken.bad(&dir));
 }
+
+#[tokio::test]
+async fn columns_of_parquet_that_nobody_looks_at_are_not_read() {
+    let dir = Dir::new();
+    let numbers =
+        || Arc::new(arrow::array::Int64Array::from_iter_values(0..20_000)) as arrow::array::ArrayRef;
+    let words =
+        arrow::array::StringArray::from_iter((0..20_000).map(|n| (n % 3 != 0).then(|| format!("w{n}"))));
+    let times = arrow::array::TimestampSecondArray::from_iter_values(
+        (0..20_000).map(|n| if n == 5 { i64::MAX } else { n }),
+    );
+    dir.write(
+        "a.parquet",
+        parquet_file(vec![("t", Arc::new(times) as _), ("n", numbers()), ("w", Arc::new(words))]),
+    );
+    let columns: &[(&str, DataType)] = &[
+        ("w", DataType::Utf8View),
+        ("n", DataType::Int64),
+        ("t", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+    ];
+    let mut source = dir.open(Some(columns), &[("bounded", "true")]);
+    assert!(source.leaves_out());
+    source.want(&[false, true, false, false, false]).await.unwrap();
+    let limit = Limit { rows: 3_000, bytes: usize::MAX };
+    let first = source.next(limit).await.unwrap();
+    // A time may be wrong, and then its row is bad whoever looks at it; a text can't be.
+    assert_eq!(first.bad_rows.len(), 1);
+    assert_eq!(
+        (first.rows[0].column(0).null_count(), first.rows[0].column(2).null_count()),
+        (first.rows[0].num_rows(), 0)
+    );
+    source.want(&[true, true, false, false, false]).await.unwrap();
+    let (rest, _) = take(source.as_mut(), limit).await;
+    let lines = rest.lines(&dir);
+    assert_eq!(lines.len(), 17_000);
+    assert!(lines[0].starts_with("NULL|3000|") && lines[1].starts_with("w3001|3001|"), "{:?}", &lines[..2]);
+    let again = source.replay(&first.spans[0], WIDE).await.unwrap();
+    assert_eq!((&again.bad_rows, &again.spans), (&first.bad_rows, &first.spans));
+    assert_eq!(again.rows[0].column(0).null_count(), 1_000);
+}

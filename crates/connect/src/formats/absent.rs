@@ -1,0 +1,67 @@
+//! What stands for a column that nobody looks at.
+
+use arrow::array::{Array, ArrayRef, make_array, new_null_array};
+use arrow::datatypes::{DataType, Field};
+
+/// Rows made at once; more are made when they are asked for.
+const ROWS: usize = 16 * 1024;
+
+/// As many rows of one column as are asked for: NULL, or where that can't be zero, or the empty text.
+#[derive(Debug)]
+pub(crate) struct Absent {
+    field: Field,
+    rows: ArrayRef,
+}
+
+impl Absent {
+    /// Rows for a field; `None` where its type has no value that is all zeros.
+    pub(crate) fn of(field: &Field) -> Option<Absent> {
+        let plain = |data_type: &DataType| {
+            let is_text = matches!(
+                data_type,
+                DataType::Utf8
+                    | DataType::LargeUtf8
+                    | DataType::Utf8View
+                    | DataType::Binary
+                    | DataType::LargeBinary
+                    | DataType::BinaryView
+            );
+            is_text || *data_type == DataType::Boolean || data_type.is_primitive()
+        };
+        plain(field.data_type()).then(|| Absent { field: field.clone(), rows: made(field, ROWS) })
+    }
+
+    /// So many rows.
+    pub(crate) fn rows(&self, count: usize) -> ArrayRef {
+        if count <= ROWS { self.rows.slice(0, count) } else { made(&self.field, count) }
+    }
+}
+
+fn made(field: &Field, rows: usize) -> ArrayRef {
+    let null = new_null_array(field.data_type(), rows);
+    if field.is_nullable() {
+        return null;
+    }
+    // What lies under its NULLs is all zeros.
+    let zero = null.to_data().into_builder().nulls(None).build();
+    zero.map_or(null, make_array)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn absent_rows_fit_their_field() {
+        let number = Absent::of(&Field::new("n", DataType::Int64, false)).unwrap();
+        assert_eq!(number.rows(3).as_ref(), &Int64Array::from(vec![0, 0, 0]) as &dyn Array);
+        let text = Absent::of(&Field::new("t", DataType::Utf8View, false)).unwrap();
+        assert_eq!(text.rows(2).as_ref(), &StringViewArray::from(vec!["", ""]) as &dyn Array);
+        let nullable = Absent::of(&Field::new("n", DataType::Int64, true)).unwrap();
+        assert_eq!(nullable.rows(ROWS + 1).null_count(), ROWS + 1);
+        let list = DataType::new_list(DataType::Int64, true);
+        assert!(Absent::of(&Field::new("l", list, true)).is_none());
+    }
+}
