@@ -236,6 +236,9 @@ pub trait Operator: Send + Debug {
     fn keyed_by(&self) -> Option<KeyedBy> {
         None
     }
+    /// Says that these of its key's columns together have few values at a time, as windows have that close; before its
+    /// first step.
+    fn has_few(&mut self, _columns: &[usize]) {}
     /// Asks it to tell from now on which keys are new; false: it doesn't know. A key that went and came again is new.
     fn tell_opened(&mut self) -> bool {
         false

@@ -107,6 +107,8 @@ impl Lowering<'_> {
         let on_close = self.limits.on_close;
         let window = self.window_of(keys);
         if let Some(window) = &window {
+            let is_window = |at: &usize| keys[*at].1.as_ref().is_some_and(|time| time.edge.is_some());
+            operator.has_few(&(0..keys.len()).filter(is_window).collect::<Vec<_>>());
             let schemas = inputs.iter().map(|input| self.nodes[*input].properties().schema.clone());
             operator = match closing::around(operator, schemas.collect(), window.clone(), on_close) {
                 Ok(operator) => operator,

@@ -3,6 +3,7 @@
 mod bytes;
 mod encoded;
 mod fixed;
+mod paned;
 mod saving;
 mod slots;
 mod table;
@@ -19,6 +20,7 @@ use foldhash::fast::{FixedState, FoldHasher};
 use crate::Result;
 use encoded::EncodedKeys;
 use fixed::{FixedKeys, Layout};
+use paned::PanedKeys;
 use slots::Slots;
 use text::TextKeys;
 
@@ -43,13 +45,15 @@ fn hasher() -> FoldHasher<'static> {
 /// which keys come and go, never on their hashes. Slots of keys that were freed are used again.
 ///
 /// Keys of fixed width up to 32 bytes lie in pages by slot. Short texts are compared in a hash table itself; longer ones
-/// lie in pages beside it. All of it grows, and gives room back, a bounded piece at a time.
+/// lie in pages beside it. Columns of panes are told apart first, see [`KeyIndex::tell_apart`]. All of it grows, and gives room back, a bounded piece at a time.
 #[derive(Debug)]
 pub struct KeyIndex {
     /// The types that columns are given and taken in.
     types: Vec<DataType>,
     /// The types that are kept: a dictionary's values instead of a dictionary.
     kept: Vec<DataType>,
+    /// The places of columns by which keys are told apart first.
+    panes: Vec<usize>,
     keys: Keys,
 }
 
@@ -61,6 +65,7 @@ enum Keys {
     Four(FixedKeys<4>),
     Text(TextKeys),
     Encoded(EncodedKeys),
+    Paned(Box<PanedKeys>),
 }
 
 /// What a batch of keys gave.
@@ -85,7 +90,19 @@ impl KeyIndex {
             (None, Some(text)) => Keys::Text(text),
             (None, None) => Keys::Encoded(EncodedKeys::new(&kept)?),
         };
-        Ok(KeyIndex { types, kept, keys })
+        Ok(KeyIndex { types, kept, panes: Vec::new(), keys })
+    }
+
+    /// Tells keys apart first by the columns at these places, which together have few values at a time, as windows of time
+    /// have. There must be no keys yet.
+    pub fn tell_apart(&mut self, columns: &[usize]) {
+        let of_pane: Vec<bool> = (0..self.types.len()).map(|column| columns.contains(&column)).collect();
+        if of_pane.contains(&true)
+            && of_pane.contains(&false)
+            && let Ok(keys) = PanedKeys::new(&self.kept, &of_pane)
+        {
+            (self.keys, self.panes) = (Keys::Paned(Box::new(keys)), columns.to_vec());
+        }
     }
 
     /// Finds the slots of all rows and appends them to `out`; keys that are new get a slot. Returns the slots
@@ -101,6 +118,7 @@ impl KeyIndex {
             Keys::Four(keys) => keys.insert(&columns, &mut found),
             Keys::Text(keys) => keys.insert(&columns[0], &mut found),
             Keys::Encoded(keys) => keys.insert(&columns, &mut found),
+            Keys::Paned(keys) => keys.insert(&columns, &mut found),
         };
         *out = found.slots;
         if let Err(error) = done {
@@ -120,6 +138,7 @@ impl KeyIndex {
             Keys::Four(keys) => keys.find(&columns, out),
             Keys::Text(keys) => keys.find(&columns[0], out)?,
             Keys::Encoded(keys) => keys.find(&columns, out)?,
+            Keys::Paned(keys) => keys.find(&columns, out)?,
         }
         Ok(())
     }
@@ -150,6 +169,7 @@ impl KeyIndex {
             Keys::Four(keys) => keys.free(slot),
             Keys::Text(keys) => keys.table.free(slot),
             Keys::Encoded(keys) => keys.table.free(slot),
+            Keys::Paned(keys) => keys.free(slot),
         }
     }
 
@@ -167,6 +187,7 @@ impl KeyIndex {
             Keys::Four(keys) => keys.keys(slots),
             Keys::Text(keys) => keys.keys(slots),
             Keys::Encoded(keys) => keys.keys(slots),
+            Keys::Paned(keys) => keys.keys(slots),
         }
     }
 
@@ -199,6 +220,7 @@ impl KeyIndex {
             Keys::Four(keys) => keys.memory_bytes(),
             Keys::Text(keys) => keys.table.memory_bytes(),
             Keys::Encoded(keys) => keys.table.memory_bytes(),
+            Keys::Paned(keys) => keys.memory_bytes(),
         }
     }
 
@@ -210,6 +232,7 @@ impl KeyIndex {
             Keys::Four(keys) => keys.slots(),
             Keys::Text(keys) => keys.table.slots(),
             Keys::Encoded(keys) => keys.table.slots(),
+            Keys::Paned(keys) => keys.slots(),
         }
     }
 
@@ -321,6 +344,7 @@ mod tests {
             vec![Int64, Int64],
             vec![Decimal128(12, 2), Int64, Float32],
             vec![Int64, Utf8],
+            vec![Int64, Utf8, Int16, Decimal128(12, 2)],
             vec![Float64, dictionary],
             vec![nested.clone()],
             vec![nested, Null],
@@ -344,9 +368,17 @@ mod tests {
 
     #[test]
     fn keys_of_every_type_keep_their_slots_until_they_are_freed() {
-        for (seed, types) in combinations().into_iter().enumerate() {
+        let panes = |types: &Vec<DataType>| {
+            let few = |of: &DataType| matches!(of, DataType::Int16 | DataType::Int64 | DataType::Boolean);
+            types.iter().enumerate().filter(|(_, of)| few(of)).map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        let plain_and_paned = combinations()
+            .into_iter()
+            .flat_map(|types| [(types.clone(), vec![]), (types.clone(), panes(&types))]);
+        for (seed, (types, panes)) in plain_and_paned.enumerate() {
             let mut random = Random(seed as u64);
             let mut index = KeyIndex::new(types.clone()).unwrap();
+            index.tell_apart(&panes);
             let mut expected: HashMap<String, u32> = HashMap::new();
             for round in 0..12 {
                 let rows = [0, 1, 30, 3000][random.below(4) as usize];

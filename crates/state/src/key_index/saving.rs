@@ -43,7 +43,9 @@ impl KeyIndex {
     /// slots 0, 1, 2 and so on, in the table's order.
     pub fn load(&mut self, name: &str, from: &mut Tables) -> Result<usize> {
         // Slots that were given back would be given out first.
+        let panes = std::mem::take(&mut self.panes);
         *self = KeyIndex::new(self.types.clone())?;
+        self.tell_apart(&panes);
         let mut slots = Vec::new();
         for batch in from.take(name) {
             let types = batch.columns().iter().map(|column| column.data_type());
@@ -125,6 +127,7 @@ mod tests {
             assert_eq!(slots, index.live());
             assert_eq!(tables.tables().next().unwrap().1[0].schema().field(0).name(), "first");
             let mut new = KeyIndex::new(types).unwrap();
+            new.tell_apart(&[1]);
             assert_eq!(new.load("keys", &mut tables).unwrap(), slots.len());
             assert_eq!(new.live(), (0..slots.len() as u32).collect::<Vec<_>>());
             assert_eq!(new.keys(&new.live()).unwrap(), index.keys(&slots).unwrap());

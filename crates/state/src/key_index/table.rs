@@ -13,8 +13,8 @@ use crate::directory::Directory;
 const WAYS: usize = 8;
 /// A segment with as many groups is split instead of growing.
 const GROUPS_MAX: usize = 1024;
-/// From as many entries on the table doesn't lie in the caches near the processor.
-const FAR_ENTRIES: usize = 1 << 16;
+/// From as many places on the table doesn't lie in the cache nearest to the processor.
+const FAR_PLACES: usize = 1 << 11;
 
 /// Hashes and slots.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl SlotTable {
     /// For each hash the first slot that has it, or [`NO_SLOT`]. Whether the keys are equal too is for the caller to
     /// say.
     pub(super) fn first(&self, hashes: &[u32], slots: &mut [u32]) {
-        if self.groups * WAYS >= FAR_ENTRIES {
+        if self.groups * WAYS >= FAR_PLACES {
             // Loads that don't wait for each other bring the groups near.
             for (hash, slot) in hashes.iter().zip(slots.iter_mut()) {
                 let segment = self.segment(*hash);

@@ -102,6 +102,13 @@ impl Groups {
         Ok(groups)
     }
 
+    /// Columns of the keys that together have few values at a time; before there are groups.
+    pub(super) fn has_few(&mut self, columns: &[usize]) {
+        if let Some(index) = self.index.as_mut().filter(|index| index.is_empty()) {
+            index.tell_apart(columns);
+        }
+    }
+
     /// Whether there is but one group, of all rows.
     pub(super) fn is_global(&self) -> bool {
         self.index.is_none()

@@ -291,6 +291,10 @@ impl Operator for Aggregate {
         Some(KeyedBy { types, keys: vec![keys], nulls_apart: false, remembers: true, is_result })
     }
 
+    fn has_few(&mut self, columns: &[usize]) {
+        self.groups.has_few(columns);
+    }
+
     fn tell_opened(&mut self) -> bool {
         self.tells = true;
         true

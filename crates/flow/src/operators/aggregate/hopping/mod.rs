@@ -114,6 +114,7 @@ pub(crate) fn lower(
     let types: Vec<DataType> = types.map(|(field, _)| field.data_type().clone()).collect();
     let by_pane: Vec<DataType> = [DataType::Int64].into_iter().chain(types.iter().cloned()).collect();
     parts.groups = Groups::new(Grouping { keys, sets: Vec::new() }, &by_pane)?;
+    parts.groups.has_few(&[0]);
     // Without other keys there is one group, which has some key all the same.
     let types = if types.is_empty() { vec![DataType::Int64] } else { types };
     total.groups = Groups::new(total.groups.grouping.clone(), &types)?;
