@@ -132,6 +132,13 @@ pub enum Definition {
         /// The optimised plan of the rows, which have the table's columns.
         query: LogicalPlan,
     },
+    /// What a relation holds and how it changes, kept for a reader until he has it.
+    Subscription {
+        /// The relation.
+        from: Arc<str>,
+        /// What is kept.
+        holding: Holding,
+    },
     /// A function written in SQL.
     Function(Arc<UserFunction>),
     /// An aggregate made of functions.
@@ -160,6 +167,28 @@ pub struct Intake {
     pub on_conflict: Conflict,
 }
 
+/// What a durable subscription keeps for its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Whether the first that the reader gets is what the relation holds when the subscription is made.
+    pub snapshot: bool,
+    /// For how long, by batch time; `None`: until the reader has it.
+    pub retention: Option<Duration>,
+    /// How many bytes at most, about.
+    pub buffer_max: usize,
+    /// What becomes of more.
+    pub when_full: WhenFull,
+}
+
+/// What becomes of changes that a durable subscription has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest go, and the reader is told.
+    Lose,
+    /// They don't come: what the relation is made of takes no more rows.
+    Wait,
+}
+
 impl Default for Intake {
     fn default() -> Intake {
         Intake { append_only: false, on_conflict: Conflict::Replace }
@@ -176,6 +205,7 @@ impl Definition {
             Definition::MaterializedView { .. } => "materialized view",
             Definition::Stream { .. } => "stream",
             Definition::Sink { .. } | Definition::SinkInto { .. } => "sink",
+            Definition::Subscription { .. } => "subscription",
             Definition::Function(_) => "function",
             Definition::Aggregate(_) => "aggregate",
         }
@@ -191,6 +221,7 @@ impl Definition {
             | Definition::Stream { schema, .. } => Some(schema),
             Definition::Sink { .. }
             | Definition::SinkInto { .. }
+            | Definition::Subscription { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_) => None,
         }
@@ -389,6 +420,7 @@ impl Relations for Catalog {
             Definition::View { raw, .. } => Some(Relation::View(raw.clone())),
             Definition::Sink { .. }
             | Definition::SinkInto { .. }
+            | Definition::Subscription { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_) => None,
         }

@@ -476,7 +476,7 @@ pub(crate) fn rate(name: &str, value: &str) -> Result<f64> {
 }
 
 /// Bytes, with a unit or without: `65536`, `64 KiB`, `16MB`.
-fn size(name: &str, value: &str) -> Result<usize> {
+pub(crate) fn size(name: &str, value: &str) -> Result<usize> {
     let text = value.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let factor = match text[digits..].trim() {

@@ -45,6 +45,7 @@ mod sink;
 mod source;
 mod status;
 mod subscribe;
+mod subscription;
 mod system;
 mod table;
 mod tasks;
@@ -90,6 +91,7 @@ use sink::RunningSink;
 pub(crate) use sink::in_sum;
 use source::RunningSource;
 use subscribe::Subscription;
+use subscription::DurableSubscription;
 use table::Table;
 pub(crate) use table::check_distinct_keys;
 use tasks::Tasks;
@@ -156,6 +158,8 @@ pub(crate) struct Loop {
     /// How far event time has come in each relation that has a watermark.
     watermarks: BTreeMap<Arc<str>, Watched>,
     subscriptions: BTreeMap<u64, Subscription>,
+    /// Those that have a name, whose position survives restarts.
+    durable_subscriptions: BTreeMap<Arc<str>, DurableSubscription>,
     /// The number of the newest subscription.
     subscribed: u64,
     transactions: BTreeMap<u64, OpenTransaction>,
@@ -214,6 +218,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 logs: Logs::new(),
                 watermarks: BTreeMap::new(),
                 subscriptions: BTreeMap::new(),
+                durable_subscriptions: BTreeMap::new(),
                 subscribed: 0,
                 transactions: BTreeMap::new(),
                 transacted: 0,
@@ -292,6 +297,9 @@ impl Loop {
             // They wake the loop.
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
+            Event::AdvanceSubscription { name, through, reply } => {
+                self.advance_subscription(&name, through, reply);
+            }
             Event::Modify { modification, once, reply } => self.modify(modification, once, reply),
             Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::Recover { step, reply } => self.recover(step, reply),
@@ -401,6 +409,7 @@ impl Loop {
         self.begin_steps();
         self.answer_reads();
         self.deliver_sinks();
+        self.expire_subscriptions();
         self.deliver_subscriptions();
         self.expire_transactions();
         self.trim_logs();

@@ -295,5 +295,7 @@ impl Loop {
             }
         }
         problems
+            .extend(self.full_subscriptions().map(|(name, _, waiting)| Loop::no_room(name, waiting).message));
+        problems
     }
 }
