@@ -133,6 +133,17 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("count", "how many such rows there are"),
         ],
     },
+    SystemTableDoc {
+        name: "history",
+        doc: "a relation whose history is kept: `FOR SYSTEM_TIME AS OF`",
+        columns: &[
+            text("relation", "its name"),
+            number("since", "the oldest epoch as of which it can be read"),
+            time("since_time", "the batch time of that"),
+            number("epochs", "epochs after it that have changed the relation"),
+            number("bytes", "bytes that these take, about; history_buffer_max is the most"),
+        ],
+    },
     SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
     SystemTableDoc {
         name: "operators",

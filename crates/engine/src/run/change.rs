@@ -340,6 +340,7 @@ impl Loop {
             self.sources.remove(name);
             self.watermarks.remove(name);
             self.durable_subscriptions.remove(name);
+            self.histories.remove(name);
             if let Some(sink) = self.sinks.remove(name)
                 && self.catalog.find(&sink.from).is_none()
             {

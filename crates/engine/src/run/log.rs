@@ -6,6 +6,7 @@ use std::sync::Arc;
 use millstream_delta::{Cut, Delta};
 
 use super::Loop;
+use super::history::History;
 use super::query::RunningQuery;
 
 /// Bytes that may wait for a reader before no more rows are taken of sources.
@@ -144,10 +145,11 @@ impl Loop {
         self.oldest_kept(name).into_iter().chain(subscriptions).chain(transactions).min()
     }
 
-    /// The oldest place of those whose place survives a restart.
+    /// The oldest place of those whose place survives a restart, that of the relation's history among them.
     pub(super) fn oldest_kept(&self, name: &str) -> Option<Place> {
         let durable = self.durable_subscriptions.values().filter_map(|durable| durable.place_in(name));
-        self.oldest_holder(name).into_iter().chain(durable).min()
+        let history = self.histories.get(name).map(History::place);
+        self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
     }
 
     /// The oldest place of those for whom the sources wait: sinks, and queries that read the past.

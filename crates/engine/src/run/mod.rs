@@ -16,6 +16,7 @@ mod doing;
 mod durable;
 mod epoch;
 mod feed;
+mod history;
 mod inlet;
 mod into_table;
 mod inventory;
@@ -61,7 +62,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Cut, Delta, Epoch};
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
 use tokio::runtime::{Handle, Runtime};
@@ -77,6 +78,7 @@ use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
 use doing::Doing;
 use durable::Durability;
+use history::History;
 pub(crate) use late_rows::Parted;
 use log::Logs;
 use machine::MachineClock;
@@ -143,6 +145,8 @@ pub(crate) struct Loop {
     machine: MachineClock,
     clock: Clock,
     epoch: Epoch,
+    /// The batch time of the last epoch that was stepped.
+    stepped: Timestamp,
     /// Rows that an epoch takes of sources at most, where the user has set no number.
     budget_rows: usize,
     progress: Progress,
@@ -155,6 +159,8 @@ pub(crate) struct Loop {
     arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
+    /// Since when it is known what relations held.
+    histories: BTreeMap<Arc<str>, History>,
     /// How far event time has come in each relation that has a watermark.
     watermarks: BTreeMap<Arc<str>, Watched>,
     subscriptions: BTreeMap<u64, Subscription>,
@@ -207,6 +213,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 clock: Clock::start(machine.now()),
                 machine,
                 epoch: Epoch::default(),
+                stepped: Timestamp::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,
                 progress: Progress::default(),
                 measures: Measures::new(parts.listeners),
@@ -216,6 +223,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
                 logs: Logs::new(),
+                histories: BTreeMap::new(),
                 watermarks: BTreeMap::new(),
                 subscriptions: BTreeMap::new(),
                 durable_subscriptions: BTreeMap::new(),

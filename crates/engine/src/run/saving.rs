@@ -63,6 +63,7 @@ impl Loop {
             state.put_part(&part("subscription", place, name), of);
         }
         self.save_logs(&mut state, &mut entries);
+        self.save_histories(&mut state);
         let position = |(name, source): (&Arc<str>, &super::RunningSource)| {
             (name.clone(), source.position.spans().collect())
         };
@@ -106,6 +107,7 @@ impl Loop {
         self.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
         self.epoch = cut.epoch;
+        self.stepped = self.clock.last();
         self.expired = cut.epoch;
         for (place, (name, table)) in self.tables.iter_mut().enumerate() {
             let part = part("table", place, name);
@@ -122,6 +124,7 @@ impl Loop {
             watched.marks.load(&mut of)?;
         }
         self.load_logs(&mut state, &entries)?;
+        self.load_histories(&mut state)?;
         self.load_queries(&mut state)?;
         for (place, (name, sink)) in self.sinks.iter_mut().enumerate() {
             let part = part("sink", place, name);
@@ -212,7 +215,7 @@ pub(super) fn number(all: &mut Tables, name: &str) -> Result<i64> {
 }
 
 /// The name under which an object is saved. The number tells it from others whose names begin alike.
-fn part(kind: &str, place: usize, name: &str) -> String {
+pub(super) fn part(kind: &str, place: usize, name: &str) -> String {
     format!("{kind}{place}.{}", name.trim_start_matches('\0'))
 }
 

@@ -17,6 +17,7 @@ mod followed;
 mod forgotten;
 mod freed;
 mod hearing;
+mod history;
 mod interval_joins;
 mod library;
 mod objects;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(forgotten::ALL);
     all.extend_from_slice(freed::ALL);
     all.extend_from_slice(hearing::ALL);
+    all.extend_from_slice(history::ALL);
     all.extend_from_slice(interval_joins::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(objects::ALL);
