@@ -82,7 +82,7 @@ def main():
         except ImportError:
             duckdb = None
         if duckdb is not None:
-            found = duckdb.sql(f"SELECT count(*), sum(amount), count(at) FROM read_parquet('{orders}')").fetchall()
+            found = duckdb.sql(f"SELECT count(*), sum(amount), count(\"at\") FROM read_parquet('{orders}')").fetchall()
             check("orders in DuckDB", found, [(3, decimal.Decimal("10.75"), 2)])
             readers = "pyarrow and DuckDB"
         print(f"state: read by {readers}")
