@@ -101,6 +101,13 @@ pub enum Entry {
         /// When.
         standing: Standing,
     },
+    /// The position of a durable subscription has moved: its reader has all up to an epoch.
+    Advanced {
+        /// The subscription.
+        subscription: String,
+        /// The epoch.
+        through: Epoch,
+    },
     /// Batches that were due up to a time were not run.
     Skipped {
         /// The time.
@@ -160,6 +167,9 @@ impl Entry {
             Entry::Epoch(recorded) => recorded.parts()?,
             Entry::Arrived { query, standing } => {
                 Parts::plain(json!({"is": "arrived", "query": query, "at": encode_standing(*standing)}))
+            }
+            Entry::Advanced { subscription, through } => {
+                Parts::plain(json!({"is": "advanced", "subscription": subscription, "through": through.0}))
             }
             Entry::Skipped { to } => Parts::plain(json!({"is": "skipped", "to": to.0})),
             Entry::Closed { delivered } => {
@@ -229,6 +239,10 @@ fn decode_plain(
             standing: standing()?,
         },
         "arrived" => Entry::Arrived { query: text("query")?, standing: standing()? },
+        "advanced" => Entry::Advanced {
+            subscription: text("subscription")?,
+            through: Epoch(json.get("through")?.as_u64()?),
+        },
         "skipped" => Entry::Skipped { to: Timestamp(json.get("to")?.as_i64()?) },
         "closed" => Entry::Closed { delivered: decode_delivered(json.get("delivered")?)? },
         _ => return None,

@@ -121,6 +121,7 @@ fn every_kind_of_entry_is_read_as_it_was_written() {
         Entry::Paused { name: Some("x".into()), pause: false, standing },
         epoch(1),
         Entry::Arrived { query: "mv".into(), standing },
+        Entry::Advanced { subscription: "n".into(), through: Epoch(3) },
         Entry::Skipped { to: Timestamp(13) },
         Entry::Closed { delivered: vec![("k".into(), Epoch(3))] },
     ];
@@ -134,7 +135,7 @@ fn every_kind_of_entry_is_read_as_it_was_written() {
     drop(journal);
     let (found, read) = read(&disk).unwrap();
     assert_eq!(found.iter().map(text).collect::<Vec<_>>(), entries.iter().map(text).collect::<Vec<_>>());
-    assert_eq!((read.through(), read.torn().len()), (Sequence(10), 0));
+    assert_eq!((read.through(), read.torn().len()), (Sequence(11), 0));
 }
 
 /// What was said to be durable is there after a crash, in its order and without a gap; what comes then goes on from it.

@@ -1,5 +1,7 @@
 //! What exists: objects by name, and who reads whom.
 
+mod functions;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +11,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
-use millstream_sql::{BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, Watermark, near};
+use millstream_sql::{AS_OF, BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, Watermark, near};
 use millstream_state::{Conflict, Tables};
+
+pub use functions::Moment;
 
 use crate::error;
 use crate::pg;
@@ -132,6 +136,13 @@ pub enum Definition {
         /// The optimised plan of the rows, which have the table's columns.
         query: LogicalPlan,
     },
+    /// What a relation holds and how it changes, kept for a reader until he has it.
+    Subscription {
+        /// The relation.
+        from: Arc<str>,
+        /// What is kept.
+        holding: Holding,
+    },
     /// A function written in SQL.
     Function(Arc<UserFunction>),
     /// An aggregate made of functions.
@@ -160,6 +171,28 @@ pub struct Intake {
     pub on_conflict: Conflict,
 }
 
+/// What a durable subscription keeps for its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Whether the first that the reader gets is what the relation holds when the subscription is made.
+    pub snapshot: bool,
+    /// For how long, by batch time; `None`: until the reader has it.
+    pub retention: Option<Duration>,
+    /// How many bytes at most, about.
+    pub buffer_max: usize,
+    /// What becomes of more.
+    pub when_full: WhenFull,
+}
+
+/// What becomes of changes that a durable subscription has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest go, and the reader is told.
+    Lose,
+    /// They don't come: what the relation is made of takes no more rows.
+    Wait,
+}
+
 impl Default for Intake {
     fn default() -> Intake {
         Intake { append_only: false, on_conflict: Conflict::Replace }
@@ -176,6 +209,7 @@ impl Definition {
             Definition::MaterializedView { .. } => "materialized view",
             Definition::Stream { .. } => "stream",
             Definition::Sink { .. } | Definition::SinkInto { .. } => "sink",
+            Definition::Subscription { .. } => "subscription",
             Definition::Function(_) => "function",
             Definition::Aggregate(_) => "aggregate",
         }
@@ -191,6 +225,7 @@ impl Definition {
             | Definition::Stream { schema, .. } => Some(schema),
             Definition::Sink { .. }
             | Definition::SinkInto { .. }
+            | Definition::Subscription { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_) => None,
         }
@@ -329,6 +364,14 @@ pub fn late_rows_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("late_rows('")?.strip_suffix("')")
 }
 
+/// The relation and the moment that are read under an internal name.
+pub fn as_of(relation: &str) -> Option<(String, Moment)> {
+    let (name, moment) =
+        relation.strip_prefix(AS_OF)?.strip_prefix("('")?.strip_suffix("')")?.rsplit_once("', '")?;
+    let (name, kind) = name.rsplit_once("', '")?;
+    Some((name.replace("''", "'"), Moment::read(kind, moment)?))
+}
+
 /// The internal name under which a relation's watermark is read.
 pub fn watermark_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("watermark('")?.strip_suffix("')")
@@ -344,6 +387,7 @@ pub fn is_of_engine(relation: &str) -> bool {
     bad_rows_of(relation).is_some()
         || late_rows_of(relation).is_some()
         || watermark_of(relation).is_some()
+        || as_of(relation).is_some()
         || system::is_name(relation)
         || pg::is_name(relation)
 }
@@ -356,20 +400,6 @@ pub fn bad_rows_schema() -> SchemaRef {
         Field::new("reason", DataType::Utf8View, false),
         Field::new("bytes", DataType::BinaryView, false),
     ]))
-}
-
-/// The error for a relation without a watermark.
-fn no_watermark(name: &str, definition: &Definition) -> Error {
-    let kind = definition.kind();
-    let error = Error::invalid(format!("{kind} \"{name}\" has no watermark"));
-    match definition {
-        Definition::Source { .. } | Definition::Table { .. } => error.hint(format!(
-            "Declare one where it is made, WATERMARK FOR ts AS ts - INTERVAL '5 seconds', or say ALTER {} {name} SET \
-             WATERMARK FOR ts AS ts - INTERVAL '5 seconds'.",
-            kind.to_uppercase()
-        )),
-        _ => error.hint("Sources and tables have one: ask for that of what it reads."),
-    }
 }
 
 impl Relations for Catalog {
@@ -389,6 +419,7 @@ impl Relations for Catalog {
             Definition::View { raw, .. } => Some(Relation::View(raw.clone())),
             Definition::Sink { .. }
             | Definition::SinkInto { .. }
+            | Definition::Subscription { .. }
             | Definition::Function(_)
             | Definition::Aggregate(_) => None,
         }
@@ -430,6 +461,7 @@ impl Relations for Catalog {
             "bad_rows" => self.bad_rows(arguments).map(Some),
             "late_rows" => self.late_rows(arguments).map(Some),
             "watermark" => self.watermark(arguments).map(Some),
+            AS_OF => self.as_of(arguments).map(Some),
             _ => Ok(None),
         }
     }
@@ -453,56 +485,5 @@ impl Catalog {
     pub fn routines(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects()
             .filter(|object| matches!(object.definition, Definition::Function(_) | Definition::Aggregate(_)))
-    }
-
-    fn watermark(&self, arguments: &[String]) -> Result<Relation> {
-        let [relation] = arguments else {
-            return Err(Error::invalid(
-                "watermark takes one argument, the name of a source or table: watermark('orders')",
-            ));
-        };
-        let definition = &self.get(relation)?.definition;
-        let (watermark, schema) = definition
-            .watermark()
-            .zip(definition.schema())
-            .ok_or_else(|| no_watermark(relation, definition))?;
-        let schema = watermark_schema(schema.field(watermark.column).data_type());
-        Ok(Relation::Rows { schema, key: None })
-    }
-
-    fn bad_rows(&self, arguments: &[String]) -> Result<Relation> {
-        let [source] = arguments else {
-            return Err(Error::invalid(
-                "bad_rows takes one argument, the name of a source: bad_rows('orders')",
-            ));
-        };
-        let object = self.get(source)?;
-        if !matches!(object.definition, Definition::Source { .. }) {
-            return Err(Error::invalid(format!(
-                "\"{source}\" is a {}: only a source has bad rows",
-                object.definition.kind()
-            )));
-        }
-        Ok(Relation::Rows { schema: bad_rows_schema(), key: None })
-    }
-
-    fn late_rows(&self, arguments: &[String]) -> Result<Relation> {
-        let [query] = arguments else {
-            return Err(Error::invalid(
-                "late_rows takes one argument, the name of a view, stream or sink: late_rows('per_page')",
-            ));
-        };
-        let object = self.get(query)?;
-        let schema = self.late.get(&object.name).cloned().ok_or_else(|| {
-            Error::invalid(format!(
-                "{} \"{query}\" has no windows that close, so no row is late for it",
-                object.definition.kind()
-            ))
-            .hint(
-                "Windows close in a materialized view, a stream or a sink over a query that has them, where what it \
-                 reads has a watermark: see EXPLAIN.",
-            )
-        })?;
-        Ok(Relation::Rows { schema, key: None })
     }
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -14,6 +14,7 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::changes::SUBSCRIPTION;
 use crate::session::BINARY;
 
 /// An open cursor. What of its rows nobody takes waits where they are made, which has a bound.
@@ -24,6 +25,8 @@ pub(crate) struct Cursor {
     pub(crate) level: Option<u32>,
     /// Whether it outlives its transaction.
     pub(crate) hold: bool,
+    /// The durable subscription that it reads.
+    subscription: Option<String>,
 }
 
 /// What is still to be taken.
@@ -34,6 +37,8 @@ struct Rows {
     ended: bool,
     /// Whether more may come for ever, so that a reader is given what is there.
     endless: bool,
+    /// Of a durable subscription: the newest epoch all of whose rows were taken.
+    whole: Option<u64>,
 }
 
 /// How many rows are taken, and how long is waited for the first of them where they may come for ever.
@@ -63,9 +68,16 @@ impl Cursor {
     pub(crate) fn new(stream: SendableRecordBatchStream, endless: bool, binary: bool, hold: bool) -> Cursor {
         let metadata = if binary { HashMap::from([(BINARY.into(), String::new())]) } else { HashMap::new() };
         let fields = stream.schema().fields().clone();
+        let subscription = stream.schema().metadata().get(SUBSCRIPTION).cloned();
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
-        let rows = Rows { stream, ready: VecDeque::new(), ended: false, endless };
-        Cursor { rows: Arc::new(Mutex::new(rows)), schema, level: None, hold }
+        let rows = Rows { stream, ready: VecDeque::new(), ended: false, endless, whole: None };
+        Cursor { rows: Arc::new(Mutex::new(rows)), schema, level: None, hold, subscription }
+    }
+
+    /// Of a durable subscription: the newest epoch all of whose rows were taken.
+    pub(crate) fn taken_of(&self, subscription: &str) -> Option<u64> {
+        // Where rows are being taken now, they aren't taken yet.
+        self.rows.try_lock().ok()?.whole.filter(|_| self.subscription.as_deref() == Some(subscription))
     }
 
     /// Some rows as they come. What the reader of these doesn't take is there for the next.
@@ -98,11 +110,20 @@ impl Taking {
             if count == 0 {
                 continue;
             }
+            if count == batch.num_rows() {
+                rows.whole = last_epoch(&batch).or(rows.whole);
+            }
             self.begun = true;
             self.left = self.left.map(|left| left - count);
             return Ok(Some(batch.slice(0, count)));
         }
     }
+}
+
+/// The epoch of the last row of a subscription's batch, each of which has whole epochs.
+fn last_epoch(batch: &RecordBatch) -> Option<u64> {
+    let epochs = batch.columns().first()?.as_primitive_opt::<Int64Type>()?;
+    epochs.values().last().and_then(|epoch| u64::try_from(*epoch).ok())
 }
 
 impl Rows {

@@ -107,6 +107,8 @@ pub(crate) struct ObjectStatus {
 pub(crate) enum Followed {
     /// What the engine keeps: a table or a materialized view.
     Relation(Arc<str>),
+    /// What a durable subscription keeps.
+    Durable(Arc<str>),
     /// A query of the subscriber's own, which ends with it, and whether its windows are put out when they close.
     Query(Box<LogicalPlan>, bool),
     /// The same, run once per batch.
@@ -214,6 +216,8 @@ pub(crate) enum Recovery {
     Arrived(String),
     /// Statements were done under these names.
     Done(Vec<String>),
+    /// The reader of a durable subscription had all up to an epoch.
+    Advanced(String, Epoch),
     /// Sinks had published all up to these epochs.
     Delivered(Vec<(Arc<str>, Epoch)>),
     /// The objects are there: what they kept is this.
@@ -269,6 +273,8 @@ pub(crate) enum Event {
     Room,
     /// A query that is behind has been stepped.
     Stepped,
+    /// The reader of a durable subscription has all up to an epoch.
+    AdvanceSubscription { name: Arc<str>, through: Epoch, reply: Reply<()> },
     /// A subscriber has gone.
     Unsubscribe { subscription: u64 },
     /// Read relations; `stamped`: with the columns of the batch, where rows have one.

@@ -34,8 +34,8 @@ impl Session {
     }
 
     /// Follows a query or a relation: first what it holds now, then what each epoch changes. `followed` is a query
-    /// (`SELECT …`, also with FOR EACH BATCH), or the name of a table, a stream, a materialized view, a view or a
-    /// source.
+    /// (`SELECT …`, also with FOR EACH BATCH), or the name of a table, a stream, a materialized view, a view, a
+    /// source, or a durable subscription, which goes on at its position.
     ///
     /// A query that is followed is a continuous query of the reader's own, which ends with the stream. Each item is the
     /// whole change of one epoch: adding them up gives, after each, what the query would answer then.

@@ -166,6 +166,9 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
             step(session, Recovery::Standing(standing)).await?;
             step(session, Recovery::Arrived(query)).await
         }
+        Entry::Advanced { subscription, through } => {
+            step(session, Recovery::Advanced(subscription, through)).await
+        }
         Entry::Skipped { to } => step(session, Recovery::Skipped(to)).await,
         Entry::Closed { delivered } => step(session, Recovery::Delivered(delivered)).await,
     }

@@ -1,6 +1,7 @@
 //! What SET changes and SHOW shows.
 
 pub(crate) mod foreign;
+mod missed;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use millstream_connect::Options;
 use millstream_flow::Limits;
 use millstream_sql::{Error, Result, near};
+
+pub use missed::MissedBatches;
 
 /// A setting, as the reference page and SHOW ALL show it.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,17 @@ pub const SETTINGS: &[SettingDoc] = &[
         default: "1 day",
         doc: "how far the time in the column of a WATERMARK may be ahead of the clock: a later row of a source is a bad \
               row, a later one of a statement is refused; NULL: as far as it likes. Not applied under a manual clock",
+    },
+    SettingDoc {
+        name: "history_buffer_max",
+        default: "1 GiB",
+        doc: "bytes of changes that history_retention keeps of one relation, about; beyond that its history begins later",
+    },
+    SettingDoc {
+        name: "history_retention",
+        default: "none",
+        doc: "none; or an interval such as '1 hour': for so long back, by batch time, tables, materialized views and streams \
+              whose rows change can be read FOR SYSTEM_TIME AS OF an epoch or a time. Meanwhile no query is stepped behind",
     },
     SettingDoc {
         name: "max_batch_bytes",
@@ -162,34 +176,6 @@ pub enum ClockKind {
     Manual,
 }
 
-/// What becomes of batches that were due while nothing ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissedBatches {
-    /// Each is run.
-    Run,
-    /// None is.
-    Skip,
-}
-
-impl MissedBatches {
-    fn parse(value: &str) -> Result<MissedBatches> {
-        match value.to_ascii_lowercase().as_str() {
-            "run" => Ok(MissedBatches::Run),
-            "skip" => Ok(MissedBatches::Skip),
-            _ => {
-                Err(Error::invalid(format!("missed_batches is '{value}', but 'run' or 'skip' was expected")))
-            }
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            MissedBatches::Run => "run",
-            MissedBatches::Skip => "skip",
-        }
-    }
-}
-
 /// What reading a query does that has no answer for some rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
@@ -297,6 +283,10 @@ pub struct Settings {
     pub clock: ClockKind,
     /// `event_time_ahead_max`; `None`: no bound.
     pub event_time_ahead_max: Option<Duration>,
+    /// `history_buffer_max`
+    pub history_buffer_max: usize,
+    /// `history_retention`; `None`: none.
+    pub history_retention: Option<Duration>,
     /// `max_batch_rows`; `None`: adaptive.
     pub max_batch_rows: Option<usize>,
     /// `max_batch_bytes`
@@ -330,6 +320,8 @@ impl Default for Settings {
             checkpoint_interval: Some(Duration::from_secs(10)),
             clock: ClockKind::System,
             event_time_ahead_max: Some(Duration::from_secs(86_400)),
+            history_buffer_max: 1 << 30,
+            history_retention: None,
             max_batch_rows: None,
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
@@ -375,6 +367,11 @@ impl Settings {
             }
             "clock" => self.clock = clock(value)?,
             "event_time_ahead_max" => self.event_time_ahead_max = ahead_max(value)?,
+            "history_buffer_max" => self.history_buffer_max = size(name, value)?,
+            "history_retention" => {
+                let none = value.eq_ignore_ascii_case("none");
+                self.history_retention = if none { None } else { Some(interval(name, value, "none or ")?) };
+            }
             "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
             "max_batch_rows" => {
                 let adaptive = value.eq_ignore_ascii_case("adaptive");
@@ -418,6 +415,8 @@ impl Settings {
                 ClockKind::Manual => "manual".into(),
             },
             "event_time_ahead_max" => self.event_time_ahead_max.map_or("null".into(), interval_text),
+            "history_buffer_max" => self.history_buffer_max.to_string(),
+            "history_retention" => self.history_retention.map_or("none".into(), interval_text),
             "max_batch_bytes" => self.max_batch_bytes.to_string(),
             "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
             "max_queued_batches" => self.max_queued_batches.to_string(),
@@ -476,7 +475,7 @@ pub(crate) fn rate(name: &str, value: &str) -> Result<f64> {
 }
 
 /// Bytes, with a unit or without: `65536`, `64 KiB`, `16MB`.
-fn size(name: &str, value: &str) -> Result<usize> {
+pub(crate) fn size(name: &str, value: &str) -> Result<usize> {
     let text = value.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let factor = match text[digits..].trim() {

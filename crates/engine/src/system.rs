@@ -133,6 +133,17 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("count", "how many such rows there are"),
         ],
     },
+    SystemTableDoc {
+        name: "history",
+        doc: "a relation whose history is kept: `FOR SYSTEM_TIME AS OF`",
+        columns: &[
+            text("relation", "its name"),
+            number("since", "the oldest epoch as of which it can be read"),
+            time("since_time", "the batch time of that"),
+            number("epochs", "epochs after it that have changed the relation"),
+            number("bytes", "bytes that these take, about; history_buffer_max is the most"),
+        ],
+    },
     SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
     SystemTableDoc {
         name: "operators",
@@ -230,13 +241,27 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
     SystemTableDoc { name: "streams", doc: "a stream", columns: QUERY },
     SystemTableDoc {
         name: "subscriptions",
-        doc: "a reader who follows a relation or a query: SUBSCRIBE, EMIT CHANGES",
+        doc: "a reader who follows a relation or a query: SUBSCRIBE, EMIT CHANGES; and what is kept for readers: CREATE \
+              SUBSCRIPTION",
         columns: &[
-            number("subscription", "its number"),
+            number("subscription", "its number; NULL for what CREATE SUBSCRIPTION made"),
             text("relation", "the relation that it follows; NULL for a query of its own"),
-            number("epoch", "the newest epoch that it was handed"),
+            number(
+                "epoch",
+                "the newest epoch that it was handed; of what CREATE SUBSCRIPTION made the last before its position",
+            ),
             number("waiting_epochs", "epochs that wait for it"),
-            number("waiting_bytes", "bytes that wait for it, about; subscription_buffer_max is the most"),
+            number(
+                "waiting_bytes",
+                "bytes that wait for it, about; subscription_buffer_max is the most, or its own buffer_max",
+            ),
+            text("name", "the name that CREATE SUBSCRIPTION gave it; of a reader, what he reads; else NULL"),
+            text(
+                "status",
+                "`reading` for a reader; else `kept`, `full` (when_full is `wait`) or `lost` (changes went that the reader \
+                 doesn't have)",
+            ),
+            text("reason", "why it is full, or what was lost"),
         ],
     },
     SystemTableDoc {

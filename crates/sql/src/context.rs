@@ -25,6 +25,7 @@ use crate::merged::MergedColumns;
 use crate::near;
 use crate::relation::{PG_CATALOG, Relation, RelationTable, Relations, SCHEMAS_HINT, SYSTEM_SCHEMAS};
 use crate::routines::{Routine, UpdateState, folding_function, routine_name};
+use crate::system_time::AS_OF;
 use crate::time_joins::TimeJoins;
 use crate::type_names::Checked;
 
@@ -229,6 +230,11 @@ impl ContextProvider for Context<'_> {
             && let Some(relation) = self.relations.function(name, &texts)?
         {
             return Ok(self.source(function_relation_name(name, &texts), relation));
+        }
+        if name == AS_OF {
+            return Err(Error::invalid("FOR SYSTEM_TIME AS OF takes an epoch, or a time that is no row's")
+                .hint("Write AS OF 17, AS OF '2026-01-02 03:04:05+00', or AS OF now() - INTERVAL '1 minute'.")
+                .into());
         }
         let functions = self.state.table_functions();
         let Some(function) = functions.get(name) else {

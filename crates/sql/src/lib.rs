@@ -38,6 +38,7 @@ mod shown;
 mod sound_relations;
 pub mod sqlstate;
 mod steady;
+mod system_time;
 mod time_joins;
 mod tokens;
 mod type_names;
@@ -63,6 +64,7 @@ pub use relation::{
 pub use routines::{Routine, routine_name};
 pub use row_pattern::MATCH_ROWS;
 pub use shown::as_shown;
+pub use system_time::AS_OF;
 pub use time_joins::LOOKED_UP;
 pub use tokens::{Lexeme, Piece, is_complete, statements, tokenise};
 pub use watermark::Watermark;

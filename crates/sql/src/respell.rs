@@ -15,6 +15,7 @@
 //! | `substring(s FROM 'a.')` | `(regexp_match(s, 'a.'))[1]` | it isn't planned |
 //! | `pg_catalog.f(x)`, `a OPERATOR(pg_catalog.+) b` | `f(x)`, `a + b` | there is one of each |
 //! | `ARRAY(SELECT x)`, `'t'::regclass` | an aggregate, a function | they aren't planned, see [`postgres`] |
+//! | `t FOR SYSTEM_TIME AS OF 17` | `system_time_as_of('t', 'epoch', 17)` | it would be ignored, see [`crate::system_time`] |
 //! | `mod(a, b)` and others | `a % b` | they aren't there, see [`shorthand`] |
 //!
 //! TABLESAMPLE, hints after a table and LIMIT BY would be ignored without a word: they are refused.
@@ -36,9 +37,11 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::{Error, Result};
 use crate::merged;
+use crate::system_time;
 
 /// Rewrites a statement in place. Functions for which `known` is true are the user's own.
 pub(crate) fn respell(statement: &mut Statement, known: &dyn Fn(&str) -> bool) -> Result<()> {
+    system_time::rewrite(statement)?;
     postgres::show_names(statement, known);
     match statement.visit(&mut Respell { known, merged: 0 }) {
         ControlFlow::Continue(()) => Ok(()),

@@ -26,12 +26,31 @@ pub const FIRST: &[&str] = &[
 ];
 
 /// What SHOW takes beside settings.
-pub const SHOWN: &[&str] =
-    &["ALL", "CREATE", "FUNCTIONS", "MATERIALIZED VIEWS", "SINKS", "SOURCES", "STREAMS", "TABLES", "VIEWS"];
+pub const SHOWN: &[&str] = &[
+    "ALL",
+    "CREATE",
+    "FUNCTIONS",
+    "MATERIALIZED VIEWS",
+    "SINKS",
+    "SOURCES",
+    "STREAMS",
+    "SUBSCRIPTIONS",
+    "TABLES",
+    "VIEWS",
+];
 
 /// What can be created and dropped.
-pub const KINDS: &[&str] =
-    &["AGGREGATE", "FUNCTION", "MATERIALIZED VIEW", "SINK", "SOURCE", "STREAM", "TABLE", "VIEW"];
+pub const KINDS: &[&str] = &[
+    "AGGREGATE",
+    "FUNCTION",
+    "MATERIALIZED VIEW",
+    "SINK",
+    "SOURCE",
+    "STREAM",
+    "SUBSCRIPTION",
+    "TABLE",
+    "VIEW",
+];
 
 /// The words that may stand elsewhere.
 pub const OTHERS: &[&str] = &[

@@ -67,6 +67,8 @@ pub(crate) struct Opened {
     pub(crate) append_only: bool,
     /// Columns that no two rows share.
     pub(crate) key: Option<Vec<usize>>,
+    /// The durable subscription that is read.
+    pub(crate) durable: Option<Arc<str>>,
     pub(crate) notices: Vec<String>,
 }
 
@@ -128,10 +130,17 @@ struct Form {
     schema: SchemaRef,
     append_only: bool,
     key: Option<Vec<usize>>,
+    /// Whether the rows of an epoch are one batch, so that who has taken a batch has the whole epoch; and progress is told
+    /// only of epochs that are known to be whole by then. Those before one with changes aren't, where a query that is
+    /// behind took several in one step.
+    whole: bool,
 }
 
 /// What a row that only tells of an epoch has in the place of what was done.
 const PROGRESS: &str = "progress";
+
+/// What the schema of rows names the durable subscription by that they are of.
+pub(crate) const SUBSCRIPTION: &str = "millstream.subscription";
 
 /// The columns that stand before those of the relation.
 const BATCH_ID: &str = "_batch_id";
@@ -139,8 +148,12 @@ const OP: &str = "_op";
 
 /// The rows of a subscription, at most `limit` of them.
 pub(crate) fn response(opened: Opened, shape: Shape, limit: Option<usize>) -> Response {
-    let Opened { subscription, receiver, end, events, schema, append_only, key, notices } = opened;
-    let form = Form::new(shape, schema, append_only, key, &notices);
+    let Opened { subscription, receiver, end, events, schema, append_only, key, durable, notices } = opened;
+    let mut form = Form::new(shape, schema, append_only, key, &notices);
+    if let Some(name) = durable {
+        form.whole = true;
+        form.mark(SUBSCRIPTION, &name);
+    }
     let schema = form.schema.clone();
     let tap = Tap { receiver, end, guard: Guard { subscription, events } };
     let reader = Reader { tap, form, ready: VecDeque::new(), left: limit };
@@ -191,7 +204,14 @@ impl Form {
             metadata.insert(NOTICE.to_string(), notices.join("\n"));
         }
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
-        Form { shape, columns, schema, append_only, key }
+        Form { shape, columns, schema, append_only, key, whole: false }
+    }
+
+    /// Says something of the rows beside them.
+    fn mark(&mut self, name: &str, value: &str) {
+        let mut metadata = self.schema.metadata().clone();
+        metadata.insert(name.to_string(), value.to_string());
+        self.schema = Arc::new(Schema::new_with_metadata(self.schema.fields().clone(), metadata));
     }
 
     fn rows_of(&self, portion: Portion) -> Result<Vec<RecordBatch>, ArrowError> {
@@ -200,7 +220,7 @@ impl Form {
         let (mut after, through) = told.unwrap_or_default();
         for (place, (cut, delta)) in epochs.into_iter().enumerate() {
             let is_snapshot = snapshot && place == 0;
-            if told.is_some() && !is_snapshot {
+            if told.is_some() && !is_snapshot && !self.whole {
                 self.tell(after, Epoch(cut.epoch.0 - 1), &mut batches)?;
             }
             self.changes(cut.epoch, delta, &mut batches)?;
@@ -211,6 +231,7 @@ impl Form {
             }
         }
         if told.is_some() {
+            let after = if self.whole { after.max(Epoch(through.0.saturating_sub(1))) } else { after };
             self.tell(after, through, &mut batches)?;
         }
         Ok(batches)
@@ -236,7 +257,11 @@ impl Form {
     /// What one epoch changes; n copies of a row are n rows.
     fn changes(&self, epoch: Epoch, delta: Delta, batches: &mut Vec<RecordBatch>) -> Result<(), ArrowError> {
         if delta.is_append_only() {
-            for chunk in &delta.chunks {
+            let chunks = match self.whole {
+                true => delta.into_one(&self.columns)?.into_iter().collect(),
+                false => delta.chunks,
+            };
+            for chunk in &chunks {
                 let rows = chunk.expand()?;
                 let ops = vec![Op::Insert.name(); rows.num_rows()];
                 batches.push(self.with_ops(epoch, &rows, &ops)?);

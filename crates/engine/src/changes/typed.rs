@@ -88,7 +88,8 @@ pub struct Changes {
 impl Changes {
     /// The changes of a subscription that has begun.
     pub(crate) fn new(opened: Opened) -> Changes {
-        let Opened { subscription, receiver, end, events, schema, append_only, key, notices } = opened;
+        let Opened { subscription, receiver, end, events, schema, append_only, key, durable: _, notices } =
+            opened;
         let tap = Tap { receiver, end, guard: Guard { subscription, events } };
         let columns = (schema.clone(), key.clone());
         let items = stream::try_unfold((tap, columns), |(mut tap, (schema, key))| async move {

@@ -207,6 +207,7 @@ pub(super) fn kind_of(definition: &Definition) -> Option<char> {
         Definition::Source { .. } => Some('f'),
         Definition::Sink { .. }
         | Definition::SinkInto { .. }
+        | Definition::Subscription { .. }
         | Definition::Function(_)
         | Definition::Aggregate(_) => None,
     }

@@ -183,7 +183,7 @@ impl Loop {
             Event::Change { changes, .. } => changes.iter().filter_map(delivered).collect(),
             Event::Subscribe { request, .. } => match &request.followed {
                 Followed::Relation(name) => vec![name.clone()],
-                Followed::Query(..) | Followed::Batches(_) => Vec::new(),
+                Followed::Durable(_) | Followed::Query(..) | Followed::Batches(_) => Vec::new(),
             },
             Event::FoundByKey { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
             Event::Compile { plan, .. } => scanned(plan),
@@ -201,11 +201,13 @@ impl Loop {
     }
 }
 
-/// The relation whose content a new sink begins with.
+/// The relation whose content a new sink or durable subscription begins with.
 fn delivered(change: &Change) -> Option<Arc<str>> {
     let Change::Create { object, .. } = change else { return None };
     match &object.definition {
-        Definition::Sink { from, query: None, .. } => Some(from.clone()),
+        Definition::Sink { from, query: None, .. } | Definition::Subscription { from, .. } => {
+            Some(from.clone())
+        }
         _ => None,
     }
 }

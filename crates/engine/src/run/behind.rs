@@ -5,7 +5,7 @@
 //! it, so that they find all they read as of one epoch. Nothing else waits.
 //!
 //! Deliberately absent: queries whose answer depends on how the input was split. They are stepped in each epoch,
-//! as is all that they read.
+//! as is all that they read. So is every query while history is kept, of which each epoch is a part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -355,7 +355,8 @@ impl Loop {
             let Some(behind) = query.behind() else { continue };
             let quick = query.speed.is_quick() && behind.waiting.is_empty() && self.apart.is_none();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
-            if (quick || wanted.contains(&query.name)) && !behind.is_away() && reads_present {
+            let wanted = self.keeps_history() || wanted.contains(&query.name);
+            if (quick || wanted) && !behind.is_away() && reads_present {
                 self.step_to_present(place);
                 some = true;
             }
@@ -406,7 +407,8 @@ impl Loop {
     pub(super) fn let_leave(&mut self) {
         let forced = self.apart.is_some();
         let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
-        if !(forced || self.settings.clock == ClockKind::System) || !self.queries.iter().any(slow) {
+        let may = (forced || self.settings.clock == ClockKind::System) && !self.keeps_history();
+        if !may || !self.queries.iter().any(slow) {
             return;
         }
         let wanted = self.wanted_at_present();

@@ -134,6 +134,10 @@ impl Loop {
         for sink in self.sinks.values_mut().filter(|sink| sink.from == *name) {
             sink.begin_with(cut.clone(), content.clone());
         }
+        let durable = self.durable_subscriptions.values_mut();
+        for subscription in durable.filter(|subscription| subscription.from == *name) {
+            subscription.begin_with(cut.clone(), content.clone());
+        }
         self.begin_subscription(name, cut, content);
     }
 
@@ -269,9 +273,13 @@ impl Loop {
                 self.log(&name, &cut, &held);
                 self.stage_in(place, held);
             }
+            let name = self.queries[place].name.clone();
+            self.begin_subscriptions_at_end(&name);
         }
         let query = &self.queries[place];
-        let read = query.temporary || self.sinks.values().any(|sink| sink.from == query.name);
+        let read = query.temporary
+            || self.sinks.values().any(|sink| sink.from == query.name)
+            || self.durable_subscriptions.values().any(|durable| durable.from == query.name);
         if query.shows_at_once() && read {
             let name = query.name.clone();
             let delta = Delta::from_iter(self.answered(&name).unwrap_or_default());

@@ -50,6 +50,7 @@ pub(super) enum Prepared {
         queries: Vec<RunningQuery>,
     },
     SinkInto(Box<RunningQuery>),
+    Subscription(Arc<Object>),
     Drop(Vec<Arc<str>>),
 }
 
@@ -63,6 +64,7 @@ impl Prepared {
             Prepared::Source { .. }
             | Prepared::Table(..)
             | Prepared::View
+            | Prepared::Subscription(_)
             | Prepared::Alter(_)
             | Prepared::Drop(_) => {
                 return None;
@@ -168,6 +170,7 @@ impl Loop {
             }
             Definition::SinkInto { table, query } => self.prepare_into(&object.name, table, query, &scope)?,
             Definition::Sink { .. } => self.prepare_sink(object, &scope)?,
+            Definition::Subscription { .. } => Prepared::Subscription(object),
         };
         if let Some((name, late)) = prepared.late() {
             catalog.keep_late(name, late);
@@ -266,6 +269,11 @@ impl Loop {
                     self.order_by_feeding(&table);
                 }
             }
+            Prepared::Subscription(object) => {
+                if let Definition::Subscription { from, holding } = &object.definition {
+                    self.install_subscription(object.name.clone(), from.clone(), *holding);
+                }
+            }
             Prepared::Drop(dropped) => {
                 self.end_subscriptions_to(&dropped);
                 self.remove(&dropped);
@@ -331,6 +339,8 @@ impl Loop {
             self.logs.remove(name);
             self.sources.remove(name);
             self.watermarks.remove(name);
+            self.durable_subscriptions.remove(name);
+            self.histories.remove(name);
             if let Some(sink) = self.sinks.remove(name)
                 && self.catalog.find(&sink.from).is_none()
             {

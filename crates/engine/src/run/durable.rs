@@ -106,6 +106,15 @@ impl Durability {
         }
     }
 
+    /// The newest epoch up to this one that may be shown outside.
+    pub(super) fn deliverable(&self, epoch: Epoch) -> Epoch {
+        match self.keeping {
+            Keeping::Nothing => epoch,
+            Keeping::Recovering => Epoch::default(),
+            Keeping::Journal(_) => epoch.min(self.durable),
+        }
+    }
+
     /// Whether a statement was done under a name.
     pub(super) fn was_done(&self, name: &str) -> bool {
         self.done.contains(name)

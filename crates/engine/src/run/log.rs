@@ -6,6 +6,7 @@ use std::sync::Arc;
 use millstream_delta::{Cut, Delta};
 
 use super::Loop;
+use super::history::History;
 use super::query::RunningQuery;
 
 /// Bytes that may wait for a reader before no more rows are taken of sources.
@@ -141,7 +142,14 @@ impl Loop {
         let subscriptions =
             self.subscriptions.values().filter_map(|subscription| subscription.place_in(name));
         let transactions = self.transactions.values().filter_map(|open| open.place_in(name));
-        self.oldest_holder(name).into_iter().chain(subscriptions).chain(transactions).min()
+        self.oldest_kept(name).into_iter().chain(subscriptions).chain(transactions).min()
+    }
+
+    /// The oldest place of those whose place survives a restart, that of the relation's history among them.
+    pub(super) fn oldest_kept(&self, name: &str) -> Option<Place> {
+        let durable = self.durable_subscriptions.values().filter_map(|durable| durable.place_in(name));
+        let history = self.histories.get(name).map(History::place);
+        self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
     }
 
     /// The oldest place of those for whom the sources wait: sinks, and queries that read the past.
@@ -163,7 +171,7 @@ impl Loop {
 
     /// Whether so much waits for some sink or query that no more rows may be taken of sources.
     pub(super) fn backlog_is_full(&self) -> bool {
-        if self.waits_behind(BACKLOG_BYTES_MAX) {
+        if self.waits_behind(BACKLOG_BYTES_MAX) || self.full_subscriptions().next().is_some() {
             return true;
         }
         self.logs.iter().filter(|(_, log)| !log.entries.is_empty()).any(|(name, log)| {

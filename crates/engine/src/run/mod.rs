@@ -16,6 +16,7 @@ mod doing;
 mod durable;
 mod epoch;
 mod feed;
+mod history;
 mod inlet;
 mod into_table;
 mod inventory;
@@ -45,6 +46,7 @@ mod sink;
 mod source;
 mod status;
 mod subscribe;
+mod subscription;
 mod system;
 mod table;
 mod tasks;
@@ -60,7 +62,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Cut, Delta, Epoch};
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
 use tokio::runtime::{Handle, Runtime};
@@ -76,6 +78,7 @@ use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
 use doing::Doing;
 use durable::Durability;
+use history::History;
 pub(crate) use late_rows::Parted;
 use log::Logs;
 use machine::MachineClock;
@@ -90,6 +93,7 @@ use sink::RunningSink;
 pub(crate) use sink::in_sum;
 use source::RunningSource;
 use subscribe::Subscription;
+use subscription::DurableSubscription;
 use table::Table;
 pub(crate) use table::check_distinct_keys;
 use tasks::Tasks;
@@ -141,6 +145,8 @@ pub(crate) struct Loop {
     machine: MachineClock,
     clock: Clock,
     epoch: Epoch,
+    /// The batch time of the last epoch that was stepped.
+    stepped: Timestamp,
     /// Rows that an epoch takes of sources at most, where the user has set no number.
     budget_rows: usize,
     progress: Progress,
@@ -153,9 +159,13 @@ pub(crate) struct Loop {
     arrangements: Vec<Weak<Arrangement>>,
     sinks: BTreeMap<Arc<str>, RunningSink>,
     logs: Logs,
+    /// Since when it is known what relations held.
+    histories: BTreeMap<Arc<str>, History>,
     /// How far event time has come in each relation that has a watermark.
     watermarks: BTreeMap<Arc<str>, Watched>,
     subscriptions: BTreeMap<u64, Subscription>,
+    /// Those that have a name, whose position survives restarts.
+    durable_subscriptions: BTreeMap<Arc<str>, DurableSubscription>,
     /// The number of the newest subscription.
     subscribed: u64,
     transactions: BTreeMap<u64, OpenTransaction>,
@@ -203,6 +213,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 clock: Clock::start(machine.now()),
                 machine,
                 epoch: Epoch::default(),
+                stepped: Timestamp::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,
                 progress: Progress::default(),
                 measures: Measures::new(parts.listeners),
@@ -212,8 +223,10 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 arrangements: Vec::new(),
                 sinks: BTreeMap::new(),
                 logs: Logs::new(),
+                histories: BTreeMap::new(),
                 watermarks: BTreeMap::new(),
                 subscriptions: BTreeMap::new(),
+                durable_subscriptions: BTreeMap::new(),
                 subscribed: 0,
                 transactions: BTreeMap::new(),
                 transacted: 0,
@@ -292,6 +305,9 @@ impl Loop {
             // They wake the loop.
             Event::Room | Event::Stepped => {}
             Event::Unsubscribe { subscription } => self.unsubscribe(subscription),
+            Event::AdvanceSubscription { name, through, reply } => {
+                self.advance_subscription(&name, through, reply);
+            }
             Event::Modify { modification, once, reply } => self.modify(modification, once, reply),
             Event::WasDone { name, reply } => reply.send(Ok(self.durability.was_done(&name))),
             Event::Recover { step, reply } => self.recover(step, reply),
@@ -401,6 +417,7 @@ impl Loop {
         self.begin_steps();
         self.answer_reads();
         self.deliver_sinks();
+        self.expire_subscriptions();
         self.deliver_subscriptions();
         self.expire_transactions();
         self.trim_logs();

@@ -108,7 +108,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Fails where rows of a table may not come since a sink that gets them leaves too much behind.
+    /// Fails where rows of a table may not come since a sink, or the reader of a durable subscription, that gets
+    /// them leaves too much behind.
     pub(super) fn check_sinks_of(&self, table: &str) -> Result<()> {
         for (name, sink) in &self.sinks {
             let Some((reason, waiting)) = sink.failure.as_ref().zip(self.waiting_for(name)) else { continue };
@@ -121,6 +122,11 @@ impl Loop {
                 reason.0, waiting.bytes
             ))
             .hint(format!("Mend what it delivers to, raise sink_buffer_max, or DROP SINK {name}.")));
+        }
+        for (name, subscription, waiting) in self.full_subscriptions() {
+            if self.is_made_of(&subscription.from, table) {
+                return Err(Loop::no_room(name, waiting));
+            }
         }
         Ok(())
     }

@@ -36,6 +36,9 @@ impl Loop {
             }
             Recovery::Skipped(to) => self.skip_batches(to),
             Recovery::Done(names) => self.durability.were_done(names),
+            Recovery::Advanced(name, through) => {
+                self.pass_subscription(&name, through);
+            }
             Recovery::Delivered(delivered) => self.were_delivered(&delivered),
             Recovery::Load(checkpoint) => return reply.send(self.load(*checkpoint)),
             Recovery::Live(live) => self.go_live(*live),

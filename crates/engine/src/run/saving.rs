@@ -54,10 +54,16 @@ impl Loop {
             state.put_part(&part("query", place, &query.name), of);
         }
         for (place, (name, sink)) in self.sinks.iter().enumerate() {
-            let log = self.logs.get(&sink.from).zip(self.oldest_holder(&sink.from));
+            let log = self.logs.get(&sink.from).zip(self.oldest_kept(&sink.from));
             state.put_part(&part("sink", place, name), sink.save(log, &mut entries));
         }
+        for (place, (name, subscription)) in self.durable_subscriptions.iter().enumerate() {
+            let log = self.logs.get(&subscription.from).zip(self.oldest_kept(&subscription.from));
+            let of = subscription.save(log, &mut entries);
+            state.put_part(&part("subscription", place, name), of);
+        }
         self.save_logs(&mut state, &mut entries);
+        self.save_histories(&mut state);
         let position = |(name, source): (&Arc<str>, &super::RunningSource)| {
             (name.clone(), source.position.spans().collect())
         };
@@ -71,16 +77,16 @@ impl Loop {
     fn save_places(&self, query: &RunningQuery, to: &mut Tables) {
         for (place, name) in query.reads().enumerate() {
             let at = query.place_in(name).unwrap_or_default();
-            let log = self.logs.get(name).zip(self.oldest_holder(name));
+            let log = self.logs.get(name).zip(self.oldest_kept(name));
             let count = log.map_or(0, |(log, from)| log.between(from, at));
             to.put_number(&format!("place{place}"), count as i64);
         }
     }
 
-    /// What sinks, and queries that stand still, have yet to take.
+    /// What sinks, the readers of durable subscriptions, and queries that stand still have yet to take.
     fn save_logs(&self, state: &mut Tables, entries: &mut Vec<Entry>) {
         for (place, (name, log)) in self.logs.iter().enumerate() {
-            let Some(from) = self.oldest_holder(name) else { continue };
+            let Some(from) = self.oldest_kept(name) else { continue };
             let part = part("log", place, name);
             state.put_text_if(&format!("{part}.of"), Some(name));
             state.put_number(&format!("{part}.from"), entries.len() as i64);
@@ -101,6 +107,7 @@ impl Loop {
         self.publish_catalog(catalog);
         self.clock.load(&mut state.take_part("clock"))?;
         self.epoch = cut.epoch;
+        self.stepped = self.clock.last();
         self.expired = cut.epoch;
         for (place, (name, table)) in self.tables.iter_mut().enumerate() {
             let part = part("table", place, name);
@@ -117,10 +124,16 @@ impl Loop {
             watched.marks.load(&mut of)?;
         }
         self.load_logs(&mut state, &entries)?;
+        self.load_histories(&mut state)?;
         self.load_queries(&mut state)?;
         for (place, (name, sink)) in self.sinks.iter_mut().enumerate() {
             let part = part("sink", place, name);
             sink.load(&mut state.take_part(&part), &entries).map_err(|error| of_part(&part, error))?;
+        }
+        for (place, (name, subscription)) in self.durable_subscriptions.iter_mut().enumerate() {
+            let part = part("subscription", place, name);
+            let mut of = state.take_part(&part);
+            subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;
         }
         self.plan_watermarks();
         match state.left() {
@@ -202,7 +215,7 @@ pub(super) fn number(all: &mut Tables, name: &str) -> Result<i64> {
 }
 
 /// The name under which an object is saved. The number tells it from others whose names begin alike.
-fn part(kind: &str, place: usize, name: &str) -> String {
+pub(super) fn part(kind: &str, place: usize, name: &str) -> String {
     format!("{kind}{place}.{}", name.trim_start_matches('\0'))
 }
 

@@ -14,7 +14,7 @@ use super::query::{FirstError, RunningQuery, Status};
 use super::sink::RunningSink;
 use super::source::RunningSource;
 use super::table::Table;
-use crate::catalog::{bad_rows_of, late_rows_of, watermark_of};
+use crate::catalog::{as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::error;
 use crate::event::{Asked, ObjectStatus};
 use crate::settings::OnError;
@@ -117,6 +117,9 @@ impl Loop {
         }
         if let Some(query) = late_rows_of(name).and_then(|query| self.query_called(query)) {
             return query.late().map_or(Ok(Vec::new()), LateRows::batches);
+        }
+        if let Some((relation, moment)) = as_of(name) {
+            return self.content_as_of(&relation, moment);
         }
         if let Some(relation) = watermark_of(name) {
             return Ok(vec![self.watermark_row(relation)?]);
@@ -294,6 +297,8 @@ impl Loop {
                 problems.push(format!("sink \"{name}\" {verb} (attempt {attempts}): {reason}"));
             }
         }
+        problems
+            .extend(self.full_subscriptions().map(|(name, _, waiting)| Loop::no_room(name, waiting).message));
         problems
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{Sender, channel};
 use super::Loop;
 use super::log::{self, Log, Place, Waiting};
 use super::query::{Keep, Lowered, RunningQuery, Status};
-use super::system::{Lines, NULL};
+use super::system::{Cell, Lines, NULL};
 use crate::changes::{End, Following, Opened, Portion};
 use crate::error;
 use crate::event::{Followed, Request};
@@ -37,6 +37,8 @@ pub(crate) struct Subscription {
     from: Arc<str>,
     /// Whether that is a query of its own.
     owned: bool,
+    /// The durable subscription whose reader it is.
+    durable: Option<Arc<str>>,
     snapshot: bool,
     progress: bool,
     /// What the relation held at the beginning.
@@ -74,6 +76,7 @@ impl Loop {
         let mut subscription = Subscription {
             from: Arc::default(),
             owned: false,
+            durable: None,
             snapshot,
             progress,
             first: None,
@@ -90,10 +93,12 @@ impl Loop {
             schema: Arc::new(arrow::datatypes::Schema::empty()),
             append_only: false,
             key: None,
+            durable: None,
             notices: Vec::new(),
         };
         match followed {
             Followed::Relation(name) => self.follow_relation(name, &mut subscription, &mut opened)?,
+            Followed::Durable(name) => self.follow_durable(&name, &mut subscription, &mut opened)?,
             Followed::Query(plan, on_close) => {
                 let lowered = self.scope().closing(on_close).lower(&plan)?;
                 self.follow_query(lowered, &mut subscription, &mut opened)?;
@@ -123,13 +128,32 @@ impl Loop {
             subscription.from = name;
             return Ok(());
         }
-        let object = self.catalog.get(&name)?;
+        subscription.place = Some(log::end(&self.logs, &name));
+        subscription.first = subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
+        self.open_relation(&name, subscription, opened)
+    }
+
+    /// Goes on where the reader of a durable subscription has everything.
+    fn follow_durable(
+        &self,
+        name: &Arc<str>,
+        subscription: &mut Subscription,
+        opened: &mut Opened,
+    ) -> Result<()> {
+        self.check_position(name)?;
+        let durable = self.durable_subscription(name)?;
+        let (first, place, position) = durable.begin();
+        (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
+        (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
+        self.open_relation(&durable.from, subscription, opened)
+    }
+
+    fn open_relation(&self, name: &str, subscription: &mut Subscription, opened: &mut Opened) -> Result<()> {
+        let object = self.catalog.get(name)?;
         let schema = object.definition.schema().ok_or_else(|| Error::bug("what has rows has columns"))?;
         opened.schema = schema.clone();
         let scope = self.scope();
-        (opened.append_only, opened.key) = (scope.append_only(&name), scope.key(&name));
-        subscription.place = Some(log::end(&self.logs, &name));
-        subscription.first = subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
+        (opened.append_only, opened.key) = (scope.append_only(name), scope.key(name));
         subscription.from = object.name.clone();
         Ok(())
     }
@@ -221,9 +245,14 @@ impl Loop {
                 subscription.told.0.into(),
                 waiting.epochs.into(),
                 waiting.bytes.into(),
+                subscription.durable.as_deref().map_or(NULL, Cell::from),
+                "reading".into(),
+                NULL,
             ]
         };
-        self.subscriptions.iter().map(line).collect()
+        let mut lines: Lines = self.subscriptions.iter().map(line).collect();
+        lines.extend(self.durable_lines());
+        lines
     }
 
     /// What a reader has still to be handed of its relation's log.
@@ -234,14 +263,29 @@ impl Loop {
         }
     }
 
+    /// Whether somebody reads a durable subscription.
+    pub(super) fn has_reader(&self, durable: &Arc<str>) -> bool {
+        self.subscriptions.values().any(|subscription| subscription.durable.as_ref() == Some(durable))
+    }
+
+    /// The epoch up to which a reader may have everything now.
+    fn may_hear(&self, subscription: &Subscription) -> Epoch {
+        let through = self.through(&subscription.from);
+        match subscription.durable {
+            None => through,
+            Some(_) => self.durability.deliverable(through),
+        }
+    }
+
     fn hand_over(&mut self, number: u64) {
-        let Some(epoch) = self.subscriptions.get(&number).map(|known| self.through(&known.from)) else {
-            return;
-        };
+        let Some(epoch) = self.subscriptions.get(&number).map(|known| self.may_hear(known)) else { return };
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
         let Some(place) = subscription.place else { return };
+        if subscription.first.as_ref().is_some_and(|(cut, _)| cut.epoch > epoch) {
+            return;
+        }
         let log = self.logs.get(&subscription.from);
-        let mut epochs: Vec<(Cut, Delta)> = log.map(|log| portion(log, place)).unwrap_or_default();
+        let mut epochs: Vec<(Cut, Delta)> = log.map(|log| portion(log, place, epoch)).unwrap_or_default();
         let taken = epochs.len();
         let left = log.is_some_and(|log| log.waiting(place).epochs > taken);
         let through = match epochs.last() {
@@ -283,7 +327,12 @@ impl Loop {
         }
         let waiting = self.waits_for_reader(subscription);
         let bytes_max = self.settings.subscription_buffer_max;
-        if waiting.bytes > bytes_max || waiting.epochs > WAITING_EPOCHS_MAX {
+        if let (Some(name), Some(place)) = (&subscription.durable, subscription.place) {
+            // What waits for it has a bound of its own.
+            if let Err(error) = self.check_kept(name, place, subscription.first.is_some()) {
+                return Some(Err(error));
+            }
+        } else if waiting.bytes > bytes_max || waiting.epochs > WAITING_EPOCHS_MAX {
             return Some(Err(Error::external(format!(
                 "the reader fell behind: {} epochs of {} bytes wait for it, more than are kept",
                 waiting.epochs, waiting.bytes
@@ -340,7 +389,9 @@ impl Loop {
     pub(super) fn end_subscriptions_to(&mut self, names: &[Arc<str>]) {
         let reads = |subscription: &Subscription, name: &Arc<str>| {
             let query = self.query(&subscription.from).filter(|_| subscription.owned);
-            subscription.from == *name || query.is_some_and(|query| query.reads_from(name))
+            subscription.durable.as_ref() == Some(name)
+                || subscription.from == *name
+                || query.is_some_and(|query| query.reads_from(name))
         };
         let mut ended = Vec::new();
         for (number, subscription) in &self.subscriptions {
@@ -353,11 +404,11 @@ impl Loop {
     }
 }
 
-/// What a reader at a place of a log is handed next.
-fn portion(log: &Log, place: Place) -> Vec<(Cut, Delta)> {
+/// What a reader at a place of a log is handed next, up to an epoch.
+fn portion(log: &Log, place: Place, through: Epoch) -> Vec<(Cut, Delta)> {
     let mut bytes = 0;
-    let fits = |(_, delta): &&(Cut, Delta)| {
-        let fits = bytes < PORTION_BYTES;
+    let fits = |(cut, delta): &&(Cut, Delta)| {
+        let fits = bytes < PORTION_BYTES && cut.epoch <= through;
         bytes += delta.memory_bytes();
         fits
     };

@@ -70,6 +70,7 @@ impl Loop {
             "epochs" => return epoch_rows(self.measures.kept()),
             "checkpoints" => self.checkpoint_lines(),
             "errors" => self.error_lines()?,
+            "history" => self.history_lines(),
             "materialized_views" => self.view_lines(),
             "sinks" => self.sink_lines(),
             "subscriptions" => self.subscription_lines(),

@@ -182,7 +182,7 @@ impl Loop {
 }
 
 /// Rows without what has come since, and with what has gone.
-fn without(rows: Vec<RecordBatch>, since: Delta) -> Result<Vec<RecordBatch>> {
+pub(super) fn without(rows: Vec<RecordBatch>, since: Delta) -> Result<Vec<RecordBatch>> {
     let Some(first) = since.chunks.first() else { return Ok(rows) };
     let schema = rows.first().map_or_else(|| first.rows.schema(), RecordBatch::schema);
     let mut all = Delta::from_iter(rows);

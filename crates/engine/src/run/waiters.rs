@@ -186,9 +186,12 @@ impl Loop {
             && self.queries.iter().all(|query| !query.is_starting())
     }
 
-    /// Whether a sink that has failed so often keeps the sources from being read.
+    /// Whether a sink that has failed so often, or a durable subscription that nobody reads, keeps the sources from being
+    /// read.
     fn is_blocked(&self, attempts_max: u32) -> bool {
-        self.backlog_is_full() && self.sinks.values().any(|sink| sink.has_failed_often(attempts_max))
+        let unread = self.full_subscriptions().any(|(name, ..)| !self.has_reader(name));
+        unread
+            || (self.backlog_is_full() && self.sinks.values().any(|sink| sink.has_failed_often(attempts_max)))
     }
 
     fn answer_finished(&mut self) {

@@ -1,13 +1,18 @@
-//! `ADVANCE BATCH [n]`, `ADVANCE TIME TO 'timestamp'`: a manual clock moves.
+//! `ADVANCE BATCH [n]`, `ADVANCE TIME TO 'timestamp'`: a manual clock moves. `ADVANCE SUBSCRIPTION name [TO epoch]`: its
+//! reader has what it has handed out.
 
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
-use millstream_delta::Timestamp;
+use millstream_delta::{Epoch, Timestamp};
 use millstream_sql::{Error, Result, TokenReader};
 
+use crate::catalog::Definition;
 use crate::event::{Advance, Event};
 use crate::session::{Response, Session, Tag};
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    if reader.keyword(&["SUBSCRIPTION"]) {
+        return subscription(session, reader).await;
+    }
     let (advance, tag) = if reader.keyword(&["BATCH"]) {
         let count = if reader.is_end() { 1 } else { reader.number()? };
         (Advance::Batches(count), "ADVANCE BATCH")
@@ -22,9 +27,30 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         })?;
         (Advance::To(Timestamp(nanos.div_euclid(1000))), "ADVANCE TIME")
     } else {
-        return Err(reader.expected("BATCH or TIME TO"));
+        return Err(reader.expected("BATCH, TIME TO or SUBSCRIPTION"));
     };
     reader.expect_end()?;
     session.shared.ask(|reply| Event::Advance { advance, reply }).await?;
     Ok(Tag::new(tag).into())
+}
+
+/// `name [TO epoch]`; without an epoch, all those that cursors of this session have given all rows of.
+async fn subscription(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let (name, at) = (reader.relation_name()?, reader.last_position());
+    let said = if reader.keyword(&["TO"]) { Some(Epoch(reader.number()?)) } else { None };
+    reader.expect_end()?;
+    let object = session.shared.catalog().get(&name).map(Clone::clone);
+    let object = object.map_err(|error| error.at(at.clone()))?;
+    let Definition::Subscription { .. } = &object.definition else {
+        let kind = object.definition.kind();
+        return Err(Error::invalid(format!("\"{name}\" is a {kind}, not a subscription")).at(at));
+    };
+    let taken = || session.cursors.values().filter_map(|cursor| cursor.taken_of(&name)).max().map(Epoch);
+    let through = said.or_else(taken).ok_or_else(|| {
+        Error::invalid(format!("no cursor of this session has given all rows of an epoch of \"{name}\""))
+            .hint(format!("Say up to which epoch you have everything: ADVANCE SUBSCRIPTION {name} TO 17."))
+    })?;
+    let name = object.name.clone();
+    session.shared.ask(|reply| Event::AdvanceSubscription { name, through, reply }).await?;
+    Ok(Tag::new("ADVANCE SUBSCRIPTION").into())
 }

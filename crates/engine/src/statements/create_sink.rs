@@ -100,6 +100,7 @@ fn from_relation(
         }
         Definition::Sink { .. }
         | Definition::SinkInto { .. }
+        | Definition::Subscription { .. }
         | Definition::Function(_)
         | Definition::Aggregate(_) => {
             let kind = object.definition.kind();

@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader};
 
 use super::{existed, new_name, relations_of, within};
-use crate::catalog::{Catalog, Definition, Object, is_of_engine};
+use crate::catalog::{Catalog, Definition, Object, as_of, is_of_engine};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
@@ -116,6 +116,10 @@ pub(super) fn make_continuous(session: &Session, query: &mut Query) -> Result<()
 /// Refuses a query that runs on over tables in which the engine tells of itself.
 fn check_relations(query: &Query) -> Result<()> {
     match relations_of(&query.plan)?.iter().find(|name| is_of_engine(name)) {
+        Some(name) if as_of(name).is_some() => Err(Error::unsupported(
+            "FOR SYSTEM_TIME AS OF one moment in a continuous query",
+        )
+        .hint("Use a SELECT, which runs once; a join may be FOR SYSTEM_TIME AS OF a time of its rows.")),
         Some(name) => Err(Error::unsupported(format!("{name} in a continuous query"))
             .hint("Use a SELECT, which runs once.")),
         None => Ok(()),

@@ -1,5 +1,6 @@
-//! `DECLARE c CURSOR FOR …`, `FETCH n FROM c`, `MOVE`, `CLOSE`
+//! `DECLARE c CURSOR FOR …`, `DECLARE c SUBSCRIPTION CURSOR FOR name`, `FETCH n FROM c`, `MOVE`, `CLOSE`
 
+use std::ops::Range;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -30,13 +31,11 @@ struct Said {
 /// Runs what follows DECLARE.
 pub(crate) async fn declare(session: &mut Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     let (name, at) = (reader.identifier()?, reader.last_position());
-    let said = said(reader)?;
-    if session.cursors.contains_key(&name) {
-        return Err(Error::invalid(format!("cursor \"{name}\" is there already"))
-            .hint(format!("CLOSE {name} first, or choose another name."))
-            .code(sqlstate::DUPLICATE_CURSOR)
-            .at(at));
+    if reader.keyword(&["SUBSCRIPTION"]) {
+        return declare_subscription(session, reader, name, at).await;
     }
+    let said = said(reader)?;
+    check_new(session, &name).map_err(|error| error.at(at))?;
     let rest = reader.rest_text();
     let inner = TokenReader::new(&reader.text()[rest.clone()])?;
     let response = query(session, inner).await.map_err(|error| error.shift(rest.start))?;
@@ -53,6 +52,32 @@ pub(crate) async fn declare(session: &mut Session, reader: &mut TokenReader<'_>)
     cursor.level = session.transaction.as_ref().map(|transaction| transaction.level());
     session.cursors.insert(name, cursor);
     Ok(Tag { text: "DECLARE CURSOR".into(), notices }.into())
+}
+
+/// `SUBSCRIPTION CURSOR FOR name`, which is `CURSOR FOR SUBSCRIBE name` of a durable subscription.
+async fn declare_subscription(
+    session: &mut Session,
+    reader: &mut TokenReader<'_>,
+    name: String,
+    at: Range<usize>,
+) -> Result<Response> {
+    reader.expect_keyword(&["CURSOR", "FOR"])?;
+    check_new(session, &name).map_err(|error| error.at(at))?;
+    let response = subscribe::run_durable(session, reader).await?;
+    let Response::Rows(rows) = response else { return Err(Error::bug("a subscription gives rows")) };
+    let mut cursor = Cursor::new(rows, true, false, true);
+    cursor.level = session.transaction.as_ref().map(|transaction| transaction.level());
+    session.cursors.insert(name, cursor);
+    Ok(Tag::new("DECLARE CURSOR").into())
+}
+
+fn check_new(session: &Session, name: &str) -> Result<()> {
+    match session.cursors.contains_key(name) {
+        false => Ok(()),
+        true => Err(Error::invalid(format!("cursor \"{name}\" is there already"))
+            .hint(format!("CLOSE {name} first, or choose another name."))
+            .code(sqlstate::DUPLICATE_CURSOR)),
+    }
 }
 
 /// What stands between the name and the query.

@@ -16,15 +16,16 @@ const KINDS: &[&[&str]] = &[
     &["MATERIALIZED", "VIEW"],
     &["STREAM"],
     &["SINK"],
+    &["SUBSCRIPTION"],
     &["FUNCTION"],
     &["AGGREGATE"],
 ];
 
 pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenReader<'_>) -> Result<Tag> {
     let Some(kind) = reader.one_of(KINDS) else {
-        return Err(
-            reader.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE")
-        );
+        return Err(reader.expected(
+            "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE",
+        ));
     };
     let kind = KINDS[kind].join(" ");
     let lenient = reader.keyword(&["IF", "EXISTS"]);

@@ -11,6 +11,7 @@ mod create_materialized_view;
 mod create_sink;
 mod create_source;
 mod create_stream;
+mod create_subscription;
 pub(crate) mod create_table;
 mod create_view;
 mod cursor;
@@ -57,7 +58,6 @@ use crate::system;
 const NOT_YET: &[&[&str]] = &[
     &["CREATE", "SECRET"],
     &["CREATE", "CONNECTION"],
-    &["CREATE", "SUBSCRIPTION"],
     &["CREATE", "INDEX"],
     &["CREATE", "SCHEMA"],
     &["CREATE", "OR", "REPLACE"],
@@ -69,7 +69,7 @@ const NOT_YET: &[&[&str]] = &[
 ];
 
 /// The first words of what is there, for messages.
-const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE, ALTER SOURCE or TABLE, DROP, INSERT, UPDATE, \
+const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE, ALTER SOURCE or TABLE, DROP, INSERT, UPDATE, \
      DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, \
      DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, CHECKPOINT, ADVANCE, STOP";
 
@@ -93,8 +93,15 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
         Some(_) => return create_aggregate::plan(session, working, reader, replace),
         None => {}
     }
-    let kinds: &[&[&str]] =
-        &[&["SOURCE"], &["TABLE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["SINK"], &["STREAM"]];
+    let kinds: &[&[&str]] = &[
+        &["SOURCE"],
+        &["TABLE"],
+        &["VIEW"],
+        &["MATERIALIZED", "VIEW"],
+        &["SINK"],
+        &["STREAM"],
+        &["SUBSCRIPTION"],
+    ];
     match reader.one_of(kinds) {
         Some(0) => create_source::plan(session, working, reader).await,
         Some(1) => create_table::plan(session, working, reader),
@@ -102,10 +109,10 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
         Some(3) => create_materialized_view::plan(session, working, reader),
         Some(4) => create_sink::plan(session, working, reader).await,
         Some(5) => create_stream::plan(session, working, reader),
-        _ => {
-            Err(reader
-                .expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, FUNCTION or AGGREGATE"))
-        }
+        Some(6) => create_subscription::plan(working, reader),
+        _ => Err(reader.expected(
+            "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE",
+        )),
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) async fn run(session: &mut Session, reader: &mut TokenReader<'_>) -> 
     }
     let value = settings.show(&name).map_err(|error| {
         error.at(at).hint(
-            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, FUNCTIONS, COLUMNS FROM name, SCHEMAS, \
+            "SHOW takes SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, STREAMS, SINKS, SUBSCRIPTIONS, FUNCTIONS, COLUMNS FROM name, SCHEMAS, \
              DATABASES, JOBS, ALL (the settings), CREATE name, or a setting.",
         )
     })?;
@@ -122,7 +122,7 @@ fn only(wanted: &Wanted, batch: RecordBatch) -> Result<RecordBatch> {
 }
 
 fn show_create(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    for kind in ["SOURCE", "TABLE", "MATERIALIZED", "VIEW", "STREAM", "SINK"] {
+    for kind in ["SOURCE", "TABLE", "MATERIALIZED", "VIEW", "STREAM", "SINK", "SUBSCRIPTION"] {
         // A kind before the name is allowed, but a relation may have such a name too.
         if *reader.peek_at(1) != Token::EOF {
             reader.keyword(&[kind]);

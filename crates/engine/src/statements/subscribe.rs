@@ -1,7 +1,5 @@
 //! `SUBSCRIBE [TO] relation | (SELECT …) [WITH (SNAPSHOT = true, PROGRESS = false)]`
 
-use std::sync::Arc;
-
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Error, Result, TokenReader};
@@ -50,6 +48,19 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         (None, None) => return Err(reader.expected("a relation or a query in parentheses")),
     };
     Ok(changes::response(opened, Shape::Subscribe, None))
+}
+
+/// The same of what must be a durable subscription.
+pub(super) async fn run_durable(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let name = reader.clone().relation_name()?;
+    let object = session.shared.catalog().get(&name).map(Clone::clone);
+    let object = object.map_err(|error| error.at(reader.position()))?;
+    match &object.definition {
+        Definition::Subscription { .. } => run(session, reader).await,
+        other => Err(Error::invalid(format!("\"{name}\" is a {}, not a subscription", other.kind()))
+            .hint(format!("DECLARE … CURSOR FOR SUBSCRIBE {name} follows it from now on."))
+            .at(reader.position())),
+    }
 }
 
 fn options(reader: &mut TokenReader<'_>) -> Result<Following> {
@@ -108,10 +119,17 @@ pub(crate) async fn follow_named(session: &Session, name: &str, following: Follo
             }
         }
         let object = catalog.get(name)?;
-        let relation: Arc<str> = match &object.definition {
+        let followed = match &object.definition {
             Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => {
-                object.name.clone()
+                Followed::Relation(object.name.clone())
             }
+            Definition::Subscription { .. } if !following.snapshot => {
+                return Err(Error::invalid(format!(
+                    "subscription \"{name}\" goes on at its position: snapshot was said when it was made"
+                ))
+                .hint("Leave SNAPSHOT out."));
+            }
+            Definition::Subscription { .. } => Followed::Durable(object.name.clone()),
             Definition::Sink { .. }
             | Definition::SinkInto { .. }
             | Definition::Function(_)
@@ -125,7 +143,7 @@ pub(crate) async fn follow_named(session: &Session, name: &str, following: Follo
                 return follow(session, &text, 0, following, false).await;
             }
         };
-        let request = Request { followed: Followed::Relation(relation), following };
+        let request = Request { followed, following };
         let base = catalog.version;
         let opened = session.shared.ask(|reply| Event::Subscribe { base, request, reply }).await?;
         if let Some(opened) = opened {

@@ -126,6 +126,10 @@ struct Savepoint {
 
 /// Statements that have no place between BEGIN and COMMIT, and what to do instead.
 const REFUSED: &[(&[&str], &str)] = &[
+    (
+        &["ADVANCE", "SUBSCRIPTION"],
+        "COMMIT first: the position of a subscription moves at once, and stays moved.",
+    ),
     (&["ADVANCE"], "COMMIT first: a transaction sees one epoch, and this makes others."),
     (&["CHECKPOINT"], "COMMIT first: what the transaction changes is in no checkpoint before."),
     (&["FLUSH"], "COMMIT first: a transaction sees one epoch, whatever is taken in meanwhile."),

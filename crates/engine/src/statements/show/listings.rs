@@ -23,6 +23,11 @@ const LISTINGS: &[(&[&str], &str)] = &[
         "SELECT pid AS id, usename AS user, datname AS database, application_name, state FROM pg_catalog.pg_stat_activity",
     ),
     (
+        &["SUBSCRIPTIONS"],
+        "SELECT name, relation, status, reason, epoch AS position, waiting_epochs, waiting_bytes FROM \
+         millstream.subscriptions WHERE subscription IS NULL",
+    ),
+    (
         &["JOBS"],
         "SELECT name, status FROM (SELECT name, status FROM millstream.materialized_views UNION ALL SELECT name, status \
          FROM millstream.streams UNION ALL SELECT name, status FROM millstream.sinks) AS jobs WHERE status = 'starting'",

@@ -1,0 +1,217 @@
+//! What relations held before: their logs are kept back to the oldest moment that `history_retention` asks for, and what
+//! one held then is what it holds now without what has come since.
+//!
+//! Deliberately absent: streams whose rows only come. They keep their newest rows by a retention of their own, so what
+//! they held before isn't what they hold now without what has come since.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_sql::{Error, Result};
+use millstream_state::Tables;
+
+use super::Loop;
+use super::log::{self, Log, Place};
+use super::query::RunningQuery;
+use super::saving::{number, part};
+use super::system::{Cell, Lines};
+use super::transact::without;
+use crate::catalog::Moment;
+use crate::settings::interval_text;
+
+/// What an epoch in a log takes besides its rows, about.
+const EPOCH_BYTES: usize = 1024;
+
+/// How far back the history of a relation goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct History {
+    /// What is in the log from here on can be taken back.
+    place: Place,
+    /// The oldest epoch as of which the relation is known.
+    since: Epoch,
+    /// Its batch time.
+    since_time: Timestamp,
+}
+
+impl History {
+    /// Its place in the log.
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Gives up what is older than asked for, and what there is no room for.
+    fn trim(&mut self, log: &Log, now: Timestamp, retention: Duration, bytes_max: usize) {
+        let length = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+        let through = now.0.saturating_sub(length);
+        let waiting = log.waiting(self.place);
+        let mut over = (waiting.bytes + waiting.epochs * EPOCH_BYTES).saturating_sub(bytes_max);
+        for (cut, delta) in log.from(self.place) {
+            if cut.now.0 > through && over == 0 {
+                break;
+            }
+            over = over.saturating_sub(delta.memory_bytes() + EPOCH_BYTES);
+            self.place = self.place.after(1);
+            (self.since, self.since_time) = (cut.epoch, cut.now);
+        }
+    }
+
+    fn save(&self, log: Option<(&Log, Place)>) -> Tables {
+        let mut all = Tables::default();
+        all.put_number("place", log.map_or(0, |(log, from)| log.between(from, self.place)) as i64);
+        all.put_number("since", self.since.0 as i64);
+        all.put_number("since_time", self.since_time.0);
+        all
+    }
+
+    fn load(all: &mut Tables) -> Result<History> {
+        Ok(History {
+            place: Place::default().after(number(all, "place")? as usize),
+            since: Epoch(number(all, "since")? as u64),
+            since_time: Timestamp(number(all, "since_time")?),
+        })
+    }
+}
+
+impl Loop {
+    /// Begins to keep the history of relations that have none yet, where that is asked for, and ends it where it isn't.
+    /// It is done before an epoch is stepped, so that it is the same when the epoch is done again; what is kept goes back to
+    /// the moment before it.
+    pub(super) fn keep_histories(&mut self, cut: &Cut) {
+        if self.settings.history_retention.is_none() {
+            return self.histories.clear();
+        }
+        let queries = self.queries.iter().filter(|query| {
+            let keeps = query.is_readable() && query.newest().is_none() && !query.temporary;
+            keeps && query.behind().is_none() && self.catalog.find(&query.name).is_some()
+        });
+        let names = self.tables.keys().chain(queries.map(|query| &query.name));
+        let (since, since_time) = (Epoch(cut.epoch.0.saturating_sub(1)), self.stepped);
+        let new: Vec<Arc<str>> = names.filter(|name| !self.histories.contains_key(*name)).cloned().collect();
+        for name in new {
+            let place = log::end(&self.logs, &name);
+            self.histories.insert(name, History { place, since, since_time });
+        }
+    }
+
+    /// Gives up what of them isn't asked for any longer, after an epoch.
+    pub(super) fn trim_histories(&mut self, cut: &Cut) {
+        let Some(retention) = self.settings.history_retention else { return };
+        for (name, history) in &mut self.histories {
+            if let Some(log) = self.logs.get(name) {
+                history.trim(log, cut.now, retention, self.settings.history_buffer_max);
+            }
+        }
+    }
+
+    /// Whether queries must be at the present, since each epoch counts.
+    pub(super) fn keeps_history(&self) -> bool {
+        self.settings.history_retention.is_some()
+    }
+
+    /// What a relation held at the end of an epoch.
+    pub(super) fn content_as_of(&self, name: &str, moment: Moment) -> Result<Vec<RecordBatch>> {
+        self.check_moment(name, moment)?;
+        let rows = self.content(name)?;
+        let (Some(history), Some(log)) = (self.histories.get(name), self.logs.get(name)) else {
+            return Ok(rows);
+        };
+        let is_later = |(cut, _): &&(Cut, Delta)| match moment {
+            Moment::Epoch(epoch) => cut.epoch > epoch,
+            Moment::Time(time) => cut.now > time,
+        };
+        let mut since = Delta::default();
+        for (_, delta) in log.from(history.place).filter(is_later) {
+            since.append(delta.clone());
+        }
+        without(rows, since)
+    }
+
+    /// Fails where a relation isn't known as of a moment.
+    fn check_moment(&self, name: &str, moment: Moment) -> Result<()> {
+        let (last, now) = (self.clock.last(), self.now());
+        let text = match moment {
+            Moment::Epoch(epoch) => format!("epoch {epoch}"),
+            Moment::Time(time) => time.to_string(),
+        };
+        let cant = format!("\"{name}\" can't be read as of {text}");
+        let is_to_come = match moment {
+            Moment::Epoch(epoch) => epoch > self.epoch,
+            Moment::Time(time) => time > now,
+        };
+        if is_to_come {
+            return Err(Error::invalid(format!("{cant}: the newest epoch is {}, of {last}", self.epoch)));
+        }
+        if self.query(name).and_then(RunningQuery::newest).is_some() {
+            return Err(Error::invalid(format!(
+                "{cant}: it is a stream that keeps its newest rows, and no history of them"
+            ))
+            .hint("CREATE MATERIALIZED VIEW v AS SELECT * FROM the stream, and read that."));
+        }
+        let (since, since_time) = match self.histories.get(name) {
+            Some(history) => (history.since, history.since_time),
+            // Its history begins with the next epoch.
+            None => (self.epoch, last),
+        };
+        let is_kept = match moment {
+            Moment::Epoch(epoch) => epoch >= since,
+            Moment::Time(time) => time >= since_time,
+        };
+        // Without a history a query that is behind doesn't know the newest epoch either.
+        if is_kept && self.through(name) == self.epoch {
+            return Ok(());
+        }
+        let (kept, hint) = match self.settings.history_retention {
+            None => (
+                "no history is kept".to_string(),
+                "SET history_retention = '1 hour' keeps it from then on.".to_string(),
+            ),
+            Some(retention) => (
+                format!("its history is kept since epoch {since}, of {since_time}"),
+                format!(
+                    "history_retention is '{}', history_buffer_max {} bytes.",
+                    interval_text(retention),
+                    self.settings.history_buffer_max
+                ),
+            ),
+        };
+        Err(Error::invalid(format!("{cant}: {kept}")).hint(hint))
+    }
+
+    /// The rows of `millstream.history`.
+    pub(super) fn history_lines(&self) -> Lines {
+        let line = |(name, history): (&Arc<str>, &History)| {
+            let waiting = self.logs.get(name).map(|log| log.waiting(history.place));
+            vec![
+                name.as_ref().into(),
+                history.since.0.into(),
+                history.since_time.into(),
+                Cell::from(waiting.map_or(0, |waiting| waiting.epochs)),
+                Cell::from(waiting.map_or(0, |waiting| waiting.bytes)),
+            ]
+        };
+        self.histories.iter().map(line).collect()
+    }
+
+    pub(super) fn save_histories(&self, state: &mut Tables) {
+        for (at, (name, history)) in self.histories.iter().enumerate() {
+            let log = self.logs.get(name).zip(self.oldest_kept(name));
+            state.put_text_if(&format!("history{at}"), Some(name));
+            state.put_part(&part("history", at, name), history.save(log));
+        }
+    }
+
+    pub(super) fn load_histories(&mut self, state: &mut Tables) -> Result<()> {
+        self.histories.clear();
+        let mut at = 0;
+        while let Some(name) = state.take_text_if(&format!("history{at}")) {
+            let history = History::load(&mut state.take_part(&part("history", at, &name)))?;
+            // Names are told apart by their copies: an object's own is taken where there is one.
+            let known = self.catalog.find(&name).map(|object| object.name.clone());
+            self.histories.insert(known.unwrap_or_else(|| name.into()), history);
+            at += 1;
+        }
+        Ok(())
+    }
+}

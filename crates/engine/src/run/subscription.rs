@@ -1,0 +1,367 @@
+//! Durable subscriptions: what a relation holds and how it changes is kept for a reader until he says that he has it,
+//! while he is away and through restarts.
+//!
+//! What is kept is the relation's log from the subscription's place on, which nothing but ADVANCE SUBSCRIPTION moves. A
+//! reader stands in the log at a place of his own (`subscribe.rs`), so that he can be handed more than he has confirmed.
+//! He gets what can't be lost any more, so that no crash makes another epoch of one that he has seen.
+
+mod saving;
+
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_durable::Entry;
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::log::{self, Log, Logs, Place, Waiting};
+use super::query::RunningQuery;
+use super::system::{Cell, Lines, NULL};
+use crate::catalog::{Holding, WhenFull};
+use crate::event::Reply;
+use crate::settings::interval_text;
+
+/// Epochs that may wait for a reader, however small they are.
+const WAITING_EPOCHS_MAX: usize = 1_000_000;
+
+/// A durable subscription.
+#[derive(Debug)]
+pub(crate) struct DurableSubscription {
+    /// The relation.
+    pub(crate) from: Arc<str>,
+    holding: Holding,
+    /// What the relation held when the subscription was made, until the reader has it.
+    first: Option<(Cut, Delta)>,
+    /// Its place in the relation's log: the reader doesn't have what comes after.
+    place: Place,
+    /// The epoch up to which the reader has everything.
+    position: Epoch,
+    /// Whether the relation is still on its way to the present, and what it holds then isn't wanted.
+    awaits: bool,
+    /// The epoch up to which changes went that the reader doesn't have.
+    lost: Option<Epoch>,
+}
+
+impl DurableSubscription {
+    /// One that begins at a place of its relation's log, `position` being the epoch before it.
+    fn new(from: Arc<str>, holding: Holding, place: Place, position: Epoch) -> DurableSubscription {
+        DurableSubscription { from, holding, first: None, place, position, awaits: false, lost: None }
+    }
+
+    /// Hands the reader first what its relation holds, where that is wanted.
+    pub(crate) fn begin_with(&mut self, cut: Cut, content: Delta) {
+        let wanted = self.holding.snapshot && !std::mem::take(&mut self.awaits);
+        self.first = Some((cut, content)).filter(|(_, content)| wanted && !content.is_empty());
+    }
+
+    /// Passes over what its relation has put out of the past, where that isn't wanted.
+    pub(crate) fn begin_at(&mut self, end: Place) {
+        if std::mem::take(&mut self.awaits) {
+            self.place = end;
+        }
+    }
+
+    /// Its place in the log of a relation, where it is a subscription to that.
+    pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
+        (self.from.as_ref() == name).then_some(self.place)
+    }
+
+    /// What a reader begins with: what comes first, his place in the log, and the epoch up to which he has everything.
+    pub(crate) fn begin(&self) -> (Option<(Cut, Delta)>, Place, Epoch) {
+        (self.first.clone(), self.place, self.position)
+    }
+
+    /// The epoch up to which changes went, where a reader at this place, with or without what comes first, needs some.
+    pub(crate) fn lost_for(&self, place: Place, has_first: bool) -> Option<Epoch> {
+        self.lost.filter(|_| place < self.place || (has_first && self.first.is_none()))
+    }
+
+    fn waiting(&self, logs: &Logs) -> Waiting {
+        let waiting = logs.get(&self.from).map(|log| log.waiting(self.place));
+        let waiting = waiting.unwrap_or(Waiting { epochs: 0, bytes: 0 });
+        Waiting { epochs: waiting.epochs + usize::from(self.first.is_some()), ..waiting }
+    }
+
+    /// Whether more waits than there is room for.
+    fn is_over(&self, waiting: Waiting) -> bool {
+        waiting.bytes > self.holding.buffer_max || waiting.epochs > WAITING_EPOCHS_MAX
+    }
+
+    /// Whether nothing more may come.
+    fn is_full(&self, logs: &Logs) -> bool {
+        self.holding.when_full == WhenFull::Wait && self.is_over(self.waiting(logs))
+    }
+
+    /// The reader has all up to an epoch. Which epoch that is in the log; none where it had that before.
+    fn pass(&mut self, logs: &Logs, through: Epoch) -> Option<Epoch> {
+        let mut passed = self.first.take_if(|(cut, _)| cut.epoch <= through).map(|(cut, _)| cut.epoch);
+        let log = logs.get(&self.from).into_iter();
+        let entries = log.flat_map(|log| log.from(self.place)).take_while(|(cut, _)| cut.epoch <= through);
+        let (count, newest) = entries.fold((0, None), |(count, _), (cut, _)| (count + 1, Some(cut.epoch)));
+        self.place = self.place.after(count);
+        passed = passed.max(newest).max(self.lost.take_if(|lost| *lost <= through));
+        self.position = self.position.max(through);
+        passed
+    }
+
+    /// Gives up what is older than it keeps changes for, and what it has no room for.
+    fn expire(&mut self, logs: &Logs, now: Timestamp) {
+        if let Some(retention) = self.holding.retention {
+            let length = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+            let through = now.0.saturating_sub(length);
+            if let Some((cut, _)) = self.first.take_if(|(cut, _)| cut.now.0 <= through) {
+                self.lost = Some(cut.epoch);
+            }
+            self.lose(logs, |log, place| log.from(place).take_while(|(cut, _)| cut.now.0 <= through).count());
+        }
+        if self.holding.when_full == WhenFull::Lose && self.is_over(self.waiting(logs)) {
+            if let Some((cut, _)) = self.first.take() {
+                self.lost = Some(cut.epoch);
+            }
+            let over = self.waiting(logs).bytes.saturating_sub(self.holding.buffer_max);
+            self.lose(logs, |log, place| {
+                let mut bytes = 0;
+                let many = log.waiting(place).epochs.saturating_sub(WAITING_EPOCHS_MAX);
+                let fits = |(_, delta): &&(Cut, Delta)| {
+                    let goes = bytes < over;
+                    bytes += delta.memory_bytes();
+                    goes
+                };
+                log.from(place).take_while(fits).count().max(many)
+            });
+        }
+    }
+
+    /// Gives up as many of the epochs that wait as are counted.
+    fn lose(&mut self, logs: &Logs, count: impl FnOnce(&Log, Place) -> usize) {
+        let Some(log) = logs.get(&self.from) else { return };
+        let count = count(log, self.place);
+        if let Some((cut, _)) = log.from(self.place).take(count).last() {
+            self.lost = Some(cut.epoch);
+            self.place = self.place.after(count);
+        }
+    }
+}
+
+/// The error of a reader who needs changes that are there no more.
+pub(super) fn lost(name: &str, holding: &Holding, lost: Epoch) -> Error {
+    let kept = match holding.retention {
+        Some(retention) => {
+            format!("buffer_max is {} bytes, retention '{}'", holding.buffer_max, interval_text(retention))
+        }
+        None => format!("buffer_max is {} bytes", holding.buffer_max),
+    };
+    Error::external(format!(
+        "subscription \"{name}\" has lost its position: changes up to epoch {lost} waited for its reader and are kept no \
+         more ({kept})"
+    ))
+    .hint(format!(
+        "ADVANCE SUBSCRIPTION {name} TO {lost} goes on with what comes after these; DROP and CREATE it to begin with what \
+         the relation holds."
+    ))
+}
+
+impl Loop {
+    /// A durable subscription of this name, or why there is none.
+    pub(super) fn durable_subscription(&self, name: &str) -> Result<&DurableSubscription> {
+        self.durable_subscriptions
+            .get(name)
+            .ok_or_else(|| Error::invalid(format!("there is no subscription \"{name}\"")))
+    }
+
+    /// Makes a durable subscription. Of a relation that is still on its way to the present the content comes then.
+    pub(super) fn install_subscription(&mut self, name: Arc<str>, from: Arc<str>, holding: Holding) {
+        let (cut, place) = (self.standing_cut(), log::end(&self.logs, &from));
+        // What comes first is of this epoch, so the reader doesn't have it by having the one before.
+        let mut made =
+            DurableSubscription::new(from.clone(), holding, place, Epoch(cut.epoch.0.saturating_sub(1)));
+        if self.query(&from).is_some_and(RunningQuery::is_starting) {
+            made.awaits = !holding.snapshot;
+        } else if holding.snapshot {
+            made.begin_with(cut, Delta::from_iter(self.answered(&from).unwrap_or_default()));
+        }
+        self.durable_subscriptions.insert(name, made);
+    }
+
+    /// Lets the subscriptions to a query that has come to the present begin behind what it has put out of the past,
+    /// where they don't want that.
+    pub(super) fn begin_subscriptions_at_end(&mut self, name: &Arc<str>) {
+        let end = log::end(&self.logs, name);
+        let all = self.durable_subscriptions.values_mut().filter(|subscription| subscription.from == *name);
+        all.for_each(|subscription| subscription.begin_at(end));
+    }
+
+    /// ADVANCE SUBSCRIPTION: the reader has all up to an epoch. Answers when that survives a crash.
+    pub(super) fn advance_subscription(&mut self, name: &str, through: Epoch, reply: Reply<()>) {
+        match self.try_advance(name, through) {
+            Ok(()) => self.durability.when_durable(move |done| reply.send(done)),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    fn try_advance(&mut self, name: &str, through: Epoch) -> Result<()> {
+        self.check_journal()?;
+        let newest = self.durability.deliverable(self.through(&self.durable_subscription(name)?.from));
+        if through > newest {
+            return Err(Error::invalid(format!(
+                "subscription \"{name}\" can't be advanced to epoch {through}: the newest that it has handed out is {newest}"
+            ))
+            .hint("Say the _batch_id of the last rows that you have."));
+        }
+        // An epoch without changes may have some after a restart, where a query that was behind took several in one
+        // step. So what is noted is an epoch that the log has.
+        if let Some(through) = self.pass_subscription(name, through) {
+            self.journal(Entry::Advanced { subscription: name.to_string(), through });
+        }
+        Ok(())
+    }
+
+    /// Moves a subscription's position.
+    pub(super) fn pass_subscription(&mut self, name: &str, through: Epoch) -> Option<Epoch> {
+        self.durable_subscriptions.get_mut(name)?.pass(&self.logs, through)
+    }
+
+    /// Lets subscriptions give up what they don't keep any longer.
+    pub(super) fn expire_subscriptions(&mut self) {
+        let now = self.clock.last();
+        self.durable_subscriptions.values_mut().for_each(|subscription| subscription.expire(&self.logs, now));
+    }
+
+    /// Fails where a reader of a durable subscription, at this place, needs changes that are there no more.
+    pub(super) fn check_kept(&self, name: &str, place: Place, has_first: bool) -> Result<()> {
+        let subscription = self.durable_subscription(name)?;
+        match subscription.lost_for(place, has_first) {
+            Some(epoch) => Err(lost(name, &subscription.holding, epoch)),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails where a reader of a durable subscription would begin behind changes that he doesn't have.
+    pub(super) fn check_position(&self, name: &str) -> Result<()> {
+        let subscription = self.durable_subscription(name)?;
+        match subscription.lost {
+            Some(epoch) => Err(lost(name, &subscription.holding, epoch)),
+            None => Ok(()),
+        }
+    }
+
+    /// The subscriptions that nothing more may come for, with how much waits for each.
+    pub(super) fn full_subscriptions(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<str>, &DurableSubscription, Waiting)> {
+        let full =
+            self.durable_subscriptions.iter().filter(|(_, subscription)| subscription.is_full(&self.logs));
+        full.map(|(name, subscription)| (name, subscription, subscription.waiting(&self.logs)))
+    }
+
+    /// The error for rows that may not come since a subscription has no room for them.
+    pub(super) fn no_room(name: &str, waiting: Waiting) -> Error {
+        Error::external(format!(
+            "subscription \"{name}\" is full: {} epochs of {} bytes wait for its reader, and when_full = 'wait' takes no \
+             more rows for it",
+            waiting.epochs, waiting.bytes
+        ))
+        .hint(format!("Read it and say ADVANCE SUBSCRIPTION {name}, or DROP SUBSCRIPTION {name}."))
+    }
+
+    /// The lines of durable subscriptions in `millstream.subscriptions`.
+    pub(super) fn durable_lines(&self) -> Lines {
+        let line = |(name, subscription): (&Arc<str>, &DurableSubscription)| {
+            let waiting = subscription.waiting(&self.logs);
+            let (status, reason) = match subscription.lost {
+                Some(epoch) => ("lost", Cell::from(lost(name, &subscription.holding, epoch).message)),
+                None if subscription.is_full(&self.logs) => {
+                    ("full", Loop::no_room(name, waiting).message.into())
+                }
+                None => ("kept", NULL),
+            };
+            vec![
+                NULL,
+                subscription.from.as_ref().into(),
+                subscription.position.0.into(),
+                waiting.epochs.into(),
+                waiting.bytes.into(),
+                name.as_ref().into(),
+                status.into(),
+                reason,
+            ]
+        };
+        self.durable_subscriptions.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+
+    use super::*;
+
+    /// A log of relation `t` with an epoch each 10 microseconds.
+    fn logs(epochs: &[u64]) -> Logs {
+        let mut logs = Logs::new();
+        for epoch in epochs {
+            let column: ArrayRef = Arc::new(Int64Array::from(vec![*epoch as i64; 10]));
+            let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();
+            let cut = Cut::new(Epoch(*epoch), Timestamp(*epoch as i64 * 10));
+            logs.entry("t".into()).or_default().push(cut, Delta::insert(rows));
+        }
+        logs
+    }
+
+    fn held(holding: Holding) -> DurableSubscription {
+        DurableSubscription::new("t".into(), holding, Place::default(), Epoch(0))
+    }
+
+    const ALL: Holding =
+        Holding { snapshot: true, retention: None, buffer_max: usize::MAX, when_full: WhenFull::Lose };
+
+    fn next(subscription: &DurableSubscription, logs: &Logs) -> Option<u64> {
+        logs.get("t")?.from(subscription.place).next().map(|(cut, _)| cut.epoch.0)
+    }
+
+    /// A query that was behind has put out epochs 3 and 5, the latter with what epoch 4 changed. After a restart the log
+    /// has 4 by itself: a reader who has said 4 must be noted to have 3.
+    #[test]
+    fn the_position_is_an_epoch_of_the_log() {
+        let logs = logs(&[3, 5, 8]);
+        let mut subscription = held(ALL);
+        assert_eq!(
+            (subscription.pass(&logs, Epoch(4)), next(&subscription, &logs)),
+            (Some(Epoch(3)), Some(5))
+        );
+        assert_eq!((subscription.pass(&logs, Epoch(4)), next(&subscription, &logs)), (None, Some(5)));
+        assert_eq!((subscription.pass(&logs, Epoch(9)), next(&subscription, &logs)), (Some(Epoch(8)), None));
+        assert_eq!(subscription.position, Epoch(9));
+    }
+
+    #[test]
+    fn what_is_too_old_is_lost_until_the_reader_goes_on_behind_it() {
+        let logs = logs(&[3, 5, 8]);
+        let mut subscription = held(Holding { retention: Some(Duration::from_micros(30)), ..ALL });
+        subscription.expire(&logs, Timestamp(59));
+        assert_eq!((subscription.lost, next(&subscription, &logs)), (None, Some(3)));
+        subscription.expire(&logs, Timestamp(80));
+        assert_eq!((subscription.lost, next(&subscription, &logs)), (Some(Epoch(5)), Some(8)));
+        assert_eq!(subscription.lost_for(Place::default(), false), Some(Epoch(5)));
+        assert_eq!(subscription.lost_for(subscription.place, false), None);
+        assert_eq!((subscription.pass(&logs, Epoch(4)), subscription.lost), (None, Some(Epoch(5))));
+        assert_eq!((subscription.pass(&logs, Epoch(5)), subscription.lost), (Some(Epoch(5)), None));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_lost_or_waits_outside() {
+        let logs = logs(&[3, 5, 8]);
+        let two = logs.get("t").map(|log| log.waiting(Place::default()).bytes / 3 * 2).unwrap();
+        let mut loses = held(Holding { buffer_max: two, ..ALL });
+        let mut waits = held(Holding { buffer_max: two, when_full: WhenFull::Wait, ..ALL });
+        for subscription in [&mut loses, &mut waits] {
+            subscription.expire(&logs, Timestamp(80));
+        }
+        assert_eq!((loses.lost, next(&loses, &logs), loses.is_full(&logs)), (Some(Epoch(3)), Some(5), false));
+        assert_eq!((waits.lost, next(&waits, &logs), waits.is_full(&logs)), (None, Some(3), true));
+        waits.pass(&logs, Epoch(3));
+        assert!(!waits.is_full(&logs));
+    }
+}

@@ -1,0 +1,118 @@
+//! What relations held as of each epoch, over random changes, restarts and crashes, is what a reader was told then.
+
+use std::collections::BTreeMap;
+
+use millstream_engine::{Engine, Session};
+use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::Scenario;
+use super::crashes::Machine;
+
+pub const ALL: &[Scenario] = &[("each_epoch_is_read_as_it_was_then", || drive::block_on(as_it_was()))];
+
+/// What keeps rows, with the statements that make it.
+const RELATIONS: &[(&str, &str)] = &[
+    ("t", "CREATE TABLE t (k INT PRIMARY KEY, v INT)"),
+    ("u", "CREATE TABLE u (v INT, f DOUBLE)"),
+    ("sums", "CREATE MATERIALIZED VIEW sums AS SELECT v, count(*) AS n, sum(k) AS s FROM t GROUP BY v"),
+    ("pairs", "CREATE MATERIALIZED VIEW pairs AS SELECT k, t.v, f FROM t LEFT JOIN u ON t.v = u.v"),
+    (
+        "ranks",
+        "CREATE MATERIALIZED VIEW ranks AS SELECT k, row_number() OVER (PARTITION BY v ORDER BY k) AS r FROM t",
+    ),
+    ("top", "CREATE STREAM top AS SELECT v, f FROM u ORDER BY f DESC, v LIMIT 3"),
+    ("over_views", "CREATE MATERIALIZED VIEW over_views AS SELECT n, count(*) AS c FROM sums GROUP BY n"),
+];
+
+/// What each relation held, by epoch.
+#[derive(Default)]
+struct Recorded(BTreeMap<u64, BTreeMap<&'static str, Vec<String>>>);
+
+impl Recorded {
+    /// Asks what all hold now.
+    async fn record(&mut self, session: &mut Session, there: &[&'static str]) -> Result<()> {
+        let epoch = epoch(session).await?;
+        for relation in there {
+            let rows = lines(session, &format!("SELECT * FROM {relation}")).await?;
+            self.0.entry(epoch).or_default().insert(relation, rows);
+        }
+        Ok(())
+    }
+
+    /// Asks what all held as of each epoch that is kept. How many answers there were.
+    async fn check(&self, session: &mut Session) -> Result<usize> {
+        let mut since = BTreeMap::new();
+        for line in lines(session, "SELECT relation, since FROM millstream.history").await? {
+            let (name, epoch) = line.split_once('|').ok_or("no history")?;
+            since.insert(name.to_string(), epoch.parse::<u64>().map_err(|error| error.to_string())?);
+        }
+        let mut answers = 0;
+        for (epoch, relations) in &self.0 {
+            for (relation, expected) in relations {
+                let kept = since.get(*relation).is_some_and(|since| epoch >= since);
+                let sql = format!("SELECT * FROM {relation} FOR SYSTEM_TIME AS OF {epoch}");
+                match lines(session, &sql).await {
+                    Ok(found) => {
+                        ensure(found == *expected, || {
+                            format!("{sql}\n  gives    {found:?}\n  expected {expected:?}")
+                        })?;
+                        answers += usize::from(kept);
+                    }
+                    Err(error) => ensure(!kept && error.contains("can't be read as of epoch"), || error)?,
+                }
+            }
+        }
+        Ok(answers)
+    }
+}
+
+async fn epoch(session: &mut Session) -> Result<u64> {
+    let newest = lines(session, "SELECT max(epoch) FROM millstream.epochs").await?;
+    newest.first().and_then(|epoch| epoch.parse().ok()).ok_or_else(|| format!("no epoch: {newest:?}"))
+}
+
+async fn as_it_was() -> Result<()> {
+    let mut answers = 0;
+    for seed in 0..6 {
+        answers += as_it_was_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+    }
+    ensure(answers > 500, || format!("only {answers} answers were compared"))
+}
+
+async fn as_it_was_seed(seed: u64) -> Result<usize> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut machine = Machine::start(Engine::builder)?;
+    machine.set_interval(&mut random).await?;
+    // Long ones keep all; short ones what the clock lets them.
+    let retention = ["1 hour", "1 hour", "30 ms"][random.random_range(0..3)];
+    let mut session = machine.session();
+    run_all(&mut session, &[RELATIONS[0].1, RELATIONS[1].1]).await?;
+    run(&mut session, &format!("SET history_retention = '{retention}'")).await?;
+    let (mut there, mut recorded, mut answers) = (vec!["t", "u"], Recorded::default(), 0);
+    for _ in 0..5 {
+        let mut session = machine.session();
+        for _ in 0..random.random_range(3..10) {
+            if there.len() < RELATIONS.len() && random.random_range(0..3) == 0 {
+                let (name, statement) = RELATIONS[there.len()];
+                run(&mut session, statement).await?;
+                there.push(name);
+            }
+            let (k, v) = (random.random_range(0..12), random.random_range(0..4));
+            let sql = match random.random_range(0..6) {
+                0 => format!("DELETE FROM t WHERE k < {v}"),
+                1 => format!("UPDATE t SET v = v + 1 WHERE k > {k}"),
+                2 => format!("DELETE FROM u WHERE v = {v}"),
+                3 => format!("INSERT INTO u VALUES ({v}, {k}.5), ({v}, 0.1), ({v}, 0.1), (NULL, {k})"),
+                _ => format!("INSERT INTO t VALUES ({k}, {v})"),
+            };
+            run(&mut session, &sql).await?;
+            recorded.record(&mut session, &there).await?;
+        }
+        answers += recorded.check(&mut session).await?;
+        machine.crash(&mut random).await?;
+        answers += recorded.check(&mut machine.session()).await?;
+    }
+    Ok(answers)
+}
