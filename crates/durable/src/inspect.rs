@@ -5,7 +5,7 @@ use std::path::Path;
 use millstream_delta::Epoch;
 
 use crate::frame::Sequence;
-use crate::{Checkpoints, DataDirectory, Entries, Entry, Error, Result};
+use crate::{Checkpoints, DataDirectory, Entries, Entry, Error, Result, StorePrefix};
 
 /// A table, or what else is a file of a checkpoint.
 #[derive(Clone, Debug)]
@@ -58,7 +58,20 @@ impl Inspection {
 /// Looks at a data directory, which nobody may have open meanwhile. Nothing is made and nothing changed.
 pub fn inspect(path: &Path) -> Result<Inspection> {
     let directory = DataDirectory::open_existing(path)?;
-    let checkpoints = Checkpoints::of(&directory);
+    look(&directory, Entries::all(&directory)?)
+}
+
+/// Looks at one on an object store, without claiming it: whoever has it goes on, so what is removed meanwhile may be told to
+/// be missing.
+pub fn inspect_store(prefix: &StorePrefix) -> Result<Inspection> {
+    let directory = prefix.look()?;
+    // Claims stay, so where the journal begins is said by the checkpoints alone.
+    let oldest = Checkpoints::of(&directory).numbers()?.first().copied().unwrap_or_default();
+    look(&directory, Entries::open(&directory, oldest)?)
+}
+
+fn look(directory: &DataDirectory, mut entries: Entries) -> Result<Inspection> {
+    let checkpoints = Checkpoints::of(directory);
     let mut found = Inspection::default();
     let mut newest = Sequence::default();
     for through in checkpoints.numbers()? {
@@ -75,7 +88,6 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         };
         found.checkpoints.push(inspected);
     }
-    let mut entries = Entries::all(&directory)?;
     found.segments = entries.segments()?;
     let mut first = None;
     for entry in entries.by_ref() {

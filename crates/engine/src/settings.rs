@@ -53,6 +53,12 @@ pub const SETTINGS: &[SettingDoc] = &[
               row, a later one of a statement is refused; NULL: as far as it likes. Not applied under a manual clock",
     },
     SettingDoc {
+        name: "journal_interval",
+        default: "auto",
+        doc: "with a data directory: how much time lies between two writes of the journal at least; statements and sinks wait \
+              for the next one. auto: 100 milliseconds where it lies on an object store, else none",
+    },
+    SettingDoc {
         name: "max_batch_bytes",
         default: "64 MiB",
         doc: "bytes that one batch takes of each source, about",
@@ -297,6 +303,8 @@ pub struct Settings {
     pub clock: ClockKind,
     /// `event_time_ahead_max`; `None`: no bound.
     pub event_time_ahead_max: Option<Duration>,
+    /// `journal_interval`; `None`: auto.
+    pub journal_interval: Option<Duration>,
     /// `max_batch_rows`; `None`: adaptive.
     pub max_batch_rows: Option<usize>,
     /// `max_batch_bytes`
@@ -330,6 +338,7 @@ impl Default for Settings {
             checkpoint_interval: Some(Duration::from_secs(10)),
             clock: ClockKind::System,
             event_time_ahead_max: Some(Duration::from_secs(86_400)),
+            journal_interval: None,
             max_batch_rows: None,
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
@@ -375,6 +384,10 @@ impl Settings {
             }
             "clock" => self.clock = clock(value)?,
             "event_time_ahead_max" => self.event_time_ahead_max = ahead_max(value)?,
+            "journal_interval" => {
+                let auto = value.eq_ignore_ascii_case("auto");
+                self.journal_interval = if auto { None } else { Some(interval(name, value, "auto or ")?) };
+            }
             "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
             "max_batch_rows" => {
                 let adaptive = value.eq_ignore_ascii_case("adaptive");
@@ -418,6 +431,7 @@ impl Settings {
                 ClockKind::Manual => "manual".into(),
             },
             "event_time_ahead_max" => self.event_time_ahead_max.map_or("null".into(), interval_text),
+            "journal_interval" => self.journal_interval.map_or("auto".into(), interval_text),
             "max_batch_bytes" => self.max_batch_bytes.to_string(),
             "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
             "max_queued_batches" => self.max_queued_batches.to_string(),
@@ -543,6 +557,8 @@ mod tests {
         check("max_batch_rows", "1_000", "1000");
         check("checkpoint_interval", "OFF", "off");
         check("checkpoint_interval", "1 min", "1 minute");
+        check("journal_interval", "50 ms", "50 milliseconds");
+        check("journal_interval", "AUTO", "auto");
         check("clock", "Manual", "manual");
         check("state_ttl", "90 min", "90 minutes");
         check("state_ttl", "OFF", "off");

@@ -31,6 +31,7 @@ mod replay;
 mod server;
 mod sessions;
 mod shared;
+mod stores;
 mod threads;
 mod time_joins;
 mod timeouts;
@@ -78,6 +79,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(server::ALL);
     all.extend_from_slice(sessions::ALL);
     all.extend_from_slice(shared::ALL);
+    all.extend_from_slice(stores::ALL);
     all.extend_from_slice(threads::ALL);
     all.extend_from_slice(time_joins::ALL);
     all.extend_from_slice(transactions::ALL);
