@@ -54,6 +54,11 @@ pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<Pla
         for edited in std::mem::take(&mut interpreter.edited) {
             editor.remember(&edited);
         }
+        // It has lost what it keeps to another process; the end says so.
+        let engine = &interpreter.client.engine;
+        if engine.has_stopped() && !engine.progress().problems.is_empty() {
+            break;
+        }
     }
     // There is no prompt any more to print above.
     page.set_printer(None);
