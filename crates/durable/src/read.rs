@@ -58,15 +58,6 @@ impl Entries {
         Ok(Entries { disk, segments, ahead, current: None, after, last, torn: Vec::new() })
     }
 
-    /// All that is there, wherever it begins.
-    pub(crate) fn all(directory: &DataDirectory) -> Result<Entries> {
-        let mut entries = Entries::open(directory, Sequence::default())?;
-        if let Some((first, _)) = entries.segments.front() {
-            (entries.after, entries.last) = (Sequence::default(), Sequence(first.0.saturating_sub(1)));
-        }
-        Ok(entries)
-    }
-
     /// The names of the segments that are yet to be read, and their sizes.
     pub(crate) fn segments(&self) -> Result<Vec<(String, u64)>> {
         let size = |(_, name): &(Sequence, String)| {

@@ -128,8 +128,7 @@ impl Store {
                 let store = store.clone();
                 async move { store.get(&path).await?.bytes().await }
             };
-            let all = futures::future::try_join_all(paths.iter().cloned().map(read));
-            async move { all.await }
+            futures::future::try_join_all(paths.iter().cloned().map(read))
         })
     }
 

@@ -19,6 +19,7 @@ mod freed;
 mod hearing;
 mod interval_joins;
 mod library;
+mod machine;
 mod objects;
 mod pace;
 mod partitions;

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use millstream_durable::StorePrefix;
+use millstream_durable::object_store::{ObjectStore, ObjectStoreExt};
 use millstream_durable::simulated_store::{Fault, SimulatedStore};
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, until};
 
-use super::Scenario;
+use super::{Scenario, folder};
 
 pub const ALL: &[Scenario] = &[
     ("the_engine_that_loses_an_object_store_ends", || drive::block_on(loser())),
     ("a_store_that_is_away_pauses_the_engine", || drive::block_on(away())),
+    ("a_prefix_that_was_copied_is_a_directory", || drive::block_on(copied())),
     ("every_call_to_a_store_may_fail", || drive::block_on(failing())),
 ];
 
@@ -90,6 +93,42 @@ async fn away() -> Result<()> {
     asked.await.map_err(|error| error.to_string())??;
     until("the trouble to be over", || engine.progress().problems.is_empty()).await?;
     expect(&mut session, "SELECT n, s FROM m", &["2|3"]).await
+}
+
+/// What lies below a prefix can be opened as a directory of a disk, wherever it begins by then.
+async fn copied() -> Result<()> {
+    let store = SimulatedStore::default();
+    for x in 0..4 {
+        let engine = start(&store.another())?;
+        if x == 0 {
+            run_all(&mut engine.session(), MADE).await?;
+        }
+        insert(&mut engine.session(), x).await?;
+        run(&mut engine.session(), "CHECKPOINT").await?;
+        insert(&mut engine.session(), 10 * x).await?;
+    }
+    let folder = folder()?;
+    let data = folder.path().join("data");
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    let mut objects = store.list(None);
+    while let Some(object) = objects.next().await {
+        let location = object.map_err(|error| failed(&error))?.location;
+        let bytes = store.get(&location).await.map_err(|error| failed(&error))?.bytes().await;
+        let path = data.join(location.as_ref().trim_start_matches("an/app/"));
+        std::fs::create_dir_all(path.parent().ok_or("a file without a folder")?)
+            .map_err(|error| failed(&error))?;
+        std::fs::write(&path, bytes.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+    }
+    let found = millstream_engine::inspect(&data).map_err(|error| error.to_string())?;
+    ensure(found.is_whole() && found.checkpoints.len() == 2, || format!("{found:?}"))?;
+    for more in [0, 1] {
+        let engine = Engine::builder().data(&data).start().map_err(|error| error.to_string())?;
+        let expected = [format!("{}|{}", 8 + more, 66 + more)];
+        expect(&mut engine.session(), "SELECT n, s FROM m", &[&expected[0]]).await?;
+        insert(&mut engine.session(), 1).await?;
+        engine.stop().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Whichever call fails, or is the last one of the process: what was acknowledged is there for the next engine.
