@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::place::Place;
 use crate::stop::Stop;
 use crate::{serve, variables};
 
@@ -19,6 +20,7 @@ Examples:
   cat app.sql | millstream run -                      the same from standard input
   millstream server app.sql                           the same for PostgreSQL clients, on 127.0.0.1:4777
   millstream --data state run app.sql                 goes on where it was, also after a crash
+  millstream --data s3://bucket/app run app.sql       the same on an object store, from any machine
   millstream inspect state                            what lies there, and whether it is whole
   millstream test sql-tests                           every .slt file below a directory
   millstream test sql-tests join --complete           rewrites what those named *join* expect
@@ -34,6 +36,8 @@ Environment:
   MILLSTREAM_HISTORY   the file in which the shell keeps what was typed; empty: none
   PAGER                what shows long results at a terminal; empty: nothing
   VISUAL, EDITOR       what \\e edits with
+  AWS_…                how to reach the object store of --data: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+                       AWS_ENDPOINT, and others of the crate object_store
   NO_COLOR             no colours, where it is set
 
 Statements of one script that create or drop objects take effect together. Variables are :'name' (a string),
@@ -64,10 +68,14 @@ struct Shared {
     /// Use no colours (so does NO_COLOR=1, and output that is no terminal)
     #[arg(long)]
     no_color: bool,
-    /// Survive crashes: keep in this directory what must not be lost, and go on from what is there
-    #[arg(long, value_name = "DIR")]
+    /// Survive crashes: keep in this directory, or below s3://BUCKET/PREFIX, what must not be lost, and go on from what is
+    /// there
+    #[arg(long, value_name = "DIR|URL")]
     data: Option<PathBuf>,
-    /// Fail where the directory of --data isn't there yet
+    /// Set an option of the object store of --data, such as region or endpoint; secrets are better in the environment
+    #[arg(long, value_name = "NAME=VALUE", value_parser = store_option)]
+    data_option: Vec<(String, String)>,
+    /// Fail where there is nothing yet that --data names
     #[arg(long, requires = "data")]
     must_exist: bool,
 }
@@ -95,9 +103,12 @@ enum Sub {
     },
     /// List what lies in a data directory, and check it
     Inspect {
-        /// The directory; no process may have it open
-        #[arg(value_name = "DIR")]
-        directory: PathBuf,
+        /// The directory, which no process may have open, or s3://BUCKET/PREFIX
+        #[arg(value_name = "DIR|URL")]
+        place: PathBuf,
+        /// Set an option of the object store
+        #[arg(long, value_name = "NAME=VALUE", value_parser = store_option)]
+        data_option: Vec<(String, String)>,
     },
     /// Run test suites (.slt files), each in a fresh engine
     Test {
@@ -126,7 +137,7 @@ pub struct Request {
     /// Whether to use no colours, whatever the terminal can do.
     pub no_color: bool,
     /// Where to keep what must not be lost.
-    pub data: Option<PathBuf>,
+    pub data: Option<Place>,
 }
 
 /// The kinds of work.
@@ -137,7 +148,7 @@ pub enum Action {
     /// Run a script; `None` is standard input.
     Script(Option<PathBuf>),
     /// List what lies in a data directory.
-    Inspect(PathBuf),
+    Inspect(Place),
     /// Run test suites.
     Test {
         /// Files and directories, all of which exist.
@@ -182,7 +193,7 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
             all.add(shared);
             Action::Serve { listen, script }
         }
-        Some(Sub::Inspect { directory }) => Action::Inspect(directory),
+        Some(Sub::Inspect { place, data_option }) => Action::Inspect(Place::of(place, data_option, true)?),
         Some(Sub::Test { paths, complete, quiet }) => {
             all.quiet |= quiet;
             let (paths, filter) = paths_and_filter(paths)?;
@@ -192,14 +203,19 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
         None if terminal => Action::Shell,
         None => Action::Script(None),
     };
-    if let Some(directory) = &all.data
+    if all.data.is_none() && !all.data_option.is_empty() {
+        return Err(Stop::Usage("--data-option is given without --data".to_owned()));
+    }
+    let data = all.data.map(|word| Place::of(word, all.data_option, all.must_exist));
+    let data = data.transpose()?;
+    if let Some(Place::Directory(directory)) = &data
         && all.must_exist
         && !directory.is_dir()
     {
         let message = format!("there is no directory '{}', and --must-exist makes none", directory.display());
         return Err(Stop::external(message));
     }
-    Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data: all.data })
+    Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data })
 }
 
 impl Shared {
@@ -208,6 +224,7 @@ impl Shared {
         self.quiet |= later.quiet;
         self.no_color |= later.no_color;
         self.data = later.data.or(self.data.take());
+        self.data_option.extend(later.data_option);
         self.must_exist |= later.must_exist;
     }
 }
@@ -234,6 +251,12 @@ fn setting(text: &str) -> Result<(String, String), String> {
     if !variables::is_name(name) {
         return Err(format!("'{name}' can't name a variable: use letters, digits and _"));
     }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn store_option(text: &str) -> Result<(String, String), String> {
+    // The value may be a secret, so it isn't told.
+    let (name, value) = text.split_once('=').ok_or("it has no '=': write name=value")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -297,10 +320,30 @@ mod tests {
     #[test]
     fn a_data_directory_may_stand_before_and_after() {
         for words in [["--data", "d", "run", "x.sql"], ["run", "x.sql", "--data", "d"]] {
-            assert_eq!(parse(&words).unwrap().data, Some("d".into()));
+            assert_eq!(parse(&words).unwrap().data, Some(Place::Directory("d".into())));
         }
+        assert_eq!(parse(&["--data", "file:///d"]).unwrap().data, Some(Place::Directory("/d".into())));
         assert!(matches!(parse(&["--data", "nowhere", "--must-exist"]), Err(Stop::External(_))));
         assert!(Arguments::try_parse_from(["millstream", "--must-exist"]).is_err());
+    }
+
+    #[test]
+    fn a_prefix_of_an_object_store_has_options() {
+        let words =
+            ["--data", "s3://b/p", "--data-option", "region=x", "run", "x.sql", "--data-option", "a=b=c"];
+        let options = vec![pair("region", "x"), pair("a", "b=c")];
+        assert_eq!(
+            parse(&words).unwrap().data,
+            Some(Place::Store { url: "s3://b/p".into(), options, must_exist: false })
+        );
+        let inspected = parse(&["inspect", "s3://b/p"]).unwrap().action;
+        let there = Place::Store { url: "s3://b/p".into(), options: Vec::new(), must_exist: true };
+        assert_eq!(inspected, Action::Inspect(there));
+        for wrong in
+            [&["--data", "gs://b/p"][..], &["--data", "d", "--data-option", "a=b"], &["--data-option", "a=b"]]
+        {
+            assert!(matches!(parse(wrong), Err(Stop::Usage(_))), "{wrong:?}");
+        }
     }
 
     #[test]

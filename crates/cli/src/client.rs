@@ -1,7 +1,6 @@
 //! Runs SQL text in a session and shows what comes of it.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +15,7 @@ use millstream::{Engine, Error, Outcome, Response, Script, Session};
 
 use crate::output::{Broken, Output};
 use crate::page::Page;
+use crate::place::Place;
 use crate::progress::{Watch, counted};
 use crate::signals::Signals;
 use crate::stop::Stop;
@@ -41,7 +41,7 @@ pub struct Client {
 
 impl Client {
     /// Starts an engine for a user who is not there to be asked.
-    pub fn new(variables: Vec<(String, String)>, quiet: bool, data: Option<PathBuf>) -> Result<Self, Stop> {
+    pub fn new(variables: Vec<(String, String)>, quiet: bool, data: Option<Place>) -> Result<Self, Stop> {
         let page = Page::default();
         let output = Output::new(quiet, page.clone(), false);
         Client::start(variables, quiet, data, page.clone(), output, Signals::all(page))
@@ -51,7 +51,7 @@ impl Client {
     pub fn interactive(
         variables: Vec<(String, String)>,
         quiet: bool,
-        data: Option<PathBuf>,
+        data: Option<Place>,
         page: Page,
     ) -> Result<Self, Stop> {
         let output = Output::new(quiet, page.clone(), true);
@@ -61,7 +61,7 @@ impl Client {
     fn start(
         variables: Vec<(String, String)>,
         quiet: bool,
-        data: Option<PathBuf>,
+        data: Option<Place>,
         page: Page,
         output: Output,
         signals: std::io::Result<Signals>,
@@ -71,7 +71,7 @@ impl Client {
         let print = Print::to(page.clone());
         let builder = crate::builder().connector(Arc::new(print));
         let builder = match data {
-            Some(directory) => builder.data(directory),
+            Some(place) => place.add_to(builder)?,
             None => builder,
         };
         let engine = builder.start().map_err(|error| Stop::engine(&error))?;

@@ -1,20 +1,20 @@
 //! `millstream inspect DIR`: what lies in a data directory, with all checksums looked at.
 
 use std::io::Write;
-use std::path::Path;
 
-use millstream::{Inspection, inspect};
+use millstream::Inspection;
 
+use crate::place::Place;
 use crate::stop::Stop;
 
 /// Prints what is there, and fails where something of it is damaged.
-pub fn run(path: &Path) -> Result<(), Stop> {
-    let found = inspect(path).map_err(|error| Stop::external(error.to_string()))?;
+pub fn run(place: &Place) -> Result<(), Stop> {
+    let found = place.inspect()?;
     let printed = writeln!(std::io::stdout(), "{}", text(&found));
     printed.map_err(|_| Stop::Closed)?;
     match found.is_whole() {
         true => Ok(()),
-        false => Err(Stop::Statement(format!("error: '{}' is damaged", path.display()))),
+        false => Err(Stop::Statement(format!("error: '{}' is damaged", place.shown().display()))),
     }
 }
 
@@ -41,7 +41,7 @@ fn text(found: &Inspection) -> String {
     lines.push("journal:".to_owned());
     lines.extend(found.segments.iter().map(|(name, bytes)| format!("  {name}: {}", size(*bytes))));
     match found.entries {
-        None => lines.push("  no entries".to_owned()),
+        None => lines.push("  no entries behind the oldest checkpoint".to_owned()),
         Some((first, last)) => lines.push(format!(
             "  entries {first} to {last}; a start does {} again, {} of them epochs",
             found.behind.0, found.behind.1

@@ -23,6 +23,7 @@ mod meta;
 mod output;
 mod page;
 mod perform;
+mod place;
 mod program;
 mod progress;
 mod scan;
@@ -92,7 +93,7 @@ async fn perform(request: Request) -> Result<(), Stop> {
             let script = commands::read(path.as_deref())?;
             commands::run_script(Client::new(request.variables, request.quiet, request.data)?, &script).await
         }
-        Action::Inspect(path) => inspect::run(&path),
+        Action::Inspect(place) => inspect::run(&place),
         Action::Test { paths, filter, complete } => {
             slt::test(&paths, filter.as_deref(), complete, request.quiet).await
         }

@@ -1,6 +1,5 @@
 //! The shell: statements and commands typed one after the other.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use console::Term;
@@ -10,13 +9,14 @@ use crate::client::Client;
 use crate::editor::{Editor, Typed, is_word_of_shell};
 use crate::interpreter::{Interpreter, Next, Source};
 use crate::page::Page;
+use crate::place::Place;
 use crate::stop::Stop;
 
 /// Who presses Ctrl-C twice within this time at an empty prompt wants to leave.
 const TWICE: Duration = Duration::from_secs(2);
 
 /// Talks with the user until they leave.
-pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<PathBuf>) -> Result<(), Stop> {
+pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<Place>) -> Result<(), Stop> {
     let page = Page::default();
     let client = Client::interactive(variables, quiet, data, page.clone())?;
     let mut editor = Editor::new(client.engine.session(), console::colors_enabled())?;
@@ -53,6 +53,11 @@ pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<Pat
         }
         for edited in std::mem::take(&mut interpreter.edited) {
             editor.remember(&edited);
+        }
+        // It has lost what it keeps to another process; the end says so.
+        let engine = &interpreter.client.engine;
+        if engine.has_stopped() && !engine.progress().problems.is_empty() {
+            break;
         }
     }
     // There is no prompt any more to print above.

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use millstream_testkit::drive::block_on;
+use millstream_testkit::moto::Moto;
 use millstream_testkit::postgres::Postgres;
 
 /// Longer than anything here takes, even on a machine that is busy.
@@ -398,4 +399,127 @@ fn directories_of_versions_before_are_gone_on_with() {
         delivered.sort_unstable();
         assert_eq!(delivered, [2, 4, 6, 8, 10], "{}", fixture.display());
     }
+}
+
+/// The bucket of all tests with an object store.
+const BUCKET: &str = "state";
+
+const ON_A_STORE: &str = "
+SET checkpoint_interval = '300 milliseconds';
+SET journal_interval = '20 milliseconds';
+CREATE TABLE t (x BIGINT);
+CREATE SOURCE s (n INT) WITH (connector = 'file', path = 'in/', format = 'csv', header = false);
+CREATE MATERIALIZED VIEW m AS SELECT count(*) AS c, sum(n) AS s FROM s;
+CREATE SINK doubled AS SELECT n * 2 AS d FROM s
+  WITH (connector = 'file', path = 'doubled/', format = 'csv', header = false);
+";
+
+/// The program as `program` starts it, which reaches the store.
+fn on_store(moto: &Moto, place: &Path, arguments: &[&str]) -> Command {
+    let mut command = program(place, &["--data", "s3://state/an/app"]);
+    command.args(arguments).envs(moto.environment());
+    command
+}
+
+/// The machine is lost, and another one opens the prefix: nothing of its disk is needed.
+#[test]
+fn a_prefix_of_an_object_store_holds_everything_whenever_the_machine_is_lost() {
+    let Some(moto) = Moto::start(BUCKET).unwrap() else { return };
+    let rounds: u32 = std::env::var("ROUNDS").map_or(4, |rounds| rounds.parse().unwrap());
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    fs::write(place.join("app.sql"), ON_A_STORE).unwrap();
+    fs::create_dir(place.join("in")).unwrap();
+    let (mut n, mut acknowledged) = (0, Vec::new());
+    for round in 0..=rounds {
+        let last = round == rounds;
+        let lives = Duration::from_millis(300 + u64::from(round * 7919 % 13) * 130);
+        let mut child = on_store(&moto, place, &["run", "app.sql"]);
+        let child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let since = Instant::now();
+        while since.elapsed() < lives {
+            put(place, n..n + 50);
+            n += 50;
+            thread::sleep(Duration::from_millis(20));
+        }
+        while last && since.elapsed() < PATIENCE && (doubled(place).len() as i64) < n {
+            thread::sleep(Duration::from_millis(50));
+        }
+        kill(child, round);
+        // What one process is told by another machine's, whose statements are answered one by one until it is killed, too.
+        acknowledged.extend(insert_until_killed(&moto, place, i64::from(round) * 1_000_000, lives));
+    }
+    assert_eq!(doubled(place), (0..n).map(|n| n * 2).collect::<Vec<_>>());
+    let asked = "SELECT c, s FROM m; SELECT x FROM t ORDER BY x";
+    let output = on_store(&moto, place, &["-q", "-c", ".mode csv", "-c", asked]).output().unwrap();
+    let (found, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (views, rows) = found.split_once("x\n").unwrap_or_else(|| panic!("{found}{told}"));
+    assert_eq!(views, format!("c,s\n{n},{}\n", (0..n).sum::<i64>()), "{told}");
+    let rows: Vec<i64> = rows.lines().map(|line| line.parse().unwrap()).collect();
+    for window in rows.windows(2) {
+        assert!(window[0] < window[1], "{} is there twice", window[0]);
+    }
+    let lost: Vec<&i64> = acknowledged.iter().filter(|x| rows.binary_search(x).is_err()).collect();
+    assert!(lost.is_empty(), "{lost:?} were acknowledged and are lost");
+    assert!(!acknowledged.is_empty(), "nothing was acknowledged");
+    let inspected =
+        program(place, &["inspect", "s3://state/an/app"]).envs(moto.environment()).output().unwrap();
+    let found = String::from_utf8_lossy(&inspected.stdout);
+    assert!(inspected.status.success() && found.contains("table0.t.rows: "), "{found}");
+}
+
+/// Inserts numbers from one on until so much time has passed, then is killed; those that were acknowledged.
+fn insert_until_killed(moto: &Moto, place: &Path, from: i64, lives: Duration) -> Vec<i64> {
+    let mut command = on_store(moto, place, &["run", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut script: String =
+        (from..from + 200).map(|x| format!("INSERT INTO t VALUES ({x}); SELECT {x} AS told;\n")).collect();
+    script.insert_str(0, ".mode csv\n");
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    thread::sleep(lives * 2);
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    // A line that was being written may be cut short.
+    let whole = told.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Of two processes on one prefix the one that came first stops by itself, and says why.
+#[test]
+fn the_process_that_loses_an_object_store_exits() {
+    let Some(moto) = Moto::start(BUCKET).unwrap() else { return };
+    let temporary = tempfile::tempdir().unwrap();
+    let place = temporary.path();
+    fs::write(place.join("app.sql"), ON_A_STORE).unwrap();
+    fs::create_dir(place.join("in")).unwrap();
+    put(place, 0..50);
+    let mut first = on_store(&moto, place, &["run", "app.sql"]);
+    let mut first = first.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE && doubled(place).len() < 50 {
+        thread::sleep(Duration::from_millis(50));
+    }
+    let asked = ["--must-exist", "-q", "-c", ".mode csv", "-c", "SELECT c FROM m"];
+    let second = on_store(&moto, place, &asked).output().unwrap();
+    let told = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(String::from_utf8_lossy(&second.stdout), "c\n50\n", "{told}");
+    // It hears of it when it has something to write.
+    put(place, 50..100);
+    while since.elapsed() < PATIENCE && first.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    first.kill().unwrap();
+    let output = first.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("has taken over 's3://state/an/app'"), "{told}");
+    assert!(!told.contains("open sesame"), "{told}");
+    let missing = program(place, &["--data", "s3://state/nowhere", "--must-exist", "-c", "SELECT 1"])
+        .envs(moto.environment())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&missing.stderr);
+    assert!(!missing.status.success() && told.contains("it has no object MILLSTREAM"), "{told}");
 }

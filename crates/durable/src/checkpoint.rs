@@ -4,13 +4,15 @@
 //! are on the disk, so a checkpoint is there whole or not at all. docs/formats.md draws them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use millstream_delta::Cut;
 use millstream_state::Tables;
 use serde_json::{Map, Value, json};
 
+use crate::claim::Claim;
 use crate::cuts;
 use crate::disk::Disk;
 use crate::entry::Entry;
@@ -52,6 +54,24 @@ pub struct Checkpoint {
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     disk: Arc<dyn Disk>,
+    /// By what it is known, on an object store, who may remove anything.
+    claim: Option<Arc<Claim>>,
+    known: Arc<Known>,
+}
+
+/// What is known of the checkpoints without looking.
+#[derive(Debug, Default)]
+struct Known {
+    /// Those that were read or written here, and so are whole.
+    whole: Mutex<BTreeSet<Sequence>>,
+    /// How many were begun.
+    drafts: AtomicU64,
+}
+
+impl Known {
+    fn whole(&self) -> MutexGuard<'_, BTreeSet<Sequence>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A file of a checkpoint.
@@ -64,7 +84,7 @@ struct Part {
 
 /// What was written of a checkpoint that isn't there yet.
 pub struct Draft {
-    name: String,
+    through: Sequence,
     manifest: Vec<u8>,
     bytes: u64,
 }
@@ -81,43 +101,75 @@ pub struct Found {
 impl Checkpoints {
     /// Those of a directory.
     pub fn of(directory: &DataDirectory) -> Checkpoints {
-        Checkpoints { disk: directory.checkpoints().clone() }
+        let (disk, claim) = (directory.checkpoints().clone(), directory.claim().cloned());
+        Checkpoints { disk, claim, known: Arc::default() }
     }
 
     /// Writes all of a checkpoint but what makes it one. Where that fails nothing is left of it, as far as that can be.
     pub fn draft(&self, checkpoint: &Checkpoint) -> Result<Draft> {
-        self.try_draft(checkpoint).inspect_err(|_| {
-            let of = |name: &String| number_in(name) == Some(checkpoint.through);
+        let stem = self.stem(checkpoint.through);
+        self.try_draft(checkpoint, &stem).inspect_err(|_| {
+            // In a folder of the system's, also the one that names the files, where a crash came in between.
+            let of = |name: &String| match &self.claim {
+                Some(_) => name.starts_with(&stem),
+                None => number_in(name) == Some(checkpoint.through),
+            };
             for name in self.names().unwrap_or_default().iter().filter(|name| of(name)) {
                 let _ = self.disk.remove(name);
             }
         })
     }
 
-    fn try_draft(&self, checkpoint: &Checkpoint) -> Result<Draft> {
+    /// What the names of a checkpoint's files begin with. On an object store no two checkpoints that were begun have one of
+    /// their files in common, whoever began them: what one process leaves out of account another one may still write.
+    fn stem(&self, through: Sequence) -> String {
+        let number = format!("{:020}-", through.0);
+        match &self.claim {
+            Some(claim) => {
+                let draft = self.known.drafts.fetch_add(1, Ordering::Relaxed);
+                format!("{number}{}.{draft}-", claim.number())
+            }
+            None => number,
+        }
+    }
+
+    fn try_draft(&self, checkpoint: &Checkpoint, stem: &str) -> Result<Draft> {
         let mut parts = Vec::new();
-        let number = format!("{:020}", checkpoint.through.0);
         let entries = entries(&checkpoint.catalog)?;
-        parts.push(self.write_bytes("catalog", format!("{number}-catalog.entries"), &entries)?);
+        parts.push(self.write_bytes("catalog", format!("{stem}catalog.entries"), &entries)?);
         let logs = self::entries(&checkpoint.logs)?;
-        parts.push(self.write_bytes("logs", format!("{number}-logs.entries"), &logs)?);
+        parts.push(self.write_bytes("logs", format!("{stem}logs.entries"), &logs)?);
         for (place, (name, batches)) in checkpoint.state.tables().enumerate() {
-            parts.push(self.write_table(name, &format!("{number}-{place}-{}", file_name(name)), batches)?);
+            parts.push(self.write_table(name, &format!("{stem}{place}-{}", file_name(name)), batches)?);
         }
         let bytes = parts.iter().map(|part| part.sum.bytes).sum();
         let manifest = manifest(checkpoint, &parts);
-        Ok(Draft { name: format!("{number}{MANIFEST}"), manifest, bytes })
+        Ok(Draft { through: checkpoint.through, manifest, bytes })
     }
 
     /// Makes what was written a checkpoint. How many bytes it has.
     pub fn publish(&self, draft: &Draft) -> Result<u64> {
-        self.write_bytes("manifest", draft.name.clone(), &draft.manifest)?;
+        let name = manifest_name(draft.through);
+        match self.write_bytes("manifest", name, &draft.manifest) {
+            Ok(_) => {}
+            // One of the same entry, of which nobody heard that it is there.
+            Err(Error::Disk { error, .. })
+                if self.claim.is_some() && error.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                self.read(draft.through)?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.known.whole().insert(draft.through);
         Ok(draft.bytes + draft.manifest.len() as u64)
     }
 
     /// Removes what a crash has left of one that was being written.
     pub fn clear(&self) -> Result<()> {
-        self.retain(usize::MAX).map(drop)
+        let numbers = self.numbers()?;
+        // Who has claimed the prefix since begins none that comes before its own claim.
+        let before = self.claim.as_ref().map(|claim| claim.number());
+        self.remove_others(&numbers.into_iter().collect(), before)
     }
 
     /// The newest checkpoint that is whole.
@@ -126,6 +178,7 @@ impl Checkpoints {
         for through in self.numbers()?.into_iter().rev() {
             match self.read(through) {
                 Ok(checkpoint) => {
+                    self.known.whole().insert(through);
                     found.checkpoint = Some(checkpoint);
                     break;
                 }
@@ -141,23 +194,40 @@ impl Checkpoints {
     /// The entries that the checkpoints are of, ascending.
     pub fn numbers(&self) -> Result<Vec<Sequence>> {
         let names = self.names()?;
-        Ok(names.iter().filter_map(|name| frame::number_of(name.strip_suffix(MANIFEST)?)).collect())
+        Ok(names.iter().filter_map(|name| number_of_manifest(name)).collect())
     }
 
-    /// Removes all checkpoints but the newest so many, and what belongs to none. Once there are so many, the entry of the
-    /// oldest: of the journal only what comes after it is ever read.
+    /// Removes all checkpoints but the newest so many that are known to be whole, and what belongs to none. Once there are so
+    /// many, the entry of the oldest: of the journal only what comes after it is ever read.
     pub fn retain(&self, count: usize) -> Result<Option<Sequence>> {
-        let numbers = self.numbers()?;
-        let kept: BTreeSet<Sequence> = numbers.iter().rev().take(count.max(1)).copied().collect();
+        let kept: BTreeSet<Sequence> = self.known.whole().iter().rev().take(count.max(1)).copied().collect();
+        // Who opens a prefix that was claimed by then goes on from the newest of these, or from a newer one. Who has opened
+        // it before may go on from an older one: then nothing is removed.
+        if let Some(claim) = &self.claim
+            && !claim.holds().map_err(|error| Error::disk("looking after", "the claim", error))?
+        {
+            return Ok(None);
+        }
+        let before = self.claim.as_ref().and(kept.last().copied());
+        self.remove_others(&kept, before)?;
+        self.known.whole().retain(|number| kept.contains(number));
+        Ok(kept.first().copied().filter(|_| kept.len() >= count))
+    }
+
+    /// Removes all that belongs to none of these checkpoints, of those before an entry where one is given.
+    fn remove_others(&self, kept: &BTreeSet<Sequence>, before: Option<Sequence>) -> Result<()> {
         // What names the files goes first: without it they are no checkpoint.
-        let gone = |name: &&String| number_in(name).is_some_and(|number| !kept.contains(&number));
+        let gone = |name: &&String| {
+            number_in(name)
+                .is_some_and(|number| !kept.contains(&number) && before.is_none_or(|before| number < before))
+        };
         let names = self.names()?;
         let (manifests, files): (Vec<&String>, Vec<&String>) =
             names.iter().filter(gone).partition(|name| name.ends_with(MANIFEST));
         for name in manifests.into_iter().chain(files) {
             self.disk.remove(name).map_err(|error| Error::disk("removing", name, error))?;
         }
-        Ok(kept.first().copied().filter(|_| kept.len() >= count))
+        Ok(())
     }
 
     /// What is in one; an error where something of it isn't whole.
@@ -214,7 +284,7 @@ impl Checkpoints {
     }
 
     fn read_parts(&self, through: Sequence) -> Result<(Checkpoint, Vec<Part>)> {
-        let name = format!("{:020}{MANIFEST}", through.0);
+        let name = manifest_name(through);
         let bytes = self.disk.read(&name).map_err(|error| Error::disk("reading", &name, error))?;
         let corrupt = |reason: String| Error::Corrupt { name: name.clone(), offset: 0, reason };
         let json = check_manifest(&bytes).map_err(corrupt)?;
@@ -251,6 +321,16 @@ impl Checkpoints {
         }
         Ok(())
     }
+}
+
+/// How the file is called that names a checkpoint's others.
+fn manifest_name(through: Sequence) -> String {
+    format!("{:020}{MANIFEST}", through.0)
+}
+
+/// The number of the checkpoint whose others a file names.
+pub(crate) fn number_of_manifest(name: &str) -> Option<Sequence> {
+    frame::number_of(name.strip_suffix(MANIFEST)?)
 }
 
 /// The number of the checkpoint that a file belongs to, where it belongs to one.

@@ -5,35 +5,36 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::claim::{Claim, JOURNAL};
 use crate::disk::{Disk, OsDisk};
-use crate::simulated::SimulatedDisk;
+use crate::store::{Store, StoreDisk};
 use crate::{Error, Result};
 
 /// The file that says what the directory is.
-const LABEL: &str = "MILLSTREAM";
+pub(crate) const LABEL: &str = "MILLSTREAM";
 
 /// What it says.
-const LABEL_TEXT: &str = "millstream data directory, format 1\n";
+pub(crate) const LABEL_TEXT: &str = "millstream data directory, format 1\n";
 
 /// The file that is locked as long as somebody has the directory open.
 const LOCK: &str = "LOCK";
 
-/// The folder of the journal.
-const JOURNAL: &str = "journal";
-
 /// The folder of the checkpoints.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// The folder of what an engine notes that is in the middle of something.
 const NOTES: &str = "notes";
 
-/// A data directory that is open: nobody else opens it meanwhile.
+/// A data directory that is open: nobody else opens it meanwhile, or, on an object store, whoever opens it has it from then
+/// on.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
     journal: Arc<dyn Disk>,
     checkpoints: Arc<dyn Disk>,
-    notes: Arc<dyn Disk>,
+    notes: Option<Arc<dyn Disk>>,
+    /// By what it is known, on an object store, who may write.
+    claim: Option<Arc<Claim>>,
     _lock: Option<File>,
 }
 
@@ -54,8 +55,10 @@ impl DataDirectory {
                 Err(error) => Err(Error::disk("opening", &folder.display().to_string(), error)),
             }
         };
-        let (journal, checkpoints, notes) = (folder(JOURNAL)?, folder(CHECKPOINTS)?, folder(NOTES)?);
-        Ok(DataDirectory { path: path.to_path_buf(), journal, checkpoints, notes, _lock: Some(lock) })
+        let (journal, checkpoints) = (folder(JOURNAL)?, folder(CHECKPOINTS)?);
+        let notes = Some(folder(NOTES)?);
+        let path = path.to_path_buf();
+        Ok(DataDirectory { path, journal, checkpoints, notes, claim: None, _lock: Some(lock) })
     }
 
     /// Opens one that is there.
@@ -73,14 +76,27 @@ impl DataDirectory {
             path: PathBuf::from("simulated"),
             journal: disk.clone(),
             checkpoints: disk,
-            notes: Arc::new(SimulatedDisk::default()),
+            notes: None,
+            claim: None,
             _lock: None,
         }
     }
 
     /// The same with its notes on this disk: for tests.
     pub fn with_notes(self, notes: Arc<dyn Disk>) -> DataDirectory {
-        DataDirectory { notes, ..self }
+        DataDirectory { notes: Some(notes), ..self }
+    }
+
+    /// One that lies on an object store. Without a claim it can only be looked at.
+    pub(crate) fn on_store(store: &Store, claim: Option<Claim>) -> DataDirectory {
+        DataDirectory {
+            path: PathBuf::from(store.shown()),
+            journal: Arc::new(StoreDisk::new(store.clone(), JOURNAL)),
+            checkpoints: Arc::new(StoreDisk::new(store.clone(), CHECKPOINTS)),
+            notes: None,
+            claim: claim.map(Arc::new),
+            _lock: None,
+        }
     }
 
     /// Where it is.
@@ -93,14 +109,25 @@ impl DataDirectory {
         &self.checkpoints
     }
 
-    /// The disk of its notes.
-    pub(crate) fn notes(&self) -> &Arc<dyn Disk> {
-        &self.notes
+    /// The disk of its notes, where it has some.
+    pub(crate) fn notes(&self) -> Option<&Arc<dyn Disk>> {
+        self.notes.as_ref()
     }
 
     /// The disk of its journal.
     pub(crate) fn journal(&self) -> &Arc<dyn Disk> {
         &self.journal
+    }
+
+    /// Why something failed, where that may be that another process has taken over an object store's prefix: it removes
+    /// what it needs no more.
+    pub fn explain(&self, error: Error) -> Error {
+        self.claim.as_ref().and_then(|claim| claim.lost_to()).unwrap_or(error)
+    }
+
+    /// By what it is known, on an object store, who may write.
+    pub(crate) fn claim(&self) -> Option<&Arc<Claim>> {
+        self.claim.as_ref()
     }
 }
 
@@ -109,12 +136,7 @@ fn check_label(path: &Path) -> Result<()> {
     let foreign = |reason: String| Error::Foreign { directory: path.to_path_buf(), reason };
     let label = path.join(LABEL);
     match fs::read(&label) {
-        Ok(text) if text == LABEL_TEXT.as_bytes() => Ok(()),
-        Ok(text) => {
-            let (found, expected) = (String::from_utf8_lossy(&text), LABEL_TEXT.trim_end());
-            let found: String = found.trim_end().chars().take(80).collect();
-            Err(foreign(format!("its file {LABEL} says '{found}', but '{expected}' was expected")))
-        }
+        Ok(text) => check_label_text(&text).map_err(foreign),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut entries = fs::read_dir(path)
                 .map_err(|error| Error::disk("listing", &path.display().to_string(), error))?;
@@ -132,6 +154,16 @@ fn check_label(path: &Path) -> Result<()> {
         }
         Err(error) => Err(Error::disk("reading", &label.display().to_string(), error)),
     }
+}
+
+/// Fails where a label says something else than this version writes.
+pub(crate) fn check_label_text(text: &[u8]) -> Result<(), String> {
+    if text == LABEL_TEXT.as_bytes() {
+        return Ok(());
+    }
+    let (found, expected) = (String::from_utf8_lossy(text), LABEL_TEXT.trim_end());
+    let found: String = found.trim_end().chars().take(80).collect();
+    Err(format!("its file {LABEL} says '{found}', but '{expected}' was expected"))
 }
 
 /// Says what the directory is, where nothing says it yet: the whole text or none of it.

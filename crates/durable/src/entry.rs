@@ -54,6 +54,11 @@ pub enum Entry {
         /// When.
         at: Timestamp,
     },
+    /// A process took over an object store's prefix: what wrote there before writes no more.
+    Claimed {
+        /// Which one, as no other one is called.
+        by: String,
+    },
     /// Objects were made, changed or dropped by statements that took effect together.
     Changed {
         /// The statements.
@@ -152,6 +157,7 @@ impl Entry {
             Entry::Opened { version, at } => {
                 Parts::plain(json!({"is": "opened", "version": version, "at": at.0}))
             }
+            Entry::Claimed { by } => Parts::plain(json!({"is": "claimed", "by": by})),
             Entry::Changed { statements, variables, done, standing } => Parts::plain(json!({
                 "is": "changed", "statements": statements, "variables": variables, "done": done,
                 "at": encode_standing(*standing),
@@ -224,6 +230,7 @@ fn decode_plain(
     let string = |value: &Value| value.as_str().map(str::to_string);
     Some(match is {
         "opened" => Entry::Opened { version: text("version")?, at: Timestamp(json.get("at")?.as_i64()?) },
+        "claimed" => Entry::Claimed { by: text("by")? },
         "changed" => Entry::Changed {
             statements: list(json.get("statements")?, string)?,
             variables: list(json.get("variables")?, |pair| {

@@ -26,6 +26,14 @@ pub enum Error {
         /// ` (process 123)`, where it says which.
         by: String,
     },
+    /// Another process has taken over an object store's prefix.
+    #[error("{by} has taken over '{}'", .directory.display())]
+    Lost {
+        /// The prefix.
+        directory: PathBuf,
+        /// Who has it.
+        by: String,
+    },
     /// The directory holds something else, or is of another version.
     #[error("'{}' is no data directory that this version can open: {reason}", .directory.display())]
     Foreign {

@@ -5,7 +5,7 @@ use std::path::Path;
 use millstream_delta::Epoch;
 
 use crate::frame::Sequence;
-use crate::{Checkpoints, DataDirectory, Entries, Entry, Error, Result};
+use crate::{Checkpoints, DataDirectory, Entries, Entry, Error, Result, StorePrefix};
 
 /// A table, or what else is a file of a checkpoint.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub struct Inspection {
     pub checkpoints: Vec<InspectedCheckpoint>,
     /// The segments of the journal: their names and sizes.
     pub segments: Vec<(String, u64)>,
-    /// The first and the last entry of the journal, where it has some.
+    /// The first and the last entry of the journal behind the oldest checkpoint, where it has some.
     pub entries: Option<(Sequence, Sequence)>,
     /// How many of these a start does again, and how many of them are epochs.
     pub behind: (u64, u64),
@@ -58,10 +58,23 @@ impl Inspection {
 /// Looks at a data directory, which nobody may have open meanwhile. Nothing is made and nothing changed.
 pub fn inspect(path: &Path) -> Result<Inspection> {
     let directory = DataDirectory::open_existing(path)?;
-    let checkpoints = Checkpoints::of(&directory);
+    look(&directory)
+}
+
+/// Looks at one on an object store, without claiming it: whoever has it goes on, so what is removed meanwhile may be told to
+/// be missing.
+pub fn inspect_store(prefix: &StorePrefix) -> Result<Inspection> {
+    look(&prefix.look()?)
+}
+
+fn look(directory: &DataDirectory) -> Result<Inspection> {
+    let checkpoints = Checkpoints::of(directory);
     let mut found = Inspection::default();
     let mut newest = Sequence::default();
-    for through in checkpoints.numbers()? {
+    let numbers = checkpoints.numbers()?;
+    // What comes before is removed, but for claims, which stay; so where the journal begins is said by the checkpoints.
+    let mut entries = Entries::open(directory, numbers.first().copied().unwrap_or_default())?;
+    for through in numbers {
         let inspected = match checkpoints.inspect(through) {
             Ok(inspected) => {
                 newest = through;
@@ -75,7 +88,6 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         };
         found.checkpoints.push(inspected);
     }
-    let mut entries = Entries::all(&directory)?;
     found.segments = entries.segments()?;
     let mut first = None;
     for entry in entries.by_ref() {

@@ -1,38 +1,45 @@
 //! Writing the journal: entries are handed over, and written and synced by a thread of its own, as many at a time as wait.
 
+mod files;
+mod objects;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream_delta::Delta;
 
-use crate::disk::{Disk, Growing};
 use crate::entry::{Brought, Entry};
-use crate::frame::{self, Sequence, segment_name};
+use crate::frame::{self, Sequence};
 use crate::{DataDirectory, Error, Result};
-
-/// A segment that has so many bytes is followed by another.
-const SEGMENT_BYTES: u64 = 64 << 20;
+use files::Files;
+use objects::Objects;
 
 /// How many bytes are written before they are synced, about.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// How long a full disk is left alone before it is tried again.
-const FULL_PAUSE: Duration = Duration::from_millis(200);
+/// How much time lies between two groups on an object store, where each costs a request.
+const STORE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often a thread that waits looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What the journal tells of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// All entries up to this one survive a crash.
     Durable(Sequence),
-    /// The disk is full: what was appended waits, and is written when there is room again.
-    Full(String),
+    /// The disk is full, or the object store is away: what was appended waits, and is written when that is over.
+    Waits(String),
     /// Something failed of which nobody knows what it left behind. Nothing is written any more.
     Failed(String),
+    /// Another process has taken over the object store's prefix: what wasn't said to be durable isn't there, and nothing is
+    /// written any more.
+    Lost(String),
 }
 
 /// What the thread is asked to do.
@@ -50,6 +57,9 @@ pub struct Journal {
     last: Sequence,
     waiting: Arc<AtomicUsize>,
     ending: Arc<AtomicBool>,
+    /// How much time lies between two groups where nobody says it.
+    interval: Duration,
+    interval_us: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
     /// Nobody else opens it as long as this is written.
     _directory: DataDirectory,
@@ -57,41 +67,40 @@ pub struct Journal {
 
 impl Journal {
     /// Goes on behind the entry `after`, which is the last one that was read, in a segment of its own. `report` is called
-    /// on the journal's thread.
+    /// on the journal's thread. On an object store it fails where another process has claimed the prefix since.
     pub fn start(
         directory: DataDirectory,
         after: Sequence,
         report: impl FnMut(Report) + Send + 'static,
     ) -> Result<Journal> {
-        let disk = directory.journal().clone();
-        let name = segment_name(after.next());
-        let failed = |error| Error::disk("creating", &name, error);
-        let before = disk.list().map_err(failed)?;
-        // A crash right after it was begun may have left one that holds nothing.
-        if before.contains(&name) {
-            disk.remove(&name).map_err(failed)?;
-        }
-        // What was read may have been written without being synced: from here on others rely on it.
-        if let Some(last) =
-            before.iter().rfind(|before| frame::first_of(before).is_some() && **before != name)
-        {
-            disk.sync(last).map_err(failed)?;
-        }
         let (waiting, ending) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        let segment = Segment::create(disk.as_ref(), after.next()).map_err(failed)?;
+        let (segments, interval): (Box<dyn Segments>, _) = match directory.claim() {
+            Some(claim) => (Box::new(Objects::begin(claim.clone(), after)?), STORE_INTERVAL),
+            None => (Box::new(Files::begin(directory.journal().clone(), after)?), Duration::ZERO),
+        };
+        let interval_us = Arc::<AtomicU64>::default();
         let writer = Writer {
-            disk,
-            segment,
-            ends: false,
-            report: Box::new(report),
+            segments,
+            told: Told { report: Box::new(report), ending: ending.clone() },
             waiting: waiting.clone(),
-            ending: ending.clone(),
+            interval_us: interval_us.clone(),
         };
         let (jobs, inbox) = channel();
         let thread = std::thread::Builder::new().name("millstream-journal".into());
-        let thread = thread.spawn(move || writer.run(&inbox)).map_err(failed)?;
-        let _directory = directory;
-        Ok(Journal { jobs: Some(jobs), last: after, waiting, ending, thread: Some(thread), _directory })
+        let thread = thread.spawn(move || writer.run(&inbox));
+        let thread = thread.map_err(|error| Error::disk("starting a thread for", "the journal", error))?;
+        let journal = Journal {
+            jobs: Some(jobs),
+            last: after,
+            waiting,
+            ending,
+            interval,
+            interval_us,
+            thread: Some(thread),
+            _directory: directory,
+        };
+        journal.set_interval(None);
+        Ok(journal)
     }
 
     /// Adds an entry; it is durable when a report says so.
@@ -106,6 +115,13 @@ impl Journal {
     /// written is ended first.
     pub fn forget(&self, through: Sequence) {
         self.ask(Job::Forget(through));
+    }
+
+    /// How much time lies between the beginnings of two writes at least: what comes meanwhile is written together. Without a
+    /// number, what suits the place: none in a folder, 100 ms on an object store.
+    pub fn set_interval(&self, interval: Option<Duration>) {
+        let us = interval.unwrap_or(self.interval).as_micros();
+        self.interval_us.store(u64::try_from(us).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn ask(&self, job: Job) {
@@ -133,7 +149,7 @@ impl fmt::Debug for Journal {
 }
 
 impl Drop for Journal {
-    /// Writes what waits; but for room on a full disk nobody waits any more.
+    /// Writes what waits; but for room on a full disk, or a store that is away, nobody waits any more.
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Relaxed);
         drop(self.jobs.take());
@@ -155,22 +171,50 @@ fn bytes_of(entry: &Entry) -> usize {
     SELF + changed + recorded.brought.iter().map(brought).sum::<usize>()
 }
 
-/// The segment that is written now.
-struct Segment {
-    name: String,
-    file: Box<dyn Growing>,
-    /// How many bytes of it are whole entries.
-    length: u64,
+/// The segments of a journal, of which the last is being written.
+trait Segments: Send {
+    /// Writes whole entries, the first and the last of which are given, so that they survive a crash.
+    fn write(&mut self, entries: (Sequence, Sequence), group: &[u8], told: &mut Told) -> Result<(), Ended>;
+    /// Removes what nobody reads any more: all up to an entry.
+    fn forget(&mut self, through: Sequence) -> io::Result<()>;
 }
 
-impl Segment {
-    fn create(disk: &dyn Disk, first: Sequence) -> io::Result<Segment> {
-        let name = segment_name(first);
-        let mut file = disk.create(&name)?;
-        let head = frame::head(first);
-        file.append(&head)?;
-        Ok(Segment { name, file, length: head.len() as u64 })
+/// Why nothing is written any more.
+enum Ended {
+    Failed(String),
+    Lost(String),
+}
+
+/// Who hears how it goes.
+struct Told {
+    report: Box<dyn FnMut(Report) + Send>,
+    ending: Arc<AtomicBool>,
+}
+
+impl Told {
+    /// Whether the journal is being let go.
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
+
+    /// Says why nothing is written for now, and lets some time pass.
+    fn wait(&mut self, reason: String, time: Duration) {
+        (self.report)(Report::Waits(reason));
+        let until = Instant::now() + time;
+        while !self.is_ending() && Instant::now() < until {
+            std::thread::sleep(LOOK.min(time));
+        }
+        if self.is_ending() {
+            std::thread::sleep(LOOK.min(time));
+        }
+    }
+}
+
+/// Segments of which no entry comes after `through`: the name and the first entry.
+fn passed(names: &[String], through: Sequence) -> Vec<(&String, Sequence)> {
+    let segments: Vec<_> = names.iter().filter_map(|name| Some((name, frame::first_of(name)?))).collect();
+    let passed = segments.windows(2).filter(|pair| pair[1].1 <= through.next());
+    passed.map(|pair| pair[0]).collect()
 }
 
 /// Entries that are written at once.
@@ -195,25 +239,27 @@ impl Group {
 
 /// What the journal's thread has.
 struct Writer {
-    disk: Arc<dyn Disk>,
-    segment: Segment,
-    /// Whether the segment is to be followed by another.
-    ends: bool,
-    report: Box<dyn FnMut(Report) + Send>,
+    segments: Box<dyn Segments>,
+    told: Told,
     waiting: Arc<AtomicUsize>,
-    ending: Arc<AtomicBool>,
+    /// How much time lies between the beginnings of two groups at least, in microseconds.
+    interval_us: Arc<AtomicU64>,
 }
 
 impl Writer {
     fn run(mut self, inbox: &Receiver<Job>) {
+        let mut begun: Option<Instant> = None;
         while let Ok(first) = inbox.recv() {
+            let interval = Duration::from_micros(self.interval_us.load(Ordering::Relaxed));
+            let due = begun.and_then(|begun| begun.checked_add(interval));
             let mut group = Group::default();
             let mut forgotten = None;
-            for job in std::iter::once(first).chain(inbox.try_iter()) {
+            let mut next = Some(first);
+            while let Some(job) = next.take() {
                 match job {
                     Job::Write(sequence, entry) => {
                         if let Err(reason) = group.add(sequence, &entry) {
-                            return (self.report)(Report::Failed(reason));
+                            return (self.told.report)(Report::Failed(reason));
                         }
                     }
                     Job::Forget(through) => {
@@ -224,84 +270,33 @@ impl Writer {
                 if group.bytes.len() >= GROUP_BYTES {
                     break;
                 }
+                next = next_job(inbox, due);
             }
             if let Some((begins, last)) = group.entries {
-                if let Err(reason) = self.write(begins, &group.bytes) {
-                    return (self.report)(Report::Failed(reason));
+                begun = Some(Instant::now());
+                match self.segments.write((begins, last), &group.bytes, &mut self.told) {
+                    Ok(()) => {}
+                    Err(Ended::Failed(reason)) => return (self.told.report)(Report::Failed(reason)),
+                    Err(Ended::Lost(reason)) => return (self.told.report)(Report::Lost(reason)),
                 }
                 self.waiting.fetch_sub(group.size, Ordering::Relaxed);
-                (self.report)(Report::Durable(last));
+                (self.told.report)(Report::Durable(last));
             }
             if let Some(through) = forgotten
-                && let Err(error) = self.forget(through)
+                && let Err(error) = self.segments.forget(through)
             {
                 // It takes room and does no harm: the next one tries again.
                 tracing::warn!(%error, "segments of the journal that nobody needs can't be removed");
             }
         }
     }
+}
 
-    /// Lets the segment that is written end, and removes those of which no entry comes after `through`.
-    fn forget(&mut self, through: Sequence) -> io::Result<()> {
-        self.ends = self.segment.length > frame::HEAD as u64;
-        let names = self.disk.list()?;
-        let segments: Vec<&String> = names.iter().filter(|name| frame::first_of(name).is_some()).collect();
-        for pair in segments.windows(2) {
-            if frame::first_of(pair[1]).is_some_and(|next| next <= through.next())
-                && *pair[0] != self.segment.name
-            {
-                self.disk.remove(pair[0])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes whole entries, of which the first is `begins`, so that they survive a crash.
-    fn write(&mut self, begins: Sequence, group: &[u8]) -> Result<(), String> {
-        if std::mem::take(&mut self.ends) || self.segment.length >= SEGMENT_BYTES {
-            self.segment = self.unless_full(
-                |writer| Segment::create(writer.disk.as_ref(), begins),
-                |writer| {
-                    let name = segment_name(begins);
-                    match writer.disk.list()?.contains(&name) {
-                        true => writer.disk.remove(&name),
-                        false => Ok(()),
-                    }
-                },
-            )?;
-        }
-        self.unless_full(
-            |writer| writer.segment.file.append(group),
-            |writer| writer.segment.file.shorten(writer.segment.length),
-        )?;
-        let name = &self.segment.name;
-        self.segment.file.sync().map_err(|error| format!("syncing journal '{name}' failed: {error}"))?;
-        self.segment.length += group.len() as u64;
-        Ok(())
-    }
-
-    /// Does something, again and again while the disk is full; what it has left behind is taken back in between.
-    fn unless_full<T>(
-        &mut self,
-        mut work: impl FnMut(&mut Writer) -> io::Result<T>,
-        mut undo: impl FnMut(&mut Writer) -> io::Result<()>,
-    ) -> Result<T, String> {
-        let failed = |writer: &Writer, error: &io::Error| {
-            format!("writing journal '{}' failed: {error}", writer.segment.name)
-        };
-        loop {
-            let error = match work(self) {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            if !is_full || self.ending.load(Ordering::Relaxed) {
-                return Err(failed(self, &error));
-            }
-            undo(self).map_err(|error| failed(self, &error))?;
-            let reason = failed(self, &error);
-            (self.report)(Report::Full(reason));
-            std::thread::sleep(FULL_PAUSE);
-        }
+/// What is asked by now, or comes until a group is due; none also where nothing more will come.
+fn next_job(inbox: &Receiver<Job>, due: Option<Instant>) -> Option<Job> {
+    let rest = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
+    match rest.is_zero() {
+        true => inbox.try_recv().ok(),
+        false => inbox.recv_timeout(rest).ok(),
     }
 }

@@ -16,12 +16,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A [`StorePrefix`] is the place of a data directory on an object store.
+//!
 //! [`Checkpoints`] hold what an engine keeps as of an entry, so that what came before it need not be done again.
 //!
 //! What the bytes are is drawn in docs/formats.md. Deliberately absent: any knowledge of SQL and of queries, and
 //! DataFusion.
 
 mod checkpoint;
+mod claim;
 mod cuts;
 mod directory;
 mod disk;
@@ -31,9 +34,12 @@ mod frame;
 mod inspect;
 mod journal;
 mod notes;
+mod prefix;
 mod read;
 mod rows;
 pub mod simulated;
+pub mod simulated_store;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -44,7 +50,9 @@ pub use disk::{Disk, Growing, OsDisk};
 pub use entry::{Brought, Entry, Recorded, Standing};
 pub use error::{Error, Result};
 pub use frame::Sequence;
-pub use inspect::{InspectedCheckpoint, InspectedPart, Inspection, inspect};
+pub use inspect::{InspectedCheckpoint, InspectedPart, Inspection, inspect, inspect_store};
 pub use journal::{Journal, Report};
 pub use notes::{Before, Death, Notes};
+pub use object_store;
+pub use prefix::StorePrefix;
 pub use read::{Entries, Torn};

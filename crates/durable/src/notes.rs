@@ -5,7 +5,8 @@
 //! and a query has nothing to do with the death of a machine. Only what a start has concluded from them is.
 //!
 //! A file is begun by each start. Its lines are a CRC-32 and JSON, the last whole one counts. Where notes can't be written
-//! or read the engine does without: all that is lost is the knowledge of what it was doing.
+//! or read the engine does without: all that is lost is the knowledge of what it was doing. So it is where the data directory
+//! lies on an object store, which is no place for a line a step.
 
 use std::fmt;
 use std::io;
@@ -61,7 +62,10 @@ impl Notes {
     /// Reads what the process before left, and begins those of this one, which goes on from a checkpoint of the entry
     /// `from`: what was suspended up to there is in the checkpoint.
     pub fn open(directory: &DataDirectory, from: Sequence) -> Result<Notes> {
-        let disk = directory.notes();
+        let Some(disk) = directory.notes() else {
+            let before = Before { ended: true, ..Before::default() };
+            return Ok(Notes { before, file: None, head: 0, length: 0 });
+        };
         let failed = |error| Error::disk("opening", "notes", error);
         let names = disk.list().map_err(failed)?;
         let number = |name: &String| name.strip_suffix(ENDING)?.parse::<u64>().ok();

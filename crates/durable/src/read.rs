@@ -25,6 +25,8 @@ pub struct Torn {
 pub struct Entries {
     disk: Arc<dyn Disk>,
     segments: VecDeque<(Sequence, String)>,
+    /// What is read of the first of them.
+    ahead: VecDeque<Vec<u8>>,
     current: Option<Segment>,
     /// Entries up to it are passed over.
     after: Sequence,
@@ -52,16 +54,8 @@ impl Entries {
         // A segment that begins later says so when it is read: what is between is missing.
         let begins = segments.front().map_or(after.next(), |(first, _)| (*first).min(after.next()));
         let last = Sequence(begins.0.saturating_sub(1));
-        Ok(Entries { disk, segments, current: None, after, last, torn: Vec::new() })
-    }
-
-    /// All that is there, wherever it begins.
-    pub(crate) fn all(directory: &DataDirectory) -> Result<Entries> {
-        let mut entries = Entries::open(directory, Sequence::default())?;
-        if let Some((first, _)) = entries.segments.front() {
-            (entries.after, entries.last) = (Sequence::default(), Sequence(first.0.saturating_sub(1)));
-        }
-        Ok(entries)
+        let ahead = VecDeque::new();
+        Ok(Entries { disk, segments, ahead, current: None, after, last, torn: Vec::new() })
     }
 
     /// The names of the segments that are yet to be read, and their sizes.
@@ -83,6 +77,18 @@ impl Entries {
         &self.torn
     }
 
+    /// What is in the segment that has just been taken from the list.
+    fn bytes_of(&mut self, name: &str) -> Result<Vec<u8>> {
+        if let Some(bytes) = self.ahead.pop_front() {
+            return Ok(bytes);
+        }
+        let behind = self.segments.iter().map(|(_, name)| name.as_str());
+        let names: Vec<&str> = std::iter::once(name).chain(behind).collect();
+        let failed = |error| Error::disk("reading", name, error);
+        self.ahead = self.disk.read_some(&names).map_err(failed)?.into();
+        self.ahead.pop_front().ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into()))
+    }
+
     /// Goes on to the next segment, if there is one.
     fn next_segment(&mut self) -> Result<bool> {
         let Some((first, name)) = self.segments.pop_front() else { return Ok(false) };
@@ -92,7 +98,7 @@ impl Entries {
                 format!("it begins with entry {first}, but {expected} was expected: a segment is missing");
             return Err(Error::Corrupt { name, offset: 0, reason });
         }
-        let bytes = self.disk.read(&name).map_err(|error| Error::disk("reading", &name, error))?;
+        let bytes = self.bytes_of(&name)?;
         match frame::check_head(&bytes, first) {
             Ok(()) => self.current = Some(Segment { name, bytes, at: HEAD }),
             // A crash came before anything in it was durable.

@@ -1,6 +1,7 @@
 //! What survives: properties of the journal over disks that fail, fill up and forget.
 
 mod checkpoints;
+mod stores;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -98,8 +99,8 @@ fn durable(reports: &Receiver<Report>, through: Sequence) {
     loop {
         match reports.recv_timeout(PATIENCE).expect("it says how it goes") {
             Report::Durable(sequence) if sequence >= through => return,
-            Report::Durable(_) | Report::Full(_) => {}
-            Report::Failed(reason) => panic!("{reason}"),
+            Report::Durable(_) | Report::Waits(_) => {}
+            Report::Failed(reason) | Report::Lost(reason) => panic!("{reason}"),
         }
     }
 }
@@ -109,6 +110,7 @@ fn every_kind_of_entry_is_read_as_it_was_written() {
     let standing = Standing { epoch: Epoch(4), now: Timestamp(12) };
     let entries = vec![
         Entry::Opened { version: "0.1.0".into(), at: Timestamp(1) },
+        Entry::Claimed { by: "process 7 on a machine".into() },
         Entry::Changed {
             statements: vec!["CREATE TABLE \"t'\" (x INT)".into(), "CREATE VIEW v AS SELECT 'ä\n'".into()],
             variables: vec![("search_path".into(), "public".into())],
@@ -202,7 +204,7 @@ fn a_full_disk_is_waited_for() {
     let used: usize = disk.list().unwrap().iter().map(|name| disk.read(name).unwrap().len()).sum();
     disk.set_room(Some(used as u64 + 100));
     journal.append(epoch(2));
-    let Report::Full(reason) = reports.recv_timeout(PATIENCE).unwrap() else { panic!("it isn't full") };
+    let Report::Waits(reason) = reports.recv_timeout(PATIENCE).unwrap() else { panic!("it isn't full") };
     assert!(reason.contains("writing journal"), "{reason}");
     assert_eq!(read(&disk).unwrap().0.len(), 1);
     assert!(journal.waiting_bytes() > 0);

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_durable::DataDirectory;
+use millstream_durable::{DataDirectory, StorePrefix};
 use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
 use tokio::runtime::{Handle, Runtime};
@@ -191,12 +191,26 @@ pub struct EngineBuilder {
     apart: Option<u64>,
     time: Option<TimeSource>,
     data: Option<Data>,
+    must_exist: bool,
 }
 
 /// Where an engine keeps what it must not lose.
 enum Data {
     Path(PathBuf),
+    Store(StorePrefix),
     Directory(DataDirectory),
+}
+
+impl Data {
+    fn open(self, must_exist: bool) -> millstream_durable::Result<DataDirectory> {
+        match (self, must_exist) {
+            (Data::Path(path), false) => DataDirectory::open(&path),
+            (Data::Path(path), true) => DataDirectory::open_existing(&path),
+            (Data::Store(prefix), false) => prefix.open(),
+            (Data::Store(prefix), true) => prefix.open_existing(),
+            (Data::Directory(directory), _) => Ok(directory),
+        }
+    }
 }
 
 impl EngineBuilder {
@@ -282,6 +296,18 @@ impl EngineBuilder {
         self
     }
 
+    /// The same below a prefix of an object store. Whoever has it open loses it: that engine takes in nothing more and ends.
+    pub fn data_store(mut self, prefix: StorePrefix) -> EngineBuilder {
+        self.data = Some(Data::Store(prefix));
+        self
+    }
+
+    /// Refuses to begin where there is nothing yet to go on from.
+    pub fn must_exist(mut self) -> EngineBuilder {
+        self.must_exist = true;
+        self
+    }
+
     /// The same with a directory that is open, which may be on a simulated disk.
     pub fn data_directory(mut self, directory: DataDirectory) -> EngineBuilder {
         self.data = Some(Data::Directory(directory));
@@ -292,8 +318,7 @@ impl EngineBuilder {
     pub fn start(mut self) -> Result<Engine> {
         let directory = match self.data.take() {
             None => None,
-            Some(Data::Path(path)) => Some(DataDirectory::open(&path).map_err(error::durable)?),
-            Some(Data::Directory(directory)) => Some(directory),
+            Some(data) => Some(data.open(self.must_exist).map_err(error::durable)?),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

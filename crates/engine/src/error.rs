@@ -51,6 +51,9 @@ pub(crate) fn durable(error: millstream_durable::Error) -> Error {
         Durable::Disk { .. } => Error::external(message),
         Durable::Locked { .. } => Error::external(message)
             .hint("One process at a time has it: end the other one, or choose another directory."),
+        Durable::Lost { .. } => {
+            Error::external(message).hint("One process at a time has it: the one that opened it last.")
+        }
         Durable::Foreign { .. } => Error::invalid(message),
         Durable::Corrupt { .. } => {
             Error::new(Kind::Corrupt, message).hint("Put the file back from a copy. Nothing was changed.")

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use millstream_delta::Epoch;
 use millstream_durable::{
-    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Notes, Sequence, Torn,
+    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Notes, Sequence,
+    StorePrefix, Torn,
 };
 use millstream_sql::{Error, Result};
 
@@ -37,13 +38,18 @@ pub struct Recovered {
 impl Recovered {
     /// Whether there was nothing yet.
     pub fn is_new(&self) -> bool {
-        self.entries == 0
+        self.checkpoint == 0 && self.replayed == 0
     }
 }
 
 /// Looks at what lies in a data directory, which no engine may have open meanwhile, and at all its checksums.
 pub fn inspect(path: &Path) -> Result<Inspection> {
     millstream_durable::inspect(path).map_err(error::durable)
+}
+
+/// The same of one on an object store; an engine that has it goes on meanwhile.
+pub fn inspect_store(prefix: &StorePrefix) -> Result<Inspection> {
+    millstream_durable::inspect_store(prefix).map_err(error::durable)
 }
 
 /// Does again what the journal holds, then lets the engine go on.
@@ -61,10 +67,11 @@ pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Reco
 
 async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recovered> {
     let path = directory.path().to_path_buf();
-    let failed = |error: millstream_durable::Error| {
+    let told = |error: millstream_durable::Error| {
         let error = error::durable(error);
         Error { message: format!("data directory '{}': {}", path.display(), error.message), ..error }
     };
+    let failed = |error| told(directory.explain(error));
     let checkpoints = Checkpoints::of(&directory);
     checkpoints.clear().map_err(failed)?;
     let found = checkpoints.newest().map_err(failed)?;
@@ -89,7 +96,8 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
         if let Entry::Epoch(recorded) = &entry {
             epoch = recorded.cut.epoch;
         }
-        replayed += 1;
+        // What says who has an object store's prefix is none of the engine's doings.
+        replayed += u64::from(!matches!(entry, Entry::Claimed { .. }));
         again(&mut session, entry).await.map_err(|error| Error {
             message: format!(
                 "entry {sequence} of the journal in '{}' can't be done again: {}",
@@ -106,7 +114,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
     let journal = Journal::start(directory, entries.through(), move |report| {
         let _ = events.send(Event::Journal(report));
     });
-    let journal = journal.map_err(failed)?;
+    let journal = journal.map_err(told)?;
     let recovered = Recovered {
         path,
         entries: entries.through().0,
@@ -142,6 +150,7 @@ async fn step(session: &Session, step: Recovery) -> Result<()> {
 /// Does one entry again.
 async fn again(session: &mut Session, entry: Entry) -> Result<()> {
     match entry {
+        Entry::Claimed { .. } => Ok(()),
         Entry::Opened { at, .. } => step(session, Recovery::Opened(at)).await,
         Entry::Changed { statements, variables, done, standing } => {
             step(session, Recovery::Standing(standing)).await?;

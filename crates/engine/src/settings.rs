@@ -67,6 +67,12 @@ pub const SETTINGS: &[SettingDoc] = &[
               whose rows change can be read FOR SYSTEM_TIME AS OF an epoch or a time. Meanwhile no query is stepped behind",
     },
     SettingDoc {
+        name: "journal_interval",
+        default: "auto",
+        doc: "with a data directory: how much time lies between two writes of the journal at least; statements and sinks wait \
+              for the next one. auto: 100 milliseconds where it lies on an object store, else none",
+    },
+    SettingDoc {
         name: "max_batch_bytes",
         default: "64 MiB",
         doc: "bytes that one batch takes of each source, about",
@@ -287,6 +293,8 @@ pub struct Settings {
     pub history_buffer_max: usize,
     /// `history_retention`; `None`: none.
     pub history_retention: Option<Duration>,
+    /// `journal_interval`; `None`: auto.
+    pub journal_interval: Option<Duration>,
     /// `max_batch_rows`; `None`: adaptive.
     pub max_batch_rows: Option<usize>,
     /// `max_batch_bytes`
@@ -322,6 +330,7 @@ impl Default for Settings {
             event_time_ahead_max: Some(Duration::from_secs(86_400)),
             history_buffer_max: 1 << 30,
             history_retention: None,
+            journal_interval: None,
             max_batch_rows: None,
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
@@ -372,6 +381,10 @@ impl Settings {
                 let none = value.eq_ignore_ascii_case("none");
                 self.history_retention = if none { None } else { Some(interval(name, value, "none or ")?) };
             }
+            "journal_interval" => {
+                let auto = value.eq_ignore_ascii_case("auto");
+                self.journal_interval = if auto { None } else { Some(interval(name, value, "auto or ")?) };
+            }
             "max_batch_bytes" => self.max_batch_bytes = size(name, value)?,
             "max_batch_rows" => {
                 let adaptive = value.eq_ignore_ascii_case("adaptive");
@@ -417,6 +430,7 @@ impl Settings {
             "event_time_ahead_max" => self.event_time_ahead_max.map_or("null".into(), interval_text),
             "history_buffer_max" => self.history_buffer_max.to_string(),
             "history_retention" => self.history_retention.map_or("none".into(), interval_text),
+            "journal_interval" => self.journal_interval.map_or("auto".into(), interval_text),
             "max_batch_bytes" => self.max_batch_bytes.to_string(),
             "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
             "max_queued_batches" => self.max_queued_batches.to_string(),
@@ -542,6 +556,8 @@ mod tests {
         check("max_batch_rows", "1_000", "1000");
         check("checkpoint_interval", "OFF", "off");
         check("checkpoint_interval", "1 min", "1 minute");
+        check("journal_interval", "50 ms", "50 milliseconds");
+        check("journal_interval", "AUTO", "auto");
         check("clock", "Manual", "manual");
         check("state_ttl", "90 min", "90 minutes");
         check("state_ttl", "OFF", "off");

@@ -6,7 +6,8 @@
 //! - [`suites`] does the same with the sqllogictest files of DataFusion itself.
 //! - [`docs`] keeps the generated tables of the reference pages as the code says.
 //! - [`tidy`] checks the sources themselves: crate arrows, sizes, versions.
-//! - [`drive`], [`parts`] and [`broker`] are what scenario tests are made of; [`postgres`] is a server to deliver to.
+//! - [`drive`], [`parts`] and [`broker`] are what scenario tests are made of; [`postgres`] is a server to deliver to,
+//!   [`moto`] an object store.
 //!
 //! Only tests use this crate.
 
@@ -15,6 +16,7 @@ pub mod docs;
 pub mod drive;
 pub mod generate;
 pub mod lanes;
+pub mod moto;
 pub mod oracle;
 pub mod parts;
 pub mod postgres;

@@ -20,13 +20,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("millstream", &["engine", "connect", "delta"]),
     ("server", &["engine"]),
     ("postgres", &["connect", "delta"]),
-    ("cli", &["millstream", "engine", "connect", "server", "postgres"]),
+    ("s3", &[]),
+    ("cli", &["millstream", "engine", "connect", "server", "postgres", "s3"]),
     ("testkit", &["millstream", "engine", "connect", "durable", "delta", "cli", "server", "postgres"]),
     ("benches", &["millstream", "engine", "connect", "delta", "server"]),
 ];
 
 /// Crates that whoever writes a connector compiles: Arrow only.
-const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect", "durable", "postgres"];
+const WITHOUT_DATAFUSION: &[&str] = &["delta", "state", "connect", "durable", "postgres", "s3"];
 
 /// Crates of DataFusion's that the umbrella crate doesn't have, and the one crate that may name each.
 const BESIDE_THE_UMBRELLA: &[(&str, &str)] = &[

@@ -6,7 +6,7 @@ use super::*;
 use crate::{Checkpoint, Checkpoints};
 
 /// What an engine keeps after an entry: always the same for one number.
-fn checkpoint(number: u64) -> Checkpoint {
+pub(super) fn checkpoint(number: u64) -> Checkpoint {
     let n = number as i64;
     let mut state = Tables::default();
     state.put("query0.m.flow.1-Aggregate.groups", vec![rows(n, 40)]);
@@ -24,7 +24,7 @@ fn checkpoint(number: u64) -> Checkpoint {
     }
 }
 
-fn shown(checkpoint: &Checkpoint) -> String {
+pub(super) fn shown(checkpoint: &Checkpoint) -> String {
     // How rows are cut into batches is nobody's business.
     let one =
         |batches: &[RecordBatch]| arrow::compute::concat_batches(&batches[0].schema(), batches).unwrap();

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_durable::{Brought, Entry, Journal, Recorded, Report, Sequence, Standing};
@@ -30,6 +31,42 @@ enum Keeping {
     Journal(Journal),
 }
 
+/// Why nothing is written any more.
+#[derive(Clone, Debug)]
+enum Failure {
+    /// Nobody knows what is there.
+    Disk(String),
+    /// Another process goes on from what is there.
+    Lost(String),
+}
+
+impl Failure {
+    fn reason(&self) -> &str {
+        match self {
+            Failure::Disk(reason) | Failure::Lost(reason) => reason,
+        }
+    }
+
+    /// What someone hears who wants something to be changed.
+    fn refusal(&self) -> Error {
+        let error = Error::external(format!("nothing more is taken in, since {}", self.reason()));
+        error.hint(match self {
+            Failure::Disk(_) => "Mend the disk and restart the engine: it goes on from what is there.",
+            Failure::Lost(_) => "This engine ends. Ask the other one.",
+        })
+    }
+
+    /// What someone hears who was promised something.
+    fn broken_promise(&self) -> Error {
+        match self {
+            Failure::Disk(reason) => Error::external(format!("nobody knows whether this survives: {reason}"))
+                .hint("Nothing more is taken in. Restart the engine: it goes on from what is there."),
+            Failure::Lost(reason) => Error::external(format!("this was not kept, since {reason}"))
+                .hint("This engine ends. Ask the other one."),
+        }
+    }
+}
+
 /// What is journalled, and what waits for that.
 #[derive(Default)]
 pub(crate) struct Durability {
@@ -42,9 +79,9 @@ pub(crate) struct Durability {
     /// The newest epoch that is durable.
     durable: Epoch,
     /// Why nothing can be written for now.
-    full: Option<String>,
+    waits: Option<String>,
     /// Why nothing is written any more.
-    failed: Option<String>,
+    failed: Option<Failure>,
     /// What sinks have published since the last entry that told it.
     delivered: BTreeMap<Arc<str>, Epoch>,
     /// The names under which statements were done since then.
@@ -73,15 +110,21 @@ impl Durability {
 
     /// Why nothing is written any more, where that is so.
     pub(super) fn failure(&self) -> Option<&str> {
-        self.failed.as_deref()
+        self.failed.as_ref().map(Failure::reason)
+    }
+
+    /// Whether another process has what this engine kept: then it ends.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.failed, Some(Failure::Lost(_)))
     }
 
     /// What is wrong, in a sentence.
     pub(super) fn trouble(&self) -> Option<String> {
-        match (&self.failed, &self.full) {
-            (Some(reason), _) => {
+        match (&self.failed, &self.waits) {
+            (Some(Failure::Disk(reason)), _) => {
                 Some(format!("nothing more is taken in, since {reason}: restart the engine"))
             }
+            (Some(Failure::Lost(reason)), _) => Some(format!("this engine ends, since {reason}")),
             (None, Some(reason)) => Some(format!("{reason}: it is tried again")),
             (None, None) => None,
         }
@@ -102,7 +145,7 @@ impl Durability {
         match self.keeping {
             Keeping::Nothing => true,
             Keeping::Recovering => false,
-            Keeping::Journal(_) => epoch <= self.durable,
+            Keeping::Journal(_) => epoch <= self.durable && !self.is_lost(),
         }
     }
 
@@ -171,7 +214,7 @@ impl Durability {
     /// Does something once all that was journalled so far is durable: at once where nothing is.
     pub(super) fn when_durable(&mut self, promise: impl FnOnce(Result<()>) + Send + 'static) {
         match (&self.failed, &self.keeping) {
-            (Some(reason), _) => promise(Err(lost(reason))),
+            (Some(failure), _) => promise(Err(failure.broken_promise())),
             (None, Keeping::Journal(journal)) if !self.epochs.is_empty() => {
                 self.promised.push_back((journal.last(), Box::new(promise)));
             }
@@ -180,7 +223,7 @@ impl Durability {
     }
 
     fn are_durable(&mut self, through: Sequence) {
-        self.full = None;
+        self.waits = None;
         while let Some((_, epoch)) = self.epochs.pop_front_if(|(sequence, _)| *sequence <= through) {
             self.durable = self.durable.max(epoch);
         }
@@ -189,11 +232,18 @@ impl Durability {
         }
     }
 
-    fn fail(&mut self, reason: String) {
+    fn fail(&mut self, failure: Failure) {
         for (_, promise) in self.promised.drain(..) {
-            promise(Err(lost(&reason)));
+            promise(Err(failure.broken_promise()));
         }
-        self.failed.get_or_insert(reason);
+        self.failed.get_or_insert(failure);
+    }
+
+    /// How much time lies between two writes of the journal.
+    fn set_interval(&self, interval: Option<Duration>) {
+        if let Keeping::Journal(journal) = &self.keeping {
+            journal.set_interval(interval);
+        }
     }
 
     /// What sinks have published, and which statements were done, since the last entry that told it.
@@ -202,20 +252,10 @@ impl Durability {
     }
 }
 
-/// What someone hears who was promised something.
-fn lost(reason: &str) -> Error {
-    Error::external(format!("nobody knows whether this survives: {reason}"))
-        .hint("Nothing more is taken in. Restart the engine: it goes on from what is there.")
-}
-
 impl Loop {
     /// Fails where nothing is taken in any more, since nothing can be written.
     pub(super) fn check_journal(&self) -> Result<()> {
-        match self.durability.failure() {
-            None => Ok(()),
-            Some(reason) => Err(Error::external(format!("nothing more is taken in, since {reason}"))
-                .hint("Mend the disk and restart the engine: it goes on from what is there.")),
-        }
+        self.durability.failed.as_ref().map_or(Ok(()), |failure| Err(failure.refusal()))
     }
 
     /// The last epoch and the time now.
@@ -266,15 +306,24 @@ impl Loop {
     pub(super) fn journal_reports(&mut self, report: Report) {
         match report {
             Report::Durable(through) => self.durability.are_durable(through),
-            Report::Full(reason) => {
-                tracing::warn!(%reason, "the journal waits for room");
-                self.durability.full = Some(reason);
+            Report::Waits(reason) => {
+                tracing::warn!(%reason, "the journal waits");
+                self.durability.waits = Some(reason);
             }
             Report::Failed(reason) => {
                 tracing::error!(%reason, "the journal failed");
-                self.durability.fail(reason);
+                self.durability.fail(Failure::Disk(reason));
+            }
+            Report::Lost(reason) => {
+                tracing::error!(%reason, "the journal is another process's");
+                self.durability.fail(Failure::Lost(reason));
             }
         }
+    }
+
+    /// Writes the journal at the pace that is set.
+    pub(super) fn pace_journal(&self) {
+        self.durability.set_interval(self.settings.journal_interval);
     }
 
     /// Ends the recovery: from here on what is decided is journalled.
@@ -284,6 +333,7 @@ impl Loop {
         self.durability.at = None;
         self.durability.durable = self.epoch;
         self.durability.keeping = Keeping::Journal(journal);
+        self.pace_journal();
         for source in self.sources.values_mut() {
             source.go_on();
         }

@@ -90,7 +90,7 @@ impl Loop {
         if !self.waiters.finished.is_empty() {
             self.answer_finished();
         }
-        if self.waiters.stopping && self.durability.failure().is_some() {
+        if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
             self.end_soon();
         }
         let rest = self.waiters.gracefully && self.rows_wait() && !self.backlog_is_full() && !self.held;

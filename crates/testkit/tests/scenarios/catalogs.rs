@@ -7,7 +7,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::Scenario;
-use super::crashes::{Machine, difference, run_script};
+use super::crashes::{difference, run_script};
+use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[
     ("what_is_dropped_leaves_the_catalog", || drive::block_on(dropped())),

@@ -13,7 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::Scenario;
-use super::crashes::Machine;
+use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[
     ("missed_batches_are_run_or_skipped_at_a_fixed_pace", || drive::block_on(missed(true))),

@@ -4,90 +4,30 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millstream_durable::DataDirectory;
-use millstream_durable::simulated::SimulatedDisk;
-use millstream_engine::{Engine, EngineBuilder, Script, Session};
+use millstream_engine::{Engine, Script, Session};
 use millstream_testkit::broker::{Broker, Database};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, until};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::machine::{Kept, Machine, open};
 use super::{Scenario, folder, lines_in, write};
 
 pub const ALL: &[Scenario] = &[
-    ("what_was_acknowledged_survives_crashes", || drive::block_on(acknowledged())),
-    ("messages_count_once_through_crashes", || drive::block_on(messages())),
-    ("files_count_once_through_crashes", || drive::block_on(files())),
+    ("what_was_acknowledged_survives_crashes", || drive::block_on(acknowledged(Kept::OnDisk))),
+    ("what_was_acknowledged_survives_on_an_object_store", || drive::block_on(acknowledged(Kept::OnStore))),
+    ("messages_count_once_through_crashes", || drive::block_on(messages(Kept::OnDisk))),
+    ("messages_count_once_on_an_object_store", || drive::block_on(messages(Kept::OnStore))),
+    ("files_count_once_through_crashes", || drive::block_on(files(Kept::OnDisk))),
+    ("files_count_once_on_an_object_store", || drive::block_on(files(Kept::OnStore))),
     ("a_query_that_was_reading_the_past_goes_on", || drive::block_on(reading_the_past())),
-    ("windows_and_batches_are_the_same_after_crashes", || drive::block_on(batches())),
+    ("windows_and_batches_are_the_same_after_crashes", || drive::block_on(batches(Kept::OnDisk))),
+    ("windows_and_batches_are_the_same_on_an_object_store", || drive::block_on(batches(Kept::OnStore))),
     ("a_script_goes_on_where_it_was", || drive::block_on(script())),
     ("a_failed_disk_is_told_and_nothing_more_is_taken", || drive::block_on(failed_disk())),
     ("a_sink_that_holds_more_than_was_ever_put_out_is_refused", || drive::block_on(foreign_sink())),
     ("state_is_read_as_parquet", || drive::block_on(readable())),
 ];
-
-/// An engine on a disk that forgets what wasn't synced when it crashes.
-pub struct Machine {
-    pub(super) disk: SimulatedDisk,
-    builder: Box<dyn Fn() -> EngineBuilder>,
-    engine: Engine,
-}
-
-impl Machine {
-    /// Starts the first engine, which this builder makes, and all after it.
-    pub fn start(builder: impl Fn() -> EngineBuilder + 'static) -> Result<Machine> {
-        let (disk, builder) = (SimulatedDisk::default(), Box::new(builder));
-        let engine = open(&disk, builder())?;
-        Ok(Machine { disk, builder, engine })
-    }
-
-    /// Takes checkpoints by itself, or none but those that are asked for.
-    pub async fn set_interval(&self, random: &mut SmallRng) -> Result<()> {
-        let interval = ["off", "1 ms", "20 ms"][random.random_range(0..3)];
-        run(&mut self.session(), &format!("SET checkpoint_interval = '{interval}'")).await.map(drop)
-    }
-
-    /// A session of the engine as it is now.
-    pub fn session(&self) -> Session {
-        self.engine.session()
-    }
-
-    /// Loses what wasn't synced, and starts again from what is there.
-    pub async fn crash(&mut self, random: &mut SmallRng) -> Result<()> {
-        self.maybe_checkpoint(random).await?;
-        self.crash_at(|| {}, random).await
-    }
-
-    /// Takes a checkpoint: one that is whole, one that is being written, or none.
-    async fn maybe_checkpoint(&self, random: &mut SmallRng) -> Result<()> {
-        match random.random_range(0..4) {
-            0 => drop(run(&mut self.session(), "CHECKPOINT").await?),
-            1 => {
-                let mut session = self.session();
-                tokio::spawn(async move { run(&mut session, "CHECKPOINT").await.is_ok() });
-                let pause = random.random_range(0..3000);
-                tokio::time::sleep(std::time::Duration::from_micros(pause)).await;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The same without a checkpoint; something happens before it starts again.
-    pub(super) async fn crash_at(&mut self, meanwhile: impl FnOnce(), random: &mut SmallRng) -> Result<()> {
-        self.disk = self.disk.crash(|bound| random.random_range(0..bound));
-        // The process is gone; here it has to be told, so that it lets go of the files of its sinks.
-        let _ = self.engine.stop().await;
-        meanwhile();
-        self.engine = open(&self.disk, (self.builder)())?;
-        Ok(())
-    }
-}
-
-fn open(disk: &SimulatedDisk, builder: EngineBuilder) -> Result<Engine> {
-    let directory = DataDirectory::on(Arc::new(disk.clone()));
-    builder.data_directory(directory).start().map_err(|error| format!("it doesn't start: {error}"))
-}
 
 /// Tables and queries of every kind over them, each with what shows its rows.
 const OBJECTS: &[(&str, &str)] = &[
@@ -138,17 +78,17 @@ pub(super) async fn difference(
     Ok(None)
 }
 
-async fn acknowledged() -> Result<()> {
+async fn acknowledged(kept: Kept) -> Result<()> {
     for seed in 0..8 {
-        acknowledged_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+        acknowledged_seed(kept, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())
 }
 
 /// What survived is compared with an engine in memory that was told the same.
-async fn acknowledged_seed(seed: u64) -> Result<()> {
+async fn acknowledged_seed(kept: Kept, seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
-    let mut machine = Machine::start(Engine::builder)?;
+    let mut machine = Machine::start_at(kept, Engine::builder)?;
     machine.set_interval(&mut random).await?;
     let memory = Engine::start().map_err(|error| error.to_string())?;
     let mut model = memory.session();
@@ -201,21 +141,21 @@ fn sum(database: &Database) -> i64 {
 }
 
 /// A source that can't be read again, whose broker forgets what is acknowledged, and sinks that keep the epoch.
-async fn messages() -> Result<()> {
+async fn messages(kept: Kept) -> Result<()> {
     for seed in 0..6 {
-        messages_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+        messages_seed(kept, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())
 }
 
-async fn messages_seed(seed: u64) -> Result<()> {
+async fn messages_seed(kept: Kept, seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let (broker, database) = (Broker::default(), Database::default());
     broker.messages().reliable = true;
     broker.messages().break_after = 3;
     database.content().lose_answer_after = 5;
     let parts = (broker.clone(), database.clone());
-    let mut machine = Machine::start(move || {
+    let mut machine = Machine::start_at(kept, move || {
         Engine::builder().connector(Arc::new(parts.0.clone())).connector(Arc::new(parts.1.clone()))
     })?;
     machine.set_interval(&mut random).await?;
@@ -253,18 +193,18 @@ async fn messages_seed(seed: u64) -> Result<()> {
 }
 
 /// Files come in and go out; queries that are made later read those that came before.
-async fn files() -> Result<()> {
+async fn files(kept: Kept) -> Result<()> {
     for seed in 0..4 {
-        files_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+        files_seed(kept, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())
 }
 
-async fn files_seed(seed: u64) -> Result<()> {
+async fn files_seed(kept: Kept, seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let (folder, out) = (folder()?, folder()?);
     let place = |name: &str| out.path().join(name).display().to_string();
-    let mut machine = Machine::start(Engine::builder)?;
+    let mut machine = Machine::start_at(kept, Engine::builder)?;
     let source = format!(
         "CREATE SOURCE s (n INT) WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
         folder.path().display()
@@ -370,14 +310,14 @@ async fn reading_the_past() -> Result<()> {
 }
 
 /// What depends on batches and on time is the same, since these are what was journalled.
-async fn batches() -> Result<()> {
+async fn batches(kept: Kept) -> Result<()> {
     for seed in 0..4 {
-        batches_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+        batches_seed(kept, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
     Ok(())
 }
 
-async fn batches_seed(seed: u64) -> Result<()> {
+async fn batches_seed(kept: Kept, seed: u64) -> Result<()> {
     const MADE: &[&str] = &[
         "SET clock = 'manual'",
         "SET batch_interval = '1 second'",
@@ -407,7 +347,7 @@ async fn batches_seed(seed: u64) -> Result<()> {
         "SELECT * FROM hops",
     ];
     let mut random = SmallRng::seed_from_u64(seed);
-    let mut machine = Machine::start(Engine::builder)?;
+    let mut machine = Machine::start_at(kept, Engine::builder)?;
     let memory = Engine::start().map_err(|error| error.to_string())?;
     let mut model = memory.session();
     run_all(&mut machine.session(), MADE).await?;

@@ -16,7 +16,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::Scenario;
-use super::crashes::Machine;
+use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[
     ("postgres_holds_each_epoch_once_wherever_a_connection_is_cut", || drive::block_on(cut_everywhere())),

@@ -1,0 +1,80 @@
+//! Where `--data` says that an engine keeps what it must not lose.
+
+use std::path::{Path, PathBuf};
+
+use millstream::{EngineBuilder, Inspection, StorePrefix};
+use millstream_s3::{Bucket, SCHEME};
+
+use crate::stop::Stop;
+
+/// A directory, or a prefix of a bucket.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A directory of this machine.
+    Directory(PathBuf),
+    /// A prefix of an object store, by its address, and with which options it is opened.
+    Store {
+        /// The address.
+        url: String,
+        /// What isn't said by the environment.
+        options: Vec<(String, String)>,
+        /// Whether there must be something there; of a directory the command line sees that itself.
+        must_exist: bool,
+    },
+}
+
+impl Place {
+    /// What a word of the command line names.
+    pub fn of(word: PathBuf, options: Vec<(String, String)>, must_exist: bool) -> Result<Place, Stop> {
+        let text = word.to_str().unwrap_or_default();
+        if text.starts_with(SCHEME) {
+            return Ok(Place::Store { url: text.to_owned(), options, must_exist });
+        }
+        if !options.is_empty() {
+            let message = "--data-option is for an object store: --data s3://BUCKET/PREFIX";
+            return Err(Stop::Usage(message.to_owned()));
+        }
+        if let Some(path) = text.strip_prefix("file://") {
+            return Ok(Place::Directory(path.into()));
+        }
+        match text.split_once("://") {
+            Some((scheme, _)) => Err(Stop::Usage(format!(
+                "--data can't be of '{scheme}://': name a directory, or s3://BUCKET/PREFIX"
+            ))),
+            None => Ok(Place::Directory(word)),
+        }
+    }
+
+    /// An engine to be that keeps it there.
+    pub fn add_to(self, builder: EngineBuilder) -> Result<EngineBuilder, Stop> {
+        match self {
+            Place::Directory(path) => Ok(builder.data(path)),
+            Place::Store { url, options, must_exist } => {
+                let builder = builder.data_store(prefix(&url, &options)?);
+                Ok(if must_exist { builder.must_exist() } else { builder })
+            }
+        }
+    }
+
+    /// How it is called.
+    pub fn shown(&self) -> &Path {
+        match self {
+            Place::Directory(path) => path,
+            Place::Store { url, .. } => Path::new(url),
+        }
+    }
+
+    /// Looks at what lies there.
+    pub fn inspect(&self) -> Result<Inspection, Stop> {
+        let found = match self {
+            Place::Directory(path) => millstream::inspect(path),
+            Place::Store { url, options, .. } => millstream::inspect_store(&prefix(url, options)?),
+        };
+        found.map_err(|error| Stop::external(error.to_string()))
+    }
+}
+
+fn prefix(url: &str, options: &[(String, String)]) -> Result<StorePrefix, Stop> {
+    let bucket = Bucket::open(url, options).map_err(|error| Stop::Usage(error.to_string()))?;
+    Ok(StorePrefix::new(bucket.store, &bucket.prefix, bucket.url))
+}

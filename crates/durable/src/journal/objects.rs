@@ -1,0 +1,104 @@
+//! The journal on an object store: each group of entries is a segment of its own, put only if there is none of its name.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Ended, Segments, Told};
+use crate::claim::{Claim, JOURNAL, claimed_by, object_name};
+use crate::frame::{self, Sequence};
+use crate::store::Put;
+use crate::{Error, Result};
+
+/// A store that fails is left alone for twice as long each time, up to so many times the first pause.
+const PAUSES_MAX: u32 = 50;
+
+/// How often it is tried once nobody waits for more than the end.
+const LAST_TRIES: u32 = 3;
+
+/// The segments below a prefix that this process has claimed.
+pub(super) struct Objects {
+    claim: Arc<Claim>,
+    /// Segments that are known to begin with a claim.
+    claims: BTreeSet<Sequence>,
+}
+
+impl Objects {
+    /// Goes on behind the entry `after`, which is the claim unless somebody else has claimed the prefix since.
+    pub(super) fn begin(claim: Arc<Claim>, after: Sequence) -> Result<Objects> {
+        if after == claim.number() {
+            let claims = BTreeSet::from([claim.number()]);
+            return Ok(Objects { claim, claims });
+        }
+        if after < claim.number() {
+            let reason =
+                format!("the store lists nothing behind entry {after}, but {} is there", claim.number());
+            return Err(Error::Corrupt { name: JOURNAL.into(), offset: 0, reason });
+        }
+        let name = object_name(claim.number().next());
+        let found = claim.store().read(&name);
+        Err(match found {
+            Ok(found) => claim.lost(&found),
+            Err(error) => Error::disk("reading", &name, error),
+        })
+    }
+}
+
+impl Segments for Objects {
+    /// Puts the group. What fails is done again, with the same bytes: nobody knows whether they arrived.
+    fn write(
+        &mut self,
+        (begins, last): (Sequence, Sequence),
+        group: &[u8],
+        told: &mut Told,
+    ) -> Result<(), Ended> {
+        let name = object_name(begins);
+        let bytes = Bytes::from([&frame::head(begins), group].concat());
+        let mut pause = self.claim.store().pause();
+        let pause_max = pause * PAUSES_MAX;
+        let mut last_tries = 0;
+        loop {
+            let error = match self.claim.store().put_new(&name, &bytes) {
+                Ok(Put::Done) => {
+                    self.claim.go_on(last.next());
+                    return Ok(());
+                }
+                Ok(Put::Taken(found)) => return Err(Ended::Lost(self.claim.lost(&found).to_string())),
+                Err(error) => error,
+            };
+            let reason = format!("writing journal '{}/{name}' failed: {error}", self.claim.store().shown());
+            if told.is_ending() {
+                last_tries += 1;
+                if last_tries == LAST_TRIES {
+                    return Err(Ended::Failed(reason));
+                }
+            }
+            told.wait(reason, pause);
+            pause = (pause * 2).min(pause_max);
+        }
+    }
+
+    /// Removes segments of which no entry comes after `through`, but no claim: who wrote before it must find it, whenever
+    /// it comes back.
+    fn forget(&mut self, through: Sequence) -> io::Result<()> {
+        let store = self.claim.store();
+        let names = store.list(JOURNAL)?;
+        for (name, first) in super::passed(&names, through) {
+            let name = format!("{JOURNAL}/{name}");
+            // What comes behind its own claim this process has written itself.
+            if first > self.claim.number() {
+                store.remove(&name)?;
+            } else if !self.claims.contains(&first) {
+                match store.read(&name) {
+                    Ok(segment) if claimed_by(&segment).is_some() => drop(self.claims.insert(first)),
+                    Ok(_) => store.remove(&name)?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! A prefix of an object store as the place of a data directory.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+use crate::checkpoint;
+use crate::claim::Claim;
+use crate::directory::{CHECKPOINTS, LABEL, LABEL_TEXT, check_label_text};
+use crate::store::{Put, Store};
+use crate::{DataDirectory, Error, Result};
+
+/// A prefix of an object store, which must put an object only if there is none of its name where it is asked to, and list
+/// what was put before.
+///
+/// ```
+/// use std::sync::Arc;
+/// use millstream_durable::{StorePrefix, object_store::memory::InMemory};
+///
+/// let prefix = StorePrefix::new(Arc::new(InMemory::new()), "app/state", "memory:///app/state");
+/// let first = prefix.open()?;
+/// let second = prefix.open()?;  // From here on the first one can't write any more.
+/// # Ok::<(), millstream_durable::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct StorePrefix {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    shown: String,
+    pause: Duration,
+}
+
+/// How long it is waited before a request is tried again, where nobody says it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl StorePrefix {
+    /// What lies below `prefix`, whose parts have `/` between them; `shown` is how it is called in messages.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: &str, shown: impl Into<String>) -> StorePrefix {
+        StorePrefix { store, prefix: Path::from(prefix), shown: shown.into(), pause: PAUSE }
+    }
+
+    /// The same, where a request that has failed is tried again after so long first, and then after twice as long, and so on.
+    pub fn tries_again_after(self, pause: Duration) -> StorePrefix {
+        StorePrefix { pause, ..self }
+    }
+
+    /// Opens the directory there, or begins one where nothing lies below the prefix. Whoever had it can't write any more.
+    ///
+    /// Errors: something else lies there; the store can't be reached; it writes over what is there.
+    pub fn open(&self) -> Result<DataDirectory> {
+        let store = self.store()?;
+        if !self.is_labelled(&store)? {
+            let found = store.any().map_err(|error| Error::disk("listing", &self.shown, error))?;
+            // Another process may have begun it meanwhile.
+            if let Some(found) = found
+                && !self.is_labelled(&store)?
+            {
+                let reason =
+                    format!("it has no object {LABEL}, but holds '{found}': name a prefix that is empty");
+                return Err(self.foreign(reason));
+            }
+            self.put_label(&store, LABEL_TEXT)?;
+        }
+        self.check_condition(&store)?;
+        // What a checkpoint holds is done, also where somebody has removed the journal.
+        let names = store.list(CHECKPOINTS).map_err(|error| Error::disk("listing", CHECKPOINTS, error))?;
+        let known = names.iter().filter_map(|name| checkpoint::number_of_manifest(name)).max();
+        let claim = Claim::take(&store, known.unwrap_or_default())?;
+        Ok(DataDirectory::on_store(&store, Some(claim)))
+    }
+
+    /// Opens one that is there.
+    pub fn open_existing(&self) -> Result<DataDirectory> {
+        self.check_existing(&self.store()?)?;
+        self.open()
+    }
+
+    /// One that is there, to be looked at: whoever has it keeps it.
+    pub(crate) fn look(&self) -> Result<DataDirectory> {
+        let store = self.store()?;
+        self.check_existing(&store)?;
+        Ok(DataDirectory::on_store(&store, None))
+    }
+
+    fn store(&self) -> Result<Store> {
+        let store = Store::new(self.store.clone(), self.prefix.clone(), self.shown.clone(), self.pause);
+        store.map_err(|error| Error::disk("opening", &self.shown, error))
+    }
+
+    fn check_existing(&self, store: &Store) -> Result<()> {
+        match self.is_labelled(store)? {
+            true => Ok(()),
+            false => Err(self.foreign(format!("it has no object {LABEL}"))),
+        }
+    }
+
+    /// Whether something says what this is; an error where that is something else.
+    fn is_labelled(&self, store: &Store) -> Result<bool> {
+        match store.read(LABEL) {
+            Ok(text) => check_label_text(&text).map(|()| true).map_err(|reason| self.foreign(reason)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::disk("reading", &self.name(LABEL), error)),
+        }
+    }
+
+    fn put_label(&self, store: &Store, text: &'static str) -> Result<Put> {
+        let put = store.put_new_surely(LABEL, &Bytes::from_static(text.as_bytes()));
+        put.map_err(|error| match error.kind() {
+            io::ErrorKind::Unsupported => {
+                self.foreign(format!("its store can't put only what is new: {error}"))
+            }
+            _ => Error::disk("writing", &self.name(LABEL), error),
+        })
+    }
+
+    /// Fails where the store puts over what is there although it is told not to: nothing would tell two processes from one.
+    fn check_condition(&self, store: &Store) -> Result<()> {
+        const OTHER: &str = "this store writes over what is there: it can't have a data directory\n";
+        match self.put_label(store, OTHER)? {
+            Put::Taken(_) => Ok(()),
+            Put::Done => {
+                let _ = store.remove(LABEL);
+                let reason =
+                    "its store writes over what is there, although it is told not to (If-None-Match)";
+                Err(self.foreign(reason.into()))
+            }
+        }
+    }
+
+    fn foreign(&self, reason: String) -> Error {
+        Error::Foreign { directory: PathBuf::from(&self.shown), reason }
+    }
+
+    fn name(&self, object: &str) -> String {
+        format!("{}/{object}", self.shown.trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for StorePrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorePrefix").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,94 @@
+//! An object store of a test's own: moto's server, which speaks as S3 does, where it is installed.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::drive::Result;
+
+/// Longer than it takes to start, even on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server; it goes with the value.
+#[derive(Debug)]
+pub struct Moto {
+    process: Child,
+    port: u16,
+}
+
+impl Moto {
+    /// Starts one with a bucket of this name. None, with a word on standard error: it isn't installed here; where CI=true that
+    /// is a failure.
+    pub fn start(bucket: &str) -> Result<Option<Moto>> {
+        let Some(program) = program() else {
+            let missing = "moto_server isn't installed (pip install 'moto[server,s3]')";
+            if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
+                return Err(missing.to_string());
+            }
+            eprintln!("skipped: {missing}");
+            return Ok(None);
+        };
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.map_err(|error| error.to_string())?.port();
+        let mut command = Command::new(&program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdin(Stdio::null());
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let process = process.map_err(|error| format!("{}: {error}", program.display()))?;
+        let mut moto = Moto { process, port };
+        let begun = Instant::now();
+        while let Err(error) = moto.put(bucket) {
+            let ended = moto.process.try_wait().ok().flatten();
+            if begun.elapsed() > PATIENCE || ended.is_some() {
+                return Err(format!("moto_server doesn't answer: {error} ({ended:?})"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(Some(moto))
+    }
+
+    /// What a program's environment must say to reach it.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
+            ("AWS_ACCESS_KEY_ID", "tester".into()),
+            ("AWS_SECRET_ACCESS_KEY", "open sesame".into()),
+            ("AWS_REGION", "us-east-1".into()),
+        ]
+    }
+
+    /// Makes a bucket.
+    fn put(&self, bucket: &str) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let authorization = "AWS4-HMAC-SHA256 Credential=tester/20260101/us-east-1/s3/aws4_request, \
+                             SignedHeaders=host, Signature=none";
+        write!(
+            stream,
+            "PUT /{bucket} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: {authorization}\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n",
+            self.port
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let first = answer.lines().next().unwrap_or_default().to_string();
+        if first.contains(" 200 ") { Ok(()) } else { Err(std::io::Error::other(first)) }
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The program, in the path or where `MOTO_SERVER` says.
+fn program() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("MOTO_SERVER") {
+        return Some(named.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join("moto_server")).find(|program| program.is_file())
+}
