@@ -181,6 +181,10 @@ impl Loop {
                 names
             }
             Event::Change { changes, .. } => changes.iter().filter_map(delivered).collect(),
+            Event::Replace(replacing) => {
+                let object = &replacing.object;
+                std::iter::once(&object.name).chain(&object.reads).cloned().collect()
+            }
             Event::Subscribe { request, .. } => match &request.followed {
                 Followed::Relation(name) => vec![name.clone()],
                 Followed::Query(..) | Followed::Batches(_) => Vec::new(),

@@ -45,6 +45,7 @@ mod sink;
 mod source;
 mod status;
 mod subscribe;
+mod succeed;
 mod system;
 mod table;
 mod tasks;
@@ -90,6 +91,7 @@ use sink::RunningSink;
 pub(crate) use sink::in_sum;
 use source::RunningSource;
 use subscribe::Subscription;
+use succeed::Successor;
 use table::Table;
 pub(crate) use table::check_distinct_keys;
 use tasks::Tasks;
@@ -166,6 +168,8 @@ pub(crate) struct Loop {
     waiters: Waiters,
     /// What waits until queries are at the present.
     set_aside: Vec<SetAside>,
+    /// Queries that are to take the places of others.
+    successors: Vec<Successor>,
     durability: Durability,
     doing: Doing,
     taking: Taking,
@@ -220,6 +224,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 expired: Epoch::default(),
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
+                successors: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 doing: Doing::default(),
                 taking: Taking::default(),
@@ -288,6 +293,7 @@ impl Loop {
         let Some(event) = self.set_aside(event) else { return };
         match event {
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
+            Event::Replace(replacing) => self.replace(*replacing),
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             // They wake the loop.
             Event::Room | Event::Stepped => {}
@@ -361,6 +367,7 @@ impl Loop {
                 break;
             }
         }
+        self.finish_successors();
         if self.durability.holds_back() {
             return self.stand_by();
         }

@@ -48,6 +48,8 @@ pub(crate) struct RunningQuery {
     pub(crate) status: Status,
     /// Whether it is a subscriber's own, which no statement can name.
     pub(crate) temporary: bool,
+    /// Whether it is to take the place of another one, once it is at the present.
+    pub(crate) succeeds: bool,
     /// The table that takes its changes, where it is a sink into one.
     pub(crate) into: Option<IntoTable>,
     /// What reading it does while it has errors.
@@ -186,6 +188,7 @@ impl RunningQuery {
             owner: None,
             status: Status::Waiting,
             temporary: false,
+            succeeds: false,
             into: None,
             on_error,
             kept,
@@ -251,6 +254,13 @@ impl RunningQuery {
     /// Whether it shows nothing before all of it is there; others hand on what comes as it comes.
     pub(crate) fn shows_at_once(&self) -> bool {
         matches!(self.kept, Kept::Operators | Kept::Beside(_))
+    }
+
+    /// Keeps, of rows that only come, those that the query had kept whose place it takes: they were put out.
+    pub(crate) fn keep_newest_of(&mut self, before: &mut RunningQuery) {
+        if let (Kept::Newest(own), Kept::Newest(put_out)) = (&mut self.kept, &mut before.kept) {
+            std::mem::swap(own, put_out);
+        }
     }
 
     /// Its newest rows, where it keeps no more.
