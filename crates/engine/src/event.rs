@@ -253,6 +253,8 @@ pub(crate) enum Event {
     Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
     /// Give a relation another query; answers when that has taken the place of the old one.
     Replace(Box<Replacing>),
+    /// Say what would become of a relation if it had another query, and of its operators.
+    ExplainReplace { object: Arc<Object>, from_now: bool, reply: Reply<Vec<(String, String)>> },
     /// Change rows; answers with the number of rows when their epoch is done, and remembers that under a name.
     Modify { modification: Modification, once: Option<String>, reply: Reply<u64> },
     /// Take a checkpoint; answers when it is on the disk.

@@ -1,11 +1,13 @@
 //! A compiled query: operators in topological order.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::{Cut, Delta, Timestamp};
 
 use crate::event_time::EventTime;
@@ -180,6 +182,8 @@ pub struct Flow {
     /// Of each, whether its batches are taken as they end.
     pub(crate) batchwise: Vec<bool>,
     pub(crate) nodes: Vec<Node>,
+    /// By node: the parts of the plan that it was made of, where the same part always gives the same operators.
+    pub(crate) plans: Vec<Vec<LogicalPlan>>,
     /// Which nodes are stepped before which: those of a wave don't read one another.
     pub(crate) waves: Arc<[Vec<usize>]>,
     pub(crate) threads: Threads,
@@ -342,7 +346,7 @@ impl Flow {
         self.told(cut, advance)
     }
 
-    fn told(&self, cut: &Cut, advance: Advance) -> Result<Change> {
+    pub(crate) fn told(&self, cut: &Cut, advance: Advance) -> Result<Change> {
         let Advance { rows, failures, left_out, late } = advance;
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
         let laid_out = |(place, name, late): &(usize, &str, Late)| {
@@ -390,6 +394,47 @@ impl Flow {
                     if let Some(kept) = &findables.kept {
                         kept.stage(first, self.version, cut, &all.outputs[*place], &self.threads)?;
                     }
+                }
+            }
+        }
+        self.settle(&all.outputs)?;
+        let Stepped { mut outputs, failures, left_out, late } = all;
+        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out, late })
+    }
+
+    /// The first step of a flow some of whose operators go on with what others had kept: these aren't stepped, and have put
+    /// out what `put_out` says. `found` says of which places that joins find by key the rows are there.
+    pub(crate) fn begin_over(
+        &mut self,
+        cut: &Cut,
+        inputs: &[&Delta],
+        put_out: &BTreeMap<usize, Delta>,
+        is_kept: &dyn Fn(usize) -> bool,
+        found: &[bool],
+    ) -> Result<Advance> {
+        self.started = true;
+        self.version += 1;
+        self.now = self.now.max(cut.now);
+        let mut all = Stepped { outputs: vec![Delta::default(); self.nodes.len()], ..Stepped::default() };
+        let without = Without::new();
+        for wave in self.waves.clone().iter() {
+            let step =
+                Step { cut, first: true, inputs, unread: &[], without: &without, limits: &self.limits };
+            for place in wave {
+                let node = &mut self.nodes[*place];
+                if is_kept(*place) && matches!(node, Node::Operator { .. }) {
+                    all.outputs[*place] = put_out.get(place).cloned().unwrap_or_default();
+                    continue;
+                }
+                let done = step.of(*place, node, &mut self.meters[*place], &all)?;
+                all.take(*place, done);
+            }
+            let read = |findables: &Findables| wave.contains(&findables.input);
+            let new =
+                self.findables.iter().zip(found).filter(|(findables, found)| !**found && read(findables));
+            for (findables, _) in new {
+                if let Some(kept) = &findables.kept {
+                    kept.stage(true, self.version, cut, &all.outputs[findables.input], &self.threads)?;
                 }
             }
         }

@@ -30,6 +30,7 @@ mod saving;
 mod sharing;
 mod sorted;
 mod spread;
+mod succession;
 
 pub use arrangement::{Arrangement, By};
 pub use drive::Driver;
@@ -51,3 +52,4 @@ pub use recursion::bound_recursion;
 pub use sharing::{Reader, Shareable, needs_content, share_rows};
 pub use sorted::Ordering;
 pub use spread::Threads;
+pub use succession::Succession;

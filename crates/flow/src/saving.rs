@@ -114,7 +114,7 @@ fn found(place: usize) -> String {
 }
 
 /// Fails where something is left that nobody knows.
-fn check_taken(name: &str, kept: &Tables) -> Result<()> {
+pub(crate) fn check_taken(name: &str, kept: &Tables) -> Result<()> {
     match kept.left() {
         None => Ok(()),
         Some(left) => Err(Error::Bug(format!("'{left}' was saved, but {name} doesn't know it"))),

@@ -294,6 +294,9 @@ impl Loop {
         match event {
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
             Event::Replace(replacing) => self.replace(*replacing),
+            Event::ExplainReplace { object, from_now, reply } => {
+                reply.send(self.explain_replace(&object, from_now));
+            }
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             // They wake the loop.
             Event::Room | Event::Stepped => {}

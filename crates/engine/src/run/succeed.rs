@@ -6,11 +6,16 @@
 //! error or a cancelled statement leaves all as it was. The journal's one entry says that at this point the relation had
 //! another query; a start reads the past there anew, up to the same positions.
 //!
+//! Where operators are the same in both queries, and all others can be made of what is kept, the new query goes on with
+//! their state and takes its place at once (`keeping.rs`).
+//!
 //! Of rows that only come, a stream's, those that were put out stay: the new query's come after them.
 //!
 //! Deliberately absent: other columns, or another key, for relations that something reads (`fits.rs` says why).
 
+mod explain;
 mod fits;
+mod keeping;
 
 use std::sync::Arc;
 
@@ -73,7 +78,7 @@ impl Loop {
         }
         self.set_time();
         let begun = self.check_journal().and_then(|()| self.successor_of(&object, from_now));
-        let (queries, notices) = match begun {
+        let (queries, at_once, notices) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 self.end_change();
@@ -85,18 +90,16 @@ impl Loop {
         else {
             return;
         };
-        let name: Arc<str> = match queries.first() {
-            Some(query) if !query.is_per_batch() => format!("\0the next {}", object.name).into(),
-            _ => object.name.clone(),
+        let name: Arc<str> = match at_once {
+            true => object.name.clone(),
+            false => format!("\0the next {}", object.name).into(),
         };
-        let mut successor = Successor { object, before, reads, name, notices, entry, reply };
-        if successor.name == successor.object.name {
-            // It begins with the next batch, or is no query at all: there is nothing to wait for.
+        let successor = Successor { object, before, reads, name, notices, entry, reply };
+        if at_once {
             self.take_place(successor, queries);
         } else {
             for mut query in queries {
                 (query.name, query.temporary, query.succeeds) = (successor.name.clone(), true, true);
-                successor.name = query.name.clone();
                 self.queries.push(query);
             }
             self.successors.push(successor);
@@ -107,8 +110,12 @@ impl Loop {
         self.end_change();
     }
 
-    /// The queries that a relation is to have, and what is to be said of them.
-    fn successor_of(&self, object: &Arc<Object>, from_now: bool) -> Result<(Vec<RunningQuery>, Vec<String>)> {
+    /// The queries that a relation is to have, whether they can take their place at once, and what is to be said of them.
+    fn successor_of(
+        &self,
+        object: &Arc<Object>,
+        from_now: bool,
+    ) -> Result<(Vec<RunningQuery>, bool, Vec<String>)> {
         if self.waiters.replay.is_some() {
             return Err(Error::external("a recorded epoch is being run again: try again when it is done"));
         }
@@ -118,16 +125,22 @@ impl Loop {
                 object.name
             )));
         }
-        let queries = self.queries_to_be(object)?;
+        let mut queries = self.queries_to_be(object)?;
         self.check_place(object, queries.last())?;
+        // What runs once per batch begins with the next one, and a view is no query at all.
+        let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
+            return Ok((queries, true, Vec::new()));
+        };
         let mut notices = Vec::new();
-        for query in queries.iter().filter(|query| !query.is_per_batch()) {
-            match from_now {
-                true => self.notice_missed(query, &mut notices),
-                false => self.check_can_be_read(&object.name, query)?,
-            }
+        if let Some(succession) = self.succession(&object.name, query)? {
+            self.take_over(&object.name, query, succession).map_err(|error| stays(&object.name, error))?;
+            return Ok((queries, true, notices));
         }
-        Ok((queries, notices))
+        match from_now {
+            true => self.notice_missed(query, &mut notices),
+            false => self.check_can_be_read(&object.name, query)?,
+        }
+        Ok((queries, false, notices))
     }
 
     /// The same, compiled against the catalog in which the relation has its new definition.
@@ -197,8 +210,7 @@ impl Loop {
         self.queries.retain(|query| query.name != successor.name);
         self.readers_left();
         self.mark_used_sources();
-        let message = format!("\"{}\" stays as it is: {}", successor.object.name, error.message);
-        successor.reply.send(Err(Error { message, ..error }));
+        successor.reply.send(Err(stays(&successor.object.name, error)));
     }
 
     fn succeed(&mut self, successor: Successor) {
@@ -337,4 +349,9 @@ impl Loop {
             self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
         }
     }
+}
+
+/// Why a relation has no other query.
+fn stays(name: &str, error: Error) -> Error {
+    Error { message: format!("\"{name}\" stays as it is: {}", error.message), ..error }
 }

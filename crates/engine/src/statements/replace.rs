@@ -7,6 +7,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{Error, Result, TokenReader};
 
+use super::explain_why::two_columns;
 use super::sink_into::stems_from;
 use super::{create_materialized_view, create_stream, create_view};
 use crate::catalog::{Catalog, Object};
@@ -61,6 +62,17 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         }
     }
     Err(busy())
+}
+
+/// Runs what follows EXPLAIN.
+pub(super) async fn explain(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let Some(statement) = Statement::read(&session.shared.catalog(), &mut reader.clone())? else {
+        return Err(Error::invalid("there is nothing yet that the statement would replace")
+            .hint("EXPLAIN CREATE … without OR REPLACE shows how it would run."));
+    };
+    let Replacement { object, from_now, .. } = statement.plan(session)?;
+    let lines = session.shared.ask(|reply| Event::ExplainReplace { object, from_now, reply }).await?;
+    two_columns(["operator", "change"], lines)
 }
 
 /// The parts of such a statement.

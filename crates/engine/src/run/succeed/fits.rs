@@ -8,11 +8,13 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
+use millstream_delta::sql_type_of;
 use millstream_sql::{Error, Result};
 
 use super::super::Loop;
+use super::super::compile::Scope;
 use super::super::query::RunningQuery;
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Definition, Object, Runs};
 
 /// How something that reads a relation finds it another one.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +45,11 @@ impl Loop {
             return Err(Error::invalid(format!("view \"{name}\" is part of {named}"))
                 .hint("Drop these first and create them again, or alter them in its place."));
         }
+        if self.query(name).is_some_and(RunningQuery::is_starting) {
+            return Err(Error::external(format!(
+                "\"{name}\" is still reading what its inputs held before it was made: try again later"
+            )));
+        }
         if self.query(name).is_some_and(RunningQuery::is_suspended) && !queries.is_empty() {
             return Err(Error::invalid(format!(
                 "\"{name}\" is suspended, and with it what reads it: {}",
@@ -50,6 +57,7 @@ impl Loop {
             ))
             .hint("Drop these first, alter it, and create them again."));
         }
+        self.check_alike(name, &dependants)?;
         let Some(Unfit { what, columns }) = self.unfit(object, new) else { return Ok(()) };
         let readers: Vec<&str> = match columns {
             true => dependants.iter().map(AsRef::as_ref).collect(),
@@ -64,6 +72,34 @@ impl Loop {
             readers.join(", ")
         ))
         .hint("Let the new query have the same columns, or drop what reads it first and create that again."))
+    }
+
+    /// Fails where what reads a relation would get other operators if it were made now. A start makes it after the
+    /// relation, and so after all that was altered since it was made.
+    fn check_alike(&self, name: &Arc<str>, dependants: &[Arc<str>]) -> Result<()> {
+        for query in self.queries.iter().filter(|query| !query.temporary) {
+            let shown = self.shown_name(query);
+            let plan = match self.catalog.find(shown).map(|object| &object.definition) {
+                Some(
+                    Definition::MaterializedView { plan, .. }
+                    | Definition::Stream { query: Runs::Maintained { plan, .. }, .. }
+                    | Definition::Sink { query: Some(Runs::Maintained { plan, .. }), .. }
+                    | Definition::SinkInto { query: plan, .. },
+                ) if dependants.contains(shown) => plan,
+                _ => continue,
+            };
+            // One that is stepped elsewhere depends on nothing but rows.
+            let Some(flow) = query.flow.here() else { continue };
+            let scope = Scope { limits: flow.limits(), ..self.scope() };
+            if !scope.lower(plan)?.flow.is_made_like(flow) {
+                return Err(Error::invalid(format!(
+                    "\"{shown}\", which reads \"{name}\", was made before something was altered that it goes by: a \
+                     watermark, for example"
+                ))
+                .hint(format!("Drop \"{shown}\" and create it again, then alter \"{name}\".")));
+            }
+        }
+        Ok(())
     }
 
     /// Whether an object has a query of its own, or delivers.
@@ -146,8 +182,8 @@ fn difference(old: &Schema, new: &Schema) -> Option<String> {
                 Ok(_) => format!("its column \"{name}\" would stand elsewhere"),
             });
         };
-        if other.data_type() != field.data_type() {
-            let (was, is) = (field.data_type(), other.data_type());
+        let (was, is) = (sql_type_of(field), sql_type_of(other));
+        if other.data_type() != field.data_type() || was != is {
             return Some(format!("its column \"{name}\" was of type {was} and would be of type {is}"));
         }
         match (field.is_nullable(), other.is_nullable()) {
@@ -192,7 +228,7 @@ mod tests {
         check(&[b(), a()], Some("its column \"a\" would stand elsewhere"));
         check(&[a(), b(), ("c", DataType::Int8, true)], Some("it would have another column, \"c\""));
         let int = ("a", DataType::Int32, true);
-        check(&[int, b()], Some("its column \"a\" was of type Int64 and would be of type Int32"));
+        check(&[int, b()], Some("its column \"a\" was of type BIGINT and would be of type INT"));
         let nullable = ("b", DataType::Utf8View, true);
         check(&[a(), nullable], Some("its column \"b\" was never NULL and may be"));
     }
