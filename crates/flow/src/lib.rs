@@ -19,6 +19,7 @@ mod guard;
 mod late;
 mod leaf;
 mod lower;
+mod meter;
 mod operator;
 pub mod operators;
 mod order;
@@ -38,10 +39,11 @@ pub use error::{Error, Result};
 pub use event_time::{BatchTime, Edge, EventTime};
 pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
-pub use flow::{Change, Flow, Meter};
+pub use flow::{Change, Flow};
 pub use guard::guarded;
 pub use late::{Late, Lateness};
 pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
+pub use meter::Meter;
 pub use operator::{
     Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,
 };

@@ -9,8 +9,9 @@ use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_delta::Timestamp;
 
 use crate::event_time::{self, EventTime, Times};
-use crate::flow::{Flow, Meter, Node, waves};
+use crate::flow::{Flow, Node, waves};
 use crate::late::Layout;
+use crate::meter::Meter;
 use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
 use crate::operators::constant::Constant;

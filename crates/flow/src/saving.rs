@@ -6,7 +6,8 @@ use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, Timestamp};
 use millstream_state::Tables;
 
-use crate::flow::{Flow, Meter, Node};
+use crate::flow::{Flow, Node};
+use crate::meter::Meter;
 use crate::operator::Operator;
 use crate::{Error, Result};
 

@@ -1,6 +1,7 @@
 //! A query that is maintained.
 
 mod saving;
+mod succeeding;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -254,21 +255,6 @@ impl RunningQuery {
     /// Whether it shows nothing before all of it is there; others hand on what comes as it comes.
     pub(crate) fn shows_at_once(&self) -> bool {
         matches!(self.kept, Kept::Operators | Kept::Beside(_))
-    }
-
-    /// Keeps the result of a query whose place it takes and whose operators it goes on with.
-    pub(crate) fn keep_result_of(&mut self, before: &RunningQuery) -> Result<()> {
-        if let Kept::Beside(rows) = &mut self.kept {
-            rows.apply(&Delta::from_iter(before.batches(None)?)).map_err(error::state)?;
-        }
-        Ok(())
-    }
-
-    /// Keeps, of rows that only come, those that the query had kept whose place it takes: they were put out.
-    pub(crate) fn keep_newest_of(&mut self, before: &mut RunningQuery) {
-        if let (Kept::Newest(own), Kept::Newest(put_out)) = (&mut self.kept, &mut before.kept) {
-            std::mem::swap(own, put_out);
-        }
     }
 
     /// Its newest rows, where it keeps no more.

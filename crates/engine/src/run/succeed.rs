@@ -76,6 +76,10 @@ impl Loop {
         if base != self.catalog.version {
             return reply.send(Ok(None));
         }
+        let before = match self.catalog.get(&object.name) {
+            Ok(before) => before.clone(),
+            Err(error) => return reply.send(Err(error)),
+        };
         self.set_time();
         let begun = self.check_journal().and_then(|()| self.successor_of(&object, from_now));
         let (queries, at_once, notices) = match begun {
@@ -85,11 +89,7 @@ impl Loop {
                 return reply.send(Err(error));
             }
         };
-        let found = |name: &Arc<str>| self.catalog.find(name).cloned();
-        let (Some(before), reads) = (found(&object.name), object.reads.iter().filter_map(found).collect())
-        else {
-            return;
-        };
+        let reads = object.reads.iter().filter_map(|name| self.catalog.find(name).cloned()).collect();
         let name: Arc<str> = match at_once {
             true => object.name.clone(),
             false => format!("\0the next {}", object.name).into(),

@@ -114,14 +114,8 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
 
 /// Runs any other statement.
 pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
-    if alter_watermark::begins(&reader) {
-        return alter_watermark::run(session, &mut reader).await;
-    }
-    if replace::begins(&reader) {
-        return replace::run(session, &mut reader).await;
-    }
-    if reader.keyword(&["ALTER", "SOURCE"]) {
-        return alter_source::run(session, &mut reader).await;
+    if let Some(altered) = alter(session, &mut reader).await {
+        return altered;
     }
     refuse_unbuilt(&reader)?;
     if transaction::begins(&reader) {
@@ -184,6 +178,20 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
         Some(26) => checkpoint::run(session, after(&mut reader)).await,
         _ if select::begins(&reader) => select::run(session, reader).await,
         _ => Err(reader.expected("a statement").hint(format!("The statements are {KNOWN}."))),
+    }
+}
+
+/// Runs a statement that alters what is there; none where it is another one.
+async fn alter(session: &Session, reader: &mut TokenReader<'_>) -> Option<Result<Response>> {
+    if alter_watermark::begins(reader) {
+        return Some(alter_watermark::run(session, reader).await);
+    }
+    if replace::begins(reader) {
+        return Some(replace::run(session, reader).await);
+    }
+    match reader.keyword(&["ALTER", "SOURCE"]) {
+        true => Some(alter_source::run(session, reader).await),
+        false => None,
     }
 }
 

@@ -58,7 +58,10 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
             .ask(|reply| Event::Replace(Box::new(Replacing { base, object, from_now, entry, reply })))
             .await?;
         if let Some(notices) = replaced {
-            return Ok(Tag { notices: [tag.notices, notices].concat(), ..tag }.into());
+            let mut tags = [Tag { notices: [tag.notices, notices].concat(), ..tag }];
+            session.say_at_once(&mut tags);
+            let [tag] = tags;
+            return Ok(tag.into());
         }
     }
     Err(busy())

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_engine::Engine;
+use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -16,6 +16,8 @@ pub const ALL: &[Scenario] = &[
     ("altered_queries_over_files_put_out_what_differs_once", || drive::block_on(files())),
     ("an_alteration_that_is_given_up_changes_nothing", || drive::block_on(given_up())),
     ("an_alteration_is_done_or_not_wherever_the_disk_fails", || drive::block_on(failing())),
+    ("altered_queries_that_are_behind_come_to_the_present", || drive::block_on(behind())),
+    ("altered_windows_are_those_of_a_query_made_then", || drive::block_on(windows())),
     ("what_an_altered_query_keeps_survives_crashes", || drive::block_on(kept())),
 ];
 
@@ -62,11 +64,10 @@ fn alteration(random: &mut SmallRng, query: &str) -> String {
 }
 
 /// Compares all that there is with what a batch gives, `m` being this query.
-async fn check(machine: &Machine, query: &str) -> Result<()> {
-    let mut session = machine.session();
+async fn check(session: &mut Session, query: &str) -> Result<()> {
     for (name, reader) in READERS {
         let batch = lines(
-            &mut session,
+            session,
             &reader
                 .replace("FROM m", &format!("FROM ({query}) AS m"))
                 .replace("JOIN m", &format!("JOIN ({query}) AS m")),
@@ -74,10 +75,49 @@ async fn check(machine: &Machine, query: &str) -> Result<()> {
         .await?;
         let batch: Vec<&str> = batch.iter().map(String::as_str).collect();
         let wrong = |error: String| format!("as {query}: {error}");
-        expect(&mut session, &format!("SELECT * FROM {name}"), &batch).await.map_err(wrong)?;
-        expect(&mut session, &format!("VERIFY {name}"), &[]).await?;
+        expect(session, &format!("SELECT * FROM {name}"), &batch).await.map_err(wrong)?;
+        expect(session, &format!("VERIFY {name}"), &[]).await?;
         if *name == "m" {
-            expect(&mut session, "SELECT * FROM copy", &batch).await.map_err(wrong)?;
+            expect(session, "SELECT * FROM copy", &batch).await.map_err(wrong)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes tables, `m` with this query, and what reads it.
+async fn make(session: &mut Session, query: &str) -> Result<()> {
+    run_all(
+        session,
+        &[
+            "CREATE TABLE t (k INT PRIMARY KEY, v INT)",
+            "CREATE TABLE u (v INT)",
+            "CREATE TABLE copy (g INT, n BIGINT)",
+        ],
+    )
+    .await?;
+    run(session, &format!("CREATE MATERIALIZED VIEW m AS {query}")).await?;
+    for (name, reader) in &READERS[1..] {
+        run(session, &format!("CREATE MATERIALIZED VIEW {name} AS {reader}")).await?;
+    }
+    run(session, "CREATE SINK copying INTO copy FROM m").await.map(drop)
+}
+
+/// Queries that are behind are brought to the present, and those that read it may be behind.
+async fn behind() -> Result<()> {
+    for seed in 0..2 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let engine = Engine::builder().step_apart(2).start().map_err(|error| error.to_string())?;
+        let mut session = engine.session();
+        let mut query = QUERIES[random.random_range(0..QUERIES.len())];
+        make(&mut session, query).await?;
+        for _ in 0..4 {
+            if random.random_range(0..2) == 0 {
+                query = QUERIES[random.random_range(0..QUERIES.len())];
+                run(&mut session, &alteration(&mut random, query)).await?;
+            } else {
+                run(&mut session, &change(&mut random)).await?;
+            }
+            check(&mut session, query).await.map_err(|error| format!("seed {seed}: {error}"))?;
         }
     }
     Ok(())
@@ -94,22 +134,8 @@ async fn tables_seed(seed: u64) -> Result<()> {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start(Engine::builder)?;
     machine.set_interval(&mut random).await?;
-    let mut session = machine.session();
     let mut query = QUERIES[random.random_range(0..QUERIES.len())];
-    run_all(
-        &mut session,
-        &[
-            "CREATE TABLE t (k INT PRIMARY KEY, v INT)",
-            "CREATE TABLE u (v INT)",
-            "CREATE TABLE copy (g INT, n BIGINT)",
-        ],
-    )
-    .await?;
-    run(&mut session, &format!("CREATE MATERIALIZED VIEW m AS {query}")).await?;
-    for (name, reader) in &READERS[1..] {
-        run(&mut session, &format!("CREATE MATERIALIZED VIEW {name} AS {reader}")).await?;
-    }
-    run(&mut session, "CREATE SINK copying INTO copy FROM m").await?;
+    make(&mut machine.session(), query).await?;
     for round in 0..6 {
         for _ in 0..random.random_range(2..8) {
             if random.random_range(0..3) == 0 {
@@ -118,7 +144,7 @@ async fn tables_seed(seed: u64) -> Result<()> {
             } else {
                 run(&mut machine.session(), &change(&mut random)).await?;
             }
-            check(&machine, query).await.map_err(|error| format!("round {round}: {error}"))?;
+            check(&mut machine.session(), query).await.map_err(|error| format!("round {round}: {error}"))?;
         }
         // Whether this one is done nobody is told.
         let next = QUERIES[random.random_range(0..QUERIES.len())];
@@ -131,11 +157,13 @@ async fn tables_seed(seed: u64) -> Result<()> {
         }
         machine.crash(&mut random).await?;
         let told = asked.await.map_err(|error| error.to_string())?;
-        query = match check(&machine, query).await {
+        query = match check(&mut machine.session(), query).await {
             Ok(()) if !told => query,
             _ => next,
         };
-        check(&machine, query).await.map_err(|error| format!("round {round}, after a crash: {error}"))?;
+        check(&mut machine.session(), query)
+            .await
+            .map_err(|error| format!("round {round}, after a crash: {error}"))?;
     }
     Ok(())
 }
@@ -329,6 +357,54 @@ async fn kept() -> Result<()> {
             let wrong = |error: String| format!("seed {seed}, round {round}, as {query}: {error}");
             expect(&mut session, "SELECT * FROM m", &expected).await.map_err(wrong)?;
             expect(&mut session, "SELECT * FROM copy", &expected).await.map_err(wrong)?;
+        }
+    }
+    Ok(())
+}
+
+/// Windows of event time, some of which have closed, against those of a query that is made at the same moment.
+async fn windows() -> Result<()> {
+    let of = "FROM TUMBLE(e, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end";
+    let queries = [
+        format!("SELECT window_start AS w, count(*) AS n {of}"),
+        format!("SELECT window_start AS w, sum(v) AS n {of}"),
+        format!("SELECT window_start AS w, max(v)::BIGINT AS n {of} HAVING count(*) > 1"),
+    ];
+    for seed in 0..4 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut machine = Machine::start(Engine::builder)?;
+        machine.set_interval(&mut random).await?;
+        let table = "CREATE TABLE e (ts TIMESTAMP, v INT, WATERMARK FOR ts AS ts - INTERVAL '5 seconds')";
+        let made = |name: &str, query: &str| format!("CREATE MATERIALIZED VIEW {name} AS {query}");
+        run_all(&mut machine.session(), &[table, &made("m", &queries[0]), &made("fresh", &queries[0])])
+            .await?;
+        let mut now = 0;
+        for round in 0..30 {
+            let mut session = machine.session();
+            now += random.random_range(0..8);
+            let at = now - random.random_range(0..12);
+            let v = random.random_range(0..20);
+            run(&mut session, &format!("INSERT INTO e VALUES ({}, {v})", super::time(at))).await?;
+            if random.random_range(0..4) == 0 {
+                let query = &queries[random.random_range(0..queries.len())];
+                let alter = format!("ALTER MATERIALIZED VIEW m AS {query}");
+                run_all(&mut session, &[&alter, "DROP MATERIALIZED VIEW fresh", &made("fresh", query)])
+                    .await?;
+            }
+            if random.random_range(0..8) == 0 {
+                machine.crash(&mut random).await?;
+            }
+            let mut session = machine.session();
+            for shown in [
+                "SELECT * FROM {}",
+                "SELECT w, n FROM late_rows('{}')",
+                "SELECT count(*) FROM late_rows('{}')",
+            ] {
+                let Ok(expected) = lines(&mut session, &shown.replace("{}", "fresh")).await else { continue };
+                let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+                let wrong = |error: String| format!("seed {seed}, round {round}: {error}");
+                expect(&mut session, &shown.replace("{}", "m"), &expected).await.map_err(wrong)?;
+            }
         }
     }
     Ok(())
