@@ -295,6 +295,7 @@ impl Catalog {
     /// Puts an object in the place of that of its name.
     pub fn replace(&mut self, object: Arc<Object>) {
         self.version += 1;
+        self.late.remove(&object.name);
         self.objects.insert(object.name.clone(), object);
     }
 

@@ -55,6 +55,20 @@ pub(crate) enum Change {
     Drop { names: Vec<Arc<str>> },
 }
 
+/// Another query for a relation that is there.
+pub(crate) struct Replacing {
+    /// The version of the catalog that it was planned against.
+    pub(crate) base: u64,
+    /// The relation as it is to be; `ddl` makes it where there is none.
+    pub(crate) object: Arc<Object>,
+    /// Whether of what can't be read again only that counts which is kept, or comes from now on.
+    pub(crate) from_now: bool,
+    /// What the journal is told.
+    pub(crate) entry: Entry,
+    /// What the user should know; none: the catalog is another one by now.
+    pub(crate) reply: Reply<Option<Vec<String>>>,
+}
+
 /// A change of a table's rows.
 pub(crate) enum Modification {
     /// INSERT, UPDATE, DELETE.
@@ -241,6 +255,10 @@ pub(crate) enum Event {
     /// Change the catalog, all or nothing, if it is still the one that `base` names. `Ok(false)`: it isn't, plan
     /// again. `entry` tells the journal of it.
     Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
+    /// Give a relation another query; answers when that has taken the place of the old one.
+    Replace(Box<Replacing>),
+    /// Say what would become of a relation if it had another query, and of its operators.
+    ExplainReplace { object: Arc<Object>, from_now: bool, reply: Reply<Vec<(String, String)>> },
     /// Change rows; answers with the number of rows when their epoch is done, and remembers that under a name.
     Modify { modification: Modification, once: Option<String>, reply: Reply<u64> },
     /// Take a checkpoint; answers when it is on the disk.

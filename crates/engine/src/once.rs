@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use millstream_sql::{Error, Result, TokenReader};
 
-use crate::catalog::Object;
+use crate::catalog::{Definition, Object};
 use crate::event::Event;
 use crate::secrets::without_secrets;
 use crate::session::{Response, Session, Tag};
@@ -61,6 +61,9 @@ impl Session {
         }
         self.once.names.clear();
         let reader = TokenReader::new(text)?;
+        if reader.is_keyword(&["CREATE", "OR", "REPLACE"]) {
+            return Ok(self.was_made(text).await?.then(|| tag_of(text).into()));
+        }
         let kinds: &[&[&str]] =
             &[&["INSERT"], &["UPDATE"], &["DELETE"], &["COPY"], &["ALTER"], &["COMMIT"], &["END"]];
         let Some(kind) = reader.clone().one_of(kinds) else { return Ok(None) };
@@ -126,7 +129,17 @@ impl Session {
             without_secrets(&one_line(&object.ddl)),
             without_secrets(&one_line(text))
         ))
-        .hint(format!("DROP {} {name} to have it made anew, or give it another name.", kind.to_uppercase())))
+        .hint(match &object.definition {
+            Definition::MaterializedView { .. } | Definition::Stream { .. } | Definition::View { .. } => {
+                format!(
+                    "CREATE OR REPLACE {} {name} gives it another query, DROP has it made anew.",
+                    kind.to_uppercase()
+                )
+            }
+            _ => {
+                format!("DROP {} {name} to have it made anew, or give it another name.", kind.to_uppercase())
+            }
+        }))
     }
 }
 
@@ -162,7 +175,8 @@ fn made_by(text: &str) -> Result<Option<String>> {
 /// Whether an object is as a statement makes it; a watermark that it was given later stays.
 fn is_made_by(object: &Object, text: &str) -> bool {
     let made = object.ddl.split("; ALTER ").next().unwrap_or_default();
-    one_line(made) == one_line(text)
+    let plain = |text: &str| one_line(text).replacen("CREATE OR REPLACE ", "CREATE ", 1);
+    plain(made) == plain(text)
 }
 
 /// A statement in one line, without what ends it.

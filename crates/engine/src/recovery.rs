@@ -8,13 +8,14 @@ use millstream_durable::{
     Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Notes, Sequence,
     StorePrefix, Torn,
 };
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, Result, TokenReader};
 
 use crate::engine::Shared;
 use crate::error;
 use crate::event::{Event, Live, Recovery};
 use crate::secrets::without_secrets;
 use crate::session::Session;
+use crate::statements::{is_ddl, replace};
 use crate::variables::Lasts;
 
 /// What was found in a data directory.
@@ -187,10 +188,15 @@ impl Session {
     /// Runs statements again that have changed the catalog together.
     async fn change_again(&mut self, statements: &[String]) -> Result<()> {
         let texts: Vec<&str> = statements.iter().map(String::as_str).collect();
-        if let [text] = texts[..]
-            && !crate::statements::is_ddl(text)?
-        {
-            return self.execute(text).await.map(drop);
+        if let [text] = texts[..] {
+            let mut reader = TokenReader::new(text)?;
+            // It may read much again, and takes as long as it takes.
+            if replace::begins(&reader) {
+                return replace::run(self, &mut reader).await.map(drop);
+            }
+            if !is_ddl(text)? {
+                return self.execute(text).await.map(drop);
+            }
         }
         let changed = self.change(&texts).await;
         changed.map(drop).map_err(|(place, error)| Error {

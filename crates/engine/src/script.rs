@@ -74,7 +74,8 @@ impl Session {
         }
         let Some(piece) = script.pieces.pop_front() else { return Ok(None) };
         let Piece { range, text: sql } = piece;
-        if script.holding && !TokenReader::new(&sql)?.is_keyword(&["SET"]) {
+        let reader = TokenReader::new(&sql)?;
+        if script.holding && !reader.is_keyword(&["SET"]) && !statements::replace::begins(&reader) {
             script.holding = false;
             self.hold(false)?;
         }

@@ -12,6 +12,11 @@ impl Flow {
         self.content_of(self.nodes.len().checked_sub(1)?, &|_| {})
     }
 
+    /// All that a node has put out so far, in sum, where that follows from what is kept.
+    pub(crate) fn put_out(&self, node: usize) -> Content {
+        self.content_of(node, &|_| {})
+    }
+
     /// Its part of a node. Tells of each node that is asked for its own.
     fn content_of(&self, node: usize, asked: &dyn Fn(usize)) -> Content {
         asked(node);

@@ -55,8 +55,8 @@ pub enum BatchTime {
     End,
 }
 
-/// A column of times of which it is known how far they have come.
-#[derive(Clone, Debug)]
+/// A column of times of which it is known how far they have come. Two are equal that come as far in every epoch.
+#[derive(Clone, Debug, PartialEq)]
 pub struct EventTime {
     clock: Arc<Clock>,
     /// What it is of windows, where it is part of such.
@@ -82,6 +82,24 @@ enum Clock {
     Less(Arc<Clock>, i64),
     /// One unit more.
     Next(Arc<Clock>),
+}
+
+impl PartialEq for Clock {
+    fn eq(&self, other: &Clock) -> bool {
+        match (self, other) {
+            (Clock::Watermark(of, data_type), Clock::Watermark(other, other_type)) => {
+                of == other && data_type == other_type
+            }
+            (Clock::Batch(time), Clock::Batch(other)) => time == other,
+            (Clock::Image(of, function, schema), Clock::Image(other, other_function, other_schema)) => {
+                of == other && function.as_ref() == other_function.as_ref() && schema == other_schema
+            }
+            (Clock::Item(of), Clock::Item(other)) | (Clock::Next(of), Clock::Next(other)) => of == other,
+            (Clock::Least(all), Clock::Least(others)) => all == others,
+            (Clock::Less(of, by), Clock::Less(other, other_by)) => of == other && by == other_by,
+            _ => false,
+        }
+    }
 }
 
 /// Of each column of some rows, how far it has come, where that is known.

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::flow::{Flow, Meter, Node};
+use crate::flow::{Flow, Node};
+use crate::meter::Meter;
 use crate::operator::{Cost, Counted, Growth};
 
 /// One operator of a flow, or one of its inputs.

@@ -1,17 +1,20 @@
 //! A compiled query: operators in topological order.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::{Cut, Delta, Timestamp};
 
 use crate::event_time::EventTime;
 use crate::failure::Failure;
 use crate::late::{self, Late, Layout, Without};
 use crate::lower::Limits;
+use crate::meter::Meter;
 use crate::operator::{Cost, Description, Operator, Output, Properties};
 use crate::sharing::Findables;
 use crate::spread::Threads;
@@ -180,6 +183,8 @@ pub struct Flow {
     /// Of each, whether its batches are taken as they end.
     pub(crate) batchwise: Vec<bool>,
     pub(crate) nodes: Vec<Node>,
+    /// By node: the parts of the plan that it was made of, where the same part always gives the same operators.
+    pub(crate) plans: Vec<Vec<LogicalPlan>>,
     /// Which nodes are stepped before which: those of a wave don't read one another.
     pub(crate) waves: Arc<[Vec<usize>]>,
     pub(crate) threads: Threads,
@@ -197,49 +202,6 @@ pub struct Flow {
     pub(crate) times: Vec<(usize, EventTime)>,
     /// How its late rows are laid out, where windows close.
     pub(crate) layout: Option<Layout>,
-}
-
-/// What a node of a flow has done since the flow was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meter {
-    /// How often it was stepped.
-    pub steps: u64,
-    /// Rows of the deltas that it was given.
-    pub rows_in: u64,
-    /// Rows of the deltas that it put out.
-    pub rows_out: u64,
-    /// Rows that it fails for now.
-    pub errors: i64,
-    /// How long its steps took.
-    pub time: Duration,
-}
-
-impl Meter {
-    /// What was done since it stood at `before`.
-    pub fn since(&self, before: &Meter) -> Meter {
-        Meter {
-            steps: self.steps - before.steps,
-            rows_in: self.rows_in - before.rows_in,
-            rows_out: self.rows_out - before.rows_out,
-            errors: self.errors,
-            time: self.time.saturating_sub(before.time),
-        }
-    }
-
-    /// Of rows that it would have handed on, had somebody taken them.
-    fn hand_on(&mut self, rows: u64) {
-        self.steps += 1;
-        self.rows_in += rows;
-        self.rows_out += rows;
-    }
-
-    fn count(&mut self, given: u64, output: &Output, time: Duration) {
-        self.steps += 1;
-        self.rows_in += given;
-        self.rows_out += output.rows.num_rows() as u64 + output.left_out;
-        self.errors += output.failures.iter().map(|failure| failure.weight).sum::<i64>();
-        self.time += time;
-    }
 }
 
 impl Flow {
@@ -361,7 +323,7 @@ impl Flow {
         self.told(cut, advance)
     }
 
-    fn told(&self, cut: &Cut, advance: Advance) -> Result<Change> {
+    pub(crate) fn told(&self, cut: &Cut, advance: Advance) -> Result<Change> {
         let Advance { rows, failures, left_out, late } = advance;
         let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
         let laid_out = |(place, name, late): &(usize, &str, Late)| {
@@ -409,6 +371,47 @@ impl Flow {
                     if let Some(kept) = &findables.kept {
                         kept.stage(first, self.version, cut, &all.outputs[*place], &self.threads)?;
                     }
+                }
+            }
+        }
+        self.settle(&all.outputs)?;
+        let Stepped { mut outputs, failures, left_out, late } = all;
+        Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out, late })
+    }
+
+    /// The first step of a flow some of whose operators go on with what others had kept: these aren't stepped, and have put
+    /// out what `put_out` says. `found` says of which places that joins find by key the rows are there.
+    pub(crate) fn begin_over(
+        &mut self,
+        cut: &Cut,
+        inputs: &[&Delta],
+        put_out: &BTreeMap<usize, Delta>,
+        is_kept: &dyn Fn(usize) -> bool,
+        found: &[bool],
+    ) -> Result<Advance> {
+        self.started = true;
+        self.version += 1;
+        self.now = self.now.max(cut.now);
+        let mut all = Stepped { outputs: vec![Delta::default(); self.nodes.len()], ..Stepped::default() };
+        let without = Without::new();
+        for wave in self.waves.clone().iter() {
+            let step =
+                Step { cut, first: true, inputs, unread: &[], without: &without, limits: &self.limits };
+            for place in wave {
+                let node = &mut self.nodes[*place];
+                if is_kept(*place) && matches!(node, Node::Operator { .. }) {
+                    all.outputs[*place] = put_out.get(place).cloned().unwrap_or_default();
+                    continue;
+                }
+                let done = step.of(*place, node, &mut self.meters[*place], &all)?;
+                all.take(*place, done);
+            }
+            let read = |findables: &Findables| wave.contains(&findables.input);
+            let new =
+                self.findables.iter().zip(found).filter(|(findables, found)| !**found && read(findables));
+            for (findables, _) in new {
+                if let Some(kept) = &findables.kept {
+                    kept.stage(true, self.version, cut, &all.outputs[findables.input], &self.threads)?;
                 }
             }
         }

@@ -19,6 +19,7 @@ mod guard;
 mod late;
 mod leaf;
 mod lower;
+mod meter;
 mod operator;
 pub mod operators;
 mod order;
@@ -30,6 +31,7 @@ mod saving;
 mod sharing;
 mod sorted;
 mod spread;
+mod succession;
 
 pub use arrangement::{Arrangement, By};
 pub use drive::Driver;
@@ -37,10 +39,11 @@ pub use error::{Error, Result};
 pub use event_time::{BatchTime, Edge, EventTime};
 pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
-pub use flow::{Change, Flow, Meter};
+pub use flow::{Change, Flow};
 pub use guard::guarded;
 pub use late::{Late, Lateness};
 pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
+pub use meter::Meter;
 pub use operator::{
     Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,
 };
@@ -51,3 +54,4 @@ pub use recursion::bound_recursion;
 pub use sharing::{Reader, Shareable, needs_content, share_rows};
 pub use sorted::Ordering;
 pub use spread::Threads;
+pub use succession::Succession;

@@ -9,8 +9,9 @@ use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_delta::Timestamp;
 
 use crate::event_time::{self, EventTime, Times};
-use crate::flow::{Flow, Meter, Node, waves};
+use crate::flow::{Flow, Node, waves};
 use crate::late::Layout;
+use crate::meter::Meter;
 use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
 use crate::operators::constant::Constant;
@@ -117,6 +118,7 @@ impl Flow {
             choice,
             scans: HashMap::new(),
             lowered: HashMap::new(),
+            made_of: Vec::new(),
             columns: HashMap::new(),
             findables: Vec::new(),
             times: HashMap::new(),
@@ -159,6 +161,8 @@ struct Lowering<'a> {
     scans: HashMap<(Arc<str>, bool), usize>,
     /// The node of each part of the plan, and whether it takes the batches of windows as they end.
     lowered: HashMap<(LogicalPlan, bool), usize>,
+    /// Parts of the plan that are below others which were lowered with them, each with its node.
+    made_of: Vec<(LogicalPlan, usize)>,
     /// The node of some columns of an input.
     columns: HashMap<(usize, Vec<usize>), usize>,
     /// What joins find by key.
@@ -348,6 +352,8 @@ impl Lowering<'_> {
         let Some(input) = self.lower_below(below, fused)? else { return Ok(None) };
         if per_key::is_keyed(below) && per_key::is_one(&self.nodes[input]) {
             (below, chain) = (fused.first().copied().unwrap_or(below), above.to_vec());
+        } else if !self.batchwise && gives_the_same(below)? {
+            self.made_of.push((below.clone(), input));
         }
         self.stages(input, below, &chain).map(Some)
     }
@@ -469,6 +475,13 @@ impl Lowering<'_> {
             nodes.push(node);
         }
         let meters = vec![Meter::default(); nodes.len()];
+        let mut plans = vec![Vec::new(); nodes.len()];
+        let lowered = self.lowered.into_iter().filter(|((_, batchwise), _)| !batchwise);
+        for (plan, node) in lowered.map(|((plan, _), node)| (plan, node)).chain(self.made_of) {
+            if let Some(place) = places.get(&node) {
+                plans[*place].push(plan);
+            }
+        }
         let (relations, batchwise) = relations.into_iter().unzip();
         let (waves, threads) = (waves(&nodes), self.driver.threads().clone());
         Flow {
@@ -476,6 +489,7 @@ impl Lowering<'_> {
             batchwise,
             layout: Layout::of(&nodes),
             nodes,
+            plans,
             waves,
             threads,
             meters,

@@ -44,7 +44,7 @@ impl Cost {
 }
 
 /// What is known of an operator before it runs; derived once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties {
     /// The columns of its output.
     pub schema: SchemaRef,
@@ -106,7 +106,7 @@ impl Growth {
 }
 
 /// An operator as EXPLAIN shows it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// The operator's name.
     pub name: &'static str,

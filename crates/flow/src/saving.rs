@@ -6,7 +6,8 @@ use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, Timestamp};
 use millstream_state::Tables;
 
-use crate::flow::{Flow, Meter, Node};
+use crate::flow::{Flow, Node};
+use crate::meter::Meter;
 use crate::operator::Operator;
 use crate::{Error, Result};
 
@@ -114,7 +115,7 @@ fn found(place: usize) -> String {
 }
 
 /// Fails where something is left that nobody knows.
-fn check_taken(name: &str, kept: &Tables) -> Result<()> {
+pub(crate) fn check_taken(name: &str, kept: &Tables) -> Result<()> {
     match kept.left() {
         None => Ok(()),
         Some(left) => Err(Error::Bug(format!("'{left}' was saved, but {name} doesn't know it"))),

@@ -14,7 +14,7 @@ use super::Loop;
 use super::behind::Behind;
 use super::compile::scans;
 use super::query::RunningQuery;
-use crate::catalog::Definition;
+use crate::catalog::{Definition, Object};
 use crate::event::{Asked, Change, Event, Followed, Modification, Reply, Snapshot};
 
 /// A read of something that is behind.
@@ -181,6 +181,8 @@ impl Loop {
                 names
             }
             Event::Change { changes, .. } => changes.iter().filter_map(delivered).collect(),
+            Event::Replace(replacing) => of_successor(&replacing.object),
+            Event::ExplainReplace { object, .. } => of_successor(object),
             Event::Subscribe { request, .. } => match &request.followed {
                 Followed::Relation(name) => vec![name.clone()],
                 Followed::Durable(_) | Followed::Query(..) | Followed::Batches(_) => Vec::new(),
@@ -199,6 +201,11 @@ impl Loop {
             _ => Vec::new(),
         }
     }
+}
+
+/// What is as of the present when a relation has another query: itself, and what that reads.
+fn of_successor(object: &Object) -> Vec<Arc<str>> {
+    std::iter::once(&object.name).chain(&object.reads).cloned().collect()
 }
 
 /// The relation whose content a new sink or durable subscription begins with.

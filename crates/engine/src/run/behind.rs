@@ -20,6 +20,7 @@ use super::Loop;
 use super::own_flow::{self, Told};
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
+use super::succeed::Successor;
 use crate::event::Event;
 use crate::settings::ClockKind;
 
@@ -340,7 +341,13 @@ impl Loop {
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
         let corrected = self.queries.iter().filter(|query| query.correction.is_some());
         let corrected = corrected.map(|query| query.name.clone());
-        self.made_of(for_events.chain(corrected).chain(starting.flat_map(RunningQuery::reads).cloned()))
+        let succeeded = self.successors.iter().flat_map(Successor::needs);
+        self.made_of(
+            for_events
+                .chain(corrected)
+                .chain(succeeded)
+                .chain(starting.flat_map(RunningQuery::reads).cloned()),
+        )
     }
 
     /// Brings queries to the present that are wanted there, or that have become quick. Says whether there were some.

@@ -18,7 +18,7 @@ use super::feed::Feed;
 use super::log::{self, Place};
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
-use super::source::of_feeds;
+use super::source::{RunningSource, of_feeds};
 use super::table::negated;
 use super::tasks::watch;
 use crate::Record;
@@ -48,6 +48,11 @@ impl CatchUp {
     /// The places of a query that reads nothing of the past.
     pub(crate) fn standing(places: Vec<Place>) -> CatchUp {
         CatchUp { reading: Vec::new(), places, permits: Arc::new(Semaphore::new(0)), held: None }
+    }
+
+    /// Whether all of the past is read.
+    pub(crate) fn has_read(&self) -> bool {
+        self.reading.is_empty()
     }
 }
 
@@ -86,14 +91,16 @@ impl Loop {
             return self.start_batches(place);
         }
         let cut = self.standing_cut();
+        let has_past = |name: &&Arc<str>| {
+            self.is_read_again(name) && self.sources.get(*name).is_some_and(RunningSource::has_past)
+        };
+        let reading: Vec<Arc<str>> = inputs.iter().filter(has_past).cloned().collect();
+        // What takes the place of another query takes what is kept when it does so.
+        let later = self.queries[place].succeeds && !reading.is_empty();
         let mut first = Vec::with_capacity(inputs.len());
-        let mut reading = Vec::new();
-        for (feed, name) in self.queries[place].feeds.iter().zip(inputs) {
-            first.push(Cow::Owned(Delta::from_iter(self.first_content(feed)?)));
-            let kept = self.tables.contains_key(name);
-            if self.sources.get(name).is_some_and(|source| !kept && source.replayable && source.has_past()) {
-                reading.push(name.clone());
-            }
+        for feed in &self.queries[place].feeds {
+            let content = if later { Vec::new() } else { self.first_content(feed)? };
+            first.push(Cow::Owned(Delta::from_iter(content)));
         }
         let query = &mut self.queries[place];
         query.since = cut.epoch;
@@ -115,11 +122,12 @@ impl Loop {
         }
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
-        let holds = !hides && self.durability.is_on();
+        let succeeds = query.succeeds;
+        let holds = !hides && !succeeds && self.durability.is_on();
         let held = holds.then(|| delta.clone());
         let catch_up = CatchUp { reading: reading.clone(), places, permits: permits.clone(), held };
         query.status = Status::CatchingUp(Box::new(catch_up));
-        if !hides && !holds {
+        if !hides && !holds && !succeeds {
             self.log(&name, &cut, &delta);
             self.stage_in(place, delta);
         }
@@ -149,8 +157,13 @@ impl Loop {
         Cut { started: self.clock.batch(), ..Cut::new(self.epoch, self.clock.stamp(at)) }
     }
 
+    /// Whether the past of a relation is read again of its source.
+    pub(super) fn is_read_again(&self, name: &str) -> bool {
+        !self.tables.contains_key(name) && self.sources.get(name).is_some_and(|source| source.replayable)
+    }
+
     /// What an input gives a new query before its log goes on: of a source that can be read again nothing yet.
-    fn first_content(&self, feed: &Feed) -> Result<Vec<RecordBatch>> {
+    pub(super) fn first_content(&self, feed: &Feed) -> Result<Vec<RecordBatch>> {
         match self.sources.get(&feed.of).filter(|_| !self.tables.contains_key(&feed.of)) {
             Some(source) if source.replayable || source.retained.is_none() => Ok(Vec::new()),
             _ => self.answered_as(&feed.of, feed.stamped.as_ref()),
@@ -207,8 +220,10 @@ impl Loop {
             }
             None => {
                 catch_up.reading.retain(|reading| reading.as_ref() != source);
-                // What is done again arrives when the journal says so.
-                if catch_up.reading.is_empty() && !self.durability.is_recovering() {
+                let has_read = catch_up.has_read();
+                // What is done again arrives when the journal says so, and what takes another's place with that.
+                let waits = self.durability.is_recovering() || self.queries[place].succeeds;
+                if has_read && !waits {
                     self.arrive_durably(place);
                 }
             }
@@ -236,7 +251,12 @@ impl Loop {
     }
 
     /// Takes in some of the past under a cut; see [`Loop::step_piece`].
-    fn step_past<'a>(&mut self, place: usize, cut: &Cut, find: impl Fn(&str) -> Option<&'a Delta>) {
+    pub(super) fn step_past<'a>(
+        &mut self,
+        place: usize,
+        cut: &Cut,
+        find: impl Fn(&str) -> Option<&'a Delta>,
+    ) {
         if !self.may_step(place, cut.epoch) {
             return;
         }
@@ -248,7 +268,7 @@ impl Loop {
             && let Some(held) = &mut catch_up.held
         {
             held.append(delta);
-        } else if !query.shows_at_once() {
+        } else if !query.shows_at_once() && !query.succeeds {
             let name = query.name.clone();
             self.log(&name, cut, &delta);
             self.stage_in(place, delta);
@@ -290,7 +310,7 @@ impl Loop {
 
     /// Whether it has read all of the past and can come to the present.
     pub(super) fn has_read_the_past(&self, place: usize) -> bool {
-        matches!(&self.queries[place].status, Status::CatchingUp(catch_up) if catch_up.reading.is_empty())
+        matches!(&self.queries[place].status, Status::CatchingUp(catch_up) if catch_up.has_read())
     }
 
     /// The next epoch in the logs of a query's inputs, by input, taken off its places.

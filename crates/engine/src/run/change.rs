@@ -152,20 +152,8 @@ impl Loop {
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
-            Definition::MaterializedView { plan, on_close, on_error, keeping, .. } => {
-                let lowered = scope.keeping(*keeping).closing(*on_close).lower(plan)?;
-                let on_error = on_error.unwrap_or(self.settings.on_error);
-                let query = RunningQuery::new(object.name.clone(), lowered, Keep::Result, on_error)?;
-                Prepared::Queries(object, vec![query])
-            }
-            Definition::Stream { query, on_error, keeping, retention, .. } => {
-                let on_error = on_error.unwrap_or(self.settings.on_error);
-                let keep = |append_only| match append_only {
-                    true => Keep::Newest(*retention),
-                    false => Keep::Result,
-                };
-                let scope = scope.keeping(*keeping);
-                let queries = scope.queries(&object.name, query, &keep, on_error)?;
+            Definition::MaterializedView { .. } | Definition::Stream { .. } => {
+                let queries = self.queries_of(&object, &scope)?;
                 Prepared::Queries(object, queries)
             }
             Definition::SinkInto { table, query } => self.prepare_into(&object.name, table, query, &scope)?,
@@ -176,6 +164,26 @@ impl Loop {
             catalog.keep_late(name, late);
         }
         Ok(prepared)
+    }
+
+    /// The queries that maintain a materialized view or a stream: its own is the last one.
+    pub(super) fn queries_of(&self, object: &Object, scope: &Scope<'_>) -> Result<Vec<RunningQuery>> {
+        match &object.definition {
+            Definition::MaterializedView { plan, on_close, on_error, keeping, .. } => {
+                let lowered = scope.keeping(*keeping).closing(*on_close).lower(plan)?;
+                let on_error = on_error.unwrap_or(self.settings.on_error);
+                Ok(vec![RunningQuery::new(object.name.clone(), lowered, Keep::Result, on_error)?])
+            }
+            Definition::Stream { query, on_error, keeping, retention, .. } => {
+                let on_error = on_error.unwrap_or(self.settings.on_error);
+                let keep = |append_only| match append_only {
+                    true => Keep::Newest(*retention),
+                    false => Keep::Result,
+                };
+                scope.keeping(*keeping).queries(&object.name, query, &keep, on_error)
+            }
+            other => Err(Error::bug(format!("a {} has no query of its own", other.kind()))),
+        }
     }
 
     fn prepare_sink(&self, object: Arc<Object>, scope: &Scope<'_>) -> Result<Prepared> {
@@ -266,7 +274,7 @@ impl Loop {
                 let table = query.into.as_ref().map(|into| into.table.clone());
                 self.queries.push(*query);
                 if let Some(table) = table {
-                    self.order_by_feeding(&table);
+                    self.put_newest_before_readers(&table);
                 }
             }
             Prepared::Subscription(object) => {
@@ -275,7 +283,7 @@ impl Loop {
                 }
             }
             Prepared::Drop(dropped) => {
-                self.end_subscriptions_to(&dropped);
+                self.end_subscriptions_to(&dropped, "was dropped");
                 self.remove(&dropped);
             }
         }

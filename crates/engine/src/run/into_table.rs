@@ -61,10 +61,11 @@ impl Loop {
         }
     }
 
-    /// Puts the newest query, which feeds `table`, before all that read the table, directly or through others.
-    pub(super) fn order_by_feeding(&mut self, table: &Arc<str>) {
+    /// Puts the newest query, which feeds a table or is a relation itself, before all that read that, directly or through
+    /// others.
+    pub(super) fn put_newest_before_readers(&mut self, relation: &Arc<str>) {
         let Some(newest) = self.queries.pop() else { return };
-        let mut below = BTreeSet::from([table.clone()]);
+        let mut below = BTreeSet::from([relation.clone()]);
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for query in self.queries.drain(..) {
             if query.reads().any(|name| below.contains(name)) {

@@ -4,12 +4,14 @@
 //! set, and on how another was altered, when it was made. What is gone isn't done again, and of what was set, paused or
 //! altered between two objects only the last counts. So there are never many more of them than objects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millstream_durable::{Entry, Standing};
 
+use crate::catalog::Object;
 use crate::event::Change;
+use crate::settings::Settings;
 
 /// One step of making what is there.
 #[derive(Clone, Debug)]
@@ -36,10 +38,26 @@ pub(super) struct News {
 
 #[derive(Debug)]
 enum Making {
-    Object { name: Arc<str>, statement: String },
-    Altered { name: Arc<str>, overrules: bool },
+    Object {
+        name: Arc<str>,
+        statement: String,
+    },
+    Altered {
+        name: Arc<str>,
+        overrules: bool,
+    },
+    /// An object has another definition. Behind it stand those that are made of it.
+    Replaced {
+        name: Arc<str>,
+        statement: String,
+        dependants: Vec<Arc<str>>,
+    },
     Dropped(Vec<Arc<str>>),
 }
+
+/// The settings by which an object that is made depends on when it is.
+const LASTING: [&str; 6] =
+    ["allowed_lateness", "on_error", "output_rows_max", "recursion_max", "state_ttl", "whole_rows_max"];
 
 impl News {
     /// Of these changes.
@@ -57,6 +75,12 @@ impl News {
         };
         News { made: changes.iter().map(making).collect() }
     }
+
+    /// Of a relation that has another query.
+    pub(super) fn replaced(object: &Object, dependants: Vec<Arc<str>>) -> News {
+        let (name, statement) = (object.name.clone(), object.ddl.clone());
+        News { made: vec![Making::Replaced { name, statement, dependants }] }
+    }
 }
 
 impl Made {
@@ -71,6 +95,11 @@ impl Made {
                 Making::Altered { name, overrules } => {
                     let entry = alone(entry, None, standing);
                     self.steps.push(Step::Altered { name, overrules, entry });
+                }
+                Making::Replaced { name, statement, dependants } => {
+                    let behind = self.take_out(&name, &dependants);
+                    self.steps.push(Step::Object(name, alone(entry, Some(statement), standing)));
+                    self.put_back(behind);
                 }
                 Making::Dropped(names) => self.forget(&names),
             }
@@ -101,6 +130,69 @@ impl Made {
             }
             Step::State(_) => true,
         });
+    }
+
+    /// Takes out what made an object, and what made those that are made of it: these with the settings of then. None of
+    /// them is paused.
+    fn take_out(
+        &mut self,
+        name: &Arc<str>,
+        dependants: &[Arc<str>],
+    ) -> Vec<(BTreeMap<String, String>, Step)> {
+        let mut settings = BTreeMap::new();
+        let (mut kept, mut taken) = (Vec::new(), Vec::new());
+        for step in std::mem::take(&mut self.steps) {
+            match &step {
+                Step::Object(of, _) | Step::Altered { name: of, .. } if of == name => {}
+                Step::Object(of, _) | Step::Altered { name: of, .. } if dependants.contains(of) => {
+                    taken.push((settings.clone(), step));
+                }
+                Step::State(Entry::Paused { name: Some(of), .. })
+                    if of.as_str() == name.as_ref() || dependants.iter().any(|name| name.as_ref() == of) => {}
+                Step::State(Entry::Set { name: of, value }) => {
+                    if LASTING.contains(&of.as_str()) {
+                        settings.insert(of.clone(), value.clone());
+                    }
+                    kept.push(step);
+                }
+                _ => kept.push(step),
+            }
+        }
+        self.steps = kept;
+        taken
+    }
+
+    /// Puts steps behind all others, each under the settings that it was taken under, which are then again what they
+    /// were.
+    fn put_back(&mut self, steps: Vec<(BTreeMap<String, String>, Step)>) {
+        let mut now: BTreeMap<String, String> = BTreeMap::new();
+        for step in &self.steps {
+            if let Step::State(Entry::Set { name, value }) = step {
+                now.insert(name.clone(), value.clone());
+            }
+        }
+        now.retain(|name, _| LASTING.contains(&name.as_str()));
+        let at_the_end = now.clone();
+        for (then, step) in steps {
+            self.set_to(&mut now, &then);
+            self.steps.push(step);
+        }
+        self.set_to(&mut now, &at_the_end);
+    }
+
+    /// Sets what differs between two states of the settings.
+    fn set_to(&mut self, now: &mut BTreeMap<String, String>, then: &BTreeMap<String, String>) {
+        let defaults = Settings::default();
+        for name in LASTING {
+            let value = |all: &BTreeMap<String, String>| {
+                all.get(name).cloned().or_else(|| defaults.show(name).ok()).unwrap_or_default()
+            };
+            let (is, was) = (value(now), value(then));
+            if is != was {
+                self.steps.push(Step::State(Entry::Set { name: name.into(), value: was }));
+            }
+        }
+        now.clone_from(then);
     }
 
     /// Gives up what was set, paused or altered and is overruled before another object was made.
@@ -261,6 +353,42 @@ mod tests {
         assert_eq!(texts(&all), ["make x", "second", "make y", "third"]);
         dropped(&mut all, &["y"]);
         assert_eq!(texts(&all), ["make x", "third"]);
+    }
+
+    fn replaced(made: &mut Made, name: &str, dependants: &[&str]) {
+        let dependants = dependants.iter().map(|name| (*name).into()).collect();
+        let statement = format!("make {name} anew");
+        let news = News { made: vec![Making::Replaced { name: name.into(), statement, dependants }] };
+        made.change(news, &changed(&["replace"]), Standing::default());
+    }
+
+    #[test]
+    fn what_has_another_query_stands_behind_what_that_reads_and_before_what_reads_it() {
+        let mut all = Made::default();
+        made(&mut all, &["s", "x"]);
+        all.state(set("on_error", "keep"));
+        made(&mut all, &["y"]);
+        all.state(set("on_error", "fail"));
+        all.state(set("batch_interval", "1 second"));
+        made(&mut all, &["t"]);
+        all.state(paused(Some("y"), true));
+        all.state(paused(Some("y"), false));
+        replaced(&mut all, "x", &["y"]);
+        let expected = [
+            "make s",
+            "on_error = fail",
+            "batch_interval = 1 second",
+            "make t",
+            "make x anew",
+            "on_error = keep",
+            "make y",
+            "on_error = fail",
+        ];
+        assert_eq!(texts(&all), expected);
+        for _ in 0..10 {
+            replaced(&mut all, "x", &["y"]);
+        }
+        assert_eq!(texts(&all), expected);
     }
 
     #[test]

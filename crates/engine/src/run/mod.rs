@@ -47,6 +47,7 @@ mod source;
 mod status;
 mod subscribe;
 mod subscription;
+mod succeed;
 mod system;
 mod table;
 mod tasks;
@@ -94,6 +95,7 @@ pub(crate) use sink::in_sum;
 use source::RunningSource;
 use subscribe::Subscription;
 use subscription::DurableSubscription;
+use succeed::Successor;
 use table::Table;
 pub(crate) use table::check_distinct_keys;
 use tasks::Tasks;
@@ -176,6 +178,8 @@ pub(crate) struct Loop {
     waiters: Waiters,
     /// What waits until queries are at the present.
     set_aside: Vec<SetAside>,
+    /// Queries that are to take the places of others.
+    successors: Vec<Successor>,
     durability: Durability,
     doing: Doing,
     taking: Taking,
@@ -233,6 +237,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 expired: Epoch::default(),
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
+                successors: Vec::new(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 doing: Doing::default(),
                 taking: Taking::default(),
@@ -301,6 +306,10 @@ impl Loop {
         let Some(event) = self.set_aside(event) else { return };
         match event {
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
+            Event::Replace(replacing) => self.replace(*replacing),
+            Event::ExplainReplace { object, from_now, reply } => {
+                reply.send(self.explain_replace(&object, from_now));
+            }
             Event::Subscribe { base, request, reply } => reply.send(self.subscribe(base, request)),
             // They wake the loop.
             Event::Room | Event::Stepped => {}
@@ -377,6 +386,7 @@ impl Loop {
                 break;
             }
         }
+        self.finish_successors();
         if self.durability.holds_back() {
             return self.stand_by();
         }

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_flow::{Change, Cost, EventTime, Explained, Flow, Shareable, Wanted};
+use millstream_flow::{Change, Cost, EventTime, Explained, Flow, Shareable, Succession, Wanted};
 use millstream_sql::{Error, Result};
 
 use super::query::in_words;
@@ -120,6 +120,18 @@ impl OwnFlow {
         step(flow, cut, inputs, read)
     }
 
+    /// Goes on where another flow stands, see [`Flow::succeed`]; that one stays as it is.
+    pub(crate) fn succeed(
+        &mut self,
+        before: &Flow,
+        succession: Succession,
+        cut: &Cut,
+        contents: &[&Delta],
+    ) -> Result<Change> {
+        let flow = self.flow.as_mut().ok_or_else(lent)?;
+        caught(|| flow.succeed(before, succession, cut, contents))
+    }
+
     /// Forgets everything, as if it had never been stepped.
     pub(crate) fn reset(&mut self) -> Result<()> {
         self.flow.as_mut().ok_or_else(lent)?.reset().map_err(error::flow)
@@ -182,9 +194,12 @@ impl OwnFlow {
 
 /// Steps a flow; errors come with the messages that a SELECT would have.
 pub(super) fn step(flow: &mut Flow, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
-    // A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
-    let step = AssertUnwindSafe(|| flow.step_for(cut, inputs, read));
-    let Change { rows, errors, left_out, late } = std::panic::catch_unwind(step)
+    caught(|| flow.step_for(cut, inputs, read))
+}
+
+/// A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
+fn caught(step: impl FnOnce() -> millstream_flow::Result<Change>) -> Result<Change> {
+    let Change { rows, errors, left_out, late } = std::panic::catch_unwind(AssertUnwindSafe(step))
         .map_err(|_| Error::bug("a step of the query panicked"))?
         .map_err(error::flow)?;
     Ok(Change { rows, errors: in_words(errors)?, left_out, late })

@@ -1,6 +1,7 @@
 //! A query that is maintained.
 
 mod saving;
+mod succeeding;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub(crate) struct RunningQuery {
     pub(crate) status: Status,
     /// Whether it is a subscriber's own, which no statement can name.
     pub(crate) temporary: bool,
+    /// Whether it is to take the place of another one, once it is at the present.
+    pub(crate) succeeds: bool,
     /// The table that takes its changes, where it is a sink into one.
     pub(crate) into: Option<IntoTable>,
     /// What reading it does while it has errors.
@@ -186,6 +189,7 @@ impl RunningQuery {
             owner: None,
             status: Status::Waiting,
             temporary: false,
+            succeeds: false,
             into: None,
             on_error,
             kept,

@@ -97,7 +97,7 @@ impl Loop {
     /// The same for all that have read all of the past.
     pub(super) fn arrive_all(&mut self) {
         for place in 0..self.queries.len() {
-            if self.has_read_the_past(place) {
+            if self.has_read_the_past(place) && !self.queries[place].succeeds {
                 self.arrive_durably(place);
             }
         }

@@ -385,8 +385,8 @@ impl Loop {
         }
     }
 
-    /// Ends the subscriptions to relations that are about to be dropped.
-    pub(super) fn end_subscriptions_to(&mut self, names: &[Arc<str>]) {
+    /// Ends the subscriptions to relations that are no longer what they were: `why` says what became of them.
+    pub(super) fn end_subscriptions_to(&mut self, names: &[Arc<str>], why: &str) {
         let reads = |subscription: &Subscription, name: &Arc<str>| {
             let query = self.query(&subscription.from).filter(|_| subscription.owned);
             subscription.durable.as_ref() == Some(name)
@@ -396,7 +396,7 @@ impl Loop {
         let mut ended = Vec::new();
         for (number, subscription) in &self.subscriptions {
             if let Some(name) = names.iter().find(|name| reads(subscription, name)) {
-                subscription.end.set(Err(Error::invalid(format!("\"{name}\" was dropped"))));
+                subscription.end.set(Err(Error::invalid(format!("\"{name}\" {why}"))));
                 ended.push(*number);
             }
         }

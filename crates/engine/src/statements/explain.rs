@@ -14,7 +14,7 @@ use millstream_sql::{BatchQuery, Emit, Error, Result, TokenReader};
 use super::create_stream::{Running, cut_emit, running_query, stream_options};
 use super::create_view::{Named, check_batches, make_continuous, named_query};
 use super::show::{rows, rows_with_notice};
-use super::{create_materialized_view, explain_why, select, within};
+use super::{create_materialized_view, explain_why, replace, select, within};
 use crate::catalog::{Definition, Runs};
 use crate::error;
 use crate::event::{Compiled, Event, Explaining};
@@ -53,6 +53,9 @@ struct Watch {
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     if explain_why::begins(reader) {
         return explain_why::run(session, reader).await;
+    }
+    if replace::begins(reader) {
+        return replace::explain(session, reader).await;
     }
     let form = form(reader)?;
     let once = select::begins(reader);

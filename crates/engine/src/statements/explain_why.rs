@@ -26,9 +26,14 @@ pub(super) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     let at = reader.last_position();
     reader.expect_end()?;
     let asked = session.shared.ask(|reply| Event::ExplainWhy { name, reply }).await;
-    let (about, why): (Vec<String>, Vec<String>) = asked.map_err(|error| error.at(at))?.into_iter().unzip();
-    let columns = ["about", "why"].map(|name| Field::new(name, DataType::Utf8View, false));
+    two_columns(["about", "why"], asked.map_err(|error| error.at(at))?)
+}
+
+/// Lines of two texts as rows.
+pub(super) fn two_columns(names: [&str; 2], lines: Vec<(String, String)>) -> Result<Response> {
+    let (first, second): (Vec<String>, Vec<String>) = lines.into_iter().unzip();
+    let columns = names.map(|name| Field::new(name, DataType::Utf8View, false));
     let texts = |texts: Vec<String>| Arc::new(StringViewArray::from_iter_values(texts));
     let schema = Arc::new(Schema::new(columns.to_vec()));
-    rows(RecordBatch::try_new(schema, vec![texts(about), texts(why)]))
+    rows(RecordBatch::try_new(schema, vec![texts(first), texts(second)]))
 }

@@ -28,6 +28,7 @@ mod modify;
 mod pause;
 mod prepared;
 pub(crate) mod put_late;
+pub(crate) mod replace;
 mod reset;
 pub(crate) mod select;
 mod set;
@@ -69,14 +70,16 @@ const NOT_YET: &[&[&str]] = &[
 ];
 
 /// The first words of what is there, for messages.
-const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE, ALTER SOURCE or TABLE, DROP, INSERT, UPDATE, \
+const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE, ALTER SOURCE, TABLE, MATERIALIZED VIEW or STREAM, \
+     DROP, INSERT, UPDATE, \
      DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, \
      DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, CHECKPOINT, ADVANCE, STOP";
 
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
     let reader = TokenReader::new(text)?;
-    Ok(reader.is_keyword(&["CREATE"]) || reader.is_keyword(&["DROP"]))
+    let changes = reader.is_keyword(&["CREATE"]) || reader.is_keyword(&["DROP"]);
+    Ok(changes && !replace::begins(&reader))
 }
 
 /// Plans a CREATE or DROP against the catalog as the statements before it leave it.
@@ -118,11 +121,8 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
 
 /// Runs any other statement.
 pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> Result<Response> {
-    if alter_watermark::begins(&reader) {
-        return alter_watermark::run(session, &mut reader).await;
-    }
-    if reader.keyword(&["ALTER", "SOURCE"]) {
-        return alter_source::run(session, &mut reader).await;
+    if let Some(altered) = alter(session, &mut reader).await {
+        return altered;
     }
     refuse_unbuilt(&reader)?;
     if transaction::begins(&reader) {
@@ -188,6 +188,20 @@ pub(crate) async fn run(session: &mut Session, mut reader: TokenReader<'_>) -> R
     }
 }
 
+/// Runs a statement that alters what is there; none where it is another one.
+async fn alter(session: &Session, reader: &mut TokenReader<'_>) -> Option<Result<Response>> {
+    if alter_watermark::begins(reader) {
+        return Some(alter_watermark::run(session, reader).await);
+    }
+    if replace::begins(reader) {
+        return Some(replace::run(session, reader).await);
+    }
+    match reader.keyword(&["ALTER", "SOURCE"]) {
+        true => Some(alter_source::run(session, reader).await),
+        false => None,
+    }
+}
+
 /// The rest after the first word.
 fn after<'a, 'b>(reader: &'b mut TokenReader<'a>) -> &'b mut TokenReader<'a> {
     reader.next();
@@ -195,7 +209,10 @@ fn after<'a, 'b>(reader: &'b mut TokenReader<'a>) -> &'b mut TokenReader<'a> {
 }
 
 fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
-    if ["FUNCTION", "AGGREGATE"].iter().any(|kind| reader.is_keyword(&["CREATE", "OR", "REPLACE", kind])) {
+    let replaceable = ["FUNCTION", "AGGREGATE"];
+    if replace::begins(reader)
+        || replaceable.iter().any(|kind| reader.is_keyword(&["CREATE", "OR", "REPLACE", kind]))
+    {
         return Ok(());
     }
     match NOT_YET.iter().find(|words| reader.is_keyword(words)) {

@@ -80,7 +80,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// Whether a relation is `table`, or made of it: by its query, or by sinks into a table.
-fn stems_from(catalog: &Catalog, relation: &str, table: &str) -> bool {
+pub(super) fn stems_from(catalog: &Catalog, relation: &str, table: &str) -> bool {
     let mut seen: Vec<Arc<str>> = Vec::new();
     let mut rest: Vec<Arc<str>> = vec![relation.into()];
     while let Some(name) = rest.pop() {

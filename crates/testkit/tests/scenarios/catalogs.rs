@@ -66,7 +66,7 @@ async fn dropped() -> Result<()> {
 fn statement(random: &mut SmallRng) -> String {
     let (a, b) = (random.random_range(0..3), random.random_range(0..3));
     let x = random.random_range(0..5);
-    match random.random_range(0..20) {
+    match random.random_range(0..23) {
         0 => format!("DROP TABLE t{a} CASCADE"),
         1 => format!("DROP MATERIALIZED VIEW IF EXISTS v{a} CASCADE"),
         2 => format!("DROP SINK k{a}"),
@@ -86,6 +86,14 @@ fn statement(random: &mut SmallRng) -> String {
         14 => format!("RESUME {}", if x == 0 { "ALL".into() } else { format!("v{a}") }),
         15 => format!("SET on_error = '{}'", if x < 2 { "keep" } else { "fail" }),
         16 => format!("DELETE FROM t{a} WHERE x = {x}"),
+        17 | 18 => format!(
+            "ALTER MATERIALIZED VIEW v{a} AS SELECT x % {} AS y, count(*) AS n FROM t{b} GROUP BY x % {0}",
+            x + 2
+        ),
+        19 => format!(
+            "CREATE OR REPLACE MATERIALIZED VIEW v{a} WITH (on_error = 'keep') AS SELECT f{b}(x) AS y, count(*) AS n \
+             FROM t{b} WHERE x > {x} GROUP BY f{b}(x)"
+        ),
         _ => format!("INSERT INTO t{a} VALUES ({x}, TIMESTAMP '2024-05-01' + INTERVAL '{x} minutes')"),
     }
 }

@@ -1,5 +1,6 @@
 //! What takes several parts at once to show.
 
+mod altering;
 mod bad_input;
 mod batches;
 mod behind;
@@ -51,6 +52,7 @@ pub type Scenario = (&'static str, fn() -> drive::Result<()>);
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
+    all.extend_from_slice(altering::ALL);
     all.extend_from_slice(bad_input::ALL);
     all.extend_from_slice(batches::ALL);
     all.extend_from_slice(behind::ALL);

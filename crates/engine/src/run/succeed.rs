@@ -1,0 +1,357 @@
+//! Another query in the place of one that runs: ALTER … AS SELECT, CREATE OR REPLACE.
+//!
+//! The new query, the **successor**, stands beside the old one under a name that no statement knows, until it has read
+//! what its inputs hold. Then, between two epochs, it takes the old one's place, and all that read the relation see one
+//! change: the new answer minus the old one. Before that nothing is journalled and nobody sees anything: a crash, an
+//! error or a cancelled statement leaves all as it was. The journal's one entry says that at this point the relation had
+//! another query; a start reads the past there anew, up to the same positions.
+//!
+//! Where operators are the same in both queries, and all others can be made of what is kept, the new query goes on with
+//! their state and takes its place at once (`keeping.rs`).
+//!
+//! Of rows that only come, a stream's, those that were put out stay: the new query's come after them.
+//!
+//! Deliberately absent: other columns, or another key, for relations that something reads (`fits.rs` says why).
+
+mod explain;
+mod fits;
+mod keeping;
+
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta};
+use millstream_durable::Entry;
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::epoch::Deltas;
+use super::log;
+use super::made::News;
+use super::query::{RunningQuery, Status};
+use super::sink::in_sum;
+use super::table::negated;
+use super::waiters::Changing;
+use crate::catalog::{Definition, Object};
+use crate::event::{Replacing, Reply};
+
+/// A query that is to take the place of another one.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    /// The relation as it is to be.
+    object: Arc<Object>,
+    /// As it is.
+    before: Arc<Object>,
+    /// What the new query reads.
+    reads: Vec<Arc<Object>>,
+    /// The name under which it stands meanwhile.
+    name: Arc<str>,
+    notices: Vec<String>,
+    /// What the journal is told.
+    entry: Entry,
+    reply: Reply<Option<Vec<String>>>,
+}
+
+/// Whether a successor can take its place now.
+enum Readiness {
+    NotYet,
+    Now,
+    Never(Error),
+}
+
+impl Successor {
+    /// The relation whose place it takes, and those that it reads.
+    pub(super) fn needs(&self) -> impl Iterator<Item = Arc<str>> {
+        std::iter::once(self.before.name.clone()).chain(self.object.reads.iter().cloned())
+    }
+}
+
+impl Loop {
+    /// Begins to give a relation another query. `Ok(None)`: the catalog is another one by now.
+    pub(super) fn replace(&mut self, replacing: Replacing) {
+        let Replacing { base, object, from_now, entry, reply } = replacing;
+        // A statement that was given up before its turn came isn't done.
+        if reply.is_closed() {
+            return;
+        }
+        if base != self.catalog.version {
+            return reply.send(Ok(None));
+        }
+        let before = match self.catalog.get(&object.name) {
+            Ok(before) => before.clone(),
+            Err(error) => return reply.send(Err(error)),
+        };
+        self.set_time();
+        let begun = self.check_journal().and_then(|()| self.successor_of(&object, from_now));
+        let (queries, at_once, notices) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.end_change();
+                return reply.send(Err(error));
+            }
+        };
+        let reads = object.reads.iter().filter_map(|name| self.catalog.find(name).cloned()).collect();
+        let name: Arc<str> = match at_once {
+            true => object.name.clone(),
+            false => format!("\0the next {}", object.name).into(),
+        };
+        let successor = Successor { object, before, reads, name, notices, entry, reply };
+        if at_once {
+            self.take_place(successor, queries);
+        } else {
+            for mut query in queries {
+                (query.name, query.temporary, query.succeeds) = (successor.name.clone(), true, true);
+                self.queries.push(query);
+            }
+            self.successors.push(successor);
+            self.mark_used_sources();
+            self.start_queries();
+            self.finish_successors();
+        }
+        self.end_change();
+    }
+
+    /// The queries that a relation is to have, whether they can take their place at once, and what is to be said of them.
+    fn successor_of(
+        &self,
+        object: &Arc<Object>,
+        from_now: bool,
+    ) -> Result<(Vec<RunningQuery>, bool, Vec<String>)> {
+        if self.waiters.replay.is_some() {
+            return Err(Error::external("a recorded epoch is being run again: try again when it is done"));
+        }
+        if self.successors.iter().any(|other| other.object.name == object.name) {
+            return Err(Error::external(format!(
+                "\"{}\" is being altered: try again when it is done",
+                object.name
+            )));
+        }
+        let mut queries = self.queries_to_be(object)?;
+        self.check_place(object, queries.last())?;
+        // What runs once per batch begins with the next one, and a view is no query at all.
+        let Some(query) = queries.last_mut().filter(|query| !query.is_per_batch()) else {
+            return Ok((queries, true, Vec::new()));
+        };
+        let mut notices = Vec::new();
+        if let Some(succession) = self.succession(&object.name, query)? {
+            self.take_over(&object.name, query, succession).map_err(|error| stays(&object.name, error))?;
+            return Ok((queries, true, notices));
+        }
+        match from_now {
+            true => self.notice_missed(query, &mut notices),
+            false => self.check_can_be_read(&object.name, query)?,
+        }
+        Ok((queries, false, notices))
+    }
+
+    /// The same, compiled against the catalog in which the relation has its new definition.
+    pub(super) fn queries_to_be(&self, object: &Arc<Object>) -> Result<Vec<RunningQuery>> {
+        if let Definition::View { .. } = object.definition {
+            return Ok(Vec::new());
+        }
+        let mut catalog = self.catalog.as_ref().clone();
+        catalog.replace(object.clone());
+        let scope = super::compile::Scope { catalog: &catalog, ..self.scope() };
+        self.queries_of(object, &scope)
+    }
+
+    /// Lets those take their places that have come to the present, and gives up those that can't.
+    pub(super) fn finish_successors(&mut self) {
+        if self.successors.is_empty() {
+            return;
+        }
+        self.set_time();
+        for successor in std::mem::take(&mut self.successors) {
+            match self.readiness(&successor) {
+                Readiness::NotYet => self.successors.push(successor),
+                Readiness::Now => self.succeed(successor),
+                Readiness::Never(error) => self.give_up(successor, error),
+            }
+        }
+        self.end_change();
+    }
+
+    /// What is done between two epochs is done at one time, which the journal has too.
+    fn set_time(&mut self) {
+        if self.durability.is_on() && !self.durability.is_recovering() {
+            self.durability.at = Some(self.standing().now);
+        }
+    }
+
+    fn readiness(&self, successor: &Successor) -> Readiness {
+        let name = &successor.object.name;
+        if successor.reply.is_closed() {
+            return Readiness::Never(Error::external("nobody waits for it any more"));
+        }
+        for before in std::iter::once(&successor.before).chain(&successor.reads) {
+            if self.catalog.find(&before.name).is_none_or(|now| !Arc::ptr_eq(now, before)) {
+                let kind = before.definition.kind();
+                return Readiness::Never(Error::external(format!(
+                    "{kind} \"{}\" was changed while \"{name}\" was being altered: nothing was done",
+                    before.name
+                )));
+            }
+        }
+        let Some(query) = self.query(&successor.name) else {
+            return Readiness::Never(Error::bug(format!("the next query of \"{name}\" is gone")));
+        };
+        let late = |name: Arc<str>| self.query(&name).is_some_and(|query| query.behind().is_some());
+        match &query.status {
+            // Once a journal says that it took its place, it does, whatever became of it.
+            Status::Suspended { .. } if self.durability.is_recovering() => Readiness::Now,
+            Status::Suspended { reason, .. } => Readiness::Never(reason.clone()),
+            _ if successor.needs().any(late) => Readiness::NotYet,
+            Status::Running => Readiness::Now,
+            Status::CatchingUp(catch_up) if catch_up.has_read() => Readiness::Now,
+            _ => Readiness::NotYet,
+        }
+    }
+
+    fn give_up(&mut self, successor: Successor, error: Error) {
+        self.queries.retain(|query| query.name != successor.name);
+        self.readers_left();
+        self.mark_used_sources();
+        successor.reply.send(Err(stays(&successor.object.name, error)));
+    }
+
+    fn succeed(&mut self, successor: Successor) {
+        let Some(place) = self.queries.iter().position(|query| query.name == successor.name) else { return };
+        self.come_to_the_present(place);
+        let query = &self.queries[place];
+        let checked = match &query.status {
+            _ if self.durability.is_recovering() => Ok(()),
+            Status::Suspended { reason, .. } => Err(reason.clone()),
+            _ => self.check_journal().and_then(|()| self.check_place(&successor.object, Some(query))),
+        };
+        match checked {
+            Ok(()) => {
+                let mut query = self.queries.remove(place);
+                query.name = successor.object.name.clone();
+                (query.temporary, query.succeeds) = (false, false);
+                self.take_place(successor, vec![query]);
+            }
+            Err(error) => self.give_up(successor, error),
+        }
+    }
+
+    /// Lets a successor take what sources have brought since it read them, and then what is kept of its other inputs.
+    fn come_to_the_present(&mut self, place: usize) {
+        if !matches!(self.queries[place].status, Status::CatchingUp(_)) {
+            return;
+        }
+        let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
+        let kept: Vec<bool> = inputs.iter().map(|name| !self.is_read_again(name)).collect();
+        let ends: Vec<_> = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
+        if let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
+            for ((place, end), _) in
+                catch_up.places.iter_mut().zip(ends).zip(&kept).filter(|(_, kept)| **kept)
+            {
+                *place = end;
+            }
+        }
+        // What comes of the past is never late.
+        let past = Cut { watermarks: Vec::new(), now: self.clock.last(), ..self.standing_cut() };
+        let mut rest = Vec::new();
+        while let Some((_, inputs)) = self.next_since(place) {
+            rest.push(inputs);
+        }
+        let contents = self.queries[place].feeds.iter().zip(kept);
+        let contents = contents.map(|(feed, kept)| match kept {
+            true => self.first_content(feed).map(Delta::from_iter),
+            false => Ok(Delta::default()),
+        });
+        match contents.collect::<Result<Vec<Delta>>>() {
+            Ok(contents) => rest.push(contents),
+            Err(reason) => self.queries[place].suspend(reason, self.epoch),
+        }
+        for deltas in &rest {
+            let of = |name: &str| inputs.iter().position(|input| input.as_ref() == name);
+            self.step_past(place, &past, |name| of(name).and_then(|place| deltas.get(place)));
+        }
+        let standing = self.standing_cut();
+        if !self.queries[place].is_suspended() && self.queries[place].flow.is_due(&standing) {
+            self.step_past(place, &standing, |_| None);
+        }
+        if !self.queries[place].is_suspended() {
+            self.queries[place].status = Status::Running;
+        }
+    }
+
+    /// Puts queries, or a view's plan, in the place of those that a relation has.
+    fn take_place(&mut self, successor: Successor, queries: Vec<RunningQuery>) {
+        let Successor { object, notices, mut entry, reply, .. } = successor;
+        let name = object.name.clone();
+        let fits = self.unfit(&object, queries.last()).is_none();
+        let change = queries.last().filter(|_| fits).and_then(|query| self.difference(&name, query));
+        if let Entry::Changed { standing, .. } = &mut entry {
+            *standing = self.standing();
+        }
+        let dependants = self.catalog.dependants(&name);
+        self.begin_change(entry, News::replaced(&object, dependants));
+        if !self.durability.is_on() {
+            self.epoch = self.epoch.next();
+        }
+        let mut catalog = self.catalog.as_ref().clone();
+        catalog.replace(object.clone());
+        if let Some(late) = queries.last().and_then(RunningQuery::late) {
+            catalog.keep_late(name.clone(), late.schema().clone());
+        }
+        self.publish_catalog(catalog);
+        if !fits {
+            self.end_subscriptions_to(std::slice::from_ref(&name), "has another query");
+            self.logs.remove(&name);
+        }
+        self.put_in_place(&name, queries, fits);
+        if let Some(change) = change {
+            self.hand_difference(&name, change);
+        }
+        self.mark_used_sources();
+        self.start_queries();
+        self.readers_left();
+        let entry = self.durability.last();
+        self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply });
+    }
+
+    /// The new answer minus the old one, where both are kept.
+    fn difference(&self, name: &Arc<str>, query: &RunningQuery) -> Option<Delta> {
+        let old = self.query(name).filter(|old| old.shows_at_once() && query.shows_at_once())?;
+        // What a query that is suspended had put out is nobody's any more: all that read it are suspended, too.
+        let (old, new) = (old.read(None).ok()?, query.read(None).ok()?);
+        let mut change = negated(Delta::from_iter(old));
+        change.append(Delta::from_iter(new));
+        Some(in_sum(change))
+    }
+
+    fn put_in_place(&mut self, name: &Arc<str>, queries: Vec<RunningQuery>, fits: bool) {
+        let (mut old, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.queries).into_iter().partition(|query| query.belongs_to(name));
+        self.queries = rest;
+        for mut query in queries {
+            query.since = self.epoch;
+            query.epoch = self.epoch;
+            if fits
+                && query.name == *name
+                && let Some(old) = old.iter_mut().find(|old| old.name == *name)
+            {
+                query.keep_newest_of(old);
+            }
+            let own = query.name.clone();
+            self.queries.push(query);
+            self.put_newest_before_readers(&own);
+        }
+    }
+
+    /// Lets all that read a relation take in how it differs from what it was, as one epoch.
+    fn hand_difference(&mut self, name: &Arc<str>, change: Delta) {
+        let Some(place) = self.queries.iter().position(|query| query.name == *name) else { return };
+        self.share_or_suspend(place);
+        if !change.is_empty() {
+            let cut = self.standing_cut();
+            self.step_queries_from(place + 1, &cut, Deltas::from([(name.clone(), change)]));
+        }
+    }
+}
+
+/// Why a relation has no other query.
+fn stays(name: &str, error: Error) -> Error {
+    Error { message: format!("\"{name}\" stays as it is: {}", error.message), ..error }
+}

@@ -1,0 +1,90 @@
+//! EXPLAIN ALTER: what a relation's new query would keep of the old one, and what it would make anew.
+
+use std::sync::Arc;
+
+use millstream_flow::Succession;
+use millstream_sql::Result;
+
+use super::super::Loop;
+use super::super::feed::Feed;
+use super::super::query::RunningQuery;
+use super::super::source::RunningSource;
+use crate::catalog::Object;
+
+/// What each line is about, and what becomes of it.
+type Lines = Vec<(String, String)>;
+
+impl Loop {
+    /// What would become of a relation, its operators and its readers; where it would be refused, why.
+    pub(in crate::run) fn explain_replace(&self, object: &Arc<Object>, from_now: bool) -> Result<Lines> {
+        let name = &object.name;
+        let queries = self.queries_to_be(object)?;
+        let query = queries.last();
+        let maintained = query.filter(|query| !query.is_per_batch());
+        let succession = match maintained {
+            Some(query) => self.succession(name, query)?,
+            None => None,
+        };
+        let readable = match (maintained, &succession) {
+            (Some(query), None) if !from_now => self.check_can_be_read(name, query),
+            _ => Ok(()),
+        };
+        let refused = self.check_place(object, query).and(readable).err();
+        let what = match (&refused, query, &succession) {
+            (Some(error), ..) => format!("refused: {}", error.message),
+            (None, None, _) => "its plan is another one".into(),
+            (None, Some(query), _) if query.is_per_batch() => "begins with the next batch".into(),
+            (None, _, Some(succession)) if succession.is_same() => {
+                "is the same query: nothing changes".into()
+            }
+            (None, Some(query), None) if query.reads().any(|name| self.is_to_be_read(name)) => {
+                "changes once all is made anew; until then it goes on as it is".into()
+            }
+            (None, ..) => "changes at once".into(),
+        };
+        let mut lines = vec![(name.to_string(), what)];
+        if let (None, Some(query)) = (&refused, query) {
+            lines.extend(self.fates(query, succession.as_ref(), from_now));
+            let readers = self.catalog.dependants(name).into_iter();
+            lines.extend(readers.map(|reader| (reader.to_string(), "takes in what differs".into())));
+        }
+        Ok(lines)
+    }
+
+    /// What becomes of each operator.
+    fn fates(&self, query: &RunningQuery, succession: Option<&Succession>, from_now: bool) -> Lines {
+        let fate = |operator: &millstream_flow::Explained| {
+            let name = operator.title.strip_prefix("Input ").filter(|_| operator.cost.is_none());
+            let place = query.feeds.iter().position(|feed| Some(feed.of.as_ref()) == name);
+            match (place.and_then(|place| Some((place, query.feeds.get(place)?))), succession) {
+                (Some(_), _) if query.is_per_batch() => "from the next batch on".into(),
+                (Some((place, _)), Some(succession)) if !succession.needs(place) => {
+                    "goes on from here".into()
+                }
+                (Some((_, feed)), _) => self.reading(feed, from_now),
+                (_, Some(succession)) if succession.keeps(operator.node) => match operator.state.is_empty() {
+                    true => "goes on".into(),
+                    false => format!("keeps {}", operator.state),
+                },
+                (_, Some(_)) if succession.is_some_and(Succession::is_same) => "goes on".into(),
+                _ => "made anew".to_string(),
+            }
+        };
+        query.operators().iter().map(|operator| (operator.indented(), fate(operator))).collect()
+    }
+
+    /// Where the rows of an input come from that is read from its beginning.
+    fn reading(&self, feed: &Feed, from_now: bool) -> String {
+        match () {
+            () if self.is_to_be_read(&feed.of) => "read again from its beginning".into(),
+            () if self.holds_all(feed) => "read from what it holds".into(),
+            () if from_now => "read from what is kept of it and from now on".into(),
+            () => "some of its rows are gone".into(),
+        }
+    }
+
+    /// Whether a source has brought rows that it is asked for again.
+    fn is_to_be_read(&self, name: &str) -> bool {
+        self.is_read_again(name) && self.sources.get(name).is_some_and(RunningSource::has_past)
+    }
+}

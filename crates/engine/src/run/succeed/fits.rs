@@ -1,0 +1,235 @@
+//! Whether another query can take the place of one that runs.
+//!
+//! What reads a relation was compiled for its columns, its key and for whether its rows only come, and so it is again
+//! after a start, from the same statement over the new definition. So where something reads it these stay as they are:
+//! then its operators, and what they keep, are those that they would be over the new query. What reads nothing else of
+//! it but that it has these columns, a plain view, asks for them alone.
+
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use millstream_delta::sql_type_of;
+use millstream_sql::{Error, Result};
+
+use super::super::Loop;
+use super::super::compile::Scope;
+use super::super::query::RunningQuery;
+use crate::catalog::{Definition, Object, Runs};
+
+/// How something that reads a relation finds it another one.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::run) struct Unfit {
+    /// What is different: `column "b" is gone`.
+    what: String,
+    /// Whether it is in the columns, which views go by too.
+    columns: bool,
+}
+
+impl Loop {
+    /// Fails where a relation can't have another query now, or where what reads it would no longer fit.
+    pub(super) fn check_place(&self, object: &Object, new: Option<&RunningQuery>) -> Result<()> {
+        let name = &object.name;
+        let dependants = self.catalog.dependants(name);
+        for of in std::iter::once(name).chain(&dependants) {
+            if self.is_paused(of) {
+                return Err(Error::invalid(format!("\"{name}\" can't be altered while \"{of}\" is paused"))
+                    .hint(format!("RESUME {of} first.")));
+            }
+        }
+        let queries = dependants.iter().filter(|of| self.is_maintained(of));
+        let queries: Vec<&str> = queries.map(AsRef::as_ref).collect();
+        if let Definition::View { .. } = object.definition
+            && !dependants.is_empty()
+        {
+            let named = dependants.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+            return Err(Error::invalid(format!("view \"{name}\" is part of {named}"))
+                .hint("Drop these first and create them again, or alter them in its place."));
+        }
+        if self.query(name).is_some_and(RunningQuery::is_starting) {
+            return Err(Error::external(format!(
+                "\"{name}\" is still reading what its inputs held before it was made: try again later"
+            )));
+        }
+        if self.query(name).is_some_and(RunningQuery::is_suspended) && !queries.is_empty() {
+            return Err(Error::invalid(format!(
+                "\"{name}\" is suspended, and with it what reads it: {}",
+                queries.join(", ")
+            ))
+            .hint("Drop these first, alter it, and create them again."));
+        }
+        self.check_alike(name, &dependants)?;
+        let Some(Unfit { what, columns }) = self.unfit(object, new) else { return Ok(()) };
+        let readers: Vec<&str> = match columns {
+            true => dependants.iter().map(AsRef::as_ref).collect(),
+            false => queries,
+        };
+        if readers.is_empty() {
+            return Ok(());
+        }
+        let kind = object.definition.kind();
+        Err(Error::invalid(format!(
+            "{kind} \"{name}\" is read by {}, which it would no longer fit: {what}",
+            readers.join(", ")
+        ))
+        .hint("Let the new query have the same columns, or drop what reads it first and create that again."))
+    }
+
+    /// Fails where what reads a relation would get other operators if it were made now. A start makes it after the
+    /// relation, and so after all that was altered since it was made.
+    fn check_alike(&self, name: &Arc<str>, dependants: &[Arc<str>]) -> Result<()> {
+        for query in self.queries.iter().filter(|query| !query.temporary) {
+            let shown = self.shown_name(query);
+            let plan = match self.catalog.find(shown).map(|object| &object.definition) {
+                Some(
+                    Definition::MaterializedView { plan, .. }
+                    | Definition::Stream { query: Runs::Maintained { plan, .. }, .. }
+                    | Definition::Sink { query: Some(Runs::Maintained { plan, .. }), .. }
+                    | Definition::SinkInto { query: plan, .. },
+                ) if dependants.contains(shown) => plan,
+                _ => continue,
+            };
+            // One that is stepped elsewhere depends on nothing but rows.
+            let Some(flow) = query.flow.here() else { continue };
+            let scope = Scope { limits: flow.limits(), ..self.scope() };
+            if !scope.lower(plan)?.flow.is_made_like(flow) {
+                return Err(Error::invalid(format!(
+                    "\"{shown}\", which reads \"{name}\", was made before something was altered that it goes by: a \
+                     watermark, for example"
+                ))
+                .hint(format!("Drop \"{shown}\" and create it again, then alter \"{name}\".")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an object has a query of its own, or delivers.
+    fn is_maintained(&self, name: &str) -> bool {
+        let definition = self.catalog.find(name).map(|object| &object.definition);
+        definition.is_some_and(|definition| !matches!(definition, Definition::View { .. }))
+    }
+
+    /// How what reads a relation would find it, where that isn't as it is now.
+    pub(in crate::run) fn unfit(&self, object: &Object, new: Option<&RunningQuery>) -> Option<Unfit> {
+        let before = self.catalog.find(&object.name)?;
+        if let (Some(old), Some(new)) = (before.definition.schema(), object.definition.schema())
+            && let Some(what) = difference(old, new)
+        {
+            return Some(Unfit { what, columns: true });
+        }
+        let (Some(old), Some(new)) = (self.query(&object.name), new) else { return None };
+        let what = match (old.append_only(), new.append_only()) {
+            (true, false) => Some("its rows only came, and now they would change or go".to_string()),
+            (false, true) => Some("its rows changed or went, and now they would only come".to_string()),
+            (true, true) if old.shows_at_once() || new.shows_at_once() => {
+                Some("its rows only come, and some of the old answer would go".to_string())
+            }
+            _ if old.key() != new.key() => Some(format!(
+                "its rows were told apart by {}, and now they are by {}",
+                named(old.key(), before),
+                named(new.key(), object)
+            )),
+            _ if old.flow.times() != new.flow.times() => {
+                Some("how far event time has come in its columns follows from something else".to_string())
+            }
+            _ => None,
+        };
+        what.map(|what| Unfit { what, columns: false })
+    }
+
+    /// Fails where a query can't have all that it would have had, had it been there from the beginning.
+    pub(super) fn check_can_be_read(&self, of: &Arc<str>, query: &RunningQuery) -> Result<()> {
+        let from_now = "Say WITH (start = 'now') to begin with what is kept and what comes from now on";
+        for feed in &query.feeds {
+            let name = feed.of.as_ref();
+            let source = self
+                .sources
+                .get(name)
+                .filter(|source| !self.tables.contains_key(name) && !source.position.splits.is_empty());
+            let lost = match source {
+                Some(source) if source.replayable && feed.stamped.is_some() => format!(
+                    "it reads of which batch a row of source \"{name}\" is, which reading that again doesn't tell"
+                ),
+                Some(source) if source.replayable => continue,
+                Some(source) if source.retained.as_ref().is_some_and(|kept| !kept.has_lost) => continue,
+                Some(_) => {
+                    format!("source \"{name}\" can't be read again, and some of its rows are not kept")
+                }
+                None if self
+                    .query(name)
+                    .and_then(RunningQuery::newest)
+                    .is_some_and(|newest| newest.has_lost) =>
+                {
+                    format!("stream \"{name}\" no longer keeps all its rows")
+                }
+                None => continue,
+            };
+            return Err(Error::invalid(format!("\"{of}\" can't be made anew from its beginning: {lost}"))
+                .hint(format!(
+                    "{from_now}; or read the source into a table, from which queries can be made at any time."
+                )));
+        }
+        Ok(())
+    }
+}
+
+/// The first way in which columns differ.
+fn difference(old: &Schema, new: &Schema) -> Option<String> {
+    for (place, field) in old.fields().iter().enumerate() {
+        let name = field.name();
+        let Some(other) = new.fields().get(place).filter(|other| other.name() == name) else {
+            return Some(match new.index_of(name) {
+                Err(_) => format!("it has no column \"{name}\" any more"),
+                Ok(_) => format!("its column \"{name}\" would stand elsewhere"),
+            });
+        };
+        let (was, is) = (sql_type_of(field), sql_type_of(other));
+        if other.data_type() != field.data_type() || was != is {
+            return Some(format!("its column \"{name}\" was of type {was} and would be of type {is}"));
+        }
+        match (field.is_nullable(), other.is_nullable()) {
+            (false, true) => return Some(format!("its column \"{name}\" was never NULL and may be")),
+            (true, false) => return Some(format!("its column \"{name}\" might be NULL and would never be")),
+            _ => {}
+        }
+    }
+    let added = new.fields().get(old.fields().len())?;
+    Some(format!("it would have another column, \"{}\"", added.name()))
+}
+
+/// A key in words.
+fn named(key: Option<&[usize]>, object: &Object) -> String {
+    let Some((key, schema)) = key.zip(object.definition.schema()) else { return "nothing".into() };
+    let names = key.iter().filter_map(|place| schema.fields().get(*place)).map(|field| field.name().as_str());
+    format!("({})", names.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+
+    fn schema(columns: &[(&str, DataType, bool)]) -> Schema {
+        let field = |(name, data_type, nullable): &(&str, DataType, bool)| {
+            Field::new(*name, data_type.clone(), *nullable)
+        };
+        Schema::new(columns.iter().map(field).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_different_is_named() {
+        let a = || ("a", DataType::Int64, true);
+        let b = || ("b", DataType::Utf8View, false);
+        let check = |new: &[(&str, DataType, bool)], expected: Option<&str>| {
+            assert_eq!(difference(&schema(&[a(), b()]), &schema(new)).as_deref(), expected);
+        };
+        check(&[a(), b()], None);
+        check(&[a()], Some("it has no column \"b\" any more"));
+        check(&[b(), a()], Some("its column \"a\" would stand elsewhere"));
+        check(&[a(), b(), ("c", DataType::Int8, true)], Some("it would have another column, \"c\""));
+        let int = ("a", DataType::Int32, true);
+        check(&[int, b()], Some("its column \"a\" was of type BIGINT and would be of type INT"));
+        let nullable = ("b", DataType::Utf8View, true);
+        check(&[a(), nullable], Some("its column \"b\" was never NULL and may be"));
+    }
+}

@@ -1,0 +1,80 @@
+//! Going on with what the operators of the old query keep.
+
+use std::sync::Arc;
+
+use millstream_delta::Delta;
+use millstream_flow::Succession;
+use millstream_sql::{Error, Result};
+
+use super::super::Loop;
+use super::super::feed::Feed;
+use super::super::query::{RunningQuery, Status};
+use crate::error;
+
+impl Loop {
+    /// What a query can go on with of the one whose place it is to take; none where nothing is the same in both, or
+    /// something else can't be made of what is kept.
+    pub(super) fn succession(&self, name: &str, new: &RunningQuery) -> Result<Option<Succession>> {
+        // The errors of an operator aren't told apart from those of others.
+        let whole = |old: &&RunningQuery| old.is_running() && !old.is_per_batch() && old.errors() == 0;
+        let Some(old) = self.query(name).filter(whole) else { return Ok(None) };
+        let (Some(flow), Some(before)) = (new.flow.here(), old.flow.here()) else { return Ok(None) };
+        let same_rows = |feed: &Feed| {
+            let other = old.feeds.iter().find(|other| other.of == feed.of);
+            other.is_none_or(|other| other.stamped == feed.stamped)
+        };
+        if !new.feeds.iter().all(same_rows) {
+            return Ok(None);
+        }
+        let has = |relation: usize| new.feeds.get(relation).is_some_and(|feed| self.holds_all(feed));
+        let succession = flow.succession(before, &has).map_err(error::flow)?;
+        Ok(succession.filter(Succession::keeps_some))
+    }
+
+    /// Whether all that a relation ever held, or holds now where rows go too, can be had at once.
+    pub(super) fn holds_all(&self, feed: &Feed) -> bool {
+        let name = feed.of.as_ref();
+        if self.tables.contains_key(name) {
+            return true;
+        }
+        if let Some(source) = self.sources.get(name) {
+            let is_new = match source.replayable {
+                true => !source.has_past(),
+                false => source.position.splits.is_empty(),
+            };
+            return is_new
+                || !source.replayable && source.retained.as_ref().is_some_and(|kept| !kept.has_lost);
+        }
+        self.query(name).is_some_and(|query| {
+            query.is_running()
+                && (query.shows_at_once() || query.newest().is_some_and(|newest| !newest.has_lost))
+        })
+    }
+
+    /// Lets a query go on with what the one keeps whose place it is to take. That one stays as it is.
+    pub(super) fn take_over(
+        &self,
+        name: &Arc<str>,
+        query: &mut RunningQuery,
+        succession: Succession,
+    ) -> Result<()> {
+        let cut = self.standing_cut();
+        let mut contents = Vec::with_capacity(query.feeds.len());
+        for (relation, feed) in query.feeds.iter().enumerate() {
+            let rows = if succession.needs(relation) { self.first_content(feed)? } else { Vec::new() };
+            contents.push(Delta::from_iter(rows));
+        }
+        let old = self.query(name).and_then(|old| Some((old, old.flow.here()?)));
+        let (old, before) =
+            old.ok_or_else(|| Error::bug(format!("the query of \"{name}\" is gone or elsewhere")))?;
+        let is_same = succession.is_same();
+        let contents: Vec<&Delta> = contents.iter().collect();
+        let change = query.flow.succeed(before, succession, &cut, &contents)?;
+        query.take_up(&cut, change)?;
+        if is_same {
+            query.keep_result_of(old)?;
+        }
+        query.status = Status::Running;
+        Ok(())
+    }
+}

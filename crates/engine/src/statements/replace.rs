@@ -1,0 +1,217 @@
+//! `ALTER MATERIALIZED VIEW | STREAM name [(columns)] [WITH (start = 'now')] AS SELECT …`, and
+//! `CREATE OR REPLACE MATERIALIZED VIEW | STREAM | VIEW name [(columns)] [WITH (start = 'now', …)] AS SELECT …`: another
+//! query for what is there.
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::{Error, Result, TokenReader};
+
+use super::explain_why::two_columns;
+use super::sink_into::stems_from;
+use super::{create_materialized_view, create_stream, create_view};
+use crate::catalog::{Catalog, Object};
+use crate::event::{Change, Event, Replacing};
+use crate::plan::Working;
+use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+
+/// What can have another query.
+const KINDS: &[&[&str]] = &[&["MATERIALIZED", "VIEW"], &["STREAM"], &["VIEW"]];
+
+/// Whether the statement gives a relation another query: `ALTER STREAM s AS …`, `CREATE OR REPLACE STREAM s AS …`.
+pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
+    let mut ahead = reader.clone();
+    if ahead.keyword(&["CREATE", "OR", "REPLACE"]) {
+        return ahead.one_of(KINDS).is_some();
+    }
+    ahead.keyword(&["ALTER"])
+        && ahead.one_of(KINDS).is_some()
+        && ahead.relation_name().is_ok()
+        && (ahead.is_keyword(&["AS"]) || ahead.is_keyword(&["WITH"]) || *ahead.peek() == Token::LParen)
+}
+
+/// What such a statement says, and what it comes to.
+pub(super) struct Replacement {
+    /// The version of the catalog that it was planned against.
+    pub(super) base: u64,
+    /// The relation as it is to be; its statement makes it where there is none.
+    pub(super) object: Arc<Object>,
+    /// Whether it begins with what comes from now on.
+    pub(super) from_now: bool,
+    /// The answer.
+    pub(super) tag: Tag,
+}
+
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let text = reader.text();
+    for _ in 0..PLANS_MAX {
+        let statement = Statement::read(&session.shared.catalog(), &mut reader.clone())?;
+        let Some(statement) = statement else {
+            // There is nothing yet that it could take the place of.
+            let tags = session.change(&[text]).await.map_err(|(_, error)| error)?;
+            return Ok(tags.into_iter().next_back().unwrap_or_default().into());
+        };
+        let Replacement { base, object, from_now, tag } = statement.plan(session)?;
+        let entry = session.entry(&[text]);
+        let replaced = session
+            .shared
+            .ask(|reply| Event::Replace(Box::new(Replacing { base, object, from_now, entry, reply })))
+            .await?;
+        if let Some(notices) = replaced {
+            let mut tags = [Tag { notices: [tag.notices, notices].concat(), ..tag }];
+            session.say_at_once(&mut tags);
+            let [tag] = tags;
+            return Ok(tag.into());
+        }
+    }
+    Err(busy())
+}
+
+/// Runs what follows EXPLAIN.
+pub(super) async fn explain(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let Some(statement) = Statement::read(&session.shared.catalog(), &mut reader.clone())? else {
+        return Err(Error::invalid("there is nothing yet that the statement would replace")
+            .hint("EXPLAIN CREATE … without OR REPLACE shows how it would run."));
+    };
+    let Replacement { object, from_now, .. } = statement.plan(session)?;
+    let lines = session.shared.ask(|reply| Event::ExplainReplace { object, from_now, reply }).await?;
+    two_columns(["operator", "change"], lines)
+}
+
+/// The parts of such a statement.
+pub(super) struct Statement<'a> {
+    catalog: Arc<Catalog>,
+    before: Arc<Object>,
+    /// Its whole text.
+    text: &'a str,
+    tag: String,
+    /// What makes the relation as it is to be.
+    making: String,
+    from_now: bool,
+}
+
+impl<'a> Statement<'a> {
+    /// `None`: CREATE OR REPLACE of what isn't there.
+    pub(super) fn read(
+        catalog: &Arc<Catalog>,
+        reader: &mut TokenReader<'a>,
+    ) -> Result<Option<Statement<'a>>> {
+        let text = reader.text();
+        let alters = reader.keyword(&["ALTER"]);
+        if !alters {
+            reader.expect_keyword(&["CREATE", "OR", "REPLACE"])?;
+        }
+        let kind = reader.one_of(KINDS).and_then(|kind| KINDS.get(kind));
+        let kind = kind.ok_or_else(|| reader.expected("MATERIALIZED VIEW, STREAM or VIEW"))?.join(" ");
+        let name_at = reader.position();
+        let name = reader.relation_name()?;
+        let at = name_at.start..reader.last_position().end;
+        let Some(before) = catalog.find(&name).cloned() else {
+            return match alters {
+                true => {
+                    Err(catalog.get(&name).map_or_else(|error| error, |_| Error::bug("found and not")).at(at))
+                }
+                false => Ok(None),
+            };
+        };
+        let found = before.definition.kind();
+        if !found.eq_ignore_ascii_case(&kind) {
+            return Err(Error::invalid(format!("\"{name}\" is a {found}, not a {}", kind.to_lowercase()))
+                .hint(format!("DROP {} {name} first, or choose another name.", found.to_uppercase()))
+                .at(at));
+        }
+        let columns = match reader.peek() {
+            Token::LParen => format!(" ({})", &text[reader.group()?]),
+            _ => String::new(),
+        };
+        let options_at = reader.position();
+        let mut options = reader.options()?;
+        let from_now = takes_start(&mut options).map_err(|error| error.at(options_at.clone()))?;
+        if alters {
+            if let Some((option, _)) = options.first() {
+                return Err(Error::invalid(format!("ALTER … AS has no option '{option}'"))
+                    .hint("Its option is start; CREATE OR REPLACE gives others.")
+                    .at(options_at));
+            }
+            options = options_of(&before)?;
+        }
+        let rest = &text[reader.rest_text()];
+        let making = format!("CREATE {kind} {}{columns}{} {rest}", &text[at], written(&options));
+        let tag = if alters { format!("ALTER {kind}") } else { format!("CREATE {kind}") };
+        Ok(Some(Statement { catalog: catalog.clone(), before, text, tag, making, from_now }))
+    }
+
+    /// Plans what it makes, in a catalog in which the relation isn't there.
+    pub(super) fn plan(&self, session: &Session) -> Result<Replacement> {
+        let name = &self.before.name;
+        let mut working = Working::new(self.catalog.clone());
+        Arc::make_mut(&mut working.catalog).remove(name);
+        let mut reader = TokenReader::new(&self.making)?;
+        reader.expect_keyword(&["CREATE"])?;
+        let planned = match reader.one_of(KINDS) {
+            Some(0) => create_materialized_view::plan(session, &mut working, reader),
+            Some(1) => create_stream::plan(session, &mut working, reader),
+            _ => create_view::plan(session, &mut working, reader),
+        };
+        let tag = planned.map_err(|error| self.placed(error))?;
+        let Some(Change::Create { object, .. }) = working.changes.pop() else {
+            return Err(Error::bug("a CREATE makes something"));
+        };
+        if let Some(through) = object.reads.iter().find(|read| stems_from(&self.catalog, read, name)) {
+            return Err(Error::invalid(format!(
+                "\"{name}\" would read itself: \"{through}\", which the new query reads, is made of it"
+            )));
+        }
+        let tag = Tag { text: self.tag.clone(), ..tag };
+        Ok(Replacement { base: self.catalog.version, object, from_now: self.from_now, tag })
+    }
+
+    /// An error of the statement that makes it, at its place in this one: the query ends both.
+    fn placed(&self, error: Error) -> Error {
+        let itself = format!("relation \"{}\" not found", self.before.name);
+        let error = match error.message.eq_ignore_ascii_case(&itself) {
+            true => {
+                Error { message: format!("\"{}\" can't read itself", self.before.name), hint: None, ..error }
+            }
+            false => error,
+        };
+        let (text, making) = (self.text.trim_end().len(), self.making.trim_end().len());
+        let moved = |at: usize| (at + text).checked_sub(making);
+        let span = error.span.clone().and_then(|span| Some(moved(span.start)?..moved(span.end)?));
+        Error { span, ..error }
+    }
+}
+
+/// Takes the option `start` out: whether it begins with what comes from now on.
+fn takes_start(options: &mut Vec<(String, String)>) -> Result<bool> {
+    let Some(place) = options.iter().position(|(name, _)| name == "start") else { return Ok(false) };
+    match options.remove(place).1.as_str() {
+        "now" => Ok(true),
+        other => Err(Error::invalid(format!("start is 'now', but '{other}' is given"))
+            .hint("Without it the new query has all that the old one could have had.")),
+    }
+}
+
+/// The options with which an object was made.
+fn options_of(object: &Object) -> Result<Vec<(String, String)>> {
+    let mut reader = TokenReader::new(&object.ddl)?;
+    reader.keyword(&["CREATE"]);
+    reader.one_of(KINDS);
+    reader.keyword(&["IF", "NOT", "EXISTS"]);
+    reader.relation_name()?;
+    if *reader.peek() == Token::LParen {
+        reader.group()?;
+    }
+    reader.options()
+}
+
+/// Options as they are written.
+fn written(options: &[(String, String)]) -> String {
+    if options.is_empty() {
+        return String::new();
+    }
+    let option = |(name, value): &(String, String)| {
+        format!("\"{}\" = '{}'", name.replace('"', "\"\""), value.replace('\'', "''"))
+    };
+    format!(" WITH ({})", options.iter().map(option).collect::<Vec<_>>().join(", "))
+}

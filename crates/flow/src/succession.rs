@@ -1,0 +1,294 @@
+//! What a flow takes over of another one whose place it takes: the state of operators that are the same in both.
+//!
+//! Two operators are the same where they were made of equal parts of plans, under equal limits, over the same relations,
+//! and everything below them is the same, too. Plans are compared as values, not as texts. Such an operator goes on
+//! with what the old one keeps; any other is made anew out of what those below it have put out so far, where that
+//! follows from what they keep, or of what its relations hold.
+//!
+//! ```text
+//! SELECT k, sum(v) FROM t GROUP BY k                  Stateless [k, sum]              made anew, over the groups
+//! SELECT k, sum(v) + 1 FROM t GROUP BY k                Aggregate [sum(v) by k]       kept
+//! ```
+//!
+//! Deliberately absent: flows that forget, for `state_ttl` or since windows have closed. What they keep depends on when
+//! they were made.
+
+use std::collections::BTreeMap;
+
+use millstream_delta::{Cut, Delta};
+
+use crate::flow::{Change, Flow, Node};
+use crate::operator::{Description, Operator};
+use crate::{Error, Result};
+
+/// Which operators of a flow go on with what those of another one keep.
+#[derive(Debug)]
+pub struct Succession {
+    /// By node: that of the old flow whose state it takes.
+    kept: Vec<Option<usize>>,
+    /// By place among what joins find by key: that of the old flow.
+    found: Vec<Option<usize>>,
+    /// What nodes that are kept have put out so far, which others need that are made anew.
+    contents: BTreeMap<usize, Delta>,
+    /// By relation: whether what it holds is needed.
+    needs: Vec<bool>,
+    /// Whether the result is that of the old flow.
+    is_same: bool,
+}
+
+impl Succession {
+    /// Whether a node goes on with what another one keeps.
+    pub fn keeps(&self, node: usize) -> bool {
+        self.kept.get(node).is_some_and(Option::is_some)
+    }
+
+    /// Whether it keeps anything.
+    pub fn keeps_some(&self) -> bool {
+        self.kept.iter().any(Option::is_some)
+    }
+
+    /// Whether the whole flow is as it was: then it puts nothing out.
+    pub fn is_same(&self) -> bool {
+        self.is_same
+    }
+
+    /// Whether what a relation holds is needed, by its place in [`Flow::relations`].
+    pub fn needs(&self, relation: usize) -> bool {
+        self.needs.get(relation).copied().unwrap_or(false)
+    }
+}
+
+impl Flow {
+    /// What this flow, which was never stepped, can take over of another one; none where something would have to be read
+    /// again of a relation of which not all is there. `has_content` says of which relations, by their places, it is.
+    pub fn succession(&self, old: &Flow, has_content: &dyn Fn(usize) -> bool) -> Result<Option<Succession>> {
+        let mut pairs = vec![None; self.nodes.len()];
+        if self.limits == old.limits && !self.forgets() && !old.forgets() {
+            self.pair_all(old, &mut pairs);
+        }
+        let mut succession = Succession {
+            kept: pairs.clone(),
+            found: self.found_again(old, &pairs),
+            contents: BTreeMap::new(),
+            needs: vec![false; self.relations.len()],
+            is_same: pairs.last().copied().flatten().is_some_and(|root| root + 1 == old.nodes.len()),
+        };
+        loop {
+            let lost = match self.keeps_apart(old, &succession) {
+                Some(node) => Some(node),
+                None => self.lacks_content(old, &mut succession)?,
+            };
+            let Some(node) = lost else { break };
+            succession.kept[node] = None;
+            succession.is_same = false;
+        }
+        for (relation, needed) in succession.needs.iter().enumerate() {
+            if *needed && !has_content(relation) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(succession))
+    }
+
+    /// Whether two flows were made alike: of the same plan the same operators, over relations of which the same is known.
+    pub fn is_made_like(&self, other: &Flow) -> bool {
+        let alike = |(one, other): (&Node, &Node)| {
+            one.properties() == other.properties()
+                && match (one, other) {
+                    (Node::Input { relation, .. }, Node::Input { relation: other, .. }) => relation == other,
+                    (
+                        Node::Operator { operator, inputs },
+                        Node::Operator { operator: other, inputs: others },
+                    ) => inputs == others && are_alike(operator.as_ref(), other.as_ref()),
+                    _ => false,
+                }
+        };
+        self.relations == other.relations
+            && self.batchwise == other.batchwise
+            && self.limits == other.limits
+            && self.times == other.times
+            && self.nodes.len() == other.nodes.len()
+            && self.nodes.iter().zip(&other.nodes).all(alike)
+    }
+
+    /// Pairs nodes that are the same, those nearest to the root first.
+    fn pair_all(&self, old: &Flow, pairs: &mut Vec<Option<usize>>) {
+        for place in (0..self.nodes.len()).rev() {
+            if pairs[place].is_some() {
+                continue;
+            }
+            let plans = &self.plans[place];
+            let same = |other: &usize| old.plans[*other].iter().any(|plan| plans.contains(plan));
+            for other in (0..old.nodes.len()).rev().filter(same) {
+                let mut tried = pairs.clone();
+                if self.pair(place, old, other, &mut tried) {
+                    *pairs = tried;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Pairs two nodes and all below them; false where they differ.
+    fn pair(&self, place: usize, old: &Flow, other: usize, pairs: &mut [Option<usize>]) -> bool {
+        if let Some(known) = pairs[place] {
+            return known == other;
+        }
+        pairs[place] = Some(other);
+        if self.nodes[place].properties() != old.nodes[other].properties() {
+            return false;
+        }
+        match (&self.nodes[place], &old.nodes[other]) {
+            (Node::Input { relation, .. }, Node::Input { relation: other, .. }) => {
+                self.relations[*relation] == old.relations[*other]
+                    && self.batchwise[*relation] == old.batchwise[*other]
+            }
+            (
+                Node::Operator { operator, inputs },
+                Node::Operator { operator: other_operator, inputs: other_inputs },
+            ) => {
+                are_alike(operator.as_ref(), other_operator.as_ref())
+                    && inputs.len() == other_inputs.len()
+                    && inputs
+                        .iter()
+                        .zip(other_inputs)
+                        .all(|(input, other)| self.pair(*input, old, *other, pairs))
+            }
+            _ => false,
+        }
+    }
+
+    /// By what joins find by key: where the same sides of the same joins find the same rows in the old flow.
+    fn found_again(&self, old: &Flow, pairs: &[Option<usize>]) -> Vec<Option<usize>> {
+        let again = |found: &crate::sharing::Findables| {
+            old.findables.iter().position(|other| {
+                pairs[found.input] == Some(other.input)
+                    && found.by == other.by
+                    && found.sides.len() == other.sides.len()
+                    && found.sides.iter().zip(&other.sides).all(|(side, other)| {
+                        pairs[side.node] == Some(other.node)
+                            && side.at == other.at
+                            && side.columns == other.columns
+                    })
+            })
+        };
+        self.findables.iter().map(again).collect()
+    }
+
+    /// A join that can't be kept by itself: others that aren't kept find the same rows.
+    fn keeps_apart(&self, old: &Flow, succession: &Succession) -> Option<usize> {
+        for (found, again) in self.findables.iter().zip(&succession.found) {
+            let kept = found.sides.iter().filter(|side| succession.keeps(side.node));
+            let all = kept.clone().count() == found.sides.len();
+            if let Some(side) = kept.into_iter().next()
+                && (again.is_none() || !all)
+            {
+                return Some(side.node);
+            }
+        }
+        for (place, other) in old.findables.iter().enumerate() {
+            let taken = succession.found.contains(&Some(place));
+            let of = |side: &crate::operators::join::Findable| {
+                succession.kept.iter().position(|kept| *kept == Some(side.node))
+            };
+            if let (false, Some(node)) = (taken, other.sides.iter().find_map(of)) {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    /// A node that is kept but can't say what it has put out, which one needs that is made anew. Else all that is needed is
+    /// there.
+    fn lacks_content(&self, old: &Flow, succession: &mut Succession) -> Result<Option<usize>> {
+        succession.needs.fill(false);
+        let root = self.nodes.len().saturating_sub(1);
+        if !succession.is_same && !self.has_put_out(old, root, succession)? {
+            return Ok(Some(root));
+        }
+        for (place, node) in self.nodes.iter().enumerate() {
+            let Node::Operator { inputs, .. } = node else { continue };
+            if succession.keeps(place) {
+                continue;
+            }
+            for input in inputs {
+                if let Node::Input { relation, .. } = &self.nodes[*input] {
+                    succession.needs[*relation] = true;
+                    continue;
+                }
+                if !self.has_put_out(old, *input, succession)? {
+                    return Ok(Some(*input));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes what a node has put out so far that is kept; false where that doesn't follow from what the old flow keeps.
+    fn has_put_out(&self, old: &Flow, node: usize, succession: &mut Succession) -> Result<bool> {
+        let Some(other) = succession.kept.get(node).copied().flatten() else { return Ok(true) };
+        if succession.contents.contains_key(&node) {
+            return Ok(true);
+        }
+        let Some(rows) = old.put_out(other) else { return Ok(false) };
+        succession.contents.insert(node, Delta::from_iter(rows?));
+        Ok(true)
+    }
+
+    /// Goes on where another flow stands: what is kept goes on so, and all else takes in what there is. Puts out its whole
+    /// answer, unless that is the old one. `contents` has what each relation holds that is needed. The old flow stays as it is.
+    pub fn succeed(
+        &mut self,
+        old: &Flow,
+        succession: Succession,
+        cut: &Cut,
+        contents: &[&Delta],
+    ) -> Result<Change> {
+        let Succession { kept, found, contents: put_out, .. } = succession;
+        if kept.len() != self.nodes.len() || self.started {
+            return Err(Error::Bug("a succession is of another flow".into()));
+        }
+        for (place, other) in kept.iter().enumerate() {
+            if let Some(other) = other {
+                self.take_over(place, old, *other)?;
+            }
+        }
+        let is_kept = |place: usize| kept[place].is_some();
+        let mut given = Vec::new();
+        for (place, again) in found.iter().enumerate() {
+            let taken = self.findables[place].sides.iter().any(|side| is_kept(side.node));
+            given.push(taken);
+            if let (true, Some(again)) = (taken, again)
+                && let Some(rows) = old.found_elsewhere(*again)?
+            {
+                self.find_elsewhere(place, rows)?;
+            }
+        }
+        (self.version, self.now) = (old.version, old.now);
+        let advance = self.begin_over(cut, contents, &put_out, &is_kept, &given)?;
+        self.told(cut, advance)
+    }
+
+    /// Lets the operator at a place go on with what another one keeps.
+    fn take_over(&mut self, place: usize, old: &Flow, other: usize) -> Result<()> {
+        let (Node::Operator { operator, .. }, Node::Operator { operator: before, .. }) =
+            (&mut self.nodes[place], &old.nodes[other])
+        else {
+            return Ok(());
+        };
+        let mut state = before.save()?;
+        operator.load(&mut state)?;
+        crate::saving::check_taken(operator.describe().name, &state)?;
+        self.meters[place] = old.meters[other];
+        Ok(())
+    }
+}
+
+/// Whether two operators say the same of themselves, but for where they keep their state: others may share that.
+fn are_alike(one: &dyn Operator, other: &dyn Operator) -> bool {
+    let what = |operator: &dyn Operator| Description { state: String::new(), ..operator.describe() };
+    what(one) == what(other)
+}
+
+#[cfg(test)]
+mod tests;
