@@ -282,6 +282,10 @@ impl Loop {
         let name = object.name.clone();
         let fits = self.unfit(&object, queries.last()).is_none();
         let change = queries.last().filter(|_| fits).and_then(|query| self.difference(&name, query));
+        if change.is_none() {
+            // What it held before can't be told from what it holds now.
+            self.histories.remove(&name);
+        }
         if let Entry::Changed { standing, .. } = &mut entry {
             *standing = self.standing();
         }
