@@ -137,8 +137,11 @@ mod tests {
         assert!(error("s3://b", &[("regoin", "x")]).contains("no option 'regoin'"));
         let told = error("s3://ann:secret@b/a", &[]);
         assert!(!told.contains("secret") && told.contains("s3://…@b/a"), "{told}");
-        let options = [("secret_access_key".to_string(), "hidden".to_string())];
+        let options = [("access_key_id", "ann"), ("secret_access_key", "hidden")];
+        let options = options.map(|(name, value)| (name.to_string(), value.to_string()));
         let bucket = Bucket::open("s3://b", &options).unwrap();
+        // One without the other is no key.
+        assert!(!error("s3://b", &[("secret_access_key", "hidden")]).contains("hidden"));
         assert!(!format!("{bucket:?}").contains("hidden"));
     }
 }
