@@ -6,9 +6,9 @@ use millstream_delta::Delta;
 use millstream_flow::Succession;
 use millstream_sql::{Error, Result};
 
-use super::super::Loop;
 use super::super::feed::Feed;
 use super::super::query::{RunningQuery, Status};
+use super::super::{Loop, NOTHING};
 use crate::error;
 
 impl Loop {
@@ -75,6 +75,14 @@ impl Loop {
             query.keep_result_of(old)?;
         }
         query.status = Status::Running;
-        Ok(())
+        // What is kept may have something to do at this time, as what is made anew has just done.
+        if query.flow.is_due(&cut) {
+            let nothing = vec![&NOTHING; query.feeds.len()];
+            query.step(&cut, &nothing);
+        }
+        match &query.status {
+            Status::Suspended { reason, .. } => Err(reason.clone()),
+            _ => Ok(()),
+        }
     }
 }
