@@ -292,8 +292,9 @@ impl Loop {
                 let (name, cut) = (self.queries[place].name.clone(), self.piece_cut());
                 self.log(&name, &cut, &held);
                 self.stage_in(place, held);
-                self.begin_subscriptions_at_end(&name);
             }
+            let name = self.queries[place].name.clone();
+            self.begin_subscriptions_at_end(&name);
         }
         let query = &self.queries[place];
         let read = query.temporary

@@ -8,7 +8,7 @@ use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_al
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::crashes::Machine;
+use super::machine::Machine;
 use super::{Scenario, folder, lines_in, write};
 
 pub const ALL: &[Scenario] = &[

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::Scenario;
-use super::crashes::Machine;
+use super::machine::Machine;
 
 pub const ALL: &[Scenario] = &[("each_epoch_is_read_as_it_was_then", || drive::block_on(as_it_was()))];
 
