@@ -63,6 +63,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
+use millstream_connect::Arrival;
 use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
@@ -352,13 +353,7 @@ impl Loop {
             Event::Hold(held) => self.held = held,
             Event::Finished { reply } => self.waiters.finished.push(reply),
             Event::Replay { record, reply } => self.replay(*record, reply),
-            Event::Arrived { source, ticket, result, at } => {
-                self.hear_answer(&source, &result);
-                self.arrived(&source, ticket, result);
-                if self.rows_wait() {
-                    self.measures.rows_wait_since(at);
-                }
-            }
+            Event::Arrived { source, ticket, result, at } => self.take_answer(&source, ticket, result, at),
             Event::ReadAgain { source, pattern, reply } => self.read_again(&source, pattern, reply),
             Event::ReadsAgain { source, result, reply } => self.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
@@ -373,6 +368,15 @@ impl Loop {
             }
             Event::Pause { name, pause, reply } => self.pause_durably(name, pause, reply),
             Event::Stop { reply, gracefully } => self.stop(reply, gracefully),
+        }
+    }
+
+    /// A source has answered a pull.
+    fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
+        self.hear_answer(source, &result);
+        self.arrived(source, ticket, result);
+        if self.rows_wait() {
+            self.measures.rows_wait_since(at);
         }
     }
 
