@@ -75,10 +75,10 @@ async fn epoch(session: &mut Session) -> Result<u64> {
 
 async fn as_it_was() -> Result<()> {
     let mut answers = 0;
-    for seed in 0..6 {
+    for seed in 0..3 {
         answers += as_it_was_seed(seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
     }
-    ensure(answers > 500, || format!("only {answers} answers were compared"))
+    ensure(answers > 200, || format!("only {answers} answers were compared"))
 }
 
 async fn as_it_was_seed(seed: u64) -> Result<usize> {
@@ -91,7 +91,7 @@ async fn as_it_was_seed(seed: u64) -> Result<usize> {
     run_all(&mut session, &[RELATIONS[0].1, RELATIONS[1].1]).await?;
     run(&mut session, &format!("SET history_retention = '{retention}'")).await?;
     let (mut there, mut recorded, mut answers) = (vec!["t", "u"], Recorded::default(), 0);
-    for _ in 0..5 {
+    for _ in 0..3 {
         let mut session = machine.session();
         for _ in 0..random.random_range(3..10) {
             if there.len() < RELATIONS.len() && random.random_range(0..3) == 0 {
