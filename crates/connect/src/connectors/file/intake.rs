@@ -179,6 +179,11 @@ impl Intake {
         }
     }
 
+    /// Which columns are looked at; `None`: all.
+    pub fn wanted(&self) -> Option<Arc<[bool]>> {
+        self.wanted.clone()
+    }
+
     /// What the newest reading of `path` found, where there was one.
     pub fn earlier(&self, path: &str) -> Option<Earlier> {
         self.known.get(path).map(|known| Earlier {
