@@ -4,9 +4,8 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Builder;
 
-use millstream_delta::{Chunk, Delta};
+use millstream_delta::{Chunk, Delta, side_by_side};
 
 /// Over so many rows work is spread unless a test says otherwise: fewer are done sooner than threads start.
 const FROM_ROWS: usize = 16_384;
@@ -120,33 +119,7 @@ impl Threads {
     /// items. Whoever gets an item does all of it, so a result can't depend on the number of threads.
     pub fn spread<T: Send, R: Send>(&self, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
         let helpers = self.helpers(items.len().saturating_sub(1));
-        if helpers.is_empty() {
-            return items.into_iter().map(work).collect();
-        }
-        let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::default()).collect();
-        let waiting = Mutex::new(items.into_iter().zip(&results));
-        let take_and_do = || {
-            loop {
-                let next = lock(&waiting).next();
-                let Some((item, result)) = next else { break };
-                let done = work(item);
-                *lock(result) = Some(done);
-            }
-        };
-        let take_and_do = &take_and_do;
-        std::thread::scope(|scope| {
-            for helper in helpers {
-                let help = move || {
-                    let _helper = helper;
-                    take_and_do();
-                };
-                // Where the system has no thread to give, this one does the work.
-                let _ = Builder::new().name("millstream-step".into()).spawn_scoped(scope, help);
-            }
-            take_and_do();
-        });
-        let done = |result: Mutex<Option<R>>| result.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.into_iter().filter_map(done).collect()
+        side_by_side("millstream-step", items, helpers, work)
     }
 
     /// The same where the items come to so many rows that it pays, else on this thread alone.
