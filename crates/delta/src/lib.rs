@@ -13,7 +13,7 @@ mod encode;
 mod expansion;
 mod fitted;
 mod moments;
-mod side_by_side;
+mod pool;
 mod sql_type;
 
 pub use canonical::{canonical, canonical_f16, canonical_f32, canonical_f64, contains_floats};
@@ -23,5 +23,5 @@ pub use encode::{RowEncoder, consolidate};
 pub use expansion::Expansion;
 pub use fitted::fitted;
 pub use moments::{Moments, Statistic};
-pub use side_by_side::side_by_side;
+pub use pool::Pool;
 pub use sql_type::{declared, declared_type, sql_type, sql_type_of, undeclared};

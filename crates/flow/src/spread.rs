@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use millstream_delta::{Chunk, Delta, side_by_side};
+use millstream_delta::{Chunk, Delta, Pool};
 
 /// Over so many rows work is spread unless a test says otherwise: fewer are done sooner than threads start.
 const FROM_ROWS: usize = 16_384;
@@ -23,6 +23,19 @@ struct Count {
     most: AtomicUsize,
     /// Threads at work beside the one that asked for the work.
     helping: AtomicUsize,
+    /// As many as may help, made when first they may.
+    pool: Mutex<Option<Arc<Pool>>>,
+}
+
+impl Count {
+    fn pool(&self) -> Arc<Pool> {
+        let threads = self.most.load(Ordering::Relaxed).saturating_sub(1);
+        let mut pool = lock(&self.pool);
+        if let Some(pool) = pool.as_ref().filter(|pool| pool.threads() == threads) {
+            return pool.clone();
+        }
+        pool.insert(Arc::new(Pool::new("millstream-step", threads))).clone()
+    }
 }
 
 /// A thread that may help; no longer when this is dropped.
@@ -31,7 +44,7 @@ struct Helper<'a>(&'a Count);
 impl Threads {
     /// The calling thread alone, so far.
     pub(crate) fn one() -> Threads {
-        let count = Count { most: AtomicUsize::new(1), helping: AtomicUsize::new(0) };
+        let count = Count { most: AtomicUsize::new(1), helping: AtomicUsize::new(0), pool: Mutex::default() };
         Threads { count: Arc::new(count), from_rows: FROM_ROWS }
     }
 
@@ -119,7 +132,10 @@ impl Threads {
     /// items. Whoever gets an item does all of it, so a result can't depend on the number of threads.
     pub fn spread<T: Send, R: Send>(&self, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
         let helpers = self.helpers(items.len().saturating_sub(1));
-        side_by_side("millstream-step", items, helpers, work)
+        if helpers.is_empty() {
+            return items.into_iter().map(work).collect();
+        }
+        self.count.pool().spread(items, helpers, work)
     }
 
     /// The same where the items come to so many rows that it pays, else on this thread alone.
@@ -134,7 +150,7 @@ impl Threads {
 
     /// Threads that may help, so many at most.
     fn helpers(&self, wanted: usize) -> Vec<Helper<'_>> {
-        let Count { most, helping } = &*self.count;
+        let Count { most, helping, .. } = &*self.count;
         let most = most.load(Ordering::Relaxed).saturating_sub(1);
         let free = |busy: usize| Some(busy + wanted.min(most.saturating_sub(busy)));
         let before = helping.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).unwrap_or(most);

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use millstream_delta::{Position, Span, side_by_side};
+use millstream_delta::{Pool, Position, Span};
 
 use super::paths::Paths;
 use super::reading::{FileReader, Framed, Layout, Piece, Seen, seen, stat, unreadable};
@@ -16,6 +16,9 @@ const FILES_PER_PULL: usize = 1024;
 
 /// From so many bytes on what one pull takes is decoded on several threads.
 const DECODED_APART_FROM_BYTES: usize = 1 << 20;
+
+/// Who helps to decode, for all sources.
+static DECODERS: OnceLock<Pool> = OnceLock::new();
 
 /// How many of the files that were read are looked at again in one listing.
 const CHECKS_PER_LISTING: usize = 1024;
@@ -514,11 +517,13 @@ impl Intake {
 /// Decodes pieces side by side where they come to so many bytes that it pays; they stay in their order.
 fn decoded(framed: Vec<Framed>) -> Vec<Result<Piece>> {
     let bytes: usize = framed.iter().map(|framed| framed.piece().bytes).sum();
-    let threads = match bytes < DECODED_APART_FROM_BYTES {
-        true => 1,
-        false => std::thread::available_parallelism().map_or(1, usize::from).min(framed.len()),
-    };
-    side_by_side("millstream-read", framed, vec![(); threads.saturating_sub(1)], Framed::decode)
+    if bytes < DECODED_APART_FROM_BYTES {
+        return framed.into_iter().map(Framed::decode).collect();
+    }
+    let others = || std::thread::available_parallelism().map_or(1, usize::from) - 1;
+    let pool = DECODERS.get_or_init(|| Pool::new("millstream-decode", others()));
+    let helpers = pool.threads().min(framed.len() - 1);
+    pool.spread(framed, vec![(); helpers], Framed::decode)
 }
 
 /// Whether a file is gone from its place, or is shorter there than what was read.
