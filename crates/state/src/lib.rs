@@ -28,7 +28,7 @@ pub use error::{Error, Result};
 pub use key_index::{KeyIndex, NO_SLOT};
 pub use keyed::{Changed, Conflict, Keyed};
 pub use ordered::{Entry, Moved, Ordered, Sequence, successor};
-pub use paged::Paged;
+pub use paged::{PAGE_ROWS, PARTS, Paged, PagedPart, dealt_out, part_of};
 pub use rows::Rows;
 pub use slotted::Slotted;
 pub use store::RowsSnapshot;

@@ -1,5 +1,6 @@
 //! Maintained aggregates against DataFusion's answer over all rows at once.
 
+mod apart;
 mod failing;
 
 use std::num::NonZeroUsize;
