@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
+mod clients;
+mod ledger;
+mod reader;
+mod served;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
