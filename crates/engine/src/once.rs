@@ -165,6 +165,7 @@ fn made_by(text: &str) -> Result<Option<String>> {
         &["MATERIALIZED", "VIEW"],
         &["SINK"],
         &["STREAM"],
+        &["SUBSCRIPTION"],
     ];
     let Some(kind) = reader.one_of(kinds) else { return Ok(None) };
     reader.keyword(&["IF", "NOT", "EXISTS"]);

@@ -172,6 +172,8 @@ pub struct Ledger {
     doubtful: Option<Change>,
     /// What there was as of epochs.
     epochs: BTreeMap<i64, State>,
+    /// What there was as of an epoch that isn't known to be kept.
+    last_read: Option<(i64, State)>,
     /// The newest epoch that he has heard of.
     newest: i64,
     /// How many statements were answered, how many of them altered `m`, and how many answers of the past were compared.
@@ -182,8 +184,17 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn new(random: SmallRng) -> Ledger {
-        let (state, epochs) = (State::default(), BTreeMap::new());
-        Ledger { random, state, doubtful: None, epochs, newest: 0, done: 0, altered: 0, compared: 0 }
+        Ledger {
+            random,
+            state: State::default(),
+            doubtful: None,
+            epochs: BTreeMap::new(),
+            last_read: None,
+            newest: 0,
+            done: 0,
+            altered: 0,
+            compared: 0,
+        }
     }
 
     /// Changes things until the connection is lost.
@@ -197,27 +208,38 @@ impl Ledger {
             }
             self.doubtful = Some(change.clone());
             client.ask(&change.sql(&self.state)).await?;
-            self.state = self.state.after(&change);
-            self.doubtful = None;
+            let after = self.state.after(&change);
+            if after != self.state {
+                // What is told of an epoch may be gone after a crash; what comes before something that is acknowledged isn't.
+                self.epochs.extend(self.last_read.take());
+            }
+            (self.state, self.doubtful) = (after, None);
             self.done += 1;
             let alters = matches!(change, Change::Alter(..));
             self.altered += usize::from(alters);
-            // Of the last epoch before an alteration the view may be asked as it was, or as it is.
             if alters || self.random.random_range(0..3) == 0 {
-                let epoch = client.number("SELECT max(epoch) FROM millstream.epochs").await?;
-                if epoch > self.newest && !alters {
-                    self.epochs.insert(epoch, self.state.clone());
-                }
-                self.newest = epoch.max(self.newest);
-                if self.epochs.len() > EPOCHS_MAX {
-                    self.epochs.pop_first();
-                }
+                self.read_epoch(client, alters).await?;
             }
         }
     }
 
+    /// Remembers what there is as of the newest epoch.
+    async fn read_epoch(&mut self, client: &Client, has_altered: bool) -> Answer<()> {
+        let epoch = client.number("SELECT coalesce(max(epoch), 0) FROM millstream.epochs").await?;
+        // As of the last epoch before an alteration the view is as it was, or as it is.
+        if epoch > self.newest && !has_altered {
+            self.last_read = Some((epoch, self.state.clone()));
+        }
+        self.newest = epoch.max(self.newest);
+        if self.epochs.len() > EPOCHS_MAX {
+            self.epochs.pop_first();
+        }
+        Ok(())
+    }
+
     /// After a start: what was in doubt is done, or isn't. All that was answered is there.
     pub async fn settle(&mut self, client: &Client) -> Answer<()> {
+        self.last_read = None;
         let Some(change) = &self.doubtful else { return Ok(()) };
         let after = self.state.after(change);
         let is_done = match change {
@@ -256,14 +278,14 @@ impl Ledger {
 
     async fn check_past(&mut self, client: &Client, epoch: i64) -> Answer<()> {
         let Some(state) = self.epochs.get(&epoch) else { return Ok(()) };
-        for (sql, expected) in [("SELECT k, v FROM t", state.table()), ("SELECT g, n FROM m", state.m())] {
-            let sql = format!("{sql} FOR SYSTEM_TIME AS OF {epoch}");
+        for (name, columns, expected) in [("t", "k, v", state.table()), ("m", "g, n", state.m())] {
+            let sql = format!("SELECT {columns} FROM {name} FOR SYSTEM_TIME AS OF {epoch}");
             match expect(client, &sql, expected).await {
                 Ok(()) => self.compared += 1,
                 // It may be longer ago than histories are kept.
                 Err(Fault::Told(told)) if told.contains("can't be read as of epoch") => {
-                    let since = "SELECT min(since) FROM millstream.history WHERE relation IN ('t', 'm')";
-                    let since = client.number(since).await?;
+                    let since = format!("SELECT since FROM millstream.history WHERE relation = '{name}'");
+                    let since = client.number(&since).await?;
                     ensure(since > epoch, || format!("there is history since {since}, but {told}"))?;
                     self.epochs.remove(&epoch);
                     return Ok(());
