@@ -346,12 +346,18 @@ mod tests {
             parse(&words).unwrap().data,
             Some(Place::Store { url: "s3://b/p".into(), options, must_exist: false })
         );
+        let plain = parse(&["--data", "./s3:/b"]).unwrap().data;
+        assert_eq!(plain, Some(Place::Directory("./s3:/b".into())));
         let inspected = parse(&["inspect", "s3://b/p"]).unwrap().action;
         let there = Place::Store { url: "s3://b/p".into(), options: Vec::new(), must_exist: true };
         assert_eq!(inspected, Action::Inspect(there));
-        for wrong in
-            [&["--data", "gs://b/p"][..], &["--data", "d", "--data-option", "a=b"], &["--data-option", "a=b"]]
-        {
+        for wrong in [
+            &["--data", "gs://b/p"][..],
+            &["--data", "s3:/b/p"],
+            &["inspect", "s3:/b"],
+            &["--data", "d", "--data-option", "a=b"],
+            &["--data-option", "a=b"],
+        ] {
             assert!(matches!(parse(wrong), Err(Stop::Usage(_))), "{wrong:?}");
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use millstream_testkit::drive::block_on;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::Notify;
 
 use super::PATIENCE;
 use super::ledger::{self, Ledger, ensure};
@@ -48,6 +49,11 @@ impl Clients {
         Ok(())
     }
 
+    /// Whether each of them has come to do what he does.
+    pub fn have_tried_all(&self) -> bool {
+        self.ledger.altered > 0 && self.ledger.compared > 0 && self.reader.taken > 0
+    }
+
     /// They do their work until the program is gone.
     pub async fn work(&mut self, served: &Served) -> Answer<()> {
         let (writes, reads) = (served.client().await?, served.client().await?);
@@ -68,27 +74,38 @@ fn clients_find_what_they_were_told_whenever_the_server_is_killed() {
     let mut clients = Clients::new(place, 7);
     let mut random = SmallRng::seed_from_u64(11);
     block_on(async {
-        let mut is_made = false;
-        for _ in 0..rounds {
-            // From before its start is over to long after.
-            let lives = Duration::from_millis(random.random_range(0..2500));
+        let (mut is_made, mut round) = (false, 0);
+        // More rounds, where a machine is so busy that something hasn't been tried.
+        while round < rounds || (round < 10 * rounds && !clients.have_tried_all()) {
+            // At first from the start on, so that it may be killed in the midst of that; else when all is checked.
+            let lives = Duration::from_millis(random.random_range(0..2000));
+            let checked = Notify::new();
+            let passed = async {
+                if round % 2 == 1 {
+                    checked.notified().await;
+                }
+                tokio::time::sleep(lives).await;
+            };
             // The script makes the objects; the queries that clients have altered since are not what it says.
             let served = Served::start(place, (!is_made).then_some("app.sql"));
             let work = async {
                 drop(served.client().await?);
                 is_made = true;
                 clients.check(&served).await?;
+                checked.notify_one();
                 clients.work(&served).await
             };
-            served.killed_after(lives, work).await;
+            served.killed_after(passed, work).await;
+            round += 1;
         }
         let served = Served::start(place, (!is_made).then_some("app.sql"));
         clients.check(&served).await.map_err(|fault| format!("{fault:?}"))?;
+        assert!(clients.have_tried_all(), "not all was tried in {round} rounds");
         let Ledger { done, altered, compared, .. } = clients.ledger;
-        println!("{done} changes, {altered} of them of a query, {compared} answers of the past");
+        println!(
+            "{round} rounds, {done} changes, {altered} of them of a query, {compared} answers of the past"
+        );
         println!("{} epochs of the subscription", clients.reader.taken);
-        // Otherwise nothing was tried.
-        assert!(done > 0 && altered > 0 && compared > 0 && clients.reader.taken > 0);
         Ok(())
     })
     .unwrap();

@@ -96,6 +96,10 @@ fn directories_of_versions_before_are_gone_on_with() {
         run_until(place, scripts(place).last().unwrap(), || true);
         check("ask.sql", "answers.csv");
         check("more.sql", "more.csv");
+        // One of an object store, whose files are named otherwise, has tables alone.
+        if !fixture.join("in").exists() {
+            continue;
+        }
         let mut delivered: Vec<i64> =
             lines(&place.join("out")).iter().map(|line| line.parse().unwrap()).collect();
         delivered.sort_unstable();

@@ -84,12 +84,17 @@ impl Served {
         child.wait().unwrap();
     }
 
-    /// Lets clients work for so long, then kills it in the middle of that. What they were told up to then counts.
-    pub async fn killed_after(&self, lives: Duration, work: impl Future<Output = Answer<()>>) {
+    /// Lets clients work until something has come to pass, then kills it in the middle of that. What they were told up to
+    /// then counts.
+    pub async fn killed_after(
+        &self,
+        passed: impl Future<Output = ()>,
+        work: impl Future<Output = Answer<()>>,
+    ) {
         let mut work = pin!(work);
         tokio::select! {
             end = &mut work => panic!("it was not killed yet, but {end:?}: {}", self.told()),
-            () = tokio::time::sleep(lives) => self.kill(),
+            () = passed => self.kill(),
         }
         match tokio::time::timeout(PATIENCE, work).await {
             // Nothing else ends it after a kill.
