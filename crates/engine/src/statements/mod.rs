@@ -220,6 +220,12 @@ fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
     {
         return Ok(());
     }
+    if reader.is_keyword(&["CREATE", "OR", "REPLACE", "SINK"]) {
+        return Err(Error::unsupported("CREATE OR REPLACE SINK").at(reader.position()).hint(
+            "FLUSH lets the old one deliver what it has; then DROP SINK and CREATE SINK, sent together, take effect \
+             together. The new one begins with all that its relation holds.",
+        ));
+    }
     match NOT_YET.iter().find(|words| reader.is_keyword(words)) {
         Some(words) => Err(Error::unsupported(words.join(" ")).at(reader.position())),
         None => Ok(()),

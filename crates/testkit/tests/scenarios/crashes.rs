@@ -404,7 +404,7 @@ pub(super) async fn run_script(session: &mut Session, text: &str) -> Result<Vec<
 async fn script() -> Result<()> {
     const SCRIPT: &str = "CREATE TABLE t (x INT);
         CREATE MATERIALIZED VIEW m AS SELECT sum(x) AS s FROM t;
-        CREATE SUBSCRIPTION n FROM m;
+        CREATE SUBSCRIPTION r FROM m WITH (snapshot = false);
         INSERT INTO t VALUES (1), (2);
         INSERT INTO t VALUES (1), (2);
         BEGIN; INSERT INTO t VALUES (10); COMMIT;
