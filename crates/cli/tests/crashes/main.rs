@@ -85,12 +85,9 @@ fn files_hold_everything_once_whenever_it_is_killed() {
         program(place, &["--data", "state", "-q", "-c", ".mode csv", "-c", "SELECT x FROM once; FLUSH"])
             .output()
             .unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "x\n7\n",
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "x\n7\n", "{told}");
+    assert!(output.status.success(), "{told}");
     let mut left = BTreeMap::<String, i64>::new();
     for line in lines(&place.join("counts")) {
         let (op, row) = line.split_once(',').unwrap();
@@ -98,7 +95,7 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     }
     left.retain(|_, count| *count != 0);
     let expected = (0..10).map(|g| (format!("{g},{}", (0..n).filter(|n| n % 10 == g).count()), 1));
-    assert_eq!(left, expected.collect());
+    assert_eq!(left, expected.collect(), "{told}");
 }
 
 /// Lets the program run the script, and for so long puts the numbers that come next; gives when that began as well.
