@@ -1,6 +1,7 @@
 //! A sink as tables: where it stands in the log of what it delivers.
 
 use millstream_delta::{Cut, Delta, Epoch};
+use millstream_durable::protocol::Outside;
 use millstream_durable::{Entry, Recorded};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
@@ -17,8 +18,10 @@ impl RunningSink {
         all.put_number("place", log.map_or(0, |(log, from)| log.between(from, self.place)) as i64);
         all.put_number("rows", self.rows as i64);
         all.put_number("published", self.delivered.0 as i64);
-        let told = self.recovery.as_ref().map_or(Epoch::default(), |recovery| recovery.delivered);
+        let told = self.outside.as_ref().map_or(Epoch::default(), Outside::delivered);
         all.put_number("delivered", told.max(self.delivered).0 as i64);
+        all.put_number("passed", self.passed.0 as i64);
+        all.put_text_if("differs", self.differs.as_deref());
         if let Some((cut, delta)) = &self.first {
             all.put_number("first", entries.len() as i64);
             entries.push(entry(cut, delta));
@@ -33,6 +36,11 @@ impl RunningSink {
         self.delivered = Epoch(number(all, "published")? as u64);
         let delivered = Epoch(number(all, "delivered")? as u64);
         self.was_delivered(delivered);
+        // A checkpoint of a version that compared nothing lacks it.
+        self.passed = all.take_number_if("passed").map_or(self.delivered, |passed| Epoch(passed as u64));
+        if let Some(reason) = all.take_text_if("differs") {
+            self.stop_for_good(reason);
+        }
         self.first = match all.take_number_if("first") {
             Some(place) => Some(of_entry(entries.get(place as usize))?),
             None => None,
