@@ -257,4 +257,10 @@ fn each_rule_for_two_processes_is_needed() {
     goes_wrong("who has read another claim goes on", setting(), "who has it knows", |rules| {
         rules.owner = |_, _| Owner::Reader;
     });
+    goes_wrong("the claim isn't looked after", setting(), "where checkpoint", |rules| {
+        rules.looks_after_the_claim = false;
+    });
+    goes_wrong("what others may still write is removed", setting(), "where checkpoint", |rules| {
+        rules.is_left_over = |number, kept, _| !kept.contains(&number);
+    });
 }

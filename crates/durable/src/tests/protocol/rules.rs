@@ -19,6 +19,7 @@ pub struct Rules {
     pub published: fn(&Outside) -> Epoch,
     pub kept: fn(&BTreeSet<Sequence>, usize) -> BTreeSet<Sequence>,
     pub covered: fn(&BTreeSet<Sequence>, usize) -> Option<Sequence>,
+    pub is_left_over: fn(Sequence, &BTreeSet<Sequence>, Option<Sequence>) -> bool,
     pub may_be_claim: fn(Sequence, Sequence) -> bool,
     pub passed: fn(&[Sequence], Sequence) -> Vec<usize>,
     pub owner: fn(Sequence, Sequence) -> Owner,
@@ -26,6 +27,8 @@ pub struct Rules {
     pub syncs_at_start: Sync,
     /// Whether a failed sync is the end.
     pub ends_where_a_sync_fails: bool,
+    /// Whether the claim is looked after before anything is removed.
+    pub looks_after_the_claim: bool,
     /// Whether segments are put only where there is none.
     pub puts_if_absent: bool,
 }
@@ -50,11 +53,13 @@ impl Rules {
             published: Outside::published,
             kept: protocol::kept,
             covered: protocol::covered,
+            is_left_over: protocol::is_left_over,
             may_be_claim: protocol::may_be_claim,
             passed: |firsts, through| protocol::passed(firsts, through).collect(),
             owner: protocol::owner,
             syncs_at_start: Sync::Again,
             ends_where_a_sync_fails: true,
+            looks_after_the_claim: true,
             puts_if_absent: true,
         }
     }

@@ -242,7 +242,7 @@ impl Setting {
 
     fn left_over(&self, world: &World, before: Option<Sequence>) -> Vec<Object> {
         let kept: BTreeSet<Sequence> = world.manifests.keys().copied().collect();
-        let gone = |object: &Object| protocol::is_left_over(object.number(), &kept, before);
+        let gone = |object: &Object| (self.rules.is_left_over)(object.number(), &kept, before);
         world.objects().into_iter().filter(gone).collect()
     }
 
@@ -452,7 +452,10 @@ impl Setting {
             }
             Stage::Published => {
                 // Without the claim nothing is removed; the checkpoint is there all the same.
-                if self.place == Place::Store && world.journal.contains_key(&of.next) {
+                if self.place == Place::Store
+                    && self.rules.looks_after_the_claim
+                    && world.journal.contains_key(&of.next)
+                {
                     of.saved = saving.through;
                     return;
                 }
@@ -461,7 +464,7 @@ impl Setting {
             Stage::Held => {
                 let kept = (self.rules.kept)(&of.whole, KEPT);
                 let before = kept.last().copied().filter(|_| self.place == Place::Store);
-                let gone = |object: &Object| protocol::is_left_over(object.number(), &kept, before);
+                let gone = |object: &Object| (self.rules.is_left_over)(object.number(), &kept, before);
                 Stage::Removing(world.objects().into_iter().filter(gone).collect())
             }
             Stage::Removing(mut gone) if !gone.is_empty() => {
