@@ -19,7 +19,7 @@ use crate::entry::Entry;
 use crate::frame::{self, Sequence};
 use crate::inspect::{InspectedCheckpoint, InspectedPart};
 use crate::table::{self, Sum, Summed};
-use crate::{DataDirectory, Error, Result};
+use crate::{DataDirectory, Error, Result, protocol};
 
 /// What the file begins with that names the others.
 const MAGIC: &[u8; 8] = b"MSTREAMC";
@@ -200,7 +200,7 @@ impl Checkpoints {
     /// Removes all checkpoints but the newest so many that are known to be whole, and what belongs to none. Once there are so
     /// many, the entry of the oldest: of the journal only what comes after it is ever read.
     pub fn retain(&self, count: usize) -> Result<Option<Sequence>> {
-        let kept: BTreeSet<Sequence> = self.known.whole().iter().rev().take(count.max(1)).copied().collect();
+        let kept = protocol::kept(&self.known.whole(), count);
         // Who opens a prefix that was claimed by then goes on from the newest of these, or from a newer one. Who has opened
         // it before may go on from an older one: then nothing is removed.
         if let Some(claim) = &self.claim
@@ -211,15 +211,14 @@ impl Checkpoints {
         let before = self.claim.as_ref().and(kept.last().copied());
         self.remove_others(&kept, before)?;
         self.known.whole().retain(|number| kept.contains(number));
-        Ok(kept.first().copied().filter(|_| kept.len() >= count))
+        Ok(protocol::covered(&kept, count))
     }
 
     /// Removes all that belongs to none of these checkpoints, of those before an entry where one is given.
     fn remove_others(&self, kept: &BTreeSet<Sequence>, before: Option<Sequence>) -> Result<()> {
         // What names the files goes first: without it they are no checkpoint.
         let gone = |name: &&String| {
-            number_in(name)
-                .is_some_and(|number| !kept.contains(&number) && before.is_none_or(|before| number < before))
+            number_in(name).is_some_and(|number| protocol::is_left_over(number, kept, before))
         };
         let names = self.names()?;
         let (manifests, files): (Vec<&String>, Vec<&String>) =

@@ -92,7 +92,7 @@ use pace::Clock;
 pub(crate) use put_late::Correction;
 use query::RunningQuery;
 use sink::RunningSink;
-pub(crate) use sink::in_sum;
+pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
 use subscribe::Subscription;
 use subscription::DurableSubscription;
@@ -362,7 +362,7 @@ impl Loop {
                 drop(permit);
             }
             Event::SinkRecovered { sink, held } => self.sink_recovered(&sink, held),
-            Event::Delivered { sink, through, rows } => self.delivered(&sink, through, rows),
+            Event::Delivered { sink, published } => self.delivered(&sink, published),
             Event::SinkFailed { sink, reason, attempts, lasting } => {
                 self.sink_failed(&sink, reason, attempts, lasting);
             }

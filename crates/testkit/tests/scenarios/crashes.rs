@@ -3,7 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use millstream_engine::{Engine, Script, Session};
 use millstream_testkit::broker::{Broker, Database};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, until};
@@ -26,6 +30,7 @@ pub const ALL: &[Scenario] = &[
     ("a_script_goes_on_where_it_was", || drive::block_on(script())),
     ("a_failed_disk_is_told_and_nothing_more_is_taken", || drive::block_on(failed_disk())),
     ("a_sink_that_holds_more_than_was_ever_put_out_is_refused", || drive::block_on(foreign_sink())),
+    ("what_comes_out_otherwise_after_a_crash_is_not_sent", || drive::block_on(differing())),
     ("state_is_read_as_parquet", || drive::block_on(readable())),
 ];
 
@@ -475,6 +480,64 @@ async fn foreign_sink() -> Result<()> {
     until("the sink to be refused", || !machine.engine.progress().problems.is_empty()).await?;
     let problems = machine.engine.progress().problems.join("; ");
     ensure(problems.contains("holds epoch 900") && problems.contains("another run"), || problems.clone())
+}
+
+/// A function that adds what the test says to a number.
+fn shift(by: Arc<AtomicI64>) -> ScalarUDF {
+    let add = move |arguments: &[ColumnarValue]| {
+        let numbers = ColumnarValue::values_to_arrays(arguments)?;
+        let by = by.load(Ordering::SeqCst);
+        let sums = numbers[0].as_primitive::<Int64Type>().unary::<_, Int64Type>(|n| n + by);
+        Ok(ColumnarValue::Array(Arc::new(sums)))
+    };
+    create_udf("shift", vec![DataType::Int64], DataType::Int64, Volatility::Immutable, Arc::new(add))
+}
+
+/// A query that answers otherwise when it is done again stops the sink that was sent its changes, for good, and nothing else.
+async fn differing() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(5);
+    let (database, by, out) = (Database::default(), Arc::<AtomicI64>::default(), folder()?);
+    let parts = (database.clone(), by.clone());
+    let mut machine = Machine::start(move || {
+        Engine::builder().connector(Arc::new(parts.0.clone())).scalar_function(shift(parts.1.clone()))
+    })?;
+    let same = format!(
+        "CREATE SINK same AS SELECT n + 1 AS n FROM t WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        out.path().display()
+    );
+    const ODD: &str = "CREATE SINK odd AS SELECT shift(n) AS n FROM t WITH (connector = 'database')";
+    let made = ["SET checkpoint_interval = 'off'", "CREATE TABLE t (n BIGINT) APPEND ONLY", ODD, &same];
+    run_all(&mut machine.session(), &made).await?;
+    let mut sent = 0;
+    for n in 1..=4 {
+        run(&mut machine.session(), &format!("INSERT INTO t VALUES ({n})")).await?;
+        sent += n;
+        until("the database to have it", || sum(&database) == sent).await?;
+    }
+    // As long as it answers alike all is well.
+    machine.crash_at(|| {}, &mut random).await?;
+    run(&mut machine.session(), "FLUSH").await?;
+    ensure(machine.engine.progress().problems.is_empty(), || {
+        format!("{:?}", machine.engine.progress().problems)
+    })?;
+    machine.crash_at(|| by.store(10, Ordering::SeqCst), &mut random).await?;
+    for restarted in [false, true] {
+        let problems = machine.engine.progress().problems.join("; ");
+        let told =
+            ["sink \"odd\" failed", "up to epoch", "comes out otherwise", "was published", "create it again"];
+        ensure(told.iter().all(|told| problems.contains(told)), || format!("{restarted}: {problems}"))?;
+        run_all(&mut machine.session(), &["INSERT INTO t VALUES (5)", "FLUSH", "CHECKPOINT"]).await?;
+        ensure(sum(&database) == sent, || format!("{} was sent, expected {sent}", sum(&database)))?;
+        machine.crash_at(|| {}, &mut random).await?;
+    }
+    run(&mut machine.session(), "FLUSH").await?;
+    let mut lines = lines_in(out.path())?;
+    lines.sort();
+    ensure(lines == ["2", "3", "4", "5", "6", "6"], || format!("{lines:?}"))?;
+    // What is made anew begins anew.
+    database.content().sums.clear();
+    run_all(&mut machine.session(), &["DROP SINK odd", ODD, "FLUSH"]).await?;
+    until("the new sink to deliver", || sum(&database) == 20 + 60).await
 }
 
 /// What a checkpoint holds is Parquet for everyone: here for another engine.

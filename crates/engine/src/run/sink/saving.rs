@@ -1,6 +1,7 @@
 //! A sink as tables: where it stands in the log of what it delivers.
 
 use millstream_delta::{Cut, Delta, Epoch};
+use millstream_durable::protocol::Outside;
 use millstream_durable::{Entry, Recorded};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
@@ -17,8 +18,10 @@ impl RunningSink {
         put_place(&mut all, "place", log, self.place);
         all.put_number("rows", self.rows as i64);
         all.put_number("published", self.delivered.0 as i64);
-        let told = self.recovery.as_ref().map_or(Epoch::default(), |recovery| recovery.delivered);
+        let told = self.outside.as_ref().map_or(Epoch::default(), Outside::delivered);
         all.put_number("delivered", told.max(self.delivered).0 as i64);
+        all.put_number("passed", self.passed.0 as i64);
+        all.put_text_if("differs", self.differs.as_deref());
         put_first(&mut all, self.first.as_ref(), entries);
         all
     }
@@ -30,6 +33,11 @@ impl RunningSink {
         self.delivered = Epoch(number(all, "published")? as u64);
         let delivered = Epoch(number(all, "delivered")? as u64);
         self.was_delivered(delivered);
+        // A checkpoint of a version that compared nothing lacks it.
+        self.passed = all.take_number_if("passed").map_or(self.delivered, |passed| Epoch(passed as u64));
+        if let Some(reason) = all.take_text_if("differs") {
+            self.stop_for_good(reason);
+        }
         self.first = take_first(all, entries)?;
         Ok(())
     }
