@@ -144,6 +144,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("bytes", "bytes that these take, about; history_buffer_max is the most"),
         ],
     },
+    SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
     SystemTableDoc {
         name: "memory",
         doc: "what tables and the operators of queries take, one row",
@@ -154,7 +155,6 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             text("reason", "why the limit is passed all the same; NULL where it isn't"),
         ],
     },
-    SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
     SystemTableDoc {
         name: "operators",
         doc: "an operator of a query, with what it has done since the query was made",

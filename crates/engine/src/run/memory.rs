@@ -49,6 +49,11 @@ impl Memory {
         self.trouble.clone()
     }
 
+    /// Looks again at once: there is another limit.
+    pub(super) fn look_again(&mut self) {
+        self.looked = None;
+    }
+
     fn is_due(&self) -> bool {
         self.looked.is_none_or(|at| at.elapsed() >= self.took * LOOKING_SHARE)
     }
