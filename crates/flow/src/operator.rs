@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_state::{Rows, Tables};
+use millstream_state::{Rows, Store, Tables};
 
 use crate::failure::Failure;
 use crate::late::{Late, Lateness};
@@ -293,6 +293,8 @@ pub trait Operator: Send + Debug {
     }
     /// How many rows it keeps.
     fn state_rows(&self) -> usize;
-    /// How many bytes its state takes, about.
+    /// How many bytes of memory its state takes, about.
     fn state_bytes(&self) -> usize;
+    /// Shows what it keeps rows in that may be read from files, where it keeps some so.
+    fn each_store(&mut self, _show: &mut dyn FnMut(&mut Store)) {}
 }

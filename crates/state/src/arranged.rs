@@ -90,6 +90,11 @@ impl Arranged {
         self.store.schema()
     }
 
+    /// The chunks that its rows lie in.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// How many rows there are, each copy counted.
     pub fn num_rows(&self) -> usize {
         self.store.copies() as usize

@@ -67,6 +67,16 @@ impl Keyed {
         &self.key_columns
     }
 
+    /// How many bytes of the rows are in files.
+    pub fn spilled_bytes(&self) -> usize {
+        self.store.spilled_bytes()
+    }
+
+    /// The chunks that its rows lie in.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// How many rows there are.
     pub fn num_rows(&self) -> usize {
         self.store.copies() as usize

@@ -19,6 +19,7 @@ mod paged;
 mod rows;
 mod segmented;
 mod slotted;
+mod spill;
 mod store;
 mod tables;
 
@@ -31,5 +32,6 @@ pub use ordered::{Entry, Moved, Ordered, Sequence, successor};
 pub use paged::{PAGE_ROWS, PARTS, Paged, PagedPart, dealt_out, part_of};
 pub use rows::Rows;
 pub use slotted::Slotted;
-pub use store::RowsSnapshot;
+pub use spill::{Files, Place, Spilling};
+pub use store::{RowsSnapshot, Store};
 pub use tables::{Columns, Lists, Tables};

@@ -58,6 +58,16 @@ impl Rows {
         self.store.schema()
     }
 
+    /// How many bytes of the rows are in files.
+    pub fn spilled_bytes(&self) -> usize {
+        self.store.spilled_bytes()
+    }
+
+    /// The chunks that its rows lie in.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// How many rows there are, each copy counted.
     pub fn num_rows(&self) -> usize {
         (self.store.copies() + self.copies) as usize

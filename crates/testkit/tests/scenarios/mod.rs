@@ -22,6 +22,7 @@ mod history;
 mod interval_joins;
 mod library;
 mod machine;
+mod memory;
 mod objects;
 mod pace;
 mod partitions;
@@ -73,6 +74,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(history::ALL);
     all.extend_from_slice(interval_joins::ALL);
     all.extend_from_slice(library::ALL);
+    all.extend_from_slice(memory::ALL);
     all.extend_from_slice(objects::ALL);
     all.extend_from_slice(pace::ALL);
     all.extend_from_slice(partitions::ALL);

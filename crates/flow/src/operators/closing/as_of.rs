@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::{Arranged, KeyIndex, Placed, Tables};
+use millstream_state::{Arranged, KeyIndex, Placed, Store, Tables};
 
 use super::Window;
 use super::gate::Gate;
@@ -367,5 +367,10 @@ impl Operator for AsOf {
             open.panes.memory_bytes() + open.index.memory_bytes() + open.stays.memory_bytes()
         });
         self.inner.state_bytes() + open
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inner.each_store(show);
+        self.open.iter_mut().for_each(|open| show(open.stays.store_mut()));
     }
 }

@@ -10,7 +10,7 @@ use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_state::Tables;
+use millstream_state::{Store, Tables};
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -139,5 +139,9 @@ impl Operator for Passed {
 
     fn state_bytes(&self) -> usize {
         self.inner.state_bytes() + self.panes.memory_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inner.each_store(show);
     }
 }

@@ -34,7 +34,7 @@ use arrow::compute::{prep_null_mask_filter, take_record_batch};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Store, Tables};
 
 use ageing::Arrived;
 pub use ageing::{Ageing, Own, Side as AgeingSide, Until};
@@ -518,5 +518,9 @@ impl Operator for Join {
         let sides: usize = self.sides.iter().map(Side::memory_bytes).sum();
         let ageing = self.ageing.as_ref().map_or(0, Ageing::memory_bytes);
         sides + ageing + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.sides.iter_mut().for_each(|side| side.each_store(show));
     }
 }

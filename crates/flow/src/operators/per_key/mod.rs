@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Store, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving};
@@ -450,5 +450,9 @@ impl Operator for PerKey {
     fn state_bytes(&self) -> usize {
         let inputs: usize = self.inputs.iter().map(|input| input.rows.memory_bytes()).sum();
         inputs + self.index.memory_bytes() + self.marks.capacity() * size_of::<Mark>()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inputs.iter_mut().for_each(|input| show(input.rows.store_mut()));
     }
 }
