@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_state::{KeyIndex, NO_SLOT, Paged};
+use millstream_state::{KeyIndex, NO_SLOT, Paged, SlotMarks};
 
 use crate::point::{Wanted, keys_wanted};
 use crate::{Error, Result};
@@ -76,6 +76,8 @@ pub(super) struct Groups {
     /// Where the index has only some columns of the keys: for each of the keys' columns its value, which all groups share,
     /// or none for the next one of the index.
     shared: Vec<Option<ScalarValue>>,
+    /// The groups that have changed since checkpoints.
+    pub(super) marks: SlotMarks,
 }
 
 impl Groups {
@@ -84,8 +86,9 @@ impl Groups {
     pub(super) fn new(grouping: Grouping, types: &[DataType]) -> Result<Groups> {
         let global = grouping.keys.is_empty() && grouping.sets.is_empty();
         let index = if global { None } else { Some(KeyIndex::new(types.to_vec())?) };
-        let (touched, shared) = Default::default();
-        let mut groups = Groups { grouping, index, rows: Paged::default(), touched, standing: 0, shared };
+        let (touched, shared, marks) = Default::default();
+        let rows = Paged::default();
+        let mut groups = Groups { grouping, index, rows, touched, standing: 0, shared, marks };
         if global {
             groups.standing = 1;
         } else if let Some(index) = &mut groups.index {
@@ -225,6 +228,7 @@ impl Groups {
 
     /// Ends a step: fails where a group has less than no rows, and forgets empty groups, giving each slot to `free`.
     pub(super) fn end_step(&mut self, touched: &[Touched], mut free: impl FnMut(u32)) -> Result<()> {
+        self.marks.touch_all(touched.iter().map(|group| group.slot));
         for Touched { slot, .. } in touched {
             self.touched[*slot as usize / 64] = 0;
             let rows = self.rows[*slot as usize];
@@ -261,6 +265,7 @@ impl Groups {
 
     /// Forgets groups.
     pub(super) fn forget(&mut self, groups: &[Touched]) {
+        self.marks.touch_all(groups.iter().map(|group| group.slot));
         for Touched { slot, .. } in groups {
             self.rows[*slot as usize] = 0;
             if let Some(index) = &mut self.index {
@@ -271,6 +276,7 @@ impl Groups {
 
     /// Forgets all rows, and returns the slots that had some, or could have.
     pub(super) fn clear(&mut self) -> Vec<u32> {
+        self.marks.bar();
         let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);
         for slot in &slots {
             self.rows[*slot as usize] = 0;
