@@ -220,8 +220,8 @@ impl Checkpoints {
         for through in self.numbers()? {
             let files = match self.manifest(through) {
                 Ok((_, parts)) => parts.into_iter().map(|part| part.file).collect(),
-                // It names nothing that anyone could read.
-                Err(Error::Corrupt { .. }) => BTreeSet::new(),
+                // Nobody knows which files it names: they may be looked at.
+                Err(Error::Corrupt { .. }) => return Ok(()),
                 Err(Error::Disk { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };

@@ -18,8 +18,8 @@
 //!
 //! Deliberately absent: what was there before a change. A checkpoint has that.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many checkpoints may fail one after the other before the next one is of everything.
 const FAILED_MAX: usize = 4;
@@ -29,10 +29,16 @@ const FAILED_MAX: usize = 4;
 pub struct Lineage {
     /// How often it was saved.
     saved: AtomicU64,
-    /// The version that the newest checkpoint has; 0 where the next one is to have everything.
-    published: AtomicU64,
+    published: Mutex<Published>,
+}
+
+/// What the newest checkpoint has; it is written on another thread than that which changes what is kept.
+#[derive(Debug, Default)]
+struct Published {
+    /// The version; 0 where the next one is to have everything.
+    version: u64,
     /// Versions up to this one are of no use to go on from.
-    barred: AtomicU64,
+    barred: u64,
 }
 
 /// What is saved of something at one time: all of it, or what has changed since another run.
@@ -46,8 +52,11 @@ pub struct Run {
 impl Lineage {
     /// Lets the next checkpoint have everything, whatever the one that is being written has.
     fn bar(&self) {
-        self.barred.store(self.saved.load(Ordering::SeqCst), Ordering::SeqCst);
-        self.published.store(0, Ordering::SeqCst);
+        *self.published() = Published { version: 0, barred: self.saved.load(Ordering::Acquire) };
+    }
+
+    fn published(&self) -> MutexGuard<'_, Published> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,8 +73,9 @@ impl Run {
 
     /// Says that the newest checkpoint has it, and whether the next one is to have everything.
     pub fn publish(&self, anew: bool) {
-        let usable = !anew && self.version > self.lineage.barred.load(Ordering::SeqCst);
-        self.lineage.published.store(if usable { self.version } else { 0 }, Ordering::SeqCst);
+        let mut published = self.lineage.published();
+        let is_usable = !anew && self.version > published.barred;
+        published.version = if is_usable { self.version } else { 0 };
     }
 }
 
@@ -95,7 +105,7 @@ impl<S: Marked> Marks<S> {
     /// Those to which the next change adds.
     #[inline]
     pub(crate) fn now(&mut self, next_id: u64) -> &mut S {
-        let saved = self.lineage.saved.load(Ordering::SeqCst);
+        let saved = self.lineage.saved.load(Ordering::Acquire);
         if saved > self.turned {
             self.turn(saved, next_id);
         }
@@ -104,7 +114,7 @@ impl<S: Marked> Marks<S> {
 
     #[cold]
     fn turn(&mut self, saved: u64, next_id: u64) {
-        let published = self.lineage.published.load(Ordering::SeqCst);
+        let published = self.lineage.published().version;
         self.before.push((self.turned + 1, std::mem::replace(&mut self.now, S::begun(next_id))));
         self.turned = saved;
         // Where none is published the next one has everything.
@@ -122,8 +132,9 @@ impl<S: Marked> Marks<S> {
 
     /// Begins to save.
     pub(crate) fn run(&self) -> Run {
-        let version = self.lineage.saved.fetch_add(1, Ordering::SeqCst) + 1;
-        Run { lineage: self.lineage.clone(), version, since: self.lineage.published.load(Ordering::SeqCst) }
+        let version = self.lineage.saved.fetch_add(1, Ordering::AcqRel) + 1;
+        let since = self.lineage.published().version;
+        Run { lineage: self.lineage.clone(), version, since }
     }
 
     /// The marks that a run is to have, the oldest first.

@@ -1,7 +1,5 @@
 //! What is kept, as tables: what a checkpoint writes, and a start reads.
 
-#[cfg(test)]
-mod changed_tests;
 mod columns;
 mod merging;
 mod parts;
@@ -253,6 +251,9 @@ fn without_last(batch: &RecordBatch, name: &str) -> Option<(RecordBatch, ArrayRe
     let schema = Arc::new(Schema::new(fields.to_vec()));
     Some((RecordBatch::try_new_with_options(schema, columns.to_vec(), &options).ok()?, last.clone()))
 }
+
+#[cfg(test)]
+mod changed_tests;
 
 #[cfg(test)]
 mod tests {

@@ -21,12 +21,13 @@ impl Arranged {
         let run = self.marks.run();
         let touched = if run.is_whole() { slots() } else { Bits::slots(self.marks.since(&run)) };
         let from = self.store.new_from(&run);
-        let new = |slot: &u32| {
-            let ids = self.ids(*slot);
+        let mut new = Vec::new();
+        for slot in touched {
+            let ids = self.ids(slot);
             let first = ids.partition_point(|id| *id < from);
-            ids[first..].iter().map(|id| (*id, *slot)).collect::<Vec<_>>()
-        };
-        self.store.save_run(&run, Some(touched.iter().flat_map(new).collect()), name, to)
+            new.extend(ids[first..].iter().map(|id| (*id, slot)));
+        }
+        self.store.save_run(&run, Some(new), name, to)
     }
 
     /// The rows of some slots with their numbers of copies, in the order in which they came.

@@ -31,8 +31,13 @@ impl Marked for Changes {
     }
 }
 
-/// Rows to be saved: the place of each in its chunk, its id, and the slot that it is of.
-type Placed = Vec<(u32, u64, i64)>;
+/// Rows of a chunk to be saved.
+enum Taken {
+    /// All of it.
+    All,
+    /// The place of each in the chunk, ascending, and the slot that it is of.
+    Some(Vec<(u32, u32)>),
+}
 
 impl Store {
     /// Its marks, for others of the same lineage.
@@ -107,58 +112,66 @@ impl Store {
     }
 
     /// The rows with these ids by the places of their chunks, in the order of their ids.
-    fn by_chunk_of(&self, mut rows: Vec<(u64, u32)>) -> BTreeMap<usize, Placed> {
-        rows.sort_unstable();
-        let mut by_chunk: BTreeMap<usize, Placed> = BTreeMap::new();
+    fn by_chunk_of(&self, rows: Vec<(u64, u32)>) -> BTreeMap<usize, Taken> {
+        let mut by_chunk: BTreeMap<usize, Vec<(u32, u32)>> = BTreeMap::new();
         for (id, slot) in rows {
             if let Some((position, row)) = self.find(id) {
-                by_chunk.entry(position).or_default().push((row as u32, id, i64::from(slot)));
+                by_chunk.entry(position).or_default().push((row as u32, slot));
             }
         }
-        by_chunk
+        by_chunk.values_mut().for_each(|rows| rows.sort_unstable());
+        by_chunk.into_iter().map(|(position, rows)| (position, Taken::Some(rows))).collect()
     }
 
     /// All rows that are there with ids from one on.
-    fn by_chunk_from(&self, from: u64) -> BTreeMap<usize, Placed> {
+    fn by_chunk_from(&self, from: u64) -> BTreeMap<usize, Taken> {
         let mut by_chunk = BTreeMap::new();
         let start = self.chunks.partition_point(|held| held.first <= from).saturating_sub(1);
         for (position, held) in self.chunks.iter().enumerate().skip(start) {
             let chunk = &held.chunk;
+            if chunk.dead() == 0 && held.first >= from {
+                by_chunk.insert(position, Taken::All);
+                continue;
+            }
             let id = |row: usize| held.first + u64::from(chunk.offset(row));
-            let live = (0..chunk.rows.num_rows())
-                .filter(|row| chunk.count(*row) != 0)
-                .filter(|row| id(*row) >= from);
-            let rows: Placed = live.map(|row| (row as u32, id(row), 0)).collect();
+            let is_new = |row: &usize| chunk.count(*row) != 0 && id(*row) >= from;
+            let rows: Vec<(u32, u32)> =
+                (0..chunk.rows.num_rows()).filter(is_new).map(|row| (row as u32, 0)).collect();
             if !rows.is_empty() {
-                by_chunk.insert(position, rows);
+                by_chunk.insert(position, Taken::Some(rows));
             }
         }
         by_chunk
     }
 
-    fn batch(&self, position: usize, rows: &Placed, placed: bool, tallied: bool) -> Result<RecordBatch> {
-        let chunk = &self.chunks[position].chunk;
-        let batch = match rows.len() == chunk.rows.num_rows() {
-            true => chunk.rows.clone(),
-            false => {
-                let places = UInt32Array::from_iter_values(rows.iter().map(|(row, ..)| *row));
+    fn batch(&self, position: usize, taken: &Taken, placed: bool, tallied: bool) -> Result<RecordBatch> {
+        let held = &self.chunks[position];
+        let chunk = &held.chunk;
+        let batch = match taken {
+            Taken::Some(rows) if rows.len() < chunk.rows.num_rows() => {
+                let places = UInt32Array::from_iter_values(rows.iter().map(|(row, _)| *row));
                 take_record_batch(&chunk.rows, &places)?
             }
+            _ => chunk.rows.clone(),
         };
         let mut columns = batch.columns().to_vec();
         let mut names = Vec::new();
-        let mut add = |name: &'static str, numbers: Vec<i64>| {
+        let mut add = |name: &'static str, number: &dyn Fn(usize, u32) -> i64| {
+            let numbers: Vec<i64> = match taken {
+                Taken::All => (0..chunk.rows.num_rows()).map(|row| number(row, 0)).collect(),
+                Taken::Some(rows) => rows.iter().map(|(row, slot)| number(*row as usize, *slot)).collect(),
+            };
             names.push(name);
-            columns.push(Arc::new(Int64Array::from(numbers)));
+            columns.push(Arc::new(Int64Array::from(numbers)) as ArrayRef);
         };
         if placed {
-            add(SLOT, rows.iter().map(|(.., slot)| *slot).collect());
+            add(SLOT, &|_, slot| i64::from(slot));
         }
-        add(WEIGHT, rows.iter().map(|(row, ..)| chunk.count(*row as usize)).collect());
+        add(WEIGHT, &|row, _| chunk.count(row));
         if tallied {
-            add(TALLY, rows.iter().map(|(row, ..)| chunk.tally(*row as usize)).collect());
+            add(TALLY, &|row, _| chunk.tally(row));
         }
-        add(ROW, rows.iter().map(|(_, id, _)| *id as i64).collect());
+        add(ROW, &|row, _| (held.first + u64::from(chunk.offset(row))) as i64);
         let mut fields: Vec<_> = self.schema.fields().iter().cloned().collect();
         fields.extend(numbers_of(&names).into_iter().map(Arc::new));
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)

@@ -24,7 +24,7 @@ impl Random {
 #[derive(Default)]
 struct Kept {
     number: u64,
-    tables: BTreeMap<String, Vec<(u64, Vec<RecordBatch>)>>,
+    tables: BTreeMap<String, (Run, Vec<(u64, Vec<RecordBatch>)>)>,
     whole: Tables,
     /// How many rows the last checkpoint wrote.
     written: usize,
@@ -33,36 +33,34 @@ struct Kept {
 impl Kept {
     /// Takes a checkpoint, which may fail.
     fn take(&mut self, saved: &Tables, random: &mut Random) -> bool {
-        let fails = random.below(4) == 0;
-        if fails {
+        if random.below(4) == 0 {
             return false;
         }
         self.number += 1;
-        let anew = random.below(8) == 0;
-        let (mut runs, mut whole, mut written) = (BTreeMap::new(), saved.clone(), 0);
-        let mut known: BTreeMap<usize, Run> = BTreeMap::new();
+        let runs = saved.parts().filter_map(|(.., of)| of).map(|(_, run)| (run.lineage(), run.clone()));
+        let runs: BTreeMap<usize, Run> = runs.collect();
+        // A table of which a run has nothing new stays.
+        self.tables.retain(|_, (run, _)| runs.get(&run.lineage()).is_some_and(|run| !run.is_whole()));
+        (self.whole, self.written) = (saved.clone(), 0);
         for (name, batches, of) in saved.parts() {
-            written += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+            self.written += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
             let Some((_, run)) = of else { continue };
-            whole.take(name);
-            known.insert(run.lineage(), run.clone());
-            let before = self.tables.get(name).filter(|_| !run.is_whole()).cloned();
-            let told: &mut Vec<_> =
-                runs.entry(name.to_string()).or_insert_with(|| before.unwrap_or_default());
+            self.whole.take(name);
             if !batches.is_empty() {
+                let (_, told) =
+                    self.tables.entry(name.to_string()).or_insert_with(|| (run.clone(), Vec::new()));
                 told.push((self.number, batches.to_vec()));
             }
         }
-        known.values().for_each(|run| run.publish(anew));
-        // A table of which a run has nothing new stays.
-        (self.tables, self.whole, self.written) = (runs, whole, written);
+        let anew = random.below(8) == 0;
+        runs.values().for_each(|run| run.publish(anew));
         true
     }
 
     /// What a start finds.
     fn load(&self) -> Tables {
         let (mut runs, mut tables) = (Runs::default(), self.whole.clone());
-        for (name, told) in &self.tables {
+        for (name, (_, told)) in &self.tables {
             // They may come in any order.
             told.iter().rev().for_each(|(of, batches)| runs.put(name, *of, batches.clone()));
         }
@@ -134,11 +132,11 @@ fn a_multiset_is_what_it_was() {
 fn few_changes_write_few_rows() {
     let mut keyed = Keyed::new(schema(), vec![0]).unwrap();
     keyed.upsert(&rows(&(0..100_000).collect::<Vec<_>>()), Conflict::Fail).unwrap();
-    let (mut kept, mut written) = (Kept::default(), Vec::new());
+    let (mut kept, mut written, mut random) = (Kept::default(), Vec::new(), Random(2));
     for round in 0..5i64 {
         let mut saved = Tables::default();
         keyed.save_changed("rows", &mut saved).unwrap();
-        while !kept.take(&saved, &mut Random(round as u64 + 2)) {}
+        while !kept.take(&saved, &mut random) {}
         written.push(kept.written);
         let mut full = Tables::default();
         full.put_delta("rows", &keyed.snapshot().delta().unwrap()).unwrap();
@@ -152,95 +150,111 @@ fn few_changes_write_few_rows() {
     assert!(written[1..].iter().all(|rows| *rows <= 150 || *rows > 99_000), "{written:?}");
 }
 
+/// What is kept by keys: by those of an index that knows what has changed, and by those of one whose owner does.
+struct ByKey {
+    index: KeyIndex,
+    arranged: Arranged,
+    /// How many copies there are of each row of each slot.
+    there: BTreeMap<(u32, i64), i64>,
+    groups: KeyIndex,
+    marks: SlotMarks,
+}
+
+impl ByKey {
+    fn new() -> ByKey {
+        let index = || KeyIndex::new(vec![DataType::Int64]).unwrap();
+        let (arranged, there, marks) = (Arranged::new(schema()), BTreeMap::new(), SlotMarks::default());
+        ByKey { index: index().tracked(), arranged, there, groups: index(), marks }
+    }
+
+    fn change(&mut self, random: &mut Random, round: i64) {
+        let numbers: Vec<i64> = (0..random.below(8)).map(|_| random.below(30) as i64).collect();
+        let keys = vec![Arc::new(Int64Array::from(numbers)) as ArrayRef];
+        let (mut slots, mut of) = (Vec::new(), Vec::new());
+        self.index.slots(&keys, &mut slots).unwrap();
+        self.groups.slots(&keys, &mut of).unwrap();
+        self.marks.touch_all(of);
+        let mut changes = Vec::new();
+        for slot in slots {
+            let number = random.below(4) as i64;
+            let copies = self.there.entry((slot, number)).or_default();
+            let weight = if *copies > 0 && random.below(2) == 0 { -*copies } else { 1 };
+            *copies += weight;
+            let chunk = Chunk { rows: rows(&[number]), weights: Some(vec![weight].into()) };
+            changes.push(Placed { chunk, slots: vec![slot], tallies: Some(vec![number % 2]) });
+        }
+        self.arranged.apply(changes).unwrap();
+        for slot in self.index.live() {
+            if self.arranged.rows_of(slot) == 0 {
+                self.index.free(slot);
+            }
+        }
+        if let (0, Some(slot)) = (random.below(2), self.index.live().first()) {
+            let change: Vec<(u64, i64)> = self.arranged.ids(*slot).iter().map(|id| (*id, round)).collect();
+            self.arranged.set_tallies(&change);
+        }
+        if let (0, Some(slot)) = (random.below(2), self.groups.live().get(random.below(9) as usize)) {
+            self.groups.free(*slot);
+            self.marks.touch(*slot);
+        }
+    }
+
+    /// The key that fails, by its slot or its place.
+    fn failed(&self, number: i64) -> Tables {
+        let mut failed = Tables::default();
+        if !self.index.is_empty() {
+            let (key, message) = (Int64Array::from(vec![number]), StringArray::from(vec!["failed"]));
+            failed
+                .put_columns("failed", vec![("_key", Arc::new(key)), ("message", Arc::new(message))])
+                .unwrap();
+        }
+        failed
+    }
+
+    fn saved(&self) -> Tables {
+        let mut saved = Tables::default();
+        self.index.save_changed("keys", &["k"], &mut saved).unwrap();
+        self.arranged.save_changed(|| self.index.live(), "left.rows", &mut saved).unwrap();
+        // What is told whole may say slots, too.
+        let mut failed = self.failed(self.index.live().first().copied().unwrap_or_default().into());
+        failed.place_by_slots("failed", |slot| Some(slot as u32)).unwrap();
+        saved.put_all(failed);
+        let run = self.marks.run();
+        let (some, gone) = match run.is_whole() {
+            true => (self.groups.live(), Vec::new()),
+            false => self.groups.live_among(self.marks.touched(&run)),
+        };
+        let mut of_groups = values(&self.groups, &some);
+        of_groups.put_slots(&run, &some, &gone, &["keys"]).unwrap();
+        saved.put_part("0-Aggregate", of_groups);
+        saved
+    }
+
+    /// All that is kept, saved at once.
+    fn full(&self) -> Tables {
+        let mut full = self.failed(0);
+        let slots = self.index.save("keys", &["k"], &mut full).unwrap();
+        self.arranged.save(&slots, "left.rows", &mut full).unwrap();
+        full.put_part("0-Aggregate", values(&self.groups, &self.groups.live()));
+        full
+    }
+}
+
 /// Keys, rows by key with numbers beside them, what is kept of each key, and several values of one: as all would be saved.
 #[test]
 fn keys_and_what_is_kept_by_them_are_what_they_were() {
     for seed in 0..30 {
-        let mut random = Random(seed);
-        let mut index = KeyIndex::new(vec![DataType::Int64]).unwrap().tracked();
-        let (mut groups, mut marks) = (KeyIndex::new(vec![DataType::Int64]).unwrap(), SlotMarks::default());
-        let (mut arranged, mut there) = (Arranged::new(schema()), BTreeMap::<(u32, i64), i64>::new());
-        let mut kept = Kept::default();
+        let (mut random, mut by_key, mut kept) = (Random(seed), ByKey::new(), Kept::default());
         for round in 0..50 {
-            let (mut changes, mut numbers) = (Vec::new(), Vec::new());
-            for _ in 0..random.below(8) {
-                numbers.push(random.below(30) as i64);
-            }
-            let keys = |numbers: &[i64]| vec![Arc::new(Int64Array::from(numbers.to_vec())) as ArrayRef];
-            if !numbers.is_empty() {
-                let (mut slots, mut of) = (Vec::new(), Vec::new());
-                index.slots(&keys(&numbers), &mut slots).unwrap();
-                groups.slots(&keys(&numbers), &mut of).unwrap();
-                marks.touch_all(of);
-                for slot in slots {
-                    let number = random.below(4) as i64;
-                    let copies = there.entry((slot, number)).or_default();
-                    let weight = if *copies > 0 && random.below(2) == 0 { -*copies } else { 1 };
-                    *copies += weight;
-                    changes.push(Placed {
-                        chunk: Chunk { rows: rows(&[number]), weights: Some(vec![weight].into()) },
-                        slots: vec![slot],
-                        tallies: Some(vec![number % 2]),
-                    });
-                }
-                arranged.apply(changes).unwrap();
-            }
-            let live = index.live();
-            let empty: Vec<u32> = live.into_iter().filter(|slot| arranged.rows_of(*slot) == 0).collect();
-            empty.iter().for_each(|slot| index.free(*slot));
-            if random.below(2) == 0
-                && let Some(slot) = index.live().first()
-            {
-                let change: Vec<(u64, i64)> = arranged.ids(*slot).iter().map(|id| (*id, round)).collect();
-                arranged.set_tallies(&change);
-            }
-            if random.below(2) == 0
-                && let Some(slot) = groups.live().get(random.below(9) as usize)
-            {
-                groups.free(*slot);
-                marks.touch(*slot);
-            }
-            let mut saved = Tables::default();
-            index.save_changed("keys", &["k"], &mut saved).unwrap();
-            arranged.save_changed(|| index.live(), "left.rows", &mut saved).unwrap();
-            // What is told whole may say slots, too.
-            let first = index.live().first().copied();
-            let told =
-                first.map(|slot| (Arc::new(Int64Array::from(vec![i64::from(slot)])) as ArrayRef, slot));
-            if let Some((column, _)) = &told {
-                let message: ArrayRef = Arc::new(StringArray::from(vec!["failed"]));
-                saved.put_columns("failed", vec![("_key", column.clone()), ("message", message)]).unwrap();
-                saved.place_by_slots("failed", |slot| Some(slot as u32)).unwrap();
-            }
-            let run = marks.run();
-            let (some, gone) = match run.is_whole() {
-                true => (groups.live(), Vec::new()),
-                false => groups.live_among(marks.touched(&run)),
-            };
-            let mut of_groups = values(&groups, &some);
-            of_groups.put_slots(&run, &some, &gone, &["keys"]).unwrap();
-            saved.put_part("0-Aggregate", of_groups);
-            if !kept.take(&saved, &mut random) {
+            by_key.change(&mut random, round);
+            if !kept.take(&by_key.saved(), &mut random) {
                 continue;
             }
-            let mut full = Tables::default();
-            let slots = index.save("keys", &["k"], &mut full).unwrap();
-            arranged.save(&slots, "left.rows", &mut full).unwrap();
-            if told.is_some() {
-                let zero: ArrayRef = Arc::new(Int64Array::from(vec![0]));
-                let message: ArrayRef = Arc::new(StringArray::from(vec!["failed"]));
-                full.put_columns("failed", vec![("_key", zero), ("message", message)]).unwrap();
-            }
-            full.put_part("0-Aggregate", values(&groups, &groups.live()));
-            let loaded = kept.load();
-            let without_tallies = |tables: &Tables| {
-                let mut tables = tables.clone();
-                let rows = tables.take("left.rows");
-                (shown(&tables), rows)
-            };
-            let ((rest, found), (expected, rows)) = (without_tallies(&loaded), without_tallies(&full));
-            assert_eq!(rest, expected, "seed {seed}, round {round}");
-            assert_eq!(told_rows(&found), told_rows(&rows), "seed {seed}, round {round}");
+            let (mut found, mut expected) = (kept.load(), by_key.full());
+            // Whether a number stands beside each row, where all are 0, depends on what was there before.
+            let rows = [&mut found, &mut expected].map(|tables| told_rows(&tables.take("left.rows")));
+            assert_eq!(rows[0], rows[1], "seed {seed}, round {round}");
+            assert_eq!(shown(&found), shown(&expected), "seed {seed}, round {round}");
         }
     }
 }

@@ -4,9 +4,10 @@
 //! are gone; each row of the others says of which slot it is. Rows with ids are told when they come; table `name._counts`
 //! says how many copies there are later, 0 of those that are gone.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt32Type};
-use std::sync::Arc;
 
 use super::Tables;
 use crate::lineage::Run;
