@@ -180,7 +180,9 @@ impl ByKey {
             let copies = self.there.entry((slot, number)).or_default();
             let weight = if *copies > 0 && random.below(2) == 0 { -*copies } else { 1 };
             *copies += weight;
-            let chunk = Chunk { rows: rows(&[number]), weights: Some(vec![weight].into()) };
+            // Rows are told apart by what is in them: of their key, too.
+            let row = rows(&[i64::from(slot) * 10 + number]);
+            let chunk = Chunk { rows: row, weights: Some(vec![weight].into()) };
             changes.push(Placed { chunk, slots: vec![slot], tallies: Some(vec![number % 2]) });
         }
         self.arranged.apply(changes).unwrap();
