@@ -47,7 +47,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::{Checkpoint, Checkpoints, Draft, Found};
+pub use checkpoint::{Checkpoint, Checkpoints, Draft, Found, Size};
 pub use directory::DataDirectory;
 pub use disk::{Disk, Growing, OsDisk};
 pub use entry::{Brought, Delivered, Digested, Entry, Recorded, Standing};

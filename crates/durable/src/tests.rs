@@ -1,6 +1,7 @@
 //! What survives: properties of the journal over disks that fail, fill up and forget.
 
 mod checkpoints;
+mod increments;
 mod protocol;
 mod stores;
 
@@ -31,9 +32,13 @@ impl Random {
 }
 
 fn rows(from: i64, count: i64) -> RecordBatch {
-    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + count));
-    let texts: StringViewArray =
-        (from..from + count).map(|n| (n % 3 != 0).then(|| format!("the text of row number {n}"))).collect();
+    rows_of(&(from..from + count).collect::<Vec<_>>())
+}
+
+fn rows_of(numbers: &[i64]) -> RecordBatch {
+    let text = |n: &i64| (n % 3 != 0).then(|| format!("the text of row number {n}"));
+    let texts: StringViewArray = numbers.iter().map(text).collect();
+    let numbers: ArrayRef = Arc::new(Int64Array::from(numbers.to_vec()));
     RecordBatch::try_from_iter_with_nullable([
         ("n", numbers, false),
         ("t", Arc::new(texts) as ArrayRef, true),

@@ -269,6 +269,11 @@ pub trait Operator: Send + Debug {
     fn reset(&mut self) -> Result<()>;
     /// All that it keeps, as tables.
     fn save(&self) -> Result<Tables>;
+    /// The same for a checkpoint: of what can tell what has changed only that, as [`millstream_state::Run`] has it. Whoever
+    /// loads it has put it together with what checkpoints before have.
+    fn save_changed(&self) -> Result<Tables> {
+        self.save()
+    }
     /// Goes on where another one of the same make stood that had saved this: puts nothing out, and answers from here on
     /// as that one would have. Called before its first step; takes out all that it knows of.
     fn load(&mut self, kept: &mut Tables) -> Result<()>;

@@ -9,7 +9,7 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::key_index::{KeyIndex, NO_SLOT};
 use crate::store::{RowsSnapshot, Store};
-use crate::{Error, Result};
+use crate::{Error, Result, Tables};
 pub use change::Changed;
 
 /// The id of a row that isn't there.
@@ -93,6 +93,11 @@ impl Keyed {
     /// The rows as they are now. Takes no time; later changes copy what they touch.
     pub fn snapshot(&self) -> RowsSnapshot {
         self.store.snapshot()
+    }
+
+    /// Adds what has changed of the rows since the newest checkpoint as a table, all of them where it is to have all.
+    pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
+        self.store.save_run(&self.store.marks().run(), None, name, to)
     }
 
     /// The ids of the rows with these keys (one array a key column), good for [`Keyed::gather`] until the next

@@ -1,5 +1,6 @@
 //! Rows in immutable chunks, each row with an id that stays.
 
+mod changes;
 mod counts;
 mod spilling;
 pub(crate) mod table;
@@ -12,9 +13,11 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use millstream_delta::{Chunk, Delta};
 
+pub(crate) use changes::Changes;
 use counts::Counts;
 
 use crate::compact::compact;
+use crate::lineage::Marks;
 use crate::spill::{Spilled, Touched};
 
 /// Neighbouring chunks are merged while together they are no larger than this.
@@ -143,6 +146,8 @@ pub struct Store {
     chunks: Arc<Vec<Held>>,
     next_id: u64,
     copies: u64,
+    /// What has changed since checkpoints.
+    marks: Marks<Changes>,
 }
 
 /// Live rows of one chunk.
@@ -154,7 +159,7 @@ pub(crate) struct Piece {
 
 impl Store {
     pub(crate) fn new(schema: SchemaRef) -> Store {
-        Store { schema, chunks: Arc::default(), next_id: 0, copies: 0 }
+        Store { schema, chunks: Arc::default(), next_id: 0, copies: 0, marks: Marks::default() }
     }
 
     pub(crate) fn schema(&self) -> &SchemaRef {
@@ -194,6 +199,7 @@ impl Store {
         tallies: Option<Vec<i64>>,
     ) -> Result<u64, ArrowError> {
         let first = self.next_id;
+        self.marks.now(first);
         if rows.num_rows() == 0 {
             return Ok(first);
         }
@@ -254,6 +260,13 @@ impl Store {
         (position, row)
     }
 
+    /// The same of a row that may be gone.
+    fn find(&self, id: u64) -> Option<(usize, usize)> {
+        let position = self.chunks.partition_point(|held| held.first <= id).checked_sub(1)?;
+        let held = &self.chunks[position];
+        Some((position, held.chunk.row_at(id - held.first)?))
+    }
+
     pub(crate) fn count(&self, id: u64) -> i64 {
         let (position, row) = self.locate(id);
         self.chunks[position].chunk.count(row)
@@ -267,6 +280,7 @@ impl Store {
 
     /// Sets the numbers beside some rows.
     pub(crate) fn set_tallies(&mut self, changes: &[(u64, i64)]) {
+        self.note(changes);
         for (id, tally) in changes {
             let (position, row) = self.locate(*id);
             Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[position].chunk).set_tally(row, *tally);
@@ -275,6 +289,7 @@ impl Store {
 
     /// Sets the counts of some rows. A row whose count is zero is gone: its id must not be used again.
     pub(crate) fn set_counts(&mut self, changes: &[(u64, i64)]) {
+        self.note(changes);
         let mut touched = Vec::new();
         for (id, count) in changes {
             let (position, row) = self.locate(*id);

@@ -58,9 +58,9 @@ impl Batches {
         let mut all = Tables::default();
         all.put_number("next", self.next.0);
         if let Some(current) = &self.current {
-            put_rows(&mut all, "current", &current.snapshot())?;
+            put_rows(&mut all, "current", current)?;
         }
-        put_rows(&mut all, "failing", &self.failing.snapshot())?;
+        put_rows(&mut all, "failing", &self.failing)?;
         Ok(all)
     }
 

@@ -182,6 +182,15 @@ impl Operator for Broadcast {
         Ok(kept)
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        self.few_rows.save_changed("few", &mut kept)?;
+        if let Some(many) = &self.kept {
+            many.save_changed("many", &mut kept)?;
+        }
+        Ok(kept)
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.few_rows.apply(&kept.take_delta("few")?)?;
         if let Some(many) = &mut self.kept {

@@ -60,6 +60,10 @@ impl Operator for LookUp {
         self.join.save()
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        self.join.save_changed()
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.join.load(kept)
     }

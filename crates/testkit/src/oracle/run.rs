@@ -316,6 +316,11 @@ impl<'a> Run<'a> {
             note(stage, format!("epoch {epoch}: another engine goes on"));
             self.restart().await?;
         }
+        // The one that the other engine goes on from has what has changed since this one.
+        if self.mode == Mode::Restarted && epoch % RESTART_EPOCHS == 0 {
+            note(stage, format!("epoch {epoch}: a checkpoint"));
+            drive::run(&mut self.session, "CHECKPOINT").await?;
+        }
         for query in 0..self.queries.len() {
             note(stage, format!("epoch {epoch}: comparing {}", self.queries[query].sql));
             if !self.watched[query].done {

@@ -32,6 +32,7 @@ pub const ALL: &[Scenario] = &[
     ("a_sink_that_holds_more_than_was_ever_put_out_is_refused", || drive::block_on(foreign_sink())),
     ("what_comes_out_otherwise_after_a_crash_is_not_sent", || drive::block_on(differing())),
     ("state_is_read_as_parquet", || drive::block_on(readable())),
+    ("a_checkpoint_has_what_has_changed", || drive::block_on(what_has_changed())),
 ];
 
 /// Tables and queries of every kind over them, each with what shows its rows.
@@ -115,6 +116,10 @@ async fn acknowledged_seed(kept: Kept, seed: u64) -> Result<()> {
             };
             run(&mut machine.session(), &sql).await?;
             run(&mut model, &sql).await?;
+            // The next one has what has changed since.
+            if random.random_range(0..4) == 0 {
+                run(&mut machine.session(), "CHECKPOINT").await?;
+            }
         }
         // Whether this one is done nobody is told.
         let last = change(&mut random);
@@ -538,6 +543,48 @@ async fn differing() -> Result<()> {
     database.content().sums.clear();
     run_all(&mut machine.session(), &["DROP SINK odd", ODD, "FLUSH"]).await?;
     until("the new sink to deliver", || sum(&database) == 20 + 60).await
+}
+
+/// Of 100,000 rows and groups few change: a checkpoint writes few, and an engine goes on from all of them.
+async fn what_has_changed() -> Result<()> {
+    let mut machine = Machine::start(Engine::builder)?;
+    let all = "SELECT count(*), sum(n), sum(s), max(m) FROM sums";
+    let joined = "SELECT count(*), sum(v) FROM pairs";
+    run_all(
+        &mut machine.session(),
+        &[
+            "SET checkpoint_interval = 'off'",
+            "CREATE TABLE t (k INT PRIMARY KEY, g INT, v BIGINT)",
+            "CREATE TABLE u (g INT, w INT)",
+            "CREATE MATERIALIZED VIEW sums AS SELECT g, count(*) AS n, sum(v) AS s, max(v) AS m FROM t GROUP BY g",
+            "CREATE MATERIALIZED VIEW pairs AS SELECT k, v, w FROM t JOIN u ON t.g = u.g",
+            "INSERT INTO t SELECT i, i * 7919 % 100003, i FROM generate_series(1, 100000) AS s(i)",
+            "INSERT INTO u SELECT i, i FROM generate_series(1, 1000) AS s(i)",
+            "CHECKPOINT",
+            "UPDATE t SET v = v + 1 WHERE k % 100 = 7",
+            "DELETE FROM t WHERE k % 10000 = 9",
+            "CHECKPOINT",
+        ],
+    )
+    .await?;
+    let mut session = machine.session();
+    let sizes = "SELECT bytes, named_bytes, reason FROM millstream.checkpoints ORDER BY entry";
+    println!(
+        "1,000 of 100,000 rows change, bytes written and named: {:?}",
+        lines(&mut session, sizes).await?
+    );
+    let sizes = "SELECT bytes = named_bytes, bytes * 8 < named_bytes, reason FROM millstream.checkpoints ORDER BY entry";
+    expect(&mut session, sizes, &["true|false|NULL", "false|true|NULL"]).await?;
+    let before = (lines(&mut session, all).await?, lines(&mut session, joined).await?);
+    machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(3)).await?;
+    let mut session = machine.session();
+    let after = (lines(&mut session, all).await?, lines(&mut session, joined).await?);
+    ensure(before == after, || format!("{before:?} was there, {after:?} is"))?;
+    // It goes on as if nothing had happened, with a checkpoint of everything.
+    run_all(&mut session, &["DELETE FROM t WHERE k > 10", "CHECKPOINT"]).await?;
+    expect(&mut session, "SELECT count(*), sum(n) FROM sums", &["9|9"]).await?;
+    let whole = "SELECT bytes = named_bytes FROM millstream.checkpoints";
+    expect(&mut session, whole, &["true"]).await
 }
 
 /// What a checkpoint holds is Parquet for everyone: here for another engine.

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_state::{KeyIndex, NO_SLOT, PAGE_ROWS, PARTS, Paged, dealt_out};
+use millstream_state::{KeyIndex, NO_SLOT, PAGE_ROWS, PARTS, Paged, SlotMarks, dealt_out};
 
 use super::apart::Parted;
 use crate::point::{Wanted, keys_wanted};
@@ -87,6 +87,8 @@ pub(super) struct Groups {
     /// Where the index has only some columns of the keys: for each of the keys' columns its value, which all groups share,
     /// or none for the next one of the index.
     shared: Vec<Option<ScalarValue>>,
+    /// The groups that have changed since checkpoints.
+    pub(super) marks: SlotMarks,
 }
 
 impl Groups {
@@ -95,9 +97,9 @@ impl Groups {
     pub(super) fn new(grouping: Grouping, types: &[DataType]) -> Result<Groups> {
         let global = grouping.keys.is_empty() && grouping.sets.is_empty();
         let index = if global { None } else { Some(KeyIndex::new(types.to_vec())?) };
-        let (touched, shared) = Default::default();
+        let (touched, shared, marks) = Default::default();
         let (rows, only_grew) = (Paged::default(), true);
-        let mut groups = Groups { grouping, index, rows, touched, only_grew, standing: 0, shared };
+        let mut groups = Groups { grouping, index, rows, touched, only_grew, standing: 0, shared, marks };
         if global {
             groups.standing = 1;
         } else if let Some(index) = &mut groups.index {
@@ -285,6 +287,7 @@ impl Groups {
         threads: &Threads,
         mut free: impl FnMut(u32),
     ) -> Result<()> {
+        self.marks.touch_all(touched.iter().map(|group| group.slot));
         touched.iter().for_each(|group| self.touched[group.slot as usize / 64] = 0);
         if std::mem::replace(&mut self.only_grew, true) {
             return Ok(());
@@ -327,6 +330,7 @@ impl Groups {
 
     /// Forgets groups.
     pub(super) fn forget(&mut self, groups: &[Touched]) {
+        self.marks.touch_all(groups.iter().map(|group| group.slot));
         for Touched { slot, .. } in groups {
             self.rows[*slot as usize] = 0;
             if let Some(index) = &mut self.index {
@@ -337,6 +341,7 @@ impl Groups {
 
     /// Forgets all rows, and returns the slots that had some, or could have.
     pub(super) fn clear(&mut self) -> Vec<u32> {
+        self.marks.bar();
         let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);
         for slot in &slots {
             self.rows[*slot as usize] = 0;

@@ -346,6 +346,10 @@ impl Operator for Aggregate {
         self.save_some(|_| true)
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed_groups()
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.load_some(kept, |_| true)?;
         Ok(())

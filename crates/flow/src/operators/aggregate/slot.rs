@@ -39,6 +39,11 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn memory_bytes(&self) -> usize;
     /// What is kept of slots, in their order, as tables.
     fn save(&self, slots: &[u32]) -> Result<Tables>;
+    /// Whether that is of these slots alone, whatever others keep: then it is right, too, together with what is kept of others
+    /// that was saved before.
+    fn saves_some(&self) -> bool {
+        true
+    }
     /// Takes that in for slots in the same order, which there is room for and which hold the aggregate of no rows.
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()>;
     /// What is kept besides a value a group, in words; empty if nothing is.

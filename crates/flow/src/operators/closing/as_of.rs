@@ -96,6 +96,14 @@ struct Parted {
 }
 
 impl AsOf {
+    /// What it keeps beside what the operator has saved that it stands around.
+    fn beside(&self, inner: Tables) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        self.open.iter().try_for_each(|open| open.save(&mut kept))?;
+        Ok(kept)
+    }
+
     /// The operator's name in EXPLAIN.
     pub const NAME: &str = "AsOf";
 
@@ -338,10 +346,11 @@ impl Operator for AsOf {
     }
 
     fn save(&self) -> Result<Tables> {
-        let mut kept = Tables::default();
-        kept.put_part("inner", self.inner.save()?);
-        self.open.iter().try_for_each(|open| open.save(&mut kept))?;
-        Ok(kept)
+        self.beside(self.inner.save()?)
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        self.beside(self.inner.save_changed()?)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

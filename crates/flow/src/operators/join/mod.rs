@@ -391,7 +391,7 @@ impl Join {
 
 fn index(keys: &[(String, DataType)]) -> Result<Option<KeyIndex>> {
     let types: Vec<DataType> = keys.iter().map(|(_, data_type)| data_type.clone()).collect();
-    Ok(if types.is_empty() { None } else { Some(KeyIndex::new(types)?) })
+    Ok(if types.is_empty() { None } else { Some(KeyIndex::new(types)?.tracked()) })
 }
 
 /// The slots of changes that take rows back, each once.
@@ -496,6 +496,10 @@ impl Operator for Join {
 
     fn save(&self) -> Result<Tables> {
         self.told()
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

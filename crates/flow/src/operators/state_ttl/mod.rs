@@ -396,6 +396,11 @@ impl Operator for StateTtl {
         self.saved(inner)
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        let inner = self.inner.save_changed()?;
+        self.saved(inner)
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         load_inner(self.inner.as_mut(), kept)?;
         self.load_saved(kept)
