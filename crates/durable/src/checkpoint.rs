@@ -99,6 +99,9 @@ struct Part {
     of: Option<Sequence>,
 }
 
+/// A file of a checkpoint, with how many rows it has where it is of a table.
+type ReadPart = (Part, Option<usize>);
+
 /// What was written of a checkpoint that isn't there yet.
 pub struct Draft {
     through: Sequence,
@@ -304,7 +307,7 @@ impl Checkpoints {
     /// What is in one; an error where something of it isn't whole.
     pub(crate) fn inspect(&self, through: Sequence) -> Result<InspectedCheckpoint> {
         let (checkpoint, parts) = self.read_parts(through)?;
-        let inspected = |(Part { name, sum, of, .. }, rows): (Part, Option<usize>)| InspectedPart {
+        let inspected = |(Part { name, sum, of, .. }, rows): ReadPart| InspectedPart {
             name,
             bytes: sum.bytes,
             rows,
@@ -362,7 +365,7 @@ impl Checkpoints {
     }
 
     /// A checkpoint, and its files with the rows that those of tables have.
-    fn read_parts(&self, through: Sequence) -> Result<(Checkpoint, Vec<(Part, Option<usize>)>)> {
+    fn read_parts(&self, through: Sequence) -> Result<(Checkpoint, Vec<ReadPart>)> {
         let (mut checkpoint, named) = self.manifest(through)?;
         let (mut runs, mut parts) = (Runs::default(), Vec::with_capacity(named.len()));
         for part in named {

@@ -566,7 +566,7 @@ mod tests {
 
     #[test]
     fn documented_defaults_are_the_defaults() {
-        for doc in SETTINGS.iter().filter(|doc| doc.default != CORES) {
+        for doc in SETTINGS.iter().filter(|doc| ![CORES, sizes::MOST_MEMORY].contains(&doc.default)) {
             let mut settings = Settings::default();
             settings.set(doc.name, doc.default).unwrap();
             let default = Settings::default().show(doc.name).unwrap();

@@ -69,14 +69,13 @@ async fn main() -> Result<()> {
         limit >> 20
     );
     println!("  {:>12} {:>10} {:>10} {:>8}", "epochs", "memory", "beyond it", "ratio");
-    let kinds: [(&str, fn(&Measured) -> &Vec<f64>); 3] = [
-        ("load", |measured| &measured.load),
-        ("look up", |measured| &measured.look_up),
-        ("take back", |measured| &measured.take_back),
+    let kinds = [
+        ("load", &plain.load, &spilled.load),
+        ("look up", &plain.look_up, &spilled.look_up),
+        ("take back", &plain.take_back, &spilled.take_back),
     ];
-    for (name, of) in kinds {
-        let [memory, beyond] =
-            [&plain, &spilled].map(|measured| measure::median(of(measured).iter().copied()));
+    for (name, memory, beyond) in kinds {
+        let [memory, beyond] = [memory, beyond].map(|seconds| measure::median(seconds.iter().copied()));
         println!("  {name:>12} {memory:>8.3} s {beyond:>8.3} s {:>8.2}", beyond / memory);
     }
     for (name, measured) in [("memory", &plain), ("beyond it", &spilled)] {

@@ -35,7 +35,7 @@ pub(crate) type Waiting = Vec<(Reply<u64>, u64)>;
 #[derive(Debug)]
 enum Content {
     /// Without a primary key: a multiset.
-    Bag(Rows),
+    Bag(Box<Rows>),
     /// One row a key.
     Keyed(Box<Keyed>),
 }
@@ -53,7 +53,7 @@ impl Table {
     /// An empty table; `key` is empty where it has no primary key.
     pub(crate) fn new(schema: &SchemaRef, key: &[usize], intake: Intake) -> Result<Table> {
         let rows = if key.is_empty() {
-            Content::Bag(Rows::new(schema.clone()))
+            Content::Bag(Box::new(Rows::new(schema.clone())))
         } else {
             Content::Keyed(Box::new(Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?))
         };

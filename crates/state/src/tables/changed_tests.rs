@@ -20,11 +20,14 @@ impl Random {
     }
 }
 
+/// What a checkpoint has of a table, with its number.
+type Told = (u64, Vec<RecordBatch>);
+
 /// The files of checkpoints, as the crate `durable` keeps them: for each table what checkpoints have of it.
 #[derive(Default)]
 struct Kept {
     number: u64,
-    tables: BTreeMap<String, (Run, Vec<(u64, Vec<RecordBatch>)>)>,
+    tables: BTreeMap<String, (Run, Vec<Told>)>,
     whole: Tables,
     /// How many rows the last checkpoint wrote.
     written: usize,

@@ -253,7 +253,7 @@ pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, count
     if setup.restarted || drawn % 4 == 3 {
         modes.push(Mode::Restarted);
     }
-    if setup.spilled || drawn / 4 % 4 == 0 {
+    if setup.spilled || (drawn / 4).is_multiple_of(4) {
         modes.push(Mode::Spilled);
     }
     let mut examined = Examined::default();

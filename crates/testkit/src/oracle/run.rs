@@ -317,7 +317,7 @@ impl<'a> Run<'a> {
             self.restart().await?;
         }
         // The one that the other engine goes on from has what has changed since this one.
-        if self.mode == Mode::Restarted && epoch % RESTART_EPOCHS == 0 {
+        if self.mode == Mode::Restarted && epoch.is_multiple_of(RESTART_EPOCHS) {
             note(stage, format!("epoch {epoch}: a checkpoint"));
             drive::run(&mut self.session, "CHECKPOINT").await?;
         }

@@ -6,6 +6,7 @@ mod batches;
 mod behind;
 mod catalogs;
 mod changes;
+mod checkpoints;
 mod clocks;
 mod closing;
 mod copying;
@@ -61,6 +62,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(changes::ALL);
     all.extend_from_slice(clocks::ALL);
     all.extend_from_slice(copying::ALL);
+    all.extend_from_slice(checkpoints::ALL);
     all.extend_from_slice(crashes::ALL);
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);

@@ -88,18 +88,16 @@ impl Setting {
         match &of.saving {
             None if of.forgetting.is_empty()
                 && of.last != of.saved
-                && world.checkpoints < self.checkpoints =>
+                && world.checkpoints < self.checkpoints
+                && of.ledger.ended().is_none() =>
             {
-                if of.ledger.ended().is_none() {
-                    actions.push(Action::Save(at));
-                }
+                actions.push(Action::Save(at));
             }
             None => {}
-            Some(saving) if saving.stage == Stage::Drafted => {
-                if (rules.may_publish)(&of.ledger, saving.through) || of.ledger.ended().is_some() {
-                    actions.push(Action::SaveOn(at));
-                }
-            }
+            Some(saving)
+                if saving.stage == Stage::Drafted
+                    && !(rules.may_publish)(&of.ledger, saving.through)
+                    && of.ledger.ended().is_none() => {}
             Some(_) => actions.push(Action::SaveOn(at)),
         }
     }

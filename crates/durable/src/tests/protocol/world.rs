@@ -216,8 +216,8 @@ impl World {
 
     /// The newest checkpoint that is whole, but for a damaged one.
     pub fn newest(&self, damaged: Option<Sequence>) -> Option<(Sequence, &Manifest)> {
-        let whole = self.manifests.iter().rev().map(|(number, manifest)| (*number, manifest));
-        whole.filter(|(number, of)| self.files.contains(&of.file) && Some(*number) != damaged).next()
+        let mut whole = self.manifests.iter().rev().map(|(number, manifest)| (*number, manifest));
+        whole.find(|(number, of)| self.files.contains(&of.file) && Some(*number) != damaged)
     }
 
     /// What a start would find now, or after a loss of power, with a checkpoint damaged.
