@@ -30,21 +30,24 @@ fn rows(random: &mut Random, count: usize) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-fn compiled(runtime: &Runtime, sql: &str, threads: usize, append_only: bool) -> Flow {
-    let context = SessionContext::new();
-    let table = MemTable::try_new(schema(), vec![vec![]]).unwrap();
-    context.register_table("t", Arc::new(table)).unwrap();
+/// A query over a table `t` with this schema, stepped on so many threads.
+pub(super) fn compiled(
+    (runtime, context): (&Runtime, &SessionContext),
+    sql: &str,
+    (schema, append_only): (&SchemaRef, bool),
+    (threads, set): (usize, impl Fn(Driver) -> Driver),
+    limits: Limits,
+) -> Flow {
     let state = context.state();
     let plan = runtime.block_on(state.create_logical_plan(sql)).unwrap();
     let plan = state.optimize(&plan).unwrap();
-    let driver = Driver::new(&state, runtime.handle().clone());
+    let driver = set(Driver::new(&state, runtime.handle().clone()));
     driver.set_threads(NonZeroUsize::new(threads).unwrap());
-    let columns: Vec<usize> = (0..schema().fields().len()).collect();
     let resolve = |_: &_| {
         Some(Relation {
             name: "t".into(),
-            schema: schema(),
-            columns: columns.clone(),
+            schema: schema.clone(),
+            columns: (0..schema.fields().len()).collect(),
             append_only,
             key: None,
             about: Description::default(),
@@ -52,13 +55,18 @@ fn compiled(runtime: &Runtime, sql: &str, threads: usize, append_only: bool) -> 
             times: Vec::new(),
         })
     };
-    Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, Limits::default()).unwrap()
+    Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap()
 }
 
 /// Three epochs of so many rows that they are spread; where `takes_back`, the last one takes most of the first one back.
 fn check(sql: &str, takes_back: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let mut flows = [1, 3].map(|threads| compiled(&runtime, sql, threads, !takes_back));
+    let context = SessionContext::new();
+    context.register_table("t", Arc::new(MemTable::try_new(schema(), vec![vec![]]).unwrap())).unwrap();
+    let mut flows = [1, 3].map(|threads| {
+        let relation = (&schema(), !takes_back);
+        compiled((&runtime, &context), sql, relation, (threads, |driver| driver), Limits::default())
+    });
     let mut random = Random(7);
     let first = rows(&mut random, 50_000);
     let weights = (0..50_000).map(|row| [1, 2, 1, 3][row % 4]).collect::<Int64Array>();
