@@ -68,6 +68,13 @@ impl Shell {
         self.press(text).press("\r")
     }
 
+    /// Runs a statement and waits for what it says, and for the prompt after. What it says begins a line, which tells
+    /// it from the statement that the editor shows at each key.
+    #[track_caller]
+    fn runs(&mut self, statement: &str, says: &str) -> &mut Shell {
+        self.line(statement).waits_for(&format!("\n{says}")).waits_for(PROMPT)
+    }
+
     /// Waits until a text is shown that wasn't before.
     #[track_caller]
     fn waits_for(&mut self, text: &str) -> &mut Shell {
@@ -118,7 +125,7 @@ fn statements_of_several_lines_run_at_their_semicolon() {
 #[test]
 fn rows_of_a_copy_are_typed_up_to_their_end() {
     let Some(mut shell) = Shell::start(&[]) else { return };
-    shell.line("CREATE TABLE t (id INT, v TEXT);").waits_for("CREATE TABLE").waits_for(PROMPT);
+    shell.runs("CREATE TABLE t (id INT, v TEXT);", "CREATE TABLE");
     shell.line("COPY t FROM STDIN;").waits_for("[a row, or \\. after the last]");
     shell.line("1\tone; and").waits_for("[a row").line("2\t\\N").waits_for("[a row");
     shell.line("\\.").waits_for("COPY 2").waits_for(PROMPT);
@@ -130,7 +137,7 @@ fn rows_of_a_copy_are_typed_up_to_their_end() {
 #[test]
 fn tab_completes_from_the_catalog() {
     let Some(mut shell) = Shell::start(&[]) else { return };
-    shell.line("CREATE TABLE warehouses (id INT, town TEXT);").waits_for("CREATE TABLE").waits_for(PROMPT);
+    shell.runs("CREATE TABLE warehouses (id INT, town TEXT);", "CREATE TABLE");
     shell.press("SELECT w.to\t").press(" FROM wareh\t").waits_for("warehouses").press(" w;\r");
     // The alias came after its column was asked for: the column is typed out now.
     shell
@@ -146,23 +153,30 @@ fn tab_completes_from_the_catalog() {
 #[test]
 fn ctrl_c_ends_a_statement_and_not_the_shell() {
     let Some(mut shell) = Shell::start(&[]) else { return };
-    shell.line("CREATE SOURCE g (k BIGINT) WITH (connector = 'datagen', rows_per_second = 20);");
-    shell.waits_for("CREATE SOURCE").waits_for(PROMPT);
+    shell.runs("CREATE SOURCE g (k BIGINT) WITH (connector = 'datagen', rows_per_second = 20);", "CREATE SOURCE");
     shell.line("SELECT k FROM g EMIT CHANGES;").waits_for("\\live then shows it").waits_for("----");
     shell.press("\x03").waits_for(PROMPT);
-    shell.line("SELECT 1 AS again \\watch 0.05").waits_for("again").waits_for("again").waits_for("again");
+    shell.line("SELECT 1 AS again \\watch 0.05").waits_for("-----").waits_for("-----").waits_for("-----");
     shell.press("\x03").waits_for(PROMPT);
-    shell.line("\\! sleep 30").waits_for("sleep 30");
-    thread::sleep(Duration::from_millis(300));
+    shell.line("\\! echo begun; sleep 30").waits_for("\nbegun");
     shell.press("\x03").waits_for("the command was ended by a signal").waits_for(PROMPT);
+    shell.leave();
+}
+
+#[test]
+fn what_is_typed_while_a_statement_runs_is_kept() {
+    let Some(mut shell) = Shell::start(&[]) else { return };
+    // All of it comes at once: the editor reads the second line together with the first.
+    shell.line("SELECT 1 AS x;\rSELECT 40 + 2 AS y;").waits_for("\n(1 row)").waits_for("42").waits_for("\n(1 row)");
+    shell.waits_for(PROMPT);
     shell.leave();
 }
 
 #[test]
 fn a_live_view_is_left_and_found_again() {
     let Some(mut shell) = Shell::start(&[]) else { return };
-    shell.line("CREATE TABLE t (id INT PRIMARY KEY, n INT);").waits_for("CREATE TABLE").waits_for(PROMPT);
-    shell.line("INSERT INTO t VALUES (1, 10), (2, 20);").waits_for("INSERT 0 2").waits_for(PROMPT);
+    shell.runs("CREATE TABLE t (id INT PRIMARY KEY, n INT);", "CREATE TABLE");
+    shell.runs("INSERT INTO t VALUES (1, 10), (2, 20);", "INSERT 0 2");
     shell.line("\\live SELECT sum(n) AS total FROM t").waits_for("\x1b[?1049h").waits_for("[rows]");
     shell
         .waits_for("30")
@@ -172,7 +186,7 @@ fn a_live_view_is_left_and_found_again() {
         .press("q")
         .waits_for("\x1b[?1049l");
     shell.waits_for("The query goes on as live view 1").waits_for(PROMPT);
-    shell.line("INSERT INTO t VALUES (3, 12);").waits_for("INSERT 0 1").waits_for(PROMPT);
+    shell.runs("INSERT INTO t VALUES (3, 12);", "INSERT 0 1");
     shell
         .line("\\live")
         .waits_for("\x1b[?1049h")
@@ -181,7 +195,7 @@ fn a_live_view_is_left_and_found_again() {
         .waits_for("[rows]")
         .waits_for("42");
     shell.press("\x03").waits_for("\x1b[?1049l").waits_for(PROMPT);
-    shell.line("\\live list").waits_for("There are no live views").waits_for(PROMPT);
+    shell.runs("\\live list", "There are no live views");
     shell.line("\\live t").waits_for("[rows]").press("q").waits_for("\x1b[?1049l").waits_for(PROMPT);
     shell.leave();
 }
@@ -194,7 +208,7 @@ fn long_results_go_to_the_pager() {
         .line("SELECT * FROM generate_series(1, 50) AS t(n);")
         .waits_for("paged:  n")
         .waits_for("paged:(50 rows)");
-    shell.waits_for(PROMPT).line("\\pager off").waits_for("No pager is used.").waits_for(PROMPT);
+    shell.waits_for(PROMPT).runs("\\pager off", "No pager is used.");
     shell.line("SELECT * FROM generate_series(1, 60) AS t(n);").waits_for("\n(60 rows)").waits_for(PROMPT);
     shell.leave();
 }
