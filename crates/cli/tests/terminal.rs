@@ -153,7 +153,10 @@ fn tab_completes_from_the_catalog() {
 #[test]
 fn ctrl_c_ends_a_statement_and_not_the_shell() {
     let Some(mut shell) = Shell::start(&[]) else { return };
-    shell.runs("CREATE SOURCE g (k BIGINT) WITH (connector = 'datagen', rows_per_second = 20);", "CREATE SOURCE");
+    shell.runs(
+        "CREATE SOURCE g (k BIGINT) WITH (connector = 'datagen', rows_per_second = 20);",
+        "CREATE SOURCE",
+    );
     shell.line("SELECT k FROM g EMIT CHANGES;").waits_for("\\live then shows it").waits_for("----");
     shell.press("\x03").waits_for(PROMPT);
     shell.line("SELECT 1 AS again \\watch 0.05").waits_for("-----").waits_for("-----").waits_for("-----");
@@ -167,7 +170,11 @@ fn ctrl_c_ends_a_statement_and_not_the_shell() {
 fn what_is_typed_while_a_statement_runs_is_kept() {
     let Some(mut shell) = Shell::start(&[]) else { return };
     // All of it comes at once: the editor reads the second line together with the first.
-    shell.line("SELECT 1 AS x;\rSELECT 40 + 2 AS y;").waits_for("\n(1 row)").waits_for("42").waits_for("\n(1 row)");
+    shell
+        .line("SELECT 1 AS x;\rSELECT 40 + 2 AS y;")
+        .waits_for("\n(1 row)")
+        .waits_for("42")
+        .waits_for("\n(1 row)");
     shell.waits_for(PROMPT);
     shell.leave();
 }

@@ -21,7 +21,9 @@ pub struct Entry<'a> {
 pub(super) struct Leaf {
     /// All keys, one after the other.
     bytes: Vec<u8>,
-    /// Where each key ends.
+    /// How long each key is, if all are as long.
+    width: u32,
+    /// Where each key ends, if not all are as long.
     ends: Vec<u32>,
     ids: Vec<u64>,
     /// Empty: there is one of each.
@@ -62,11 +64,18 @@ impl Leaf {
     }
 
     pub(super) fn insert(&mut self, at: usize, entry: Entry<'_>) {
-        let start = self.start(at);
-        self.bytes.splice(start..start, entry.key.iter().copied());
         let length = entry.key.len() as u32;
-        self.ends.insert(at, start as u32);
-        self.ends[at..].iter_mut().for_each(|end| *end += length);
+        if self.len() == 0 {
+            self.ends.clear();
+            self.width = length;
+        }
+        let start = self.start(at);
+        if !self.ends.is_empty() || length != self.width {
+            self.ends = self.all_ends();
+            self.ends.insert(at, start as u32);
+            self.ends[at..].iter_mut().for_each(|end| *end += length);
+        }
+        self.bytes.splice(start..start, entry.key.iter().copied());
         self.ids.insert(at, entry.id);
         if self.copies.is_empty() && entry.copies != 1 {
             self.copies = vec![1; self.len() - 1];
@@ -84,10 +93,12 @@ impl Leaf {
     }
 
     pub(super) fn remove(&mut self, at: usize) {
-        let (start, end) = (self.start(at), self.ends[at] as usize);
+        let (start, end) = (self.start(at), self.start(at + 1));
         self.bytes.drain(start..end);
-        self.ends.remove(at);
-        self.ends[at..].iter_mut().for_each(|later| *later -= (end - start) as u32);
+        if !self.ends.is_empty() {
+            self.ends.remove(at);
+            self.ends[at..].iter_mut().for_each(|later| *later -= (end - start) as u32);
+        }
         self.ids.remove(at);
         if !self.copies.is_empty() {
             self.copies.remove(at);
@@ -106,9 +117,10 @@ impl Leaf {
     /// Takes the entries from a place on away.
     pub(super) fn split_off(&mut self, at: usize) -> Leaf {
         let start = self.start(at);
-        let shifted = self.ends[at..].iter().map(|end| end - start as u32).collect();
+        let shifted = self.ends.iter().skip(at).map(|end| end - start as u32).collect();
         let right = Leaf {
             bytes: self.bytes[start..].to_vec(),
+            width: self.width,
             ends: shifted,
             ids: self.ids[at..].to_vec(),
             copies: self.copies.get(at..).map(<[u64]>::to_vec).unwrap_or_default(),
@@ -122,15 +134,18 @@ impl Leaf {
     }
 
     /// Takes in the entries of the leaf after it.
-    pub(super) fn append(&mut self, other: Leaf) {
+    pub(super) fn append(&mut self, mut other: Leaf) {
         if !(self.copies.is_empty() && other.copies.is_empty()) {
             let mut copies: Vec<u64> = (0..self.len()).map(|at| self.copies_at(at)).collect();
             copies.extend((0..other.len()).map(|at| other.copies_at(at)));
             self.copies = copies;
         }
-        let shift = self.bytes.len() as u32;
+        if !(self.ends.is_empty() && other.ends.is_empty() && self.width == other.width) {
+            let shift = self.bytes.len() as u32;
+            self.ends = self.all_ends();
+            self.ends.extend(other.all_ends().iter().map(|end| end + shift));
+        }
         self.bytes.extend_from_slice(&other.bytes);
-        self.ends.extend(other.ends.iter().map(|end| end + shift));
         self.ids.extend_from_slice(&other.ids);
     }
 
@@ -139,11 +154,22 @@ impl Leaf {
     }
 
     fn key(&self, at: usize) -> &[u8] {
-        &self.bytes[self.start(at)..self.ends[at] as usize]
+        &self.bytes[self.start(at)..self.start(at + 1)]
     }
 
+    /// Where a key begins, and the one before it ends.
     fn start(&self, at: usize) -> usize {
+        if self.ends.is_empty() {
+            return at * self.width as usize;
+        }
         at.checked_sub(1).map_or(0, |before| self.ends[before] as usize)
+    }
+
+    fn all_ends(&mut self) -> Vec<u32> {
+        match self.ends.is_empty() {
+            true => (1..=self.len() as u32).map(|end| end * self.width).collect(),
+            false => std::mem::take(&mut self.ends),
+        }
     }
 
     fn copies_at(&self, at: usize) -> u64 {

@@ -1,5 +1,6 @@
 //! Rows in the order of keys that come with them.
 
+mod bounds;
 mod leaf;
 mod sequence;
 mod tree;
@@ -66,7 +67,7 @@ impl Ordered {
 
     /// How many copies of a key's row there are.
     pub fn copies(&self, key: &[u8]) -> u64 {
-        self.tree.find(key).1.map_or(0, |entry| entry.copies)
+        self.tree.get(key).map_or(0, |entry| entry.copies)
     }
 
     /// How many copies the rows have whose keys are below this one.
@@ -120,7 +121,7 @@ impl Ordered {
         let mut fresh = Vec::new();
         let mut changes = Vec::with_capacity(moved.len());
         for moved in moved {
-            let found = self.tree.find(moved.key).1.map(|entry| (entry.id, entry.copies));
+            let found = self.tree.get(moved.key).map(|entry| (entry.id, entry.copies));
             let copies = found.map_or(0, |(_, copies)| copies).checked_add_signed(moved.weight);
             match (found, copies) {
                 (Some((id, _)), Some(copies)) => changes.push((moved.key, id, copies)),

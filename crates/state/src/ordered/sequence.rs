@@ -25,7 +25,7 @@ impl Sequence {
 
     /// Whether a key is there.
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.tree.find(key).1.is_some()
+        self.tree.get(key).is_some()
     }
 
     /// How many keys are below this one.

@@ -2,6 +2,7 @@
 //!
 //! Looking up a key, the position of a key, the key at a position and changing a key take logarithmic time.
 
+use super::bounds::Bounds;
 use super::leaf::{Entry, Leaf};
 
 /// How many children an inner node has at most.
@@ -20,13 +21,17 @@ enum Node {
     Inner(Inner),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     children: Vec<Node>,
-    /// For each child a key that is not above any of its keys, and above all of the child before.
-    firsts: Vec<Box<[u8]>>,
+    /// Where one child ends and the next begins.
+    bounds: Bounds,
     /// How many copies each child has.
     totals: Vec<u64>,
+    /// How many copies all of them have.
+    total: u64,
+    /// How many bytes all of them take.
+    bytes: usize,
 }
 
 /// The part of a node that doesn't fit any more, with the first of its keys.
@@ -52,13 +57,24 @@ impl Tree {
         self.root.memory_bytes()
     }
 
+    /// The entry of a key.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
+        let mut node = &self.root;
+        loop {
+            match node {
+                Node::Inner(inner) => node = &inner.children[inner.bounds.child(key)],
+                Node::Leaf(leaf) => return leaf.find(key).ok().map(|at| leaf.entry(at)),
+            }
+        }
+    }
+
     /// The entry of a key, and how many copies the keys before it have.
     pub(super) fn find(&self, key: &[u8]) -> (u64, Option<Entry<'_>>) {
         let (mut node, mut before) = (&self.root, 0);
         loop {
             match node {
                 Node::Inner(inner) => {
-                    let at = inner.child(key);
+                    let at = inner.bounds.child(key);
                     before += inner.totals[..at].iter().sum::<u64>();
                     node = &inner.children[at];
                 }
@@ -75,16 +91,12 @@ impl Tree {
 
     /// Sets the number of copies of a key that is there, or of one that is not; none: the key goes.
     pub(super) fn set(&mut self, entry: Entry<'_>) {
-        let had = self.find(entry.key).1.is_some();
-        if !had && entry.copies == 0 {
-            return;
-        }
-        self.entries = self.entries + u64::from(!had) - u64::from(entry.copies == 0);
-        if let Some((first, right)) = self.root.set(entry) {
+        let (had, split) = self.root.set(entry);
+        self.entries =
+            self.entries + u64::from(!had && entry.copies > 0) - u64::from(had && entry.copies == 0);
+        if let Some((first, right)) = split {
             let left = std::mem::replace(&mut self.root, Node::Leaf(Leaf::default()));
-            let totals = vec![left.total(), right.total()];
-            let firsts = vec![Box::default(), first];
-            self.root = Node::Inner(Inner { children: vec![left, right], firsts, totals });
+            self.root = Node::Inner(Inner::of(vec![left, right], Bounds::of(first)));
         }
         while let Node::Inner(inner) = &mut self.root
             && inner.children.len() <= 1
@@ -104,23 +116,20 @@ impl Node {
     fn total(&self) -> u64 {
         match self {
             Node::Leaf(leaf) => leaf.total(),
-            Node::Inner(inner) => inner.totals.iter().sum(),
+            Node::Inner(inner) => inner.total,
         }
     }
 
+    /// How many bytes it takes beside what its parent holds of it.
     fn memory_bytes(&self) -> usize {
-        size_of::<Node>()
-            + match self {
-                Node::Leaf(leaf) => leaf.memory_bytes(),
-                Node::Inner(inner) => {
-                    let children: usize = inner.children.iter().map(Node::memory_bytes).sum();
-                    let firsts: usize = inner.firsts.iter().map(|first| first.len() + 16).sum();
-                    children + firsts + 8 * inner.totals.capacity()
-                }
-            }
+        match self {
+            Node::Leaf(leaf) => leaf.memory_bytes(),
+            Node::Inner(inner) => inner.memory_bytes(),
+        }
     }
 
-    fn set(&mut self, entry: Entry<'_>) -> Split {
+    /// Whether the key was there, and what doesn't fit any more.
+    fn set(&mut self, entry: Entry<'_>) -> (bool, Split) {
         match self {
             Node::Leaf(leaf) => set_in_leaf(leaf, entry),
             Node::Inner(inner) => inner.set(entry),
@@ -149,12 +158,11 @@ impl Node {
         match (self, other) {
             (Node::Leaf(left), Node::Leaf(right)) => left.append(right),
             (Node::Inner(left), Node::Inner(mut right)) => {
-                if let Some(bound) = right.firsts.first_mut() {
-                    *bound = first;
-                }
                 left.children.append(&mut right.children);
-                left.firsts.append(&mut right.firsts);
+                left.bounds.append(right.bounds, first);
                 left.totals.append(&mut right.totals);
+                left.total += right.total;
+                left.bytes += right.bytes;
             }
             // Only nodes of one height are neighbours.
             _ => {}
@@ -186,72 +194,86 @@ impl Node {
     }
 }
 
-fn set_in_leaf(leaf: &mut Leaf, entry: Entry<'_>) -> Split {
+fn set_in_leaf(leaf: &mut Leaf, entry: Entry<'_>) -> (bool, Split) {
     let at = match leaf.find(entry.key) {
         Ok(at) if entry.copies == 0 => {
             leaf.remove(at);
-            return None;
+            return (true, None);
         }
         Ok(at) => {
             leaf.set_copies(at, entry.copies);
-            return None;
+            return (true, None);
         }
+        Err(_) if entry.copies == 0 => return (false, None),
         Err(at) => at,
     };
     leaf.insert(at, entry);
     if !leaf.is_full() {
-        return None;
+        return (false, None);
     }
     // Keys that come in their order fill leaves.
     let middle = if at + 1 == leaf.len() { at } else { leaf.len() / 2 };
     let right = leaf.split_off(middle);
-    Some((right.entry(0).key.into(), Node::Leaf(right)))
+    (false, Some((right.entry(0).key.into(), Node::Leaf(right))))
 }
 
 impl Inner {
-    /// The child that has a key, or would have it.
-    fn child(&self, key: &[u8]) -> usize {
-        self.firsts.partition_point(|first| &**first <= key).saturating_sub(1)
+    fn of(children: Vec<Node>, bounds: Bounds) -> Inner {
+        let totals: Vec<u64> = children.iter().map(Node::total).collect();
+        let (total, bytes) = (totals.iter().sum(), children.iter().map(Node::memory_bytes).sum());
+        Inner { children, bounds, totals, total, bytes }
     }
 
-    fn set(&mut self, entry: Entry<'_>) -> Split {
-        let at = self.child(entry.key);
-        let split = self.children[at].set(entry);
-        self.totals[at] = self.children[at].total();
+    fn memory_bytes(&self) -> usize {
+        let held = size_of::<Node>() * self.children.capacity() + 8 * self.totals.capacity();
+        held + self.bounds.memory_bytes() + self.bytes
+    }
+
+    fn set(&mut self, entry: Entry<'_>) -> (bool, Split) {
+        let at = self.bounds.child(entry.key);
+        let child = &mut self.children[at];
+        let (bytes, total) = (child.memory_bytes(), child.total());
+        let (had, split) = child.set(entry);
+        self.totals[at] = child.total();
+        self.total = self.total - total + child.total();
+        self.bytes = self.bytes - bytes + child.memory_bytes();
         if let Some((first, right)) = split {
             self.totals.insert(at + 1, right.total());
+            self.total += right.total();
+            self.bytes += right.memory_bytes();
             self.children.insert(at + 1, right);
-            self.firsts.insert(at + 1, first);
-        } else if entry.copies == 0 {
+            self.bounds.insert(at + 1, first);
+        } else if had && entry.copies == 0 {
             self.shrink(at);
         }
         if self.children.len() <= CHILDREN_MAX {
-            return None;
+            return (had, None);
         }
         let middle = if at + 2 >= self.children.len() { self.children.len() - 1 } else { CHILDREN_MAX / 2 };
-        let mut right = Inner {
-            children: self.children.split_off(middle),
-            firsts: self.firsts.split_off(middle),
-            totals: self.totals.split_off(middle),
-        };
-        let first = std::mem::take(&mut right.firsts[0]);
-        Some((first, Node::Inner(right)))
+        let (first, bounds) = self.bounds.split_off(middle);
+        let right = Inner::of(self.children.split_off(middle), bounds);
+        self.totals.truncate(middle);
+        self.total -= right.total;
+        self.bytes -= right.bytes;
+        (had, Some((first, Node::Inner(right))))
     }
 
     /// After something went from a child: one without entries goes, small neighbours become one.
     fn shrink(&mut self, at: usize) {
         if self.children[at].is_empty() {
-            self.children.remove(at);
-            self.firsts.remove(at);
+            self.bytes -= self.children.remove(at).memory_bytes();
+            self.bounds.remove(at);
             self.totals.remove(at);
             return;
         }
         for left in [at.checked_sub(1), Some(at)].into_iter().flatten() {
             let [first, second, ..] = &self.children[left..] else { continue };
             if first.fits_with(second) {
-                let (right, first) = (self.children.remove(left + 1), self.firsts.remove(left + 1));
+                let bytes = first.memory_bytes() + second.memory_bytes();
+                let (right, first) = (self.children.remove(left + 1), self.bounds.remove(left + 1));
                 self.totals[left] += self.totals.remove(left + 1);
                 self.children[left].append(right, first);
+                self.bytes = self.bytes - bytes + self.children[left].memory_bytes();
                 return;
             }
         }
@@ -273,9 +295,17 @@ mod tests {
         }
     }
 
+    /// How many bytes a node takes, from its leaves.
+    fn counted(node: &Node) -> usize {
+        let Node::Inner(inner) = node else { return node.memory_bytes() };
+        assert_eq!(inner.total, inner.children.iter().map(Node::total).sum::<u64>());
+        inner.memory_bytes() - inner.bytes + inner.children.iter().map(counted).sum::<usize>()
+    }
+
     fn check(tree: &Tree, expected: &BTreeMap<Vec<u8>, (u64, u64)>, random: &mut Random) {
         assert_eq!(tree.total(), expected.values().map(|(_, copies)| copies).sum::<u64>());
         assert_eq!(tree.entries(), expected.len() as u64);
+        assert_eq!(tree.memory_bytes(), counted(&tree.root));
         let mut all = Vec::new();
         tree.scan(0, &mut |start, entry| {
             all.push((start, entry.key.to_vec(), entry.id, entry.copies));
@@ -285,7 +315,7 @@ mod tests {
         assert_eq!(all.len(), expected.len());
         for ((found, key, id, copies), (expected, of)) in all.iter().zip(expected) {
             assert_eq!((found, key, (*id, *copies)), (&start, expected, *of));
-            assert_eq!(tree.find(key).0, start);
+            assert_eq!((tree.find(key).0, tree.get(key).map(|entry| entry.id)), (start, Some(*id)));
             start += copies;
         }
         if start > 0 {
@@ -310,8 +340,10 @@ mod tests {
                 let grows = round < 10;
                 for _ in 0..1_500 {
                     let number = random.below(variety);
-                    let mut key = number.to_be_bytes().to_vec();
-                    key.extend(std::iter::repeat_n(7, (number % 40) as usize));
+                    // Some begin alike, and some are the beginning of others.
+                    let mut key = vec![b'p'; 5 * (number % 4) as usize];
+                    key.extend_from_slice(&(number / 3).to_be_bytes());
+                    key.extend(std::iter::repeat_n([0, 0, 7][(number % 3) as usize], (number % 40) as usize));
                     let copies =
                         if random.below(10) < if grows { 2 } else { 9 } { 0 } else { 1 + random.below(3) };
                     let there = expected.get(&key).map(|(id, _)| *id);
