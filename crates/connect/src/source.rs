@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use millstream_delta::{Position, Span};
 
+use crate::formats::framing::BadRecord;
 use crate::{Error, Health, Options, Result};
 
 /// What a source is opened with.
@@ -64,6 +65,11 @@ pub struct BadRow {
 }
 
 impl BadRow {
+    /// A record of a split that is no row.
+    pub(crate) fn of(split: &Arc<str>, bad: BadRecord) -> BadRow {
+        BadRow { split: split.clone(), offset: bad.offset, reason: bad.reason, bytes: bad.bytes }
+    }
+
     /// How many bytes of a bad record are kept.
     pub const BYTES_MAX: usize = 64 * 1024;
 }

@@ -2,11 +2,15 @@
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::buffer::Buffer;
+use bytes::Bytes;
 
 /// How many blocks wait to be taken at most.
 const AHEAD: usize = 2;
+/// Memory of so many blocks at most waits to be read into again.
+const FREE: usize = 16;
 /// A block has one part of so many in front, as room for what was left of the block before.
 const ROOM: usize = 16;
 
@@ -14,6 +18,7 @@ const ROOM: usize = 16;
 pub(crate) struct ReadAhead {
     blocks: Receiver<Block>,
     block_bytes: usize,
+    memory: Arc<Memory>,
     ended: bool,
 }
 
@@ -39,9 +44,11 @@ impl ReadAhead {
     pub fn start(mut input: impl Read + Send + 'static, block_bytes: usize) -> io::Result<ReadAhead> {
         let (sender, blocks) = sync_channel(AHEAD);
         let room = block_bytes / ROOM;
+        let memory = Memory::of_all();
+        let freed = memory.clone();
         let read = move || {
             loop {
-                let mut bytes = Vec::with_capacity(room + block_bytes + 64);
+                let mut bytes = freed.take(room + block_bytes + 64);
                 bytes.resize(room, 0);
                 let failure = (&mut input).take(block_bytes as u64).read_to_end(&mut bytes).err();
                 let ends = failure.is_some() || bytes.len() < room + block_bytes;
@@ -51,7 +58,7 @@ impl ReadAhead {
             }
         };
         std::thread::Builder::new().name("millstream-read".into()).spawn(read)?;
-        Ok(ReadAhead { blocks, block_bytes, ended: false })
+        Ok(ReadAhead { blocks, block_bytes, memory, ended: false })
     }
 
     /// The next bytes behind `rest`: a block, and more blocks until there are as many new bytes as old ones.
@@ -61,7 +68,8 @@ impl ReadAhead {
         if rest.len() <= room {
             let from = room - rest.len();
             bytes[from..room].copy_from_slice(rest);
-            return Next { block: Buffer::from_vec(bytes).slice(from), ended: self.ended, failure };
+            let lent = Bytes::from_owner(Lent { bytes, memory: self.memory.clone() });
+            return Next { block: Buffer::from(lent).slice(from), ended: self.ended, failure };
         }
         let mut all = rest.to_vec();
         all.extend_from_slice(&bytes[room..]);
@@ -85,5 +93,56 @@ impl ReadAhead {
         };
         self.ended |= block.failure.is_some() || block.bytes.len() < room + self.block_bytes;
         block
+    }
+}
+
+/// Memory of blocks that nobody points into any more, to be read into again: what the system gives it must clear first.
+#[derive(Default)]
+struct Memory {
+    free: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Memory {
+    /// That of all streams; it goes with the last of them and of their blocks.
+    fn of_all() -> Arc<Memory> {
+        static OF_ALL: Mutex<Weak<Memory>> = Mutex::new(Weak::new());
+        let mut of_all = OF_ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        of_all.upgrade().unwrap_or_else(|| {
+            let memory = Arc::default();
+            *of_all = Arc::downgrade(&memory);
+            memory
+        })
+    }
+
+    fn take(&self, capacity: usize) -> Vec<u8> {
+        let mut bytes = self.free().pop().unwrap_or_default();
+        bytes.clear();
+        bytes.reserve_exact(capacity);
+        bytes
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A block that others point into.
+struct Lent {
+    bytes: Vec<u8>,
+    memory: Arc<Memory>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut free = self.memory.free();
+        if free.len() < FREE {
+            free.push(std::mem::take(&mut self.bytes));
+        }
     }
 }

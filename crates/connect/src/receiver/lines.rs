@@ -127,12 +127,7 @@ impl Lines {
             arrival.splits.extend(piece.batch.as_ref().map(|_| stream.feed.split.clone()));
             arrival.rows.extend(piece.batch);
             let peer = &stream.feed.peer;
-            arrival.bad_rows.extend(piece.bad.into_iter().map(|bad| BadRow {
-                split: peer.clone(),
-                offset: bad.offset,
-                reason: bad.reason,
-                bytes: bad.bytes,
-            }));
+            arrival.bad_rows.extend(piece.bad.into_iter().map(|bad| BadRow::of(peer, bad)));
             if !stream.done {
                 self.streams.push_back(stream);
             }

@@ -274,14 +274,7 @@ impl Intake {
         let (splits, framed): (Vec<Arc<str>>, Vec<Framed>) = framed.into_iter().unzip();
         for (split, piece) in splits.into_iter().zip(decoded(framed)) {
             let piece = piece.inspect_err(|_| arrival.spans.clear())?;
-            for bad in piece.bad {
-                arrival.bad_rows.push(BadRow {
-                    split: split.clone(),
-                    offset: bad.offset,
-                    reason: bad.reason,
-                    bytes: bad.bytes,
-                });
-            }
+            arrival.bad_rows.extend(piece.bad.into_iter().map(|bad| BadRow::of(&split, bad)));
             arrival.splits.extend(piece.batch.as_ref().map(|_| split));
             arrival.rows.extend(piece.batch);
         }

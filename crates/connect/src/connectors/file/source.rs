@@ -208,12 +208,7 @@ fn replay(mut reader: FileReader, path: &str, span: Span, limit: Limit) -> Resul
         rows += piece.batch.as_ref().map_or(0, |batch| batch.num_rows()) + piece.bad.len();
         bytes += piece.bytes;
         arrival.rows.extend(piece.batch);
-        arrival.bad_rows.extend(piece.bad.into_iter().map(|bad| BadRow {
-            split: span.split.clone(),
-            offset: bad.offset,
-            reason: bad.reason,
-            bytes: bad.bytes,
-        }));
+        arrival.bad_rows.extend(piece.bad.into_iter().map(|bad| BadRow::of(&span.split, bad)));
     }
     let rest = Span { from: at, ..span.clone() };
     arrival.spans.push(Span { to: at, done: span.done && at >= span.to, ..span });
