@@ -14,7 +14,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Delta};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Store};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable};
 
 use crate::failure::keep;
 use crate::spread::Threads;
@@ -215,9 +215,11 @@ impl Arrangement {
     }
 
     /// Shows what its rows lie in; nothing where it is broken, which who steps it is told.
-    pub(crate) fn each_store(&self, show: &mut dyn FnMut(&mut Store)) {
+    pub(crate) fn each_store(&self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         let _ = self.write(|versions| {
-            show(versions.rows.store_mut());
+            show(&mut versions.index);
+            show(&mut versions.rows);
+            show(&mut versions.totals);
             Ok(())
         });
     }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use millstream_state::Store;
+use millstream_state::Spillable;
 
 use crate::flow::{Flow, Node};
 use crate::operator::{Content, Operator};
@@ -72,7 +72,7 @@ impl Flow {
     }
 
     /// Shows what all operators keep rows in that may be read from files; who spills some of them says it so.
-    pub fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    pub fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         for (node, meter) in self.nodes.iter_mut().zip(&mut self.meters) {
             let Node::Operator { operator, .. } = node else { continue };
             meter.spilled_bytes = 0;

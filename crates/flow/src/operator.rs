@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_state::{Rows, Store, Tables};
+use millstream_state::{Rows, Spillable, Tables};
 
 use crate::failure::Failure;
 use crate::late::{Late, Lateness};
@@ -301,5 +301,5 @@ pub trait Operator: Send + Debug {
     /// How many bytes of memory its state takes, about.
     fn state_bytes(&self) -> usize;
     /// Shows what it keeps rows in that may be read from files, where it keeps some so.
-    fn each_store(&mut self, _show: &mut dyn FnMut(&mut Store)) {}
+    fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
 }
