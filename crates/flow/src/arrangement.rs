@@ -214,7 +214,7 @@ impl Arrangement {
         self.read().map_or(0, |versions| versions.memory_bytes())
     }
 
-    /// Shows what its rows lie in; nothing where it is broken, which who steps it is told.
+    /// Shows what of it may lie in files; nothing where it is broken, which who steps it is told.
     pub(crate) fn each_store(&self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         let _ = self.write(|versions| {
             show(&mut versions.index);

@@ -300,6 +300,6 @@ pub trait Operator: Send + Debug {
     fn state_rows(&self) -> usize;
     /// How many bytes of memory its state takes, about.
     fn state_bytes(&self) -> usize;
-    /// Shows what it keeps rows in that may be read from files, where it keeps some so.
+    /// Shows what of its state may lie in files, where some may.
     fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
 }

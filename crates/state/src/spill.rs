@@ -1,4 +1,5 @@
-//! Rows that memory has no room for: chunks of them lie in files, and are read from there where they are looked at.
+//! State that memory has no room for: chunks of rows lie in files, and are read from there where they are looked at; pages of
+//! what changes lie there and are changed there.
 //!
 //! A chunk of rows never changes, so its columns can be written once, as they lie in memory, and the file be mapped in
 //! their place: who holds the chunk holds the same arrays as before, only that the system may let their pages go and read
@@ -44,7 +45,7 @@ const PAGE_BYTES: usize = 4 << 10;
 /// Less than so many bytes of pages are left to the system, which brings them to the disk when it likes.
 const LET_GO_BYTES_MIN: usize = 1 << 20;
 
-/// Where rows go that memory has no room for.
+/// Where state goes that memory has no room for.
 pub trait Place: Debug + Send + Sync {
     /// Puts bytes somewhere, for good, and gives them back without holding them in memory. They lie at a multiple of 64
     /// bytes, and are gone when the last who has some of them lets go.

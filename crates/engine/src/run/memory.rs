@@ -1,8 +1,8 @@
 //! State that is larger than memory.
 //!
 //! Between two epochs it is looked how much memory tables and the operators of queries take. Where that is more than
-//! `memory_limit` rows go to files that weren't looked at lately, and are read from there. Nothing that anyone sees depends
-//! on it, and no start needs those files.
+//! `memory_limit` rows go to files that weren't looked at lately, then keys, groups and the like, and are read from there.
+//! Nothing that anyone sees depends on it, and no start needs those files.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ impl Memory {
 }
 
 impl Loop {
-    /// Lets rows go to files where there are too many for memory.
+    /// Lets state go to files where there is too much for memory.
     pub(super) fn keep_within_memory(&mut self) {
         if !self.memory.is_due() {
             return;
@@ -122,7 +122,7 @@ impl Loop {
         (freed, failed)
     }
 
-    /// Shows what rows lie in that may be read from files; of a query that a thread steps, nothing.
+    /// Shows all that may lie in files; of a query that a thread steps, nothing.
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.tables.values_mut().for_each(|table| show(table));
         self.queries.iter_mut().for_each(|query| query.each_store(show));

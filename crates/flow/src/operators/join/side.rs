@@ -245,7 +245,7 @@ impl Side {
         self.rows.as_ref().map_or(0, Arranged::num_rows) + self.counted(Arrangement::num_rows)
     }
 
-    /// Shows what its rows lie in.
+    /// Shows what of it may lie in files.
     pub fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.rows.iter_mut().for_each(|rows| show(rows));
         self.totals.iter_mut().for_each(|totals| show(totals));
