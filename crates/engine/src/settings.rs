@@ -99,8 +99,8 @@ pub const SETTINGS: &[SettingDoc] = &[
     SettingDoc {
         name: "memory_limit",
         default: sizes::MOST_MEMORY,
-        doc: "bytes of memory, such as '2 GB', that tables and the operators of queries may take, about: beyond it rows that \
-              weren't looked at lately are read from files; none: as many as they like. No answer depends on it",
+        doc: "bytes of memory, such as '2 GB', that tables and the operators of queries may take, about: beyond it \
+              state goes to files, first rows that weren't looked at lately; none: as many as they like. No answer depends on it",
     },
     SettingDoc {
         name: "missed_batches",

@@ -152,7 +152,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         columns: &[
             number("limit_bytes", "`memory_limit`; NULL where there is none"),
             number("state_bytes", "bytes of memory that they take, about"),
-            number("spilled_bytes", "bytes of their rows that are read from files"),
+            number("spilled_bytes", "bytes of state that are in files instead"),
             text("reason", "why the limit is passed all the same; NULL where it isn't"),
         ],
     },
@@ -179,7 +179,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("time_us", "how long it took, in microseconds"),
             number("state_rows", "rows that it keeps"),
             number("state_bytes", "bytes that it keeps, about"),
-            number("spilled_bytes", "bytes of its rows that are read from files"),
+            number("spilled_bytes", "bytes of its state that are in files instead"),
             text("state_key", "the columns by which it keeps them; NULL where it has no key"),
             text("key", "the columns that no two rows of its output share; NULL where none are known"),
             number("forgotten_keys", "keys that `state_ttl` made it forget; NULL where it forgets none"),

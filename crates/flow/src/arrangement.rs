@@ -14,7 +14,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Delta};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Store};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable};
 
 use crate::failure::keep;
 use crate::spread::Threads;
@@ -214,10 +214,12 @@ impl Arrangement {
         self.read().map_or(0, |versions| versions.memory_bytes())
     }
 
-    /// Shows what its rows lie in; nothing where it is broken, which who steps it is told.
-    pub(crate) fn each_store(&self, show: &mut dyn FnMut(&mut Store)) {
+    /// Shows what of it may lie in files; nothing where it is broken, which who steps it is told.
+    pub(crate) fn each_store(&self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         let _ = self.write(|versions| {
-            show(versions.rows.store_mut());
+            show(&mut versions.index);
+            show(&mut versions.rows);
+            show(&mut versions.totals);
             Ok(())
         });
     }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use millstream_state::Store;
+use millstream_state::Spillable;
 
 use crate::flow::{Flow, Node};
 use crate::operator::{Content, Operator};
@@ -71,8 +71,8 @@ impl Flow {
         kept.map(|rows| (rows.num_rows(), rows.memory_bytes())).reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
 
-    /// Shows what all operators keep rows in that may be read from files; who spills some of them says it so.
-    pub fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    /// Shows what of all operators may lie in files; who spills some of it says it so.
+    pub fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         for (node, meter) in self.nodes.iter_mut().zip(&mut self.meters) {
             let Node::Operator { operator, .. } = node else { continue };
             meter.spilled_bytes = 0;
@@ -83,7 +83,7 @@ impl Flow {
         }
     }
 
-    /// How many bytes of all operators' rows are in files, as of the last time that these were shown.
+    /// How many bytes of all operators' state are in files, as of the last time that these were shown.
     pub fn spilled_bytes(&self) -> usize {
         self.meters.iter().map(|meter| meter.spilled_bytes).sum()
     }

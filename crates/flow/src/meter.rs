@@ -17,7 +17,7 @@ pub struct Meter {
     pub errors: i64,
     /// How long its steps took.
     pub time: Duration,
-    /// Bytes of its rows that are in files, as of the last time that it was looked.
+    /// Bytes of its state that are in files, as of the last time that it was looked.
     pub spilled_bytes: usize,
 }
 

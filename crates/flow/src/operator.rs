@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_state::{Rows, Store, Tables};
+use millstream_state::{Rows, Spillable, Tables};
 
 use crate::failure::Failure;
 use crate::late::{Late, Lateness};
@@ -300,6 +300,6 @@ pub trait Operator: Send + Debug {
     fn state_rows(&self) -> usize;
     /// How many bytes of memory its state takes, about.
     fn state_bytes(&self) -> usize;
-    /// Shows what it keeps rows in that may be read from files, where it keeps some so.
-    fn each_store(&mut self, _show: &mut dyn FnMut(&mut Store)) {}
+    /// Shows what of its state may lie in files, where some may.
+    fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
 }

@@ -1,6 +1,7 @@
 //! Many rows a key.
 
 mod saving;
+mod spilling;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -93,11 +94,6 @@ impl Arranged {
     /// The rows' schema.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
-    }
-
-    /// The chunks that its rows lie in.
-    pub fn store_mut(&mut self) -> &mut Store {
-        &mut self.store
     }
 
     /// How many rows there are, each copy counted.

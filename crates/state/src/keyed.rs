@@ -9,7 +9,7 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::key_index::{KeyIndex, NO_SLOT};
 use crate::store::{RowsSnapshot, Store};
-use crate::{Error, Result, Tables};
+use crate::{Error, Paged, Result, Spillable, Spilling, Tables};
 pub use change::Changed;
 
 /// The id of a row that isn't there.
@@ -35,9 +35,9 @@ pub struct Keyed {
     key_columns: Vec<usize>,
     keys: KeyIndex,
     /// The id of each slot's row.
-    rows: Vec<u64>,
+    rows: Paged<u64>,
     /// For each slot the row of the batch at hand that decides about it; all [`NO_SLOT`] between batches.
-    deciding: Vec<u32>,
+    deciding: Paged<u32>,
     encoder: Option<RowEncoder>,
 }
 
@@ -51,8 +51,8 @@ impl Keyed {
             keys: KeyIndex::new(types)?,
             store: Store::new(schema),
             key_columns,
-            rows: Vec::new(),
-            deciding: Vec::new(),
+            rows: Paged::default(),
+            deciding: Paged::default(),
             encoder,
         })
     }
@@ -67,16 +67,6 @@ impl Keyed {
         &self.key_columns
     }
 
-    /// How many bytes of the rows are in files.
-    pub fn spilled_bytes(&self) -> usize {
-        self.store.spilled_bytes()
-    }
-
-    /// The chunks that its rows lie in.
-    pub fn store_mut(&mut self) -> &mut Store {
-        &mut self.store
-    }
-
     /// How many rows there are.
     pub fn num_rows(&self) -> usize {
         self.store.copies() as usize
@@ -86,8 +76,8 @@ impl Keyed {
     pub fn memory_bytes(&self) -> usize {
         self.store.memory_bytes()
             + self.keys.memory_bytes()
-            + self.rows.capacity() * 8
-            + self.deciding.capacity() * 4
+            + self.rows.memory_bytes()
+            + self.deciding.memory_bytes()
     }
 
     /// The rows as they are now. Takes no time; later changes copy what they touch.
@@ -144,7 +134,7 @@ impl Keyed {
 
     /// The id of the row in a slot, where there is one.
     fn row_of(&self, slot: u32) -> Option<u64> {
-        self.rows.get(slot as usize).copied().filter(|id| *id != NO_ROW)
+        self.rows.get(slot).copied().filter(|id| *id != NO_ROW)
     }
 
     /// Deletes the rows that have the keys of `rows`, whatever their other columns hold, and returns what
@@ -259,6 +249,22 @@ impl Keyed {
     fn remove(&mut self, ids: &[u64]) {
         let changes: Vec<(u64, i64)> = ids.iter().map(|id| (*id, 0)).collect();
         self.store.set_counts(&changes);
+    }
+}
+
+impl Spillable for Keyed {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.store.spill(spilling);
+        self.keys.spill(spilling);
+        self.rows.spill(spilling);
+        self.deciding.spill(spilling);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.store.spilled_bytes()
+            + self.keys.spilled_bytes()
+            + self.rows.spilled_bytes()
+            + self.deciding.spilled_bytes()
     }
 }
 

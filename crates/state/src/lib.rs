@@ -34,6 +34,6 @@ pub use ordered::{Entry, Moved, Ordered, Sequence, successor};
 pub use paged::{PAGE_ROWS, PARTS, Paged, PagedPart, dealt_out, part_of};
 pub use rows::Rows;
 pub use slotted::Slotted;
-pub use spill::{Files, Place, Spilling};
+pub use spill::{Files, Place, Room, Spillable, Spilling};
 pub use store::{RowsSnapshot, Store};
 pub use tables::{Columns, Lists, Runs, Tables};

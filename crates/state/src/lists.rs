@@ -1,7 +1,8 @@
 //! Lists of row ids, one for each slot.
 
 use crate::paged::Paged;
-use crate::{Error, Result};
+use crate::spill::Values;
+use crate::{Error, Result, Spillable, Spilling};
 
 /// Rooms for up to so many ids lie together in one segment; larger ones have a segment of their own.
 const SEGMENT: usize = 1 << SEGMENT_CLASS;
@@ -16,7 +17,9 @@ pub(crate) struct Lists {
     /// By slot: the id, where there is one; where its room is, if there are more.
     words: Paged<u64>,
     lens: Paged<u32>,
-    segments: Vec<Vec<u64>>,
+    segments: Vec<Values<u64>>,
+    /// How many bytes of them are in files.
+    spilled: usize,
     /// The segment in which small rooms are taken.
     filling: Option<u32>,
     /// Numbers of segments that nobody uses.
@@ -134,7 +137,7 @@ impl Lists {
     fn room(&mut self, class: u8) -> Result<Room> {
         if class > SEGMENT_CLASS {
             let segment = self.segment()?;
-            self.segments[segment as usize] = vec![0; 1 << class];
+            self.put(segment, vec![0; 1 << class]);
             return Ok(Room { segment, offset: 0, class });
         }
         if let Some(room) = self.free.get_mut(class as usize).and_then(Vec::pop) {
@@ -150,10 +153,22 @@ impl Lists {
                 *self.filling.insert(segment)
             }
         };
-        let ids = &mut self.segments[segment as usize];
-        let offset = ids.len() as u32;
-        ids.resize(ids.len() + size, 0);
+        let offset = self.segments[segment as usize].len() as u32;
+        self.grow(segment, offset as usize + size);
         Ok(Room { segment, offset, class })
+    }
+
+    /// Makes a segment longer. What of it is in a file comes back for that.
+    fn grow(&mut self, segment: u32, len: usize) {
+        let ids = &mut self.segments[segment as usize];
+        self.spilled -= ids.spilled_bytes();
+        ids.as_vec(|ids| ids.resize(len, 0));
+    }
+
+    fn put(&mut self, segment: u32, ids: Vec<u64>) {
+        let segment = &mut self.segments[segment as usize];
+        self.spilled -= segment.spilled_bytes();
+        *segment = ids.into();
     }
 
     /// A segment without room yet.
@@ -162,7 +177,7 @@ impl Lists {
             return Ok(segment);
         }
         let number = u32::try_from(self.segments.len()).map_err(|_| Error::Full(self.segments.len()))?;
-        self.segments.push(Vec::new());
+        self.segments.push(Values::default());
         Ok(number)
     }
 
@@ -170,7 +185,7 @@ impl Lists {
     fn keep_rest(&mut self) {
         let Some(segment) = self.filling.take() else { return };
         let mut offset = self.segments[segment as usize].len();
-        self.segments[segment as usize].resize(SEGMENT, 0);
+        self.grow(segment, SEGMENT);
         while offset < SEGMENT {
             // The largest room that begins here; what is less than two ids is left.
             let class = offset.trailing_zeros().min((SEGMENT - offset).ilog2()) as u8;
@@ -183,7 +198,7 @@ impl Lists {
 
     fn give_back(&mut self, room: Room) {
         if room.class > SEGMENT_CLASS {
-            self.segments[room.segment as usize] = Vec::new();
+            self.put(room.segment, Vec::new());
             self.unused.push(room.segment);
             return;
         }
@@ -193,12 +208,24 @@ impl Lists {
         self.free[room.class as usize].push(room.word());
     }
 
-    /// About how many bytes the lists take.
+    /// About how many bytes of memory the lists take.
     pub(crate) fn memory_bytes(&self) -> usize {
         let free: usize = self.free.iter().map(|rooms| rooms.capacity() * size_of::<u64>()).sum();
-        let ids: usize = self.segments.iter().map(|ids| ids.capacity() * size_of::<u64>()).sum();
-        let segments = self.segments.capacity() * size_of::<Vec<u64>>();
+        let ids: usize = self.segments.iter().map(Values::memory_bytes).sum();
+        let segments = self.segments.capacity() * size_of::<Values<u64>>();
         self.words.memory_bytes() + self.lens.memory_bytes() + ids + segments + free
+    }
+}
+
+impl Spillable for Lists {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.words.spill(spilling);
+        self.lens.spill(spilling);
+        self.spilled += spilling.move_out(&mut self.segments);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.words.spilled_bytes() + self.lens.spilled_bytes() + self.spilled
     }
 }
 

@@ -1,6 +1,8 @@
-//! A column of values in memory, addressed by slot, that grows without moving.
+//! A column of values, addressed by slot, that grows without moving.
 
 use std::ops::{Index, IndexMut};
+
+use crate::spill::{Spillable, Spilling, Values};
 
 /// How many values a page has. The last page alone may have to move when it grows.
 pub const PAGE_ROWS: usize = 1 << PAGE_BITS;
@@ -8,15 +10,17 @@ const PAGE_BITS: u32 = 12;
 /// A page grows by as many values, so that little of the last one lies fallow.
 const STEP_ROWS: usize = PAGE_ROWS / 8;
 
-/// Values in pages: what is there never moves but in the last page, however many there are.
+/// Values in pages: what is there never moves but in the last page, however many there are. Pages may lie in files.
 #[derive(Debug)]
 pub struct Paged<T> {
-    pages: Vec<Vec<T>>,
+    pages: Vec<Values<T>>,
+    /// How many bytes of the pages are in files.
+    spilled: usize,
 }
 
 impl<T> Default for Paged<T> {
     fn default() -> Paged<T> {
-        Paged { pages: Vec::new() }
+        Paged { pages: Vec::new(), spilled: 0 }
     }
 }
 
@@ -26,19 +30,23 @@ impl<T: Clone> Paged<T> {
         let mut have = self.len();
         while have < end {
             if have.is_multiple_of(PAGE_ROWS) {
-                self.pages.push(Vec::new());
+                self.pages.push(Values::default());
             }
             let first = have - have % PAGE_ROWS;
             let rows = (end - first).min(PAGE_ROWS);
             let Some(page) = self.pages.last_mut() else { return };
-            if rows > page.capacity() {
-                let capacity = match rows {
-                    0..STEP_ROWS => rows.next_power_of_two(),
-                    rows => rows.next_multiple_of(STEP_ROWS),
-                };
-                page.reserve_exact(capacity - page.len());
-            }
-            page.resize(rows, value.clone());
+            // What is in a file comes back to grow.
+            self.spilled -= page.spilled_bytes();
+            page.as_vec(|values| {
+                if rows > values.capacity() {
+                    let capacity = match rows {
+                        0..STEP_ROWS => rows.next_power_of_two(),
+                        rows => rows.next_multiple_of(STEP_ROWS),
+                    };
+                    values.reserve_exact(capacity - values.len());
+                }
+                values.resize(rows, value.clone());
+            });
             have = first + rows;
         }
     }
@@ -52,15 +60,25 @@ impl<T: Clone> Paged<T> {
     /// How many values there are.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.pages.len().saturating_sub(1) * PAGE_ROWS + self.pages.last().map_or(0, Vec::len)
+        self.pages.len().saturating_sub(1) * PAGE_ROWS + self.pages.last().map_or(0, |page| page.len())
     }
 
-    /// How many bytes the values take, without what they own.
+    /// How many bytes of memory the values take, without what they own.
     pub fn memory_bytes(&self) -> usize {
         // All pages but the last are full.
-        let last = self.pages.last().map_or(0, Vec::capacity);
+        let last = self.pages.last().map_or(0, Values::capacity);
         let values = self.pages.len().saturating_sub(1) * PAGE_ROWS + last;
-        values * size_of::<T>() + self.pages.capacity() * size_of::<Vec<T>>()
+        values * size_of::<T>() - self.spilled + self.pages.capacity() * size_of::<Values<T>>()
+    }
+}
+
+impl<T> Spillable for Paged<T> {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.spilled += spilling.move_out(&mut self.pages);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.spilled
     }
 }
 
@@ -93,7 +111,7 @@ fn dealt<'a, T: 'a>(pages: impl Iterator<Item = &'a mut [T]>) -> Vec<PagedPart<'
 impl<T> Paged<T> {
     /// The parts, in their order.
     pub fn parts(&mut self) -> Vec<PagedPart<'_, T>> {
-        dealt(self.pages.iter_mut().map(Vec::as_mut_slice))
+        dealt(self.pages.iter_mut().map(|page| &mut page[..]))
     }
 }
 

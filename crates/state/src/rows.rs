@@ -9,7 +9,7 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::segmented::Segmented;
 use crate::store::{RowsSnapshot, Store};
-use crate::{Error, Result, Tables};
+use crate::{Error, Result, Spillable, Spilling, Tables};
 
 /// How many rows are indexed at once.
 const INDEXED_ROWS: usize = 8192;
@@ -56,16 +56,6 @@ impl Rows {
     /// The rows' schema.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
-    }
-
-    /// How many bytes of the rows are in files.
-    pub fn spilled_bytes(&self) -> usize {
-        self.store.spilled_bytes()
-    }
-
-    /// The chunks that its rows lie in.
-    pub fn store_mut(&mut self) -> &mut Store {
-        &mut self.store
     }
 
     /// How many rows there are, each copy counted.
@@ -289,6 +279,16 @@ impl Index {
             });
         }
         Ok(found)
+    }
+}
+
+impl Spillable for Rows {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.store.spill(spilling);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.store.spilled_bytes()
     }
 }
 

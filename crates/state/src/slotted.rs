@@ -5,7 +5,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::store::Store;
 use crate::store::table::{Told, of_told, untold};
-use crate::{Error, Result, Tables};
+use crate::{Error, Paged, Result, Spillable, Spilling, Tables};
 
 /// The id of a row that isn't there.
 const NO_ROW: u64 = u64::MAX;
@@ -18,23 +18,18 @@ const NO_ROW: u64 = u64::MAX;
 pub struct Slotted {
     store: Store,
     /// The id of each slot's row.
-    ids: Vec<u64>,
+    ids: Paged<u64>,
 }
 
 impl Slotted {
     /// No rows yet.
     pub fn new(schema: SchemaRef) -> Slotted {
-        Slotted { store: Store::new(schema), ids: Vec::new() }
+        Slotted { store: Store::new(schema), ids: Paged::default() }
     }
 
     /// The rows' schema.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
-    }
-
-    /// The chunks that its rows lie in.
-    pub fn store_mut(&mut self) -> &mut Store {
-        &mut self.store
     }
 
     /// The rows of those slots that have one, and their places among `slots`.
@@ -106,11 +101,22 @@ impl Slotted {
 
     /// About how many bytes the rows take.
     pub fn memory_bytes(&self) -> usize {
-        self.store.memory_bytes() + self.ids.capacity() * size_of::<u64>()
+        self.store.memory_bytes() + self.ids.memory_bytes()
     }
 
     fn id_of(&self, slot: u32) -> Option<u64> {
-        self.ids.get(slot as usize).copied().filter(|id| *id != NO_ROW)
+        self.ids.get(slot).copied().filter(|id| *id != NO_ROW)
+    }
+}
+
+impl Spillable for Slotted {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.store.spill(spilling);
+        self.ids.spill(spilling);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.store.spilled_bytes() + self.ids.spilled_bytes()
     }
 }
 

@@ -1,14 +1,23 @@
-//! Rows that memory has no room for: chunks of them lie in files, and are read from there where they are looked at.
+//! State that memory has no room for: chunks of rows lie in files, and are read from there where they are looked at; pages of
+//! what changes lie there and are changed there.
 //!
 //! A chunk of rows never changes, so its columns can be written once, as they lie in memory, and the file be mapped in
 //! their place: who holds the chunk holds the same arrays as before, only that the system may let their pages go and read
 //! them again. Which chunks go is decided as a clock does it, with a second chance for those that were looked at (Corbató,
 //! *A Paging Experiment with the Multics System*, 1969).
 //!
-//! Deliberately absent: indexes, lists of rows and the columns of aggregates, which change in place and stay in memory.
+//! What changes in place, such as indexes, lists of rows and the columns of aggregates, lies in pages of [`Values`], which
+//! move to a file as they are and are changed there. Which of them stay in memory all the same is for the system to say,
+//! which knows what is looked at: so they all go alike, after the rows.
+//!
+//! Deliberately absent: what such values own besides, such as texts and sets, and trees.
 
 mod files;
 mod layout;
+mod mapped;
+#[cfg(test)]
+mod pages_tests;
+mod rooms;
 #[cfg(test)]
 mod tests;
 
@@ -23,23 +32,46 @@ use bytes::Bytes;
 
 use crate::store::Store;
 pub use files::Files;
+pub(crate) use mapped::Values;
+pub use rooms::Room;
+use rooms::Written;
 
 /// A file has about so many bytes, that of a larger chunk more.
 const FILE_BYTES: usize = 16 << 20;
 
-/// Where rows go that memory has no room for.
+/// Pages of so many bytes are always worth it.
+const PAGE_BYTES: usize = 4 << 10;
+
+/// Less than so many bytes of pages are left to the system, which brings them to the disk when it likes.
+const LET_GO_BYTES_MIN: usize = 1 << 20;
+
+/// Where state goes that memory has no room for.
 pub trait Place: Debug + Send + Sync {
     /// Puts bytes somewhere, for good, and gives them back without holding them in memory. They lie at a multiple of 64
     /// bytes, and are gone when the last who has some of them lets go.
     fn put(&self, bytes: &[u8]) -> io::Result<Bytes>;
+
+    /// A room of so many bytes, at least, for what is changed where it lies. It is on the disk before it is given out.
+    fn room(&self, bytes: usize) -> io::Result<Room>;
 }
 
-/// One round of making room, over as many [`Store`]s as there are.
+/// What can lie in files where memory has no room for it.
+pub trait Spillable {
+    /// Makes room: lets go to files what the round asks for.
+    fn spill(&mut self, spilling: &mut Spilling<'_>);
+    /// How many bytes of it are in files.
+    fn spilled_bytes(&self) -> usize;
+}
+
+/// One round of making room, over as much that is [`Spillable`] as there is.
 #[derive(Debug)]
 pub struct Spilling<'a> {
     place: &'a dyn Place,
     /// Smaller chunks stay where they are.
     chunk_bytes_min: usize,
+    /// Whether pages may go, too, that are changed where they lie.
+    takes_pages: bool,
+    written: Written,
     wanted: usize,
     freed: usize,
     failed: Option<io::Error>,
@@ -48,7 +80,16 @@ pub struct Spilling<'a> {
 impl<'a> Spilling<'a> {
     /// A round that is to free so many bytes of memory.
     pub fn new(place: &'a dyn Place, wanted: usize) -> Spilling<'a> {
-        Spilling { place, chunk_bytes_min: 0, wanted, freed: 0, failed: None }
+        let (chunk_bytes_min, takes_pages, freed) = (0, false, 0);
+        Spilling {
+            place,
+            chunk_bytes_min,
+            takes_pages,
+            written: Written::default(),
+            wanted,
+            freed,
+            failed: None,
+        }
     }
 
     /// The same, where chunks of fewer bytes aren't worth it.
@@ -67,8 +108,19 @@ impl<'a> Spilling<'a> {
         self.freed >= self.wanted || self.failed.is_some()
     }
 
-    /// Why it couldn't go on, where something failed; what wasn't written is in memory as before.
-    pub fn failed(self) -> Option<io::Error> {
+    /// From now on takes pages, too, that are changed where they lie.
+    pub fn take_pages(&mut self) {
+        self.takes_pages = true;
+    }
+
+    /// Ends the round: what was moved is brought to the disk. Says why it couldn't go on, where something failed; what
+    /// wasn't moved is in memory as before.
+    pub fn end(mut self) -> Option<io::Error> {
+        if self.written.bytes() >= LET_GO_BYTES_MIN
+            && let Err(error) = self.written.let_go()
+        {
+            self.failed.get_or_insert(error);
+        }
         self.failed
     }
 
@@ -88,6 +140,38 @@ impl<'a> Spilling<'a> {
             }
         }
         self.write(store, &taken);
+    }
+
+    /// Moves pages to files, as far as they are wanted and large enough, and says how many bytes of them it has moved.
+    pub(crate) fn move_out<'v, T: 'v>(
+        &mut self,
+        pages: impl IntoIterator<Item = &'v mut Values<T>>,
+    ) -> usize {
+        let mut moved = 0;
+        if !self.takes_pages {
+            return moved;
+        }
+        let bytes_min = self.chunk_bytes_min.clamp(1, PAGE_BYTES);
+        for page in pages {
+            if self.is_over() {
+                break;
+            }
+            let bytes = size_of_val::<[T]>(page);
+            if page.is_in_file() || bytes < bytes_min {
+                continue;
+            }
+            match self.place.room(bytes) {
+                Ok(room) => {
+                    self.written.add(&room);
+                    let before = page.memory_bytes();
+                    page.move_to(room);
+                    self.freed += before - page.memory_bytes();
+                    moved += page.spilled_bytes();
+                }
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        moved
     }
 
     fn write(&mut self, store: &mut Store, positions: &[usize]) {

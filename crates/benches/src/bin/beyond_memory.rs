@@ -1,9 +1,9 @@
-//! What an epoch of a million rows costs a join whose state is several times `memory_limit`.
+//! What an epoch of a million rows costs a join, and an aggregate of many groups, whose state is several times `memory_limit`.
 //!
 //! ```text
 //! cargo run --release --bin beyond_memory -- [OPTIONS]
 //!
-//!   --rows N      rows of the larger input, which are kept (default 4000000)
+//!   --rows N      rows of the join's larger input, which are kept, and groups of the aggregate (default 4000000)
 //!   --epoch N     rows that an epoch brings (default 1000000)
 //!   --epochs N    how many epochs are measured of each kind (default 3)
 //!   --times N     how many times the limit the state is (default 4)
@@ -12,7 +12,7 @@
 //!
 //! The yardstick is the same engine without a limit, which comes first: what its state takes, divided by `times`, is the
 //! limit of the other. Rows come until the state has its size; then epochs are measured whose rows each find one of those
-//! that are there, anywhere among them, and epochs that take these back again. Both answers must be equal.
+//! that are there, anywhere among them, or change a group, and epochs that take these back again. Both answers must be equal.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,13 +28,41 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str =
     "beyond_memory [--rows 4000000] [--epoch 1000000] [--epochs 3] [--times 4] [--spill DIR]
-Seconds an epoch takes that looks up rows of a join whose state is larger than memory_limit, and without a limit.";
+Seconds an epoch takes that looks up rows of a join, or groups, whose state is larger than memory_limit, and without a limit.";
 
-const OBJECTS: [&str; 3] = [
-    "CREATE TABLE kept (k BIGINT, text VARCHAR)",
-    "CREATE TABLE came (k BIGINT, w BIGINT)",
-    "CREATE MATERIALIZED VIEW found AS SELECT count(*) AS n, sum(length(text) + w) AS s FROM kept JOIN came \
-     ON kept.k = came.k",
+/// What keeps the state.
+struct Case {
+    name: &'static str,
+    objects: [&'static str; 3],
+    /// A number and a sum.
+    answer: &'static str,
+    /// The rows of `kept`.
+    kept: fn(std::ops::Range<u64>) -> Result<RecordBatch>,
+}
+
+const CASES: [Case; 2] = [
+    Case {
+        name: "a join",
+        objects: [
+            "CREATE TABLE kept (k BIGINT, text VARCHAR)",
+            "CREATE TABLE came (k BIGINT, w BIGINT)",
+            "CREATE MATERIALIZED VIEW found AS SELECT count(*) AS n, sum(length(text) + w) AS s FROM kept JOIN came \
+             ON kept.k = came.k",
+        ],
+        answer: "SELECT n, coalesce(s, 0) FROM found",
+        kept,
+    },
+    Case {
+        name: "an aggregate, a row a group",
+        objects: [
+            "CREATE TABLE kept (k BIGINT, w BIGINT)",
+            "CREATE TABLE came (k BIGINT, w BIGINT)",
+            "CREATE MATERIALIZED VIEW found AS SELECT k, count(*) AS n, sum(w) AS s FROM \
+             (SELECT k, w FROM kept UNION ALL SELECT k, w FROM came) AS x GROUP BY k",
+        ],
+        answer: "SELECT sum(n), coalesce(sum(s + n * (k % 100)), 0) FROM found",
+        kept: groups,
+    },
 ];
 
 /// What a run has measured.
@@ -55,14 +83,22 @@ struct Measured {
 async fn main() -> Result<()> {
     let known = [("rows", "4000000"), ("epoch", "1000000"), ("epochs", "3"), ("times", "4"), ("spill", "")];
     let options = Options::read(HELP, &known)?;
-    let plain = run(&options, None).await?;
+    for case in &CASES {
+        compare(&options, case).await?;
+    }
+    Ok(())
+}
+
+async fn compare(options: &Options, case: &Case) -> Result<()> {
+    let plain = run(options, case, None).await?;
     let limit = plain.state_bytes / options.number("times")? as i64;
-    let spilled = run(&options, Some(limit)).await?;
+    let spilled = run(options, case, Some(limit)).await?;
     if plain.answers != spilled.answers {
         return Err(format!("answers differ: {:?} and {:?}", plain.answers, spilled.answers).into());
     }
     println!(
-        "{} rows are kept, an epoch has {}; state of {} MiB, memory_limit {} MiB",
+        "{}: {} rows are kept, an epoch has {}; state of {} MiB, memory_limit {} MiB",
+        case.name,
         options.number("rows")?,
         options.number("epoch")?,
         plain.state_bytes >> 20,
@@ -89,7 +125,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn run(options: &Options, limit: Option<i64>) -> Result<Measured> {
+async fn run(options: &Options, case: &Case, limit: Option<i64>) -> Result<Measured> {
     let (rows, epoch) = (options.number("rows")? as u64, options.number("epoch")?.max(1) as u64);
     let mut builder = Engine::builder();
     if !options.text("spill").is_empty() {
@@ -99,21 +135,21 @@ async fn run(options: &Options, limit: Option<i64>) -> Result<Measured> {
     let mut session = engine.session();
     let limit = limit.map_or("none".to_string(), |bytes| bytes.to_string());
     session.execute(&format!("SET memory_limit = '{limit}'")).await?;
-    for object in OBJECTS {
+    for object in case.objects {
         session.execute(object).await?;
     }
     let mut load = Vec::new();
     for from in (0..rows).step_by(epoch as usize) {
-        let batch = kept(from..rows.min(from + epoch))?;
+        let batch = (case.kept)(from..rows.min(from + epoch))?;
         load.push(timed(session.insert("kept", batch)).await?);
     }
     let (mut look_up, mut take_back, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..options.number("epochs")? as u64 {
         let batch = came(round * epoch..(round + 1) * epoch, rows)?;
         look_up.push(timed(session.insert("came", batch.clone())).await?);
-        answers.push(answer(&mut session).await?);
+        answers.push(answer(&mut session, case).await?);
         take_back.push(timed(session.delete_rows("came", batch)).await?);
-        answers.push(answer(&mut session).await?);
+        answers.push(answer(&mut session, case).await?);
     }
     let memory =
         yardstick::rows(&mut session, "SELECT state_bytes, spilled_bytes FROM millstream.memory").await?;
@@ -131,8 +167,8 @@ async fn timed<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     Ok(start.elapsed().as_secs_f64())
 }
 
-async fn answer(session: &mut Session) -> Result<(i64, i64)> {
-    let rows = yardstick::rows(session, "SELECT n, coalesce(s, 0) FROM found").await?;
+async fn answer(session: &mut Session, case: &Case) -> Result<(i64, i64)> {
+    let rows = yardstick::rows(session, case.answer).await?;
     let [count, sum] = numbers(&rows)?;
     Ok((count, sum))
 }
@@ -155,6 +191,13 @@ fn kept(numbers: std::ops::Range<u64>) -> Result<RecordBatch> {
     });
     let texts = StringViewArray::from_iter_values(texts);
     Ok(RecordBatch::try_from_iter([("k", Arc::new(keys) as ArrayRef), ("text", Arc::new(texts))])?)
+}
+
+/// A row for each of these groups.
+fn groups(numbers: std::ops::Range<u64>) -> Result<RecordBatch> {
+    let k = Int64Array::from_iter_values(numbers.clone().map(|n| n as i64));
+    let w = Int64Array::from_iter_values(numbers.map(|n| (n % 1000) as i64));
+    Ok(RecordBatch::try_from_iter([("k", Arc::new(k) as ArrayRef), ("w", Arc::new(w))])?)
 }
 
 /// Rows whose keys are anywhere among so many.

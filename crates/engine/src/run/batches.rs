@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp, consolidate};
 use millstream_flow::{ERRORS, Flow, Order};
 use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
-use millstream_state::{Rows, Store, Tables};
+use millstream_state::{Rows, Spillable, Tables};
 
 use super::Loop;
 use super::compile::next_multiple;
@@ -96,8 +96,8 @@ impl Batches {
     }
 
     /// Shows what the rows lie in that may be read from files.
-    pub(crate) fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
-        self.current.iter_mut().for_each(|rows| show(rows.store_mut()));
+    pub(crate) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        self.current.iter_mut().for_each(|rows| show(rows));
     }
 
     /// The times, up to this cut's, at which it must be run now.

@@ -1,13 +1,13 @@
 //! State that is larger than memory.
 //!
 //! Between two epochs it is looked how much memory tables and the operators of queries take. Where that is more than
-//! `memory_limit` rows go to files that weren't looked at lately, and are read from there. Nothing that anyone sees depends
-//! on it, and no start needs those files.
+//! `memory_limit` rows go to files that weren't looked at lately, then keys, groups and the like, and are read from there.
+//! Nothing that anyone sees depends on it, and no start needs those files.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_state::{Place, Spilling, Store};
+use millstream_state::{Place, Spillable, Spilling};
 
 use super::Loop;
 use super::query::RunningQuery;
@@ -68,7 +68,7 @@ impl Memory {
 }
 
 impl Loop {
-    /// Lets rows go to files where there are too many for memory.
+    /// Lets state go to files where there is too much for memory.
     pub(super) fn keep_within_memory(&mut self) {
         if !self.memory.is_due() {
             return;
@@ -87,7 +87,7 @@ impl Loop {
         } else {
             self.memory.say(None);
             if self.memory.spills {
-                // Rows that have gone since are in no file any longer.
+                // What has gone since are in no file any longer.
                 self.each_store(&mut |_| {});
             }
         }
@@ -106,21 +106,25 @@ impl Loop {
     fn make_room(&mut self, wanted: usize, chunk_bytes_min: usize) -> (usize, Option<String>) {
         let place = self.memory.place.clone();
         let mut spilling = Spilling::new(place.as_ref(), wanted).only_from(chunk_bytes_min);
-        // The first time around it takes what wasn't looked at since the last, then anything.
-        for _ in 0..2 {
+        // The first time around it takes rows that weren't looked at since the last, then any, then also what is changed where
+        // it lies, which a file costs most.
+        for round in 0..3 {
+            if round == 2 {
+                spilling.take_pages();
+            }
             if !spilling.is_over() {
                 self.each_store(&mut |store| store.spill(&mut spilling));
             }
         }
         let freed = spilling.freed();
-        let failed = spilling.failed().map(|error| error.to_string());
+        let failed = spilling.end().map(|error| error.to_string());
         self.memory.spills |= freed > 0;
         (freed, failed)
     }
 
-    /// Shows what rows lie in that may be read from files; of a query that a thread steps, nothing.
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
-        self.tables.values_mut().for_each(|table| show(table.store_mut()));
+    /// Shows all that may lie in files; of a query that a thread steps, nothing.
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        self.tables.values_mut().for_each(|table| show(table));
         self.queries.iter_mut().for_each(|query| query.each_store(show));
     }
 
@@ -141,9 +145,11 @@ impl Loop {
         let most = holders.iter().take(NAMED_MAX).map(|(bytes, what)| format!("{what} takes {bytes}"));
         let most = most.collect::<Vec<_>>().join(", ");
         let why = match failed {
-            Some(failed) => format!("rows can't be written to files and stay in memory: {failed}"),
-            None => "what is left is looked up in memory, such as keys, groups and the values of aggregates"
-                .into(),
+            Some(failed) => format!("state can't be written to files and stays in memory: {failed}"),
+            None => {
+                "what is left can't be read from files, such as what aggregates keep of each value, and trees"
+                    .into()
+            }
         };
         format!(
             "state takes {used} bytes of memory, and memory_limit is {limit}: {why}. Of these bytes {most}; SET memory_limit \
@@ -153,7 +159,7 @@ impl Loop {
 
     /// The row of `millstream.memory`.
     pub(super) fn memory_lines(&self) -> Lines {
-        let tables: usize = self.tables.values().map(super::Table::spilled_bytes).sum();
+        let tables: usize = self.tables.values().map(Spillable::spilled_bytes).sum();
         let queries: usize = self.queries.iter().map(RunningQuery::spilled_bytes).sum();
         vec![vec![
             self.settings.memory_limit.map_or(NULL, Cell::from),

@@ -9,7 +9,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_sql::{Error, Result};
-use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Store};
+use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Spillable, Spilling};
 
 use crate::catalog::Intake;
 use crate::error;
@@ -87,22 +87,6 @@ impl Table {
         match &self.rows {
             Content::Bag(rows) => (rows.num_rows(), rows.memory_bytes()),
             Content::Keyed(rows) => (rows.num_rows(), rows.memory_bytes()),
-        }
-    }
-
-    /// How many bytes of the rows are in files.
-    pub(crate) fn spilled_bytes(&self) -> usize {
-        match &self.rows {
-            Content::Bag(rows) => rows.spilled_bytes(),
-            Content::Keyed(rows) => rows.spilled_bytes(),
-        }
-    }
-
-    /// What the rows lie in.
-    pub(crate) fn store_mut(&mut self) -> &mut Store {
-        match &mut self.rows {
-            Content::Bag(rows) => rows.store_mut(),
-            Content::Keyed(rows) => rows.store_mut(),
         }
     }
 
@@ -314,5 +298,21 @@ pub(crate) fn check_distinct_keys(rows: &RecordBatch, key: &[usize]) -> Result<(
         )
         .hint("Make the rows distinct by key first.")),
         Err(error) => Err(error::change(error)),
+    }
+}
+
+impl Spillable for Table {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        match &mut self.rows {
+            Content::Bag(rows) => rows.spill(spilling),
+            Content::Keyed(rows) => rows.spill(spilling),
+        }
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        match &self.rows {
+            Content::Bag(rows) => rows.spilled_bytes(),
+            Content::Keyed(rows) => rows.spilled_bytes(),
+        }
     }
 }

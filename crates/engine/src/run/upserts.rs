@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
 use millstream_flow::{Cost, Explained, Growth, Meter};
+use millstream_state::Spillable;
 
 use super::Loop;
 use crate::catalog::Definition;

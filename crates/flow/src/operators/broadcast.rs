@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Rows, Store, Tables};
+use millstream_state::{Rows, Spillable, Tables};
 
 use crate::failure::{Failure, surviving};
 use crate::leaf::Slot;
@@ -211,9 +211,9 @@ impl Operator for Broadcast {
         self.few_rows.memory_bytes() + self.kept.as_ref().map_or(0, Rows::memory_bytes)
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
-        show(self.few_rows.store_mut());
-        self.kept.iter_mut().for_each(|kept| show(kept.store_mut()));
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.few_rows);
+        self.kept.iter_mut().for_each(|kept| show(kept));
     }
 }
 

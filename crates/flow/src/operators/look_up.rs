@@ -7,7 +7,7 @@
 //! The left side must only gain rows: what a row had found when it came isn't known any more when it goes.
 
 use millstream_delta::{Cut, Delta};
-use millstream_state::{Store, Tables};
+use millstream_state::{Spillable, Tables};
 
 use super::join::Join;
 use crate::Result;
@@ -80,7 +80,7 @@ impl Operator for LookUp {
         self.join.state_bytes()
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.join.each_store(show);
     }
 }

@@ -1,19 +1,18 @@
-//! Keys of bytes of any length: short ones in the table itself, long ones in pages.
+//! Keys of bytes of any length: short ones in a column by slot, long ones in pages.
 //!
 //! Both grow, and give room back, a bounded piece at a time.
 
 use std::hash::Hasher;
 
-use hashbrown::hash_table::Entry as TableEntry;
-
-use super::slots::{Slots, spread};
+use super::slots::Slots;
+use super::table::SlotTable;
 use super::{Found, NO_SLOT, hasher};
-use crate::segmented::Segmented;
-use crate::{Paged, Result};
+use crate::spill::Values;
+use crate::{Paged, Result, Spillable, Spilling};
 
 /// A page is closed when the next key doesn't fit; a longer key has a page of its own.
 const PAGE_BYTES: usize = 64 * 1024;
-/// The longest key that lies in the table itself.
+/// The longest key that lies in the column itself.
 const SHORT_BYTES_MAX: usize = 12;
 
 /// A key as Arrow's views have it: four bytes of length, then the bytes if there are at most twelve, or else
@@ -79,9 +78,9 @@ fn len(view: &View) -> usize {
 /// Keys in one page.
 #[derive(Debug, Default)]
 struct Page {
-    bytes: Vec<u8>,
+    bytes: Values<u8>,
     /// The slots of the keys that were put here, in their order, and perhaps went again.
-    slots: Vec<u32>,
+    slots: Values<u32>,
     /// How many bytes of keys are here that are gone.
     garbage: usize,
 }
@@ -94,6 +93,14 @@ struct Pages {
     last: Option<usize>,
     /// Pages that hold nothing.
     empty: Vec<usize>,
+    /// How many bytes of all pages are in files.
+    spilled: usize,
+}
+
+impl Page {
+    fn spilled_bytes(&self) -> usize {
+        self.bytes.spilled_bytes() + self.slots.spilled_bytes()
+    }
 }
 
 /// The page of a long key, and where in it the key begins.
@@ -117,8 +124,10 @@ impl Pages {
         let page = &mut self.pages[number];
         view[8..12].copy_from_slice(&(number as u32).to_le_bytes());
         view[12..].copy_from_slice(&(page.bytes.len() as u32).to_le_bytes());
-        page.bytes.extend_from_slice(bytes);
-        page.slots.push(slot);
+        // What is in a file comes back to grow.
+        self.spilled -= page.spilled_bytes();
+        page.bytes.as_vec(|all| all.extend_from_slice(bytes));
+        page.slots.as_vec(|all| all.push(slot));
     }
 
     fn get(&self, view: &View) -> &[u8] {
@@ -133,8 +142,9 @@ impl Pages {
         let page = &mut self.pages[number];
         page.garbage += len(view);
         if self.last == Some(number) && page.garbage == page.bytes.len() {
-            page.bytes.clear();
-            page.slots.clear();
+            self.spilled -= page.spilled_bytes();
+            page.bytes.as_vec(Vec::clear);
+            page.slots.as_vec(Vec::clear);
             page.garbage = 0;
             return None;
         }
@@ -142,6 +152,7 @@ impl Pages {
             return None;
         }
         self.last = self.last.filter(|last| *last != number);
+        self.spilled -= page.spilled_bytes();
         Some((number, std::mem::take(page)))
     }
 
@@ -150,22 +161,15 @@ impl Pages {
     }
 
     fn memory_bytes(&self) -> usize {
-        let of = |page: &Page| page.bytes.capacity() + page.slots.capacity() * size_of::<u32>();
+        let of = |page: &Page| page.bytes.memory_bytes() + page.slots.memory_bytes();
         self.pages.iter().map(of).sum::<usize>() + self.pages.capacity() * size_of::<Page>()
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    view: View,
-    slot: u32,
-    hash: u32,
 }
 
 /// Keys of bytes.
 #[derive(Debug, Default)]
 pub(super) struct BytesTable {
-    table: Segmented<Entry>,
+    table: SlotTable,
     by_slot: Paged<View>,
     pages: Pages,
     null_slot: Option<u32>,
@@ -177,63 +181,79 @@ impl BytesTable {
         &self.slots
     }
 
-    #[inline]
-    fn is(pages: &Pages, entry: &Entry, probe: &Probe<'_>) -> bool {
-        if probe.long.is_empty() {
-            return entry.view == probe.view;
+    /// Whether the key of a slot, which was found under the same hash, is the one that is looked for.
+    #[inline(always)]
+    fn is(&self, slot: u32, probe: &Probe<'_>) -> bool {
+        let view = &self.by_slot[slot as usize];
+        match probe.long {
+            [] => *view == probe.view,
+            long => view[..8] == probe.view[..8] && self.pages.get(view) == long,
         }
-        entry.hash == probe.hash && entry.view[..8] == probe.view[..8] && pages.get(&entry.view) == probe.long
+    }
+
+    fn slot_of(&self, probe: &Probe<'_>) -> Option<u32> {
+        self.table.find(probe.hash, |slot| self.is(slot, probe))
+    }
+
+    /// Appends for each key the first slot with its hash, or [`NO_SLOT`], and says where these begin.
+    fn first(&self, probes: &[Option<Probe<'_>>], slots: &mut Vec<u32>) -> usize {
+        let hashes: Vec<u32> = probes.iter().map(|probe| probe.map_or(0, |probe| probe.hash)).collect();
+        let first = slots.len();
+        slots.resize(first + hashes.len(), NO_SLOT);
+        self.table.first(&hashes, &mut slots[first..]);
+        first
     }
 
     /// Takes up keys, `None` for NULL.
     pub(super) fn insert(&mut self, probes: &[Option<Probe<'_>>], found: &mut Found) -> Result<()> {
-        for probe in probes {
-            let slot = match probe {
-                Some(probe) => self.insert_one(probe, &mut found.new),
-                None => *self.null_slot.get_or_insert_with(|| {
-                    let slot = self.slots.take();
-                    found.new.push(slot);
-                    slot
-                }),
-            };
-            found.slots.push(slot);
+        let first = self.first(probes, &mut found.slots);
+        for (slot, probe) in found.slots[first..].iter_mut().zip(probes) {
+            match probe {
+                Some(probe) if *slot != NO_SLOT && self.is(*slot, probe) => {}
+                Some(probe) => *slot = self.insert_one(probe, &mut found.new),
+                None => {
+                    *slot = *self.null_slot.get_or_insert_with(|| {
+                        let slot = self.slots.take();
+                        found.new.push(slot);
+                        slot
+                    });
+                }
+            }
         }
         self.slots.check()
     }
 
-    #[inline]
+    #[inline(never)]
     fn insert_one(&mut self, probe: &Probe<'_>, new: &mut Vec<u32>) -> u32 {
-        let pages = &self.pages;
-        let same = |entry: &Entry| Self::is(pages, entry, probe);
-        let (hash, hash_of) = (spread(probe.hash), |entry: &Entry| spread(entry.hash));
-        match self.table.with_room(hash, hash_of).entry(hash, same, hash_of) {
-            TableEntry::Occupied(entry) => entry.get().slot,
-            TableEntry::Vacant(vacant) => {
-                let slot = self.slots.take();
-                let mut view = probe.view;
-                if !probe.long.is_empty() {
-                    self.pages.push(probe.long, &mut view, slot);
-                }
-                vacant.insert(Entry { view, slot, hash: probe.hash });
-                if slot as usize >= self.by_slot.len() {
-                    self.by_slot.resize(slot as usize + 1, [0; 16]);
-                }
-                self.by_slot[slot as usize] = view;
-                new.push(slot);
-                slot
-            }
+        // A row before it may have brought the same key.
+        if let Some(slot) = self.slot_of(probe) {
+            return slot;
         }
+        let slot = self.slots.take();
+        new.push(slot);
+        let mut view = probe.view;
+        if !probe.long.is_empty() {
+            self.pages.push(probe.long, &mut view, slot);
+        }
+        self.table.insert(probe.hash, slot);
+        if slot as usize >= self.by_slot.len() {
+            self.by_slot.resize(slot as usize + 1, [0; 16]);
+        }
+        self.by_slot[slot as usize] = view;
+        slot
     }
 
     pub(super) fn find(&self, probes: &[Option<Probe<'_>>], out: &mut Vec<u32>) {
-        out.extend(probes.iter().map(|probe| match probe {
-            None => self.null_slot.unwrap_or(NO_SLOT),
-            Some(probe) => {
-                let same = |entry: &Entry| Self::is(&self.pages, entry, probe);
-                let hash = spread(probe.hash);
-                self.table.table(hash).find(hash, same).map_or(NO_SLOT, |entry| entry.slot)
+        let first = self.first(probes, out);
+        for (slot, probe) in out[first..].iter_mut().zip(probes) {
+            match probe {
+                None => *slot = self.null_slot.unwrap_or(NO_SLOT),
+                Some(probe) if *slot != NO_SLOT && !self.is(*slot, probe) => {
+                    *slot = self.slot_of(probe).unwrap_or(NO_SLOT);
+                }
+                Some(_) => {}
             }
-        }));
+        }
     }
 
     pub(super) fn free(&mut self, slot: u32) {
@@ -243,10 +263,7 @@ impl BytesTable {
             return;
         }
         let Some(bytes) = self.get(slot) else { return };
-        let hash = spread(Probe::new(bytes).hash);
-        let table = self.table.table_mut(hash);
-        let Ok(entry) = table.find_entry(hash, |entry| entry.slot == slot) else { return };
-        entry.remove();
+        self.table.remove(Probe::new(bytes).hash, slot);
         self.slots.put(slot);
         let view = std::mem::take(&mut self.by_slot[slot as usize]);
         if len(&view) > SHORT_BYTES_MAX
@@ -258,7 +275,7 @@ impl BytesTable {
 
     /// Copies what is left of a page into others: the deletes before have paid for it.
     fn put_elsewhere(&mut self, number: usize, page: &Page) {
-        for slot in &page.slots {
+        for slot in page.slots.iter() {
             let mut view = self.by_slot[*slot as usize];
             let (here, start) = place(&view);
             // The slot may stand for another key by now, or have been moved already.
@@ -268,10 +285,6 @@ impl BytesTable {
             let bytes = &page.bytes[start..start + len(&view)];
             self.pages.push(bytes, &mut view, *slot);
             self.by_slot[*slot as usize] = view;
-            let hash = spread(Probe::new(bytes).hash);
-            if let Some(entry) = self.table.table_mut(hash).find_mut(hash, |entry| entry.slot == *slot) {
-                entry.view = view;
-            }
         }
         self.pages.reuse(number);
     }
@@ -292,5 +305,19 @@ impl BytesTable {
             + self.by_slot.memory_bytes()
             + self.pages.memory_bytes()
             + self.slots.memory_bytes()
+    }
+}
+
+impl Spillable for BytesTable {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.table.spill(spilling);
+        self.by_slot.spill(spilling);
+        let pages = &mut self.pages;
+        pages.spilled += spilling.move_out(pages.pages.iter_mut().map(|page| &mut page.bytes));
+        pages.spilled += spilling.move_out(pages.pages.iter_mut().map(|page| &mut page.slots));
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.table.spilled_bytes() + self.by_slot.spilled_bytes() + self.pages.spilled
     }
 }

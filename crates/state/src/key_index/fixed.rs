@@ -12,7 +12,7 @@ use millstream_delta::{canonical_f16, canonical_f32, canonical_f64};
 use super::slots::Slots;
 use super::table::SlotTable;
 use super::{Found, NO_SLOT, WINDOW_ROWS, hasher};
-use crate::{Paged, Result};
+use crate::{Paged, Result, Spillable, Spilling};
 
 /// Where one column lies in a key.
 #[derive(Clone, Debug)]
@@ -343,5 +343,16 @@ impl<const N: usize> FixedKeys<N> {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.table.memory_bytes() + self.by_slot.memory_bytes() + self.slots.memory_bytes()
+    }
+}
+
+impl<const N: usize> Spillable for FixedKeys<N> {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.table.spill(spilling);
+        self.by_slot.spill(spilling);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.table.spilled_bytes() + self.by_slot.spilled_bytes()
     }
 }

@@ -17,7 +17,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use foldhash::fast::{FixedState, FoldHasher};
 
-use crate::{Result, SlotMarks};
+use crate::{Result, SlotMarks, Spillable, Spilling};
 use encoded::EncodedKeys;
 use fixed::{FixedKeys, Layout};
 use paned::PanedKeys;
@@ -44,8 +44,9 @@ fn hasher() -> FoldHasher<'static> {
 /// NULL is a key like any other, 0.0 and -0.0 are one key, and so are all NaNs. Slots depend on the order in
 /// which keys come and go, never on their hashes. Slots of keys that were freed are used again.
 ///
-/// Keys of fixed width up to 32 bytes lie in pages by slot. Short texts are compared in a hash table itself; longer ones
-/// lie in pages beside it. Columns of panes are told apart first, see [`KeyIndex::tell_apart`]. All of it grows, and gives room back, a bounded piece at a time.
+/// Keys of fixed width up to 32 bytes lie in pages by slot, and so do short texts; longer ones lie in pages of their own. A
+/// hash table says which slots a key may have. Columns of panes are told apart first, see [`KeyIndex::tell_apart`]. All of it
+/// grows, and gives room back, a bounded piece at a time, and may lie in files.
 #[derive(Debug)]
 pub struct KeyIndex {
     /// The types that columns are given and taken in.
@@ -230,7 +231,7 @@ impl KeyIndex {
         self.taken().live_among(slots)
     }
 
-    /// About how many bytes the index takes.
+    /// About how many bytes of memory the index takes.
     pub fn memory_bytes(&self) -> usize {
         match &self.keys {
             Keys::One(keys) => keys.memory_bytes(),
@@ -257,6 +258,32 @@ impl KeyIndex {
 
     fn kept_columns(&self, columns: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         columns.iter().zip(&self.kept).map(|(column, kept)| cast_to(column.clone(), kept)).collect()
+    }
+}
+
+impl Spillable for KeyIndex {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        match &mut self.keys {
+            Keys::One(keys) => keys.spill(spilling),
+            Keys::Two(keys) => keys.spill(spilling),
+            Keys::Three(keys) => keys.spill(spilling),
+            Keys::Four(keys) => keys.spill(spilling),
+            Keys::Text(keys) => keys.table.spill(spilling),
+            Keys::Encoded(keys) => keys.table.spill(spilling),
+            Keys::Paned(keys) => keys.spill(spilling),
+        }
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        match &self.keys {
+            Keys::One(keys) => keys.spilled_bytes(),
+            Keys::Two(keys) => keys.spilled_bytes(),
+            Keys::Three(keys) => keys.spilled_bytes(),
+            Keys::Four(keys) => keys.spilled_bytes(),
+            Keys::Text(keys) => keys.table.spilled_bytes(),
+            Keys::Encoded(keys) => keys.table.spilled_bytes(),
+            Keys::Paned(keys) => keys.spilled_bytes(),
+        }
     }
 }
 

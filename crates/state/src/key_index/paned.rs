@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 
 use super::slots::Slots;
 use super::{Found, KeyIndex, NO_SLOT};
-use crate::{Paged, Result};
+use crate::{Paged, Result, Spillable, Spilling};
 
 /// How many keys' slots lie together: those of a cache line.
 const RUN: usize = 16;
@@ -186,6 +186,24 @@ impl PanedKeys {
             + self.panes.capacity() * size_of::<Pane>()
             + self.by_slot.memory_bytes()
             + self.slots.memory_bytes()
+    }
+}
+
+impl Spillable for PanedKeys {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.numbers.spill(spilling);
+        self.keys.spill(spilling);
+        self.uses.spill(spilling);
+        self.panes.iter_mut().for_each(|pane| pane.slots.spill(spilling));
+        self.by_slot.spill(spilling);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.numbers.spilled_bytes()
+            + self.keys.spilled_bytes()
+            + self.uses.spilled_bytes()
+            + self.panes.iter().map(|pane| pane.slots.spilled_bytes()).sum::<usize>()
+            + self.by_slot.spilled_bytes()
     }
 }
 

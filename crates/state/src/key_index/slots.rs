@@ -55,9 +55,3 @@ impl Slots {
         self.free.capacity() * size_of::<u32>()
     }
 }
-
-/// The hash that a table works with, from the 32 bits that are kept of it.
-#[inline]
-pub(super) fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}

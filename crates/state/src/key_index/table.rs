@@ -8,6 +8,7 @@
 
 use super::NO_SLOT;
 use crate::directory::Directory;
+use crate::spill::{Spillable, Spilling, Values};
 
 /// How many entries a group has room for.
 const WAYS: usize = 8;
@@ -23,12 +24,14 @@ pub(super) struct SlotTable {
     segments: Vec<Segment>,
     /// How many groups all segments have.
     groups: usize,
+    /// How many bytes of them are in files.
+    spilled: usize,
 }
 
 #[derive(Debug)]
 struct Segment {
     /// As many as a power of two.
-    groups: Box<[Group]>,
+    groups: Values<Group>,
     taken: usize,
     /// How many bits all its hashes begin with.
     depth: u32,
@@ -44,7 +47,8 @@ struct Group {
 
 impl Default for SlotTable {
     fn default() -> SlotTable {
-        SlotTable { directory: Directory::default(), segments: vec![Segment::new(1, 0)], groups: 1 }
+        let segments = vec![Segment { groups: vec![Group::EMPTY].into(), taken: 0, depth: 0 }];
+        SlotTable { directory: Directory::default(), segments, groups: 1, spilled: 0 }
     }
 }
 
@@ -107,25 +111,42 @@ impl SlotTable {
         // Twice as large, or two of the size.
         self.groups += groups;
         if groups < GROUPS_MAX || !Directory::may_split(depth) {
-            let mut larger = Segment::new(2 * groups, depth);
+            let mut larger = segment.beside(2 * groups, depth);
             segment.entries().for_each(|(hash, slot)| larger.insert(hash, slot));
-            self.segments[number] = larger;
+            self.put(number, larger);
             return;
         }
-        let mut halves = [Segment::new(groups, depth + 1), Segment::new(groups, depth + 1)];
+        let mut halves = [segment.beside(groups, depth + 1), segment.beside(groups, depth + 1)];
         for (hash, slot) in segment.entries() {
             halves[Directory::half(hash, depth)].insert(hash, slot);
         }
         self.directory.split(number, depth, self.segments.len());
         let [first, second] = halves;
-        self.segments[number] = first;
+        self.put(number, first);
+        self.spilled += second.groups.spilled_bytes();
         self.segments.push(second);
     }
 
+    fn put(&mut self, number: usize, segment: Segment) {
+        self.spilled += segment.groups.spilled_bytes();
+        self.spilled -= self.segments[number].groups.spilled_bytes();
+        self.segments[number] = segment;
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
-        self.groups * size_of::<Group>()
+        self.groups * size_of::<Group>() - self.spilled
             + self.segments.capacity() * size_of::<Segment>()
             + self.directory.memory_bytes()
+    }
+}
+
+impl Spillable for SlotTable {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.spilled += spilling.move_out(self.segments.iter_mut().map(|segment| &mut segment.groups));
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.spilled
     }
 }
 
@@ -168,8 +189,9 @@ impl Group {
 }
 
 impl Segment {
-    fn new(groups: usize, depth: u32) -> Segment {
-        Segment { groups: vec![Group::EMPTY; groups].into(), taken: 0, depth }
+    /// One without entries that lies where this one does.
+    fn beside(&self, groups: usize, depth: u32) -> Segment {
+        Segment { groups: self.groups.beside(groups, Group::EMPTY), taken: 0, depth }
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta};
 
 use crate::store::Store;
-use crate::{Error, Result};
+use crate::{Error, Result, Spillable, Spilling};
 pub use leaf::Entry;
 pub use sequence::Sequence;
 use tree::Tree;
@@ -48,11 +48,6 @@ impl Ordered {
     /// The rows' schema.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
-    }
-
-    /// The chunks that its rows lie in.
-    pub fn store_mut(&mut self) -> &mut Store {
-        &mut self.store
     }
 
     /// How many rows there are, each copy counted.
@@ -178,4 +173,14 @@ pub fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = prefix[..=last].to_vec();
     bytes[last] += 1;
     Some(bytes)
+}
+
+impl Spillable for Ordered {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.store.spill(spilling);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.store.spilled_bytes()
+    }
 }

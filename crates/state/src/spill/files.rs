@@ -3,22 +3,26 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use memmap2::Mmap;
 
 use super::Place;
+use super::mapped::mapped;
+use super::rooms::{Room, Rooms};
 
 /// Files that have no name: whatever ends the process, the system takes them away with it.
 #[derive(Clone, Debug)]
 pub struct Files {
     directory: PathBuf,
+    rooms: Arc<Rooms>,
 }
 
 impl Files {
     /// Files in this directory, which is made when the first is.
     pub fn below(directory: impl Into<PathBuf>) -> Files {
-        Files { directory: directory.into() }
+        let directory = directory.into();
+        Files { rooms: Arc::new(Rooms::below(directory.clone())), directory }
     }
 
     /// The directory.
@@ -39,18 +43,17 @@ impl Files {
 
 impl Place for Files {
     fn put(&self, bytes: &[u8]) -> io::Result<Bytes> {
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("a file in '{}': {error}", self.directory.display()))
-        };
+        let named = |error: io::Error| named(error, &self.directory);
         let file = self.written(bytes).map_err(named)?;
         Ok(Bytes::from_owner(mapped(&file).map_err(named)?))
     }
+
+    fn room(&self, bytes: usize) -> io::Result<Room> {
+        self.rooms.room(bytes)
+    }
 }
 
-/// The bytes of a file that stays as it is.
-#[allow(unsafe_code)]
-fn mapped(file: &fs::File) -> io::Result<Mmap> {
-    // SAFETY: a mapping is sound as long as nobody changes or shortens the file. This one has no name, its only handle is
-    // closed right after, and all of it was written and synced before.
-    unsafe { Mmap::map(file) }
+/// An error of a file, with where it was to be.
+pub(super) fn named(error: io::Error, directory: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("a file in '{}': {error}", directory.display()))
 }

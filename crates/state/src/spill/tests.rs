@@ -14,10 +14,10 @@ use crate::{
 };
 
 /// Numbers that look random and are the same each time.
-struct Draw(u64);
+pub(super) struct Draw(pub(super) u64);
 
 impl Draw {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
@@ -25,10 +25,10 @@ impl Draw {
 
 /// Files of which every so many-th can't be written.
 #[derive(Debug)]
-struct Failing {
+pub(super) struct Failing {
     files: Files,
     every: usize,
-    asked: Mutex<usize>,
+    pub(super) asked: Mutex<usize>,
 }
 
 impl Place for Failing {
@@ -40,10 +40,19 @@ impl Place for Failing {
         }
         self.files.put(bytes)
     }
+
+    fn room(&self, bytes: usize) -> io::Result<Room> {
+        let mut asked = self.asked.lock().unwrap();
+        *asked += 1;
+        if asked.is_multiple_of(self.every) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left"));
+        }
+        self.files.room(bytes)
+    }
 }
 
 /// A place of its own, where every so many-th file fails.
-fn place(every: usize) -> (tempfile::TempDir, Failing) {
+pub(super) fn place(every: usize) -> (tempfile::TempDir, Failing) {
     let directory = tempfile::tempdir().unwrap();
     let files = Files::below(directory.path().join("spill"));
     (directory, Failing { files, every, asked: Mutex::default() })
@@ -75,23 +84,29 @@ fn content(snapshot: &RowsSnapshot) -> Vec<RecordBatch> {
 }
 
 /// Spills what it can, mostly.
-fn round(draw: &mut Draw, store: &mut Store, place: &dyn Place) -> bool {
+pub(super) fn round(draw: &mut Draw, store: &mut dyn Spillable, place: &dyn Place) -> bool {
     if draw.below(3) == 0 {
         return false;
     }
     let mut spilling = Spilling::new(place, draw.below(100_000) as usize);
     store.spill(&mut spilling);
     store.spill(&mut spilling);
-    spilling.failed().is_some()
+    spilling.take_pages();
+    store.spill(&mut spilling);
+    spilling.end().is_some()
 }
 
 /// Spills all there is, and says how many bytes are in files then.
-fn all_out(store: &mut Store, place: &Failing) -> usize {
+pub(super) fn all_out(store: &mut dyn Spillable, place: &Failing) -> usize {
     let mut spilling = Spilling::new(&place.files, usize::MAX);
+    spilling.take_pages();
     store.spill(&mut spilling);
     store.spill(&mut spilling);
-    assert!(spilling.failed().is_none());
-    assert!(!store.chunks_in_memory().contains(&true));
+    assert!(spilling.end().is_none());
+    let mut again = Spilling::new(&place.files, usize::MAX);
+    again.take_pages();
+    store.spill(&mut again);
+    assert_eq!(again.freed(), 0);
     store.spilled_bytes()
 }
 
@@ -113,14 +128,14 @@ fn a_multiset_of_rows_is_the_same_in_files() {
             plain.apply(&all).unwrap();
             spilled.apply(&all).unwrap();
         }
-        failed += usize::from(round(&mut draw, spilled.store_mut(), &place));
+        failed += usize::from(round(&mut draw, &mut spilled, &place));
         assert_eq!(plain.num_rows(), spilled.num_rows());
         if step % 20 == 0 {
             assert_eq!(content(&plain.snapshot()), content(&spilled.snapshot()), "step {step}");
         }
         assert_eq!(content(&before), kept, "a reader sees what was there");
     }
-    let bytes = all_out(spilled.store_mut(), &place);
+    let bytes = all_out(&mut spilled, &place);
     assert!(failed > 10 && bytes > 10_000, "{failed} {bytes}");
     assert_eq!(content(&plain.snapshot()), content(&spilled.snapshot()));
 }
@@ -142,10 +157,10 @@ fn rows_by_key_are_the_same_in_files() {
         };
         let [expected, found] = changes.map(|delta| delta.into_one(&schema()).unwrap());
         assert_eq!(expected.map(|chunk| chunk.rows), found.map(|chunk| chunk.rows));
-        round(&mut draw, spilled.store_mut(), &place);
+        round(&mut draw, &mut spilled, &place);
     }
     assert_eq!(content(&plain.snapshot()), content(&spilled.snapshot()));
-    let bytes = all_out(spilled.store_mut(), &place);
+    let bytes = all_out(&mut spilled, &place);
     assert!(bytes > 10_000, "{bytes}");
     assert_eq!(content(&plain.snapshot()), content(&spilled.snapshot()));
 }
@@ -181,14 +196,14 @@ fn rows_of_slots_are_the_same_in_files() {
         let put = arrow::compute::take_record_batch(&rows, &UInt32Array::from(at)).unwrap();
         plain_slots.put(&of, &put).unwrap();
         spilled_slots.put(&of, &put).unwrap();
-        round(&mut draw, spilled.store_mut(), &place);
-        round(&mut draw, spilled_slots.store_mut(), &place);
+        round(&mut draw, &mut spilled, &place);
+        round(&mut draw, &mut spilled_slots, &place);
         let asked: Vec<u32> = (0..20).map(|_| draw.below(350) as u32).collect();
         assert_eq!(plain.gather(&asked).unwrap(), spilled.gather(&asked).unwrap(), "step {step}");
         assert_eq!(plain_slots.get(&asked).unwrap(), spilled_slots.get(&asked).unwrap());
     }
-    assert!(all_out(spilled.store_mut(), &place) > 10_000);
-    assert!(all_out(spilled_slots.store_mut(), &place) > 1000);
+    assert!(all_out(&mut spilled, &place) > 10_000);
+    assert!(all_out(&mut spilled_slots, &place) > 1000);
     let all: Vec<u32> = (0..300).collect();
     assert_eq!(plain_slots.get(&all).unwrap(), spilled_slots.get(&all).unwrap());
     let [mut expected, mut found] = [Tables::default(), Tables::default()];
@@ -219,9 +234,9 @@ fn rows_in_order_are_the_same_in_files() {
         moved.retain(|moved| moved.weight != 0);
         plain.apply(&batch, &moved).unwrap();
         spilled.apply(&batch, &moved).unwrap();
-        round(&mut draw, spilled.store_mut(), &place);
+        round(&mut draw, &mut spilled, &place);
     }
-    assert!(all_out(spilled.store_mut(), &place) > 1000);
+    assert!(all_out(&mut spilled, &place) > 1000);
     let delta = |ordered: &Ordered| ordered.delta().unwrap().into_one(&schema()).unwrap().unwrap();
     let (expected, found) = (delta(&plain), delta(&spilled));
     assert_eq!((expected.rows, expected.weights), (found.rows, found.weights));
@@ -325,7 +340,7 @@ fn what_is_looked_at_stays_and_what_fails_does() {
     store.spill(&mut spilling);
     assert!(spilling.is_over());
     assert_eq!((spilling.freed(), store.chunks_in_memory()), (0, vec![true, true, false, true]));
-    assert!(spilling.failed().unwrap().to_string().contains("no space left"));
+    assert!(spilling.end().unwrap().to_string().contains("no space left"));
     let missing = Files::below(directory.path().join("a file/below"));
     std::fs::write(directory.path().join("a file"), "text").unwrap();
     assert!(missing.put(b"bytes").unwrap_err().to_string().contains("a file/below"));

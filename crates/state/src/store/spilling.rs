@@ -5,19 +5,20 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use super::{Store, Stored};
-use crate::spill::{Spilled, Spilling};
+use crate::spill::{Spillable, Spilled, Spilling};
 
-impl Store {
-    /// Makes room: lets rows go to files that weren't looked at since it was asked before.
-    pub fn spill(&mut self, spilling: &mut Spilling<'_>) {
+impl Spillable for Store {
+    /// Rows go that weren't looked at since it was asked before.
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
         spilling.take(self);
     }
 
-    /// How many bytes of its rows are in files.
-    pub fn spilled_bytes(&self) -> usize {
+    fn spilled_bytes(&self) -> usize {
         self.chunks.iter().filter_map(|held| held.chunk.spilled.as_ref()).map(|spilled| spilled.bytes()).sum()
     }
+}
 
+impl Store {
     /// How many bytes a chunk has that may go, if it may: one that is in memory and wasn't looked at since the last time,
     /// or one that is almost alone in its file, which is then freed.
     pub(crate) fn chunk_to_spill(&self, position: usize, bytes_min: usize) -> Option<usize> {

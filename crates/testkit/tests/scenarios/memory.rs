@@ -10,6 +10,7 @@ use super::Scenario;
 pub const ALL: &[Scenario] = &[
     ("memory_that_has_no_files_keeps_everything", || block_on(no_files())),
     ("memory_of_queries_that_are_behind_is_spilled_too", || block_on(behind())),
+    ("memory_of_groups_is_spilled_with_their_keys_and_values", || block_on(groups())),
     ("memory_that_is_spilled_is_no_part_of_a_data_directory", || block_on(of_directory())),
 ];
 
@@ -115,6 +116,81 @@ async fn behind() -> Result<()> {
     change_and_compare(&mut session).await?;
     let of_query = "SELECT bool_or(spilled_bytes > 0) FROM millstream.operators WHERE query = 'm'";
     drive::expect_soon(&mut session, of_query, &["true"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// Groups by a number, by a text, by both, and a join of as many keys.
+const GROUPED: [(&str, &str); 4] = [
+    ("by_number", "SELECT k, count(*) AS n, sum(v) AS s, avg(x) AS a, max(v) AS m FROM g GROUP BY k"),
+    ("by_text", "SELECT text, count(*) AS n, sum(x) AS s, stddev(x) AS d FROM g GROUP BY text"),
+    ("by_both", "SELECT k, text, bool_or(v > 3) AS b, count(DISTINCT v) AS n FROM g GROUP BY k, text"),
+    ("joined", "SELECT g.k, g.v, o.v AS w FROM g JOIN g AS o ON g.k = o.k AND g.v < o.v"),
+];
+
+/// Rows of groups: each of `to - from` numbers comes `each` times.
+fn grouped(from: usize, to: usize, each: usize) -> String {
+    format!(
+        "INSERT INTO g SELECT i % {0} + {from}, concat('the group with number ', i % {0} + {from}), i % 7, i / 8.0 \
+         FROM generate_series(0, {0} * {each} - 1) AS s(i)",
+        to - from
+    )
+}
+
+/// What is maintained is the batch answer.
+async fn compare_grouped(session: &mut Session) -> Result<()> {
+    for (name, query) in GROUPED {
+        let mut expected = drive::lines(session, query).await?;
+        let mut found = drive::lines(session, &format!("SELECT * FROM {name}")).await?;
+        expected.sort_unstable();
+        found.sort_unstable();
+        let differ = expected.iter().zip(&found).find(|(expected, found)| expected != found);
+        ensure(expected.len() == found.len() && differ.is_none(), || {
+            format!("{name}: {} rows, not {}: {differ:?}", found.len(), expected.len())
+        })?;
+    }
+    Ok(())
+}
+
+/// What takes most of a query's operators is in files, and little of it in memory.
+async fn groups_are_spilled(session: &mut Session) -> Result<()> {
+    for (name, operator) in
+        [("by_number", "Aggregate"), ("by_text", "Aggregate"), ("by_both", "Aggregate"), ("joined", "Join")]
+    {
+        let query = format!(
+            "SELECT bool_or(spilled_bytes > 50000 AND spilled_bytes > state_bytes) FROM millstream.operators \
+             WHERE query = '{name}' AND operator LIKE '%{operator}%'"
+        );
+        drive::expect_soon(session, &query, &["true"]).await?;
+    }
+    Ok(())
+}
+
+async fn groups() -> Result<()> {
+    let place = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let start = || Engine::builder().data(place.path()).start().map_err(|error| error.to_string());
+    let engine = start()?;
+    let mut session = engine.session();
+    run(&mut session, "SET memory_limit = 1000").await?;
+    run(&mut session, "CREATE TABLE g (k BIGINT, text VARCHAR, v BIGINT, x DOUBLE)").await?;
+    for (name, query) in GROUPED {
+        run(&mut session, &format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await?;
+    }
+    run(&mut session, &grouped(0, 3000, 3)).await?;
+    groups_are_spilled(&mut session).await?;
+    run(&mut session, &grouped(2000, 6000, 2)).await?;
+    run(&mut session, "DELETE FROM g WHERE k % 3 = 0 OR v = 5").await?;
+    compare_grouped(&mut session).await?;
+    groups_are_spilled(&mut session).await?;
+    run(&mut session, "CHECKPOINT").await?;
+    run(&mut session, &grouped(0, 4000, 1)).await?;
+    engine.stop().await.map_err(|error| error.to_string())?;
+    drop((session, engine));
+    let engine = start()?;
+    let mut session = engine.session();
+    compare_grouped(&mut session).await?;
+    groups_are_spilled(&mut session).await?;
+    run(&mut session, "DELETE FROM g WHERE k % 2 = 0").await?;
+    compare_grouped(&mut session).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 

@@ -1,26 +1,26 @@
 //! What a query keeps rows in, and what is kept of its result beside its operators.
 
 use millstream_flow::{Explained, Growth, Meter};
-use millstream_state::Store;
+use millstream_state::Spillable;
 
 use super::{Kept, RunningQuery};
 use crate::settings::interval_text;
 
 impl RunningQuery {
-    /// Shows what its rows lie in that may be read from files; nothing of a flow that a thread steps.
-    pub(crate) fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    /// Shows what of it may lie in files; nothing of a flow that a thread steps.
+    pub(crate) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         if let Some(flow) = self.flow.here_mut() {
             flow.each_store(show);
         }
         if let Kept::Beside(rows) = &mut self.kept {
-            show(rows.store_mut());
+            show(rows);
         }
         if let Some(batches) = &mut self.batches {
             batches.each_store(show);
         }
     }
 
-    /// How many bytes of its rows are in files.
+    /// How many bytes of its state are in files.
     pub(crate) fn spilled_bytes(&self) -> usize {
         let kept = if let Kept::Beside(rows) = &self.kept { rows.spilled_bytes() } else { 0 };
         self.flow.spilled_bytes() + kept

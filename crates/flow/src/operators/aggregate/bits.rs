@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveA
 use arrow::datatypes::{
     DataType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use millstream_state::{Lists, Paged, Tables};
+use millstream_state::{Lists, Paged, Spillable, Tables};
 
 use super::saving::{GROUPS, of_groups};
 use super::slot::{Batch, SlotAggregate};
@@ -142,6 +142,10 @@ impl<T: Integer + Debug> SlotAggregate for Folded<T> {
         Ok(())
     }
 
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.cells);
+    }
+
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
     }
@@ -228,6 +232,10 @@ impl<T: Integer + Debug> SlotAggregate for Counted<T> {
             self.cells[*slot as usize] = Counts { count: *count, set: set.into() };
         }
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.cells);
     }
 
     fn memory_bytes(&self) -> usize {

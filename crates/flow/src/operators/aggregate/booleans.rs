@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::datatypes::Int64Type;
-use millstream_state::{Paged, Tables};
+use millstream_state::{Paged, Spillable, Tables};
 
 use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
@@ -95,6 +95,10 @@ impl SlotAggregate for Truth {
             self.cells[*slot as usize] = Cell { yes: *yes, no: *no };
         }
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.cells);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -7,6 +7,7 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::prep_null_mask_filter;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::Chunk;
+use millstream_state::Spillable;
 
 use super::Placed;
 use super::apart::Apart;
@@ -155,6 +156,12 @@ impl Call {
         match &self.kept {
             Kept::Rows => "",
             Kept::Slots(kept) => kept.keeps(),
+        }
+    }
+
+    pub(super) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        if let Kept::Slots(kept) = &mut self.kept {
+            kept.each_store(show);
         }
     }
 

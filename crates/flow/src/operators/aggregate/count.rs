@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, UInt64Array};
 use arrow::datatypes::Int64Type;
-use millstream_state::{Paged, Tables};
+use millstream_state::{Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
@@ -82,6 +82,10 @@ impl SlotAggregate for Count {
         let counts = kept.take_rows(GROUPS, slots.len())?.numbers::<Int64Type>("count")?;
         slots.iter().zip(counts.values()).for_each(|(slot, count)| self.counts[*slot as usize] = *count);
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.counts);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array};
 use arrow::compute::filter;
 use arrow::datatypes::{DataType, Int64Type, UInt32Type};
-use millstream_state::{KeyIndex, Paged, Tables};
+use millstream_state::{KeyIndex, Paged, Spillable, Tables};
 
 use super::saving::{GROUP, VALUES, load_part, slots_of};
 use super::slot::{Batch, SlotAggregate};
@@ -179,6 +179,12 @@ impl SlotAggregate for Distinct {
             }
         }
         load_part(self.inner.as_mut(), slots, kept, "inner")
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.index);
+        show(&mut self.copies);
+        self.inner.each_store(show);
     }
 
     fn memory_bytes(&self) -> usize {

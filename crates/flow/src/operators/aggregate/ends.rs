@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, UInt8Type};
-use millstream_state::{Paged, Tables};
+use millstream_state::{Paged, Spillable, Tables};
 
 use super::extreme::{Extreme, extreme, order};
 use super::multiset::{Multiset, Value};
@@ -188,6 +188,10 @@ impl<D: Domain> SlotAggregate for Ends<D> {
         let slots = slots_of(&columns, slots)?;
         let values = std::slice::from_ref(values);
         self.update(&Batch { slots: &slots, values, valid: None, weights: Some(counts.values()) })
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.sets);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -10,7 +10,7 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use millstream_state::{Paged, Tables};
+use millstream_state::{Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
@@ -148,6 +148,10 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
         Ok(())
     }
 
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.values);
+    }
+
     fn memory_bytes(&self) -> usize {
         self.values.memory_bytes()
     }
@@ -220,6 +224,10 @@ impl SlotAggregate for Booleans {
         let values = kept.take_rows(GROUPS, slots.len())?.booleans(VALUE)?;
         slots.iter().zip(&values).for_each(|(slot, value)| self.values[*slot as usize] = value);
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.values);
     }
 
     fn memory_bytes(&self) -> usize {
@@ -320,6 +328,10 @@ impl SlotAggregate for Bytes {
             }
         }
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.values);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::datatypes::{Float64Type, Int64Type};
 use millstream_delta::Expansion;
-use millstream_state::{Lists, Paged, Tables};
+use millstream_state::{Lists, Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
@@ -140,6 +140,10 @@ impl SlotAggregate for Floats {
             self.cells[*slot as usize] = Cell { sum, count: *count };
         }
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.cells);
     }
 
     fn memory_bytes(&self) -> usize {

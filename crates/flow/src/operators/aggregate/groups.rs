@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_state::{KeyIndex, NO_SLOT, PAGE_ROWS, PARTS, Paged, SlotMarks, dealt_out};
+use millstream_state::{KeyIndex, NO_SLOT, PAGE_ROWS, PARTS, Paged, SlotMarks, Spillable, dealt_out};
 
 use super::apart::Parted;
 use crate::point::{Wanted, keys_wanted};
@@ -399,6 +399,11 @@ impl Groups {
     #[inline(always)]
     pub(super) fn add(&mut self, slot: u32, rows: i64) {
         self.rows[slot as usize] += rows;
+    }
+
+    pub(super) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        self.index.iter_mut().for_each(|index| show(index));
+        show(&mut self.rows);
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

@@ -16,7 +16,7 @@ use datafusion::common::{ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use millstream_state::{Slotted, Tables};
+use millstream_state::{Slotted, Spillable, Tables};
 
 use super::saving::{GROUP, slots_of};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
@@ -342,6 +342,10 @@ impl SlotAggregate for Merged {
         let messages = messages.iter().flatten().map(str::to_string);
         self.failed = slots_of(&failed, slots)?.into_iter().zip(messages).collect();
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        self.states.iter_mut().for_each(|states| show(states));
     }
 
     fn memory_bytes(&self) -> usize {

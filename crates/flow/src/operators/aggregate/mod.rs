@@ -39,7 +39,7 @@ mod tests;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use millstream_delta::{Chunk, Cut, Delta};
-use millstream_state::Tables;
+use millstream_state::{Spillable, Tables};
 
 use crate::Result;
 use crate::drive::evaluate;
@@ -370,5 +370,10 @@ impl Operator for Aggregate {
 
     fn state_bytes(&self) -> usize {
         self.groups.memory_bytes() + self.calls.iter().map(Call::memory_bytes).sum::<usize>()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        self.groups.each_store(show);
+        self.calls.iter_mut().for_each(|call| call.each_store(show));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, UInt64Array};
 use arrow::datatypes::Float64Type;
 use millstream_delta::{Moments, Statistic};
-use millstream_state::{Lists, Paged, Tables};
+use millstream_state::{Lists, Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
@@ -107,6 +107,10 @@ impl SlotAggregate for Spreads {
             self.cells[*slot as usize] = moments.ok_or_else(|| incomplete("no moments are such".into()))?;
         }
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.cells);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -18,7 +18,7 @@ use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
-use millstream_state::{Paged, Tables};
+use millstream_state::{Paged, Spillable, Tables};
 
 use super::ends::KEEPS;
 use super::multiset::Multiset;
@@ -400,6 +400,10 @@ impl SlotAggregate for Ordered {
             }
         }
         Ok(())
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.sets);
     }
 
     fn memory_bytes(&self) -> usize {

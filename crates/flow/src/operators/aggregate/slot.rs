@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use arrow::array::ArrayRef;
 use arrow::buffer::NullBuffer;
-use millstream_state::Tables;
+use millstream_state::{Spillable, Tables};
 
 use super::apart::Apart;
 use crate::spread::Threads;
@@ -37,6 +37,8 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn forget(&mut self) {}
     /// About how many bytes the values take.
     fn memory_bytes(&self) -> usize;
+    /// Shows what it keeps that may lie in files.
+    fn each_store(&mut self, _show: &mut dyn FnMut(&mut dyn Spillable)) {}
     /// What is kept of slots, in their order, as tables.
     fn save(&self, slots: &[u32]) -> Result<Tables>;
     /// Whether that is of these slots alone, whatever others keep: then it is right, too, together with what is kept of others

@@ -14,7 +14,7 @@ use arrow::datatypes::{
     IntervalYearMonthType, TimeUnit, UInt64Type, i256,
 };
 use datafusion::common::exec_datafusion_err;
-use millstream_state::{Paged, Tables};
+use millstream_state::{Paged, Spillable, Tables};
 
 use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups, widest};
@@ -209,6 +209,10 @@ where
         load::<T>(&mut self.cells, slots, kept)
     }
 
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.cells);
+    }
+
     fn memory_bytes(&self) -> usize {
         self.cells.memory_bytes()
     }
@@ -374,6 +378,10 @@ where
 
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
         load::<S>(&mut self.cells, slots, kept)
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.cells);
     }
 
     fn memory_bytes(&self) -> usize {

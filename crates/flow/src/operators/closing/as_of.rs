@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::{Arranged, KeyIndex, Placed, Store, Tables};
+use millstream_state::{Arranged, KeyIndex, Placed, Spillable, Tables};
 
 use super::Window;
 use super::gate::Gate;
@@ -378,8 +378,11 @@ impl Operator for AsOf {
         self.inner.state_bytes() + open
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.inner.each_store(show);
-        self.open.iter_mut().for_each(|open| show(open.stays.store_mut()));
+        if let Some(open) = &mut self.open {
+            show(&mut open.index);
+            show(&mut open.stays);
+        }
     }
 }

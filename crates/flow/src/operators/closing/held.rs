@@ -2,7 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
-use millstream_state::{Store, Tables};
+use millstream_state::{Spillable, Tables};
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -134,7 +134,7 @@ impl Operator for Held {
         self.panes.memory_bytes()
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.inner.each_store(show);
     }
 }

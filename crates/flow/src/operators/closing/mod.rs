@@ -23,7 +23,7 @@ mod tests;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::{Rows, Store, Tables};
+use millstream_state::{Rows, Spillable, Tables};
 
 use crate::Result;
 use crate::event_time::EventTime;
@@ -266,9 +266,9 @@ impl Operator for Closing {
         self.inner.state_bytes() + self.open.memory_bytes()
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.inner.each_store(show);
-        self.closed.iter_mut().for_each(|closed| show(closed.store_mut()));
+        self.closed.iter_mut().for_each(|closed| show(closed));
     }
 }
 

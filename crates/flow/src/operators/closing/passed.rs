@@ -10,7 +10,7 @@ use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_state::{Store, Tables};
+use millstream_state::{Spillable, Tables};
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -150,7 +150,7 @@ impl Operator for Passed {
         self.inner.state_bytes() + self.panes.memory_bytes()
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         self.inner.each_store(show);
     }
 }

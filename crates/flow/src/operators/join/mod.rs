@@ -34,7 +34,7 @@ use arrow::compute::{prep_null_mask_filter, take_record_batch};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Store, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Spillable, Tables};
 
 use ageing::Arrived;
 pub use ageing::{Ageing, Own, Side as AgeingSide, Until};
@@ -524,7 +524,8 @@ impl Operator for Join {
         sides + ageing + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        self.index.iter_mut().for_each(|index| show(index));
         self.sides.iter_mut().for_each(|side| side.each_store(show));
     }
 }

@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Store, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving};
@@ -82,7 +82,7 @@ pub struct PerKey {
     /// The keys that have no answer, and why.
     failed: BTreeMap<u32, String>,
     /// By slot.
-    marks: Vec<Mark>,
+    marks: Paged<Mark>,
     steps: u64,
     driver: Driver,
     one_row: bool,
@@ -153,7 +153,7 @@ impl PerKey {
             fragment: Fragment { plan, slots },
             idle: Mutex::default(),
             failed: BTreeMap::new(),
-            marks: Vec::new(),
+            marks: Paged::default(),
             steps: 0,
             driver: driver.clone(),
             one_row,
@@ -426,7 +426,7 @@ impl Operator for PerKey {
         self.index = KeyIndex::new(keys.collect())?.tracked();
         self.inputs.iter_mut().for_each(|input| input.rows = Arranged::new(input.rows.schema().clone()));
         self.failed.clear();
-        self.marks.clear();
+        self.marks = Paged::default();
         self.steps = 0;
         Ok(())
     }
@@ -453,10 +453,12 @@ impl Operator for PerKey {
 
     fn state_bytes(&self) -> usize {
         let inputs: usize = self.inputs.iter().map(|input| input.rows.memory_bytes()).sum();
-        inputs + self.index.memory_bytes() + self.marks.capacity() * size_of::<Mark>()
+        inputs + self.index.memory_bytes() + self.marks.memory_bytes()
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
-        self.inputs.iter_mut().for_each(|input| show(input.rows.store_mut()));
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.index);
+        show(&mut self.marks);
+        self.inputs.iter_mut().for_each(|input| show(&mut input.rows));
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
-use millstream_state::{KeyIndex, Paged, Tables};
+use millstream_state::{KeyIndex, Paged, Spillable, Tables};
 
 use super::{ROWS, save_rows};
 use crate::Result;
@@ -158,6 +158,11 @@ impl Derived {
 
     pub(super) fn len(&self) -> usize {
         self.index.len()
+    }
+
+    pub(super) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.index);
+        show(&mut self.ways);
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

@@ -17,7 +17,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{KeyIndex, Store, Tables};
+use millstream_state::{KeyIndex, Spillable, Tables};
 
 use crate::flow::Advance;
 use crate::lower::Limits;
@@ -275,7 +275,12 @@ impl Operator for Recursion {
         self.term.state_bytes() + seen
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        match &mut self.seen {
+            Seen::Nothing => {}
+            Seen::Once(index) => show(index),
+            Seen::Derived(derived) => derived.each_store(show),
+        }
         self.term.each_store(show);
     }
 }

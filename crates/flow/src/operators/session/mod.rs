@@ -28,7 +28,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta};
-use millstream_state::{Moved, Ordered, Store, Tables};
+use millstream_state::{Moved, Ordered, Spillable, Tables};
 
 use crate::drive::evaluate;
 use crate::event_time::{EventTime, count};
@@ -389,7 +389,7 @@ impl Operator for Session {
         self.rows.memory_bytes() + self.open.memory_bytes() + guests
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
-        show(self.rows.store_mut());
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.rows);
     }
 }

@@ -25,7 +25,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Cut, Delta, RowEncoder, Timestamp, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Store, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable, Tables};
 
 use crate::Result;
 use crate::drive::evaluate;
@@ -447,9 +447,11 @@ impl Operator for StateTtl {
             + hashes.sum::<usize>() * of_hash
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.index);
+        show(&mut self.counts);
         self.inner.each_store(show);
-        show(self.remembered.store_mut());
+        show(&mut self.remembered);
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{cast, take_record_batch};
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Moved, Ordered, Store, Tables};
+use millstream_state::{Moved, Ordered, Spillable, Tables};
 
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
@@ -359,7 +359,7 @@ impl Operator for TopN {
         self.rows.memory_bytes()
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
-        show(self.rows.store_mut());
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.rows);
     }
 }

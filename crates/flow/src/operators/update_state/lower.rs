@@ -7,7 +7,7 @@ use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, LogicalPlan};
-use millstream_state::{KeyIndex, Slotted};
+use millstream_state::{KeyIndex, Paged, Slotted};
 
 use super::{Last, UpdateState, state_schema};
 use crate::operator::{Cost, Properties};
@@ -99,7 +99,7 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
         timeout,
         index: KeyIndex::new(types)?,
         states: Slotted::new(state_schema(state.data_type())),
-        last: Vec::new(),
+        last: Paged::default(),
         calls: VecDeque::new(),
         failing: BTreeMap::new(),
         batch: (rows == Rows::OfBatch).then(Last::default),

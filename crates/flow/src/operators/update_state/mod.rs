@@ -28,7 +28,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp};
-use millstream_state::{KeyIndex, Slotted, Store, Tables};
+use millstream_state::{KeyIndex, Paged, Slotted, Spillable, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, keep, reason, row_text, surviving};
@@ -51,7 +51,7 @@ pub struct UpdateState {
     index: KeyIndex,
     states: Slotted,
     /// When each slot's key had rows last.
-    last: Vec<i64>,
+    last: Paged<i64>,
     /// The keys that had rows, by time, for the time-out.
     calls: VecDeque<(i64, Vec<u32>)>,
     /// The keys whose last call failed; those of them that never had a state have a slot all the same.
@@ -430,7 +430,7 @@ impl Operator for UpdateState {
         let keys = &self.properties.schema.fields()[..self.keys.len()];
         self.index = KeyIndex::new(keys.iter().map(|field| field.data_type().clone()).collect())?;
         self.states = Slotted::new(self.states.schema().clone());
-        self.last.clear();
+        self.last = Paged::default();
         self.calls.clear();
         self.failing.clear();
         self.batch = self.batch.take().map(|_| Last::default());
@@ -463,13 +463,12 @@ impl Operator for UpdateState {
 
     fn state_bytes(&self) -> usize {
         let calls: usize = self.calls.iter().map(|(_, slots)| slots.capacity() * size_of::<u32>()).sum();
-        self.index.memory_bytes()
-            + self.states.memory_bytes()
-            + self.last.capacity() * size_of::<i64>()
-            + calls
+        self.index.memory_bytes() + self.states.memory_bytes() + self.last.memory_bytes() + calls
     }
 
-    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
-        show(self.states.store_mut());
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.index);
+        show(&mut self.last);
+        show(&mut self.states);
     }
 }

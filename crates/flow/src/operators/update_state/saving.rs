@@ -40,13 +40,14 @@ impl UpdateState {
     }
 
     fn last_of(&self, slot: u32) -> i64 {
-        self.last.get(slot as usize).copied().unwrap_or(i64::MIN)
+        self.last.get(slot).copied().unwrap_or(i64::MIN)
     }
 
     pub(super) fn go_on(&mut self, kept: &mut Tables) -> Result<()> {
         let count = self.index.load("keys", kept)?;
         let slots: Vec<u32> = (0..count as u32).collect();
-        self.last = kept.take_rows("calls", count)?.numbers::<Int64Type>(LAST)?.values().to_vec();
+        self.last =
+            kept.take_rows("calls", count)?.numbers::<Int64Type>(LAST)?.values().iter().copied().collect();
         self.calls_again(&slots);
         self.states.load(&slots, "states", kept)?;
         let failing = slots_of(&kept.take_table("failing_keys")?, &slots)?;

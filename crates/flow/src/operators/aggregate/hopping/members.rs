@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use millstream_state::{Paged, Spillable};
+
 /// The groups of panes, by their slots.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     /// The slots of a pane's groups, by the pane's beginning.
     panes: BTreeMap<i64, Vec<u32>>,
     /// By slot.
-    members: Vec<Member>,
+    members: Paged<Member>,
     /// Of how many groups each total is.
-    uses: Vec<u32>,
+    uses: Paged<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,8 +98,12 @@ impl Members {
 
     pub(super) fn memory_bytes(&self) -> usize {
         let slots: usize = self.panes.values().map(Vec::capacity).sum();
-        let of_slots = slots + self.uses.capacity();
-        of_slots * size_of::<u32>() + self.members.capacity() * size_of::<Member>()
+        slots * size_of::<u32>() + self.uses.memory_bytes() + self.members.memory_bytes()
+    }
+
+    pub(super) fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        show(&mut self.uses);
+        show(&mut self.members);
     }
 }
 

@@ -29,7 +29,7 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, LogicalPlan};
 use datafusion::physical_expr::expressions::Column;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::Tables;
+use millstream_state::{Spillable, Tables};
 
 use super::call::{Call, Kept};
 use super::groups::{Grouping, Groups, Touched};
@@ -441,6 +441,12 @@ impl Operator for HoppingAggregate {
 
     fn state_rows(&self) -> usize {
         self.parts.state_rows() + self.total.state_rows()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        self.parts.each_store(show);
+        self.total.each_store(show);
+        self.members.each_store(show);
     }
 
     fn state_bytes(&self) -> usize {

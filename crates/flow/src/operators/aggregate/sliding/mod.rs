@@ -20,7 +20,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::{Aggregate as AggregatePlan, LogicalPlan};
 use millstream_delta::{Chunk, Closes, Cut, Delta};
-use millstream_state::Tables;
+use millstream_state::{Spillable, Tables};
 
 use super::call::{Call, Kept};
 use super::groups::{Groups, Touched};
@@ -351,6 +351,14 @@ impl Operator for SlidingAggregate {
 
     fn state_rows(&self) -> usize {
         self.total.state_rows() + self.window.len()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
+        self.total.each_store(show);
+        for pane in self.open.iter_mut().chain(&mut self.closed) {
+            pane.groups.each_store(show);
+            pane.columns.iter_mut().flatten().for_each(|column| column.each_store(show));
+        }
     }
 
     fn state_bytes(&self) -> usize {

@@ -1,0 +1,224 @@
+//! What is changed where it lies is the same in files, whatever fails.
+
+use std::sync::Arc;
+
+use arrow::array::*;
+use arrow::datatypes::DataType;
+
+use super::rooms::Rooms;
+use super::tests::{Draw, all_out, place, round};
+use super::*;
+use crate::{KeyIndex, Paged};
+
+/// Keys of many shapes: one word, several, text of any length, several columns of any kind.
+fn shapes() -> Vec<Vec<DataType>> {
+    use DataType::{Decimal128, Int16, Int32, Int64, Utf8};
+    vec![
+        vec![Int64],
+        vec![Int64, Int32],
+        vec![Decimal128(20, 2), Int64, Int32],
+        vec![Decimal128(20, 2), Int64, Int32, Int64],
+        vec![Utf8],
+        vec![Int16, Utf8],
+    ]
+}
+
+fn columns(types: &[DataType], numbers: &[u64]) -> Vec<ArrayRef> {
+    let column = |data_type: &DataType| -> ArrayRef {
+        match data_type {
+            DataType::Utf8 => Arc::new(StringArray::from_iter(numbers.iter().map(|n| match n % 11 {
+                0 => None,
+                1..6 => Some(format!("{n}")),
+                _ => Some(format!("a text that lies somewhere else: {n}")),
+            }))),
+            data_type => {
+                let numbers =
+                    Int64Array::from_iter(numbers.iter().map(|n| (n % 13 != 0).then_some(*n as i64)));
+                arrow::compute::cast(&numbers, data_type).unwrap()
+            }
+        }
+    };
+    types.iter().map(column).collect()
+}
+
+#[test]
+fn keys_are_the_same_in_files() {
+    for (seed, types) in (1..).zip(shapes()) {
+        let (_directory, place) = place(9);
+        let mut draw = Draw(seed);
+        let index = || KeyIndex::new(types.clone()).unwrap();
+        let (mut plain, mut spilled) = (index(), index());
+        let (mut failed, mut in_files) = (0, 0);
+        for step in 0..120 {
+            let numbers: Vec<u64> = (0..draw.below(600)).map(|_| draw.below(20_000)).collect();
+            let keys = columns(&types, &numbers);
+            let [mut expected, mut found] = [Vec::new(), Vec::new()];
+            if draw.below(3) == 0 {
+                plain.find(&keys, &mut expected).unwrap();
+                spilled.find(&keys, &mut found).unwrap();
+            } else {
+                let new = plain.slots(&keys, &mut expected).unwrap();
+                assert_eq!(spilled.slots(&keys, &mut found).unwrap(), new);
+            }
+            assert_eq!(expected, found, "step {step} of {types:?}");
+            let live = plain.live();
+            for _ in 0..draw.below(200).min(live.len() as u64 / 2) {
+                let slot = live[draw.below(live.len() as u64) as usize];
+                if plain.live_among(vec![slot]).1.is_empty() {
+                    plain.free(slot);
+                    spilled.free(slot);
+                }
+            }
+            failed += usize::from(round(&mut draw, &mut spilled, &place));
+            in_files = in_files.max(spilled.spilled_bytes());
+        }
+        assert!(failed > 3 && in_files > 50_000, "{failed} {in_files} {types:?}");
+        let live = plain.live();
+        assert_eq!(spilled.live(), live);
+        assert_eq!(spilled.keys(&live).unwrap(), plain.keys(&live).unwrap());
+        assert!(all_out(&mut spilled, &place) > 50_000);
+        assert!(spilled.memory_bytes() < plain.memory_bytes() / 2, "{types:?}");
+        assert_eq!(spilled.keys(&live).unwrap(), plain.keys(&live).unwrap());
+    }
+}
+
+#[test]
+fn keys_of_panes_are_the_same_in_files() {
+    let (_directory, place) = place(9);
+    let mut draw = Draw(4);
+    let index = || {
+        let mut index = KeyIndex::new(vec![DataType::Int64, DataType::Int64]).unwrap();
+        index.tell_apart(&[1]);
+        index
+    };
+    let (mut plain, mut spilled) = (index(), index());
+    for pane in 0..60i64 {
+        let some = Int64Array::from_iter_values((0..2000).map(|_| draw.below(8000) as i64));
+        let keys: [ArrayRef; 2] = [Arc::new(some), Arc::new(Int64Array::from(vec![pane / 3; 2000]))];
+        let [mut expected, mut found] = [Vec::new(), Vec::new()];
+        plain.slots(&keys, &mut expected).unwrap();
+        spilled.slots(&keys, &mut found).unwrap();
+        assert_eq!(expected, found);
+        if pane > 30 {
+            for slot in plain.live().into_iter().take(1500) {
+                plain.free(slot);
+                spilled.free(slot);
+            }
+        }
+        round(&mut draw, &mut spilled, &place);
+    }
+    assert!(all_out(&mut spilled, &place) > 100_000);
+    let live = plain.live();
+    assert_eq!(spilled.keys(&live).unwrap(), plain.keys(&live).unwrap());
+}
+
+#[test]
+fn a_table_that_is_in_files_grows_there() {
+    let (_directory, place) = place(usize::MAX);
+    let mut index = KeyIndex::new(vec![DataType::Int64]).unwrap();
+    let keys = |from: i64| -> [ArrayRef; 1] { [Arc::new(Int64Array::from_iter_values(from..from + 50_000))] };
+    let mut slots = Vec::new();
+    index.slots(&keys(0), &mut slots).unwrap();
+    let before = all_out(&mut index, &place);
+    let asked = *place.asked.lock().unwrap();
+    // Twice as many keys take a table of twice the size, which stays where it was; the keys themselves are new.
+    index.slots(&keys(50_000), &mut slots).unwrap();
+    assert!(index.spilled_bytes() > before + 400_000, "{before} and {}", index.spilled_bytes());
+    assert!(index.memory_bytes() < 550_000, "{}", index.memory_bytes());
+    assert_eq!(*place.asked.lock().unwrap(), asked);
+    assert!(slots.into_iter().eq(0..100_000));
+}
+
+#[test]
+fn columns_are_the_same_in_files() {
+    let (_directory, place) = place(7);
+    let mut draw = Draw(8);
+    let (mut plain, mut spilled) = (Vec::new(), Paged::default());
+    for _ in 0..300 {
+        let end = plain.len().max(draw.below(40_000) as usize);
+        plain.resize(end, 3i128);
+        spilled.resize(end, 3);
+        for _ in 0..100.min(end) {
+            let slot = draw.below(end as u64) as usize;
+            plain[slot] += slot as i128;
+            spilled[slot] += slot as i128;
+        }
+        round(&mut draw, &mut spilled, &place);
+    }
+    assert!(all_out(&mut spilled, &place) > 16 * 30_000);
+    assert!(spilled.memory_bytes() < 1000, "{}", spilled.memory_bytes());
+    assert!((0..plain.len()).all(|slot| plain[slot] == spilled[slot]));
+}
+
+#[test]
+fn what_values_own_goes_with_them() {
+    let (_directory, place) = place(usize::MAX);
+    let owned = Arc::new(());
+    let mut paged: Paged<Option<Arc<()>>> = Paged::default();
+    paged.resize(3, None);
+    for end in [10, 5000, 9000] {
+        paged.resize(end, Some(owned.clone()));
+        assert!(all_out(&mut paged, &place) >= 8 * end, "the last page comes back to grow, and goes again");
+        assert_eq!(Arc::strong_count(&owned), 1 + end - 3);
+    }
+    paged[4999] = None;
+    assert_eq!((paged[3].is_some(), Arc::strong_count(&owned)), (true, 8997));
+    drop(paged);
+    assert_eq!(Arc::strong_count(&owned), 1);
+}
+
+#[test]
+fn rooms_are_used_again_and_files_go_with_the_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let rooms = Arc::new(Rooms::below(directory.path().join("spill")));
+    let mut taken: Vec<Room> = (0..3000).map(|n| rooms.room(1 + n % 20_000).unwrap()).collect();
+    let starts: Vec<(usize, usize)> =
+        taken.iter().map(|room| (room.start() as usize, room.bytes())).collect();
+    let mut sorted = starts.clone();
+    sorted.sort_unstable();
+    assert!(sorted.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0), "rooms are apart");
+    assert!(starts.iter().all(|(start, bytes)| start % 4096 == 0 && bytes % 4096 == 0));
+    let room = taken.swap_remove(7);
+    let (start, bytes) = (room.start(), room.bytes());
+    drop(room);
+    assert_eq!(rooms.room(bytes).unwrap().start(), start);
+    let one_large = rooms.room(40 << 20).unwrap();
+    assert_eq!(one_large.bytes(), 40 << 20);
+    drop((taken, one_large));
+    assert_eq!(rooms.files(), 0);
+    assert_eq!(std::fs::read_dir(directory.path().join("spill")).unwrap().count(), 0);
+    let missing = Arc::new(Rooms::below(directory.path().join("a file/below")));
+    std::fs::write(directory.path().join("a file"), "text").unwrap();
+    assert!(missing.room(1).unwrap_err().to_string().contains("a file/below"));
+}
+
+#[test]
+fn a_large_round_is_brought_to_the_disk() {
+    let (_directory, place) = place(usize::MAX);
+    let mut paged: Paged<u64> = (0..1_000_000).collect();
+    assert!(all_out(&mut paged, &place) == 8_000_000);
+    assert!((0..1_000_000).all(|slot| paged[slot] == slot as u64));
+    (0..1_000_000).for_each(|slot| paged[slot] += 1);
+    assert!((0..1_000_000).all(|slot| paged[slot] == slot as u64 + 1));
+}
+
+#[test]
+fn pages_that_a_disk_has_no_room_for_stay() {
+    let (_directory, full) = place(1);
+    let mut paged: Paged<u64> = (0..10_000).collect();
+    let before = paged.memory_bytes();
+    let mut spilling = Spilling::new(&full, usize::MAX);
+    spilling.take_pages();
+    paged.spill(&mut spilling);
+    assert!(spilling.is_over() && spilling.freed() == 0);
+    assert!(spilling.end().unwrap().to_string().contains("no space left"));
+    assert_eq!((paged.spilled_bytes(), paged.memory_bytes()), (0, before));
+    // Small pages aren't worth it under a large limit; and nothing more goes than is wanted.
+    let (_directory, good) = place(usize::MAX);
+    let mut spilling = Spilling::new(&good, 40_000).only_from(64 << 10);
+    spilling.take_pages();
+    let mut small: Paged<u64> = (0..500).collect();
+    small.spill(&mut spilling);
+    paged.spill(&mut spilling);
+    assert_eq!((small.spilled_bytes(), paged.spilled_bytes(), spilling.freed()), (0, 65_536, 65_536));
+}
