@@ -5,6 +5,7 @@
 //! the checkpoints before, and has such a file of its own ([`chain`]). docs/formats.md draws them.
 
 mod chain;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -170,8 +171,9 @@ impl Checkpoints {
         parts.push(self.write_bytes("catalog", format!("{stem}catalog.entries"), &entries)?);
         let logs = self::entries(&checkpoint.logs)?;
         parts.push(self.write_bytes("logs", format!("{stem}logs.entries"), &logs)?);
-        let (mut chains, mut written) = (Chains::default(), 0);
-        for (place, (name, batches, of)) in checkpoint.state.parts().enumerate() {
+        let (mut chains, mut written, mut files) = (Chains::default(), 0, 0..);
+        let mut file = |name: &str| format!("{stem}{}-{}", files.next().unwrap_or(0u64), file_name(name));
+        for (name, batches, of) in checkpoint.state.parts() {
             let chain = match of {
                 Some((own, run)) => Some((own, chains.of(run, name, own, &self.known.chains())?)),
                 None => None,
@@ -179,13 +181,19 @@ impl Checkpoints {
             if batches.is_empty() {
                 continue;
             }
-            let part = self.write_table(name, &format!("{stem}{place}-{}", file_name(name)), batches)?;
             match chain {
-                None => parts.push(part),
+                None => parts.push(self.write_table(name, &file(name), batches)?),
+                Some((own, chain)) if chain.is_put_together() => chain.hold(own, batches),
                 Some((own, chain)) => {
+                    let part = self.write_table(name, &file(name), batches)?;
                     written += part.sum.bytes;
                     chain.push(own, Part { of: Some(checkpoint.through), ..part });
                 }
+            }
+        }
+        for (lineage, pieces) in chains.together() {
+            if let Some(chain) = chains.chain(lineage) {
+                written += self.put_together(checkpoint.through, chain, pieces, &mut file)?;
             }
         }
         written += parts.iter().map(|part| part.sum.bytes).sum::<u64>();
@@ -378,8 +386,9 @@ impl Checkpoints {
         Ok((checkpoint, parts))
     }
 
-    fn read_part(&self, part: &Part, to: &mut Checkpoint, runs: &mut Runs) -> Result<Option<usize>> {
-        let Part { name, file, sum, of } = part;
+    /// The bytes of a file, which are those that were written.
+    fn read_whole(&self, part: &Part) -> Result<Vec<u8>> {
+        let Part { file, sum, .. } = part;
         let corrupt = |reason: String| Error::Corrupt { name: file.clone(), offset: 0, reason };
         let bytes = match self.disk.read(file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -394,7 +403,14 @@ impl Checkpoints {
                 sum.bytes, sum.crc, found.bytes, found.crc
             )));
         }
-        let ending = file.rsplit_once('.').map_or("", |(_, ending)| ending);
+        Ok(bytes)
+    }
+
+    fn read_part(&self, part: &Part, to: &mut Checkpoint, runs: &mut Runs) -> Result<Option<usize>> {
+        let Part { name, file, of, .. } = part;
+        let corrupt = |reason: String| Error::Corrupt { name: file.clone(), offset: 0, reason };
+        let bytes = self.read_whole(part)?;
+        let ending = ending(file);
         if ending == "entries" {
             let entries = read_entries(&bytes).map_err(corrupt)?;
             if name == "catalog" {
@@ -412,6 +428,11 @@ impl Checkpoints {
         }
         Ok(Some(rows))
     }
+}
+
+/// What the name of a file ends with.
+fn ending(file: &str) -> &str {
+    file.rsplit_once('.').map_or("", |(_, ending)| ending)
 }
 
 /// How the file is called that names a checkpoint's others.

@@ -14,7 +14,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Delta};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable, Tables};
 
 use crate::failure::keep;
 use crate::spread::Threads;
@@ -202,6 +202,12 @@ impl Arrangement {
         self.write(Versions::settle)?;
         let versions = self.read()?;
         Ok(versions.rows.delta(&versions.index.live())?)
+    }
+
+    /// Adds what has changed of these rows since the newest checkpoint as a table; between two epochs.
+    pub(crate) fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
+        self.write(Versions::settle)?;
+        Ok(self.read()?.rows.save_changed_rows(name, to)?)
     }
 
     /// How many rows there are.

@@ -1,5 +1,7 @@
 //! Tables that change at random, and queries over them: what they have put out must equal the answer at once.
 
+mod files;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use crate::operator::{Operator, Output};
 use crate::{Choice, Description, Driver, EventTime, Flow, Limits, Relation};
+pub(crate) use files::Files;
 
 /// A small generator of numbers.
 pub(crate) struct Random(pub(crate) u64);

@@ -51,7 +51,7 @@ pub use operators::update_state::holds_update_state;
 pub use order::Order;
 pub use point::{Wanted, keys_wanted};
 pub use recursion::bound_recursion;
-pub use sharing::{Reader, Shareable, needs_content, share_rows};
+pub use sharing::{Reader, SavedArrangement, Shareable, needs_content, share_rows};
 pub use sorted::Ordering;
 pub use spread::Threads;
 pub use succession::Succession;

@@ -1,14 +1,18 @@
 //! A flow as tables: what a checkpoint has of it, and how it goes on from there.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, Timestamp};
 use millstream_state::Tables;
 
+use crate::arrangement::Arrangement;
 use crate::flow::{Flow, Node};
 use crate::meter::Meter;
 use crate::operator::Operator;
+use crate::sharing::found;
 use crate::{Error, Result};
 
 /// What nodes are called that hand on the changes of a relation.
@@ -17,12 +21,21 @@ const INPUT: &str = "Input";
 impl Flow {
     /// All that its operators keep, as tables, with what it finds in arrangements that others read, too.
     pub fn save(&self) -> Result<Tables> {
-        self.saved(|operator| operator.save())
+        let mut all = self.saved(|operator| operator.save())?;
+        for place in 0..self.findables.len() {
+            if let Some(rows) = self.found_elsewhere(place)? {
+                all.put_delta(&found(place), &rows)?;
+            }
+        }
+        Ok(all)
     }
 
-    /// The same for a checkpoint: of operators that can tell what has changed, only that.
-    pub fn save_changed(&self) -> Result<Tables> {
-        self.saved(|operator| operator.save_changed())
+    /// The same for a checkpoint: only what has changed. What it finds in the arrangements of `shared` is left out and told
+    /// by their places: they are saved beside it.
+    pub fn save_changed(&self, shared: &[Arc<Arrangement>]) -> Result<Tables> {
+        let mut all = self.saved(|operator| operator.save_changed())?;
+        self.save_found(shared, &mut all)?;
+        Ok(all)
     }
 
     fn saved(&self, save: impl Fn(&dyn Operator) -> Result<Tables>) -> Result<Tables> {
@@ -37,11 +50,6 @@ impl Flow {
             };
             kept.put_part("meter", meter.save());
             all.put_part(&part(place, name), kept);
-        }
-        for place in 0..self.findables.len() {
-            if let Some(rows) = self.found_elsewhere(place)? {
-                all.put_delta(&found(place), &rows)?;
-            }
         }
         Ok(all)
     }
@@ -117,10 +125,6 @@ pub(crate) fn incomplete(what: String) -> Error {
 
 fn part(place: usize, name: &str) -> String {
     format!("{place}-{name}")
-}
-
-fn found(place: usize) -> String {
-    format!("found-{place}")
 }
 
 /// Fails where something is left that nobody knows.

@@ -1,5 +1,7 @@
 //! The arrangements of a flow: which of its joins' sides may be kept once for several readers, and where they are.
 
+mod saving;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use crate::operators::join::{Findable, Join};
 use crate::saving::check_columns;
 use crate::spread::Threads;
 use crate::{Error, Result};
+pub use saving::SavedArrangement;
+pub(crate) use saving::found;
 
 /// Rows that joins of a flow find by one key: sides that read the same node.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use crate::{Checkpoint, Checkpoints, Size};
 /// How many rows are kept: so few that there is soon as much that has changed, or many. How many are others at each number.
 const FEW: i64 = 400;
 const MANY: i64 = 6000;
+const LARGE: i64 = 60_000;
 const OTHERS: i64 = 9;
 
 /// What a process keeps: at each number something else, which follows from the number alone.
@@ -148,6 +149,47 @@ fn what_has_changed_is_written_and_files_go_when_nobody_names_them() {
     let bytes: u64 = disk.list().unwrap().iter().map(|name| disk.read(name).unwrap().len() as u64).sum();
     let named: u64 = inspected.iter().flat_map(|one| &one.parts).map(|part| part.bytes).sum();
     assert!(inspected.len() == 2 && bytes < named + 10_000, "{bytes} of {named}");
+}
+
+/// Of many rows few change each time: what has changed is put together again and again, and the rest never written anew.
+#[test]
+fn small_runs_become_larger_ones() {
+    let disk = SimulatedDisk::default();
+    let (mut process, ..) = Process::start(&disk, LARGE);
+    let sizes: Vec<Size> = (1..41).map(|number| process.take(number).unwrap()).collect();
+    let found = process.checkpoints.newest().unwrap();
+    assert_eq!(found.damaged, Vec::<String>::new());
+    check(found.checkpoint.unwrap(), LARGE);
+    let (first, later) = sizes.split_first().unwrap();
+    let written: u64 = later.iter().map(|size| size.written).sum();
+    assert!(written < first.written, "{sizes:?}");
+    let inspected = process.checkpoints.inspect(Sequence(40)).unwrap();
+    for name in ["table0.t.rows", "query1.m.flow.1-Aggregate.keys"] {
+        let runs: Vec<Option<Sequence>> =
+            inspected.parts.iter().filter(|part| part.name == name).map(|part| part.of).collect();
+        assert!(runs[0] == Some(Sequence(1)) && runs.len() > 2 && runs.len() < 14, "{name}: {runs:?}");
+    }
+    assert!(disk.list().unwrap().len() < 110, "{} files", disk.list().unwrap().len());
+}
+
+/// Where a run that is to be put together is damaged the next checkpoint has everything, and so is whole again.
+#[test]
+fn damage_of_a_run_goes_with_the_next_whole_one() {
+    let disk = SimulatedDisk::default();
+    let (mut process, ..) = Process::start(&disk, LARGE);
+    for number in 1..6 {
+        process.take(number).unwrap();
+    }
+    let own = format!("{:020}", 5);
+    let name = disk.list().unwrap().into_iter().find(|name| name.starts_with(&own) && name.contains("rows"));
+    disk.flip(&name.unwrap(), 40, 4);
+    assert!(process.checkpoints.newest().unwrap().checkpoint.is_some_and(|found| found.through.0 == 4));
+    for number in 6..12 {
+        process.take(number).unwrap();
+    }
+    let found = process.checkpoints.newest().unwrap().checkpoint.unwrap();
+    assert_eq!(found.through.0, 11);
+    check(found, LARGE);
 }
 
 /// Whichever call fails, the process goes on, and what it has said to be there is there after a crash.

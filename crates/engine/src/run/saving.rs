@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use millstream_delta::{Cut, Delta};
 use millstream_durable::{Checkpoint, Entry, Sequence};
+use millstream_flow::{Arrangement, SavedArrangement};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
@@ -25,6 +26,23 @@ impl Loop {
         self.queries.iter().filter(|query| !query.temporary)
     }
 
+    /// The arrangements that these read together, each once, in the order of their readers.
+    fn saved_arrangements(&self) -> Vec<Arc<Arrangement>> {
+        let mut all: Vec<Arc<Arrangement>> = Vec::new();
+        // Of one that is suspended nothing is saved.
+        let queries = self.saved_queries().filter(|query| !matches!(query.status, Status::Suspended { .. }));
+        for query in queries {
+            let shared: Vec<_> =
+                query.flow.shareable().iter().filter_map(|found| found.shared.cloned()).collect();
+            for arrangement in shared {
+                if !all.iter().any(|known| Arc::ptr_eq(known, &arrangement)) {
+                    all.push(arrangement);
+                }
+            }
+        }
+        all
+    }
+
     /// All that is kept, between two epochs, after an entry of the journal.
     pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
         let (mut state, mut entries) = (Tables::default(), Vec::new());
@@ -41,12 +59,17 @@ impl Loop {
             of.put_number_if("brought", watched.brought);
             state.put_part(&part("watermark", place, name), of);
         }
+        let shared = self.saved_arrangements();
+        state.put_number_if("arrangements", (!shared.is_empty()).then_some(shared.len() as i64));
+        for (place, arrangement) in shared.iter().enumerate() {
+            state.put_part(&arrangement_part(place), arrangement.save().map_err(error::flow)?);
+        }
         for (place, query) in self.saved_queries().enumerate() {
             let failed = |error: Error| Error {
                 message: format!("\"{}\" can't be saved: {}", self.shown_name(query), error.message),
                 ..error
             };
-            let mut of = query.save().map_err(failed)?;
+            let mut of = query.save(&shared).map_err(failed)?;
             if let Status::Paused(_) = &query.status {
                 self.save_places(query, &mut of);
             }
@@ -180,11 +203,16 @@ impl Loop {
 
     fn load_queries(&mut self, state: &mut Tables) -> Result<()> {
         self.order_as_saved(state)?;
+        // Before some were saved once for all their readers each reader had its own.
+        let count = state.take_number_if("arrangements").unwrap_or_default();
+        let saved = |place| SavedArrangement::load(&mut state.take_part(&arrangement_part(place)));
+        let shared: Vec<SavedArrangement> =
+            (0..count as usize).map(saved).collect::<Result<_, _>>().map_err(error::flow)?;
         let queries = self.queries.iter_mut().filter(|query| !query.temporary);
         for (place, query) in queries.enumerate() {
             let part = part("query", place, &query.name);
             let mut of = state.take_part(&part);
-            query.load(&mut of).map_err(|error| of_part(&part, error))?;
+            query.load(&mut of, &shared).map_err(|error| of_part(&part, error))?;
             let reads = query.reads().count();
             if let Status::Paused(catch_up) = &mut query.status {
                 let places = (0..reads).map(|place| take_place(&mut of, &format!("place{place}")));
@@ -239,6 +267,11 @@ pub(super) fn take_first(all: &mut Tables, entries: &[Entry]) -> Result<Option<(
 /// The name under which an object is saved. The number tells it from others whose names begin alike.
 pub(super) fn part(kind: &str, place: usize, name: &str) -> String {
     format!("{kind}{place}.{}", name.trim_start_matches('\0'))
+}
+
+/// The name under which an arrangement is saved that several queries read.
+fn arrangement_part(place: usize) -> String {
+    format!("arrangement{place}")
 }
 
 fn corrupt(what: String) -> Error {

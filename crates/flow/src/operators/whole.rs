@@ -171,6 +171,16 @@ impl Operator for Whole {
         Ok(kept)
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        for (place, input) in self.inputs.iter().enumerate() {
+            input.rows.save_changed(&format!("input{place}"), &mut kept)?;
+        }
+        self.emitted.save_changed("emitted", &mut kept)?;
+        kept.put_text_if("failed", self.failed.as_deref());
+        Ok(kept)
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         for (place, input) in self.inputs.iter_mut().enumerate() {
             input.rows.apply(&kept.take_delta(&format!("input{place}"))?)?;

@@ -19,6 +19,8 @@ use datafusion::prelude::SessionContext;
 use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use tokio::runtime::Runtime;
 
+mod changes;
+
 use crate::event_time::Edge;
 use crate::{BatchWindow, Choice, Description, Driver, EventTime, Flow, Limits, Relation};
 

@@ -30,6 +30,11 @@ impl Arranged {
         self.store.save_run(&run, Some(new), name, to)
     }
 
+    /// The same without slots, which follow from the rows: what is put together is as [`Tables::put_delta`] has it.
+    pub fn save_changed_rows(&self, name: &str, to: &mut Tables) -> Result<()> {
+        self.store.save_run(&self.marks.run(), None, name, to)
+    }
+
     /// The rows of some slots with their numbers of copies, in the order in which they came.
     pub fn delta(&self, slots: &[u32]) -> Result<Delta> {
         let ids = slots.iter().flat_map(|slot| self.ids(*slot)).map(|id| (*id, self.count(*id)));

@@ -41,7 +41,22 @@ impl KeyIndex {
     /// Adds the keys that have come since the newest checkpoint as a table, all of them where it is to have all, and
     /// which have gone; only of an index that is tracked.
     pub fn save_changed(&self, name: &str, names: &[&str], to: &mut Tables) -> Result<()> {
-        let Some(marks) = &self.marks else { return self.save(name, names, to).map(drop) };
+        self.save_changed_with(name, names, |_, _| Ok(()), to)
+    }
+
+    /// The same with what is kept beside keys, which changes only where they are touched: `beside` adds tables with a row
+    /// for each of some slots.
+    pub fn save_changed_with(
+        &self,
+        name: &str,
+        names: &[&str],
+        beside: impl FnOnce(&[u32], &mut Tables) -> Result<()>,
+        to: &mut Tables,
+    ) -> Result<()> {
+        let Some(marks) = &self.marks else {
+            let slots = self.save(name, names, to)?;
+            return beside(&slots, to);
+        };
         let run = marks.run();
         let (slots, gone) = match run.is_whole() {
             true => (self.live(), Vec::new()),
@@ -49,9 +64,17 @@ impl KeyIndex {
         };
         let mut keys = Tables::default();
         self.save_some(&slots, name, names, &mut keys)?;
+        beside(&slots, &mut keys)?;
         keys.put_slots(&run, &slots, &gone, &[name])?;
         to.put_all(keys);
         Ok(())
+    }
+
+    /// Says that something has changed that is kept beside the keys of these slots.
+    pub fn touch_all(&mut self, slots: impl IntoIterator<Item = u32>) {
+        if let Some(marks) = &mut self.marks {
+            marks.touch_all(slots);
+        }
     }
 
     /// The columns of all keys, in the order of [`KeyIndex::live`], for tables that hold something else of keys. Dictionaries

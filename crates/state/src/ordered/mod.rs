@@ -13,7 +13,7 @@ use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta};
 
 use crate::store::Store;
-use crate::{Error, Result, Spillable, Spilling};
+use crate::{Error, Result, Spillable, Spilling, Tables};
 pub use leaf::Entry;
 pub use sequence::Sequence;
 use tree::Tree;
@@ -109,21 +109,32 @@ impl Ordered {
         Ok(delta)
     }
 
+    /// Adds what has changed of the rows since the newest checkpoint as a table, all of them where it is to have all: what
+    /// [`Ordered::delta`] has, put together with what checkpoints before have.
+    pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
+        self.store.save_run(&self.store.marks().run(), None, name, to)
+    }
+
     /// Inserts and deletes rows of a batch. Fails with [`Error::Negative`] and changes nothing when more is deleted
     /// than there is.
     pub fn apply(&mut self, rows: &RecordBatch, moved: &[Moved<'_>]) -> Result<()> {
         let mut missing = Vec::new();
-        let mut fresh = Vec::new();
+        let (mut fresh, mut fresh_copies) = (Vec::new(), Vec::new());
+        let mut counted = Vec::new();
         let mut changes = Vec::with_capacity(moved.len());
         for moved in moved {
             let found = self.tree.get(moved.key).map(|entry| (entry.id, entry.copies));
             let copies = found.map_or(0, |(_, copies)| copies).checked_add_signed(moved.weight);
             match (found, copies) {
-                (Some((id, _)), Some(copies)) => changes.push((moved.key, id, copies)),
+                (Some((id, _)), Some(copies)) => {
+                    changes.push((moved.key, id, copies));
+                    counted.push((id, copies as i64));
+                }
                 (None, Some(0)) => {}
                 (None, Some(copies)) => {
                     changes.push((moved.key, self.store.next_id() + fresh.len() as u64, copies));
                     fresh.push(moved.row);
+                    fresh_copies.push(copies as i64);
                 }
                 (found, None) => {
                     let there = found.map_or(0, |(_, copies)| copies as i64);
@@ -137,15 +148,12 @@ impl Ordered {
             let rows = take_record_batch(rows, &places)?;
             return Err(Error::Negative(Delta::of(Chunk { rows, weights: Some(weights) })));
         }
-        self.store.push(&take_record_batch(rows, &UInt32Array::from(fresh))?, None)?;
-        let mut gone = Vec::new();
+        self.store.push(&take_record_batch(rows, &UInt32Array::from(fresh))?, Some(fresh_copies))?;
         for (key, id, copies) in changes {
             self.tree.set(Entry { key, id, copies });
-            if copies == 0 {
-                gone.push((id, 0));
-            }
         }
-        self.store.set_counts(&gone);
+        // The tree knows them, too; the rows have them for checkpoints, which don't look at the tree.
+        self.store.set_counts(&counted);
         Ok(())
     }
 
@@ -162,8 +170,8 @@ impl Ordered {
         for (key, id, copies) in &left {
             self.tree.set(Entry { key, id: *id, copies: *copies });
         }
-        let gone = left.iter().filter(|(_, _, copies)| *copies == 0);
-        self.store.set_counts(&gone.map(|(_, id, _)| (*id, 0)).collect::<Vec<_>>());
+        let counts: Vec<(u64, i64)> = left.iter().map(|(_, id, copies)| (*id, *copies as i64)).collect();
+        self.store.set_counts(&counts);
     }
 }
 

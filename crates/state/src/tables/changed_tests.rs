@@ -1,6 +1,6 @@
 //! What is saved in runs and put together is what all is, after whatever changes, however many checkpoints fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use millstream_delta::{Chunk, Delta};
 
 use super::*;
-use crate::{Arranged, Conflict, KeyIndex, Keyed, Placed, Rows, Run, SlotMarks};
+use crate::{Arranged, Conflict, KeyIndex, Keyed, Moved, Ordered, Placed, Rows, Run, SlotMarks};
 
 struct Random(u64);
 
@@ -23,11 +23,14 @@ impl Random {
 /// What a checkpoint has of a table, with its number.
 type Told = (u64, Vec<RecordBatch>);
 
+/// What there is of a table: the run that it is of, what it is called there, and what checkpoints have of it.
+type File = (Run, String, Vec<Told>);
+
 /// The files of checkpoints, as the crate `durable` keeps them: for each table what checkpoints have of it.
 #[derive(Default)]
 struct Kept {
     number: u64,
-    tables: BTreeMap<String, (Run, Vec<Told>)>,
+    tables: BTreeMap<String, File>,
     whole: Tables,
     /// How many rows the last checkpoint wrote.
     written: usize,
@@ -43,16 +46,21 @@ impl Kept {
         let runs = saved.parts().filter_map(|(.., of)| of).map(|(_, run)| (run.lineage(), run.clone()));
         let runs: BTreeMap<usize, Run> = runs.collect();
         // A table of which a run has nothing new stays.
-        self.tables.retain(|_, (run, _)| runs.get(&run.lineage()).is_some_and(|run| !run.is_whole()));
+        self.tables.retain(|_, (run, ..)| runs.get(&run.lineage()).is_some_and(|run| !run.is_whole()));
         (self.whole, self.written) = (saved.clone(), 0);
         for (name, batches, of) in saved.parts() {
             self.written += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
-            let Some((_, run)) = of else { continue };
+            let Some((own, run)) = of else { continue };
             self.whole.take(name);
             if !batches.is_empty() {
-                let (_, told) =
-                    self.tables.entry(name.to_string()).or_insert_with(|| (run.clone(), Vec::new()));
+                let new = || (run.clone(), own.to_string(), Vec::new());
+                let (.., told) = self.tables.entry(name.to_string()).or_insert_with(new);
                 told.push((self.number, batches.to_vec()));
+            }
+        }
+        for lineage in runs.keys() {
+            if random.below(4) == 0 {
+                self.put_together(*lineage, random);
             }
         }
         let anew = random.below(8) == 0;
@@ -60,10 +68,33 @@ impl Kept {
         true
     }
 
+    /// Makes one run of the last ones of a lineage, never of the first, which has everything.
+    fn put_together(&mut self, lineage: usize, random: &mut Random) {
+        let of = |(run, ..): &&mut File| run.lineage() == lineage;
+        let numbers = self.tables.values_mut().filter(of).flat_map(|(.., told)| told.iter().map(|(n, _)| *n));
+        let numbers: BTreeSet<u64> = numbers.collect();
+        let Some(from) = numbers.iter().nth(1 + random.below(3) as usize).copied() else { return };
+        let mut runs = Runs::default();
+        let mut prefix = String::new();
+        for (name, (run, own, told)) in &mut self.tables {
+            if run.lineage() == lineage {
+                prefix = name.strip_suffix(own.as_str()).unwrap().to_string();
+                let newer = told.extract_if(.., |(n, _)| *n >= from);
+                newer.for_each(|(n, batches)| runs.put(own, n, batches));
+            }
+        }
+        let number = self.number;
+        for (own, batches) in runs.into_one().unwrap() {
+            let (.., told) = self.tables.get_mut(&format!("{prefix}{own}")).unwrap();
+            let batch = concat_batches(&batches[0].schema(), &batches).unwrap();
+            told.push((number, vec![batch]));
+        }
+    }
+
     /// What a start finds.
     fn load(&self) -> Tables {
         let (mut runs, mut tables) = (Runs::default(), self.whole.clone());
-        for (name, (_, told)) in &self.tables {
+        for (name, (.., told)) in &self.tables {
             // They may come in any order.
             told.iter().rev().for_each(|(of, batches)| runs.put(name, *of, batches.clone()));
         }
@@ -126,6 +157,43 @@ fn a_multiset_is_what_it_was() {
             }
             model.retain(|_, copies| *copies > 0);
             assert_eq!(again, model, "seed {seed}, round {round}");
+        }
+    }
+}
+
+/// Rows in the order of keys come and go, some of them by their place in it.
+#[test]
+fn ordered_rows_are_what_they_were() {
+    for seed in 0..30 {
+        let mut random = Random(seed);
+        let (mut all, mut kept) = (Ordered::new(schema()), Kept::default());
+        for round in 0..60 {
+            let numbers: Vec<i64> = (0..40).filter(|_| random.below(6) == 0).collect();
+            let keys: Vec<[u8; 8]> = numbers.iter().map(|number| number.to_be_bytes()).collect();
+            let weight = |key: &[u8; 8]| match all.copies(key) as i64 {
+                0 => random.below(3) as i64,
+                there if random.below(2) == 0 => -there,
+                there => random.below(4) as i64 - there.min(2),
+            };
+            let weights: Vec<i64> = keys.iter().map(weight).collect();
+            let moved = |((row, key), weight): ((u32, &'_ [u8; 8]), &i64)| (row, *key, *weight);
+            let moved: Vec<_> = (0..).zip(&keys).zip(&weights).map(moved).collect();
+            let moved: Vec<Moved<'_>> =
+                moved.iter().map(|(row, key, weight)| Moved { key, row: *row, weight: *weight }).collect();
+            all.apply(&rows(&numbers), &moved).unwrap();
+            let end = all.num_rows() as u64;
+            if random.below(3) == 0 && end > 0 {
+                let start = random.below(end);
+                all.remove(start..end.min(start + random.below(4)));
+            }
+            let mut saved = Tables::default();
+            all.save_changed("rows", &mut saved).unwrap();
+            if !kept.take(&saved, &mut random) {
+                continue;
+            }
+            let mut full = Tables::default();
+            full.put_delta("rows", &all.delta().unwrap()).unwrap();
+            assert_eq!(shown(&kept.load()), shown(&full), "seed {seed}, round {round}");
         }
     }
 }

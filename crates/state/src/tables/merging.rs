@@ -1,5 +1,7 @@
 //! Tables that a checkpoint has in runs, put together: what all would have been, had it been saved at once.
 
+mod one;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -53,8 +55,7 @@ impl Runs {
             ends.filter_map(|end| families.get(&name[..end])).next()
         };
         for (name, batches) in &mut to.tables {
-            if let (Some(family), Some((at, _))) = (family(name), batches.first().and_then(slot_column))
-                && at + 1 < batches[0].num_columns()
+            if let (Some(family), Some((_, Some(_)))) = (family(name), batches.first().and_then(slot_column))
             {
                 for batch in batches.iter_mut() {
                     *batch = family.placed(name, batch)?;
@@ -132,7 +133,7 @@ impl Family {
     }
 
     /// The rows of a table that the last checkpoints to tell of their slots have, in the order of the slots.
-    fn merge(&self, name: &str, told: Told) -> Result<Vec<RecordBatch>> {
+    fn newest(&self, name: &str, told: Told) -> Result<Vec<RecordBatch>> {
         let (mut batches, mut rows, mut all) = (Vec::new(), Vec::new(), 0);
         for (run, some) in told {
             for batch in some {
@@ -158,7 +159,12 @@ impl Family {
             };
             batches = rows.chunks(MERGED_ROWS).map(piece).collect::<Result<_>>()?;
         }
-        batches.iter().map(|batch| self.placed(name, batch)).collect()
+        Ok(batches)
+    }
+
+    /// The same with the places of slots.
+    fn merge(&self, name: &str, told: Told) -> Result<Vec<RecordBatch>> {
+        self.newest(name, told)?.iter().map(|batch| self.placed(name, batch)).collect()
     }
 
     /// Rows with their places instead of their slots.

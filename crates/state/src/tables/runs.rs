@@ -57,15 +57,7 @@ impl Tables {
             .map_or_else(|| with_slots(&name, &batches, slots), Ok)?;
             self.put_run(&name, &name, batches, run);
         }
-        let all = |slots: &[u32], is_gone: bool| {
-            let fields =
-                vec![Field::new(SLOT, DataType::UInt32, false), Field::new(GONE, DataType::Boolean, false)];
-            let columns: Vec<ArrayRef> = vec![
-                Arc::new(UInt32Array::from(slots.to_vec())),
-                Arc::new(BooleanArray::from(vec![is_gone; slots.len()])),
-            ];
-            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-        };
+        let all = |slots: &[u32], is_gone: bool| told_slots(slots.to_vec(), vec![is_gone; slots.len()]);
         self.put_run(SLOTS, SLOTS, vec![all(slots, false)?, all(gone, true)?], run);
         Ok(())
     }
@@ -79,17 +71,24 @@ impl Tables {
     }
 }
 
+/// Slots, and whether each of them keeps nothing any more.
+pub(super) fn told_slots(slots: Vec<u32>, gone: Vec<bool>) -> Result<RecordBatch> {
+    let fields = vec![Field::new(SLOT, DataType::UInt32, false), Field::new(GONE, DataType::Boolean, false)];
+    let columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(slots)), Arc::new(BooleanArray::from(gone))];
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
 /// The column of places that a table has, and which of [`PLACES`] it is.
 fn place_column(batch: &RecordBatch) -> Option<(usize, usize)> {
     let schema = batch.schema_ref();
-    let is = |at: usize, which: usize, data_type: DataType| {
+    let is = |at: usize, which: usize, types: &[DataType]| {
         let field = schema.fields().get(at)?;
-        (field.name() == PLACES[which].0 && *field.data_type() == data_type).then_some((at, which))
+        (field.name() == PLACES[which].0 && types.contains(field.data_type())).then_some((at, which))
     };
     let columns = schema.fields().len();
-    let group = (0..columns).find_map(|at| is(at, 0, DataType::UInt32));
+    let group = (0..columns).find_map(|at| is(at, 0, &[DataType::UInt32]));
     // Behind the key of rows their numbers stand, before the message of a key a column of its own.
-    group.or_else(|| (0..columns).rev().find_map(|at| is(at, 1, DataType::Int64)))
+    group.or_else(|| (0..columns).rev().find_map(|at| is(at, 1, &[DataType::Int64, DataType::UInt32])))
 }
 
 fn with_slots_for_places(

@@ -11,6 +11,7 @@ use super::{Scenario, folder};
 pub const ALL: &[Scenario] = &[
     ("state_is_read_as_parquet", || drive::block_on(readable())),
     ("a_checkpoint_has_what_has_changed", || drive::block_on(what_has_changed())),
+    ("a_checkpoint_has_what_has_changed_of_rows_in_order", || drive::block_on(rows_in_order())),
 ];
 
 /// Of 100,000 rows and groups few change: a checkpoint writes few, and an engine goes on from all of them.
@@ -53,6 +54,53 @@ async fn what_has_changed() -> Result<()> {
     expect(&mut session, "SELECT count(*), sum(n) FROM sums", &["9|9"]).await?;
     let whole = "SELECT bytes = named_bytes FROM millstream.checkpoints";
     expect(&mut session, whole, &["true"]).await
+}
+
+/// The same of rows that are kept in an order, and of those that several queries find by one key, each once.
+async fn rows_in_order() -> Result<()> {
+    let mut machine = Machine::start(Engine::builder)?;
+    let views = ["least", "before", "pairs", "more"];
+    let answers = |view: &&str| format!("SELECT count(*), sum(a), sum(b) FROM {view}");
+    run_all(
+        &mut machine.session(),
+        &[
+            "SET checkpoint_interval = 'off'",
+            "CREATE TABLE t (k INT PRIMARY KEY, g INT, v BIGINT)",
+            "CREATE TABLE u (g INT, w INT)",
+            "CREATE MATERIALIZED VIEW least AS SELECT k AS a, r AS b FROM \
+             (SELECT k, row_number() OVER (PARTITION BY g ORDER BY v, k) AS r FROM t) WHERE r <= 2",
+            "CREATE MATERIALIZED VIEW before AS \
+             SELECT k AS a, lag(v) OVER (PARTITION BY g ORDER BY v, k) AS b FROM t",
+            "CREATE MATERIALIZED VIEW pairs AS SELECT v AS a, w AS b FROM t JOIN u ON t.g = u.g",
+            "CREATE MATERIALIZED VIEW more AS SELECT v AS a, w AS b FROM t JOIN u ON t.g = u.g WHERE t.v > u.w",
+            "INSERT INTO t SELECT i, i * 7919 % 4001, i * 104729 % 1000003 FROM generate_series(1, 20000) AS s(i)",
+            "INSERT INTO u SELECT i, i FROM generate_series(1, 100) AS s(i)",
+            "CHECKPOINT",
+            "UPDATE t SET v = v + 1 WHERE k % 100 = 7",
+            "DELETE FROM t WHERE k % 5000 = 9",
+            "CHECKPOINT",
+        ],
+    )
+    .await?;
+    let mut session = machine.session();
+    let sizes = "SELECT bytes, named_bytes, reason FROM millstream.checkpoints ORDER BY entry";
+    println!("200 of 20,000 rows change, bytes written and named: {:?}", lines(&mut session, sizes).await?);
+    let sizes = "SELECT bytes = named_bytes, bytes * 8 < named_bytes, reason FROM millstream.checkpoints";
+    expect(&mut session, sizes, &["false|true|NULL", "true|false|NULL"]).await?;
+    let explained = lines(&mut session, "EXPLAIN more").await?.join("\n");
+    ensure(explained.contains("shared by"), || format!("nothing is shared: {explained}"))?;
+    let mut before = Vec::new();
+    for view in &views {
+        before.push(lines(&mut session, &answers(view)).await?);
+    }
+    machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(3)).await?;
+    let mut session = machine.session();
+    for (view, before) in views.iter().zip(before) {
+        let after = lines(&mut session, &answers(view)).await?;
+        ensure(before == after, || format!("{view}: {before:?} was there, {after:?} is"))?;
+    }
+    run_all(&mut session, &["DELETE FROM t WHERE k > 3", "UPDATE u SET w = 0", "CHECKPOINT"]).await?;
+    expect(&mut session, &answers(&"least"), &["3|6|3"]).await
 }
 
 /// What a checkpoint holds is Parquet for everyone: here for another engine.

@@ -1,6 +1,9 @@
 //! A query as tables, and how it goes on from there after a start.
 
+use std::sync::Arc;
+
 use millstream_delta::Epoch;
+use millstream_flow::{Arrangement, SavedArrangement};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::{Rows, Tables};
 
@@ -14,8 +17,8 @@ impl RunningQuery {
         matches!(self.status, Status::Waiting | Status::CatchingUp(_) | Status::Behind(_))
     }
 
-    /// All that it keeps; of one that is suspended only why.
-    pub(crate) fn save(&self) -> Result<Tables> {
+    /// All that it keeps but the rows of these arrangements, which are saved beside it; of one that is suspended only why.
+    pub(crate) fn save(&self, shared: &[Arc<Arrangement>]) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("since", self.since.0 as i64);
         all.put_number("epoch", self.epoch.0 as i64);
@@ -27,7 +30,7 @@ impl RunningQuery {
             return Ok(all);
         }
         let flow = self.flow.here().ok_or_else(|| Error::bug("a query that is behind is to be saved"))?;
-        all.put_part("flow", flow.save_changed().map_err(error::flow)?);
+        all.put_part("flow", flow.save_changed(shared).map_err(error::flow)?);
         match &self.kept {
             Kept::Nothing | Kept::Operators => {}
             Kept::Beside(rows) => put_rows(&mut all, "result", rows)?,
@@ -55,7 +58,7 @@ impl RunningQuery {
     }
 
     /// Goes on where it stood when it was saved, whatever it has by now: a query may have an answer over no rows.
-    pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
+    pub(crate) fn load(&mut self, all: &mut Tables, shared: &[SavedArrangement]) -> Result<()> {
         self.since = Epoch(number(all, "since")? as u64);
         self.epoch = Epoch(number(all, "epoch")? as u64);
         self.steps = number(all, "steps")? as u64;
@@ -75,7 +78,8 @@ impl RunningQuery {
             millstream_flow::Error::Bug(message) => Error::new(Kind::Corrupt, message),
             other => error::flow(other),
         };
-        flow.load(all.take_part("flow")).map_err(unfit)?;
+        let mut of_flow = all.take_part("flow");
+        flow.put_found(shared, &mut of_flow).and_then(|()| flow.load(of_flow)).map_err(unfit)?;
         match &mut self.kept {
             Kept::Nothing | Kept::Operators => {}
             Kept::Beside(rows) => take_rows(all, "result", rows)?,

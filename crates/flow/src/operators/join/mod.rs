@@ -157,15 +157,23 @@ impl Join {
             changes[at] = keyed;
         }
         let touched = deleted(&changes);
+        let counted = self.counted(&changes);
         match self.condition {
             None => self.match_by_key(first, &views, changes, &mut output)?,
             Some(_) => self.match_by_condition(first, &views, changes, &mut output)?,
         }
         if let Some(index) = &mut self.index {
+            index.touch_all(counted);
             let empty = |slot: &&u32| self.sides.iter().all(|side| side.is_empty(**slot));
             touched.iter().filter(empty).for_each(|slot| index.free(*slot));
         }
         Ok(output)
+    }
+
+    /// The slots of changes of sides of which there is only how many rows each key has.
+    fn counted(&self, changes: &[Vec<Keyed>; 2]) -> Vec<u32> {
+        let counts = self.sides.iter().zip(changes).filter(|(side, _)| side.counts_only());
+        counts.flat_map(|(_, changes)| changes).flat_map(|keyed| &keyed.placed.slots).copied().collect()
     }
 
     /// What changes follow where rows match as soon as their keys are equal.

@@ -29,17 +29,22 @@ impl Join {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: of keys and rows what has changed. Where rows age, or a side has only how many there are of
-    /// each key, what is beside them is by the places of keys, and all is saved.
+    /// The same for a checkpoint: of keys, of how many rows a side has of each, and of rows what has changed.
     pub(super) fn changed(&self) -> Result<Tables> {
-        if self.ageing.is_some() || self.sides.iter().any(Side::counts_only) {
-            return self.told();
-        }
         let mut kept = Tables::default();
         kept.put_number("started", i64::from(self.started));
         let names: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
-        if let Some(index) = &self.index {
-            index.save_changed("keys", &names, &mut kept)?;
+        let counted = |slots: &[u32], to: &mut Tables| {
+            for (side, name) in self.sides.iter().zip(NAMES).filter(|(side, _)| side.counts_only()) {
+                let mut part = Tables::default();
+                side.save_totals(slots, &mut part)?;
+                to.put_part(name, part);
+            }
+            Ok(())
+        };
+        match &self.index {
+            Some(index) => index.save_changed_with("keys", &names, counted, &mut kept)?,
+            None => counted(&[0], &mut kept)?,
         }
         for (side, name) in self.sides.iter().zip(NAMES) {
             if let Some(rows) = &side.rows {
@@ -47,6 +52,9 @@ impl Join {
                 rows.save_changed(|| self.live(), "rows", &mut part)?;
                 kept.put_part(name, part);
             }
+        }
+        if let Some(ageing) = &self.ageing {
+            ageing.save(&mut kept)?;
         }
         Ok(kept)
     }
@@ -80,17 +88,20 @@ impl Side {
     fn save(&self, slots: &[u32], to: &mut Tables) -> Result<()> {
         match (&self.rows, &self.totals) {
             (Some(rows), _) => rows.save(slots, "rows", to)?,
-            (None, Some(_)) => {
-                let totals = slots.iter().map(|slot| self.total(*slot)).collect();
-                to.put_numbers("totals", vec![("rows", totals)])?;
-            }
+            (None, Some(_)) => self.save_totals(slots, to)?,
             (None, None) => {}
         }
         Ok(())
     }
 
+    /// How many rows there are of each key.
+    fn save_totals(&self, slots: &[u32], to: &mut Tables) -> millstream_state::Result<()> {
+        let totals = slots.iter().map(|slot| self.total(*slot)).collect();
+        to.put_numbers("totals", vec![("rows", totals)])
+    }
+
     /// Whether it knows how many rows each key has without having them.
-    fn counts_only(&self) -> bool {
+    pub(super) fn counts_only(&self) -> bool {
         self.rows.is_none() && self.totals.is_some()
     }
 

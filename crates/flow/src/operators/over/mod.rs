@@ -194,6 +194,10 @@ impl Operator for Over {
         self.told()
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed()
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.resume(kept)
     }

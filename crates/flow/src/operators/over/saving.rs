@@ -16,10 +16,23 @@ impl Over {
     pub(super) fn told(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_delta("rows", &self.rows.delta()?)?;
+        self.save_failed(&mut kept)?;
+        Ok(kept)
+    }
+
+    /// The same for a checkpoint: of the rows what has changed.
+    pub(super) fn changed(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        self.rows.save_changed("rows", &mut kept)?;
+        self.save_failed(&mut kept)?;
+        Ok(kept)
+    }
+
+    fn save_failed(&self, kept: &mut Tables) -> Result<()> {
         if !self.failed.is_empty() {
             kept.put_columns("failed", self.failed_columns()?)?;
         }
-        Ok(kept)
+        Ok(())
     }
 
     /// The values of the partitions that fail, why they do, and how they are shown.

@@ -11,11 +11,14 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
-use millstream_state::{KeyIndex, Paged, Spillable, Tables};
+use millstream_state::{KeyIndex, Paged, SlotMarks, Spillable, Tables};
 
-use super::{ROWS, save_rows};
+use super::{ROWS, names};
 use crate::Result;
 use crate::saving::incomplete;
+
+/// The table of the ways.
+const WAYS: &str = "ways";
 
 /// The rows by slot, and the ways in which they follow.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Derived {
     schema: SchemaRef,
     index: KeyIndex,
     ways: Paged<Ways>,
+    /// The slots whose row, or number of ways, has changed.
+    marks: SlotMarks,
     /// Of the step: which rows were there before, of those that came or went.
     before: BTreeMap<u32, bool>,
     /// Of the step: the rows that have lost a way, and those that have gained one, or have one left.
@@ -51,7 +56,7 @@ impl Derived {
     /// No rows.
     pub(super) fn new(schema: SchemaRef, index: KeyIndex) -> Derived {
         let (before, lost, gained) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Derived { schema, index, ways: Paged::default(), before, lost, gained }
+        Derived { schema, index, ways: Paged::default(), marks: SlotMarks::default(), before, lost, gained }
     }
 
     /// Takes changes of what begins the query.
@@ -109,6 +114,7 @@ impl Derived {
     pub(super) fn end(&mut self) -> Result<Delta> {
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         let touched = std::mem::take(&mut self.before);
+        self.marks.touch_all(touched.keys().copied());
         for (slot, before) in &touched {
             match (before, self.ways[*slot as usize].there) {
                 (true, false) => gone.push(*slot),
@@ -133,18 +139,36 @@ impl Derived {
 
     /// The rows, and in how many ways each follows. Between two steps all are there.
     pub(super) fn save(&self, to: &mut Tables) -> Result<()> {
-        let slots = save_rows(&self.index, &self.schema, to)?;
+        self.save_of(&self.index.live(), to)
+    }
+
+    /// The same of those of which something has changed since the newest checkpoint.
+    pub(super) fn changed(&self) -> Result<Tables> {
+        let run = self.marks.run();
+        let (slots, gone) = match run.is_whole() {
+            true => (self.index.live(), Vec::new()),
+            false => self.index.live_among(self.marks.touched(&run)),
+        };
+        let mut kept = Tables::default();
+        self.save_of(&slots, &mut kept)?;
+        kept.put_slots(&run, &slots, &gone, &[ROWS, WAYS])?;
+        Ok(kept)
+    }
+
+    fn save_of(&self, slots: &[u32], to: &mut Tables) -> Result<()> {
+        self.index.save_some(slots, ROWS, &names(&self.schema), to)?;
         let ways = |of: fn(Ways) -> i64| {
             slots.iter().map(|slot| of(self.ways.get(*slot).copied().unwrap_or_default())).collect()
         };
         let (begun, followed) = (ways(|ways| ways.begun), ways(|ways| ways.followed));
-        Ok(to.put_numbers("ways", vec![("begun", begun), ("followed", followed)])?)
+        Ok(to.put_numbers(WAYS, vec![("begun", begun), ("followed", followed)])?)
     }
 
     /// Takes them in again.
     pub(super) fn load(&mut self, from: &mut Tables) -> Result<()> {
         let rows = self.index.load(ROWS, from)?;
-        let [begun, followed] = &from.take_numbers("ways", 2)?[..] else {
+        self.marks.bar();
+        let [begun, followed] = &from.take_numbers(WAYS, 2)?[..] else {
             return Err(incomplete("ways are two numbers".into()));
         };
         if begun.len() != rows {

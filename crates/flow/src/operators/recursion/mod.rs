@@ -73,7 +73,7 @@ impl Seen {
         let types = properties.schema.fields().iter().map(|field| field.data_type().clone());
         Ok(match (distinct, properties.append_only) {
             (false, _) => Seen::Nothing,
-            (true, true) => Seen::Once(KeyIndex::new(types.collect())?),
+            (true, true) => Seen::Once(KeyIndex::new(types.collect())?.tracked()),
             (true, false) => {
                 Seen::Derived(Derived::new(properties.schema.clone(), KeyIndex::new(types.collect())?))
             }
@@ -182,10 +182,9 @@ impl Recursion {
     }
 }
 
-/// Adds rows as a table, and says which slots they have.
-fn save_rows(rows: &KeyIndex, schema: &SchemaRef, to: &mut Tables) -> Result<Vec<u32>> {
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    Ok(rows.save(ROWS, &names, to)?)
+/// What the columns of rows are called, where they are saved as keys.
+fn names(schema: &SchemaRef) -> Vec<&str> {
+    schema.fields().iter().map(|field| field.name().as_str()).collect()
 }
 
 /// The rows in which new slots appear first.
@@ -238,8 +237,19 @@ impl Operator for Recursion {
         kept.put_part("term", self.term.save()?);
         match &self.seen {
             Seen::Nothing => {}
-            Seen::Once(rows) => _ = save_rows(rows, &self.properties.schema, &mut kept)?,
+            Seen::Once(rows) => _ = rows.save(ROWS, &names(&self.properties.schema), &mut kept)?,
             Seen::Derived(derived) => derived.save(&mut kept)?,
+        }
+        Ok(kept)
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_part("term", self.term.save_changed(&[])?);
+        match &self.seen {
+            Seen::Nothing => {}
+            Seen::Once(rows) => rows.save_changed(ROWS, &names(&self.properties.schema), &mut kept)?,
+            Seen::Derived(derived) => kept.put_all(derived.changed()?),
         }
         Ok(kept)
     }

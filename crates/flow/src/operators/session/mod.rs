@@ -367,6 +367,10 @@ impl Operator for Session {
         self.saved()
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed()
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.load_saved(kept)
     }

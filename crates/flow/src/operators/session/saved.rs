@@ -15,6 +15,19 @@ impl Session {
     pub(super) fn saved(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_delta("rows", &self.rows.delta()?)?;
+        self.save_beside(&mut kept)?;
+        Ok(kept)
+    }
+
+    /// The same for a checkpoint: of the rows what has changed.
+    pub(super) fn changed(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        self.rows.save_changed("rows", &mut kept)?;
+        self.save_beside(&mut kept)?;
+        Ok(kept)
+    }
+
+    fn save_beside(&self, kept: &mut Tables) -> Result<()> {
         let mut guests = Vec::with_capacity(self.guests.len());
         for key in &self.guests {
             let position = self.rows.position(key);
@@ -26,10 +39,10 @@ impl Session {
         kept.put("guests", vec![self.rows.gather(&guests)?]);
         if let Some(Closed { up_to, watermark }) = &self.closed {
             kept.put_number("closed_up_to", *up_to);
-            put_value(&mut kept, "watermark", watermark)?;
+            put_value(kept, "watermark", watermark)?;
         }
         kept.put_number("late", self.late as i64);
-        Ok(kept)
+        Ok(())
     }
 
     pub(super) fn load_saved(&mut self, kept: &mut Tables) -> Result<()> {

@@ -171,6 +171,16 @@ fn chunk(rows: RecordBatch, weights: Vec<i64>) -> Chunk {
     Chunk { rows, weights }
 }
 
+impl TemporalFilter {
+    /// What is saved beside the rows.
+    fn beside(&self) -> Tables {
+        let mut kept = Tables::default();
+        kept.put_number_if("passed_at", self.passed.as_ref().map(|(_, since)| since.0));
+        kept.put_number_if("wake_at", self.wake_at.map(|time| time.0));
+        kept
+    }
+}
+
 impl Operator for TemporalFilter {
     fn properties(&self) -> &Properties {
         &self.properties
@@ -234,10 +244,14 @@ impl Operator for TemporalFilter {
     }
 
     fn save(&self) -> Result<Tables> {
-        let mut kept = Tables::default();
+        let mut kept = self.beside();
         kept.put_delta("rows", &self.rows.delta()?)?;
-        kept.put_number_if("passed_at", self.passed.as_ref().map(|(_, since)| since.0));
-        kept.put_number_if("wake_at", self.wake_at.map(|time| time.0));
+        Ok(kept)
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        let mut kept = self.beside();
+        self.rows.save_changed("rows", &mut kept)?;
         Ok(kept)
     }
 

@@ -342,6 +342,12 @@ impl Operator for TopN {
         Ok(kept)
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        self.rows.save_changed("rows", &mut kept)?;
+        Ok(kept)
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.sorter.load(kept, &mut self.rows, |_| {})
     }

@@ -102,6 +102,7 @@ pub fn lower(plan: &LogicalPlan, node: &AggregatePlan, rows: Rows, driver: &Driv
         last: Paged::default(),
         calls: VecDeque::new(),
         failing: BTreeMap::new(),
+        marks: Default::default(),
         batch: (rows == Rows::OfBatch).then(Last::default),
         function: aggregate,
     })

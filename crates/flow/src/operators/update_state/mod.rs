@@ -28,7 +28,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp};
-use millstream_state::{KeyIndex, Paged, Slotted, Spillable, Tables};
+use millstream_state::{KeyIndex, Paged, SlotMarks, Slotted, Spillable, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, keep, reason, row_text, surviving};
@@ -56,6 +56,8 @@ pub struct UpdateState {
     calls: VecDeque<(i64, Vec<u32>)>,
     /// The keys whose last call failed; those of them that never had a state have a slot all the same.
     failing: BTreeMap<u32, Failure>,
+    /// The slots of which something has changed.
+    marks: SlotMarks,
     /// What is put out, where that is of each batch alone.
     batch: Option<Last>,
 }
@@ -259,6 +261,7 @@ impl UpdateState {
     fn give_up(&mut self, slot: u32) {
         self.index.free(slot);
         self.last[slot as usize] = i64::MIN;
+        self.marks.touch(slot);
     }
 
     /// A key's failure is over.
@@ -396,6 +399,7 @@ impl Operator for UpdateState {
         let is_batch = cut.closes == Closes::All || !called.slots.is_empty();
         self.last.resize(self.index.slots_end(), i64::MIN);
         called.slots.iter().for_each(|slot| self.last[*slot as usize] = now);
+        self.marks.touch_all(called.slots.iter().copied());
         if self.timeout.is_some() && !called.slots.is_empty() {
             self.calls.push_back((now, called.slots.clone()));
         }
@@ -405,6 +409,9 @@ impl Operator for UpdateState {
             let mut answers = Answers::default();
             self.call(&batch, 0, batch.slots.len(), &mut answers)?;
             self.apply(&batch, &answers, &mut output)?;
+            if self.all_keys {
+                self.marks.touch_all(batch.slots.iter().copied());
+            }
             self.calls_dropped();
         }
         output.rows.chunks.retain(|chunk| chunk.rows.num_rows() > 0);
@@ -433,12 +440,17 @@ impl Operator for UpdateState {
         self.last = Paged::default();
         self.calls.clear();
         self.failing.clear();
+        self.marks = SlotMarks::default();
         self.batch = self.batch.take().map(|_| Last::default());
         Ok(())
     }
 
     fn save(&self) -> Result<Tables> {
         self.kept()
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

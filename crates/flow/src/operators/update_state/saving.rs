@@ -20,23 +20,60 @@ const KEY: &str = "_key";
 impl UpdateState {
     /// Which keys had rows when follows from when each had rows last: that is all that the time-out asks for.
     pub(super) fn kept(&self) -> Result<Tables> {
+        let live = self.index.live();
+        let mut kept = self.of_slots(&live)?;
+        let place = |slot: u32| live.binary_search(&slot).ok().map(|place| place as u32);
+        kept.put_all(self.failing_keys(place)?);
+        self.save_beside(&mut kept)?;
+        Ok(kept)
+    }
+
+    /// The same for a checkpoint: the keys of which something has changed. Keys that fail are told by their slots.
+    pub(super) fn changed(&self) -> Result<Tables> {
+        let run = self.marks.run();
+        let (slots, gone) = match run.is_whole() {
+            true => (self.index.live(), Vec::new()),
+            false => self.index.live_among(self.marks.touched(&run)),
+        };
+        let mut kept = self.of_slots(&slots)?;
+        kept.put_slots(&run, &slots, &gone, &["keys", "calls"])?;
+        let (there, _) = self.index.live_among(self.failing.keys().copied().collect());
+        let mut failing = self.failing_keys(|slot| there.binary_search(&slot).is_ok().then_some(slot))?;
+        failing.place_by_slots("failing_keys", |slot| u32::try_from(slot).ok())?;
+        kept.put_all(failing);
+        self.save_beside(&mut kept)?;
+        Ok(kept)
+    }
+
+    /// The keys of some slots, when they had rows, and their states.
+    fn of_slots(&self, slots: &[u32]) -> Result<Tables> {
         let mut kept = Tables::default();
         let names: Vec<&str> =
             self.properties.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let live = self.index.save("keys", &names, &mut kept)?;
-        let last = Int64Array::from_iter_values(live.iter().map(|slot| self.last_of(*slot)));
+        self.index.save_some(slots, "keys", &names, &mut kept)?;
+        let last = Int64Array::from_iter_values(slots.iter().map(|slot| self.last_of(*slot)));
         kept.put_columns("calls", vec![(LAST, Arc::new(last))])?;
-        self.states.save(&live, "states", &mut kept)?;
-        let place = |slot: &u32| live.binary_search(slot).ok().map(|place| place as u32);
-        let failing = self.failing.iter().filter_map(|(slot, failure)| Some((place(slot)?, failure.clone())));
+        self.states.save(slots, "states", &mut kept)?;
+        Ok(kept)
+    }
+
+    /// The keys that fail, each by its place, and why.
+    fn failing_keys(&self, place: impl Fn(u32) -> Option<u32>) -> Result<Tables> {
+        let mut kept = Tables::default();
+        let failing =
+            self.failing.iter().filter_map(|(slot, failure)| Some((place(*slot)?, failure.clone())));
         let (places, failures): (Vec<u32>, Vec<Failure>) = failing.unzip();
         kept.put_columns("failing_keys", vec![(KEY, Arc::new(UInt32Array::from(places)))])?;
         put_failures(&mut kept, "failing", &failures)?;
+        Ok(kept)
+    }
+
+    fn save_beside(&self, kept: &mut Tables) -> Result<()> {
         if let Some(last) = &self.batch {
             kept.put_delta("batch", &last.rows)?;
-            put_failures(&mut kept, "batch_failures", &last.failures)?;
+            put_failures(kept, "batch_failures", &last.failures)?;
         }
-        Ok(kept)
+        Ok(())
     }
 
     fn last_of(&self, slot: u32) -> i64 {
@@ -51,6 +88,7 @@ impl UpdateState {
         self.calls_again(&slots);
         self.states.load(&slots, "states", kept)?;
         let failing = slots_of(&kept.take_table("failing_keys")?, &slots)?;
+        self.marks.bar();
         self.failing = failing.into_iter().zip(take_failures(kept, "failing")?).collect();
         if let Some(last) = &mut self.batch {
             last.rows = kept.take_delta("batch")?;

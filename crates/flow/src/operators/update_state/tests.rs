@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 use millstream_delta::Epoch;
 
 use super::*;
-use crate::fixture::{Fixture, Random, go_on, rows, step_alike};
+use crate::fixture::{Files, Fixture, Random, go_on, rows, step_alike};
 
 static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| ["millstream.update_state".to_string()]);
 
@@ -122,14 +122,19 @@ fn run(arguments: &str, of: Rows, seed: u64) -> [usize; 2] {
         (lower(&plan, node, of, &driver).unwrap(), columns)
     };
     let ((mut steady, columns), mut moving) = (made(), made().0);
-    let (mut random, mut failures) = (Random(seed), [0, 0]);
+    let (mut random, mut failures, mut files) = (Random(seed), [0, 0], Files::default());
     let mut now = 0;
     for epoch in 1..=60 {
-        if random.below(3) == 0 {
-            let mut new = made().0;
-            go_on(&moving, &mut new);
-            moving = new;
+        let mut new = made().0;
+        match random.below(5) {
+            0 => go_on(&moving, &mut new),
+            1 | 2 => {
+                files.take(&steady.save_changed().unwrap(), random.below(8) == 0);
+                files.go_on(&mut new);
+            }
+            _ => new = moving,
         }
+        moving = new;
         // Some steps come at the same time as the one before, and some much later.
         now += [0, 1, 1, 1, 1, 2, 4][random.below(7) as usize] * 1_000_000;
         let mut delta = Delta::default();

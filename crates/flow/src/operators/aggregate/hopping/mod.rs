@@ -426,6 +426,10 @@ impl Operator for HoppingAggregate {
         self.kept()
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed()
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.go_on(kept)
     }

@@ -10,8 +10,17 @@ impl HoppingAggregate {
     /// The totals are left out: they are those of the panes that are in the total. Those of aggregates that can't
     /// subtract are empty between steps.
     pub(super) fn kept(&self) -> Result<Tables> {
+        self.with_parts(self.parts.save_some(|_| true)?)
+    }
+
+    /// The same for a checkpoint: the groups of panes that have changed.
+    pub(super) fn changed(&self) -> Result<Tables> {
+        self.with_parts(self.parts.changed_groups()?)
+    }
+
+    fn with_parts(&self, parts: Tables) -> Result<Tables> {
         let mut kept = Tables::default();
-        kept.put_part("parts", self.parts.save_some(|_| true)?);
+        kept.put_part("parts", parts);
         kept.put_number("added_to", self.added_to);
         kept.put_number_if("first_open", self.first_open);
         let mut gate = Tables::default();

@@ -10,7 +10,7 @@ use millstream_delta::Epoch;
 
 use super::*;
 use crate::event_time::EventTime;
-use crate::fixture::{Fixture, Random, go_on, step_alike};
+use crate::fixture::{Files, Fixture, Random, go_on, step_alike};
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -69,16 +69,20 @@ fn run(sql: &str, (step, size, grows): (i64, i64, bool), append_only: bool, seed
     let hops = Hops::new(schema().field(0).data_type(), lengths, grows).unwrap().unwrap();
     let made = || made(&fixture, sql, hops, append_only);
     let ((mut steady, columns), mut moving) = (made(), made().0);
-    let mut random = Random(seed);
+    let (mut random, mut files) = (Random(seed), Files::default());
     let mut there: VecDeque<RecordBatch> = VecDeque::new();
     let (mut closed, mut failed, mut late) = (0, 0, 0);
     for epoch in 1..=60i64 {
-        if random.below(3) == 0 {
-            let mut new = made().0;
-            go_on(&moving, &mut new);
-            assert_eq!(moving.state_rows(), new.state_rows());
-            moving = new;
+        let mut new = made().0;
+        match random.below(5) {
+            0 => go_on(&moving, &mut new),
+            1 | 2 => {
+                files.take(&steady.save_changed().unwrap(), random.below(8) == 0);
+                files.go_on(&mut new);
+            }
+            _ => new = moving,
         }
+        moving = new;
         let mut delta = Delta::default();
         if random.below(5) > 0 {
             let count = random.below(12) as usize;

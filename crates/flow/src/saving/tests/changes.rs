@@ -1,0 +1,134 @@
+//! What checkpoints have of a flow in runs, put together, is what all is, whatever changes and whichever of them fail.
+
+use std::collections::BTreeMap;
+
+use arrow::compute::concat_batches;
+use millstream_delta::{Chunk, Delta};
+use millstream_state::Tables;
+
+use super::*;
+use crate::fixture::{Files, Random};
+
+/// All that is there, for comparison: the rows of a table in any order, which may depend on how often it was loaded.
+fn shown(tables: &Tables) -> Vec<String> {
+    let rows = |(name, batches): (&str, &[RecordBatch])| {
+        let batch = concat_batches(&batches[0].schema(), batches).unwrap();
+        let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let mut rows: Vec<String> =
+            (0..batch.num_rows()).map(|row| format!("{:?}", batch.slice(row, 1).columns())).collect();
+        rows.sort_unstable();
+        format!("{name} {names:?} {rows:?}")
+    };
+    let numbers = tables.numbers().map(|(name, number)| format!("{name} {number}"));
+    tables.tables().map(rows).chain(numbers).chain(tables.texts().map(|text| format!("{text:?}"))).collect()
+}
+
+/// The relations of a flow: rows by the numbers that they are made from.
+#[derive(Default)]
+struct Feed {
+    there: BTreeMap<Arc<str>, Vec<i64>>,
+    next: i64,
+}
+
+impl Feed {
+    /// What an epoch brings of a relation: rows of `e` and of windows only come.
+    fn change(&mut self, name: &Arc<str>, random: &mut Random) -> Delta {
+        let there = self.there.entry(name.clone()).or_default();
+        let only_come = matches!(name.as_ref(), "e" | "w");
+        let mut delta = Delta::default();
+        let mut put = |n: i64, weight: i64| {
+            let weights = (!only_come).then(|| Int64Array::from(vec![weight]));
+            delta.push(Chunk { rows: super::rows(n).slice(0, 1), weights });
+        };
+        for _ in 0..random.below(4) {
+            if !only_come && !there.is_empty() && random.below(2) == 0 {
+                put(there.swap_remove(random.below(there.len() as u64) as usize), -1);
+                continue;
+            }
+            // Some are there twice.
+            let again = there.last().copied().filter(|_| random.below(3) == 0);
+            let n = again.unwrap_or(self.next);
+            self.next += 1;
+            there.push(n);
+            put(n, 1);
+        }
+        delta
+    }
+}
+
+/// One flow after another, each of which goes on from what the files have.
+fn check(world: &World, (under, sql): (Under, &str), seed: u64) {
+    let mut random = Random(seed);
+    let (mut flow, mut files, mut feed) = (world.compile(sql, under), Files::default(), Feed::default());
+    for epoch in 1..40 {
+        let relations = flow.relations().to_vec();
+        let deltas: Vec<Delta> = relations.iter().map(|name| feed.change(name, &mut random)).collect();
+        let mut cut = Cut::new(Epoch(epoch as u64), Timestamp(epoch * 50));
+        if under != Nothing && under != Ttl {
+            cut.watermarks = vec![("e".into(), (feed.next - 8).max(0) * 1_000_000)];
+        }
+        flow.step(&cut, &deltas.iter().collect::<Vec<_>>()).unwrap();
+        if random.below(2) == 0 {
+            continue;
+        }
+        let saved = flow.save_changed(&[]).unwrap();
+        if random.below(4) == 0 {
+            continue;
+        }
+        files.take(&saved, random.below(8) == 0);
+        let mut new = world.compile(sql, under);
+        new.load(files.load()).unwrap();
+        let (found, expected) = (shown(&new.save().unwrap()), shown(&flow.save().unwrap()));
+        assert_eq!(found, expected, "{sql}, seed {seed}, epoch {epoch}");
+        if random.below(6) == 0 {
+            (flow, files) = (new, Files::default());
+        }
+    }
+}
+
+#[test]
+fn what_has_changed_of_every_operator_is_all_of_it() {
+    let world = World::new();
+    for (under, _, sql) in QUERIES {
+        if ["keeps", "looked_up", "epoch_time"].iter().any(|call| sql.contains(call)) {
+            continue;
+        }
+        (0..6).for_each(|seed| check(&world, (*under, sql), seed));
+    }
+}
+
+/// Queries of which little is written where little changes.
+const FEW: &[(Under, &str)] = &[
+    (Nothing, "SELECT k, v, ts FROM t ORDER BY v, ts LIMIT 4"),
+    (Nothing, "SELECT ts, lag(v) OVER (ORDER BY ts) FROM t"),
+    (Nothing, "SELECT k, count(*), max(v) FROM t GROUP BY k"),
+];
+
+/// Of many rows few change: few are written.
+#[test]
+fn few_changes_write_few_rows() {
+    let world = World::new();
+    for (under, sql) in FEW {
+        let (mut flow, mut files) = (world.compile(sql, *under), Files::default());
+        let mut all = Delta::default();
+        (0..2000).for_each(|n| all.push(Chunk::insert(super::rows(6 * n))));
+        let mut written = Vec::new();
+        for epoch in 1..4 {
+            let given: Vec<&Delta> = flow.relations().iter().map(|_| &all).collect();
+            flow.step(&Cut::new(Epoch(epoch), Timestamp(epoch as i64 * 50)), &given).unwrap();
+            files.take(&flow.save_changed(&[]).unwrap(), false);
+            written.push(files.written());
+            let mut new = world.compile(sql, *under);
+            new.load(files.load()).unwrap();
+            assert_eq!(shown(&new.save().unwrap()), shown(&flow.save().unwrap()), "{sql}");
+            // Of the rows one in a hundred goes, and as many come.
+            all = Delta::default();
+            for n in 0..20 {
+                let of = 6 * (n * 100 + epoch as i64);
+                all.push(Chunk::delete(super::rows(of)));
+                all.push(Chunk::insert(super::rows(of + 12_000)));
+            }
+        }
+        assert!(written[1..].iter().all(|few| few * 20 < written[0].max(12_000)), "{sql}: {written:?}");
+    }
+}

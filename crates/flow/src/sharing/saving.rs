@@ -1,0 +1,95 @@
+//! Arrangements as tables: what several flows find is saved once, and each says where.
+
+use std::sync::Arc;
+
+use millstream_delta::Delta;
+use millstream_state::Tables;
+
+use crate::Result;
+use crate::arrangement::{Arrangement, projected};
+use crate::flow::Flow;
+use crate::saving::incomplete;
+
+/// The table of an arrangement's rows, and that of the numbers that their columns have in the relation.
+const ROWS: &str = "rows";
+const COLUMNS: &str = "columns";
+
+/// What was saved of an arrangement that several flows read.
+#[derive(Debug)]
+pub struct SavedArrangement {
+    columns: Vec<usize>,
+    rows: Delta,
+}
+
+impl Arrangement {
+    /// What has changed of it since the newest checkpoint; between two epochs.
+    pub fn save(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        self.save_changed(ROWS, &mut kept)?;
+        let columns = self.columns().iter().map(|column| *column as i64).collect();
+        kept.put_numbers(COLUMNS, vec![("column", columns)])?;
+        Ok(kept)
+    }
+}
+
+impl SavedArrangement {
+    /// Takes one out of what was saved.
+    pub fn load(kept: &mut Tables) -> Result<SavedArrangement> {
+        let numbers = kept.take_numbers(COLUMNS, 1)?.swap_remove(0);
+        let columns = numbers.into_iter().map(|column| column as usize).collect();
+        Ok(SavedArrangement { columns, rows: kept.take_delta(ROWS)? })
+    }
+
+    /// Some columns of its rows, by their numbers in the relation.
+    fn project(&self, columns: &[usize]) -> Result<Delta> {
+        let place = |column: &usize| {
+            let place = self.columns.iter().position(|kept| kept == column);
+            place.ok_or_else(|| incomplete(format!("rows that several queries read lack column {column}")))
+        };
+        projected(&self.rows, &columns.iter().map(place).collect::<Result<Vec<_>>>()?)
+    }
+}
+
+impl Flow {
+    /// Adds what it finds in arrangements: what has changed of its own, and of those in `shared`, which are saved beside,
+    /// which they are.
+    pub(crate) fn save_found(&self, shared: &[Arc<Arrangement>], to: &mut Tables) -> Result<()> {
+        for (place, findables) in self.findables.iter().enumerate() {
+            let Some(kept) = &findables.kept else { continue };
+            let at = shared.iter().position(|shared| Arc::ptr_eq(shared, &kept.arrangement));
+            match at.filter(|_| kept.across) {
+                Some(at) => to.put_number(&found_in(place), at as i64),
+                None if kept.across => {
+                    to.put_delta(&found(place), &self.rows_in(place, &kept.arrangement)?)?
+                }
+                None => kept.arrangement.save_changed(&found(place), to)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the rows that a flow found in arrangements which were saved beside it to what was saved of it.
+    pub fn put_found(&self, shared: &[SavedArrangement], kept: &mut Tables) -> Result<()> {
+        for (place, findables) in self.findables.iter().enumerate() {
+            let Some(at) = kept.take_number_if(&found_in(place)) else { continue };
+            let saved = usize::try_from(at).ok().and_then(|at| shared.get(at));
+            let saved = saved
+                .ok_or_else(|| incomplete(format!("of what several queries read there is no part {at}")))?;
+            let columns = match &findables.sides[..] {
+                [side] => side.columns.clone(),
+                _ => findables.columns(),
+            };
+            kept.put_delta(&found(place), &saved.project(&columns)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the rows of a place are called, or the number that says where they are.
+pub(crate) fn found(place: usize) -> String {
+    format!("found-{place}")
+}
+
+fn found_in(place: usize) -> String {
+    format!("found-{place}.in")
+}
