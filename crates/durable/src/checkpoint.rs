@@ -17,7 +17,7 @@ use crate::cuts;
 use crate::disk::Disk;
 use crate::entry::Entry;
 use crate::frame::{self, Sequence};
-use crate::inspect::{InspectedCheckpoint, InspectedPart};
+use crate::inspect::{InspectedCheckpoint, InspectedPart, plans};
 use crate::table::{self, Sum, Summed};
 use crate::{DataDirectory, Error, Result};
 
@@ -242,7 +242,8 @@ impl Checkpoints {
         let inspected =
             |part: Part| InspectedPart { rows: rows(&part.name), name: part.name, bytes: part.sum.bytes };
         let parts = parts.into_iter().map(inspected).collect();
-        Ok(InspectedCheckpoint { through, epoch: Some(checkpoint.cut.epoch), parts, damage: None })
+        let plans = checkpoint.catalog.iter().flat_map(plans).collect();
+        Ok(InspectedCheckpoint { through, epoch: Some(checkpoint.cut.epoch), parts, plans, damage: None })
     }
 
     fn names(&self) -> Result<Vec<String>> {

@@ -12,6 +12,7 @@ use super::log::Place;
 use super::query::{RunningQuery, Status};
 use super::sink::{entry, of_entry};
 use crate::error;
+use crate::plan::VERSION;
 
 impl Loop {
     /// Whether no checkpoint can be taken now: something waits for an epoch, or a query is on its way to the present.
@@ -28,6 +29,7 @@ impl Loop {
     /// All that is kept, between two epochs, after an entry of the journal.
     pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
         let (mut state, mut entries) = (Tables::default(), Vec::new());
+        state.put_text_if("version", Some(VERSION));
         state.put_part("clock", self.clock.save());
         state.put_part("catalog", self.catalog.save());
         for (place, (name, table)) in self.tables.iter().enumerate() {
@@ -96,7 +98,17 @@ impl Loop {
     }
 
     /// Goes on where an engine stood that had saved this. The same objects are there, and nothing was taken in yet.
-    pub(super) fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+    pub(super) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
+        // Operators are made by each version out of the same plans; where they are others, it has to be known whose.
+        let version = checkpoint.state.take_text_if("version");
+        self.load_all(checkpoint).map_err(|error| {
+            let version = version.as_deref().unwrap_or("(unknown)");
+            let message = format!("{}; version {version} wrote it, this is version {VERSION}", error.message);
+            Error { message, ..error }
+        })
+    }
+
+    fn load_all(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let Checkpoint { cut, logs: entries, mut state, .. } = checkpoint;
         let mut catalog = self.catalog.as_ref().clone();
         let mut numbers = state.take_part("catalog");

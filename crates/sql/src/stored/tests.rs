@@ -1,0 +1,131 @@
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::scalar::ScalarValue;
+
+use super::*;
+use crate::fixture::Tables;
+
+fn tables() -> Tables {
+    Tables::new()
+        .table(
+            "t",
+            "(k INT PRIMARY KEY, g TEXT, v BIGINT, x DOUBLE, ts TIMESTAMP, l INT[], d NUMERIC(10,2))",
+            "VALUES (1, 'a', 1, 1.5, TIMESTAMP '2024-01-01', [1,2], 1.5)",
+        )
+        .table("u", "(k INT, w TEXT, ts TIMESTAMP)", "VALUES (1, 'x', TIMESTAMP '2024-01-01')")
+        .view("seen", "SELECT k AS \"K k\", g FROM t WHERE v > 1")
+}
+
+/// Queries, one of each kind of thing that a plan may hold.
+const QUERIES: &[&str] = &[
+    "SELECT k + 1 AS a, -v, NOT (x > 1), g LIKE 'a\\%%' ESCAPE '\\', g SIMILAR TO 'a|b', g ~* 'x' FROM t",
+    "SELECT CASE g WHEN 'a' THEN 1 ELSE 2 END, CASE WHEN v IS NULL THEN x END, k BETWEEN 1 AND 3 FROM t",
+    "SELECT g, count(*), sum(x), avg(v), min(x), max(d), stddev(x), count(DISTINCT v) FILTER (WHERE k > 1) FROM t GROUP BY g",
+    "SELECT g, v, sum(v) FROM t GROUP BY ROLLUP (g, v)",
+    "SELECT g, v, count(*) FROM t GROUP BY GROUPING SETS ((g), (v), ())",
+    "SELECT t.k, u.w FROM t JOIN u ON t.k = u.k AND t.v > 3",
+    "SELECT * FROM t LEFT JOIN u USING (k)",
+    "SELECT * FROM t FULL JOIN u ON t.k IS NOT DISTINCT FROM u.k",
+    "SELECT * FROM t WHERE k IN (SELECT k FROM u) AND v NOT IN (SELECT k FROM u) AND EXISTS (SELECT 1 FROM u WHERE u.w = t.g)",
+    "SELECT k, (SELECT max(w) FROM u), (SELECT count(*) FROM u WHERE u.k = t.k) FROM t",
+    "SELECT DISTINCT ON (g) g, k FROM t ORDER BY g, k DESC",
+    "SELECT DISTINCT g FROM t UNION ALL SELECT w FROM u UNION SELECT 'x'",
+    "SELECT k FROM t ORDER BY v DESC NULLS LAST LIMIT 3 OFFSET 1",
+    "SELECT k, row_number() OVER (PARTITION BY g ORDER BY v), lag(v, 2, 0) IGNORE NULLS OVER (ORDER BY k) FROM t",
+    "SELECT k, sum(v) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '1 day' PRECEDING AND CURRENT ROW), first_value(v) OVER (PARTITION BY g ORDER BY v GROUPS 1 PRECEDING), max(x) OVER (ORDER BY k ROWS 2 PRECEDING) FROM t",
+    "SELECT k, unnest(l), array_agg(v ORDER BY k) OVER (PARTITION BY g) FROM t",
+    "SELECT array_agg(DISTINCT g ORDER BY g), string_agg(g, ',' ORDER BY k), (array_agg(v ORDER BY k))[2] FROM t",
+    "SELECT array_transform(l, e -> e * 2) FROM t",
+    "SELECT date_part('year', ts), to_char(ts, 'YYYY'), extract(day FROM ts), date_trunc('hour', ts) FROM t",
+    "SELECT '{1,2}'::INT[], '1 day 2 hours'::INTERVAL, g::NUMERIC(5,1), TRY_CAST(g AS INT), 'a'::VARCHAR(3), 1.5::DECIMAL(30,10) FROM t",
+    "SELECT INTERVAL '1 month 3 days', DATE '2024-01-01', TIMESTAMPTZ '2024-01-01 00:00:00+02', X'00ff', [1.5, NULL], {'a': 1, 'b': [NULL]}, MAP {'k': 1} FROM t",
+    "SELECT row_to_json(t), json_build_object('k', k) FROM t",
+    "WITH RECURSIVE n AS (SELECT k FROM t UNION SELECT k + 1 FROM n WHERE k < 5) SELECT * FROM n",
+    "SELECT window_start, count(*) FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY 1",
+    "SELECT window_start, window_end, count(*) FROM HOP(t, ts, INTERVAL '1 minute', INTERVAL '10 minutes') GROUP BY 1, 2",
+    "SELECT window_start, k, count(*) FROM SESSION(t PARTITION BY k, ts, INTERVAL '1 minute') GROUP BY 1, k",
+    "SELECT t.k, u.w FROM t ASOF JOIN u MATCH_CONDITION (t.ts >= u.ts) ON t.k = u.k",
+    "SELECT k FROM t WHERE ts > now() - INTERVAL '1 hour'",
+    "SELECT \"K k\" AS \"Quoted.Name\", \"seen\".g FROM seen",
+    "SELECT * FROM (VALUES (1, 'a'), (2, NULL)) AS v (a, b) JOIN t ON t.k = a",
+    "SELECT k FROM t WHERE g = 'a' OR g = 'b' OR v > 3 AND x <> 4",
+    "SELECT md5(g), sha256(g), regexp_replace(g, 'a', 'b'), coalesce(g, 'x'), nullif(v, 1), greatest(v, k) FROM t",
+];
+
+fn maintained(tables: &Tables, sql: &str) -> BatchQuery {
+    let mut query =
+        tables.planner.query(sql, tables).unwrap_or_else(|error| panic!("{sql}: {}", error.message));
+    tables.planner.continuous(&mut query).unwrap_or_else(|error| panic!("{sql}: {}", error.message));
+    BatchQuery::maintained(query.plan, query.schema, query.reads)
+}
+
+fn store(tables: &Tables, query: &BatchQuery) -> Result<Vec<u8>, String> {
+    tables.planner.store(query, tables)
+}
+
+#[test]
+fn plans_come_back_as_they_were() {
+    let tables = tables();
+    let mut wrong = Vec::new();
+    for sql in QUERIES {
+        let query = maintained(&tables, sql);
+        match store(&tables, &query) {
+            Err(reason) => wrong.push(format!("{sql}: {reason}")),
+            Ok(bytes) => {
+                let read = tables.planner.restore(&bytes, &tables).unwrap();
+                assert_eq!(read.query.plan, query.query.plan, "{sql}");
+                let shown = |query: &BatchQuery| query.query.plan.display_indent_schema().to_string();
+                assert_eq!(shown(&read), shown(&query), "{sql}");
+                assert_eq!(read.query.schema, query.query.schema, "{sql}");
+                assert_eq!(read.query.reads, query.query.reads, "{sql}");
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}
+
+#[test]
+fn queries_of_batches_have_clocks_of_their_own() {
+    let tables = tables();
+    let sql = "SELECT a.k, now() FROM LAST(LAST(t, INTERVAL '30 s', INTERVAL '10 s'), INTERVAL '60 s') a \
+               JOIN CHANGES(u) USING (k)";
+    let query = tables.planner.batch_query(sql, &tables).unwrap();
+    let read = tables.planner.restore(&store(&tables, &query).unwrap(), &tables).unwrap();
+    assert_eq!(format!("{:?}", read.windows), format!("{:?}", query.windows));
+    assert_eq!(read.query.reads, query.query.reads);
+    let clock = read.clock.unwrap();
+    assert!(Some(&clock) != query.clock.as_ref());
+    let text = read.query.plan.display_indent().to_string();
+    assert_eq!(text, query.query.plan.display_indent().to_string());
+    assert!(text.contains("batch_time()"), "{text}");
+}
+
+#[test]
+fn a_long_chain_is_no_deep_one_and_a_deep_plan_is_not_kept() {
+    let tables = tables();
+    let chain: Vec<String> = (0..2000).map(|n| format!("v + {n}")).collect();
+    let query = maintained(&tables, &format!("SELECT {} AS a FROM t", chain.join(" + ")));
+    assert!(store(&tables, &query).is_ok());
+    let query = maintained(&tables, "SELECT -v AS a FROM t");
+    let one = || Expr::Literal(ScalarValue::Int64(Some(1)), None);
+    let list = |of: Expr| Expr::InList(InList::new(Box::new(one()), vec![one(), of], false));
+    let deep = (0..150).fold(one(), |of, _| list(of));
+    let plan = LogicalPlanBuilder::from(query.query.plan).project([deep]).unwrap().build().unwrap();
+    let query = BatchQuery::maintained(plan, query.query.schema, Vec::new());
+    assert_eq!(store(&tables, &query).unwrap_err(), "what is nested deeper than 100 levels");
+}
+
+#[test]
+fn what_is_damaged_is_an_error() {
+    let tables = tables();
+    let query = maintained(&tables, "SELECT g, sum(v) + 1 AS s FROM t WHERE k > 2 GROUP BY g");
+    let bytes = store(&tables, &query).unwrap();
+    let restore = |bytes: &[u8]| tables.planner.restore(bytes, &tables);
+    for length in 0..bytes.len() {
+        assert!(restore(&bytes[..length]).is_err(), "cut to {length}");
+    }
+    let head = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize + 4;
+    let text = String::from_utf8(bytes[4..head].to_vec()).unwrap().replace("\"format\":1", "\"format\":9");
+    let other = [&bytes[..4], text.as_bytes(), &bytes[head..]].concat();
+    assert_eq!(restore(&other).unwrap_err(), "its format is 9, and this version reads format 1");
+}
