@@ -16,7 +16,7 @@ use super::Stored;
 use crate::batches::BatchClock;
 
 /// How deep plans and expressions may be nested, chains of operators not counted: each level takes room on the stack.
-const DEPTH_MAX: usize = 100;
+const DEPTH_MAX: usize = 64;
 
 /// What is written so far: each part stands behind those that it is made of, and names them by their places.
 pub(super) struct Writer<'a> {
