@@ -7,6 +7,7 @@ pub mod generated;
 pub mod measure;
 pub mod options;
 pub mod parquet_table;
+pub mod sent_lines;
 pub mod text;
 pub mod yardstick;
 

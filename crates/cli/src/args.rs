@@ -76,7 +76,7 @@ struct Shared {
     #[arg(long, value_name = "NAME=VALUE", value_parser = store_option)]
     data_option: Vec<(String, String)>,
     /// Fail where there is nothing yet that --data names
-    #[arg(long, requires = "data")]
+    #[arg(long)]
     must_exist: bool,
 }
 
@@ -206,6 +206,10 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
     if all.data.is_none() && !all.data_option.is_empty() {
         return Err(Stop::Usage("--data-option is given without --data".to_owned()));
     }
+    // Not left to clap, which looks at one side of the subcommand alone.
+    if all.data.is_none() && all.must_exist {
+        return Err(Stop::Usage("--must-exist is given without --data".to_owned()));
+    }
     let data = all.data.map(|word| Place::of(word, all.data_option, all.must_exist));
     let data = data.transpose()?;
     if let Some(Place::Directory(directory)) = &data
@@ -324,7 +328,13 @@ mod tests {
         }
         assert_eq!(parse(&["--data", "file:///d"]).unwrap().data, Some(Place::Directory("/d".into())));
         assert!(matches!(parse(&["--data", "nowhere", "--must-exist"]), Err(Stop::External(_))));
-        assert!(Arguments::try_parse_from(["millstream", "--must-exist"]).is_err());
+        for words in [
+            ["--data", "src", "run", "x.sql", "--must-exist"],
+            ["--must-exist", "run", "x.sql", "--data", "src"],
+        ] {
+            assert_eq!(parse(&words).unwrap().data, Some(Place::Directory("src".into())));
+        }
+        assert!(matches!(parse(&["--must-exist"]), Err(Stop::Usage(_))));
     }
 
     #[test]
@@ -336,12 +346,18 @@ mod tests {
             parse(&words).unwrap().data,
             Some(Place::Store { url: "s3://b/p".into(), options, must_exist: false })
         );
+        let plain = parse(&["--data", "./s3:/b"]).unwrap().data;
+        assert_eq!(plain, Some(Place::Directory("./s3:/b".into())));
         let inspected = parse(&["inspect", "s3://b/p"]).unwrap().action;
         let there = Place::Store { url: "s3://b/p".into(), options: Vec::new(), must_exist: true };
         assert_eq!(inspected, Action::Inspect(there));
-        for wrong in
-            [&["--data", "gs://b/p"][..], &["--data", "d", "--data-option", "a=b"], &["--data-option", "a=b"]]
-        {
+        for wrong in [
+            &["--data", "gs://b/p"][..],
+            &["--data", "s3:/b/p"],
+            &["inspect", "s3:/b"],
+            &["--data", "d", "--data-option", "a=b"],
+            &["--data-option", "a=b"],
+        ] {
             assert!(matches!(parse(wrong), Err(Stop::Usage(_))), "{wrong:?}");
         }
     }

@@ -36,7 +36,9 @@ fn text(found: &Inspection) -> String {
         }
         for part in &checkpoint.parts {
             let rows = part.rows.map_or_else(String::new, |rows| format!(", {rows} rows"));
-            lines.push(format!("    {}: {}{rows}", part.name.trim_start_matches('\0'), size(part.bytes)));
+            let of = part.of.map_or_else(String::new, |of| format!(", of entry {of}"));
+            let name = part.name.trim_start_matches('\0');
+            lines.push(format!("    {name}: {}{rows}{of}", size(part.bytes)));
         }
     }
     let newest = found.checkpoints.iter().rev().find(|checkpoint| checkpoint.damage.is_none());

@@ -41,7 +41,13 @@ impl Place {
             Some((scheme, _)) => Err(Stop::Usage(format!(
                 "--data can't be of '{scheme}://': name a directory, or s3://BUCKET/PREFIX"
             ))),
-            None => Ok(Place::Directory(word)),
+            None => match with_one_slash(text) {
+                Some(scheme) => Err(Stop::Usage(format!(
+                    "--data is '{text}', where an address has two slashes: write s3://BUCKET/PREFIX, or ./{text} for a \
+                     directory below one that is called '{scheme}:'"
+                ))),
+                None => Ok(Place::Directory(word)),
+            },
         }
     }
 
@@ -72,6 +78,12 @@ impl Place {
         };
         found.map_err(|error| Stop::external(error.to_string()))
     }
+}
+
+/// The scheme of what was meant as an address, `s3:/bucket`. A single letter is a drive.
+fn with_one_slash(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once(":/")?;
+    (scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(scheme)
 }
 
 fn prefix(url: &str, options: &[(String, String)]) -> Result<StorePrefix, Stop> {

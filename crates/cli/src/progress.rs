@@ -91,8 +91,9 @@ impl Watch {
 
     /// Says what has gone wrong since this was asked last; each problem once, for as long as it lasts.
     pub fn tell_problems(&mut self, progress: &Progress) {
-        let last: Vec<String> = progress.problems.iter().map(|problem| without_numbers(problem)).collect();
-        for (problem, kind) in progress.problems.iter().zip(&last) {
+        let all = || progress.problems.iter().chain(&progress.warnings);
+        let last: Vec<String> = all().map(|problem| without_numbers(problem)).collect();
+        for (problem, kind) in all().zip(&last) {
             if !self.told.contains(kind) {
                 self.page.aside(|| eprintln!("WARNING: {problem}"));
             }

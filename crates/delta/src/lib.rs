@@ -8,18 +8,22 @@
 mod canonical;
 mod chunk;
 mod cut;
+mod digest;
 mod dyadic;
 mod encode;
 mod expansion;
 mod fitted;
 mod moments;
+mod pool;
 mod sql_type;
 
 pub use canonical::{canonical, canonical_f16, canonical_f32, canonical_f64, contains_floats};
 pub use chunk::{Chunk, Delta, under_schema};
 pub use cut::{Closes, Cut, Epoch, Mark, Position, Progress, Span, Standing, Timestamp};
+pub use digest::{Digest, NoDigest};
 pub use encode::{RowEncoder, consolidate};
 pub use expansion::Expansion;
 pub use fitted::fitted;
 pub use moments::{Moments, Statistic};
+pub use pool::Pool;
 pub use sql_type::{declared, declared_type, sql_type, sql_type_of, undeclared};

@@ -1,15 +1,18 @@
 //! Checkpoints: what an engine keeps as of an entry of the journal, so that what came before need not be done again.
 //!
 //! A checkpoint is some files and one more that names them with their checksums. That one is written last, when all others
-//! are on the disk, so a checkpoint is there whole or not at all. docs/formats.md draws them.
+//! are on the disk, so a checkpoint is there whole or not at all. Of what can tell what has changed it names the files of
+//! the checkpoints before, and has such a file of its own ([`chain`]). docs/formats.md draws them.
 
-use std::collections::BTreeSet;
+mod chain;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use millstream_delta::Cut;
-use millstream_state::Tables;
+use millstream_state::{Runs, Tables};
 use serde_json::{Map, Value, json};
 
 use crate::claim::Claim;
@@ -19,13 +22,15 @@ use crate::entry::Entry;
 use crate::frame::{self, Sequence};
 use crate::inspect::{InspectedCheckpoint, InspectedPart, plans};
 use crate::table::{self, Sum, Summed};
-use crate::{DataDirectory, Error, Result};
+use crate::{DataDirectory, Error, Result, protocol};
+use chain::Chains;
 
 /// What the file begins with that names the others.
 const MAGIC: &[u8; 8] = b"MSTREAMC";
 
-/// The version of the format.
-const FORMAT: u32 = 1;
+/// The version of the format, and the oldest one that is read: in that each checkpoint has all that is kept.
+const FORMAT: u32 = 2;
+const FORMAT_MIN: u32 = 1;
 
 /// How long what stands before the names is: magic, format, a checksum of the names.
 const HEAD: usize = 16;
@@ -62,31 +67,57 @@ pub struct Checkpoints {
 /// What is known of the checkpoints without looking.
 #[derive(Debug, Default)]
 struct Known {
-    /// Those that were read or written here, and so are whole.
-    whole: Mutex<BTreeSet<Sequence>>,
+    /// Those that were read or written here, and so are whole, with the files that they name.
+    whole: Mutex<Named>,
     /// How many were begun.
     drafts: AtomicU64,
+    /// What the newest one that was written here has in runs.
+    chains: Mutex<Chains>,
 }
 
+/// Checkpoints with the files that they name.
+type Named = BTreeMap<Sequence, BTreeSet<String>>;
+
 impl Known {
-    fn whole(&self) -> MutexGuard<'_, BTreeSet<Sequence>> {
+    fn whole(&self) -> MutexGuard<'_, Named> {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn chains(&self) -> MutexGuard<'_, Chains> {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A file of a checkpoint.
+#[derive(Clone, Debug)]
 struct Part {
     /// What it is, as it is called in the checkpoint.
     name: String,
     file: String,
     sum: Sum,
+    /// Of a table in runs, the checkpoint that wrote it.
+    of: Option<Sequence>,
 }
+
+/// A file of a checkpoint, with how many rows it has where it is of a table.
+type ReadPart = (Part, Option<usize>);
 
 /// What was written of a checkpoint that isn't there yet.
 pub struct Draft {
     through: Sequence,
     manifest: Vec<u8>,
-    bytes: u64,
+    written: u64,
+    parts: Vec<Part>,
+    chains: Chains,
+}
+
+/// How large a checkpoint is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// What was written of it.
+    pub written: u64,
+    /// All that it names.
+    pub named: u64,
 }
 
 /// The newest checkpoint that is whole, and those that aren't.
@@ -139,46 +170,79 @@ impl Checkpoints {
         parts.push(self.write_bytes("catalog", format!("{stem}catalog.entries"), &entries)?);
         let logs = self::entries(&checkpoint.logs)?;
         parts.push(self.write_bytes("logs", format!("{stem}logs.entries"), &logs)?);
-        for (place, (name, batches)) in checkpoint.state.tables().enumerate() {
-            parts.push(self.write_table(name, &format!("{stem}{place}-{}", file_name(name)), batches)?);
+        let (mut chains, mut written) = (Chains::default(), 0);
+        for (place, (name, batches, of)) in checkpoint.state.parts().enumerate() {
+            let chain = match of {
+                Some((own, run)) => Some((own, chains.of(run, name, own, &self.known.chains())?)),
+                None => None,
+            };
+            if batches.is_empty() {
+                continue;
+            }
+            let part = self.write_table(name, &format!("{stem}{place}-{}", file_name(name)), batches)?;
+            match chain {
+                None => parts.push(part),
+                Some((own, chain)) => {
+                    written += part.sum.bytes;
+                    chain.push(own, Part { of: Some(checkpoint.through), ..part });
+                }
+            }
         }
-        let bytes = parts.iter().map(|part| part.sum.bytes).sum();
+        written += parts.iter().map(|part| part.sum.bytes).sum::<u64>();
+        parts.extend(chains.parts());
         let manifest = manifest(checkpoint, &parts);
-        Ok(Draft { through: checkpoint.through, manifest, bytes })
+        Ok(Draft { through: checkpoint.through, manifest, written, parts, chains })
     }
 
-    /// Makes what was written a checkpoint. How many bytes it has.
-    pub fn publish(&self, draft: &Draft) -> Result<u64> {
+    /// Makes what was written a checkpoint.
+    pub fn publish(&self, draft: Draft) -> Result<Size> {
         let name = manifest_name(draft.through);
+        let mut files: BTreeSet<String> = draft.parts.iter().map(|part| part.file.clone()).collect();
         match self.write_bytes("manifest", name, &draft.manifest) {
-            Ok(_) => {}
-            // One of the same entry, of which nobody heard that it is there.
+            Ok(_) => draft.chains.publish(&mut self.known.chains()),
+            // One of the same entry, of which nobody heard that it is there. The next one has everything.
             Err(Error::Disk { error, .. })
                 if self.claim.is_some() && error.kind() == std::io::ErrorKind::AlreadyExists =>
             {
-                self.read(draft.through)?;
+                let (_, parts) = self.read_parts(draft.through)?;
+                files = parts.into_iter().map(|(part, _)| part.file).collect();
+                draft.chains.give_up();
+                std::mem::take(&mut *self.known.chains()).give_up();
             }
             Err(error) => return Err(error),
         }
-        self.known.whole().insert(draft.through);
-        Ok(draft.bytes + draft.manifest.len() as u64)
+        self.known.whole().insert(draft.through, files);
+        let manifest = draft.manifest.len() as u64;
+        let named: u64 = draft.parts.iter().map(|part| part.sum.bytes).sum();
+        Ok(Size { written: draft.written + manifest, named: named + manifest })
     }
 
     /// Removes what a crash has left of one that was being written.
     pub fn clear(&self) -> Result<()> {
-        let numbers = self.numbers()?;
+        let mut kept = Named::new();
+        for through in self.numbers()? {
+            let files = match self.manifest(through) {
+                Ok((_, parts)) => parts.into_iter().map(|part| part.file).collect(),
+                // Nobody knows which files it names: they may be looked at.
+                Err(Error::Corrupt { .. }) => return Ok(()),
+                Err(Error::Disk { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            kept.insert(through, files);
+        }
         // Who has claimed the prefix since begins none that comes before its own claim.
         let before = self.claim.as_ref().map(|claim| claim.number());
-        self.remove_others(&numbers.into_iter().collect(), before)
+        self.remove_others(&kept, before)
     }
 
     /// The newest checkpoint that is whole.
     pub fn newest(&self) -> Result<Found> {
         let mut found = Found::default();
         for through in self.numbers()?.into_iter().rev() {
-            match self.read(through) {
-                Ok(checkpoint) => {
-                    self.known.whole().insert(through);
+            match self.read_parts(through) {
+                Ok((checkpoint, parts)) => {
+                    let files = parts.into_iter().map(|(part, _)| part.file).collect();
+                    self.known.whole().insert(through, files);
                     found.checkpoint = Some(checkpoint);
                     break;
                 }
@@ -200,7 +264,15 @@ impl Checkpoints {
     /// Removes all checkpoints but the newest so many that are known to be whole, and what belongs to none. Once there are so
     /// many, the entry of the oldest: of the journal only what comes after it is ever read.
     pub fn retain(&self, count: usize) -> Result<Option<Sequence>> {
-        let kept: BTreeSet<Sequence> = self.known.whole().iter().rev().take(count.max(1)).copied().collect();
+        let kept: Named = {
+            let whole = self.known.whole();
+            let numbers = protocol::kept(&whole.keys().copied().collect(), count);
+            whole
+                .iter()
+                .filter(|(number, _)| numbers.contains(number))
+                .map(|(n, files)| (*n, files.clone()))
+                .collect()
+        };
         // Who opens a prefix that was claimed by then goes on from the newest of these, or from a newer one. Who has opened
         // it before may go on from an older one: then nothing is removed.
         if let Some(claim) = &self.claim
@@ -208,18 +280,20 @@ impl Checkpoints {
         {
             return Ok(None);
         }
-        let before = self.claim.as_ref().and(kept.last().copied());
-        self.remove_others(&kept, before)?;
-        self.known.whole().retain(|number| kept.contains(number));
-        Ok(kept.first().copied().filter(|_| kept.len() >= count))
+        let newest = kept.keys().next_back().copied();
+        self.remove_others(&kept, self.claim.as_ref().and(newest))?;
+        self.known.whole().retain(|number, _| kept.contains_key(number));
+        Ok(protocol::covered(&kept.into_keys().collect(), count))
     }
 
-    /// Removes all that belongs to none of these checkpoints, of those before an entry where one is given.
-    fn remove_others(&self, kept: &BTreeSet<Sequence>, before: Option<Sequence>) -> Result<()> {
+    /// Removes all that belongs to none of these checkpoints, nor is named by one, of those before an entry where one is
+    /// given.
+    fn remove_others(&self, kept: &Named, before: Option<Sequence>) -> Result<()> {
+        let numbers: BTreeSet<Sequence> = kept.keys().copied().collect();
         // What names the files goes first: without it they are no checkpoint.
         let gone = |name: &&String| {
-            number_in(name)
-                .is_some_and(|number| !kept.contains(&number) && before.is_none_or(|before| number < before))
+            number_in(name).is_some_and(|number| protocol::is_left_over(number, &numbers, before))
+                && !kept.values().any(|files| files.contains(*name))
         };
         let names = self.names()?;
         let (manifests, files): (Vec<&String>, Vec<&String>) =
@@ -233,14 +307,12 @@ impl Checkpoints {
     /// What is in one; an error where something of it isn't whole.
     pub(crate) fn inspect(&self, through: Sequence) -> Result<InspectedCheckpoint> {
         let (checkpoint, parts) = self.read_parts(through)?;
-        let rows = |name: &str| {
-            let mut tables = checkpoint.state.tables();
-            tables
-                .find(|(of, _)| *of == name)
-                .map(|(_, batches)| batches.iter().map(RecordBatch::num_rows).sum())
+        let inspected = |(Part { name, sum, of, .. }, rows): ReadPart| InspectedPart {
+            name,
+            bytes: sum.bytes,
+            rows,
+            of: of.filter(|of| *of != through),
         };
-        let inspected =
-            |part: Part| InspectedPart { rows: rows(&part.name), name: part.name, bytes: part.sum.bytes };
         let parts = parts.into_iter().map(inspected).collect();
         let plans = checkpoint.catalog.iter().flat_map(plans).collect();
         Ok(InspectedCheckpoint { through, epoch: Some(checkpoint.cut.epoch), parts, plans, damage: None })
@@ -257,7 +329,7 @@ impl Checkpoints {
             growing.sync()
         };
         write().map_err(|error| Error::disk("writing", &file, error))?;
-        Ok(Part { name: name.to_string(), file, sum: Sum::of(bytes) })
+        Ok(Part { name: name.to_string(), file, sum: Sum::of(bytes), of: None })
     }
 
     fn write_table(&self, name: &str, file: &str, batches: &[RecordBatch]) -> Result<Part> {
@@ -277,30 +349,38 @@ impl Checkpoints {
         }
         let sum = summed.sum();
         growing.sync().map_err(failed)?;
-        Ok(Part { name: name.to_string(), file, sum })
+        Ok(Part { name: name.to_string(), file, sum, of: None })
     }
 
-    fn read(&self, through: Sequence) -> Result<Checkpoint> {
-        self.read_parts(through).map(|(checkpoint, _)| checkpoint)
-    }
-
-    fn read_parts(&self, through: Sequence) -> Result<(Checkpoint, Vec<Part>)> {
+    /// What a checkpoint says of itself, and its files.
+    fn manifest(&self, through: Sequence) -> Result<(Checkpoint, Vec<Part>)> {
         let name = manifest_name(through);
         let bytes = self.disk.read(&name).map_err(|error| Error::disk("reading", &name, error))?;
         let corrupt = |reason: String| Error::Corrupt { name: name.clone(), offset: 0, reason };
         let json = check_manifest(&bytes).map_err(corrupt)?;
         let unknown = || corrupt("it names its parts in another way than this version does".into());
-        let mut checkpoint = described(&json, through).ok_or_else(unknown)?;
-        let mut parts = Vec::new();
-        for part in json.get("parts").and_then(Value::as_array).ok_or_else(unknown)? {
-            let part = decode_part(part).ok_or_else(unknown)?;
-            self.read_part(&part, &mut checkpoint)?;
-            parts.push(part);
-        }
+        let checkpoint = described(&json, through).ok_or_else(unknown)?;
+        let parts = json.get("parts").and_then(Value::as_array).ok_or_else(unknown)?;
+        let parts = parts.iter().map(decode_part).collect::<Option<Vec<Part>>>().ok_or_else(unknown)?;
         Ok((checkpoint, parts))
     }
 
-    fn read_part(&self, Part { name, file, sum }: &Part, to: &mut Checkpoint) -> Result<()> {
+    /// A checkpoint, and its files with the rows that those of tables have.
+    fn read_parts(&self, through: Sequence) -> Result<(Checkpoint, Vec<ReadPart>)> {
+        let (mut checkpoint, named) = self.manifest(through)?;
+        let (mut runs, mut parts) = (Runs::default(), Vec::with_capacity(named.len()));
+        for part in named {
+            let rows = self.read_part(&part, &mut checkpoint, &mut runs)?;
+            parts.push((part, rows));
+        }
+        let merged = runs.merge_into(&mut checkpoint.state);
+        let name = manifest_name(through);
+        merged.map_err(|error| Error::Corrupt { name, offset: 0, reason: error.to_string() })?;
+        Ok((checkpoint, parts))
+    }
+
+    fn read_part(&self, part: &Part, to: &mut Checkpoint, runs: &mut Runs) -> Result<Option<usize>> {
+        let Part { name, file, sum, of } = part;
         let corrupt = |reason: String| Error::Corrupt { name: file.clone(), offset: 0, reason };
         let bytes = match self.disk.read(file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -315,12 +395,23 @@ impl Checkpoints {
                 sum.bytes, sum.crc, found.bytes, found.crc
             )));
         }
-        match file.rsplit_once('.').map_or("", |(_, ending)| ending) {
-            "entries" if name == "catalog" => to.catalog = read_entries(&bytes).map_err(corrupt)?,
-            "entries" => to.logs = read_entries(&bytes).map_err(corrupt)?,
-            ending => to.state.put(name, table::read(bytes, ending)?),
+        let ending = file.rsplit_once('.').map_or("", |(_, ending)| ending);
+        if ending == "entries" {
+            let entries = read_entries(&bytes).map_err(corrupt)?;
+            if name == "catalog" {
+                to.catalog = entries
+            } else {
+                to.logs = entries
+            }
+            return Ok(None);
         }
-        Ok(())
+        let batches = table::read(bytes, ending)?;
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        match of {
+            Some(of) => runs.put(name, of.0, batches),
+            None => to.state.put(name, batches),
+        }
+        Ok(Some(rows))
     }
 }
 
@@ -367,7 +458,11 @@ fn read_entries(bytes: &[u8]) -> Result<Vec<Entry>, String> {
 }
 
 fn manifest(checkpoint: &Checkpoint, parts: &[Part]) -> Vec<u8> {
-    let parts = parts.iter().map(|part| json!([part.name, part.file, part.sum.bytes, part.sum.crc]));
+    let part = |part: &Part| match part.of {
+        Some(of) => json!([part.name, part.file, part.sum.bytes, part.sum.crc, of.0]),
+        None => json!([part.name, part.file, part.sum.bytes, part.sum.crc]),
+    };
+    let parts = parts.iter().map(part);
     let numbers: Map<String, Value> =
         checkpoint.state.numbers().map(|(name, number)| (name.to_string(), number.into())).collect();
     let texts: Map<String, Value> =
@@ -395,8 +490,9 @@ fn check_manifest(bytes: &[u8]) -> Result<Value, String> {
     if &head[..8] != MAGIC {
         return Err("it doesn't begin as a checkpoint does".into());
     }
-    if number(8) != FORMAT {
-        return Err(format!("it has format {}, but this version reads format {FORMAT}", number(8)));
+    if !(FORMAT_MIN..=FORMAT).contains(&number(8)) {
+        let read = format!("formats {FORMAT_MIN} to {FORMAT}");
+        return Err(format!("it has format {}, but this version reads {read}", number(8)));
     }
     if crc32fast::hash(json) != number(12) {
         return Err("its checksum is another one".into());
@@ -422,5 +518,9 @@ fn described(json: &Value, through: Sequence) -> Option<Checkpoint> {
 fn decode_part(part: &Value) -> Option<Part> {
     let text = |at: usize| part.get(at)?.as_str().map(str::to_string);
     let sum = Sum { bytes: part.get(2)?.as_u64()?, crc: u32::try_from(part.get(3)?.as_u64()?).ok()? };
-    Some(Part { name: text(0)?, file: text(1)?, sum })
+    let of = match part.get(4) {
+        Some(of) => Some(Sequence(of.as_u64()?)),
+        None => None,
+    };
+    Some(Part { name: text(0)?, file: text(1)?, sum, of })
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::entry::Entry;
 use crate::frame::{self, HEAD, Sequence, first_of, segment_name};
 use crate::store::{Put, Store};
-use crate::{Error, Result};
+use crate::{Error, Result, protocol};
 
 /// How often a process tries to be faster than the one that writes.
 const TRIES: usize = 1000;
@@ -54,7 +54,7 @@ impl Claim {
                     // What was written there may have been removed, since more has been written: then this stops nobody. Who
                     // has the prefix never removes its last segment, so it is there to be seen. It may also be another claim,
                     // for which this one must stay.
-                    if newest(store)?.is_none_or(|(first, _)| first <= number) {
+                    if protocol::stops_others(number, newest(store)?.map(|(first, _)| first)) {
                         let next = AtomicU64::new(number.next().0);
                         return Ok(Claim { store: store.clone(), number, next });
                     }

@@ -25,6 +25,9 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// The folder of what an engine notes that is in the middle of something.
 const NOTES: &str = "notes";
 
+/// The folder of what memory has no room for, which is of no use to a later start.
+const SPILL: &str = "spill";
+
 /// A data directory that is open: nobody else opens it meanwhile, or, on an object store, whoever opens it has it from then
 /// on.
 #[derive(Debug)]
@@ -102,6 +105,11 @@ impl DataDirectory {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder for what memory has no room for, where the directory is one of this machine.
+    pub fn spill(&self) -> Option<PathBuf> {
+        self._lock.is_some().then(|| self.path.join(SPILL))
     }
 
     /// The disk of its checkpoints.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use millstream_connect::{Arrival, BadRow, More};
-use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_delta::{Cut, Delta, Digest, Epoch, Timestamp};
 use serde_json::{Value, json};
 
 use crate::cuts::{self, list};
@@ -29,6 +29,28 @@ pub struct Brought {
     pub arrivals: Vec<Arrival>,
 }
 
+/// What a sink has published, as far as it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The sink.
+    pub sink: Arc<str>,
+    /// All up to this epoch.
+    pub through: Epoch,
+    /// What was handed to it since this was told before; nothing where its rows have no digest.
+    pub digests: Vec<Digested>,
+}
+
+/// What a sink was handed of some epochs, all of which a start does again or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digested {
+    /// The epoch of what it had been handed before.
+    pub after: Epoch,
+    /// The last of the epochs.
+    pub through: Epoch,
+    /// The digest of what they change, in sum.
+    pub digest: Digest,
+}
+
 /// All that decided one epoch.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -41,7 +63,7 @@ pub struct Recorded {
     /// The names under which statements of scripts were done in it.
     pub done: Vec<String>,
     /// What sinks have published since the entry before that told it.
-    pub delivered: Vec<(Arc<str>, Epoch)>,
+    pub delivered: Vec<Delivered>,
 }
 
 /// The plan of an object's query, for those who made it.
@@ -134,7 +156,7 @@ pub enum Entry {
     /// It was stopped.
     Closed {
         /// What sinks have published since the entry before that told it.
-        delivered: Vec<(Arc<str>, Epoch)>,
+        delivered: Vec<Delivered>,
     },
 }
 
@@ -408,12 +430,28 @@ fn decode_bad_rows(batch: &RecordBatch) -> Option<Vec<BadRow>> {
     Some((0..batch.num_rows()).map(row).collect())
 }
 
-fn encode_delivered(delivered: &[(Arc<str>, Epoch)]) -> Vec<Value> {
-    delivered.iter().map(|(sink, through)| json!([sink.as_ref(), through.0])).collect()
+fn encode_delivered(delivered: &[Delivered]) -> Vec<Value> {
+    let digest = |of: &Digested| json!([of.after.0, of.through.0, of.digest.to_string()]);
+    let encode = |of: &Delivered| {
+        json!([of.sink.as_ref(), of.through.0, of.digests.iter().map(digest).collect::<Vec<_>>()])
+    };
+    delivered.iter().map(encode).collect()
 }
 
-fn decode_delivered(value: &Value) -> Option<Vec<(Arc<str>, Epoch)>> {
-    list(value, |pair| Some((pair.get(0)?.as_str()?.into(), Epoch(pair.get(1)?.as_u64()?))))
+/// Versions before told no digests, and a later one may make them in another way: these are passed over.
+fn decode_delivered(value: &Value) -> Option<Vec<Delivered>> {
+    let digest = |of: &Value| {
+        let digest = of.get(2)?.as_str()?.parse().ok()?;
+        Some(Digested { after: Epoch(of.get(0)?.as_u64()?), through: Epoch(of.get(1)?.as_u64()?), digest })
+    };
+    list(value, |of| {
+        let digests = of.get(2).and_then(Value::as_array);
+        Some(Delivered {
+            sink: of.get(0)?.as_str()?.into(),
+            through: Epoch(of.get(1)?.as_u64()?),
+            digests: digests.into_iter().flatten().filter_map(digest).collect(),
+        })
+    })
 }
 
 /// Its object, who planned it, and why it isn't there; a stream where it is.

@@ -14,8 +14,10 @@ pub struct InspectedPart {
     pub name: String,
     /// Its size.
     pub bytes: u64,
-    /// How many rows it has, where it is a table of a checkpoint that is whole.
+    /// How many rows it has, where it is a table.
     pub rows: Option<usize>,
+    /// The checkpoint that wrote it, where that is an older one.
+    pub of: Option<Sequence>,
 }
 
 /// The plan of an object's query.

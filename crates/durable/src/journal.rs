@@ -15,7 +15,7 @@ use millstream_delta::Delta;
 
 use crate::entry::{Brought, Entry};
 use crate::frame::{self, Sequence};
-use crate::{DataDirectory, Error, Result};
+use crate::{DataDirectory, Error, Result, protocol};
 use files::Files;
 use objects::Objects;
 
@@ -213,8 +213,8 @@ impl Told {
 /// Segments of which no entry comes after `through`: the name and the first entry.
 fn passed(names: &[String], through: Sequence) -> Vec<(&String, Sequence)> {
     let segments: Vec<_> = names.iter().filter_map(|name| Some((name, frame::first_of(name)?))).collect();
-    let passed = segments.windows(2).filter(|pair| pair[1].1 <= through.next());
-    passed.map(|pair| pair[0]).collect()
+    let firsts: Vec<Sequence> = segments.iter().map(|(_, first)| *first).collect();
+    protocol::passed(&firsts, through).map(|place| segments[place]).collect()
 }
 
 /// Entries that are written at once.

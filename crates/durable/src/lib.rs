@@ -18,6 +18,8 @@
 //!
 //! A [`StorePrefix`] is the place of a data directory on an object store.
 //!
+//! What may be promised, put out and removed, and when, is decided in [`protocol`].
+//!
 //! [`Checkpoints`] hold what an engine keeps as of an entry, so that what came before it need not be done again.
 //!
 //! What the bytes are is drawn in docs/formats.md. Deliberately absent: any knowledge of SQL and of queries, and
@@ -35,6 +37,7 @@ mod inspect;
 mod journal;
 mod notes;
 mod prefix;
+pub mod protocol;
 mod read;
 mod rows;
 pub mod simulated;
@@ -44,10 +47,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::{Checkpoint, Checkpoints, Draft, Found};
+pub use checkpoint::{Checkpoint, Checkpoints, Draft, Found, Size};
 pub use directory::DataDirectory;
 pub use disk::{Disk, Growing, OsDisk};
-pub use entry::{Brought, Entry, Plan, Recorded, Standing};
+pub use entry::{Brought, Delivered, Digested, Entry, Plan, Recorded, Standing};
 pub use error::{Error, Result};
 pub use frame::Sequence;
 pub use inspect::{InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, inspect, inspect_store};

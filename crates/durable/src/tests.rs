@@ -1,6 +1,8 @@
 //! What survives: properties of the journal over disks that fail, fill up and forget.
 
 mod checkpoints;
+mod increments;
+mod protocol;
 mod stores;
 
 use std::sync::Arc;
@@ -9,11 +11,12 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use millstream_connect::{Arrival, BadRow, More};
-use millstream_delta::{Chunk, Closes, Cut, Delta, Epoch, Mark, Span, Standing as Stands, Timestamp};
+use millstream_delta::{Chunk, Closes, Cut, Delta, Digest, Epoch, Mark, Span, Standing as Stands, Timestamp};
 
 use crate::simulated::SimulatedDisk;
 use crate::{
-    Brought, DataDirectory, Disk, Entries, Entry, Error, Journal, Plan, Recorded, Report, Sequence, Standing,
+    Brought, DataDirectory, Delivered, Digested, Disk, Entries, Entry, Error, Journal, Plan, Recorded,
+    Report, Sequence, Standing,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,9 +32,13 @@ impl Random {
 }
 
 fn rows(from: i64, count: i64) -> RecordBatch {
-    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + count));
-    let texts: StringViewArray =
-        (from..from + count).map(|n| (n % 3 != 0).then(|| format!("the text of row number {n}"))).collect();
+    rows_of(&(from..from + count).collect::<Vec<_>>())
+}
+
+fn rows_of(numbers: &[i64]) -> RecordBatch {
+    let text = |n: &i64| (n % 3 != 0).then(|| format!("the text of row number {n}"));
+    let texts: StringViewArray = numbers.iter().map(text).collect();
+    let numbers: ArrayRef = Arc::new(Int64Array::from(numbers.to_vec()));
     RecordBatch::try_from_iter_with_nullable([
         ("n", numbers, false),
         ("t", Arc::new(texts) as ArrayRef, true),
@@ -72,8 +79,14 @@ fn epoch(number: u64) -> Entry {
         changes: vec![("t".into(), delta), ("u".into(), Delta::default())],
         brought: vec![Brought { source: "s".into(), arrivals: vec![arrival, Arrival::nothing(More::Later)] }],
         done: vec![format!("{number}: INSERT")],
-        delivered: vec![("k".into(), Epoch(number - 1))],
+        delivered: vec![delivered(number - 1)],
     }))
+}
+
+fn delivered(number: u64) -> Delivered {
+    let digest = Digest::of(&Delta::insert(rows(number as i64, 2))).unwrap();
+    let digests = vec![Digested { after: Epoch(number / 2), through: Epoch(number), digest }];
+    Delivered { sink: "k".into(), through: Epoch(number), digests }
 }
 
 /// What an entry says, to be compared.
@@ -130,7 +143,7 @@ fn every_kind_of_entry_is_read_as_it_was_written() {
         Entry::Arrived { query: "mv".into(), standing },
         Entry::Advanced { subscription: "n".into(), through: Epoch(3) },
         Entry::Skipped { to: Timestamp(13) },
-        Entry::Closed { delivered: vec![("k".into(), Epoch(3))] },
+        Entry::Closed { delivered: vec![delivered(3)] },
     ];
     let disk = SimulatedDisk::default();
     let (mut journal, reports) = start(&disk, Sequence::default());

@@ -14,6 +14,7 @@ use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_durable::{DataDirectory, StorePrefix};
 use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
+use millstream_state::Files;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::catalog::Catalog;
@@ -72,6 +73,8 @@ pub struct Progress {
     pub share: Option<f64>,
     /// What is wrong now, in sentences: failing sinks and sources, suspended queries.
     pub problems: Vec<String>,
+    /// What someone should look at although nothing is wrong, in sentences: memory_limit is passed.
+    pub warnings: Vec<String>,
 }
 
 /// What sessions and the loop share.
@@ -191,6 +194,7 @@ pub struct EngineBuilder {
     apart: Option<u64>,
     time: Option<TimeSource>,
     data: Option<Data>,
+    spill: Option<PathBuf>,
     must_exist: bool,
 }
 
@@ -314,6 +318,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Puts rows that memory has no room for in files of this directory, which is made when there are some. Else that is
+    /// `spill` in the data directory, and without one the system's for temporary files.
+    pub fn spill_directory(mut self, path: impl Into<PathBuf>) -> EngineBuilder {
+        self.spill = Some(path.into());
+        self
+    }
+
     /// Starts the engine. With a data directory it returns when all is as it was.
     pub fn start(mut self) -> Result<Engine> {
         let directory = match self.data.take() {
@@ -340,7 +351,10 @@ impl EngineBuilder {
             stopped: AtomicBool::new(false),
             recovered: OnceLock::new(),
         });
+        let spill = self.spill.or_else(|| directory.as_ref().and_then(DataDirectory::spill));
+        let spill = Arc::new(Files::below(spill.unwrap_or_else(std::env::temp_dir)));
         let parts = run::Parts {
+            spill,
             recorder: self.recorder,
             listeners: Listeners::start(self.listeners)?,
             choice: self.choice,

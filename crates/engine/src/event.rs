@@ -9,7 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
 use millstream_durable::{
-    Checkpoint, Checkpoints, Entry, Journal, Notes, Recorded, Report, Sequence, Standing,
+    Checkpoint, Checkpoints, Delivered, Entry, Journal, Notes, Recorded, Report, Sequence, Standing,
 };
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
@@ -19,7 +19,7 @@ use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::past::Past;
-use crate::run::{Correction, Parted, Written};
+use crate::run::{Correction, Parted, Published, Written};
 use crate::settings::{Keeping, Settings};
 use crate::transaction::{Begun, Found, Write};
 
@@ -233,7 +233,7 @@ pub(crate) enum Recovery {
     /// The reader of a durable subscription had all up to an epoch.
     Advanced(String, Epoch),
     /// Sinks had published all up to these epochs.
-    Delivered(Vec<(Arc<str>, Epoch)>),
+    Delivered(Vec<Delivered>),
     /// The objects are there: what they kept is this.
     Load(Box<Checkpoint>),
     /// That was all: it goes on.
@@ -348,7 +348,7 @@ pub(crate) enum Event {
     /// A sink has said what it held when it was opened.
     SinkRecovered { sink: Arc<str>, held: Epoch },
     /// A sink has published what it was handed, up to epoch `through`.
-    Delivered { sink: Arc<str>, through: Epoch, rows: u64 },
+    Delivered { sink: Arc<str>, published: Published },
     /// A sink failed and tries again, or for good.
     SinkFailed { sink: Arc<str>, reason: String, attempts: u32, lasting: bool },
     /// Let an object stand still, or all that can, or go on; answers with what was left out, and why.

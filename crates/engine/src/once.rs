@@ -9,6 +9,7 @@ use crate::catalog::{Definition, Object};
 use crate::event::Event;
 use crate::secrets::without_secrets;
 use crate::session::{Response, Session, Tag};
+use crate::statements::{KINDS, ROUTINES};
 
 /// Which statements of a script are done once.
 #[derive(Debug, Default)]
@@ -156,20 +157,13 @@ fn made_by(text: &str) -> Result<Option<String>> {
     let mut reader = TokenReader::new(text)?;
     reader.expect_keyword(&["CREATE"])?;
     reader.keyword(&["OR", "REPLACE"]);
-    let kinds: &[&[&str]] = &[
-        &["FUNCTION"],
-        &["AGGREGATE"],
-        &["SOURCE"],
-        &["TABLE"],
-        &["VIEW"],
-        &["MATERIALIZED", "VIEW"],
-        &["SINK"],
-        &["STREAM"],
-    ];
-    let Some(kind) = reader.one_of(kinds) else { return Ok(None) };
+    let is_routine = reader.one_of(ROUTINES).is_some();
+    if !is_routine && reader.one_of(KINDS).is_none() {
+        return Ok(None);
+    }
     reader.keyword(&["IF", "NOT", "EXISTS"]);
     let name = reader.relation_name()?;
-    Ok(Some(if kind < 2 { millstream_sql::routines::routine_name(&name) } else { name }))
+    Ok(Some(if is_routine { millstream_sql::routines::routine_name(&name) } else { name }))
 }
 
 /// Whether an object is as a statement makes it; a watermark that it was given later stays.

@@ -66,6 +66,19 @@ pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Reco
     thread.join().unwrap_or_else(|_| Err(Error::bug("doing again what the journal holds ended in a panic")))
 }
 
+/// Fails where no checkpoint is whole and the journal doesn't begin with its first entry: what came before is lost.
+fn begins(directory: &DataDirectory, damaged: &[String]) -> Result<(), millstream_durable::Error> {
+    let first = Entries::open(directory, Sequence::default())?.next();
+    if let Some(Ok(_)) = first {
+        return Ok(());
+    }
+    let reason = format!(
+        "no checkpoint can be read, and the journal begins behind them; put back what is damaged from a copy: {}",
+        damaged.join("; ")
+    );
+    Err(millstream_durable::Error::Corrupt { name: "checkpoints".into(), offset: 0, reason })
+}
+
 async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recovered> {
     let path = directory.path().to_path_buf();
     let told = |error: millstream_durable::Error| {
@@ -77,6 +90,9 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
     checkpoints.clear().map_err(failed)?;
     let found = checkpoints.newest().map_err(failed)?;
     let mut passed_over = found.damaged;
+    if found.checkpoint.is_none() && !passed_over.is_empty() {
+        begins(&directory, &passed_over).map_err(failed)?;
+    }
     let (mut epoch, mut last) = (Epoch::default(), Sequence::default());
     if let Some(checkpoint) = found.checkpoint {
         (epoch, last) = (checkpoint.cut.epoch, checkpoint.through);

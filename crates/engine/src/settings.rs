@@ -2,6 +2,7 @@
 
 pub(crate) mod foreign;
 mod missed;
+mod sizes;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use millstream_flow::Limits;
 use millstream_sql::{Error, Result, near};
 
 pub use missed::MissedBatches;
+use sizes::memory_limit;
+pub(crate) use sizes::size;
 
 /// A setting, as the reference page and SHOW ALL show it.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +95,12 @@ pub const SETTINGS: &[SettingDoc] = &[
         name: "max_record_bytes",
         default: "16 MiB",
         doc: "a longer record of a source is a bad row",
+    },
+    SettingDoc {
+        name: "memory_limit",
+        default: sizes::MOST_MEMORY,
+        doc: "bytes of memory, such as '2 GB', that tables and the operators of queries may take, about: beyond it rows that \
+              weren't looked at lately are read from files; none: as many as they like. No answer depends on it",
     },
     SettingDoc {
         name: "missed_batches",
@@ -303,6 +312,8 @@ pub struct Settings {
     pub max_queued_batches: usize,
     /// `max_record_bytes`
     pub max_record_bytes: usize,
+    /// `memory_limit`: bytes
+    pub memory_limit: Option<usize>,
     /// `missed_batches`
     pub missed_batches: MissedBatches,
     /// `on_error`
@@ -335,6 +346,7 @@ impl Default for Settings {
             max_batch_bytes: 64 << 20,
             max_queued_batches: 10,
             max_record_bytes: 16 << 20,
+            memory_limit: sizes::most_memory(),
             missed_batches: MissedBatches::Run,
             on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
@@ -392,6 +404,7 @@ impl Settings {
             }
             "max_queued_batches" => self.max_queued_batches = count(name, value)?,
             "max_record_bytes" => self.max_record_bytes = size(name, value)?,
+            "memory_limit" => self.memory_limit = memory_limit(value)?,
             "missed_batches" => self.missed_batches = MissedBatches::parse(value)?,
             "on_error" => self.on_error = OnError::parse(value)?,
             "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
@@ -435,6 +448,7 @@ impl Settings {
             "max_batch_rows" => self.max_batch_rows.map_or("adaptive".into(), |rows| rows.to_string()),
             "max_queued_batches" => self.max_queued_batches.to_string(),
             "max_record_bytes" => self.max_record_bytes.to_string(),
+            "memory_limit" => self.memory_limit.map_or("none".into(), |bytes| bytes.to_string()),
             "missed_batches" => self.missed_batches.name().into(),
             "on_error" => self.on_error.name().into(),
             "output_rows_max" => self.limits.output_rows_max.to_string(),
@@ -488,26 +502,6 @@ pub(crate) fn rate(name: &str, value: &str) -> Result<f64> {
     })
 }
 
-/// Bytes, with a unit or without: `65536`, `64 KiB`, `16MB`.
-pub(crate) fn size(name: &str, value: &str) -> Result<usize> {
-    let text = value.trim().to_ascii_lowercase();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let factor = match text[digits..].trim() {
-        "" | "b" => Some(1),
-        "kib" | "kb" | "k" => Some(1 << 10),
-        "mib" | "mb" | "m" => Some(1 << 20),
-        "gib" | "gb" | "g" => Some(1 << 30),
-        _ => None,
-    };
-    let bytes =
-        text[..digits].parse::<usize>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
-        Error::invalid(format!(
-            "{name} is '{value}', but bytes were expected, such as 65536, '64 KiB' or '16 MiB'"
-        ))
-    })
-}
-
 /// A length of time: `1 second`, `500 ms`, `1.5 s`, `2 min`.
 pub(crate) fn interval(name: &str, value: &str, or: &str) -> Result<Duration> {
     let wrong = || {
@@ -554,6 +548,8 @@ mod tests {
         check("batch_interval", "AUTO", "auto");
         check("max_record_bytes", "16 MiB", "16777216");
         check("max_batch_rows", "1_000", "1000");
+        check("memory_limit", "2 GB", "2147483648");
+        check("memory_limit", "None", "none");
         check("checkpoint_interval", "OFF", "off");
         check("checkpoint_interval", "1 min", "1 minute");
         check("journal_interval", "50 ms", "50 milliseconds");
@@ -570,7 +566,7 @@ mod tests {
 
     #[test]
     fn documented_defaults_are_the_defaults() {
-        for doc in SETTINGS.iter().filter(|doc| doc.default != CORES) {
+        for doc in SETTINGS.iter().filter(|doc| ![CORES, sizes::MOST_MEMORY].contains(&doc.default)) {
             let mut settings = Settings::default();
             settings.set(doc.name, doc.default).unwrap();
             let default = Settings::default().show(doc.name).unwrap();

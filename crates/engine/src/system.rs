@@ -95,7 +95,8 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             time("at", "when it was there"),
             number("stopped_us", "how long no epoch could run for it, in microseconds"),
             number("duration_us", "how long it took until it was on the disk, in microseconds"),
-            number("bytes", "its size; NULL where it couldn't be written"),
+            number("bytes", "what was written of it; NULL where it couldn't be written"),
+            number("named_bytes", "all that it consists of, files of earlier checkpoints among it"),
             text("reason", "why it couldn't be written"),
         ],
     },
@@ -146,6 +147,16 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
     },
     SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
     SystemTableDoc {
+        name: "memory",
+        doc: "what tables and the operators of queries take, one row",
+        columns: &[
+            number("limit_bytes", "`memory_limit`; NULL where there is none"),
+            number("state_bytes", "bytes of memory that they take, about"),
+            number("spilled_bytes", "bytes of their rows that are read from files"),
+            text("reason", "why the limit is passed all the same; NULL where it isn't"),
+        ],
+    },
+    SystemTableDoc {
         name: "operators",
         doc: "an operator of a query, with what it has done since the query was made",
         columns: &[
@@ -168,6 +179,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("time_us", "how long it took, in microseconds"),
             number("state_rows", "rows that it keeps"),
             number("state_bytes", "bytes that it keeps, about"),
+            number("spilled_bytes", "bytes of its rows that are read from files"),
             text("state_key", "the columns by which it keeps them; NULL where it has no key"),
             text("key", "the columns that no two rows of its output share; NULL where none are known"),
             number("forgotten_keys", "keys that `state_ttl` made it forget; NULL where it forgets none"),

@@ -14,7 +14,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Delta};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Store};
 
 use crate::failure::keep;
 use crate::spread::Threads;
@@ -212,6 +212,14 @@ impl Arrangement {
     /// About how many bytes it takes.
     pub fn memory_bytes(&self) -> usize {
         self.read().map_or(0, |versions| versions.memory_bytes())
+    }
+
+    /// Shows what its rows lie in; nothing where it is broken, which who steps it is told.
+    pub(crate) fn each_store(&self, show: &mut dyn FnMut(&mut Store)) {
+        let _ = self.write(|versions| {
+            show(versions.rows.store_mut());
+            Ok(())
+        });
     }
 
     fn is_staged(&self) -> Result<bool> {

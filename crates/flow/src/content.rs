@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use millstream_state::Store;
+
 use crate::flow::{Flow, Node};
 use crate::operator::{Content, Operator};
 use crate::point::Wanted;
@@ -67,6 +69,23 @@ impl Flow {
     pub fn closed(&self) -> Option<(usize, usize)> {
         let kept = self.stateful().filter_map(Operator::closed);
         kept.map(|rows| (rows.num_rows(), rows.memory_bytes())).reduce(|a, b| (a.0 + b.0, a.1 + b.1))
+    }
+
+    /// Shows what all operators keep rows in that may be read from files; who spills some of them says it so.
+    pub fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        for (node, meter) in self.nodes.iter_mut().zip(&mut self.meters) {
+            let Node::Operator { operator, .. } = node else { continue };
+            meter.spilled_bytes = 0;
+            operator.each_store(&mut |store| {
+                show(store);
+                meter.spilled_bytes += store.spilled_bytes();
+            });
+        }
+    }
+
+    /// How many bytes of all operators' rows are in files, as of the last time that these were shown.
+    pub fn spilled_bytes(&self) -> usize {
+        self.meters.iter().map(|meter| meter.spilled_bytes).sum()
     }
 
     /// The rows of the result that a reader wants, and perhaps others, where they are found without looking at all.

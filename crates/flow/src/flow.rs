@@ -493,7 +493,7 @@ impl Flow {
         self.stateful().map(Operator::state_rows).sum()
     }
 
-    /// How many bytes all operators keep, about.
+    /// How many bytes of memory all operators take, about.
     pub fn state_bytes(&self) -> usize {
         self.stateful().map(Operator::state_bytes).sum()
     }

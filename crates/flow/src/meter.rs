@@ -17,6 +17,8 @@ pub struct Meter {
     pub errors: i64,
     /// How long its steps took.
     pub time: Duration,
+    /// Bytes of its rows that are in files, as of the last time that it was looked.
+    pub spilled_bytes: usize,
 }
 
 impl Meter {
@@ -28,6 +30,7 @@ impl Meter {
             rows_out: self.rows_out - before.rows_out,
             errors: self.errors,
             time: self.time.saturating_sub(before.time),
+            spilled_bytes: self.spilled_bytes,
         }
     }
 

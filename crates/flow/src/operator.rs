@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_state::{Rows, Tables};
+use millstream_state::{Rows, Store, Tables};
 
 use crate::failure::Failure;
 use crate::late::{Late, Lateness};
@@ -269,6 +269,11 @@ pub trait Operator: Send + Debug {
     fn reset(&mut self) -> Result<()>;
     /// All that it keeps, as tables.
     fn save(&self) -> Result<Tables>;
+    /// The same for a checkpoint: of what can tell what has changed only that, as [`millstream_state::Run`] has it. Whoever
+    /// loads it has put it together with what checkpoints before have.
+    fn save_changed(&self) -> Result<Tables> {
+        self.save()
+    }
     /// Goes on where another one of the same make stood that had saved this: puts nothing out, and answers from here on
     /// as that one would have. Called before its first step; takes out all that it knows of.
     fn load(&mut self, kept: &mut Tables) -> Result<()>;
@@ -293,6 +298,8 @@ pub trait Operator: Send + Debug {
     }
     /// How many rows it keeps.
     fn state_rows(&self) -> usize;
-    /// How many bytes its state takes, about.
+    /// How many bytes of memory its state takes, about.
     fn state_bytes(&self) -> usize;
+    /// Shows what it keeps rows in that may be read from files, where it keeps some so.
+    fn each_store(&mut self, _show: &mut dyn FnMut(&mut Store)) {}
 }

@@ -17,6 +17,15 @@ const INPUT: &str = "Input";
 impl Flow {
     /// All that its operators keep, as tables, with what it finds in arrangements that others read, too.
     pub fn save(&self) -> Result<Tables> {
+        self.saved(|operator| operator.save())
+    }
+
+    /// The same for a checkpoint: of operators that can tell what has changed, only that.
+    pub fn save_changed(&self) -> Result<Tables> {
+        self.saved(|operator| operator.save_changed())
+    }
+
+    fn saved(&self, save: impl Fn(&dyn Operator) -> Result<Tables>) -> Result<Tables> {
         let mut all = Tables::default();
         all.put_number("started", i64::from(self.started));
         all.put_number("version", self.version as i64);
@@ -24,7 +33,7 @@ impl Flow {
         for (place, (node, meter)) in self.nodes.iter().zip(&self.meters).enumerate() {
             let (name, mut kept) = match node {
                 Node::Input { .. } => (INPUT, Tables::default()),
-                Node::Operator { operator, .. } => (operator.describe().name, operator.save()?),
+                Node::Operator { operator, .. } => (operator.describe().name, save(operator.as_ref())?),
             };
             kept.put_part("meter", meter.save());
             all.put_part(&part(place, name), kept);

@@ -4,9 +4,8 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Builder;
 
-use millstream_delta::{Chunk, Delta};
+use millstream_delta::{Chunk, Delta, Pool};
 
 /// Over so many rows work is spread unless a test says otherwise: fewer are done sooner than threads start.
 const FROM_ROWS: usize = 16_384;
@@ -24,6 +23,19 @@ struct Count {
     most: AtomicUsize,
     /// Threads at work beside the one that asked for the work.
     helping: AtomicUsize,
+    /// As many as may help, made when first they may.
+    pool: Mutex<Option<Arc<Pool>>>,
+}
+
+impl Count {
+    fn pool(&self) -> Arc<Pool> {
+        let threads = self.most.load(Ordering::Relaxed).saturating_sub(1);
+        let mut pool = lock(&self.pool);
+        if let Some(pool) = pool.as_ref().filter(|pool| pool.threads() == threads) {
+            return pool.clone();
+        }
+        pool.insert(Arc::new(Pool::new("millstream-step", threads))).clone()
+    }
 }
 
 /// A thread that may help; no longer when this is dropped.
@@ -32,7 +44,7 @@ struct Helper<'a>(&'a Count);
 impl Threads {
     /// The calling thread alone, so far.
     pub(crate) fn one() -> Threads {
-        let count = Count { most: AtomicUsize::new(1), helping: AtomicUsize::new(0) };
+        let count = Count { most: AtomicUsize::new(1), helping: AtomicUsize::new(0), pool: Mutex::default() };
         Threads { count: Arc::new(count), from_rows: FROM_ROWS }
     }
 
@@ -123,30 +135,7 @@ impl Threads {
         if helpers.is_empty() {
             return items.into_iter().map(work).collect();
         }
-        let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::default()).collect();
-        let waiting = Mutex::new(items.into_iter().zip(&results));
-        let take_and_do = || {
-            loop {
-                let next = lock(&waiting).next();
-                let Some((item, result)) = next else { break };
-                let done = work(item);
-                *lock(result) = Some(done);
-            }
-        };
-        let take_and_do = &take_and_do;
-        std::thread::scope(|scope| {
-            for helper in helpers {
-                let help = move || {
-                    let _helper = helper;
-                    take_and_do();
-                };
-                // Where the system has no thread to give, this one does the work.
-                let _ = Builder::new().name("millstream-step".into()).spawn_scoped(scope, help);
-            }
-            take_and_do();
-        });
-        let done = |result: Mutex<Option<R>>| result.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.into_iter().filter_map(done).collect()
+        self.count.pool().spread(items, helpers, work)
     }
 
     /// The same where the items come to so many rows that it pays, else on this thread alone.
@@ -161,7 +150,7 @@ impl Threads {
 
     /// Threads that may help, so many at most.
     fn helpers(&self, wanted: usize) -> Vec<Helper<'_>> {
-        let Count { most, helping } = &*self.count;
+        let Count { most, helping, .. } = &*self.count;
         let most = most.load(Ordering::Relaxed).saturating_sub(1);
         let free = |busy: usize| Some(busy + wanted.min(most.saturating_sub(busy)));
         let before = helping.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).unwrap_or(most);

@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use millstream_delta::{Chunk, Delta, RowEncoder};
 
+use crate::lineage::{Bits, Marks};
 use crate::lists::Lists;
 use crate::store::Store;
 use crate::{Error, Result};
@@ -36,6 +37,8 @@ pub struct Arranged {
     long: HashMap<u32, Long>,
     /// Made when the first row is deleted.
     encoder: Option<RowEncoder>,
+    /// The slots that rows have come to since checkpoints.
+    marks: Marks<Bits>,
 }
 
 /// Rows to change, each with the slot of its key.
@@ -82,12 +85,19 @@ struct Long {
 impl Arranged {
     /// No rows yet.
     pub fn new(schema: SchemaRef) -> Arranged {
-        Arranged { store: Store::new(schema), lists: Lists::default(), long: HashMap::new(), encoder: None }
+        let store = Store::new(schema);
+        let marks = Marks::beside(store.marks());
+        Arranged { store, lists: Lists::default(), long: HashMap::new(), encoder: None, marks }
     }
 
     /// The rows' schema.
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
+    }
+
+    /// The chunks that its rows lie in.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
     }
 
     /// How many rows there are, each copy counted.
@@ -234,11 +244,14 @@ impl Arranged {
         tallies: Option<Vec<i64>>,
         slots: &[u32],
     ) -> Result<()> {
+        let marks = self.marks.now(0);
         let Some(weights) = weights else {
+            slots.iter().for_each(|slot| marks.set(*slot));
             let first = self.store.push_with(rows, None, tallies)?;
             return slots.iter().zip(first..).try_for_each(|(slot, id)| self.lists.push(*slot, id));
         };
         let taken: Vec<u32> = (0..weights.len() as u32).filter(|row| weights[*row as usize] > 0).collect();
+        taken.iter().for_each(|row| marks.set(slots[*row as usize]));
         let counts = taken.iter().map(|row| weights[*row as usize]).collect();
         let tallies = tallies.map(|tallies| taken.iter().map(|row| tallies[*row as usize]).collect());
         let first = if taken.len() == rows.num_rows() {

@@ -9,7 +9,7 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::key_index::{KeyIndex, NO_SLOT};
 use crate::store::{RowsSnapshot, Store};
-use crate::{Error, Result};
+use crate::{Error, Result, Tables};
 pub use change::Changed;
 
 /// The id of a row that isn't there.
@@ -67,6 +67,16 @@ impl Keyed {
         &self.key_columns
     }
 
+    /// How many bytes of the rows are in files.
+    pub fn spilled_bytes(&self) -> usize {
+        self.store.spilled_bytes()
+    }
+
+    /// The chunks that its rows lie in.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// How many rows there are.
     pub fn num_rows(&self) -> usize {
         self.store.copies() as usize
@@ -83,6 +93,11 @@ impl Keyed {
     /// The rows as they are now. Takes no time; later changes copy what they touch.
     pub fn snapshot(&self) -> RowsSnapshot {
         self.store.snapshot()
+    }
+
+    /// Adds what has changed of the rows since the newest checkpoint as a table, all of them where it is to have all.
+    pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
+        self.store.save_run(&self.store.marks().run(), None, name, to)
     }
 
     /// The ids of the rows with these keys (one array a key column), good for [`Keyed::gather`] until the next

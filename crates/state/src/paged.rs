@@ -3,7 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 /// How many values a page has. The last page alone may have to move when it grows.
-const PAGE_ROWS: usize = 1 << PAGE_BITS;
+pub const PAGE_ROWS: usize = 1 << PAGE_BITS;
 const PAGE_BITS: u32 = 12;
 /// A page grows by as many values, so that little of the last one lies fallow.
 const STEP_ROWS: usize = PAGE_ROWS / 8;
@@ -64,6 +64,53 @@ impl<T: Clone> Paged<T> {
     }
 }
 
+/// Into how many parts pages are dealt out, whatever the number of threads, so that nothing depends on that.
+pub const PARTS: usize = 8;
+
+/// Every [`PARTS`]th page of [`Paged`], which one thread may change beside those that have the other parts.
+#[derive(Debug)]
+pub struct PagedPart<'a, T> {
+    pages: Vec<&'a mut [T]>,
+}
+
+/// Which part a slot is in.
+#[inline(always)]
+pub fn part_of(slot: u32) -> usize {
+    (slot >> PAGE_BITS) as usize % PARTS
+}
+
+/// Deals out what there is for each page, which is `each` of `all`.
+pub fn dealt_out<T>(all: &mut [T], each: usize) -> Vec<PagedPart<'_, T>> {
+    dealt(all.chunks_mut(each))
+}
+
+fn dealt<'a, T: 'a>(pages: impl Iterator<Item = &'a mut [T]>) -> Vec<PagedPart<'a, T>> {
+    let mut parts: Vec<PagedPart<'a, T>> = (0..PARTS).map(|_| PagedPart { pages: Vec::new() }).collect();
+    pages.zip((0..PARTS).cycle()).for_each(|(page, part)| parts[part].pages.push(page));
+    parts
+}
+
+impl<T> Paged<T> {
+    /// The parts, in their order.
+    pub fn parts(&mut self) -> Vec<PagedPart<'_, T>> {
+        dealt(self.pages.iter_mut().map(Vec::as_mut_slice))
+    }
+}
+
+impl<T> PagedPart<'_, T> {
+    /// The value of a slot of this part.
+    #[inline(always)]
+    pub fn at(&mut self, slot: u32) -> &mut T {
+        &mut self.page(slot)[slot as usize & (PAGE_ROWS - 1)]
+    }
+
+    /// What there is for the page that a slot of this part is in.
+    #[inline(always)]
+    pub fn page(&mut self, slot: u32) -> &mut [T] {
+        self.pages[(slot >> PAGE_BITS) as usize / PARTS]
+    }
+}
+
 impl<T: Clone> FromIterator<T> for Paged<T> {
     fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Paged<T> {
         let mut paged = Paged::default();
@@ -91,6 +138,22 @@ impl<T> IndexMut<usize> for Paged<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_slot_is_in_one_part() {
+        let mut paged: Paged<u32> = (0..100_000).collect();
+        let mut parts = paged.parts();
+        (0..100_000).for_each(|slot| *parts[part_of(slot)].at(slot) += slot);
+        let mut marks = vec![0u64; 100_000usize.div_ceil(64)];
+        let mut dealt = dealt_out(&mut marks, PAGE_ROWS / 64);
+        for slot in (0..100_000).step_by(3) {
+            dealt[part_of(slot)].page(slot)[slot as usize % PAGE_ROWS / 64] |= 1 << (slot % 64);
+        }
+        for slot in 0..100_000 {
+            assert_eq!(paged[slot], 2 * slot as u32);
+            assert_eq!(marks[slot / 64] >> (slot % 64) & 1 == 1, slot % 3 == 0, "{slot}");
+        }
+    }
 
     #[test]
     fn values_stay_where_they_are() {

@@ -9,7 +9,7 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::segmented::Segmented;
 use crate::store::{RowsSnapshot, Store};
-use crate::{Error, Result};
+use crate::{Error, Result, Tables};
 
 /// How many rows are indexed at once.
 const INDEXED_ROWS: usize = 8192;
@@ -58,6 +58,16 @@ impl Rows {
         self.store.schema()
     }
 
+    /// How many bytes of the rows are in files.
+    pub fn spilled_bytes(&self) -> usize {
+        self.store.spilled_bytes()
+    }
+
+    /// The chunks that its rows lie in.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// How many rows there are, each copy counted.
     pub fn num_rows(&self) -> usize {
         (self.store.copies() + self.copies) as usize
@@ -74,6 +84,14 @@ impl Rows {
             return RowsSnapshot::without_columns(self.schema().clone(), self.copies);
         }
         self.store.snapshot()
+    }
+
+    /// Adds what has changed of the rows since the newest checkpoint as a table, all of them where it is to have all.
+    pub fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
+        if self.schema().fields().is_empty() {
+            return to.put_delta(name, &self.snapshot().delta()?);
+        }
+        self.store.save_run(&self.store.marks().run(), None, name, to)
     }
 
     /// Inserts and deletes rows. What matters is the sum of each row's weights: a row may be deleted before it

@@ -32,6 +32,11 @@ impl Slotted {
         self.store.schema()
     }
 
+    /// The chunks that its rows lie in.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// The rows of those slots that have one, and their places among `slots`.
     pub fn get(&self, slots: &[u32]) -> Result<(RecordBatch, Vec<usize>)> {
         let (mut ids, mut places) = (Vec::with_capacity(slots.len()), Vec::with_capacity(slots.len()));

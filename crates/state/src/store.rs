@@ -1,6 +1,8 @@
 //! Rows in immutable chunks, each row with an id that stays.
 
+mod changes;
 mod counts;
+mod spilling;
 pub(crate) mod table;
 
 use std::sync::Arc;
@@ -11,9 +13,12 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use millstream_delta::{Chunk, Delta};
 
+pub(crate) use changes::Changes;
 use counts::Counts;
 
 use crate::compact::compact;
+use crate::lineage::Marks;
+use crate::spill::{Spilled, Touched};
 
 /// Neighbouring chunks are merged while together they are no larger than this.
 const MERGED_ROWS_MAX: usize = 16_384;
@@ -32,8 +37,11 @@ struct Stored {
     tallies: Option<Vec<i64>>,
     /// What each row's id is beyond the chunk's first, ascending. `None`: 0, 1, 2 and so on.
     offsets: Option<Vec<u32>>,
-    /// Of the rows and of the numbers beside them.
+    /// Of the rows.
     bytes: usize,
+    /// Where the rows are read from, where they aren't in memory.
+    spilled: Option<Arc<Spilled>>,
+    touched: Touched,
 }
 
 impl Stored {
@@ -45,8 +53,8 @@ impl Stored {
     ) -> Stored {
         let counts = counts.and_then(|counts| Counts::of(&counts));
         let tallies = tallies.filter(|tallies| tallies.iter().any(|tally| *tally != 0));
-        let bytes = rows.get_array_memory_size() + 8 * tallies.as_ref().map_or(0, Vec::len);
-        Stored { rows, counts, tallies, offsets, bytes }
+        let bytes = rows.get_array_memory_size();
+        Stored { rows, counts, tallies, offsets, bytes, spilled: None, touched: Touched::default() }
     }
 
     fn dead(&self) -> usize {
@@ -57,9 +65,14 @@ impl Stored {
         self.rows.num_rows() - self.dead()
     }
 
-    /// About how many bytes it takes.
+    /// About how many bytes it takes in memory.
     fn memory_bytes(&self) -> usize {
-        self.bytes + self.counts.as_ref().map_or(0, Counts::memory_bytes)
+        let rows = if self.spilled.is_some() { 0 } else { self.bytes };
+        rows + self.tallied_bytes() + self.counts.as_ref().map_or(0, Counts::memory_bytes)
+    }
+
+    fn tallied_bytes(&self) -> usize {
+        8 * self.tallies.as_ref().map_or(0, Vec::len)
     }
 
     fn count(&self, row: usize) -> i64 {
@@ -86,11 +99,7 @@ impl Stored {
     }
 
     fn set_tally(&mut self, row: usize, tally: i64) {
-        let tallies = self.tallies.get_or_insert_with(|| {
-            self.bytes += 8 * self.rows.num_rows();
-            vec![0; self.rows.num_rows()]
-        });
-        tallies[row] = tally;
+        self.tallies.get_or_insert_with(|| vec![0; self.rows.num_rows()])[row] = tally;
     }
 
     /// The same without its dead rows.
@@ -130,13 +139,15 @@ struct Held {
     chunk: Arc<Stored>,
 }
 
-/// Chunks in the order of their ids.
+/// Chunks of rows in the order of their ids: what all that keeps rows keeps them in.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub struct Store {
     schema: SchemaRef,
     chunks: Arc<Vec<Held>>,
     next_id: u64,
     copies: u64,
+    /// What has changed since checkpoints.
+    marks: Marks<Changes>,
 }
 
 /// Live rows of one chunk.
@@ -148,7 +159,7 @@ pub(crate) struct Piece {
 
 impl Store {
     pub(crate) fn new(schema: SchemaRef) -> Store {
-        Store { schema, chunks: Arc::default(), next_id: 0, copies: 0 }
+        Store { schema, chunks: Arc::default(), next_id: 0, copies: 0, marks: Marks::default() }
     }
 
     pub(crate) fn schema(&self) -> &SchemaRef {
@@ -188,6 +199,7 @@ impl Store {
         tallies: Option<Vec<i64>>,
     ) -> Result<u64, ArrowError> {
         let first = self.next_id;
+        self.marks.now(first);
         if rows.num_rows() == 0 {
             return Ok(first);
         }
@@ -224,8 +236,9 @@ impl Store {
     /// Merges the chunk at `position` with the next one if the result isn't too large.
     fn merge_at(&mut self, position: usize) -> Result<bool, ArrowError> {
         let Some([before, after]) = self.chunks.get(position..position + 2) else { return Ok(false) };
+        let tallied = before.chunk.tallied_bytes() + after.chunk.tallied_bytes();
         let too_large = before.chunk.rows.num_rows() + after.chunk.rows.num_rows() > MERGED_ROWS_MAX
-            || before.chunk.bytes + after.chunk.bytes > MERGED_BYTES_MAX;
+            || before.chunk.bytes + after.chunk.bytes + tallied > MERGED_BYTES_MAX;
         let last_offset = after.first - before.first + after.chunk.rows.num_rows() as u64;
         let reaches = after.chunk.offsets.as_ref().and_then(|offsets| offsets.last()).copied().unwrap_or(0);
         if too_large || last_offset + u64::from(reaches) > u64::from(u32::MAX) {
@@ -247,6 +260,13 @@ impl Store {
         (position, row)
     }
 
+    /// The same of a row that may be gone.
+    fn find(&self, id: u64) -> Option<(usize, usize)> {
+        let position = self.chunks.partition_point(|held| held.first <= id).checked_sub(1)?;
+        let held = &self.chunks[position];
+        Some((position, held.chunk.row_at(id - held.first)?))
+    }
+
     pub(crate) fn count(&self, id: u64) -> i64 {
         let (position, row) = self.locate(id);
         self.chunks[position].chunk.count(row)
@@ -260,6 +280,7 @@ impl Store {
 
     /// Sets the numbers beside some rows.
     pub(crate) fn set_tallies(&mut self, changes: &[(u64, i64)]) {
+        self.note(changes);
         for (id, tally) in changes {
             let (position, row) = self.locate(*id);
             Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[position].chunk).set_tally(row, *tally);
@@ -268,6 +289,7 @@ impl Store {
 
     /// Sets the counts of some rows. A row whose count is zero is gone: its id must not be used again.
     pub(crate) fn set_counts(&mut self, changes: &[(u64, i64)]) {
+        self.note(changes);
         let mut touched = Vec::new();
         for (id, count) in changes {
             let (position, row) = self.locate(*id);
@@ -330,6 +352,7 @@ impl Store {
             let chunk = &self.chunks[position].chunk;
             if dense[position] == u32::MAX {
                 dense[position] = batches.len() as u32;
+                chunk.touched.touch();
                 batches.push(chunk.rows.project(columns)?);
             }
             indices.push((dense[position] as usize, row));
@@ -355,6 +378,7 @@ impl Store {
             let chunk = &self.chunks[position].chunk;
             if dense[position] == u32::MAX {
                 dense[position] = batches.len() as u32;
+                chunk.touched.touch();
                 batches.push(&chunk.rows);
             }
             indices.extend(std::iter::repeat_n((dense[position] as usize, row), copies(chunk, row)));
@@ -389,7 +413,7 @@ impl Store {
         Ok(None)
     }
 
-    #[cfg(test)]
+    /// How many chunks there are.
     pub(crate) fn num_chunks(&self) -> usize {
         self.chunks.len()
     }

@@ -1,7 +1,9 @@
 //! What is kept, as tables: what a checkpoint writes, and a start reads.
 
 mod columns;
+mod merging;
 mod parts;
+mod runs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +13,15 @@ use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use millstream_delta::{Chunk, Delta};
 
+use crate::lineage::Run;
 use crate::{Error, Result};
 pub use columns::{Columns, Lists};
+pub use merging::Runs;
+pub(crate) use runs::{COUNTS, ROW, SLOT};
 
-/// The column, behind all others, that says how many copies there are of a row.
-const WEIGHT: &str = "_weight";
+/// The column, behind all others, that says how many copies there are of a row, and the one of the number beside it.
+pub(crate) const WEIGHT: &str = "_weight";
+pub(crate) const TALLY: &str = "_tally";
 
 /// Tables, numbers and texts, each by a name; what is part of something has a name such as `part.name`.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +29,8 @@ pub struct Tables {
     tables: BTreeMap<String, Vec<RecordBatch>>,
     numbers: BTreeMap<String, i64>,
     texts: BTreeMap<String, String>,
+    /// The tables that are of runs: what they are called there, and the run.
+    runs: BTreeMap<String, (String, Run)>,
 }
 
 impl Tables {
@@ -160,6 +168,15 @@ impl Tables {
         self.tables.extend(tables.tables.into_iter().map(|(name, batches)| (named(name), batches)));
         self.numbers.extend(tables.numbers.into_iter().map(|(name, number)| (named(name), number)));
         self.texts.extend(tables.texts.into_iter().map(|(name, text)| (named(name), text)));
+        self.runs.extend(tables.runs.into_iter().map(|(name, run)| (named(name), run)));
+    }
+
+    /// Adds all that something keeps beside what is there.
+    pub fn put_all(&mut self, tables: Tables) {
+        self.tables.extend(tables.tables);
+        self.numbers.extend(tables.numbers);
+        self.texts.extend(tables.texts);
+        self.runs.extend(tables.runs);
     }
 
     /// Takes all out that a part keeps.
@@ -169,6 +186,7 @@ impl Tables {
             tables: take_under(&mut self.tables, &prefix),
             numbers: take_under(&mut self.numbers, &prefix),
             texts: take_under(&mut self.texts, &prefix),
+            runs: take_under(&mut self.runs, &prefix),
         }
     }
 
@@ -233,6 +251,9 @@ fn without_last(batch: &RecordBatch, name: &str) -> Option<(RecordBatch, ArrayRe
     let schema = Arc::new(Schema::new(fields.to_vec()));
     Some((RecordBatch::try_new_with_options(schema, columns.to_vec(), &options).ok()?, last.clone()))
 }
+
+#[cfg(test)]
+mod changed_tests;
 
 #[cfg(test)]
 mod tests {

@@ -13,26 +13,19 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use millstream::Engine;
 use millstream::connect::connectors::Print;
 use millstream_benches::Result;
 use millstream_benches::options::Options;
+use millstream_benches::sent_lines::{Times, send};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "socket_latency [--rates 10000,100000] [--seconds 10]
 Milliseconds from a line's sending to its printed result: p50 and p99.";
-
-/// The lines of so long are sent at once.
-const TICK: Duration = Duration::from_millis(1);
-
-/// What may still be on its way after the last line was sent.
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -68,41 +61,6 @@ impl What {
             What::Count => "running count",
             What::ByHand => "filter, written by hand",
         }
-    }
-}
-
-/// When lines were sent, and how long they took.
-struct Times {
-    began: Instant,
-    /// Nanoseconds since `began`, by the line's number.
-    sent: Vec<AtomicU64>,
-    printed: AtomicUsize,
-    latencies: Mutex<Vec<u64>>,
-}
-
-impl Times {
-    fn new(lines: usize) -> Times {
-        Times {
-            began: Instant::now(),
-            sent: (0..lines).map(|_| AtomicU64::new(0)).collect(),
-            printed: AtomicUsize::new(0),
-            latencies: Mutex::new(Vec::with_capacity(lines)),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
-    }
-
-    /// Notes that lines have their result now.
-    fn arrived(&self, lines: impl Iterator<Item = usize>) {
-        let now = self.now();
-        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        for line in lines {
-            let sent = self.sent.get(line).map_or(now, |sent| sent.load(Ordering::Relaxed));
-            latencies.push(now.saturating_sub(sent));
-        }
-        self.printed.store(latencies.len(), Ordering::Relaxed);
     }
 }
 
@@ -150,24 +108,13 @@ async fn run(what: What, rate: usize, seconds: usize) -> Result<Vec<u64>> {
     let sending = times.clone();
     let sent = tokio::task::spawn_blocking(move || send(stream, &sending, rate)).await?;
     let stream = sent?;
-    let began = Instant::now();
-    while times.printed.load(Ordering::Relaxed) < times.sent.len() {
-        if began.elapsed() > TIMEOUT {
-            let printed = times.printed.load(Ordering::Relaxed);
-            return Err(format!("{printed} of {} lines were printed", times.sent.len()).into());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    times.all_arrived().await?;
     drop(stream);
     if let Some(engine) = engine {
         engine.stop().await?;
     }
-    let mut latencies = times.latencies.lock().unwrap_or_else(PoisonError::into_inner).split_off(
-        // Lines come in their order; those of the first second are left out.
-        if seconds > 1 { rate } else { 0 },
-    );
-    latencies.sort_unstable();
-    Ok(latencies)
+    // Lines come in their order; those of the first second are left out.
+    Ok(times.latencies(if seconds > 1 { rate } else { 0 }))
 }
 
 /// An engine that reads the socket and prints.
@@ -186,27 +133,6 @@ async fn start(what: What, port: u16, page: Page) -> Result<Engine> {
         session.execute(sink).await?;
     }
     Ok(engine)
-}
-
-/// Sends `rate` lines a second, those of a tick at once.
-fn send(mut stream: TcpStream, times: &Times, rate: usize) -> std::io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    let began = Instant::now();
-    let mut text = Vec::new();
-    let mut line = 0;
-    while line < times.sent.len() {
-        let due = (began.elapsed().as_secs_f64() * rate as f64) as usize;
-        text.clear();
-        let now = times.now();
-        while line < due.min(times.sent.len()) {
-            times.sent[line].store(now, Ordering::Relaxed);
-            writeln!(text, "line {line}")?;
-            line += 1;
-        }
-        stream.write_all(&text)?;
-        std::thread::sleep(TICK);
-    }
-    Ok(stream)
 }
 
 /// Reads, filters and prints.

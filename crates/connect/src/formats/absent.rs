@@ -16,19 +16,10 @@ pub(crate) struct Absent {
 impl Absent {
     /// Rows for a field; `None` where its type has no value that is all zeros.
     pub(crate) fn of(field: &Field) -> Option<Absent> {
-        let plain = |data_type: &DataType| {
-            let is_text = matches!(
-                data_type,
-                DataType::Utf8
-                    | DataType::LargeUtf8
-                    | DataType::Utf8View
-                    | DataType::Binary
-                    | DataType::LargeBinary
-                    | DataType::BinaryView
-            );
-            is_text || *data_type == DataType::Boolean || data_type.is_primitive()
-        };
-        plain(field.data_type()).then(|| Absent { field: field.clone(), rows: made(field, ROWS) })
+        let data_type = field.data_type();
+        let is_text = data_type.is_string() || data_type.is_binary();
+        let plain = is_text || *data_type == DataType::Boolean || data_type.is_primitive();
+        plain.then(|| Absent { field: field.clone(), rows: made(field, ROWS) })
     }
 
     /// So many rows.

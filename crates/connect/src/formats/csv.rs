@@ -185,14 +185,14 @@ fn feed<'a>(decoder: &mut Decoder, records: impl Iterator<Item = &'a [u8]>) -> R
 }
 
 impl Decode for CsvDecoder {
-    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
+    fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
         let mut decoder = self.decoder(self.file.clone(), self.projection.clone(), records.len());
         feed(&mut decoder, records.iter().map(|record| &block[record.start as usize..record.next as usize]))?;
         let batch = decoder.flush().map_err(|error| error.to_string())?;
         Ok(batch.map(|batch| batch.columns().to_vec()).unwrap_or_default())
     }
 
-    fn explain(&mut self, record: &[u8], error: String) -> String {
+    fn explain(&self, record: &[u8], error: String) -> String {
         let text: Vec<Field> = self
             .file
             .fields()

@@ -48,7 +48,7 @@ impl DebeziumDecoder {
 }
 
 impl Decode for DebeziumDecoder {
-    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
+    fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
         let Some(events) = Envelopes::of(&self.json.decode(block, records)?)? else { return Ok(Vec::new()) };
         let goes = events.goes()?;
         let keys = self.needs.key();
@@ -67,7 +67,7 @@ impl Decode for DebeziumDecoder {
         Ok(columns)
     }
 
-    fn explain(&mut self, record: &[u8], error: String) -> String {
+    fn explain(&self, record: &[u8], error: String) -> String {
         self.json.explain(record, error)
     }
 }

@@ -8,11 +8,11 @@ use super::framing::{BadRecord, Record, Run};
 /// How the records of one format become columns.
 ///
 /// Whether a record can be decoded depends on that record alone, never on its neighbours.
-pub(crate) trait Decode: Send {
+pub(crate) trait Decode: Send + Sync {
     /// The columns of `records`, all or nothing.
-    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String>;
+    fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String>;
     /// What is wrong with a record that failed by itself with `error`, in the user's words.
-    fn explain(&mut self, record: &[u8], error: String) -> String;
+    fn explain(&self, record: &[u8], error: String) -> String;
 }
 
 /// What a run decodes to.
@@ -26,7 +26,7 @@ pub(crate) struct Decoded {
 }
 
 /// Decodes `run`; when that fails, bisects to the records that fail by themselves.
-pub(crate) fn decode_run(decoder: &mut dyn Decode, run: Run) -> Result<Decoded, String> {
+pub(crate) fn decode_run(decoder: &dyn Decode, run: Run) -> Result<Decoded, String> {
     let Run { block, offset, records, mut bad } = run;
     if records.is_empty() {
         return Ok(Decoded { columns: Vec::new(), records, bad });

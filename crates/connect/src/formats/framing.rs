@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use arrow::buffer::Buffer;
 use memchr::{memchr, memchr2};
 
+use super::read_ahead::{Next, ReadAhead};
 use crate::BadRow;
 
 /// How many bytes are read at once.
@@ -67,7 +68,7 @@ pub(crate) struct Run {
 /// What it yields is a function of the bytes alone, never of how they were cut into blocks or runs: so a part
 /// of a stream that ends at a record's end can be read again with the same result.
 pub(crate) struct Framer {
-    input: Box<dyn Read + Send>,
+    input: Input,
     framing: Framing,
     record_bytes_max: usize,
     /// Which records are passed over.
@@ -87,6 +88,11 @@ pub(crate) struct Framer {
     live: bool,
     /// Of a pushed record that is too long, where it began and its first bytes, until its end comes.
     overlong: Option<(u64, Vec<u8>)>,
+}
+
+enum Input {
+    Here(Box<dyn Read + Send>),
+    Ahead(ReadAhead),
 }
 
 enum Found {
@@ -120,7 +126,7 @@ impl Framer {
         // Positions in a block have 32 bits, and a block may hold two records of the longest kind.
         let record_bytes_max = record_bytes_max.min(1 << 30);
         Framer {
-            input,
+            input: Input::Here(input),
             framing,
             record_bytes_max,
             passes_over: |_| false,
@@ -145,7 +151,7 @@ impl Framer {
     pub fn push(&mut self, bytes: Vec<u8>) {
         let rest = &self.block[self.at..];
         let block = if rest.is_empty() { bytes } else { [rest, &bytes].concat() };
-        self.set_block(block);
+        self.set_block(Buffer::from_vec(block));
     }
 
     /// Nothing more will be pushed: what is left is the last record.
@@ -169,6 +175,18 @@ impl Framer {
     pub fn expect_bytes(mut self, bytes: u64) -> Framer {
         self.expected = usize::try_from(bytes).unwrap_or(BLOCK_BYTES).saturating_add(1).min(BLOCK_BYTES);
         self
+    }
+
+    /// Reads on a thread of its own from now on, while others decode what was read.
+    pub fn reading_ahead(self) -> io::Result<Framer> {
+        self.reading_blocks_ahead(BLOCK_BYTES)
+    }
+
+    fn reading_blocks_ahead(mut self, block_bytes: usize) -> io::Result<Framer> {
+        if let Input::Here(input) = self.input {
+            self.input = Input::Ahead(ReadAhead::start(input, block_bytes)?);
+        }
+        Ok(self)
     }
 
     /// The offset of the first byte that was not taken.
@@ -341,23 +359,30 @@ impl Framer {
     fn fill(&mut self) {
         let rest = &self.block[self.at..];
         // A record that spans blocks grows its block by doubling, so that it is searched a bounded number of times.
-        let want = self.expected.max(rest.len());
-        let mut block = Vec::with_capacity(rest.len() + want + 64);
-        block.extend_from_slice(rest);
-        let before = block.len();
-        let outcome = (&mut self.input).take(want as u64).read_to_end(&mut block);
-        self.failure = outcome.err();
-        self.ended = self.failure.is_some() || block.len() - before < want;
+        let Next { block, ended, failure } = match &mut self.input {
+            Input::Here(input) => read_behind(input, rest, self.expected.max(rest.len())),
+            Input::Ahead(ahead) => ahead.next(rest),
+        };
+        (self.ended, self.failure) = (ended, failure);
         self.expected = BLOCK_BYTES;
         self.set_block(block);
     }
 
     /// Goes on in a block that begins with what was not taken.
-    fn set_block(&mut self, block: Vec<u8>) {
+    fn set_block(&mut self, block: Buffer) {
         self.offset += self.at as u64;
         self.at = 0;
-        self.block = Buffer::from_vec(block);
+        self.block = block;
     }
+}
+
+/// What was left of a stream, and so many bytes behind it.
+fn read_behind(input: &mut dyn Read, rest: &[u8], want: usize) -> Next {
+    let mut block = Vec::with_capacity(rest.len() + want + 64);
+    block.extend_from_slice(rest);
+    let failure = input.take(want as u64).read_to_end(&mut block).err();
+    let ended = failure.is_some() || block.len() - rest.len() < want;
+    Next { block: Buffer::from_vec(block), ended, failure }
 }
 
 /// Where the first newline outside of quotes is. `data` begins with a record.
@@ -419,9 +444,17 @@ mod tests {
     }
 
     fn framed(text: &[u8], framing: Framing, max: usize, block: u64) -> Vec<(u64, String)> {
-        let mut framer = Framer::new(Box::new(Dribble(text.to_vec(), 0)), 0, framing, max)
-            .passing_over(passes_over(framing))
-            .expect_bytes(block);
+        let framer = Framer::new(Box::new(Dribble(text.to_vec(), 0)), 0, framing, max);
+        framed_by(framer.passing_over(passes_over(framing)).expect_bytes(block), text)
+    }
+
+    /// As [`framed`], of bytes that another thread reads in blocks of such a size.
+    fn framed_as_read_ahead(text: &[u8], framing: Framing, max: usize, block: usize) -> Vec<(u64, String)> {
+        let framer = Framer::new(Box::new(Dribble(text.to_vec(), 0)), 0, framing, max);
+        framed_by(framer.passing_over(passes_over(framing)).reading_blocks_ahead(block).unwrap(), text)
+    }
+
+    fn framed_by(mut framer: Framer, text: &[u8]) -> Vec<(u64, String)> {
         let mut all = Vec::new();
         loop {
             let run = framer.next_run(2, usize::MAX).unwrap();
@@ -472,9 +505,37 @@ mod tests {
         for block in [0, 1, 5, 1000] {
             assert_eq!(framed(text.as_bytes(), framing, max, block), expect, "{text:?} in blocks of {block}");
         }
+        for block in [1, 5, 100, 1000] {
+            let found = framed_as_read_ahead(text.as_bytes(), framing, max, block);
+            assert_eq!(found, expect, "{text:?} read ahead in blocks of {block}");
+        }
         for piece in [1, 2, 7, 1000] {
             let found = framed_as_pushed(text.as_bytes(), framing, max, piece);
             assert_eq!(found, expect, "{text:?} pushed {piece} at a time");
+        }
+    }
+
+    #[test]
+    fn what_was_read_before_a_failure_comes_before_it() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("broken"))
+            }
+        }
+        let input = || Box::new(Dribble(b"a\nbc\nd".to_vec(), 0).chain(Broken));
+        let here = Framer::new(input(), 0, Framing::Line, 100);
+        let ahead = Framer::new(input(), 0, Framing::Line, 100).reading_blocks_ahead(4).unwrap();
+        for mut framer in [here, ahead] {
+            let mut records = 0;
+            let error = loop {
+                match framer.next_run(10, usize::MAX) {
+                    Ok(run) => records += run.records.len(),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!((records, framer.position(), framer.unread()), (2, 5, b"d".as_slice()));
+            assert_eq!(error.to_string(), "broken");
         }
     }
 
@@ -529,6 +590,7 @@ mod tests {
         let long = "x".repeat(3 << 20);
         let text = format!("{long}\nb\n");
         let all = framed(text.as_bytes(), Framing::Line, 1000, 10);
+        assert_eq!(framed_as_read_ahead(text.as_bytes(), Framing::Line, 1000, 100), all);
         assert_eq!(all[0].1.len(), BadRow::BYTES_MAX + 4);
         assert_eq!(all[1], (long.len() as u64 + 1, "b".into()));
     }

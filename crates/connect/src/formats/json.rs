@@ -53,7 +53,7 @@ pub(crate) fn infer(sample: &[u8]) -> Result<SchemaRef, String> {
 }
 
 impl Decode for JsonDecoder {
-    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
+    fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
         let mut decoder = self.decoder(records.len())?;
         for (index, record) in records.iter().enumerate() {
             let bytes = &block[record.start as usize..record.end as usize];
@@ -69,7 +69,7 @@ impl Decode for JsonDecoder {
         Ok(batch.map(|batch| StructArray::from(batch).into_parts().1).unwrap_or_default())
     }
 
-    fn explain(&mut self, _record: &[u8], error: String) -> String {
+    fn explain(&self, _record: &[u8], error: String) -> String {
         error.strip_prefix("Json error: ").unwrap_or(&error).to_string()
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod feed;
 pub(crate) mod framing;
 pub(crate) mod json;
 pub(crate) mod parquet;
+mod read_ahead;
 pub(crate) mod text;
 mod upsert_json;
 

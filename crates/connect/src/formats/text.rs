@@ -12,11 +12,11 @@ use super::framing::Record;
 pub(crate) struct TextDecoder;
 
 impl Decode for TextDecoder {
-    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
+    fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
         Ok(vec![Arc::new(views(block, records)?)])
     }
 
-    fn explain(&mut self, _record: &[u8], error: String) -> String {
+    fn explain(&self, _record: &[u8], error: String) -> String {
         error
     }
 }

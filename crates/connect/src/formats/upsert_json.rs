@@ -68,7 +68,7 @@ pub(crate) fn goes(operations: &StringViewArray) -> Result<BooleanArray, String>
 }
 
 impl Decode for UpsertDecoder {
-    fn decode(&mut self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
+    fn decode(&self, block: &Buffer, records: &[Record]) -> Result<Vec<ArrayRef>, String> {
         let mut columns = self.json.decode(block, records)?;
         let Some(operations) = columns.pop() else { return Ok(columns) };
         let goes = self.goes(&operations)?;
@@ -77,7 +77,7 @@ impl Decode for UpsertDecoder {
         Ok(columns)
     }
 
-    fn explain(&mut self, record: &[u8], error: String) -> String {
+    fn explain(&self, record: &[u8], error: String) -> String {
         self.json.explain(record, error)
     }
 }

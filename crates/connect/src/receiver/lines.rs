@@ -284,7 +284,7 @@ impl Stream {
     }
 
     fn decode(&mut self, layout: &Layout, run: Run, piece: &mut Piece) -> Result<()> {
-        let Some(decoder) = &mut self.decoder else {
+        let Some(decoder) = &self.decoder else {
             match header(layout, &run) {
                 Ok(decoder) => self.decoder = Some(decoder),
                 Err(bad) => {
@@ -296,7 +296,7 @@ impl Stream {
             return Ok(());
         };
         let (block, offset) = (run.block.clone(), run.offset);
-        let mut decoded = decode_run(decoder.as_mut(), run).map_err(|error| {
+        let mut decoded = decode_run(decoder.as_ref(), run).map_err(|error| {
             Error::Bug(format!("records from {} decode one by one only: {error}", self.feed.peer))
         })?;
         piece.bad = std::mem::take(&mut decoded.bad);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::{Ended, Segments, Told};
 use crate::claim::{Claim, JOURNAL, claimed_by, object_name};
 use crate::frame::{self, Sequence};
+use crate::protocol::{self, Owner};
 use crate::store::Put;
 use crate::{Error, Result};
 
@@ -28,14 +29,17 @@ pub(super) struct Objects {
 impl Objects {
     /// Goes on behind the entry `after`, which is the claim unless somebody else has claimed the prefix since.
     pub(super) fn begin(claim: Arc<Claim>, after: Sequence) -> Result<Objects> {
-        if after == claim.number() {
-            let claims = BTreeSet::from([claim.number()]);
-            return Ok(Objects { claim, claims });
-        }
-        if after < claim.number() {
-            let reason =
-                format!("the store lists nothing behind entry {after}, but {} is there", claim.number());
-            return Err(Error::Corrupt { name: JOURNAL.into(), offset: 0, reason });
+        match protocol::owner(after, claim.number()) {
+            Owner::Reader => {
+                let claims = BTreeSet::from([claim.number()]);
+                return Ok(Objects { claim, claims });
+            }
+            Owner::Unknown => {
+                let reason =
+                    format!("the store lists nothing behind entry {after}, but {} is there", claim.number());
+                return Err(Error::Corrupt { name: JOURNAL.into(), offset: 0, reason });
+            }
+            Owner::Another => {}
         }
         let name = object_name(claim.number().next());
         let found = claim.store().read(&name);
@@ -87,8 +91,7 @@ impl Segments for Objects {
         let names = store.list(JOURNAL)?;
         for (name, first) in super::passed(&names, through) {
             let name = format!("{JOURNAL}/{name}");
-            // What comes behind its own claim this process has written itself.
-            if first > self.claim.number() {
+            if !protocol::may_be_claim(first, self.claim.number()) {
                 store.remove(&name)?;
             } else if !self.claims.contains(&first) {
                 match store.read(&name) {

@@ -42,7 +42,7 @@ fn all(disk: &SimulatedDisk) -> Checkpoints {
 
 fn take(checkpoints: &Checkpoints, number: u64) -> Result<(), Error> {
     let draft = checkpoints.draft(&checkpoint(number))?;
-    checkpoints.publish(&draft)?;
+    checkpoints.publish(draft)?;
     checkpoints.retain(2).map(drop)
 }
 

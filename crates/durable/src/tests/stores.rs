@@ -97,7 +97,7 @@ fn try_to_live(store: &SimulatedStore, rounds: u64, promised: &Promised) -> Resu
             promised.lock().unwrap().push((sequence, text(&entry)));
         }
         let covered = checkpoints.draft(&checkpoint(journal.last().0)).and_then(|draft| {
-            checkpoints.publish(&draft)?;
+            checkpoints.publish(draft)?;
             checkpoints.retain(2)
         });
         // Without one it goes on: the journal has everything.

@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp, consolidate};
 use millstream_flow::{ERRORS, Flow, Order};
 use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
-use millstream_state::{Rows, Tables};
+use millstream_state::{Rows, Store, Tables};
 
 use super::Loop;
 use super::compile::next_multiple;
@@ -58,9 +58,9 @@ impl Batches {
         let mut all = Tables::default();
         all.put_number("next", self.next.0);
         if let Some(current) = &self.current {
-            put_rows(&mut all, "current", &current.snapshot())?;
+            put_rows(&mut all, "current", current)?;
         }
-        put_rows(&mut all, "failing", &self.failing.snapshot())?;
+        put_rows(&mut all, "failing", &self.failing)?;
         Ok(all)
     }
 
@@ -93,6 +93,11 @@ impl Batches {
     /// How many bytes these take, about.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.current.as_ref().map_or(0, Rows::memory_bytes) + self.failing.memory_bytes()
+    }
+
+    /// Shows what the rows lie in that may be read from files.
+    pub(crate) fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.current.iter_mut().for_each(|rows| show(rows.store_mut()));
     }
 
     /// The times, up to this cut's, at which it must be run now.

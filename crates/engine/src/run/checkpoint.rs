@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use millstream_delta::{Epoch, Timestamp};
-use millstream_durable::{Checkpoint, Checkpoints, Sequence};
+use millstream_durable::{Checkpoint, Checkpoints, Sequence, Size};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -32,8 +32,8 @@ pub(crate) struct Taken {
     pub(crate) stopped: Duration,
     /// How long it took until it was on the disk.
     pub(crate) took: Duration,
-    /// How many bytes it has, or why there is none.
-    pub(crate) written: Result<u64>,
+    /// How large it is, or why there is none.
+    pub(crate) written: Result<Size>,
 }
 
 /// The checkpoints of an engine with a data directory.
@@ -84,7 +84,7 @@ struct Writing {
 /// What a thread has written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
-    bytes: u64,
+    size: Size,
     /// The entry up to which nobody needs the journal any more.
     covered: Option<Sequence>,
 }
@@ -93,13 +93,13 @@ impl Writing {
     fn write(self) -> Result<Written> {
         let draft = self.store.draft(&self.checkpoint).map_err(error::durable)?;
         self.durable.recv().unwrap_or_else(|_| Err(error::stopped()))?;
-        let bytes = self.store.publish(&draft).map_err(error::durable)?;
+        let size = self.store.publish(draft).map_err(error::durable)?;
         let covered = self.store.retain(KEPT).unwrap_or_else(|error| {
             // They take room and do no harm: the next one tries again.
             tracing::warn!(%error, "checkpoints that nobody needs can't be removed");
             None
         });
-        Ok(Written { bytes, covered })
+        Ok(Written { size, covered })
     }
 }
 
@@ -194,7 +194,7 @@ impl Loop {
                 });
             }
         }
-        let written = written.map(|written| written.bytes);
+        let written = written.map(|written| written.size);
         let told =
             Taken { through, epoch: self.taking.epoch, at: self.machine.now(), stopped, took, written };
         self.taking.told.push_back(told);
@@ -208,9 +208,9 @@ impl Loop {
     pub(super) fn checkpoint_lines(&self) -> Lines {
         let us = |time: Duration| Cell::from(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
         let line = |taken: &Taken| {
-            let (bytes, reason) = match &taken.written {
-                Ok(bytes) => (Cell::from(*bytes), NULL),
-                Err(error) => (NULL, Cell::from(error.message.as_str())),
+            let (bytes, named, reason) = match &taken.written {
+                Ok(size) => (Cell::from(size.written), Cell::from(size.named), NULL),
+                Err(error) => (NULL, NULL, Cell::from(error.message.as_str())),
             };
             vec![
                 taken.through.0.into(),
@@ -219,6 +219,7 @@ impl Loop {
                 us(taken.stopped),
                 us(taken.took),
                 bytes,
+                named,
                 reason,
             ]
         };

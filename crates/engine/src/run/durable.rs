@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_delta::{Cut, Delta, Epoch, Timestamp};
-use millstream_durable::{Brought, Entry, Journal, Recorded, Report, Sequence, Standing};
+use millstream_durable::protocol::{End, Ledger};
+use millstream_durable::{
+    Brought, Delivered, Digested, Entry, Journal, Recorded, Report, Sequence, Standing,
+};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -74,16 +77,14 @@ pub(crate) struct Durability {
     /// The time, while something is done that the journal gives a time of its own.
     pub(super) at: Option<Timestamp>,
     promised: VecDeque<(Sequence, Promise)>,
-    /// The newest epoch when an entry was written, by entry.
-    epochs: VecDeque<(Sequence, Epoch)>,
-    /// The newest epoch that is durable.
-    durable: Epoch,
+    /// What is durable.
+    ledger: Ledger,
     /// Why nothing can be written for now.
     waits: Option<String>,
     /// Why nothing is written any more.
     failed: Option<Failure>,
     /// What sinks have published since the last entry that told it.
-    delivered: BTreeMap<Arc<str>, Epoch>,
+    delivered: BTreeMap<Arc<str>, (Epoch, Vec<Digested>)>,
     /// The names under which statements were done since then.
     doing: Vec<String>,
     /// All such names.
@@ -137,7 +138,7 @@ impl Durability {
             Keeping::Recovering => return true,
             Keeping::Journal(journal) => journal.waiting_bytes(),
         };
-        self.failed.is_some() || waiting > WAITING_BYTES_MAX
+        !self.ledger.may_decide() || waiting > WAITING_BYTES_MAX
     }
 
     /// Whether an epoch may be shown outside.
@@ -145,7 +146,7 @@ impl Durability {
         match self.keeping {
             Keeping::Nothing => true,
             Keeping::Recovering => false,
-            Keeping::Journal(_) => epoch <= self.durable && !self.is_lost(),
+            Keeping::Journal(_) => self.ledger.may_deliver(epoch),
         }
     }
 
@@ -154,7 +155,7 @@ impl Durability {
         match self.keeping {
             Keeping::Nothing => epoch,
             Keeping::Recovering => Epoch::default(),
-            Keeping::Journal(_) => epoch.min(self.durable),
+            Keeping::Journal(_) => epoch.min(self.ledger.durable()),
         }
     }
 
@@ -180,7 +181,7 @@ impl Durability {
     fn append(&mut self, entry: Entry, epoch: Epoch) {
         if let Keeping::Journal(journal) = &mut self.keeping {
             let sequence = journal.append(entry);
-            self.epochs.push_back((sequence, epoch));
+            self.ledger.append(sequence, epoch);
         }
     }
 
@@ -208,14 +209,14 @@ impl Durability {
 
     /// Whether an entry is durable.
     pub(super) fn has(&self, entry: Option<Sequence>) -> bool {
-        entry.is_none_or(|entry| self.epochs.front().is_none_or(|(waiting, _)| *waiting > entry))
+        entry.is_none_or(|entry| self.ledger.has(entry))
     }
 
     /// Does something once all that was journalled so far is durable: at once where nothing is.
     pub(super) fn when_durable(&mut self, promise: impl FnOnce(Result<()>) + Send + 'static) {
         match (&self.failed, &self.keeping) {
             (Some(failure), _) => promise(Err(failure.broken_promise())),
-            (None, Keeping::Journal(journal)) if !self.epochs.is_empty() => {
+            (None, Keeping::Journal(journal)) if !self.ledger.has_all() => {
                 self.promised.push_back((journal.last(), Box::new(promise)));
             }
             (None, _) => promise(Ok(())),
@@ -224,15 +225,18 @@ impl Durability {
 
     fn are_durable(&mut self, through: Sequence) {
         self.waits = None;
-        while let Some((_, epoch)) = self.epochs.pop_front_if(|(sequence, _)| *sequence <= through) {
-            self.durable = self.durable.max(epoch);
-        }
-        while let Some((_, promise)) = self.promised.pop_front_if(|(sequence, _)| *sequence <= through) {
+        self.ledger.are_durable(through);
+        let ledger = &self.ledger;
+        while let Some((_, promise)) = self.promised.pop_front_if(|(entry, _)| ledger.has(*entry)) {
             promise(Ok(()));
         }
     }
 
     fn fail(&mut self, failure: Failure) {
+        self.ledger.end(match failure {
+            Failure::Disk(_) => End::Failed,
+            Failure::Lost(_) => End::Lost,
+        });
         for (_, promise) in self.promised.drain(..) {
             promise(Err(failure.broken_promise()));
         }
@@ -247,8 +251,10 @@ impl Durability {
     }
 
     /// What sinks have published, and which statements were done, since the last entry that told it.
-    fn news(&mut self) -> (Vec<(Arc<str>, Epoch)>, Vec<String>) {
-        (std::mem::take(&mut self.delivered).into_iter().collect(), std::mem::take(&mut self.doing))
+    fn news(&mut self) -> (Vec<Delivered>, Vec<String>) {
+        let delivered = std::mem::take(&mut self.delivered).into_iter();
+        let delivered = delivered.map(|(sink, (through, digests))| Delivered { sink, through, digests });
+        (delivered.collect(), std::mem::take(&mut self.doing))
     }
 }
 
@@ -296,9 +302,11 @@ impl Loop {
     }
 
     /// Remembers what a sink has published.
-    pub(super) fn note_delivered(&mut self, sink: &Arc<str>, through: Epoch) {
+    pub(super) fn note_delivered(&mut self, sink: &Arc<str>, through: Epoch, digests: Vec<Digested>) {
         if self.durability.is_on() {
-            self.durability.delivered.insert(sink.clone(), through);
+            let news = self.durability.delivered.entry(sink.clone()).or_default();
+            news.0 = through;
+            news.1.extend(digests);
         }
     }
 
@@ -331,7 +339,7 @@ impl Loop {
         let Live { journal, checkpoints, last } = live;
         self.taking.start(checkpoints, last);
         self.durability.at = None;
-        self.durability.durable = self.epoch;
+        self.durability.ledger = Ledger::after(self.epoch);
         self.durability.keeping = Keeping::Journal(journal);
         self.pace_journal();
         for source in self.sources.values_mut() {

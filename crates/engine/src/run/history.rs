@@ -15,7 +15,7 @@ use millstream_state::Tables;
 use super::Loop;
 use super::log::{self, Log, Place};
 use super::query::RunningQuery;
-use super::saving::{number, part};
+use super::saving::{number, part, put_place, take_place};
 use super::system::{Cell, Lines};
 use super::transact::without;
 use crate::catalog::Moment;
@@ -59,7 +59,7 @@ impl History {
 
     fn save(&self, log: Option<(&Log, Place)>) -> Tables {
         let mut all = Tables::default();
-        all.put_number("place", log.map_or(0, |(log, from)| log.between(from, self.place)) as i64);
+        put_place(&mut all, "place", log, self.place);
         all.put_number("since", self.since.0 as i64);
         all.put_number("since_time", self.since_time.0);
         all
@@ -67,7 +67,7 @@ impl History {
 
     fn load(all: &mut Tables) -> Result<History> {
         Ok(History {
-            place: Place::default().after(number(all, "place")? as usize),
+            place: take_place(all, "place")?,
             since: Epoch(number(all, "since")? as u64),
             since_time: Timestamp(number(all, "since_time")?),
         })

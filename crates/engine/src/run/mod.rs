@@ -25,6 +25,7 @@ mod log;
 mod machine;
 mod made;
 mod measure;
+mod memory;
 mod missed;
 mod modify;
 mod observe;
@@ -67,6 +68,7 @@ use millstream_connect::Arrival;
 use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
+use millstream_state::Place;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::catalog::Catalog;
@@ -87,12 +89,13 @@ use machine::MachineClock;
 pub(crate) use machine::{TimeSource, system_time};
 pub(crate) use measure::EPOCHS;
 use measure::Measures;
+use memory::Memory;
 pub(crate) use modify::part;
 use pace::Clock;
 pub(crate) use put_late::Correction;
 use query::RunningQuery;
 use sink::RunningSink;
-pub(crate) use sink::in_sum;
+pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
 use subscribe::Subscription;
 use subscription::DurableSubscription;
@@ -122,6 +125,8 @@ pub(crate) struct Parts {
     pub(crate) append_only_tables: bool,
     pub(crate) spread_from: Option<usize>,
     pub(crate) apart: Option<u64>,
+    /// Where rows go that memory has no room for.
+    pub(crate) spill: Arc<dyn Place>,
     /// Who says what time the machine has.
     pub(crate) time: TimeSource,
     /// Whether it begins with what a journal holds.
@@ -154,6 +159,7 @@ pub(crate) struct Loop {
     budget_rows: usize,
     progress: Progress,
     measures: Measures,
+    memory: Memory,
     tables: BTreeMap<Arc<str>, Table>,
     sources: BTreeMap<Arc<str>, RunningSource>,
     /// In the order of their creation, which is topological.
@@ -222,6 +228,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 budget_rows: epoch::BUDGET_ROWS_START,
                 progress: Progress::default(),
                 measures: Measures::new(parts.listeners),
+                memory: Memory::new(parts.spill),
                 tables: BTreeMap::new(),
                 sources: BTreeMap::new(),
                 queries: Vec::new(),
@@ -362,7 +369,7 @@ impl Loop {
                 drop(permit);
             }
             Event::SinkRecovered { sink, held } => self.sink_recovered(&sink, held),
-            Event::Delivered { sink, through, rows } => self.delivered(&sink, through, rows),
+            Event::Delivered { sink, published } => self.delivered(&sink, published),
             Event::SinkFailed { sink, reason, attempts, lasting } => {
                 self.sink_failed(&sink, reason, attempts, lasting);
             }
@@ -405,9 +412,11 @@ impl Loop {
                 break;
             }
             self.run_epoch();
+            self.keep_within_memory();
             self.answer_observations();
             self.advance_clock();
         }
+        self.keep_within_memory();
         self.pull_sources();
         self.let_leave();
         self.hand_out();
@@ -416,6 +425,7 @@ impl Loop {
 
     /// The same while no epoch may be decided.
     fn stand_by(&mut self) {
+        self.keep_within_memory();
         if self.durability.is_recovering() {
             self.arrive_again();
             self.skip_delivered();
@@ -459,6 +469,7 @@ impl Loop {
         let open = used.iter().filter(|source| !source.has_ended());
         self.progress.share = open.filter_map(|source| source.share()).reduce(f64::min);
         self.progress.problems = self.problems();
+        self.progress.warnings = self.memory.trouble().into_iter().collect();
         if let Some(shared) = self.shared.upgrade() {
             *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.progress.clone();
         }

@@ -186,6 +186,11 @@ impl OwnFlow {
         self.here().map_or_else(|| self.told.operators.clone(), Flow::operators)
     }
 
+    /// How many bytes of its operators' rows are in files.
+    pub(crate) fn spilled_bytes(&self) -> usize {
+        self.here().map_or_else(|| self.told.operators.iter().map(spilled).sum(), Flow::spilled_bytes)
+    }
+
     /// How many bytes its operators keep, about.
     pub(crate) fn state_bytes(&self) -> usize {
         self.here().map_or(self.told.state_bytes, Flow::state_bytes)
@@ -203,6 +208,10 @@ fn caught(step: impl FnOnce() -> millstream_flow::Result<Change>) -> Result<Chan
         .map_err(|_| Error::bug("a step of the query panicked"))?
         .map_err(error::flow)?;
     Ok(Change { rows, errors: in_words(errors)?, left_out, late })
+}
+
+fn spilled(operator: &Explained) -> usize {
+    if operator.repeated { 0 } else { operator.meter.spilled_bytes }
 }
 
 fn lent() -> Error {

@@ -192,6 +192,10 @@ impl Loop {
             self.miss_batches();
         }
         self.plan_watermarks();
+        if name == "memory_limit" {
+            self.memory.look_again();
+            self.keep_within_memory();
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! A query that is maintained.
 
 mod saving;
+mod stores;
 mod succeeding;
 
 use std::borrow::Cow;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Epoch, Timestamp, consolidate};
-use millstream_flow::{Change, ERRORS, Explained, Flow, Growth, Wanted};
+use millstream_flow::{Change, ERRORS, Explained, Flow, Wanted};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Rows;
 
@@ -29,7 +30,7 @@ use super::put_late::StagedCorrection;
 use super::retained::Retained;
 use super::window::Window;
 use crate::error;
-use crate::settings::{OnError, interval_text};
+use crate::settings::OnError;
 
 /// For how long errors of batches are kept whose rows nobody keeps.
 const ERRORS_LENGTH: Duration = Duration::from_secs(600);
@@ -553,35 +554,6 @@ fn explained(flow: &Flow, feeds: &[Feed], batches: Option<&Batches>) -> Vec<Expl
         operators.insert(0, top);
     }
     operators
-}
-
-impl Kept {
-    /// What is kept beside the operators' state, for EXPLAIN; `closed` is what these keep of closed windows.
-    fn explained(&self, closed: Option<(usize, usize)>) -> Option<Explained> {
-        let (state, growth, state_rows, state_bytes) = match self {
-            Kept::Nothing => return None,
-            Kept::Operators => {
-                let (rows, bytes) = closed?;
-                ("the rows of closed windows".to_string(), Growth::With("the result".into()), rows, bytes)
-            }
-            Kept::Beside(rows) => {
-                let growth = Growth::With("the result".into());
-                ("its rows".to_string(), growth, rows.num_rows(), rows.memory_bytes())
-            }
-            Kept::Newest(rows) => {
-                let state = format!("the rows of the last {}", interval_text(rows.length()));
-                let growth = Growth::BoundedBy("its retention".into());
-                (state, growth, rows.num_rows(), rows.memory_bytes())
-            }
-        };
-        Some(Explained {
-            state,
-            growth,
-            state_rows,
-            state_bytes,
-            ..Explained::above(0, "Result".into(), false)
-        })
-    }
 }
 
 /// Errors with the messages that a SELECT would have: of one message always the same, so that sums stay sums.

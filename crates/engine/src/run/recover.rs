@@ -1,9 +1,6 @@
 //! Doing again what a journal holds, before anything new is taken in.
 
-use std::sync::Arc;
-
-use millstream_delta::Epoch;
-use millstream_durable::{Entry, Recorded, Standing};
+use millstream_durable::{Delivered, Entry, Recorded, Standing};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -52,10 +49,11 @@ impl Loop {
         self.durability.at = Some(standing.now);
     }
 
-    fn were_delivered(&mut self, delivered: &[(Arc<str>, Epoch)]) {
-        for (name, through) in delivered {
-            if let Some(sink) = self.sinks.get_mut(name) {
-                sink.was_delivered(*through);
+    fn were_delivered(&mut self, delivered: &[Delivered]) {
+        for of in delivered {
+            if let Some(sink) = self.sinks.get_mut(&of.sink) {
+                sink.compare(&self.logs, &of.digests);
+                sink.was_delivered(of.through);
             }
         }
     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use millstream_delta::Cut;
+use millstream_delta::{Cut, Delta};
 use millstream_durable::{Checkpoint, Entry, Sequence};
 use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
 use super::Loop;
-use super::log::Place;
+use super::log::{Log, Place};
 use super::query::{RunningQuery, Status};
 use super::sink::{entry, of_entry};
 use crate::error;
@@ -80,8 +80,7 @@ impl Loop {
         for (place, name) in query.reads().enumerate() {
             let at = query.place_in(name).unwrap_or_default();
             let log = self.logs.get(name).zip(self.oldest_kept(name));
-            let count = log.map_or(0, |(log, from)| log.between(from, at));
-            to.put_number(&format!("place{place}"), count as i64);
+            put_place(to, &format!("place{place}"), log, at);
         }
     }
 
@@ -200,9 +199,8 @@ impl Loop {
             query.load(&mut of).map_err(|error| of_part(&part, error))?;
             let reads = query.reads().count();
             if let Status::Paused(catch_up) = &mut query.status {
-                let places = (0..reads).map(|place| of.take_number(&format!("place{place}")));
-                let places = places.map(|place| place.map(|place| Place::default().after(place as usize)));
-                catch_up.places = places.collect::<Result<_, _>>().map_err(error::state)?;
+                let places = (0..reads).map(|place| take_place(&mut of, &format!("place{place}")));
+                catch_up.places = places.collect::<Result<_>>()?;
             }
             if let Some(left) = of.left() {
                 return Err(corrupt(format!(
@@ -224,6 +222,30 @@ impl Loop {
 /// Takes a number out that must be there.
 pub(super) fn number(all: &mut Tables, name: &str) -> Result<i64> {
     all.take_number(name).map_err(error::state)
+}
+
+/// Adds where somebody stands in a log, counted from the first of its entries that is saved.
+pub(super) fn put_place(all: &mut Tables, name: &str, log: Option<(&Log, Place)>, place: Place) {
+    all.put_number(name, log.map_or(0, |(log, from)| log.between(from, place)) as i64);
+}
+
+/// Takes such a place out.
+pub(super) fn take_place(all: &mut Tables, name: &str) -> Result<Place> {
+    Ok(Place::default().after(number(all, name)? as usize))
+}
+
+/// Adds what somebody gets before what is in a log.
+pub(super) fn put_first(all: &mut Tables, first: Option<&(Cut, Delta)>, entries: &mut Vec<Entry>) {
+    if let Some((cut, delta)) = first {
+        all.put_number("first", entries.len() as i64);
+        entries.push(entry(cut, delta));
+    }
+}
+
+/// Takes that out.
+pub(super) fn take_first(all: &mut Tables, entries: &[Entry]) -> Result<Option<(Cut, Delta)>> {
+    let first = all.take_number_if("first");
+    first.map(|place| of_entry(entries.get(place as usize))).transpose()
 }
 
 /// The name under which an object is saved. The number tells it from others whose names begin alike.

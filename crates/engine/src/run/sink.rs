@@ -1,5 +1,6 @@
 //! A sink: a task that owns it, and its place in the log of the relation it delivers.
 
+mod digests;
 mod saving;
 
 use std::sync::Arc;
@@ -7,8 +8,10 @@ use std::sync::mpsc::Sender;
 
 use millstream_connect::{Delivery, Error as ConnectError, Sink};
 use millstream_delta::{Cut, Delta, Epoch, consolidate};
+use millstream_durable::protocol::Outside;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+pub(crate) use digests::Published;
 pub(crate) use saving::{entry, of_entry};
 
 use super::durable::Durability;
@@ -33,33 +36,22 @@ pub(crate) struct RunningSink {
     place: Place,
     /// How many epochs of the log the task is at work on, where it is.
     busy: Option<usize>,
+    /// The epoch of what comes before its place: published by this engine, or passed over.
+    passed: Epoch,
     /// The newest epoch that it published.
     pub(crate) delivered: Epoch,
     pub(crate) rows: u64,
     /// Why it can't deliver now, and how often it has tried.
     pub(crate) failure: Option<(String, u32)>,
     pub(crate) failed: bool,
+    /// Why nothing more is sent, in this run and in those after it: what it was sent comes out otherwise when it is made again.
+    differs: Option<String>,
     /// Whether it stands still.
     pub(crate) paused: bool,
     /// Whether it wants batches without rows.
     takes_empty_batches: bool,
     /// What was published of it before, where the engine survives a crash.
-    recovery: Option<Recovery>,
-}
-
-/// What is known of what a sink has published before the engine was started.
-#[derive(Debug)]
-struct Recovery {
-    /// The number that its CREATE has.
-    made: Epoch,
-    /// Whether it says itself what it holds.
-    tells: bool,
-    /// What it says, once it has.
-    held: Option<Epoch>,
-    /// What the journal says.
-    delivered: Epoch,
-    /// The newest epoch that the journal holds, once that is known; a sink that is made later has none.
-    through: Option<Epoch>,
+    outside: Option<Outside>,
 }
 
 impl RunningSink {
@@ -74,9 +66,10 @@ impl RunningSink {
         let (work, inbox) = unbounded_channel();
         let takes_empty_batches = sink.takes_empty_batches();
         let tells = sink.delivery() == Delivery::ExactlyOnce;
-        let recovery =
-            made.map(|made| Recovery { made, tells, held: None, delivered: Epoch::default(), through: None });
-        let task = serve(name.clone(), sink, inbox, tasks.events(), recovery.is_some());
+        let outside = made.map(|made| Outside::of(made, tells));
+        // Whoever had this name before had published no later epoch.
+        let passed = Epoch(made.map_or(0, |made| made.0.saturating_sub(1)));
+        let task = serve(name.clone(), sink, inbox, tasks.events(), outside.is_some());
         tasks.spawn(task, move |error| Event::SinkFailed {
             sink: name,
             reason: error.message,
@@ -89,57 +82,53 @@ impl RunningSink {
             first: None,
             place,
             busy: None,
+            passed,
             delivered: Epoch::default(),
             rows: 0,
             failure: None,
             failed: false,
+            differs: None,
             paused: false,
             takes_empty_batches,
-            recovery,
+            outside,
         }
     }
 
     /// The engine was started again, and has come to this epoch.
     pub(crate) fn go_on(&mut self, through: Epoch) {
-        if let Some(recovery) = &mut self.recovery {
-            recovery.through = Some(through);
+        if let Some(outside) = &mut self.outside {
+            outside.go_on(through);
         }
     }
 
     /// The journal says that it has published all up to this epoch.
     pub(crate) fn was_delivered(&mut self, through: Epoch) {
-        if let Some(recovery) = &mut self.recovery {
-            recovery.delivered = through;
+        if let Some(outside) = &mut self.outside {
+            outside.was_delivered(through);
         }
     }
 
     /// Why what it holds can't be what this engine has put out.
     fn is_of_another(&self) -> Option<String> {
-        let recovery = self.recovery.as_ref()?;
-        let held = recovery.held?;
-        let (of, through) = match recovery.through {
-            Some(through) => ("this data directory has come to", through),
-            None => ("it is made as of", Epoch(recovery.made.0.saturating_sub(1))),
-        };
-        (held > through).then(|| {
-            format!(
-                "it holds epoch {held} already, but {of} epoch {through}: what is there is of another run; move it away \
-                 or deliver to another place"
-            )
-        })
+        let outside = self.outside.as_ref()?;
+        let (held, through) = (outside.too_much()?, outside.possible());
+        let of = if outside.is_of_before() { "this data directory has come to" } else { "it is made as of" };
+        Some(format!(
+            "it holds epoch {held} already, but {of} epoch {through}: what is there is of another run; move it away \
+             or deliver to another place"
+        ))
     }
 
     /// Passes over what was published before the engine was started.
     fn skip(&mut self, logs: &Logs) {
-        let Some(recovery) = &self.recovery else { return };
-        let through = match recovery.tells {
-            true => recovery.held.unwrap_or_default(),
-            false => recovery.delivered,
-        };
-        self.first.take_if(|(cut, _)| cut.epoch <= through);
-        if let Some(log) = logs.get(&self.from) {
-            let passed = log.from(self.place).take_while(|(cut, _)| cut.epoch <= through).count();
-            self.place = self.place.after(passed);
+        let Some(outside) = &self.outside else { return };
+        let through = outside.published();
+        if let Some((cut, _)) = self.first.take_if(|(cut, _)| cut.epoch <= through) {
+            self.passed = cut.epoch;
+        }
+        let Some(log) = logs.get(&self.from) else { return };
+        for (cut, _) in log.from(self.place).take_while(|(cut, _)| cut.epoch <= through) {
+            (self.place, self.passed) = (self.place.after(1), cut.epoch);
         }
     }
 
@@ -179,7 +168,7 @@ impl RunningSink {
     }
 
     fn deliver(&mut self, logs: &Logs, durability: &Durability) {
-        let is_ready = self.recovery.as_ref().is_none_or(|recovery| recovery.held.is_some());
+        let is_ready = self.outside.as_ref().is_none_or(Outside::may_send);
         if self.busy.is_some() || self.failed || self.paused || !is_ready {
             return;
         }
@@ -224,6 +213,7 @@ async fn serve(
         let Some(through) = work.last().map(|(cut, _)| cut.epoch) else { continue };
         let work: Vec<(Cut, Delta)> = work.into_iter().map(|(cut, delta)| (cut, in_sum(delta))).collect();
         let rows = work.iter().map(|(_, delta)| delta.num_rows() as u64).sum();
+        let digests = if recovers { digests::of(&work) } else { Vec::new() };
         let mut written = 0;
         let mut attempts = 0;
         loop {
@@ -245,7 +235,8 @@ async fn serve(
                 }
             }
         }
-        if events.send(Event::Delivered { sink: name.clone(), through, rows }).is_err() {
+        let published = Published { through, rows, digests };
+        if events.send(Event::Delivered { sink: name.clone(), published }).is_err() {
             return;
         }
     }
@@ -302,10 +293,12 @@ impl Loop {
 
     pub(super) fn sink_recovered(&mut self, name: &Arc<str>, held: Epoch) {
         let Some(sink) = current(&mut self.sinks, name) else { return };
-        if let Some(recovery) = &mut sink.recovery {
-            recovery.held = Some(held);
+        if let Some(outside) = &mut sink.outside {
+            outside.holds(held);
         }
-        sink.failure = None;
+        if !sink.failed {
+            sink.failure = None;
+        }
         self.check_sinks();
     }
 
@@ -327,14 +320,16 @@ impl Loop {
         self.sinks.values().all(|sink| sink.is_done(&self.logs) || sink.has_failed_often(attempts_max))
     }
 
-    pub(super) fn delivered(&mut self, name: &Arc<str>, through: Epoch, rows: u64) {
+    pub(super) fn delivered(&mut self, name: &Arc<str>, published: Published) {
         if let Some(sink) = current(&mut self.sinks, name) {
+            let Published { through, rows, digests } = published;
+            let digests = digests::after(sink.passed, digests);
             sink.place = sink.place.after(sink.busy.take().unwrap_or(0));
             sink.first = None;
             sink.rows += rows;
-            sink.delivered = through;
+            (sink.passed, sink.delivered) = (through, through);
             sink.failure = None;
-            self.note_delivered(name, through);
+            self.note_delivered(name, through, digests);
         }
     }
 

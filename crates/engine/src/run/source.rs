@@ -82,7 +82,7 @@ pub(crate) struct RunningSource {
     /// How often it was tried again after a failure.
     retries: u64,
     failed: bool,
-    /// Which columns are looked at, as it was told; `None`: it knows of no choice, or wasn't told yet.
+    /// Which columns are looked at, as it was told.
     wanted: Wanted,
     ready: VecDeque<Arrival>,
     pub(crate) ready_rows: usize,

@@ -9,7 +9,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_sql::{Error, Result};
-use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot};
+use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Store};
 
 use crate::catalog::Intake;
 use crate::error;
@@ -35,7 +35,7 @@ pub(crate) type Waiting = Vec<(Reply<u64>, u64)>;
 #[derive(Debug)]
 enum Content {
     /// Without a primary key: a multiset.
-    Bag(Rows),
+    Bag(Box<Rows>),
     /// One row a key.
     Keyed(Box<Keyed>),
 }
@@ -53,7 +53,7 @@ impl Table {
     /// An empty table; `key` is empty where it has no primary key.
     pub(crate) fn new(schema: &SchemaRef, key: &[usize], intake: Intake) -> Result<Table> {
         let rows = if key.is_empty() {
-            Content::Bag(Rows::new(schema.clone()))
+            Content::Bag(Box::new(Rows::new(schema.clone())))
         } else {
             Content::Keyed(Box::new(Keyed::new(schema.clone(), key.to_vec()).map_err(error::state)?))
         };
@@ -87,6 +87,22 @@ impl Table {
         match &self.rows {
             Content::Bag(rows) => (rows.num_rows(), rows.memory_bytes()),
             Content::Keyed(rows) => (rows.num_rows(), rows.memory_bytes()),
+        }
+    }
+
+    /// How many bytes of the rows are in files.
+    pub(crate) fn spilled_bytes(&self) -> usize {
+        match &self.rows {
+            Content::Bag(rows) => rows.spilled_bytes(),
+            Content::Keyed(rows) => rows.spilled_bytes(),
+        }
+    }
+
+    /// What the rows lie in.
+    pub(crate) fn store_mut(&mut self) -> &mut Store {
+        match &mut self.rows {
+            Content::Bag(rows) => rows.store_mut(),
+            Content::Keyed(rows) => rows.store_mut(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
-use millstream_flow::{Cost, Explained, Growth};
+use millstream_flow::{Cost, Explained, Growth, Meter};
 
 use super::Loop;
 use crate::catalog::Definition;
@@ -44,7 +44,7 @@ impl Loop {
             growth: Growth::of_values(&key),
             state_rows,
             state_bytes,
-            meter: source.upserted,
+            meter: Meter { spilled_bytes: table.spilled_bytes(), ..source.upserted },
             ..Explained::above(0, format!("Upsert [by {}]", names.trim_matches(['(', ')'])), false)
         })
     }

@@ -75,6 +75,20 @@ const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK
      DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, \
      DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, CHECKPOINT, ADVANCE, STOP";
 
+/// What CREATE makes that is called, by the words behind it.
+pub(crate) const ROUTINES: &[&[&str]] = &[&["FUNCTION"], &["AGGREGATE"]];
+
+/// What else it makes.
+pub(crate) const KINDS: &[&[&str]] = &[
+    &["SOURCE"],
+    &["TABLE"],
+    &["VIEW"],
+    &["MATERIALIZED", "VIEW"],
+    &["SINK"],
+    &["STREAM"],
+    &["SUBSCRIPTION"],
+];
+
 /// Whether a statement changes the catalog, so that it takes effect together with its neighbours.
 pub(crate) fn is_ddl(text: &str) -> Result<bool> {
     let reader = TokenReader::new(text)?;
@@ -91,21 +105,12 @@ pub(crate) async fn plan_ddl(session: &Session, working: &mut Working, text: &st
     }
     reader.expect_keyword(&["CREATE"])?;
     let replace = reader.keyword(&["OR", "REPLACE"]);
-    match reader.one_of(&[&["FUNCTION"], &["AGGREGATE"]]) {
+    match reader.one_of(ROUTINES) {
         Some(0) => return create_function::plan(session, working, reader, replace),
         Some(_) => return create_aggregate::plan(session, working, reader, replace),
         None => {}
     }
-    let kinds: &[&[&str]] = &[
-        &["SOURCE"],
-        &["TABLE"],
-        &["VIEW"],
-        &["MATERIALIZED", "VIEW"],
-        &["SINK"],
-        &["STREAM"],
-        &["SUBSCRIPTION"],
-    ];
-    match reader.one_of(kinds) {
+    match reader.one_of(KINDS) {
         Some(0) => create_source::plan(session, working, reader).await,
         Some(1) => create_table::plan(session, working, reader),
         Some(2) => create_view::plan(session, working, reader),
@@ -214,6 +219,12 @@ fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
         || replaceable.iter().any(|kind| reader.is_keyword(&["CREATE", "OR", "REPLACE", kind]))
     {
         return Ok(());
+    }
+    if reader.is_keyword(&["CREATE", "OR", "REPLACE", "SINK"]) {
+        return Err(Error::unsupported("CREATE OR REPLACE SINK").at(reader.position()).hint(
+            "FLUSH lets the old one deliver what it has; then DROP SINK and CREATE SINK, sent together, take effect \
+             together. The new one begins with all that its relation holds.",
+        ));
     }
     match NOT_YET.iter().find(|words| reader.is_keyword(words)) {
         Some(words) => Err(Error::unsupported(words.join(" ")).at(reader.position())),

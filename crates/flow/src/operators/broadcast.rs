@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Rows, Tables};
+use millstream_state::{Rows, Store, Tables};
 
 use crate::failure::{Failure, surviving};
 use crate::leaf::Slot;
@@ -182,6 +182,15 @@ impl Operator for Broadcast {
         Ok(kept)
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        self.few_rows.save_changed("few", &mut kept)?;
+        if let Some(many) = &self.kept {
+            many.save_changed("many", &mut kept)?;
+        }
+        Ok(kept)
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.few_rows.apply(&kept.take_delta("few")?)?;
         if let Some(many) = &mut self.kept {
@@ -200,6 +209,11 @@ impl Operator for Broadcast {
 
     fn state_bytes(&self) -> usize {
         self.few_rows.memory_bytes() + self.kept.as_ref().map_or(0, Rows::memory_bytes)
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        show(self.few_rows.store_mut());
+        self.kept.iter_mut().for_each(|kept| show(kept.store_mut()));
     }
 }
 

@@ -7,7 +7,7 @@
 //! The left side must only gain rows: what a row had found when it came isn't known any more when it goes.
 
 use millstream_delta::{Cut, Delta};
-use millstream_state::Tables;
+use millstream_state::{Store, Tables};
 
 use super::join::Join;
 use crate::Result;
@@ -60,6 +60,10 @@ impl Operator for LookUp {
         self.join.save()
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        self.join.save_changed()
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.join.load(kept)
     }
@@ -74,5 +78,9 @@ impl Operator for LookUp {
 
     fn state_bytes(&self) -> usize {
         self.join.state_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.join.each_store(show);
     }
 }

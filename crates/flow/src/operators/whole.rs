@@ -7,7 +7,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Rows, Tables};
+use millstream_state::{Rows, Store, Tables};
 
 use crate::failure::{Failure, reason};
 use crate::leaf::Slot;
@@ -190,6 +190,11 @@ impl Operator for Whole {
 
     fn state_bytes(&self) -> usize {
         self.emitted.memory_bytes() + self.inputs.iter().map(|input| input.rows.memory_bytes()).sum::<usize>()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        show(self.emitted.store_mut());
+        self.inputs.iter_mut().for_each(|input| show(input.rows.store_mut()));
     }
 }
 

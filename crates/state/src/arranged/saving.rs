@@ -3,6 +3,7 @@
 use millstream_delta::Delta;
 
 use super::Arranged;
+use crate::lineage::Bits;
 use crate::store::table::{Told, untold};
 use crate::{Error, Result, Tables};
 
@@ -12,6 +13,21 @@ impl Arranged {
         let of = |(place, slot): (i64, &u32)| self.ids(*slot).iter().map(move |id| (*id, place));
         to.put(name, self.store.told((0..).zip(slots).flat_map(of))?);
         Ok(())
+    }
+
+    /// Adds what has changed since the newest checkpoint as a table, or all rows of these slots, which are all that have
+    /// rows, where it is to have all. Rows say their slots: what tells the slots' places is kept beside.
+    pub fn save_changed(&self, slots: impl FnOnce() -> Vec<u32>, name: &str, to: &mut Tables) -> Result<()> {
+        let run = self.marks.run();
+        let touched = if run.is_whole() { slots() } else { Bits::slots(self.marks.since(&run)) };
+        let from = self.store.new_from(&run);
+        let mut new = Vec::new();
+        for slot in touched {
+            let ids = self.ids(slot);
+            let first = ids.partition_point(|id| *id < from);
+            new.extend(ids[first..].iter().map(|id| (*id, slot)));
+        }
+        self.store.save_run(&run, Some(new), name, to)
     }
 
     /// The rows of some slots with their numbers of copies, in the order in which they came.

@@ -17,7 +17,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use foldhash::fast::{FixedState, FoldHasher};
 
-use crate::Result;
+use crate::{Result, SlotMarks};
 use encoded::EncodedKeys;
 use fixed::{FixedKeys, Layout};
 use paned::PanedKeys;
@@ -55,6 +55,8 @@ pub struct KeyIndex {
     /// The places of columns by which keys are told apart first.
     panes: Vec<usize>,
     keys: Keys,
+    /// The slots whose keys have come or gone since checkpoints, where that is asked for.
+    marks: Option<SlotMarks>,
 }
 
 #[derive(Debug)]
@@ -90,7 +92,13 @@ impl KeyIndex {
             (None, Some(text)) => Keys::Text(text),
             (None, None) => Keys::Encoded(EncodedKeys::new(&kept)?),
         };
-        Ok(KeyIndex { types, kept, panes: Vec::new(), keys })
+        Ok(KeyIndex { types, kept, panes: Vec::new(), keys, marks: None })
+    }
+
+    /// The same index, which knows what has changed since checkpoints.
+    pub fn tracked(mut self) -> KeyIndex {
+        self.marks = Some(SlotMarks::default());
+        self
     }
 
     /// Tells keys apart first by the columns at these places, which together have few values at a time, as windows of time
@@ -124,6 +132,9 @@ impl KeyIndex {
         if let Err(error) = done {
             found.new.iter().for_each(|slot| self.free(*slot));
             return Err(error);
+        }
+        if let Some(marks) = self.marks.as_mut().filter(|_| !found.new.is_empty()) {
+            marks.touch_all(found.new.iter().copied());
         }
         Ok(found.new)
     }
@@ -162,6 +173,9 @@ impl KeyIndex {
 
     /// Forgets a key. Its slot will be given to another.
     pub fn free(&mut self, slot: u32) {
+        if let Some(marks) = &mut self.marks {
+            marks.touch(slot);
+        }
         match &mut self.keys {
             Keys::One(keys) => keys.free(slot),
             Keys::Two(keys) => keys.free(slot),
@@ -209,6 +223,11 @@ impl KeyIndex {
     /// The slots of all keys, ascending.
     pub fn live(&self) -> Vec<u32> {
         self.taken().live()
+    }
+
+    /// Which of these slots, ascending, have a key, and which don't.
+    pub fn live_among(&self, slots: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
+        self.taken().live_among(slots)
     }
 
     /// About how many bytes the index takes.

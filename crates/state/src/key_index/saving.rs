@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 
 use super::{KeyIndex, cast_to};
-use crate::{Error, Result, Tables};
+use crate::{Error, Result, SlotMarks, Tables};
 
 /// How many keys are in one batch.
 const KEYS: usize = 65_536;
@@ -15,12 +15,18 @@ impl KeyIndex {
     /// Adds all keys as a table, under these names as far as there are some, and says which slots they have: what is kept by
     /// slot is to be saved in that order, which is the table's.
     pub fn save(&self, name: &str, names: &[&str], to: &mut Tables) -> Result<Vec<u32>> {
+        let slots = self.live();
+        self.save_some(&slots, name, names, to)?;
+        Ok(slots)
+    }
+
+    /// The same for the keys of these slots, each of which has one.
+    pub fn save_some(&self, slots: &[u32], name: &str, names: &[&str], to: &mut Tables) -> Result<()> {
         let field = |(at, data_type)| match names.get(at) {
             Some(name) => Field::new(*name, Clone::clone(data_type), true),
             None => Field::new(format!("key{at}"), Clone::clone(data_type), true),
         };
         let schema = Arc::new(Schema::new(self.kept.iter().enumerate().map(field).collect::<Vec<_>>()));
-        let slots = self.live();
         let mut batches = Vec::with_capacity(slots.len().div_ceil(KEYS));
         for some in slots.chunks(KEYS) {
             // Dictionaries are left out: their numbers may be too small for so many keys at once.
@@ -29,7 +35,23 @@ impl KeyIndex {
             batches.push(RecordBatch::try_new(schema.clone(), columns)?);
         }
         to.put(name, batches);
-        Ok(slots)
+        Ok(())
+    }
+
+    /// Adds the keys that have come since the newest checkpoint as a table, all of them where it is to have all, and
+    /// which have gone; only of an index that is tracked.
+    pub fn save_changed(&self, name: &str, names: &[&str], to: &mut Tables) -> Result<()> {
+        let Some(marks) = &self.marks else { return self.save(name, names, to).map(drop) };
+        let run = marks.run();
+        let (slots, gone) = match run.is_whole() {
+            true => (self.live(), Vec::new()),
+            false => self.live_among(marks.touched(&run)),
+        };
+        let mut keys = Tables::default();
+        self.save_some(&slots, name, names, &mut keys)?;
+        keys.put_slots(&run, &slots, &gone, &[name])?;
+        to.put_all(keys);
+        Ok(())
     }
 
     /// The columns of all keys, in the order of [`KeyIndex::live`], for tables that hold something else of keys. Dictionaries
@@ -43,9 +65,10 @@ impl KeyIndex {
     /// slots 0, 1, 2 and so on, in the table's order.
     pub fn load(&mut self, name: &str, from: &mut Tables) -> Result<usize> {
         // Slots that were given back would be given out first.
-        let panes = std::mem::take(&mut self.panes);
+        let (panes, marks) = (std::mem::take(&mut self.panes), self.marks.take());
         *self = KeyIndex::new(self.types.clone())?;
         self.tell_apart(&panes);
+        self.marks = marks.map(|_| SlotMarks::default());
         let mut slots = Vec::new();
         for batch in from.take(name) {
             let types = batch.columns().iter().map(|column| column.data_type());

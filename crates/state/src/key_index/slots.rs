@@ -43,6 +43,14 @@ impl Slots {
         (0..self.end as u32).filter(|slot| is_live[*slot as usize]).collect()
     }
 
+    /// Which of these slots, ascending, are taken, and which aren't.
+    pub(super) fn live_among(&self, mut slots: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
+        slots.truncate(slots.partition_point(|slot| (*slot as usize) < self.end));
+        let mut free = vec![0u64; self.end.div_ceil(64)];
+        self.free.iter().for_each(|slot| free[*slot as usize / 64] |= 1 << (slot % 64));
+        slots.into_iter().partition(|slot| free[*slot as usize / 64] >> (slot % 64) & 1 == 0)
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         self.free.capacity() * size_of::<u32>()
     }

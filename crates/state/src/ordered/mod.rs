@@ -49,6 +49,11 @@ impl Ordered {
         self.store.schema()
     }
 
+    /// The chunks that its rows lie in.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// How many rows there are, each copy counted.
     pub fn num_rows(&self) -> usize {
         self.tree.total() as usize

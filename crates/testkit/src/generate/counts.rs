@@ -57,6 +57,8 @@ pub struct Counts {
     pub append_only_feeds: usize,
     /// Feeds through engines that go on from checkpoints.
     pub restarted_feeds: usize,
+    /// Feeds through such engines whose rows are read from files.
+    pub spilled_feeds: usize,
     /// What the planner refuses.
     pub refused: Reasons,
     /// What fails while it runs.
@@ -100,6 +102,7 @@ impl Counts {
         self.whole_feeds += other.whole_feeds;
         self.append_only_feeds += other.append_only_feeds;
         self.restarted_feeds += other.restarted_feeds;
+        self.spilled_feeds += other.spilled_feeds;
         for (ours, others) in [(&mut self.refused, &other.refused), (&mut self.failing, &other.failing)] {
             for (class, reason) in others {
                 note(ours, class.clone(), reason.clone());
@@ -118,7 +121,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "generated: {} queries in {} rounds, {} epochs, {} comparisons, {} feeds through Whole operators, {} \
-             over append-only tables, {} through engines that go on from checkpoints, {} asked again over shuffled rows, {} asked in several ways",
+             over append-only tables, {} through engines that go on from checkpoints, {} through such engines whose rows are in files, {} asked again over shuffled rows, {} asked in several ways",
             self.queries,
             self.rounds,
             self.epochs,
@@ -126,6 +129,7 @@ impl fmt::Display for Counts {
             self.whole_feeds,
             self.append_only_feeds,
             self.restarted_feeds,
+            self.spilled_feeds,
             self.reordered,
             self.partitioned
         )?;

@@ -105,6 +105,12 @@ pub async fn check(seed: u64, setup: &Setup) -> (Counts, Vec<String>) {
         counts.restarted_feeds += 1;
         messages.extend(explained(&round, &outcome.failures, Mode::Restarted, setup).await);
     }
+    if seed % 4 == 2 {
+        let outcome = run::run(&round.case, &round.texts(), &round.feed, Mode::Spilled).await;
+        counts.ran(&outcome);
+        counts.spilled_feeds += 1;
+        messages.extend(explained(&round, &outcome.failures, Mode::Spilled, setup).await);
+    }
     if seed % 4 == 1 {
         match round.over_append_only_tables(setup.epochs) {
             Ok(round) => {

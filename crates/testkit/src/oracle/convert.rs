@@ -105,6 +105,7 @@ const OWN_SETTINGS: &[&str] = &[
     "max_batch_rows",
     "max_batch_bytes",
     "max_queued_batches",
+    "memory_limit",
     "state_ttl",
     "whole_rows_max",
 ];

@@ -9,6 +9,7 @@
 //! - `MILLSTREAM_WHOLE=1` runs every case through an engine of Whole operators too, not only a random share.
 //! - `MILLSTREAM_APART=1` runs every case with queries that are behind, too, not only a random share.
 //! - `MILLSTREAM_RESTARTED=1` runs every case through engines that go on from checkpoints, too, not only a random share.
+//! - `MILLSTREAM_SPILLED=1` runs every case through such engines whose rows are read from files, too, not only a random share.
 //! - `MILLSTREAM_APPEND_ONLY=1` runs every case over append-only tables too, not only a random share.
 //!
 //! Deliberately absent: queries over sources, whose content can't be read as a batch.
@@ -70,6 +71,8 @@ pub struct Setup {
     pub apart: bool,
     /// Every case through engines that go on from checkpoints, too.
     pub restarted: bool,
+    /// Every case through such engines whose rows are read from files, too.
+    pub spilled: bool,
     /// How many failures of one case are shrunk.
     pub shrunk_max: usize,
 }
@@ -86,6 +89,7 @@ impl Setup {
             append_only: std::env::var_os("MILLSTREAM_APPEND_ONLY").is_some(),
             apart: std::env::var_os("MILLSTREAM_APART").is_some(),
             restarted: std::env::var_os("MILLSTREAM_RESTARTED").is_some(),
+            spilled: std::env::var_os("MILLSTREAM_SPILLED").is_some(),
             shrunk_max: SHRUNK_MAX,
         }
     }
@@ -101,6 +105,8 @@ pub struct Counts {
     append_only_feeds: usize,
     apart_feeds: usize,
     restarted_feeds: usize,
+    spilled_feeds: usize,
+    spilled_bytes: usize,
     epochs: usize,
     comparisons: usize,
     failed_in_batch: usize,
@@ -119,6 +125,8 @@ impl Counts {
         self.append_only_feeds += other.append_only_feeds;
         self.apart_feeds += other.apart_feeds;
         self.restarted_feeds += other.restarted_feeds;
+        self.spilled_feeds += other.spilled_feeds;
+        self.spilled_bytes += other.spilled_bytes;
         self.epochs += other.epochs;
         self.comparisons += other.comparisons;
         self.failed_in_batch += other.failed_in_batch;
@@ -140,7 +148,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "oracle: {} files, {} queries, {} feeds ({} of them through Whole operators, {} over append-only tables, {} with queries that are \
-             behind, {} through engines that go on from checkpoints), {} epochs, \
+             behind, {} through engines that go on from checkpoints, {} through such engines with {} bytes of rows in files), {} epochs, \
              {} comparisons",
             self.files,
             self.queries,
@@ -149,6 +157,8 @@ impl fmt::Display for Counts {
             self.append_only_feeds,
             self.apart_feeds,
             self.restarted_feeds,
+            self.spilled_feeds,
+            self.spilled_bytes,
             self.epochs,
             self.comparisons
         )?;
@@ -243,6 +253,9 @@ pub async fn examine(case: &Case, number: usize, seed: u64, setup: &Setup, count
     if setup.restarted || drawn % 4 == 3 {
         modes.push(Mode::Restarted);
     }
+    if setup.spilled || (drawn / 4).is_multiple_of(4) {
+        modes.push(Mode::Spilled);
+    }
     let mut examined = Examined::default();
     for mode in modes {
         let run = Running { case, mode, seed, shrunk_max: setup.shrunk_max };
@@ -288,6 +301,8 @@ impl Running<'_> {
         counts.append_only_feeds += usize::from(self.mode == Mode::AppendOnly);
         counts.apart_feeds += usize::from(self.mode == Mode::Apart);
         counts.restarted_feeds += usize::from(self.mode == Mode::Restarted);
+        counts.spilled_feeds += usize::from(self.mode == Mode::Spilled);
+        counts.spilled_bytes += outcome.tally.spilled_bytes;
         counts.epochs += outcome.tally.epochs;
         counts.comparisons += outcome.tally.comparisons;
         counts.failed_in_batch += outcome.tally.failed_in_batch;

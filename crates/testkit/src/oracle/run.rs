@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_durable::simulated::SimulatedDisk;
 use millstream_durable::{Checkpoints, DataDirectory, Entry};
@@ -39,6 +40,15 @@ pub enum Mode {
     Apart,
     /// The engine is stopped after every third epoch, and another one goes on from its checkpoint.
     Restarted,
+    /// The same where rows have no place in memory, so that they are read from files.
+    Spilled,
+}
+
+impl Mode {
+    /// Whether engines go on after one another.
+    fn restarts(self) -> bool {
+        matches!(self, Mode::Restarted | Mode::Spilled)
+    }
 }
 
 /// How many epochs a query takes in at once in that mode.
@@ -58,6 +68,8 @@ pub struct Tally {
     pub failed_in_batch: usize,
     /// Times that a view said that it has errors where its query failed as a batch.
     pub failed_alike: usize,
+    /// The most bytes of rows that were in files after an epoch.
+    pub spilled_bytes: usize,
     /// Times that a view had errors for rows that the batch, which answered, never came to look at: a part of its
     /// plan fails for them when it is run alone.
     pub unreached: usize,
@@ -184,7 +196,7 @@ fn engine(case: &Case, mode: Mode, disk: &SimulatedDisk) -> drive::Result<Engine
         Mode::Whole => builder.whole_only(),
         Mode::AppendOnly => builder.append_only_tables(),
         Mode::Apart => builder.step_apart(APART_EPOCHS as u64),
-        Mode::Restarted => builder.data_directory(DataDirectory::on(Arc::new(disk.clone()))),
+        Mode::Restarted | Mode::Spilled => builder.data_directory(DataDirectory::on(Arc::new(disk.clone()))),
     };
     let builder = match planner_context(&case.settings)? {
         Some(context) => builder.session_context(context),
@@ -247,6 +259,9 @@ impl<'a> Run<'a> {
         let engine = engine(case, mode, &disk)?;
         let mut session = engine.session();
         drive::run(&mut session, "SET clock = 'manual'").await?;
+        if mode == Mode::Spilled {
+            drive::run(&mut session, "SET memory_limit = 1").await?;
+        }
         set(&mut session, case).await?;
         for object in &case.objects {
             create(&mut session, object).await?;
@@ -273,6 +288,15 @@ impl<'a> Run<'a> {
         self.engine = engine(self.case, self.mode, &self.disk)?;
         self.session = self.engine.session();
         set(&mut self.session, self.case).await
+    }
+
+    /// Looks how many bytes of rows are in files.
+    async fn note_spilled(&mut self) -> drive::Result<()> {
+        let rows = drive::rows(&mut self.session, "SELECT spilled_bytes FROM millstream.memory").await?;
+        let bytes = rows.column(0).as_primitive_opt::<Int64Type>().filter(|bytes| bytes.len() == 1);
+        let bytes = bytes.ok_or("millstream.memory hasn't one row")?.value(0) as usize;
+        self.outcome.tally.spilled_bytes = self.outcome.tally.spilled_bytes.max(bytes);
+        Ok(())
     }
 
     /// One epoch: views that are due, rows, the batch, comparisons.
@@ -317,9 +341,17 @@ impl<'a> Run<'a> {
         if self.mode == Mode::Apart && !last && epoch % APART_EPOCHS != APART_EPOCHS - 1 {
             return Ok(());
         }
-        if self.mode == Mode::Restarted && epoch % RESTART_EPOCHS == RESTART_EPOCHS - 1 {
+        if self.mode == Mode::Spilled {
+            self.note_spilled().await?;
+        }
+        if self.mode.restarts() && epoch % RESTART_EPOCHS == RESTART_EPOCHS - 1 {
             note(stage, format!("epoch {epoch}: another engine goes on"));
             self.restart().await?;
+        }
+        // The one that the other engine goes on from has what has changed since this one.
+        if self.mode == Mode::Restarted && epoch.is_multiple_of(RESTART_EPOCHS) {
+            note(stage, format!("epoch {epoch}: a checkpoint"));
+            drive::run(&mut self.session, "CHECKPOINT").await?;
         }
         for query in 0..self.queries.len() {
             note(stage, format!("epoch {epoch}: comparing {}", self.queries[query].sql));

@@ -1,5 +1,7 @@
 //! Engines whose data directory lies on an object store: two of them, and a store that fails.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +11,16 @@ use millstream_durable::object_store::{ObjectStore, ObjectStoreExt};
 use millstream_durable::simulated_store::{Fault, SimulatedStore};
 use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, until};
+use millstream_testkit::slt;
 
+use super::crashes::run_script;
 use super::{Scenario, folder};
 
 pub const ALL: &[Scenario] = &[
     ("the_engine_that_loses_an_object_store_ends", || drive::block_on(loser())),
     ("a_store_that_is_away_pauses_the_engine", || drive::block_on(away())),
     ("a_prefix_that_was_copied_is_a_directory", || drive::block_on(copied())),
+    ("a_prefix_of_a_version_before_is_gone_on_with", || drive::block_on(before())),
     ("every_call_to_a_store_may_fail", || drive::block_on(failing())),
 ];
 
@@ -109,16 +114,7 @@ async fn copied() -> Result<()> {
     }
     let folder = folder()?;
     let data = folder.path().join("data");
-    let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let mut objects = store.list(None);
-    while let Some(object) = objects.next().await {
-        let location = object.map_err(|error| failed(&error))?.location;
-        let bytes = store.get(&location).await.map_err(|error| failed(&error))?.bytes().await;
-        let path = data.join(location.as_ref().trim_start_matches("an/app/"));
-        std::fs::create_dir_all(path.parent().ok_or("a file without a folder")?)
-            .map_err(|error| failed(&error))?;
-        std::fs::write(&path, bytes.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
-    }
+    copy_out(&store, &data).await?;
     let found = millstream_engine::inspect(&data).map_err(|error| error.to_string())?;
     ensure(found.is_whole() && found.checkpoints.len() == 2, || format!("{found:?}"))?;
     for more in [0, 1] {
@@ -129,6 +125,90 @@ async fn copied() -> Result<()> {
         engine.stop().await.map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// Copies all objects below the prefix out, as files below a folder.
+async fn copy_out(store: &SimulatedStore, data: &Path) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    let mut objects = store.list(None);
+    while let Some(object) = objects.next().await {
+        let location = object.map_err(|error| failed(&error))?.location;
+        let bytes = store.get(&location).await.map_err(|error| failed(&error))?.bytes().await;
+        let path = data.join(location.as_ref().trim_start_matches("an/app/"));
+        fs::create_dir_all(path.parent().ok_or("a file without a folder")?)
+            .map_err(|error| failed(&error))?;
+        fs::write(&path, bytes.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+/// The other way round, of one folder and those in it.
+async fn copy_in(store: &SimulatedStore, data: &Path) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
+    let mut folders = vec![(data.to_path_buf(), "an/app".to_string())];
+    while let Some((folder, prefix)) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(|error| failed(&error))? {
+            let path = entry.map_err(|error| failed(&error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).ok_or("a name that is no text")?;
+            let name = format!("{prefix}/{name}");
+            if path.is_dir() {
+                folders.push((path, name));
+                continue;
+            }
+            let bytes = fs::read(&path).map_err(|error| failed(&error))?;
+            store.put(&name.into(), bytes.into()).await.map_err(|error| failed(&error))?;
+        }
+    }
+    Ok(())
+}
+
+/// A prefix that a version before this one wrote, kept for ever: three processes, of which each took over from the one
+/// before. `FIXTURE=name cargo test …` writes one.
+async fn before() -> Result<()> {
+    let fixtures = slt::project_root().join("crates/testkit/tests/fixtures");
+    if let Ok(name) = std::env::var("FIXTURE") {
+        write_prefix(&fixtures.join(name)).await?;
+    }
+    let store = SimulatedStore::default();
+    copy_in(&store, &fixtures.join("format-1-store/state")).await?;
+    for more in [0, 10] {
+        let engine = start(&store.another())?;
+        let mut session = engine.session();
+        expect(
+            &mut session,
+            "SELECT count(*), sum(k) FROM t",
+            &[&format!("{}|{}", 5 + more / 10, 20 + more)],
+        )
+        .await?;
+        expect(&mut session, "SELECT g, n FROM m", &["1|7", &format!("2|{}", 13 + more)]).await?;
+        run(&mut session, "DECLARE c SUBSCRIPTION CURSOR FOR kept").await?;
+        let handed_out = lines(&mut session, "FETCH ALL FROM c WITH (timeout = '50 ms')").await?;
+        ensure(handed_out.iter().filter(|line| line.contains("|insert|")).count() == 2, || {
+            format!("{handed_out:?}")
+        })?;
+        run(&mut session, "INSERT INTO t VALUES (10, 2)").await?;
+        run(&mut session, "CHECKPOINT").await?;
+        drop(engine);
+    }
+    Ok(())
+}
+
+/// Writes such a prefix: what its script makes, and two more processes do.
+async fn write_prefix(fixture: &Path) -> Result<()> {
+    let state = fixture.join("state");
+    ensure(!state.exists(), || format!("{} is kept as it is: write another", fixture.display()))?;
+    let made = fs::read_to_string(fixture.join("made.sql")).map_err(|error| error.to_string())?;
+    let store = SimulatedStore::default();
+    let first = start(&store)?;
+    run_script(&mut first.session(), &made).await?;
+    let store = store.crash();
+    let second = start(&store)?;
+    let more = ["INSERT INTO t VALUES (5, 1)", "CHECKPOINT", "INSERT INTO t VALUES (6, 2)"];
+    run_all(&mut second.session(), &more).await?;
+    let store = store.crash();
+    let third = start(&store)?;
+    run(&mut third.session(), "DELETE FROM t WHERE k = 1").await?;
+    copy_out(&store.crash(), &state).await
 }
 
 /// Whichever call fails, or is the last one of the process: what was acknowledged is there for the next engine.

@@ -2,17 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use millstream_delta::{Position, Span};
+use millstream_delta::{Pool, Position, Span};
 
 use super::paths::Paths;
-use super::reading::{FileReader, Layout, Piece, Seen, seen, stat, unreadable};
+use super::reading::{FileReader, Framed, Layout, Piece, Seen, seen, stat, unreadable};
 use crate::{Arrival, BadRow, Error, Health, Limit, More, Result};
 
 /// How many files one pull touches at most, so that many empty files don't make it long.
 const FILES_PER_PULL: usize = 1024;
+
+/// From so many bytes on what one pull takes is decoded on several threads.
+const DECODED_APART_FROM_BYTES: usize = 1 << 20;
+
+/// Who helps to decode, for all sources.
+static DECODERS: OnceLock<Pool> = OnceLock::new();
 
 /// How many of the files that were read are looked at again in one listing.
 const CHECKS_PER_LISTING: usize = 1024;
@@ -179,6 +185,11 @@ impl Intake {
         }
     }
 
+    /// Which columns are looked at; `None`: all.
+    pub fn wanted(&self) -> Option<Arc<[bool]>> {
+        self.wanted.clone()
+    }
+
     /// What the newest reading of `path` found, where there was one.
     pub fn earlier(&self, path: &str) -> Option<Earlier> {
         self.known.get(path).map(|known| Earlier {
@@ -258,6 +269,27 @@ impl Intake {
     }
 
     fn take(&mut self, limit: Limit, arrival: &mut Arrival) -> Result<()> {
+        let mut framed: Vec<(Arc<str>, Framed)> = Vec::new();
+        let taken = self.frame(limit, arrival, &mut framed);
+        let (splits, framed): (Vec<Arc<str>>, Vec<Framed>) = framed.into_iter().unzip();
+        for (split, piece) in splits.into_iter().zip(decoded(framed)) {
+            let piece = piece.inspect_err(|_| arrival.spans.clear())?;
+            for bad in piece.bad {
+                arrival.bad_rows.push(BadRow {
+                    split: split.clone(),
+                    offset: bad.offset,
+                    reason: bad.reason,
+                    bytes: bad.bytes,
+                });
+            }
+            arrival.splits.extend(piece.batch.as_ref().map(|_| split));
+            arrival.rows.extend(piece.batch);
+        }
+        taken
+    }
+
+    /// Takes what is there before it is decoded, with the splits that it is of.
+    fn frame(&mut self, limit: Limit, arrival: &mut Arrival, to: &mut Vec<(Arc<str>, Framed)>) -> Result<()> {
         let (mut rows, mut bytes, mut files) = (0, 0, 0);
         while rows < limit.rows && bytes < limit.bytes && files < FILES_PER_PULL {
             if self.current.is_none() && self.queue.is_empty() && !self.list_when_due()? {
@@ -270,8 +302,8 @@ impl Intake {
             }
             let Some((path, reader)) = &mut self.current else { continue };
             let path = path.clone();
-            let piece = match reader.next(Limit { rows: limit.rows - rows, bytes: limit.bytes - bytes }) {
-                Ok(piece) => piece,
+            let framed = match reader.frame(Limit { rows: limit.rows - rows, bytes: limit.bytes - bytes }) {
+                Ok(framed) => framed,
                 Err(error) => {
                     self.queue.push_front(path);
                     self.current = None;
@@ -279,10 +311,10 @@ impl Intake {
                     return Err(error);
                 }
             };
-            rows += piece.batch.as_ref().map_or(0, |batch| batch.num_rows()) + piece.bad.len();
-            bytes += piece.bytes;
-            let stays = !piece.done && piece.to > piece.from;
-            self.note(&path, piece, arrival);
+            rows += framed.rows();
+            bytes += framed.piece().bytes;
+            let stays = !framed.piece().done && framed.piece().to > framed.piece().from;
+            to.extend(self.note(&path, framed.piece(), arrival).map(|split| (split, framed)));
             if !stays {
                 self.current = None;
                 files += 1;
@@ -291,9 +323,9 @@ impl Intake {
         Ok(())
     }
 
-    /// Adds `piece` of the file `path` to the arrival and to what is known.
-    fn note(&mut self, path: &Arc<str>, piece: Piece, arrival: &mut Arrival) {
-        let Some(known) = self.known.get_mut(path) else { return };
+    /// Adds what `piece` of the file `path` is to the arrival and to what is known. Gives the split.
+    fn note(&mut self, path: &Arc<str>, piece: &Piece, arrival: &mut Arrival) -> Option<Arc<str>> {
+        let known = self.known.get_mut(path)?;
         let split = self.settings.split_name(path, known.generation);
         known.through = piece.to;
         known.done = piece.done;
@@ -303,19 +335,11 @@ impl Intake {
         if piece.done && !std::mem::replace(&mut known.watched, true) {
             self.watched.push(path.clone());
         }
-        for bad in piece.bad {
-            arrival.bad_rows.push(BadRow {
-                split: split.clone(),
-                offset: bad.offset,
-                reason: bad.reason,
-                bytes: bad.bytes,
-            });
-        }
-        arrival.splits.extend(piece.batch.as_ref().map(|_| split.clone()));
-        arrival.rows.extend(piece.batch);
         if piece.done || piece.to > piece.from {
+            let split = split.clone();
             push_span(&mut arrival.spans, Span { split, from: piece.from, to: piece.to, done: piece.done });
         }
+        Some(split)
     }
 
     /// Makes the next file of the queue the current one; whether there is one now.
@@ -488,6 +512,18 @@ impl Intake {
         tracing::warn!(source, file = %path, changes = self.changes, "a file changed after it was read");
         Ok(())
     }
+}
+
+/// Decodes pieces side by side where they come to so many bytes that it pays; they stay in their order.
+fn decoded(framed: Vec<Framed>) -> Vec<Result<Piece>> {
+    let bytes: usize = framed.iter().map(|framed| framed.piece().bytes).sum();
+    if bytes < DECODED_APART_FROM_BYTES {
+        return framed.into_iter().map(Framed::decode).collect();
+    }
+    let others = || std::thread::available_parallelism().map_or(1, usize::from) - 1;
+    let pool = DECODERS.get_or_init(|| Pool::new("millstream-decode", others()));
+    let helpers = pool.threads().min(framed.len() - 1);
+    pool.spread(framed, vec![(); helpers], Framed::decode)
 }
 
 /// Whether a file is gone from its place, or is shorter there than what was read.

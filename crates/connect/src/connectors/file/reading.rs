@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use crate::formats::changes::{decoded_schema, tell_origins};
 use crate::formats::csv::CsvDecoder;
 use crate::formats::decode::{Decode, Decoded, decode_run};
-use crate::formats::framing::{BadRecord, Framer};
+use crate::formats::framing::{BadRecord, Framer, Run};
 use crate::formats::json::JsonDecoder;
 use crate::formats::parquet::ParquetRows;
 use crate::formats::text::{TextDecoder, repeated};
@@ -22,6 +22,9 @@ use crate::{Error, HIDDEN, Limit, Result};
 
 /// Rows in one batch at most.
 const BATCH_ROWS: usize = 16 * 1024;
+
+/// From so many bytes on a file is read by a thread of its own, ahead of those who decode it.
+const AHEAD_FROM_BYTES: u64 = 4 << 20;
 
 /// What every file of a source is read as.
 #[derive(Debug)]
@@ -130,6 +133,49 @@ pub(super) struct Piece {
     pub bytes: usize,
 }
 
+/// What comes next of a file, before it is decoded.
+pub(super) struct Framed {
+    /// All but the rows, and the records that can't be decoded.
+    piece: Piece,
+    undecoded: Option<Undecoded>,
+}
+
+/// Records, and how they become rows.
+struct Undecoded {
+    run: Run,
+    decoder: Arc<dyn Decode>,
+    layout: Arc<Layout>,
+    path: Arc<str>,
+}
+
+impl Framed {
+    /// How many rows and bad records it comes to.
+    pub fn rows(&self) -> usize {
+        let decoded = self.piece.batch.as_ref().map_or(0, RecordBatch::num_rows) + self.piece.bad.len();
+        decoded + self.undecoded.as_ref().map_or(0, |Undecoded { run, .. }| run.records.len() + run.bad.len())
+    }
+
+    /// What of the file it is.
+    pub fn piece(&self) -> &Piece {
+        &self.piece
+    }
+
+    /// Makes rows of it. That depends on nothing else, so that several may be decoded at the same time.
+    pub fn decode(self) -> Result<Piece> {
+        let Framed { mut piece, undecoded } = self;
+        let Some(Undecoded { run, decoder, layout, path }) = undecoded else { return Ok(piece) };
+        let (block, offset) = (run.block.clone(), run.offset);
+        let mut decoded = decode_run(decoder.as_ref(), run).map_err(|error| {
+            Error::Bug(format!("records of file '{path}' decode one by one only: {error}"))
+        })?;
+        piece.bad = std::mem::take(&mut decoded.bad);
+        if !decoded.records.is_empty() {
+            piece.batch = Some(layout.lines(decoded, (&block, offset), &path)?);
+        }
+        Ok(piece)
+    }
+}
+
 /// One open file.
 pub(super) struct FileReader {
     layout: Arc<Layout>,
@@ -144,7 +190,7 @@ pub(super) struct FileReader {
 enum Content {
     Lines {
         framer: Framer,
-        decoder: Box<dyn Decode>,
+        decoder: Arc<dyn Decode>,
         compressed: bool,
     },
     Parquet(ParquetRows),
@@ -182,9 +228,15 @@ impl FileReader {
 
     /// The next rows of the file, within `limit`.
     pub fn next(&mut self, limit: Limit) -> Result<Piece> {
+        self.frame(limit)?.decode()
+    }
+
+    /// The same before it is decoded, where it is decoded apart from being read.
+    pub fn frame(&mut self, limit: Limit) -> Result<Framed> {
         let limit = Limit { rows: limit.rows.clamp(1, BATCH_ROWS), bytes: limit.bytes.max(1) };
         let from = self.through;
         let mut piece = Piece { batch: None, bad: Vec::new(), from, to: from, done: false, bytes: 0 };
+        let mut undecoded = None;
         match &mut self.content {
             Content::Empty => piece.done = !self.layout.grows,
             Content::Refused(bad) => {
@@ -193,15 +245,15 @@ impl FileReader {
                 piece.to = bad.offset.max(from) + 1;
                 piece.done = true;
             }
-            Content::Lines { .. } => self.next_lines(limit, &mut piece)?,
+            Content::Lines { .. } => undecoded = self.next_lines(limit, &mut piece)?,
             Content::Parquet(_) => self.next_rows(limit, &mut piece)?,
         }
         self.through = piece.to;
-        Ok(piece)
+        Ok(Framed { piece, undecoded })
     }
 
-    fn next_lines(&mut self, limit: Limit, piece: &mut Piece) -> Result<()> {
-        let Content::Lines { framer, decoder, compressed } = &mut self.content else { return Ok(()) };
+    fn next_lines(&mut self, limit: Limit, piece: &mut Piece) -> Result<Option<Undecoded>> {
+        let Content::Lines { framer, decoder, compressed } = &mut self.content else { return Ok(None) };
         let run = match framer.next_run(limit.rows, limit.bytes) {
             Ok(run) => run,
             Err(error) if *compressed && is_about_data(&error) => {
@@ -210,23 +262,16 @@ impl FileReader {
                 // One byte further than what could be decompressed, so that a replay comes to the broken place.
                 piece.to = framer.position() + framer.unread().len() as u64 + 1;
                 piece.done = true;
-                return Ok(());
+                return Ok(None);
             }
             Err(error) => return Err(unreadable(&self.path, &error)),
         };
         piece.to = framer.position();
         let nothing = run.records.is_empty() && run.bad.is_empty();
         piece.done = !self.layout.grows && (nothing || framer.is_exhausted());
-        let (block, offset) = (run.block.clone(), run.offset);
         piece.bytes = (framer.position() - piece.from) as usize;
-        let mut decoded = decode_run(decoder.as_mut(), run).map_err(|error| {
-            Error::Bug(format!("records of file '{}' decode one by one only: {error}", self.path))
-        })?;
-        piece.bad = std::mem::take(&mut decoded.bad);
-        if !decoded.records.is_empty() {
-            piece.batch = Some(self.layout.lines(decoded, (&block, offset), &self.path)?);
-        }
-        Ok(())
+        let (decoder, layout, path) = (decoder.clone(), self.layout.clone(), self.path.clone());
+        Ok(Some(Undecoded { run, decoder, layout, path }))
     }
 
     fn next_rows(&mut self, limit: Limit, piece: &mut Piece) -> Result<()> {
@@ -266,21 +311,22 @@ fn is_about_data(error: &io::Error) -> bool {
 
 fn open_lines(layout: &Layout, path: &str, file: File, from: u64, to: Option<u64>) -> io::Result<Content> {
     let compressed = Compression::of(path).is_some();
-    let mut decoder: Option<Box<dyn Decode>> = match &layout.format {
+    let is_large = is_large(compressed, file.metadata()?.len(), from, to);
+    let mut decoder: Option<Arc<dyn Decode>> = match &layout.format {
         Format::Csv(csv) if csv.header => None,
         Format::Csv(csv) => match CsvDecoder::new(csv, &layout.columns, None) {
-            Ok(decoder) => Some(Box::new(decoder)),
+            Ok(decoder) => Some(Arc::new(decoder)),
             Err(reason) => return Ok(Content::Refused(BadRecord::new(from, reason, b""))),
         },
         Format::Json => match JsonDecoder::new(&layout.columns) {
-            Ok(decoder) => Some(Box::new(decoder)),
+            Ok(decoder) => Some(Arc::new(decoder)),
             Err(error) => return Ok(Content::Refused(BadRecord::new(from, error.to_string(), b""))),
         },
         Format::Changes(changes) => match changes.decoder(&layout.columns, &layout.key) {
-            Ok(decoder) => Some(decoder),
+            Ok(decoder) => Some(decoder.into()),
             Err(error) => return Ok(Content::Refused(BadRecord::new(from, error.to_string(), b""))),
         },
-        _ => Some(Box::new(TextDecoder)),
+        _ => Some(Arc::new(TextDecoder)),
     };
     let mut framer = None;
     if let (Format::Csv(csv), None) = (&layout.format, &decoder) {
@@ -300,7 +346,7 @@ fn open_lines(layout: &Layout, path: &str, file: File, from: u64, to: Option<u64
         let header = &run.block[record.start as usize..record.end as usize];
         let names = csv.fields(header).ok_or_else(|| "the header can't be split into names".to_string());
         match names.and_then(|names| CsvDecoder::new(csv, &layout.columns, Some(&names))) {
-            Ok(with_header) => decoder = Some(Box::new(with_header)),
+            Ok(with_header) => decoder = Some(Arc::new(with_header)),
             Err(reason) => {
                 return Ok(Content::Refused(BadRecord::new(
                     run.offset + u64::from(record.start),
@@ -319,7 +365,17 @@ fn open_lines(layout: &Layout, path: &str, file: File, from: u64, to: Option<u64
         Some(framer) => framer,
         None => open_framer(layout, path, file, from, to)?,
     };
+    let framer = if is_large { framer.reading_ahead()? } else { framer };
     Ok(decoder.map_or(Content::Empty, |decoder| Content::Lines { framer, decoder, compressed }))
+}
+
+/// Whether so much is to be read of a file that a thread for that pays.
+fn is_large(compressed: bool, length: u64, from: u64, to: Option<u64>) -> bool {
+    match compressed {
+        // Where it is to be read from and to counts what comes out.
+        true => length >= AHEAD_FROM_BYTES / 4,
+        false => to.map_or(length, |to| to.min(length)).saturating_sub(from) >= AHEAD_FROM_BYTES,
+    }
 }
 
 fn open_framer(

@@ -1,7 +1,7 @@
 //! The file sink: one file an epoch, which appears whole or not at all and replaces no other.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io::{self, BufRead, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -242,6 +242,10 @@ impl Target {
         }
         let free = if place_taken { &staged.otherwise } else { &staged.place };
         if place_taken && otherwise_taken {
+            // A process that has lost its data directory to this one may still have published an epoch that both know.
+            if self.tells_epochs() && is_same(&staged.hidden, free).map_err(failed)? {
+                return fs::remove_file(&staged.hidden).map_err(failed);
+            }
             return Err(Error::Invalid(format!(
                 "sink '{}' can't put '{}' into place: the file is there already, from an earlier run: move it away or \
                  choose another path or filename",
@@ -293,6 +297,27 @@ impl Target {
             }
         }
         Ok(Epoch(newest))
+    }
+}
+
+/// Whether two files have the same bytes.
+fn is_same(left: &Path, right: &Path) -> io::Result<bool> {
+    let (left, right) = (File::open(left)?, File::open(right)?);
+    if left.metadata()?.len() != right.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (BufReader::new(left), BufReader::new(right));
+    loop {
+        let (ours, theirs) = (left.fill_buf()?, right.fill_buf()?);
+        let length = ours.len().min(theirs.len());
+        if length == 0 {
+            return Ok(ours.len() == theirs.len());
+        }
+        if ours[..length] != theirs[..length] {
+            return Ok(false);
+        }
+        left.consume(length);
+        right.consume(length);
     }
 }
 

@@ -20,8 +20,6 @@ const REPLAYS_MAX: usize = 8;
 pub(super) struct FileSource {
     layout: Arc<Layout>,
     settings: Arc<Settings>,
-    /// Which columns are looked at; `None`: all.
-    wanted: Option<Arc<[bool]>>,
     /// Here, or in `pull`.
     intake: Option<Box<Intake>>,
     /// A pull under way. It stays here when its caller stops waiting, so that nothing it takes is lost.
@@ -43,7 +41,6 @@ impl FileSource {
         FileSource {
             layout,
             settings,
-            wanted: None,
             intake: Some(Box::new(intake)),
             pull: None,
             arrived: None,
@@ -89,10 +86,8 @@ impl Source for FileSource {
 
     async fn want(&mut self, columns: &[bool]) -> Result<()> {
         self.settle().await?;
-        let columns: Arc<[bool]> = columns.into();
-        self.wanted = Some(columns.clone());
         self.replayed.clear();
-        self.intake()?.want(columns);
+        self.intake()?.want(columns.into());
         Ok(())
     }
 
@@ -141,13 +136,14 @@ impl Source for FileSource {
         let (path, generation) = self.settings.parse_split(&span.split);
         // What is known of the file is with the pull while one is under way.
         self.settle().await?;
-        let earlier = self.intake()?.earlier(&path);
+        let intake = self.intake()?;
+        let (earlier, wanted) = (intake.earlier(&path), intake.wanted());
         if earlier.is_some_and(|earlier| earlier.changed || generation < earlier.holds_since) {
             return Err(changed(&path));
         }
         let kept = self.replayed.iter().position(|kept| kept.span == *span);
         let kept = kept.and_then(|at| self.replayed.remove(at));
-        let (layout, wanted, span) = (self.layout.clone(), self.wanted.clone(), span.clone());
+        let (layout, span) = (self.layout.clone(), span.clone());
         let replayed = spawn_blocking(move || {
             let reader = match kept {
                 Some(kept) => kept.reader,

@@ -2,7 +2,7 @@
 
 use millstream_delta::Epoch;
 use millstream_sql::{Error, Kind, Result};
-use millstream_state::{Rows, RowsSnapshot, Tables};
+use millstream_state::{Rows, Tables};
 
 use super::{Kept, RunningQuery, Status};
 use crate::error;
@@ -27,13 +27,13 @@ impl RunningQuery {
             return Ok(all);
         }
         let flow = self.flow.here().ok_or_else(|| Error::bug("a query that is behind is to be saved"))?;
-        all.put_part("flow", flow.save().map_err(error::flow)?);
+        all.put_part("flow", flow.save_changed().map_err(error::flow)?);
         match &self.kept {
             Kept::Nothing | Kept::Operators => {}
-            Kept::Beside(rows) => put_rows(&mut all, "result", &rows.snapshot())?,
+            Kept::Beside(rows) => put_rows(&mut all, "result", rows)?,
             Kept::Newest(rows) => all.put_part("newest", rows.save()?),
         }
-        put_rows(&mut all, "errors", &self.errors.snapshot())?;
+        put_rows(&mut all, "errors", &self.errors)?;
         if let Some(errors_of) = &self.errors_of {
             all.put_part("errors_of", errors_of.save()?);
         }
@@ -103,10 +103,9 @@ impl RunningQuery {
     }
 }
 
-/// Adds rows with their counts.
-pub(crate) fn put_rows(all: &mut Tables, name: &str, rows: &RowsSnapshot) -> Result<()> {
-    let delta = rows.delta().map_err(error::arrow)?;
-    all.put_delta(name, &delta).map_err(error::state)
+/// Adds rows with their counts, for a checkpoint: what has changed of them.
+pub(crate) fn put_rows(all: &mut Tables, name: &str, rows: &Rows) -> Result<()> {
+    rows.save_changed(name, all).map_err(error::state)
 }
 
 /// Takes them out, in the place of those that are there.

@@ -1,42 +1,44 @@
 //! A sink as tables: where it stands in the log of what it delivers.
 
 use millstream_delta::{Cut, Delta, Epoch};
+use millstream_durable::protocol::Outside;
 use millstream_durable::{Entry, Recorded};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::RunningSink;
 use crate::run::log::{Log, Place};
-use crate::run::saving::number;
+use crate::run::saving::{number, put_first, put_place, take_first, take_place};
 
 impl RunningSink {
     /// What is kept of it. Its place counts from the first entry of the log that is saved; what it delivers first is
     /// added to `entries`.
     pub(crate) fn save(&self, log: Option<(&Log, Place)>, entries: &mut Vec<Entry>) -> Tables {
         let mut all = Tables::default();
-        all.put_number("place", log.map_or(0, |(log, from)| log.between(from, self.place)) as i64);
+        put_place(&mut all, "place", log, self.place);
         all.put_number("rows", self.rows as i64);
         all.put_number("published", self.delivered.0 as i64);
-        let told = self.recovery.as_ref().map_or(Epoch::default(), |recovery| recovery.delivered);
+        let told = self.outside.as_ref().map_or(Epoch::default(), Outside::delivered);
         all.put_number("delivered", told.max(self.delivered).0 as i64);
-        if let Some((cut, delta)) = &self.first {
-            all.put_number("first", entries.len() as i64);
-            entries.push(entry(cut, delta));
-        }
+        all.put_number("passed", self.passed.0 as i64);
+        all.put_text_if("differs", self.differs.as_deref());
+        put_first(&mut all, self.first.as_ref(), entries);
         all
     }
 
     /// Goes on where it stood when it was saved.
     pub(crate) fn load(&mut self, all: &mut Tables, entries: &[Entry]) -> Result<()> {
-        self.place = Place::default().after(number(all, "place")? as usize);
+        self.place = take_place(all, "place")?;
         self.rows = number(all, "rows")? as u64;
         self.delivered = Epoch(number(all, "published")? as u64);
         let delivered = Epoch(number(all, "delivered")? as u64);
         self.was_delivered(delivered);
-        self.first = match all.take_number_if("first") {
-            Some(place) => Some(of_entry(entries.get(place as usize))?),
-            None => None,
-        };
+        // A checkpoint of a version that compared nothing lacks it.
+        self.passed = all.take_number_if("passed").map_or(self.delivered, |passed| Epoch(passed as u64));
+        if let Some(reason) = all.take_text_if("differs") {
+            self.stop_for_good(reason);
+        }
+        self.first = take_first(all, entries)?;
         Ok(())
     }
 }

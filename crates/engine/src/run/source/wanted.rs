@@ -67,29 +67,27 @@ impl Loop {
     /// Tells sources which of their columns are looked at.
     pub(in crate::run) fn tell_wanted(&mut self) {
         let choosing = self.sources.iter().filter(|(_, source)| source.wanted.heeded && source.used);
-        let names: Vec<Arc<str>> = choosing.map(|(name, _)| name.clone()).collect();
-        for name in names {
-            let wanted = self.wanted_of(&name);
-            if let (Some(source), Some(wanted)) = (self.sources.get_mut(&name), wanted) {
-                source.want(wanted);
+        let wanted = choosing.map(|(name, source)| (name.clone(), self.wanted_of(name, source)));
+        for (name, columns) in wanted.collect::<Vec<_>>() {
+            if let Some(source) = self.sources.get_mut(&name) {
+                source.want(columns);
             }
         }
     }
 
     /// Which columns of a source anyone looks at.
-    fn wanted_of(&self, name: &Arc<str>) -> Option<Vec<bool>> {
-        let source = self.sources.get(name)?;
+    fn wanted_of(&self, name: &Arc<str>, source: &RunningSource) -> Vec<bool> {
         let count = source.wanted.columns.len();
         let keeps = source.retained.is_some() || self.tables.contains_key(name);
         if keeps || self.sinks.values().any(|sink| sink.from == *name) {
-            return Some(vec![true; count]);
+            return vec![true; count];
         }
         let feeds = self.queries.iter().flat_map(|query| &query.feeds).filter(|feed| feed.of == *name);
         let mut wanted = of_feeds(feeds, count);
         if let Some(time) = &source.time {
             wanted[time.place()] = true;
         }
-        Some(wanted)
+        wanted
     }
 }
 

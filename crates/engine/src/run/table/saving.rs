@@ -12,7 +12,10 @@ impl Table {
     /// Its rows; of statements nothing may wait.
     pub(crate) fn save(&self) -> Result<Tables> {
         let mut all = Tables::default();
-        put_rows(&mut all, "rows", &self.rows.snapshot())?;
+        match &self.rows {
+            Content::Bag(rows) => put_rows(&mut all, "rows", rows)?,
+            Content::Keyed(rows) => rows.save_changed("rows", &mut all).map_err(error::state)?,
+        }
         Ok(all)
     }
 

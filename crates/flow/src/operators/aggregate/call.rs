@@ -8,10 +8,13 @@ use arrow::compute::prep_null_mask_filter;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::Chunk;
 
+use super::Placed;
+use super::apart::Apart;
 use super::groups::Touched;
 use super::slot::{Batch, SlotAggregate};
 use crate::drive::evaluate;
 use crate::failure::keep;
+use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// A call of an aggregate function.
@@ -75,10 +78,20 @@ impl Call {
         Ok(Arguments { values, valid, weights: chunk.weights.clone(), count: chunk.rows.num_rows() })
     }
 
-    /// Takes rows in, whose slots are given.
-    pub(super) fn update(&mut self, slots: &[u32], arguments: &Arguments) -> Result<()> {
+    /// Takes rows in, which have given their arguments of this call at place `at`.
+    pub(super) fn take(&mut self, placed: &[Placed], at: usize, threads: &Threads) -> Result<()> {
         let Kept::Slots(kept) = &mut self.kept else { return Ok(()) };
-        kept.update(&arguments.batch(slots))
+        let mut apart = Vec::new();
+        for Placed { slots, arguments, parted } in placed {
+            for (list, slots) in slots.iter().enumerate() {
+                let batch = arguments[at].batch(slots);
+                match parted.get(list) {
+                    Some(parted) => apart.push(Apart { batch, parted }),
+                    None => kept.update(&batch)?,
+                }
+            }
+        }
+        kept.update_apart(&apart, threads)
     }
 
     /// The results for some groups.

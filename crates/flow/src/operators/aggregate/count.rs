@@ -6,9 +6,11 @@ use arrow::array::{ArrayRef, Int64Array, UInt64Array};
 use arrow::datatypes::Int64Type;
 use millstream_state::{Paged, Tables};
 
+use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
+use crate::spread::Threads;
 
 /// The number of rows that count.
 #[derive(Debug, Default)]
@@ -31,6 +33,11 @@ impl SlotAggregate for Count {
 
     fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
         batch.for_each(|_, slot, weight| self.counts[slot] += weight);
+        Ok(())
+    }
+
+    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
+        update_apart(&mut self.counts, batches, threads, |count, _, _, weight| *count += weight);
         Ok(())
     }
 

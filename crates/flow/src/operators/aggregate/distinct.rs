@@ -137,14 +137,17 @@ impl SlotAggregate for Distinct {
         let mut keys = self.index.live_keys()?.into_iter();
         let of = keys.next().ok_or_else(|| Error::Bug("values without a group".into()))?;
         let place_of: HashMap<u32, u32> = slots.iter().copied().zip(0..).collect();
-        let place = |slot: &u32| place_of.get(slot).copied();
-        let groups: Option<Vec<u32>> = of.as_primitive::<UInt32Type>().values().iter().map(place).collect();
-        let groups = groups.ok_or_else(|| Error::Bug("a value of a group that isn't there".into()))?;
+        let place = |slot: Option<u32>| place_of.get(&slot?).copied();
+        let groups: UInt32Array = of.as_primitive::<UInt32Type>().iter().map(place).collect();
         let live = self.index.live();
         let copies = Int64Array::from_iter_values(live.iter().map(|entry| self.copies[*entry as usize]));
-        let mut columns: Vec<(&str, ArrayRef)> =
-            vec![(GROUP, Arc::new(UInt32Array::from(groups))), (COPIES, Arc::new(copies))];
-        let keys: Vec<ArrayRef> = keys.collect();
+        // Those of other groups aren't asked for.
+        let wanted = arrow::compute::is_not_null(&groups)?;
+        let groups = arrow::compute::filter(&groups, &wanted)?;
+        let copies = arrow::compute::filter(&copies, &wanted)?;
+        let keys = keys.map(|values| arrow::compute::filter(&values, &wanted));
+        let keys = keys.collect::<std::result::Result<Vec<ArrayRef>, _>>()?;
+        let mut columns: Vec<(&str, ArrayRef)> = vec![(GROUP, groups), (COPIES, copies)];
         let names: Vec<String> = (0..keys.len()).map(|place| format!("value{place}")).collect();
         columns.extend(names.iter().map(String::as_str).zip(keys));
         let mut kept = Tables::default();

@@ -155,19 +155,35 @@ impl Aggregate {
                 self.each_part(touched, |groups| self.results(&self.there_before(groups)))?,
             ));
         }
+        let (mut undecided, mut rows) = (Vec::new(), 0);
+        for (mut of_part, rows_of_part) in self.each_part(touched, |groups| Ok(self.undecided(groups)))? {
+            undecided.append(&mut of_part);
+            rows += rows_of_part;
+        }
+        let old = self.each_part(&undecided, |groups| self.results(groups))?;
+        Ok(Before::Unread { undecided, old, rows })
+    }
+
+    /// The groups of which only their results say whether they change, and how many rows the others would put out.
+    fn undecided(&self, touched: &[Touched]) -> (Vec<Touched>, u64) {
         let counts = self.calls.iter().any(Call::counts_rows);
+        let only_grew = self.groups.only_grew();
         let (mut undecided, mut rows) = (Vec::new(), 0);
         for before in touched {
-            let now = self.groups.now(before);
-            match (self.was_there(before), self.is_there(&now)) {
-                (true, true) if counts && now.rows != before.rows => rows += 2,
+            let (is, counted) = if only_grew {
+                (true, true)
+            } else {
+                let now = self.groups.now(before);
+                (self.is_there(&now), now.rows != before.rows)
+            };
+            match (self.was_there(before), is) {
+                (true, true) if counts && counted => rows += 2,
                 (true, true) if !self.calls.is_empty() => undecided.push(*before),
                 (true, true) => {}
                 (was, is) => rows += u64::from(was) + u64::from(is),
             }
         }
-        let old = self.each_part(&undecided, |groups| self.results(groups))?;
-        Ok(Before::Unread { undecided, old, rows })
+        (undecided, rows)
     }
 
     /// What became of groups since [`Aggregate::before`], beside the failures of rows.

@@ -12,9 +12,11 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use millstream_state::{Paged, Tables};
 
+use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
+use crate::spread::Threads;
 
 /// The column of values that are saved.
 const VALUE: &str = "value";
@@ -71,6 +73,15 @@ pub(super) fn order<N: ArrowNativeTypeOp>(left: N, right: N) -> Ordering {
     }
 }
 
+/// Takes a value in.
+#[inline(always)]
+fn put<N: ArrowNativeTypeOp, const MAX: bool>(kept: &mut Option<N>, value: N, weight: i64) {
+    let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
+    if weight != 0 && kept.is_none_or(|kept| order(value, kept) == wanted) {
+        *kept = Some(value);
+    }
+}
+
 impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive<T, MAX> {
     fn resize(&mut self, end: usize) {
         self.values.resize(end, None);
@@ -78,13 +89,17 @@ impl<T: ArrowPrimitiveType + Debug, const MAX: bool> SlotAggregate for Primitive
 
     fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
         let values = batch.values[0].as_primitive::<T>().values();
-        let wanted = if MAX { Ordering::Greater } else { Ordering::Less };
-        batch.for_each(|row, slot, weight| {
-            let kept = &mut self.values[slot];
-            if weight != 0 && kept.is_none_or(|kept| order(values[row], kept) == wanted) {
-                *kept = Some(values[row]);
-            }
-        });
+        batch.for_each(|row, slot, weight| put::<_, MAX>(&mut self.values[slot], values[row], weight));
+        Ok(())
+    }
+
+    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
+        let values = |apart: &Apart<'_>| apart.batch.values[0].as_primitive::<T>().values().clone();
+        let values: Vec<_> = batches.iter().map(values).collect();
+        let put = |kept: &mut Option<T::Native>, batch: usize, row: usize, weight| {
+            put::<_, MAX>(kept, values[batch][row], weight);
+        };
+        update_apart(&mut self.values, batches, threads, put);
         Ok(())
     }
 

@@ -7,10 +7,12 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use millstream_delta::Expansion;
 use millstream_state::{Lists, Paged, Tables};
 
+use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 use crate::saving::incomplete;
+use crate::spread::Threads;
 
 /// What is made of a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,20 @@ pub(super) enum Outcome {
 struct Cell {
     sum: Expansion,
     count: i64,
+}
+
+impl Cell {
+    #[inline(always)]
+    fn add(&mut self, value: f64) {
+        self.sum.add(value);
+        self.count += 1;
+    }
+
+    #[inline(always)]
+    fn add_times(&mut self, value: f64, weight: i64) {
+        self.sum.add_times(value, weight);
+        self.count += weight;
+    }
 }
 
 /// The sums or averages of Float64.
@@ -54,19 +70,21 @@ impl SlotAggregate for Floats {
 
     fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
         let values = batch.values[0].as_primitive::<Float64Type>().values();
-        if batch.weights.is_none() {
-            batch.for_each(|row, slot, _| {
-                let cell = &mut self.cells[slot];
-                cell.sum.add(values[row]);
-                cell.count += 1;
-            });
-            return Ok(());
+        match batch.weights {
+            None => batch.for_each(|row, slot, _| self.cells[slot].add(values[row])),
+            Some(_) => batch.for_each(|row, slot, weight| self.cells[slot].add_times(values[row], weight)),
         }
-        batch.for_each(|row, slot, weight| {
-            let cell = &mut self.cells[slot];
-            cell.sum.add_times(values[row], weight);
-            cell.count += weight;
-        });
+        Ok(())
+    }
+
+    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
+        let values = |apart: &Apart<'_>| apart.batch.values[0].as_primitive::<Float64Type>().values().clone();
+        let values: Vec<_> = batches.iter().map(values).collect();
+        let add = |cell: &mut Cell, batch: usize, row: usize, weight| match weight {
+            1 => cell.add(values[batch][row]),
+            weight => cell.add_times(values[batch][row], weight),
+        };
+        update_apart(&mut self.cells, batches, threads, add);
         Ok(())
     }
 

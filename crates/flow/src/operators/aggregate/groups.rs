@@ -6,9 +6,11 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_state::{KeyIndex, NO_SLOT, Paged};
+use millstream_state::{KeyIndex, NO_SLOT, PAGE_ROWS, PARTS, Paged, SlotMarks, dealt_out};
 
+use super::apart::Parted;
 use crate::point::{Wanted, keys_wanted};
+use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// By what rows are grouped.
@@ -62,6 +64,13 @@ pub(super) struct Touched {
     pub(super) rows: i64,
 }
 
+/// Rows that are counted to their groups.
+pub(super) struct Counted<'a> {
+    pub(super) slots: &'a [u32],
+    pub(super) weights: Option<&'a [i64]>,
+    pub(super) parted: &'a Parted,
+}
+
 /// All groups, each with a slot.
 #[derive(Debug)]
 pub(super) struct Groups {
@@ -71,11 +80,15 @@ pub(super) struct Groups {
     pub(super) rows: Paged<i64>,
     /// A bit a slot, set while a step has touched it.
     touched: Vec<u64>,
+    /// Whether each group that this step has touched has more rows than before, but for those that are always there.
+    only_grew: bool,
     /// Groups with slots below this are there even without rows: those of no keys.
     standing: u32,
     /// Where the index has only some columns of the keys: for each of the keys' columns its value, which all groups share,
     /// or none for the next one of the index.
     shared: Vec<Option<ScalarValue>>,
+    /// The groups that have changed since checkpoints.
+    pub(super) marks: SlotMarks,
 }
 
 impl Groups {
@@ -84,8 +97,9 @@ impl Groups {
     pub(super) fn new(grouping: Grouping, types: &[DataType]) -> Result<Groups> {
         let global = grouping.keys.is_empty() && grouping.sets.is_empty();
         let index = if global { None } else { Some(KeyIndex::new(types.to_vec())?) };
-        let (touched, shared) = Default::default();
-        let mut groups = Groups { grouping, index, rows: Paged::default(), touched, standing: 0, shared };
+        let (touched, shared, marks) = Default::default();
+        let (rows, only_grew) = (Paged::default(), true);
+        let mut groups = Groups { grouping, index, rows, touched, only_grew, standing: 0, shared, marks };
         if global {
             groups.standing = 1;
         } else if let Some(index) = &mut groups.index {
@@ -193,12 +207,50 @@ impl Groups {
 
     /// Counts rows to their groups, and adds groups that this step hasn't touched before to `touched`.
     pub(super) fn count(&mut self, slots: &[u32], weights: Option<&[i64]>, touched: &mut Vec<Touched>) {
+        self.only_grew &= weights.is_none();
         match weights {
             None => slots.iter().for_each(|slot| self.touch(*slot, 1, touched)),
             Some(weights) => {
                 slots.iter().zip(weights).for_each(|(slot, weight)| self.touch(*slot, *weight, touched));
             }
         }
+    }
+
+    /// The same for lists of slots by their parts, by the threads that are free: groups come to `touched` in the order
+    /// of the rows.
+    pub(super) fn count_apart(
+        &mut self,
+        rows: &[Counted<'_>],
+        threads: &Threads,
+        touched: &mut Vec<Touched>,
+    ) {
+        self.only_grew &= rows.iter().all(|counted| counted.weights.is_none());
+        let marks = dealt_out(&mut self.touched, PAGE_ROWS / 64);
+        let parts = self.rows.parts().into_iter().zip(marks).enumerate().collect();
+        let first = threads.spread(parts, |(part, (mut counts, mut marks))| {
+            let (mut first, mut before) = (Vec::new(), 0);
+            for Counted { slots, weights, parted } in rows {
+                for row in parted.rows(part).iter().map(|row| *row as usize) {
+                    let slot = slots[row];
+                    let mark = &mut marks.page(slot)[slot as usize % PAGE_ROWS / 64];
+                    let (count, bit) = (counts.at(slot), 1 << (slot % 64));
+                    if *mark & bit == 0 {
+                        *mark |= bit;
+                        first.push((before + row, Touched { slot, rows: *count }));
+                    }
+                    *count += weights.map_or(1, |weights| weights[row]);
+                }
+                before += slots.len();
+            }
+            first
+        });
+        let mut part_at = vec![PARTS as u8; rows.iter().map(|counted| counted.slots.len()).sum()];
+        for (part, first) in (0..).zip(&first) {
+            first.iter().for_each(|(row, _)| part_at[*row] = part);
+        }
+        let mut first: Vec<_> = first.into_iter().map(Vec::into_iter).collect();
+        let next = |part: u8| first.get_mut(usize::from(part))?.next();
+        touched.extend(part_at.into_iter().filter_map(next).map(|(_, group)| group));
     }
 
     /// Adds the groups that are always there to `touched`.
@@ -217,6 +269,11 @@ impl Groups {
         *rows += weight;
     }
 
+    /// Whether no group that this step has touched can be empty, or as it was.
+    pub(super) fn only_grew(&self) -> bool {
+        self.only_grew
+    }
+
     /// How many rows a touched group has now.
     #[inline(always)]
     pub(super) fn now(&self, touched: &Touched) -> Touched {
@@ -224,19 +281,31 @@ impl Groups {
     }
 
     /// Ends a step: fails where a group has less than no rows, and forgets empty groups, giving each slot to `free`.
-    pub(super) fn end_step(&mut self, touched: &[Touched], mut free: impl FnMut(u32)) -> Result<()> {
-        for Touched { slot, .. } in touched {
-            self.touched[*slot as usize / 64] = 0;
-            let rows = self.rows[*slot as usize];
+    pub(super) fn end_step(
+        &mut self,
+        touched: &[Touched],
+        threads: &Threads,
+        mut free: impl FnMut(u32),
+    ) -> Result<()> {
+        self.marks.touch_all(touched.iter().map(|group| group.slot));
+        touched.iter().for_each(|group| self.touched[group.slot as usize / 64] = 0);
+        if std::mem::replace(&mut self.only_grew, true) {
+            return Ok(());
+        }
+        let now = |touched: &[Touched]| -> Vec<Touched> {
+            touched.iter().map(|group| self.now(group)).filter(|group| group.rows <= 0).collect()
+        };
+        let empty = threads.spread_over(touched.len(), touched.chunks(threads.piece_rows()).collect(), now);
+        for Touched { slot, rows } in empty.into_iter().flatten() {
             if rows < 0 {
                 let message = format!("a group has {rows} rows: more were deleted than inserted");
                 return Err(Error::Bug(message));
             }
-            if let (0, Some(index)) = (rows, &mut self.index)
-                && *slot >= self.standing
+            if let Some(index) = &mut self.index
+                && slot >= self.standing
             {
-                index.free(*slot);
-                free(*slot);
+                index.free(slot);
+                free(slot);
             }
         }
         Ok(())
@@ -261,6 +330,7 @@ impl Groups {
 
     /// Forgets groups.
     pub(super) fn forget(&mut self, groups: &[Touched]) {
+        self.marks.touch_all(groups.iter().map(|group| group.slot));
         for Touched { slot, .. } in groups {
             self.rows[*slot as usize] = 0;
             if let Some(index) = &mut self.index {
@@ -271,6 +341,7 @@ impl Groups {
 
     /// Forgets all rows, and returns the slots that had some, or could have.
     pub(super) fn clear(&mut self) -> Vec<u32> {
+        self.marks.bar();
         let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);
         for slot in &slots {
             self.rows[*slot as usize] = 0;

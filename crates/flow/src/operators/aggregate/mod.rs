@@ -10,6 +10,7 @@
 //! Deliberately absent: aggregates of rows that may be taken back which are neither put together from values nor depend
 //! on the order of rows alone, such as those of users.
 
+mod apart;
 mod bits;
 mod booleans;
 mod call;
@@ -35,7 +36,7 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::Tables;
@@ -46,10 +47,11 @@ use crate::failure::{Failure, surviving};
 use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::point::Wanted;
 use crate::spread::Threads;
+use apart::Parted;
 use call::{Arguments, Call};
 pub(crate) use emit::changed;
 pub(crate) use grouping::keys_of;
-use groups::{Grouping, Groups, Touched};
+use groups::{Counted, Grouping, Groups, Touched};
 pub use lower::lower;
 pub(crate) use lower::{gives_matches, is_known};
 
@@ -79,7 +81,13 @@ struct Evaluated {
 }
 
 /// Rows whose groups are found: their slots, a list for each grouping set, and what they give each call.
-type Placed = (Vec<Vec<u32>>, Vec<Arguments>);
+#[derive(Default)]
+struct Placed {
+    slots: Vec<Vec<u32>>,
+    arguments: Vec<Arguments>,
+    /// The rows of each list by the parts of their slots, where several threads are to take them in.
+    parted: Vec<Parted>,
+}
 
 /// Rows with the slots of those groups that are there.
 struct Found {
@@ -148,7 +156,8 @@ impl Aggregate {
         }
         // An accumulator may round as it goes: what it is given at once doesn't depend on the threads.
         let chunks = self.threads.cut(inputs);
-        if self.threads.share(inputs.iter().map(|delta| delta.num_rows()).sum()) {
+        let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
+        if self.threads.share(rows) {
             self.take_side_by_side(chunks, &mut taken)?;
             return Ok(taken);
         }
@@ -156,24 +165,43 @@ impl Aggregate {
             let pieces = surviving(chunk, &mut taken.failures, |chunk| self.evaluate(chunk))?;
             for (chunk, evaluated) in pieces {
                 let slots = self.place(&chunk, &evaluated.keys, &mut taken.touched)?;
-                taken.placed.push((slots, evaluated.arguments));
+                let Evaluated { arguments, .. } = evaluated;
+                taken.placed.push(Placed { slots, arguments, parted: Vec::new() });
             }
         }
         Ok(taken)
     }
 
-    /// The same for many rows: they are evaluated and looked up piece by piece, side by side. What that changes, one
-    /// thread changes in the order of the rows, so that slots are those that it would have given alone.
+    /// The same for many rows: they are evaluated and looked up piece by piece, side by side. Groups that are new get
+    /// their slots from one thread, in the order of the rows, so that they are those that it would have given alone.
     fn take_side_by_side(&mut self, pieces: Vec<Chunk>, taken: &mut Taken) -> Result<()> {
+        let mut weights: Vec<Option<Int64Array>> = Vec::new();
         for found in self.threads.spread(pieces, |chunk| self.find(chunk)) {
             let (found, mut failures) = found?;
             taken.failures.append(&mut failures);
-            for Found { chunk, evaluated, mut slots } in found {
-                self.groups.settle(&evaluated.keys, &mut slots)?;
-                self.count(&chunk, &slots, &mut taken.touched);
-                taken.placed.push((slots, evaluated.arguments));
+            for Found { chunk, evaluated: Evaluated { keys, arguments }, mut slots } in found {
+                self.groups.settle(&keys, &mut slots)?;
+                weights.push(chunk.weights);
+                taken.placed.push(Placed { slots, arguments, parted: Vec::new() });
             }
         }
+        self.resize();
+        let weights = weights.iter().map(|weights| weights.as_ref().map(|weights| &weights.values()[..]));
+        if self.groups.is_global() {
+            for (placed, weights) in taken.placed.iter().zip(weights) {
+                placed.slots.iter().for_each(|slots| self.groups.count(slots, weights, &mut taken.touched));
+            }
+            return Ok(());
+        }
+        let part = |placed: &mut Placed| {
+            placed.parted = placed.slots.iter().map(|slots| Parted::of(slots)).collect();
+        };
+        self.threads.spread(taken.placed.iter_mut().collect(), part);
+        let counted = taken.placed.iter().zip(weights).flat_map(|(placed, weights)| {
+            let lists = placed.slots.iter().zip(&placed.parted);
+            lists.map(move |(slots, parted)| Counted { slots, weights, parted })
+        });
+        self.groups.count_apart(&counted.collect::<Vec<_>>(), &self.threads, &mut taken.touched);
         Ok(())
     }
 
@@ -190,19 +218,17 @@ impl Aggregate {
 
     /// Takes rows into each call, whose own they are: calls side by side.
     fn update(&mut self, placed: &[Placed]) -> Result<()> {
-        let rows = placed.iter().flat_map(|(sets, _)| sets).map(Vec::len).sum();
+        let rows = placed.iter().flat_map(|placed| &placed.slots).map(Vec::len).sum();
         let calls = self.calls.iter_mut().enumerate().filter(|(_, call)| !call.counts_rows()).collect();
-        let updated = self.threads.spread_over(rows, calls, |(at, call): (usize, &mut Call)| {
-            placed
-                .iter()
-                .try_for_each(|(sets, all)| sets.iter().try_for_each(|slots| call.update(slots, &all[at])))
-        });
+        let threads = &self.threads;
+        let updated =
+            threads.spread_over(rows, calls, |(at, call): (usize, &mut Call)| call.take(placed, at, threads));
         updated.into_iter().collect()
     }
 
     fn end_step(&mut self, touched: &[Touched]) -> Result<()> {
-        let calls = &mut self.calls;
-        self.groups.end_step(touched, |slot| calls.iter_mut().for_each(|call| call.free(slot)))
+        let (calls, threads) = (&mut self.calls, &self.threads);
+        self.groups.end_step(touched, threads, |slot| calls.iter_mut().for_each(|call| call.free(slot)))
     }
 
     /// Finds the slots of a chunk's rows and counts them to their groups: a list of slots for each grouping set.
@@ -318,6 +344,10 @@ impl Operator for Aggregate {
 
     fn save(&self) -> Result<Tables> {
         self.save_some(|_| true)
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed_groups()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {

@@ -8,10 +8,12 @@ use arrow::datatypes::Float64Type;
 use millstream_delta::{Moments, Statistic};
 use millstream_state::{Lists, Paged, Tables};
 
+use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
 use crate::saving::incomplete;
+use crate::spread::Threads;
 
 /// The statistics of numbers or pairs of Float64.
 #[derive(Debug)]
@@ -42,6 +44,20 @@ impl SlotAggregate for Spreads {
                 });
             }
         }
+        Ok(())
+    }
+
+    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
+        let column = |apart: &Apart<'_>, place: usize| {
+            apart.batch.values.get(place).map(|values| values.as_primitive::<Float64Type>().values().clone())
+        };
+        let first: Vec<_> = batches.iter().filter_map(|apart| column(apart, 0)).collect();
+        let second: Vec<_> = batches.iter().map(|apart| column(apart, 1)).collect();
+        let add = |cell: &mut Moments, batch: usize, row: usize, weight| match &second[batch] {
+            None => cell.add(first[batch][row], weight),
+            Some(second) => cell.add_pair(first[batch][row], second[row], weight),
+        };
+        update_apart(&mut self.cells, batches, threads, add);
         Ok(())
     }
 

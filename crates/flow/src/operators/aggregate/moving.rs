@@ -309,6 +309,10 @@ impl SlotAggregate for Moving {
         self.blocks.clear();
     }
 
+    fn saves_some(&self) -> bool {
+        false
+    }
+
     /// The rows are saved, by the pane that they came in, and the results of a window. Its accumulators are made anew of the
     /// rows.
     fn save(&self, slots: &[u32]) -> Result<Tables> {

@@ -9,10 +9,10 @@ use arrow::array::{ArrayRef, Int64Array, UInt32Array};
 use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use millstream_state::{Columns, Tables};
+use millstream_state::{Columns, Run, Tables};
 
 use super::Aggregate;
-use super::call::Kept;
+use super::call::{Call, Kept};
 use super::groups::Groups;
 use super::slot::SlotAggregate;
 use crate::Result;
@@ -54,6 +54,13 @@ pub(super) fn slots_of(columns: &Columns, slots: &[u32]) -> Result<Vec<u32>> {
 impl Groups {
     /// The keys of all groups and how many rows each has. Gives their slots.
     pub(super) fn save(&self, kept: &mut Tables) -> Result<Vec<u32>> {
+        let slots: Vec<u32> = self.live().into_iter().map(|group| group.slot).collect();
+        self.save_of(&slots, kept)?;
+        Ok(slots)
+    }
+
+    /// The same of those with these slots.
+    fn save_of(&self, slots: &[u32], kept: &mut Tables) -> Result<()> {
         if let Some(index) = &self.index {
             let name = |key: &Arc<dyn PhysicalExpr>| match key.downcast_ref::<Column>() {
                 Some(column) => column.name().to_string(),
@@ -61,12 +68,20 @@ impl Groups {
             };
             let mut names: Vec<String> = self.grouping.keys.iter().map(name).collect();
             names.push("_grouping_set".into());
-            index.save(KEYS, &names.iter().map(String::as_str).collect::<Vec<_>>(), kept)?;
+            index.save_some(slots, KEYS, &names.iter().map(String::as_str).collect::<Vec<_>>(), kept)?;
         }
-        let live = self.live();
-        let rows = Int64Array::from_iter_values(live.iter().map(|group| group.rows));
+        let rows = Int64Array::from_iter_values(slots.iter().map(|slot| self.rows[*slot as usize]));
         kept.put_columns(GROUPS, vec![(ROWS, Arc::new(rows))])?;
-        Ok(live.into_iter().map(|group| group.slot).collect())
+        Ok(())
+    }
+
+    /// The slots of the groups that a run is to have, and those of groups that are gone.
+    fn changed(&self, run: &Run) -> (Vec<u32>, Vec<u32>) {
+        match (&self.index, run.is_whole()) {
+            (_, true) => (self.live().into_iter().map(|group| group.slot).collect(), Vec::new()),
+            (Some(index), false) => index.live_among(self.marks.touched(run)),
+            (None, false) => (self.marks.touched(run), Vec::new()),
+        }
     }
 
     /// Takes groups in that were saved, where there are none but those that are always there, which are the first. Gives
@@ -77,6 +92,7 @@ impl Groups {
             None => 1,
         };
         self.resize();
+        self.marks.bar();
         let rows = kept.take_rows(GROUPS, count)?.numbers::<Int64Type>(ROWS)?;
         rows.values().iter().enumerate().for_each(|(slot, rows)| self.rows[slot] = *rows);
         Ok((0..count as u32).collect())
@@ -86,14 +102,35 @@ impl Groups {
 impl Aggregate {
     /// The groups, and the values of those calls that are `wanted`.
     pub(super) fn save_some(&self, wanted: impl Fn(&dyn SlotAggregate) -> bool) -> Result<Tables> {
+        let slots: Vec<u32> = self.groups.live().into_iter().map(|group| group.slot).collect();
+        self.save_of(&slots, wanted)
+    }
+
+    /// The groups that have changed since the newest checkpoint with their values, all of them where it is to have all.
+    pub(super) fn changed_groups(&self) -> Result<Tables> {
+        let saves_some = |call: &Call| match &call.kept {
+            Kept::Slots(values) => values.saves_some(),
+            Kept::Rows => true,
+        };
+        if !self.calls.iter().all(saves_some) {
+            return self.save_some(|_| true);
+        }
+        let run = self.groups.marks.run();
+        let (slots, gone) = self.groups.changed(&run);
+        let mut kept = self.save_of(&slots, |_| true)?;
+        kept.put_slots(&run, &slots, &gone, &[KEYS, GROUPS])?;
+        Ok(kept)
+    }
+
+    fn save_of(&self, slots: &[u32], wanted: impl Fn(&dyn SlotAggregate) -> bool) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_number("stepped", self.steps as i64);
-        let slots = self.groups.save(&mut kept)?;
+        self.groups.save_of(slots, &mut kept)?;
         for (place, call) in self.calls.iter().enumerate() {
             if let Kept::Slots(values) = &call.kept
                 && wanted(values.as_ref())
             {
-                kept.put_part(&part(place), values.save(&slots)?);
+                kept.put_part(&part(place), values.save(slots)?);
             }
         }
         Ok(kept)

@@ -7,6 +7,8 @@ use arrow::array::ArrayRef;
 use arrow::buffer::NullBuffer;
 use millstream_state::Tables;
 
+use super::apart::Apart;
+use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// One aggregate's values, a slot a group.
@@ -15,6 +17,10 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn resize(&mut self, end: usize);
     /// Takes rows in, or back where their weight is negative.
     fn update(&mut self, batch: &Batch<'_>) -> Result<()>;
+    /// The same for many rows, by the threads that are free.
+    fn update_apart(&mut self, batches: &[Apart<'_>], _threads: &Threads) -> Result<()> {
+        batches.iter().try_for_each(|apart| self.update(&apart.batch))
+    }
     /// The aggregate's results for these groups.
     fn evaluate(&self, slots: &[u32]) -> Result<ArrayRef>;
     /// Whether some values have no result.
@@ -33,6 +39,11 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn memory_bytes(&self) -> usize;
     /// What is kept of slots, in their order, as tables.
     fn save(&self, slots: &[u32]) -> Result<Tables>;
+    /// Whether that is of these slots alone, whatever others keep: then it is right, too, together with what is kept of others
+    /// that was saved before.
+    fn saves_some(&self) -> bool {
+        true
+    }
     /// Takes that in for slots in the same order, which there is room for and which hold the aggregate of no rows.
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()>;
     /// What is kept besides a value a group, in words; empty if nothing is.

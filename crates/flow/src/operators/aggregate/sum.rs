@@ -16,9 +16,11 @@ use arrow::datatypes::{
 use datafusion::common::exec_datafusion_err;
 use millstream_state::{Paged, Tables};
 
+use super::apart::{Apart, update_apart};
 use super::saving::{GROUPS, of_groups, widest};
 use super::slot::{Absorb, Batch, Pair, SlotAggregate, same};
 use crate::Result;
+use crate::spread::Threads;
 
 /// A value that can be added any number of times, or taken away. On overflow it wraps, so the order in which
 /// values are added doesn't matter.
@@ -69,6 +71,19 @@ impl Add for IntervalMonthDayNano {
 struct Cell<S> {
     sum: S,
     count: i64,
+}
+
+impl<S: Add> Cell<S> {
+    #[inline(always)]
+    fn add(&mut self, value: S, weight: i64) {
+        self.sum.add(value, weight);
+        self.count += weight;
+    }
+}
+
+/// The values of one batch each.
+fn numbers<'a, T: ArrowPrimitiveType>(batches: &'a [Apart<'_>]) -> Vec<&'a [T::Native]> {
+    batches.iter().map(|apart| &apart.batch.values[0].as_primitive::<T>().values()[..]).collect()
 }
 
 /// What is saved of sums, in a type that holds them all.
@@ -141,11 +156,16 @@ where
 
     fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
         let values = batch.values[0].as_primitive::<T>().values();
-        batch.for_each(|row, slot, weight| {
-            let cell = &mut self.cells[slot];
-            cell.sum.add(values[row], weight);
-            cell.count += weight;
-        });
+        batch.for_each(|row, slot, weight| self.cells[slot].add(values[row], weight));
+        Ok(())
+    }
+
+    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
+        let values = numbers::<T>(batches);
+        let add = |cell: &mut Cell<T::Native>, batch: usize, row: usize, weight| {
+            cell.add(values[batch][row], weight);
+        };
+        update_apart(&mut self.cells, batches, threads, add);
         Ok(())
     }
 
@@ -297,11 +317,16 @@ where
 
     fn update(&mut self, batch: &Batch<'_>) -> Result<()> {
         let values = batch.values[0].as_primitive::<I>().values();
-        batch.for_each(|row, slot, weight| {
-            let cell = &mut self.cells[slot];
-            cell.sum.add(values[row].into(), weight);
-            cell.count += weight;
-        });
+        batch.for_each(|row, slot, weight| self.cells[slot].add(values[row].into(), weight));
+        Ok(())
+    }
+
+    fn update_apart(&mut self, batches: &[Apart<'_>], threads: &Threads) -> Result<()> {
+        let values = numbers::<I>(batches);
+        let add = |cell: &mut Cell<S::Native>, batch: usize, row: usize, weight| {
+            cell.add(values[batch][row].into(), weight);
+        };
+        update_apart(&mut self.cells, batches, threads, add);
         Ok(())
     }
 

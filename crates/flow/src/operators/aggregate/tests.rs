@@ -1,5 +1,6 @@
 //! Maintained aggregates against DataFusion's answer over all rows at once.
 
+mod apart;
 mod failing;
 
 use std::num::NonZeroUsize;
@@ -252,28 +253,16 @@ impl Fixture {
     }
 
     fn compile(&self, sql: &str, append_only: bool) -> Flow {
-        let state = self.context.state();
-        let plan = self.runtime.block_on(state.create_logical_plan(sql)).unwrap();
-        let plan = state.optimize(&plan).unwrap();
-        let driver = Driver::new(&state, self.runtime.handle().clone());
         // Changes of some twenty rows are worked on by several threads, and smaller ones by one.
-        let driver = driver.spread_from(20);
-        driver.set_threads(NonZeroUsize::new(2).unwrap());
-        let columns: Vec<usize> = (0..schema().fields().len()).collect();
-        let resolve = |_: &_| {
-            Some(Relation {
-                name: "t".into(),
-                schema: schema(),
-                columns: columns.clone(),
-                append_only,
-                key: None,
-                about: Description::default(),
-                window: None,
-                times: Vec::new(),
-            })
-        };
+        let on_threads = |driver: Driver| driver.spread_from(20);
         let limits = Limits { whole_rows_max: 1, ..Limits::default() };
-        let flow = Flow::compile(&plan, &resolve, &driver, Choice::Cheapest, limits).unwrap();
+        let flow = apart::compiled(
+            (&self.runtime, &self.context),
+            sql,
+            (&schema(), append_only),
+            (2, on_threads),
+            limits,
+        );
         let text = flow.explain().join("\n");
         assert!(text.contains("Aggregate") && !text.contains("Whole"), "{sql}: {text}");
         flow

@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::{Arranged, KeyIndex, Placed, Tables};
+use millstream_state::{Arranged, KeyIndex, Placed, Store, Tables};
 
 use super::Window;
 use super::gate::Gate;
@@ -96,6 +96,14 @@ struct Parted {
 }
 
 impl AsOf {
+    /// What it keeps beside what the operator has saved that it stands around.
+    fn beside(&self, inner: Tables) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        self.open.iter().try_for_each(|open| open.save(&mut kept))?;
+        Ok(kept)
+    }
+
     /// The operator's name in EXPLAIN.
     pub const NAME: &str = "AsOf";
 
@@ -338,10 +346,11 @@ impl Operator for AsOf {
     }
 
     fn save(&self) -> Result<Tables> {
-        let mut kept = Tables::default();
-        kept.put_part("inner", self.inner.save()?);
-        self.open.iter().try_for_each(|open| open.save(&mut kept))?;
-        Ok(kept)
+        self.beside(self.inner.save()?)
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        self.beside(self.inner.save_changed()?)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
@@ -367,5 +376,10 @@ impl Operator for AsOf {
             open.panes.memory_bytes() + open.index.memory_bytes() + open.stays.memory_bytes()
         });
         self.inner.state_bytes() + open
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inner.each_store(show);
+        self.open.iter_mut().for_each(|open| show(open.stays.store_mut()));
     }
 }

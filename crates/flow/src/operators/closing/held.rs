@@ -2,7 +2,7 @@
 
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
-use millstream_state::Tables;
+use millstream_state::{Store, Tables};
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -132,5 +132,9 @@ impl Operator for Held {
 
     fn state_bytes(&self) -> usize {
         self.panes.memory_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inner.each_store(show);
     }
 }

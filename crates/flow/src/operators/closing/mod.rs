@@ -23,7 +23,7 @@ mod tests;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp};
-use millstream_state::{Rows, Tables};
+use millstream_state::{Rows, Store, Tables};
 
 use crate::Result;
 use crate::event_time::EventTime;
@@ -96,6 +96,15 @@ struct Closing {
 }
 
 impl Closing {
+    /// What it keeps beside what the operator has saved that it stands around.
+    fn beside(&self, inner: Tables) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        self.gate.save(&mut kept)?;
+        self.open.save(&mut kept)?;
+        Ok(kept)
+    }
+
     /// What the operator is given of an input's delta: all that is in time.
     fn take(&mut self, input: usize, delta: &Delta, output: &mut Output) -> Result<Delta> {
         let mut taken = Delta::default();
@@ -199,12 +208,17 @@ impl Operator for Closing {
     }
 
     fn save(&self) -> Result<Tables> {
-        let mut kept = Tables::default();
-        kept.put_part("inner", self.inner.save()?);
-        self.gate.save(&mut kept)?;
-        self.open.save(&mut kept)?;
+        let mut kept = self.beside(self.inner.save()?)?;
         if let Some(closed) = &self.closed {
             kept.put_delta("closed", &closed.snapshot().delta()?)?;
+        }
+        Ok(kept)
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        let mut kept = self.beside(self.inner.save_changed()?)?;
+        if let Some(closed) = &self.closed {
+            closed.save_changed("closed", &mut kept)?;
         }
         Ok(kept)
     }
@@ -250,6 +264,11 @@ impl Operator for Closing {
 
     fn state_bytes(&self) -> usize {
         self.inner.state_bytes() + self.open.memory_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inner.each_store(show);
+        self.closed.iter_mut().for_each(|closed| show(closed.store_mut()));
     }
 }
 

@@ -10,7 +10,7 @@ use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta, Timestamp};
-use millstream_state::Tables;
+use millstream_state::{Store, Tables};
 
 use super::gate::Gate;
 use super::panes::Panes;
@@ -32,6 +32,15 @@ pub struct Passed {
 }
 
 impl Passed {
+    /// What it keeps beside what the operator has saved that it stands around.
+    fn beside(&self, inner: Tables) -> Result<Tables> {
+        let mut kept = Tables::default();
+        kept.put_part("inner", inner);
+        self.gate.save(&mut kept)?;
+        self.panes.save(&mut kept)?;
+        Ok(kept)
+    }
+
     /// Around a join; `time` is over the rows of a side, which have these columns, that of the windows that they are in.
     /// Under `on_close` windows are put out once, when they close.
     pub fn around(
@@ -112,11 +121,11 @@ impl Operator for Passed {
     }
 
     fn save(&self) -> Result<Tables> {
-        let mut kept = Tables::default();
-        kept.put_part("inner", self.inner.save()?);
-        self.gate.save(&mut kept)?;
-        self.panes.save(&mut kept)?;
-        Ok(kept)
+        self.beside(self.inner.save()?)
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        self.beside(self.inner.save_changed()?)
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
@@ -139,5 +148,9 @@ impl Operator for Passed {
 
     fn state_bytes(&self) -> usize {
         self.inner.state_bytes() + self.panes.memory_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inner.each_store(show);
     }
 }

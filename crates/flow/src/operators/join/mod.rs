@@ -34,7 +34,7 @@ use arrow::compute::{prep_null_mask_filter, take_record_batch};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Store, Tables};
 
 use ageing::Arrived;
 pub use ageing::{Ageing, Own, Side as AgeingSide, Until};
@@ -391,7 +391,7 @@ impl Join {
 
 fn index(keys: &[(String, DataType)]) -> Result<Option<KeyIndex>> {
     let types: Vec<DataType> = keys.iter().map(|(_, data_type)| data_type.clone()).collect();
-    Ok(if types.is_empty() { None } else { Some(KeyIndex::new(types)?) })
+    Ok(if types.is_empty() { None } else { Some(KeyIndex::new(types)?.tracked()) })
 }
 
 /// The slots of changes that take rows back, each once.
@@ -498,6 +498,10 @@ impl Operator for Join {
         self.told()
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed()
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         self.resume(kept)
     }
@@ -518,5 +522,9 @@ impl Operator for Join {
         let sides: usize = self.sides.iter().map(Side::memory_bytes).sum();
         let ageing = self.ageing.as_ref().map_or(0, Ageing::memory_bytes);
         sides + ageing + self.index.as_ref().map_or(0, KeyIndex::memory_bytes)
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.sides.iter_mut().for_each(|side| side.each_store(show));
     }
 }

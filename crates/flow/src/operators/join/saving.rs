@@ -29,6 +29,28 @@ impl Join {
         Ok(kept)
     }
 
+    /// The same for a checkpoint: of keys and rows what has changed. Where rows age, or a side has only how many there are of
+    /// each key, what is beside them is by the places of keys, and all is saved.
+    pub(super) fn changed(&self) -> Result<Tables> {
+        if self.ageing.is_some() || self.sides.iter().any(Side::counts_only) {
+            return self.told();
+        }
+        let mut kept = Tables::default();
+        kept.put_number("started", i64::from(self.started));
+        let names: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
+        if let Some(index) = &self.index {
+            index.save_changed("keys", &names, &mut kept)?;
+        }
+        for (side, name) in self.sides.iter().zip(NAMES) {
+            if let Some(rows) = &side.rows {
+                let mut part = Tables::default();
+                rows.save_changed(|| self.live(), "rows", &mut part)?;
+                kept.put_part(name, part);
+            }
+        }
+        Ok(kept)
+    }
+
     /// Goes on where another one stood.
     pub(super) fn resume(&mut self, kept: &mut Tables) -> Result<()> {
         self.started = kept.take_number("started")? != 0;
@@ -65,6 +87,11 @@ impl Side {
             (None, None) => {}
         }
         Ok(())
+    }
+
+    /// Whether it knows how many rows each key has without having them.
+    fn counts_only(&self) -> bool {
+        self.rows.is_none() && self.totals.is_some()
     }
 
     /// Takes in what another one has saved of so many keys.

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef};
 use arrow::compute::not;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Delta};
-use millstream_state::{Arranged, KeyIndex, Paged, Placed};
+use millstream_state::{Arranged, KeyIndex, Paged, Placed, Store};
 
 use super::shape::{Alone, Shape};
 use super::views::Views;
@@ -243,6 +243,13 @@ impl Side {
     /// How many rows it keeps.
     pub fn num_rows(&self) -> usize {
         self.rows.as_ref().map_or(0, Arranged::num_rows) + self.counted(Arrangement::num_rows)
+    }
+
+    /// Shows what its rows lie in.
+    pub fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.rows.iter_mut().for_each(|rows| show(rows.store_mut()));
+        let elsewhere = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.counted);
+        elsewhere.iter().for_each(|elsewhere| elsewhere.arrangement.each_store(show));
     }
 
     fn counted(&self, number: fn(&Arrangement) -> usize) -> usize {

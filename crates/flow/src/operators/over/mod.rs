@@ -33,7 +33,7 @@ use std::sync::Mutex;
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Cut, Delta};
-use millstream_state::{Ordered, Sequence, Tables};
+use millstream_state::{Ordered, Sequence, Store, Tables};
 
 use crate::failure::Failure;
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
@@ -208,5 +208,9 @@ impl Operator for Over {
 
     fn state_bytes(&self) -> usize {
         self.rows.memory_bytes() + self.groups.memory_bytes() + lock(&self.checkpoints).memory_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        show(self.rows.store_mut());
     }
 }

@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Store, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving};
@@ -141,7 +141,7 @@ impl PerKey {
     /// The operator; an error where keys of these types can't be told apart.
     pub fn new(parts: Parts, driver: &Driver) -> Result<PerKey> {
         let Parts { properties, keys, mut inputs, plan, one_row, why, bound } = parts;
-        let index = KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect())?;
+        let index = KeyIndex::new(keys.iter().map(|(_, data_type)| data_type.clone()).collect())?.tracked();
         let fields: Vec<Field> =
             keys.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
         let slots = inputs.iter_mut().map(|input| std::mem::take(&mut input.slots)).collect();
@@ -423,7 +423,7 @@ impl Operator for PerKey {
 
     fn reset(&mut self) -> Result<()> {
         let keys = self.key_schema.fields().iter().map(|field| field.data_type().clone());
-        self.index = KeyIndex::new(keys.collect())?;
+        self.index = KeyIndex::new(keys.collect())?.tracked();
         self.inputs.iter_mut().for_each(|input| input.rows = Arranged::new(input.rows.schema().clone()));
         self.failed.clear();
         self.marks.clear();
@@ -433,6 +433,10 @@ impl Operator for PerKey {
 
     fn save(&self) -> Result<Tables> {
         self.told()
+    }
+
+    fn save_changed(&self) -> Result<Tables> {
+        self.changed()
     }
 
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
@@ -450,5 +454,9 @@ impl Operator for PerKey {
     fn state_bytes(&self) -> usize {
         let inputs: usize = self.inputs.iter().map(|input| input.rows.memory_bytes()).sum();
         inputs + self.index.memory_bytes() + self.marks.capacity() * size_of::<Mark>()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inputs.iter_mut().for_each(|input| show(input.rows.store_mut()));
     }
 }

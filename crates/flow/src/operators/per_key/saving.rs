@@ -14,20 +14,44 @@ impl PerKey {
     /// All that it keeps.
     pub(super) fn told(&self) -> Result<Tables> {
         let mut kept = Tables::default();
-        let names: Vec<&str> = self.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let slots = self.index.save("keys", &names, &mut kept)?;
+        let slots = self.index.save("keys", &self.key_names(), &mut kept)?;
         for (at, input) in self.inputs.iter().enumerate() {
             input.rows.save(&slots, &format!("input{at}"), &mut kept)?;
         }
-        let mut failed = Vec::with_capacity(self.failed.len());
-        for slot in self.failed.keys() {
-            let place = slots.binary_search(slot);
-            failed.push(place.map_err(|_| crate::Error::Bug("a key fails that isn't there".into()))? as i64);
+        self.save_failed(
+            |slot| {
+                let place = slots.binary_search(&slot);
+                Ok(place.map_err(|_| crate::Error::Bug("a key fails that isn't there".into()))? as i64)
+            },
+            &mut kept,
+        )?;
+        Ok(kept)
+    }
+
+    /// The same for a checkpoint: of keys and their rows what has changed. Keys that fail are told by their slots.
+    pub(super) fn changed(&self) -> Result<Tables> {
+        let mut kept = Tables::default();
+        self.index.save_changed("keys", &self.key_names(), &mut kept)?;
+        for (at, input) in self.inputs.iter().enumerate() {
+            input.rows.save_changed(|| self.index.live(), &format!("input{at}"), &mut kept)?;
         }
+        let mut failed = Tables::default();
+        self.save_failed(|slot| Ok(i64::from(slot)), &mut failed)?;
+        failed.place_by_slots("failed", |slot| u32::try_from(slot).ok())?;
+        kept.put_all(failed);
+        Ok(kept)
+    }
+
+    fn key_names(&self) -> Vec<&str> {
+        self.key_schema.fields().iter().map(|field| field.name().as_str()).collect()
+    }
+
+    /// Why keys have no answer, each key by its place.
+    fn save_failed(&self, place: impl Fn(u32) -> Result<i64>, kept: &mut Tables) -> Result<()> {
+        let failed = self.failed.keys().map(|slot| place(*slot)).collect::<Result<Vec<_>>>()?;
         let failed: ArrayRef = Arc::new(Int64Array::from(failed));
         let messages: ArrayRef = Arc::new(StringArray::from_iter_values(self.failed.values()));
-        kept.put_columns("failed", vec![("_key", failed), ("message", messages)])?;
-        Ok(kept)
+        Ok(kept.put_columns("failed", vec![("_key", failed), ("message", messages)])?)
     }
 
     /// Goes on where another one stood. The rows of each key come in the order in which they came before, so that its

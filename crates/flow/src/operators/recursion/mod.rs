@@ -17,7 +17,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{KeyIndex, Tables};
+use millstream_state::{KeyIndex, Store, Tables};
 
 use crate::flow::Advance;
 use crate::lower::Limits;
@@ -273,5 +273,9 @@ impl Operator for Recursion {
             Seen::Derived(derived) => derived.memory_bytes(),
         };
         self.term.state_bytes() + seen
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.term.each_store(show);
     }
 }

@@ -28,7 +28,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Cut, Delta};
-use millstream_state::{Moved, Ordered, Tables};
+use millstream_state::{Moved, Ordered, Store, Tables};
 
 use crate::drive::evaluate;
 use crate::event_time::{EventTime, count};
@@ -387,5 +387,9 @@ impl Operator for Session {
     fn state_bytes(&self) -> usize {
         let guests: usize = self.guests.iter().map(|key| key.len() + size_of::<Box<[u8]>>()).sum();
         self.rows.memory_bytes() + self.open.memory_bytes() + guests
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        show(self.rows.store_mut());
     }
 }

@@ -25,7 +25,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Cut, Delta, RowEncoder, Timestamp, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Store, Tables};
 
 use crate::Result;
 use crate::drive::evaluate;
@@ -396,6 +396,11 @@ impl Operator for StateTtl {
         self.saved(inner)
     }
 
+    fn save_changed(&self) -> Result<Tables> {
+        let inner = self.inner.save_changed()?;
+        self.saved(inner)
+    }
+
     fn load(&mut self, kept: &mut Tables) -> Result<()> {
         load_inner(self.inner.as_mut(), kept)?;
         self.load_saved(kept)
@@ -440,6 +445,11 @@ impl Operator for StateTtl {
             + self.counts.memory_bytes()
             + self.remembered.memory_bytes()
             + hashes.sum::<usize>() * of_hash
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        self.inner.each_store(show);
+        show(self.remembered.store_mut());
     }
 }
 

@@ -16,7 +16,7 @@ use arrow::array::{Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
-use millstream_state::{Moved, Ordered, Tables, successor};
+use millstream_state::{Moved, Ordered, Store, Tables, successor};
 
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
@@ -270,5 +270,9 @@ impl Operator for TemporalFilter {
 
     fn state_bytes(&self) -> usize {
         self.rows.memory_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        show(self.rows.store_mut());
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{cast, take_record_batch};
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Moved, Ordered, Tables};
+use millstream_state::{Moved, Ordered, Store, Tables};
 
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
@@ -357,5 +357,9 @@ impl Operator for TopN {
 
     fn state_bytes(&self) -> usize {
         self.rows.memory_bytes()
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        show(self.rows.store_mut());
     }
 }

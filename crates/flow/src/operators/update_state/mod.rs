@@ -28,7 +28,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp};
-use millstream_state::{KeyIndex, Slotted, Tables};
+use millstream_state::{KeyIndex, Slotted, Store, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, keep, reason, row_text, surviving};
@@ -467,5 +467,9 @@ impl Operator for UpdateState {
             + self.states.memory_bytes()
             + self.last.capacity() * size_of::<i64>()
             + calls
+    }
+
+    fn each_store(&mut self, show: &mut dyn FnMut(&mut Store)) {
+        show(self.states.store_mut());
     }
 }

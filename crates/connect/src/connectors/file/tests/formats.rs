@@ -23,6 +23,44 @@ async fn bad_lines_are_kept_aside_and_the_rest_comes() {
     );
 }
 
+/// Large files are read ahead, and decoded by several threads at once.
+#[tokio::test]
+async fn rows_of_large_files_come_in_their_order() {
+    let dir = Dir::new();
+    let mut text = String::new();
+    for n in 0..150_000 {
+        match n % 10_007 {
+            5 => text.push_str("{\"n\": \"none\"}\n"),
+            _ => text.push_str(&format!("{{\"n\": {n}, \"word\": \"a word that is number {n}\"}}\n")),
+        }
+    }
+    assert!(text.len() > 6 << 20);
+    dir.write("a.json", &text);
+    dir.write("b.json.zst", zstd::encode_all(text.as_bytes(), 1).unwrap());
+    let columns: &[(&str, DataType)] = &[("n", DataType::Int64), ("word", DataType::Utf8View)];
+    let options = [("format", "json"), ("bounded", "true")];
+    let (taken, _) = take(dir.open(Some(columns), &options).as_mut(), WIDE).await;
+    let mut offset = 0;
+    let (mut rows, mut bad) = (Vec::new(), Vec::new());
+    for (n, line) in text.lines().enumerate() {
+        match n % 10_007 {
+            5 => bad.push(format!("a.json:{offset} ")),
+            _ => rows.push(format!("{n}|a word that is number {n}@a.json:{offset}")),
+        }
+        offset += line.len() + 1;
+    }
+    let found = taken.lines(&dir);
+    assert_eq!(found.len(), 2 * rows.len());
+    assert_eq!(found[..rows.len()], rows);
+    let of_b = rows.iter().map(|row| row.replace("a.json", "b.json.zst"));
+    assert!(of_b.eq(found[rows.len()..].iter().cloned()));
+    let found = taken.bad(&dir);
+    assert!(
+        found.len() == 2 * bad.len() && found.iter().zip(&bad).all(|(found, bad)| found.starts_with(bad))
+    );
+    check_replay(&dir, Some(columns), &taken).await;
+}
+
 #[tokio::test]
 async fn csv_columns_are_matched_by_name() {
     let dir = Dir::new();

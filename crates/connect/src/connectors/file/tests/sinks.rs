@@ -127,6 +127,28 @@ async fn a_file_of_an_earlier_run_is_not_replaced() {
 }
 
 #[tokio::test]
+async fn an_epoch_that_another_process_has_published_meanwhile_is_there_once() {
+    let dir = Dir::new();
+    let open = || sink_to(dir.path(), true, &[("filename", "x-{epoch}.csv")]).unwrap();
+    let content = Delta::insert(rows(&["a"; 10_000]));
+    let mut last = open();
+    last.recover().await.unwrap();
+    let mut next = open();
+    next.recover().await.unwrap();
+    last.write(&cut(1), &content).await.unwrap();
+    last.commit(Epoch(1)).await.unwrap();
+    next.write(&cut(1), &content).await.unwrap();
+    next.commit(Epoch(1)).await.unwrap();
+    assert_eq!(listing(dir.path()), ["x-1.csv"]);
+    // Of the same length, but not the same: the last row alone.
+    let other = [vec!["a"; 9_999], vec!["b"]].concat();
+    let mut another = open();
+    another.write(&cut(1), &Delta::insert(rows(&other))).await.unwrap();
+    let error = another.commit(Epoch(1)).await.unwrap_err();
+    assert!(error.to_string().contains("the file is there already"), "{error}");
+}
+
+#[tokio::test]
 async fn changes_need_a_changelog() {
     let dir = Dir::new();
     let error = sink_to(dir.path(), false, &[]).err().unwrap().to_string();

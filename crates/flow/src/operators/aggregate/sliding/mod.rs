@@ -29,7 +29,7 @@ use super::slot::{Absorb, SlotAggregate};
 use super::{Aggregate, Evaluated};
 use crate::failure::{Failure, surviving};
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
-use crate::{BatchWindow, Driver, Error, Result};
+use crate::{BatchWindow, Driver, Error, Result, Threads};
 use window::{Block, Column, Window, fresh};
 
 /// Keeps the aggregates of the last while.
@@ -226,7 +226,7 @@ impl Pane {
         let mut touched = Vec::new();
         placed.iter().for_each(|slots| self.groups.count(slots, None, &mut touched));
         // Nothing is put out of a pane: that its groups were touched says nothing.
-        self.groups.end_step(&touched, |_| {})?;
+        self.groups.end_step(&touched, &Threads::one(), |_| {})?;
         let end = self.groups.end();
         for (column, arguments) in self.columns.iter_mut().zip(&evaluated.arguments) {
             let Some(column) = column else { continue };

@@ -3,6 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
+mod clients;
+mod feeds;
+mod fixtures;
+mod ledger;
+mod reader;
+mod served;
+mod soak;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -28,8 +36,10 @@ CREATE SINK counts AS SELECT n % 10 AS g, count(*) AS c FROM s GROUP BY n % 10
 INSERT INTO once VALUES (7);
 ";
 
+/// The program; `PROGRAM=target/release/millstream` tries another build of it.
 fn program(place: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    let built = env!("CARGO_BIN_EXE_millstream");
+    let mut command = Command::new(std::env::var("PROGRAM").as_deref().unwrap_or(built));
     command.args(arguments).current_dir(place).env("NO_COLOR", "1").stdin(Stdio::null());
     command
 }
@@ -75,12 +85,9 @@ fn files_hold_everything_once_whenever_it_is_killed() {
         program(place, &["--data", "state", "-q", "-c", ".mode csv", "-c", "SELECT x FROM once; FLUSH"])
             .output()
             .unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "x\n7\n",
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "x\n7\n", "{told}");
+    assert!(output.status.success(), "{told}");
     let mut left = BTreeMap::<String, i64>::new();
     for line in lines(&place.join("counts")) {
         let (op, row) = line.split_once(',').unwrap();
@@ -88,7 +95,7 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     }
     left.retain(|_, count| *count != 0);
     let expected = (0..10).map(|g| (format!("{g},{}", (0..n).filter(|n| n % 10 == g).count()), 1));
-    assert_eq!(left, expected.collect());
+    assert_eq!(left, expected.collect(), "{told}");
 }
 
 /// Lets the program run the script, and for so long puts the numbers that come next; gives when that began as well.
@@ -312,93 +319,6 @@ fn a_query_that_the_process_died_in_twice_is_suspended_alone() {
     let mut delivered = lines(&place.join("out"));
     delivered.sort();
     assert_eq!(delivered, ["1,5", "2,1000000000000", "4,1"]);
-}
-
-/// Data directories that were written by versions before this one, with what made them and what they must answer.
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/tests/fixtures");
-
-/// Copies a folder, but not the lock of a process.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else if entry.file_name() != "LOCK" {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-/// Runs a script until it is through and something holds, and kills it.
-fn run_until(place: &Path, holds: impl Fn() -> bool) {
-    let told = fs::File::create(place.join("told.txt")).unwrap();
-    let mut child = program(place, &["--data", "state", "run", "made.sql"])
-        .stdout(told.try_clone().unwrap())
-        .stderr(told)
-        .spawn()
-        .unwrap();
-    let since = Instant::now();
-    let text = || fs::read_to_string(place.join("told.txt")).unwrap();
-    while !(text().contains("done") && holds()) {
-        assert!(child.try_wait().unwrap().is_none() && since.elapsed() < PATIENCE, "{}", text());
-        thread::sleep(Duration::from_millis(50));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-/// Writes the data directory of a fixture: what its `made.sql` makes, killed some time after a checkpoint.
-fn write_fixture(fixture: &Path) {
-    assert!(!fixture.join("state").exists(), "{} is kept as it is: write another", fixture.display());
-    let temporary = tempfile::tempdir().unwrap();
-    let place = temporary.path();
-    copy(fixture, place);
-    fs::create_dir(place.join("in")).unwrap();
-    fs::write(place.join("in/1.csv"), "1\n2\n3\n").unwrap();
-    run_until(place, || {
-        let delivered = lines(&place.join("out")).len();
-        if delivered == 3 && !place.join("in/2.csv").exists() {
-            fs::write(place.join(".2.csv"), "4\n5\n").unwrap();
-            fs::rename(place.join(".2.csv"), place.join("in/2.csv")).unwrap();
-        }
-        delivered == 5
-    });
-    ["state", "in", "out"].iter().for_each(|folder| copy(&place.join(folder), &fixture.join(folder)));
-}
-
-#[test]
-fn directories_of_versions_before_are_gone_on_with() {
-    // `FIXTURE=name cargo test …` writes one, see CONTRIBUTING.md.
-    if let Ok(name) = std::env::var("FIXTURE") {
-        write_fixture(&Path::new(FIXTURES).join(name));
-    }
-    for fixture in fs::read_dir(FIXTURES).unwrap().map(|entry| entry.unwrap().path()) {
-        let temporary = tempfile::tempdir().unwrap();
-        let place = temporary.path();
-        copy(&fixture, place);
-        let read = |name: &str| fs::read_to_string(place.join(name)).unwrap();
-        let ask = |name: &str| {
-            let arguments = ["--data", "state", "--must-exist", "-q", "-c", ".mode csv", "-c", &read(name)];
-            let output = program(place, &arguments).output().unwrap();
-            let told = String::from_utf8_lossy(&output.stderr).into_owned();
-            (String::from_utf8_lossy(&output.stdout).into_owned(), told)
-        };
-        let check = |name: &str, answers: &str| {
-            let (found, told) = ask(name);
-            assert_eq!(found, read(answers), "{}: {told}", fixture.display());
-        };
-        assert!(program(place, &["inspect", "state"]).output().unwrap().status.success());
-        check("ask.sql", "answers.csv");
-        // The script knows what it has done.
-        run_until(place, || true);
-        check("ask.sql", "answers.csv");
-        check("more.sql", "more.csv");
-        let mut delivered: Vec<i64> =
-            lines(&place.join("out")).iter().map(|line| line.parse().unwrap()).collect();
-        delivered.sort_unstable();
-        assert_eq!(delivered, [2, 4, 6, 8, 10], "{}", fixture.display());
-    }
 }
 
 /// The bucket of all tests with an object store.

@@ -1,0 +1,64 @@
+//! Numbers of bytes, and how many of them the machine has.
+
+use std::fs;
+
+use millstream_sql::{Error, Result};
+
+/// The default of `memory_limit`, which is no value.
+pub(super) const MOST_MEMORY: &str = "60 % of the machine's memory";
+
+/// What `memory_limit` is where nothing is said; none where it can't be known how much memory there is.
+pub(super) fn most_memory() -> Option<usize> {
+    // Of a container it is what the container may have.
+    let of_group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let of_group = of_group.and_then(|text| text.trim().parse::<usize>().ok());
+    let of_machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
+    let all = of_group.into_iter().chain(of_machine).min()?;
+    Some(all / 10 * 6)
+}
+
+/// The bytes of memory that the system says there are, in kibibytes.
+fn total(told: &str) -> Option<usize> {
+    let line = told.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1024)
+}
+
+/// Bytes of memory, or as many as anyone likes.
+pub(super) fn memory_limit(value: &str) -> Result<Option<usize>> {
+    if value.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    size("memory_limit", value).map(Some)
+}
+
+/// Bytes, with a unit or without: `65536`, `64 KiB`, `16MB`.
+pub(crate) fn size(name: &str, value: &str) -> Result<usize> {
+    let text = value.trim().to_ascii_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let factor = match text[digits..].trim() {
+        "" | "b" => Some(1),
+        "kib" | "kb" | "k" => Some(1 << 10),
+        "mib" | "mb" | "m" => Some(1 << 20),
+        "gib" | "gb" | "g" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes =
+        text[..digits].parse::<usize>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        Error::invalid(format!(
+            "{name} is '{value}', but bytes were expected, such as 65536, '64 KiB' or '16 MiB'"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_says_how_much_memory_it_has() {
+        assert_eq!(total("MemTotal:       24576000 kB\nMemFree:  1 kB\n"), Some(24_576_000 << 10));
+        assert_eq!(total("MemFree:  1 kB\n"), None);
+        assert_eq!(total("MemTotal: much\n"), None);
+    }
+}

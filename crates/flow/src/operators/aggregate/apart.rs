@@ -1,0 +1,88 @@
+//! Rows by the part that their groups' slots are in, so that several threads change what is kept of groups, each the
+//! groups of one part at a time.
+//!
+//! The rows of a group are taken in by one thread in their order, whatever the number of threads.
+
+use millstream_state::{PARTS, Paged, part_of};
+
+use super::slot::Batch;
+use crate::spread::Threads;
+
+/// The places of rows, those of one part behind those of the one before.
+#[derive(Debug)]
+pub(super) struct Parted {
+    rows: Vec<u32>,
+    /// Where the rows of each part end.
+    ends: [usize; PARTS],
+}
+
+impl Parted {
+    /// The rows with these slots.
+    pub(super) fn of(slots: &[u32]) -> Parted {
+        let mut next = [0; PARTS];
+        slots.iter().for_each(|slot| next[part_of(*slot)] += 1);
+        let mut before = 0;
+        for rows in &mut next {
+            before += std::mem::replace(rows, before);
+        }
+        let mut rows = vec![0; slots.len()];
+        for (row, slot) in (0..).zip(slots) {
+            let place = &mut next[part_of(*slot)];
+            rows[*place] = row;
+            *place += 1;
+        }
+        Parted { rows, ends: next }
+    }
+
+    /// The rows of a part, in their order.
+    pub(super) fn rows(&self, part: usize) -> &[u32] {
+        let from = if part == 0 { 0 } else { self.ends[part - 1] };
+        &self.rows[from..self.ends[part]]
+    }
+}
+
+/// Rows for an aggregate, by their parts.
+pub(super) struct Apart<'a> {
+    pub(super) batch: Batch<'a>,
+    pub(super) parted: &'a Parted,
+}
+
+/// Calls `each` with the value of its slot, the number of its batch, its row and its weight for every row that counts.
+pub(super) fn update_apart<C: Send>(
+    cells: &mut Paged<C>,
+    batches: &[Apart<'_>],
+    threads: &Threads,
+    each: impl Fn(&mut C, usize, usize, i64) + Sync,
+) {
+    let parts = cells.parts().into_iter().enumerate().collect();
+    threads.spread(parts, |(part, mut cells)| {
+        for (number, Apart { batch, parted }) in batches.iter().enumerate() {
+            for row in parted.rows(part).iter().map(|row| *row as usize) {
+                if batch.valid.is_none_or(|valid| valid.is_valid(row)) {
+                    let weight = batch.weights.map_or(1, |weights| weights[row]);
+                    each(cells.at(batch.slots[row]), number, row, weight);
+                }
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_part_keep_their_order() {
+        let slots: Vec<u32> = (0..50_000u32).map(|row| row.wrapping_mul(2_654_435_761) % 100_000).collect();
+        let parted = Parted::of(&slots);
+        let mut all = Vec::new();
+        for part in 0..PARTS {
+            let rows = parted.rows(part);
+            assert!(rows.is_sorted() && rows.iter().all(|row| part_of(slots[*row as usize]) == part));
+            all.extend_from_slice(rows);
+        }
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..50_000));
+        assert!((0..PARTS).all(|part| Parted::of(&[]).rows(part).is_empty()));
+    }
+}

@@ -1,0 +1,183 @@
+//! Rows as a table of a checkpoint: those that have come since the one before, and of those that were there what has
+//! become of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::Store;
+use crate::lineage::{Marked, Marks, Run};
+use crate::tables::{COUNTS, ROW, SLOT, TALLY, WEIGHT};
+use crate::{Result, Tables};
+
+/// So many changed rows are noted even where there are fewer.
+const NOTED_MIN: usize = 65_536;
+
+/// What has changed between two checkpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Rows with ids from here on have come since.
+    from: u64,
+    /// The ids of others whose number of copies, or the number beside them, has changed.
+    noted: Vec<u64>,
+}
+
+impl Marked for Changes {
+    fn begun(next_id: u64) -> Changes {
+        Changes { from: next_id, noted: Vec::new() }
+    }
+}
+
+/// Rows of a chunk to be saved.
+enum Taken {
+    /// All of it.
+    All,
+    /// The place of each in the chunk, ascending, and the slot that it is of.
+    Some(Vec<(u32, u32)>),
+}
+
+impl Store {
+    /// Its marks, for others of the same lineage.
+    pub(crate) fn marks(&self) -> &Marks<Changes> {
+        &self.marks
+    }
+
+    /// Notes rows of which something changes that the newest checkpoint has.
+    pub(super) fn note(&mut self, changes: &[(u64, i64)]) {
+        let rows = self.copies as usize;
+        let marks = self.marks.now(self.next_id);
+        let from = marks.from;
+        if from == 0 {
+            return;
+        }
+        marks.noted.extend(changes.iter().map(|(id, _)| *id).filter(|id| *id < from));
+        // To write everything is no more then.
+        if marks.noted.len() > NOTED_MIN.max(rows) {
+            marks.noted = Vec::new();
+            self.marks.bar();
+        }
+    }
+
+    /// From which id on rows have come since what a run goes on from.
+    pub(crate) fn new_from(&self, run: &Run) -> u64 {
+        match run.is_whole() {
+            true => 0,
+            false => self.marks.since(run).next().map_or(self.next_id, |changes| changes.from),
+        }
+    }
+
+    /// Adds what a run has of the rows as tables: the rows that have come, which are all with ids from
+    /// [`Store::new_from`] on or those with these slots; and what has become of others.
+    pub(crate) fn save_run(
+        &self,
+        run: &Run,
+        of_slots: Option<Vec<(u64, u32)>>,
+        name: &str,
+        to: &mut Tables,
+    ) -> Result<()> {
+        let placed = of_slots.is_some();
+        let by_chunk = match of_slots {
+            Some(rows) => self.by_chunk_of(rows),
+            None => self.by_chunk_from(self.new_from(run)),
+        };
+        let tallied = by_chunk.keys().any(|position| self.chunks[*position].chunk.tallies.is_some());
+        let batches = by_chunk.into_iter().map(|(at, rows)| self.batch(at, &rows, placed, tallied));
+        to.put_run(name, name, batches.collect::<Result<_>>()?, run);
+        if run.is_whole() {
+            return Ok(());
+        }
+        let from = self.new_from(run);
+        let noted = self.marks.since(run).flat_map(|changes| &changes.noted);
+        let mut ids: Vec<u64> = noted.copied().filter(|id| *id < from).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let number = |id: &u64| match self.find(*id) {
+            Some((position, row)) => {
+                let chunk = &self.chunks[position].chunk;
+                (chunk.count(row), chunk.tally(row))
+            }
+            None => (0, 0),
+        };
+        let (counts, tallies): (Vec<i64>, Vec<i64>) = ids.iter().map(number).unzip();
+        let numbers = [ids.iter().map(|id| *id as i64).collect(), counts, tallies];
+        let schema = numbers_of(&[ROW, WEIGHT, TALLY]);
+        let columns = numbers.into_iter().map(|numbers| Arc::new(Int64Array::from(numbers)) as ArrayRef);
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(schema)), columns.collect())?;
+        let name = format!("{name}.{COUNTS}");
+        to.put_run(&name, &name, vec![batch], run);
+        Ok(())
+    }
+
+    /// The rows with these ids by the places of their chunks, in the order of their ids.
+    fn by_chunk_of(&self, rows: Vec<(u64, u32)>) -> BTreeMap<usize, Taken> {
+        let mut by_chunk: BTreeMap<usize, Vec<(u32, u32)>> = BTreeMap::new();
+        for (id, slot) in rows {
+            if let Some((position, row)) = self.find(id) {
+                by_chunk.entry(position).or_default().push((row as u32, slot));
+            }
+        }
+        by_chunk.values_mut().for_each(|rows| rows.sort_unstable());
+        by_chunk.into_iter().map(|(position, rows)| (position, Taken::Some(rows))).collect()
+    }
+
+    /// All rows that are there with ids from one on.
+    fn by_chunk_from(&self, from: u64) -> BTreeMap<usize, Taken> {
+        let mut by_chunk = BTreeMap::new();
+        let start = self.chunks.partition_point(|held| held.first <= from).saturating_sub(1);
+        for (position, held) in self.chunks.iter().enumerate().skip(start) {
+            let chunk = &held.chunk;
+            if chunk.dead() == 0 && held.first >= from {
+                by_chunk.insert(position, Taken::All);
+                continue;
+            }
+            let id = |row: usize| held.first + u64::from(chunk.offset(row));
+            let is_new = |row: &usize| chunk.count(*row) != 0 && id(*row) >= from;
+            let rows: Vec<(u32, u32)> =
+                (0..chunk.rows.num_rows()).filter(is_new).map(|row| (row as u32, 0)).collect();
+            if !rows.is_empty() {
+                by_chunk.insert(position, Taken::Some(rows));
+            }
+        }
+        by_chunk
+    }
+
+    fn batch(&self, position: usize, taken: &Taken, placed: bool, tallied: bool) -> Result<RecordBatch> {
+        let held = &self.chunks[position];
+        let chunk = &held.chunk;
+        let batch = match taken {
+            Taken::Some(rows) if rows.len() < chunk.rows.num_rows() => {
+                let places = UInt32Array::from_iter_values(rows.iter().map(|(row, _)| *row));
+                take_record_batch(&chunk.rows, &places)?
+            }
+            _ => chunk.rows.clone(),
+        };
+        let mut columns = batch.columns().to_vec();
+        let mut names = Vec::new();
+        let mut add = |name: &'static str, number: &dyn Fn(usize, u32) -> i64| {
+            let numbers: Vec<i64> = match taken {
+                Taken::All => (0..chunk.rows.num_rows()).map(|row| number(row, 0)).collect(),
+                Taken::Some(rows) => rows.iter().map(|(row, slot)| number(*row as usize, *slot)).collect(),
+            };
+            names.push(name);
+            columns.push(Arc::new(Int64Array::from(numbers)) as ArrayRef);
+        };
+        if placed {
+            add(SLOT, &|_, slot| i64::from(slot));
+        }
+        add(WEIGHT, &|row, _| chunk.count(row));
+        if tallied {
+            add(TALLY, &|row, _| chunk.tally(row));
+        }
+        add(ROW, &|row, _| (held.first + u64::from(chunk.offset(row))) as i64);
+        let mut fields: Vec<_> = self.schema.fields().iter().cloned().collect();
+        fields.extend(numbers_of(&names).into_iter().map(Arc::new));
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+}
+
+fn numbers_of(names: &[&str]) -> Vec<Field> {
+    names.iter().map(|name| Field::new(*name, DataType::Int64, false)).collect()
+}

@@ -1,0 +1,143 @@
+//! State that is larger than memory_limit.
+
+use std::fs;
+
+use millstream_engine::{Engine, Session};
+use millstream_testkit::drive::{self, Result, block_on, ensure, expect, run, run_all};
+
+use super::Scenario;
+
+pub const ALL: &[Scenario] = &[
+    ("memory_that_has_no_files_keeps_everything", || block_on(no_files())),
+    ("memory_of_queries_that_are_behind_is_spilled_too", || block_on(behind())),
+    ("memory_that_is_spilled_is_no_part_of_a_data_directory", || block_on(of_directory())),
+];
+
+const OBJECTS: [&str; 4] = [
+    "CREATE TABLE t (id BIGINT, k BIGINT, text VARCHAR)",
+    "CREATE TABLE u (k BIGINT PRIMARY KEY, name VARCHAR)",
+    "CREATE MATERIALIZED VIEW m AS SELECT t.id, t.text, u.name FROM t JOIN u ON t.k = u.k",
+    "INSERT INTO u SELECT i, concat('the name of ', i) FROM generate_series(0, 99) AS g(i)",
+];
+
+fn insert(from: usize, to: usize) -> String {
+    format!(
+        "INSERT INTO t SELECT i, i % 100, concat('the text of the row with number ', i) FROM generate_series({from}, {to}) \
+         AS g(i)"
+    )
+}
+
+/// Whether some rows are in files, and why memory_limit is passed.
+async fn spilled(session: &mut Session) -> Result<(bool, String)> {
+    let rows = drive::lines(session, "SELECT spilled_bytes > 0, coalesce(reason, '') FROM millstream.memory")
+        .await?;
+    let line = rows.first().cloned().unwrap_or_default();
+    let (some, reason) = line.split_once('|').unwrap_or((&line, ""));
+    Ok((some == "true", reason.to_string()))
+}
+
+/// The same as soon as some are: it isn't looked after each epoch.
+async fn spilled_soon(session: &mut Session) -> Result<String> {
+    let mut found = (false, String::new());
+    for _ in 0..500 {
+        found = spilled(session).await?;
+        if found.0 {
+            return Ok(found.1);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Err(format!("nothing is in files: {}", found.1))
+}
+
+/// Adds and takes back rows, and compares what is maintained with the batch answer.
+async fn change_and_compare(session: &mut Session) -> Result<()> {
+    run(session, &insert(20_001, 25_000)).await?;
+    run_all(
+        session,
+        &[
+            "DELETE FROM t WHERE id % 3 = 0",
+            "UPDATE u SET name = 'another' WHERE k = 7",
+            "DELETE FROM u WHERE k = 8",
+        ],
+    )
+    .await?;
+    compare(session).await
+}
+
+async fn change_back_and_compare(session: &mut Session) -> Result<()> {
+    run(session, "INSERT INTO u VALUES (8, 'the name of 8 again')").await?;
+    run(session, "DELETE FROM t WHERE id % 5 = 0").await?;
+    compare(session).await
+}
+
+async fn compare(session: &mut Session) -> Result<()> {
+    let query = "SELECT count(*), sum(id), count(DISTINCT text), count(DISTINCT name) FROM";
+    let batch = format!("{query} (SELECT t.id, t.text, u.name FROM t JOIN u ON t.k = u.k) AS x");
+    let expected = drive::lines(session, &batch).await?;
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    expect(session, &format!("{query} m"), &expected).await
+}
+
+/// A file where a directory is to be made is a disk that takes nothing.
+async fn no_files() -> Result<()> {
+    let place = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let directory = place.path().join("spill");
+    fs::write(&directory, "in the way").map_err(|error| error.to_string())?;
+    let engine = Engine::builder().spill_directory(&directory).start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run(&mut session, "SET memory_limit = 1000").await?;
+    run_all(&mut session, &OBJECTS).await?;
+    run(&mut session, &insert(1, 20_000)).await?;
+    change_and_compare(&mut session).await?;
+    let (some, reason) = spilled(&mut session).await?;
+    let told = reason.contains("can't be written") && reason.contains("spill");
+    ensure(!some && told, || format!("it isn't said why nothing is in files: {some} {reason}"))?;
+    let warnings = engine.progress().warnings.join("; ");
+    ensure(warnings.contains("memory_limit"), || format!("nobody is warned: {warnings:?}"))?;
+    // As soon as there is a place, it is used.
+    fs::remove_file(&directory).map_err(|error| error.to_string())?;
+    let reason = spilled_soon(&mut session).await?;
+    ensure(!reason.contains("can't be written"), || format!("it is still said: {reason}"))?;
+    change_back_and_compare(&mut session).await?;
+    let left = fs::read_dir(&directory).map_err(|error| error.to_string())?.count();
+    ensure(left == 0, || format!("{left} files have names"))?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn behind() -> Result<()> {
+    let engine = Engine::builder().step_apart(3).start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run(&mut session, "SET memory_limit = 1000").await?;
+    run_all(&mut session, &OBJECTS).await?;
+    for part in 0..12 {
+        run(&mut session, &insert(part * 1000, part * 1000 + 999)).await?;
+    }
+    change_and_compare(&mut session).await?;
+    let of_query = "SELECT bool_or(spilled_bytes > 0) FROM millstream.operators WHERE query = 'm'";
+    drive::expect_soon(&mut session, of_query, &["true"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn of_directory() -> Result<()> {
+    let place = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let start = || Engine::builder().data(place.path()).start().map_err(|error| error.to_string());
+    let engine = start()?;
+    let mut session = engine.session();
+    run(&mut session, "SET memory_limit = 1000").await?;
+    run_all(&mut session, &OBJECTS).await?;
+    run(&mut session, &insert(1, 20_000)).await?;
+    spilled_soon(&mut session).await?;
+    let directory = place.path().join("spill");
+    ensure(directory.is_dir(), || format!("there is no {}", directory.display()))?;
+    run(&mut session, "CHECKPOINT").await?;
+    run(&mut session, "DELETE FROM t WHERE id < 100").await?;
+    engine.stop().await.map_err(|error| error.to_string())?;
+    drop((session, engine));
+    fs::remove_dir_all(&directory).map_err(|error| error.to_string())?;
+    let engine = start()?;
+    let mut session = engine.session();
+    expect(&mut session, "SELECT count(*) FROM m", &["19901"]).await?;
+    change_and_compare(&mut session).await?;
+    spilled_soon(&mut session).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
