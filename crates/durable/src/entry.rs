@@ -462,9 +462,10 @@ fn encode_plan(plan: &Plan) -> Value {
 /// `None` where they are of an unknown form.
 fn decode_plans(written: Option<&Value>, streams: &[&[u8]]) -> Result<Option<Vec<Plan>>, String> {
     let Some(written) = written else { return Ok(Some(Vec::new())) };
+    let Some(written) = written.as_array() else { return Ok(None) };
     let mut streams = streams.iter();
     let mut plans = Vec::new();
-    for plan in written.as_array().into_iter().flatten() {
+    for plan in written {
         let text = |place: usize| plan.get(place).and_then(Value::as_str).map(str::to_string);
         let (Some(object), Some(version)) = (text(0), text(1)) else { return Ok(None) };
         let plan = match plan.get(2).and_then(Value::as_str) {

@@ -55,7 +55,7 @@ pub struct Inspection {
     pub segments: Vec<(String, u64)>,
     /// The first and the last entry of the journal behind the oldest checkpoint, where it has some.
     pub entries: Option<(Sequence, Sequence)>,
-    /// The plans of queries that were made since the oldest checkpoint.
+    /// The plans of queries that were made since the newest checkpoint that is whole.
     pub plans: Vec<InspectedPlan>,
     /// How many of these a start does again, and how many of them are epochs.
     pub behind: (u64, u64),
@@ -112,7 +112,9 @@ fn look(directory: &DataDirectory) -> Result<Inspection> {
             Ok((sequence, entry)) => {
                 first.get_or_insert(sequence);
                 found.entries = first.map(|first| (first, sequence));
-                found.plans.extend(plans(&entry));
+                if sequence > newest {
+                    found.plans.extend(plans(&entry));
+                }
                 found.behind.0 += u64::from(sequence > newest);
                 found.behind.1 += u64::from(sequence > newest && matches!(entry, Entry::Epoch(_)));
             }

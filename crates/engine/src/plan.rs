@@ -1,10 +1,11 @@
 //! The catalog as a group of statements sees it while it is planned.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_connect::Source;
 use millstream_durable::Plan;
-use millstream_sql::{BatchQuery, Result};
+use millstream_sql::{BatchQuery, Error, Kind, Result};
 
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::event::Change;
@@ -19,13 +20,13 @@ pub(crate) struct Working {
     pub(crate) changes: Vec<Change>,
     /// What was kept of the queries of objects that are made again, by the objects' names.
     kept: Vec<Plan>,
-    /// Those of them that were used.
-    used: Vec<Plan>,
+    /// Those of them that were used, by the places of what was made of them among the changes.
+    used: BTreeMap<usize, Plan>,
 }
 
 impl Working {
     pub(crate) fn new(catalog: Arc<Catalog>) -> Working {
-        Working { catalog, changes: Vec::new(), kept: Vec::new(), used: Vec::new() }
+        Working { catalog, changes: Vec::new(), kept: Vec::new(), used: BTreeMap::new() }
     }
 
     /// The same for statements that are done again, with the plans that they had made.
@@ -49,23 +50,26 @@ impl Working {
     }
 
     /// The query of an object that is made again, as it was planned when the object was made: never planned anew, so
-    /// that its operators are those whose state was kept. None where there is no plan that this version can read.
-    pub(crate) fn planned(&mut self, session: &Session, name: &str) -> Option<BatchQuery> {
-        let place = self.kept.iter().position(|plan| plan.object == name)?;
+    /// that its operators are those whose state was kept. None where no plan was kept. One that can't be read is an
+    /// error: of another plan operators might look the same and take over rows that mean something else.
+    pub(crate) fn planned(&mut self, session: &Session, name: &str) -> Result<Option<BatchQuery>> {
+        let Some(place) = self.kept.iter().position(|plan| plan.object == name) else { return Ok(None) };
         let kept = self.kept.remove(place);
-        match session.shared.planner.restore(kept.plan.as_ref().ok()?, self.catalog.as_ref()) {
-            Ok(query) => {
-                self.used.push(kept);
-                Some(query)
-            }
-            Err(reason) => {
-                tracing::warn!(
-                    "the plan of \"{name}\" that version {} made can't be read, so it is planned again: {reason}",
-                    kept.version
-                );
-                None
-            }
-        }
+        let Ok(bytes) = &kept.plan else { return Ok(None) };
+        let restored = session.shared.planner.restore(bytes, self.catalog.as_ref());
+        let query = restored.map_err(|reason| {
+            let by = &kept.version;
+            Error::new(
+                Kind::Corrupt,
+                format!(
+                    "the plan of \"{name}\", which version {by} made, can't be read by version {VERSION}: {reason}"
+                ),
+            )
+            .hint(format!("Start as before, with version {by}, and drop \"{name}\" or give it another query there."))
+        })?;
+        // The object is the next that is made.
+        self.used.insert(self.changes.len(), kept);
+        Ok(Some(query))
     }
 
     /// The plans of the queries that were made, for those who make them again: the ones that they were made of again,
@@ -74,16 +78,15 @@ impl Working {
         if !session.is_durable() {
             return Vec::new();
         }
-        let plan = |change: &Change| {
+        let plan = |(place, change): (usize, &Change)| {
             let Change::Create { object, .. } = change else { return None };
-            let (object, name) = (object.as_ref(), object.name.to_string());
-            if let Some(used) = self.used.iter().find(|plan| plan.object == name) {
+            if let Some(used) = self.used.get(&place) {
                 return Some(used.clone());
             }
             let plan = session.shared.planner.store(&query_of(object)?, self.catalog.as_ref());
-            Some(Plan { object: name, version: VERSION.into(), plan })
+            Some(Plan { object: object.name.to_string(), version: VERSION.into(), plan })
         };
-        self.changes.iter().filter_map(plan).collect()
+        self.changes.iter().enumerate().filter_map(plan).collect()
     }
 }
 

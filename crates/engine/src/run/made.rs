@@ -244,20 +244,31 @@ impl Made {
 /// The entry of one statement out of those that took effect together. The names under which statements were done are kept
 /// beside.
 fn alone(entry: &Entry, made: Option<(&str, String)>, standing: Standing) -> Entry {
-    let mut entry = entry.clone();
-    match &mut entry {
-        Entry::Changed { statements, done, plans, standing: at, .. } => {
-            if let Some((name, statement)) = made {
-                *statements = vec![statement];
-                plans.retain(|plan| plan.object == name);
+    match (entry, made) {
+        (Entry::Changed { variables, plans, .. }, Some((name, statement))) => {
+            // One that was made twice in the entry was dropped in between: the last plan is its own.
+            let plan = plans.iter().rfind(|plan| plan.object == name);
+            Entry::Changed {
+                statements: vec![statement],
+                variables: variables.clone(),
+                done: Vec::new(),
+                plans: plan.cloned().into_iter().collect(),
+                standing,
             }
-            done.clear();
-            *at = standing;
         }
-        Entry::TableMade { standing: at, .. } => *at = standing,
-        _ => {}
+        (other, _) => {
+            let mut entry = other.clone();
+            match &mut entry {
+                Entry::Changed { done, standing: at, .. } => {
+                    done.clear();
+                    *at = standing;
+                }
+                Entry::TableMade { standing: at, .. } => *at = standing,
+                _ => {}
+            }
+            entry
+        }
     }
-    entry
 }
 
 #[cfg(test)]

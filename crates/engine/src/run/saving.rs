@@ -29,7 +29,6 @@ impl Loop {
     /// All that is kept, between two epochs, after an entry of the journal.
     pub(super) fn save(&self, through: Sequence) -> Result<Checkpoint> {
         let (mut state, mut entries) = (Tables::default(), Vec::new());
-        state.put_text_if("version", Some(VERSION));
         state.put_part("clock", self.clock.save());
         state.put_part("catalog", self.catalog.save());
         for (place, (name, table)) in self.tables.iter().enumerate() {
@@ -72,7 +71,8 @@ impl Loop {
         let positions = self.sources.iter().map(position).collect();
         let cut = Cut { positions, ..Cut::new(self.epoch, self.clock.last()) };
         let (catalog, done) = self.durability.made();
-        Ok(Checkpoint { through, cut, catalog, logs: entries, done, state })
+        let version = Some(VERSION.into());
+        Ok(Checkpoint { through, version, cut, catalog, logs: entries, done, state })
     }
 
     /// Where a query that stands still goes on in the logs of what it reads, counted from what is saved of them.
@@ -99,10 +99,12 @@ impl Loop {
     /// Goes on where an engine stood that had saved this. The same objects are there, and nothing was taken in yet.
     pub(super) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
         // Operators are made by each version out of the same plans; where they are others, it has to be known whose.
-        let version = checkpoint.state.take_text_if("version");
+        let version = checkpoint.version.take().map_or_else(
+            || "a version before there were plans".to_string(),
+            |version| format!("version {version}"),
+        );
         self.load_all(checkpoint).map_err(|error| {
-            let version = version.as_deref().unwrap_or("(unknown)");
-            let message = format!("{}; version {version} wrote it, this is version {VERSION}", error.message);
+            let message = format!("{}; {version} wrote it, this is version {VERSION}", error.message);
             Error { message, ..error }
         })
     }

@@ -50,7 +50,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         return Ok(existed("MATERIALIZED VIEW", &name));
     }
     let on_close = cut_on_close(&mut reader)?;
-    let planned = working.planned(session, &name);
+    let planned = working.planned(session, &name)?;
     let Named { query, reads, options } = maintained_query(session, &working.catalog, planned, &mut reader)?;
     let (on_error, keeping) = view_options(options)?;
     let mut tag = Tag::new("CREATE MATERIALIZED VIEW");

@@ -38,7 +38,7 @@ pub(crate) async fn plan(
     if !connector.sink_options().is_empty() || connector.source_options().is_empty() {
         options.check(connector.sink_options()).map_err(error::connect)?;
     }
-    let planned = working.planned(session, &name);
+    let planned = working.planned(session, &name)?;
     let planned = if reader.keyword(&["FROM"]) {
         from_relation(session, working, &name, planned, &mut reader)?
     } else {

@@ -47,7 +47,7 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("STREAM", &name));
     }
-    let planned = working.planned(session, &name);
+    let planned = working.planned(session, &name)?;
     let Running { query, schema, reads, options, ordered } =
         running_query(session, &working.catalog, planned, &mut reader)?;
     let StreamOptions { on_error, retention, keeping } = stream_options(options, &query)?;

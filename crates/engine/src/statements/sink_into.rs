@@ -32,7 +32,7 @@ pub(super) fn plan(
         String::new()
     };
     no_options(&reader.cut_options()?, "a sink into a table")?;
-    if let Some(planned) = working.planned(session, &name) {
+    if let Some(planned) = working.planned(session, &name)? {
         let reads = planned.query.reads.iter().map(|name| name.as_str().into()).collect();
         let definition = Definition::SinkInto { table, query: planned.query.plan };
         working.create(Object { name, ddl, reads, definition }, None)?;

@@ -1,5 +1,7 @@
+use std::sync::Arc;
+
 use datafusion::logical_expr::expr::InList;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, exists, when};
 use datafusion::scalar::ScalarValue;
 
 use super::*;
@@ -122,6 +124,50 @@ fn a_long_chain_is_no_deep_one_and_a_deep_plan_is_not_kept() {
     let list = |of: Expr| Expr::InList(InList::new(Box::new(one()), vec![one(), of], false));
     let deep = (0..150).fold(one(), |of, _| list(of));
     assert_eq!(store(&tables, &of(deep)).unwrap_err(), "what is nested deeper than 64 levels");
+}
+
+/// Engines plan on threads of 2 MiB, of which they use some themselves.
+#[test]
+fn the_deepest_plan_that_is_kept_takes_little_of_the_stack() {
+    let run = || {
+        let tables = tables();
+        let query = maintained(&tables, "SELECT -v AS a FROM t").unwrap();
+        let schema = query.query.schema.clone();
+        let one = || Expr::Literal(ScalarValue::Int64(Some(1)), None);
+        let project = |of: &LogicalPlan, expression: Expr| {
+            LogicalPlanBuilder::from(of.clone()).project([expression]).unwrap().build().unwrap()
+        };
+        let store_all = |make: &dyn Fn(usize) -> LogicalPlan| {
+            let kept = |depth: &usize| {
+                let query = BatchQuery::maintained(make(*depth), schema.clone(), Vec::new());
+                store(&tables, &query).is_ok()
+            };
+            (1..80).take_while(kept).count()
+        };
+        let plan = &query.query.plan;
+        let lists = |depth| {
+            let list = |of, _| Expr::InList(InList::new(Box::new(one()), vec![one(), of], false));
+            project(plan, (0..depth).fold(one(), list))
+        };
+        let cases = |depth| {
+            let case = |of, _| when(one().eq(one()), of).otherwise(one()).unwrap();
+            project(plan, (0..depth).fold(one(), case))
+        };
+        let queries = |depth| {
+            let query = |of: LogicalPlan, _| {
+                LogicalPlanBuilder::from(plan.clone()).filter(exists(Arc::new(of))).unwrap().build().unwrap()
+            };
+            (0..depth).fold(plan.clone(), query)
+        };
+        let aliases = |depth| {
+            let alias = |of, _| LogicalPlanBuilder::from(of).alias("a").unwrap().build().unwrap();
+            (0..depth).fold(plan.clone(), alias)
+        };
+        [store_all(&lists), store_all(&cases), store_all(&queries), store_all(&aliases)]
+    };
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap();
+    let kept = thread.join().unwrap();
+    assert!(kept.iter().all(|depth| (25..64).contains(depth)), "{kept:?}");
 }
 
 #[test]

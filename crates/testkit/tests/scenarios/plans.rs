@@ -2,25 +2,36 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionContext;
-use millstream_durable::{Checkpoints, DataDirectory, Entry};
+use millstream_durable::{Checkpoint, Checkpoints, DataDirectory, Disk, Entry, Plan};
 use millstream_engine::{Engine, EngineBuilder, Session};
-use millstream_testkit::drive::{Result, ensure, expect, lines, run, run_all};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::Scenario;
+use super::crashes::run_script;
 use super::machine::{Machine, open};
 
 pub const ALL: &[Scenario] = &[
     ("another_planner_goes_on_from_a_checkpoint_with_the_plans_of_before", || {
-        millstream_testkit::drive::block_on(another_planner(true))
+        drive::block_on(another_planner(true))
     }),
     ("another_planner_goes_on_from_the_journal_with_the_plans_of_before", || {
-        millstream_testkit::drive::block_on(another_planner(false))
+        drive::block_on(another_planner(false))
     }),
+    ("the_plan_kept_is_that_of_the_newest_query", || {
+        drive::block_on(async {
+            newest(true).await?;
+            newest(false).await
+        })
+    }),
+    ("a_plan_that_cant_be_read_is_an_error_and_no_other_plan", || drive::block_on(unreadable())),
+    ("operators_that_are_others_are_refused_with_both_versions", || drive::block_on(others())),
 ];
 
 /// What queries are made of, each of another kind of object.
@@ -124,18 +135,186 @@ async fn another_planner(checkpoint: bool) -> Result<()> {
     expect(&mut machine.session(), "SELECT count(*) FROM top2", &["6"]).await
 }
 
-/// Each query has its plan in the newest checkpoint's catalog.
-fn all_have_plans(machine: &Machine) -> Result<()> {
+/// The newest checkpoint on a disk.
+fn checkpoint(machine: &Machine) -> Result<Checkpoint> {
     let directory = DataDirectory::on(Arc::new(machine.disk.clone()));
     let found = Checkpoints::of(&directory).newest().map_err(|error| error.to_string())?;
-    let catalog = found.checkpoint.ok_or("there is no checkpoint")?.catalog;
+    found.checkpoint.ok_or_else(|| "there is no checkpoint".into())
+}
+
+/// The plans in a checkpoint's catalog.
+fn plans(checkpoint: &mut Checkpoint) -> impl Iterator<Item = &mut Plan> {
+    let plans = |entry| match entry {
+        &mut Entry::Changed { ref mut plans, .. } => Some(plans),
+        _ => None,
+    };
+    checkpoint.catalog.iter_mut().filter_map(plans).flatten()
+}
+
+/// Each query has its plan in the newest checkpoint's catalog.
+fn all_have_plans(machine: &Machine) -> Result<()> {
+    let mut checkpoint = checkpoint(machine)?;
     let mut kept = Vec::new();
-    for entry in catalog {
-        let Entry::Changed { plans, .. } = entry else { continue };
-        for plan in plans {
-            plan.plan.map_err(|reason| format!("{}: {reason}", plan.object))?;
-            kept.push(plan.object);
-        }
+    for plan in plans(&mut checkpoint) {
+        let object = plan.object.clone();
+        plan.plan.as_ref().map_err(|reason| format!("{object}: {reason}"))?;
+        kept.push(object);
     }
     ensure(kept == ["regions", "top2", "counts", "batches", "fill"], || format!("plans of {kept:?}"))
+}
+
+/// Ways in which a name comes to another query.
+const CHANGES: &[&str] = &[
+    "CREATE TABLE t (k INT PRIMARY KEY, g TEXT, v BIGINT)",
+    "CREATE FUNCTION f(x BIGINT) RETURNS BIGINT RETURN x + 1",
+    "CREATE VIEW seen AS SELECT g, v + 0 AS v FROM t WHERE v + 0 > 1",
+    "CREATE MATERIALIZED VIEW dropped AS SELECT g, sum(v) AS a FROM t WHERE v > 2 GROUP BY g",
+    "CREATE MATERIALIZED VIEW altered AS SELECT g, sum(f(v)) AS a FROM t WHERE v > 2 GROUP BY g",
+    "CREATE STREAM replaced AS SELECT g, count(*) AS a FROM seen WHERE v > 2 GROUP BY g",
+    "CREATE MATERIALIZED VIEW above AS SELECT max(a) AS a FROM replaced WHERE a > 0",
+    "INSERT INTO t VALUES (1, 'a', 5), (2, 'b', 7), (3, 'a', 1), (4, 'b', 3)",
+    "DROP MATERIALIZED VIEW dropped",
+    "CREATE MATERIALIZED VIEW dropped AS SELECT g, min(v) AS a FROM (SELECT * FROM t WHERE v > 1) x GROUP BY g",
+    "ALTER MATERIALIZED VIEW altered AS SELECT g, max(v) AS a FROM t WHERE k > 1 AND v > 2 GROUP BY g",
+    // Nothing calls it any more; what is made of it then is made of the new one.
+    "CREATE OR REPLACE FUNCTION f(x BIGINT) RETURNS BIGINT RETURN x * 100",
+    "CREATE MATERIALIZED VIEW called AS SELECT g, sum(f(v)) AS a FROM t WHERE v > 2 GROUP BY g",
+    "CREATE OR REPLACE STREAM replaced AS SELECT g, count(*) * 10 AS a FROM seen WHERE v > 2 GROUP BY g",
+];
+
+/// The same in one step.
+const AT_ONCE: &str = "CREATE MATERIALIZED VIEW twice AS SELECT g, sum(v) AS a FROM t WHERE v > 4 GROUP BY g;
+    DROP MATERIALIZED VIEW twice;
+    CREATE MATERIALIZED VIEW twice AS SELECT g, count(*) AS a FROM t WHERE v > 2 GROUP BY g;";
+
+/// What there is in the end.
+const LAST: &[(&str, &[&str])] = &[
+    ("dropped", &["a|5", "b|3", "c|9"]),
+    ("altered", &["b|7", "c|9"]),
+    ("replaced", &["a|10", "b|20", "c|10"]),
+    ("above", &["20"]),
+    ("called", &["a|500", "b|1000", "c|900"]),
+    ("twice", &["a|1", "b|2", "c|1"]),
+];
+
+async fn newest(checkpoint: bool) -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(8);
+    let mut machine = Machine::start(Engine::builder)?;
+    let mut session = machine.session();
+    run(&mut session, "SET checkpoint_interval = 'off'").await?;
+    run_all(&mut session, CHANGES).await?;
+    run_script(&mut session, AT_ONCE).await?;
+    if checkpoint {
+        run(&mut session, "CHECKPOINT").await?;
+    }
+    let explained = async |session: &mut Session| {
+        let mut all = Vec::new();
+        for (name, _) in LAST {
+            all.extend(lines(session, &format!("EXPLAIN {name}")).await?);
+        }
+        Result::<_>::Ok(all)
+    };
+    let before = explained(&mut session).await?;
+    machine.crash_at(|| {}, &mut random).await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())?;
+    let mut names: Vec<String> =
+        plans(&mut self::checkpoint(&machine)?).map(|plan| plan.object.clone()).collect();
+    names.sort();
+    let mut expected: Vec<&str> = LAST.iter().map(|(name, _)| *name).collect();
+    expected.sort_unstable();
+    ensure(names == expected, || format!("plans of {names:?}"))?;
+    machine.engine = open(&machine.disk, other_planner())?;
+    let mut session = machine.session();
+    let after = explained(&mut session).await?;
+    ensure(before == after, || format!("before:\n{}\nafter:\n{}", before.join("\n"), after.join("\n")))?;
+    run(&mut session, "INSERT INTO t VALUES (5, 'c', 9)").await?;
+    for (name, rows) in LAST {
+        expect(&mut session, &format!("SELECT * FROM {name} ORDER BY 1"), rows).await?;
+    }
+    Ok(())
+}
+
+/// An engine whose program has a function of its own.
+fn with_function() -> EngineBuilder {
+    let doubled = create_udf(
+        "doubled",
+        vec![DataType::Int64],
+        DataType::Int64,
+        Volatility::Immutable,
+        Arc::new(|columns: &[ColumnarValue]| {
+            let of = &columns[0].clone().into_array(1)?;
+            Ok(ColumnarValue::Array(arrow::compute::kernels::numeric::add(of, of)?))
+        }),
+    );
+    let context = SessionContext::new();
+    context.register_udf(doubled);
+    Engine::builder().session_context(context)
+}
+
+async fn unreadable() -> Result<()> {
+    let machine = Machine::start(with_function)?;
+    let mut session = machine.session();
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (v BIGINT)",
+            "CREATE MATERIALIZED VIEW m AS SELECT sum(doubled(v)) AS s FROM t",
+            "INSERT INTO t VALUES (1), (2)",
+        ],
+    )
+    .await?;
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = format!(
+        "the plan of \"m\", which version {version} made, can't be read by version {version}: the function doubled isn't there"
+    );
+    // Of the journal alone, and of a checkpoint.
+    for checkpoint in [false, true] {
+        if checkpoint {
+            run(&mut machine.session(), "CHECKPOINT").await?;
+        }
+        let copy = machine.disk.copy();
+        let found = open(&copy, Engine::builder()).err().unwrap_or_default();
+        ensure(found.contains(&expected), || format!("expected '{expected}', found '{found}'"))?;
+        ensure(found.contains("and drop \"m\" or give it another query"), || found.clone())?;
+        // Nothing was changed by that.
+        let engine = open(&copy, with_function())?;
+        expect(&mut engine.session(), "SELECT s FROM m", &["6"]).await?;
+        engine.stop().await.map_err(|error| error.to_string())?;
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// What another version might make of a plan: the operators of another query.
+async fn others() -> Result<()> {
+    let machine = Machine::start(Engine::builder)?;
+    let mut session = machine.session();
+    run_all(
+        &mut session,
+        &[
+            "CREATE TABLE t (k INT, v BIGINT)",
+            "CREATE MATERIALIZED VIEW grouped AS SELECT k, sum(v) AS v FROM t GROUP BY k",
+            "CREATE MATERIALIZED VIEW joined AS SELECT a.k, b.v FROM t a JOIN t b ON a.k = b.v",
+            "INSERT INTO t VALUES (1, 2), (2, 1)",
+            "CHECKPOINT",
+        ],
+    )
+    .await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())?;
+    let mut changed = checkpoint(&machine)?;
+    changed.version = Some("0.0.7".into());
+    let bytes: Vec<_> = plans(&mut changed).map(|plan| plan.plan.clone()).collect();
+    plans(&mut changed).zip(bytes.into_iter().rev()).for_each(|(plan, other)| plan.plan = other);
+    let disk = machine.disk.copy();
+    let failed = |error: std::io::Error| error.to_string();
+    for name in disk.list().map_err(failed)?.iter().filter(|name| !name.ends_with(".journal")) {
+        disk.remove(name).map_err(failed)?;
+    }
+    let checkpoints = Checkpoints::of(&DataDirectory::on(Arc::new(disk.clone())));
+    let draft = checkpoints.draft(&changed).map_err(|error| error.to_string())?;
+    checkpoints.publish(draft).map_err(|error| error.to_string())?;
+    let found = open(&disk, Engine::builder()).err().unwrap_or_default();
+    let expected = format!("version 0.0.7 wrote it, this is version {}", env!("CARGO_PKG_VERSION"));
+    ensure(found.contains(&expected) && found.contains("grouped"), || {
+        format!("expected '{expected}', found '{found}'")
+    })
 }
