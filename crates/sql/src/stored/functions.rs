@@ -21,6 +21,7 @@ use crate::functions::sliding::{sliding, sliding_of};
 use crate::functions::{canonical_float, exact_moments, exact_sum, extreme, row_key, single_row};
 use crate::present;
 use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, framed};
+use crate::row_pattern::{self, Planned};
 use crate::time_joins;
 
 /// Functions of ours that statements can't name.
@@ -126,6 +127,9 @@ impl Writer<'_> {
             };
             return Ok(json!({"in_frame": name, "taken": taken, "order": options(order)}));
         }
+        if let Some(planned) = row_pattern::planned_in(function) {
+            return Ok(json!({"match_rows": planned.to_json(self)?}));
+        }
         if let Some(inner) = sliding_of(function) {
             return Ok(json!({"sliding": self.aggregate_function(inner)?}));
         }
@@ -220,6 +224,9 @@ impl Reader<'_> {
         }
         if let Some(inner) = written.get("sliding") {
             return Ok(sliding(self.aggregate_function(inner)?));
+        }
+        if let Some(planned) = written.get("match_rows") {
+            return Planned::read(planned, self).map(Arc::new);
         }
         let name = name_of(written, "in_frame").ok_or_else(|| unknown(written))?;
         let taken = read_taken(member(written, "taken")?).ok_or_else(|| unknown(written))?;

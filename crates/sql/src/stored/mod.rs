@@ -9,8 +9,7 @@
 //! Functions are named; those that users wrote in SQL are found by their names again. What is written is read at once,
 //! and compared: a plan that doesn't come back as it was isn't kept.
 //!
-//! Deliberately absent: plans as written, of views, which are planned again; MATCH_RECOGNIZE, whose patterns are no
-//! plans.
+//! Deliberately absent: plans as written, of views, which are planned again; table functions of the query engine's.
 
 mod functions;
 mod read_expression;
@@ -31,11 +30,11 @@ use crate::origin::Declared;
 use crate::planner::{Planner, Query};
 use crate::relation::Relations;
 use crate::shown::Names;
-use reader::{Reader, list, member, number, text};
-use writer::Writer;
+pub(crate) use reader::{Reader, flag, list, member, number, numbers, text};
+pub(crate) use writer::Writer;
 
 /// What is written or read; else what can't be, in words that follow "because of".
-type Stored<T> = Result<T, String>;
+pub(crate) type Stored<T> = Result<T, String>;
 
 /// The version of the form.
 const FORMAT: u64 = 1;
@@ -85,7 +84,7 @@ impl Planner {
             let found = format.map_or_else(|| "unknown".into(), |format| format.to_string());
             return Err(format!("its format is {found}, and this version reads format {FORMAT}"));
         }
-        let mut reader = Reader::open(bytes, &head, self.state(), relations, clocks)?;
+        let mut reader = Reader::open(bytes, &head, self, relations, clocks)?;
         read(&mut reader, member(&head, "query")?)
     }
 }

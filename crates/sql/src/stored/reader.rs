@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::Stored;
 use crate::batches::BatchClock;
+use crate::planner::Planner;
 use crate::relation::Relations;
 
 /// A part that was read.
@@ -26,7 +27,8 @@ pub(super) enum Part {
 }
 
 /// What is read so far, and what parts ask for.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
+    pub(crate) planner: &'a Planner,
     pub(super) state: &'a SessionState,
     pub(super) relations: &'a dyn Relations,
     /// What the functions of the present time ask.
@@ -43,7 +45,7 @@ impl<'a> Reader<'a> {
     pub(super) fn open(
         bytes: &[u8],
         head: &Value,
-        state: &'a SessionState,
+        planner: &'a Planner,
         relations: &'a dyn Relations,
         clocks: Vec<BatchClock>,
     ) -> Stored<Reader<'a>> {
@@ -51,7 +53,8 @@ impl<'a> Reader<'a> {
         let (fields, _) = stream(fields)?;
         let (_, values) = stream(values)?;
         let (schemas, parts) = (Vec::new(), Vec::new());
-        let mut reader = Reader { state, relations, clocks, fields, values, schemas, parts };
+        let state = planner.state();
+        let mut reader = Reader { planner, state, relations, clocks, fields, values, schemas, parts };
         for schema in list(head.get("schemas"), Ok)? {
             let schema = reader.read_columns(schema)?;
             reader.schemas.push(schema);
@@ -86,7 +89,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The expression at a place.
-    pub(super) fn expression(&mut self, place: Option<&Value>) -> Stored<Expr> {
+    pub(crate) fn expression(&mut self, place: Option<&Value>) -> Stored<Expr> {
         match self.take(place)? {
             Part::Expression(expression) => Ok(expression),
             Part::Plan(_) => Err("a plan stands where an expression was expected".into()),
@@ -101,7 +104,7 @@ impl<'a> Reader<'a> {
         self.expression(place).map(Box::new)
     }
 
-    pub(super) fn expressions(&mut self, places: Option<&Value>) -> Stored<Vec<Expr>> {
+    pub(crate) fn expressions(&mut self, places: Option<&Value>) -> Stored<Vec<Expr>> {
         list(places, |place| self.expression(Some(place)))
     }
 
@@ -130,7 +133,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The columns of a node.
-    pub(super) fn columns(&self, place: Option<&Value>) -> Stored<DFSchemaRef> {
+    pub(crate) fn columns(&self, place: Option<&Value>) -> Stored<DFSchemaRef> {
         let place = number(place)?;
         self.schemas.get(place).cloned().ok_or_else(|| format!("there are no columns {place}"))
     }
@@ -180,28 +183,28 @@ fn stream(bytes: &[u8]) -> Stored<(SchemaRef, Option<RecordBatch>)> {
 }
 
 /// A member that must be there.
-pub(super) fn member<'v>(of: &'v Value, name: &str) -> Stored<&'v Value> {
+pub(crate) fn member<'v>(of: &'v Value, name: &str) -> Stored<&'v Value> {
     of.get(name).ok_or_else(|| format!("'{name}' is missing"))
 }
 
-pub(super) fn text<'v>(of: &'v Value, name: &str) -> Stored<&'v str> {
+pub(crate) fn text<'v>(of: &'v Value, name: &str) -> Stored<&'v str> {
     member(of, name)?.as_str().ok_or_else(|| format!("'{name}' is no text"))
 }
 
-pub(super) fn flag(of: Option<&Value>) -> Stored<bool> {
+pub(crate) fn flag(of: Option<&Value>) -> Stored<bool> {
     of.and_then(Value::as_bool).ok_or_else(|| "true or false is missing".into())
 }
 
-pub(super) fn number(of: Option<&Value>) -> Stored<usize> {
+pub(crate) fn number(of: Option<&Value>) -> Stored<usize> {
     let found = of.and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok());
     found.ok_or_else(|| "a number is missing".into())
 }
 
-pub(super) fn numbers(of: Option<&Value>) -> Stored<Vec<usize>> {
+pub(crate) fn numbers(of: Option<&Value>) -> Stored<Vec<usize>> {
     list(of, |number_of| number(Some(number_of)))
 }
 
-pub(super) fn list<'v, T>(
+pub(crate) fn list<'v, T>(
     of: Option<&'v Value>,
     mut read: impl FnMut(&'v Value) -> Stored<T>,
 ) -> Stored<Vec<T>> {

@@ -1,3 +1,5 @@
+//! Plans come back as they were, whatever stands in them.
+
 use std::sync::Arc;
 
 use datafusion::logical_expr::expr::InList;
@@ -38,8 +40,13 @@ const QUERIES: &[&str] = &[
     "SELECT k, unnest(l), array_agg(v) OVER (PARTITION BY g ORDER BY k) FROM t",
     "SELECT array_agg(DISTINCT g ORDER BY g), string_agg(g, ',' ORDER BY k), (array_agg(v ORDER BY k))[2] FROM t",
     "SELECT date_part('year', ts), to_char(ts, 'YYYY'), extract(day FROM ts), date_trunc('hour', ts) FROM t",
-    "SELECT '{1,2}'::INT[], '1 day 2 hours'::INTERVAL, g::NUMERIC(5,1), TRY_CAST(g AS INT), 'a'::VARCHAR(3), 1.5::DECIMAL(30,10) FROM t",
+    "SELECT '{1,2}'::INT[], '1 day 2 hours'::INTERVAL, g::NUMERIC(5,1), TRY_CAST(g AS INT) AS tried, 'a'::VARCHAR(3), 1.5::DECIMAL(30,10) FROM t",
     "SELECT INTERVAL '1 month 3 days', DATE '2024-01-01', TIMESTAMPTZ '2024-01-01 00:00:00+02', X'00ff', [1.5, NULL], {'a': 1, 'b': [NULL]}, MAP {'k': 1} FROM t",
+    "SELECT * FROM t MATCH_RECOGNIZE (PARTITION BY g ORDER BY ts, x DESC MEASURES a.v AS first, FINAL LAST(b.v, 1) AS last,
+       CLASSIFIER() AS c, MATCH_NUMBER() AS m, sum(b.x) AS s, PREV(b.d) AS p
+       ALL ROWS PER MATCH WITH UNMATCHED ROWS AFTER MATCH SKIP TO LAST b PATTERN (^ a (b | u){1,3} c?) WITHIN INTERVAL '1 hour'
+       SUBSET ab = (a, b) DEFINE a AS v > 0, b AS b.v > PREV(b.v, 2) AND count(ab.*) < 9, u AS u.v + 1 > a.v)",
+    "SELECT * FROM t MATCH_RECOGNIZE (ORDER BY k PATTERN (PERMUTE(a, b)) DEFINE a AS x > 9.5)",
     "SELECT json_build_object('k', k) FROM t",
     "WITH RECURSIVE n AS (SELECT k FROM t UNION SELECT k + 1 FROM n WHERE k < 5) SELECT * FROM n",
     "SELECT window_start, count(*) FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY 1",

@@ -14,7 +14,7 @@ use super::writer::{Writer, metadata, reference};
 
 impl Writer<'_> {
     /// Adds an expression and says where it is.
-    pub(super) fn expression(&mut self, expression: &Expr) -> Stored<usize> {
+    pub(crate) fn expression(&mut self, expression: &Expr) -> Stored<usize> {
         self.deeper(|writer| {
             let part = match expression {
                 Expr::BinaryExpr(chain) => return writer.chain(chain),
@@ -39,7 +39,7 @@ impl Writer<'_> {
         })
     }
 
-    pub(super) fn expressions<'e>(&mut self, all: impl IntoIterator<Item = &'e Expr>) -> Stored<Vec<usize>> {
+    pub(crate) fn expressions<'e>(&mut self, all: impl IntoIterator<Item = &'e Expr>) -> Stored<Vec<usize>> {
         all.into_iter().map(|expression| self.expression(expression)).collect()
     }
 

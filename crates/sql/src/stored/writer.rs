@@ -19,7 +19,7 @@ use crate::batches::BatchClock;
 const DEPTH_MAX: usize = 64;
 
 /// What is written so far: each part stands behind those that it is made of, and names them by their places.
-pub(super) struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     pub(super) state: &'a SessionState,
     parts: Vec<Value>,
     fields: Vec<FieldRef>,
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The place of the columns of a node; equal ones are written once.
-    pub(super) fn columns(&mut self, schema: &DFSchemaRef) -> usize {
+    pub(crate) fn columns(&mut self, schema: &DFSchemaRef) -> usize {
         let known = self
             .schemas
             .iter()
