@@ -1,8 +1,9 @@
 //! `millstream inspect DIR`: what lies in a data directory, with all checksums looked at.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
-use millstream::Inspection;
+use millstream::{InspectedPlan, Inspection};
 
 use crate::place::Place;
 use crate::stop::Stop;
@@ -40,6 +41,18 @@ fn text(found: &Inspection) -> String {
             lines.push(format!("    {name}: {}{rows}{of}", size(part.bytes)));
         }
     }
+    let newest = found.checkpoints.iter().rev().find(|checkpoint| checkpoint.damage.is_none());
+    let plans = newest.into_iter().flat_map(|checkpoint| &checkpoint.plans).chain(&found.plans);
+    let plans: BTreeMap<&str, &InspectedPlan> = plans.map(|plan| (plan.object.as_str(), plan)).collect();
+    if !plans.is_empty() {
+        lines.push("plans:".to_owned());
+    }
+    lines.extend(plans.into_values().map(|plan| match &plan.plan {
+        Ok(bytes) => format!("  {}: {}, made by version {}", plan.object, size(*bytes), plan.version),
+        Err(reason) => {
+            format!("  {}: none, since {reason} can't be kept: a start plans it again", plan.object)
+        }
+    }));
     lines.push("journal:".to_owned());
     lines.extend(found.segments.iter().map(|(name, bytes)| format!("  {name}: {}", size(*bytes))));
     match found.entries {

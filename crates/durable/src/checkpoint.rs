@@ -21,7 +21,7 @@ use crate::cuts;
 use crate::disk::Disk;
 use crate::entry::Entry;
 use crate::frame::{self, Sequence};
-use crate::inspect::{InspectedCheckpoint, InspectedPart};
+use crate::inspect::{InspectedCheckpoint, InspectedPart, plans};
 use crate::table::{self, Sum, Summed};
 use crate::{DataDirectory, Error, Result, protocol};
 use chain::Chains;
@@ -44,6 +44,8 @@ const MANIFEST: &str = ".checkpoint";
 pub struct Checkpoint {
     /// The entry.
     pub through: Sequence,
+    /// The version of the program that wrote it. One that says none is of a version before there were plans.
+    pub version: Option<String>,
     /// The last epoch, with all that was read of each source by then as its positions.
     pub cut: Cut,
     /// The entries that made the objects that are there, and set what is set, in their order.
@@ -322,7 +324,8 @@ impl Checkpoints {
             of: of.filter(|of| *of != through),
         };
         let parts = parts.into_iter().map(inspected).collect();
-        Ok(InspectedCheckpoint { through, epoch: Some(checkpoint.cut.epoch), parts, damage: None })
+        let plans = checkpoint.catalog.iter().flat_map(plans).collect();
+        Ok(InspectedCheckpoint { through, epoch: Some(checkpoint.cut.epoch), parts, plans, damage: None })
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -489,6 +492,7 @@ fn manifest(checkpoint: &Checkpoint, parts: &[Part]) -> Vec<u8> {
         checkpoint.state.texts().map(|(name, text)| (name.to_string(), text.into())).collect();
     let json = json!({
         "through": checkpoint.through.0,
+        "version": checkpoint.version,
         "cut": cuts::encode(&checkpoint.cut),
         "done": checkpoint.done,
         "parts": parts.collect::<Vec<_>>(),
@@ -532,7 +536,8 @@ fn described(json: &Value, through: Sequence) -> Option<Checkpoint> {
     }
     let done = cuts::list(json.get("done")?, |name| name.as_str().map(str::to_string))?;
     let cut = cuts::decode(json.get("cut")?)?;
-    Some(Checkpoint { through, cut, catalog: Vec::new(), logs: Vec::new(), done, state })
+    let version = json.get("version").and_then(Value::as_str).map(str::to_string);
+    Some(Checkpoint { through, version, cut, catalog: Vec::new(), logs: Vec::new(), done, state })
 }
 
 fn decode_part(part: &Value) -> Option<Part> {

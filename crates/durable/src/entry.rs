@@ -66,6 +66,17 @@ pub struct Recorded {
     pub delivered: Vec<Delivered>,
 }
 
+/// The plan of an object's query, for those who made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The object.
+    pub object: String,
+    /// The version of the program that planned it.
+    pub version: String,
+    /// The plan; or what of the query can't be kept, so that a start plans it again.
+    pub plan: Result<Vec<u8>, String>,
+}
+
 /// One thing that happened to an engine.
 #[derive(Clone, Debug)]
 pub enum Entry {
@@ -89,6 +100,8 @@ pub enum Entry {
         variables: Vec<(String, String)>,
         /// The names under which they were done.
         done: Vec<String>,
+        /// The plans of the queries that they made. An entry of a version that kept none has none.
+        plans: Vec<Plan>,
         /// When.
         standing: Standing,
     },
@@ -180,10 +193,13 @@ impl Entry {
                 Parts::plain(json!({"is": "opened", "version": version, "at": at.0}))
             }
             Entry::Claimed { by } => Parts::plain(json!({"is": "claimed", "by": by})),
-            Entry::Changed { statements, variables, done, standing } => Parts::plain(json!({
-                "is": "changed", "statements": statements, "variables": variables, "done": done,
-                "at": encode_standing(*standing),
-            })),
+            Entry::Changed { statements, variables, done, plans, standing } => Parts {
+                json: json!({
+                    "is": "changed", "statements": statements, "variables": variables, "done": done,
+                    "plans": plans.iter().map(encode_plan).collect::<Vec<_>>(), "at": encode_standing(*standing),
+                }),
+                streams: plans.iter().filter_map(|plan| plan.plan.as_ref().ok().cloned()).collect(),
+            },
             Entry::TableMade { name, schema, key, standing } => Parts {
                 json: json!({"is": "table", "name": name, "key": key, "at": encode_standing(*standing)}),
                 streams: vec![rows::encode(schema, &[])?],
@@ -236,6 +252,20 @@ fn decode(json: &Value, streams: &[&[u8]]) -> Result<Option<Entry>, String> {
             let key = || list(json.get("key")?, |place| usize::try_from(place.as_u64()?).ok());
             (|| Some(Entry::TableMade { name: text("name")?, schema, key: key()?, standing: standing()? }))()
         }
+        Some("changed") => {
+            let plans = decode_plans(json.get("plans"), streams)?;
+            let string = |value: &Value| value.as_str().map(str::to_string);
+            let pair = |pair: &Value| Some((string(pair.get(0)?)?, string(pair.get(1)?)?));
+            (|| {
+                Some(Entry::Changed {
+                    statements: list(json.get("statements")?, string)?,
+                    variables: list(json.get("variables")?, pair)?,
+                    done: list(json.get("done")?, string)?,
+                    plans: plans?,
+                    standing: standing()?,
+                })
+            })()
+        }
         Some(is) => decode_plain(is, json, &text, &standing),
         None => None,
     };
@@ -253,14 +283,6 @@ fn decode_plain(
     Some(match is {
         "opened" => Entry::Opened { version: text("version")?, at: Timestamp(json.get("at")?.as_i64()?) },
         "claimed" => Entry::Claimed { by: text("by")? },
-        "changed" => Entry::Changed {
-            statements: list(json.get("statements")?, string)?,
-            variables: list(json.get("variables")?, |pair| {
-                Some((string(pair.get(0)?)?, string(pair.get(1)?)?))
-            })?,
-            done: list(json.get("done")?, string)?,
-            standing: standing()?,
-        },
         "set" => Entry::Set { name: text("name")?, value: text("value")? },
         "paused" => Entry::Paused {
             name: cuts::optional(json.get("name")?, string)?,
@@ -430,6 +452,29 @@ fn decode_delivered(value: &Value) -> Option<Vec<Delivered>> {
             digests: digests.into_iter().flatten().filter_map(digest).collect(),
         })
     })
+}
+
+/// Its object, who planned it, and why it isn't there; a stream where it is.
+fn encode_plan(plan: &Plan) -> Value {
+    json!([plan.object, plan.version, plan.plan.as_ref().err()])
+}
+
+/// `None` where they are of an unknown form.
+fn decode_plans(written: Option<&Value>, streams: &[&[u8]]) -> Result<Option<Vec<Plan>>, String> {
+    let Some(written) = written else { return Ok(Some(Vec::new())) };
+    let Some(written) = written.as_array() else { return Ok(None) };
+    let mut streams = streams.iter();
+    let mut plans = Vec::new();
+    for plan in written {
+        let text = |place: usize| plan.get(place).and_then(Value::as_str).map(str::to_string);
+        let (Some(object), Some(version)) = (text(0), text(1)) else { return Ok(None) };
+        let plan = match plan.get(2).and_then(Value::as_str) {
+            Some(reason) => Err(reason.to_string()),
+            None => Ok(streams.next().ok_or("a plan of it is missing")?.to_vec()),
+        };
+        plans.push(Plan { object, version, plan });
+    }
+    Ok(Some(plans))
 }
 
 fn encode_standing(standing: Standing) -> Value {

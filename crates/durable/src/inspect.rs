@@ -5,7 +5,7 @@ use std::path::Path;
 use millstream_delta::Epoch;
 
 use crate::frame::Sequence;
-use crate::{Checkpoints, DataDirectory, Entries, Entry, Error, Result, StorePrefix};
+use crate::{Checkpoints, DataDirectory, Entries, Entry, Error, Plan, Result, StorePrefix};
 
 /// A table, or what else is a file of a checkpoint.
 #[derive(Clone, Debug)]
@@ -20,6 +20,17 @@ pub struct InspectedPart {
     pub of: Option<Sequence>,
 }
 
+/// The plan of an object's query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InspectedPlan {
+    /// The object.
+    pub object: String,
+    /// The version of the program that planned it.
+    pub version: String,
+    /// The size of the plan; or what of the query can't be kept, so that a start plans it again.
+    pub plan: std::result::Result<u64, String>,
+}
+
 /// A checkpoint.
 #[derive(Clone, Debug)]
 pub struct InspectedCheckpoint {
@@ -29,6 +40,8 @@ pub struct InspectedCheckpoint {
     pub epoch: Option<Epoch>,
     /// Its files; those of one that can't be read are unknown.
     pub parts: Vec<InspectedPart>,
+    /// The plans of the queries in its catalog.
+    pub plans: Vec<InspectedPlan>,
     /// What is wrong with it.
     pub damage: Option<String>,
 }
@@ -42,6 +55,8 @@ pub struct Inspection {
     pub segments: Vec<(String, u64)>,
     /// The first and the last entry of the journal behind the oldest checkpoint, where it has some.
     pub entries: Option<(Sequence, Sequence)>,
+    /// The plans of queries that were made since the newest checkpoint that is whole.
+    pub plans: Vec<InspectedPlan>,
     /// How many of these a start does again, and how many of them are epochs.
     pub behind: (u64, u64),
     /// Writes that a crash cut short.
@@ -84,7 +99,7 @@ fn look(directory: &DataDirectory) -> Result<Inspection> {
             }
             Err(error @ (Error::Corrupt { .. } | Error::Arrow(_))) => {
                 let damage = Some(error.to_string());
-                InspectedCheckpoint { through, epoch: None, parts: Vec::new(), damage }
+                InspectedCheckpoint { through, epoch: None, parts: Vec::new(), plans: Vec::new(), damage }
             }
             Err(error) => return Err(error),
         };
@@ -97,6 +112,9 @@ fn look(directory: &DataDirectory) -> Result<Inspection> {
             Ok((sequence, entry)) => {
                 first.get_or_insert(sequence);
                 found.entries = first.map(|first| (first, sequence));
+                if sequence > newest {
+                    found.plans.extend(plans(&entry));
+                }
                 found.behind.0 += u64::from(sequence > newest);
                 found.behind.1 += u64::from(sequence > newest && matches!(entry, Entry::Epoch(_)));
             }
@@ -108,4 +126,15 @@ fn look(directory: &DataDirectory) -> Result<Inspection> {
     }
     found.torn = entries.torn().len();
     Ok(found)
+}
+
+/// What an entry holds of plans.
+pub(crate) fn plans(entry: &Entry) -> Vec<InspectedPlan> {
+    let Entry::Changed { plans, .. } = entry else { return Vec::new() };
+    let inspected = |plan: &Plan| InspectedPlan {
+        object: plan.object.clone(),
+        version: plan.version.clone(),
+        plan: plan.plan.as_ref().map(|bytes| bytes.len() as u64).map_err(Clone::clone),
+    };
+    plans.iter().map(inspected).collect()
 }

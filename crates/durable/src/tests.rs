@@ -15,8 +15,8 @@ use millstream_delta::{Chunk, Closes, Cut, Delta, Digest, Epoch, Mark, Span, Sta
 
 use crate::simulated::SimulatedDisk;
 use crate::{
-    Brought, DataDirectory, Delivered, Digested, Disk, Entries, Entry, Error, Journal, Recorded, Report,
-    Sequence, Standing,
+    Brought, DataDirectory, Delivered, Digested, Disk, Entries, Entry, Error, Journal, Plan, Recorded,
+    Report, Sequence, Standing,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -128,6 +128,11 @@ fn every_kind_of_entry_is_read_as_it_was_written() {
             statements: vec!["CREATE TABLE \"t'\" (x INT)".into(), "CREATE VIEW v AS SELECT 'ä\n'".into()],
             variables: vec![("search_path".into(), "public".into())],
             done: vec!["1: DROP TABLE x".into()],
+            plans: vec![
+                Plan { object: "v".into(), version: "1".into(), plan: Ok(b"a plan".to_vec()) },
+                Plan { object: "w".into(), version: "2".into(), plan: Err("the node x".into()) },
+                Plan { object: "x".into(), version: "3".into(), plan: Ok(Vec::new()) },
+            ],
             standing,
         },
         Entry::TableMade { name: "t".into(), schema: rows(0, 0).schema(), key: vec![1, 0], standing },

@@ -42,7 +42,9 @@ pub use copy::{CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut};
 pub use engine::{Engine, EngineBuilder, Progress, Record};
 pub use error::{Error, Kind, Result};
 pub use listener::{Batch, Listener};
-pub use millstream_durable::{InspectedCheckpoint, InspectedPart, Inspection, StorePrefix, object_store};
+pub use millstream_durable::{
+    InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, StorePrefix, object_store,
+};
 pub use millstream_sql::{as_shown, sqlstate};
 pub use names::{Names, ObjectName};
 pub use pg::is_of_catalog;

@@ -1,22 +1,37 @@
 //! The catalog as a group of statements sees it while it is planned.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_connect::Source;
-use millstream_sql::Result;
+use millstream_durable::Plan;
+use millstream_sql::{BatchQuery, Error, Kind, Result};
 
-use crate::catalog::{Catalog, Object};
+use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::event::Change;
+use crate::session::Session;
+
+/// The version of the program, which stands beside each plan that it made.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A copy of the catalog with the group's own changes, and the list of these.
 pub(crate) struct Working {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) changes: Vec<Change>,
+    /// What was kept of the queries of objects that are made again, by the objects' names.
+    kept: Vec<Plan>,
+    /// Those of them that were used, by the places of what was made of them among the changes.
+    used: BTreeMap<usize, Plan>,
 }
 
 impl Working {
     pub(crate) fn new(catalog: Arc<Catalog>) -> Working {
-        Working { catalog, changes: Vec::new() }
+        Working { catalog, changes: Vec::new(), kept: Vec::new(), used: BTreeMap::new() }
+    }
+
+    /// The same for statements that are done again, with the plans that they had made.
+    pub(crate) fn again(catalog: Arc<Catalog>, plans: &[Plan]) -> Working {
+        Working { kept: plans.to_vec(), ..Working::new(catalog) }
     }
 
     /// Adds an object; a source comes opened.
@@ -32,5 +47,66 @@ impl Working {
         let catalog = Arc::make_mut(&mut self.catalog);
         names.iter().for_each(|name| catalog.remove(name));
         self.changes.push(Change::Drop { names });
+    }
+
+    /// The query of an object that is made again, as it was planned when the object was made: never planned anew, so
+    /// that its operators are those whose state was kept. None where no plan was kept. One that can't be read is an
+    /// error: of another plan operators might look the same and take over rows that mean something else.
+    pub(crate) fn planned(&mut self, session: &Session, name: &str) -> Result<Option<BatchQuery>> {
+        let Some(place) = self.kept.iter().position(|plan| plan.object == name) else { return Ok(None) };
+        let kept = self.kept.remove(place);
+        let Ok(bytes) = &kept.plan else { return Ok(None) };
+        let restored = session.shared.planner.restore(bytes, self.catalog.as_ref());
+        let query = restored.map_err(|reason| {
+            let by = &kept.version;
+            Error::new(
+                Kind::Corrupt,
+                format!(
+                    "the plan of \"{name}\", which version {by} made, can't be read by version {VERSION}: {reason}"
+                ),
+            )
+            .hint(format!("Start as before, with version {by}, and drop \"{name}\" or give it another query there."))
+        })?;
+        // The object is the next that is made.
+        self.used.insert(self.changes.len(), kept);
+        Ok(Some(query))
+    }
+
+    /// The plans of the queries that were made, for those who make them again: the ones that they were made of again,
+    /// with the version that had made them.
+    pub(crate) fn plans(&self, session: &Session) -> Vec<Plan> {
+        if !session.is_durable() {
+            return Vec::new();
+        }
+        let plan = |(place, change): (usize, &Change)| {
+            let Change::Create { object, .. } = change else { return None };
+            if let Some(used) = self.used.get(&place) {
+                return Some(used.clone());
+            }
+            let plan = session.shared.planner.store(&query_of(object)?, self.catalog.as_ref());
+            Some(Plan { object: object.name.to_string(), version: VERSION.into(), plan })
+        };
+        self.changes.iter().enumerate().filter_map(plan).collect()
+    }
+}
+
+/// The query of an object, where it has one that runs on.
+fn query_of(object: &Object) -> Option<BatchQuery> {
+    let reads = || object.reads.iter().map(ToString::to_string).collect();
+    let of = |runs: &Runs, schema: &arrow::datatypes::SchemaRef| match runs {
+        Runs::Maintained { plan, .. } => BatchQuery::maintained(plan.clone(), schema.clone(), reads()),
+        Runs::EachBatch(query) => query.as_ref().clone(),
+    };
+    match &object.definition {
+        Definition::MaterializedView { plan, schema, .. } => {
+            Some(BatchQuery::maintained(plan.clone(), schema.clone(), reads()))
+        }
+        Definition::Stream { query, schema, .. } => Some(of(query, schema)),
+        Definition::Sink { query: Some(query), spec, .. } => Some(of(query, &spec.columns)),
+        Definition::SinkInto { query, .. } => {
+            let schema = Arc::new(query.schema().as_arrow().clone());
+            Some(BatchQuery::maintained(query.clone(), schema, reads()))
+        }
+        _ => None,
     }
 }

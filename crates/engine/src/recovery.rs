@@ -169,14 +169,17 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
     match entry {
         Entry::Claimed { .. } => Ok(()),
         Entry::Opened { at, .. } => step(session, Recovery::Opened(at)).await,
-        Entry::Changed { statements, variables, done, standing } => {
+        Entry::Changed { statements, variables, done, plans, standing } => {
             step(session, Recovery::Standing(standing)).await?;
             step(session, Recovery::Done(done)).await?;
             session.reset_variables();
             for (name, value) in variables {
                 session.set_variable(&name, &value, Lasts::Session)?;
             }
-            session.change_again(&statements).await
+            session.plans = plans;
+            let changed = session.change_again(&statements).await;
+            session.plans.clear();
+            changed
         }
         Entry::TableMade { name, schema, key, standing } => {
             step(session, Recovery::Standing(standing)).await?;

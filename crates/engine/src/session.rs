@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
-use millstream_durable::{Entry, Standing};
+use millstream_durable::{Entry, Plan, Standing};
 use millstream_sql::{Error, Parameters, Result, TokenReader, checked_rows};
 
 use crate::catalog::Definition;
@@ -44,6 +44,8 @@ pub struct Session {
     pub(crate) once: Once,
     /// Whether it does again what a journal holds.
     pub(crate) is_recovering: bool,
+    /// The plans that the statements had made which it does again.
+    pub(crate) plans: Vec<Plan>,
 }
 
 /// The answer to one statement.
@@ -146,7 +148,13 @@ impl Session {
             prepared: BTreeMap::new(),
             once: Once::default(),
             is_recovering: false,
+            plans: Vec::new(),
         }
+    }
+
+    /// Whether what it does outlasts the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.is_recovering || self.shared.recovered.get().is_some()
     }
 
     /// Runs exactly one statement.
@@ -269,7 +277,7 @@ impl Session {
     /// Runs CREATE and DROP statements that take effect together. An error names the statement's place.
     pub(crate) async fn change(&self, texts: &[&str]) -> Result<Vec<Tag>, (usize, Error)> {
         for _ in 0..PLANS_MAX {
-            let mut working = Working::new(self.shared.catalog());
+            let mut working = Working::again(self.shared.catalog(), &self.plans);
             let base = working.catalog.version;
             let mut tags = Vec::with_capacity(texts.len());
             for (place, text) in texts.iter().enumerate() {
@@ -280,7 +288,7 @@ impl Session {
                 return Ok(tags);
             }
             let last = texts.len().saturating_sub(1);
-            let entry = self.entry(texts);
+            let entry = self.entry(texts, working.plans(self));
             if let Some(notices) = self.commit(base, working, entry).await.map_err(|error| (last, error))? {
                 if let Some(tag) = tags.last_mut() {
                     tag.notices.extend(notices);
@@ -299,11 +307,12 @@ impl Session {
     }
 
     /// What the journal is told of statements that change the catalog.
-    pub(crate) fn entry(&self, texts: &[&str]) -> Entry {
+    pub(crate) fn entry(&self, texts: &[&str], plans: Vec<Plan>) -> Entry {
         Entry::Changed {
             statements: texts.iter().map(|text| (*text).to_string()).collect(),
             variables: self.variables().set_here(),
             done: self.once.names(),
+            plans,
             standing: Standing::default(),
         }
     }

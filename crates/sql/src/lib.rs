@@ -38,6 +38,7 @@ mod shown;
 mod sound_relations;
 pub mod sqlstate;
 mod steady;
+mod stored;
 mod system_time;
 mod time_joins;
 mod tokens;

@@ -122,6 +122,18 @@ impl RelationTable {
         RelationTable { name, schema, constraints, event_time: None, declared: Vec::new() }
     }
 
+    /// As it was when a plan was made of it.
+    pub(crate) fn stored(
+        name: String,
+        schema: SchemaRef,
+        constraints: Option<Vec<Constraint>>,
+        event_time: Option<String>,
+        declared: Declared,
+    ) -> RelationTable {
+        let constraints = constraints.map(Constraints::new_unverified);
+        RelationTable { name, schema, constraints, event_time, declared }
+    }
+
     /// With what columns of it were declared as.
     pub(crate) fn with_declared(self, columns: &SchemaRef) -> RelationTable {
         let spelling = |field: &Arc<Field>| declared_type(field).map(Arc::from);

@@ -192,13 +192,26 @@ fn a_stop_leaves_a_checkpoint_and_a_damaged_one_is_passed_over() {
         "--data",
         "state",
         "-c",
-        "CREATE TABLE t (x INT); CREATE MATERIALIZED VIEW m AS SELECT sum(x) AS s FROM t; INSERT INTO t VALUES (1), (2)",
+        "CREATE TABLE t (x INT); CREATE MATERIALIZED VIEW m AS SELECT sum(x) AS s FROM t;
+         CREATE MATERIALIZED VIEW series AS SELECT t.x FROM t JOIN generate_series(1, 3) AS s(n) ON s.n = t.x;
+         INSERT INTO t VALUES (1), (2)",
     ]);
     assert_eq!(made.0, Some(0), "{}", made.2);
     let (code, found, told) = run(&["inspect", "state"]);
     assert_eq!(code, Some(0), "{told}");
     assert!(found.contains("table0.t.rows: ") && found.contains(", 2 rows"), "{found}");
     assert!(found.contains("again, 0 of them epochs"), "{found}");
+    let plans: Vec<&str> = found
+        .lines()
+        .skip_while(|line| *line != "plans:")
+        .skip(1)
+        .take_while(|line| *line != "journal:")
+        .collect();
+    let [kept, none] = plans[..] else { panic!("{found}") };
+    let by = concat!(" bytes, made by version ", env!("CARGO_PKG_VERSION"));
+    assert!(kept.starts_with("  m: ") && kept.ends_with(by), "{found}");
+    let why = "a table function of the query engine's can't be kept: a start plans it again";
+    assert_eq!(none, format!("  series: none, since {why}"));
     assert_eq!(run(&sum).1, "s\n3\n");
     let added = run(&["--data", "state", "-c", "INSERT INTO t VALUES (10)"]);
     assert_eq!(added.0, Some(0), "{}", added.2);

@@ -16,6 +16,7 @@ pub(super) fn checkpoint(number: u64) -> Checkpoint {
     let made = Entry::Set { name: "recursion_max".into(), value: number.to_string() };
     Checkpoint {
         through: Sequence(number),
+        version: Some("0.9".into()),
         cut: Cut::new(Epoch(number), Timestamp(n)),
         catalog: vec![made],
         logs: vec![epoch(number)],
@@ -32,8 +33,8 @@ pub(super) fn shown(checkpoint: &Checkpoint) -> String {
         checkpoint.state.tables().map(|(name, batches)| (name.to_string(), one(batches))).collect();
     let (numbers, texts): (Vec<_>, Vec<_>) =
         (checkpoint.state.numbers().collect(), checkpoint.state.texts().collect());
-    let Checkpoint { through, cut, catalog, logs, done, .. } = checkpoint;
-    format!("{through:?} {cut:?} {catalog:?} {logs:?} {done:?} {tables:?} {numbers:?} {texts:?}")
+    let Checkpoint { through, version, cut, catalog, logs, done, .. } = checkpoint;
+    format!("{through:?} {version:?} {cut:?} {catalog:?} {logs:?} {done:?} {tables:?} {numbers:?} {texts:?}")
 }
 
 fn all(disk: &SimulatedDisk) -> Checkpoints {

@@ -89,7 +89,8 @@ impl Made {
         for making in news.made {
             match making {
                 Making::Object { name, statement } => {
-                    self.steps.push(Step::Object(name, alone(entry, Some(statement), standing)));
+                    let entry = alone(entry, Some((&name, statement)), standing);
+                    self.steps.push(Step::Object(name, entry));
                 }
                 // It is alone in its entry: no other statement takes effect together with an ALTER.
                 Making::Altered { name, overrules } => {
@@ -98,7 +99,8 @@ impl Made {
                 }
                 Making::Replaced { name, statement, dependants } => {
                     let behind = self.take_out(&name, &dependants);
-                    self.steps.push(Step::Object(name, alone(entry, Some(statement), standing)));
+                    let entry = alone(entry, Some((&name, statement)), standing);
+                    self.steps.push(Step::Object(name, entry));
                     self.put_back(behind);
                 }
                 Making::Dropped(names) => self.forget(&names),
@@ -241,20 +243,32 @@ impl Made {
 
 /// The entry of one statement out of those that took effect together. The names under which statements were done are kept
 /// beside.
-fn alone(entry: &Entry, statement: Option<String>, standing: Standing) -> Entry {
-    let mut entry = entry.clone();
-    match &mut entry {
-        Entry::Changed { statements, done, standing: at, .. } => {
-            if let Some(statement) = statement {
-                *statements = vec![statement];
+fn alone(entry: &Entry, made: Option<(&str, String)>, standing: Standing) -> Entry {
+    match (entry, made) {
+        (Entry::Changed { variables, plans, .. }, Some((name, statement))) => {
+            // One that was made twice in the entry was dropped in between: the last plan is its own.
+            let plan = plans.iter().rfind(|plan| plan.object == name);
+            Entry::Changed {
+                statements: vec![statement],
+                variables: variables.clone(),
+                done: Vec::new(),
+                plans: plan.cloned().into_iter().collect(),
+                standing,
             }
-            done.clear();
-            *at = standing;
         }
-        Entry::TableMade { standing: at, .. } => *at = standing,
-        _ => {}
+        (other, _) => {
+            let mut entry = other.clone();
+            match &mut entry {
+                Entry::Changed { done, standing: at, .. } => {
+                    done.clear();
+                    *at = standing;
+                }
+                Entry::TableMade { standing: at, .. } => *at = standing,
+                _ => {}
+            }
+            entry
+        }
     }
-    entry
 }
 
 #[cfg(test)]
@@ -274,6 +288,7 @@ mod tests {
             statements: statements.iter().map(|text| (*text).to_string()).collect(),
             variables: Vec::new(),
             done: vec!["as a script".into()],
+            plans: Vec::new(),
             standing: Standing::default(),
         }
     }

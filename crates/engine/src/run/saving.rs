@@ -13,6 +13,7 @@ use super::log::{Log, Place};
 use super::query::{RunningQuery, Status};
 use super::sink::{entry, of_entry};
 use crate::error;
+use crate::plan::VERSION;
 
 impl Loop {
     /// Whether no checkpoint can be taken now: something waits for an epoch, or a query is on its way to the present.
@@ -93,7 +94,8 @@ impl Loop {
         let positions = self.sources.iter().map(position).collect();
         let cut = Cut { positions, ..Cut::new(self.epoch, self.clock.last()) };
         let (catalog, done) = self.durability.made();
-        Ok(Checkpoint { through, cut, catalog, logs: entries, done, state })
+        let version = Some(VERSION.into());
+        Ok(Checkpoint { through, version, cut, catalog, logs: entries, done, state })
     }
 
     /// Where a query that stands still goes on in the logs of what it reads, counted from what is saved of them.
@@ -118,7 +120,19 @@ impl Loop {
     }
 
     /// Goes on where an engine stood that had saved this. The same objects are there, and nothing was taken in yet.
-    pub(super) fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+    pub(super) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
+        // Operators are made by each version out of the same plans; where they are others, it has to be known whose.
+        let version = checkpoint.version.take().map_or_else(
+            || "a version before there were plans".to_string(),
+            |version| format!("version {version}"),
+        );
+        self.load_all(checkpoint).map_err(|error| {
+            let message = format!("{}; {version} wrote it, this is version {VERSION}", error.message);
+            Error { message, ..error }
+        })
+    }
+
+    fn load_all(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let Checkpoint { cut, logs: entries, mut state, .. } = checkpoint;
         let mut catalog = self.catalog.as_ref().clone();
         let mut numbers = state.take_part("catalog");

@@ -25,7 +25,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
     for _ in 0..PLANS_MAX {
         let (base, object, tag) = plan(session, &mut statement.clone())?;
         let changes = vec![Change::Alter { object: Arc::new(object) }];
-        let entry = Box::new(session.entry(&[statement.text()]));
+        let entry = Box::new(session.entry(&[statement.text()], Vec::new()));
         let changed = session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
         if let Some(notices) = changed {
             return Ok(Tag { notices, ..tag }.into());

@@ -5,7 +5,7 @@ use millstream_connect::{OptionDoc, Options};
 use millstream_sql::{Emit, Result, TokenReader, dialect};
 
 use super::create_stream::cut_emit;
-use super::create_view::{Named, make_continuous, named_query};
+use super::create_view::{Named, maintained_query};
 use super::{existed, new_name};
 use crate::catalog::{Definition, Object};
 use crate::error;
@@ -50,9 +50,9 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
         return Ok(existed("MATERIALIZED VIEW", &name));
     }
     let on_close = cut_on_close(&mut reader)?;
-    let Named { mut query, reads, options } = named_query(session, &working.catalog, &mut reader)?;
+    let planned = working.planned(session, &name)?;
+    let Named { query, reads, options } = maintained_query(session, &working.catalog, planned, &mut reader)?;
     let (on_error, keeping) = view_options(options)?;
-    make_continuous(session, &mut query)?;
     let mut tag = Tag::new("CREATE MATERIALIZED VIEW");
     if query.is_ordered() {
         tag.notices.push(format!(

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use millstream_connect::{Connector, Options, SinkSpec};
-use millstream_sql::{Error, Result, TokenReader, is_hidden, near};
+use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader, is_hidden, near};
 
 use super::create_stream::{Running, running_query};
 use super::create_view::{make_continuous, no_options};
@@ -37,10 +38,11 @@ pub(crate) async fn plan(
     if !connector.sink_options().is_empty() || connector.source_options().is_empty() {
         options.check(connector.sink_options()).map_err(error::connect)?;
     }
+    let planned = working.planned(session, &name)?;
     let planned = if reader.keyword(&["FROM"]) {
-        from_relation(session, working, &name, &mut reader)?
+        from_relation(session, working, &name, planned, &mut reader)?
     } else {
-        from_query(session, working, &name, &mut reader)?
+        from_query(session, working, &name, planned, &mut reader)?
     };
     let spec =
         SinkSpec { name: name.to_string(), columns: planned.columns, append_only: false, key: None, options };
@@ -65,6 +67,7 @@ fn from_relation(
     session: &Session,
     working: &Working,
     name: &str,
+    planned: Option<BatchQuery>,
     reader: &mut TokenReader<'_>,
 ) -> Result<Planned> {
     let relation: Arc<str> = reader.relation_name()?.into();
@@ -82,15 +85,10 @@ fn from_relation(
         }),
         // What keeps nothing is read through a query, so that a late sink gets the past as any query does.
         Definition::Source { schema, .. } | Definition::View { schema, .. } => {
-            let visible: Vec<String> = schema
-                .fields()
-                .iter()
-                .filter(|field| !is_hidden(field))
-                .map(|field| format!("\"{}\"", field.name().replace('"', "\"\"")))
-                .collect();
-            let text = format!("SELECT {} FROM \"{}\"", visible.join(", "), relation.replace('"', "\"\""));
-            let mut query = session.shared.planner.query(&text, working.catalog.as_ref())?;
-            make_continuous(session, &mut query)?;
+            let query = match planned {
+                Some(planned) => planned.query,
+                None => all_of(session, working, &relation, schema)?,
+            };
             Ok(Planned {
                 from: own_relation(name),
                 query: Some(Runs::Maintained { plan: query.plan, on_close: false }),
@@ -111,13 +109,29 @@ fn from_relation(
     }
 }
 
+/// The query of all that a relation shows.
+fn all_of(session: &Session, working: &Working, relation: &str, schema: &Schema) -> Result<Query> {
+    let visible: Vec<String> = schema
+        .fields()
+        .iter()
+        .filter(|field| !is_hidden(field))
+        .map(|field| format!("\"{}\"", field.name().replace('"', "\"\"")))
+        .collect();
+    let text = format!("SELECT {} FROM \"{}\"", visible.join(", "), relation.replace('"', "\"\""));
+    let mut query = session.shared.planner.query(&text, working.catalog.as_ref())?;
+    make_continuous(session, &mut query)?;
+    Ok(query)
+}
+
 fn from_query(
     session: &Session,
     working: &Working,
     name: &str,
+    planned: Option<BatchQuery>,
     reader: &mut TokenReader<'_>,
 ) -> Result<Planned> {
-    let Running { query, schema, reads, options, .. } = running_query(session, &working.catalog, reader)?;
+    let Running { query, schema, reads, options, .. } =
+        running_query(session, &working.catalog, planned, reader)?;
     no_options(&options, "the query of a sink")?;
     Ok(Planned { from: own_relation(name), query: Some(query), columns: schema, reads })
 }

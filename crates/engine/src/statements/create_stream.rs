@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use millstream_connect::{OptionDoc, Options};
-use millstream_sql::{Emit, Error, Result, TokenReader, dialect};
+use millstream_sql::{BatchQuery, Emit, Error, Result, TokenReader, dialect};
 
 use super::create_materialized_view::{
     ALLOWED_LATENESS, ON_ERROR, PARALLELISM, STATE_TTL, check_parallelism,
 };
-use super::create_view::{Named, NamedBatches, make_continuous, named_batches, named_query};
+use super::create_view::{Named, NamedBatches, maintained_query, named_batches, planned_before};
 use super::{existed, new_name};
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::error;
@@ -47,8 +47,9 @@ pub(crate) fn plan(session: &Session, working: &mut Working, mut reader: TokenRe
     if exists {
         return Ok(existed("STREAM", &name));
     }
+    let planned = working.planned(session, &name)?;
     let Running { query, schema, reads, options, ordered } =
-        running_query(session, &working.catalog, &mut reader)?;
+        running_query(session, &working.catalog, planned, &mut reader)?;
     let StreamOptions { on_error, retention, keeping } = stream_options(options, &query)?;
     let definition = Definition::Stream { query, schema, on_error, keeping, retention };
     let mut tag = Tag::new("CREATE STREAM");
@@ -71,21 +72,25 @@ pub(super) struct Running {
     pub(super) ordered: bool,
 }
 
-/// `[(columns)] [WITH (…)] AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`
+/// `[(columns)] [WITH (…)] AS query [EMIT CHANGES | EMIT ON WINDOW CLOSE | FOR EACH BATCH]`; `planned` is the query where
+/// the statement is done again.
 pub(super) fn running_query(
     session: &Session,
     catalog: &Catalog,
+    planned: Option<BatchQuery>,
     reader: &mut TokenReader<'_>,
 ) -> Result<Running> {
     let emit = cut_emit(reader)?;
     if emit == Some(Emit::EachBatch) {
-        let NamedBatches { query, reads, options } = named_batches(session, catalog, reader)?;
+        let NamedBatches { query, reads, options } = match planned {
+            Some(planned) => planned_before(planned, reader)?,
+            None => named_batches(session, catalog, reader)?,
+        };
         let schema = query.query.schema.clone();
         let query = Runs::EachBatch(Box::new(query));
         return Ok(Running { query, schema, reads, options, ordered: false });
     }
-    let Named { mut query, reads, options } = named_query(session, catalog, reader)?;
-    make_continuous(session, &mut query)?;
+    let Named { query, reads, options } = maintained_query(session, catalog, planned, reader)?;
     let ordered = query.is_ordered();
     let runs = Runs::Maintained { plan: query.plan, on_close: emit == Some(Emit::OnWindowClose) };
     Ok(Running { query: runs, schema: query.schema, reads, options, ordered })

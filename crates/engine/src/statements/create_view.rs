@@ -62,6 +62,37 @@ pub(super) fn named_query(
     Ok(Named { query, reads, options })
 }
 
+/// The same of a query that is maintained: as it was planned when the statement was done first, where it is done again.
+pub(super) fn maintained_query(
+    session: &Session,
+    catalog: &Catalog,
+    planned: Option<BatchQuery>,
+    reader: &mut TokenReader<'_>,
+) -> Result<Named> {
+    match planned {
+        Some(planned) => {
+            let NamedBatches { query, reads, options } = planned_before(planned, reader)?;
+            Ok(Named { query: query.query, reads, options })
+        }
+        None => {
+            let mut named = named_query(session, catalog, reader)?;
+            make_continuous(session, &mut named.query)?;
+            Ok(named)
+        }
+    }
+}
+
+/// A query that was planned when its statement was done first: of the text only what stands before it counts.
+pub(super) fn planned_before(query: BatchQuery, reader: &mut TokenReader<'_>) -> Result<NamedBatches> {
+    if *reader.peek() == Token::LParen {
+        column_names(reader)?;
+    }
+    let options = reader.options()?;
+    reader.expect_keyword(&["AS"])?;
+    let reads = query.query.reads.iter().map(|name| name.as_str().into()).collect();
+    Ok(NamedBatches { query, reads, options })
+}
+
 /// The same of a query that is run once per batch; its last clause is cut off.
 pub(super) fn named_batches(
     session: &Session,

@@ -136,7 +136,7 @@ fn target(session: &Session, reader: &mut TokenReader<'_>) -> Result<Target> {
     if reader.keyword(&["CREATE", "STREAM"]) {
         reader.keyword(&["IF", "NOT", "EXISTS"]);
         reader.relation_name()?;
-        let Running { query, options, .. } = running_query(session, &catalog, reader)?;
+        let Running { query, options, .. } = running_query(session, &catalog, None, reader)?;
         let keeping = stream_options(options, &query)?.keeping;
         return Ok(match query {
             Runs::Maintained { plan, on_close } => Target::Query(plan, keeping, on_close),

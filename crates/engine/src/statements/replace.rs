@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_durable::Plan;
 use millstream_sql::{Error, Result, TokenReader};
 
 use super::explain_why::two_columns;
@@ -40,6 +41,8 @@ pub(super) struct Replacement {
     pub(super) from_now: bool,
     /// The answer.
     pub(super) tag: Tag,
+    /// The plan of its query, as the journal has it.
+    plans: Vec<Plan>,
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
@@ -51,8 +54,8 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
             let tags = session.change(&[text]).await.map_err(|(_, error)| error)?;
             return Ok(tags.into_iter().next_back().unwrap_or_default().into());
         };
-        let Replacement { base, object, from_now, tag } = statement.plan(session)?;
-        let entry = session.entry(&[text]);
+        let Replacement { base, object, from_now, tag, plans } = statement.plan(session)?;
+        let entry = session.entry(&[text], plans);
         let replaced = session
             .shared
             .ask(|reply| Event::Replace(Box::new(Replacing { base, object, from_now, entry, reply })))
@@ -144,7 +147,7 @@ impl<'a> Statement<'a> {
     /// Plans what it makes, in a catalog in which the relation isn't there.
     pub(super) fn plan(&self, session: &Session) -> Result<Replacement> {
         let name = &self.before.name;
-        let mut working = Working::new(self.catalog.clone());
+        let mut working = Working::again(self.catalog.clone(), &session.plans);
         Arc::make_mut(&mut working.catalog).remove(name);
         let mut reader = TokenReader::new(&self.making)?;
         reader.expect_keyword(&["CREATE"])?;
@@ -154,6 +157,7 @@ impl<'a> Statement<'a> {
             _ => create_view::plan(session, &mut working, reader),
         };
         let tag = planned.map_err(|error| self.placed(error))?;
+        let plans = working.plans(session);
         let Some(Change::Create { object, .. }) = working.changes.pop() else {
             return Err(Error::bug("a CREATE makes something"));
         };
@@ -163,7 +167,7 @@ impl<'a> Statement<'a> {
             )));
         }
         let tag = Tag { text: self.tag.clone(), ..tag };
-        Ok(Replacement { base: self.catalog.version, object, from_now: self.from_now, tag })
+        Ok(Replacement { base: self.catalog.version, object, from_now: self.from_now, tag, plans })
     }
 
     /// An error of the statement that makes it, at its place in this one: the query ends both.

@@ -32,6 +32,12 @@ pub(super) fn plan(
         String::new()
     };
     no_options(&reader.cut_options()?, "a sink into a table")?;
+    if let Some(planned) = working.planned(session, &name)? {
+        let reads = planned.query.reads.iter().map(|name| name.as_str().into()).collect();
+        let definition = Definition::SinkInto { table, query: planned.query.plan };
+        working.create(Object { name, ddl, reads, definition }, None)?;
+        return Ok(Tag::new("CREATE SINK"));
+    }
     let (query, offset) = query_text(working, reader)?;
     let prefix = format!("INSERT INTO {} {columns} ", quoted(&table));
     let planned = session.shared.planner.dml(&format!("{prefix}{query}"), working.catalog.as_ref());

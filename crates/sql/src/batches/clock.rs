@@ -29,10 +29,14 @@ impl BatchClock {
         self.0.store(now_us, Ordering::Relaxed);
     }
 
+    /// The function that asks it.
+    pub(crate) fn function(&self) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(BatchTime::new(self.clone())))
+    }
+
     /// A plan whose functions of the present time ask this clock, and whether there are any.
     pub(super) fn replace_clocks(&self, plan: LogicalPlan) -> Result<(LogicalPlan, bool)> {
-        let function = ScalarUDF::new_from_impl(BatchTime::new(self.clone()));
-        let call = Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), Vec::new()));
+        let call = Expr::ScalarFunction(ScalarFunction::new_udf(self.function(), Vec::new()));
         let replaced = plan.transform_down_with_subqueries(|node| {
             map_named(node, |expr| {
                 expr.transform(|part| match &part {
@@ -45,6 +49,18 @@ impl BatchClock {
             })
         })?;
         Ok((replaced.data, replaced.transformed))
+    }
+}
+
+/// The clock that a function asks.
+pub(crate) fn clock_in(function: &ScalarUDF) -> Option<&BatchClock> {
+    Some(&function.inner().downcast_ref::<BatchTime>()?.clock)
+}
+
+/// The same clock, not one that says the same.
+impl PartialEq for BatchClock {
+    fn eq(&self, other: &BatchClock) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -69,7 +85,7 @@ impl BatchTime {
 
 impl PartialEq for BatchTime {
     fn eq(&self, other: &BatchTime) -> bool {
-        Arc::ptr_eq(&self.clock.0, &other.clock.0)
+        self.clock == other.clock
     }
 }
 

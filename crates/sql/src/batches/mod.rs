@@ -23,8 +23,8 @@ use crate::hidden;
 use crate::planner::{Planner, Query};
 use crate::reader::TokenReader;
 use crate::relation::Relations;
-pub(crate) use clock::BATCH_TIME;
 pub use clock::BatchClock;
+pub(crate) use clock::{BATCH_TIME, clock_in};
 pub use windows::{OPERATION, length_text};
 use windows::{WithWindows, take_windows};
 

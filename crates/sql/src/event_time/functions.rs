@@ -39,6 +39,15 @@ function!(cumulate_ends, list_type, |columns| {
     lists(columns, |line, lengths, time, ends| line.cumulate(time, lengths[0], lengths[1], ends))
 });
 
+/// All of them.
+pub(super) fn all() -> impl Iterator<Item = Arc<ScalarUDF>> {
+    let calls = [tumble_start, tumble_end, hop_starts, hop_end, cumulate_ends].map(|call| call(Vec::new()));
+    calls.into_iter().filter_map(|call| match call {
+        Expr::ScalarFunction(call) => Some(call.func),
+        _ => None,
+    })
+}
+
 fn time_type(arguments: &[DataType]) -> Result<DataType> {
     match arguments {
         [time @ DataType::Timestamp(..), lengths @ ..]

@@ -12,6 +12,8 @@ mod session;
 mod spellings;
 mod written;
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::error::Result as PlanResult;
@@ -21,8 +23,8 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    Cast, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, WindowFunctionDefinition,
-    cast, lit,
+    Cast, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarUDF,
+    WindowFunctionDefinition, WindowUDF, cast, lit,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
@@ -36,6 +38,16 @@ use crate::hidden::last_name;
 use crate::literals::interval;
 use grid::{Length, Timeline, WINDOWS_MAX};
 pub(crate) use spellings::respell;
+
+/// The functions of a row that windows are made of, which are in no registry.
+pub(crate) fn scalars() -> impl Iterator<Item = Arc<ScalarUDF>> {
+    functions::all()
+}
+
+/// Those of a session's rows.
+pub(crate) fn sessions() -> [Arc<WindowUDF>; 2] {
+    [session::session_start(), session::session_end()]
+}
 
 /// The columns that a window adds.
 pub const WINDOW_START: &str = "window_start";

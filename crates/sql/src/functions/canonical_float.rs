@@ -25,6 +25,11 @@ static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     Arc::new(ScalarUDF::from(CanonicalFloat { signature }))
 });
 
+/// The function, of which there is one.
+pub(crate) fn function() -> Arc<ScalarUDF> {
+    Arc::clone(&FUNCTION)
+}
+
 /// A call of the function.
 pub fn call(argument: Expr) -> Expr {
     FUNCTION.call(vec![argument])

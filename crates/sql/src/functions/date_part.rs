@@ -27,6 +27,16 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     registry.add_rewrite(Arc::new(Bounded));
 }
 
+/// The function around the query engine's.
+pub(crate) fn date_part(inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::from(DatePart { inner }))
+}
+
+/// The query engine's function in such a one.
+pub(crate) fn date_part_of(function: &ScalarUDF) -> Option<&Arc<ScalarUDF>> {
+    Some(&function.inner().downcast_ref::<DatePart>()?.inner)
+}
+
 #[derive(Debug)]
 struct Bounded;
 
@@ -38,7 +48,7 @@ impl FunctionRewrite for Bounded {
     fn rewrite(&self, expression: Expr, _: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
         match expression {
             Expr::ScalarFunction(mut call) if call.func.inner().is::<DatePartFunc>() => {
-                call.func = Arc::new(ScalarUDF::from(DatePart { inner: call.func }));
+                call.func = date_part(call.func);
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))
             }
             other => Ok(Transformed::no(other)),

@@ -44,6 +44,11 @@ static FUNCTIONS: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
     Statistic::ALL.iter().map(function).collect()
 });
 
+/// All of them.
+pub(crate) fn all() -> &'static [Arc<AggregateUDF>] {
+    &FUNCTIONS
+}
+
 /// The exact function for one of the query engine's own.
 pub fn exact(function: &AggregateUDF) -> Option<Arc<AggregateUDF>> {
     use datafusion::functions_aggregate::{correlation, covariance, regr, stddev, variance};

@@ -51,6 +51,12 @@ pub fn function(name: &str, taken: Taken, order: Vec<SortOptions>) -> Arc<Aggreg
     Arc::new(AggregateUDF::from(InFrame { name: name.to_string(), taken, order, signature }))
 }
 
+/// What such a function was made of.
+pub(crate) fn parts(function: &AggregateUDF) -> Option<(&str, &Taken, &[SortOptions])> {
+    let made = function.inner().downcast_ref::<InFrame>()?;
+    Some((&made.name, &made.taken, &made.order))
+}
+
 impl AggregateUDFImpl for InFrame {
     fn name(&self) -> &str {
         &self.name

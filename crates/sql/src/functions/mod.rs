@@ -1,7 +1,7 @@
 //! Functions of our own that stand in for the query engine's where those leave something open.
 
 pub mod canonical_float;
-mod date_part;
+pub(crate) mod date_part;
 pub mod exact_moments;
 pub mod exact_sum;
 pub mod extreme;

@@ -14,6 +14,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use serde_json::{Value, json};
+
 use crate::error::Error;
 use crate::functions::json::make::json_field;
 use crate::literals::{self, array, interval};
@@ -78,6 +80,36 @@ impl ReadText {
     /// The call that reads an expression.
     pub(crate) fn call(kind: Kind, lenient: bool, argument: Expr) -> Expr {
         ScalarUDF::from(ReadText::new(kind, lenient)).call(vec![argument])
+    }
+
+    /// What it reads, for what is kept of a plan.
+    pub(crate) fn to_json(&self) -> Value {
+        let kind = match &self.kind {
+            Kind::Bytes => json!(["bytes"]),
+            Kind::Lists(depth) => json!(["lists", depth]),
+            Kind::Interval => json!(["interval"]),
+            Kind::Uuid => json!(["uuid"]),
+            Kind::Json => json!(["json"]),
+            Kind::Length { column, length } => json!(["length", column, length]),
+        };
+        json!({"read": kind, "lenient": self.lenient})
+    }
+
+    /// The function that was kept so.
+    pub(crate) fn from_json(written: &Value) -> Option<ReadText> {
+        let kind = written.get("read")?;
+        let kind = match kind.get(0)?.as_str()? {
+            "bytes" => Kind::Bytes,
+            "lists" => Kind::Lists(usize::try_from(kind.get(1)?.as_u64()?).ok()?),
+            "interval" => Kind::Interval,
+            "uuid" => Kind::Uuid,
+            "json" => Kind::Json,
+            "length" => {
+                Kind::Length { column: kind.get(1)?.as_str()?.into(), length: kind.get(2)?.as_u64()? }
+            }
+            _ => return None,
+        };
+        Some(ReadText::new(kind, written.get("lenient")?.as_bool()?))
     }
 
     /// The functions that a statement can name once it is rewritten.

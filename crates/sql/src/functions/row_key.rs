@@ -7,13 +7,18 @@ use arrow::array::{ArrayRef, BinaryArray};
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, ScalarUDF};
 
 use super::scalar::Scalar;
 
 /// The key of a value, NULL for NULL. Keys are equal where values are; within a value NULL is above all others.
 pub(crate) fn row_key(value: Expr) -> Expr {
-    let function = Scalar::any(
+    function().call(vec![value])
+}
+
+/// The function.
+pub(crate) fn function() -> Arc<ScalarUDF> {
+    Arc::new(Scalar::any(
         "row_key",
         |_| Ok(DataType::Binary),
         |columns| {
@@ -26,6 +31,5 @@ pub(crate) fn row_key(value: Expr) -> Expr {
             let keys: ArrayRef = Arc::new(BinaryArray::from_iter(keys));
             Ok(keys)
         },
-    );
-    function.call(vec![value])
+    ))
 }

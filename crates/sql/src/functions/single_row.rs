@@ -24,6 +24,11 @@ static SINGLE_ROW: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     Arc::new(ScalarUDF::from(SingleRow { signature: Signature::any(2, Volatility::Immutable) }))
 });
 
+/// The function.
+pub(crate) fn function() -> Arc<ScalarUDF> {
+    Arc::clone(&SINGLE_ROW)
+}
+
 /// A call: the value, and how many rows there were.
 pub(crate) fn single_row(value: Expr, rows: Expr) -> Expr {
     SINGLE_ROW.call(vec![value, rows])

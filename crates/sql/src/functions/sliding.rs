@@ -29,6 +29,11 @@ pub(crate) fn sliding(inner: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::from(Sliding { inner }))
 }
 
+/// The function that such a one is made of.
+pub(crate) fn sliding_of(function: &AggregateUDF) -> Option<&Arc<AggregateUDF>> {
+    Some(&function.inner().downcast_ref::<Sliding>()?.inner)
+}
+
 /// Another function, but for frames that slide.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Sliding {

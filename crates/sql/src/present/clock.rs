@@ -78,8 +78,7 @@ pub(super) fn replace_clocks(plan: LogicalPlan, zone: &str) -> Result<LogicalPla
             expr.transform(|part| {
                 let Some(written) = written(&part) else { return Ok(Transformed::no(part)) };
                 let kind = part.get_type(&DFSchema::empty())?;
-                let signature = Signature::exact(Vec::new(), Volatility::Volatile);
-                let function = EpochTime { written, zone: zone.into(), signature };
+                let function = EpochTime::new(written, zone);
                 let time = time_type(&function.zone);
                 let function = Arc::new(ScalarUDF::new_from_impl(function));
                 let call = Expr::ScalarFunction(ScalarFunction::new_udf(function, Vec::new()));
@@ -88,6 +87,25 @@ pub(super) fn replace_clocks(plan: LogicalPlan, zone: &str) -> Result<LogicalPla
         })
     })?;
     Ok(replaced.data)
+}
+
+/// The function that was written and the zone of such a function's times.
+pub(crate) fn clock_parts(function: &ScalarUDF) -> Option<(&'static str, &str)> {
+    let clock = function.inner().downcast_ref::<EpochTime>()?;
+    Some((clock.written, &clock.zone))
+}
+
+/// The function of such parts.
+pub(crate) fn clock_of_parts(written: &str, zone: &str) -> Option<Arc<ScalarUDF>> {
+    let written = CLOCKS.into_iter().find(|clock| *clock == written)?;
+    Some(Arc::new(ScalarUDF::new_from_impl(EpochTime::new(written, zone))))
+}
+
+impl EpochTime {
+    fn new(written: &'static str, zone: &str) -> EpochTime {
+        let signature = Signature::exact(Vec::new(), Volatility::Volatile);
+        EpochTime { written, zone: zone.into(), signature }
+    }
 }
 
 /// What stands for the present time, by the name that was written.

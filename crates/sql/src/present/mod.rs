@@ -25,6 +25,7 @@ use crate::planner::{Planner, Query, UTC};
 use crate::steady;
 pub use clock::at;
 use clock::{asked, asks, replace_clocks};
+pub(crate) use clock::{clock_of_parts, clock_parts};
 use condition::Condition;
 
 type PlanResult<T> = datafusion::error::Result<T>;

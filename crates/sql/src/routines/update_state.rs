@@ -68,6 +68,13 @@ impl UpdateState {
     }
 }
 
+impl UpdateState {
+    /// The name of the function that it folds with.
+    pub(crate) fn function_name(&self) -> &str {
+        &self.function.name
+    }
+}
+
 impl PartialEq for UpdateState {
     fn eq(&self, other: &UpdateState) -> bool {
         self.function == other.function

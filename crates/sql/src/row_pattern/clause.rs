@@ -1,4 +1,4 @@
-//! A MATCH_RECOGNIZE clause, ready to be run over the rows of a partition.
+//! A MATCH_RECOGNIZE clause: as it was planned, and ready to be run over the rows of a partition.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use arrow::array::{Array, RecordBatch, StructArray, UInt32Array};
 use arrow::compute::{SortOptions, take_record_batch};
 use arrow::datatypes::{Fields, SchemaRef};
 use arrow::row::{RowConverter, SortField};
+use datafusion::common::DFSchemaRef;
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
@@ -13,6 +14,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::compile::{Call, Compiled};
 use super::partition::{Partition, evaluate};
 use super::pattern::Program;
+use super::terms::Term;
 use crate::error::Error;
 use crate::rules::orderable;
 
@@ -45,20 +47,48 @@ pub(super) enum Skip {
     ToLast(String, Vec<usize>),
 }
 
-/// The clause.
-#[derive(Debug)]
-pub(super) struct Clause {
+/// An expression of DEFINE or MEASURES.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Asked {
+    /// What it is called in errors.
+    pub(super) name: String,
+    pub(super) terms: Vec<Term>,
+    /// The columns of the terms.
+    pub(super) columns: DFSchemaRef,
+    /// Over these.
+    pub(super) expr: Expr,
+}
+
+/// The clause as it was planned: what it is made ready of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Planned {
     /// What it is called where a plan is shown.
     pub(super) text: String,
-    /// What tells it from others, with the expressions in it.
-    pub(super) identity: String,
-    pub(super) written: Vec<Expr>,
     /// The columns that it takes.
-    pub(super) schema: SchemaRef,
+    pub(super) columns: DFSchemaRef,
     /// Those that it shows.
     pub(super) shown: Vec<usize>,
-    pub(super) order: Vec<(Arc<dyn PhysicalExpr>, SortOptions)>,
+    pub(super) order: Vec<(Expr, SortOptions)>,
     pub(super) program: Program,
+    /// By variable; none where DEFINE doesn't name it.
+    pub(super) conditions: Vec<Option<Asked>>,
+    pub(super) values: Vec<Expr>,
+    pub(super) calls: Vec<Expr>,
+    /// With their names.
+    pub(super) measures: Vec<(String, Asked)>,
+    pub(super) shows: Shows,
+    pub(super) skip: Skip,
+    /// The values that are the time of a row and the time before which a match that begins there ends.
+    pub(super) within: Option<(usize, usize)>,
+}
+
+/// The clause, ready to be run.
+#[derive(Debug)]
+pub(super) struct Clause {
+    pub(super) planned: Planned,
+    /// The columns that it takes.
+    pub(super) schema: SchemaRef,
+    pub(super) order: Vec<(Arc<dyn PhysicalExpr>, SortOptions)>,
     /// By variable.
     pub(super) conditions: Vec<Condition>,
     pub(super) values: Vec<Arc<dyn PhysicalExpr>>,
@@ -66,10 +96,6 @@ pub(super) struct Clause {
     pub(super) measures: Vec<Compiled>,
     /// Of a row of the result: the measures, then the columns that it shows.
     pub(super) fields: Fields,
-    pub(super) shows: Shows,
-    pub(super) skip: Skip,
-    /// The values that are the time of a row and the time before which a match that begins there ends.
-    pub(super) within: Option<(usize, usize)>,
 }
 
 impl Clause {

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -12,8 +13,10 @@ use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuil
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use millstream_delta::sql_type;
 
-use super::terms::{Term, term_name};
+use super::clause::{Asked, Clause, Condition, Planned};
+use super::terms::{Place, Term, term_name};
 use crate::error::{Error, Result};
 use crate::planner::Planner;
 use crate::steady::CLOCKS;
@@ -74,6 +77,15 @@ impl Compiler<'_> {
         Ok(create_physical_expr(&expr, schema, self.planner.state().execution_props(), &context)?)
     }
 
+    /// An expression over its terms, and its type.
+    fn asked(&self, asked: &Asked) -> Result<(Compiled, DataType)> {
+        let physical = self.expressions(std::slice::from_ref(&asked.expr), &asked.columns)?.pop();
+        let physical = physical.ok_or_else(|| Error::bug("an expression of MATCH_RECOGNIZE is gone"))?;
+        let found = physical.data_type(asked.columns.as_arrow())?;
+        let schema = asked.columns.inner().clone();
+        Ok((Compiled { physical, terms: asked.terms.clone(), schema }, found))
+    }
+
     /// A call of an aggregate function over columns. It takes its rows in the order of the partition, unless it sorts
     /// them itself.
     pub(super) fn call(&self, written: &Expr, schema: &DFSchemaRef) -> Result<Call> {
@@ -100,6 +112,61 @@ impl Compiler<'_> {
         let lasts = LASTING.contains(&function.fun().name()) && !function.is_distinct();
         Ok(Call { arguments: function.expressions(), function, lasts })
     }
+}
+
+impl Planned {
+    /// The clause, ready to be run.
+    pub(super) fn ready(self, planner: &Planner) -> Result<Clause> {
+        let compiler = Compiler { planner };
+        let (keys, options): (Vec<Expr>, Vec<SortOptions>) = self.order.iter().cloned().unzip();
+        let order = compiler.expressions(&keys, &self.columns)?.into_iter().zip(options).collect();
+        let values = compiler.expressions(&self.values, &self.columns)?;
+        let calls = self.calls.iter().map(|call| compiler.call(call, &self.columns));
+        let calls = calls.collect::<Result<Vec<Call>>>()?;
+        let mut conditions = Vec::with_capacity(self.conditions.len());
+        for (variable, asked) in self.conditions.iter().enumerate() {
+            conditions.push(match asked {
+                None => Condition::Always,
+                Some(asked) => condition_of(&asked.name, variable, compiler.asked(asked)?)?,
+            });
+        }
+        let (mut measures, mut fields) = (Vec::new(), Vec::new());
+        for (name, asked) in &self.measures {
+            let (measure, found) = compiler.asked(asked)?;
+            measures.push(measure);
+            fields.push(Field::new(name, found, true));
+        }
+        for at in &self.shown {
+            let field = self
+                .columns
+                .fields()
+                .get(*at)
+                .ok_or_else(|| Error::bug("a column is shown that isn't taken"))?;
+            fields.push(field.as_ref().clone().with_nullable(true));
+        }
+        let (schema, fields) = (self.columns.inner().clone(), Fields::from(fields));
+        Ok(Clause { planned: self, schema, order, conditions, values, calls, measures, fields })
+    }
+}
+
+/// The definition of a variable, with its type.
+fn condition_of(name: &str, variable: usize, (condition, found): (Compiled, DataType)) -> Result<Condition> {
+    if !matches!(found, DataType::Boolean | DataType::Null) {
+        let found = sql_type(&found);
+        return Err(Error::invalid(format!(
+            "MATCH_RECOGNIZE: {name} AS … is {found}, but a condition was expected"
+        )));
+    }
+    Ok(match condition.terms.iter().all(|term| is_of_row(term, variable)) {
+        true => Condition::OfRow(condition),
+        false => Condition::OfMatch(condition),
+    })
+}
+
+/// Whether a term in the definition of a variable depends on the row and its neighbours alone.
+fn is_of_row(term: &Term, variable: usize) -> bool {
+    let Term::Value(_, Place { rows, last: true, skip: 0, .. }) = term else { return false };
+    rows.among.as_ref().is_none_or(|among| among.contains(&variable))
 }
 
 /// The columns of some terms, of these types.

@@ -14,9 +14,9 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::AggregateFunctionParams;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
-use super::clause::Clause;
+use super::clause::{Clause, Planned};
 use super::partition::batch;
 use crate::error::Error;
 
@@ -27,23 +27,30 @@ static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| [MATCH_ROWS.to_string()
 
 /// The function.
 #[derive(Debug)]
-pub(super) struct MatchRows {
+struct MatchRows {
     clause: Arc<Clause>,
     signature: Signature,
 }
 
 impl MatchRows {
-    pub(super) fn new(clause: Clause) -> MatchRows {
+    fn new(clause: Clause) -> MatchRows {
         MatchRows { clause: Arc::new(clause), signature: Signature::variadic_any(Volatility::Immutable) }
     }
 }
 
+/// The function of a clause.
+pub(super) fn function(clause: Clause) -> AggregateUDF {
+    AggregateUDF::from(MatchRows::new(clause))
+}
+
+/// The clause that such a function runs.
+pub(crate) fn planned_in(function: &AggregateUDF) -> Option<&Planned> {
+    Some(&function.inner().downcast_ref::<MatchRows>()?.clause.planned)
+}
+
 impl PartialEq for MatchRows {
     fn eq(&self, other: &MatchRows) -> bool {
-        self.clause.text == other.clause.text
-            && self.clause.identity == other.clause.identity
-            && self.clause.written == other.clause.written
-            && self.clause.schema == other.clause.schema
+        self.clause.planned == other.clause.planned
     }
 }
 
@@ -51,7 +58,7 @@ impl Eq for MatchRows {}
 
 impl Hash for MatchRows {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.clause.text.hash(state);
+        self.clause.planned.text.hash(state);
     }
 }
 
@@ -69,7 +76,7 @@ impl AggregateUDFImpl for MatchRows {
     }
 
     fn schema_name(&self, _params: &AggregateFunctionParams) -> Result<String> {
-        Ok(format!("match_rows({})", self.clause.text))
+        Ok(format!("match_rows({})", self.clause.planned.text))
     }
 
     fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {

@@ -6,13 +6,15 @@
 //! match comes, changes and goes as the rows of its partition do.
 //!
 //! [`written`] puts the text into the form that the parser reads, [`terms`] finds what expressions take from a match,
-//! [`compile`] makes them physical; [`pattern`] and [`search`] find matches, [`partition`] what is shown of them.
+//! [`compile`] makes them physical; [`pattern`] and [`search`] find matches, [`partition`] what is shown of them. [`kept`]
+//! is what is kept of a clause in a plan.
 //!
 //! Deliberately absent: the standard's WINDOW clause with a PATTERN, and when a match is final.
 
 mod clause;
 mod compile;
 mod function;
+mod kept;
 mod partition;
 mod pattern;
 mod plan;
@@ -28,7 +30,9 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::sql::sqlparser::ast::TableFactor;
 
+pub(crate) use clause::Planned;
 pub use function::MATCH_ROWS;
+pub(crate) use function::planned_in;
 pub(crate) use written::rewrite;
 
 use crate::planner::Planner;

@@ -104,7 +104,7 @@ impl<'a> Partition<'a> {
             columns.push(known(column, &shown)?);
         }
         let rows: UInt64Array = shown.iter().map(|shown| shown.row.map(|row| row as u64)).collect();
-        for column in &self.clause.shown {
+        for column in &self.clause.planned.shown {
             columns.push(take(self.rows.column(*column), &rows, None)?);
         }
         let fields = self.clause.fields.clone();
@@ -114,12 +114,12 @@ impl<'a> Partition<'a> {
     fn matches(&mut self) -> Result<Vec<Match>> {
         let (clause, rows) = (self.clause, self.rows.num_rows());
         let of_match = clause.conditions.iter().any(|condition| matches!(condition, Condition::OfMatch(_)));
-        let depends = match clause.within {
+        let depends = match clause.planned.within {
             _ if of_match => Depends::Match,
             Some(_) => Depends::Start,
             None => Depends::Row,
         };
-        let mut search = Search::new(&clause.program, depends, rows);
+        let mut search = Search::new(&clause.planned.program, depends, rows);
         let (mut matches, mut start): (Vec<Match>, usize) = (Vec::new(), 0);
         while start < rows {
             match search.from(start, self)? {
@@ -140,7 +140,7 @@ impl<'a> Partition<'a> {
         if taken.is_empty() {
             return Ok(start + 1);
         }
-        let (name, among, last) = match &self.clause.skip {
+        let (name, among, last) = match &self.clause.planned.skip {
             Skip::PastLastRow => return Ok(start + taken.len()),
             Skip::ToNextRow => return Ok(start + 1),
             Skip::ToFirst(name, among) => (name, among, false),
@@ -166,7 +166,7 @@ impl<'a> Partition<'a> {
     }
 
     fn shown(&self, matches: &[Match]) -> Vec<Shown> {
-        let Shows::AllRows { empty, unmatched } = self.clause.shows else {
+        let Shows::AllRows { empty, unmatched } = self.clause.planned.shows else {
             let last = |of: &Match| of.taken.len().checked_sub(1);
             let shown = |(at, of)| Shown { of: Some(at), at: last(of), row: None };
             return matches.iter().enumerate().map(shown).collect();
@@ -225,7 +225,7 @@ impl<'a> Partition<'a> {
                 let name = |moment: Option<&Moment>| {
                     let moment = moment?;
                     let taken = moment.taken.get(self.row(place, moment)?.checked_sub(moment.start)?)?;
-                    Some(self.clause.program.variables[taken.variable].as_str())
+                    Some(self.clause.planned.program.variables[taken.variable].as_str())
                 };
                 Arc::new(moments().map(name).collect::<StringViewArray>())
             }
@@ -306,7 +306,7 @@ impl<'a> Partition<'a> {
 
     /// Whether a row is in time for a match that began at another.
     fn in_time(&self, start: usize, row: usize) -> Result<bool> {
-        let Some((time, end)) = self.clause.within else { return Ok(true) };
+        let Some((time, end)) = self.clause.planned.within else { return Ok(true) };
         let (time, end) = (self.values[time].slice(row, 1), self.values[end].slice(start, 1));
         let before = lt(&time, &end)?;
         Ok(row == start || before.is_valid(0) && before.value(0))

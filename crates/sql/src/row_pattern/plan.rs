@@ -4,23 +4,23 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Field, Fields};
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::{Column, DFSchema, DFSchemaRef};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::planner::RelationPlannerContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     AfterMatchSkip, EmptyMatchesMode, Expr as ExprTree, FunctionArg, FunctionArgExpr, Ident, Measure,
     OrderByExpr, RowsPerMatch, SymbolDefinition, TableAlias, TableFactor,
 };
-use millstream_delta::{contains_floats, sql_type};
+use millstream_delta::contains_floats;
 
-use super::clause::{Clause, Condition, Shows, Skip};
-use super::compile::{Call, Compiled, Compiler, columns, term_fields};
-use super::function::MatchRows;
+use super::clause::{Asked, Clause, Planned, Shows, Skip};
+use super::compile::{Call, Compiler, columns, term_fields};
+use super::function::function;
 use super::pattern::Program;
-use super::terms::{Formula, Names, Place, Reader, Term};
+use super::terms::{Formula, Names, Reader, Term};
 use super::written::{ROWS, SUBSET, WITHIN};
 use crate::error::{Error, Result};
 use crate::event_time;
@@ -78,7 +78,8 @@ pub(super) fn plan(
     let formulas = Formulas::new(measures, &defined.conditions, &mut reader)?;
     let (values, calls) = (reader.values, reader.calls);
     let taken = written.taken(&schema, &values, &calls);
-    let clause = written.clause(planner, context, formulas, (values, calls, within), &taken, &schema)?;
+    let planned = written.planned(planner, context, formulas, (values, calls, within), &taken, &schema)?;
+    let clause = planned.ready(planner)?;
     Ok((with_matches(input, &written, clause, &taken)?, alias))
 }
 
@@ -303,7 +304,7 @@ impl Written {
         if taken.is_empty() { vec![0] } else { taken.into_iter().collect() }
     }
 
-    fn clause(
+    fn planned(
         &self,
         planner: &Planner,
         context: &mut dyn RelationPlannerContext,
@@ -311,59 +312,36 @@ impl Written {
         (values, calls, within): (Vec<Expr>, Vec<Expr>, Option<(usize, usize)>),
         taken: &[usize],
         schema: &DFSchema,
-    ) -> Result<Clause> {
+    ) -> Result<Planned> {
         let compiler = Compiler { planner };
         let rows = columns_of(taken, schema)?;
-        let (keys, options): (Vec<Expr>, Vec<SortOptions>) = self.order.iter().cloned().unzip();
-        let order = compiler.expressions(&keys, &rows)?.into_iter().zip(options).collect();
         let physical = compiler.expressions(&values, &rows)?;
         let compiled = calls.iter().map(|call| compiler.call(call, &rows)).collect::<Result<Vec<Call>>>()?;
         let types = physical.iter().map(|value| Ok(value.data_type(rows.as_arrow())?));
         let types = Types { values: types.collect::<Result<_>>()?, calls: &compiled };
-        let mut identity = vec![format!("{:?} {:?} {:?} {within:?}", self.shows, self.skip, self.order)];
-        let mut written = [keys, values, calls].concat();
-        let mut compile = |formula: Formula| -> Result<(Compiled, DataType)> {
-            let fields = term_fields(formula.terms.iter().map(|term| types.of(term)).collect());
-            let schema = columns(fields)?;
-            let expr = context.sql_to_expr(formula.tree, &schema)?;
-            let physical = compiler.expressions(std::slice::from_ref(&expr), &schema)?.pop();
-            let physical = physical.ok_or_else(|| Error::bug("an expression of MATCH_RECOGNIZE is gone"))?;
-            identity.push(format!("{} {expr} {:?}", formula.name, formula.terms));
-            written.push(expr);
-            let found = physical.data_type(schema.as_arrow())?;
-            Ok((Compiled { physical, terms: formula.terms, schema: schema.inner().clone() }, found))
+        let mut asked = |formula: Formula| -> Result<Asked> {
+            let columns = columns(term_fields(formula.terms.iter().map(|term| types.of(term)).collect()))?;
+            let expr = context.sql_to_expr(formula.tree, &columns)?;
+            Ok(Asked { name: formula.name, terms: formula.terms, columns, expr })
         };
         let mut conditions = Vec::with_capacity(formulas.conditions.len());
-        for (variable, formula) in formulas.conditions.into_iter().enumerate() {
-            let Some(formula) = formula else {
-                conditions.push(Condition::Always);
-                continue;
-            };
-            let name = formula.name.clone();
-            let (condition, found) = compile(formula)?;
-            conditions.push(condition_of(&name, variable, condition, &found)?);
+        for formula in formulas.conditions {
+            conditions.push(formula.map(&mut asked).transpose()?);
         }
-        let (mut measures, mut fields) = (Vec::new(), Vec::new());
+        let mut measures = Vec::with_capacity(formulas.measures.len());
         for (name, formula) in formulas.measures {
-            let (measure, found) = compile(formula)?;
-            measures.push(measure);
-            fields.push(Field::new(name, found, true));
+            measures.push((name, asked(formula)?));
         }
-        let shown = self.shown(taken, schema);
-        fields.extend(shown.iter().map(|at| rows.field(*at).as_ref().clone().with_nullable(true)));
-        Ok(Clause {
+        Ok(Planned {
             text: self.text.clone(),
-            identity: identity.join("; "),
-            written,
-            schema: rows.inner().clone(),
-            shown,
-            order,
+            columns: rows,
+            shown: self.shown(taken, schema),
+            order: self.order.clone(),
             program: self.program.clone(),
             conditions,
-            values: physical,
-            calls: compiled,
+            values,
+            calls,
             measures,
-            fields: Fields::from(fields),
             shows: self.shows,
             skip: self.skip.clone(),
             within,
@@ -407,26 +385,6 @@ fn columns_of(places: &[usize], schema: &DFSchema) -> Result<DFSchemaRef> {
     Ok(Arc::new(DFSchema::new_with_metadata(fields.collect(), HashMap::new())?))
 }
 
-/// The definition of a variable, with its type.
-fn condition_of(name: &str, variable: usize, condition: Compiled, found: &DataType) -> Result<Condition> {
-    if !matches!(found, DataType::Boolean | DataType::Null) {
-        let found = sql_type(found);
-        return Err(Error::invalid(format!(
-            "MATCH_RECOGNIZE: {name} AS … is {found}, but a condition was expected"
-        )));
-    }
-    Ok(match condition.terms.iter().all(|term| is_of_row(term, variable)) {
-        true => Condition::OfRow(condition),
-        false => Condition::OfMatch(condition),
-    })
-}
-
-/// Whether a term in the definition of a variable depends on the row and its neighbours alone.
-fn is_of_row(term: &Term, variable: usize) -> bool {
-    let Term::Value(_, Place { rows, last: true, skip: 0, .. }) = term else { return false };
-    rows.among.as_ref().is_none_or(|among| among.contains(&variable))
-}
-
 /// The input's matches: the columns of the partition, those of the order, the measures, and the rest of the columns.
 fn with_matches(
     input: LogicalPlan,
@@ -458,7 +416,7 @@ fn with_matches(
         ));
     }
     let arguments = taken.iter().map(|at| Expr::Column(Column::from(schema.qualified_field(*at))));
-    let found = AggregateUDF::from(MatchRows::new(clause)).call(arguments.collect()).alias(MATCH);
+    let found = function(clause).call(arguments.collect()).alias(MATCH);
     Ok(LogicalPlanBuilder::from(input)
         .aggregate(partition.collect::<Vec<_>>(), [found])?
         .unnest_column(Column::from_name(MATCH))?

@@ -19,13 +19,8 @@ use crate::functions::scalar::{Kernel, Scalar, Typed};
 /// What the function is called, which is in no registry.
 pub const LOOKED_UP: &str = "looked_up";
 
-/// The join of two sides by these conditions.
-pub(super) fn plan(
-    left: LogicalPlan,
-    right: LogicalPlan,
-    keeps_left: bool,
-    mut on: Vec<Expr>,
-) -> PlanResult<LogicalPlan> {
+/// The function.
+pub(crate) fn looked_up() -> Arc<ScalarUDF> {
     static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
         let typed: Typed = |_| Ok(DataType::Boolean);
         let kernel: Kernel = |columns| {
@@ -34,6 +29,16 @@ pub(super) fn plan(
         };
         Arc::new(Scalar::any(LOOKED_UP, typed, kernel))
     });
+    Arc::clone(&FUNCTION)
+}
+
+/// The join of two sides by these conditions.
+pub(super) fn plan(
+    left: LogicalPlan,
+    right: LogicalPlan,
+    keeps_left: bool,
+    mut on: Vec<Expr>,
+) -> PlanResult<LogicalPlan> {
     let mut columns = Vec::with_capacity(2);
     for side in [&left, &right] {
         if side.schema().fields().is_empty() {
@@ -43,7 +48,7 @@ pub(super) fn plan(
         }
         columns.push(Expr::Column(Column::from(side.schema().qualified_field(0))));
     }
-    on.push(FUNCTION.call(columns));
+    on.push(looked_up().call(columns));
     let kind = if keeps_left { JoinType::Left } else { JoinType::Inner };
     LogicalPlanBuilder::from(left).join_on(right, kind, on)?.build()
 }

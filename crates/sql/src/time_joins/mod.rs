@@ -34,7 +34,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::Error;
 use conditions::Conditions;
 pub use look_up::LOOKED_UP;
-pub(crate) use look_up::is_in as looks_up;
+pub(crate) use look_up::{is_in as looks_up, looked_up};
 pub(crate) use written::{dialect, rewrite};
 
 /// What a join in time asks beside the equality of its keys.

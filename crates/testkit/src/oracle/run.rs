@@ -6,8 +6,8 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use millstream_durable::DataDirectory;
 use millstream_durable::simulated::SimulatedDisk;
+use millstream_durable::{Checkpoints, DataDirectory, Entry};
 use millstream_engine::{Engine, Session};
 
 use super::compare::{self, WRAPPED_COLUMN};
@@ -213,11 +213,38 @@ async fn set(session: &mut Session, case: &Case) -> drive::Result<()> {
     Ok(())
 }
 
+/// What of a query keeps its plan from being kept.
+const NO_PLANS: &[&str] = &["a table function of the query engine's"];
+
+/// Fails where a start would have to plan a query again that isn't one of those.
+fn plans_are_kept(disk: &SimulatedDisk) -> drive::Result<()> {
+    let directory = DataDirectory::on(Arc::new(disk.clone()));
+    let found = Checkpoints::of(&directory).newest().map_err(|error| error.to_string())?;
+    let entries = found.checkpoint.map(|checkpoint| checkpoint.catalog).unwrap_or_default();
+    for entry in entries {
+        let Entry::Changed { statements, plans, .. } = entry else { continue };
+        for plan in plans {
+            match plan.plan {
+                Err(reason) if !NO_PLANS.contains(&reason.as_str()) => {
+                    let text = statements.join("; ");
+                    return Err(format!(
+                        "the plan of {} isn't kept since {reason} can't be: {text}",
+                        plan.object
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 struct Run<'a> {
     case: &'a Case,
     /// What an engine leaves to the one that goes on.
     disk: SimulatedDisk,
     engine: Engine,
+    restarted: bool,
     session: Session,
     queries: &'a [Query],
     mode: Mode,
@@ -246,13 +273,18 @@ impl<'a> Run<'a> {
             ..Outcome::default()
         };
         let watched = vec![Watched::default(); queries.len()];
-        Ok(Run { case, disk, engine, session, queries, mode, watched, content: None, outcome })
+        let restarted = false;
+        Ok(Run { case, disk, engine, restarted, session, queries, mode, watched, content: None, outcome })
     }
 
     /// Lets another engine go on where this one stands.
     async fn restart(&mut self) -> drive::Result<()> {
         drive::run(&mut self.session, "CHECKPOINT").await?;
         self.engine.stop().await.map_err(|error| error.to_string())?;
+        if !self.restarted {
+            self.restarted = true;
+            plans_are_kept(&self.disk)?;
+        }
         self.engine = engine(self.case, self.mode, &self.disk)?;
         self.session = self.engine.session();
         set(&mut self.session, self.case).await

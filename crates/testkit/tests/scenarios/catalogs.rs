@@ -137,7 +137,8 @@ async fn history(seed: u64) -> Result<()> {
         let before = lines(&mut machine.session(), numbers).await?;
         run(&mut machine.session(), "CHECKPOINT").await?;
         let bytes = catalog_bytes(&machine)?;
-        ensure(bytes < 12_000, || format!("round {round}: the catalog has {bytes} bytes"))?;
+        // Six queries at most, each with a plan of up to three kilobytes.
+        ensure(bytes < 30_000, || format!("round {round}: the catalog has {bytes} bytes"))?;
         machine.crash(&mut random).await?;
         expect(&mut machine.session(), numbers, &before.iter().map(String::as_str).collect::<Vec<_>>())
             .await?;

@@ -29,6 +29,7 @@ mod pace;
 mod partitions;
 mod passing;
 mod patterns;
+mod plans;
 mod postgres;
 mod put_late;
 mod receivers;
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(batches::ALL);
     all.extend_from_slice(behind::ALL);
     all.extend_from_slice(catalogs::ALL);
+    all.extend_from_slice(plans::ALL);
     all.extend_from_slice(changes::ALL);
     all.extend_from_slice(clocks::ALL);
     all.extend_from_slice(copying::ALL);

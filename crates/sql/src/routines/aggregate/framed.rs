@@ -39,6 +39,12 @@ pub(crate) fn framed(inner: Arc<AggregateUDF>, order: Vec<SortOptions>) -> Arc<A
     Arc::new(AggregateUDF::from(Framed { inner, order, signature }))
 }
 
+/// The aggregate and the keys that such a function is made of.
+pub(crate) fn parts(function: &AggregateUDF) -> Option<(&Arc<AggregateUDF>, &[SortOptions])> {
+    let framed = function.inner().downcast_ref::<Framed>()?;
+    Some((&framed.inner, &framed.order))
+}
+
 impl Framed {
     fn aggregate(&self) -> Result<&UserAggregate> {
         let inner = self.inner.inner().downcast_ref::<UserAggregate>();

@@ -1,0 +1,266 @@
+//! Functions by their names, and those that stand in for others by what they are made of.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use datafusion::execution::{SessionState, SessionStateDefaults};
+use datafusion::logical_expr::{
+    AggregateUDF, HigherOrderUDF, ScalarUDF, WindowFunctionDefinition, WindowUDF,
+};
+use serde_json::{Value, json};
+
+use super::Stored;
+use super::reader::{Reader, flag, list, member, number, text};
+use super::writer::Writer;
+use crate::event_time;
+use crate::functions::date_part::{date_part, date_part_of};
+use crate::functions::in_frame::{self, Taken};
+use crate::functions::read_text::ReadText;
+use crate::functions::sliding::{sliding, sliding_of};
+use crate::functions::{canonical_float, exact_moments, exact_sum, extreme, row_key, single_row};
+use crate::present;
+use crate::routines::{Routine, UpdateState, UserAggregate, UserFunction, framed};
+use crate::row_pattern::{self, Planned};
+use crate::time_joins;
+
+/// Functions of ours that statements can't name.
+fn own_scalars() -> Vec<Arc<ScalarUDF>> {
+    let mut all = vec![
+        canonical_float::function(),
+        single_row::function(),
+        row_key::function(),
+        time_joins::looked_up(),
+    ];
+    all.extend(event_time::scalars());
+    all
+}
+
+fn own_aggregates() -> Vec<Arc<AggregateUDF>> {
+    let mut all = vec![exact_sum::sum(), exact_sum::average(), extreme::least(), extreme::greatest()];
+    all.extend(exact_moments::all().iter().cloned());
+    all
+}
+
+/// Which of the functions of one name a function is: what a session calls so, one of ours, or the query engine's own
+/// where ours stands in for it.
+fn source_of<F: PartialEq>(
+    function: &Arc<F>,
+    name: &str,
+    registered: Option<&Arc<F>>,
+    own: &[Arc<F>],
+    default: &[Arc<F>],
+) -> Option<Value> {
+    let is_in = |all: &[Arc<F>]| all.iter().any(|other| other == function);
+    match () {
+        () if registered == Some(function) => Some(json!({"name": name})),
+        () if is_in(own) => Some(json!({"own": name})),
+        () if is_in(default) => Some(json!({"default": name})),
+        () => None,
+    }
+}
+
+fn named<F>(all: Vec<Arc<F>>, name: &str, name_of: impl Fn(&F) -> &str) -> Stored<Arc<F>> {
+    let found = all.into_iter().find(|function| name_of(function) == name);
+    found.ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: impl Display) -> String {
+    format!("the function {name} isn't there")
+}
+
+fn name_of<'v>(written: &'v Value, kind: &str) -> Option<&'v str> {
+    written.get(kind).and_then(Value::as_str)
+}
+
+fn options(order: &[SortOptions]) -> Value {
+    order.iter().map(|key| json!([key.descending, key.nulls_first])).collect()
+}
+
+fn read_options(of: Option<&Value>) -> Stored<Vec<SortOptions>> {
+    list(of, |key| Ok(SortOptions { descending: flag(key.get(0))?, nulls_first: flag(key.get(1))? }))
+}
+
+impl Writer<'_> {
+    pub(super) fn scalar_function(&mut self, function: &Arc<ScalarUDF>) -> Stored<Value> {
+        let name = function.name();
+        let inner = function.inner();
+        if let Some(function) = inner.downcast_ref::<UserFunction>() {
+            return Ok(json!({"routine": function.name}));
+        }
+        if let Some((written, zone)) = present::clock_parts(function) {
+            return Ok(json!({"epoch_time": written, "zone": zone}));
+        }
+        if let Some(clock) = crate::batches::clock_in(function) {
+            let place = self.clock(clock).ok_or_else(|| format!("the function {name}"))?;
+            return Ok(json!({"batch_time": place}));
+        }
+        if let Some(read) = inner.downcast_ref::<ReadText>() {
+            return Ok(read.to_json());
+        }
+        if let Some(inner) = date_part_of(function) {
+            return Ok(json!({"date_part": self.scalar_function(inner)?}));
+        }
+        let registered = self.state.scalar_functions().get(name);
+        let default = SessionStateDefaults::default_scalar_functions();
+        source_of(function, name, registered, &own_scalars(), &default)
+            .ok_or_else(|| format!("the function {name}"))
+    }
+
+    pub(super) fn aggregate_function(&mut self, function: &Arc<AggregateUDF>) -> Stored<Value> {
+        let name = function.name();
+        let inner = function.inner();
+        if let Some(aggregate) = inner.downcast_ref::<UserAggregate>() {
+            return Ok(json!({"routine": aggregate.name}));
+        }
+        if let Some(fold) = inner.downcast_ref::<UpdateState>() {
+            return Ok(json!({"update_state": fold.function_name()}));
+        }
+        if let Some((inner, order)) = framed::parts(function) {
+            return Ok(json!({"framed": self.aggregate_function(inner)?, "order": options(order)}));
+        }
+        if let Some((name, taken, order)) = in_frame::parts(function) {
+            let taken = match taken {
+                Taken::Nth(n) => json!(["nth", n]),
+                Taken::Array => json!(["array"]),
+                Taken::Text(between) => json!(["text", between]),
+            };
+            return Ok(json!({"in_frame": name, "taken": taken, "order": options(order)}));
+        }
+        if let Some(planned) = row_pattern::planned_in(function) {
+            return Ok(json!({"match_rows": planned.to_json(self)?}));
+        }
+        if let Some(inner) = sliding_of(function) {
+            return Ok(json!({"sliding": self.aggregate_function(inner)?}));
+        }
+        let registered = self.state.aggregate_functions().get(name);
+        let default = SessionStateDefaults::default_aggregate_functions();
+        source_of(function, name, registered, &own_aggregates(), &default)
+            .ok_or_else(|| format!("the aggregate {name}"))
+    }
+
+    pub(super) fn window_definition(&mut self, function: &WindowFunctionDefinition) -> Stored<Value> {
+        match function {
+            WindowFunctionDefinition::AggregateUDF(function) => {
+                Ok(json!({"aggregate": self.aggregate_function(function)?}))
+            }
+            WindowFunctionDefinition::WindowUDF(function) => {
+                let name = function.name();
+                let registered = self.state.window_functions().get(name);
+                let default = SessionStateDefaults::default_window_functions();
+                source_of(function, name, registered, &event_time::sessions(), &default)
+                    .ok_or_else(|| format!("the window function {name}"))
+            }
+        }
+    }
+
+    pub(super) fn higher_order_function(&mut self, function: &Arc<HigherOrderUDF>) -> Stored<Value> {
+        let name = function.name();
+        match self.state.higher_order_functions().get(name) == Some(function) {
+            true => Ok(json!(name)),
+            false => Err(format!("the function {name}")),
+        }
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn scalar_function(&mut self, written: &Value) -> Stored<Arc<ScalarUDF>> {
+        if let Some(name) = name_of(written, "name") {
+            return self.state.scalar_functions().get(name).cloned().ok_or_else(|| unknown(name));
+        }
+        if let Some(name) = name_of(written, "own") {
+            return named(own_scalars(), name, ScalarUDF::name);
+        }
+        if let Some(name) = name_of(written, "default") {
+            return named(SessionStateDefaults::default_scalar_functions(), name, ScalarUDF::name);
+        }
+        if let Some(name) = name_of(written, "routine") {
+            return match self.relations.routine(name) {
+                Some(Routine::Function(function)) => Ok(Arc::new(ScalarUDF::new_from_shared_impl(function))),
+                _ => Err(unknown(name)),
+            };
+        }
+        if let Some(name) = name_of(written, "epoch_time") {
+            return present::clock_of_parts(name, text(written, "zone")?).ok_or_else(|| unknown(name));
+        }
+        if let Some(place) = written.get("batch_time") {
+            return Ok(self.clock(number(Some(place))?)?.function());
+        }
+        if let Some(inner) = written.get("date_part") {
+            return Ok(date_part(self.scalar_function(inner)?));
+        }
+        let read = ReadText::from_json(written).ok_or_else(|| unknown(written))?;
+        Ok(Arc::new(ScalarUDF::from(read)))
+    }
+
+    pub(super) fn aggregate_function(&mut self, written: &Value) -> Stored<Arc<AggregateUDF>> {
+        if let Some(name) = name_of(written, "name") {
+            return self.state.aggregate_functions().get(name).cloned().ok_or_else(|| unknown(name));
+        }
+        if let Some(name) = name_of(written, "own") {
+            return named(own_aggregates(), name, AggregateUDF::name);
+        }
+        if let Some(name) = name_of(written, "default") {
+            return named(SessionStateDefaults::default_aggregate_functions(), name, AggregateUDF::name);
+        }
+        if let Some(name) = name_of(written, "routine") {
+            return match self.relations.routine(name) {
+                Some(Routine::Aggregate(aggregate)) => {
+                    Ok(Arc::new(AggregateUDF::new_from_shared_impl(aggregate)))
+                }
+                _ => Err(unknown(name)),
+            };
+        }
+        if let Some(name) = name_of(written, "update_state") {
+            let Some(Routine::Function(function)) = self.relations.routine(name) else {
+                return Err(unknown(name));
+            };
+            let fold = UpdateState::new(function).map_err(|error| error.message)?;
+            return Ok(Arc::new(AggregateUDF::new_from_impl(fold)));
+        }
+        if let Some(inner) = written.get("framed") {
+            let order = read_options(written.get("order"))?;
+            return Ok(framed::framed(self.aggregate_function(inner)?, order));
+        }
+        if let Some(inner) = written.get("sliding") {
+            return Ok(sliding(self.aggregate_function(inner)?));
+        }
+        if let Some(planned) = written.get("match_rows") {
+            return Planned::read(planned, self).map(Arc::new);
+        }
+        let name = name_of(written, "in_frame").ok_or_else(|| unknown(written))?;
+        let taken = read_taken(member(written, "taken")?).ok_or_else(|| unknown(written))?;
+        Ok(in_frame::function(name, taken, read_options(written.get("order"))?))
+    }
+
+    pub(super) fn window_definition(&mut self, written: &Value) -> Stored<WindowFunctionDefinition> {
+        if let Some(aggregate) = written.get("aggregate") {
+            return self.aggregate_function(aggregate).map(WindowFunctionDefinition::AggregateUDF);
+        }
+        window(self.state, written).map(WindowFunctionDefinition::WindowUDF)
+    }
+
+    pub(super) fn higher_order_function(&mut self, name: &str) -> Stored<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned().ok_or_else(|| unknown(name))
+    }
+}
+
+fn window(state: &SessionState, written: &Value) -> Stored<Arc<WindowUDF>> {
+    if let Some(name) = name_of(written, "name") {
+        return state.window_functions().get(name).cloned().ok_or_else(|| unknown(name));
+    }
+    if let Some(name) = name_of(written, "own") {
+        return named(event_time::sessions().to_vec(), name, WindowUDF::name);
+    }
+    let name = name_of(written, "default").ok_or_else(|| unknown(written))?;
+    named(SessionStateDefaults::default_window_functions(), name, WindowUDF::name)
+}
+
+fn read_taken(of: &Value) -> Option<Taken> {
+    Some(match of.get(0)?.as_str()? {
+        "nth" => Taken::Nth(of.get(1)?.as_i64()?),
+        "array" => Taken::Array,
+        "text" => Taken::Text(of.get(1)?.as_str()?.into()),
+        _ => return None,
+    })
+}
