@@ -87,10 +87,11 @@ fn check(world: &World, (under, sql): (Under, &str), seed: u64) {
 }
 
 #[test]
-fn what_has_changed_of_every_operator_is_all_of_it() {
+fn what_has_changed_of_operators_is_all_of_it() {
     let world = World::new();
     for (under, _, sql) in QUERIES {
-        if ["keeps", "looked_up", "epoch_time"].iter().any(|call| sql.contains(call)) {
+        // Those whose functions are only planned here are stepped in tests of their own, or not at all.
+        if ["keeps", "looked_up", "epoch_time", "hop_starts"].iter().any(|call| sql.contains(call)) {
             continue;
         }
         (0..6).for_each(|seed| check(&world, (*under, sql), seed));
