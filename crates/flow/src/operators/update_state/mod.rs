@@ -320,6 +320,9 @@ impl UpdateState {
             let Some((time, slots)) = self.calls.pop_front() else { break };
             gone.extend(slots.into_iter().filter(|slot| self.last[*slot as usize] == time));
         }
+        // Two batches may have had rows of a key at one time.
+        gone.sort_unstable();
+        gone.dedup();
         self.calls_dropped();
         let failing: Vec<u32> = gone.iter().filter(|slot| self.failing.contains_key(slot)).copied().collect();
         for slot in failing {
@@ -330,9 +333,7 @@ impl UpdateState {
         }
         // A slot may have been given up since: then it has no state.
         let (_, places) = self.states.get(&gone)?;
-        let mut gone: Vec<u32> = places.into_iter().map(|place| gone[place]).collect();
-        gone.sort_unstable();
-        gone.dedup();
+        let gone: Vec<u32> = places.into_iter().map(|place| gone[place]).collect();
         if gone.is_empty() {
             return Ok(());
         }

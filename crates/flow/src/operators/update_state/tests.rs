@@ -131,6 +131,7 @@ fn run(arguments: &str, of: Rows, seed: u64) -> [usize; 2] {
             1 | 2 => {
                 files.take(&steady.save_changed().unwrap(), random.below(8) == 0);
                 files.go_on(&mut new);
+                assert_eq!(steady.state_rows(), new.state_rows(), "{arguments}, seed {seed}, epoch {epoch}");
             }
             _ => new = moving,
         }
