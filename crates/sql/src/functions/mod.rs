@@ -8,7 +8,7 @@ pub mod extreme;
 pub mod in_frame;
 pub(crate) mod json;
 pub(crate) mod nth;
-mod postgres;
+pub(crate) mod postgres;
 pub(crate) mod read_text;
 mod round;
 pub(crate) mod row_key;

@@ -45,7 +45,7 @@ fn lengths(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(lengths.collect::<Int32Array>()))
 }
 
-fn length() -> ScalarUDF {
+pub(super) fn length() -> ScalarUDF {
     Scalar::any("bytea_length", |_| Ok(DataType::Int32), |columns| lengths(&columns[0]))
 }
 

@@ -79,7 +79,7 @@ fn signs(value: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
     Some(IntervalMonthDayNano::new(months, days, nanoseconds))
 }
 
-fn multiply() -> ScalarUDF {
+pub(super) fn multiply() -> ScalarUDF {
     let arguments = vec![INTERVAL, DataType::Float64];
     Scalar::exact(
         "multiply_interval",

@@ -15,7 +15,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::functions_nested::expr_fn::array_has_any;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, cast};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use millstream_delta::sql_type;
 
@@ -38,6 +38,11 @@ pub(super) fn register(registry: &mut Registry<'_>) {
     text::register(registry);
     time::register(registry);
     patterns::register(registry);
+}
+
+/// Those that stand in plans for what is written otherwise, and that statements can't name.
+pub(crate) fn unnamed() -> [ScalarUDF; 2] {
+    [bytes::length(), interval::multiply()]
 }
 
 /// Plans `a && b`, whether two arrays have an element in common, and `a = '{1,2}'`, where the text is an array.
