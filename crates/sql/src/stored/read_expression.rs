@@ -1,5 +1,6 @@
 //! Expressions out of parts.
 
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{
     AggregateFunction, AggregateFunctionParams, Alias, Between, BinaryExpr, Case, Cast, Exists, GroupingSet,
     HigherOrderFunction, InList, InSubquery, Lambda, LambdaVariable, Like, ScalarFunction, SetComparison,
@@ -103,7 +104,19 @@ impl Reader<'_> {
             }
         };
         let units = named(FRAMES, part.get(0).and_then(Value::as_str).unwrap_or_default())?;
-        Ok(WindowFrame::new_bounds(units, bound(part.get(1))?, bound(part.get(2))?))
+        let frame = WindowFrame::new_bounds(units, bound(part.get(1))?, bound(part.get(2))?);
+        // Whether it looks ahead was decided before its ends had their types, and isn't asked again.
+        let causal = part.get(3).map_or(Ok(frame.is_causal()), |causal| flag(Some(causal)))?;
+        if frame.is_causal() == causal {
+            return Ok(frame);
+        }
+        let end = match causal {
+            true => WindowFrameBound::Preceding(ScalarValue::Null),
+            false => WindowFrameBound::Following(ScalarValue::Null),
+        };
+        let mut decided = WindowFrame::new_bounds(units, frame.start_bound, end);
+        decided.end_bound = frame.end_bound;
+        Ok(decided)
     }
 
     pub(super) fn read_order(&mut self, keys: Option<&Value>) -> Stored<Vec<Sort>> {

@@ -37,6 +37,8 @@ const QUERIES: &[&str] = &[
     "SELECT k FROM t ORDER BY v DESC NULLS LAST LIMIT 3 OFFSET 1",
     "SELECT k, row_number() OVER (PARTITION BY g ORDER BY v), lag(v, 2, 0) IGNORE NULLS OVER (ORDER BY k) FROM t",
     "SELECT k, sum(v) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '1 day' PRECEDING AND CURRENT ROW), first_value(v) OVER (PARTITION BY g ORDER BY v GROUPS 1 PRECEDING), max(x) OVER (ORDER BY k ROWS 2 PRECEDING) FROM t",
+    "SELECT k, sum(v) OVER (ORDER BY k RANGE BETWEEN 10 PRECEDING AND 5 PRECEDING), min(v) OVER (ORDER BY v DESC RANGE BETWEEN 2 FOLLOWING AND 5 FOLLOWING), count(*) OVER (ORDER BY k GROUPS BETWEEN 3 PRECEDING AND 1 PRECEDING), sum(v) OVER (ORDER BY k ROWS BETWEEN 1 PRECEDING AND 0 FOLLOWING) FROM t",
+    "SELECT length(g::BYTEA), octet_length(g), INTERVAL '1 day' * x, 2 * INTERVAL '3 hours' FROM t",
     "SELECT k, unnest(l), array_agg(v) OVER (PARTITION BY g ORDER BY k) FROM t",
     "SELECT array_agg(DISTINCT g ORDER BY g), string_agg(g, ',' ORDER BY k), (array_agg(v ORDER BY k))[2] FROM t",
     "SELECT date_part('year', ts), to_char(ts, 'YYYY'), extract(day FROM ts), date_trunc('hour', ts) FROM t",

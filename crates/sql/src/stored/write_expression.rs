@@ -131,7 +131,7 @@ impl Writer<'_> {
             WindowFrameBound::CurrentRow => json!(["current"]),
             WindowFrameBound::Following(value) => json!(["following", self.value(value)]),
         };
-        Ok(json!([units, bound(&frame.start_bound), bound(&frame.end_bound)]))
+        Ok(json!([units, bound(&frame.start_bound), bound(&frame.end_bound), frame.is_causal()]))
     }
 
     /// Each with whether it ascends, and whether NULL comes first.
