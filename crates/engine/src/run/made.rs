@@ -488,7 +488,7 @@ mod tests {
         all.state(paused(Some("x"), true));
         let expected = ["make x", "make reads x", "x true", "ALTER TABLE x RENAME TO y", "make x", "x true"];
         assert_eq!(texts(&all), expected);
-        let reads = |name: &str| BTreeSet::from([Arc::from(name)]);
+        let reads = |name: &str| BTreeSet::from([Arc::<str>::from(name)]);
         let found = |all: &Made, reads: &BTreeSet<Arc<str>>| {
             all.renamed_since(&["reads x".into()], reads, &|_| true).map(ToString::to_string)
         };

@@ -252,13 +252,13 @@ async fn two() -> Result<()> {
 
 /// A script that is run again leaves what it made as it is, under the name that it gave it.
 async fn script() -> Result<()> {
-    let mut random = SmallRng::seed_from_u64(5);
-    let mut machine = Machine::start(Engine::builder)?;
     const SCRIPT: &str = "CREATE TABLE t (x INT);
         CREATE MATERIALIZED VIEW m AS SELECT sum(x) AS s FROM t;
         INSERT INTO t VALUES (1), (2);
         ALTER TABLE t RENAME TO u;
         INSERT INTO u VALUES (4);";
+    let mut random = SmallRng::seed_from_u64(5);
+    let mut machine = Machine::start(Engine::builder)?;
     for _ in 0..3 {
         run_script(&mut machine.session(), SCRIPT).await?;
         expect(&mut machine.session(), "SELECT s FROM m", &["7"]).await?;
