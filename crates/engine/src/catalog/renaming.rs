@@ -18,7 +18,10 @@ impl Catalog {
             return Err(Error::invalid(format!("{} \"{to}\" already exists", taken.definition.kind()))
                 .hint("Drop it first, or choose another name."));
         }
-        let readers = self.objects.values().filter(|object| object.names(from));
+        // Through views, whose plans are part of those of what reads them, too.
+        let dependants = self.dependants(from);
+        let reads = |object: &&Arc<Object>| object.names(from) || dependants.contains(&object.name);
+        let readers = self.objects.values().filter(reads);
         let readers: Vec<Object> = readers.map(|object| object.reading(from, to)).collect::<Result<_>>()?;
         let mut after = before.reading(from, to)?;
         after.ddl = with_name(&before.ddl, to)?;
