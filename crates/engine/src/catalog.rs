@@ -1,6 +1,7 @@
 //! What exists: objects by name, and who reads whom.
 
 mod functions;
+mod renaming;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,11 +11,13 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Connector, SinkSpec, SourceSpec};
+use millstream_flow::Called;
 use millstream_sql::routines::{Routine, UserAggregate, UserFunction, routine_name};
 use millstream_sql::{AS_OF, BatchQuery, Error, Relation, Relations, Result, SYSTEM_SCHEMA, Watermark, near};
 use millstream_state::{Conflict, Tables};
 
 pub use functions::Moment;
+pub(crate) use renaming::{move_key, with_name};
 
 use crate::error;
 use crate::pg;
@@ -34,6 +37,10 @@ pub struct Catalog {
     made: i64,
     /// The columns of the late rows of queries whose windows close.
     late: BTreeMap<Arc<str>, SchemaRef>,
+    /// What each object is called, for operators that go by its watermark.
+    called: BTreeMap<Arc<str>, Called>,
+    /// The names under which objects were made that have another one since, by the one that they have.
+    made_as: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// Where the numbers of objects begin, as in PostgreSQL.
@@ -56,6 +63,7 @@ pub struct Object {
 }
 
 /// What an object is.
+#[derive(Clone)]
 pub enum Definition {
     /// Rows from outside.
     Source {
@@ -150,6 +158,7 @@ pub enum Definition {
 }
 
 /// How a query runs.
+#[derive(Clone)]
 pub enum Runs {
     /// Its result is maintained.
     Maintained {
@@ -288,6 +297,7 @@ impl Catalog {
         self.version += 1;
         self.oids.insert(object.name.clone(), FIRST_OID + self.made * OIDS_EACH);
         self.made += 1;
+        self.called.insert(object.name.clone(), Called::new(object.name.clone()));
         self.objects.insert(object.name.clone(), object);
         Ok(())
     }
@@ -305,6 +315,8 @@ impl Catalog {
         self.objects.remove(name);
         self.oids.remove(name);
         self.late.remove(name);
+        self.called.remove(name);
+        self.made_as.remove(name);
     }
 
     /// The columns of a query's late rows, where its windows close.

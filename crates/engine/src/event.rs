@@ -51,6 +51,8 @@ pub(crate) enum Change {
     Create { object: Arc<Object>, source: Option<Box<dyn Source>> },
     /// An object as it is from now on.
     Alter { object: Arc<Object> },
+    /// An object is called otherwise from now on.
+    Rename { from: Arc<str>, to: Arc<str> },
     /// Objects to remove, those that read others first.
     Drop { names: Vec<Arc<str>> },
 }

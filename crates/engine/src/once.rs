@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use millstream_sql::{Error, Result, TokenReader};
 
-use crate::catalog::{Definition, Object};
+use crate::catalog::{Definition, Object, with_name};
 use crate::event::Event;
 use crate::secrets::without_secrets;
 use crate::session::{Response, Session, Tag};
@@ -114,6 +114,12 @@ impl Session {
         }
         let Some(name) = made_by(text)? else { return Ok(false) };
         let catalog = self.shared.catalog();
+        // It may be called otherwise since.
+        for object in catalog.made_as(&name) {
+            if is_made_by(object, &with_name(text, &object.name)?) {
+                return Ok(true);
+            }
+        }
         let Some(object) = catalog.find(&name) else { return Ok(false) };
         if is_made_by(object, text) {
             return Ok(true);

@@ -4,7 +4,7 @@
 //! that on: of `date_trunc('hour', ts)` no value below that of the watermark is expected. So a column's *clock* is a
 //! chain of such functions over the watermarks of relations.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
@@ -65,11 +65,38 @@ pub struct EventTime {
     pub gated: bool,
 }
 
+/// What a relation is called by now, for all operators that go by its watermark: cuts say watermarks by name.
+#[derive(Clone, Debug)]
+pub struct Called(Arc<RwLock<Arc<str>>>);
+
+impl Called {
+    /// A relation of this name.
+    pub fn new(name: Arc<str>) -> Called {
+        Called(Arc::new(RwLock::new(name)))
+    }
+
+    /// Gives it another name, in every operator.
+    pub fn rename(&self, name: Arc<str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
+    /// Its name.
+    pub fn name(&self) -> Arc<str> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl PartialEq for Called {
+    fn eq(&self, other: &Called) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.name() == other.name()
+    }
+}
+
 /// Below which value no more is expected.
 #[derive(Debug)]
 enum Clock {
     /// The watermark of a relation, whose column has this type.
-    Watermark(Arc<str>, DataType),
+    Watermark(Called, DataType),
     /// The time of the batch, which each cut says exactly.
     Batch(BatchTime),
     /// What a function makes of it: an expression over rows of one column.
@@ -107,7 +134,7 @@ pub(crate) type Times = Vec<Option<EventTime>>;
 
 impl EventTime {
     /// The column of a relation's watermark.
-    pub fn watermark(relation: Arc<str>, data_type: DataType) -> EventTime {
+    pub fn watermark(relation: Called, data_type: DataType) -> EventTime {
         EventTime { clock: Arc::new(Clock::Watermark(relation, data_type)), edge: None, gated: false }
     }
 
@@ -362,7 +389,7 @@ impl Clock {
 
     fn at(&self, cut: &Cut) -> Result<Option<ScalarValue>> {
         match self {
-            Clock::Watermark(relation, data_type) => match cut.watermark(relation) {
+            Clock::Watermark(relation, data_type) => match cut.watermark(&relation.name()) {
                 Some(at) => Ok(Some(ScalarValue::Int64(Some(at)).cast_to(data_type)?)),
                 None => Ok(None),
             },
@@ -519,7 +546,7 @@ mod tests {
             |value, from| EventTime::batch(BatchTime::Start).passes_at(value, Timestamp(from)).unwrap();
         assert_eq!(passes(9_999_999_000, 5), Some(Timestamp(10_000_000)));
         assert_eq!(passes(-5_000, -8_000_000_000), Some(Timestamp(-4)));
-        let event_time = EventTime::watermark("t".into(), zoned(None));
+        let event_time = EventTime::watermark(Called::new("t".into()), zoned(None));
         assert_eq!(event_time.passes_at(5, Timestamp(0)).unwrap(), None);
     }
 }

@@ -210,6 +210,13 @@ impl Flow {
         &self.relations
     }
 
+    /// Calls a relation by another name from now on.
+    pub fn rename_relation(&mut self, from: &str, to: &Arc<str>) {
+        for name in self.relations.iter_mut().filter(|name| name.as_ref() == from) {
+            *name = to.clone();
+        }
+    }
+
     /// Whether the input at a place of [`Flow::relations`] is a window of which it takes each batch when that ends,
     /// with the batch's time as that of the cut. Nothing is taken back: its operators let batches go by themselves.
     pub fn takes_batches(&self, relation: usize) -> bool {

@@ -36,7 +36,7 @@ mod succession;
 pub use arrangement::{Arrangement, By};
 pub use drive::Driver;
 pub use error::{Error, Result};
-pub use event_time::{BatchTime, Edge, EventTime};
+pub use event_time::{BatchTime, Called, Edge, EventTime};
 pub use explain::Explained;
 pub use failure::{ERRORS, Failure};
 pub use flow::{Change, Flow};

@@ -278,7 +278,8 @@ fn check_by_time(operator: &str, queries: &[String], of: &[&str], on_close: bool
         Arc::new(looked_up),
     ));
     let limits = Limits { whole_rows_max: 1, on_close, ..Limits::default() };
-    let times = |name: &Arc<str>| vec![(0, EventTime::watermark(name.clone(), DataType::Int64))];
+    let times =
+        |name: &Arc<str>| vec![(0, EventTime::watermark(crate::Called::new(name.clone()), DataType::Int64))];
     let times: TimesOf<'_> = if operator == "Join" { &times } else { &|_| Vec::new() };
     let compile = |sql: &str| fixture.compile_of(sql, limits, times, of);
     let mut twins: Vec<Twins<'_>> = queries.iter().map(|sql| Twins::new(sql, operator, &compile)).collect();

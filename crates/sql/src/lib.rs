@@ -30,6 +30,7 @@ pub mod planner;
 mod present;
 mod reader;
 pub mod relation;
+mod renamed;
 mod respell;
 pub mod routines;
 mod row_pattern;
@@ -62,6 +63,7 @@ pub use relation::{
     INFORMATION_SCHEMA, PG_CATALOG, Provide, Relation, RelationTable, Relations, SYSTEM_SCHEMA,
     SYSTEM_SCHEMAS, bind, relation_of,
 };
+pub use renamed::renamed;
 pub use routines::{Routine, routine_name};
 pub use row_pattern::MATCH_ROWS;
 pub use shown::as_shown;

@@ -154,6 +154,17 @@ impl RelationTable {
         &self.declared
     }
 
+    /// The same relation by the name that it has by now.
+    pub(crate) fn called(&self, name: String) -> RelationTable {
+        RelationTable {
+            name,
+            schema: self.schema.clone(),
+            constraints: self.constraints.clone(),
+            event_time: self.event_time.clone(),
+            declared: self.declared.clone(),
+        }
+    }
+
     /// The relation's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -50,6 +50,12 @@ impl AwaitedRead {
         self.begun.as_ref().filter(|begun| begun.waits_for.contains(query)).map(|begun| begun.epoch)
     }
 
+    /// What it names is called otherwise from now on.
+    pub(crate) fn rename(&mut self, new: &dyn Fn(&mut Arc<str>)) {
+        self.asked.iter_mut().for_each(|asked| new(&mut asked.name));
+        self.begun.iter_mut().flat_map(|begun| &mut begun.waits_for).for_each(new);
+    }
+
     fn names(&self) -> Vec<Arc<str>> {
         self.asked.iter().map(|asked| asked.name.clone()).collect()
     }
@@ -179,6 +185,12 @@ impl Loop {
                     names.extend(scanned(&query.plan));
                 }
                 names
+            }
+            // Each query knows what it reads by name.
+            Event::Change { changes, .. }
+                if changes.iter().any(|change| matches!(change, Change::Rename { .. })) =>
+            {
+                self.queries.iter().map(|query| query.name.clone()).collect()
             }
             Event::Change { changes, .. } => changes.iter().filter_map(delivered).collect(),
             Event::Replace(replacing) => of_successor(&replacing.object),

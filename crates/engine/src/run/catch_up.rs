@@ -1,7 +1,7 @@
 //! Reading the past: what a new query takes of sources that were read before it, and recorded epochs.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -48,6 +48,15 @@ impl CatchUp {
     /// The places of a query that reads nothing of the past.
     pub(crate) fn standing(places: Vec<Place>) -> CatchUp {
         CatchUp { reading: Vec::new(), places, permits: Arc::new(Semaphore::new(0)), held: None }
+    }
+
+    /// Sources of which the past is still read are called otherwise from now on.
+    pub(super) fn rename_read(&mut self, names: &BTreeMap<Arc<str>, Arc<str>>) {
+        for name in &mut self.reading {
+            if let Some(now) = names.get(name) {
+                *name = now.clone();
+            }
+        }
     }
 
     /// Whether all of the past is read.

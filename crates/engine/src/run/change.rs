@@ -41,6 +41,8 @@ pub(super) enum Prepared {
     View,
     /// Its watermark is another one.
     Alter(Arc<Object>),
+    /// It is called otherwise.
+    Rename(Arc<str>, Arc<str>),
     /// The object's query is the last one; those before it are read by it alone.
     Queries(Arc<Object>, Vec<RunningQuery>),
     Sink {
@@ -66,6 +68,7 @@ impl Prepared {
             | Prepared::View
             | Prepared::Subscription(_)
             | Prepared::Alter(_)
+            | Prepared::Rename(..)
             | Prepared::Drop(_) => {
                 return None;
             }
@@ -132,6 +135,10 @@ impl Loop {
                 self.check_alter(&object)?;
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
+            }
+            Change::Rename { from, to } => {
+                catalog.rename(&from, &to)?;
+                return Ok(Prepared::Rename(from, to));
             }
             Change::Create { object, source } => (object, source),
         };
@@ -248,6 +255,7 @@ impl Loop {
             }
             Prepared::View => {}
             Prepared::Alter(object) => self.alter(&object),
+            Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
                 self.install_queries(queries, notices);

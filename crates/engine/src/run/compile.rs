@@ -382,7 +382,7 @@ impl Scope<'_> {
                 | Definition::Table { watermark: Some(watermark), schema, .. },
             ) => {
                 let data_type = schema.field(watermark.column).data_type().clone();
-                vec![(watermark.column, EventTime::watermark(name.into(), data_type))]
+                vec![(watermark.column, EventTime::watermark(self.catalog.called(name), data_type))]
             }
             Some(Definition::MaterializedView { .. } | Definition::Stream { .. }) => {
                 self.query_of(name).map_or_else(Vec::new, |query| query.flow.times().to_vec())

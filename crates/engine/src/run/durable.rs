@@ -14,6 +14,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::made::{Made, News};
+use crate::catalog::move_key;
 use crate::event::Live;
 
 /// How many bytes may wait to be written before no more epochs are decided.
@@ -177,6 +178,11 @@ impl Durability {
         self.done.extend(names);
     }
 
+    /// Sinks are called otherwise from now on.
+    pub(super) fn rename_delivered(&mut self, names: &BTreeMap<Arc<str>, Arc<str>>) {
+        names.iter().for_each(|(from, to)| move_key(&mut self.delivered, from, to));
+    }
+
     /// Adds an entry, `epoch` being the newest one by now.
     fn append(&mut self, entry: Entry, epoch: Epoch) {
         if let Keeping::Journal(journal) = &mut self.keeping {
@@ -198,6 +204,16 @@ impl Durability {
     /// The entries that a checkpoint holds, and the names under which statements were done.
     pub(super) fn made(&self) -> (Vec<Entry>, Vec<String>) {
         (self.made.entries(), self.done.iter().cloned().collect())
+    }
+
+    /// Whether what made these objects can be done again behind all that was done since: [`Made::renamed_since`].
+    pub(super) fn renamed_since(
+        &self,
+        names: &[Arc<str>],
+        reads: &BTreeSet<Arc<str>>,
+        is_there: &dyn Fn(&str) -> bool,
+    ) -> Option<&Arc<str>> {
+        self.made.renamed_since(names, reads, is_there)
     }
 
     /// Removes what of the journal nobody reads any more.
@@ -271,16 +287,14 @@ impl Loop {
 
     /// Remembers what a group of changes made, by the entry that the journal has of it.
     pub(super) fn note_made(&mut self, news: News, entry: &Entry) {
-        if self.durability.is_on() {
-            let standing = self.standing();
-            self.durability.made.change(news, entry, standing);
-        }
+        let standing = self.standing();
+        self.durability.made.change(news, entry, standing);
     }
 
     /// Remembers, and journals, what is set or paused.
     pub(super) fn journal_state(&mut self, entry: Entry) {
+        self.durability.made.state(entry.clone());
         if self.durability.is_on() {
-            self.durability.made.state(entry.clone());
             self.journal(entry);
         }
     }

@@ -55,6 +55,11 @@ impl Log {
         self.entries.push_back((cut, delta));
     }
 
+    /// The cuts of its epochs.
+    pub(super) fn cuts_mut(&mut self) -> impl Iterator<Item = &mut Cut> {
+        self.entries.iter_mut().map(|(cut, _)| cut)
+    }
+
     /// Where the next epoch will stand.
     pub(crate) fn end(&self) -> Place {
         Place(self.first).after(self.entries.len())

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millstream_durable::{Entry, Standing};
+use millstream_sql::functions::quote_ident;
 
 use crate::catalog::Object;
 use crate::event::Change;
 use crate::settings::Settings;
+use crate::statements::rename;
 
 /// One step of making what is there.
 #[derive(Clone, Debug)]
@@ -20,8 +22,36 @@ enum Step {
     Object(Arc<str>, Entry),
     /// An object is another one since. `overrules`: whatever it was altered to before.
     Altered { name: Arc<str>, overrules: bool, entry: Entry },
-    /// A setting, or whether something stands still.
-    State(Entry),
+    /// An object is called otherwise since: what comes before knows it, and all that reads it, by the names of then.
+    Renamed { name: Arc<str>, from: Arc<str>, entry: Entry },
+    /// A setting, or whether something stands still: of an object by its name of now.
+    State(Option<Arc<str>>, Entry),
+}
+
+impl Step {
+    /// The object that it is about, by its name of now.
+    fn of(&self) -> Option<&Arc<str>> {
+        match self {
+            Step::Object(name, _) | Step::Altered { name, .. } | Step::Renamed { name, .. } => Some(name),
+            Step::State(name, _) => name.as_ref(),
+        }
+    }
+
+    fn of_mut(&mut self) -> Option<&mut Arc<str>> {
+        match self {
+            Step::Object(name, _) | Step::Altered { name, .. } | Step::Renamed { name, .. } => Some(name),
+            Step::State(name, _) => name.as_mut(),
+        }
+    }
+
+    fn entry(&self) -> &Entry {
+        match self {
+            Step::Object(_, entry)
+            | Step::Altered { entry, .. }
+            | Step::Renamed { entry, .. }
+            | Step::State(_, entry) => entry,
+        }
+    }
 }
 
 /// The steps that made what is there, in their order.
@@ -52,6 +82,10 @@ enum Making {
         statement: String,
         dependants: Vec<Arc<str>>,
     },
+    Renamed {
+        from: Arc<str>,
+        to: Arc<str>,
+    },
     Dropped(Vec<Arc<str>>),
 }
 
@@ -71,6 +105,7 @@ impl News {
                 name: object.name.clone(),
                 overrules: object.definition.watermark().is_some(),
             },
+            Change::Rename { from, to } => Making::Renamed { from: from.clone(), to: to.clone() },
             Change::Drop { names } => Making::Dropped(names.clone()),
         };
         News { made: changes.iter().map(making).collect() }
@@ -103,35 +138,62 @@ impl Made {
                     self.steps.push(Step::Object(name, entry));
                     self.put_back(behind);
                 }
+                Making::Renamed { from, to } => self.rename(&from, &to, alone(entry, None, standing)),
                 Making::Dropped(names) => self.forget(&names),
             }
         }
         self.settle();
+        self.settle_names();
     }
 
     /// Takes in what is set, or paused.
     pub(super) fn state(&mut self, entry: Entry) {
-        self.steps.push(Step::State(entry));
+        let name = match &entry {
+            Entry::Paused { name, .. } => name.as_deref().map(Arc::from),
+            _ => None,
+        };
+        self.steps.push(Step::State(name, entry));
         self.settle();
+    }
+
+    /// An object is called otherwise from now on.
+    fn rename(&mut self, from: &Arc<str>, to: &Arc<str>, entry: Entry) {
+        for name in self.steps.iter_mut().filter_map(Step::of_mut).filter(|name| *name == from) {
+            *name = to.clone();
+        }
+        self.steps.push(Step::Renamed { name: to.clone(), from: from.clone(), entry });
+    }
+
+    /// Whether what made these objects can be done again behind all that was done since, although some names are others by
+    /// now. `reads`: what they are made of; `is_there`: whether an object has this name now. Else the name of one that
+    /// is in the way.
+    pub(super) fn renamed_since(
+        &self,
+        names: &[Arc<str>],
+        reads: &BTreeSet<Arc<str>>,
+        is_there: &dyn Fn(&str) -> bool,
+    ) -> Option<&Arc<str>> {
+        let mut is_made = false;
+        self.steps.iter().find_map(|step| match step {
+            Step::Object(name, _) => {
+                is_made |= names.contains(name);
+                None
+            }
+            // Its own name of then may be another's by now.
+            Step::Renamed { name, from, .. } if names.contains(name) => is_there(from).then_some(name),
+            Step::Renamed { name, .. } => (is_made && reads.contains(name)).then_some(name),
+            _ => None,
+        })
     }
 
     /// The entries that make what is there.
     pub(super) fn entries(&self) -> Vec<Entry> {
-        let entry = |step: &Step| match step {
-            Step::Object(_, entry) | Step::Altered { entry, .. } | Step::State(entry) => entry.clone(),
-        };
-        self.steps.iter().map(entry).collect()
+        self.steps.iter().map(|step| step.entry().clone()).collect()
     }
 
     /// Gives up what made objects that are gone.
     fn forget(&mut self, names: &[Arc<str>]) {
-        self.steps.retain(|step| match step {
-            Step::Object(name, _) | Step::Altered { name, .. } => !names.contains(name),
-            Step::State(Entry::Paused { name: Some(name), .. }) => {
-                !names.iter().any(|gone| gone.as_ref() == name)
-            }
-            Step::State(_) => true,
-        });
+        self.steps.retain(|step| !step.of().is_some_and(|name| names.contains(name)));
     }
 
     /// Takes out what made an object, and what made those that are made of it: these with the settings of then. None of
@@ -145,17 +207,16 @@ impl Made {
         let (mut kept, mut taken) = (Vec::new(), Vec::new());
         for step in std::mem::take(&mut self.steps) {
             match &step {
-                Step::Object(of, _) | Step::Altered { name: of, .. } if of == name => {}
-                Step::Object(of, _) | Step::Altered { name: of, .. } if dependants.contains(of) => {
-                    taken.push((settings.clone(), step));
-                }
-                Step::State(Entry::Paused { name: Some(of), .. })
-                    if of.as_str() == name.as_ref() || dependants.iter().any(|name| name.as_ref() == of) => {}
-                Step::State(Entry::Set { name: of, value }) => {
+                Step::State(None, Entry::Set { name: of, value }) => {
                     if LASTING.contains(&of.as_str()) {
                         settings.insert(of.clone(), value.clone());
                     }
                     kept.push(step);
+                }
+                _ if step.of() == Some(name) => {}
+                Step::State(Some(of), _) if dependants.contains(of) => {}
+                _ if step.of().is_some_and(|of| dependants.contains(of)) => {
+                    taken.push((settings.clone(), step));
                 }
                 _ => kept.push(step),
             }
@@ -169,7 +230,7 @@ impl Made {
     fn put_back(&mut self, steps: Vec<(BTreeMap<String, String>, Step)>) {
         let mut now: BTreeMap<String, String> = BTreeMap::new();
         for step in &self.steps {
-            if let Step::State(Entry::Set { name, value }) = step {
+            if let Step::State(_, Entry::Set { name, value }) = step {
                 now.insert(name.clone(), value.clone());
             }
         }
@@ -191,7 +252,7 @@ impl Made {
             };
             let (is, was) = (value(now), value(then));
             if is != was {
-                self.steps.push(Step::State(Entry::Set { name: name.into(), value: was }));
+                self.steps.push(Step::State(None, Entry::Set { name: name.into(), value: was }));
             }
         }
         now.clone_from(then);
@@ -203,7 +264,7 @@ impl Made {
         let mut kept: Vec<Step> = Vec::with_capacity(self.steps.len());
         for step in std::mem::take(&mut self.steps).into_iter().rev() {
             let key = match &step {
-                Step::Object(..) => {
+                Step::Object(..) | Step::Renamed { .. } => {
                     later.clear();
                     kept.push(step);
                     continue;
@@ -218,9 +279,9 @@ impl Made {
                     }
                     continue;
                 }
-                Step::State(Entry::Set { name, .. }) => ("set", name.clone()),
-                Step::State(Entry::Paused { name: Some(name), .. }) => ("paused", name.clone()),
-                Step::State(_) => ("all", String::new()),
+                Step::State(_, Entry::Set { name, .. }) => ("set", name.clone()),
+                Step::State(Some(name), _) => ("paused", name.to_string()),
+                Step::State(..) => ("all", String::new()),
             };
             // PAUSE ALL and RESUME ALL overrule what was said of one.
             let overruled = key.0 == "paused" && later.contains(&("all", String::new()));
@@ -232,13 +293,47 @@ impl Made {
         // What is set to what it is already need not be said.
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         kept.retain(|step| match step {
-            Step::State(Entry::Set { name, value }) => {
+            Step::State(_, Entry::Set { name, value }) => {
                 values.insert(name.clone(), value.clone()).as_ref() != Some(value)
             }
             _ => true,
         });
         self.steps = kept;
     }
+
+    /// Makes one step of several that give an object a name, where nothing stands between that knows the name between.
+    fn settle_names(&mut self) {
+        let mut at = self.steps.len();
+        while let Some(later) = at.checked_sub(1) {
+            at = later;
+            let Step::Renamed { name, .. } = &self.steps[later] else { continue };
+            let plain = |step: &&Step| matches!(step, Step::State(None, Entry::Set { .. }));
+            let between = self.steps[..later].iter().rev().take_while(plain).count();
+            let Some(earlier) = later.checked_sub(between + 1) else { continue };
+            let Step::Renamed { name: before, from, entry } = &self.steps[earlier] else { continue };
+            if before != name {
+                continue;
+            }
+            let (name, from) = (name.clone(), from.clone());
+            let entry = renaming(entry, &from, &name);
+            self.steps.remove(earlier);
+            if name == from {
+                self.steps.remove(later - 1);
+                at = earlier;
+            } else if let Some(entry) = entry {
+                self.steps[later - 1] = Step::Renamed { name, from, entry };
+            }
+        }
+    }
+}
+
+/// The entry that gives an object its last name, out of one that gave it the name before.
+fn renaming(entry: &Entry, from: &str, to: &str) -> Option<Entry> {
+    let mut entry = entry.clone();
+    let Entry::Changed { statements, .. } = &mut entry else { return None };
+    let kind = rename::kind_of(statements.first()?)?;
+    *statements = vec![format!("ALTER {kind} {} RENAME TO {}", quote_ident(from), quote_ident(to))];
+    Some(entry)
 }
 
 /// The entry of one statement out of those that took effect together. The names under which statements were done are kept
@@ -376,6 +471,49 @@ mod tests {
         assert_eq!(texts(&all), ["make x", "second", "make y", "third"]);
         dropped(&mut all, &["y"]);
         assert_eq!(texts(&all), ["make x", "third"]);
+    }
+
+    fn renamed(made: &mut Made, from: &str, to: &str) {
+        let news = News { made: vec![Making::Renamed { from: from.into(), to: to.into() }] };
+        made.change(news, &changed(&[&format!("ALTER TABLE {from} RENAME TO {to}")]), Standing::default());
+    }
+
+    #[test]
+    fn a_name_is_given_in_its_place_and_goes_with_its_object() {
+        let mut all = Made::default();
+        made(&mut all, &["x", "reads x"]);
+        all.state(paused(Some("x"), true));
+        renamed(&mut all, "x", "y");
+        made(&mut all, &["x"]);
+        all.state(paused(Some("x"), true));
+        let expected = ["make x", "make reads x", "x true", "ALTER TABLE x RENAME TO y", "make x", "x true"];
+        assert_eq!(texts(&all), expected);
+        let reads = |name: &str| BTreeSet::from([Arc::<str>::from(name)]);
+        let found = |all: &Made, reads: &BTreeSet<Arc<str>>| {
+            all.renamed_since(&["reads x".into()], reads, &|_| true).map(ToString::to_string)
+        };
+        assert_eq!(found(&all, &reads("y")).as_deref(), Some("y"));
+        assert_eq!(found(&all, &reads("x")), None);
+        dropped(&mut all, &["y"]);
+        assert_eq!(texts(&all), ["make reads x", "make x", "x true"]);
+    }
+
+    #[test]
+    fn names_that_stand_together_become_one() {
+        let mut all = Made::default();
+        made(&mut all, &["x"]);
+        renamed(&mut all, "x", "y");
+        all.state(set("a", "1"));
+        renamed(&mut all, "y", "Z");
+        assert_eq!(texts(&all), ["make x", "a = 1", "ALTER TABLE x RENAME TO \"Z\""]);
+        renamed(&mut all, "Z", "x");
+        assert_eq!(texts(&all), ["make x", "a = 1"]);
+        renamed(&mut all, "x", "y");
+        made(&mut all, &["x"]);
+        renamed(&mut all, "y", "z");
+        let expected =
+            ["make x", "a = 1", "ALTER TABLE x RENAME TO y", "make x", "ALTER TABLE y RENAME TO z"];
+        assert_eq!(texts(&all), expected);
     }
 
     fn replaced(made: &mut Made, name: &str, dependants: &[&str]) {

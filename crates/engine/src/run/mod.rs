@@ -39,6 +39,7 @@ mod query;
 mod rate;
 mod receive;
 mod recover;
+mod rename;
 mod retained;
 mod saving;
 mod sharing;
@@ -94,6 +95,7 @@ pub(crate) use modify::part;
 use pace::Clock;
 pub(crate) use put_late::Correction;
 use query::RunningQuery;
+use rename::Renamed;
 use sink::RunningSink;
 pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
@@ -190,6 +192,8 @@ pub(crate) struct Loop {
     durability: Durability,
     doing: Doing,
     taking: Taking,
+    /// Names that tasks have which are others by now.
+    renamed: Renamed,
     held: bool,
     ended: bool,
 }
@@ -249,6 +253,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 doing: Doing::default(),
                 taking: Taking::default(),
+                renamed: Renamed::default(),
                 held: false,
                 ended: false,
             };
@@ -311,6 +316,7 @@ impl Loop {
 
     /// One call an event.
     fn react(&mut self, event: Event) {
+        let event = self.under_its_name(event);
         let Some(event) = self.set_aside(event) else { return };
         match event {
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),

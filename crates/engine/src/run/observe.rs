@@ -32,6 +32,14 @@ pub(crate) struct Observing {
     reply: Reply<Vec<Explained>>,
 }
 
+impl Observing {
+    /// What it observes is called otherwise from now on.
+    pub(crate) fn rename(&mut self, new: &dyn Fn(&mut Arc<str>)) {
+        new(&mut self.query);
+        new(&mut self.shown);
+    }
+}
+
 impl Loop {
     pub(super) fn explain(&self, what: Explaining) -> Result<Vec<Explained>> {
         let operators = match what {

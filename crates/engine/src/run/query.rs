@@ -5,6 +5,7 @@ mod stores;
 mod succeeding;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -266,6 +267,13 @@ impl RunningQuery {
     /// The relations it reads.
     pub(crate) fn reads(&self) -> impl Iterator<Item = &Arc<str>> {
         self.feeds.iter().map(|feed| &feed.of)
+    }
+
+    /// Relations of which it still reads the past are called otherwise from now on.
+    pub(super) fn rename_read(&mut self, names: &BTreeMap<Arc<str>, Arc<str>>) {
+        if let Status::CatchingUp(catch_up) = &mut self.status {
+            catch_up.rename_read(names);
+        }
     }
 
     /// Whether it reads this relation.

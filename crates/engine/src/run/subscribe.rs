@@ -57,6 +57,11 @@ impl Subscription {
         &self.from
     }
 
+    /// The same, to be called otherwise.
+    pub(super) fn follows_mut(&mut self) -> &mut Arc<str> {
+        &mut self.from
+    }
+
     /// Its place in the log of a relation, where it follows that.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
         self.place.filter(|_| self.from.as_ref() == name)

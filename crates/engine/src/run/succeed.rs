@@ -81,7 +81,8 @@ impl Loop {
             Err(error) => return reply.send(Err(error)),
         };
         self.set_time();
-        let begun = self.check_journal().and_then(|()| self.successor_of(&object, from_now));
+        let begun = self.check_journal().and_then(|()| self.check_names(&object.name));
+        let begun = begun.and_then(|()| self.successor_of(&object, from_now));
         let (queries, at_once, notices) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -141,6 +142,28 @@ impl Loop {
             false => self.check_can_be_read(&object.name, query)?,
         }
         Ok((queries, false, notices))
+    }
+
+    /// Fails where what reads a relation names something by a name that it had before: a start makes what has another query
+    /// behind all else, and then what reads it, of statements that must find what they name.
+    pub(super) fn check_names(&self, name: &str) -> Result<()> {
+        if self.durability.is_recovering() {
+            return Ok(());
+        }
+        let dependants = self.catalog.dependants(name);
+        let objects = dependants.iter().filter_map(|name| self.catalog.find(name));
+        let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
+        let is_there = |name: &str| self.catalog.find(name).is_some();
+        let Some(renamed) = self.durability.renamed_since(&dependants, &reads, &is_there) else {
+            return Ok(());
+        };
+        let readers: Vec<String> = dependants.iter().map(|name| format!("\"{name}\"")).collect();
+        let readers = readers.join(", ");
+        Err(Error::invalid(format!(
+            "\"{name}\" can't have another query: \"{renamed}\" was renamed after what reads \"{name}\" was made, \
+             {readers}"
+        ))
+        .hint(format!("DROP {readers} and create them again with the names of now; then it can.")))
     }
 
     /// The same, compiled against the catalog in which the relation has its new definition.
@@ -220,7 +243,10 @@ impl Loop {
         let checked = match &query.status {
             _ if self.durability.is_recovering() => Ok(()),
             Status::Suspended { reason, .. } => Err(reason.clone()),
-            _ => self.check_journal().and_then(|()| self.check_place(&successor.object, Some(query))),
+            _ => self
+                .check_journal()
+                .and_then(|()| self.check_names(&successor.object.name))
+                .and_then(|()| self.check_place(&successor.object, Some(query))),
         };
         match checked {
             Ok(()) => {

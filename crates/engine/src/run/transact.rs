@@ -11,6 +11,7 @@ use millstream_sql::{Error, Result, sqlstate};
 use super::Loop;
 use super::log::{self, Place, Waiting};
 use super::table::{Undo, negated};
+use crate::catalog::move_key;
 use crate::error;
 use crate::event::{Asked, Reply, Snapshot};
 use crate::settings::ClockKind;
@@ -33,6 +34,13 @@ impl OpenTransaction {
     /// Its place in the log of a relation.
     pub(super) fn place_in(&self, name: &str) -> Option<Place> {
         self.places.as_ref()?.get(name).copied()
+    }
+
+    /// A relation is called otherwise from now on.
+    pub(super) fn rename(&mut self, from: &str, to: &Arc<str>) {
+        if let Some(places) = &mut self.places {
+            move_key(places, from, to);
+        }
     }
 
     /// The last epoch that it sees of a query that was there when it began.

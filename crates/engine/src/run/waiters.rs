@@ -1,5 +1,6 @@
 //! Who waits for what: FLUSH, the end of a bounded run, the end of the engine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_delta::Epoch;
@@ -62,6 +63,20 @@ pub(crate) struct Changing {
 }
 
 impl Waiters {
+    /// Relations are called otherwise from now on.
+    pub(crate) fn rename(&mut self, names: &BTreeMap<Arc<str>, Arc<str>>) {
+        let new = |name: &mut Arc<str>| {
+            if let Some(now) = names.get(name) {
+                *name = now.clone();
+            }
+        };
+        self.changes.iter_mut().flat_map(|changing| &mut changing.names).for_each(new);
+        let sinks = self.flush.iter_mut().flat_map(|flushing| flushing.sinks.iter_mut().flatten());
+        sinks.for_each(|(name, _)| new(name));
+        self.reads.iter_mut().for_each(|read| read.rename(&new));
+        self.observing.iter_mut().for_each(|observing| observing.rename(&new));
+    }
+
     /// Whether someone waits until all queries have taken everything in.
     pub(crate) fn want_all(&self) -> bool {
         self.stopping || !self.flush.is_empty() || !self.finished.is_empty()

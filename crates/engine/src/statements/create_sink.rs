@@ -23,8 +23,17 @@ pub(crate) async fn plan(
     if exists {
         return Ok(existed("SINK", &name));
     }
+    let name_at = reader.last_position();
     if reader.keyword(&["INTO"]) {
         return sink_into::plan(session, working, name, &mut reader);
+    }
+    if let Some(other) = working.catalog.sink_outside(&name) {
+        return Err(Error::invalid(format!(
+            "sink \"{}\" was made as \"{name}\", and is known by that name where it delivers",
+            other.name
+        ))
+        .hint("Choose another name.")
+        .at(name_at));
     }
     if reader.is_keyword(&["WITH"]) {
         return Err(reader.expected("FROM relation or AS query"));

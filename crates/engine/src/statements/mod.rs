@@ -28,6 +28,7 @@ mod modify;
 mod pause;
 mod prepared;
 pub(crate) mod put_late;
+pub(crate) mod rename;
 pub(crate) mod replace;
 mod reset;
 pub(crate) mod select;
@@ -70,7 +71,7 @@ const NOT_YET: &[&[&str]] = &[
 ];
 
 /// The first words of what is there, for messages.
-const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE, ALTER SOURCE, TABLE, MATERIALIZED VIEW or STREAM, \
+const KNOWN: &str = "CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM, SINK, SUBSCRIPTION, FUNCTION or AGGREGATE, ALTER SOURCE, TABLE, VIEW, MATERIALIZED VIEW, STREAM or SINK, \
      DROP, INSERT, UPDATE, \
      DELETE, COPY, SELECT, BEGIN, COMMIT, ROLLBACK, SUBSCRIBE, DECLARE, FETCH, MOVE, CLOSE, PREPARE, EXECUTE, \
      DEALLOCATE, EXPLAIN, VERIFY, DESCRIBE, SHOW, SET, RESET, DISCARD, PAUSE, RESUME, FLUSH, CHECKPOINT, ADVANCE, STOP";
@@ -201,6 +202,9 @@ async fn alter(session: &Session, reader: &mut TokenReader<'_>) -> Option<Result
     if replace::begins(reader) {
         return Some(replace::run(session, reader).await);
     }
+    if rename::begins(reader) {
+        return Some(rename::run(session, reader).await);
+    }
     match reader.keyword(&["ALTER", "SOURCE"]) {
         true => Some(alter_source::run(session, reader).await),
         false => None,
@@ -226,10 +230,26 @@ fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
              together. The new one begins with all that its relation holds.",
         ));
     }
+    let mut ahead = reader.clone();
+    if ahead.keyword(&["ALTER", "TABLE"]) && ahead.relation_name().is_ok() && ahead.is_keyword(&["ADD"]) {
+        return Err(Error::unsupported("ALTER TABLE … ADD COLUMN").at(ahead.position()).hint(
+            "CREATE another table with the column, INSERT … SELECT into it, and put it in the place of the old one with \
+             ALTER TABLE … RENAME TO. What read the old one still does: DROP it, and CREATE it again.",
+        ));
+    }
     match NOT_YET.iter().find(|words| reader.is_keyword(words)) {
         Some(words) => Err(Error::unsupported(words.join(" ")).at(reader.position())),
         None => Ok(()),
     }
+}
+
+/// Fails where a name would be one of the engine's own tables.
+fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
+    if !system::is_name(name) && !pg::is_name(name) {
+        return Ok(());
+    }
+    let schema = name.split('.').next().unwrap_or_default();
+    Err(Error::invalid(format!("\"{name}\" can't {cant}: the schema {schema} is the engine's own")))
 }
 
 /// `IF NOT EXISTS name`: the name, and whether the statement does nothing since it is there already.
@@ -237,13 +257,7 @@ fn new_name(working: &Working, reader: &mut TokenReader<'_>) -> Result<(Arc<str>
     let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
     let name: Arc<str> = reader.relation_name()?.into();
     let position = reader.last_position();
-    if system::is_name(&name) || pg::is_name(&name) {
-        let schema = name.split('.').next().unwrap_or_default();
-        return Err(Error::invalid(format!(
-            "\"{name}\" can't be created: the schema {schema} is the engine's own"
-        ))
-        .at(position));
-    }
+    refuse_system_name(&name, "be created").map_err(|error| error.at(position.clone()))?;
     match working.catalog.find(&name) {
         None => Ok((name, false)),
         Some(_) if lenient => Ok((name, true)),

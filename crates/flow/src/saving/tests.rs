@@ -284,7 +284,7 @@ impl World {
         driver.set_threads(NonZeroUsize::new(1).unwrap());
         let closes = matches!(under, Changes | Close);
         let ends = |name: &Arc<str>| {
-            let mut time = EventTime::watermark(name.clone(), time());
+            let mut time = EventTime::watermark(crate::Called::new(name.clone()), time());
             time.edge = Some(Edge::End);
             time
         };

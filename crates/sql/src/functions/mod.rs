@@ -23,6 +23,7 @@ use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::ExprPlanner;
+pub use postgres::quote_ident;
 
 /// The alias that these functions carry, by which the crate `flow`, which doesn't know their types, tells them from a
 /// user's function of the same name.

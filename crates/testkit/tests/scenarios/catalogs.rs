@@ -17,7 +17,7 @@ pub const ALL: &[Scenario] = &[
 ];
 
 /// The size of the newest checkpoint's catalog.
-fn catalog_bytes(machine: &Machine) -> Result<usize> {
+pub(super) fn catalog_bytes(machine: &Machine) -> Result<usize> {
     let names = machine.disk.list().map_err(|error| error.to_string())?;
     let newest = names.iter().rfind(|name| name.ends_with("-catalog.entries")).ok_or("there is none")?;
     machine.disk.read(newest).map(|bytes| bytes.len()).map_err(|error| error.to_string())
@@ -66,7 +66,7 @@ async fn dropped() -> Result<()> {
 fn statement(random: &mut SmallRng) -> String {
     let (a, b) = (random.random_range(0..3), random.random_range(0..3));
     let x = random.random_range(0..5);
-    match random.random_range(0..23) {
+    match random.random_range(0..26) {
         0 => format!("DROP TABLE t{a} CASCADE"),
         1 => format!("DROP MATERIALIZED VIEW IF EXISTS v{a} CASCADE"),
         2 => format!("DROP SINK k{a}"),
@@ -94,6 +94,9 @@ fn statement(random: &mut SmallRng) -> String {
             "CREATE OR REPLACE MATERIALIZED VIEW v{a} WITH (on_error = 'keep') AS SELECT f{b}(x) AS y, count(*) AS n \
              FROM t{b} WHERE x > {x} GROUP BY f{b}(x)"
         ),
+        20 => format!("ALTER TABLE t{a} RENAME TO t{b}"),
+        21 => format!("ALTER MATERIALIZED VIEW v{a} RENAME TO v{b}"),
+        22 => format!("ALTER SINK k{a} RENAME TO k{b}"),
         _ => format!("INSERT INTO t{a} VALUES ({x}, TIMESTAMP '2024-05-01' + INTERVAL '{x} minutes')"),
     }
 }

@@ -33,6 +33,7 @@ mod plans;
 mod postgres;
 mod put_late;
 mod receivers;
+mod renamed;
 mod replay;
 mod server;
 mod sessions;
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(postgres::ALL);
     all.extend_from_slice(put_late::ALL);
     all.extend_from_slice(receivers::ALL);
+    all.extend_from_slice(renamed::ALL);
     all.extend_from_slice(replay::ALL);
     all.extend_from_slice(server::ALL);
     all.extend_from_slice(sessions::ALL);

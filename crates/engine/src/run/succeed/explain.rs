@@ -29,7 +29,7 @@ impl Loop {
             (Some(query), None) if !from_now => self.check_can_be_read(name, query),
             _ => Ok(()),
         };
-        let refused = self.check_place(object, query).and(readable).err();
+        let refused = self.check_names(name).and(self.check_place(object, query)).and(readable).err();
         let what = match (&refused, query, &succession) {
             (Some(error), ..) => format!("refused: {}", error.message),
             (None, None, _) => "its plan is another one".into(),

@@ -87,7 +87,7 @@ struct Maintained {
 
 /// Windows end at `id`.
 fn end(name: &Arc<str>) -> Vec<(usize, EventTime)> {
-    let mut time = EventTime::watermark(name.clone(), DataType::Int64);
+    let mut time = EventTime::watermark(crate::Called::new(name.clone()), DataType::Int64);
     time.edge = Some(Edge::End);
     vec![(0, time)]
 }

@@ -53,7 +53,7 @@ fn session(clock: bool, on_close: bool) -> Session {
         time: column("ts", 1),
         gap: GAP,
         sides: vec![Side::Start, Side::End],
-        clock: clock.then(|| EventTime::watermark("t".into(), time_type())),
+        clock: clock.then(|| EventTime::watermark(crate::Called::new("t".into()), time_type())),
         on_close,
         detail: String::new(),
         partition: vec!["k".into()],

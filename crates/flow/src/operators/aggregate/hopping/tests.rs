@@ -54,7 +54,7 @@ fn made(fixture: &Fixture, sql: &str, hops: Hops, append_only: bool) -> (Hopping
     let mut keys = vec![None; node.group_expr.len()];
     keys[0] = Some(Edge::End);
     let hopping = Hopping { hops, columns: vec![(0, Edge::End)], keys };
-    let time = EventTime::watermark("w".into(), schema().field(0).data_type().clone());
+    let time = EventTime::watermark(crate::Called::new("w".into()), schema().field(0).data_type().clone());
     let window = Window { column: 0, name: "ts".into(), time };
     (lower(&plan, node, hopping, append_only, &window, &driver).unwrap().unwrap(), columns)
 }

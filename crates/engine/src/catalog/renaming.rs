@@ -1,0 +1,227 @@
+//! Another name for what is there: all that reads it goes on to do so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream_flow::Called;
+use millstream_sql::functions::quote_ident;
+use millstream_sql::{BatchQuery, Error, Result, TokenReader, renamed};
+
+use super::{AS_OF, Catalog, Definition, Object, Runs, as_of, bad_rows_of, late_rows_of, watermark_of};
+use crate::statements::{KINDS, own_relation};
+
+impl Catalog {
+    /// Gives an object another name, which must be free. What reads it is there anew, with plans that name it so.
+    pub(crate) fn rename(&mut self, from: &str, to: &Arc<str>) -> Result<()> {
+        let before = self.get(from)?.clone();
+        if let Some(taken) = self.find(to) {
+            return Err(Error::invalid(format!("{} \"{to}\" already exists", taken.definition.kind()))
+                .hint("Drop it first, or choose another name."));
+        }
+        // Through views, whose plans are part of those of what reads them, too.
+        let dependants = self.dependants(from);
+        let reads = |object: &&Arc<Object>| object.names(from) || dependants.contains(&object.name);
+        let readers = self.objects.values().filter(reads);
+        let readers: Vec<Object> = readers.map(|object| object.reading(from, to)).collect::<Result<_>>()?;
+        let mut after = before.reading(from, to)?;
+        after.ddl = with_name(&before.ddl, to)?;
+        after.name = to.clone();
+        self.version += 1;
+        self.objects.remove(from);
+        for object in readers.into_iter().filter(|object| object.name != before.name) {
+            self.objects.insert(object.name.clone(), Arc::new(object));
+        }
+        self.objects.insert(to.clone(), Arc::new(after));
+        move_key(&mut self.oids, from, to);
+        move_key(&mut self.late, from, to);
+        move_key(&mut self.called, from, to);
+        let made_as = self.made_as.remove(from).unwrap_or_else(|| before.name.clone());
+        self.made_as.insert(to.clone(), made_as);
+        Ok(())
+    }
+
+    /// What an object is called, for operators that go by its watermark.
+    pub(crate) fn called(&self, name: &str) -> Called {
+        self.called.get(name).cloned().unwrap_or_else(|| Called::new(name.into()))
+    }
+
+    /// The objects that were made under a name, and have another one since.
+    pub(crate) fn made_as(&self, name: &str) -> impl Iterator<Item = &Arc<Object>> {
+        let then = self.made_as.iter().filter(move |(_, made_as)| made_as.as_ref() == name);
+        then.filter_map(|(now, _)| self.objects.get(now))
+    }
+
+    /// The sink that is known by a name where it delivers, while it is called otherwise here.
+    pub(crate) fn sink_outside(&self, name: &str) -> Option<&Arc<Object>> {
+        let outside = |object: &&Arc<Object>| match &object.definition {
+            Definition::Sink { spec, .. } => spec.name == name && object.name.as_ref() != name,
+            _ => false,
+        };
+        self.objects.values().find(outside)
+    }
+}
+
+/// Puts what a map has under one name under another one.
+pub(crate) fn move_key<T>(map: &mut BTreeMap<Arc<str>, T>, from: &str, to: &Arc<str>) {
+    if let Some(value) = map.remove(from) {
+        map.insert(to.clone(), value);
+    }
+}
+
+impl Object {
+    /// Whether it is what has this name, or names it.
+    fn names(&self, name: &str) -> bool {
+        let has = |read: &Arc<str>| in_call(read, name, &name.into()).is_some();
+        self.name.as_ref() == name || self.reads.iter().any(has)
+    }
+
+    /// The same, where something has another name; it may be itself.
+    fn reading(&self, from: &str, to: &Arc<str>) -> Result<Object> {
+        let rename = |name: &str| in_call(name, from, to);
+        let reads = self.reads.iter().map(|read| rename(read).map_or_else(|| read.clone(), Into::into));
+        let mut definition = self.definition.clone();
+        definition.rename(from, to, &rename)?;
+        Ok(Object { name: self.name.clone(), ddl: self.ddl.clone(), reads: reads.collect(), definition })
+    }
+}
+
+impl Definition {
+    fn rename(&mut self, from: &str, to: &Arc<str>, rename: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+        let name = |name: &mut Arc<str>| {
+            if name.as_ref() == from {
+                *name = to.clone();
+            }
+        };
+        match self {
+            Definition::View { raw: plan, .. } | Definition::MaterializedView { plan, .. } => {
+                *plan = renamed(plan, rename)?;
+            }
+            Definition::Stream { query, .. } => query.rename(rename)?,
+            Definition::Sink { from: relation, query, .. } => {
+                name(relation);
+                if *relation == own_relation(from) {
+                    *relation = own_relation(to);
+                }
+                if let Some(query) = query {
+                    query.rename(rename)?;
+                }
+            }
+            Definition::SinkInto { table, query } => {
+                name(table);
+                *query = renamed(query, rename)?;
+            }
+            Definition::Subscription { from: relation, .. } => name(relation),
+            Definition::Source { .. }
+            | Definition::Table { .. }
+            | Definition::Function(_)
+            | Definition::Aggregate(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Runs {
+    fn rename(&mut self, rename: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+        match self {
+            Runs::Maintained { plan, .. } => *plan = renamed(plan, rename)?,
+            Runs::EachBatch(query) => **query = BatchQuery::renamed(query, rename)?,
+        }
+        Ok(())
+    }
+}
+
+/// A name in which a relation has another name by now, itself or what a function is called for; none where it isn't in
+/// there.
+fn in_call(name: &str, from: &str, to: &Arc<str>) -> Option<String> {
+    let called = |function: &str| Some(format!("{function}('{to}')"));
+    if name == from {
+        return Some(to.to_string());
+    }
+    if bad_rows_of(name) == Some(from) {
+        return called("bad_rows");
+    }
+    if late_rows_of(name) == Some(from) {
+        return called("late_rows");
+    }
+    if watermark_of(name) == Some(from) {
+        return called("watermark");
+    }
+    let (relation, _) = as_of(name)?;
+    let rest = name.strip_prefix(AS_OF)?.strip_prefix("('")?.strip_prefix(&relation.replace('\'', "''"))?;
+    (relation == from).then(|| format!("{AS_OF}('{}{rest}", to.replace('\'', "''")))
+}
+
+/// The statement that makes an object, and those that altered it, with another name for the object.
+pub(crate) fn with_name(ddl: &str, to: &str) -> Result<String> {
+    let altered = "; ALTER ";
+    let makes_rows = TokenReader::new(ddl)?;
+    // Others have no such statements behind them.
+    let may_be_altered =
+        makes_rows.is_keyword(&["CREATE", "TABLE"]) || makes_rows.is_keyword(&["CREATE", "SOURCE"]);
+    let (first, rest) = match ddl.split_once(altered).filter(|_| may_be_altered) {
+        Some((first, rest)) => (first, rest.split(altered).collect()),
+        None => (ddl, Vec::new()),
+    };
+    let mut all = named(first, to)?;
+    for statement in rest {
+        all.push_str("; ");
+        all.push_str(&named(&format!("ALTER {statement}"), to)?);
+    }
+    Ok(all)
+}
+
+fn named(statement: &str, to: &str) -> Result<String> {
+    let mut reader = TokenReader::new(statement)?;
+    if reader.keyword(&["CREATE"]) {
+        reader.keyword(&["OR", "REPLACE"]);
+    } else {
+        reader.expect_keyword(&["ALTER"])?;
+    }
+    reader.one_of(KINDS).ok_or_else(|| reader.expected("what a statement makes"))?;
+    reader.keyword(&["IF", "NOT", "EXISTS"]);
+    let start = reader.position().start;
+    reader.relation_name()?;
+    let end = reader.last_position().end;
+    Ok(format!("{}{}{}", &statement[..start], quote_ident(to), &statement[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_makes_the_same_under_another_name() {
+        let check = |ddl: &str, to: &str, expected: &str| {
+            assert_eq!(with_name(ddl, to).unwrap(), expected);
+        };
+        check("CREATE TABLE t (t INT)", "u", "CREATE TABLE u (t INT)");
+        check(
+            "create  table if not exists public.\"T\" (t INT)",
+            "u",
+            "create  table if not exists u (t INT)",
+        );
+        check(
+            "CREATE MATERIALIZED VIEW m AS SELECT 1 FROM m",
+            "M",
+            "CREATE MATERIALIZED VIEW \"M\" AS SELECT 1 FROM m",
+        );
+        check(
+            "CREATE TABLE t (ts TIMESTAMP); ALTER TABLE t DROP WATERMARK",
+            "u",
+            "CREATE TABLE u (ts TIMESTAMP); ALTER TABLE u DROP WATERMARK",
+        );
+        check("CREATE VIEW v AS SELECT '; ALTER TABLE v'", "w", "CREATE VIEW w AS SELECT '; ALTER TABLE v'");
+    }
+
+    #[test]
+    fn calls_name_relations() {
+        let now = |name: &str| in_call(name, "t", &"u".into());
+        assert_eq!(now("t").as_deref(), Some("u"));
+        assert_eq!(now("bad_rows('t')").as_deref(), Some("bad_rows('u')"));
+        assert_eq!(now("watermark('t')").as_deref(), Some("watermark('u')"));
+        let of = |name: &str| format!("{AS_OF}('{name}', 'epoch', '3')");
+        assert_eq!(now(&of("t")), Some(of("u")));
+        assert_eq!(now(&of("tt")), None);
+        assert_eq!(now("tt"), None);
+    }
+}

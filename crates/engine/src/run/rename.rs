@@ -1,0 +1,154 @@
+//! Another name for what is there, between two epochs: all that is kept of it is kept under the new name from then on, and
+//! what reads it goes on where it stands.
+//!
+//! Tasks that belong to a source, a sink, or a query on its way to the present speak of themselves by the copy of the name
+//! that they were started with. What they say is taken for what has that name by now ([`Renamed`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Loop;
+use super::query::RunningQuery;
+use crate::catalog::move_key;
+use crate::event::Event;
+use crate::statements::own_relation;
+
+/// Copies of names that tasks have, with the names that stand for them by now.
+#[derive(Debug, Default)]
+pub(super) struct Renamed(Vec<(Arc<str>, Arc<str>)>);
+
+impl Renamed {
+    /// What has this copy of a name by now.
+    fn by_now(&self, name: &mut Arc<str>) {
+        if let Some((_, now)) = self.0.iter().find(|(copy, _)| Arc::ptr_eq(copy, name)) {
+            *name = now.clone();
+        }
+    }
+
+    /// Takes in that a copy of a name has another one in its place.
+    fn note(&mut self, copy: Arc<str>, now: &Arc<str>) {
+        self.0
+            .iter_mut()
+            .filter(|(_, then)| Arc::ptr_eq(then, &copy))
+            .for_each(|(_, then)| *then = now.clone());
+        self.0.push((copy, now.clone()));
+    }
+
+    /// Forgets copies that nobody has any more.
+    fn forget(&mut self) {
+        self.0.retain(|(copy, _)| Arc::strong_count(copy) > 1);
+    }
+}
+
+/// Names, and what they become.
+type Names = BTreeMap<Arc<str>, Arc<str>>;
+
+impl Loop {
+    /// What has changed its name since a task was started speaks under the new one.
+    pub(super) fn under_its_name(&self, mut event: Event) -> Event {
+        match &mut event {
+            Event::Arrived { source: name, .. }
+            | Event::ReadsAgain { source: name, .. }
+            | Event::Replayed { source: name, .. }
+            | Event::SinkRecovered { sink: name, .. }
+            | Event::Delivered { sink: name, .. }
+            | Event::SinkFailed { sink: name, .. } => self.renamed.by_now(name),
+            Event::CaughtUp { query, source, .. } => {
+                self.renamed.by_now(query);
+                self.renamed.by_now(source);
+            }
+            _ => {}
+        }
+        event
+    }
+
+    /// Gives what is there another name; the catalog has it already.
+    pub(super) fn rename(&mut self, from: &Arc<str>, to: &Arc<str>) {
+        let names = self.names_of(from, to);
+        self.rename_kept(&names);
+        for place in 0..self.queries.len() {
+            self.rename_in_query(place, &names);
+        }
+        let new = |name: &mut Arc<str>| {
+            if let Some(now) = names.get(name) {
+                *name = now.clone();
+            }
+        };
+        self.sinks.values_mut().for_each(|sink| new(&mut sink.from));
+        self.durable_subscriptions.values_mut().for_each(|durable| new(&mut durable.from));
+        self.subscriptions.values_mut().for_each(|subscription| new(subscription.follows_mut()));
+        self.waiters.rename(&names);
+        self.durability.rename_delivered(&names);
+        self.catalog.called(to).rename(to.clone());
+        self.plan_watermarks();
+        self.readers_left();
+        self.renamed.forget();
+    }
+
+    /// The names of a relation and of what is its alone: the query of a sink, those below a query's windows.
+    fn names_of(&self, from: &Arc<str>, to: &Arc<str>) -> Names {
+        let mut names = Names::from([(from.clone(), to.clone())]);
+        names.insert(own_relation(from), own_relation(to));
+        let mut below = Names::new();
+        for query in &self.queries {
+            let Some((of, now)) = names.iter().find(|(name, _)| query.owner.as_ref() == Some(name)) else {
+                continue;
+            };
+            let window = query.name.strip_suffix(of.trim_start_matches('\0'));
+            below.extend(window.map(|window| {
+                (query.name.clone(), Arc::from(format!("{window}{}", now.trim_start_matches('\0'))))
+            }));
+        }
+        names.extend(below);
+        names
+    }
+
+    /// What is kept by name.
+    fn rename_kept(&mut self, names: &Names) {
+        for (from, to) in names {
+            let copies = [
+                self.sources.get_key_value(from).map(|(copy, _)| copy.clone()),
+                self.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
+            ];
+            copies.into_iter().flatten().for_each(|copy| self.renamed.note(copy, to));
+            move_key(&mut self.tables, from, to);
+            move_key(&mut self.sources, from, to);
+            move_key(&mut self.sinks, from, to);
+            move_key(&mut self.logs, from, to);
+            move_key(&mut self.histories, from, to);
+            move_key(&mut self.watermarks, from, to);
+            self.transactions.values_mut().for_each(|open| open.rename(from, to));
+        }
+        // Who has yet to take what is in a log goes by the watermarks that stand there.
+        for cut in self.logs.values_mut().flat_map(|log| log.cuts_mut()) {
+            for (name, _) in &mut cut.watermarks {
+                if let Some(now) = names.get(name) {
+                    *name = now.clone();
+                }
+            }
+        }
+    }
+
+    fn rename_in_query(&mut self, place: usize, names: &Names) {
+        let query: &mut RunningQuery = &mut self.queries[place];
+        let new = |name: &mut Arc<str>| {
+            let now = names.get(name).cloned()?;
+            Some((std::mem::replace(name, now.clone()), now))
+        };
+        let mut copies = Vec::new();
+        copies.extend(new(&mut query.name));
+        copies.extend(query.feeds.iter_mut().filter_map(|feed| new(&mut feed.of)));
+        if let Some(owner) = &mut query.owner {
+            new(owner);
+        }
+        if let Some(into) = &mut query.into {
+            new(&mut into.sink);
+            new(&mut into.table);
+        }
+        query.rename_read(names);
+        if let Some(flow) = query.flow.here_mut() {
+            names.iter().for_each(|(from, to)| flow.rename_relation(from, to));
+        }
+        copies.iter().for_each(|(copy, now)| self.renamed.note(copy.clone(), now));
+    }
+}

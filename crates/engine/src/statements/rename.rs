@@ -1,0 +1,83 @@
+//! `ALTER TABLE | SOURCE | VIEW | MATERIALIZED VIEW | STREAM | SINK name RENAME TO new`
+
+use std::sync::Arc;
+
+use millstream_sql::{Error, Result, TokenReader};
+
+use super::refuse_system_name;
+use crate::event::{Change, Event};
+use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+
+/// What can have another name.
+const KINDS: &[&[&str]] =
+    &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
+
+/// Whether the statement gives something another name: `ALTER TABLE t RENAME TO u`.
+pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
+    let mut ahead = reader.clone();
+    ahead.keyword(&["ALTER"])
+        && ahead.one_of(KINDS).is_some()
+        && ahead.relation_name().is_ok()
+        && ahead.is_keyword(&["RENAME"])
+}
+
+/// What such a statement gives another name: TABLE, MATERIALIZED VIEW.
+pub(crate) fn kind_of(statement: &str) -> Option<String> {
+    let mut reader = TokenReader::new(statement).ok()?;
+    reader.keyword(&["ALTER"]);
+    Some(KINDS.get(reader.one_of(KINDS)?)?.join(" "))
+}
+
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let statement = reader.clone();
+    for _ in 0..PLANS_MAX {
+        let (base, change, tag) = plan(session, &mut statement.clone())?;
+        let entry = Box::new(session.entry(&[statement.text()], Vec::new()));
+        let changes = vec![change];
+        let changed = session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
+        if let Some(notices) = changed {
+            return Ok(Tag { notices, ..tag }.into());
+        }
+    }
+    Err(busy())
+}
+
+/// What is to be done, and the version of the catalog that this follows from.
+fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Change, Tag)> {
+    reader.expect_keyword(&["ALTER"])?;
+    let kind = reader.one_of(KINDS).and_then(|kind| KINDS.get(kind));
+    let kind = kind.ok_or_else(|| reader.expected("what is to have another name"))?.join(" ");
+    let from = reader.relation_name()?;
+    let from_at = reader.last_position();
+    reader.expect_keyword(&["RENAME"])?;
+    let column_at = reader.position();
+    if !reader.keyword(&["TO"]) {
+        return Err(Error::unsupported("RENAME of a column").at(column_at).hint(
+            "ALTER … RENAME TO gives all of it another name. A view gives a column another one: CREATE VIEW v AS \
+             SELECT a AS b FROM t.",
+        ));
+    }
+    let to: Arc<str> = reader.relation_name()?.into();
+    let to_at = reader.last_position();
+    refuse_system_name(&to, "be a name").map_err(|error| error.at(to_at.clone()))?;
+    reader.expect_end()?;
+    let catalog = session.shared.catalog();
+    let object = catalog.get(&from).map_err(|error| error.at(from_at.clone()))?;
+    let found = object.definition.kind().to_uppercase();
+    if found != kind {
+        let (found, kind) = (found.to_lowercase(), kind.to_lowercase());
+        return Err(Error::invalid(format!("\"{from}\" is a {found}, not a {kind}"))
+            .at(from_at)
+            .hint(format!("Use ALTER {} {from} RENAME TO {to}.", found.to_uppercase())));
+    }
+    if let Some(taken) = catalog.find(&to) {
+        let error = match taken.name == object.name {
+            true => Error::invalid(format!("\"{from}\" is called so already"))
+                .hint("Give it a name that differs from the one that it has."),
+            false => Error::invalid(format!("{} \"{to}\" already exists", taken.definition.kind()))
+                .hint("Drop it first, or choose another name."),
+        };
+        return Err(error.at(to_at));
+    }
+    Ok((catalog.version, Change::Rename { from: object.name.clone(), to }, Tag::new(format!("ALTER {kind}"))))
+}

@@ -1,0 +1,128 @@
+//! Relations that get another name: what was planned over them reads them under the new one.
+//!
+//! A scan of `t`, by now `u`, becomes `u AS t`: all that names its columns stays as it is, and two scans are the same only
+//! where they read the same relation.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result as PlanResult, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{Expr, LogicalPlan, SubqueryAlias, TableScan};
+
+use crate::batches::{BatchQuery, WindowOf};
+use crate::error::Result;
+use crate::planner::Query;
+use crate::relation::{RelationTable, relation_of};
+
+/// Gives the new name of a relation; none where that stays.
+pub type Rename<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A plan over relations of which some have another name by now.
+pub fn renamed(plan: &LogicalPlan, rename: Rename<'_>) -> Result<LogicalPlan> {
+    let plan = plan.clone().transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
+        let Some(provider) = relation_of(&scan) else {
+            return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+        };
+        let table = provider.downcast_ref::<RelationTable>();
+        match table.and_then(|table| Some(table.called(rename(table.name())?))) {
+            Some(table) => scan_of(scan, table).map(Transformed::yes),
+            None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+        }
+    })?;
+    Ok(plan.data)
+}
+
+/// The same scan of a relation under its new name.
+fn scan_of(scan: TableScan, table: RelationTable) -> PlanResult<LogicalPlan> {
+    let (before, now) = (scan.table_name.clone(), TableReference::bare(table.name()));
+    let schema = scan.projected_schema.as_ref().clone().replace_qualifier(now.clone());
+    let filters = scan.filters.iter().map(|filter| {
+        let column = |expr: Expr| match expr {
+            Expr::Column(mut column) if column.relation.as_ref() == Some(&before) => {
+                column.relation = Some(now.clone());
+                Ok(Transformed::yes(Expr::Column(column)))
+            }
+            other => Ok(Transformed::no(other)),
+        };
+        filter.clone().transform_up(column).map(|filter| filter.data)
+    });
+    let scan = TableScan {
+        filters: filters.collect::<PlanResult<_>>()?,
+        projected_schema: Arc::new(schema),
+        table_name: now.clone(),
+        source: provider_as_source(Arc::new(table)),
+        ..scan
+    };
+    let scan = LogicalPlan::TableScan(scan);
+    // It is called so again.
+    if before == now {
+        return Ok(scan);
+    }
+    SubqueryAlias::try_new(Arc::new(scan), before).map(LogicalPlan::SubqueryAlias)
+}
+
+impl BatchQuery {
+    /// The same query over relations of which some have another name by now. Its windows keep theirs.
+    pub fn renamed(&self, rename: Rename<'_>) -> Result<BatchQuery> {
+        let mut query = self.clone();
+        query.query.rename(rename)?;
+        for window in &mut query.windows {
+            match &mut window.of {
+                WindowOf::Relation(name) => *name = rename(name).unwrap_or_else(|| name.clone()),
+                WindowOf::Query(below) => **below = below.renamed(rename)?,
+            }
+        }
+        Ok(query)
+    }
+}
+
+impl Query {
+    fn rename(&mut self, rename: Rename<'_>) -> Result<()> {
+        self.plan = renamed(&self.plan, rename)?;
+        self.raw = renamed(&self.raw, rename)?;
+        for name in &mut self.reads {
+            *name = rename(name).unwrap_or_else(|| name.clone());
+        }
+        self.reads.sort_unstable();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Tables;
+    use crate::relation::bind;
+
+    /// The relations that a plan scans, each once.
+    fn scans(plan: &LogicalPlan) -> Vec<String> {
+        let mut names = Vec::new();
+        let bound = bind(plan.clone(), &mut |name, schema| {
+            names.push(name.to_string());
+            Ok(Arc::new(RelationTable::new(name.into(), schema.clone(), None)))
+        });
+        bound.unwrap();
+        names.dedup();
+        names
+    }
+
+    #[test]
+    fn a_plan_reads_a_relation_under_its_new_name_and_gives_the_same_columns() {
+        let tables = Tables::new().table("t", "(a INT)", "");
+        let text =
+            "SELECT t.a FROM t WHERE t.a > 1 AND EXISTS (SELECT 1 FROM t AS other WHERE other.a < t.a)";
+        let query = tables.planner.query(text, &tables).unwrap();
+        let rename = |name: &str| (name == "t").then(|| "u".to_string());
+        let after = renamed(&query.plan, &rename).unwrap();
+        assert_eq!(after.schema(), query.plan.schema());
+        let shown = after.display_indent().to_string();
+        assert!(shown.contains("TableScan: u") && !shown.contains("TableScan: t"), "{shown}");
+        assert_eq!(scans(&after), ["u"]);
+        // Two plans over what had one name at different times aren't the same.
+        assert_ne!(after, query.plan);
+        let back = renamed(&after, &|name: &str| (name == "u").then(|| "t".to_string())).unwrap();
+        assert_eq!(scans(&back), ["t"]);
+    }
+}
