@@ -165,12 +165,19 @@ impl Bits {
         self.0[word] |= 1 << (slot % 64);
     }
 
+    /// Marks what has a bit in these words, which stand for the slots from 0 on.
+    fn set_words(&mut self, words: &[u64]) {
+        if self.0.len() < words.len() {
+            self.0.resize(words.len(), 0);
+        }
+        self.0.iter_mut().zip(words).for_each(|(now, word)| *now |= word);
+    }
+
     /// The slots with a mark in any of these, ascending.
     pub(crate) fn slots<'a>(all: impl Iterator<Item = &'a Bits>) -> Vec<u32> {
         let mut sum = Bits::default();
         for Bits(words) in all {
-            sum.0.resize(sum.0.len().max(words.len()), 0);
-            sum.0.iter_mut().zip(words).for_each(|(sum, word)| *sum |= word);
+            sum.set_words(words);
         }
         let mut slots = Vec::new();
         for (place, word) in sum.0.iter().enumerate() {
@@ -198,6 +205,11 @@ impl SlotMarks {
     pub fn touch_all(&mut self, slots: impl IntoIterator<Item = u32>) {
         let bits = self.0.now(0);
         slots.into_iter().for_each(|slot| bits.set(slot));
+    }
+
+    /// Marks the slots that have a bit in these words, 64 slots a word from slot 0 on.
+    pub fn touch_words(&mut self, words: &[u64]) {
+        self.0.now(0).set_words(words);
     }
 
     /// Lets the next checkpoint have everything: slots stand for something else now.
@@ -234,7 +246,7 @@ mod tests {
         marks.touch(200);
         // The second one fails, and so does a third.
         assert_eq!(marks.touched(&marks.run()), [3, 200]);
-        marks.touch(64);
+        marks.touch_words(&[0, 1]);
         let fourth = marks.run();
         assert_eq!(marks.touched(&fourth), [3, 64, 200]);
         fourth.publish(false);
