@@ -1,5 +1,7 @@
 //! Rows with signed weights.
 
+use std::borrow::Cow;
+
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::SchemaRef;
@@ -159,6 +161,21 @@ impl Delta {
             }
         }
         Ok((inserts, deletes))
+    }
+
+    /// The changes of the first columns alone, where there are more.
+    pub fn first_columns(&self, count: usize) -> Result<Cow<'_, Delta>, ArrowError> {
+        let is_wide = |chunk: &Chunk| chunk.rows.num_columns() > count;
+        if !self.chunks.iter().any(is_wide) {
+            return Ok(Cow::Borrowed(self));
+        }
+        let columns: Vec<usize> = (0..count).collect();
+        let cut = |chunk: &Chunk| {
+            let rows = if is_wide(chunk) { chunk.rows.project(&columns)? } else { chunk.rows.clone() };
+            Ok(Chunk { rows, weights: chunk.weights.clone() })
+        };
+        let chunks = self.chunks.iter().map(cut).collect::<Result<_, ArrowError>>()?;
+        Ok(Cow::Owned(Delta { chunks }))
     }
 
     /// The same changes under another schema of the same shape (other names, other metadata).

@@ -110,8 +110,10 @@ impl Step<'_> {
         all: &Stepped,
     ) -> Result<(&'static str, Output)> {
         let (operator, inputs) = match node {
-            Node::Input { relation, .. } => {
-                let delta = self.inputs[*relation].clone();
+            Node::Input { relation, properties, .. } => {
+                // A table may have got columns behind those that the query knows.
+                let known = properties.schema.fields().len();
+                let delta = self.inputs[*relation].first_columns(known)?.into_owned();
                 if !delta.is_empty() {
                     meter.steps += 1;
                     meter.rows_out += delta.num_rows() as u64;
@@ -240,6 +242,17 @@ impl Flow {
         all.sort_unstable();
         all.dedup();
         Some(all)
+    }
+
+    /// How many columns it knows of the input at a place of [`Flow::relations`]: there may be more behind them.
+    pub fn columns_known(&self, relation: usize) -> usize {
+        let known = |node: &Node| match node {
+            Node::Input { relation: of, properties, .. } if *of == relation => {
+                Some(properties.schema.fields().len())
+            }
+            _ => None,
+        };
+        self.nodes.iter().find_map(known).unwrap_or(usize::MAX)
     }
 
     /// The columns of its result.

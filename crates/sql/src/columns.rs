@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'` stands among them ([`crate::Watermark`]). Deliberately absent until
-//! they are built, and refused by name: GENERATED, DEFAULT, CHECK, REFERENCES, UNIQUE.
+//! they are built, and refused by name: GENERATED, CHECK, REFERENCES, UNIQUE.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{ColumnDef, Ident};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use millstream_delta::default_of;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -80,6 +82,19 @@ impl Planner {
         list.finish(start)
     }
 
+    /// Reads the declaration of a column that a table gets: `c TEXT DEFAULT 'x' NOT NULL`.
+    pub fn column_to_add(&self, reader: &mut TokenReader) -> Result<Field> {
+        let start = reader.position();
+        let mut list = List::default();
+        self.column(reader, &mut list)?;
+        if list.key.is_some() {
+            return Err(Error::invalid("a column that is added can't be of the primary key")
+                .at(start.start..reader.last_position().end)
+                .hint("CREATE another table with that key, and INSERT … SELECT into it."));
+        }
+        list.fields.pop().ok_or_else(|| Error::bug("a column was read"))
+    }
+
     /// Reads one type name: `NUMERIC(10, 2)`, `TIMESTAMP WITH TIME ZONE`, `BIGINT[]`.
     pub fn data_type(&self, text: &str) -> Result<FieldRef> {
         let mut reader = TokenReader::new(text)?;
@@ -119,16 +134,22 @@ impl Planner {
         if list.fields.iter().any(|field| *field.name() == name) {
             return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
         }
-        let field = self.type_of(reader)?.as_ref().clone().with_name(&name);
+        let mut field = self.type_of(reader)?.as_ref().clone().with_name(&name);
         let mut nullable = true;
         loop {
             let place = reader.position();
             if reader.keyword(&["NOT", "NULL"]) {
                 nullable = false;
             } else if reader.keyword(&["NULL"]) {
+            } else if reader.keyword(&["DEFAULT"]) {
+                if default_of(&field).is_some() {
+                    let error = format!("column \"{name}\" has more than one default");
+                    return Err(Error::invalid(error).at(place));
+                }
+                field = self.default(reader, field, &AFTER_TYPE)?;
             } else if reader.keyword(&["PRIMARY", "KEY"]) {
                 list.set_key(vec![(name.clone(), start.clone())], place)?;
-            } else if matches!(reader.peek(), Token::Comma | Token::RParen) {
+            } else if matches!(reader.peek(), Token::Comma | Token::RParen) || reader.is_end() {
                 break;
             } else if let Some(word) = AFTER_TYPE.iter().find(|word| reader.is_keyword(&[word])) {
                 let word = if *word == "AS" { "GENERATED" } else { word };
@@ -358,7 +379,6 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused_by_name() {
         for (sql, message) in [
-            ("(a INT DEFAULT 1)", "DEFAULT for column \"a\" is not supported yet"),
             ("(a INT GENERATED ALWAYS AS (1))", "GENERATED for column \"a\" is not supported yet"),
             ("(a INT CHECK (a > 0))", "CHECK for column \"a\" is not supported yet"),
             ("(a INT REFERENCES b)", "REFERENCES for column \"a\" is not supported yet"),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::ScalarUDF;
+use millstream_delta::default_of;
 use millstream_sql::routines::Routine;
 use millstream_sql::{
     INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, SYSTEM_SCHEMA, TokenReader, is_hidden,
@@ -60,6 +61,7 @@ pub(super) struct ListedColumn {
     pub(super) type_oid: i64,
     pub(super) modifier: i64,
     pub(super) not_null: bool,
+    pub(super) default: Option<String>,
     pub(super) doc: Option<&'static str>,
 }
 
@@ -239,7 +241,14 @@ fn columns(schema: &Schema) -> Vec<ListedColumn> {
 
 fn column(field: &Field) -> ListedColumn {
     let (type_oid, modifier) = types::type_of(field);
-    ListedColumn { name: field.name().clone(), type_oid, modifier, not_null: !field.is_nullable(), doc: None }
+    ListedColumn {
+        name: field.name().clone(),
+        type_oid,
+        modifier,
+        not_null: !field.is_nullable(),
+        default: default_of(field).map(str::to_string),
+        doc: None,
+    }
 }
 
 fn system_table((place, table): (usize, &'static system::SystemTableDoc)) -> Listed {
@@ -263,6 +272,7 @@ fn catalog_table(layout: &'static Layout) -> Listed {
         name: column.name.into(),
         type_oid: types::named(column.type_name).map_or(25, |known| known.oid),
         modifier: -1,
+        default: None,
         not_null: column.not_null,
         doc: None,
     };

@@ -216,6 +216,14 @@ impl Durability {
         self.made.renamed_since(names, reads, is_there)
     }
 
+    /// Which of these objects would be another if it was made behind all that was done since: [`Made::widened_since`].
+    pub(super) fn widened_since<'a>(
+        &'a self,
+        objects: &'a [(Arc<str>, Vec<Arc<str>>)],
+    ) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
+        self.made.widened_since(objects)
+    }
+
     /// Removes what of the journal nobody reads any more.
     pub(super) fn forget(&self, through: Sequence) {
         if let Keeping::Journal(journal) = &self.keeping {

@@ -22,6 +22,8 @@ enum Step {
     Object(Arc<str>, Entry),
     /// An object is another one since. `overrules`: whatever it was altered to before.
     Altered { name: Arc<str>, overrules: bool, entry: Entry },
+    /// A table has columns behind those that it had: what comes before knows it without them.
+    Widened { name: Arc<str>, entry: Entry },
     /// An object is called otherwise since: what comes before knows it, and all that reads it, by the names of then.
     Renamed { name: Arc<str>, from: Arc<str>, entry: Entry },
     /// A setting, or whether something stands still: of an object by its name of now.
@@ -32,14 +34,20 @@ impl Step {
     /// The object that it is about, by its name of now.
     fn of(&self) -> Option<&Arc<str>> {
         match self {
-            Step::Object(name, _) | Step::Altered { name, .. } | Step::Renamed { name, .. } => Some(name),
+            Step::Object(name, _)
+            | Step::Altered { name, .. }
+            | Step::Widened { name, .. }
+            | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_ref(),
         }
     }
 
     fn of_mut(&mut self) -> Option<&mut Arc<str>> {
         match self {
-            Step::Object(name, _) | Step::Altered { name, .. } | Step::Renamed { name, .. } => Some(name),
+            Step::Object(name, _)
+            | Step::Altered { name, .. }
+            | Step::Widened { name, .. }
+            | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_mut(),
         }
     }
@@ -48,6 +56,7 @@ impl Step {
         match self {
             Step::Object(_, entry)
             | Step::Altered { entry, .. }
+            | Step::Widened { entry, .. }
             | Step::Renamed { entry, .. }
             | Step::State(_, entry) => entry,
         }
@@ -82,6 +91,7 @@ enum Making {
         statement: String,
         dependants: Vec<Arc<str>>,
     },
+    Widened(Arc<str>),
     Renamed {
         from: Arc<str>,
         to: Arc<str>,
@@ -105,6 +115,7 @@ impl News {
                 name: object.name.clone(),
                 overrules: object.definition.watermark().is_some(),
             },
+            Change::Widen { object, .. } => Making::Widened(object.name.clone()),
             Change::Rename { from, to } => Making::Renamed { from: from.clone(), to: to.clone() },
             Change::Drop { names } => Making::Dropped(names.clone()),
         };
@@ -137,6 +148,10 @@ impl Made {
                     let entry = alone(entry, Some((&name, statement)), standing);
                     self.steps.push(Step::Object(name, entry));
                     self.put_back(behind);
+                }
+                Making::Widened(name) => {
+                    let entry = alone(entry, None, standing);
+                    self.steps.push(Step::Widened { name, entry });
                 }
                 Making::Renamed { from, to } => self.rename(&from, &to, alone(entry, None, standing)),
                 Making::Dropped(names) => self.forget(&names),
@@ -182,6 +197,28 @@ impl Made {
             // Its own name of then may be another's by now.
             Step::Renamed { name, from, .. } if names.contains(name) => is_there(from).then_some(name),
             Step::Renamed { name, .. } => (is_made && reads.contains(name)).then_some(name),
+            _ => None,
+        })
+    }
+
+    /// One of these objects, each with what it is made of, that would be another if it was made behind all that was done
+    /// since: a start plans it anew, and would find a table with columns that came later. Also that table.
+    pub(super) fn widened_since<'a>(
+        &'a self,
+        objects: &'a [(Arc<str>, Vec<Arc<str>>)],
+    ) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
+        let has_plan = |entry: &Entry| matches!(entry, Entry::Changed { plans, .. } if plans.iter().any(|plan| plan.plan.is_ok()));
+        let mut made: Vec<&(Arc<str>, Vec<Arc<str>>)> = Vec::new();
+        self.steps.iter().find_map(|step| match step {
+            Step::Object(name, entry) => {
+                let object = objects.iter().find(|(object, _)| object == name);
+                made.extend(object.filter(|_| !has_plan(entry)));
+                None
+            }
+            Step::Widened { name, .. } => {
+                let reader = made.iter().find(|(_, reads)| reads.contains(name))?;
+                Some((&reader.0, name))
+            }
             _ => None,
         })
     }
@@ -266,6 +303,10 @@ impl Made {
             let key = match &step {
                 Step::Object(..) | Step::Renamed { .. } => {
                     later.clear();
+                    kept.push(step);
+                    continue;
+                }
+                Step::Widened { .. } => {
                     kept.push(step);
                     continue;
                 }

@@ -155,7 +155,7 @@ impl Loop {
         let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
         let is_there = |name: &str| self.catalog.find(name).is_some();
         let Some(renamed) = self.durability.renamed_since(&dependants, &reads, &is_there) else {
-            return Ok(());
+            return self.check_widened(name, &dependants);
         };
         let readers: Vec<String> = dependants.iter().map(|name| format!("\"{name}\"")).collect();
         let readers = readers.join(", ");
@@ -164,6 +164,20 @@ impl Loop {
              {readers}"
         ))
         .hint(format!("DROP {readers} and create them again with the names of now; then it can.")))
+    }
+
+    /// Fails where what reads a relation is planned by each start, and would find columns then that weren't there when it
+    /// was made.
+    fn check_widened(&self, name: &str, dependants: &[Arc<str>]) -> Result<()> {
+        let objects = dependants.iter().filter_map(|name| self.catalog.find(name));
+        let objects: Vec<(Arc<str>, Vec<Arc<str>>)> =
+            objects.map(|object| (object.name.clone(), object.reads.clone())).collect();
+        let Some((reader, table)) = self.durability.widened_since(&objects) else { return Ok(()) };
+        Err(Error::invalid(format!(
+            "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
+             before that got a column"
+        ))
+        .hint(format!("DROP \"{reader}\" and create it again; then it can.")))
     }
 
     /// The same, compiled against the catalog in which the relation has its new definition.

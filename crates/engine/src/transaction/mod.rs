@@ -27,7 +27,7 @@ use crate::catalog::Intake;
 use crate::event::Event;
 use crate::session::{Session, Tag};
 use crate::variables::Point;
-pub(crate) use own::{Found, Write, conflict};
+pub(crate) use own::{Found, Write, altered, conflict};
 use own::{Frozen, Own};
 pub(crate) use read::Contents;
 

@@ -9,7 +9,7 @@ use millstream_delta::under_schema;
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 use millstream_state::Conflict;
 
-use super::own::{Found, Own};
+use super::own::{Found, Own, altered};
 use super::read::Rows;
 use super::{PinnedTable, View};
 use crate::event::{Event, Modification};
@@ -106,9 +106,15 @@ impl Session {
 
     /// The table that is to be changed, as it was at the beginning.
     async fn target(&mut self, name: &str) -> Result<(Arc<str>, PinnedTable)> {
-        let kind = self.shared.catalog().find(name).map(|object| object.definition.kind());
+        let catalog = self.shared.catalog();
+        let object = catalog.find(name);
+        let kind = object.map(|object| object.definition.kind());
+        let columns = object.and_then(|object| object.definition.schema()).map(|now| now.fields().len());
         let view = self.view().await?;
         match (view.begun.tables.get_key_value(name), kind) {
+            (Some((_, table)), Some("table")) if columns != Some(table.schema.fields().len()) => {
+                Err(altered(name))
+            }
             (Some((name, table)), _) => Ok((name.clone(), table.clone())),
             (None, Some("source")) => Err(Error::unsupported("INSERT into a source inside a transaction")
                 .hint("COMMIT first: what a source is given it has at once.")),
