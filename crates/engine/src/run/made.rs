@@ -69,6 +69,15 @@ pub(super) struct Made {
     steps: Vec<Step>,
 }
 
+/// An object that reads others.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) name: Arc<str>,
+    pub(super) reads: Vec<Arc<str>>,
+    /// Whether its plan is kept, so that a start doesn't plan it anew, where that could be.
+    pub(super) is_kept: bool,
+}
+
 /// What a group of changes does to the objects.
 #[derive(Debug, Default)]
 pub(super) struct News {
@@ -201,23 +210,23 @@ impl Made {
         })
     }
 
-    /// One of these objects, each with what it is made of, that would be another if it was made behind all that was done
-    /// since: a start plans it anew, and would find a table with columns that came later. Also that table.
-    pub(super) fn widened_since<'a>(
-        &'a self,
-        objects: &'a [(Arc<str>, Vec<Arc<str>>)],
-    ) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
-        let has_plan = |entry: &Entry| matches!(entry, Entry::Changed { plans, .. } if plans.iter().any(|plan| plan.plan.is_ok()));
-        let mut made: Vec<&(Arc<str>, Vec<Arc<str>>)> = Vec::new();
+    /// One of these readers that would be another if it was made behind all that was done since: a start plans it anew, and
+    /// would find columns of a table that came later. Also that table.
+    pub(super) fn widened_since<'a>(&'a self, readers: &'a [Reader]) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
+        let has_plan = |entry: &Entry| match entry {
+            Entry::Changed { plans, .. } => plans.iter().any(|plan| plan.plan.is_ok()),
+            _ => false,
+        };
+        let mut made: Vec<&Reader> = Vec::new();
         self.steps.iter().find_map(|step| match step {
             Step::Object(name, entry) => {
-                let object = objects.iter().find(|(object, _)| object == name);
-                made.extend(object.filter(|_| !has_plan(entry)));
+                let reader = readers.iter().find(|reader| reader.name == *name);
+                made.extend(reader.filter(|reader| !reader.is_kept || !has_plan(entry)));
                 None
             }
             Step::Widened { name, .. } => {
-                let reader = made.iter().find(|(_, reads)| reads.contains(name))?;
-                Some((&reader.0, name))
+                let reader = made.iter().find(|reader| reader.reads.contains(name))?;
+                Some((&reader.name, name))
             }
             _ => None,
         })

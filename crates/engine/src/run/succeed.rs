@@ -26,7 +26,7 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::epoch::Deltas;
 use super::log;
-use super::made::News;
+use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
 use super::table::negated;
@@ -169,10 +169,15 @@ impl Loop {
     /// Fails where what reads a relation is planned by each start, and would find columns then that weren't there when it
     /// was made.
     fn check_widened(&self, name: &str, dependants: &[Arc<str>]) -> Result<()> {
-        let objects = dependants.iter().filter_map(|name| self.catalog.find(name));
-        let objects: Vec<(Arc<str>, Vec<Arc<str>>)> =
-            objects.map(|object| (object.name.clone(), object.reads.clone())).collect();
-        let Some((reader, table)) = self.durability.widened_since(&objects) else { return Ok(()) };
+        let readers = dependants.iter().filter_map(|name| {
+            let object = self.catalog.find(name)?;
+            let is_kept = !matches!(object.definition, Definition::View { .. });
+            // In memory no plan is kept, nor needed.
+            let counts = !is_kept || self.durability.is_on();
+            counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
+        });
+        let readers: Vec<Reader> = readers.collect();
+        let Some((reader, table)) = self.durability.widened_since(&readers) else { return Ok(()) };
         Err(Error::invalid(format!(
             "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
              before that got a column"
