@@ -377,6 +377,44 @@ mod tests {
     }
 
     #[test]
+    fn a_default_is_a_constant_of_the_columns_type() {
+        let of = |sql: &str| {
+            let columns = columns(sql);
+            let fields = columns.schema.fields().iter().map(AsRef::as_ref);
+            let values = Planner::new().default_values(fields).unwrap();
+            let texts = columns.schema.fields().iter().map(|field| default_of(field).map(str::to_string));
+            texts.zip(values.iter().map(ToString::to_string)).collect::<Vec<_>>()
+        };
+        let check = |sql: &str, text: &str, value: &str| {
+            assert_eq!(of(sql), [(Some(text.to_string()), value.to_string())], "{sql}");
+        };
+        check("(a INT DEFAULT 1 + 2 NOT NULL)", "1 + 2", "3");
+        check("(a INT NOT NULL DEFAULT (1))", "(1)", "1");
+        check("(a SMALLINT DEFAULT '7'::int)", "'7'::int", "7");
+        check("(a TEXT DEFAULT NULL NULL)", "NULL", "NULL");
+        check("(a BOOLEAN DEFAULT NOT true)", "NOT true", "false");
+        check("(a NUMERIC(5, 2) DEFAULT -1.5)", "-1.5", "Some(-150),5,2");
+        check(
+            "(a UUID DEFAULT 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11')",
+            "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+        );
+        assert_eq!(of("(a INT)"), [(None, "NULL".to_string())]);
+        fails(
+            "(a INT, b INT DEFAULT 'x' NOT NULL)",
+            "the default of column \"b\": cannot cast 'x' to INT\nLINE 1: (a INT, b INT DEFAULT 'x' NOT NULL)\n                              ^^^",
+        );
+        fails(
+            "(a INT, b INT DEFAULT 1 + a)",
+            "the default of column \"b\": column \"a\" not found\nLINE 1: (a INT, b INT DEFAULT 1 + a)\n                                  ^",
+        );
+        fails(
+            "(a TIMESTAMP DEFAULT now())",
+            "the default of column \"a\" is now(), but a constant of type TIMESTAMP was expected\nLINE 1: (a TIMESTAMP DEFAULT now())\n                             ^^^^^\nHINT: Write a literal, such as 0, 'new' or DATE '2026-01-31'.",
+        );
+    }
+
+    #[test]
     fn what_is_not_built_is_refused_by_name() {
         for (sql, message) in [
             ("(a INT GENERATED ALWAYS AS (1))", "GENERATED for column \"a\" is not supported yet"),

@@ -65,6 +65,12 @@ pub(super) struct ListedColumn {
     pub(super) doc: Option<&'static str>,
 }
 
+/// Where the numbers of defaults begin.
+const FIRST_DEFAULT: i64 = 1 << 30;
+
+/// How many columns a table has at most in PostgreSQL.
+const COLUMNS_MAX: i64 = 1600;
+
 impl Listed {
     /// The number of the type of its rows.
     pub(super) fn row_type(&self) -> i64 {
@@ -79,6 +85,11 @@ impl Listed {
     /// The number of its key's index.
     pub(super) fn index(&self) -> i64 {
         self.oid + 3
+    }
+
+    /// The number of the default of the column at a place: apart from those of objects.
+    pub(super) fn default(&self, place: usize) -> i64 {
+        FIRST_DEFAULT + self.oid * COLUMNS_MAX + place as i64
     }
 
     /// The number of its key's constraint.

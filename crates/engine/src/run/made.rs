@@ -566,6 +566,42 @@ mod tests {
         assert_eq!(texts(&all), expected);
     }
 
+    fn widened(made: &mut Made, name: &str, statement: &str) {
+        made.change(
+            News { made: vec![Making::Widened(name.into())] },
+            &changed(&[statement]),
+            Standing::default(),
+        );
+    }
+
+    #[test]
+    fn a_column_comes_in_its_place_and_goes_with_its_table() {
+        let mut all = Made::default();
+        made(&mut all, &["t"]);
+        altered(&mut all, "t", "first");
+        widened(&mut all, "t", "add a");
+        altered(&mut all, "t", "second");
+        made(&mut all, &["v"]);
+        widened(&mut all, "t", "add b");
+        widened(&mut all, "t", "add c");
+        assert_eq!(texts(&all), ["make t", "add a", "second", "make v", "add b", "add c"]);
+        let reader = |name: &str, is_kept| Reader { name: name.into(), reads: vec!["t".into()], is_kept };
+        let found = |all: &Made, reader: Reader| {
+            all.widened_since(&[reader]).map(|(reader, table)| format!("{reader} {table}"))
+        };
+        assert_eq!(found(&all, reader("v", false)).as_deref(), Some("v t"));
+        // No plan of it is kept.
+        assert_eq!(found(&all, reader("v", true)).as_deref(), Some("v t"));
+        made(&mut all, &["w"]);
+        assert_eq!(found(&all, reader("w", false)), None);
+        renamed(&mut all, "t", "u");
+        dropped(&mut all, &["v", "w"]);
+        let renames = "ALTER TABLE t RENAME TO u";
+        assert_eq!(texts(&all), ["make t", "add a", "second", "add b", "add c", renames]);
+        dropped(&mut all, &["u"]);
+        assert!(texts(&all).is_empty());
+    }
+
     fn replaced(made: &mut Made, name: &str, dependants: &[&str]) {
         let dependants = dependants.iter().map(|name| (*name).into()).collect();
         let statement = format!("make {name} anew");
