@@ -235,7 +235,11 @@ fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
         ));
     }
     let mut ahead = reader.clone();
-    if ahead.keyword(&["ALTER", "TABLE"]) && ahead.relation_name().is_ok() && ahead.is_keyword(&["DROP"]) {
+    if ahead.keyword(&["ALTER", "TABLE"])
+        && ahead.relation_name().is_ok()
+        && ahead.is_keyword(&["DROP"])
+        && !ahead.is_keyword(&["DROP", "CONSTRAINT"])
+    {
         return Err(Error::unsupported("ALTER TABLE … DROP COLUMN").at(ahead.position()).hint(
             "CREATE VIEW v AS SELECT the other columns FROM the table, and read that: the column may stay NULL.",
         ));
