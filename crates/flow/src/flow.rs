@@ -244,17 +244,6 @@ impl Flow {
         Some(all)
     }
 
-    /// How many columns it knows of the input at a place of [`Flow::relations`]: there may be more behind them.
-    pub fn columns_known(&self, relation: usize) -> usize {
-        let known = |node: &Node| match node {
-            Node::Input { relation: of, properties, .. } if *of == relation => {
-                Some(properties.schema.fields().len())
-            }
-            _ => None,
-        };
-        self.nodes.iter().find_map(known).unwrap_or(usize::MAX)
-    }
-
     /// The columns of its result.
     pub fn schema(&self) -> Result<&SchemaRef> {
         Ok(&self.root()?.properties().schema)

@@ -109,6 +109,10 @@ async fn defaults() -> Result<()> {
     session.insert("bag", batch.clone()).await.map_err(|error| error.to_string())?;
     session.delete_rows("bag", batch.clone()).await.map_err(|error| error.to_string())?;
     expect(&mut session, "SELECT * FROM bag", &["1|a|5", "2|NULL|5", "3|c|5"]).await?;
+    run(&mut session, "BEGIN").await?;
+    session.insert("bag", batch.clone()).await.map_err(|error| error.to_string())?;
+    expect(&mut session, "SELECT * FROM bag WHERE id = 3", &["3|c|5", "3|c|5"]).await?;
+    run(&mut session, "ROLLBACK").await?;
     // A column of its own from the beginning has to come.
     let id = batch.project(&[0]).map_err(|error| error.to_string())?;
     let failed = session.insert("bag", id).await.err().map(|error| error.to_string()).unwrap_or_default();
