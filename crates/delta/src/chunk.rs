@@ -1,9 +1,13 @@
 //! Rows with signed weights.
 
+use std::borrow::Cow;
+
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+
+use crate::consolidate;
 
 /// Rows that change a relation.
 #[derive(Clone, Debug)]
@@ -161,6 +165,27 @@ impl Delta {
         Ok((inserts, deletes))
     }
 
+    /// The changes of the first columns alone, where there are more: what changes in the others alone is none then.
+    pub fn first_columns(&self, count: usize) -> Result<Cow<'_, Delta>, ArrowError> {
+        let is_wide = |chunk: &Chunk| chunk.rows.num_columns() > count;
+        if !self.chunks.iter().any(is_wide) {
+            return Ok(Cow::Borrowed(self));
+        }
+        let columns: Vec<usize> = (0..count).collect();
+        let cut = |chunk: &Chunk| {
+            let rows = if is_wide(chunk) { chunk.rows.project(&columns)? } else { chunk.rows.clone() };
+            Ok(Chunk { rows, weights: chunk.weights.clone() })
+        };
+        let chunks = self.chunks.iter().map(cut).collect::<Result<Vec<_>, ArrowError>>()?;
+        let cut = Delta { chunks };
+        let sum = match cut.chunks.first().filter(|_| !cut.is_append_only()) {
+            // Rows of a type that can't be compared stay as they are: the sum is the same.
+            Some(first) => consolidate(cut.clone(), &first.rows.schema()).unwrap_or(cut),
+            None => cut,
+        };
+        Ok(Cow::Owned(sum))
+    }
+
     /// The same changes under another schema of the same shape (other names, other metadata).
     pub fn with_schema(self, schema: &SchemaRef) -> Result<Delta, ArrowError> {
         let mut delta = Delta::default();
@@ -181,9 +206,25 @@ pub fn under_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBat
 mod tests {
     use std::sync::Arc;
 
+    use arrow::array::ArrayRef;
     use arrow::datatypes::Schema;
 
     use super::*;
+
+    #[test]
+    fn of_first_columns_only_what_changes_in_them_is_left() {
+        let column = |values: [i64; 2]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        let rows = |a, b| RecordBatch::try_from_iter([("a", column(a)), ("b", column(b))]).unwrap();
+        let mut delta = Delta::insert(rows([1, 2], [3, 4]));
+        let all = delta.first_columns(2).unwrap();
+        assert!(matches!(all, Cow::Borrowed(_)));
+        assert_eq!(delta.first_columns(1).unwrap().chunks[0].rows.num_columns(), 1);
+        delta.push(Chunk::delete(rows([1, 7], [0, 4])));
+        let cut = delta.first_columns(1).unwrap().into_owned();
+        let [chunk] = &cut.chunks[..] else { panic!("{cut:?}") };
+        assert_eq!(chunk.rows.column(0).to_data(), column([2, 7]).to_data());
+        assert_eq!(chunk.weights_or_ones().values(), &[1, -1]);
+    }
 
     #[test]
     fn rows_without_columns_expand_to_their_number() {

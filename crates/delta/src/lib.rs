@@ -26,4 +26,4 @@ pub use expansion::Expansion;
 pub use fitted::fitted;
 pub use moments::{Moments, Statistic};
 pub use pool::Pool;
-pub use sql_type::{declared, declared_type, sql_type, sql_type_of, undeclared};
+pub use sql_type::{declared, declared_type, default_of, sql_type, sql_type_of, undeclared, with_default};

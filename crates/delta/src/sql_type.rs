@@ -12,6 +12,9 @@ use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 /// The key in a field's metadata that holds the type as it was declared, where Arrow's type says less: `UUID`.
 const DECLARED: &str = "millstream.type";
 
+/// The key in a field's metadata that holds what a column has where nothing is said, as SQL: `'x'`.
+const DEFAULT: &str = "millstream.default";
+
 /// The same field, declared as a type for which Arrow has no own.
 pub fn declared(field: Field, spelling: &str) -> Field {
     let mut metadata = field.metadata().clone();
@@ -24,10 +27,26 @@ pub fn declared_type(field: &Field) -> Option<&str> {
     field.metadata().get(DECLARED).map(String::as_str)
 }
 
+/// The same field with a default, as SQL has it: what a row has there of which nothing is said.
+pub fn with_default(field: Field, text: Option<&str>) -> Field {
+    let mut metadata = field.metadata().clone();
+    match text {
+        Some(text) => metadata.insert(DEFAULT.into(), text.into()),
+        None => metadata.remove(DEFAULT),
+    };
+    field.with_metadata(metadata)
+}
+
+/// A field's default, as it was written.
+pub fn default_of(field: &Field) -> Option<&str> {
+    field.metadata().get(DEFAULT).map(String::as_str)
+}
+
 /// The same field with Arrow's type alone.
 pub fn undeclared(field: &Field) -> Field {
     let mut metadata = field.metadata().clone();
     metadata.remove(DECLARED);
+    metadata.remove(DEFAULT);
     field.clone().with_metadata(metadata)
 }
 

@@ -148,6 +148,8 @@ pub enum Definition {
     Subscription {
         /// The relation.
         from: Arc<str>,
+        /// How many columns of it: there may be more behind them.
+        columns: usize,
         /// What is kept.
         holding: Holding,
     },
@@ -413,6 +415,15 @@ pub fn bad_rows_schema() -> SchemaRef {
         Field::new("reason", DataType::Utf8View, false),
         Field::new("bytes", DataType::BinaryView, false),
     ]))
+}
+
+/// The first columns of a schema.
+pub(crate) fn first_columns(schema: &SchemaRef, count: usize) -> SchemaRef {
+    if count >= schema.fields().len() {
+        return schema.clone();
+    }
+    let fields: Vec<_> = schema.fields().iter().take(count).cloned().collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 impl Relations for Catalog {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_delta::under_schema;
 use millstream_sql::{Error, Result, checked_rows, sqlstate};
@@ -72,6 +73,8 @@ pub struct CopyIn {
     pub(crate) columns: SchemaRef,
     /// For each column of the table its place among those that come.
     pub(crate) places: Vec<Option<usize>>,
+    /// What each of them has where nothing comes.
+    pub(crate) defaults: Vec<ScalarValue>,
     pub(crate) options: CopyOptions,
     pub(crate) batches: Vec<RecordBatch>,
     pub(crate) bytes: usize,
@@ -139,7 +142,7 @@ impl CopyIn {
         Ok(Tag::new(format!("COPY {count}")))
     }
 
-    /// Rows with all columns of the table, NULL in those that don't come.
+    /// Rows with all columns of the table, the default in those that don't come.
     fn whole(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let fits = under_schema(rows, &self.columns).map_err(|error| {
             Error::invalid(format!("the rows don't fit the columns of COPY into \"{}\": {error}", self.table))
@@ -153,11 +156,13 @@ impl CopyIn {
             .fields()
             .iter()
             .zip(&self.places)
-            .map(|(field, place)| match place {
-                Some(place) => rows.column(*place).clone(),
-                None => new_null_array(field.data_type(), rows.num_rows()),
+            .zip(&self.defaults)
+            .map(|((field, place), default)| match place {
+                Some(place) => Ok(rows.column(*place).clone()),
+                None if default.is_null() => Ok(new_null_array(field.data_type(), rows.num_rows())),
+                None => default.to_array_of_size(rows.num_rows()).map_err(Error::from),
             })
-            .collect();
+            .collect::<Result<_>>()?;
         RecordBatch::try_new(self.schema.clone(), columns).map_err(crate::error::arrow)
     }
 

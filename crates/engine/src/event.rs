@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_connect::{Arrival, Source};
 use millstream_delta::{Cut, Epoch, Timestamp};
@@ -53,6 +54,8 @@ pub(crate) enum Change {
     Alter { object: Arc<Object> },
     /// An object is called otherwise from now on.
     Rename { from: Arc<str>, to: Arc<str> },
+    /// A table has columns behind those that it had, where its rows have these values.
+    Widen { object: Arc<Object>, added: Vec<ScalarValue> },
     /// Objects to remove, those that read others first.
     Drop { names: Vec<Arc<str>> },
 }

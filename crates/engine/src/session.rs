@@ -10,7 +10,7 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_durable::{Entry, Plan, Standing};
 use millstream_sql::{Error, Parameters, Result, TokenReader, checked_rows};
 
-use crate::catalog::Definition;
+use crate::catalog::{Definition, first_columns};
 use crate::copy::{CopyIn, CopyOut};
 use crate::cursor::Cursor;
 use crate::deadline::Deadline;
@@ -242,8 +242,10 @@ impl Session {
         else {
             return Ok(rows);
         };
-        match millstream_delta::fitted(&rows, schema) {
-            Ok(fitted) => checked_rows(fitted, schema),
+        // What it got meanwhile has its default.
+        let known = first_columns(schema, rows.num_columns());
+        match millstream_delta::fitted(&rows, &known) {
+            Ok(fitted) => checked_rows(fitted, &known),
             Err(_) => Ok(rows),
         }
     }

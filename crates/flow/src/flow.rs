@@ -110,8 +110,10 @@ impl Step<'_> {
         all: &Stepped,
     ) -> Result<(&'static str, Output)> {
         let (operator, inputs) = match node {
-            Node::Input { relation, .. } => {
-                let delta = self.inputs[*relation].clone();
+            Node::Input { relation, properties, .. } => {
+                // A table may have got columns behind those that the query knows.
+                let known = properties.schema.fields().len();
+                let delta = self.inputs[*relation].first_columns(known)?.into_owned();
                 if !delta.is_empty() {
                     meter.steps += 1;
                     meter.rows_out += delta.num_rows() as u64;

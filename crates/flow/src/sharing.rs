@@ -172,6 +172,17 @@ impl Flow {
         self.findables.iter().enumerate().filter_map(shareable).collect()
     }
 
+    /// How many columns it knows of the input at a place of [`Flow::relations`]: there may be more behind them.
+    pub fn columns_known(&self, relation: usize) -> usize {
+        let known = |node: &Node| match node {
+            Node::Input { relation: of, properties, .. } if *of == relation => {
+                Some(properties.schema.fields().len())
+            }
+            _ => None,
+        };
+        self.nodes.iter().find_map(known).unwrap_or(usize::MAX)
+    }
+
     /// An arrangement with what this flow keeps of the rows of a place, between two epochs.
     fn arranged(&mut self, place: usize) -> Result<Arrangement> {
         let arrangement = self.arrangement(place)?;

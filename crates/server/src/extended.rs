@@ -7,6 +7,7 @@ use arrow::array::ArrayRef;
 use millstream_engine::{Error, Prepared, Response, TransactionStatus, is_of_catalog};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::answer::Report;
 use crate::connection::Connection;
 use crate::decode;
 use crate::message::{Bind, Format, Target, format_at};
@@ -206,7 +207,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let response = start(&mut self.wire, run, &sql).await?;
                 let completed = self.complete(response).await.map_err(|stop| pointed(stop, &sql))?;
                 let Some(rows) = completed else { return Ok(()) };
-                Box::new(cursor(rows, &formats, &sql)?)
+                let cursor = cursor(rows, &formats, &sql)?;
+                if prepared.schema().is_some_and(|told| told.fields().len() != cursor.columns.len()) {
+                    return Err(changed().into());
+                }
+                Box::new(cursor)
             }
         };
         let sent = self.wire.send_rows(&mut cursor, rows_max).await;
@@ -241,6 +246,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.wire.answers.close_complete();
     }
+}
+
+/// A statement has other columns by now than its client was told, since what it reads was altered: the client would take
+/// values for those of other columns. Clients know this error by its words, and prepare the statement again.
+fn changed() -> Report {
+    let error = report::error("0A000", "cached plan must not change result type");
+    Report { hint: Some("What the statement reads was altered: prepare it again.".into()), ..error }
 }
 
 /// Forgets what DEALLOCATE names if it was prepared by this protocol, whose statements PostgreSQL keeps with those of

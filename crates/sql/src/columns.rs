@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'` stands among them ([`crate::Watermark`]). Deliberately absent until
-//! they are built, and refused by name: GENERATED, DEFAULT, CHECK, REFERENCES, UNIQUE.
+//! they are built, and refused by name: GENERATED, CHECK, REFERENCES, UNIQUE.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{ColumnDef, Ident};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use millstream_delta::default_of;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -80,6 +82,19 @@ impl Planner {
         list.finish(start)
     }
 
+    /// Reads the declaration of a column that a table gets: `c TEXT DEFAULT 'x' NOT NULL`.
+    pub fn column_to_add(&self, reader: &mut TokenReader) -> Result<Field> {
+        let start = reader.position();
+        let mut list = List::default();
+        self.column(reader, &mut list)?;
+        if list.key.is_some() {
+            return Err(Error::invalid("a column that is added can't be of the primary key")
+                .at(start.start..reader.last_position().end)
+                .hint("CREATE another table with that key, and INSERT … SELECT into it."));
+        }
+        list.fields.pop().ok_or_else(|| Error::bug("a column was read"))
+    }
+
     /// Reads one type name: `NUMERIC(10, 2)`, `TIMESTAMP WITH TIME ZONE`, `BIGINT[]`.
     pub fn data_type(&self, text: &str) -> Result<FieldRef> {
         let mut reader = TokenReader::new(text)?;
@@ -119,16 +134,22 @@ impl Planner {
         if list.fields.iter().any(|field| *field.name() == name) {
             return Err(Error::invalid(format!("column \"{name}\" is declared twice")).at(start));
         }
-        let field = self.type_of(reader)?.as_ref().clone().with_name(&name);
+        let mut field = self.type_of(reader)?.as_ref().clone().with_name(&name);
         let mut nullable = true;
         loop {
             let place = reader.position();
             if reader.keyword(&["NOT", "NULL"]) {
                 nullable = false;
             } else if reader.keyword(&["NULL"]) {
+            } else if reader.keyword(&["DEFAULT"]) {
+                if default_of(&field).is_some() {
+                    let error = format!("column \"{name}\" has more than one default");
+                    return Err(Error::invalid(error).at(place));
+                }
+                field = self.default(reader, field, &AFTER_TYPE)?;
             } else if reader.keyword(&["PRIMARY", "KEY"]) {
                 list.set_key(vec![(name.clone(), start.clone())], place)?;
-            } else if matches!(reader.peek(), Token::Comma | Token::RParen) {
+            } else if matches!(reader.peek(), Token::Comma | Token::RParen) || reader.is_end() {
                 break;
             } else if let Some(word) = AFTER_TYPE.iter().find(|word| reader.is_keyword(&[word])) {
                 let word = if *word == "AS" { "GENERATED" } else { word };
@@ -356,9 +377,46 @@ mod tests {
     }
 
     #[test]
+    fn a_default_is_a_constant_of_the_columns_type() {
+        let of = |sql: &str| {
+            let columns = columns(sql);
+            let fields = columns.schema.fields().iter().map(AsRef::as_ref);
+            let values = Planner::new().default_values(fields).unwrap();
+            let texts = columns.schema.fields().iter().map(|field| default_of(field).map(str::to_string));
+            texts.zip(values.iter().map(ToString::to_string)).collect::<Vec<_>>()
+        };
+        let check = |sql: &str, text: &str, value: &str| {
+            assert_eq!(of(sql), [(Some(text.to_string()), value.to_string())], "{sql}");
+        };
+        check("(a INT DEFAULT 1 + 2 NOT NULL)", "1 + 2", "3");
+        check("(a INT NOT NULL DEFAULT (1))", "(1)", "1");
+        check("(a SMALLINT DEFAULT '7'::int)", "'7'::int", "7");
+        check("(a TEXT DEFAULT NULL NULL)", "NULL", "NULL");
+        check("(a BOOLEAN DEFAULT NOT true)", "NOT true", "false");
+        check("(a NUMERIC(5, 2) DEFAULT -1.5)", "-1.5", "-1.50");
+        check(
+            "(a UUID DEFAULT 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11')",
+            "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+        );
+        assert_eq!(of("(a INT)"), [(None, "NULL".to_string())]);
+        fails(
+            "(a INT, b INT DEFAULT 'x' NOT NULL)",
+            "the default of column \"b\": cannot cast 'x' to INT\nLINE 1: (a INT, b INT DEFAULT 'x' NOT NULL)\n                              ^^^",
+        );
+        fails(
+            "(a INT, b INT DEFAULT 1 + a)",
+            "the default of column \"b\": column \"a\" not found\nLINE 1: (a INT, b INT DEFAULT 1 + a)\n                                  ^",
+        );
+        fails(
+            "(a TIMESTAMP DEFAULT now())",
+            "the default of column \"a\" is now(), but a constant of type TIMESTAMP was expected\nLINE 1: (a TIMESTAMP DEFAULT now())\n                             ^^^^^\nHINT: Write a literal, such as 0, 'new' or DATE '2026-01-31'.",
+        );
+    }
+
+    #[test]
     fn what_is_not_built_is_refused_by_name() {
         for (sql, message) in [
-            ("(a INT DEFAULT 1)", "DEFAULT for column \"a\" is not supported yet"),
             ("(a INT GENERATED ALWAYS AS (1))", "GENERATED for column \"a\" is not supported yet"),
             ("(a INT CHECK (a > 0))", "CHECK for column \"a\" is not supported yet"),
             ("(a INT REFERENCES b)", "REFERENCES for column \"a\" is not supported yet"),

@@ -15,7 +15,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::var_provider::{VarType, is_system_variables};
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use millstream_delta::declared_type;
+use millstream_delta::{declared_type, default_of};
 
 use crate::error::{Error, Result};
 use crate::event_time::TimeWindows;
@@ -92,9 +92,11 @@ impl<'a> Context<'a> {
             Relation::Rows { schema, key } => {
                 let event_time = self.relations.event_time(&name);
                 let event_time = event_time.and_then(|at| schema.fields().get(at)).map(|f| f.name().clone());
+                let defaults = self.relations.defaults(&name);
                 let schema = hidden::shown(&schema, self.shown);
                 let relation = RelationTable::new(name, undeclared(&schema), key).with_declared(&schema);
-                provider_as_source(Arc::new(relation.with_event_time(event_time)))
+                let relation = relation.with_event_time(event_time).with_defaults(defaults);
+                provider_as_source(Arc::new(relation))
             }
             Relation::View(plan) => provider_as_source(Arc::new(ViewTable::new(plan, None))),
         };
@@ -188,7 +190,7 @@ impl<'a> Context<'a> {
 /// The columns with Arrow's types alone: what a query gives is no more than that. But JSON stays JSON to functions
 /// that make more of it.
 fn undeclared(schema: &SchemaRef) -> SchemaRef {
-    if schema.fields().iter().all(|field| declared_type(field).is_none()) {
+    if schema.fields().iter().all(|field| declared_type(field).is_none() && default_of(field).is_none()) {
         return Arc::clone(schema);
     }
     let plain = |field: &Field| match Checked::declared(field) {

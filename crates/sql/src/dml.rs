@@ -3,7 +3,7 @@
 //! An INSERT's rows are whole rows of the table, a DELETE's the old rows, an UPDATE's the old columns followed by the
 //! new ones. Hidden columns are left out. Who runs the plan calls [`Dml::check`] on every batch.
 //!
-//! Deliberately absent until they are built, and refused by name: RETURNING, DEFAULT values.
+//! Deliberately absent until they are built, and refused by name: RETURNING, INSERT … DEFAULT VALUES.
 
 mod checked;
 pub mod conflict;
@@ -15,7 +15,7 @@ pub(crate) mod tree;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
@@ -23,9 +23,10 @@ use datafusion::sql::sqlparser::ast::{
     Statement, TableFactor, TableObject, TableWithJoins, UpdateTableFromKind,
 };
 use datafusion::sql::sqlparser::parser::Parser;
-use millstream_delta::{sql_type, sql_type_of};
+use millstream_delta::{default_of, sql_type, sql_type_of};
 
 use crate::context::unknown_relation;
+use crate::defaults;
 use crate::dialect;
 use crate::error::{Error, Result};
 use crate::functions::read_text::ReadText;
@@ -145,8 +146,9 @@ impl Scope<'_> {
         hidden::narrow_wildcards(source, &self.shown, self.relations)?;
         name_items(source);
         self.check_columns(&insert.columns, &table, &columns)?;
-        self.check_values(source, insert.columns.len(), &table, &columns)?;
-        let relations = Open { all: self.relations, table: &table, columns: &columns };
+        self.fill_values(source, &insert.columns, &table, &columns)?;
+        let defaults = self.defaults(&insert.columns, &columns)?;
+        let relations = Open { all: self.relations, table: &table, columns: &columns, defaults: &defaults };
         let plan =
             self.planner.translate(Statement::Insert(insert), &self.shown, &relations, self.reader.text());
         let Raw { plan, reads } = plan.map_err(|error| wrong_count(error, &columns))?;
@@ -177,19 +179,40 @@ impl Scope<'_> {
             }
             seen.push(column);
         }
-        let missing = |name: &String| !named.is_empty() && !seen.contains(name);
-        match columns.fields().iter().find(|field| !field.is_nullable() && missing(field.name())) {
+        let missing = |field: &Field| !named.is_empty() && !seen.contains(field.name());
+        let needed = |field: &Field| !field.is_nullable() && default_of(field).is_none();
+        match columns.fields().iter().find(|field| needed(field) && missing(field)) {
             Some(field) => Err(not_null(field.name(), table).hint(format!("Name \"{}\" too.", field.name()))),
             None => Ok(()),
         }
     }
 
-    /// VALUES has as many values a row as there are columns, none of them DEFAULT.
-    fn check_values(&self, source: &QueryTree, named: usize, table: &str, columns: &Schema) -> Result<()> {
-        let SetExpr::Values(values) = source.body.as_ref() else { return Ok(()) };
-        let expected = if named == 0 { columns.fields().len() } else { named };
-        for row in &values.rows {
-            let row = &row.content;
+    /// What the columns have that aren't named.
+    fn defaults(&self, named: &[ObjectName], columns: &Schema) -> Result<Vec<(String, Expr)>> {
+        if named.is_empty() || columns.fields().iter().all(|field| default_of(field).is_none()) {
+            return Ok(Vec::new());
+        }
+        let named: Vec<String> = named.iter().filter_map(last_name).collect();
+        let missing = columns.fields().iter().filter(|field| !named.contains(field.name()));
+        let value = |field: &FieldRef| {
+            let value = self.planner.default_value(field).transpose()?;
+            Some(value.map(|value| (field.name().clone(), Expr::Literal(value, None))))
+        };
+        missing.filter_map(value).collect()
+    }
+
+    /// VALUES has as many values a row as there are columns; where it says DEFAULT it has that.
+    fn fill_values(
+        &self,
+        source: &mut QueryTree,
+        named: &[ObjectName],
+        table: &str,
+        columns: &Schema,
+    ) -> Result<()> {
+        let SetExpr::Values(values) = source.body.as_mut() else { return Ok(()) };
+        let expected = if named.is_empty() { columns.fields().len() } else { named.len() };
+        for row in &mut values.rows {
+            let row = &mut row.content;
             if row.len() != expected {
                 let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
                 return Err(Error::invalid(format!(
@@ -198,9 +221,12 @@ impl Scope<'_> {
                 ))
                 .hint(format!("The columns are {}.", names.join(", "))));
             }
-            let default = |value: &&ast::Expr| matches!(value, ast::Expr::Identifier(name) if name.value.eq_ignore_ascii_case("default"));
-            if let Some(value) = row.iter().find(default) {
-                return Err(self.place(Error::unsupported("DEFAULT as a value"), value));
+            for (place, value) in row.iter_mut().enumerate().filter(|(_, value)| is_default(value)) {
+                let field = match named.get(place) {
+                    Some(name) => columns.field_with_name(&last_name(name).unwrap_or_default()),
+                    None => Ok(columns.field(place)),
+                };
+                *value = defaults::tree(field.map_err(|error| Error::bug(error.to_string()))?)?;
             }
         }
         Ok(())
@@ -278,11 +304,11 @@ impl Scope<'_> {
             let Ok(index) = target.columns.index_of(&column) else {
                 return Err(self.place(unknown_column(&column, &target.name, &target.columns), name));
             };
-            if matches!(&assignment.value, ast::Expr::Identifier(name) if name.value.eq_ignore_ascii_case("default"))
-            {
-                return Err(self.place(Error::unsupported("DEFAULT as a value"), &assignment.value));
-            }
-            if values[index].replace(assignment.value).is_some() {
+            let value = match is_default(&assignment.value) {
+                true => defaults::tree(target.columns.field(index))?,
+                false => assignment.value,
+            };
+            if values[index].replace(value).is_some() {
                 return Err(self.place(Error::invalid(format!("column \"{column}\" is set twice")), name));
             }
         }
@@ -375,6 +401,11 @@ impl Scope<'_> {
             _ => error,
         }
     }
+}
+
+/// Whether a value is the word DEFAULT.
+fn is_default(value: &ast::Expr) -> bool {
+    matches!(value, ast::Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default"))
 }
 
 fn refuse(found: bool, what: &str) -> Result<()> {

@@ -10,6 +10,7 @@
 pub mod batches;
 mod columns;
 mod context;
+mod defaults;
 pub mod dialect;
 pub mod dml;
 mod error;

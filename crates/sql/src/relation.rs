@@ -70,6 +70,11 @@ pub trait Relations: Send + Sync {
         None
     }
 
+    /// What an INSERT gives columns that it doesn't name, by their names.
+    fn defaults(&self, _name: &str) -> Vec<(String, Expr)> {
+        Vec::new()
+    }
+
     /// The relation that a table function of the engine's gives for literal arguments: `bad_rows('orders')`. None
     /// for a function that isn't the engine's; what is wrong with the arguments is an error. Scans of it are bound
     /// by the call's text, `bad_rows('orders')`.
@@ -112,6 +117,8 @@ pub struct RelationTable {
     event_time: Option<String>,
     /// What its columns were declared as, where their types say less; empty where none was.
     declared: Declared,
+    /// What an INSERT gives columns that it doesn't name.
+    defaults: Vec<(String, Expr)>,
 }
 
 impl RelationTable {
@@ -119,7 +126,14 @@ impl RelationTable {
         let constraints = key
             .filter(|key| !key.is_empty())
             .map(|key| Constraints::new_unverified(vec![Constraint::PrimaryKey(key)]));
-        RelationTable { name, schema, constraints, event_time: None, declared: Vec::new() }
+        RelationTable {
+            name,
+            schema,
+            constraints,
+            event_time: None,
+            declared: Vec::new(),
+            defaults: Vec::new(),
+        }
     }
 
     /// As it was when a plan was made of it.
@@ -131,7 +145,7 @@ impl RelationTable {
         declared: Declared,
     ) -> RelationTable {
         let constraints = constraints.map(Constraints::new_unverified);
-        RelationTable { name, schema, constraints, event_time, declared }
+        RelationTable { name, schema, constraints, event_time, declared, defaults: Vec::new() }
     }
 
     /// With what columns of it were declared as.
@@ -144,6 +158,11 @@ impl RelationTable {
     /// With the column that has a watermark.
     pub(crate) fn with_event_time(self, event_time: Option<String>) -> RelationTable {
         RelationTable { event_time, ..self }
+    }
+
+    /// With what an INSERT gives columns that it doesn't name.
+    pub(crate) fn with_defaults(self, defaults: Vec<(String, Expr)>) -> RelationTable {
+        RelationTable { defaults, ..self }
     }
 
     pub(crate) fn event_time(&self) -> Option<&str> {
@@ -162,6 +181,7 @@ impl RelationTable {
             constraints: self.constraints.clone(),
             event_time: self.event_time.clone(),
             declared: self.declared.clone(),
+            defaults: self.defaults.clone(),
         }
     }
 
@@ -190,6 +210,10 @@ impl TableProvider for RelationTable {
 
     fn constraints(&self) -> Option<&Constraints> {
         self.constraints.as_ref()
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.iter().find(|(name, _)| name == column).map(|(_, value)| value)
     }
 
     fn table_type(&self) -> TableType {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::ScalarUDF;
+use millstream_delta::default_of;
 use millstream_sql::routines::Routine;
 use millstream_sql::{
     INFORMATION_SCHEMA, PG_CATALOG, Relation, Relations, Result, SYSTEM_SCHEMA, TokenReader, is_hidden,
@@ -60,8 +61,15 @@ pub(super) struct ListedColumn {
     pub(super) type_oid: i64,
     pub(super) modifier: i64,
     pub(super) not_null: bool,
+    pub(super) default: Option<String>,
     pub(super) doc: Option<&'static str>,
 }
+
+/// Where the numbers of defaults begin.
+const FIRST_DEFAULT: i64 = 1 << 30;
+
+/// How many columns a table has at most in PostgreSQL.
+const COLUMNS_MAX: i64 = 1600;
 
 impl Listed {
     /// The number of the type of its rows.
@@ -77,6 +85,11 @@ impl Listed {
     /// The number of its key's index.
     pub(super) fn index(&self) -> i64 {
         self.oid + 3
+    }
+
+    /// The number of the default of the column at a place: apart from those of objects.
+    pub(super) fn default(&self, place: usize) -> i64 {
+        FIRST_DEFAULT + self.oid * COLUMNS_MAX + place as i64
     }
 
     /// The number of its key's constraint.
@@ -239,7 +252,14 @@ fn columns(schema: &Schema) -> Vec<ListedColumn> {
 
 fn column(field: &Field) -> ListedColumn {
     let (type_oid, modifier) = types::type_of(field);
-    ListedColumn { name: field.name().clone(), type_oid, modifier, not_null: !field.is_nullable(), doc: None }
+    ListedColumn {
+        name: field.name().clone(),
+        type_oid,
+        modifier,
+        not_null: !field.is_nullable(),
+        default: default_of(field).map(str::to_string),
+        doc: None,
+    }
 }
 
 fn system_table((place, table): (usize, &'static system::SystemTableDoc)) -> Listed {
@@ -263,6 +283,7 @@ fn catalog_table(layout: &'static Layout) -> Listed {
         name: column.name.into(),
         type_oid: types::named(column.type_name).map_or(25, |known| known.oid),
         modifier: -1,
+        default: None,
         not_null: column.not_null,
         doc: None,
     };

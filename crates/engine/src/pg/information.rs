@@ -142,6 +142,7 @@ fn columns(relation: &Listed, database: &str, rows: &mut Rows) {
             ("is_generated", "NEVER".into()),
             ("is_updatable", yes_or_no(updatable)),
         ]);
+        cells.extend(column.default.as_deref().map(|default| ("column_default", default.into())));
         cells.extend(type_cells(column.type_oid, column.modifier, database));
         rows.push(&cells);
     }

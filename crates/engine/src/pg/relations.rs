@@ -20,6 +20,7 @@ pub(super) fn fill(facts: &Facts, table: &str, rows: &mut Rows) -> bool {
     match table {
         "pg_class" => all.for_each(|relation| class(relation, rows)),
         "pg_attribute" => all.for_each(|relation| attributes(relation, rows)),
+        "pg_attrdef" => all.for_each(|relation| defaults(relation, rows)),
         "pg_type" => pg_type(facts, rows),
         "pg_namespace" => NAMESPACES.iter().for_each(|(oid, name)| {
             rows.push(&[("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER.into())]);
@@ -177,6 +178,18 @@ fn attributes(relation: &Listed, rows: &mut Rows) {
     }
 }
 
+fn defaults(relation: &Listed, rows: &mut Rows) {
+    for (place, column) in relation.columns.iter().enumerate() {
+        let Some(default) = &column.default else { continue };
+        rows.push(&[
+            ("oid", relation.default(place).into()),
+            ("adrelid", relation.oid.into()),
+            ("adnum", (place + 1).into()),
+            ("adbin", default.as_str().into()),
+        ]);
+    }
+}
+
 fn attribute(relation: i64, number: usize, column: &super::facts::ListedColumn, rows: &mut Rows) {
     let known = types::of(column.type_oid);
     let text = |name: &str| known.map_or("", |known| known.column(name));
@@ -195,6 +208,7 @@ fn attribute(relation: i64, number: usize, column: &super::facts::ListedColumn, 
         ("attalign", text("typalign").into()),
         ("attstorage", text("typstorage").into()),
         ("attnotnull", column.not_null.into()),
+        ("atthasdef", column.default.is_some().into()),
         ("attislocal", true.into()),
         ("attcollation", count("typcollation").into()),
     ]);

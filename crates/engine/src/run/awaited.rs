@@ -186,9 +186,11 @@ impl Loop {
                 }
                 names
             }
-            // Each query knows what it reads by name.
+            // Each query knows what it reads by name, and keeps rows as they are now while it is behind.
             Event::Change { changes, .. }
-                if changes.iter().any(|change| matches!(change, Change::Rename { .. })) =>
+                if changes
+                    .iter()
+                    .any(|change| matches!(change, Change::Rename { .. } | Change::Widen { .. })) =>
             {
                 self.queries.iter().map(|query| query.name.clone()).collect()
             }

@@ -170,7 +170,7 @@ impl RunningQuery {
         for feed in &mut self.feeds {
             let Some(window) = &mut feed.window else { continue };
             if let Some(delta) = find(&feed.of) {
-                window.take(delta);
+                window.take(delta)?;
             }
             filled |= window.has_rows();
             if cut.closes != Closes::None {

@@ -429,6 +429,8 @@ impl Loop {
                     delta = table.follow_rows(&delta)?;
                 }
             } else if let Some(table) = self.tables.get_mut(name) {
+                // It may have been recorded before columns came.
+                delta = table.whole_delta(&delta)?;
                 // What a new sink into it has staged is part of what was recorded, and there already.
                 let (staged, _) = table.take();
                 let rest = match staged.is_empty() {

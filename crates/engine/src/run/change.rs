@@ -23,6 +23,7 @@ use super::table::Table;
 use super::waiters::Changing;
 use super::watermarks::Watched;
 use super::watermarks::column::TimeColumn;
+use super::widen::Widened;
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
@@ -41,6 +42,8 @@ pub(super) enum Prepared {
     View,
     /// Its watermark is another one.
     Alter(Arc<Object>),
+    /// It has columns behind those that it had.
+    Widen(Widened),
     /// It is called otherwise.
     Rename(Arc<str>, Arc<str>),
     /// The object's query is the last one; those before it are read by it alone.
@@ -48,6 +51,7 @@ pub(super) enum Prepared {
     Sink {
         object: Arc<Object>,
         from: Arc<str>,
+        columns: usize,
         sink: Box<dyn Sink>,
         queries: Vec<RunningQuery>,
     },
@@ -68,6 +72,7 @@ impl Prepared {
             | Prepared::View
             | Prepared::Subscription(_)
             | Prepared::Alter(_)
+            | Prepared::Widen(_)
             | Prepared::Rename(..)
             | Prepared::Drop(_) => {
                 return None;
@@ -135,6 +140,11 @@ impl Loop {
                 self.check_alter(&object)?;
                 catalog.replace(object.clone());
                 return Ok(Prepared::Alter(object));
+            }
+            Change::Widen { object, added } => {
+                let widened = self.prepare_widened(&object, &added)?;
+                catalog.replace(object);
+                return Ok(Prepared::Widen(widened));
             }
             Change::Rename { from, to } => {
                 catalog.rename(&from, &to)?;
@@ -213,7 +223,8 @@ impl Loop {
                 object.name
             )));
         }
-        Ok(Prepared::Sink { from: from.clone(), object, sink, queries })
+        let columns = spec.columns.fields().len();
+        Ok(Prepared::Sink { from: from.clone(), columns, object, sink, queries })
     }
 
     fn prepare_into(
@@ -255,15 +266,16 @@ impl Loop {
             }
             Prepared::View => {}
             Prepared::Alter(object) => self.alter(&object),
+            Prepared::Widen(widened) => self.install_widened(widened),
             Prepared::Rename(from, to) => self.rename(&from, &to),
             Prepared::Queries(object, queries) => {
                 names.push(object.name.clone());
                 self.install_queries(queries, notices);
             }
-            Prepared::Sink { object, from, sink, queries } => {
+            Prepared::Sink { object, from, columns, sink, queries } => {
                 let mut running = RunningSink::start(
                     object.name.clone(),
-                    (from.clone(), log::end(&self.logs, &from)),
+                    (from.clone(), columns, log::end(&self.logs, &from)),
                     sink,
                     &self.tasks,
                     self.durability.is_on().then_some(self.epoch),
@@ -286,8 +298,8 @@ impl Loop {
                 }
             }
             Prepared::Subscription(object) => {
-                if let Definition::Subscription { from, holding } = &object.definition {
-                    self.install_subscription(object.name.clone(), from.clone(), *holding);
+                if let Definition::Subscription { from, columns, holding } = &object.definition {
+                    self.install_subscription(object.name.clone(), (from.clone(), *columns), *holding);
                 }
             }
             Prepared::Drop(dropped) => {

@@ -22,7 +22,7 @@ use super::change::Prepared;
 use super::feed::Feed;
 use super::query::{Keep, Lowered, RunningQuery};
 use super::window::{Kind, Window};
-use crate::catalog::{Catalog, Definition, Runs};
+use crate::catalog::{Catalog, Definition, Runs, first_columns};
 use crate::error;
 use crate::settings::{Keeping, OnError, Pace};
 use crate::stamp::{names_batch, stamped};
@@ -109,8 +109,10 @@ impl Scope<'_> {
     /// Compiles a query that is maintained.
     pub(super) fn lower(&self, plan: &LogicalPlan) -> Result<Lowered> {
         let mut stamped = BTreeMap::new();
-        for (name, columns) in scans(plan)? {
-            if let Some(schema) = self.stamped(&name).filter(|_| names_batch(&columns)) {
+        let scans = scans(plan)?;
+        for (name, columns) in &scans {
+            let name = name.clone();
+            if let Some(schema) = self.stamped(&name).filter(|_| names_batch(columns)) {
                 if !self.append_only(&name) {
                     return Err(Error::invalid(format!(
                         "the rows of \"{name}\" change, so they belong to no batch"
@@ -125,7 +127,7 @@ impl Scope<'_> {
             let table = provider.downcast_ref::<RelationTable>()?;
             let schema = match stamped.get(table.name()) {
                 Some(schema) => schema.clone(),
-                None => self.catalog.find(table.name())?.definition.schema()?.clone(),
+                None => self.known(table.name(), &scans)?,
             };
             let columns = table.columns().fields().iter().map(|field| schema.index_of(field.name()));
             Some(Relation {
@@ -163,11 +165,13 @@ impl Scope<'_> {
         // Its states outlive the batch, whose rows it takes as that ends.
         let folds = millstream_flow::holds_update_state(plan).map_err(error::flow)?;
         let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
-        for (name, columns) in scans(plan)? {
-            let batch = names_batch(&columns) || taken.get(&name).is_some_and(|taken| taken.stamped);
+        let scans = scans(plan)?;
+        for (name, columns) in &scans {
+            let name = name.clone();
+            let batch = names_batch(columns) || taken.get(&name).is_some_and(|taken| taken.stamped);
             let found = match query.windows.iter().find(|window| window.name == name) {
-                Some(window) => self.window(window, batch, below)?,
-                None => self.relation(&name, batch)?,
+                Some(window) => self.window(window, batch, &scans, below)?,
+                None => self.relation(&name, batch, &scans)?,
             };
             taken.insert(name, found);
         }
@@ -203,12 +207,17 @@ impl Scope<'_> {
         for (place, name) in flow.relations().iter().enumerate() {
             let taken =
                 taken.get(name.as_ref()).ok_or_else(|| Error::bug("a flow reads what its plan scans"))?;
+            let known = match &taken.window {
+                Some(Kind::Changes { plain, .. }) => plain.fields().len(),
+                _ => taken.schema.fields().len(),
+            };
+            let window = |kind: Kind| Window::new(kind, known, flow.takes_batches(place));
             feeds.push(Feed {
                 of: taken.of.clone(),
                 stamped: taken.stamped.then(|| taken.schema.clone()),
                 // Windows keep whole rows.
                 columns: None,
-                window: taken.window.clone().map(|kind| Window::new(kind, flow.takes_batches(place))),
+                window: taken.window.clone().map(window),
             });
         }
         let order = Order::of(plan, &self.engine.driver).map_err(error::flow)?;
@@ -231,7 +240,7 @@ impl Scope<'_> {
     }
 
     /// A relation as a query FOR EACH BATCH names it: the rows of the batch where they only come, else its content.
-    fn relation(&self, name: &str, batch: bool) -> Result<Taken> {
+    fn relation(&self, name: &str, batch: bool, scans: &[(String, SchemaRef)]) -> Result<Taken> {
         // A table stands for its content, even if its rows stay.
         let is_table = matches!(self.catalog.get(name)?.definition, Definition::Table { .. });
         let append_only = self.append_only(name) && (!is_table || self.engine.append_only_tables);
@@ -241,7 +250,7 @@ impl Scope<'_> {
             ))
             .hint(format!("Its changes do: CHANGES({name}).")));
         }
-        let plain = self.catalog.get(name)?.definition.schema().cloned();
+        let plain = self.known(name, scans);
         let plain = plain.ok_or_else(|| Error::bug("a scan reads what has columns"))?;
         let full = self.stamped(name).filter(|_| batch && append_only);
         Ok(Taken {
@@ -253,7 +262,13 @@ impl Scope<'_> {
         })
     }
 
-    fn window(&self, window: &WindowPlan, batch: bool, below: &BTreeMap<&str, Arc<str>>) -> Result<Taken> {
+    fn window(
+        &self,
+        window: &WindowPlan,
+        batch: bool,
+        scans: &[(String, SchemaRef)],
+        below: &BTreeMap<&str, Arc<str>>,
+    ) -> Result<Taken> {
         let name = match &window.of {
             WindowOf::Relation(name) => name,
             WindowOf::Query(query) => {
@@ -276,6 +291,8 @@ impl Scope<'_> {
         let plain = definition.schema().ok_or_else(|| {
             Error::invalid(format!("\"{name}\" is a {}: it has no rows", definition.kind()))
         })?;
+        let hidden = usize::from(matches!(window.kind, WindowKind::Changes));
+        let plain = &self.known_of(name, plain, widest(&window.name, scans).saturating_sub(hidden));
         let (plain, kind) = match window.kind {
             WindowKind::Last { length, slide } => {
                 if !self.append_only(name) {
@@ -343,6 +360,19 @@ impl Scope<'_> {
                 taken.of,
                 length_text(slide)
             ))),
+        }
+    }
+
+    /// The columns of a relation that a plan with these scans knows: a table may have got others behind them since.
+    fn known(&self, name: &str, scans: &[(String, SchemaRef)]) -> Option<SchemaRef> {
+        let schema = self.catalog.find(name)?.definition.schema()?;
+        Some(self.known_of(name, schema, widest(name, scans)))
+    }
+
+    fn known_of(&self, name: &str, schema: &SchemaRef, known: usize) -> SchemaRef {
+        match self.catalog.find(name).map(|object| &object.definition) {
+            Some(Definition::Table { .. }) => first_columns(schema, known),
+            _ => schema.clone(),
         }
     }
 
@@ -435,6 +465,12 @@ pub(super) fn check_multiples(name: &str, length: i64, slide: Option<i64>, inter
         }
     }
     Ok(())
+}
+
+/// How many columns a plan with these scans knows of a relation.
+fn widest(name: &str, scans: &[(String, SchemaRef)]) -> usize {
+    let of_it = scans.iter().filter(|(scanned, _)| scanned == name);
+    of_it.map(|(_, columns)| columns.fields().len()).max().unwrap_or(usize::MAX)
 }
 
 /// The relations that a plan scans, each with the columns that it may name.

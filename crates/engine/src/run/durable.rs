@@ -13,7 +13,7 @@ use millstream_durable::{
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::made::{Made, News};
+use super::made::{Made, News, Reader};
 use crate::catalog::move_key;
 use crate::event::Live;
 
@@ -214,6 +214,11 @@ impl Durability {
         is_there: &dyn Fn(&str) -> bool,
     ) -> Option<&Arc<str>> {
         self.made.renamed_since(names, reads, is_there)
+    }
+
+    /// Which of these readers would be another if it was made behind all that was done since: [`Made::widened_since`].
+    pub(super) fn widened_since<'a>(&'a self, readers: &'a [Reader]) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
+        self.made.widened_since(readers)
     }
 
     /// Removes what of the journal nobody reads any more.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use millstream_delta::{Cut, Delta};
+use millstream_sql::Result;
 
 use super::Loop;
 use super::history::History;
@@ -53,6 +54,15 @@ impl Log {
         let before = self.through.back().copied().unwrap_or(self.forgotten);
         self.through.push_back(before + delta.memory_bytes());
         self.entries.push_back((cut, delta));
+    }
+
+    /// The same epochs with other rows.
+    pub(super) fn mapped(&self, rows: impl Fn(&Delta) -> Result<Delta>) -> Result<Log> {
+        let mut log = Log { first: self.first, forgotten: self.forgotten, ..Log::default() };
+        for (cut, delta) in &self.entries {
+            log.push(cut.clone(), rows(delta)?);
+        }
+        Ok(log)
     }
 
     /// The cuts of its epochs.

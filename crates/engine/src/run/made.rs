@@ -22,6 +22,8 @@ enum Step {
     Object(Arc<str>, Entry),
     /// An object is another one since. `overrules`: whatever it was altered to before.
     Altered { name: Arc<str>, overrules: bool, entry: Entry },
+    /// A table has columns behind those that it had: what comes before knows it without them.
+    Widened { name: Arc<str>, entry: Entry },
     /// An object is called otherwise since: what comes before knows it, and all that reads it, by the names of then.
     Renamed { name: Arc<str>, from: Arc<str>, entry: Entry },
     /// A setting, or whether something stands still: of an object by its name of now.
@@ -32,14 +34,20 @@ impl Step {
     /// The object that it is about, by its name of now.
     fn of(&self) -> Option<&Arc<str>> {
         match self {
-            Step::Object(name, _) | Step::Altered { name, .. } | Step::Renamed { name, .. } => Some(name),
+            Step::Object(name, _)
+            | Step::Altered { name, .. }
+            | Step::Widened { name, .. }
+            | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_ref(),
         }
     }
 
     fn of_mut(&mut self) -> Option<&mut Arc<str>> {
         match self {
-            Step::Object(name, _) | Step::Altered { name, .. } | Step::Renamed { name, .. } => Some(name),
+            Step::Object(name, _)
+            | Step::Altered { name, .. }
+            | Step::Widened { name, .. }
+            | Step::Renamed { name, .. } => Some(name),
             Step::State(name, _) => name.as_mut(),
         }
     }
@@ -48,6 +56,7 @@ impl Step {
         match self {
             Step::Object(_, entry)
             | Step::Altered { entry, .. }
+            | Step::Widened { entry, .. }
             | Step::Renamed { entry, .. }
             | Step::State(_, entry) => entry,
         }
@@ -58,6 +67,15 @@ impl Step {
 #[derive(Debug, Default)]
 pub(super) struct Made {
     steps: Vec<Step>,
+}
+
+/// An object that reads others.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) name: Arc<str>,
+    pub(super) reads: Vec<Arc<str>>,
+    /// Whether its plan is kept, so that a start doesn't plan it anew, where that could be.
+    pub(super) is_kept: bool,
 }
 
 /// What a group of changes does to the objects.
@@ -82,6 +100,7 @@ enum Making {
         statement: String,
         dependants: Vec<Arc<str>>,
     },
+    Widened(Arc<str>),
     Renamed {
         from: Arc<str>,
         to: Arc<str>,
@@ -105,6 +124,7 @@ impl News {
                 name: object.name.clone(),
                 overrules: object.definition.watermark().is_some(),
             },
+            Change::Widen { object, .. } => Making::Widened(object.name.clone()),
             Change::Rename { from, to } => Making::Renamed { from: from.clone(), to: to.clone() },
             Change::Drop { names } => Making::Dropped(names.clone()),
         };
@@ -137,6 +157,10 @@ impl Made {
                     let entry = alone(entry, Some((&name, statement)), standing);
                     self.steps.push(Step::Object(name, entry));
                     self.put_back(behind);
+                }
+                Making::Widened(name) => {
+                    let entry = alone(entry, None, standing);
+                    self.steps.push(Step::Widened { name, entry });
                 }
                 Making::Renamed { from, to } => self.rename(&from, &to, alone(entry, None, standing)),
                 Making::Dropped(names) => self.forget(&names),
@@ -182,6 +206,28 @@ impl Made {
             // Its own name of then may be another's by now.
             Step::Renamed { name, from, .. } if names.contains(name) => is_there(from).then_some(name),
             Step::Renamed { name, .. } => (is_made && reads.contains(name)).then_some(name),
+            _ => None,
+        })
+    }
+
+    /// One of these readers that would be another if it was made behind all that was done since: a start plans it anew, and
+    /// would find columns of a table that came later. Also that table.
+    pub(super) fn widened_since<'a>(&'a self, readers: &'a [Reader]) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
+        let has_plan = |entry: &Entry| match entry {
+            Entry::Changed { plans, .. } => plans.iter().any(|plan| plan.plan.is_ok()),
+            _ => false,
+        };
+        let mut made: Vec<&Reader> = Vec::new();
+        self.steps.iter().find_map(|step| match step {
+            Step::Object(name, entry) => {
+                let reader = readers.iter().find(|reader| reader.name == *name);
+                made.extend(reader.filter(|reader| !reader.is_kept || !has_plan(entry)));
+                None
+            }
+            Step::Widened { name, .. } => {
+                let reader = made.iter().find(|reader| reader.reads.contains(name))?;
+                Some((&reader.name, name))
+            }
             _ => None,
         })
     }
@@ -266,6 +312,10 @@ impl Made {
             let key = match &step {
                 Step::Object(..) | Step::Renamed { .. } => {
                     later.clear();
+                    kept.push(step);
+                    continue;
+                }
+                Step::Widened { .. } => {
                     kept.push(step);
                     continue;
                 }
@@ -367,198 +417,4 @@ fn alone(entry: &Entry, made: Option<(&str, String)>, standing: Standing) -> Ent
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(name: &str, value: &str) -> Entry {
-        Entry::Set { name: name.into(), value: value.into() }
-    }
-
-    fn paused(name: Option<&str>, pause: bool) -> Entry {
-        Entry::Paused { name: name.map(str::to_string), pause, standing: Standing::default() }
-    }
-
-    fn changed(statements: &[&str]) -> Entry {
-        Entry::Changed {
-            statements: statements.iter().map(|text| (*text).to_string()).collect(),
-            variables: Vec::new(),
-            done: vec!["as a script".into()],
-            plans: Vec::new(),
-            standing: Standing::default(),
-        }
-    }
-
-    fn made(made: &mut Made, names: &[&str]) {
-        let making = |name: &&str| Making::Object { name: (*name).into(), statement: format!("make {name}") };
-        let news = News { made: names.iter().map(making).collect() };
-        made.change(news, &changed(names), Standing::default());
-    }
-
-    fn dropped(made: &mut Made, names: &[&str]) {
-        let names = names.iter().map(|name| (*name).into()).collect();
-        made.change(News { made: vec![Making::Dropped(names)] }, &changed(&["drop"]), Standing::default());
-    }
-
-    fn altered(made: &mut Made, name: &str, statement: &str) {
-        let overrules = !statement.starts_with("drop");
-        let news = News { made: vec![Making::Altered { name: name.into(), overrules }] };
-        made.change(news, &changed(&[statement]), Standing::default());
-    }
-
-    fn texts(made: &Made) -> Vec<String> {
-        let text = |entry: Entry| match entry {
-            Entry::Changed { statements, done, .. } => {
-                assert!(done.is_empty());
-                statements.join("; ")
-            }
-            Entry::Set { name, value } => format!("{name} = {value}"),
-            Entry::Paused { name, pause, .. } => format!("{} {pause}", name.unwrap_or("all".into())),
-            other => format!("{other:?}"),
-        };
-        made.entries().into_iter().map(text).collect()
-    }
-
-    #[test]
-    fn of_what_is_set_between_two_objects_the_last_counts() {
-        let mut all = Made::default();
-        [set("a", "1"), set("b", "1"), set("a", "2")].into_iter().for_each(|entry| all.state(entry));
-        made(&mut all, &["x", "y"]);
-        for entry in [
-            paused(Some("x"), true),
-            set("a", "3"),
-            paused(Some("y"), true),
-            paused(Some("x"), false),
-            set("a", "4"),
-            paused(None, false),
-        ] {
-            all.state(entry);
-        }
-        assert_eq!(texts(&all), ["b = 1", "a = 2", "make x", "make y", "a = 4", "all false"]);
-    }
-
-    #[test]
-    fn what_is_gone_leaves_nothing() {
-        let mut all = Made::default();
-        all.state(set("a", "1"));
-        made(&mut all, &["x"]);
-        for round in 0..100 {
-            all.state(set("a", &round.to_string()));
-            made(&mut all, &["y", "z"]);
-            altered(&mut all, "y", "alter y");
-            all.state(paused(Some("z"), true));
-            dropped(&mut all, &["z", "y"]);
-        }
-        assert_eq!(texts(&all), ["a = 1", "make x", "a = 99"]);
-    }
-
-    #[test]
-    fn an_object_made_again_stands_behind_what_it_is_made_of() {
-        let mut all = Made::default();
-        made(&mut all, &["x", "y"]);
-        dropped(&mut all, &["x"]);
-        made(&mut all, &["z", "x"]);
-        assert_eq!(texts(&all), ["make y", "make z", "make x"]);
-    }
-
-    #[test]
-    fn an_alteration_stays_before_what_was_made_after_it() {
-        let mut all = Made::default();
-        made(&mut all, &["x"]);
-        altered(&mut all, "x", "first");
-        altered(&mut all, "x", "second");
-        made(&mut all, &["y"]);
-        altered(&mut all, "x", "third");
-        assert_eq!(texts(&all), ["make x", "second", "make y", "third"]);
-        dropped(&mut all, &["y"]);
-        assert_eq!(texts(&all), ["make x", "third"]);
-    }
-
-    fn renamed(made: &mut Made, from: &str, to: &str) {
-        let news = News { made: vec![Making::Renamed { from: from.into(), to: to.into() }] };
-        made.change(news, &changed(&[&format!("ALTER TABLE {from} RENAME TO {to}")]), Standing::default());
-    }
-
-    #[test]
-    fn a_name_is_given_in_its_place_and_goes_with_its_object() {
-        let mut all = Made::default();
-        made(&mut all, &["x", "reads x"]);
-        all.state(paused(Some("x"), true));
-        renamed(&mut all, "x", "y");
-        made(&mut all, &["x"]);
-        all.state(paused(Some("x"), true));
-        let expected = ["make x", "make reads x", "x true", "ALTER TABLE x RENAME TO y", "make x", "x true"];
-        assert_eq!(texts(&all), expected);
-        let reads = |name: &str| BTreeSet::from([Arc::<str>::from(name)]);
-        let found = |all: &Made, reads: &BTreeSet<Arc<str>>| {
-            all.renamed_since(&["reads x".into()], reads, &|_| true).map(ToString::to_string)
-        };
-        assert_eq!(found(&all, &reads("y")).as_deref(), Some("y"));
-        assert_eq!(found(&all, &reads("x")), None);
-        dropped(&mut all, &["y"]);
-        assert_eq!(texts(&all), ["make reads x", "make x", "x true"]);
-    }
-
-    #[test]
-    fn names_that_stand_together_become_one() {
-        let mut all = Made::default();
-        made(&mut all, &["x"]);
-        renamed(&mut all, "x", "y");
-        all.state(set("a", "1"));
-        renamed(&mut all, "y", "Z");
-        assert_eq!(texts(&all), ["make x", "a = 1", "ALTER TABLE x RENAME TO \"Z\""]);
-        renamed(&mut all, "Z", "x");
-        assert_eq!(texts(&all), ["make x", "a = 1"]);
-        renamed(&mut all, "x", "y");
-        made(&mut all, &["x"]);
-        renamed(&mut all, "y", "z");
-        let expected =
-            ["make x", "a = 1", "ALTER TABLE x RENAME TO y", "make x", "ALTER TABLE y RENAME TO z"];
-        assert_eq!(texts(&all), expected);
-    }
-
-    fn replaced(made: &mut Made, name: &str, dependants: &[&str]) {
-        let dependants = dependants.iter().map(|name| (*name).into()).collect();
-        let statement = format!("make {name} anew");
-        let news = News { made: vec![Making::Replaced { name: name.into(), statement, dependants }] };
-        made.change(news, &changed(&["replace"]), Standing::default());
-    }
-
-    #[test]
-    fn what_has_another_query_stands_behind_what_that_reads_and_before_what_reads_it() {
-        let mut all = Made::default();
-        made(&mut all, &["s", "x"]);
-        all.state(set("on_error", "keep"));
-        made(&mut all, &["y"]);
-        all.state(set("on_error", "fail"));
-        all.state(set("batch_interval", "1 second"));
-        made(&mut all, &["t"]);
-        all.state(paused(Some("y"), true));
-        all.state(paused(Some("y"), false));
-        replaced(&mut all, "x", &["y"]);
-        let expected = [
-            "make s",
-            "on_error = fail",
-            "batch_interval = 1 second",
-            "make t",
-            "make x anew",
-            "on_error = keep",
-            "make y",
-            "on_error = fail",
-        ];
-        assert_eq!(texts(&all), expected);
-        for _ in 0..10 {
-            replaced(&mut all, "x", &["y"]);
-        }
-        assert_eq!(texts(&all), expected);
-    }
-
-    #[test]
-    fn what_is_taken_away_was_there_before() {
-        let mut all = Made::default();
-        made(&mut all, &["x"]);
-        ["first", "drop", "second", "drop"].iter().for_each(|text| altered(&mut all, "x", text));
-        assert_eq!(texts(&all), ["make x", "second", "drop"]);
-        altered(&mut all, "x", "third");
-        assert_eq!(texts(&all), ["make x", "third"]);
-    }
-}
+mod tests;

@@ -58,6 +58,7 @@ mod upserts;
 mod waiters;
 mod watermarks;
 mod why;
+mod widen;
 mod window;
 
 use std::collections::BTreeMap;
@@ -103,7 +104,7 @@ use subscribe::Subscription;
 use subscription::DurableSubscription;
 use succeed::Successor;
 use table::Table;
-pub(crate) use table::check_distinct_keys;
+pub(crate) use table::{check_distinct_keys, wider};
 use tasks::Tasks;
 use transact::OpenTransaction;
 use waiters::Waiters;

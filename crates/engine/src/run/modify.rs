@@ -8,12 +8,12 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::{fitted, under_schema};
-use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result};
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 use millstream_state::Conflict;
 
 use super::Loop;
 use super::table::Table;
-use crate::catalog::Definition;
+use crate::catalog::{Definition, first_columns};
 use crate::error;
 use crate::event::{Modification, Reply};
 use crate::settings::ClockKind;
@@ -84,14 +84,26 @@ impl Loop {
     /// Rows from a program, under the table's schema.
     fn fitting(&self, table: &str, rows: RecordBatch) -> Result<RecordBatch> {
         let schema = self.columns(table)?;
-        fitted(&rows, &schema).map_err(|error| {
-            Error::invalid(format!("the rows don't fit the columns of table \"{table}\" ({schema}): {error}"))
-        })
+        let fit = |rows: &RecordBatch, schema: &SchemaRef| {
+            fitted(rows, schema).map_err(|error| {
+                let error =
+                    format!("the rows don't fit the columns of table \"{table}\" ({schema}): {error}");
+                Error::invalid(error)
+            })
+        };
+        // Who gives them may know it without columns that it got meanwhile.
+        let rows = fit(&rows, &first_columns(&schema, rows.num_columns()))?;
+        let rows = self.tables.get(table).map_or(Ok(rows.clone()), |table| table.whole(&rows))?;
+        fit(&rows, &schema)
     }
 
     fn modify_by(&mut self, dml: &Dml) -> Result<(u64, Arc<str>)> {
         let name: Arc<str> = dml.table.as_str().into();
         let schema = self.columns(&name)?;
+        if dml.columns.fields().len() != schema.fields().len() {
+            let error = format!("table \"{name}\" got a column while the statement was planned");
+            return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
+        }
         let batches = self.run_over_tables(&dml.query.plan, None)?;
         batches.iter().try_for_each(|batch| dml.check(batch))?;
         let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };

@@ -181,6 +181,11 @@ impl OwnFlow {
         self.here().map_or_else(Vec::new, Flow::shareable)
     }
 
+    /// How many columns it knows of the relation at a place; of a flow that is lent, none is looked for.
+    pub(crate) fn columns_known(&self, relation: usize) -> usize {
+        self.here().map_or(usize::MAX, |flow| flow.columns_known(relation))
+    }
+
     /// Its operators from the root down, as they stand or stood when it was lent.
     pub(crate) fn operators(&self) -> Vec<Explained> {
         self.here().map_or_else(|| self.told.operators.clone(), Flow::operators)

@@ -19,6 +19,8 @@ use crate::error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sought {
     relation: Arc<str>,
+    /// How many columns of it are known: one that knows more can't take what one that knows fewer has read.
+    columns: usize,
     by: By,
 }
 
@@ -139,7 +141,8 @@ fn sought(query: &RunningQuery) -> Vec<Sought> {
     let shareable = query.flow.shareable().into_iter().filter_map(|found| {
         let feed = query.feeds.get(found.relation)?;
         let plain = feed.stamped.is_none() && feed.window.is_none();
-        plain.then(|| Sought { relation: feed.of.clone(), by: found.by.clone() })
+        let columns = query.flow.columns_known(found.relation);
+        plain.then(|| Sought { relation: feed.of.clone(), columns, by: found.by.clone() })
     });
     shareable.collect()
 }
@@ -151,6 +154,7 @@ fn place_of(query: &RunningQuery, wanted: &Sought) -> Option<usize> {
     }
     let found = query.flow.shareable().into_iter().find(|found| {
         found.by == &wanted.by
+            && query.flow.columns_known(found.relation) == wanted.columns
             && query.feeds.get(found.relation).is_some_and(|feed| feed.of == wanted.relation)
     });
     found.map(|found| found.place)

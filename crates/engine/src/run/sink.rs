@@ -3,6 +3,7 @@
 mod digests;
 mod saving;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -29,6 +30,8 @@ const EPOCHS_MAX: usize = 64;
 pub(crate) struct RunningSink {
     /// The relation it delivers.
     pub(crate) from: Arc<str>,
+    /// How many columns of it: there may be more behind them.
+    columns: usize,
     work: UnboundedSender<Vec<(Cut, Delta)>>,
     /// What the relation held when the sink was made: the first that it delivers.
     first: Option<(Cut, Delta)>,
@@ -55,10 +58,10 @@ pub(crate) struct RunningSink {
 }
 
 impl RunningSink {
-    /// Starts the task of a sink that follows the log of `from` from `place` on.
+    /// Starts the task of a sink that follows the log of `from` from `place` on, of which it delivers the first `columns`.
     pub(crate) fn start(
         name: Arc<str>,
-        (from, place): (Arc<str>, Place),
+        (from, columns, place): (Arc<str>, usize, Place),
         sink: Box<dyn Sink>,
         tasks: &Tasks,
         made: Option<Epoch>,
@@ -78,6 +81,7 @@ impl RunningSink {
         });
         RunningSink {
             from,
+            columns,
             work,
             first: None,
             place,
@@ -182,6 +186,13 @@ impl RunningSink {
         let epochs = work.len();
         // The content stays until it is published, so that a sink that is still at it isn't taken for done.
         work.splice(0..0, self.first.clone());
+        for (_, delta) in &mut work {
+            match delta.first_columns(self.columns) {
+                Ok(Cow::Owned(cut)) => *delta = cut,
+                Ok(Cow::Borrowed(_)) => {}
+                Err(error) => return self.stop_for_good(error.to_string()),
+            }
+        }
         if !work.is_empty() {
             self.busy = Some(epochs);
             let _ = self.work.send(work);

@@ -3,6 +3,7 @@
 //! A reader holds nobody up. What it hasn't taken waits in the relation's log up to a bound; a reader that falls
 //! further behind is ended with an error that says so.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::Loop;
 use super::log::{self, Log, Place, Waiting};
 use super::query::{Keep, Lowered, RunningQuery, Status};
 use super::system::{Cell, Lines, NULL};
+use crate::catalog::first_columns;
 use crate::changes::{End, Following, Opened, Portion};
 use crate::error;
 use crate::event::{Followed, Request};
@@ -35,6 +37,8 @@ const WAITING_EPOCHS_MAX: usize = 100_000;
 pub(crate) struct Subscription {
     /// The relation whose changes it is handed.
     from: Arc<str>,
+    /// How many columns of it: there may be more behind them.
+    columns: usize,
     /// Whether that is a query of its own.
     owned: bool,
     /// The durable subscription whose reader it is.
@@ -80,6 +84,7 @@ impl Loop {
         let end = End::default();
         let mut subscription = Subscription {
             from: Arc::default(),
+            columns: usize::MAX,
             owned: false,
             durable: None,
             snapshot,
@@ -135,7 +140,7 @@ impl Loop {
         }
         subscription.place = Some(log::end(&self.logs, &name));
         subscription.first = subscription.snapshot.then(|| (self.standing_cut(), Delta::from_iter(content)));
-        self.open_relation(&name, subscription, opened)
+        self.open_relation(&name, usize::MAX, subscription, opened)
     }
 
     /// Goes on where the reader of a durable subscription has everything.
@@ -150,13 +155,21 @@ impl Loop {
         let (first, place, position) = durable.begin();
         (subscription.first, subscription.place, subscription.told) = (first, Some(place), position);
         (subscription.durable, opened.durable) = (Some(name.clone()), Some(name.clone()));
-        self.open_relation(&durable.from, subscription, opened)
+        self.open_relation(&durable.from, durable.columns, subscription, opened)
     }
 
-    fn open_relation(&self, name: &str, subscription: &mut Subscription, opened: &mut Opened) -> Result<()> {
+    /// Opens a relation of which the first columns are handed out, or all that it has.
+    fn open_relation(
+        &self,
+        name: &str,
+        columns: usize,
+        subscription: &mut Subscription,
+        opened: &mut Opened,
+    ) -> Result<()> {
         let object = self.catalog.get(name)?;
         let schema = object.definition.schema().ok_or_else(|| Error::bug("what has rows has columns"))?;
-        opened.schema = schema.clone();
+        subscription.columns = columns.min(schema.fields().len());
+        opened.schema = first_columns(schema, subscription.columns);
         let scope = self.scope();
         (opened.append_only, opened.key) = (scope.append_only(name), scope.key(name));
         subscription.from = object.name.clone();
@@ -303,6 +316,16 @@ impl Loop {
         }
         let snapshot = subscription.first.is_some();
         epochs.splice(0..0, subscription.first.clone());
+        for (_, delta) in &mut epochs {
+            match delta.first_columns(subscription.columns) {
+                Ok(Cow::Owned(cut)) => *delta = cut,
+                Ok(Cow::Borrowed(_)) => {}
+                Err(error) => {
+                    subscription.end.set(Err(error::arrow(error)));
+                    return self.unsubscribe(number);
+                }
+            }
+        }
         let told = subscription.progress.then_some((subscription.told, through));
         match subscription.sender.try_send(Portion { epochs, snapshot, told }) {
             Ok(()) => {

@@ -29,6 +29,8 @@ const WAITING_EPOCHS_MAX: usize = 1_000_000;
 pub(crate) struct DurableSubscription {
     /// The relation.
     pub(crate) from: Arc<str>,
+    /// How many columns of it: there may be more behind them.
+    pub(crate) columns: usize,
     holding: Holding,
     /// What the relation held when the subscription was made, until the reader has it.
     first: Option<(Cut, Delta)>,
@@ -44,8 +46,22 @@ pub(crate) struct DurableSubscription {
 
 impl DurableSubscription {
     /// One that begins at a place of its relation's log, `position` being the epoch before it.
-    fn new(from: Arc<str>, holding: Holding, place: Place, position: Epoch) -> DurableSubscription {
-        DurableSubscription { from, holding, first: None, place, position, awaits: false, lost: None }
+    fn new(
+        (from, columns): (Arc<str>, usize),
+        holding: Holding,
+        place: Place,
+        position: Epoch,
+    ) -> DurableSubscription {
+        DurableSubscription {
+            from,
+            columns,
+            holding,
+            first: None,
+            place,
+            position,
+            awaits: false,
+            lost: None,
+        }
     }
 
     /// Hands the reader first what its relation holds, where that is wanted.
@@ -170,11 +186,16 @@ impl Loop {
     }
 
     /// Makes a durable subscription. Of a relation that is still on its way to the present the content comes then.
-    pub(super) fn install_subscription(&mut self, name: Arc<str>, from: Arc<str>, holding: Holding) {
+    pub(super) fn install_subscription(
+        &mut self,
+        name: Arc<str>,
+        (from, columns): (Arc<str>, usize),
+        holding: Holding,
+    ) {
         let (cut, place) = (self.standing_cut(), log::end(&self.logs, &from));
         // What comes first is of this epoch, so the reader doesn't have it by having the one before.
-        let mut made =
-            DurableSubscription::new(from.clone(), holding, place, Epoch(cut.epoch.0.saturating_sub(1)));
+        let before = Epoch(cut.epoch.0.saturating_sub(1));
+        let mut made = DurableSubscription::new((from.clone(), columns), holding, place, before);
         if self.query(&from).is_some_and(RunningQuery::is_starting) {
             made.awaits = !holding.snapshot;
         } else if holding.snapshot {
@@ -311,7 +332,7 @@ mod tests {
     }
 
     fn held(holding: Holding) -> DurableSubscription {
-        DurableSubscription::new("t".into(), holding, Place::default(), Epoch(0))
+        DurableSubscription::new(("t".into(), 1), holding, Place::default(), Epoch(0))
     }
 
     const ALL: Holding =

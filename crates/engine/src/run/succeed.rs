@@ -26,7 +26,7 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::epoch::Deltas;
 use super::log;
-use super::made::News;
+use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
 use super::table::negated;
@@ -155,7 +155,7 @@ impl Loop {
         let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
         let is_there = |name: &str| self.catalog.find(name).is_some();
         let Some(renamed) = self.durability.renamed_since(&dependants, &reads, &is_there) else {
-            return Ok(());
+            return self.check_widened(name, &dependants);
         };
         let readers: Vec<String> = dependants.iter().map(|name| format!("\"{name}\"")).collect();
         let readers = readers.join(", ");
@@ -164,6 +164,25 @@ impl Loop {
              {readers}"
         ))
         .hint(format!("DROP {readers} and create them again with the names of now; then it can.")))
+    }
+
+    /// Fails where what reads a relation is planned by each start, and would find columns then that weren't there when it
+    /// was made.
+    fn check_widened(&self, name: &str, dependants: &[Arc<str>]) -> Result<()> {
+        let readers = dependants.iter().filter_map(|name| {
+            let object = self.catalog.find(name)?;
+            let is_kept = !matches!(object.definition, Definition::View { .. });
+            // In memory no plan is kept, nor needed.
+            let counts = !is_kept || self.durability.is_on();
+            counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
+        });
+        let readers: Vec<Reader> = readers.collect();
+        let Some((reader, table)) = self.durability.widened_since(&readers) else { return Ok(()) };
+        Err(Error::invalid(format!(
+            "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
+             before that got a column"
+        ))
+        .hint(format!("DROP \"{reader}\" and create it again; then it can.")))
     }
 
     /// The same, compiled against the catalog in which the relation has its new definition.

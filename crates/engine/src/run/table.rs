@@ -4,9 +4,11 @@ mod commit;
 mod feed;
 mod saving;
 mod wanted;
+mod widen;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
 use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_sql::{Error, Result};
 use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Spillable, Spilling};
@@ -15,6 +17,7 @@ use crate::catalog::Intake;
 use crate::error;
 use crate::event::Reply;
 pub(crate) use commit::{Undo, negated};
+pub(crate) use widen::{wider, wider_delta};
 
 /// The rows of a table. Statements change the staged rows at once; the next epoch takes their changes in, and
 /// readers see the rows as of the last epoch.
@@ -27,6 +30,8 @@ pub(crate) struct Table {
     replies: Waiting,
     /// Rises with every change.
     version: u64,
+    /// What the columns that it got since it was made have where nothing is said of them: of its last columns, in their order.
+    added: Vec<ScalarValue>,
 }
 
 /// Statements that wait for their epoch, each with its number of rows.
@@ -64,6 +69,7 @@ impl Table {
             published: None,
             replies: Vec::new(),
             version: 0,
+            added: Vec::new(),
         })
     }
 
@@ -201,6 +207,7 @@ impl Table {
     /// then what comes is inserted as the table has it.
     fn bring(&mut self, delta: Delta) -> Result<Delta> {
         let schema = self.staged().schema().clone();
+        let delta = self.whole_delta(&delta)?;
         for (at, field) in schema.fields().iter().enumerate().filter(|(_, field)| !field.is_nullable()) {
             let missing = |chunk: &Chunk| chunk.rows.column(at).logical_null_count() > 0;
             if delta.chunks.iter().any(missing) {

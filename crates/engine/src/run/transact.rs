@@ -16,7 +16,7 @@ use crate::error;
 use crate::event::{Asked, Reply, Snapshot};
 use crate::settings::ClockKind;
 use crate::stamp::{Batch, stamp};
-use crate::transaction::{Begun, Found, Guard, Write, conflict};
+use crate::transaction::{Begun, Found, Guard, Write, altered};
 
 /// Epochs that are kept for one transaction, however small they are.
 const KEPT_EPOCHS_MAX: usize = 100_000;
@@ -69,7 +69,7 @@ impl Loop {
     /// The rows of a table that have some keys now.
     pub(super) fn look_up(&self, table: &Arc<str>, keys: &[Vec<ArrayRef>]) -> Result<Vec<Found>> {
         self.check_sinks_of(table)?;
-        let found = self.tables.get(table).ok_or_else(conflict)?;
+        let found = self.tables.get(table).ok_or_else(|| altered(table))?;
         keys.iter().map(|keys| found.look_up(keys)).collect()
     }
 
@@ -134,7 +134,8 @@ impl Loop {
             self.check_sinks_of(write.table())?;
             // A table of that name may be another one by now.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, write.table());
-            let (_, table) = self.tables.get_key_value(write.table()).filter(same).ok_or_else(conflict)?;
+            let table = self.tables.get_key_value(write.table());
+            let (_, table) = table.filter(same).ok_or_else(|| altered(write.table()))?;
             table.check(write)?;
             self.check_event_time(write.table(), &write.coming()?)?;
         }

@@ -32,6 +32,8 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Window {
     kind: Kind,
+    /// How many columns of the relation the query knows: there may be more behind them.
+    known: usize,
     /// Whether the query takes each batch as it ends, and lets it go by itself.
     handed_on: bool,
     /// What has come since the last batch.
@@ -52,8 +54,8 @@ struct Closed {
 
 impl Window {
     /// Nothing yet.
-    pub(crate) fn new(kind: Kind, handed_on: bool) -> Window {
-        Window { kind, handed_on, open: Delta::default(), closed: VecDeque::new(), entered: 0 }
+    pub(crate) fn new(kind: Kind, known: usize, handed_on: bool) -> Window {
+        Window { kind, known, handed_on, open: Delta::default(), closed: VecDeque::new(), entered: 0 }
     }
 
     /// Which rows it has.
@@ -91,8 +93,9 @@ impl Window {
     }
 
     /// Takes in what an epoch changes in the relation.
-    pub(crate) fn take(&mut self, delta: &Delta) {
-        self.open.append(delta.clone());
+    pub(crate) fn take(&mut self, delta: &Delta) -> Result<()> {
+        self.open.append(delta.first_columns(self.known).map_err(error::arrow)?.into_owned());
+        Ok(())
     }
 
     /// The batches that ended and are to be taken at once, rather than when it is evaluated.
@@ -293,7 +296,7 @@ mod tests {
     }
 
     fn close(window: &mut Window, time: i64, values: &[i64]) {
-        window.take(&rows(values));
+        window.take(&rows(values)).unwrap();
         let batch = Batch { id: Epoch(time as u64), time: Timestamp(time), start: Timestamp(0) };
         window.close(batch, None).unwrap();
     }
@@ -309,7 +312,7 @@ mod tests {
 
     #[test]
     fn batches_come_and_leave() {
-        let mut window = Window::new(Kind::Last { length: 20, slide: Some(10) }, false);
+        let mut window = Window::new(Kind::Last { length: 20, slide: Some(10) }, 1, false);
         for (time, value) in [(5, 1), (10, 10), (14, 100), (20, 1000), (30, 10_000)] {
             close(&mut window, time, &[value]);
         }
@@ -324,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_no_window_saw_leaves_without_a_trace() {
-        let mut window = Window::new(Kind::Last { length: 10, slide: Some(30) }, false);
+        let mut window = Window::new(Kind::Last { length: 10, slide: Some(30) }, 1, false);
         close(&mut window, 10, &[1]);
         close(&mut window, 25, &[2]);
         assert_eq!(net(&window.slide_to(Timestamp(30))), 2);
@@ -333,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_batch_makes_way_for_the_next() {
-        let mut window = Window::new(Kind::Batch, false);
+        let mut window = Window::new(Kind::Batch, 1, false);
         close(&mut window, 1, &[1]);
         assert_eq!(net(&window.slide_to(Timestamp(1))), 1);
         close(&mut window, 2, &[20]);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use millstream_sql::{Error, Result, TokenReader};
 
+use super::add_column;
 use crate::catalog::{Definition, Object};
 use crate::event::{Change, Event};
 use crate::session::{Response, Session, Tag, busy};
@@ -63,7 +64,7 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Object,
     };
     reader.expect_end()?;
     // What made it goes on to say how it is made.
-    let made = object.ddl.split("; ALTER ").next().unwrap_or_default();
+    let made = without_watermarks(&object.ddl)?;
     let ddl = format!("{}; {}", made.trim_end().trim_end_matches(';'), reader.text().trim_end_matches(';'));
     let altered = match definition.with_watermark(watermark) {
         Some(definition) => {
@@ -72,6 +73,18 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Object,
         None => return Err(Error::bug(format!("a {found} has no watermark to be altered"))),
     };
     Ok((catalog.version, altered, Tag::new(format!("ALTER {}", kind.to_uppercase()))))
+}
+
+/// The statements that made a relation, without those that altered its watermark.
+fn without_watermarks(ddl: &str) -> Result<String> {
+    let mut parts = ddl.split("; ALTER ");
+    let mut made = parts.next().unwrap_or_default().to_string();
+    for altered in parts.map(|part| format!("ALTER {part}")) {
+        if add_column::begins(&TokenReader::new(&altered)?) {
+            made = format!("{made}; {altered}");
+        }
+    }
+    Ok(made)
 }
 
 impl Definition {

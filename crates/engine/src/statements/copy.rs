@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::default_of;
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near, sqlstate};
 
 use super::{select, subscribe};
@@ -117,8 +118,9 @@ impl Copied {
         let chosen = chosen(&self.name, schema, &self.columns)?;
         let mut places = vec![None; schema.fields().len()];
         chosen.iter().enumerate().for_each(|(place, column)| places[*column] = Some(place));
-        let left_out =
-            |(field, place): &(&Arc<Field>, &Option<usize>)| !field.is_nullable() && place.is_none();
+        let left_out = |(field, place): &(&Arc<Field>, &Option<usize>)| {
+            !field.is_nullable() && place.is_none() && default_of(field).is_none()
+        };
         if let Some((field, _)) = schema.fields().iter().zip(&places).find(left_out) {
             return Err(null_in(field.name(), &self.name).hint(format!("Name \"{}\" too.", field.name())));
         }
@@ -133,6 +135,7 @@ impl Copied {
             schema: schema.clone(),
             columns,
             places,
+            defaults: session.shared.planner.default_values(schema.fields().iter().map(AsRef::as_ref))?,
             options,
             batches: Vec::new(),
             bytes: 0,

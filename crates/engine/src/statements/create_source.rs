@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_connect::{Health, Options, Source, SourceSpec};
-use millstream_delta::declared_type;
+use millstream_delta::{declared_type, default_of};
 use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
 use super::create_stream::retention;
@@ -39,6 +39,13 @@ pub(crate) async fn plan(
             field.name()
         ))
         .hint("Declare it TEXT, and cast it where it is read."));
+    }
+    let mut fields = columns.iter().flat_map(|columns| columns.schema.fields());
+    if let Some(field) = fields.find(|field| default_of(field).is_some()) {
+        let error = format!("DEFAULT in a source, as in column \"{}\",", field.name());
+        return Err(Error::unsupported(error).hint(
+            "A view fills in what is missing: SELECT coalesce(column, value) AS column FROM the source.",
+        ));
     }
     let at = reader.position();
     if !reader.is_keyword(&["WITH"]) {

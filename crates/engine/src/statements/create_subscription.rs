@@ -53,8 +53,10 @@ pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result
     reader.expect_end()?;
     let holding = holding(&options).map_err(|error| error.at(options_at))?;
     let object = working.catalog.get(&from).map_err(|error| error.at(at.clone()))?;
-    match &object.definition {
-        Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => {}
+    let columns = match &object.definition {
+        Definition::Table { schema, .. }
+        | Definition::MaterializedView { schema, .. }
+        | Definition::Stream { schema, .. } => schema.fields().len(),
         other => {
             let kind = other.kind();
             return Err(Error::invalid(format!(
@@ -65,8 +67,8 @@ pub(crate) fn plan(working: &mut Working, mut reader: TokenReader<'_>) -> Result
             ))
             .at(at));
         }
-    }
-    let definition = Definition::Subscription { from: from.clone(), holding };
+    };
+    let definition = Definition::Subscription { from: from.clone(), columns, holding };
     working.create(Object { name, ddl: reader.text().to_string(), reads: vec![from], definition }, None)?;
     Ok(Tag::new("CREATE SUBSCRIPTION"))
 }

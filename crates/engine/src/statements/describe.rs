@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_delta::sql_type_of;
+use millstream_delta::{default_of, sql_type_of};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near, routine_name};
 
 use super::show::rows;
@@ -58,6 +58,7 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
         let watermark = watermark.filter(|watermark| watermark.column == place);
         let remarks = [
             key.contains(&place).then(|| "primary key".to_string()),
+            default_of(field).map(|default| format!("default {default}")),
             is_hidden(field).then(|| "hidden: not in *".to_string()),
             watermark.map(|watermark| format!("watermark {}", watermark.text(field.name()))),
         ];

@@ -1,5 +1,6 @@
 //! The statements, one a file: syntax and execution side by side.
 
+pub(crate) mod add_column;
 mod advance;
 mod alter_source;
 mod alter_watermark;
@@ -202,6 +203,9 @@ async fn alter(session: &Session, reader: &mut TokenReader<'_>) -> Option<Result
     if replace::begins(reader) {
         return Some(replace::run(session, reader).await);
     }
+    if add_column::begins(reader) {
+        return Some(add_column::run(session, reader).await);
+    }
     if rename::begins(reader) {
         return Some(rename::run(session, reader).await);
     }
@@ -231,10 +235,13 @@ fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
         ));
     }
     let mut ahead = reader.clone();
-    if ahead.keyword(&["ALTER", "TABLE"]) && ahead.relation_name().is_ok() && ahead.is_keyword(&["ADD"]) {
-        return Err(Error::unsupported("ALTER TABLE … ADD COLUMN").at(ahead.position()).hint(
-            "CREATE another table with the column, INSERT … SELECT into it, and put it in the place of the old one with \
-             ALTER TABLE … RENAME TO. What read the old one still does: DROP it, and CREATE it again.",
+    if ahead.keyword(&["ALTER", "TABLE"])
+        && ahead.relation_name().is_ok()
+        && ahead.is_keyword(&["DROP"])
+        && !ahead.is_keyword(&["DROP", "CONSTRAINT"])
+    {
+        return Err(Error::unsupported("ALTER TABLE … DROP COLUMN").at(ahead.position()).hint(
+            "CREATE VIEW v AS SELECT the other columns FROM the table, and read that: the column may stay NULL.",
         ));
     }
     match NOT_YET.iter().find(|words| reader.is_keyword(words)) {

@@ -19,6 +19,7 @@ use std::sync::mpsc::Sender;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
 use millstream_delta::Timestamp;
 use millstream_sql::{Error, Result, TokenReader, sqlstate};
 use millstream_state::RowsSnapshot;
@@ -27,7 +28,7 @@ use crate::catalog::Intake;
 use crate::event::Event;
 use crate::session::{Session, Tag};
 use crate::variables::Point;
-pub(crate) use own::{Found, Write, conflict};
+pub(crate) use own::{Found, Write, altered, conflict};
 use own::{Frozen, Own};
 pub(crate) use read::Contents;
 
@@ -90,6 +91,8 @@ pub(crate) struct PinnedTable {
     /// As INSERT, UPDATE and DELETE see it: under a manual clock there may be changes that no epoch has taken in.
     pub(crate) staged: RowsSnapshot,
     pub(crate) schema: SchemaRef,
+    /// What its last columns have, which came after it was made, in rows of one who doesn't know them.
+    pub(crate) added: Vec<ScalarValue>,
     /// Empty without a primary key.
     pub(crate) key: Vec<usize>,
     pub(crate) intake: Intake,

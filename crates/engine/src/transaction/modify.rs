@@ -9,12 +9,13 @@ use millstream_delta::under_schema;
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 use millstream_state::Conflict;
 
-use super::own::{Found, Own};
+use super::own::{Found, Own, altered};
 use super::read::Rows;
 use super::{PinnedTable, View};
+use crate::catalog::first_columns;
 use crate::event::{Event, Modification};
 use crate::point;
-use crate::run::{check_distinct_keys, part};
+use crate::run::{check_distinct_keys, part, wider};
 use crate::session::Session;
 use crate::statements::select;
 
@@ -87,14 +88,14 @@ impl Session {
             Modification::Insert { rows, .. } => {
                 let mut count = 0;
                 for rows in rows {
-                    let rows = fitting(&name, &rows, &table.schema)?;
+                    let rows = fitting(&name, &rows, &table)?;
                     let edit = Edit::Insert { rows, conflict: None };
                     count += self.carry_out(&name, &table, edit).await.map_err(named)?;
                 }
                 return Ok(count);
             }
             Modification::Delete { rows, .. } => {
-                Edit::Delete { rows: fitting(&name, &rows, &table.schema)?, strict: table.key.is_empty() }
+                Edit::Delete { rows: fitting(&name, &rows, &table)?, strict: table.key.is_empty() }
             }
             Modification::Statement(dml) => self.edit(&dml, &table).await.map_err(|failed| match failed {
                 Failed::Statement(error) => error,
@@ -106,9 +107,15 @@ impl Session {
 
     /// The table that is to be changed, as it was at the beginning.
     async fn target(&mut self, name: &str) -> Result<(Arc<str>, PinnedTable)> {
-        let kind = self.shared.catalog().find(name).map(|object| object.definition.kind());
+        let catalog = self.shared.catalog();
+        let object = catalog.find(name);
+        let kind = object.map(|object| object.definition.kind());
+        let columns = object.and_then(|object| object.definition.schema()).map(|now| now.fields().len());
         let view = self.view().await?;
         match (view.begun.tables.get_key_value(name), kind) {
+            (Some((_, table)), Some("table")) if columns != Some(table.schema.fields().len()) => {
+                Err(altered(name))
+            }
             (Some((name, table)), _) => Ok((name.clone(), table.clone())),
             (None, Some("source")) => Err(Error::unsupported("INSERT into a source inside a transaction")
                 .hint("COMMIT first: what a source is given it has at once.")),
@@ -228,11 +235,16 @@ fn own_of<'a>(view: &'a mut View, name: &Arc<str>, table: &PinnedTable) -> Resul
     view.own.get_mut(name).ok_or_else(|| Error::bug("it was put there"))
 }
 
-/// Rows from a program, under the table's schema.
-fn fitting(name: &str, rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    under_schema(rows, schema).map_err(|error| {
-        Error::invalid(format!("the rows don't fit the columns of table \"{name}\" ({schema}): {error}"))
-    })
+/// Rows from a program, under the table's schema; it may not know columns that came later.
+fn fitting(name: &str, rows: &RecordBatch, table: &PinnedTable) -> Result<RecordBatch> {
+    let fit = |rows: &RecordBatch, schema: &SchemaRef| {
+        under_schema(rows, schema).map_err(|error| {
+            let error = format!("the rows don't fit the columns of table \"{name}\" ({schema}): {error}");
+            Error::invalid(error)
+        })
+    };
+    let rows = fit(rows, &first_columns(&table.schema, rows.num_columns()))?;
+    fit(&wider(&rows, &table.schema, &table.added)?, &table.schema)
 }
 
 /// Counts what a statement adds to what the transaction keeps.

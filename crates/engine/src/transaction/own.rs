@@ -323,6 +323,15 @@ impl OwnKeyed {
     }
 }
 
+/// A table isn't the one any more that the transaction saw.
+pub(crate) fn altered(table: &str) -> Error {
+    Error::external(format!(
+        "table \"{table}\" was altered, renamed or made anew since the transaction began"
+    ))
+    .hint("Say ROLLBACK and run the transaction again.")
+    .code(sqlstate::SERIALIZATION_FAILURE)
+}
+
 /// Another transaction has changed the same rows and was committed first.
 pub(crate) fn conflict() -> Error {
     Error::external("another transaction has changed the same rows meanwhile")

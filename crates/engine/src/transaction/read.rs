@@ -14,8 +14,10 @@ use millstream_sql::{Error, Result};
 
 use super::own::Own;
 use super::{Transaction, View};
+use crate::catalog::first_columns;
 use crate::engine::Shared;
 use crate::event::{Asked, Event};
+use crate::run::wider;
 use crate::session::Session;
 use crate::settings::Settings;
 
@@ -133,10 +135,12 @@ impl View {
         let settled = table.settled || rows == Rows::Staged;
         if settled && !wanted.is_empty() && table.published.num_rows() > SCANNED_ROWS_MAX {
             let schema = table.schema.clone();
-            let (table, wanted, version) = (name.clone(), wanted.clone(), table.version);
-            let found = shared.ask(|reply| Event::ReadTable { table, wanted, version, reply }).await?;
+            let (of, wanted, version) = (name.clone(), wanted.clone(), table.version);
+            let found = shared.ask(|reply| Event::ReadTable { table: of, wanted, version, reply }).await?;
             if let Some(found) = found {
-                return over(own, found, &schema).map(Some);
+                return over(own, found, &schema)
+                    .and_then(|rows| with_new_columns(shared, name, &schema, rows))
+                    .map(Some);
             }
         }
         let base = match rows {
@@ -144,8 +148,27 @@ impl View {
             Rows::Staged => &table.staged,
         };
         let batches = base.batches().map_err(crate::error::arrow)?;
-        over(own, batches, &table.schema).map(Some)
+        let rows = over(own, batches, &table.schema)?;
+        with_new_columns(shared, name, &table.schema, rows).map(Some)
     }
+}
+
+/// Rows of a table with the columns that it got since the transaction began.
+fn with_new_columns(
+    shared: &Shared,
+    name: &str,
+    known: &SchemaRef,
+    rows: Vec<RecordBatch>,
+) -> Result<Vec<RecordBatch>> {
+    let catalog = shared.catalog();
+    let now = catalog.find(name).and_then(|object| object.definition.schema());
+    let width = known.fields().len();
+    // Under its name there may be another table by now.
+    let is_wider = |now: &&SchemaRef| now.fields().len() > width && first_columns(now, width) == *known;
+    let Some(now) = now.filter(is_wider) else { return Ok(rows) };
+    let new = now.fields().iter().skip(width).map(AsRef::as_ref);
+    let added = shared.planner.default_values(new)?;
+    rows.iter().map(|rows| wider(rows, now, &added)).collect()
 }
 
 fn over(own: Option<&Own>, rows: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
+use datafusion::logical_expr::Expr;
 
 use crate::error::Result;
 use crate::relation::{Relation, Relations};
@@ -14,6 +15,8 @@ pub(super) struct Open<'a> {
     pub(super) all: &'a dyn Relations,
     pub(super) table: &'a str,
     pub(super) columns: &'a Schema,
+    /// What columns have that it doesn't name.
+    pub(super) defaults: &'a [(String, Expr)],
 }
 
 impl Relations for Open<'_> {
@@ -23,6 +26,10 @@ impl Relations for Open<'_> {
         }
         let fields = self.columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
         Some(Relation::Rows { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())), key: None })
+    }
+
+    fn defaults(&self, name: &str) -> Vec<(String, Expr)> {
+        if name == self.table { self.defaults.to_vec() } else { Vec::new() }
     }
 
     fn names(&self) -> Vec<String> {

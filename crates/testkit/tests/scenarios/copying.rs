@@ -13,6 +13,7 @@ use super::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("a_copy_is_taken_in_whole_or_not_at_all", || drive::block_on(whole())),
+    ("a_copy_has_the_default_of_each_column_that_does_not_come", || drive::block_on(defaults())),
     ("a_copy_inside_a_transaction", || drive::block_on(within())),
     ("rows_are_copied_out", || drive::block_on(out())),
     ("the_options_of_copy", || drive::block_on(options())),
@@ -84,6 +85,38 @@ async fn whole() -> Result<()> {
     let batch = RecordBatch::try_from_iter(columns).map_err(|error| error.to_string())?;
     let Err(error) = copy.push(batch) else { return Err("NULL was taken".into()) };
     ensure(error.sqlstate() == sqlstate::NOT_NULL_VIOLATION, || error.to_string())?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// What isn't named, and what came after it was begun, has its default.
+async fn defaults() -> Result<()> {
+    let (engine, mut session) = engine().await?;
+    let mut copy = copy_in(&mut session, "COPY bag (name, id) FROM STDIN").await?;
+    copy.push(rows(&[1], &[Some("a")])?).map_err(|error| error.to_string())?;
+    run(&mut engine.session(), "ALTER TABLE bag ADD COLUMN c INT DEFAULT 5 NOT NULL").await?;
+    copy.finish(&mut session).await.map_err(|error| error.to_string())?;
+    let mut copy = copy_in(&mut session, "COPY bag (name, id) FROM STDIN").await?;
+    copy.push(rows(&[2], &[None])?).map_err(|error| error.to_string())?;
+    copy.finish(&mut session).await.map_err(|error| error.to_string())?;
+    expect(&mut session, "SELECT * FROM bag", &["1|a|5", "2|NULL|5"]).await?;
+    // A program that knows the table as it was.
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int32Array::from(vec![3]))),
+        ("name", Arc::new(StringViewArray::from(vec![Some("c")]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).map_err(|error| error.to_string())?;
+    session.insert("bag", batch.clone()).await.map_err(|error| error.to_string())?;
+    session.insert("bag", batch.clone()).await.map_err(|error| error.to_string())?;
+    session.delete_rows("bag", batch.clone()).await.map_err(|error| error.to_string())?;
+    expect(&mut session, "SELECT * FROM bag", &["1|a|5", "2|NULL|5", "3|c|5"]).await?;
+    run(&mut session, "BEGIN").await?;
+    session.insert("bag", batch.clone()).await.map_err(|error| error.to_string())?;
+    expect(&mut session, "SELECT * FROM bag WHERE id = 3", &["3|c|5", "3|c|5"]).await?;
+    run(&mut session, "ROLLBACK").await?;
+    // A column of its own from the beginning has to come.
+    let id = batch.project(&[0]).map_err(|error| error.to_string())?;
+    let failed = session.insert("bag", id).await.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure(failed.contains("don't fit the columns"), || format!("it says {failed}"))?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 

@@ -45,6 +45,7 @@ mod time_joins;
 mod timeouts;
 mod transactions;
 mod unread;
+mod widened;
 
 use std::path::Path;
 
@@ -89,6 +90,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(put_late::ALL);
     all.extend_from_slice(receivers::ALL);
     all.extend_from_slice(renamed::ALL);
+    all.extend_from_slice(widened::ALL);
     all.extend_from_slice(replay::ALL);
     all.extend_from_slice(server::ALL);
     all.extend_from_slice(sessions::ALL);

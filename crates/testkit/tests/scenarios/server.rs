@@ -17,6 +17,7 @@ use super::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("a_client_prepares_binds_and_reads", || serve(extended)),
+    ("a_statement_that_gets_columns_is_prepared_again", || serve(widened)),
     ("a_client_sends_several_statements", || serve(simple)),
     ("a_portal_is_read_in_steps", || serve(portals)),
     ("errors_have_codes_and_places", || serve(errors)),
@@ -105,6 +106,27 @@ async fn extended(port: u16) -> Result<()> {
     ensure(changed.map_err(|error| said(&error))? == 4, || "four rows were changed".into())?;
     let nothing = client.execute("DELETE FROM t WHERE name = $1", &[&None::<String>]).await;
     ensure(nothing.map_err(|error| said(&error))? == 0, || "NULL equals nothing".into())
+}
+
+/// A client must not take values for those of other columns than it was told of.
+async fn widened(port: u16) -> Result<()> {
+    let client = connect(port).await?;
+    let run = |sql: &'static str| client.batch_execute(sql);
+    run("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)")
+        .await
+        .map_err(|error| said(&error))?;
+    let all = client.prepare("SELECT * FROM t WHERE id = $1").await.map_err(|error| said(&error))?;
+    let named = client.prepare("SELECT id FROM t WHERE id = $1").await.map_err(|error| said(&error))?;
+    let row = client.query_one(&all, &[&1_i64]).await.map_err(|error| said(&error))?;
+    ensure(row.len() == 1, || format!("{row:?}"))?;
+    run("ALTER TABLE t ADD COLUMN name TEXT DEFAULT 'x'").await.map_err(|error| said(&error))?;
+    let refused = client.query(&all, &[&1_i64]).await.err().map(|error| said(&error)).unwrap_or_default();
+    ensure(refused == "0A000 cached plan must not change result type", || format!("it says {refused}"))?;
+    let row = client.query_one(&named, &[&1_i64]).await.map_err(|error| said(&error))?;
+    ensure(row.len() == 1, || format!("{row:?}"))?;
+    let all = client.prepare("SELECT * FROM t WHERE id = $1").await.map_err(|error| said(&error))?;
+    let row = client.query_one(&all, &[&1_i64]).await.map_err(|error| said(&error))?;
+    ensure(row.get::<_, String>(1) == "x", || format!("{row:?}"))
 }
 
 async fn simple(port: u16) -> Result<()> {

@@ -25,6 +25,7 @@ impl Table {
             published: self.published(),
             staged,
             schema,
+            added: self.added.clone(),
             key,
             intake: self.intake,
             next_id,

@@ -1,0 +1,153 @@
+//! `ALTER TABLE name ADD [COLUMN] [IF NOT EXISTS] c TYPE [DEFAULT value] [NOT NULL], …`
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_sql::functions::quote_ident;
+use millstream_sql::{Error, Result, TokenReader};
+
+use crate::catalog::{Definition, Object};
+use crate::event::{Change, Event};
+use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+
+/// What may be said to get a column.
+const KINDS: &[&[&str]] =
+    &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
+
+/// Whether the statement adds columns: `ALTER TABLE t ADD COLUMN c INT`.
+pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
+    let mut ahead = reader.clone();
+    ahead.keyword(&["ALTER"])
+        && ahead.one_of(KINDS).is_some()
+        && ahead.relation_name().is_ok()
+        && ahead.is_keyword(&["ADD"])
+}
+
+pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
+    let statement = reader.clone();
+    for _ in 0..PLANS_MAX {
+        let (base, change, tag) = plan(session, &mut statement.clone())?;
+        let Some(change) = change else { return Ok(tag.into()) };
+        let entry = Box::new(session.entry(&[statement.text()], Vec::new()));
+        let changes = vec![change];
+        let changed = session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
+        if changed.is_some() {
+            return Ok(tag.into());
+        }
+    }
+    Err(busy())
+}
+
+/// What is to be done, if anything, and the version of the catalog that this follows from.
+fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)> {
+    reader.expect_keyword(&["ALTER"])?;
+    let kind = reader.one_of(KINDS).and_then(|kind| KINDS.get(kind));
+    let kind = kind.ok_or_else(|| reader.expected("what is to get a column"))?.join(" ").to_lowercase();
+    let name = reader.relation_name()?;
+    let at = reader.last_position();
+    let catalog = session.shared.catalog();
+    let object = catalog.get(&name).map_err(|error| error.at(at.clone()))?;
+    let found = object.definition.kind();
+    if found != kind {
+        return Err(Error::invalid(format!("\"{name}\" is a {found}, not a {kind}")).at(at));
+    }
+    let Definition::Table { schema, key, intake, watermark } = &object.definition else {
+        return Err(refused(&name, &object.definition).at(reader.position()));
+    };
+    let read = columns(session, reader, &name, schema)?;
+    let tag = Tag { text: "ALTER TABLE".into(), notices: read.notices };
+    if read.fields.is_empty() {
+        return Ok((catalog.version, None, tag));
+    }
+    let added = session.shared.planner.default_values(read.fields.iter())?;
+    let fields: Vec<FieldRef> =
+        schema.fields().iter().cloned().chain(read.fields.into_iter().map(Arc::new)).collect();
+    let schema: SchemaRef = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+    // What made it goes on to say how it is made.
+    let made = object.ddl.trim_end().trim_end_matches(';');
+    let ddl = format!("{made}; ALTER TABLE {} {}", quote_ident(&object.name), read.texts.join(", "));
+    let definition = Definition::Table { schema, key: key.clone(), intake: *intake, watermark: *watermark };
+    let object = Object { name: object.name.clone(), ddl, reads: object.reads.clone(), definition };
+    Ok((catalog.version, Some(Change::Widen { object: Arc::new(object), added }), tag))
+}
+
+/// Columns that aren't there yet.
+#[derive(Default)]
+struct Read {
+    fields: Vec<Field>,
+    /// What adds each of them.
+    texts: Vec<String>,
+    notices: Vec<String>,
+}
+
+/// `ADD [COLUMN] [IF NOT EXISTS] c TYPE …, ADD …`
+fn columns(session: &Session, reader: &mut TokenReader<'_>, table: &str, schema: &Schema) -> Result<Read> {
+    let mut read = Read::default();
+    loop {
+        reader.expect_keyword(&["ADD"])?;
+        let has_word = reader.keyword(&["COLUMN"]);
+        if !has_word {
+            refuse_constraint(reader)?;
+        }
+        let lenient = reader.keyword(&["IF", "NOT", "EXISTS"]);
+        let start = reader.position();
+        let field = session.shared.planner.column_to_add(reader)?;
+        let name = field.name();
+        let is_new = read.fields.iter().any(|other| other.name() == name);
+        if is_new || schema.index_of(name).is_ok() {
+            if !lenient {
+                let error = format!("column \"{name}\" of table \"{table}\" already exists");
+                return Err(Error::invalid(error)
+                    .at(start)
+                    .hint("Choose another name, or say ADD COLUMN IF NOT EXISTS."));
+            }
+            read.notices.push(format!(
+                "column \"{name}\" of table \"{table}\" already exists, nothing was done for it"
+            ));
+        } else {
+            let text = &reader.text()[start.start..reader.last_position().end];
+            read.texts.push(format!("ADD COLUMN {text}"));
+            read.fields.push(field);
+        }
+        if !reader.symbol(Token::Comma) {
+            reader.expect_end()?;
+            return Ok(read);
+        }
+    }
+}
+
+/// `ADD PRIMARY KEY`, `ADD CONSTRAINT`: what is added is no column.
+fn refuse_constraint(reader: &TokenReader<'_>) -> Result<()> {
+    let words: &[&[&str]] =
+        &[&["CONSTRAINT"], &["PRIMARY", "KEY"], &["UNIQUE"], &["CHECK"], &["FOREIGN", "KEY"], &["EXCLUDE"]];
+    let is_column = !matches!(reader.peek_at(1), Token::LParen);
+    let found = words.iter().find(|words| reader.is_keyword(words));
+    match found.filter(|words| words.len() > 1 || words[0] == "CONSTRAINT" || !is_column) {
+        None if reader.is_keyword(&["WATERMARK", "FOR"]) => {
+            Err(Error::invalid("a watermark is set, not added").at(reader.position()).hint(
+                "ALTER TABLE … SET WATERMARK FOR ts AS ts - INTERVAL '5 seconds'; ADD COLUMN adds its column first.",
+            ))
+        }
+        None => Ok(()),
+        Some(words) => {
+            Err(Error::unsupported(format!("ALTER TABLE … ADD {}", words.join(" "))).at(reader.position()).hint(
+                "ADD COLUMN adds a column. For a key, CREATE another table that has it, and INSERT … SELECT into it.",
+            ))
+        }
+    }
+}
+
+/// What has the columns of something else gets none by itself.
+fn refused(name: &str, definition: &Definition) -> Error {
+    let kind = definition.kind();
+    let error = Error::invalid(format!("{kind} \"{name}\" gets no column by itself: only a table does"));
+    let upper = kind.to_uppercase();
+    match definition {
+        Definition::View { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => error
+            .hint(format!(
+                "Its columns are those of its query: ALTER {upper} {name} AS SELECT … gives it another."
+            )),
+        _ => error.hint(format!("DROP {upper} {name} and CREATE it again with the column.")),
+    }
+}

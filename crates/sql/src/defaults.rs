@@ -1,0 +1,134 @@
+//! What a column has where nothing is said of it: `status TEXT DEFAULT 'new'`.
+//!
+//! The text stays with the column ([`millstream_delta::default_of`]). Its value is what an INSERT of that text would put
+//! there, and the same at any time: what isn't a constant is refused where it is declared.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use millstream_delta::{default_of, sql_type_of, with_default};
+
+use crate::error::{Error, Result};
+use crate::planner::Planner;
+use crate::reader::{TokenReader, is_word};
+use crate::relation::{Relation, Relations};
+use crate::tokens::DIALECT;
+
+/// The table that a default is planned for.
+const TABLE: &str = "the_table";
+
+/// A catalog of one table with one column.
+struct OneColumn(SchemaRef);
+
+impl Relations for OneColumn {
+    fn get(&self, name: &str) -> Option<Relation> {
+        (name == TABLE).then(|| Relation::Rows { schema: self.0.clone(), key: None })
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Planner {
+    /// What rows have in this column that say nothing of it, where that isn't NULL.
+    pub fn default_value(&self, field: &Field) -> Result<Option<ScalarValue>> {
+        default_of(field).map(|text| self.constant(field, text, 0..text.len())).transpose()
+    }
+
+    /// The same of several columns, NULL where they have no default.
+    pub fn default_values<'a>(&self, fields: impl Iterator<Item = &'a Field>) -> Result<Vec<ScalarValue>> {
+        let value = |field: &Field| match self.default_value(field)? {
+            Some(value) => Ok(value),
+            None => ScalarValue::try_from(field.data_type()).map_err(Error::from),
+        };
+        fields.map(value).collect()
+    }
+
+    /// Reads the default of a column that is being declared, behind its word, up to one of these words.
+    pub(crate) fn default(&self, reader: &mut TokenReader<'_>, field: Field, ends: &[&str]) -> Result<Field> {
+        let place = expression(reader, ends)?;
+        let text = &reader.text()[place.clone()];
+        self.constant(&field, text, place)?;
+        Ok(with_default(field, Some(text)))
+    }
+
+    /// The value that an expression has in a column; it stands at this place of the statement.
+    fn constant(&self, field: &Field, text: &str, place: Range<usize>) -> Result<ScalarValue> {
+        let name = field.name();
+        let alone = with_default(field.clone(), None).with_nullable(true);
+        let relations = OneColumn(Arc::new(Schema::new(vec![alone])));
+        let prefix = format!("INSERT INTO {TABLE} (\"{}\") SELECT (", name.replace('"', "\"\""));
+        let planned = self.dml(&format!("{prefix}{text})"), &relations).map_err(|error| {
+            let span = error.span.clone().filter(|span| span.start >= prefix.len());
+            let span = span.map(|span| span.start - prefix.len()..span.end - prefix.len());
+            let span = span.filter(|span| span.end <= text.len());
+            let error =
+                Error { message: format!("the default of column \"{name}\": {}", error.message), ..error };
+            error.at(span.map_or(place.clone(), |span| place.start + span.start..place.start + span.end))
+        })?;
+        let value = folded(&planned.query.plan).filter(|value| value.data_type() == *field.data_type());
+        value.ok_or_else(|| {
+            Error::invalid(format!(
+                "the default of column \"{name}\" is {text}, but a constant of type {} was expected",
+                sql_type_of(field)
+            ))
+            .hint("Write a literal, such as 0, 'new' or DATE '2026-01-31'.")
+            .at(place)
+        })
+    }
+}
+
+/// The one value that a plan gives, where that is known already.
+fn folded(plan: &LogicalPlan) -> Option<ScalarValue> {
+    match plan {
+        LogicalPlan::Projection(node) => match &node.expr[..] {
+            [expr] => match expr.clone().unalias_nested().data {
+                Expr::Literal(value, _) => Some(value),
+                Expr::Column(_) => folded(&node.input),
+                _ => None,
+            },
+            _ => None,
+        },
+        LogicalPlan::SubqueryAlias(node) => folded(&node.input),
+        _ => None,
+    }
+}
+
+/// Takes an expression up to a comma, a closing parenthesis or one of these words, which it may begin with.
+fn expression(reader: &mut TokenReader<'_>, ends: &[&str]) -> Result<Range<usize>> {
+    let start = reader.position().start;
+    let (mut count, mut depth) = (0, 0);
+    for lexeme in reader.rest() {
+        match &lexeme.token.token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen if depth == 0 => break,
+            Token::RParen | Token::RBracket => depth -= 1,
+            Token::Comma if depth == 0 => break,
+            token if depth == 0 && count > 0 && ends.iter().any(|word| is_word(token, word)) => break,
+            _ => {}
+        }
+        count += 1;
+    }
+    if count == 0 {
+        return Err(reader.expected("a value, as in 'text', 1 or true"));
+    }
+    for _ in 0..count {
+        reader.next();
+    }
+    Ok(start..reader.last_position().end)
+}
+
+/// A column's default as a part of a statement.
+pub(crate) fn tree(field: &Field) -> Result<ast::Expr> {
+    let text = default_of(field).unwrap_or("NULL");
+    let parsed = Parser::new(&DIALECT).try_with_sql(text).and_then(|mut parser| parser.parse_expr());
+    let parsed = parsed.map_err(|error| Error::bug(format!("a default that was read before: {error}")))?;
+    Ok(ast::Expr::Nested(Box::new(parsed)))
+}
