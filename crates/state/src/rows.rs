@@ -21,7 +21,7 @@ const INDEXED_ROWS: usize = 8192;
 #[derive(Debug)]
 pub struct Rows {
     store: Store,
-    index: Option<Index>,
+    index: Option<Box<Index>>,
     /// How many rows there are if they have no columns.
     copies: u64,
 }
@@ -62,7 +62,7 @@ impl Rows {
 
     /// About how many bytes the rows and their index take.
     pub fn memory_bytes(&self) -> usize {
-        self.store.memory_bytes() + self.index.as_ref().map_or(0, Index::memory_bytes)
+        self.store.memory_bytes() + self.index.as_ref().map_or(0, |index| index.memory_bytes())
     }
 
     /// The rows as they are now. Takes no time; later changes copy what they touch.
@@ -152,7 +152,7 @@ impl Rows {
     fn index_new_rows(&mut self) -> Result<()> {
         if self.index.is_none() {
             let encoder = RowEncoder::new(self.schema())?;
-            self.index = Some(Index::new(encoder));
+            self.index = Some(Box::new(Index::new(encoder)));
         }
         let index = self.index.as_mut().expect("made above");
         while index.through < self.store.next_id() {

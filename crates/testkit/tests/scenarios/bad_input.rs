@@ -198,9 +198,12 @@ fn of_one_key(number: &str) -> Result<RecordBatch> {
 const LONG: usize = 100_000_000;
 const LESS_LONG: usize = 1_000_000;
 
+/// What a query is to answer.
+type Lines = &'static [&'static str];
+
 /// Queries of which a text is the key or the value; what they answer for a short text and the long ones, and when the longest has
 /// gone.
-const LONG_CASES: [(&str, &str, &str, &[&str], &[&str]); 6] = [
+const LONG_CASES: [(&str, &str, &str, Lines, Lines); 6] = [
     (
         "joined",
         "SELECT x.v AS v, y.v AS w FROM t AS x JOIN t AS y ON x.s = y.s",
