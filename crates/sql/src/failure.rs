@@ -67,7 +67,12 @@ impl Reader<'_> {
             DataFusionError::Internal(message) if message.contains("not implemented for type") => {
                 not_built(message)
             }
-            DataFusionError::Internal(message) => Error::bug(plain(message)),
+            DataFusionError::Internal(message) => {
+                match message.strip_prefix("Cannot run range queries on datatype: ") {
+                    Some(data_type) => not_ordered(&plain(data_type)),
+                    None => Error::bug(plain(message)),
+                }
+            }
             other => Error::bug(plain(&other.to_string())),
         }
     }
@@ -239,6 +244,12 @@ fn reword(message: &str) -> Option<Error> {
     }
     let rewritten = message.strip_prefix("Too many columns! The subquery")?;
     Some(Error::invalid(format!("the subquery{rewritten}")))
+}
+
+/// An ORDER BY of a function OVER by what has no order.
+fn not_ordered(data_type: &str) -> Error {
+    Error::invalid(format!("values of type {data_type} have no order, but ORDER BY in OVER (…) asks for one"))
+        .hint("Order by a part of the value, or by its text.")
 }
 
 fn not_built(message: &str) -> Error {
@@ -446,6 +457,8 @@ mod tests {
     #[test]
     fn who_must_act_is_kept() {
         assert_eq!(Error::from(DataFusionError::Internal("x".into())).kind, Kind::Bug);
+        let unordered = DataFusionError::Internal("Cannot run range queries on datatype: Union".into());
+        assert_eq!(Error::from(unordered).kind, Kind::Invalid);
         assert_eq!(Error::from(DataFusionError::ResourcesExhausted("x".into())).kind, Kind::External);
         assert_eq!(Error::from(DataFusionError::Execution("x".into())).kind, Kind::Invalid);
         let ours = Error::corrupt("x").hint("y");

@@ -18,7 +18,6 @@ mod lists;
 mod ordered;
 mod paged;
 mod rows;
-mod segmented;
 mod slotted;
 mod spill;
 mod store;

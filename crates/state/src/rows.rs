@@ -7,9 +7,9 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 use millstream_delta::{Chunk, Delta, RowEncoder};
 
-use crate::segmented::Segmented;
+use crate::key_index::{SlotTable, Slots};
 use crate::store::{RowsSnapshot, Store};
-use crate::{Error, Result, Spillable, Spilling, Tables};
+use crate::{Error, Paged, Result, Spillable, Spilling, Tables};
 
 /// How many rows are indexed at once.
 const INDEXED_ROWS: usize = 8192;
@@ -21,7 +21,7 @@ const INDEXED_ROWS: usize = 8192;
 #[derive(Debug)]
 pub struct Rows {
     store: Store,
-    index: Option<Index>,
+    index: Option<Box<Index>>,
     /// How many rows there are if they have no columns.
     copies: u64,
 }
@@ -30,14 +30,11 @@ pub struct Rows {
 #[derive(Debug)]
 struct Index {
     encoder: RowEncoder,
-    table: Segmented<Entry>,
+    table: SlotTable,
+    slots: Slots,
+    /// By slot: the row's id.
+    ids: Paged<u64>,
     through: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    hash: u64,
-    id: u64,
 }
 
 /// One of the distinct rows of a batch.
@@ -65,7 +62,7 @@ impl Rows {
 
     /// About how many bytes the rows and their index take.
     pub fn memory_bytes(&self) -> usize {
-        self.store.memory_bytes() + self.index.as_ref().map_or(0, |index| index.table.memory_bytes())
+        self.store.memory_bytes() + self.index.as_ref().map_or(0, |index| index.memory_bytes())
     }
 
     /// The rows as they are now. Takes no time; later changes copy what they touch.
@@ -155,10 +152,11 @@ impl Rows {
     fn index_new_rows(&mut self) -> Result<()> {
         if self.index.is_none() {
             let encoder = RowEncoder::new(self.schema())?;
-            self.index = Some(Index { encoder, table: Segmented::default(), through: 0 });
+            self.index = Some(Box::new(Index::new(encoder)));
         }
         let index = self.index.as_mut().expect("made above");
         while index.through < self.store.next_id() {
+            index.slots.check()?;
             let Some(piece) = self.store.piece(index.through, INDEXED_ROWS)? else {
                 index.through = self.store.next_id();
                 break;
@@ -233,15 +231,32 @@ fn distinct(encoder: &RowEncoder, encoded: &arrow::row::Rows, weight: impl Fn(us
     groups
 }
 
+/// The bits of a hash that the table keeps. Two rows may share them: what is found is compared.
+fn kept(hash: u64) -> u32 {
+    hash as u32
+}
+
 impl Index {
+    fn new(encoder: RowEncoder) -> Index {
+        let (table, slots, ids) = (SlotTable::default(), Slots::default(), Paged::default());
+        Index { encoder, table, slots, ids, through: 0 }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.table.memory_bytes() + self.slots.memory_bytes() + self.ids.memory_bytes()
+    }
+
     fn insert(&mut self, hash: u64, id: u64) {
-        let hash_of = |entry: &Entry| entry.hash;
-        self.table.with_room(hash, hash_of).insert_unique(hash, Entry { hash, id }, hash_of);
+        let slot = self.slots.take();
+        self.ids.resize(slot as usize + 1, 0);
+        self.ids[slot as usize] = id;
+        self.table.insert(kept(hash), slot);
     }
 
     fn remove(&mut self, hash: u64, id: u64) {
-        if let Ok(entry) = self.table.table_mut(hash).find_entry(hash, |entry| entry.id == id) {
-            entry.remove();
+        if let Some(slot) = self.table.find(kept(hash), |slot| self.ids[slot as usize] == id) {
+            self.table.remove(kept(hash), slot);
+            self.slots.put(slot);
         }
     }
 
@@ -258,11 +273,10 @@ impl Index {
         for round in 0.. {
             let mut candidates = Vec::with_capacity(open.len());
             open.retain(|group| {
-                let hash = groups[*group].hash;
-                let mut entries = self.table.table(hash).iter_hash(hash).filter(|entry| entry.hash == hash);
-                let candidate = entries.nth(round);
-                candidates.extend(candidate.map(|entry| entry.id));
-                candidate.is_some()
+                let mut passed = 0..round;
+                let slot = self.table.find(kept(groups[*group].hash), |_| passed.next().is_none());
+                candidates.extend(slot.map(|slot| self.ids[slot as usize]));
+                slot.is_some()
             });
             if open.is_empty() {
                 break;
@@ -285,10 +299,16 @@ impl Index {
 impl Spillable for Rows {
     fn spill(&mut self, spilling: &mut Spilling<'_>) {
         self.store.spill(spilling);
+        if let Some(index) = &mut self.index {
+            index.table.spill(spilling);
+            index.ids.spill(spilling);
+        }
     }
 
     fn spilled_bytes(&self) -> usize {
-        self.store.spilled_bytes()
+        let index = self.index.as_ref();
+        let index = index.map_or(0, |index| index.table.spilled_bytes() + index.ids.spilled_bytes());
+        self.store.spilled_bytes() + index
     }
 }
 
@@ -426,8 +446,9 @@ mod tests {
             rows.apply(&Delta::of(chunk(&gone))).unwrap();
         }
         assert_eq!(rows.num_rows(), 100);
-        let index = rows.index.as_ref().unwrap().table.memory_bytes();
+        let index = rows.index.as_ref().unwrap().memory_bytes();
         assert!(rows.memory_bytes() - index < full / 20, "{} of {full}", rows.memory_bytes() - index);
+        assert!(index < 20_000 * 28 + 16_384, "{index}");
     }
 
     #[test]

@@ -10,7 +10,9 @@
 //! move to a file as they are and are changed there. Which of them stay in memory all the same is for the system to say,
 //! which knows what is looked at: so they all go alike, after the rows.
 //!
-//! Deliberately absent: what such values own besides, such as texts and sets, and trees.
+//! Of trees that keep an order the leaves go so, too: they are small, so many share a page of the system.
+//!
+//! Deliberately absent: what such values own besides, such as texts and sets.
 
 mod files;
 mod layout;
@@ -148,30 +150,39 @@ impl<'a> Spilling<'a> {
         pages: impl IntoIterator<Item = &'v mut Values<T>>,
     ) -> usize {
         let mut moved = 0;
-        if !self.takes_pages {
-            return moved;
-        }
-        let bytes_min = self.chunk_bytes_min.clamp(1, PAGE_BYTES);
         for page in pages {
             if self.is_over() {
                 break;
             }
-            let bytes = size_of_val::<[T]>(page);
-            if page.is_in_file() || bytes < bytes_min {
-                continue;
+            let before = page.spilled_bytes();
+            if self.takes_pages_of(size_of_val::<[T]>(page)) {
+                self.move_part(page);
             }
-            match self.place.room(bytes) {
-                Ok(room) => {
-                    self.written.add(&room);
-                    let before = page.memory_bytes();
-                    page.move_to(room);
-                    self.freed += before - page.memory_bytes();
-                    moved += page.spilled_bytes();
-                }
-                Err(error) => self.failed = Some(error),
-            }
+            moved += page.spilled_bytes() - before;
         }
         moved
+    }
+
+    /// Whether pages of so many bytes may go, or smaller ones that have so many together.
+    pub(crate) fn takes_pages_of(&self, bytes: usize) -> bool {
+        self.takes_pages && bytes >= self.chunk_bytes_min.clamp(1, PAGE_BYTES)
+    }
+
+    /// Moves a page to a file, however small it is, if it has anything and isn't in one.
+    pub(crate) fn move_part<T>(&mut self, page: &mut Values<T>) {
+        let bytes = size_of_val::<[T]>(page);
+        if page.is_in_file() || bytes == 0 {
+            return;
+        }
+        match self.place.room(bytes) {
+            Ok(room) => {
+                self.written.add(&room);
+                let before = page.memory_bytes();
+                page.move_to(room);
+                self.freed += before - page.memory_bytes();
+            }
+            Err(error) => self.failed = Some(error),
+        }
     }
 
     fn write(&mut self, store: &mut Store, positions: &[usize]) {

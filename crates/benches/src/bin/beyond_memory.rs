@@ -1,9 +1,10 @@
-//! What an epoch of a million rows costs a join, and an aggregate of many groups, whose state is several times `memory_limit`.
+//! What an epoch of a million rows costs a join, an aggregate of many groups, and what keeps rows in an order, whose state is
+//! several times `memory_limit`.
 //!
 //! ```text
 //! cargo run --release --bin beyond_memory -- [OPTIONS]
 //!
-//!   --rows N      rows of the join's larger input, which are kept, and groups of the aggregate (default 4000000)
+//!   --rows N      rows that are kept: of the join's larger input, of orders, or groups of the aggregate (default 4000000)
 //!   --epoch N     rows that an epoch brings (default 1000000)
 //!   --epochs N    how many epochs are measured of each kind (default 3)
 //!   --times N     how many times the limit the state is (default 4)
@@ -12,7 +13,7 @@
 //!
 //! The yardstick is the same engine without a limit, which comes first: what its state takes, divided by `times`, is the
 //! limit of the other. Rows come until the state has its size; then epochs are measured whose rows each find one of those
-//! that are there, anywhere among them, or change a group, and epochs that take these back again. Both answers must be equal.
+//! that are there, anywhere among them, change a group, or come between them, and epochs that take these back again. Both answers must be equal.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str =
     "beyond_memory [--rows 4000000] [--epoch 1000000] [--epochs 3] [--times 4] [--spill DIR]
-Seconds an epoch takes that looks up rows of a join, or groups, whose state is larger than memory_limit, and without a limit.";
+Seconds an epoch takes that looks up rows of a join, or groups, or adds to an order, whose state is larger than memory_limit, and without a limit.";
 
 /// What keeps the state.
 struct Case {
@@ -40,7 +41,7 @@ struct Case {
     kept: fn(std::ops::Range<u64>) -> Result<RecordBatch>,
 }
 
-const CASES: [Case; 2] = [
+const CASES: [Case; 4] = [
     Case {
         name: "a join",
         objects: [
@@ -61,6 +62,30 @@ const CASES: [Case; 2] = [
              (SELECT k, w FROM kept UNION ALL SELECT k, w FROM came) AS x GROUP BY k",
         ],
         answer: "SELECT sum(n), coalesce(sum(s + n * (k % 100)), 0) FROM found",
+        kept: groups,
+    },
+    Case {
+        name: "the first three of each partition",
+        objects: [
+            "CREATE TABLE kept (k BIGINT, w BIGINT)",
+            "CREATE TABLE came (k BIGINT, w BIGINT)",
+            "CREATE MATERIALIZED VIEW found AS SELECT k, w FROM (SELECT k, w, row_number() OVER \
+             (PARTITION BY k % 100000 ORDER BY w, k) AS n FROM (SELECT k, w FROM kept UNION ALL SELECT k, w FROM came) AS x) \
+             AS y WHERE n <= 3",
+        ],
+        answer: "SELECT count(*), coalesce(sum(k + w), 0) FROM found",
+        kept: groups,
+    },
+    Case {
+        name: "a row and the one before it",
+        objects: [
+            "CREATE TABLE kept (k BIGINT, w BIGINT)",
+            "CREATE TABLE came (k BIGINT, w BIGINT)",
+            "CREATE MATERIALIZED VIEW found AS SELECT count(*) AS n, sum(k % 100 * (w - coalesce(before, 0))) AS s FROM \
+             (SELECT k, w, lag(w) OVER (PARTITION BY k % 100000 ORDER BY w, k) AS before FROM \
+             (SELECT k, w FROM kept UNION ALL SELECT k, w FROM came) AS x) AS y",
+        ],
+        answer: "SELECT n, coalesce(s, 0) FROM found",
         kept: groups,
     },
 ];

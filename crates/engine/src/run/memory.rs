@@ -147,8 +147,7 @@ impl Loop {
         let why = match failed {
             Some(failed) => format!("state can't be written to files and stays in memory: {failed}"),
             None => {
-                "what is left can't be read from files, such as what aggregates keep of each value, and trees"
-                    .into()
+                "what is left can't be read from files, such as what aggregates keep of each value".into()
             }
         };
         format!(

@@ -21,7 +21,8 @@ use crate::{Result, SlotMarks, Spillable, Spilling};
 use encoded::EncodedKeys;
 use fixed::{FixedKeys, Layout};
 use paned::PanedKeys;
-use slots::Slots;
+pub(crate) use slots::Slots;
+pub(crate) use table::SlotTable;
 use text::TextKeys;
 
 /// The slot of a key that isn't there.

@@ -4,31 +4,31 @@ use crate::{Error, Result};
 
 /// Which slots are taken.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
+pub(crate) struct Slots {
     end: usize,
     free: Vec<u32>,
 }
 
 impl Slots {
     /// A slot that was freed, or else the next one.
-    pub(super) fn take(&mut self) -> u32 {
+    pub(crate) fn take(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             self.end += 1;
             (self.end - 1) as u32
         })
     }
 
-    pub(super) fn put(&mut self, slot: u32) {
+    pub(crate) fn put(&mut self, slot: u32) {
         self.free.push(slot);
     }
 
     /// Fails when more slots were taken than there are numbers; asked once a batch.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.end >= u32::MAX as usize { Err(Error::Full(self.end)) } else { Ok(()) }
     }
 
     /// Slots are below this.
-    pub(super) fn end(&self) -> usize {
+    pub(crate) fn end(&self) -> usize {
         self.end
     }
 
@@ -51,7 +51,7 @@ impl Slots {
         slots.into_iter().partition(|slot| free[*slot as usize / 64] >> (slot % 64) & 1 == 0)
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.free.capacity() * size_of::<u32>()
     }
 }

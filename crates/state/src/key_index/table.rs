@@ -19,7 +19,7 @@ const FAR_PLACES: usize = 1 << 11;
 
 /// Hashes and slots.
 #[derive(Debug)]
-pub(super) struct SlotTable {
+pub(crate) struct SlotTable {
     directory: Directory,
     segments: Vec<Segment>,
     /// How many groups all segments have.
@@ -85,13 +85,13 @@ impl SlotTable {
     }
 
     /// The slot with this hash for which `is` is true.
-    pub(super) fn find(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
         let segment = self.segment(hash);
         segment.position(hash, is).map(|(place, way)| segment.groups[place].slots[way])
     }
 
     /// Adds a slot; it must not be there.
-    pub(super) fn insert(&mut self, hash: u32, slot: u32) {
+    pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         while self.segments[self.directory.part(hash)].is_full() {
             self.make_room(self.directory.part(hash));
         }
@@ -100,7 +100,7 @@ impl SlotTable {
     }
 
     /// Removes a slot.
-    pub(super) fn remove(&mut self, hash: u32, slot: u32) {
+    pub(crate) fn remove(&mut self, hash: u32, slot: u32) {
         let number = self.directory.part(hash);
         self.segments[number].remove(hash, slot);
     }
@@ -133,7 +133,7 @@ impl SlotTable {
         self.segments[number] = segment;
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.groups * size_of::<Group>() - self.spilled
             + self.segments.capacity() * size_of::<Segment>()
             + self.directory.memory_bytes()

@@ -186,9 +186,10 @@ pub fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 impl Spillable for Ordered {
     fn spill(&mut self, spilling: &mut Spilling<'_>) {
         self.store.spill(spilling);
+        self.tree.spill(spilling);
     }
 
     fn spilled_bytes(&self) -> usize {
-        self.store.spilled_bytes()
+        self.store.spilled_bytes() + self.tree.spilled_bytes()
     }
 }

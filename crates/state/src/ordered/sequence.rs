@@ -3,6 +3,7 @@
 use super::leaf::Entry;
 use super::successor;
 use super::tree::Tree;
+use crate::{Spillable, Spilling};
 use std::ops::Range;
 
 /// A set of byte strings, found by their value and by their position.
@@ -55,6 +56,16 @@ impl Sequence {
     /// About how many bytes it takes.
     pub fn memory_bytes(&self) -> usize {
         self.tree.memory_bytes()
+    }
+}
+
+impl Spillable for Sequence {
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        self.tree.spill(spilling);
+    }
+
+    fn spilled_bytes(&self) -> usize {
+        self.tree.spilled_bytes()
     }
 }
 

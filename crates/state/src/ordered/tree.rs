@@ -3,7 +3,8 @@
 //! Looking up a key, the position of a key, the key at a position and changing a key take logarithmic time.
 
 use super::bounds::Bounds;
-use super::leaf::{Entry, Leaf};
+use super::leaf::{Entry, Leaf, Size};
+use crate::Spilling;
 
 /// How many children an inner node has at most.
 const CHILDREN_MAX: usize = 64;
@@ -30,8 +31,8 @@ struct Inner {
     totals: Vec<u64>,
     /// How many copies all of them have.
     total: u64,
-    /// How many bytes all of them take.
-    bytes: usize,
+    /// What all of them take.
+    size: Size,
 }
 
 /// The part of a node that doesn't fit any more, with the first of its keys.
@@ -54,7 +55,19 @@ impl Tree {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.root.memory_bytes()
+        self.root.size().memory
+    }
+
+    /// How many bytes of it are in files.
+    pub(super) fn spilled_bytes(&self) -> usize {
+        self.root.size().files
+    }
+
+    /// Lets leaves go to files, where a round takes what changes in place and they are worth it together.
+    pub(super) fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        if spilling.takes_pages_of(self.memory_bytes()) {
+            self.root.spill(spilling);
+        }
     }
 
     /// The entry of a key.
@@ -120,11 +133,18 @@ impl Node {
         }
     }
 
-    /// How many bytes it takes beside what its parent holds of it.
-    fn memory_bytes(&self) -> usize {
+    /// What it takes beside what its parent holds of it.
+    fn size(&self) -> Size {
         match self {
-            Node::Leaf(leaf) => leaf.memory_bytes(),
-            Node::Inner(inner) => inner.memory_bytes(),
+            Node::Leaf(leaf) => leaf.size(),
+            Node::Inner(inner) => inner.size(),
+        }
+    }
+
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        match self {
+            Node::Leaf(leaf) => leaf.spill(spilling),
+            Node::Inner(inner) => inner.spill(spilling),
         }
     }
 
@@ -162,7 +182,7 @@ impl Node {
                 left.bounds.append(right.bounds, first);
                 left.totals.append(&mut right.totals);
                 left.total += right.total;
-                left.bytes += right.bytes;
+                left.size += right.size;
             }
             // Only nodes of one height are neighbours.
             _ => {}
@@ -214,33 +234,53 @@ fn set_in_leaf(leaf: &mut Leaf, entry: Entry<'_>) -> (bool, Split) {
     // Keys that come in their order fill leaves.
     let middle = if at + 1 == leaf.len() { at } else { leaf.len() / 2 };
     let right = leaf.split_off(middle);
-    (false, Some((right.entry(0).key.into(), Node::Leaf(right))))
+    (false, Some((between(leaf.entry(middle - 1).key, right.entry(0).key), Node::Leaf(right))))
+}
+
+/// The shortest beginning of a key that is above the one before it, which is all that tells two leaves apart.
+fn between(before: &[u8], key: &[u8]) -> Box<[u8]> {
+    let common = before.iter().zip(key).take_while(|(a, b)| a == b).count();
+    key.get(..=common).unwrap_or(key).into()
 }
 
 impl Inner {
     fn of(children: Vec<Node>, bounds: Bounds) -> Inner {
         let totals: Vec<u64> = children.iter().map(Node::total).collect();
-        let (total, bytes) = (totals.iter().sum(), children.iter().map(Node::memory_bytes).sum());
-        Inner { children, bounds, totals, total, bytes }
+        let (total, size) = (totals.iter().sum(), children.iter().map(Node::size).sum());
+        Inner { children, bounds, totals, total, size }
     }
 
-    fn memory_bytes(&self) -> usize {
+    fn size(&self) -> Size {
         let held = size_of::<Node>() * self.children.capacity() + 8 * self.totals.capacity();
-        held + self.bounds.memory_bytes() + self.bytes
+        Size { memory: held + self.bounds.memory_bytes() + self.size.memory, files: self.size.files }
+    }
+
+    fn spill(&mut self, spilling: &mut Spilling<'_>) {
+        for child in &mut self.children {
+            if spilling.is_over() {
+                break;
+            }
+            let before = child.size();
+            child.spill(spilling);
+            self.size -= before;
+            self.size += child.size();
+        }
     }
 
     fn set(&mut self, entry: Entry<'_>) -> (bool, Split) {
         let at = self.bounds.child(entry.key);
         let child = &mut self.children[at];
-        let (bytes, total) = (child.memory_bytes(), child.total());
+        let (size, total) = (child.size(), child.total());
         let (had, split) = child.set(entry);
         self.totals[at] = child.total();
         self.total = self.total - total + child.total();
-        self.bytes = self.bytes - bytes + child.memory_bytes();
+        self.size -= size;
+        self.size += child.size();
         if let Some((first, right)) = split {
             self.totals.insert(at + 1, right.total());
             self.total += right.total();
-            self.bytes += right.memory_bytes();
+            self.size += right.size();
+            make_room(&mut self.children);
             self.children.insert(at + 1, right);
             self.bounds.insert(at + 1, first);
         } else if had && entry.copies == 0 {
@@ -254,14 +294,14 @@ impl Inner {
         let right = Inner::of(self.children.split_off(middle), bounds);
         self.totals.truncate(middle);
         self.total -= right.total;
-        self.bytes -= right.bytes;
+        self.size -= right.size;
         (had, Some((first, Node::Inner(right))))
     }
 
     /// After something went from a child: one without entries goes, small neighbours become one.
     fn shrink(&mut self, at: usize) {
         if self.children[at].is_empty() {
-            self.bytes -= self.children.remove(at).memory_bytes();
+            self.size -= self.children.remove(at).size();
             self.bounds.remove(at);
             self.totals.remove(at);
             return;
@@ -269,14 +309,23 @@ impl Inner {
         for left in [at.checked_sub(1), Some(at)].into_iter().flatten() {
             let [first, second, ..] = &self.children[left..] else { continue };
             if first.fits_with(second) {
-                let bytes = first.memory_bytes() + second.memory_bytes();
+                let sizes = [first.size(), second.size()];
                 let (right, first) = (self.children.remove(left + 1), self.bounds.remove(left + 1));
                 self.totals[left] += self.totals.remove(left + 1);
                 self.children[left].append(right, first);
-                self.bytes = self.bytes - bytes + self.children[left].memory_bytes();
+                sizes.into_iter().for_each(|size| self.size -= size);
+                self.size += self.children[left].size();
                 return;
             }
         }
+    }
+}
+
+/// Sees to it that one more child fits, without room for more than there may be.
+fn make_room(children: &mut Vec<Node>) {
+    let len = children.len();
+    if len == children.capacity() {
+        children.reserve_exact(len.max(4).min((CHILDREN_MAX + 1).saturating_sub(len)).max(1));
     }
 }
 
@@ -295,17 +344,20 @@ mod tests {
         }
     }
 
-    /// How many bytes a node takes, from its leaves.
-    fn counted(node: &Node) -> usize {
-        let Node::Inner(inner) = node else { return node.memory_bytes() };
+    /// What a node takes, from its leaves.
+    fn counted(node: &Node) -> Size {
+        let Node::Inner(inner) = node else { return node.size() };
         assert_eq!(inner.total, inner.children.iter().map(Node::total).sum::<u64>());
-        inner.memory_bytes() - inner.bytes + inner.children.iter().map(counted).sum::<usize>()
+        let mut size = inner.size();
+        size -= inner.size;
+        size += inner.children.iter().map(counted).sum();
+        size
     }
 
     fn check(tree: &Tree, expected: &BTreeMap<Vec<u8>, (u64, u64)>, random: &mut Random) {
         assert_eq!(tree.total(), expected.values().map(|(_, copies)| copies).sum::<u64>());
         assert_eq!(tree.entries(), expected.len() as u64);
-        assert_eq!(tree.memory_bytes(), counted(&tree.root));
+        assert_eq!(tree.root.size(), counted(&tree.root));
         let mut all = Vec::new();
         tree.scan(0, &mut |start, entry| {
             all.push((start, entry.key.to_vec(), entry.id, entry.copies));

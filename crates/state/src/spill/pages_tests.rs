@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::*;
 use arrow::datatypes::DataType;
+use millstream_delta::{Chunk, Delta};
 
 use super::rooms::Rooms;
-use super::tests::{Draw, all_out, place, round};
+use super::tests::{Draw, all_out, content, place, round, rows, schema};
 use super::*;
-use crate::{KeyIndex, Paged};
+use crate::{KeyIndex, Paged, Rows, Sequence};
 
 /// Keys of many shapes: one word, several, text of any length, several columns of any kind.
 fn shapes() -> Vec<Vec<DataType>> {
@@ -151,6 +152,106 @@ fn columns_are_the_same_in_files() {
 }
 
 #[test]
+fn rows_are_found_by_their_content_in_files() {
+    let (_directory, place) = place(7);
+    let mut draw = Draw(77);
+    let (mut plain, mut spilled) = (Rows::new(schema()), Rows::new(schema()));
+    for step in 0..40 {
+        let some: Vec<(i64, u64)> = (0..2_000).map(|_| (draw.below(30_000) as i64, draw.below(2))).collect();
+        let (inserts, deletes) = (rows(&some), rows(&some[..if step % 10 < 6 { 300 } else { 1_900 }]));
+        for change in [Delta::insert(inserts), Delta::of(Chunk::delete(deletes))] {
+            plain.apply(&change).unwrap();
+            spilled.apply(&change).unwrap();
+        }
+        // What isn't there is told apart by its content alone.
+        let gone = Delta::of(Chunk::delete(rows(&[(40_000, step)])));
+        assert!(plain.apply(&gone).is_err() && spilled.apply(&gone).is_err());
+        round(&mut draw, &mut spilled, &place);
+        assert_eq!(content(&plain.snapshot()), content(&spilled.snapshot()), "step {step}");
+    }
+    all_out(&mut spilled, &place);
+    let count = spilled.num_rows();
+    let (before, after) = (plain.memory_bytes(), spilled.memory_bytes());
+    assert!(
+        count > 20_000 && 3 * after < before && spilled.spilled_bytes() > 20 * count,
+        "{after} of {before}"
+    );
+}
+
+/// Keys of one length, of any, and now and then a very long one.
+fn ordered_key(draw: &mut Draw, shape: u64) -> Vec<u8> {
+    let number = draw.below(9_000);
+    let mut key = number.to_be_bytes().to_vec();
+    if shape > 0 {
+        key.extend(std::iter::repeat_n(7, (number % 90) as usize));
+    }
+    if shape > 1 && number.is_multiple_of(100) {
+        key.resize(40_000 + 10 * number as usize, 9);
+    }
+    key
+}
+
+#[test]
+fn leaves_of_an_order_are_the_same_in_files() {
+    let mut failed = 0;
+    for shape in 0..3 {
+        let (_directory, place) = place(5);
+        let mut draw = Draw(31 + shape);
+        let (mut plain, mut spilled) = (Sequence::default(), Sequence::default());
+        let mut in_files = 0;
+        for step in 0..150 {
+            // It grows, shrinks to nothing, and grows again in memory.
+            let grows = step % 30 < 20;
+            while let (0, Some(key)) = (step % 30, plain.key_at(0).map(<[u8]>::to_vec)) {
+                plain.set(&key, false);
+                spilled.set(&key, false);
+            }
+            for _ in 0..draw.below(700) {
+                let key = ordered_key(&mut draw, shape);
+                let there = draw.below(8) < if grows { 6 } else { 1 };
+                plain.set(&key, there);
+                spilled.set(&key, there);
+                assert_eq!(plain.position(&key), spilled.position(&key));
+            }
+            failed += usize::from(round(&mut draw, &mut spilled, &place));
+            in_files = in_files.max(spilled.spilled_bytes());
+            let count = plain.positions(&[]).end;
+            assert_eq!(spilled.positions(&[]).end, count);
+            assert!((0..count).step_by(7).all(|at| plain.key_at(at) == spilled.key_at(at)), "step {step}");
+        }
+        assert!(in_files > 50_000, "{in_files} of shape {shape}");
+        assert!(all_out(&mut spilled, &place) > 50_000);
+        assert!(
+            spilled.memory_bytes() < plain.memory_bytes() / 2,
+            "{} {}",
+            spilled.memory_bytes(),
+            plain.memory_bytes()
+        );
+        // What lies in files is changed there.
+        let before = spilled.memory_bytes();
+        (0..9_000u64).step_by(3).for_each(|number| spilled.set(&number.to_be_bytes(), true));
+        assert!(spilled.memory_bytes() < before + 30_000, "{before} {}", spilled.memory_bytes());
+    }
+    assert!(failed > 5, "{failed}");
+}
+
+#[test]
+fn leaves_that_a_disk_has_no_room_for_stay() {
+    let (_directory, full) = place(1);
+    let mut sequence = Sequence::default();
+    (0..5_000u64).for_each(|number| sequence.set(&number.to_be_bytes(), true));
+    let before = sequence.memory_bytes();
+    let mut spilling = Spilling::new(&full, usize::MAX);
+    sequence.spill(&mut spilling);
+    assert!(!spilling.is_over(), "leaves wait until pages are taken");
+    spilling.take_pages();
+    sequence.spill(&mut spilling);
+    assert!(spilling.is_over() && spilling.end().unwrap().to_string().contains("no space left"));
+    assert_eq!((sequence.spilled_bytes(), sequence.memory_bytes()), (0, before));
+    assert!((0..5_000u64).all(|number| sequence.key_at(number) == Some(&number.to_be_bytes())));
+}
+
+#[test]
 fn what_values_own_goes_with_them() {
     let (_directory, place) = place(usize::MAX);
     let owned = Arc::new(());
@@ -177,7 +278,8 @@ fn rooms_are_used_again_and_files_go_with_the_last() {
     let mut sorted = starts.clone();
     sorted.sort_unstable();
     assert!(sorted.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0), "rooms are apart");
-    assert!(starts.iter().all(|(start, bytes)| start % 4096 == 0 && bytes % 4096 == 0));
+    let alignment = |bytes: usize| if bytes < 4096 { 64 } else { 4096 };
+    assert!(starts.iter().all(|(start, bytes)| (start | bytes) % alignment(*bytes) == 0));
     let room = taken.swap_remove(7);
     let (start, bytes) = (room.start(), room.bytes());
     drop(room);

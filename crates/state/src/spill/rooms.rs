@@ -14,12 +14,16 @@ use memmap2::{MmapOptions, MmapRaw};
 use super::files::named;
 use super::mapped::let_go;
 
-/// A room begins at a multiple of so many bytes, as a page of memory does.
-pub(super) const ALIGNMENT: usize = 4096;
+/// A room begins at a multiple of so many bytes, as a line of a cache does.
+pub(super) const ALIGNMENT: usize = 64;
+/// One of so many bytes or more begins at a multiple of them, as a page of memory does. Smaller ones share it.
+const PAGE_BYTES: usize = 4096;
 /// How many bytes the first file has; each has twice those of the one before, up to so many. A system lets a process have
 /// some ten thousand mappings.
 const FILE_BYTES_FIRST: usize = 256 << 10;
 const FILE_BYTES_MAX: usize = 16 << 20;
+/// What was written is brought to the disk together where less than so much lies between.
+const GAP_BYTES_MAX: usize = 64 << 10;
 /// How many rooms are given back before it is looked which of them went with their files.
 const GIVEN_BACK_MIN: usize = 1024;
 
@@ -65,12 +69,14 @@ impl Rooms {
 
     /// A room of so many bytes, at least.
     pub(super) fn room(self: &Arc<Rooms>, bytes: usize) -> io::Result<Room> {
-        let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
+        let alignment = if bytes < PAGE_BYTES { ALIGNMENT } else { PAGE_BYTES };
+        let bytes = bytes.max(1).next_multiple_of(alignment);
         let mut state = self.state();
         if let Some((mapping, from)) = state.again(bytes) {
             return Ok(Room { mapping, from, bytes });
         }
-        let rest = state.filling.upgrade().filter(|mapping| mapping.map.len() - state.used >= bytes);
+        state.used = state.used.next_multiple_of(alignment);
+        let rest = state.filling.upgrade().filter(|mapping| mapping.map.len() >= state.used + bytes);
         let mapping = match rest {
             Some(mapping) => mapping,
             None => {
@@ -201,9 +207,18 @@ impl Written {
         self.bytes
     }
 
-    /// Brings it to the disk, and lets the memory go that it lies in until somebody looks at it again.
-    pub(super) fn let_go(self) -> io::Result<()> {
-        for (mapping, from, to) in self.parts {
+    /// Brings it to the disk, and lets the memory go that it lies in until somebody looks at it again. What lies between, if
+    /// it is little, goes along: a call of the system costs more.
+    pub(super) fn let_go(mut self) -> io::Result<()> {
+        self.parts.sort_unstable_by_key(|(mapping, from, _)| (Arc::as_ptr(mapping) as usize, *from));
+        let mut parts = self.parts.into_iter().peekable();
+        while let Some((mapping, from, mut to)) = parts.next() {
+            let is_near = |(other, from, _): &(Arc<Mapping>, usize, usize), to: usize| {
+                Arc::ptr_eq(other, &mapping) && from.saturating_sub(to) < GAP_BYTES_MAX
+            };
+            while let Some((_, _, end)) = parts.next_if(|next| is_near(next, to)) {
+                to = to.max(end);
+            }
             let flushed = mapping.map.flush_range(from, to - from);
             flushed.map_err(|error| named(error, &mapping.rooms.directory))?;
             let_go(&mapping.map, from, to - from)?;

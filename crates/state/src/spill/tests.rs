@@ -58,7 +58,7 @@ pub(super) fn place(every: usize) -> (tempfile::TempDir, Failing) {
     (directory, Failing { files, every, asked: Mutex::default() })
 }
 
-fn schema() -> SchemaRef {
+pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("k", DataType::Int64, false),
         Field::new("t", DataType::Utf8View, true),
@@ -66,7 +66,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-fn rows(keys: &[(i64, u64)]) -> RecordBatch {
+pub(super) fn rows(keys: &[(i64, u64)]) -> RecordBatch {
     let texts: StringViewArray =
         keys.iter().map(|(key, n)| (n % 5 != 0).then(|| format!("the text of {key}: {n}"))).collect();
     let x: Float64Array =
@@ -79,7 +79,7 @@ fn drawn(draw: &mut Draw, count: u64, keys: u64) -> Vec<(i64, u64)> {
     (0..draw.below(count)).map(|_| (draw.below(keys) as i64, draw.below(4))).collect()
 }
 
-fn content(snapshot: &RowsSnapshot) -> Vec<RecordBatch> {
+pub(super) fn content(snapshot: &RowsSnapshot) -> Vec<RecordBatch> {
     snapshot.batches().unwrap()
 }
 

@@ -11,6 +11,7 @@ pub const ALL: &[Scenario] = &[
     ("memory_that_has_no_files_keeps_everything", || block_on(no_files())),
     ("memory_of_queries_that_are_behind_is_spilled_too", || block_on(behind())),
     ("memory_of_groups_is_spilled_with_their_keys_and_values", || block_on(groups())),
+    ("memory_of_what_is_kept_in_order_is_spilled_with_its_order", || block_on(orders())),
     ("memory_that_is_spilled_is_no_part_of_a_data_directory", || block_on(of_directory())),
 ];
 
@@ -137,8 +138,8 @@ fn grouped(from: usize, to: usize, each: usize) -> String {
 }
 
 /// What is maintained is the batch answer.
-async fn compare_grouped(session: &mut Session) -> Result<()> {
-    for (name, query) in GROUPED {
+async fn compare_all(session: &mut Session, queries: &[(&str, &str)]) -> Result<()> {
+    for (name, query) in queries {
         let mut expected = drive::lines(session, query).await?;
         let mut found = drive::lines(session, &format!("SELECT * FROM {name}")).await?;
         expected.sort_unstable();
@@ -179,7 +180,7 @@ async fn groups() -> Result<()> {
     groups_are_spilled(&mut session).await?;
     run(&mut session, &grouped(2000, 6000, 2)).await?;
     run(&mut session, "DELETE FROM g WHERE k % 3 = 0 OR v = 5").await?;
-    compare_grouped(&mut session).await?;
+    compare_all(&mut session, &GROUPED).await?;
     groups_are_spilled(&mut session).await?;
     run(&mut session, "CHECKPOINT").await?;
     run(&mut session, &grouped(0, 4000, 1)).await?;
@@ -187,10 +188,89 @@ async fn groups() -> Result<()> {
     drop((session, engine));
     let engine = start()?;
     let mut session = engine.session();
-    compare_grouped(&mut session).await?;
+    compare_all(&mut session, &GROUPED).await?;
     groups_are_spilled(&mut session).await?;
     run(&mut session, "DELETE FROM g WHERE k % 2 = 0").await?;
-    compare_grouped(&mut session).await?;
+    compare_all(&mut session, &GROUPED).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// The first of each partition, the first of all, neighbours in an order, numbers of peers, sessions: the operator of each.
+const ORDERED: [(&str, &str); 5] = [
+    (
+        "firsts",
+        "SELECT k, v, text FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY v DESC, text) AS n FROM o) AS x \
+         WHERE n <= 3",
+    ),
+    ("first", "SELECT v, text FROM o ORDER BY v, text LIMIT 5"),
+    (
+        "neighbours",
+        "SELECT k, v, lag(text) OVER (PARTITION BY k ORDER BY v, text) AS a, lead(v) OVER (PARTITION BY k ORDER BY v, text) \
+         AS b FROM o",
+    ),
+    ("ranked", "SELECT k, v, text, dense_rank() OVER (PARTITION BY k ORDER BY v) AS r FROM o"),
+    (
+        "sessions",
+        "SELECT k, at, window_start, window_end FROM SESSION(o PARTITION BY k, at, INTERVAL '10 seconds')",
+    ),
+];
+
+/// Rows whose place in each order is anywhere among those that are there.
+fn ordered(from: usize, to: usize) -> String {
+    format!(
+        "INSERT INTO o SELECT i % 500, i * 7919 % 1000, concat('a text of some length: ', i), \
+         TIMESTAMPTZ '2024-05-01 00:00:00+00' + i * 104729 % 90000 * INTERVAL '1 second' FROM generate_series({from}, {to}) \
+         AS s(i)"
+    )
+}
+
+/// Of each operator that keeps an order more is in files than in memory, the rows and what finds them.
+async fn orders_are_spilled(session: &mut Session) -> Result<()> {
+    for (name, operator) in [
+        ("firsts", "TopN"),
+        ("first", "TopN"),
+        ("neighbours", "Over"),
+        ("ranked", "Over"),
+        ("sessions", "Session"),
+    ] {
+        let query = format!(
+            "SELECT bool_or(spilled_bytes > 1000000 AND spilled_bytes > 4 * state_bytes) FROM millstream.operators \
+             WHERE query = '{name}' AND operator LIKE '%{operator}%'"
+        );
+        if let Err(error) = drive::expect_soon(session, &query, &["true"]).await {
+            let bytes = "SELECT query, operator, state_bytes, spilled_bytes FROM millstream.operators";
+            return Err(format!("{name}: {error}: {:?}", drive::lines(session, bytes).await?));
+        }
+    }
+    Ok(())
+}
+
+async fn orders() -> Result<()> {
+    let place = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let start = || Engine::builder().data(place.path()).start().map_err(|error| error.to_string());
+    let engine = start()?;
+    let mut session = engine.session();
+    run(&mut session, "SET memory_limit = 1000").await?;
+    run(&mut session, "CREATE TABLE o (k BIGINT, v BIGINT, text VARCHAR, at TIMESTAMPTZ)").await?;
+    for (name, query) in ORDERED {
+        run(&mut session, &format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await?;
+    }
+    run(&mut session, &ordered(0, 15_000)).await?;
+    orders_are_spilled(&mut session).await?;
+    run(&mut session, &ordered(15_001, 20_000)).await?;
+    run(&mut session, "DELETE FROM o WHERE k % 3 = 0 OR v = 5").await?;
+    compare_all(&mut session, &ORDERED).await?;
+    run(&mut session, "CHECKPOINT").await?;
+    run(&mut session, &ordered(20_001, 25_000)).await?;
+    engine.stop().await.map_err(|error| error.to_string())?;
+    drop((session, engine));
+    let engine = start()?;
+    let mut session = engine.session();
+    compare_all(&mut session, &ORDERED).await?;
+    orders_are_spilled(&mut session).await?;
+    run(&mut session, "DELETE FROM o WHERE k % 2 = 0").await?;
+    run(&mut session, &ordered(500, 1500)).await?;
+    compare_all(&mut session, &ORDERED).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 

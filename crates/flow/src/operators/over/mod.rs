@@ -216,5 +216,6 @@ impl Operator for Over {
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.rows);
+        show(&mut self.groups);
     }
 }

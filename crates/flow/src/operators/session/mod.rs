@@ -395,5 +395,6 @@ impl Operator for Session {
 
     fn each_store(&mut self, show: &mut dyn FnMut(&mut dyn Spillable)) {
         show(&mut self.rows);
+        self.open.each_store(show);
     }
 }
