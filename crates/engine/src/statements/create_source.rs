@@ -32,20 +32,8 @@ pub(crate) async fn plan(
     } else {
         None
     };
-    let checked = columns.iter().flat_map(|columns| columns.schema.fields());
-    if let Some((field, spelling)) = checked.filter_map(|field| Some((field, declared_type(field)?))).next() {
-        return Err(Error::unsupported(format!(
-            "type {spelling} in a source, as in column \"{}\",",
-            field.name()
-        ))
-        .hint("Declare it TEXT, and cast it where it is read."));
-    }
-    let mut fields = columns.iter().flat_map(|columns| columns.schema.fields());
-    if let Some(field) = fields.find(|field| default_of(field).is_some()) {
-        let error = format!("DEFAULT in a source, as in column \"{}\",", field.name());
-        return Err(Error::unsupported(error).hint(
-            "A view fills in what is missing: SELECT coalesce(column, value) AS column FROM the source.",
-        ));
+    if let Some(columns) = &columns {
+        check_columns(&columns.schema)?;
     }
     let at = reader.position();
     if !reader.is_keyword(&["WITH"]) {
@@ -91,6 +79,24 @@ pub(crate) async fn plan(
     let object = Object { name, ddl: reader.text().to_string(), reads: Vec::<Arc<str>>::new(), definition };
     working.create(object, Some(source))?;
     Ok(Tag::new("CREATE SOURCE"))
+}
+
+/// Fails where a column is declared in a way that only a table has.
+fn check_columns(schema: &Schema) -> Result<()> {
+    for field in schema.fields() {
+        let column = field.name();
+        if let Some(spelling) = declared_type(field) {
+            let error = format!("type {spelling} in a source, as in column \"{column}\",");
+            return Err(Error::unsupported(error).hint("Declare it TEXT, and cast it where it is read."));
+        }
+        if default_of(field).is_some() {
+            let error = format!("DEFAULT in a source, as in column \"{column}\",");
+            return Err(Error::unsupported(error).hint(
+                "A view fills in what is missing: SELECT coalesce(column, value) AS column FROM the source.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The options that every source has, whatever its connector.

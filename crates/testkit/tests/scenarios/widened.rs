@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_engine::Engine;
+use millstream_engine::{Engine, Session};
 use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -84,111 +84,126 @@ async fn widened() -> Result<()> {
 
 /// What was made before is compared with an engine in memory that never hears of a column; what came later, and the
 /// tables, with one that does.
+struct Trial {
+    random: SmallRng,
+    machine: Machine,
+    narrow: Session,
+    wide: Session,
+    /// How far event time has come.
+    second: i64,
+    /// How many columns have come.
+    columns: usize,
+    /// What was made over them.
+    made: Vec<String>,
+}
+
+impl Trial {
+    async fn begin(mut random: SmallRng, engines: &[Engine; 2]) -> Result<Trial> {
+        let machine = Machine::start(Engine::builder)?;
+        machine.set_interval(&mut random).await?;
+        let [mut narrow, mut wide] = [engines[0].session(), engines[1].session()];
+        for session in [&mut machine.session(), &mut narrow, &mut wide] {
+            run_all(session, OBJECTS).await?;
+        }
+        Ok(Trial { random, machine, narrow, wide, second: 0, columns: 0, made: Vec::new() })
+    }
+
+    /// Does something that the columns of then are enough for.
+    async fn all(&mut self, text: &str) -> Result<()> {
+        run(&mut self.narrow, text).await?;
+        self.widely(text).await
+    }
+
+    async fn widely(&mut self, text: &str) -> Result<()> {
+        run(&mut self.machine.session(), text).await?;
+        run(&mut self.wide, text).await.map(drop)
+    }
+
+    async fn step(&mut self) -> Result<()> {
+        if self.random.random_range(0..5) > 0 {
+            let text = change(&mut self.random, &mut self.second);
+            return self.all(&text).await;
+        }
+        self.columns += 1;
+        let n = self.columns;
+        let table = TABLES[self.random.random_range(0..TABLES.len())];
+        let kind = self.random.random_range(0..3);
+        let declared = ["BIGINT[]", "INT DEFAULT 3 NOT NULL", "TEXT DEFAULT 'x'"][kind];
+        self.widely(&format!("ALTER TABLE {table} ADD COLUMN c{n} {declared}")).await?;
+        if self.random.random_range(0..2) == 0 {
+            let queries = [
+                format!("SELECT * FROM {table}"),
+                format!("SELECT w.k AS wk, t.* FROM w JOIN t ON w.v = t.v WHERE t.k > {n}"),
+                format!("SELECT c{n} AS c, count(*) AS n FROM {table} GROUP BY c{n}"),
+            ];
+            let query = &queries[self.random.random_range(0..3)];
+            self.widely(&format!("CREATE MATERIALIZED VIEW made_{n} AS {query}")).await?;
+            self.made.push(format!("made_{n}"));
+        }
+        if kind == 1 && ["t", "u"].contains(&table) {
+            self.widely(&format!("UPDATE {table} SET c{n} = 4 WHERE v = 1")).await?;
+        }
+        Ok(())
+    }
+
+    /// What stands still has whole rows before it when it goes on.
+    async fn pause(&mut self) -> Result<()> {
+        self.columns += 1;
+        let column = format!("ALTER TABLE t ADD COLUMN c{} INT", self.columns);
+        run(&mut self.machine.session(), "PAUSE all_of").await?;
+        self.all("INSERT INTO t (k, v) VALUES (100, 1)").await?;
+        self.widely(&column).await?;
+        self.machine.crash(&mut self.random).await?;
+        run(&mut self.machine.session(), "RESUME all_of").await.map(drop)
+    }
+
+    async fn compare(&mut self) -> Result<()> {
+        let mut session = self.machine.session();
+        run(&mut session, "FLUSH").await?;
+        let names = TABLES.iter().map(ToString::to_string).chain(self.made.iter().cloned());
+        let all: Vec<String> = names.map(|name| format!("SELECT * FROM {name}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        for (model, shown) in [(&mut self.narrow, SHOWN), (&mut self.wide, &all)] {
+            if let Some(wrong) = difference(&mut session, model, shown).await? {
+                return Err(wrong);
+            }
+        }
+        let views = ["m", "all_of", "joined", "joined_too", "ranked"].into_iter();
+        for name in views.chain(self.made.iter().map(String::as_str)) {
+            expect(&mut session, &format!("VERIFY {name}"), &[]).await?;
+        }
+        Ok(())
+    }
+}
+
 async fn widened_seed(seed: u64) -> Result<()> {
-    let mut random = SmallRng::seed_from_u64(seed);
     let out = folder()?;
-    let mut machine = Machine::start(Engine::builder)?;
-    machine.set_interval(&mut random).await?;
-    let engines = [Engine::start(), Engine::start()];
-    let [narrow, wide] = engines.map(|engine| engine.map_err(|error| error.to_string()));
-    let (narrow, wide) = (narrow?, wide?);
-    let (mut narrow, mut wide) = (narrow.session(), wide.session());
-    run_all(&mut machine.session(), OBJECTS).await?;
-    run_all(&mut narrow, OBJECTS).await?;
-    run_all(&mut wide, OBJECTS).await?;
+    let start = || Engine::start().map_err(|error| error.to_string());
+    let engines = [start()?, start()?];
+    let mut trial = Trial::begin(SmallRng::seed_from_u64(seed), &engines).await?;
     let path = out.path().join("k");
     let sink = format!(
         "CREATE SINK to_file FROM t WITH (connector = 'file', path = '{}', format = 'csv', header = false, \
          changelog = true)",
         path.display()
     );
-    run(&mut machine.session(), &sink).await?;
-    let (mut second, mut columns, mut made) = (0, 0, Vec::new());
+    run(&mut trial.machine.session(), &sink).await?;
     for round in 0..6 {
-        let mut session = machine.session();
-        for _ in 0..random.random_range(2..12) {
-            if random.random_range(0..5) > 0 {
-                let text = change(&mut random, &mut second);
-                run(&mut session, &text).await?;
-                run(&mut narrow, &text).await?;
-                run(&mut wide, &text).await?;
-                continue;
-            }
-            columns += 1;
-            let table = TABLES[random.random_range(0..TABLES.len())];
-            let default = ["", "INT DEFAULT 3 NOT NULL", "TEXT DEFAULT 'x'"][random.random_range(0..3)];
-            let default = if default.is_empty() { "BIGINT[]" } else { default };
-            let mut texts = vec![format!("ALTER TABLE {table} ADD COLUMN c{columns} {default}")];
-            if random.random_range(0..2) == 0 {
-                let query = [
-                    format!("SELECT * FROM {table}"),
-                    format!("SELECT w.k AS wk, t.* FROM w JOIN t ON w.v = t.v WHERE t.k > {columns}"),
-                    format!("SELECT c{columns} AS c, count(*) AS n FROM {table} GROUP BY c{columns}"),
-                ];
-                texts.push(format!(
-                    "CREATE MATERIALIZED VIEW made_{columns} AS {}",
-                    query[random.random_range(0..3)]
-                ));
-                made.push(format!("made_{columns}"));
-            }
-            if default.contains('3') {
-                texts.push(format!(
-                    "UPDATE {} SET c{columns} = 4 WHERE v = 1",
-                    if table == "u" { "u" } else { "t" }
-                ));
-                if table != "t" && table != "u" {
-                    texts.pop();
-                }
-            }
-            for text in texts {
-                run(&mut session, &text).await.map_err(|error| format!("{text}: {error}"))?;
-                run(&mut wide, &text).await?;
-            }
+        for _ in 0..trial.random.random_range(2..12) {
+            trial.step().await.map_err(|error| format!("round {round}: {error}"))?;
         }
-        if random.random_range(0..3) == 0 {
-            // What stands still has wide rows before it when it goes on.
-            columns += 1;
-            run(&mut session, "PAUSE all_of").await?;
-            let texts = [
-                "INSERT INTO t (k, v) VALUES (100, 1)".into(),
-                format!("ALTER TABLE t ADD COLUMN c{columns} INT"),
-            ];
-            for text in &texts {
-                run(&mut session, text).await?;
-                run(&mut wide, text).await?;
-            }
-            run(&mut narrow, &texts[0]).await?;
-            machine.crash(&mut random).await?;
-            session = machine.session();
-            run(&mut session, "RESUME all_of").await?;
+        if trial.random.random_range(0..3) == 0 {
+            trial.pause().await?;
         }
-        let mut compare = async |machine: &Machine| {
-            let mut session = machine.session();
-            run_all(&mut session, &["FLUSH"]).await?;
-            if let Some(wrong) = difference(&mut session, &mut narrow, SHOWN).await? {
-                return Err(wrong);
-            }
-            let all = TABLES.iter().map(ToString::to_string).chain(made.iter().cloned());
-            let all: Vec<String> = all.map(|name| format!("SELECT * FROM {name}")).collect();
-            let all: Vec<&str> = all.iter().map(String::as_str).collect();
-            if let Some(wrong) = difference(&mut session, &mut wide, &all).await? {
-                return Err(wrong);
-            }
-            let views = ["m", "all_of", "joined", "joined_too", "ranked"].into_iter();
-            for name in views.chain(made.iter().map(String::as_str)) {
-                expect(&mut session, &format!("VERIFY {name}"), &[]).await?;
-            }
-            Ok::<(), String>(())
-        };
-        compare(&machine).await.map_err(|error| format!("round {round}: {error}"))?;
-        machine.crash(&mut random).await?;
-        compare(&machine).await.map_err(|error| format!("round {round}, after a crash: {error}"))?;
+        trial.compare().await.map_err(|error| format!("round {round}: {error}"))?;
+        trial.machine.crash(&mut trial.random).await?;
+        trial.compare().await.map_err(|error| format!("round {round}, after a crash: {error}"))?;
     }
-    let mut session = machine.session();
+    let mut session = trial.machine.session();
     run(&mut session, "FLUSH").await?;
     let status = lines(&mut session, "SELECT * FROM millstream.sinks WHERE name = 'to_file'").await?;
     run(&mut session, "STOP").await?;
-    let expected = lines(&mut narrow, "SELECT k, v FROM t").await?;
+    let expected = lines(&mut trial.narrow, "SELECT k, v FROM t").await?;
     let mut left = BTreeMap::<String, i64>::new();
     for line in lines_in(&path).unwrap_or_default() {
         let (op, row) = line.split_once(',').ok_or("a line without columns")?;
