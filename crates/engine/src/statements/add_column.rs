@@ -7,21 +7,14 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Result, TokenReader};
 
+use super::{ALTERED, alters};
 use crate::catalog::{Definition, Object};
 use crate::event::{Change, Event};
 use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
 
-/// What may be said to get a column.
-const KINDS: &[&[&str]] =
-    &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
-
 /// Whether the statement adds columns: `ALTER TABLE t ADD COLUMN c INT`.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
-    let mut ahead = reader.clone();
-    ahead.keyword(&["ALTER"])
-        && ahead.one_of(KINDS).is_some()
-        && ahead.relation_name().is_ok()
-        && ahead.is_keyword(&["ADD"])
+    alters(reader, "ADD")
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
@@ -42,7 +35,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
 /// What is to be done, if anything, and the version of the catalog that this follows from.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)> {
     reader.expect_keyword(&["ALTER"])?;
-    let kind = reader.one_of(KINDS).and_then(|kind| KINDS.get(kind));
+    let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
     let kind = kind.ok_or_else(|| reader.expected("what is to get a column"))?.join(" ").to_lowercase();
     let name = reader.relation_name()?;
     let at = reader.last_position();

@@ -250,6 +250,19 @@ fn refuse_unbuilt(reader: &TokenReader<'_>) -> Result<()> {
     }
 }
 
+/// What may be said to get another name, or a column.
+const ALTERED: &[&[&str]] =
+    &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
+
+/// Whether the statement is `ALTER TABLE name word …`, or the same of something else that has a name.
+fn alters(reader: &TokenReader<'_>, word: &str) -> bool {
+    let mut ahead = reader.clone();
+    ahead.keyword(&["ALTER"])
+        && ahead.one_of(ALTERED).is_some()
+        && ahead.relation_name().is_ok()
+        && ahead.is_keyword(&[word])
+}
+
 /// Fails where a name would be one of the engine's own tables.
 fn refuse_system_name(name: &str, cant: &str) -> Result<()> {
     if !system::is_name(name) && !pg::is_name(name) {

@@ -4,28 +4,20 @@ use std::sync::Arc;
 
 use millstream_sql::{Error, Result, TokenReader};
 
-use super::refuse_system_name;
+use super::{ALTERED, alters, refuse_system_name};
 use crate::event::{Change, Event};
 use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
 
-/// What can have another name.
-const KINDS: &[&[&str]] =
-    &[&["TABLE"], &["SOURCE"], &["VIEW"], &["MATERIALIZED", "VIEW"], &["STREAM"], &["SINK"]];
-
 /// Whether the statement gives something another name: `ALTER TABLE t RENAME TO u`.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
-    let mut ahead = reader.clone();
-    ahead.keyword(&["ALTER"])
-        && ahead.one_of(KINDS).is_some()
-        && ahead.relation_name().is_ok()
-        && ahead.is_keyword(&["RENAME"])
+    alters(reader, "RENAME")
 }
 
 /// What such a statement gives another name: TABLE, MATERIALIZED VIEW.
 pub(crate) fn kind_of(statement: &str) -> Option<String> {
     let mut reader = TokenReader::new(statement).ok()?;
     reader.keyword(&["ALTER"]);
-    Some(KINDS.get(reader.one_of(KINDS)?)?.join(" "))
+    Some(ALTERED.get(reader.one_of(ALTERED)?)?.join(" "))
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
@@ -45,7 +37,7 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
 /// What is to be done, and the version of the catalog that this follows from.
 fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Change, Tag)> {
     reader.expect_keyword(&["ALTER"])?;
-    let kind = reader.one_of(KINDS).and_then(|kind| KINDS.get(kind));
+    let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
     let kind = kind.ok_or_else(|| reader.expected("what is to have another name"))?.join(" ");
     let from = reader.relation_name()?;
     let from_at = reader.last_position();

@@ -38,20 +38,34 @@ impl Slots {
 
     /// The slots that are taken, ascending.
     pub(super) fn live(&self) -> Vec<u32> {
-        let mut is_live = vec![true; self.end];
-        self.free.iter().for_each(|slot| is_live[*slot as usize] = false);
-        (0..self.end as u32).filter(|slot| is_live[*slot as usize]).collect()
+        if self.free.is_empty() {
+            return (0..self.end as u32).collect();
+        }
+        let free = self.free_bits();
+        let mut live = Vec::with_capacity(self.taken());
+        live.extend((0..self.end as u32).filter(|slot| !is_set(&free, *slot)));
+        live
     }
 
     /// Which of these slots, ascending, are taken, and which aren't.
     pub(super) fn live_among(&self, mut slots: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
         slots.truncate(slots.partition_point(|slot| (*slot as usize) < self.end));
-        let mut free = vec![0u64; self.end.div_ceil(64)];
+        let free = self.free_bits();
+        slots.into_iter().partition(|slot| !is_set(&free, *slot))
+    }
+
+    /// A bit a slot, set where it is free.
+    fn free_bits(&self) -> Vec<u64> {
+        let mut free = vec![0; self.end.div_ceil(64)];
         self.free.iter().for_each(|slot| free[*slot as usize / 64] |= 1 << (slot % 64));
-        slots.into_iter().partition(|slot| free[*slot as usize / 64] >> (slot % 64) & 1 == 0)
+        free
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
         self.free.capacity() * size_of::<u32>()
     }
+}
+
+fn is_set(bits: &[u64], slot: u32) -> bool {
+    bits[slot as usize / 64] >> (slot % 64) & 1 == 1
 }

@@ -369,7 +369,7 @@ impl Groups {
     /// Forgets all rows, and returns the slots that had some, or could have.
     pub(super) fn clear(&mut self) -> Vec<u32> {
         self.marks.bar();
-        let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);
+        let slots = self.live_slots();
         for slot in &slots {
             self.rows[*slot as usize] = 0;
             if let Some(index) = &mut self.index
@@ -381,10 +381,14 @@ impl Groups {
         slots
     }
 
+    /// The slots of the groups that are there, ascending.
+    pub(super) fn live_slots(&self) -> Vec<u32> {
+        self.index.as_ref().map_or(vec![0], KeyIndex::live)
+    }
+
     /// The groups that are there, ascending by slot.
     pub(super) fn live(&self) -> Vec<Touched> {
-        let slots = self.index.as_ref().map_or(vec![0], KeyIndex::live);
-        slots.into_iter().map(|slot| self.now(&Touched { slot, rows: 0 })).collect()
+        self.live_slots().into_iter().map(|slot| self.now(&Touched { slot, rows: 0 })).collect()
     }
 
     /// The groups that have only values that are wanted, where those of all keys are told: keys are the first columns.

@@ -54,7 +54,7 @@ pub(super) fn slots_of(columns: &Columns, slots: &[u32]) -> Result<Vec<u32>> {
 impl Groups {
     /// The keys of all groups and how many rows each has. Gives their slots.
     pub(super) fn save(&self, kept: &mut Tables) -> Result<Vec<u32>> {
-        let slots: Vec<u32> = self.live().into_iter().map(|group| group.slot).collect();
+        let slots = self.live_slots();
         self.save_of(&slots, kept)?;
         Ok(slots)
     }
@@ -78,7 +78,7 @@ impl Groups {
     /// The slots of the groups that a run is to have, and those of groups that are gone.
     fn changed(&self, run: &Run) -> (Vec<u32>, Vec<u32>) {
         match (&self.index, run.is_whole()) {
-            (_, true) => (self.live().into_iter().map(|group| group.slot).collect(), Vec::new()),
+            (_, true) => (self.live_slots(), Vec::new()),
             (Some(index), false) => index.live_among(self.marks.touched(run)),
             (None, false) => (self.marks.touched(run), Vec::new()),
         }
@@ -102,8 +102,7 @@ impl Groups {
 impl Aggregate {
     /// The groups, and the values of those calls that are `wanted`.
     pub(super) fn save_some(&self, wanted: impl Fn(&dyn SlotAggregate) -> bool) -> Result<Tables> {
-        let slots: Vec<u32> = self.groups.live().into_iter().map(|group| group.slot).collect();
-        self.save_of(&slots, wanted)
+        self.save_of(&self.groups.live_slots(), wanted)
     }
 
     /// The groups that have changed since the newest checkpoint with their values, all of them where it is to have all.
