@@ -301,6 +301,27 @@ impl Session {
         Err((0, busy()))
     }
 
+    /// Carries out the change of a statement that `plan` gives, with the version of the catalog that it follows from;
+    /// planned anew where that is another one meanwhile. No change: there is nothing to be done.
+    pub(crate) async fn alter(
+        &self,
+        statement: &TokenReader<'_>,
+        plan: impl Fn(&Session, &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)>,
+    ) -> Result<Response> {
+        for _ in 0..PLANS_MAX {
+            let (base, change, mut tag) = plan(self, &mut statement.clone())?;
+            let Some(change) = change else { return Ok(tag.into()) };
+            let entry = Box::new(self.entry(&[statement.text()], Vec::new()));
+            let changes = vec![change];
+            let changed = self.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
+            if let Some(notices) = changed {
+                tag.notices.extend(notices);
+                return Ok(tag.into());
+            }
+        }
+        Err(busy())
+    }
+
     /// Carries out a group of changes that was planned against the catalog of version `base`; none if that is
     /// another one by now.
     async fn commit(&self, base: u64, working: Working, entry: Entry) -> Result<Option<Vec<String>>> {

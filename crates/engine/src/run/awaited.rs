@@ -14,6 +14,7 @@ use super::Loop;
 use super::behind::Behind;
 use super::compile::scans;
 use super::query::RunningQuery;
+use super::rename::Names;
 use crate::catalog::{Definition, Object};
 use crate::event::{Asked, Change, Event, Followed, Modification, Reply, Snapshot};
 
@@ -51,9 +52,9 @@ impl AwaitedRead {
     }
 
     /// What it names is called otherwise from now on.
-    pub(crate) fn rename(&mut self, new: &dyn Fn(&mut Arc<str>)) {
-        self.asked.iter_mut().for_each(|asked| new(&mut asked.name));
-        self.begun.iter_mut().flat_map(|begun| &mut begun.waits_for).for_each(new);
+    pub(super) fn rename(&mut self, names: &Names) {
+        names.put_all(self.asked.iter_mut().map(|asked| &mut asked.name));
+        names.put_all(self.begun.iter_mut().flat_map(|begun| &mut begun.waits_for));
     }
 
     fn names(&self) -> Vec<Arc<str>> {

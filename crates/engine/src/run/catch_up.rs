@@ -1,7 +1,7 @@
 //! Reading the past: what a new query takes of sources that were read before it, and recorded epochs.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -17,6 +17,7 @@ use super::epoch::Deltas;
 use super::feed::Feed;
 use super::log::{self, Place};
 use super::query::{RunningQuery, Status};
+use super::rename::Names;
 use super::sink::in_sum;
 use super::source::{RunningSource, of_feeds};
 use super::table::negated;
@@ -51,12 +52,8 @@ impl CatchUp {
     }
 
     /// Sources of which the past is still read are called otherwise from now on.
-    pub(super) fn rename_read(&mut self, names: &BTreeMap<Arc<str>, Arc<str>>) {
-        for name in &mut self.reading {
-            if let Some(now) = names.get(name) {
-                *name = now.clone();
-            }
-        }
+    pub(super) fn rename_read(&mut self, names: &Names) {
+        names.put_all(&mut self.reading);
     }
 
     /// Whether all of the past is read.

@@ -13,7 +13,8 @@ use millstream_durable::{
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::made::{Made, News, Reader};
+use super::made::{Made, News};
+use super::rename::Names;
 use crate::catalog::move_key;
 use crate::event::Live;
 
@@ -179,7 +180,7 @@ impl Durability {
     }
 
     /// Sinks are called otherwise from now on.
-    pub(super) fn rename_delivered(&mut self, names: &BTreeMap<Arc<str>, Arc<str>>) {
+    pub(super) fn rename_delivered(&mut self, names: &Names) {
         names.iter().for_each(|(from, to)| move_key(&mut self.delivered, from, to));
     }
 
@@ -206,19 +207,9 @@ impl Durability {
         (self.made.entries(), self.done.iter().cloned().collect())
     }
 
-    /// Whether what made these objects can be done again behind all that was done since: [`Made::renamed_since`].
-    pub(super) fn renamed_since(
-        &self,
-        names: &[Arc<str>],
-        reads: &BTreeSet<Arc<str>>,
-        is_there: &dyn Fn(&str) -> bool,
-    ) -> Option<&Arc<str>> {
-        self.made.renamed_since(names, reads, is_there)
-    }
-
-    /// Which of these readers would be another if it was made behind all that was done since: [`Made::widened_since`].
-    pub(super) fn widened_since<'a>(&'a self, readers: &'a [Reader]) -> Option<(&'a Arc<str>, &'a Arc<str>)> {
-        self.made.widened_since(readers)
+    /// The steps that made what is there.
+    pub(super) fn steps(&self) -> &Made {
+        &self.made
     }
 
     /// Removes what of the journal nobody reads any more.

@@ -1,8 +1,10 @@
 //! The log of a relation: its deltas by epoch, kept back to the oldest position that a reader holds.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use arrow::error::ArrowError;
 use millstream_delta::{Cut, Delta};
 use millstream_sql::Result;
 
@@ -111,6 +113,19 @@ impl Log {
 
 /// The logs of all relations that somebody reads.
 pub(crate) type Logs = BTreeMap<Arc<str>, Log>;
+
+/// Cuts the rows of epochs to their first columns, for a reader who knows no more.
+pub(super) fn cut_to_first(
+    epochs: &mut [(Cut, Delta)],
+    columns: usize,
+) -> std::result::Result<(), ArrowError> {
+    for (_, delta) in epochs {
+        if let Cow::Owned(cut) = delta.first_columns(columns)? {
+            *delta = cut;
+        }
+    }
+    Ok(())
+}
 
 /// Where the log of a relation ends now; nobody has read it before where there is none.
 pub(crate) fn end(logs: &Logs, name: &str) -> Place {

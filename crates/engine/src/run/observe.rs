@@ -10,6 +10,7 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::feed::Feed;
 use super::query::{Lowered, RunningQuery};
+use super::rename::Names;
 use crate::catalog::Definition;
 use crate::event::{Advance, Compiled, Explaining, Reply};
 use crate::settings::ClockKind;
@@ -34,9 +35,8 @@ pub(crate) struct Observing {
 
 impl Observing {
     /// What it observes is called otherwise from now on.
-    pub(crate) fn rename(&mut self, new: &dyn Fn(&mut Arc<str>)) {
-        new(&mut self.query);
-        new(&mut self.shown);
+    pub(super) fn rename(&mut self, names: &Names) {
+        names.put_all([&mut self.query, &mut self.shown]);
     }
 }
 

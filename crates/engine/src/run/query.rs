@@ -5,7 +5,6 @@ mod stores;
 mod succeeding;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +27,7 @@ use super::late_rows::LateRows;
 use super::log::Place;
 use super::own_flow::OwnFlow;
 use super::put_late::StagedCorrection;
+use super::rename::Names;
 use super::retained::Retained;
 use super::window::Window;
 use crate::error;
@@ -270,7 +270,7 @@ impl RunningQuery {
     }
 
     /// Relations of which it still reads the past are called otherwise from now on.
-    pub(super) fn rename_read(&mut self, names: &BTreeMap<Arc<str>, Arc<str>>) {
+    pub(super) fn rename_read(&mut self, names: &Names) {
         if let Status::CatchingUp(catch_up) = &mut self.status {
             catch_up.rename_read(names);
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Loop;
 use super::query::RunningQuery;
+use super::subscribe::Subscription;
 use crate::catalog::move_key;
 use crate::event::Event;
 use crate::statements::own_relation;
@@ -41,7 +42,28 @@ impl Renamed {
 }
 
 /// Names, and what they become.
-type Names = BTreeMap<Arc<str>, Arc<str>>;
+#[derive(Debug)]
+pub(super) struct Names(BTreeMap<Arc<str>, Arc<str>>);
+
+impl Names {
+    /// Puts what a name becomes in its place, and gives the one of before; none where it stays.
+    pub(super) fn put(&self, name: &mut Arc<str>) -> Option<Arc<str>> {
+        let now = self.0.get(name)?;
+        Some(std::mem::replace(name, now.clone()))
+    }
+
+    /// Puts what each name becomes in its place.
+    pub(super) fn put_all<'a>(&self, names: impl IntoIterator<Item = &'a mut Arc<str>>) {
+        for name in names {
+            self.put(name);
+        }
+    }
+
+    /// Each name with what it becomes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.0.iter()
+    }
+}
 
 impl Loop {
     /// What has changed its name since a task was started speaks under the new one.
@@ -69,14 +91,9 @@ impl Loop {
         for place in 0..self.queries.len() {
             self.rename_in_query(place, &names);
         }
-        let new = |name: &mut Arc<str>| {
-            if let Some(now) = names.get(name) {
-                *name = now.clone();
-            }
-        };
-        self.sinks.values_mut().for_each(|sink| new(&mut sink.from));
-        self.durable_subscriptions.values_mut().for_each(|durable| new(&mut durable.from));
-        self.subscriptions.values_mut().for_each(|subscription| new(subscription.follows_mut()));
+        names.put_all(self.sinks.values_mut().map(|sink| &mut sink.from));
+        names.put_all(self.durable_subscriptions.values_mut().map(|durable| &mut durable.from));
+        names.put_all(self.subscriptions.values_mut().map(Subscription::follows_mut));
         self.waiters.rename(&names);
         self.durability.rename_delivered(&names);
         self.catalog.called(to).rename(to.clone());
@@ -87,9 +104,8 @@ impl Loop {
 
     /// The names of a relation and of what is its alone: the query of a sink, those below a query's windows.
     fn names_of(&self, from: &Arc<str>, to: &Arc<str>) -> Names {
-        let mut names = Names::from([(from.clone(), to.clone())]);
-        names.insert(own_relation(from), own_relation(to));
-        let mut below = Names::new();
+        let mut names = BTreeMap::from([(from.clone(), to.clone()), (own_relation(from), own_relation(to))]);
+        let mut below: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
         for query in &self.queries {
             let Some((of, now)) = names.iter().find(|(name, _)| query.owner.as_ref() == Some(name)) else {
                 continue;
@@ -100,12 +116,12 @@ impl Loop {
             }));
         }
         names.extend(below);
-        names
+        Names(names)
     }
 
     /// What is kept by name.
     fn rename_kept(&mut self, names: &Names) {
-        for (from, to) in names {
+        for (from, to) in names.iter() {
             let copies = [
                 self.sources.get_key_value(from).map(|(copy, _)| copy.clone()),
                 self.sinks.get_key_value(from).map(|(copy, _)| copy.clone()),
@@ -120,31 +136,18 @@ impl Loop {
             self.transactions.values_mut().for_each(|open| open.rename(from, to));
         }
         // Who has yet to take what is in a log goes by the watermarks that stand there.
-        for cut in self.logs.values_mut().flat_map(|log| log.cuts_mut()) {
-            for (name, _) in &mut cut.watermarks {
-                if let Some(now) = names.get(name) {
-                    *name = now.clone();
-                }
-            }
-        }
+        let cuts = self.logs.values_mut().flat_map(|log| log.cuts_mut());
+        names.put_all(cuts.flat_map(|cut| &mut cut.watermarks).map(|(name, _)| name));
     }
 
     fn rename_in_query(&mut self, place: usize, names: &Names) {
         let query: &mut RunningQuery = &mut self.queries[place];
-        let new = |name: &mut Arc<str>| {
-            let now = names.get(name).cloned()?;
-            Some((std::mem::replace(name, now.clone()), now))
-        };
+        let new = |name: &mut Arc<str>| Some((names.put(name)?, name.clone()));
         let mut copies = Vec::new();
         copies.extend(new(&mut query.name));
         copies.extend(query.feeds.iter_mut().filter_map(|feed| new(&mut feed.of)));
-        if let Some(owner) = &mut query.owner {
-            new(owner);
-        }
-        if let Some(into) = &mut query.into {
-            new(&mut into.sink);
-            new(&mut into.table);
-        }
+        names.put_all(&mut query.owner);
+        names.put_all(query.into.iter_mut().flat_map(|into| [&mut into.sink, &mut into.table]));
         query.rename_read(names);
         if let Some(flow) = query.flow.here_mut() {
             names.iter().for_each(|(from, to)| flow.rename_relation(from, to));

@@ -3,7 +3,6 @@
 mod digests;
 mod saving;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -186,12 +185,8 @@ impl RunningSink {
         let epochs = work.len();
         // The content stays until it is published, so that a sink that is still at it isn't taken for done.
         work.splice(0..0, self.first.clone());
-        for (_, delta) in &mut work {
-            match delta.first_columns(self.columns) {
-                Ok(Cow::Owned(cut)) => *delta = cut,
-                Ok(Cow::Borrowed(_)) => {}
-                Err(error) => return self.stop_for_good(error.to_string()),
-            }
+        if let Err(error) = log::cut_to_first(&mut work, self.columns) {
+            return self.stop_for_good(error.to_string());
         }
         if !work.is_empty() {
             self.busy = Some(epochs);

@@ -3,7 +3,6 @@
 //! A reader holds nobody up. What it hasn't taken waits in the relation's log up to a bound; a reader that falls
 //! further behind is ended with an error that says so.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -316,15 +315,9 @@ impl Loop {
         }
         let snapshot = subscription.first.is_some();
         epochs.splice(0..0, subscription.first.clone());
-        for (_, delta) in &mut epochs {
-            match delta.first_columns(subscription.columns) {
-                Ok(Cow::Owned(cut)) => *delta = cut,
-                Ok(Cow::Borrowed(_)) => {}
-                Err(error) => {
-                    subscription.end.set(Err(error::arrow(error)));
-                    return self.unsubscribe(number);
-                }
-            }
+        if let Err(error) = log::cut_to_first(&mut epochs, subscription.columns) {
+            subscription.end.set(Err(error::arrow(error)));
+            return self.unsubscribe(number);
         }
         let told = subscription.progress.then_some((subscription.told, through));
         match subscription.sender.try_send(Portion { epochs, snapshot, told }) {

@@ -154,7 +154,7 @@ impl Loop {
         let objects = dependants.iter().filter_map(|name| self.catalog.find(name));
         let reads = objects.flat_map(|object| object.reads.iter().cloned()).collect();
         let is_there = |name: &str| self.catalog.find(name).is_some();
-        let Some(renamed) = self.durability.renamed_since(&dependants, &reads, &is_there) else {
+        let Some(renamed) = self.durability.steps().renamed_since(&dependants, &reads, &is_there) else {
             return self.check_widened(name, &dependants);
         };
         let readers: Vec<String> = dependants.iter().map(|name| format!("\"{name}\"")).collect();
@@ -177,7 +177,7 @@ impl Loop {
             counts.then(|| Reader { name: object.name.clone(), reads: object.reads.clone(), is_kept })
         });
         let readers: Vec<Reader> = readers.collect();
-        let Some((reader, table)) = self.durability.widened_since(&readers) else { return Ok(()) };
+        let Some((reader, table)) = self.durability.steps().widened_since(&readers) else { return Ok(()) };
         Err(Error::invalid(format!(
             "\"{name}\" can't have another query: \"{reader}\", which reads it, reads table \"{table}\", too, and was made \
              before that got a column"

@@ -1,6 +1,5 @@
 //! Who waits for what: FLUSH, the end of a bounded run, the end of the engine.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_delta::Epoch;
@@ -13,6 +12,7 @@ use super::catch_up::Replaying;
 use super::log::{self, Place};
 use super::observe::Observing;
 use super::query::{RunningQuery, Status};
+use super::rename::Names;
 use super::source::RunningSource;
 use crate::event::{Advance, Reply};
 use crate::settings::ClockKind;
@@ -64,17 +64,12 @@ pub(crate) struct Changing {
 
 impl Waiters {
     /// Relations are called otherwise from now on.
-    pub(crate) fn rename(&mut self, names: &BTreeMap<Arc<str>, Arc<str>>) {
-        let new = |name: &mut Arc<str>| {
-            if let Some(now) = names.get(name) {
-                *name = now.clone();
-            }
-        };
-        self.changes.iter_mut().flat_map(|changing| &mut changing.names).for_each(new);
+    pub(super) fn rename(&mut self, names: &Names) {
+        names.put_all(self.changes.iter_mut().flat_map(|changing| &mut changing.names));
         let sinks = self.flush.iter_mut().flat_map(|flushing| flushing.sinks.iter_mut().flatten());
-        sinks.for_each(|(name, _)| new(name));
-        self.reads.iter_mut().for_each(|read| read.rename(&new));
-        self.observing.iter_mut().for_each(|observing| observing.rename(&new));
+        names.put_all(sinks.map(|(name, _)| name));
+        self.reads.iter_mut().for_each(|read| read.rename(names));
+        self.observing.iter_mut().for_each(|observing| observing.rename(names));
     }
 
     /// Whether someone waits until all queries have taken everything in.

@@ -9,8 +9,8 @@ use millstream_sql::{Error, Result, TokenReader};
 
 use super::{ALTERED, alters};
 use crate::catalog::{Definition, Object};
-use crate::event::{Change, Event};
-use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+use crate::event::Change;
+use crate::session::{Response, Session, Tag};
 
 /// Whether the statement adds columns: `ALTER TABLE t ADD COLUMN c INT`.
 pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
@@ -18,18 +18,7 @@ pub(crate) fn begins(reader: &TokenReader<'_>) -> bool {
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    let statement = reader.clone();
-    for _ in 0..PLANS_MAX {
-        let (base, change, tag) = plan(session, &mut statement.clone())?;
-        let Some(change) = change else { return Ok(tag.into()) };
-        let entry = Box::new(session.entry(&[statement.text()], Vec::new()));
-        let changes = vec![change];
-        let changed = session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
-        if changed.is_some() {
-            return Ok(tag.into());
-        }
-    }
-    Err(busy())
+    session.alter(reader, plan).await
 }
 
 /// What is to be done, if anything, and the version of the catalog that this follows from.

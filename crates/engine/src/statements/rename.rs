@@ -5,8 +5,8 @@ use std::sync::Arc;
 use millstream_sql::{Error, Result, TokenReader};
 
 use super::{ALTERED, alters, refuse_system_name};
-use crate::event::{Change, Event};
-use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+use crate::event::Change;
+use crate::session::{Response, Session, Tag};
 
 /// Whether the statement gives something another name: `ALTER TABLE t RENAME TO u`.
 pub(super) fn begins(reader: &TokenReader<'_>) -> bool {
@@ -21,21 +21,11 @@ pub(crate) fn kind_of(statement: &str) -> Option<String> {
 }
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
-    let statement = reader.clone();
-    for _ in 0..PLANS_MAX {
-        let (base, change, tag) = plan(session, &mut statement.clone())?;
-        let entry = Box::new(session.entry(&[statement.text()], Vec::new()));
-        let changes = vec![change];
-        let changed = session.shared.ask(|reply| Event::Change { base, changes, entry, reply }).await?;
-        if let Some(notices) = changed {
-            return Ok(Tag { notices, ..tag }.into());
-        }
-    }
-    Err(busy())
+    session.alter(reader, plan).await
 }
 
 /// What is to be done, and the version of the catalog that this follows from.
-fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Change, Tag)> {
+fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Option<Change>, Tag)> {
     reader.expect_keyword(&["ALTER"])?;
     let kind = reader.one_of(ALTERED).and_then(|kind| ALTERED.get(kind));
     let kind = kind.ok_or_else(|| reader.expected("what is to have another name"))?.join(" ");
@@ -71,5 +61,6 @@ fn plan(session: &Session, reader: &mut TokenReader<'_>) -> Result<(u64, Change,
         };
         return Err(error.at(to_at));
     }
-    Ok((catalog.version, Change::Rename { from: object.name.clone(), to }, Tag::new(format!("ALTER {kind}"))))
+    let change = Change::Rename { from: object.name.clone(), to };
+    Ok((catalog.version, Some(change), Tag::new(format!("ALTER {kind}"))))
 }
