@@ -21,6 +21,7 @@ use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Reply};
 use crate::listener::{Listener, Listeners};
+use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
 use crate::session::Session;
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
+    /// The threads that statements run on.
+    pub(crate) pool: QueryPool,
     /// Whether the loop has ended since it was asked to.
     pub(crate) stopped: AtomicBool,
     /// What was found in the data directory, where there is one.
@@ -348,6 +351,7 @@ impl EngineBuilder {
             planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
             connectors,
             handle: runtime.handle().clone(),
+            pool: QueryPool::new(runtime.handle().clone()),
             stopped: AtomicBool::new(false),
             recovered: OnceLock::new(),
         });

@@ -14,13 +14,14 @@ use millstream_durable::{
 };
 use millstream_flow::{Explained, Flow, Wanted};
 use millstream_sql::{BatchQuery, Dml, Result};
+use millstream_state::RowsSnapshot;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::past::Past;
-use crate::run::{Correction, Parted, Published, Written};
+use crate::run::{Correction, Parted, Published, Reservation, Written};
 use crate::settings::{Keeping, Settings};
 use crate::transaction::{Begun, Found, Write};
 
@@ -76,12 +77,70 @@ pub(crate) struct Replacing {
 
 /// A change of a table's rows.
 pub(crate) enum Modification {
-    /// INSERT, UPDATE, DELETE.
+    /// INSERT, UPDATE, DELETE of few rows that are found by their key: the loop evaluates it.
     Statement(Box<Dml>),
+    /// The same, evaluated outside of the loop.
+    Evaluated(Box<Evaluated>),
     /// Rows to insert.
     Insert { table: Arc<str>, rows: Vec<RecordBatch> },
     /// Rows to delete, each once.
     Delete { table: Arc<str>, rows: RecordBatch },
+}
+
+impl Modification {
+    /// The table, or the source, whose rows it changes.
+    pub(crate) fn table(&self) -> &str {
+        match self {
+            Modification::Statement(dml) => &dml.table,
+            Modification::Evaluated(evaluated) => &evaluated.dml.table,
+            Modification::Insert { table, .. } | Modification::Delete { table, .. } => table,
+        }
+    }
+}
+
+/// The rows that an INSERT, UPDATE or DELETE changes.
+pub(crate) struct Evaluated {
+    pub(crate) dml: Dml,
+    /// What its query gave.
+    pub(crate) rows: Vec<RecordBatch>,
+    /// What the query of ON CONFLICT DO UPDATE gave; none where the loop evaluates that, or there is none.
+    pub(crate) updated: Option<Vec<RecordBatch>>,
+    /// The tables that were read, with their versions then.
+    pub(crate) read: Vec<TableVersion>,
+    /// The reservation under which they were read, where there was one.
+    pub(crate) reservation: Option<u64>,
+}
+
+/// A table and how often it had changed.
+#[derive(Clone, Debug)]
+pub(crate) struct TableVersion {
+    /// The loop's own copy of the name, by which it knows a table that was dropped and made again.
+    pub(crate) name: Arc<str>,
+    pub(crate) version: u64,
+}
+
+/// Relations as a statement that changes rows reads them.
+pub(crate) struct Staged {
+    pub(crate) relations: Vec<Content>,
+    /// Of those that are tables, which versions.
+    pub(crate) versions: Vec<TableVersion>,
+}
+
+/// The rows of a relation at one moment.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Batches(Vec<RecordBatch>),
+    /// Shared with the loop; whoever reads them puts them together.
+    Snapshot(RowsSnapshot),
+}
+
+impl Content {
+    pub(crate) fn batches(self) -> Result<Vec<RecordBatch>> {
+        match self {
+            Content::Batches(batches) => Ok(batches),
+            Content::Snapshot(rows) => rows.batches().map_err(crate::error::arrow),
+        }
+    }
 }
 
 /// How far a manual clock moves.
@@ -105,7 +164,7 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     /// The rows of each relation that was asked for, in that order.
-    pub(crate) relations: Vec<Vec<RecordBatch>>,
+    pub(crate) relations: Vec<Content>,
 }
 
 /// An object as SHOW shows it.
@@ -302,6 +361,12 @@ pub(crate) enum Event {
     Unsubscribe { subscription: u64 },
     /// Read relations; `stamped`: with the columns of the batch, where rows have one.
     Read { relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
+    /// Read relations as a statement that changes rows does: tables with what no epoch has taken in yet.
+    ReadStaged { relations: Vec<Asked>, reply: Reply<Staged> },
+    /// Let no other statement change some tables until the reservation is dropped.
+    Reserve { tables: Vec<Arc<str>>, reply: Reply<Reservation> },
+    /// A reservation was dropped.
+    Unreserve { number: u64 },
     /// Say which relations give the rows that are wanted by a key, and its columns: `(a, b)`.
     FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
     /// Say how a query runs, or would.

@@ -50,8 +50,7 @@ impl Session {
         place: &KeptPlan,
     ) -> Result<Option<Response>> {
         self.enter(&TokenReader::new("SELECT")?)?;
-        let deadline = self.deadline.clone();
-        let response = deadline.within(self.try_kept(text, types, place)).await.and_then(|done| done);
+        let response = self.try_kept(text, types, place).await;
         self.leave(response)
     }
 

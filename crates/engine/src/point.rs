@@ -54,6 +54,20 @@ pub(crate) fn asked(plan: &LogicalPlan) -> Result<Vec<Asked>> {
     Ok(names.iter().map(|name| Asked { name: name.as_str().into(), wanted: wanted(name) }).collect())
 }
 
+/// How often a plan scans a relation.
+pub(crate) fn scans_of(plan: &LogicalPlan, relation: &str) -> Result<usize> {
+    let mut scans = 0;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && name_of(scan).is_some_and(|name| name == relation)
+        {
+            scans += 1;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(scans)
+}
+
 /// The scan below, if there is nothing between but other names.
 fn scan_of(plan: &LogicalPlan) -> Option<&TableScan> {
     match plan {

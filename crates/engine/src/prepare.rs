@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millstream_delta::Timestamp;
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
@@ -74,6 +76,11 @@ impl Session {
     /// Plans one statement, whose parameters are written `$1`, `$2`, …, and of which some types may be declared. None
     /// if the text holds no statement.
     pub async fn prepare(&mut self, sql: &str, types: &[Option<DataType>]) -> Result<Option<Prepared>> {
+        let (sql, types) = (sql.to_string(), types.to_vec());
+        self.apart(move |session| async move { session.prepare_here(&sql, &types).await }.boxed()).await
+    }
+
+    async fn prepare_here(&mut self, sql: &str, types: &[Option<DataType>]) -> Result<Option<Prepared>> {
         let pieces = millstream_sql::statements(sql)?;
         let piece = match pieces.as_slice() {
             [] => return Ok(None),
@@ -170,12 +177,25 @@ impl Session {
             values => Some(Arc::new(Parameters::bound(types, values)?)),
         };
         self.time_anew();
-        if let Some(kept) = &prepared.kept
-            && let Some(response) = self.run_kept(&prepared.text, &prepared.parameters, kept).await?
-        {
-            return Ok(response);
+        if prepared.kept.is_some() {
+            let (deadline, prepared) = (self.deadline.clone(), prepared.clone());
+            let run = self.apart(move |session| async move { session.run_prepared(&prepared).await }.boxed());
+            return deadline.within(run).await.and_then(|done| done);
         }
         self.execute_one(&prepared.text).await
+    }
+
+    /// Runs a query by its kept plan, or plans it anew.
+    fn run_prepared<'a>(&'a mut self, prepared: &'a Prepared) -> BoxFuture<'a, Result<Response>> {
+        let run = async move {
+            if let Some(kept) = &prepared.kept
+                && let Some(response) = self.run_kept(&prepared.text, &prepared.parameters, kept).await?
+            {
+                return Ok(response);
+            }
+            self.run_text(&prepared.text).await
+        };
+        run.boxed()
     }
 
     /// What plans a query that is read once, with the values of the running statement's parameters.

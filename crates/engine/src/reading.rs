@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use datafusion::physical_plan::SendableRecordBatchStream;
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use millstream_sql::{Error, Result, TokenReader};
 
 use crate::changes::{Changes, Following};
@@ -45,6 +45,11 @@ impl Session {
 
     /// The same, with or without what there is at the beginning, and told of epochs that change nothing or not.
     pub async fn changes_with(&mut self, followed: &str, following: Following) -> Result<Changes> {
+        let followed = followed.to_string();
+        self.apart(move |session| async move { session.follow(&followed, following).await }.boxed()).await
+    }
+
+    async fn follow(&mut self, followed: &str, following: Following) -> Result<Changes> {
         let mut reader = TokenReader::new(followed)?;
         let is_query = statements::begins_query(&reader);
         let opened = if is_query {

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use futures::FutureExt;
+
 use millstream_sql::{Error, Piece, Result, TokenReader};
 
 use crate::once::tag_of;
@@ -103,9 +105,18 @@ impl Session {
         let texts: Vec<&str> = new.iter().map(|piece| piece.text.as_str()).collect();
         self.time_anew();
         let deadline = self.deadline.clone();
-        let changed = deadline.within(self.change(&texts)).await;
-        let changed = changed.and_then(|changed| changed.map_err(|error| placed(&new, error)));
-        let mut tags = self.leave(changed)?;
+        let texts: Vec<String> = texts.into_iter().map(str::to_string).collect();
+        let run = self.apart(move |session| {
+            async move {
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                let changed = session.change(&texts).await;
+                session.transaction_done(changed.is_ok());
+                Ok(changed)
+            }
+            .boxed()
+        });
+        let changed = deadline.within(run).await.and_then(|changed| changed);
+        let mut tags = changed.and_then(|changed| changed.map_err(|error| placed(&new, error)))?;
         self.say_at_once(&mut tags);
         let mut tags = tags.into_iter();
         let outcomes = group.iter().zip(are_new).map(|(piece, is_new)| {

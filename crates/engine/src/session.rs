@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use millstream_durable::{Entry, Plan, Standing};
 use millstream_sql::{Error, Parameters, Result, TokenReader, checked_rows};
+use tokio::sync::oneshot;
 
 use crate::catalog::{Definition, first_columns};
 use crate::copy::{CopyIn, CopyOut};
@@ -46,6 +49,10 @@ pub struct Session {
     pub(crate) is_recovering: bool,
     /// The plans that the statements had made which it does again.
     pub(crate) plans: Vec<Plan>,
+    /// True while a statement runs on a worker of the query pool.
+    pub(crate) is_apart: bool,
+    /// The session of a statement that was cancelled, when it has noticed.
+    pub(crate) returning: Option<oneshot::Receiver<Box<Session>>>,
 }
 
 /// The answer to one statement.
@@ -132,6 +139,9 @@ impl From<Tag> for Response {
     }
 }
 
+/// A longer text is no COMMIT or ROLLBACK.
+const ENDING_BYTES_MAX: usize = 1024;
+
 /// How often a statement is planned again when the catalog changes under it.
 pub(crate) const PLANS_MAX: usize = 100;
 
@@ -149,6 +159,8 @@ impl Session {
             once: Once::default(),
             is_recovering: false,
             plans: Vec::new(),
+            is_apart: false,
+            returning: None,
         }
     }
 
@@ -171,18 +183,23 @@ impl Session {
     }
 
     /// Runs a statement with the parameters that are set.
-    pub(crate) async fn execute_one(&mut self, sql: &str) -> Result<Response> {
+    pub(crate) fn execute_one<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Response>> {
+        if sql.len() <= ENDING_BYTES_MAX && ends_transaction(sql).unwrap_or(false) {
+            // What has begun to be committed is.
+            self.deadline.begin(None);
+        }
+        let (deadline, sql) = (self.deadline.clone(), sql.to_string());
+        let run = self.apart(move |session| async move { session.run_text(&sql).await }.boxed());
+        async move { deadline.within(run).await.and_then(|done| done) }.boxed()
+    }
+
+    pub(crate) async fn run_text(&mut self, sql: &str) -> Result<Response> {
         let pieces = millstream_sql::statements(sql).inspect_err(|_| self.fail_transaction())?;
         let [piece] = pieces.as_slice() else {
             return Err(Error::invalid(format!("one statement was expected, {} were found", pieces.len()))
                 .hint("Run several statements as a script."));
         };
-        if ends_transaction(&piece.text)? {
-            // What has begun to be committed is.
-            self.deadline.begin(None);
-        }
-        let deadline = self.deadline.clone();
-        let result = deadline.within(self.run(&piece.text)).await.and_then(|done| done);
+        let result = self.run(&piece.text).await;
         self.leave(result).map_err(|error| error.shift(piece.range.start))
     }
 
@@ -208,6 +225,7 @@ impl Session {
         schema: SchemaRef,
         primary_key: &[usize],
     ) -> Result<Tag> {
+        self.come_back().await;
         self.enter(&TokenReader::new("CREATE TABLE")?)?;
         create_table::check(name, &schema, primary_key)?;
         for _ in 0..PLANS_MAX {
@@ -259,6 +277,7 @@ impl Session {
 
     /// Changes rows without a statement.
     pub(crate) async fn modify_alone(&mut self, modification: Modification) -> Result<u64> {
+        self.come_back().await;
         self.enter(&TokenReader::new("INSERT")?)?;
         let result = self.modify(modification).await;
         self.leave(result)

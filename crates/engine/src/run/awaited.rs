@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use millstream_delta::Epoch;
 use millstream_sql::{OnConflict, Result};
 
@@ -16,7 +15,7 @@ use super::compile::scans;
 use super::query::RunningQuery;
 use super::rename::Names;
 use crate::catalog::{Definition, Object};
-use crate::event::{Asked, Change, Event, Followed, Modification, Reply, Snapshot};
+use crate::event::{Asked, Change, Content, Event, Followed, Modification, Reply, Snapshot};
 
 /// A read of something that is behind.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ struct Begun {
     /// The queries that must have come so far.
     waits_for: Vec<Arc<str>>,
     /// Of each relation that is asked for, what was taken when it began.
-    taken: Vec<Option<Result<Vec<RecordBatch>>>>,
+    taken: Vec<Option<Result<Content>>>,
 }
 
 impl AwaitedRead {
@@ -180,6 +179,7 @@ impl Loop {
     fn needs(&self, event: &Event) -> Vec<Arc<str>> {
         let scanned = |plan| scans(plan).map_or_else(|_| Vec::new(), |scans| names_of(&scans));
         match event {
+            Event::ReadStaged { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
             Event::Modify { modification: Modification::Statement(dml), .. } => {
                 let mut names = scanned(&dml.query.plan);
                 if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {

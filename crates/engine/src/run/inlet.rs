@@ -7,7 +7,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use millstream_connect::Inlet;
 use millstream_delta::fitted;
-use millstream_sql::{Error, Operation, Result, is_hidden};
+use millstream_sql::{Dml, Error, Operation, Result, is_hidden};
 
 use super::Loop;
 use crate::catalog::Definition;
@@ -23,10 +23,7 @@ impl Loop {
         once: Option<String>,
         reply: Reply<u64>,
     ) {
-        let name: Arc<str> = match &modification {
-            Modification::Statement(dml) => dml.table.as_str().into(),
-            Modification::Insert { table, .. } | Modification::Delete { table, .. } => table.clone(),
-        };
+        let name: Arc<str> = modification.table().into();
         match self.rows_for_source(modification) {
             Err(error) => reply.send(Err(error)),
             Ok((None, rows)) => {
@@ -44,10 +41,12 @@ impl Loop {
     }
 
     fn rows_for_source(&self, modification: Modification) -> Result<(Option<Arc<dyn Inlet>>, RecordBatch)> {
-        let (name, is_insert) = match &modification {
-            Modification::Statement(dml) => (dml.table.as_str(), dml.operation == Operation::Insert),
-            Modification::Insert { table, .. } => (table.as_ref(), true),
-            Modification::Delete { table, .. } => (table.as_ref(), false),
+        let name = modification.table();
+        let is_insert = match &modification {
+            Modification::Statement(dml) => dml.operation == Operation::Insert,
+            Modification::Evaluated(evaluated) => evaluated.dml.operation == Operation::Insert,
+            Modification::Insert { .. } => true,
+            Modification::Delete { .. } => false,
         };
         let (inlet, schema) = self.inlet(name, is_insert)?;
         let fit = |rows: &RecordBatch| {
@@ -61,19 +60,32 @@ impl Loop {
             }
             Modification::Delete { rows, .. } => fit(rows)?,
             Modification::Statement(dml) => {
-                if dml.on_conflict.is_some() {
-                    return Err(Error::invalid(format!(
-                        "\"{name}\" is a source: no row of it is in another's way"
-                    ))
-                    .hint("Leave ON CONFLICT out."));
-                }
                 let batches = self.run_over_tables(&dml.query.plan, None)?;
-                batches.iter().try_for_each(|batch| dml.check(batch))?;
-                let fitting = batches.iter().map(fit).collect::<Result<Vec<_>>>()?;
-                concat_batches(&schema, &fitting).map_err(error::arrow)?
+                self.inserted(dml, &batches, fit, &schema)?
+            }
+            Modification::Evaluated(evaluated) => {
+                self.check_unchanged(&evaluated.read)?;
+                self.inserted(&evaluated.dml, &evaluated.rows, fit, &schema)?
             }
         };
         Ok((inlet, rows))
+    }
+
+    /// The rows of an INSERT, as the source has them.
+    fn inserted(
+        &self,
+        dml: &Dml,
+        batches: &[RecordBatch],
+        fit: impl Fn(&RecordBatch) -> Result<RecordBatch>,
+        schema: &SchemaRef,
+    ) -> Result<RecordBatch> {
+        if dml.on_conflict.is_some() {
+            let error = format!("\"{}\" is a source: no row of it is in another's way", dml.table);
+            return Err(Error::invalid(error).hint("Leave ON CONFLICT out."));
+        }
+        batches.iter().try_for_each(|batch| dml.check(batch))?;
+        let fitting = batches.iter().map(fit).collect::<Result<Vec<_>>>()?;
+        concat_batches(schema, &fitting).map_err(error::arrow)
     }
 
     /// Where a source takes rows, and its visible columns.

@@ -40,6 +40,7 @@ mod rate;
 mod receive;
 mod recover;
 mod rename;
+mod reserve;
 mod retained;
 mod saving;
 mod sharing;
@@ -97,6 +98,8 @@ use pace::Clock;
 pub(crate) use put_late::Correction;
 use query::RunningQuery;
 use rename::Renamed;
+pub(crate) use reserve::Reservation;
+use reserve::Reserved;
 use sink::RunningSink;
 pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
@@ -190,6 +193,8 @@ pub(crate) struct Loop {
     set_aside: Vec<SetAside>,
     /// Queries that are to take the places of others.
     successors: Vec<Successor>,
+    /// Tables that statements have to themselves.
+    reserved: Reserved,
     durability: Durability,
     doing: Doing,
     taking: Taking,
@@ -251,6 +256,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 waiters: Waiters::default(),
                 set_aside: Vec::new(),
                 successors: Vec::new(),
+                reserved: Reserved::default(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 doing: Doing::default(),
                 taking: Taking::default(),
@@ -318,7 +324,7 @@ impl Loop {
     /// One call an event.
     fn react(&mut self, event: Event) {
         let event = self.under_its_name(event);
-        let Some(event) = self.set_aside(event) else { return };
+        let Some(event) = self.set_aside(event).and_then(|event| self.wait_for_reserved(event)) else { return };
         match event {
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
             Event::Replace(replacing) => self.replace(*replacing),
@@ -351,6 +357,9 @@ impl Loop {
             Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
             Event::Release { transaction } => self.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
+            Event::ReadStaged { relations, reply } => reply.send(self.read_staged(&relations)),
+            Event::Reserve { tables, reply } => self.reserve(tables, reply),
+            Event::Unreserve { number } => self.unreserve(number),
             Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
             Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),

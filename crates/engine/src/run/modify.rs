@@ -15,7 +15,9 @@ use super::Loop;
 use super::table::Table;
 use crate::catalog::{Definition, first_columns};
 use crate::error;
-use crate::event::{Modification, Reply};
+use crate::evaluate::keys_of;
+use crate::event::{Asked, Content, Evaluated, Modification, Reply, Staged, TableVersion};
+use crate::point;
 use crate::settings::ClockKind;
 use crate::snapshot;
 
@@ -28,11 +30,7 @@ impl Loop {
         if let Err(error) = self.check_journal() {
             return reply.send(Err(error));
         }
-        let target = match &modification {
-            Modification::Statement(dml) => dml.table.as_str(),
-            Modification::Insert { table, .. } | Modification::Delete { table, .. } => table.as_ref(),
-        };
-        if self.sources.contains_key(target) {
+        if self.sources.contains_key(modification.table()) {
             return self.insert_into_source(modification, once, reply);
         }
         self.measures.rows_wait_since(Instant::now());
@@ -51,13 +49,17 @@ impl Loop {
 
     /// Changes a table and says which, and how many rows.
     fn change_rows(&mut self, modification: Modification) -> Result<(u64, Arc<str>)> {
-        let named: &str = match &modification {
-            Modification::Statement(dml) => &dml.table,
-            Modification::Insert { table, .. } | Modification::Delete { table, .. } => table,
-        };
-        self.check_sinks_of(named)?;
+        self.check_sinks_of(modification.table())?;
         match modification {
-            Modification::Statement(dml) => self.modify_by(&dml),
+            Modification::Statement(dml) => {
+                let rows = self.run_over_tables(&dml.query.plan, None)?;
+                self.modify_by(&dml, &rows, None)
+            }
+            Modification::Evaluated(evaluated) => {
+                let Evaluated { dml, rows, updated, read, .. } = *evaluated;
+                self.check_unchanged(&read)?;
+                self.modify_by(&dml, &rows, updated)
+            }
             Modification::Insert { table, rows } => {
                 let rows = rows.into_iter().map(|rows| self.fitting(&table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
@@ -97,22 +99,63 @@ impl Loop {
         fit(&rows, &schema)
     }
 
-    fn modify_by(&mut self, dml: &Dml) -> Result<(u64, Arc<str>)> {
+    /// Fails if some table isn't as it was when a statement read it.
+    pub(super) fn check_unchanged(&self, read: &[TableVersion]) -> Result<()> {
+        let is_same = |read: &TableVersion| {
+            let table = self.tables.get_key_value(&read.name);
+            table.is_some_and(|(name, table)| Arc::ptr_eq(name, &read.name) && table.version() == read.version)
+        };
+        match read.iter().find(|read| !is_same(read)) {
+            None => Ok(()),
+            Some(TableVersion { name, .. }) => {
+                let error = format!("table \"{name}\" was changed while the statement read it");
+                Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE))
+            }
+        }
+    }
+
+    /// The rows of relations as a statement sees them that changes rows.
+    pub(super) fn read_staged(&self, asked: &[Asked]) -> Result<Staged> {
+        let mut staged = Staged { relations: Vec::new(), versions: Vec::new() };
+        for asked in asked {
+            let Some((name, table)) = self.tables.get_key_value(&asked.name) else {
+                staged.relations.push(Content::Batches(self.content(&asked.name)?));
+                continue;
+            };
+            // What a source brings changes all the time: it is read as of one moment, as a view is.
+            if !self.sources.contains_key(name) {
+                staged.versions.push(TableVersion { name: name.clone(), version: table.version() });
+            }
+            let wanted = table.staged_wanted(&asked.wanted)?;
+            staged.relations.push(wanted.map_or_else(|| Content::Snapshot(table.staged()), Content::Batches));
+        }
+        Ok(staged)
+    }
+
+    /// Takes what a statement's query gave, and where that is known what the one of its ON CONFLICT DO UPDATE did.
+    fn modify_by(
+        &mut self,
+        dml: &Dml,
+        batches: &[RecordBatch],
+        updated: Option<Vec<RecordBatch>>,
+    ) -> Result<(u64, Arc<str>)> {
         let name: Arc<str> = dml.table.as_str().into();
         let schema = self.columns(&name)?;
         if dml.columns.fields().len() != schema.fields().len() {
             let error = format!("table \"{name}\" got a column while the statement was planned");
             return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
         }
-        let batches = self.run_over_tables(&dml.query.plan, None)?;
         batches.iter().try_for_each(|batch| dml.check(batch))?;
         let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };
         let part = |batches: &[RecordBatch], place| part(batches, place, &schema).map_err(named);
-        let rows = part(&batches, 0)?;
+        let rows = part(batches, 0)?;
         let on_conflict = match &dml.on_conflict {
             Some(OnConflict::DoUpdate(query)) => {
                 self.table(&name)?.check_distinct_keys(&rows).map_err(named)?;
-                let changed = self.run_over_tables(&query.plan, Some(&rows))?;
+                let changed = match updated {
+                    Some(updated) => updated,
+                    None => self.run_over_tables(&query.plan, Some((&name, &rows)))?,
+                };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
                 let (old, new) = (part(&changed, 0)?, part(&changed, 1)?);
                 self.check_event_time(&name, &[rows.clone(), new.clone()])?;
@@ -122,7 +165,7 @@ impl Loop {
             Some(OnConflict::DoNothing) => Some(Conflict::Keep),
             None => None,
         };
-        let new = if dml.operation == Operation::Update { Some(part(&batches, 1)?) } else { None };
+        let new = if dml.operation == Operation::Update { Some(part(batches, 1)?) } else { None };
         if dml.operation != Operation::Delete {
             self.check_event_time(&name, std::slice::from_ref(new.as_ref().unwrap_or(&rows)))?;
         }
@@ -136,18 +179,31 @@ impl Loop {
     }
 
     /// Runs a statement's query over the staged rows of tables, the present result of views and, where they are
-    /// given, the rows that an INSERT would add.
+    /// given, the rows that an INSERT would add to a table.
     pub(super) fn run_over_tables(
         &self,
         plan: &LogicalPlan,
-        excluded: Option<&RecordBatch>,
+        excluded: Option<(&str, &RecordBatch)>,
     ) -> Result<Vec<RecordBatch>> {
+        let mut asked = point::asked(plan)?;
+        if let Some((target, rows)) = excluded
+            && point::scans_of(plan, target)? == 1
+        {
+            // Rows of other keys conflict with none.
+            let key = self.scope().key(target).unwrap_or_default();
+            let of_target = asked.iter_mut().filter(|asked| asked.name.as_ref() == target);
+            of_target.for_each(|asked| asked.wanted = keys_of(rows, &key));
+        }
         let plan = millstream_sql::bind(plan.clone(), &mut |name, schema| {
-            if let Some(rows) = excluded.filter(|_| name == EXCLUDED) {
+            if let Some((_, rows)) = excluded.filter(|_| name == EXCLUDED) {
                 return snapshot::table(std::slice::from_ref(rows), schema, 1);
             }
+            let wanted = asked.iter().find(|asked| asked.name.as_ref() == name).map(|asked| &asked.wanted);
             let batches = match self.tables.get(name) {
-                Some(table) => table.staged().batches().map_err(error::arrow)?,
+                Some(table) => match wanted.map(|wanted| table.staged_wanted(wanted)).transpose()?.flatten() {
+                    Some(found) => found,
+                    None => table.staged().batches().map_err(error::arrow)?,
+                },
                 None => self.content(name)?,
             };
             snapshot::table(&batches, schema, 1)

@@ -16,14 +16,21 @@ use super::source::RunningSource;
 use super::table::Table;
 use crate::catalog::{as_of, bad_rows_of, late_rows_of, watermark_of};
 use crate::error;
-use crate::event::{Asked, ObjectStatus};
+use crate::event::{Asked, Content, ObjectStatus};
 use crate::settings::OnError;
 use crate::system;
 
 impl Loop {
     /// The rows that a reader asks for; under `stamped`, with the columns of the batch where rows have one.
-    pub(super) fn content_asked(&self, asked: &Asked, stamped: bool) -> Result<Vec<RecordBatch>> {
-        self.content_wanted(asked, self.stamped(&asked.name).filter(|_| stamped).as_ref())
+    pub(super) fn content_asked(&self, asked: &Asked, stamped: bool) -> Result<Content> {
+        // The rows of a table are put together by who reads them.
+        if let Some(table) = self.tables.get(&asked.name)
+            && asked.wanted.is_empty()
+        {
+            return Ok(Content::Snapshot(table.published()));
+        }
+        let stamped = self.stamped(&asked.name).filter(|_| stamped);
+        self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)
     }
 
     /// The rows that are wanted of a relation as of the last epoch, and perhaps others; an error where it has no answer

@@ -13,7 +13,7 @@ use super::log::{self, Place, Waiting};
 use super::table::{Undo, negated};
 use crate::catalog::move_key;
 use crate::error;
-use crate::event::{Asked, Reply, Snapshot};
+use crate::event::{Asked, Content, Reply, Snapshot};
 use crate::settings::ClockKind;
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, Write, altered};
@@ -104,6 +104,7 @@ impl Loop {
             }
             without(rows, since)
         });
+        let relations = relations.map(|rows: Result<_>| rows.map(Content::Batches));
         Ok(Snapshot { relations: relations.collect::<Result<_>>()? })
     }
 

@@ -19,6 +19,7 @@ use crate::catalog::{Definition, Runs};
 use crate::error;
 use crate::event::{Compiled, Event, Explaining};
 use crate::point;
+use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::{Keeping, interval};
 
@@ -223,8 +224,7 @@ async fn run_once(session: &Session, plan: LogicalPlan) -> Result<Response> {
         flow.step(&cut, &deltas.iter().collect::<Vec<_>>()).map_err(error::flow)?;
         Ok(flow.operators())
     };
-    let done = session.shared.handle.spawn_blocking(step).await;
-    let operators = done.map_err(|error| Error::bug(error.to_string()))??;
+    let operators = query_pool::blocking(&session.shared.handle, step).await??;
     analysis(&operators, Some("the query took in all that its relations hold, as one epoch"))
 }
 

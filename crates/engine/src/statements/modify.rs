@@ -3,18 +3,35 @@
 use millstream_sql::{Operation, Result, TokenReader};
 
 use super::put_late;
+use crate::evaluate::is_conflict;
 use crate::event::Modification;
-use crate::session::{Response, Session, Tag};
+use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
+
+/// Changes rows, and says what was done to how many.
+async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
+    for _ in 0..PLANS_MAX {
+        let catalog = session.shared.catalog();
+        let (_, now) = session.settings().await?;
+        let dml = session.planner(now).dml(text, catalog.as_ref())?;
+        let operation = dml.operation;
+        if session.transaction.is_some() {
+            let count = session.modify(Modification::Statement(Box::new(dml))).await?;
+            return Ok((operation, count));
+        }
+        match session.change_rows(dml).await {
+            Err(error) if is_conflict(&error) && !session.has_catalog(&catalog) => {}
+            done => return Ok((operation, done?)),
+        }
+    }
+    Err(busy())
+}
 
 pub(crate) async fn run(session: &mut Session, reader: TokenReader<'_>) -> Result<Response> {
     let catalog = session.shared.catalog();
     if let Some(view) = put_late::target(&reader, &catalog) {
         return put_late::run(session, view, reader).await;
     }
-    let (_, now) = session.settings().await?;
-    let dml = session.planner(now).dml(reader.text(), catalog.as_ref())?;
-    let operation = dml.operation;
-    let count = session.modify(Modification::Statement(Box::new(dml))).await?;
+    let (operation, count) = change(session, reader.text()).await?;
     Ok(Response::Done(Tag::new(match operation {
         Operation::Insert => format!("INSERT 0 {count}"),
         Operation::Update => format!("UPDATE {count}"),

@@ -17,6 +17,7 @@ use crate::catalog::{Catalog, late_rows_of};
 use crate::error;
 use crate::event::{Event, PinnedInput, PinnedLate};
 use crate::point;
+use crate::query_pool;
 use crate::run::Correction;
 use crate::session::{Response, Session, Tag};
 
@@ -122,8 +123,7 @@ async fn anew(session: &Session, view: &Arc<str>, pinned: PinnedLate) -> Result<
         let after = twice.answer(&parted.rest)?;
         windows.correction(before, after, &rows)
     };
-    let done = handle.spawn_blocking(compare).await;
-    done.map_err(|error| Error::bug(error.to_string()))?
+    query_pool::blocking(handle, compare).await?
 }
 
 /// A view's operators, to be run over the same rows twice.

@@ -19,6 +19,7 @@ use crate::engine::Shared;
 use crate::error;
 use crate::pg;
 use crate::point;
+use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
@@ -98,8 +99,8 @@ pub(crate) async fn start(
     let plan = over(plan, &contents, settings)?;
     let physical = bound_recursion(planner.physical(&guarded(plan)?).await?, &settings.limits)?;
     let task = planner.state().task_ctx();
-    let handle = shared.handle.clone();
-    // The plan's own tasks run on the engine's threads, whatever runtime the reader has.
+    // The plan's own tasks run on the statement's worker, whatever runtime the reader has.
+    let handle = query_pool::handle(&shared.handle);
     let guard = handle.enter();
     let schema = physical.schema();
     let mut builder = RecordBatchReceiverStreamBuilder::new(schema, BATCHES_MAX);

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::show::rows_with_notice;
 use crate::error;
 use crate::event::{Event, Pinned, PinnedInput, Windows};
+use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
@@ -36,8 +37,8 @@ pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Resu
         Error { message, ..error }
     })?;
     let compare = move || difference(&schema, rows, closed(batch, windows)?);
-    let compared = session.shared.handle.spawn_blocking(compare).await;
-    let difference = compared.map_err(|error| Error::bug(error.to_string()))?.map_err(|error| {
+    let compared = query_pool::blocking(&session.shared.handle, compare).await?;
+    let difference = compared.map_err(|error| {
         Error::invalid(format!("\"{name}\" can't be verified: its rows can't be compared: {error}"))
     })?;
     rows_with_notice(difference, checked)
@@ -124,7 +125,7 @@ async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Resul
     let physical = bound_recursion(planner.physical(&plan).await?, &settings.limits)?;
     let task = planner.state().task_ctx();
     let mut running = JoinSet::new();
-    running.spawn_on(collect(physical, task), &session.shared.handle);
+    running.spawn_on(collect(physical, task), &query_pool::handle(&session.shared.handle));
     match running.join_next().await {
         Some(Ok(answer)) => answer.map_err(|error| error::flow(error.into())),
         Some(Err(error)) => Err(Error::bug(error.to_string())),

@@ -189,6 +189,11 @@ impl Transaction {
         }
     }
 
+    /// It can only be ended from now on.
+    pub(crate) fn fail(&mut self) {
+        self.failed = true;
+    }
+
     /// Whether it can only be ended.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed || self.rows_failed.load(Ordering::Acquire)
@@ -321,9 +326,14 @@ impl Session {
 
     /// Hands a statement's result on: its failure is one of the transaction's.
     pub(crate) fn leave<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Some(transaction) = &mut self.transaction {
-            transaction.failed = result.is_err();
-        }
+        self.transaction_done(result.is_ok());
         result
+    }
+
+    /// A statement of the open transaction is done, or has failed.
+    pub(crate) fn transaction_done(&mut self, well: bool) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.failed = !well;
+        }
     }
 }

@@ -70,6 +70,7 @@ impl Session {
     pub(crate) async fn modify_within(&mut self, modification: Modification) -> Result<u64> {
         let (name, operation) = match &modification {
             Modification::Statement(dml) => (dml.table.as_str(), dml.operation),
+            Modification::Evaluated(evaluated) => (evaluated.dml.table.as_str(), evaluated.dml.operation),
             Modification::Insert { table, .. } => (table.as_ref(), Operation::Insert),
             Modification::Delete { table, .. } => (table.as_ref(), Operation::Delete),
         };
@@ -96,6 +97,9 @@ impl Session {
             }
             Modification::Delete { rows, .. } => {
                 Edit::Delete { rows: fitting(&name, &rows, &table)?, strict: table.key.is_empty() }
+            }
+            Modification::Evaluated(_) => {
+                return Err(Error::bug("a transaction evaluates its statements itself"));
             }
             Modification::Statement(dml) => self.edit(&dml, &table).await.map_err(|failed| match failed {
                 Failed::Statement(error) => error,

@@ -59,7 +59,8 @@ impl Session {
         }
         let names: Vec<String> = asked.iter().map(|asked| asked.name.to_string()).collect();
         let snapshot = self.shared.ask(|reply| Event::Read { relations: asked, stamped, reply }).await?;
-        Ok(names.into_iter().zip(snapshot.relations).collect())
+        let relations = names.into_iter().zip(snapshot.relations);
+        relations.map(|(name, content)| Ok((name, content.batches()?))).collect()
     }
 
     /// The same as the open transaction sees them.
@@ -85,7 +86,8 @@ impl Session {
             let (transaction, asked) = (view.begun.guard.number, relations.clone());
             let event = |reply| Event::ReadAt { transaction, relations: asked, stamped, reply };
             let snapshot = shared.ask(event).await?;
-            for (Asked { name, wanted }, rows) in relations.into_iter().zip(snapshot.relations) {
+            for (Asked { name, wanted }, content) in relations.into_iter().zip(snapshot.relations) {
+                let rows = content.batches()?;
                 // Rows with the columns of their batch are others than those without.
                 if !stamped && wanted.is_empty() {
                     view.read.insert(name.clone(), rows.clone());

@@ -1,0 +1,208 @@
+//! INSERT, UPDATE and DELETE outside of a transaction: evaluated on the query pool, taken by the loop.
+//!
+//! What a statement reads it reads as of one moment, with the versions of the tables. The loop takes its rows only if
+//! these tables are as they were, so each statement sees those that were taken before it. The first to be taken wins;
+//! the others are evaluated again, and after some losses with the tables reserved. A statement of few rows that are
+//! found by their key is evaluated by the loop itself, which costs less than asking it twice.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use millstream_flow::{Wanted, keys_wanted};
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Result, sqlstate};
+
+use crate::catalog::{Catalog, Definition};
+use crate::event::{Evaluated, Event, Modification, TableVersion};
+use crate::point;
+use crate::run::{check_distinct_keys, part};
+use crate::session::Session;
+use crate::statements::select;
+use crate::transaction::Contents;
+
+/// How often a statement is evaluated over a snapshot before it reserves what it reads, and how often in all.
+const SNAPSHOTS_MAX: usize = 3;
+const EVALUATIONS_MAX: usize = 8;
+
+/// Rows of an ON CONFLICT DO UPDATE that the loop evaluates.
+const LOOP_ROWS_MAX: usize = 256;
+
+/// Expressions of a plan that the loop evaluates.
+const LOOP_EXPRESSIONS_MAX: usize = 256;
+
+/// Functions whose cost is small whatever their arguments are.
+const CHEAP: &[&str] =
+    &["abs", "coalesce", "nullif", "greatest", "least", "lower", "upper", "round", "floor", "ceil", "length"];
+
+impl Session {
+    /// Changes rows by a statement and says how many.
+    pub(crate) async fn change_rows(&mut self, dml: Dml) -> Result<u64> {
+        let once = self.once.take();
+        let catalog = self.shared.catalog();
+        let mut reservation = None;
+        let attempts = if is_found_by_key(&dml, &catalog)? { 0 } else { EVALUATIONS_MAX };
+        for attempt in 0..attempts {
+            if attempt == SNAPSHOTS_MAX {
+                let tables = tables_of(&dml, &catalog)?;
+                reservation = Some(self.shared.ask(|reply| Event::Reserve { tables, reply }).await?);
+            }
+            let mut evaluated = self.evaluate(&dml, &catalog).await?;
+            evaluated.reservation = reservation.as_ref().map(|reservation| reservation.number);
+            let has_read = !evaluated.read.is_empty();
+            let (modification, once) = (Modification::Evaluated(Box::new(evaluated)), once.clone());
+            match self.shared.ask(|reply| Event::Modify { modification, once, reply }).await {
+                Err(error) if has_read && is_conflict(&error) && self.has_catalog(&catalog) => {}
+                done => return done,
+            }
+        }
+        drop(reservation);
+        // What sinks change in every epoch is never as it was.
+        let modification = Modification::Statement(Box::new(dml));
+        self.shared.ask(|reply| Event::Modify { modification, once, reply }).await
+    }
+
+    /// True if the catalog is as it was.
+    pub(crate) fn has_catalog(&self, catalog: &Catalog) -> bool {
+        self.shared.catalog().version == catalog.version
+    }
+
+    async fn evaluate(&mut self, dml: &Dml, catalog: &Catalog) -> Result<Evaluated> {
+        let mut read = Vec::new();
+        let rows = self.run_over_staged(&dml.query.plan, None, &mut read).await?;
+        rows.iter().try_for_each(|rows| dml.check(rows))?;
+        let mut evaluated = Evaluated { dml: dml.clone(), rows, updated: None, read, reservation: None };
+        let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict else { return Ok(evaluated) };
+        let Some((schema, key)) = keyed_table(catalog, &dml.table) else { return Ok(evaluated) };
+        let named = |error: Error| Error { message: format!("table \"{}\": {error}", dml.table), ..error };
+        let rows = part(&evaluated.rows, 0, schema).map_err(named)?;
+        let wanted = keys_of(&rows, key);
+        if rows.num_rows() <= LOOP_ROWS_MAX && !wanted.is_empty() && is_cheap(&query.plan)? {
+            return Ok(evaluated);
+        }
+        check_distinct_keys(&rows, key).map_err(named)?;
+        let excluded = Excluded { rows: &rows, table: &dml.table, wanted };
+        let updated = self.run_over_staged(&query.plan, Some(excluded), &mut evaluated.read).await?;
+        updated.iter().try_for_each(|rows| dml.check_update(rows))?;
+        evaluated.updated = Some(updated);
+        Ok(evaluated)
+    }
+
+    /// Runs a statement's query over the rows that statements before it have left, and says of which versions these were.
+    async fn run_over_staged(
+        &mut self,
+        plan: &LogicalPlan,
+        excluded: Option<Excluded<'_>>,
+        read: &mut Vec<TableVersion>,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut relations = point::asked(plan)?;
+        if let Some(excluded) = &excluded {
+            relations.retain(|asked| asked.name.as_ref() != EXCLUDED);
+            let scans = point::scans_of(plan, excluded.table)?;
+            for asked in relations.iter_mut().filter(|asked| asked.name.as_ref() == excluded.table) {
+                // Rows of other keys conflict with none.
+                asked.wanted = if scans == 1 { excluded.wanted.clone() } else { Wanted::new() };
+            }
+        }
+        let mut contents = Contents::new();
+        if !relations.is_empty() {
+            let names: Vec<Arc<str>> = relations.iter().map(|asked| asked.name.clone()).collect();
+            let staged = self.shared.ask(|reply| Event::ReadStaged { relations, reply }).await?;
+            read.extend(staged.versions);
+            for (name, content) in names.into_iter().zip(staged.relations) {
+                contents.insert(name.to_string(), content.batches()?);
+            }
+        }
+        if let Some(excluded) = excluded {
+            contents.insert(EXCLUDED.to_string(), vec![excluded.rows.clone()]);
+        }
+        let (mut settings, now) = self.settings().await?;
+        // In one part, so that rows come in the same order each time: of two with one key the last may win.
+        settings.parallelism = 1;
+        let planner = self.shared.planner.at(now.0);
+        select::collect(&self.shared, &planner, plan.clone(), contents, &settings).await
+    }
+}
+
+/// The rows that an INSERT would add, and by which keys their table is read.
+struct Excluded<'a> {
+    rows: &'a RecordBatch,
+    table: &'a str,
+    wanted: Wanted,
+}
+
+/// True if a statement failed since what it had read was changed.
+pub(crate) fn is_conflict(error: &Error) -> bool {
+    error.code == Some(sqlstate::SERIALIZATION_FAILURE)
+}
+
+fn keyed_table<'a>(catalog: &'a Catalog, name: &str) -> Option<(&'a SchemaRef, &'a [usize])> {
+    match &catalog.find(name)?.definition {
+        Definition::Table { schema, key, .. } if !key.is_empty() => Some((schema, key)),
+        _ => None,
+    }
+}
+
+/// True if a statement changes no other rows than those of some keys, and to find out how is cheap.
+fn is_found_by_key(dml: &Dml, catalog: &Catalog) -> Result<bool> {
+    let Some((_, key)) = keyed_table(catalog, &dml.table) else { return Ok(false) };
+    if dml.on_conflict.is_some() || !is_cheap(&dml.query.plan)? {
+        return Ok(false);
+    }
+    let asked = point::asked(&dml.query.plan)?;
+    let [asked] = asked.as_slice() else { return Ok(false) };
+    let found = || keys_wanted(&asked.wanted, key.iter().copied());
+    Ok(asked.name.as_ref() == dml.table && found().is_some_and(|keys| keys.is_ok()))
+}
+
+/// True if a plan costs little over few rows, whatever these are.
+fn is_cheap(plan: &LogicalPlan) -> Result<bool> {
+    let (mut cheap, mut count) = (true, 0);
+    plan.apply_with_subqueries(|node| {
+        cheap &= match node {
+            LogicalPlan::Projection(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::TableScan(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Join(_) => true,
+            LogicalPlan::EmptyRelation(_) => true,
+            _ => false,
+        };
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                count += 1;
+                cheap &= match expr {
+                    Expr::ScalarFunction(function) => CHEAP.contains(&function.name()),
+                    Expr::Like(_) | Expr::SimilarTo(_) => false,
+                    Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => false,
+                    _ => true,
+                };
+                Ok(if cheap { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+            })
+        })?;
+        Ok(if cheap { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(cheap && count <= LOOP_EXPRESSIONS_MAX)
+}
+
+/// By which values the rows of some keys are found; by none where they are too many, or of several columns.
+pub(crate) fn keys_of(rows: &RecordBatch, key: &[usize]) -> Wanted {
+    let wanted: Wanted = key.iter().map(|place| (*place, rows.column(*place).clone())).collect();
+    let found = rows.num_rows() > 0 && (key.len() == 1 || rows.num_rows() == 1);
+    let found = found && keys_wanted(&wanted, key.iter().copied()).is_some_and(|keys| keys.is_ok());
+    if found { wanted } else { Wanted::new() }
+}
+
+/// The tables that a statement reads.
+fn tables_of(dml: &Dml, catalog: &Catalog) -> Result<Vec<Arc<str>>> {
+    let mut asked = point::asked(&dml.query.plan)?;
+    if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {
+        asked.extend(point::asked(&query.plan)?);
+    }
+    let tables = asked.into_iter().map(|asked| asked.name);
+    let is_table = |name: &Arc<str>| {
+        catalog.find(name).is_some_and(|object| matches!(object.definition, Definition::Table { .. }))
+    };
+    Ok(tables.filter(is_table).collect())
+}

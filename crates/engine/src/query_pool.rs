@@ -1,0 +1,262 @@
+//! Threads that statements run on: planning, SELECT, the evaluation of INSERT, UPDATE and DELETE, VERIFY.
+//!
+//! Each statement that runs has a worker of its own: a small runtime, none of whose threads serve the network, a timer
+//! or the epoch loop. The operating system shares the processors between them, so the pool is fair between sessions
+//! whatever a statement does: also while it plans, folds a constant or sorts, where nothing yields. A statement that
+//! runs for long is given a lower priority. A cancelled one gives its session back at once; its worker serves others
+//! again when the last of its tasks has ended.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use millstream_sql::{Error, Result};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::oneshot;
+
+use crate::session::Session;
+use crate::transaction::Transaction;
+
+/// Workers that are kept although nothing runs on them.
+const IDLE_MAX: usize = 16;
+
+/// Workers that are looked at for an idle one before another is started.
+const LOOKED_AT_MAX: usize = 8;
+
+/// Threads of a worker, at least and at most.
+const THREADS_MIN: usize = 2;
+const THREADS_MAX: usize = 16;
+
+/// A statement that runs for longer has a lower priority.
+const LONG: Duration = Duration::from_millis(200);
+
+/// How much lower, as `nice` counts.
+#[cfg(target_os = "linux")]
+const LOWER: i32 = 10;
+
+/// How long a session whose statement was cancelled is waited for before it goes on without what only the statement
+/// had: an open transaction, cursors.
+const RETURN_MAX: Duration = Duration::from_millis(50);
+
+/// The workers of an engine.
+#[derive(Debug)]
+pub(crate) struct QueryPool {
+    workers: Mutex<VecDeque<Arc<Worker>>>,
+    /// Whose timers are used.
+    timers: Handle,
+}
+
+/// Threads that one statement has to itself.
+#[derive(Debug)]
+struct Worker {
+    /// None once it has been shut down.
+    runtime: Option<Runtime>,
+    priority: Arc<Priority>,
+}
+
+/// The priority of a worker's threads.
+#[derive(Debug, Default)]
+struct Priority {
+    #[cfg(target_os = "linux")]
+    threads: Mutex<Vec<rustix::process::Pid>>,
+    is_lower: AtomicBool,
+}
+
+impl Priority {
+    /// Counts the thread that calls this.
+    fn add_this_thread(&self) {
+        #[cfg(target_os = "linux")]
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(rustix::thread::gettid());
+    }
+
+    /// Lowers it, for good: without privileges no thread can be given a higher one again.
+    fn lower(&self) {
+        self.is_lower.store(true, Ordering::Release);
+        #[cfg(target_os = "linux")]
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let _ = rustix::process::setpriority_process(Some(*thread), LOWER);
+        }
+    }
+}
+
+impl Worker {
+    fn start() -> Result<Worker> {
+        let threads = std::thread::available_parallelism().map_or(THREADS_MIN, usize::from);
+        let priority = Arc::new(Priority::default());
+        let of_thread = priority.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.clamp(THREADS_MIN, THREADS_MAX))
+            .enable_all()
+            .thread_name("millstream-query")
+            .on_thread_start(move || of_thread.add_this_thread())
+            .build()
+            .map_err(|error| {
+                Error::external(format!("no thread can be started to run the statement: {error}"))
+                    .hint("Try again when fewer statements run, or let the process have more threads.")
+            })?;
+        Ok(Worker { runtime: Some(runtime), priority })
+    }
+
+    /// True if nothing of a statement is left on it.
+    fn is_idle(&self) -> bool {
+        self.runtime.as_ref().is_some_and(|runtime| runtime.metrics().num_alive_tasks() == 0)
+    }
+
+    /// Lowers the priority when the statement that begins now has run for long.
+    fn lower_when_long(self: &Arc<Self>, timers: &Handle) {
+        let worker = Arc::downgrade(self);
+        timers.spawn(async move {
+            tokio::time::sleep(LONG).await;
+            if let Some(worker) = worker.upgrade()
+                && !worker.is_idle()
+            {
+                worker.priority.lower();
+            }
+        });
+    }
+}
+
+impl Drop for Worker {
+    /// Ends without waiting: a statement that doesn't yield ends when it next does.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl QueryPool {
+    pub(crate) fn new(timers: Handle) -> QueryPool {
+        QueryPool { workers: Mutex::default(), timers }
+    }
+
+    /// A worker on which nothing runs. It stays the pool's: its tasks tell when it is idle again.
+    fn idle_worker(&self) -> Result<Arc<Worker>> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..workers.len().min(LOOKED_AT_MAX) {
+            let Some(worker) = workers.pop_front() else { break };
+            // The pool alone hands it out, under this lock.
+            let is_free = Arc::strong_count(&worker) == 1 && worker.is_idle();
+            if is_free && (worker.priority.is_lower.load(Ordering::Acquire) || workers.len() >= IDLE_MAX) {
+                continue;
+            }
+            workers.push_back(worker.clone());
+            if is_free {
+                return Ok(worker);
+            }
+        }
+        let worker = Arc::new(Worker::start()?);
+        workers.push_back(worker.clone());
+        Ok(worker)
+    }
+}
+
+/// Where the tasks of the statement that runs here are spawned: on its worker, else on the engine's own threads.
+pub(crate) fn handle(otherwise: &Handle) -> Handle {
+    Handle::try_current().unwrap_or_else(|_| otherwise.clone())
+}
+
+/// Tells a statement that nobody waits for it any more.
+struct Cancel(Option<oneshot::Sender<()>>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Session {
+    /// Runs a part of a statement on a worker of the query pool. Who gives up waiting has the session again at once,
+    /// with the transaction failed; what was begun ends where it next yields.
+    pub(crate) async fn apart<T, W>(&mut self, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T>> + Send + 'static,
+    {
+        if self.is_apart || self.is_recovering {
+            return work(self).await;
+        }
+        self.come_back().await;
+        let worker = self.shared.pool.idle_worker()?;
+        let Some(runtime) = &worker.runtime else { return Err(Error::bug("a worker was shut down")) };
+        worker.lower_when_long(&self.shared.pool.timers);
+        let (returning, returned) = oneshot::channel();
+        let (cancel, cancelled) = oneshot::channel::<()>();
+        let (sender, answer) = oneshot::channel();
+        let stand_in = self.stand_in(returned);
+        let mut session = Box::new(std::mem::replace(self, stand_in));
+        session.is_apart = true;
+        let _cancel = Cancel(Some(cancel));
+        let handle = runtime.handle().clone();
+        handle.spawn(async move {
+            let done = {
+                let done = AssertUnwindSafe(work(&mut session)).catch_unwind();
+                tokio::select! {
+                    biased;
+                    _ = cancelled => None,
+                    done = done => Some(done),
+                }
+            };
+            session.is_apart = false;
+            let panicked = |_| Err(Error::bug("the statement panicked"));
+            match done {
+                None => drop(returning.send(session)),
+                Some(done) => drop(sender.send((session, done.unwrap_or_else(panicked)))),
+            }
+        });
+        let (session, done) =
+            answer.await.map_err(|_| Error::bug("the statement's thread ended before the statement"))?;
+        *self = *session;
+        done
+    }
+
+    /// What stands for the session while a statement runs elsewhere, and goes on if that doesn't come back.
+    fn stand_in(&self, returned: oneshot::Receiver<Box<Session>>) -> Session {
+        let failed = |transaction: &Transaction| {
+            let mut failed = Transaction::new(transaction.modes);
+            failed.fail();
+            failed
+        };
+        Session {
+            parameters: self.parameters.clone(),
+            transaction: self.transaction.as_ref().map(failed),
+            modes: self.modes,
+            variables: self.variables.clone(),
+            prepared: self.prepared.clone(),
+            deadline: self.deadline.clone(),
+            returning: Some(returned),
+            ..Session::new(self.shared.clone())
+        }
+    }
+
+    /// Takes back the session of a statement that was cancelled, as soon as that has noticed.
+    pub(crate) async fn come_back(&mut self) {
+        let Some(returned) = self.returning.take() else { return };
+        let waited = {
+            let _timers = self.shared.pool.timers.enter();
+            tokio::time::timeout(RETURN_MAX, returned)
+        };
+        if let Ok(Ok(session)) = waited.await {
+            let deadline = self.deadline.clone();
+            *self = Session { deadline, ..*session };
+            self.fail_transaction();
+        }
+    }
+}
+
+/// Runs what doesn't yield on a thread of its own, beside the statement's other tasks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    otherwise: &Handle,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    spawned(handle(otherwise).spawn_blocking(work)).await
+}
+
+async fn spawned<T>(task: impl Future<Output = std::result::Result<T, tokio::task::JoinError>>) -> Result<T> {
+    task.await.map_err(|error| Error::bug(format!("the statement panicked: {error}")))
+}

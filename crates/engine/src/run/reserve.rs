@@ -1,0 +1,85 @@
+//! Tables that a statement has to itself while it is evaluated outside of the loop.
+//!
+//! A statement that reads tables is evaluated over a snapshot, and is taken only if the tables are as they were: the
+//! first to be taken wins, and the others are evaluated again. One that has lost several times reserves its tables.
+//! Statements and transactions that change one of these then wait; readers and everyone else don't.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use super::Loop;
+use crate::event::{Event, Modification, Reply};
+
+/// Tables that no other statement changes; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    pub(crate) number: u64,
+    events: Sender<Event>,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let _ = self.events.send(Event::Unreserve { number: self.number });
+    }
+}
+
+/// The reservations that are held, and what waits for them.
+#[derive(Default)]
+pub(super) struct Reserved {
+    last: u64,
+    held: Vec<(u64, Vec<Arc<str>>)>,
+    /// In the order in which they came.
+    waiting: VecDeque<Event>,
+}
+
+impl Reserved {
+    /// True if a table is reserved by another than `number`.
+    fn is_taken(&self, table: &str, number: Option<u64>) -> bool {
+        let others = self.held.iter().filter(|(holder, _)| Some(*holder) != number);
+        others.flat_map(|(_, tables)| tables).any(|taken| taken.as_ref() == table)
+    }
+
+    fn keeps_waiting(&self, event: &Event) -> bool {
+        match event {
+            Event::Modify { modification, reply, .. } => {
+                let number = match modification {
+                    Modification::Evaluated(evaluated) => evaluated.reservation,
+                    _ => None,
+                };
+                !reply.is_closed() && self.is_taken(modification.table(), number)
+            }
+            Event::Commit { writes, .. } => writes.iter().any(|write| self.is_taken(write.table(), None)),
+            Event::Reserve { tables, reply } => {
+                !reply.is_closed() && tables.iter().any(|table| self.is_taken(table, None))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Loop {
+    /// Gives back an event, unless it must wait until a table is no longer reserved.
+    pub(super) fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
+        if self.reserved.held.is_empty() || !self.reserved.keeps_waiting(&event) {
+            return Some(event);
+        }
+        self.reserved.waiting.push_back(event);
+        None
+    }
+
+    pub(super) fn reserve(&mut self, tables: Vec<Arc<str>>, reply: Reply<Reservation>) {
+        self.reserved.last += 1;
+        let number = self.reserved.last;
+        self.reserved.held.push((number, tables));
+        // One that nobody waits for any more is dropped, and so given back.
+        reply.send(Ok(Reservation { number, events: self.events.clone() }));
+    }
+
+    pub(super) fn unreserve(&mut self, number: u64) {
+        self.reserved.held.retain(|(holder, _)| *holder != number);
+        for event in std::mem::take(&mut self.reserved.waiting) {
+            self.react(event);
+        }
+    }
+}
