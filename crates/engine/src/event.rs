@@ -21,7 +21,7 @@ use crate::Record;
 use crate::catalog::Object;
 use crate::changes::{Following, Opened};
 use crate::past::Past;
-use crate::run::{Correction, Parted, Published, Reservation, Written};
+use crate::run::{Backfill, Correction, Handover, LogPlace, Parted, Published, Reservation, Since, Written};
 use crate::settings::{Keeping, Settings};
 use crate::transaction::{Begun, Found, Write};
 
@@ -49,8 +49,8 @@ impl<T> Reply<T> {
 
 /// A change of the catalog.
 pub(crate) enum Change {
-    /// A new object; a source comes opened.
-    Create { object: Arc<Object>, source: Option<Box<dyn Source>> },
+    /// A new object; a source comes opened, and a query that was backfilled with that.
+    Create { object: Arc<Object>, source: Option<Box<dyn Source>>, backfill: Option<Handover> },
     /// An object as it is from now on.
     Alter { object: Arc<Object> },
     /// An object is called otherwise from now on.
@@ -135,6 +135,14 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// How many rows there are.
+    pub(crate) fn num_rows(&self) -> usize {
+        match self {
+            Content::Batches(batches) => batches.iter().map(RecordBatch::num_rows).sum(),
+            Content::Snapshot(rows) => rows.num_rows(),
+        }
+    }
+
     pub(crate) fn batches(self) -> Result<Vec<RecordBatch>> {
         match self {
             Content::Batches(batches) => Ok(batches),
@@ -319,6 +327,11 @@ pub(crate) enum Event {
     /// Change the catalog, all or nothing, if it is still the one that `base` names. `Ok(false)`: it isn't, plan
     /// again. `entry` tells the journal of it.
     Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
+    /// Begin to take in outside of the loop what the inputs of a new query hold, if the catalog is still the one that
+    /// `base` names; none where the loop does that as well.
+    Backfill { base: u64, object: Arc<Object>, reply: Reply<Option<Box<Backfill>>> },
+    /// Say what has come in the logs of the relations that a backfill reads.
+    BackfillSince { number: u64, names: Vec<Arc<str>>, places: Vec<LogPlace>, reply: Reply<Since> },
     /// Give a relation another query; answers when that has taken the place of the old one.
     Replace(Box<Replacing>),
     /// Say what would become of a relation if it had another query, and of its operators.

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: query planning (crate `sql`), operators (crate `flow`), connectors (crate `connect`).
 
+mod backfill;
 mod catalog;
 mod changes;
 mod copy;

@@ -38,7 +38,7 @@ impl Working {
     pub(crate) fn create(&mut self, object: Object, source: Option<Box<dyn Source>>) -> Result<()> {
         let object = Arc::new(object);
         Arc::make_mut(&mut self.catalog).add(object.clone())?;
-        self.changes.push(Change::Create { object, source });
+        self.changes.push(Change::Create { object, source, backfill: None });
         Ok(())
     }
 

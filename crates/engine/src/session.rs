@@ -297,8 +297,10 @@ impl Session {
 
     /// Runs CREATE and DROP statements that take effect together. An error names the statement's place.
     pub(crate) async fn change(&self, texts: &[&str]) -> Result<Vec<Tag>, (usize, Error)> {
+        let (mut prefilled, last) = (None, texts.len().saturating_sub(1));
         for _ in 0..PLANS_MAX {
-            let mut working = Working::again(self.shared.catalog(), &self.plans);
+            let before = self.shared.catalog();
+            let mut working = Working::again(before.clone(), &self.plans);
             let base = working.catalog.version;
             let mut tags = Vec::with_capacity(texts.len());
             for (place, text) in texts.iter().enumerate() {
@@ -308,7 +310,8 @@ impl Session {
             if working.changes.is_empty() {
                 return Ok(tags);
             }
-            let last = texts.len().saturating_sub(1);
+            let filled = self.prefill(&before, &mut working.changes, prefilled.take()).await;
+            prefilled = filled.map_err(|error| (last, error))?;
             let entry = self.entry(texts, working.plans(self));
             if let Some(notices) = self.commit(base, working, entry).await.map_err(|error| (last, error))? {
                 if let Some(tag) = tags.last_mut() {

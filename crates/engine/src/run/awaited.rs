@@ -196,6 +196,7 @@ impl Loop {
                 self.queries.iter().map(|query| query.name.clone()).collect()
             }
             Event::Change { changes, .. } => changes.iter().filter_map(delivered).collect(),
+            Event::Backfill { object, .. } => object.reads.clone(),
             Event::Replace(replacing) => of_successor(&replacing.object),
             Event::ExplainReplace { object, .. } => of_successor(object),
             Event::Subscribe { request, .. } => match &request.followed {

@@ -236,7 +236,7 @@ impl Drop for Wake {
 
 impl RunningQuery {
     /// Whether its answer is the same for every split of its input, and for whoever takes its changes.
-    fn may_be_behind(&self) -> bool {
+    pub(super) fn may_be_behind(&self) -> bool {
         let plain = |feed: &super::feed::Feed| feed.stamped.is_none() && feed.window.is_none();
         self.flow.is_timeless()
             && !self.is_per_batch()

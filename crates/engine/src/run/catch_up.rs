@@ -96,6 +96,10 @@ impl Loop {
         if self.queries[place].is_per_batch() {
             return self.start_batches(place);
         }
+        if let Some(backfilled) = self.queries[place].backfilled.take() {
+            self.finish_backfill(place, *backfilled);
+            return Ok(());
+        }
         let cut = self.standing_cut();
         let has_past = |name: &&Arc<str>| {
             self.is_read_again(name) && self.sources.get(*name).is_some_and(RunningSource::has_past)
@@ -141,7 +145,7 @@ impl Loop {
     }
 
     /// Gives the sinks and subscribers of a new query what it holds when it becomes visible.
-    fn begin_readers(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
+    pub(super) fn begin_readers(&mut self, name: &Arc<str>, cut: Cut, content: Delta) {
         if let Some(place) = self.queries.iter().position(|query| query.name == *name) {
             self.stage_in(place, content.clone());
         }
@@ -326,20 +330,7 @@ impl Loop {
         let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
             return None;
         };
-        let logs = &self.logs;
-        let next = |relation: usize, place: Place| logs.get(&relations[relation])?.from(place).next();
-        let waiting =
-            catch_up.places.iter().enumerate().filter_map(|(relation, place)| next(relation, *place));
-        let cut = waiting.map(|(cut, _)| cut).min_by_key(|cut| cut.epoch)?.clone();
-        let mut inputs = Vec::with_capacity(relations.len());
-        for (relation, place) in catch_up.places.iter_mut().enumerate() {
-            let delta = next(relation, *place)
-                .filter(|(of, _)| of.epoch == cut.epoch)
-                .map(|(_, delta)| delta.clone());
-            *place = place.after(usize::from(delta.is_some()));
-            inputs.push(delta.unwrap_or_default());
-        }
-        Some((cut, inputs))
+        log::next_epoch(&self.logs, &relations, &mut catch_up.places)
     }
 
     /// Reads what a recorded cut names of the sources.

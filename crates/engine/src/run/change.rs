@@ -11,6 +11,7 @@ use millstream_sql::{Error, Result};
 use millstream_state::Conflict;
 
 use super::Loop;
+use super::backfill::{Backfill, taken};
 use super::compile::Scope;
 use super::into_table::IntoTable;
 use super::log;
@@ -131,7 +132,7 @@ impl Loop {
     }
 
     fn prepare(&self, change: Change, catalog: &mut Catalog, before: &[Prepared]) -> Result<Prepared> {
-        let (object, source) = match change {
+        let (object, source, backfill) = match change {
             Change::Drop { names } => {
                 names.iter().for_each(|name| catalog.remove(name));
                 return Ok(Prepared::Drop(names));
@@ -150,9 +151,13 @@ impl Loop {
                 catalog.rename(&from, &to)?;
                 return Ok(Prepared::Rename(from, to));
             }
-            Change::Create { object, source } => (object, source),
+            Change::Create { object, source, backfill } => (object, source, backfill),
         };
         catalog.add(object.clone())?;
+        let backfill = backfill.as_ref().and_then(taken);
+        if let Some(backfill) = &backfill {
+            self.check_pinned(backfill.pin.guard.number)?;
+        }
         let scope = Scope { engine: self, catalog, before, limits: self.settings.limits };
         let prepared = match &object.definition {
             Definition::Source { schema, spec, rate_limit, .. } => {
@@ -170,11 +175,14 @@ impl Loop {
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
             Definition::MaterializedView { .. } | Definition::Stream { .. } => {
-                let queries = self.queries_of(&object, &scope)?;
+                let queries = match backfill {
+                    Some(backfill) => vec![backfill.into_query()],
+                    None => self.queries_of(&object, &scope)?,
+                };
                 Prepared::Queries(object, queries)
             }
             Definition::SinkInto { table, query } => self.prepare_into(&object.name, table, query, &scope)?,
-            Definition::Sink { .. } => self.prepare_sink(object, &scope)?,
+            Definition::Sink { .. } => self.prepare_sink(object, &scope, backfill)?,
             Definition::Subscription { .. } => Prepared::Subscription(object),
         };
         if let Some((name, late)) = prepared.late() {
@@ -203,13 +211,19 @@ impl Loop {
         }
     }
 
-    fn prepare_sink(&self, object: Arc<Object>, scope: &Scope<'_>) -> Result<Prepared> {
+    fn prepare_sink(
+        &self,
+        object: Arc<Object>,
+        scope: &Scope<'_>,
+        backfill: Option<Box<Backfill>>,
+    ) -> Result<Prepared> {
         let Definition::Sink { from, query, connector, spec } = &object.definition else {
             return Err(Error::bug(format!("\"{}\" is no sink in the catalog", object.name)));
         };
-        let queries = match query {
-            None => Vec::new(),
-            Some(query) => scope.queries(from, query, &|_| Keep::Nothing, self.settings.on_error)?,
+        let queries = match (query, backfill) {
+            (None, _) => Vec::new(),
+            (Some(_), Some(backfill)) => vec![backfill.into_query()],
+            (Some(query), None) => scope.queries(from, query, &|_| Keep::Nothing, self.settings.on_error)?,
         };
         let mut spec = spec.clone();
         (spec.append_only, spec.key) = match queries.last() {

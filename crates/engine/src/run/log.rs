@@ -132,6 +132,21 @@ pub(crate) fn end(logs: &Logs, name: &str) -> Place {
     logs.get(name).map_or(Place::default(), Log::end)
 }
 
+/// The next epoch in the logs of some relations, by relation, taken off their places.
+pub(super) fn next_epoch(logs: &Logs, names: &[Arc<str>], places: &mut [Place]) -> Option<(Cut, Vec<Delta>)> {
+    let next = |name: &Arc<str>, place: Place| logs.get(name)?.from(place).next();
+    let waiting = names.iter().zip(places.iter()).filter_map(|(name, place)| next(name, *place));
+    let cut = waiting.map(|(cut, _)| cut).min_by_key(|cut| cut.epoch)?.clone();
+    let mut inputs = Vec::with_capacity(names.len());
+    for (name, place) in names.iter().zip(places) {
+        let delta = next(name, *place).filter(|(of, _)| of.epoch == cut.epoch);
+        let delta = delta.map(|(_, delta)| delta.clone());
+        *place = place.after(usize::from(delta.is_some()));
+        inputs.push(delta.unwrap_or_default());
+    }
+    Some((cut, inputs))
+}
+
 impl Loop {
     /// Adds an epoch of a relation to its log, where somebody reads that.
     pub(super) fn log(&mut self, name: &Arc<str>, cut: &Cut, delta: &Delta) {

@@ -5,6 +5,7 @@
 
 mod alter;
 mod awaited;
+mod backfill;
 mod bad_rows;
 mod batches;
 mod behind;
@@ -80,6 +81,7 @@ use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
 use awaited::SetAside;
+pub(crate) use backfill::{Backfill, Handover, Since};
 use behind::Threads;
 use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
@@ -88,6 +90,7 @@ use durable::Durability;
 use history::History;
 pub(crate) use late_rows::Parted;
 use log::Logs;
+pub(crate) use log::Place as LogPlace;
 use machine::MachineClock;
 pub(crate) use machine::{TimeSource, system_time};
 pub(crate) use measure::EPOCHS;
@@ -327,6 +330,10 @@ impl Loop {
         let Some(event) = self.set_aside(event).and_then(|event| self.wait_for_reserved(event)) else { return };
         match event {
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
+            Event::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),
+            Event::BackfillSince { number, names, places, reply } => {
+                reply.send(self.backfill_since(number, &names, places));
+            }
             Event::Replace(replacing) => self.replace(*replacing),
             Event::ExplainReplace { object, from_now, reply } => {
                 reply.send(self.explain_replace(&object, from_now));

@@ -18,6 +18,7 @@ use millstream_state::Rows;
 pub(crate) use saving::{put_rows, take_rows};
 
 use super::NOTHING;
+use super::backfill::Backfilled;
 use super::batches::Batches;
 use super::behind::{Behind, Speed};
 use super::catch_up::CatchUp;
@@ -80,6 +81,8 @@ pub(crate) struct RunningQuery {
     pub(crate) steps: u64,
     /// How long its steps take.
     pub(crate) speed: Speed,
+    /// Where it goes on, if it has taken in outside of the loop what its inputs hold and isn't started.
+    pub(super) backfilled: Option<Box<Backfilled>>,
 }
 
 /// A compiled query, and what it takes of each relation that its flow reads.
@@ -206,6 +209,7 @@ impl RunningQuery {
             epoch: Epoch::default(),
             steps: 0,
             speed: Speed::default(),
+            backfilled: None,
         })
     }
 

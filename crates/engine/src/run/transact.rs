@@ -31,6 +31,16 @@ pub(crate) struct OpenTransaction {
 }
 
 impl OpenTransaction {
+    /// Keeps the logs of relations from some places on, as of an epoch.
+    pub(super) fn keeping(places: BTreeMap<Arc<str>, Place>, epoch: Epoch) -> OpenTransaction {
+        OpenTransaction { places: Some(places), epoch }
+    }
+
+    /// True unless too much has come since.
+    pub(super) fn is_kept(&self) -> bool {
+        self.places.is_some()
+    }
+
     /// Its place in the log of a relation.
     pub(super) fn place_in(&self, name: &str) -> Option<Place> {
         self.places.as_ref()?.get(name).copied()

@@ -1,0 +1,161 @@
+//! A new query takes in what its inputs hold: on a worker of the query pool, in pieces between which it can be cancelled.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+use millstream_delta::Delta;
+use millstream_sql::Result;
+
+use crate::catalog::{Catalog, Definition, Object, Runs};
+use crate::event::{Change, Content, Event};
+use crate::run::{Backfill, Handover, Since};
+use crate::session::Session;
+
+/// Rows of the first piece; later ones are as large as is quick.
+const PIECE_ROWS_START: usize = 256;
+const PIECE_ROWS_MAX: usize = 64 * 1024;
+
+/// A piece that takes less may be followed by a larger one, one that takes more by a smaller one.
+const PIECE_SHORT: Duration = Duration::from_millis(10);
+const PIECE_LONG: Duration = Duration::from_millis(50);
+
+/// Rows that the loop is left to take in at the end, and how often there may be more.
+const REST_ROWS_MAX: usize = 1024;
+const ROUNDS_MAX: usize = 64;
+
+/// A backfill that was done, and what for: it is of use as long as that stays the same.
+pub(crate) struct Prefilled {
+    handover: Handover,
+    object: Arc<Object>,
+    reads: Vec<Arc<Object>>,
+}
+
+impl Prefilled {
+    /// True if it is for this object, whose query reads what it read then.
+    fn is_for(&self, object: &Object, catalog: &Catalog) -> bool {
+        let same_plan = match (&self.object.definition, &object.definition) {
+            (
+                Definition::MaterializedView { plan, on_close, on_error, .. },
+                Definition::MaterializedView { plan: new, on_close: closes, on_error: errs, .. },
+            ) => plan == new && on_close == closes && on_error == errs,
+            (
+                Definition::Sink { query: Some(Runs::Maintained { plan, .. }), .. },
+                Definition::Sink { query: Some(Runs::Maintained { plan: new, .. }), .. },
+            ) => plan == new,
+            _ => false,
+        };
+        let same_reads = self.reads.iter().all(|read| {
+            catalog.find(&read.name).is_some_and(|found| Arc::ptr_eq(found, read))
+        });
+        same_plan && same_reads && self.object.name == object.name && self.object.reads == object.reads
+    }
+}
+
+impl Session {
+    /// Lets the only object of a group of changes take in what its inputs hold, where that takes long. What was done
+    /// before is used again if the catalog has changed otherwise.
+    pub(crate) async fn prefill(
+        &self,
+        catalog: &Catalog,
+        changes: &mut [Change],
+        before: Option<Prefilled>,
+    ) -> Result<Option<Prefilled>> {
+        let [Change::Create { object, backfill, .. }] = changes else { return Ok(None) };
+        if self.is_recovering || !is_steady(object)? {
+            return Ok(None);
+        }
+        let prefilled = match before.filter(|before| before.is_for(object, catalog)) {
+            Some(before) => before,
+            None => {
+                let (base, asked) = (catalog.version, object.clone());
+                let begun = self.shared.ask(|reply| Event::Backfill { base, object: asked, reply }).await?;
+                let Some(mut begun) = begun else { return Ok(None) };
+                self.take_in(&mut begun).await?;
+                let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();
+                Prefilled { handover: Arc::new(Mutex::new(Some(begun))), object: object.clone(), reads }
+            }
+        };
+        *backfill = Some(prefilled.handover.clone());
+        Ok(Some(prefilled))
+    }
+
+    async fn take_in(&self, backfill: &mut Box<Backfill>) -> Result<()> {
+        let inputs: Vec<Content> = std::mem::take(&mut backfill.inputs);
+        let inputs = inputs.into_iter().map(Content::batches).collect::<Result<Vec<_>>>()?;
+        if backfill.costs_the_whole() {
+            let deltas: Vec<Delta> = inputs.into_iter().map(Delta::from_iter).collect();
+            if !backfill.step(&deltas.iter().collect::<Vec<_>>()) {
+                return Ok(());
+            }
+        } else if !take_pieces(backfill, inputs).await {
+            return Ok(());
+        }
+        for _ in 0..ROUNDS_MAX {
+            let (number, places) = (backfill.pin.guard.number, backfill.pin.places.clone());
+            let names = backfill.reads();
+            let event = |reply| Event::BackfillSince { number, names, places, reply };
+            let Since { epochs, places } = self.shared.ask(event).await?;
+            backfill.pin.places = places;
+            let rows: usize = epochs.iter().flatten().map(Delta::num_rows).sum();
+            for inputs in epochs {
+                if !backfill.step(&inputs.iter().collect::<Vec<_>>()) {
+                    return Ok(());
+                }
+                tokio::task::yield_now().await;
+            }
+            if rows <= REST_ROWS_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes in the rows of inputs, one input after the other; false once the query is suspended.
+async fn take_pieces(backfill: &mut Backfill, inputs: Vec<Vec<RecordBatch>>) -> bool {
+    let count = inputs.len();
+    let mut rows_max = PIECE_ROWS_START;
+    for (input, batches) in inputs.into_iter().enumerate() {
+        for batch in batches {
+            let mut offset = 0;
+            while offset < batch.num_rows() {
+                let begun = Instant::now();
+                let length = rows_max.min(batch.num_rows() - offset);
+                let mut deltas = vec![Delta::default(); count];
+                deltas[input] = Delta::insert(batch.slice(offset, length));
+                if !backfill.step(&deltas.iter().collect::<Vec<_>>()) {
+                    return false;
+                }
+                offset += length;
+                rows_max = match begun.elapsed() {
+                    took if took < PIECE_SHORT => (rows_max * 2).min(PIECE_ROWS_MAX),
+                    took if took > PIECE_LONG => (rows_max / 2).max(1),
+                    _ => rows_max,
+                };
+                // A statement that nobody waits for ends here.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    true
+}
+
+/// True if the object's query has the same answer whenever it is evaluated.
+fn is_steady(object: &Object) -> Result<bool> {
+    let plan: &LogicalPlan = match &object.definition {
+        Definition::MaterializedView { plan, .. } => plan,
+        Definition::Sink { query: Some(Runs::Maintained { plan, .. }), .. } => plan,
+        _ => return Ok(false),
+    };
+    let mut steady = true;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            steady &= !expr.is_volatile();
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(steady)
+}
