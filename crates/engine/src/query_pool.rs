@@ -156,6 +156,13 @@ impl QueryPool {
     }
 }
 
+/// Lowers the priority of a thread that does what may take long.
+pub(crate) fn lower_this_thread() {
+    let priority = Priority::default();
+    priority.add_this_thread();
+    priority.lower();
+}
+
 /// Where the tasks of the statement that runs here are spawned: on its worker, else on the engine's own threads.
 pub(crate) fn handle(otherwise: &Handle) -> Handle {
     Handle::try_current().unwrap_or_else(|_| otherwise.clone())

@@ -22,6 +22,7 @@ use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
 use super::succeed::Successor;
 use crate::event::Event;
+use crate::query_pool;
 use crate::settings::ClockKind;
 
 /// A step as long as this, several times in a row, keeps others waiting.
@@ -30,6 +31,16 @@ const SLOW_STEPS: u32 = 3;
 
 /// Many rows may take long: a step is slow that takes as long as this for each, or that would for fewer rows, too.
 const SLOW_ROW: Duration = Duration::from_micros(100);
+
+/// A single step that takes as long is enough.
+const VERY_SLOW: Duration = Duration::from_secs(1);
+
+/// An epoch in which tables change by more rows, or that pairs more rows, is stepped apart by those who may.
+const LARGE_ROWS: usize = 32 * 1024;
+const LARGE_PAIRS: usize = 1 << 22;
+
+/// What a row that an operator keeps takes, about.
+const ROW_BYTES: usize = 64;
 
 /// A query whose steps are as short as this, as often in a row, can be stepped in each epoch again.
 const QUICK: Duration = Duration::from_millis(25);
@@ -53,7 +64,11 @@ impl Speed {
     pub(crate) fn took(&mut self, time: Duration, rows: usize, cost: Cost) {
         let for_rows = SLOW_ROW.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
         let slow = time > SLOW && (time > for_rows || cost >= Cost::Few);
-        self.slow = if slow { self.slow + 1 } else { 0 };
+        self.slow = match slow {
+            true if time > VERY_SLOW => SLOW_STEPS,
+            true => self.slow + 1,
+            false => 0,
+        };
         self.quick = if time < QUICK { self.quick + 1 } else { 0 };
     }
 
@@ -426,7 +441,38 @@ impl Loop {
             let Some(leaving) = self.leaving_with(place) else { continue };
             let stays = leaving.iter().any(|place| wanted.contains(&self.queries[*place].name));
             if !stays && (forced || self.others_wait(&leaving)) {
-                leaving.into_iter().for_each(|place| self.leave(place));
+                leaving.into_iter().for_each(|place| self.leave(place, self.epoch));
+            }
+        }
+    }
+
+    /// Lets queries leave the loop before an epoch in which statements change so much that they would keep others
+    /// waiting: they take that in on a thread of their own.
+    pub(super) fn let_leave_before(&mut self, changes: &[(Arc<str>, Delta)]) {
+        let may = self.settings.clock == ClockKind::System && self.apart.is_none();
+        if !may || changes.is_empty() || self.durability.is_recovering() || self.keeps_history() {
+            return;
+        }
+        let dear = |query: &RunningQuery| query.flow.cost() == Cost::Pairs;
+        let most = changes.iter().map(|(_, delta)| delta.num_rows()).max().unwrap_or(0);
+        if most <= LARGE_ROWS && !self.queries.iter().any(dear) {
+            return;
+        }
+        let is_large = |query: &RunningQuery| {
+            let of = |(name, delta): &(Arc<str>, Delta)| query.reads_from(name).then(|| delta.num_rows());
+            let rows: usize = changes.iter().filter_map(of).sum();
+            let pairs = || rows.saturating_mul(query.flow.state_bytes() / ROW_BYTES);
+            rows > LARGE_ROWS || (rows > 0 && dear(query) && pairs() > LARGE_PAIRS)
+        };
+        let wanted = self.wanted_at_present();
+        for place in 0..self.queries.len() {
+            if !self.queries[place].is_running() || !is_large(&self.queries[place]) {
+                continue;
+            }
+            let Some(leaving) = self.leaving_with(place) else { continue };
+            if !leaving.iter().any(|place| wanted.contains(&self.queries[*place].name)) {
+                let before = Epoch(self.epoch.0.saturating_sub(1));
+                leaving.into_iter().for_each(|place| self.leave(place, before));
             }
         }
     }
@@ -459,11 +505,12 @@ impl Loop {
         queries.chain(sinks).chain(subscribed).any(|name| !names.contains(name))
     }
 
-    fn leave(&mut self, place: usize) {
+    /// Lets a query leave the loop that has taken in all up to an epoch.
+    fn leave(&mut self, place: usize, epoch: Epoch) {
         if !self.queries[place].is_running() {
             return;
         }
-        let (unshared, epoch) = (self.unshare(place), self.epoch);
+        let unshared = self.unshare(place);
         let query = &mut self.queries[place];
         query.flow.tell();
         query.speed = Speed::default();
@@ -517,6 +564,7 @@ impl Loop {
         let started = thread.spawn(move || {
             // They go in this order: the loop is woken when it finds what it is woken for.
             let (_alive, _wake, sender) = (alive, wake, sender);
+            query_pool::lower_this_thread();
             let _ = sender.send(step(flow, &of, inputs, read));
         });
         match started {

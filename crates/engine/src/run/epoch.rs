@@ -132,6 +132,7 @@ impl Loop {
         self.retain(&record.cut, &deltas);
         self.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
+        self.let_leave_before(&record.changes);
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         self.trim_retained(&record.cut);
         self.trim_histories(&record.cut);
