@@ -30,7 +30,8 @@ Exit codes:
   1    a statement or a test failed
   2    the command line was wrong
   3    something outside failed: a file that can't be read, a disk that is full
-  130  interrupted before the end
+  4    a signal asked it to end, and the engine had not stopped 5 seconds after shutdown_timeout
+  130  interrupted before the end, or ended at once by a second signal
 
 Environment:
   MILLSTREAM_HISTORY   the file in which the shell keeps what was typed; empty: none

@@ -1,6 +1,5 @@
 //! Runs SQL text in a session and shows what comes of it.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,7 +43,7 @@ impl Client {
     pub fn new(variables: Vec<(String, String)>, quiet: bool, data: Option<Place>) -> Result<Self, Stop> {
         let page = Page::default();
         let output = Output::new(quiet, page.clone(), false);
-        Client::start(variables, quiet, data, page.clone(), output, Signals::all(page))
+        Client::start(variables, quiet, data, page.clone(), output, Signals::new(page))
     }
 
     /// Starts an engine for a user who types; its sinks print on `page`.
@@ -55,7 +54,7 @@ impl Client {
         page: Page,
     ) -> Result<Self, Stop> {
         let output = Output::new(quiet, page.clone(), true);
-        Client::start(variables, quiet, data, page.clone(), output, Signals::interrupt_only(page))
+        Client::start(variables, quiet, data, page.clone(), output, Signals::new(page))
     }
 
     fn start(
@@ -75,6 +74,7 @@ impl Client {
             None => builder,
         };
         let engine = builder.start().map_err(|error| Stop::engine(&error))?;
+        signals.shutdown.watch_over(engine.clone());
         let client = Client {
             session: engine.session(),
             engine,
@@ -108,11 +108,6 @@ impl Client {
         }
     }
 
-    /// Waits for `work`, which a signal drops.
-    pub async fn unless_signal<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
-        self.signals.unless_signal(work).await
-    }
-
     /// Forgets signals that came while nothing was running.
     pub fn forget_signals(&mut self) {
         self.signals.forget();
@@ -127,6 +122,9 @@ impl Client {
         }
         let count = script.remaining();
         loop {
+            if self.signals.shutdown.is_draining() {
+                return Err(Stop::Interrupted);
+            }
             let start = Instant::now();
             self.watch.enter(count - script.remaining() + 1, count);
             let step = self.watch.during(&self.engine, self.session.step(&mut script));
@@ -200,11 +198,12 @@ impl Client {
     ) -> Result<Result<(), Error>, Stop> {
         let begin = self.output.begin(rows, endless);
         let shown = if endless {
-            self.signals.unless(begin).await
+            self.signals.unless_ending(begin).await
         } else {
             self.signals.unless(self.watch.during(&self.engine, begin)).await
         };
         let shown = match shown {
+            Ok(Ok(begun)) if endless => self.signals.unless_ending(self.output.show(begun)).await,
             Ok(Ok(begun)) => self.signals.unless(self.output.show(begun)).await,
             Ok(Err(broken)) => Ok(Err(broken)),
             Err(stop) => Err(stop),
@@ -223,22 +222,33 @@ impl Client {
     /// failure.
     pub async fn finish(&mut self) -> Result<(), Stop> {
         let finished = self.watch.during(&self.engine, self.engine.finished());
-        match self.signals.unless(finished).await {
+        match self.signals.unless_ending(finished).await {
             Ok(result) => {
                 result.map_err(|error| Stop::engine(&error))?;
                 self.watch.tell_end(&self.engine.progress());
                 Ok(())
             }
-            Err(Stop::Interrupted) if self.engine.follows() => Ok(()),
+            Err(Stop::Interrupted) if self.engine.follows() => {
+                self.signals.shutdown.begin();
+                Ok(())
+            }
             Err(stop) => Err(stop),
         }
     }
 
-    /// Stops the engine in good order: what was taken in is worked off and its sinks are flushed. `end` is
-    /// how things went so far. A signal meanwhile ends the program at once.
+    /// Stops the engine in good order: what was taken in is worked off and its sinks are flushed; where
+    /// `stop_gracefully` says so and a signal asked for it, what sources have received is processed, too. `end` is
+    /// how things went so far. Ctrl-C meanwhile ends the program at once.
     pub async fn stop(mut self, end: Result<(), Stop>) -> Result<(), Stop> {
-        let stopped = self.watch.during(&self.engine, self.engine.stop());
-        let Ok(stopped) = self.signals.unless_signal(stopped).await else {
+        let shutdown = &self.signals.shutdown;
+        if end == Err(Stop::Interrupted) {
+            shutdown.begin();
+        }
+        let (graceful, engine) = (shutdown.is_graceful(), self.engine.clone());
+        let stopping =
+            async move { if graceful { engine.stop_gracefully().await } else { engine.stop().await } };
+        let stopped = self.watch.during(&self.engine, stopping);
+        let Ok(stopped) = self.signals.unless_interrupted(stopped).await else {
             // Whatever holds the engine up would also hold up its being dropped.
             std::process::exit(Stop::Interrupted.code().into());
         };

@@ -24,6 +24,7 @@ use crate::listener::{Listener, Listeners};
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
 use crate::session::Session;
+use crate::settings::Shutdown;
 
 /// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
 ///
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) events: Sender<Event>,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) progress: Mutex<Progress>,
+    /// How it ends when its process is asked to; a copy of the settings, which the loop may be too busy to tell.
+    pub(crate) shutdown: Mutex<Shutdown>,
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
@@ -160,10 +163,27 @@ impl Engine {
 
     /// Finishes the epoch, lets the sinks deliver and ends. One that a STOP has ended already is left as it is.
     pub async fn stop(&self) -> Result<()> {
+        self.end(false).await
+    }
+
+    /// The same, but processes first what sources have received, as STOP GRACEFULLY does.
+    pub async fn stop_gracefully(&self) -> Result<()> {
+        self.end(true).await
+    }
+
+    async fn end(&self, gracefully: bool) -> Result<()> {
         if self.has_stopped() {
             return Ok(());
         }
-        self.shared.ask(|reply| Event::Stop { reply: Some(reply), gracefully: false }).await
+        let ended = self.shared.ask(|reply| Event::Stop { reply: Some(reply), gracefully }).await;
+        // Another STOP may have ended it before this one came to it.
+        if self.has_stopped() { Ok(()) } else { ended }
+    }
+
+    /// How it ends when a signal asks its process to: the settings `shutdown_timeout` and `stop_gracefully`. Answers at once,
+    /// however busy the engine is.
+    pub fn shutdown(&self) -> Shutdown {
+        *self.shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a STOP has ended it.
@@ -345,6 +365,7 @@ impl EngineBuilder {
             events,
             catalog: RwLock::default(),
             progress: Mutex::default(),
+            shutdown: Mutex::default(),
             planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
             connectors,
             handle: runtime.handle().clone(),

@@ -6,6 +6,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rand::Rng;
 use tokio::sync::watch;
 
+/// How far the server's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// It serves clients.
+    Serving,
+    /// Statements that run may finish; no new one begins.
+    Draining,
+    /// Statements that run are cancelled.
+    Stopping,
+}
+
+/// What a connection sees of the server's end.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    phase: watch::Receiver<Phase>,
+}
+
+impl Ending {
+    /// The end that a server brings about.
+    pub(crate) fn of(phase: watch::Receiver<Phase>) -> Ending {
+        Ending { phase }
+    }
+
+    /// Returns when the end has come so far, or the server is gone.
+    pub(crate) async fn reached(&mut self, phase: Phase) {
+        let _ = self.phase.wait_for(|now| *now >= phase).await;
+    }
+
+    /// Returns true if the end has come so far.
+    pub(crate) fn has_reached(&self, phase: Phase) -> bool {
+        *self.phase.borrow() >= phase
+    }
+}
+
 /// Bytes of a secret key.
 const SECRET_BYTES: usize = 4;
 

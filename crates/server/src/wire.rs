@@ -7,10 +7,9 @@ use arrow::error::ArrowError;
 use bytes::{Buf, BytesMut};
 use millstream_engine::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
 
 use crate::answer::{Answers, Report};
-use crate::interrupt::Entry;
+use crate::interrupt::{Ending, Entry, Phase};
 use crate::message::{self, Frame, Garbage, Message};
 use crate::report;
 
@@ -26,11 +25,13 @@ pub(crate) struct Wire<S> {
     input: BytesMut,
     pub(crate) answers: Answers,
     pub(crate) entry: Entry,
-    shutdown: watch::Receiver<bool>,
+    ending: Ending,
     /// A message that is too long to be taken: its bytes, and how many of them are still to come and be forgotten.
     passing: Option<(usize, usize)>,
     /// Whether the last message was one of the simple protocol, each of which is answered by itself.
     pub(crate) is_simple: bool,
+    /// True within an exchange of the extended protocol, before its Sync.
+    pub(crate) in_exchange: bool,
 }
 
 /// Why a statement ends before it is done.
@@ -81,14 +82,8 @@ impl From<ArrowError> for Stop {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(crate) fn new(
-        socket: S,
-        input: BytesMut,
-        answers: Answers,
-        entry: Entry,
-        shutdown: watch::Receiver<bool>,
-    ) -> Wire<S> {
-        Wire { socket, input, answers, entry, shutdown, passing: None, is_simple: false }
+    pub(crate) fn new(socket: S, input: BytesMut, answers: Answers, entry: Entry, ending: Ending) -> Wire<S> {
+        Wire { socket, input, answers, entry, ending, passing: None, is_simple: false, in_exchange: false }
     }
 
     /// The next message. Sends the answers first when it has to be waited for.
@@ -102,6 +97,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn receive_while(&mut self, runs: bool) -> Result<Message, Stop> {
+        // A server that drains accepts no new statement, but waits for the end of what a client has begun.
+        let until = if runs || self.in_exchange { Phase::Stopping } else { Phase::Draining };
+        if self.ending.has_reached(until) {
+            return Err(Stop::Shutdown);
+        }
         loop {
             if let Some((bytes, 0)) = self.passing {
                 self.passing = None;
@@ -138,20 +138,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         return Err(Stop::Gone);
                     }
                 }
-                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Shutdown),
+                () = self.ending.reached(until) => return Err(Stop::Shutdown),
             }
         }
     }
 
     /// Waits for `work`, unless the client cancels it, goes away, or the server stops.
     pub(crate) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        self.unless_reached(Phase::Stopping, work).await
+    }
+
+    /// The same of `work` that may never end by itself: a server that drains doesn't wait for it.
+    pub(crate) async fn unless_draining<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        self.unless_reached(Phase::Draining, work).await
+    }
+
+    async fn unless_reached<T>(&mut self, until: Phase, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::pin!(work);
         loop {
             let room = self.input.len() < READ_AHEAD_BYTES;
             tokio::select! {
                 biased;
                 _ = self.entry.cancels.changed() => return Err(Stop::Cancelled),
-                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Shutdown),
+                () = self.ending.reached(until) => return Err(Stop::Shutdown),
                 done = &mut work => return Ok(done),
                 read = self.socket.read_buf(&mut self.input), if room => {
                     if read? == 0 {
@@ -193,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         return Err(Stop::Gone);
                     }
                 }
-                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Gone),
+                () = self.ending.reached(Phase::Stopping) => return Err(Stop::Gone),
             }
         }
         Ok(())

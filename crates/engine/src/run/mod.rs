@@ -482,6 +482,13 @@ impl Loop {
         }
     }
 
+    /// Lets the process read how it ends, also while the loop is busy.
+    fn publish_shutdown(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = self.settings.shutdown;
+        }
+    }
+
     fn stop(&mut self, reply: Option<crate::event::Reply<()>>, gracefully: bool) {
         if let Some(reply) = reply {
             self.waiters.stop.push(reply);

@@ -186,6 +186,7 @@ impl Loop {
         }
         self.driver.set_threads(settings.threads());
         self.settings = settings;
+        self.publish_shutdown();
         self.pace_journal();
         self.clock.forget_ticks();
         if name == "missed_batches" && self.settings.missed_batches == MissedBatches::Skip {
