@@ -69,10 +69,15 @@ impl Client {
             signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
         let print = Print::to(page.clone());
         let builder = crate::builder().connector(Arc::new(print));
-        let builder = match data {
+        let mut builder = match data {
             Some(place) => place.add_to(builder)?,
             None => builder,
         };
+        for (name, value) in variables.iter().filter(|(name, _)| is_setting(name)) {
+            builder = builder
+                .setting(name, value)
+                .map_err(|error| Stop::Usage(format!("--set {name}={value} changes a setting: {error}")))?;
+        }
         let engine = builder.start().map_err(|error| Stop::engine(&error))?;
         signals.shutdown.watch_over(engine.clone());
         let client = Client {
@@ -271,4 +276,9 @@ impl Client {
                 .notice(&format!("{bad} {were} kept aside: SELECT * FROM bad_rows('source') shows them"));
         }
     }
+}
+
+/// Returns true if the engine has a setting of this name.
+fn is_setting(name: &str) -> bool {
+    millstream::settings().iter().any(|setting| setting.name == name)
 }

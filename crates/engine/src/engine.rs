@@ -24,7 +24,7 @@ use crate::listener::{Listener, Listeners};
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
 use crate::session::Session;
-use crate::settings::Shutdown;
+use crate::settings::{Settings, Shutdown};
 
 /// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
 ///
@@ -216,6 +216,7 @@ pub struct EngineBuilder {
     data: Option<Data>,
     spill: Option<PathBuf>,
     must_exist: bool,
+    settings: Vec<(String, String)>,
 }
 
 /// Where an engine keeps what it must not lose.
@@ -345,6 +346,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Changes a setting before the first statement, as SET does: with a data directory it stays changed. Fails if there is no
+    /// such setting, or it can't have this value.
+    pub fn setting(mut self, name: &str, value: &str) -> Result<EngineBuilder> {
+        Settings::default().set(name, value)?;
+        self.settings.push((name.into(), value.into()));
+        Ok(self)
+    }
+
     /// Starts the engine. With a data directory it returns when all is as it was.
     pub fn start(mut self) -> Result<Engine> {
         let directory = match self.data.take() {
@@ -372,10 +381,15 @@ impl EngineBuilder {
             stopped: AtomicBool::new(false),
             recovered: OnceLock::new(),
         });
+        let mut settings = Settings::default();
+        for (name, value) in &self.settings {
+            settings.set(name, value)?;
+        }
         let spill = self.spill.or_else(|| directory.as_ref().and_then(DataDirectory::spill));
         let spill = Arc::new(Files::below(spill.unwrap_or_else(std::env::temp_dir)));
         let parts = run::Parts {
             spill,
+            memory_limit: settings.memory_limit,
             recorder: self.recorder,
             listeners: Listeners::start(self.listeners)?,
             choice: self.choice,
@@ -391,8 +405,35 @@ impl EngineBuilder {
             let recovered = recovery::run(&shared, directory)?;
             let _ = shared.recovered.set(recovered);
         }
+        configure(&shared, self.settings)?;
         Ok(Engine { shared })
     }
+}
+
+/// Changes settings as SET does.
+fn configure(shared: &Arc<Shared>, settings: Vec<(String, String)>) -> Result<()> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let (shared, handle) = (shared.clone(), shared.handle.clone());
+    let set = async move {
+        for (name, value) in settings {
+            let (now, _) = shared.ask(|reply| Event::Settings { reply }).await?;
+            let mut then = now.clone();
+            then.set(&name, &value)?;
+            // What doesn't change needs no entry in the journal. The loop began with this memory_limit, which may have none.
+            if then.show(&name)? != now.show(&name)? || name == "memory_limit" {
+                shared.ask(|reply| Event::Set { name, value, reply }).await?;
+            }
+        }
+        Ok::<(), Error>(())
+    };
+    // A thread of its own, since the caller may be within a runtime, where nothing can be waited for.
+    let thread = std::thread::Builder::new().name("millstream-settings".into());
+    let thread = thread
+        .spawn(move || handle.block_on(set))
+        .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
+    thread.join().unwrap_or_else(|_| Err(Error::bug("changing settings ended in a panic")))
 }
 
 impl fmt::Debug for EngineBuilder {

@@ -130,6 +130,8 @@ pub(crate) struct Parts {
     pub(crate) apart: Option<u64>,
     /// Where rows go that memory has no room for.
     pub(crate) spill: Arc<dyn Place>,
+    /// `memory_limit` until it is set: what a journal holds must not take more while it is done again, either.
+    pub(crate) memory_limit: Option<usize>,
     /// Who says what time the machine has.
     pub(crate) time: TimeSource,
     /// Whether it begins with what a journal holds.
@@ -210,7 +212,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let handle = parts.runtime.handle().clone();
             let driver = Driver::new(planner.state(), handle.clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
-            let settings = Settings::default();
+            let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
             let machine = MachineClock::new(parts.time);
             driver.set_threads(settings.threads());
             let state = Loop {
