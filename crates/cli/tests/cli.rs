@@ -220,7 +220,10 @@ fn wrong_arguments_are_told() {
 #[test]
 fn settings_may_stand_on_the_command_line() {
     let place = Place::new();
-    place.write("a.sql", "SELECT limit_bytes FROM millstream.memory; SHOW shutdown_timeout; SHOW memory_limit;");
+    place.write(
+        "a.sql",
+        "SELECT limit_bytes FROM millstream.memory; SHOW shutdown_timeout; SHOW memory_limit;",
+    );
     let given = ["-q", "--set", "memory_limit=2GB", "run", "a.sql", "--set", "shutdown_timeout=5 s"];
     let run = place.run(&given).code(0).err("");
     for part in ["2147483648", "5 seconds"] {

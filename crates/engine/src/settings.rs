@@ -140,7 +140,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         name: "sink_buffer_max",
         default: "1 GiB",
         doc: "bytes of changes that may wait for a sink that can't deliver, about; beyond that INSERT, UPDATE and DELETE \
-              of what it delivers fail with an error that names it",
+              of what it delivers fail with an error that names it, and no source that feeds it is read",
     },
     SettingDoc {
         name: "source_idle_timeout",

@@ -5,6 +5,7 @@
 
 mod alter;
 mod awaited;
+mod backpressure;
 mod bad_rows;
 mod batches;
 mod behind;
@@ -79,6 +80,7 @@ use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
 use awaited::SetAside;
+use backpressure::HeldBack;
 use behind::Threads;
 use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
@@ -391,7 +393,7 @@ impl Loop {
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.hear_answer(source, &result);
         self.arrived(source, ticket, result);
-        if self.rows_wait() {
+        if self.rows_wait(&HeldBack::new()) {
             self.measures.rows_wait_since(at);
         }
     }
