@@ -26,6 +26,7 @@ mod decode;
 mod extended;
 mod interrupt;
 mod message;
+mod newcomers;
 mod oid;
 mod query;
 mod report;
@@ -48,10 +49,14 @@ use tokio::task::{JoinError, JoinSet};
 use crate::connection::Connection;
 pub use crate::copy::{CopyReader, CopyWriter};
 use crate::interrupt::{Connections, Ending, Phase};
+use crate::newcomers::{Newcomer, Newcomers};
 use crate::wire::Wire;
 
 /// Clients that may be connected at the same time.
 const CONNECTIONS_MAX: usize = 10_000;
+
+/// Connections that may wait for their login at the same time.
+const NEWCOMERS_MAX: usize = 256;
 
 /// How long clients are waited for when the server stops.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -93,6 +98,7 @@ pub struct Server {
     address: SocketAddr,
     engine: Engine,
     connections: Arc<Connections>,
+    newcomers: Arc<Newcomers>,
 }
 
 impl Server {
@@ -110,7 +116,7 @@ impl Server {
         })?;
         let address =
             listener.local_addr().map_err(|source| ListenError::Refused { address: first, source })?;
-        Ok(Server { listener, address, engine, connections: Arc::default() })
+        Ok(Server { listener, address, engine, connections: Arc::default(), newcomers: Arc::default() })
     }
 
     /// Where it listens.
@@ -153,8 +159,9 @@ impl Server {
                 Some(done) = clients.join_next(), if !clients.is_empty() => ended(done),
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) => {
-                        let engine = self.engine.clone();
-                        clients.spawn(serve(socket, engine, self.connections.clone(), ending.clone()));
+                        let newcomer = self.newcomers.enter(NEWCOMERS_MAX);
+                        let (engine, connections) = (self.engine.clone(), self.connections.clone());
+                        clients.spawn(serve(socket, newcomer, engine, connections, ending.clone()));
                     }
                     Err(error) => {
                         // Too many open files, say: others may close some.
@@ -185,14 +192,25 @@ impl Server {
 }
 
 /// Serves one client until it leaves.
-async fn serve(mut socket: TcpStream, engine: Engine, connections: Arc<Connections>, mut ending: Ending) {
+async fn serve(
+    mut socket: TcpStream,
+    mut newcomer: Newcomer,
+    engine: Engine,
+    connections: Arc<Connections>,
+    mut ending: Ending,
+) {
     // Answers are short and waited for.
     let _ = socket.set_nodelay(true);
     let admitted = tokio::select! {
         biased;
         () = ending.reached(Phase::Draining) => None,
         admitted = startup::admit(&mut socket, &connections, CONNECTIONS_MAX) => admitted,
+        () = newcomer.ousted() => {
+            startup::oust(&mut socket, NEWCOMERS_MAX).await;
+            None
+        }
     };
+    drop(newcomer);
     let Some(admitted) = admitted else { return };
     let wire = Wire::new(socket, admitted.input, admitted.answers, admitted.entry, ending);
     let mut connection = Connection::new(wire, engine.session());

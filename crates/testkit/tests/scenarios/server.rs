@@ -29,6 +29,7 @@ pub const ALL: &[Scenario] = &[
     ("no_bytes_break_the_server", || drive::block_on(broken_conversations())),
     ("where_a_server_may_listen", || drive::block_on(addresses())),
     ("clients_are_told_when_the_server_stops", || drive::block_on(stopping())),
+    ("who_does_not_log_in_keeps_nobody_out", || serve(silent_clients)),
     ("a_server_that_drains_lets_statements_finish", || {
         drive::block_on(async { within_a_minute("the server to drain", draining()).await? })
     }),
@@ -454,4 +455,17 @@ async fn draining() -> Result<()> {
     serving.await.map_err(text)?;
     drop(silent);
     engine.stop().await.map_err(text)
+}
+
+async fn silent_clients(port: u16) -> Result<()> {
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(("127.0.0.1", port)).await.map_err(text)?);
+    }
+    connect(port).await?.batch_execute("SELECT 1").await.map_err(|error| said(&error))?;
+    // The first to come has made room for the last.
+    let mut told = Vec::new();
+    silent[0].read_to_end(&mut told).await.map_err(text)?;
+    let told = String::from_utf8_lossy(&told);
+    ensure(told.contains("53300") && told.contains("have not logged in"), || told.into_owned())
 }
