@@ -53,11 +53,12 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return held;
         }
-        for query in &self.queries {
+        let at_present = |query: &&RunningQuery| query.is_running() || query.is_suspended();
+        for query in self.queries.iter().filter(|query| !at_present(query)) {
             let is_behind = query.behind().is_some_and(|behind| behind.bytes() > BACKLOG_BYTES_MAX);
             let full = query.reads().filter(|name| is_behind || self.has_no_room(query, name));
             for relation in full {
-                self.hold(&mut held, relation, |_| Some(Holder::Query(query.name.clone())));
+                self.hold(&mut held, relation, |_| Some(Holder::Query(self.shown_name(query).clone())));
             }
         }
         for (name, subscription, _) in self.full_subscriptions() {
