@@ -30,7 +30,8 @@ Exit codes:
   1    a statement or a test failed
   2    the command line was wrong
   3    something outside failed: a file that can't be read, a disk that is full
-  130  interrupted before the end
+  4    a signal asked it to end, and the engine had not stopped 5 seconds after shutdown_timeout
+  130  interrupted before the end, or ended at once by a second signal
 
 Environment:
   MILLSTREAM_HISTORY   the file in which the shell keeps what was typed; empty: none
@@ -59,9 +60,14 @@ struct Arguments {
 /// What stands before or after a subcommand alike.
 #[derive(clap::Args, Debug, Default)]
 struct Shared {
-    /// Set a variable for the SQL; may be given several times
+    /// Set a variable for the SQL, and the engine's setting of this name, such as memory_limit (SHOW ALL lists them); may be
+    /// given several times
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// Let state go to files beyond so many bytes of memory, such as 2GB; none: no limit. The same as --set
+    /// memory_limit=BYTES
+    #[arg(long, value_name = "BYTES")]
+    memory_limit: Option<String>,
     /// Print rows and errors only
     #[arg(short, long)]
     quiet: bool,
@@ -219,12 +225,15 @@ fn request(arguments: Arguments, terminal: bool) -> Result<Request, Stop> {
         let message = format!("there is no directory '{}', and --must-exist makes none", directory.display());
         return Err(Stop::external(message));
     }
+    // Of one name the last counts, and the option says it more clearly.
+    all.set.extend(all.memory_limit.map(|bytes| ("memory_limit".to_owned(), bytes)));
     Ok(Request { action, variables: all.set, quiet: all.quiet, no_color: all.no_color, data })
 }
 
 impl Shared {
     fn add(&mut self, later: Shared) {
         self.set.extend(later.set);
+        self.memory_limit = later.memory_limit.or(self.memory_limit.take());
         self.quiet |= later.quiet;
         self.no_color |= later.no_color;
         self.data = later.data.or(self.data.take());
@@ -318,6 +327,17 @@ mod tests {
         assert!(request.quiet);
         for wrong in ["a", "1a=2", "=x", "a-b=c"] {
             assert!(Arguments::try_parse_from(["millstream", "--set", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_memory_limit_is_a_variable_that_comes_last() {
+        for words in [
+            &["--memory-limit", "2GB", "run", "x.sql", "--set", "memory_limit=1GB"][..],
+            &["--memory-limit", "1GB", "--set", "memory_limit=1GB", "run", "x.sql", "--memory-limit", "2GB"],
+        ] {
+            let limits = [pair("memory_limit", "1GB"), pair("memory_limit", "2GB")];
+            assert_eq!(parse(words).unwrap().variables, limits);
         }
     }
 

@@ -1,6 +1,5 @@
 //! Runs SQL text in a session and shows what comes of it.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,7 +43,7 @@ impl Client {
     pub fn new(variables: Vec<(String, String)>, quiet: bool, data: Option<Place>) -> Result<Self, Stop> {
         let page = Page::default();
         let output = Output::new(quiet, page.clone(), false);
-        Client::start(variables, quiet, data, page.clone(), output, Signals::all(page))
+        Client::start(variables, quiet, data, page.clone(), output, Signals::new(page))
     }
 
     /// Starts an engine for a user who types; its sinks print on `page`.
@@ -55,7 +54,7 @@ impl Client {
         page: Page,
     ) -> Result<Self, Stop> {
         let output = Output::new(quiet, page.clone(), true);
-        Client::start(variables, quiet, data, page.clone(), output, Signals::interrupt_only(page))
+        Client::start(variables, quiet, data, page.clone(), output, Signals::new(page))
     }
 
     fn start(
@@ -70,11 +69,17 @@ impl Client {
             signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
         let print = Print::to(page.clone());
         let builder = crate::builder().connector(Arc::new(print));
-        let builder = match data {
+        let mut builder = match data {
             Some(place) => place.add_to(builder)?,
             None => builder,
         };
+        for (name, value) in variables.iter().filter(|(name, _)| is_setting(name)) {
+            builder = builder
+                .setting(name, value)
+                .map_err(|error| Stop::Usage(format!("--set {name}={value} changes a setting: {error}")))?;
+        }
         let engine = builder.start().map_err(|error| Stop::engine(&error))?;
+        signals.shutdown.watch_over(engine.clone());
         let client = Client {
             session: engine.session(),
             engine,
@@ -108,11 +113,6 @@ impl Client {
         }
     }
 
-    /// Waits for `work`, which a signal drops.
-    pub async fn unless_signal<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
-        self.signals.unless_signal(work).await
-    }
-
     /// Forgets signals that came while nothing was running.
     pub fn forget_signals(&mut self) {
         self.signals.forget();
@@ -127,6 +127,9 @@ impl Client {
         }
         let count = script.remaining();
         loop {
+            if self.signals.shutdown.is_draining() {
+                return Err(Stop::Interrupted);
+            }
             let start = Instant::now();
             self.watch.enter(count - script.remaining() + 1, count);
             let step = self.watch.during(&self.engine, self.session.step(&mut script));
@@ -200,11 +203,12 @@ impl Client {
     ) -> Result<Result<(), Error>, Stop> {
         let begin = self.output.begin(rows, endless);
         let shown = if endless {
-            self.signals.unless(begin).await
+            self.signals.unless_ending(begin).await
         } else {
             self.signals.unless(self.watch.during(&self.engine, begin)).await
         };
         let shown = match shown {
+            Ok(Ok(begun)) if endless => self.signals.unless_ending(self.output.show(begun)).await,
             Ok(Ok(begun)) => self.signals.unless(self.output.show(begun)).await,
             Ok(Err(broken)) => Ok(Err(broken)),
             Err(stop) => Err(stop),
@@ -223,22 +227,33 @@ impl Client {
     /// failure.
     pub async fn finish(&mut self) -> Result<(), Stop> {
         let finished = self.watch.during(&self.engine, self.engine.finished());
-        match self.signals.unless(finished).await {
+        match self.signals.unless_ending(finished).await {
             Ok(result) => {
                 result.map_err(|error| Stop::engine(&error))?;
                 self.watch.tell_end(&self.engine.progress());
                 Ok(())
             }
-            Err(Stop::Interrupted) if self.engine.follows() => Ok(()),
+            Err(Stop::Interrupted) if self.engine.follows() => {
+                self.signals.shutdown.begin();
+                Ok(())
+            }
             Err(stop) => Err(stop),
         }
     }
 
-    /// Stops the engine in good order: what was taken in is worked off and its sinks are flushed. `end` is
-    /// how things went so far. A signal meanwhile ends the program at once.
+    /// Stops the engine in good order: what was taken in is worked off and its sinks are flushed; where
+    /// `stop_gracefully` says so and a signal asked for it, what sources have received is processed, too. `end` is
+    /// how things went so far. Ctrl-C meanwhile ends the program at once.
     pub async fn stop(mut self, end: Result<(), Stop>) -> Result<(), Stop> {
-        let stopped = self.watch.during(&self.engine, self.engine.stop());
-        let Ok(stopped) = self.signals.unless_signal(stopped).await else {
+        let shutdown = &self.signals.shutdown;
+        if end == Err(Stop::Interrupted) {
+            shutdown.begin();
+        }
+        let (graceful, engine) = (shutdown.is_graceful(), self.engine.clone());
+        let stopping =
+            async move { if graceful { engine.stop_gracefully().await } else { engine.stop().await } };
+        let stopped = self.watch.during(&self.engine, stopping);
+        let Ok(stopped) = self.signals.unless_interrupted(stopped).await else {
             // Whatever holds the engine up would also hold up its being dropped.
             std::process::exit(Stop::Interrupted.code().into());
         };
@@ -261,4 +276,9 @@ impl Client {
                 .notice(&format!("{bad} {were} kept aside: SELECT * FROM bad_rows('source') shows them"));
         }
     }
+}
+
+/// Returns true if the engine has a setting of this name.
+fn is_setting(name: &str) -> bool {
+    millstream::settings().iter().any(|setting| setting.name == name)
 }

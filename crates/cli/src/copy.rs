@@ -86,7 +86,12 @@ impl Client {
             if !self.output.bytes(bytes).await? {
                 return Ok(Ok(()));
             }
-            let next = match self.signals.unless(copy.rows.next()).await {
+            let next = copy.rows.next();
+            let next = match copy.is_endless {
+                true => self.signals.unless_ending(next).await,
+                false => self.signals.unless(next).await,
+            };
+            let next = match next {
                 Err(Stop::Interrupted) if copy.is_endless => return Err(Stop::Ended),
                 next => next?,
             };

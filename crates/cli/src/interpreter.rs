@@ -244,7 +244,7 @@ impl Interpreter {
             if Some(count) == times {
                 break Ok(());
             }
-            if let Err(stop) = self.client.signals.unless(tokio::time::sleep(pause)).await {
+            if let Err(stop) = self.client.signals.unless_ending(tokio::time::sleep(pause)).await {
                 break Err(if stop == Stop::Interrupted { Stop::Ended } else { stop });
             }
         };

@@ -29,6 +29,7 @@ mod progress;
 mod scan;
 mod serve;
 mod shell;
+mod shutdown;
 mod signals;
 mod split;
 mod stop;
@@ -77,7 +78,10 @@ fn run(request: Request) -> Result<(), Stop> {
         .enable_all()
         .build()
         .map_err(|error| Stop::external(format_args!("the program can't be started: {error}")))?;
-    runtime.block_on(perform(request))
+    let done = runtime.block_on(perform(request));
+    // A statement that a thread still works on doesn't hold up the end of the process.
+    runtime.shutdown_background();
+    done
 }
 
 async fn perform(request: Request) -> Result<(), Stop> {

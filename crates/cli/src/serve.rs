@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use millstream_server::{ListenError, Server};
+use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::commands::ScriptText;
@@ -15,7 +16,7 @@ pub const ADDRESS: &str = "127.0.0.1:4777";
 /// How often it is looked whether a STOP has ended the engine.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs a script, if there is one, then serves clients until a signal or a STOP.
+/// Runs a script, if there is one, then serves clients until a signal or a STOP. SIGTERM lets running statements finish.
 pub async fn run(client: Client, address: &str, script: Option<&ScriptText>) -> Result<(), Stop> {
     let mut interpreter = Interpreter::new(client);
     let end = serve(&mut interpreter, address, script).await;
@@ -49,18 +50,37 @@ async fn serve(
         address.port()
     ));
     let engine = client.engine.clone();
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let mut serving = tokio::spawn(server.run(async move {
+    let (drain, drained) = oneshot::channel::<()>();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let drained = async move {
+        let _ = drained.await;
+    };
+    let mut serving = tokio::spawn(server.run_until(drained, async move {
         tokio::select! {
             _ = stopped => {}
             () = has_stopped(&engine) => {}
         }
     }));
-    if client.unless_signal(&mut serving).await.is_err() {
-        let _ = stop.send(());
-        // Clients are told, and have a little while to leave.
-        let _ = serving.await;
+    let shutdown = client.signals.shutdown.clone();
+    let asked = client.signals.unless_signal(shutdown.unless_draining(&mut serving)).await;
+    if asked.and_then(|done| done).is_ok() {
+        return Ok(());
     }
+    if shutdown.is_draining() {
+        client.say(&format!(
+            "ending: running statements may take {} s more; a second signal ends them at once",
+            client.engine.shutdown().timeout.as_secs_f64()
+        ));
+        let _ = drain.send(());
+        if client.signals.unless_signal(&mut serving).await.is_ok() {
+            return Ok(());
+        }
+    }
+    // Ctrl-C waits for no statement, but the engine has as long for its end.
+    shutdown.begin();
+    let _ = stop.send(());
+    // Clients are told, and have a little while to leave.
+    let _ = serving.await;
     Ok(())
 }
 

@@ -27,10 +27,11 @@ pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<Pla
         println!("Millstream {}. Statements end with ; and \\? shows help.", env!("CARGO_PKG_VERSION"));
     }
     let mut interrupted: Option<Instant> = None;
+    let shutdown = interpreter.client.signals.shutdown.clone();
     loop {
-        let text = match editor
-            .read(&interpreter.buffer.text, mark(interpreter.client.session.transaction_status()))?
-        {
+        let mark = mark(interpreter.client.session.transaction_status());
+        let Some(typed) = shutdown.prompt(|| editor.read(&interpreter.buffer.text, mark)) else { break };
+        let text = match typed? {
             Typed::Text(text) => text,
             Typed::Interrupt { empty } => {
                 interpreter.buffer = Default::default();

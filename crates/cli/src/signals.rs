@@ -1,44 +1,34 @@
-//! The signals that ask the program to end.
+//! What ends the work at hand: Ctrl-C, the program's end, and the output's being closed.
 
-use std::future::Future;
 use std::io;
 
 use futures::FutureExt;
 
 use crate::page::Page;
+use crate::shutdown::{Phase, Shutdown};
 use crate::stop::Stop;
 
 /// Waits for signals, and for the output's being closed. While it exists signals don't end the program by
 /// themselves.
 pub struct Signals {
     interrupt: Interrupt,
-    terminate: Option<Interrupt>,
+    /// The program's end, which SIGTERM and SIGHUP begin.
+    pub(crate) shutdown: Shutdown,
     page: Page,
 }
 
 impl Signals {
-    /// Takes Ctrl-C, and the signal that asks a program to end.
-    pub fn all(page: Page) -> io::Result<Self> {
-        Ok(Signals { interrupt: interrupt()?, terminate: terminate()?, page })
+    /// Takes Ctrl-C, and the signals that ask a program to end.
+    pub fn new(page: Page) -> io::Result<Self> {
+        Ok(Signals { interrupt: interrupt()?, shutdown: Shutdown::start()?, page })
     }
 
-    /// Takes Ctrl-C alone: a shell that waits for a line must be ended by the other at once.
-    pub fn interrupt_only(page: Page) -> io::Result<Self> {
-        Ok(Signals { interrupt: interrupt()?, terminate: None, page })
-    }
-
-    /// Returns at the next signal.
+    /// Returns at the next Ctrl-C, or when running statements are to be cancelled.
     async fn signal(&mut self) {
-        let Signals { interrupt, terminate, .. } = self;
-        let terminated = async {
-            match terminate {
-                Some(signal) => signal.recv().await,
-                None => std::future::pending().await,
-            }
-        };
+        let Signals { interrupt, shutdown, .. } = self;
         tokio::select! {
             _ = interrupt.recv() => {}
-            _ = terminated => {}
+            () = shutdown.reached(Phase::Cancelling) => {}
         }
     }
 
@@ -52,9 +42,10 @@ impl Signals {
         }
     }
 
-    /// Takes note of signals that have come already, so that they don't end what is begun next.
+    /// Forgets a Ctrl-C that has come already, so that it doesn't end what is begun next.
     pub fn forget(&mut self) {
-        while self.received().now_or_never().is_some() {}
+        while let Some(Some(())) = self.interrupt.recv().now_or_never() {}
+        let _ = self.page.closed().now_or_never();
     }
 
     /// Waits for `work`, which a signal drops, but which needs nobody who reads the output.
@@ -62,6 +53,15 @@ impl Signals {
         tokio::select! {
             biased;
             () = self.signal() => Err(Stop::Interrupted),
+            result = work => Ok(result),
+        }
+    }
+
+    /// Waits for `work`, which Ctrl-C alone drops.
+    pub async fn unless_interrupted<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => Err(Stop::Interrupted),
             result = work => Ok(result),
         }
     }
@@ -74,6 +74,12 @@ impl Signals {
             result = work => Ok(result),
         }
     }
+
+    /// The same of `work` that may never end by itself: it is dropped as soon as the program begins to end.
+    pub async fn unless_ending<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let shutdown = self.shutdown.clone();
+        self.unless(shutdown.unless_draining(work)).await.and_then(|done| done)
+    }
 }
 
 #[cfg(unix)]
@@ -84,20 +90,10 @@ fn interrupt() -> io::Result<Interrupt> {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
 }
 
-#[cfg(unix)]
-fn terminate() -> io::Result<Option<Interrupt>> {
-    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map(Some)
-}
-
 #[cfg(windows)]
 type Interrupt = tokio::signal::windows::CtrlC;
 
 #[cfg(windows)]
 fn interrupt() -> io::Result<Interrupt> {
     tokio::signal::windows::ctrl_c()
-}
-
-#[cfg(windows)]
-fn terminate() -> io::Result<Option<Interrupt>> {
-    Ok(None)
 }

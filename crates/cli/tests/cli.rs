@@ -207,6 +207,9 @@ fn wrong_arguments_are_told() {
     run(&["--must-exist", "-c", "SELECT 1"]).code(2).says(&["--data"]);
     run(&["--data", "nowhere", "--must-exist", "-c", "SELECT 1"]).code(3).says(&["nowhere", "--must-exist"]);
     run(&["--set", "x", "-c", "SELECT 1"]).code(2).says(&["name=value"]);
+    let limit = ["--set memory_limit=much", "bytes were expected"];
+    run(&["--memory-limit", "much", "-c", "SELECT 1"]).code(2).says(&limit);
+    run(&["--set", "memory_limit=much", "-c", "SELECT 1"]).code(2).says(&limit);
     run(&["run"]).code(2).says(&["FILE"]);
     run(&["-c", "SELECT 1", "run", "a.sql"]).code(2).says(&["-c"]);
     let place = Place::new();
@@ -215,9 +218,28 @@ fn wrong_arguments_are_told() {
 }
 
 #[test]
+fn settings_may_stand_on_the_command_line() {
+    let place = Place::new();
+    place.write(
+        "a.sql",
+        "SELECT limit_bytes FROM millstream.memory; SHOW shutdown_timeout; SHOW memory_limit;",
+    );
+    let given = ["-q", "--set", "memory_limit=2GB", "run", "a.sql", "--set", "shutdown_timeout=5 s"];
+    let run = place.run(&given).code(0).err("");
+    for part in ["2147483648", "5 seconds"] {
+        assert!(run.out.contains(part), "'{part}' isn't there: {run:#?}");
+    }
+    let show = ["-q", "--data", "state", "-c", ".mode csv", "-c", "SHOW memory_limit"];
+    let limited = [&["--memory-limit", "1 GiB"][..], &show].concat();
+    place.run(&limited).code(0).err("").out("memory_limit\n1073741824\n");
+    // As after SET, it is kept with the data directory.
+    place.run(&show).code(0).err("").out("memory_limit\n1073741824\n");
+}
+
+#[test]
 fn help_and_version_are_there() {
     let help = run(&["--help"]).code(0).err("");
-    for part in ["millstream run app.sql", "Exit codes", "130", "--set", "test"] {
+    for part in ["millstream run app.sql", "Exit codes", "130", "--set", "--memory-limit", "test"] {
         assert!(help.out.contains(part), "{part}");
     }
     run(&["--version"]).code(0).err("").out(&format!("millstream {}\n", env!("CARGO_PKG_VERSION")));

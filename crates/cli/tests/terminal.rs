@@ -93,9 +93,17 @@ impl Shell {
     /// Leaves, and waits until it has ended.
     #[track_caller]
     fn leave(mut self) {
-        self.line("\\q");
+        self.line("\\q").ends();
+    }
+
+    /// Waits until it has ended; the exit code.
+    #[track_caller]
+    fn ends(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
-        while self.child.try_wait().unwrap().is_none() {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
             assert!(Instant::now() < until, "it doesn't end");
             thread::sleep(Duration::from_millis(10));
         }
@@ -103,6 +111,17 @@ impl Shell {
 }
 
 const PROMPT: &str = "millstream> ";
+
+#[test]
+fn a_signal_stops_the_engine_of_a_shell_that_waits_for_a_line() {
+    for signal in ["TERM", "HUP"] {
+        let Some(mut shell) = Shell::start(&[]) else { return };
+        shell.runs("CREATE TABLE t (a INT);", "CREATE TABLE");
+        // It comes when the prompt is back.
+        shell.line(&format!("\\! (sleep 1; kill -{signal} $PPID) > /dev/null 2>&1 &"));
+        assert_eq!(shell.ends(), Some(0), "{signal}");
+    }
+}
 
 #[test]
 fn statements_of_several_lines_run_at_their_semicolon() {

@@ -25,6 +25,7 @@ use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
 use crate::session::Session;
+use crate::settings::{Settings, Shutdown};
 
 /// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
 ///
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) events: Sender<Event>,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) progress: Mutex<Progress>,
+    /// How it ends when its process is asked to; a copy of the settings, which the loop may be too busy to tell.
+    pub(crate) shutdown: Mutex<Shutdown>,
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
@@ -163,10 +166,27 @@ impl Engine {
 
     /// Finishes the epoch, lets the sinks deliver and ends. One that a STOP has ended already is left as it is.
     pub async fn stop(&self) -> Result<()> {
+        self.end(false).await
+    }
+
+    /// The same, but processes first what sources have received, as STOP GRACEFULLY does.
+    pub async fn stop_gracefully(&self) -> Result<()> {
+        self.end(true).await
+    }
+
+    async fn end(&self, gracefully: bool) -> Result<()> {
         if self.has_stopped() {
             return Ok(());
         }
-        self.shared.ask(|reply| Event::Stop { reply: Some(reply), gracefully: false }).await
+        let ended = self.shared.ask(|reply| Event::Stop { reply: Some(reply), gracefully }).await;
+        // Another STOP may have ended it before this one came to it.
+        if self.has_stopped() { Ok(()) } else { ended }
+    }
+
+    /// How it ends when a signal asks its process to: the settings `shutdown_timeout` and `stop_gracefully`. Answers at once,
+    /// however busy the engine is.
+    pub fn shutdown(&self) -> Shutdown {
+        *self.shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a STOP has ended it.
@@ -199,6 +219,7 @@ pub struct EngineBuilder {
     data: Option<Data>,
     spill: Option<PathBuf>,
     must_exist: bool,
+    settings: Vec<(String, String)>,
 }
 
 /// Where an engine keeps what it must not lose.
@@ -328,6 +349,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Changes a setting before the first statement, as SET does: with a data directory it stays changed. Fails if there is no
+    /// such setting, or it can't have this value.
+    pub fn setting(mut self, name: &str, value: &str) -> Result<EngineBuilder> {
+        Settings::default().set(name, value)?;
+        self.settings.push((name.into(), value.into()));
+        Ok(self)
+    }
+
     /// Starts the engine. With a data directory it returns when all is as it was.
     pub fn start(mut self) -> Result<Engine> {
         let directory = match self.data.take() {
@@ -348,6 +377,7 @@ impl EngineBuilder {
             events,
             catalog: RwLock::default(),
             progress: Mutex::default(),
+            shutdown: Mutex::default(),
             planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
             connectors,
             handle: runtime.handle().clone(),
@@ -355,10 +385,15 @@ impl EngineBuilder {
             stopped: AtomicBool::new(false),
             recovered: OnceLock::new(),
         });
+        let mut settings = Settings::default();
+        for (name, value) in &self.settings {
+            settings.set(name, value)?;
+        }
         let spill = self.spill.or_else(|| directory.as_ref().and_then(DataDirectory::spill));
         let spill = Arc::new(Files::below(spill.unwrap_or_else(std::env::temp_dir)));
         let parts = run::Parts {
             spill,
+            memory_limit: settings.memory_limit,
             recorder: self.recorder,
             listeners: Listeners::start(self.listeners)?,
             choice: self.choice,
@@ -374,8 +409,35 @@ impl EngineBuilder {
             let recovered = recovery::run(&shared, directory)?;
             let _ = shared.recovered.set(recovered);
         }
+        configure(&shared, self.settings)?;
         Ok(Engine { shared })
     }
+}
+
+/// Changes settings as SET does.
+fn configure(shared: &Arc<Shared>, settings: Vec<(String, String)>) -> Result<()> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let (shared, handle) = (shared.clone(), shared.handle.clone());
+    let set = async move {
+        for (name, value) in settings {
+            let (now, _) = shared.ask(|reply| Event::Settings { reply }).await?;
+            let mut then = now.clone();
+            then.set(&name, &value)?;
+            // What doesn't change needs no entry in the journal. The loop began with this memory_limit, which may have none.
+            if then.show(&name)? != now.show(&name)? || name == "memory_limit" {
+                shared.ask(|reply| Event::Set { name, value, reply }).await?;
+            }
+        }
+        Ok::<(), Error>(())
+    };
+    // A thread of its own, since the caller may be within a runtime, where nothing can be waited for.
+    let thread = std::thread::Builder::new().name("millstream-settings".into());
+    let thread = thread
+        .spawn(move || handle.block_on(set))
+        .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
+    thread.join().unwrap_or_else(|_| Err(Error::bug("changing settings ended in a panic")))
 }
 
 impl fmt::Debug for EngineBuilder {

@@ -1,17 +1,20 @@
 //! What SET changes and SHOW shows.
 
 pub(crate) mod foreign;
+mod keeping;
 mod missed;
+mod shutdown;
 mod sizes;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use millstream_connect::Options;
 use millstream_flow::Limits;
 use millstream_sql::{Error, Result, near};
 
+pub use keeping::{AllowedLateness, Keeping, StateTtl};
 pub use missed::MissedBatches;
+pub use shutdown::Shutdown;
 use sizes::memory_limit;
 pub(crate) use sizes::size;
 
@@ -128,10 +131,16 @@ pub const SETTINGS: &[SettingDoc] = &[
     },
     SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },
     SettingDoc {
+        name: "shutdown_timeout",
+        default: "30 seconds",
+        doc: "0; or an interval such as '10 seconds': how long running statements and sinks may go on when SIGTERM or SIGHUP \
+              asks the program to end. Statements that still run then are cancelled",
+    },
+    SettingDoc {
         name: "sink_buffer_max",
         default: "1 GiB",
         doc: "bytes of changes that may wait for a sink that can't deliver, about; beyond that INSERT, UPDATE and DELETE \
-              of what it delivers fail with an error that names it",
+              of what it delivers fail with an error that names it, and no source that feeds it is read",
     },
     SettingDoc {
         name: "source_idle_timeout",
@@ -151,6 +160,12 @@ pub const SETTINGS: &[SettingDoc] = &[
         doc: "off; or an interval such as '1 hour': a query forgets what it keeps of keys (groups, join keys, partitions) \
               that no row touched for so long, by batch time; its answer isn't that of a batch query any longer. Of the \
               queries created after it, unless their WITH says otherwise",
+    },
+    SettingDoc {
+        name: "stop_gracefully",
+        default: "off",
+        doc: "on: SIGTERM and SIGHUP end the program as STOP GRACEFULLY does: rows that sources have received are \
+              processed first; off: as STOP does",
     },
     SettingDoc {
         name: "subscription_buffer_max",
@@ -219,74 +234,6 @@ impl OnError {
     }
 }
 
-/// After which time a query forgets keys that no row touches; none: never.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateTtl(pub Option<Duration>);
-
-impl StateTtl {
-    /// The value of a setting or an option.
-    pub fn parse(value: &str) -> Result<StateTtl> {
-        if value.eq_ignore_ascii_case("off") {
-            return Ok(StateTtl(None));
-        }
-        Ok(StateTtl(Some(interval("state_ttl", value, "off or ")?)))
-    }
-
-    /// In microseconds.
-    pub fn us(self) -> Option<i64> {
-        self.0.map(|ttl| i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX))
-    }
-}
-
-/// By how much the watermark must have passed the end of a window when it closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllowedLateness(pub Duration);
-
-impl AllowedLateness {
-    /// The value of a setting or an option.
-    pub fn parse(value: &str) -> Result<AllowedLateness> {
-        if value.trim() == "0" {
-            return Ok(AllowedLateness(Duration::ZERO));
-        }
-        Ok(AllowedLateness(interval("allowed_lateness", value, "0 or ")?))
-    }
-
-    /// In microseconds.
-    pub fn us(self) -> i64 {
-        i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
-    }
-}
-
-/// How long a query keeps what it keeps; of what isn't said the settings count that are in force when it is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keeping {
-    /// `state_ttl`
-    pub state_ttl: Option<StateTtl>,
-    /// `allowed_lateness`
-    pub allowed_lateness: Option<AllowedLateness>,
-}
-
-impl Keeping {
-    /// What the options say.
-    pub fn of(options: &Options) -> Result<Keeping> {
-        Ok(Keeping {
-            state_ttl: options.get("state_ttl").map(StateTtl::parse).transpose()?,
-            allowed_lateness: options.get("allowed_lateness").map(AllowedLateness::parse).transpose()?,
-        })
-    }
-
-    /// The limits of a query that says so.
-    pub(crate) fn within(self, limits: Limits) -> Limits {
-        Limits {
-            state_ttl_us: self.state_ttl.map_or(limits.state_ttl_us, StateTtl::us),
-            allowed_lateness_us: self
-                .allowed_lateness
-                .map_or(limits.allowed_lateness_us, AllowedLateness::us),
-            ..limits
-        }
-    }
-}
-
 /// The engine's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -324,6 +271,8 @@ pub struct Settings {
     pub source_idle_timeout: Duration,
     /// `source_rate_limit`: rows a second.
     pub source_rate_limit: Option<f64>,
+    /// `shutdown_timeout`, `stop_gracefully`
+    pub shutdown: Shutdown,
     /// `sink_buffer_max`
     pub sink_buffer_max: usize,
     /// `subscription_buffer_max`
@@ -352,6 +301,7 @@ impl Default for Settings {
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
             source_idle_timeout: Duration::from_secs(30),
             source_rate_limit: None,
+            shutdown: Shutdown::default(),
             sink_buffer_max: 1 << 30,
             subscription_buffer_max: 64 << 20,
             limits: Limits::default(),
@@ -415,8 +365,10 @@ impl Settings {
                 let none = value.eq_ignore_ascii_case("none");
                 self.source_rate_limit = if none { None } else { Some(rate(name, value)?) };
             }
+            "shutdown_timeout" => self.shutdown.timeout = shutdown::timeout(value)?,
             "sink_buffer_max" => self.sink_buffer_max = size(name, value)?,
             "state_ttl" => self.limits.state_ttl_us = StateTtl::parse(value)?.us(),
+            "stop_gracefully" => self.shutdown.gracefully = shutdown::on_or_off(name, value)?,
             "subscription_buffer_max" => self.subscription_buffer_max = size(name, value)?,
             "whole_rows_max" => self.limits.whole_rows_max = count(name, value)?,
             _ => return Err(Settings::unknown(name)),
@@ -456,8 +408,10 @@ impl Settings {
             "recursion_max" => self.limits.recursion_max.to_string(),
             "source_idle_timeout" => interval_text(self.source_idle_timeout),
             "source_rate_limit" => self.source_rate_limit.map_or("none".into(), |rate| rate.to_string()),
+            "shutdown_timeout" => shutdown::timeout_text(self.shutdown.timeout),
             "sink_buffer_max" => self.sink_buffer_max.to_string(),
             "state_ttl" => self.limits.state_ttl_us.map_or("off".into(), millstream_sql::length_text),
+            "stop_gracefully" => if self.shutdown.gracefully { "on" } else { "off" }.into(),
             "subscription_buffer_max" => self.subscription_buffer_max.to_string(),
             "whole_rows_max" => self.limits.whole_rows_max.to_string(),
             _ => return Err(Settings::unknown(name)),
@@ -562,6 +516,10 @@ mod tests {
         check("event_time_ahead_max", "NULL", "null");
         check("event_time_ahead_max", "90 min", "90 minutes");
         check("source_idle_timeout", "500 ms", "500 milliseconds");
+        check("shutdown_timeout", "0", "0");
+        check("shutdown_timeout", "1 min", "1 minute");
+        check("stop_gracefully", "ON", "on");
+        check("stop_gracefully", "false", "off");
     }
 
     #[test]
@@ -585,6 +543,7 @@ mod tests {
         check("max_batch_rows", "0", "above zero");
         check("max_record_bytes", "9 parsecs", "bytes were expected");
         check("clock", "sundial", "'system' or 'manual'");
+        check("stop_gracefully", "perhaps", "on or off was expected");
         check("batch_intervall", "1 s", "batch_interval");
     }
 }

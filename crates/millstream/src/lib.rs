@@ -196,8 +196,8 @@ pub use millstream_engine::{
     Batch, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine, EngineBuilder,
     Error, Following, InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, Kind, Listener, Names,
     ObjectName, Op, Outcome, Prepared, Progress, Record, Recovered, Response, Result, Script, Session,
-    SettingDoc, StorePrefix, Tag, TransactionStatus, as_shown, inspect, inspect_store, object_store,
-    sqlstate,
+    SettingDoc, Shutdown, StorePrefix, Tag, TransactionStatus, as_shown, inspect, inspect_store,
+    object_store, settings, sqlstate,
 };
 
 /// The contracts of sources and sinks, the connectors that come with the engine, and channels to feed it by.

@@ -45,11 +45,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(Message::Terminate) => return,
                 Ok(Message::Sync) => {
                     skipping = false;
+                    self.wire.in_exchange = false;
                     self.sync();
                     continue;
                 }
                 Ok(_) if skipping => continue,
                 Ok(message) => {
+                    self.wire.in_exchange = match &message {
+                        Message::Query(_) => false,
+                        Message::Parse { .. } | Message::Bind(_) | Message::Execute { .. } => true,
+                        _ => self.wire.in_exchange,
+                    };
                     self.wire.entry.cancels.mark_unchanged();
                     self.handle(message).await
                 }

@@ -6,6 +6,46 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rand::Rng;
 use tokio::sync::watch;
 
+/// How far the server's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// It serves clients.
+    Serving,
+    /// Statements that run may finish; no new one begins.
+    Draining,
+    /// Statements that run are cancelled.
+    Stopping,
+}
+
+/// What a connection sees of the server's end.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    phase: watch::Receiver<Phase>,
+}
+
+impl Ending {
+    /// The end that a server brings about.
+    pub(crate) fn of(phase: watch::Receiver<Phase>) -> Ending {
+        Ending { phase }
+    }
+
+    /// Returns when the end has come so far, or the server is gone.
+    pub(crate) async fn reached(&mut self, phase: Phase) {
+        let _ = self.phase.wait_for(|now| *now >= phase).await;
+    }
+
+    /// Returns true if the end has come so far.
+    pub(crate) fn has_reached(&self, phase: Phase) -> bool {
+        *self.phase.borrow() >= phase
+    }
+}
+
+/// Messages of all connections may have as many bytes in memory, besides `FREE_BYTES` of each.
+pub(crate) const MESSAGES_BYTES_MAX: usize = 512 << 20;
+
+/// Bytes of a connection's messages that don't count.
+const FREE_BYTES: usize = 64 << 10;
+
 /// Bytes of a secret key.
 const SECRET_BYTES: usize = 4;
 
@@ -18,6 +58,8 @@ pub(crate) struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     last: u32,
+    /// Bytes of messages in memory that count.
+    message_bytes: usize,
     by_process: HashMap<u32, ([u8; SECRET_BYTES], watch::Sender<u64>)>,
 }
 
@@ -28,6 +70,8 @@ pub(crate) struct Entry {
     pub(crate) secret: [u8; SECRET_BYTES],
     pub(crate) cancels: watch::Receiver<u64>,
     connections: Arc<Connections>,
+    /// Bytes of its messages that count.
+    charged: usize,
 }
 
 impl Connections {
@@ -47,7 +91,7 @@ impl Connections {
         let secret = rand::rng().random();
         let (sender, cancels) = watch::channel(0);
         open.by_process.insert(process, (secret, sender));
-        Some(Entry { process, secret, cancels, connections: Arc::clone(self) })
+        Some(Entry { process, secret, cancels, connections: Arc::clone(self), charged: 0 })
     }
 
     /// Cancels what a connection runs, if the secret is its own.
@@ -61,16 +105,52 @@ impl Connections {
     }
 }
 
+impl Entry {
+    /// Counts this many bytes for its message, which is in memory. False if all messages have too many together: then
+    /// nothing has changed.
+    pub(crate) fn try_charge(&mut self, bytes: usize) -> bool {
+        let counted = bytes.saturating_sub(FREE_BYTES);
+        if counted == self.charged {
+            return true;
+        }
+        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = open.message_bytes - self.charged + counted;
+        if counted > self.charged && all > MESSAGES_BYTES_MAX {
+            return false;
+        }
+        open.message_bytes = all;
+        self.charged = counted;
+        true
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.by_process.remove(&self.process);
+        open.message_bytes -= self.charged;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_of_all_connections_have_a_bound() {
+        let connections = Arc::new(Connections::default());
+        let (mut one, mut other) = (connections.enter(2).unwrap(), connections.enter(2).unwrap());
+        assert!(one.try_charge(MESSAGES_BYTES_MAX));
+        // Short ones always have room.
+        assert!(other.try_charge(FREE_BYTES));
+        assert!(!other.try_charge(3 * FREE_BYTES));
+        assert!(one.try_charge(MESSAGES_BYTES_MAX / 2));
+        assert!(other.try_charge(3 * FREE_BYTES));
+        drop(one);
+        assert_eq!(connections.open.lock().unwrap().message_bytes, 2 * FREE_BYTES);
+        assert!(other.try_charge(0));
+        assert_eq!(connections.open.lock().unwrap().message_bytes, 0);
+    }
 
     #[test]
     fn only_who_knows_the_secret_cancels() {

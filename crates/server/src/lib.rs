@@ -26,6 +26,7 @@ mod decode;
 mod extended;
 mod interrupt;
 mod message;
+mod newcomers;
 mod oid;
 mod query;
 mod report;
@@ -47,11 +48,15 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::connection::Connection;
 pub use crate::copy::{CopyReader, CopyWriter};
-use crate::interrupt::Connections;
+use crate::interrupt::{Connections, Ending, Phase};
+use crate::newcomers::{Newcomer, Newcomers};
 use crate::wire::Wire;
 
 /// Clients that may be connected at the same time.
 const CONNECTIONS_MAX: usize = 10_000;
+
+/// Connections that may wait for their login at the same time.
+const NEWCOMERS_MAX: usize = 256;
 
 /// How long clients are waited for when the server stops.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -93,6 +98,7 @@ pub struct Server {
     address: SocketAddr,
     engine: Engine,
     connections: Arc<Connections>,
+    newcomers: Arc<Newcomers>,
 }
 
 impl Server {
@@ -110,7 +116,7 @@ impl Server {
         })?;
         let address =
             listener.local_addr().map_err(|source| ListenError::Refused { address: first, source })?;
-        Ok(Server { listener, address, engine, connections: Arc::default() })
+        Ok(Server { listener, address, engine, connections: Arc::default(), newcomers: Arc::default() })
     }
 
     /// Where it listens.
@@ -119,11 +125,19 @@ impl Server {
     }
 
     /// Answers clients until `stop` is ready, then tells them so and returns when they are gone: how many connections a
-    /// defect of ours has ended.
+    /// defect of ours has ended. Statements that run are cancelled.
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
-        let (sender, shutdown) = watch::channel(false);
+        self.run_until(std::future::pending(), stop).await
+    }
+
+    /// The same, but when `drain` is ready it first lets running statements finish: no connection and no new statement is
+    /// accepted from then on, and it returns as soon as all clients are gone. `stop` cancels those statements that still
+    /// run.
+    pub async fn run_until(self, drain: impl Future<Output = ()>, stop: impl Future<Output = ()>) -> usize {
+        let (sender, phase) = watch::channel(Phase::Serving);
+        let ending = Ending::of(phase);
         let mut clients = JoinSet::new();
-        tokio::pin!(stop);
+        tokio::pin!(drain, stop);
         let mut panicked = 0;
         let mut ended = |ended: Result<(), JoinError>| {
             if let Err(error) = ended {
@@ -134,12 +148,20 @@ impl Server {
         loop {
             tokio::select! {
                 biased;
-                () = &mut stop => break,
+                () = &mut stop => {
+                    let _ = sender.send(Phase::Stopping);
+                    break;
+                }
+                () = &mut drain => {
+                    let _ = sender.send(Phase::Draining);
+                    break;
+                }
                 Some(done) = clients.join_next(), if !clients.is_empty() => ended(done),
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) => {
-                        let engine = self.engine.clone();
-                        clients.spawn(serve(socket, engine, self.connections.clone(), shutdown.clone()));
+                        let newcomer = self.newcomers.enter(NEWCOMERS_MAX);
+                        let (engine, connections) = (self.engine.clone(), self.connections.clone());
+                        clients.spawn(serve(socket, newcomer, engine, connections, ending.clone()));
                     }
                     Err(error) => {
                         // Too many open files, say: others may close some.
@@ -150,7 +172,15 @@ impl Server {
             }
         }
         drop(self.listener);
-        let _ = sender.send(true);
+        while !clients.is_empty() && !ending.has_reached(Phase::Stopping) {
+            tokio::select! {
+                biased;
+                () = &mut stop => {
+                    let _ = sender.send(Phase::Stopping);
+                }
+                Some(done) = clients.join_next() => ended(done),
+            }
+        }
         let gone = async {
             while let Some(done) = clients.join_next().await {
                 ended(done);
@@ -164,14 +194,25 @@ impl Server {
 /// Serves one client until it leaves.
 async fn serve(
     mut socket: TcpStream,
+    mut newcomer: Newcomer,
     engine: Engine,
     connections: Arc<Connections>,
-    shutdown: watch::Receiver<bool>,
+    mut ending: Ending,
 ) {
     // Answers are short and waited for.
     let _ = socket.set_nodelay(true);
-    let Some(admitted) = startup::admit(&mut socket, &connections, CONNECTIONS_MAX).await else { return };
-    let wire = Wire::new(socket, admitted.input, admitted.answers, admitted.entry, shutdown);
+    let admitted = tokio::select! {
+        biased;
+        () = ending.reached(Phase::Draining) => None,
+        admitted = startup::admit(&mut socket, &connections, CONNECTIONS_MAX) => admitted,
+        () = newcomer.ousted() => {
+            startup::oust(&mut socket, NEWCOMERS_MAX).await;
+            None
+        }
+    };
+    drop(newcomer);
+    let Some(admitted) = admitted else { return };
+    let wire = Wire::new(socket, admitted.input, admitted.answers, admitted.entry, ending);
     let mut connection = Connection::new(wire, engine.session());
     connection.session.connected_as(&admitted.who.0, &admitted.who.1);
     connection.session.numbered(connection.wire.entry.process);

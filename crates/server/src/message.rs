@@ -13,6 +13,9 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// The first message of a connection may have as many bytes, as in PostgreSQL.
 const STARTUP_BYTES_MAX: usize = 10_000;
 
+/// Room for at least so many bytes is made for a message that has not come whole.
+const BUFFER_BYTES_MIN: usize = 8 << 10;
+
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const CANCEL_REQUEST: u32 = 80_877_102;
@@ -83,6 +86,8 @@ pub(crate) enum Garbage {
     Type(char),
     #[error("a message says that it has {0} bytes, which can't be")]
     Length(i32),
+    #[error("a message of {bytes} bytes has not come within {seconds} s")]
+    Slow { bytes: usize, seconds: u64 },
     #[error("a {0} message ends before its content does")]
     Short(&'static str),
     #[error("a {0} message goes on after its content")]
@@ -96,15 +101,15 @@ pub(crate) enum Garbage {
 impl Garbage {
     /// Whether the next message can still be found.
     pub(crate) fn is_fatal(&self) -> bool {
-        matches!(self, Garbage::Type(_) | Garbage::Length(_))
+        matches!(self, Garbage::Type(_) | Garbage::Length(_) | Garbage::Slow { .. })
     }
 }
 
 /// The next message's frame in the bytes that have come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// It has not come whole.
-    Partial,
+    /// It has not come whole. How many bytes it says that it has; 0 where that has not come, either.
+    Partial { bytes: usize },
     /// A message.
     Whole(u8, Bytes),
     /// A message that is too long: as many of its bytes are still to be passed over.
@@ -113,12 +118,12 @@ pub(crate) enum Frame {
 
 /// Cuts the next message off.
 pub(crate) fn frame(input: &mut BytesMut) -> Result<Frame, Garbage> {
-    let Some((&kind, rest)) = input.split_first() else { return Ok(Frame::Partial) };
+    let Some((&kind, rest)) = input.split_first() else { return Ok(Frame::Partial { bytes: 0 }) };
     if !b"QPBDECSHXdcfp".contains(&kind) {
         return Err(Garbage::Type(char::from(kind)));
     }
     let Some(length) = rest.first_chunk().map(|bytes| i32::from_be_bytes(*bytes)) else {
-        return Ok(Frame::Partial);
+        return Ok(Frame::Partial { bytes: 0 });
     };
     let Some(bytes) = usize::try_from(length).ok().filter(|bytes| *bytes >= 4) else {
         return Err(Garbage::Length(length));
@@ -129,8 +134,10 @@ pub(crate) fn frame(input: &mut BytesMut) -> Result<Frame, Garbage> {
         return Ok(Frame::TooLong { kind, bytes, missing: bytes + 1 - there });
     }
     if input.len() < bytes + 1 {
-        input.reserve((bytes + 1 - input.len()).min(1 << 20));
-        return Ok(Frame::Partial);
+        // Memory grows with what has come, whatever a client announces.
+        let most = input.len().max(BUFFER_BYTES_MIN);
+        input.reserve((bytes + 1 - input.len()).min(most));
+        return Ok(Frame::Partial { bytes });
     }
     let mut whole = input.split_to(bytes + 1).freeze();
     whole.advance(5);
@@ -392,6 +399,19 @@ mod tests {
         assert!(input.is_empty());
         assert_eq!(frame(&mut BytesMut::from(&b"GET / HTTP"[..])), Err(Garbage::Type('G')));
         assert_eq!(frame(&mut BytesMut::from(&b"Q\0\0\0\0"[..])), Err(Garbage::Length(0)));
+    }
+
+    #[test]
+    fn memory_grows_with_what_has_come() {
+        let announced = MESSAGE_BYTES_MAX as i32;
+        let mut input = BytesMut::from(&b"Q"[..]);
+        input.extend_from_slice(&announced.to_be_bytes());
+        for _ in 0..12 {
+            assert_eq!(frame(&mut input), Ok(Frame::Partial { bytes: MESSAGE_BYTES_MAX }));
+            // The buffer itself may double what it is asked for.
+            assert!(input.capacity() <= 4 * input.len().max(BUFFER_BYTES_MIN), "{}", input.capacity());
+            input.resize(input.capacity(), b' ');
+        }
     }
 
     #[test]

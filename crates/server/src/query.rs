@@ -144,6 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         if endless {
             self.send().await?;
+            return self.unless_draining(next).await;
         }
         self.unless_stopped(next).await
     }

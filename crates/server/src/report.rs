@@ -3,6 +3,7 @@
 use millstream_engine::Error;
 
 use crate::answer::Report;
+use crate::interrupt::MESSAGES_BYTES_MAX;
 use crate::message::{Garbage, MESSAGE_BYTES_MAX};
 use crate::wire::Stop;
 
@@ -40,6 +41,19 @@ pub(crate) fn stopped(stop: Stop) -> Report {
             fatal("57P01", "the server is stopping: connect again when it is back")
         }
     }
+}
+
+/// A message that was passed over, since messages take too much memory in all.
+pub(crate) fn no_room(bytes: usize) -> Report {
+    let mut report = error(
+        "53200",
+        format!(
+            "there is no room for a message of {bytes} bytes: the messages of all clients may have \
+             {MESSAGES_BYTES_MAX} bytes together"
+        ),
+    );
+    report.hint = Some("Try again later, or send many rows with COPY … FROM STDIN.".into());
+    report
 }
 
 /// A message that was passed over.

@@ -90,6 +90,14 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// Tells a client that it has to go, since others want to be let in.
+pub(crate) async fn oust<S: AsyncWrite + Unpin>(socket: &mut S, newcomers_max: usize) {
+    let message = format!(
+        "{newcomers_max} connections have not logged in, which is as many as may be, and this one has waited longest"
+    );
+    refuse(socket, &report::fatal("53300", message)).await;
+}
+
 /// Tells a client that it isn't let in.
 async fn refuse<S: AsyncWrite + Unpin>(socket: &mut S, report: &Report) {
     let mut answers = Answers::default();

@@ -2,15 +2,16 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use arrow::error::ArrowError;
 use bytes::{Buf, BytesMut};
 use millstream_engine::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::answer::{Answers, Report};
-use crate::interrupt::Entry;
+use crate::interrupt::{Ending, Entry, Phase};
 use crate::message::{self, Frame, Garbage, Message};
 use crate::report;
 
@@ -20,17 +21,36 @@ const ANSWERS_BYTES: usize = 64 << 10;
 /// What a client may send while a statement of its runs, before it is left waiting.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 
+/// A message may take as long, whatever its length, and a second more for each `BYTES_PER_SECOND_MIN`.
+const MESSAGE_TIME: Duration = Duration::from_secs(60);
+
+/// A message that comes more slowly ends its connection: it holds memory that others may need.
+const BYTES_PER_SECOND_MIN: usize = 64 << 10;
+
 /// A client's socket, what has come of it and what is to be sent.
 pub(crate) struct Wire<S> {
     socket: S,
     input: BytesMut,
     pub(crate) answers: Answers,
     pub(crate) entry: Entry,
-    shutdown: watch::Receiver<bool>,
-    /// A message that is too long to be taken: its bytes, and how many of them are still to come and be forgotten.
-    passing: Option<(usize, usize)>,
+    ending: Ending,
+    /// A message that can't be taken.
+    passing: Option<Passing>,
+    /// Since when a message that has not come whole is waited for, and how many bytes it says that it has.
+    begun: Option<(Instant, usize)>,
     /// Whether the last message was one of the simple protocol, each of which is answered by itself.
     pub(crate) is_simple: bool,
+    /// True within an exchange of the extended protocol, before its Sync.
+    pub(crate) in_exchange: bool,
+}
+
+/// A message that is passed over.
+struct Passing {
+    bytes: usize,
+    /// How many of its bytes are still to come and be forgotten.
+    missing: usize,
+    /// What its sender is told then.
+    report: fn(usize) -> Report,
 }
 
 /// Why a statement ends before it is done.
@@ -80,15 +100,32 @@ impl From<ArrowError> for Stop {
     }
 }
 
+/// Returns when a message that has begun has taken too long.
+async fn late(begun: Option<(Instant, usize)>) -> Garbage {
+    let Some((since, bytes)) = begun else { return std::future::pending().await };
+    let within = time_for(bytes);
+    tokio::time::sleep_until(since + within).await;
+    Garbage::Slow { bytes, seconds: within.as_secs() }
+}
+
+/// How long a message of so many bytes may take, from its first byte to its last.
+fn time_for(bytes: usize) -> Duration {
+    MESSAGE_TIME + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64)
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(crate) fn new(
-        socket: S,
-        input: BytesMut,
-        answers: Answers,
-        entry: Entry,
-        shutdown: watch::Receiver<bool>,
-    ) -> Wire<S> {
-        Wire { socket, input, answers, entry, shutdown, passing: None, is_simple: false }
+    pub(crate) fn new(socket: S, input: BytesMut, answers: Answers, entry: Entry, ending: Ending) -> Wire<S> {
+        Wire {
+            socket,
+            input,
+            answers,
+            entry,
+            ending,
+            passing: None,
+            begun: None,
+            is_simple: false,
+            in_exchange: false,
+        }
     }
 
     /// The next message. Sends the answers first when it has to be waited for.
@@ -102,32 +139,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn receive_while(&mut self, runs: bool) -> Result<Message, Stop> {
+        // A server that drains accepts no new statement, but waits for the end of what a client has begun.
+        let until = if runs || self.in_exchange { Phase::Stopping } else { Phase::Draining };
+        if self.ending.has_reached(until) {
+            return Err(Stop::Shutdown);
+        }
         loop {
-            if let Some((bytes, 0)) = self.passing {
-                self.passing = None;
-                return Err(report::too_long(bytes).into());
+            if let Some(Passing { bytes, report, .. }) = self.passing.take_if(|passing| passing.missing == 0)
+            {
+                return Err(report(bytes).into());
             }
-            if let Some((_, missing)) = &mut self.passing {
-                let passed = self.input.len().min(*missing);
+            if let Some(passing) = &mut self.passing {
+                let passed = self.input.len().min(passing.missing);
                 self.input.advance(passed);
-                *missing -= passed;
-                if *missing == 0 {
+                passing.missing -= passed;
+                if passing.missing == 0 {
                     continue;
                 }
                 self.input.reserve(READ_AHEAD_BYTES);
-            } else {
-                match message::frame(&mut self.input)? {
-                    Frame::Whole(kind, body) => {
-                        self.is_simple = kind == b'Q';
-                        return Ok(message::decode(kind, body)?);
-                    }
-                    Frame::TooLong { kind, bytes, missing } => {
-                        self.is_simple = kind == b'Q';
-                        self.passing = Some((bytes, missing));
-                        continue;
-                    }
-                    Frame::Partial => {}
-                }
+            } else if let Some(message) = self.whole()? {
+                return Ok(message);
+            } else if self.passing.is_some() {
+                continue;
             }
             self.send_idle().await?;
             tokio::select! {
@@ -138,20 +171,68 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         return Err(Stop::Gone);
                     }
                 }
-                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Shutdown),
+                () = self.ending.reached(until) => return Err(Stop::Shutdown),
+                garbage = late(self.begun) => return Err(garbage.into()),
             }
         }
     }
 
+    /// The next message, if it has come whole. One that can't be taken is passed over from now on.
+    fn whole(&mut self) -> Result<Option<Message>, Stop> {
+        match message::frame(&mut self.input)? {
+            Frame::Whole(kind, body) => {
+                self.is_simple = kind == b'Q';
+                self.begun = None;
+                // It is in memory already, and counts until the next one.
+                let _ = self.entry.try_charge(body.len());
+                if body.len() > READ_AHEAD_BYTES {
+                    // The buffer of a long message goes with it.
+                    self.input = BytesMut::from(&self.input[..]);
+                }
+                return Ok(Some(message::decode(kind, body)?));
+            }
+            Frame::TooLong { kind, bytes, missing } => {
+                self.is_simple = kind == b'Q';
+                self.begun = None;
+                self.passing = Some(Passing { bytes, missing, report: report::too_long });
+            }
+            Frame::Partial { bytes } => {
+                let fits = self.entry.try_charge(self.input.len());
+                if let Some(&kind) = self.input.first() {
+                    let since = self.begun.map_or_else(Instant::now, |(since, _)| since);
+                    self.begun = Some((since, bytes));
+                    if !fits {
+                        let missing = bytes + 1 - self.input.len();
+                        self.is_simple = kind == b'Q';
+                        self.begun = None;
+                        self.input = BytesMut::new();
+                        self.passing = Some(Passing { bytes, missing, report: report::no_room });
+                        let _ = self.entry.try_charge(0);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Waits for `work`, unless the client cancels it, goes away, or the server stops.
     pub(crate) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        self.unless_reached(Phase::Stopping, work).await
+    }
+
+    /// The same of `work` that may never end by itself: a server that drains doesn't wait for it.
+    pub(crate) async fn unless_draining<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        self.unless_reached(Phase::Draining, work).await
+    }
+
+    async fn unless_reached<T>(&mut self, until: Phase, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::pin!(work);
         loop {
             let room = self.input.len() < READ_AHEAD_BYTES;
             tokio::select! {
                 biased;
                 _ = self.entry.cancels.changed() => return Err(Stop::Cancelled),
-                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Shutdown),
+                () = self.ending.reached(until) => return Err(Stop::Shutdown),
                 done = &mut work => return Ok(done),
                 read = self.socket.read_buf(&mut self.input), if room => {
                     if read? == 0 {
@@ -193,9 +274,90 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         return Err(Stop::Gone);
                     }
                 }
-                _ = self.shutdown.wait_for(|stops| *stops) => return Err(Stop::Gone),
+                () = self.ending.reached(Phase::Stopping) => return Err(Stop::Gone),
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::DuplexStream;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::interrupt::{Connections, MESSAGES_BYTES_MAX};
+
+    /// A wire whose other end the test holds, with what keeps its server from ending.
+    fn wire(connections: &Arc<Connections>) -> (Wire<DuplexStream>, DuplexStream, watch::Sender<Phase>) {
+        let (socket, other) = tokio::io::duplex(1 << 20);
+        let (sender, phase) = watch::channel(Phase::Serving);
+        let entry = connections.enter(10).unwrap();
+        let wire = Wire::new(socket, BytesMut::new(), Answers::default(), entry, Ending::of(phase));
+        (wire, other, sender)
+    }
+
+    fn query(length: usize) -> Vec<u8> {
+        let mut bytes = b"Q".to_vec();
+        bytes.extend_from_slice(&(length as i32 + 5).to_be_bytes());
+        bytes.resize(bytes.len() + length, b'x');
+        bytes.push(0);
+        bytes
+    }
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn a_message_without_room_is_passed_over() {
+        block_on(async {
+            let connections = Arc::new(Connections::default());
+            let (mut wire, mut other, _server) = wire(&connections);
+            let mut hog = connections.enter(10).unwrap();
+            assert!(hog.try_charge(MESSAGES_BYTES_MAX + (64 << 10)));
+            let sending = tokio::spawn(async move {
+                other.write_all(&query(300_000)).await.unwrap();
+                other.write_all(&query(3)).await.unwrap();
+                other
+            });
+            match wire.receive().await {
+                Err(Stop::Refused(report)) => assert_eq!(report.code, "53200"),
+                other => panic!("{other:?}"),
+            }
+            assert!(matches!(wire.receive().await, Ok(Message::Query(sql)) if sql == "xxx"));
+            let mut other = sending.await.unwrap();
+            drop(hog);
+            other.write_all(&query(300_000)).await.unwrap();
+            assert!(matches!(wire.receive().await, Ok(Message::Query(sql)) if sql.len() == 300_000));
+            // The buffer of the long message is not kept.
+            assert!(wire.input.capacity() < 300_000);
+        });
+    }
+
+    #[test]
+    fn a_server_that_drains_takes_no_new_statement() {
+        block_on(async {
+            let connections = Arc::new(Connections::default());
+            let (mut wire, mut other, server) = wire(&connections);
+            other.write_all(&query(3)).await.unwrap();
+            server.send(Phase::Draining).unwrap();
+            assert!(matches!(wire.receive().await, Err(Stop::Shutdown)));
+            // What has begun may come to its end.
+            assert!(matches!(wire.receive_unless_cancelled().await, Ok(Message::Query(_))));
+            assert!(matches!(wire.unless_stopped(async { 1 }).await, Ok(1)));
+            assert!(matches!(wire.unless_draining(std::future::pending::<()>()).await, Err(Stop::Shutdown)));
+            server.send(Phase::Stopping).unwrap();
+            assert!(matches!(wire.receive_unless_cancelled().await, Err(Stop::Shutdown)));
+        });
+    }
+
+    #[test]
+    fn a_long_message_may_take_longer() {
+        assert_eq!(time_for(0), MESSAGE_TIME);
+        assert_eq!(time_for(64 << 20), MESSAGE_TIME + Duration::from_secs(1024));
     }
 }

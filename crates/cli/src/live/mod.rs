@@ -170,8 +170,11 @@ async fn show(shell: &mut Interpreter, mut live: Live) -> Result<(), Stop> {
     let client = &mut shell.client;
     let held = client.output.hold();
     let color = console::colors_enabled();
-    let left = screen::show(&live.feed, &client.engine, &live.title, &mut live.view, color);
+    let shutdown = client.signals.shutdown.clone();
+    let shown =
+        shutdown.prompt(|| screen::show(&live.feed, &client.engine, &live.title, &mut live.view, color));
     drop(held);
+    let Some(left) = shown else { return Ok(()) };
     let left = left.map_err(|error| Stop::external(format_args!("the terminal can't be used: {error}")))?;
     let end = live.feed.state().end.clone();
     if let Some(Err(message)) = end {

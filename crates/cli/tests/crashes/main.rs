@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
 mod clients;
+#[cfg(unix)]
+mod ending;
 mod feeds;
 mod fixtures;
 mod ledger;

@@ -13,13 +13,16 @@ use super::history::History;
 use super::query::RunningQuery;
 
 /// Bytes that may wait for a reader before no more rows are taken of sources.
-const BACKLOG_BYTES_MAX: usize = 64 << 20;
+pub(super) const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes that may wait for a query that is behind before no more changes of statements are taken.
 const STATEMENTS_BYTES_MAX: usize = 4 * BACKLOG_BYTES_MAX;
 
 /// Epochs that may wait for a reader before no more rows are taken of sources.
 const BACKLOG_EPOCHS_MAX: usize = 1024;
+
+/// Bytes of memory that an epoch takes in a log besides its rows, about.
+const ENTRY_BYTES: usize = 1024;
 
 /// A place in a log: how many entries came before it since the relation was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +51,18 @@ pub(crate) struct Log {
 pub(crate) struct Waiting {
     pub(crate) epochs: usize,
     pub(crate) bytes: usize,
+}
+
+impl Waiting {
+    /// Returns true if no more rows should be taken for whoever has to read that.
+    pub(crate) fn is_much(self) -> bool {
+        self.bytes > BACKLOG_BYTES_MAX || self.epochs > BACKLOG_EPOCHS_MAX
+    }
+
+    /// How much memory it takes, about.
+    pub(crate) fn memory_bytes(self) -> usize {
+        self.bytes + self.epochs * ENTRY_BYTES
+    }
 }
 
 impl Log {
@@ -212,19 +227,6 @@ impl Loop {
     /// Whether so much waits for a query that is behind that even statements must wait until it is stepped.
     pub(super) fn must_wait_for_queries(&self) -> bool {
         self.waits_behind(STATEMENTS_BYTES_MAX)
-    }
-
-    /// Whether so much waits for some sink or query that no more rows may be taken of sources.
-    pub(super) fn backlog_is_full(&self) -> bool {
-        if self.waits_behind(BACKLOG_BYTES_MAX) || self.full_subscriptions().next().is_some() {
-            return true;
-        }
-        self.logs.iter().filter(|(_, log)| !log.entries.is_empty()).any(|(name, log)| {
-            self.oldest_holder(name).is_some_and(|place| {
-                let waiting = log.waiting(place);
-                waiting.bytes > BACKLOG_BYTES_MAX || waiting.epochs > BACKLOG_EPOCHS_MAX
-            })
-        })
     }
 }
 

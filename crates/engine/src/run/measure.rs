@@ -10,6 +10,7 @@ use millstream_delta::{Cut, Delta};
 use millstream_sql::{Kind, Result};
 
 use super::Loop;
+use super::backpressure::HeldBack;
 use super::epoch::Deltas;
 use crate::listener::{Batch, Happening, Listeners};
 use crate::settings::{ClockKind, Pace};
@@ -66,7 +67,7 @@ impl Loop {
                 Duration::from_micros((self.machine.now().0 - cut.now.0).max(0) as u64)
             }
         };
-        if self.rows_wait() {
+        if self.rows_wait(&HeldBack::new()) {
             self.measures.waiting_since = Some(begun);
         }
         let mut inputs: Vec<(Arc<str>, u64)> =

@@ -6,6 +6,7 @@
 mod alter;
 mod awaited;
 mod backfill;
+mod backpressure;
 mod bad_rows;
 mod batches;
 mod behind;
@@ -82,6 +83,7 @@ use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
 use awaited::SetAside;
 pub(crate) use backfill::{Backfill, Handover, Since};
+use backpressure::HeldBack;
 use behind::Threads;
 use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
@@ -136,6 +138,8 @@ pub(crate) struct Parts {
     pub(crate) apart: Option<u64>,
     /// Where rows go that memory has no room for.
     pub(crate) spill: Arc<dyn Place>,
+    /// `memory_limit` until it is set: what a journal holds must not take more while it is done again, either.
+    pub(crate) memory_limit: Option<usize>,
     /// Who says what time the machine has.
     pub(crate) time: TimeSource,
     /// Whether it begins with what a journal holds.
@@ -218,7 +222,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             let handle = parts.runtime.handle().clone();
             let driver = Driver::new(planner.state(), handle.clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
-            let settings = Settings::default();
+            let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
             let machine = MachineClock::new(parts.time);
             driver.set_threads(settings.threads());
             let state = Loop {
@@ -405,7 +409,7 @@ impl Loop {
     fn take_answer(&mut self, source: &Arc<str>, ticket: u64, result: Result<Arrival>, at: Instant) {
         self.hear_answer(source, &result);
         self.arrived(source, ticket, result);
-        if self.rows_wait() {
+        if self.rows_wait(&HeldBack::new()) {
             self.measures.rows_wait_since(at);
         }
     }
@@ -495,6 +499,13 @@ impl Loop {
         self.progress.warnings = self.memory.trouble().into_iter().collect();
         if let Some(shared) = self.shared.upgrade() {
             *shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.progress.clone();
+        }
+    }
+
+    /// Lets the process read how it ends, also while the loop is busy.
+    fn publish_shutdown(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            *shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner) = self.settings.shutdown;
         }
     }
 

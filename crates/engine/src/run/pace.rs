@@ -8,6 +8,7 @@ use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
 use super::Loop;
+use super::backpressure::HeldBack;
 use super::compile::next_multiple;
 use super::source::RunningSource;
 use crate::error;
@@ -186,6 +187,7 @@ impl Loop {
         }
         self.driver.set_threads(settings.threads());
         self.settings = settings;
+        self.publish_shutdown();
         self.pace_journal();
         self.clock.forget_ticks();
         if name == "missed_batches" && self.settings.missed_batches == MissedBatches::Skip {
@@ -238,7 +240,7 @@ impl Loop {
     fn advance_system(&mut self) {
         let Pace::Fixed(interval) = self.settings.pace else { return };
         // A tick that finds nothing runs nothing, unless a query asks for its batches, empty or not.
-        if !self.rows_wait() && !self.owes_ticks() {
+        if !self.rows_wait(&self.held_back()) && !self.owes_ticks() {
             return self.clock.forget_ticks();
         }
         let (now, interval) = (self.machine.now(), interval.as_micros() as i64);
@@ -333,9 +335,6 @@ impl Loop {
         if self.statements_wait() {
             return true;
         }
-        if self.backlog_is_full() {
-            return false;
-        }
         match self.settings.pace {
             Pace::Auto => self.rows_are_due() || self.timer_is_due(),
             // What is there when the engine is to end doesn't wait for the next tick.
@@ -352,9 +351,10 @@ impl Loop {
                 .any(|source| source.is_read() && (!source.has_ended() || source.has_rows()))
     }
 
-    /// Whether rows of some source wait to be taken in.
-    pub(super) fn rows_wait(&self) -> bool {
-        self.sources.values().any(|source| source.is_read() && source.has_rows())
+    /// Whether rows of some source wait to be taken in, of those that are not held back.
+    pub(super) fn rows_wait(&self, held: &HeldBack) -> bool {
+        let mut open = self.sources.iter().filter(|(name, _)| !held.contains_key(*name));
+        open.any(|(_, source)| source.is_read() && source.has_rows())
     }
 
     fn rows_are_due(&self) -> bool {
@@ -364,8 +364,9 @@ impl Loop {
     /// How long it is until rows of some source that wait may be taken in.
     fn rows_are_due_in(&self) -> Option<Duration> {
         let now = self.machine.now();
-        let used = self.sources.values().filter(|source| source.is_read());
-        used.filter_map(|source| source.due_in(&self.settings, now)).min()
+        let held = self.held_back();
+        let used = self.sources.iter().filter(|(name, source)| source.is_read() && !held.contains_key(*name));
+        used.filter_map(|(_, source)| source.due_in(&self.settings, now)).min()
     }
 
     /// The epoch that starts now, still without a number, and whether it takes rows of sources.
@@ -377,25 +378,25 @@ impl Loop {
             let manual = self.clock.manual;
             return (self.clock.begin(manual, Closes::All), true);
         }
-        let (open, now) = (!self.backlog_is_full(), self.machine.now());
+        let now = self.machine.now();
         match self.settings.pace {
             Pace::Auto => match self.next_timer().filter(|timer| *timer <= now) {
                 // Of several that are due, the last takes the rows: the others are from before these came.
                 Some(timer) => {
                     let cut = self.clock.begin(timer, Closes::Filled);
                     let last = self.timer_after(timer).is_none_or(|next| next > now);
-                    (cut, open && last)
+                    (cut, last)
                 }
-                None => (self.clock.begin(now, Closes::Filled), open),
+                None => (self.clock.begin(now, Closes::Filled), true),
             },
             // Between two ticks an epoch takes in what statements changed, and no rows of sources.
             Pace::Fixed(interval) => match self.clock.due.pop_front() {
                 Some(tick) => {
                     let rows_are_of_it = !self.clock.is_followed(tick, interval);
-                    (self.clock.begin(tick, Closes::All), open && rows_are_of_it)
+                    (self.clock.begin(tick, Closes::All), rows_are_of_it)
                 }
                 None if self.waiters.gracefully && self.rows_are_due() => {
-                    (self.clock.begin(now, Closes::All), open)
+                    (self.clock.begin(now, Closes::All), true)
                 }
                 None => {
                     let before = self.clock.next_tick.map_or(now, |tick| Timestamp(now.0.min(tick.0 - 1)));
@@ -429,13 +430,13 @@ impl Loop {
         let now = self.machine.now();
         let until = |time: Timestamp| Duration::from_micros((time.0 - now.0).max(0) as u64).min(LOOK_EVERY);
         if self.settings.pace == Pace::Auto {
-            // A sink's delivery wakes the loop where a full backlog holds the sources up.
+            // A sink's delivery wakes the loop where its backlog holds sources back.
             let rows = self.rows_are_due_in().filter(|wait| !wait.is_zero());
             let timers = self.next_timer().into_iter().chain(self.next_wake());
-            let timer = timers.filter(|_| !self.backlog_is_full()).map(until).min();
+            let timer = timers.filter(|_| !self.must_wait_for_queries()).map(until).min();
             return Instant::now().checked_add(rows.into_iter().chain(timer).min()?);
         }
-        if !self.rows_wait() && !self.owes_ticks() {
+        if !self.rows_wait(&self.held_back()) && !self.owes_ticks() {
             return self.next_flow_wake().map(|wake| Instant::now() + until(wake));
         }
         Some(Instant::now() + self.clock.next_tick.map_or(Duration::ZERO, until))

@@ -549,7 +549,9 @@ impl Loop {
     pub(super) fn take_sources(&mut self, cut: &Cut) -> Vec<(Arc<str>, Taken)> {
         let mut left = self.limit().rows;
         let mut taken = Vec::new();
-        let mut used: Vec<_> = self.sources.iter_mut().filter(|(_, source)| source.is_read()).collect();
+        let held = self.held_back();
+        let open = self.sources.iter_mut().filter(|(name, _)| !held.contains_key(*name));
+        let mut used: Vec<_> = open.filter(|(_, source)| source.is_read()).collect();
         // Another source comes first in each epoch, so that none takes all the room for ever.
         let count = used.len().max(1);
         used.rotate_left(self.epoch.0 as usize % count);

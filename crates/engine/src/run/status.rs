@@ -215,8 +215,7 @@ impl Loop {
             on_error: None,
         };
         if let Some(source) = self.sources.get(name) {
-            status.status = self.source_status(source);
-            status.reason = source.trouble();
+            (status.status, status.reason) = self.shown_status(name, source, &self.held_back());
             status.rows = Some(source.rows);
             status.bad_rows = Some(source.bad.count());
         } else if let Some(table) = self.tables.get(name) {
@@ -227,6 +226,10 @@ impl Loop {
             if let Some((reason, attempts)) = &sink.failure {
                 status.status = if sink.failed { "failed" } else { "retrying" };
                 status.reason = Some(format!("{reason} (attempt {attempts})"));
+            }
+            if let Some(holds) = self.holds_back(name) {
+                let reason = status.reason.take().map_or_else(String::new, |reason| format!("{reason}; "));
+                status.reason = Some(format!("{reason}{holds}"));
             }
         }
         if let Some(query) = self.query_called(name) {

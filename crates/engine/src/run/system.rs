@@ -148,8 +148,9 @@ impl Loop {
     }
 
     fn source_lines(&self) -> Lines {
-        let now = self.now();
+        let (now, held) = (self.now(), self.held_back());
         let line = |(name, source): (&Arc<str>, &RunningSource)| {
+            let (status, reason) = self.shown_status(name, source, &held);
             let connector = match self.catalog.find(name).map(|object| &object.definition) {
                 Some(Definition::Source { connector, .. }) => connector.name(),
                 _ => "",
@@ -157,8 +158,8 @@ impl Loop {
             vec![
                 name.as_ref().into(),
                 connector.into(),
-                self.source_status(source).into(),
-                source.trouble().map_or(NULL, Cell::from),
+                status.into(),
+                reason.map_or(NULL, Cell::from),
                 source.rows.into(),
                 source.bad.count().into(),
                 (source.rows_per_second(now).round() as i64).into(),

@@ -103,7 +103,7 @@ impl Loop {
         if self.durability.is_lost() || self.waiters.stopping && self.durability.failure().is_some() {
             self.end_soon();
         }
-        let rest = self.waiters.gracefully && self.rows_wait() && !self.backlog_is_full() && !self.held;
+        let rest = self.waiters.gracefully && !self.held && self.rows_wait(&self.held_back());
         if self.waiters.stopping && !rest && !self.tables_are_changed() {
             self.waiters.stop_through.get_or_insert(self.epoch);
         }
@@ -188,32 +188,24 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return !self.clock.is_moving() && self.queries.iter().all(|query| !query.is_starting());
         }
-        let blocked = self.is_blocked(1);
+        let held = self.held_back();
+        let mut read = self.sources.iter().filter(|(_, source)| source.is_read());
         !self.held
-            && (blocked
-                || self.sources.values().filter(|source| source.is_read()).all(RunningSource::is_idle))
+            && read.all(|(name, source)| source.is_idle() || self.is_stuck(name, &held, 1))
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
-    }
-
-    /// Whether a sink that has failed so often, or a durable subscription that nobody reads, keeps the sources from being
-    /// read.
-    fn is_blocked(&self, attempts_max: u32) -> bool {
-        let unread = self.full_subscriptions().any(|(name, ..)| !self.has_reader(name));
-        unread
-            || (self.backlog_is_full() && self.sinks.values().any(|sink| sink.has_failed_often(attempts_max)))
     }
 
     fn answer_finished(&mut self) {
         if let Err(error) = self.check_journal() {
             return self.waiters.finished.drain(..).for_each(|reply| reply.send(Err(error.clone())));
         }
-        let ended = self.is_blocked(ATTEMPTS_MAX)
-            || self
-                .sources
-                .values()
-                .filter(|source| source.used)
-                .all(|source| source.has_ended() && !source.has_rows());
+        let held = self.held_back();
+        let mut used = self.sources.iter().filter(|(_, source)| source.used);
+        let ended = used.all(|(name, source)| {
+            let is_done = source.has_ended() && !source.has_rows();
+            is_done || self.is_stuck(name, &held, ATTEMPTS_MAX)
+        });
         let taken_in = ended
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())

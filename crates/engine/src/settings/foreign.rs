@@ -39,7 +39,8 @@ const SPARK: &[(&str, &str)] = &[
     ),
     (
         "spark.streaming.stopGracefullyOnShutdown",
-        "STOP GRACEFULLY takes in what was received and lets the sinks finish; a signal lets the sinks finish too",
+        "SET stop_gracefully = on: SIGTERM and SIGHUP then process what was received and let the sinks finish, as STOP \
+         GRACEFULLY does",
     ),
     (
         "spark.streaming.unpersist",

@@ -14,6 +14,7 @@ use super::Scenario;
 
 pub const ALL: &[Scenario] = &[
     ("a_slow_sink_holds_the_source_back", || drive::block_on(backpressure())),
+    ("a_stuck_sink_holds_back_what_only_feeds_it", || drive::block_on(independent_sinks())),
     ("a_fixed_pace_cuts_at_multiples_of_the_interval", || drive::block_on(fixed_pace())),
     ("a_manual_clock_moves_only_when_told", || drive::block_on(manual_clock())),
     ("rows_that_are_pushed_arrive_once", || drive::block_on(pushed_rows())),
@@ -51,6 +52,43 @@ async fn backpressure() -> Result<()> {
             )
         })?;
     }
+    gate.open(1_000_000);
+    within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
+}
+
+async fn independent_sinks() -> Result<()> {
+    let gate = Gate::default();
+    let engine = Engine::builder()
+        .connector(Arc::new(Numbers::default()))
+        .connector(Arc::new(gate.clone()))
+        .start()
+        .map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(
+        &mut session,
+        &[
+            &format!("SET max_batch_rows = {BATCH_ROWS}"),
+            "CREATE SOURCE a WITH (connector = 'numbers')",
+            "CREATE SOURCE b WITH (connector = 'numbers')",
+            "CREATE SINK stuck AS SELECT n FROM a WITH (connector = 'gate')",
+            "CREATE MATERIALIZED VIEW cb AS SELECT count(*) AS c FROM b",
+        ],
+    )
+    .await?;
+    let holds = |part: &str| format!("SELECT count(*) FROM millstream.sinks WHERE reason LIKE '%{part}%'");
+    expect_soon(&mut session, &holds("it holds back source \"a\":%nobody else needs it"), &["1"]).await?;
+    let throttled = "SELECT status, reason FROM millstream.sources WHERE name = 'a'";
+    expect_soon(&mut session, throttled, &["throttled|sink \"stuck\" has no room for its rows"]).await?;
+    // Whoever doesn't read it goes on, far beyond what the sink has had of its own source.
+    let beyond = BATCHES_AHEAD_MAX * BATCH_ROWS * 2;
+    expect_soon(&mut session, &format!("SELECT c > {beyond} FROM cb"), &["true"]).await?;
+    // Somebody else needs the source: it is read until sink_buffer_max waits.
+    run(&mut session, "CREATE MATERIALIZED VIEW ca AS SELECT count(*) AS c FROM a").await?;
+    expect_soon(&mut session, &holds("holds back"), &["0"]).await?;
+    expect_soon(&mut session, &format!("SELECT c > {beyond} FROM ca"), &["true"]).await?;
+    run(&mut session, "SET sink_buffer_max = '1 MiB'").await?;
+    expect_soon(&mut session, &holds("it holds back source \"a\":%more than sink_buffer_max"), &["1"])
+        .await?;
     gate.open(1_000_000);
     within_a_minute("the engine to stop", engine.stop()).await?.map_err(|error| error.to_string())
 }

@@ -29,6 +29,10 @@ pub const ALL: &[Scenario] = &[
     ("no_bytes_break_the_server", || drive::block_on(broken_conversations())),
     ("where_a_server_may_listen", || drive::block_on(addresses())),
     ("clients_are_told_when_the_server_stops", || drive::block_on(stopping())),
+    ("who_does_not_log_in_keeps_nobody_out", || serve(silent_clients)),
+    ("a_server_that_drains_lets_statements_finish", || {
+        drive::block_on(async { within_a_minute("the server to drain", draining()).await? })
+    }),
 ];
 
 pub(super) fn text(error: impl std::fmt::Display) -> String {
@@ -414,4 +418,54 @@ async fn stopping() -> Result<()> {
     let error = found.err().map(|error| said(&error)).ok_or("it came to its end")?;
     ensure(error.starts_with("57P01"), || error)?;
     engine.stop().await.map_err(text)
+}
+
+async fn draining() -> Result<()> {
+    let engine = Engine::start().map_err(text)?;
+    let server = Server::bind("127.0.0.1:0", engine.clone()).await.map_err(text)?;
+    let port = server.address().port();
+    let (drain, drained) = tokio::sync::oneshot::channel::<()>();
+    let drained = async move {
+        let _ = drained.await;
+    };
+    let serving = tokio::spawn(server.run_until(drained, std::future::pending()));
+    let (client, idle) = (connect(port).await?, connect(port).await?);
+    let silent = TcpStream::connect(("127.0.0.1", port)).await.map_err(text)?;
+    client.batch_execute("CREATE TABLE t (id INT)").await.map_err(|error| said(&error))?;
+    let follower = connect(port).await?;
+    let following =
+        tokio::spawn(async move { follower.simple_query("SELECT * FROM t EMIT CHANGES").await.map(drop) });
+    let sink = client.copy_in("COPY t FROM STDIN").await.map_err(|error| said(&error))?;
+    let mut sink = Box::pin(sink);
+    sink.send(bytes::Bytes::from("1\n")).await.map_err(|error| said(&error))?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(drain);
+    // Endless results and clients that ask for nothing are ended at once.
+    let error = following.await.map_err(text)?.err().map(|error| said(&error)).ok_or("it came to its end")?;
+    ensure(error.starts_with("57P01"), || error)?;
+    while !idle.is_closed() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ensure(TcpStream::connect(("127.0.0.1", port)).await.is_err(), || "a new client is let in".into())?;
+    // A COPY that has begun comes to its end.
+    sink.send(bytes::Bytes::from("2\n")).await.map_err(|error| said(&error))?;
+    let count = sink.finish().await.map_err(|error| said(&error))?;
+    ensure(count == 2, || format!("{count} rows"))?;
+    ensure(client.batch_execute("SELECT 1").await.is_err(), || "a new statement is accepted".into())?;
+    serving.await.map_err(text)?;
+    drop(silent);
+    engine.stop().await.map_err(text)
+}
+
+async fn silent_clients(port: u16) -> Result<()> {
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(("127.0.0.1", port)).await.map_err(text)?);
+    }
+    connect(port).await?.batch_execute("SELECT 1").await.map_err(|error| said(&error))?;
+    // The first to come has made room for the last.
+    let mut told = Vec::new();
+    silent[0].read_to_end(&mut told).await.map_err(text)?;
+    let told = String::from_utf8_lossy(&told);
+    ensure(told.contains("53300") && told.contains("have not logged in"), || told.into_owned())
 }

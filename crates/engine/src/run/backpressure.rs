@@ -1,0 +1,190 @@
+//! Backpressure: the sources that an epoch doesn't read, since a reader of what they feed has no room.
+//!
+//! A reader holds back the sources that feed it, through queries and sinks into tables, and no others:
+//!
+//! | reader | is full at | holds back |
+//! | --- | --- | --- |
+//! | a sink | 64 MiB or 1,024 epochs | the sources that nobody else needs |
+//! | a sink | `sink_buffer_max` | all sources that feed it |
+//! | a query that is paused or reads the past | 64 MiB or 1,024 epochs | all sources that feed it |
+//! | a query that is behind | 64 MiB | all sources that feed it |
+//! | a durable subscription with `when_full = 'wait'` | its own bound | all sources that feed it |
+//!
+//! Timers and statements are not held back: what they add is small, or bounded where statements are accepted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use super::Loop;
+use super::log::{BACKLOG_BYTES_MAX, Waiting};
+use super::query::RunningQuery;
+use super::source::RunningSource;
+use crate::settings::ClockKind;
+
+/// The sources that are held back, each with a reader that has no room for more of it.
+pub(super) type HeldBack = BTreeMap<Arc<str>, Holder>;
+
+/// Sinks that leave much behind, with how much.
+type FullSinks = BTreeMap<Arc<str>, Waiting>;
+
+/// A reader that has no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    Sink { name: Arc<str>, waiting: Waiting, is_needed: bool },
+    Query(Arc<str>),
+    Subscription(Arc<str>),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Sink { name, .. } => write!(f, "sink \"{name}\""),
+            Holder::Query(name) => write!(f, "query \"{name}\""),
+            Holder::Subscription(name) => write!(f, "subscription \"{name}\""),
+        }
+    }
+}
+
+impl Loop {
+    /// The sources that are held back now. None under a manual clock, which waits for nobody.
+    pub(super) fn held_back(&self) -> HeldBack {
+        let mut held = HeldBack::new();
+        if self.settings.clock == ClockKind::Manual {
+            return held;
+        }
+        let at_present = |query: &&RunningQuery| query.is_running() || query.is_suspended();
+        for query in self.queries.iter().filter(|query| !at_present(query)) {
+            let is_behind = query.behind().is_some_and(|behind| behind.bytes() > BACKLOG_BYTES_MAX);
+            let full = query.reads().filter(|name| is_behind || self.has_no_room(query, name));
+            for relation in full {
+                self.hold(&mut held, relation, |_| Some(Holder::Query(self.shown_name(query).clone())));
+            }
+        }
+        for (name, subscription, _) in self.full_subscriptions() {
+            self.hold(&mut held, &subscription.from, |_| Some(Holder::Subscription(name.clone())));
+        }
+        let full: FullSinks = self
+            .sinks
+            .keys()
+            .filter_map(|name| Some((name.clone(), self.waiting_for(name)?)))
+            .filter(|(_, waiting)| waiting.is_much() || self.is_beyond_buffer(*waiting))
+            .collect();
+        for (name, sink) in &self.sinks {
+            let Some(waiting) = full.get(name).copied() else { continue };
+            let is_beyond = self.is_beyond_buffer(waiting);
+            self.hold(&mut held, &sink.from, |source| {
+                let is_needed = self.is_needed(source, &full);
+                let holds = is_beyond || !is_needed;
+                holds.then(|| Holder::Sink { name: name.clone(), waiting, is_needed })
+            });
+        }
+        held
+    }
+
+    /// Returns true if a query that is paused or reads the past leaves too much of a relation behind.
+    fn has_no_room(&self, query: &RunningQuery, relation: &str) -> bool {
+        let Some(place) = query.place_in(relation) else { return false };
+        self.logs.get(relation).is_some_and(|log| log.waiting(place).is_much())
+    }
+
+    fn is_beyond_buffer(&self, waiting: Waiting) -> bool {
+        waiting.memory_bytes() > self.settings.sink_buffer_max
+    }
+
+    /// Adds the sources that feed a relation and that `holder` names a holder for.
+    fn hold(&self, held: &mut HeldBack, relation: &str, holder: impl Fn(&str) -> Option<Holder>) {
+        let mut seen = BTreeSet::new();
+        self.feeding(relation, &mut seen);
+        for source in self.sources.keys().filter(|source| seen.contains(&***source)) {
+            if !held.contains_key(source)
+                && let Some(holder) = holder(source)
+            {
+                held.insert(source.clone(), holder);
+            }
+        }
+    }
+
+    /// Adds a relation, and all that it is made of.
+    fn feeding<'a>(&'a self, relation: &'a str, seen: &mut BTreeSet<&'a str>) {
+        if !seen.insert(relation) {
+            return;
+        }
+        let is_made_by = |query: &&RunningQuery| {
+            let into = query.into.as_ref().is_some_and(|into| into.table.as_ref() == relation);
+            into || query.name.as_ref() == relation
+        };
+        for query in self.queries.iter().filter(is_made_by) {
+            query.reads().for_each(|input| self.feeding(input, seen));
+        }
+    }
+
+    /// Returns true if anybody but these sinks reads a relation, or what is made of it.
+    fn is_needed(&self, relation: &str, full: &FullSinks) -> bool {
+        let is_kept = self.sources.get(relation).is_some_and(|source| source.retained.is_some());
+        let by_sink = self
+            .sinks
+            .iter()
+            .any(|(name, sink)| !full.contains_key(name) && sink.place_in(relation).is_some());
+        let by_reader = self.subscriptions.values().any(|reader| reader.place_in(relation).is_some())
+            || self.durable_subscriptions.values().any(|reader| reader.place_in(relation).is_some());
+        is_kept || by_sink || by_reader || {
+            let mut readers =
+                self.queries.iter().filter(|query| query.reads_from(relation) && !query.is_suspended());
+            readers.any(|query| {
+                query.is_readable()
+                    || query.temporary
+                    || query.into.is_some()
+                    || self.is_needed(&query.name, full)
+            })
+        }
+    }
+
+    /// Returns true if a source waits for a reader that makes no progress: a sink that has failed so often in a row, or a
+    /// subscription that nobody reads.
+    pub(super) fn is_stuck(&self, source: &Arc<str>, held: &HeldBack, attempts_max: u32) -> bool {
+        match held.get(source) {
+            Some(Holder::Sink { name, .. }) => {
+                self.sinks.get(name).is_some_and(|sink| sink.has_failed_often(attempts_max))
+            }
+            Some(Holder::Subscription(name)) => !self.has_reader(name),
+            Some(Holder::Query(_)) | None => false,
+        }
+    }
+
+    /// A source's status and its reason, as users see them.
+    pub(super) fn shown_status(
+        &self,
+        name: &Arc<str>,
+        source: &RunningSource,
+        held: &HeldBack,
+    ) -> (&'static str, Option<String>) {
+        let (status, trouble) = (self.source_status(source), source.trouble());
+        match held.get(name) {
+            Some(holder) if status == "running" || status == "throttled" => {
+                ("throttled", trouble.or_else(|| Some(format!("{holder} has no room for its rows"))))
+            }
+            _ => (status, trouble),
+        }
+    }
+
+    /// The sources that a sink holds back, and why, in a sentence.
+    pub(super) fn holds_back(&self, sink: &Arc<str>) -> Option<String> {
+        let held = self.held_back();
+        let of_sink = held.iter().filter_map(|(source, holder)| match holder {
+            Holder::Sink { name, waiting, is_needed } if name == sink => Some((source, waiting, is_needed)),
+            _ => None,
+        });
+        let all: Vec<_> = of_sink.collect();
+        let (_, waiting, is_needed) = *all.first()?;
+        let sources: Vec<String> = all.iter().map(|(source, ..)| format!("\"{source}\"")).collect();
+        let noun = if sources.len() == 1 { "source" } else { "sources" };
+        let why = if *is_needed { "which is more than sink_buffer_max" } else { "and nobody else needs it" };
+        Some(format!(
+            "it holds back {noun} {}: {} epochs ({} bytes) wait to be delivered, {why}",
+            sources.join(", "),
+            waiting.epochs,
+            waiting.bytes
+        ))
+    }
+}
