@@ -127,7 +127,7 @@ impl Client {
         }
         let count = script.remaining();
         loop {
-            if self.signals.shutdown.is_draining() {
+            if script.remaining() > 0 && self.signals.shutdown.is_draining() {
                 return Err(Stop::Interrupted);
             }
             let start = Instant::now();

@@ -25,7 +25,7 @@ use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
 use crate::session::Session;
-use crate::settings::{Settings, Shutdown};
+use crate::settings::{Settings, ShutdownSettings};
 
 /// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
 ///
@@ -85,7 +85,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) progress: Mutex<Progress>,
     /// How it ends when its process is asked to; a copy of the settings, which the loop may be too busy to tell.
-    pub(crate) shutdown: Mutex<Shutdown>,
+    pub(crate) shutdown: Mutex<ShutdownSettings>,
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
@@ -185,7 +185,7 @@ impl Engine {
 
     /// How it ends when a signal asks its process to: the settings `shutdown_timeout` and `stop_gracefully`. Answers at once,
     /// however busy the engine is.
-    pub fn shutdown(&self) -> Shutdown {
+    pub fn shutdown(&self) -> ShutdownSettings {
         *self.shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

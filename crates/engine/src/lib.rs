@@ -56,7 +56,7 @@ pub use prepare::Prepared;
 pub use recovery::{Recovered, inspect, inspect_store};
 pub use script::{Outcome, Script};
 pub use session::{Response, Session, Tag};
-pub use settings::{SettingDoc, Shutdown, settings};
+pub use settings::{SettingDoc, ShutdownSettings, settings};
 pub use system::{SystemColumnDoc, SystemColumnKind, SystemTableDoc, system_tables};
 pub use transaction::TransactionStatus;
 pub use variables::SERVER_VERSION;

@@ -14,7 +14,7 @@ use millstream_sql::{Error, Result, near};
 
 pub use keeping::{AllowedLateness, Keeping, StateTtl};
 pub use missed::MissedBatches;
-pub use shutdown::Shutdown;
+pub use shutdown::ShutdownSettings;
 use sizes::memory_limit;
 pub(crate) use sizes::size;
 
@@ -272,7 +272,7 @@ pub struct Settings {
     /// `source_rate_limit`: rows a second.
     pub source_rate_limit: Option<f64>,
     /// `shutdown_timeout`, `stop_gracefully`
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownSettings,
     /// `sink_buffer_max`
     pub sink_buffer_max: usize,
     /// `subscription_buffer_max`
@@ -301,7 +301,7 @@ impl Default for Settings {
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
             source_idle_timeout: Duration::from_secs(30),
             source_rate_limit: None,
-            shutdown: Shutdown::default(),
+            shutdown: ShutdownSettings::default(),
             sink_buffer_max: 1 << 30,
             subscription_buffer_max: 64 << 20,
             limits: Limits::default(),
@@ -411,7 +411,7 @@ impl Settings {
             "shutdown_timeout" => shutdown::timeout_text(self.shutdown.timeout),
             "sink_buffer_max" => self.sink_buffer_max.to_string(),
             "state_ttl" => self.limits.state_ttl_us.map_or("off".into(), millstream_sql::length_text),
-            "stop_gracefully" => if self.shutdown.gracefully { "on" } else { "off" }.into(),
+            "stop_gracefully" => shutdown::on_or_off_text(self.shutdown.gracefully).into(),
             "subscription_buffer_max" => self.subscription_buffer_max.to_string(),
             "whole_rows_max" => self.limits.whole_rows_max.to_string(),
             _ => return Err(Settings::unknown(name)),

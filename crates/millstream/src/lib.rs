@@ -196,7 +196,7 @@ pub use millstream_engine::{
     Batch, Change, Changes, CopyFormat, CopyHeader, CopyIn, CopyOptions, CopyOut, Engine, EngineBuilder,
     Error, Following, InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection, Kind, Listener, Names,
     ObjectName, Op, Outcome, Prepared, Progress, Record, Recovered, Response, Result, Script, Session,
-    SettingDoc, Shutdown, StorePrefix, Tag, TransactionStatus, as_shown, inspect, inspect_store,
+    SettingDoc, ShutdownSettings, StorePrefix, Tag, TransactionStatus, as_shown, inspect, inspect_store,
     object_store, settings, sqlstate,
 };
 

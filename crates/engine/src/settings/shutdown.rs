@@ -8,16 +8,16 @@ use super::{interval, interval_text};
 
 /// How an engine ends when a signal asks its process to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shutdown {
+pub struct ShutdownSettings {
     /// `shutdown_timeout`: how long running statements and sinks may go on.
     pub timeout: Duration,
     /// `stop_gracefully`: true if rows that sources have received are processed first.
     pub gracefully: bool,
 }
 
-impl Default for Shutdown {
-    fn default() -> Shutdown {
-        Shutdown { timeout: Duration::from_secs(30), gracefully: false }
+impl Default for ShutdownSettings {
+    fn default() -> ShutdownSettings {
+        ShutdownSettings { timeout: Duration::from_secs(30), gracefully: false }
     }
 }
 
@@ -41,4 +41,9 @@ pub(super) fn on_or_off(name: &str, value: &str) -> Result<bool> {
         "off" | "false" | "no" | "0" => Ok(false),
         _ => Err(Error::invalid(format!("{name} is '{value}', but on or off was expected"))),
     }
+}
+
+/// The same as it is set.
+pub(super) fn on_or_off_text(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
 }
