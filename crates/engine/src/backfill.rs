@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_delta::Delta;
 use millstream_sql::Result;
@@ -13,6 +14,7 @@ use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::event::{Change, Content, Event};
 use crate::run::{Backfill, Handover, Since};
 use crate::session::Session;
+use crate::statement_memory::{self, StatementMemory};
 
 /// Rows of the first piece; later ones are as large as is quick.
 const PIECE_ROWS_START: usize = 256;
@@ -73,7 +75,10 @@ impl Session {
                 let (base, asked) = (catalog.version, object.clone());
                 let begun = self.shared.ask(|reply| Event::Backfill { base, object: asked, reply }).await?;
                 let Some(mut begun) = begun else { return Ok(None) };
-                self.take_in(&mut begun).await?;
+                let (settings, _) = self.shared.ask(|reply| Event::Settings { reply }).await?;
+                let memory = StatementMemory::new(&self.shared.memory, &settings);
+                let memory = statement_memory::reservation(&memory, "the state of the new query");
+                self.take_in(&mut begun, &memory).await?;
                 let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();
                 Prefilled { handover: Arc::new(Mutex::new(Some(begun))), object: object.clone(), reads }
             }
@@ -82,7 +87,7 @@ impl Session {
         Ok(Some(prefilled))
     }
 
-    async fn take_in(&self, backfill: &mut Box<Backfill>) -> Result<()> {
+    async fn take_in(&self, backfill: &mut Box<Backfill>, memory: &MemoryReservation) -> Result<()> {
         let inputs: Vec<Content> = std::mem::take(&mut backfill.inputs);
         let inputs = inputs.into_iter().map(Content::batches).collect::<Result<Vec<_>>>()?;
         if backfill.costs_the_whole() {
@@ -90,7 +95,7 @@ impl Session {
             if !backfill.step(&deltas.iter().collect::<Vec<_>>()) {
                 return Ok(());
             }
-        } else if !take_pieces(backfill, inputs).await {
+        } else if !take_pieces(backfill, inputs, memory).await? {
             return Ok(());
         }
         for _ in 0..ROUNDS_MAX {
@@ -115,7 +120,11 @@ impl Session {
 }
 
 /// Takes in the rows of inputs, one input after the other; false once the query is suspended.
-async fn take_pieces(backfill: &mut Backfill, inputs: Vec<Vec<RecordBatch>>) -> bool {
+async fn take_pieces(
+    backfill: &mut Backfill,
+    inputs: Vec<Vec<RecordBatch>>,
+    memory: &MemoryReservation,
+) -> Result<bool> {
     let count = inputs.len();
     let mut rows_max = PIECE_ROWS_START;
     for (input, batches) in inputs.into_iter().enumerate() {
@@ -127,8 +136,9 @@ async fn take_pieces(backfill: &mut Backfill, inputs: Vec<Vec<RecordBatch>>) -> 
                 let mut deltas = vec![Delta::default(); count];
                 deltas[input] = Delta::insert(batch.slice(offset, length));
                 if !backfill.step(&deltas.iter().collect::<Vec<_>>()) {
-                    return false;
+                    return Ok(false);
                 }
+                memory.try_resize(backfill.memory_bytes())?;
                 offset += length;
                 rows_max = match begun.elapsed() {
                     took if took < PIECE_SHORT => (rows_max * 2).min(PIECE_ROWS_MAX),
@@ -140,7 +150,7 @@ async fn take_pieces(backfill: &mut Backfill, inputs: Vec<Vec<RecordBatch>>) -> 
             }
         }
     }
-    true
+    Ok(true)
 }
 
 /// True if the object's query has the same answer whenever it is evaluated.

@@ -25,6 +25,7 @@ use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
 use crate::session::Session;
+use crate::statement_memory::AllStatements;
 use crate::settings::{Settings, ShutdownSettings};
 
 /// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
@@ -89,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
+    /// What all statements have taken of memory.
+    pub(crate) memory: AllStatements,
     /// The threads that statements run on.
     pub(crate) pool: QueryPool,
     /// Whether the loop has ended since it was asked to.
@@ -381,6 +384,7 @@ impl EngineBuilder {
             planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
             connectors,
             handle: runtime.handle().clone(),
+            memory: AllStatements::default(),
             pool: QueryPool::new(runtime.handle().clone()),
             stopped: AtomicBool::new(false),
             recovered: OnceLock::new(),

@@ -35,6 +35,7 @@ mod session;
 mod settings;
 mod snapshot;
 mod stamp;
+mod statement_memory;
 mod statements;
 mod system;
 mod transaction;

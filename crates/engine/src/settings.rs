@@ -15,7 +15,7 @@ use millstream_sql::{Error, Result, near};
 pub use keeping::{AllowedLateness, Keeping, StateTtl};
 pub use missed::MissedBatches;
 pub use shutdown::ShutdownSettings;
-use sizes::memory_limit;
+use sizes::{memory_limit, query_memory_limit};
 pub(crate) use sizes::size;
 
 /// A setting, as the reference page and SHOW ALL show it.
@@ -128,6 +128,13 @@ pub const SETTINGS: &[SettingDoc] = &[
         default: CORES,
         doc: "threads that a SELECT which is not maintained uses, on which maintained queries are stepped side by side and \
               work over large changes; no answer depends on it",
+    },
+    SettingDoc {
+        name: "query_memory_limit",
+        default: "auto",
+        doc: "bytes of memory, such as '256 MB', that one statement may take for its rows, sorts, joins and groups, and \
+              for what a new query keeps while it is made; auto: half of memory_limit. All statements together may \
+              take memory_limit. A statement that needs more puts rows in files where it can, else it fails",
     },
     SettingDoc { name: "recursion_max", default: "10000", doc: "rounds of a recursive query" },
     SettingDoc {
@@ -271,6 +278,8 @@ pub struct Settings {
     pub source_idle_timeout: Duration,
     /// `source_rate_limit`: rows a second.
     pub source_rate_limit: Option<f64>,
+    /// `query_memory_limit`: bytes; `None`: half of `memory_limit`.
+    pub query_memory_limit: Option<usize>,
     /// `shutdown_timeout`, `stop_gracefully`
     pub shutdown: ShutdownSettings,
     /// `sink_buffer_max`
@@ -296,6 +305,7 @@ impl Default for Settings {
             max_queued_batches: 10,
             max_record_bytes: 16 << 20,
             memory_limit: sizes::most_memory(),
+            query_memory_limit: None,
             missed_batches: MissedBatches::Run,
             on_error: OnError::Fail,
             parallelism: std::thread::available_parallelism().map_or(1, usize::from),
@@ -356,6 +366,7 @@ impl Settings {
             "max_record_bytes" => self.max_record_bytes = size(name, value)?,
             "memory_limit" => self.memory_limit = memory_limit(value)?,
             "missed_batches" => self.missed_batches = MissedBatches::parse(value)?,
+            "query_memory_limit" => self.query_memory_limit = query_memory_limit(value)?,
             "on_error" => self.on_error = OnError::parse(value)?,
             "output_rows_max" => self.limits.output_rows_max = count(name, value)?,
             "parallelism" => self.parallelism = count(name, value)?,
@@ -402,6 +413,7 @@ impl Settings {
             "max_record_bytes" => self.max_record_bytes.to_string(),
             "memory_limit" => self.memory_limit.map_or("none".into(), |bytes| bytes.to_string()),
             "missed_batches" => self.missed_batches.name().into(),
+            "query_memory_limit" => self.query_memory_limit.map_or("auto".into(), |bytes| bytes.to_string()),
             "on_error" => self.on_error.name().into(),
             "output_rows_max" => self.limits.output_rows_max.to_string(),
             "parallelism" => self.parallelism.to_string(),
@@ -504,6 +516,8 @@ mod tests {
         check("max_batch_rows", "1_000", "1000");
         check("memory_limit", "2 GB", "2147483648");
         check("memory_limit", "None", "none");
+        check("query_memory_limit", "64 MB", "67108864");
+        check("query_memory_limit", "AUTO", "auto");
         check("checkpoint_interval", "OFF", "off");
         check("checkpoint_interval", "1 min", "1 minute");
         check("journal_interval", "50 ms", "50 milliseconds");

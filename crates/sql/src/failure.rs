@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use crate::error::{Error, Kind};
 use crate::near;
 use crate::rules::conditions;
+use crate::sqlstate;
 use crate::tokens;
 
 /// Turns an error of the query engine over this text into ours.
@@ -62,7 +63,9 @@ impl Reader<'_> {
             DataFusionError::NotImplemented(message) => not_built(message),
             DataFusionError::Execution(message) => Error::invalid(of_data(message)),
             DataFusionError::Configuration(message) => Error::invalid(plain(message)),
-            DataFusionError::ResourcesExhausted(message) => Error::external(plain(message)),
+            DataFusionError::ResourcesExhausted(message) => Error::external(plain(message))
+                .hint("Let it read, sort or join fewer rows, or raise query_memory_limit or memory_limit.")
+                .code(sqlstate::OUT_OF_MEMORY),
             DataFusionError::IoError(error) => Error::external(error.to_string()),
             DataFusionError::Internal(message) if message.contains("not implemented for type") => {
                 not_built(message)

@@ -210,6 +210,11 @@ impl Backfill {
         self.query.flow.cost() >= Cost::Few
     }
 
+    /// How many bytes it keeps, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.query.state_bytes() + self.output.memory_bytes()
+    }
+
     /// The relations that it reads, by input.
     pub(crate) fn reads(&self) -> Vec<Arc<str>> {
         self.query.reads().cloned().collect()

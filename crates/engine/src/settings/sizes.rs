@@ -31,6 +31,14 @@ pub(super) fn memory_limit(value: &str) -> Result<Option<usize>> {
     size("memory_limit", value).map(Some)
 }
 
+/// Bytes of memory, or a share of `memory_limit`.
+pub(super) fn query_memory_limit(value: &str) -> Result<Option<usize>> {
+    if value.eq_ignore_ascii_case("auto") {
+        return Ok(None);
+    }
+    size("query_memory_limit", value).map(Some)
+}
+
 /// Bytes, with a unit or without: `65536`, `64 KiB`, `16MB`.
 pub(crate) fn size(name: &str, value: &str) -> Result<usize> {
     let text = value.trim().to_ascii_lowercase();

@@ -1,10 +1,12 @@
 //! `SELECT`, `WITH`, `VALUES`: over one consistent snapshot.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter};
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
@@ -23,6 +25,7 @@ use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
+use crate::statement_memory::{self, StatementMemory};
 use crate::transaction::Contents;
 
 /// Batches that wait for a slow reader.
@@ -85,7 +88,15 @@ pub(crate) async fn collect(
     contents: Contents,
     settings: &Settings,
 ) -> Result<Vec<RecordBatch>> {
-    Ok(start(shared, planner, plan, contents, settings).await?.try_collect().await?)
+    let memory = StatementMemory::new(&shared.memory, settings);
+    let kept = statement_memory::reservation(&memory, "rows");
+    let mut rows = start_within(shared, planner, plan, contents, settings, memory).await?;
+    let mut all = Vec::new();
+    while let Some(batch) = rows.try_next().await? {
+        kept.try_grow(batch.get_array_memory_size())?;
+        all.push(batch);
+    }
+    Ok(all)
 }
 
 /// Runs a plan over the rows of the relations that it scans, as its reader takes them.
@@ -96,9 +107,21 @@ pub(crate) async fn start(
     contents: Contents,
     settings: &Settings,
 ) -> Result<SendableRecordBatchStream> {
+    let memory = StatementMemory::new(&shared.memory, settings);
+    start_within(shared, planner, plan, contents, settings, memory).await
+}
+
+async fn start_within(
+    shared: &Shared,
+    planner: &Planner,
+    plan: LogicalPlan,
+    contents: Contents,
+    settings: &Settings,
+    memory: Arc<dyn MemoryPool>,
+) -> Result<SendableRecordBatchStream> {
     let plan = over(plan, &contents, settings)?;
     let physical = bound_recursion(planner.physical(&guarded(plan)?).await?, &settings.limits)?;
-    let task = planner.state().task_ctx();
+    let task = statement_memory::task(planner.state(), memory);
     // The plan's own tasks run on the statement's worker, whatever runtime the reader has.
     let handle = query_pool::handle(&shared.handle);
     let guard = handle.enter();

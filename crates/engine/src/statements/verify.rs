@@ -19,6 +19,7 @@ use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
+use crate::statement_memory::{self, StatementMemory};
 
 pub(crate) async fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Response> {
     reader.keyword(&["MATERIALIZED", "VIEW"]);
@@ -123,7 +124,8 @@ async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Resul
         None => Err(Error::bug(format!("the view doesn't read \"{name}\""))),
     })?;
     let physical = bound_recursion(planner.physical(&plan).await?, &settings.limits)?;
-    let task = planner.state().task_ctx();
+    let memory = StatementMemory::new(&session.shared.memory, settings);
+    let task = statement_memory::task(planner.state(), memory);
     let mut running = JoinSet::new();
     running.spawn_on(collect(physical, task), &query_pool::handle(&session.shared.handle));
     match running.join_next().await {

@@ -1,0 +1,133 @@
+//! The memory that statements may take: each up to `query_memory_limit`, all together up to `memory_limit`.
+//!
+//! DataFusion's operators ask for what they keep. One that can puts rows in files when there is no more; the
+//! statement of another fails, alone, with 53200.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{
+    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
+};
+use datafusion::execution::session_state::SessionState;
+
+use crate::settings::Settings;
+
+/// What all statements that run have taken, in bytes.
+pub(crate) type AllStatements = Arc<AtomicUsize>;
+
+/// The memory of one statement.
+#[derive(Debug)]
+pub(crate) struct StatementMemory {
+    used: AtomicUsize,
+    limit: usize,
+    all: AllStatements,
+    all_limit: usize,
+}
+
+impl StatementMemory {
+    /// Of a statement that begins under these settings.
+    pub(crate) fn new(all: &AllStatements, settings: &Settings) -> Arc<dyn MemoryPool> {
+        let all_limit = settings.memory_limit.unwrap_or(usize::MAX);
+        let limit = settings.query_memory_limit.unwrap_or(all_limit / 2);
+        Arc::new(StatementMemory { used: AtomicUsize::new(0), limit, all: all.clone(), all_limit })
+    }
+
+    fn take(used: &AtomicUsize, bytes: usize, limit: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn refusal(&self, bytes: usize, whose: &str, used: usize, limit: usize) -> DataFusionError {
+        DataFusionError::ResourcesExhausted(format!(
+            "the statement needs {bytes} more bytes of memory, but {whose} already {used} of {limit}"
+        ))
+    }
+}
+
+impl fmt::Display for StatementMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "statement(used: {}, limit: {})", self.reserved(), self.limit)
+    }
+}
+
+impl MemoryPool for StatementMemory {
+    fn name(&self) -> &str {
+        "statement"
+    }
+
+    fn grow(&self, _: &MemoryReservation, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn shrink(&self, _: &MemoryReservation, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn try_grow(&self, _: &MemoryReservation, bytes: usize) -> Result<()> {
+        if !StatementMemory::take(&self.used, bytes, self.limit) {
+            return Err(self.refusal(bytes, "it has", self.reserved(), self.limit));
+        }
+        if !StatementMemory::take(&self.all, bytes, self.all_limit) {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            let used = self.all.load(Ordering::Relaxed);
+            return Err(self.refusal(bytes, "all statements together have", used, self.all_limit));
+        }
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.limit)
+    }
+}
+
+/// What DataFusion runs a statement's plan with.
+pub(crate) fn task(state: &SessionState, memory: Arc<dyn MemoryPool>) -> Arc<TaskContext> {
+    let mut runtime = state.runtime_env().as_ref().clone();
+    runtime.memory_pool = memory;
+    Arc::new(TaskContext::from(state).with_runtime(Arc::new(runtime)))
+}
+
+/// Memory that a statement keeps itself, beside DataFusion's operators; given back when it is dropped.
+pub(crate) fn reservation(memory: &Arc<dyn MemoryPool>, name: &str) -> MemoryReservation {
+    MemoryConsumer::new(name).register(memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(all: &AllStatements, limit: usize, all_limit: usize) -> Arc<dyn MemoryPool> {
+        let settings = Settings {
+            query_memory_limit: Some(limit),
+            memory_limit: Some(all_limit),
+            ..Settings::default()
+        };
+        StatementMemory::new(all, &settings)
+    }
+
+    #[test]
+    fn a_statement_has_its_own_limit_and_gives_all_back() {
+        let all = AllStatements::default();
+        let (one, other) = (memory(&all, 100, 150), memory(&all, 100, 150));
+        let first = reservation(&one, "rows");
+        first.try_grow(80).unwrap();
+        assert!(first.try_grow(21).unwrap_err().to_string().contains("it has already 80 of 100"));
+        let second = reservation(&other, "rows");
+        let refused = second.try_grow(71).unwrap_err().to_string();
+        assert!(refused.contains("all statements together have already 80 of 150"), "{refused}");
+        assert_eq!(other.reserved(), 0);
+        second.try_grow(70).unwrap();
+        drop((first, second));
+        assert_eq!((one.reserved(), other.reserved(), all.load(Ordering::Relaxed)), (0, 0, 0));
+    }
+}
