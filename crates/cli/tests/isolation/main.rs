@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hostile::{PATIENCE, Scale, Server, measure, prepare};
-use millstream_testkit::drive::block_on;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
@@ -26,7 +25,7 @@ fn program() -> &'static Path {
 fn short_statements_go_on_beside_hostile_ones_and_these_can_be_cancelled() {
     let place = tempfile::tempdir().unwrap();
     let mut server = Server::start(program(), place.path());
-    block_on(async {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
         let first = server.client().await;
         prepare(&first, Scale { pairs: 4_000, rows: 20_000 }).await;
         let mut running = Vec::new();

@@ -452,7 +452,7 @@ async fn draining() -> Result<()> {
     }
     // A COPY that has begun comes to its end.
     sink.send(bytes::Bytes::from("2\n")).await.map_err(|error| said(&error))?;
-    let count = sink.finish().await.map_err(|error| said(&error))?;
+    let count = sink.as_mut().finish().await.map_err(|error| said(&error))?;
     ensure(count == 2, || format!("{count} rows"))?;
     ensure(client.batch_execute("SELECT 1").await.is_err(), || "a new statement is accepted".into())?;
     serving.await.map_err(text)?;
