@@ -12,7 +12,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use millstream_flow::{Wanted, keys_wanted};
-use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Result, sqlstate};
+use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 
 use crate::catalog::{Catalog, Definition};
 use crate::event::{Evaluated, Event, Modification, TableVersion};
@@ -42,7 +42,10 @@ impl Session {
         let once = self.once.take();
         let catalog = self.shared.catalog();
         let mut reservation = None;
-        let attempts = if is_found_by_key(&dml, &catalog)? { 0 } else { EVALUATIONS_MAX };
+        let attempts = match takes_rows(&dml, &catalog) && !is_found_by_key(&dml, &catalog)? {
+            true => EVALUATIONS_MAX,
+            false => 0,
+        };
         for attempt in 0..attempts {
             if attempt == SNAPSHOTS_MAX {
                 let tables = tables_of(&dml, &catalog)?;
@@ -135,6 +138,15 @@ struct Excluded<'a> {
 /// True if a statement failed since what it had read was changed.
 pub(crate) fn is_conflict(error: &Error) -> bool {
     error.code == Some(sqlstate::SERIALIZATION_FAILURE)
+}
+
+/// True unless the loop refuses the statement whatever its rows are.
+fn takes_rows(dml: &Dml, catalog: &Catalog) -> bool {
+    match catalog.find(&dml.table).map(|object| &object.definition) {
+        Some(Definition::Table { .. }) => true,
+        Some(Definition::Source { .. }) => dml.operation == Operation::Insert,
+        _ => false,
+    }
 }
 
 fn keyed_table<'a>(catalog: &'a Catalog, name: &str) -> Option<(&'a SchemaRef, &'a [usize])> {

@@ -32,6 +32,9 @@ const LOOKED_AT_MAX: usize = 8;
 const THREADS_MIN: usize = 2;
 const THREADS_MAX: usize = 16;
 
+/// The stack of a thread: address space, of which only what is used takes memory.
+const STACK_BYTES: usize = 64 << 20;
+
 /// A statement that runs for longer has a lower priority.
 const LONG: Duration = Duration::from_millis(200);
 
@@ -92,6 +95,7 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.clamp(THREADS_MIN, THREADS_MAX))
             .enable_all()
+            .thread_stack_size(STACK_BYTES)
             .thread_name("millstream-query")
             .on_thread_start(move || of_thread.add_this_thread())
             .build()

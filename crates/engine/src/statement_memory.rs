@@ -16,6 +16,9 @@ use datafusion::execution::session_state::SessionState;
 
 use crate::settings::Settings;
 
+/// However little memory state may take, statements may take as much.
+const ALL_BYTES_MIN: usize = 256 << 20;
+
 /// What all statements that run have taken, in bytes.
 pub(crate) type AllStatements = Arc<AtomicUsize>;
 
@@ -31,8 +34,8 @@ pub(crate) struct StatementMemory {
 impl StatementMemory {
     /// Of a statement that begins under these settings.
     pub(crate) fn new(all: &AllStatements, settings: &Settings) -> Arc<dyn MemoryPool> {
-        let all_limit = settings.memory_limit.unwrap_or(usize::MAX);
-        let limit = settings.query_memory_limit.unwrap_or(all_limit / 2);
+        let all_limit = settings.memory_limit.unwrap_or(usize::MAX).max(ALL_BYTES_MIN);
+        let limit = settings.query_memory_limit.unwrap_or((all_limit / 2).max(ALL_BYTES_MIN));
         Arc::new(StatementMemory { used: AtomicUsize::new(0), limit, all: all.clone(), all_limit })
     }
 
@@ -107,12 +110,7 @@ mod tests {
     use super::*;
 
     fn memory(all: &AllStatements, limit: usize, all_limit: usize) -> Arc<dyn MemoryPool> {
-        let settings = Settings {
-            query_memory_limit: Some(limit),
-            memory_limit: Some(all_limit),
-            ..Settings::default()
-        };
-        StatementMemory::new(all, &settings)
+        Arc::new(StatementMemory { used: AtomicUsize::new(0), limit, all: all.clone(), all_limit })
     }
 
     #[test]
@@ -129,5 +127,17 @@ mod tests {
         second.try_grow(70).unwrap();
         drop((first, second));
         assert_eq!((one.reserved(), other.reserved(), all.load(Ordering::Relaxed)), (0, 0, 0));
+    }
+
+    #[test]
+    fn state_that_may_take_nothing_leaves_statements_their_least() {
+        let all = AllStatements::default();
+        let of = |memory_limit, query_memory_limit| {
+            let settings = Settings { memory_limit, query_memory_limit, ..Settings::default() };
+            StatementMemory::new(&all, &settings).memory_limit()
+        };
+        assert!(matches!(of(Some(1), None), MemoryLimit::Finite(ALL_BYTES_MIN)));
+        assert!(matches!(of(Some(4 << 30), None), MemoryLimit::Finite(bytes) if bytes == 2 << 30));
+        assert!(matches!(of(Some(1), Some(100)), MemoryLimit::Finite(100)));
     }
 }

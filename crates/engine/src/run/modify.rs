@@ -52,6 +52,7 @@ impl Loop {
         self.check_sinks_of(modification.table())?;
         match modification {
             Modification::Statement(dml) => {
+                self.columns(&dml.table)?;
                 let rows = self.run_over_tables(&dml.query.plan, None)?;
                 self.modify_by(&dml, &rows, None)
             }
