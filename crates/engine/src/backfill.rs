@@ -1,5 +1,6 @@
 //! A new query takes in what its inputs hold: on a worker of the query pool, in pieces between which it can be cancelled.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use millstream_sql::Result;
 
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::event::{Change, Content, Event};
+use crate::jobs;
 use crate::run::{Backfill, Handover, Since};
 use crate::session::Session;
 use crate::statement_memory::{self, StatementMemory};
@@ -49,9 +51,10 @@ impl Prefilled {
             ) => plan == new,
             _ => false,
         };
-        let same_reads = self.reads.iter().all(|read| {
-            catalog.find(&read.name).is_some_and(|found| Arc::ptr_eq(found, read))
-        });
+        let same_reads = self
+            .reads
+            .iter()
+            .all(|read| catalog.find(&read.name).is_some_and(|found| Arc::ptr_eq(found, read)));
         same_plan && same_reads && self.object.name == object.name && self.object.reads == object.reads
     }
 }
@@ -90,6 +93,10 @@ impl Session {
     async fn take_in(&self, backfill: &mut Box<Backfill>, memory: &MemoryReservation) -> Result<()> {
         let inputs: Vec<Content> = std::mem::take(&mut backfill.inputs);
         let inputs = inputs.into_iter().map(Content::batches).collect::<Result<Vec<_>>>()?;
+        let rows = inputs.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
+        if let Some(job) = jobs::current() {
+            job.rows_total.store(rows, Ordering::Relaxed);
+        }
         if backfill.costs_the_whole() {
             let deltas: Vec<Delta> = inputs.into_iter().map(Delta::from_iter).collect();
             if !backfill.step(&deltas.iter().collect::<Vec<_>>()) {
@@ -139,6 +146,9 @@ async fn take_pieces(
                     return Ok(false);
                 }
                 memory.try_resize(backfill.memory_bytes())?;
+                if let Some(job) = jobs::current() {
+                    job.rows_done.fetch_add(length as u64, Ordering::Relaxed);
+                }
                 offset += length;
                 rows_max = match begun.elapsed() {
                     took if took < PIECE_SHORT => (rows_max * 2).min(PIECE_ROWS_MAX),

@@ -20,13 +20,14 @@ use tokio::runtime::{Handle, Runtime};
 use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Reply};
+use crate::jobs::Jobs;
 use crate::listener::{Listener, Listeners};
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
 use crate::session::Session;
-use crate::statement_memory::AllStatements;
 use crate::settings::{Settings, ShutdownSettings};
+use crate::statement_memory::AllStatements;
 
 /// A running engine: a cheap handle, cloned at will. When the last handle and session are gone, it ends.
 ///
@@ -90,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) planner: Planner,
     pub(crate) connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
     pub(crate) handle: Handle,
+    /// The statements that run.
+    pub(crate) jobs: Arc<Jobs>,
     /// What all statements have taken of memory.
     pub(crate) memory: AllStatements,
     /// The threads that statements run on.
@@ -384,6 +387,7 @@ impl EngineBuilder {
             planner: self.context.map_or_else(Planner::new, |context| Planner::with_context(&context)),
             connectors,
             handle: runtime.handle().clone(),
+            jobs: Arc::default(),
             memory: AllStatements::default(),
             pool: QueryPool::new(runtime.handle().clone()),
             stopped: AtomicBool::new(false),

@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod evaluate;
 mod event;
+mod jobs;
 mod kept;
 mod listener;
 mod names;

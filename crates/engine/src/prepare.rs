@@ -76,8 +76,8 @@ impl Session {
     /// Plans one statement, whose parameters are written `$1`, `$2`, …, and of which some types may be declared. None
     /// if the text holds no statement.
     pub async fn prepare(&mut self, sql: &str, types: &[Option<DataType>]) -> Result<Option<Prepared>> {
-        let (sql, types) = (sql.to_string(), types.to_vec());
-        self.apart(move |session| async move { session.prepare_here(&sql, &types).await }.boxed()).await
+        let (text, types) = (sql.to_string(), types.to_vec());
+        self.apart(sql, move |session| async move { session.prepare_here(&text, &types).await }.boxed()).await
     }
 
     async fn prepare_here(&mut self, sql: &str, types: &[Option<DataType>]) -> Result<Option<Prepared>> {
@@ -178,8 +178,9 @@ impl Session {
         };
         self.time_anew();
         if prepared.kept.is_some() {
-            let (deadline, prepared) = (self.deadline.clone(), prepared.clone());
-            let run = self.apart(move |session| async move { session.run_prepared(&prepared).await }.boxed());
+            let (deadline, text, prepared) = (self.deadline.clone(), prepared.text.clone(), prepared.clone());
+            let run = self
+                .apart(&text, move |session| async move { session.run_prepared(&prepared).await }.boxed());
             return deadline.within(run).await.and_then(|done| done);
         }
         self.execute_one(&prepared.text).await

@@ -19,6 +19,8 @@ use millstream_sql::{Error, Result};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
+use crate::jobs::Job;
+use crate::run::system_time;
 use crate::session::Session;
 use crate::transaction::Transaction;
 
@@ -184,7 +186,7 @@ impl Drop for Cancel {
 impl Session {
     /// Runs a part of a statement on a worker of the query pool. Who gives up waiting has the session again at once,
     /// with the transaction failed; what was begun ends where it next yields.
-    pub(crate) async fn apart<T, W>(&mut self, work: W) -> Result<T>
+    pub(crate) async fn apart<T, W>(&mut self, text: &str, work: W) -> Result<T>
     where
         T: Send + 'static,
         W: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T>> + Send + 'static,
@@ -199,6 +201,7 @@ impl Session {
         let (returning, returned) = oneshot::channel();
         let (cancel, cancelled) = oneshot::channel::<()>();
         let (sender, answer) = oneshot::channel();
+        let job = self.job(text);
         let stand_in = self.stand_in(returned);
         let mut session = Box::new(std::mem::replace(self, stand_in));
         session.is_apart = true;
@@ -206,7 +209,7 @@ impl Session {
         let handle = runtime.handle().clone();
         handle.spawn(async move {
             let done = {
-                let done = AssertUnwindSafe(work(&mut session)).catch_unwind();
+                let done = job.run(AssertUnwindSafe(work(&mut session)).catch_unwind());
                 tokio::select! {
                     biased;
                     _ = cancelled => None,
@@ -217,13 +220,25 @@ impl Session {
             let panicked = |_| Err(Error::bug("the statement panicked"));
             match done {
                 None => drop(returning.send(session)),
-                Some(done) => drop(sender.send((session, done.unwrap_or_else(panicked)))),
+                Some(done) => {
+                    let done = done.and_then(|done| done.unwrap_or_else(panicked));
+                    drop(sender.send((session, done)));
+                }
             }
         });
         let (session, done) =
             answer.await.map_err(|_| Error::bug("the statement's thread ended before the statement"))?;
         *self = *session;
         done
+    }
+
+    /// The statement that begins now.
+    fn job(&self, text: &str) -> Arc<Job> {
+        let who = {
+            let variables = self.variables();
+            (variables.backend, variables.user.clone())
+        };
+        self.shared.jobs.begin((who.0, &who.1), text, system_time())
     }
 
     /// What stands for the session while a statement runs elsewhere, and goes on if that doesn't come back.

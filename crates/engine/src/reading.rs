@@ -45,8 +45,9 @@ impl Session {
 
     /// The same, with or without what there is at the beginning, and told of epochs that change nothing or not.
     pub async fn changes_with(&mut self, followed: &str, following: Following) -> Result<Changes> {
-        let followed = followed.to_string();
-        self.apart(move |session| async move { session.follow(&followed, following).await }.boxed()).await
+        let text = followed.to_string();
+        self.apart(followed, move |session| async move { session.follow(&text, following).await }.boxed())
+            .await
     }
 
     async fn follow(&mut self, followed: &str, following: Following) -> Result<Changes> {

@@ -106,7 +106,8 @@ impl Session {
         self.time_anew();
         let deadline = self.deadline.clone();
         let texts: Vec<String> = texts.into_iter().map(str::to_string).collect();
-        let run = self.apart(move |session| {
+        let all_texts = texts.join("; ");
+        let run = self.apart(&all_texts, move |session| {
             async move {
                 let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
                 let changed = session.change(&texts).await;

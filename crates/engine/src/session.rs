@@ -188,8 +188,8 @@ impl Session {
             // What has begun to be committed is.
             self.deadline.begin(None);
         }
-        let (deadline, sql) = (self.deadline.clone(), sql.to_string());
-        let run = self.apart(move |session| async move { session.run_text(&sql).await }.boxed());
+        let (deadline, text) = (self.deadline.clone(), sql.to_string());
+        let run = self.apart(sql, move |session| async move { session.run_text(&text).await }.boxed());
         async move { deadline.within(run).await.and_then(|done| done) }.boxed()
     }
 

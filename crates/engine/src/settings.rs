@@ -15,8 +15,8 @@ use millstream_sql::{Error, Result, near};
 pub use keeping::{AllowedLateness, Keeping, StateTtl};
 pub use missed::MissedBatches;
 pub use shutdown::ShutdownSettings;
-use sizes::{memory_limit, query_memory_limit};
 pub(crate) use sizes::size;
+use sizes::{memory_limit, query_memory_limit};
 
 /// A setting, as the reference page and SHOW ALL show it.
 #[derive(Clone, Copy, Debug)]

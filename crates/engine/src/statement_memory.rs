@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::{
-    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
-};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::execution::session_state::SessionState;
 
+use crate::jobs;
 use crate::settings::Settings;
 
 /// However little memory state may take, statements may take as much.
@@ -36,7 +35,10 @@ impl StatementMemory {
     pub(crate) fn new(all: &AllStatements, settings: &Settings) -> Arc<dyn MemoryPool> {
         let all_limit = settings.memory_limit.unwrap_or(usize::MAX).max(ALL_BYTES_MIN);
         let limit = settings.query_memory_limit.unwrap_or((all_limit / 2).max(ALL_BYTES_MIN));
-        Arc::new(StatementMemory { used: AtomicUsize::new(0), limit, all: all.clone(), all_limit })
+        let memory = StatementMemory { used: AtomicUsize::new(0), limit, all: all.clone(), all_limit };
+        let memory: Arc<dyn MemoryPool> = Arc::new(memory);
+        jobs::counts_memory(&memory);
+        memory
     }
 
     fn take(used: &AtomicUsize, bytes: usize, limit: usize) -> bool {

@@ -145,6 +145,21 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("bytes", "bytes that these take, about; history_buffer_max is the most"),
         ],
     },
+    SystemTableDoc {
+        name: "jobs",
+        doc: "a statement that runs, or whose rows are still being read",
+        columns: &[
+            number("job", "its number"),
+            number("session", "the session that runs it, as `pg_backend_pid()` tells that"),
+            text("user", "whose session that is"),
+            text("statement", "its first 1,000 characters, without secrets"),
+            time("began", "when it began"),
+            number("rows_done", "rows that it has given, or that a new query has taken in"),
+            number("rows_total", "rows that a new query has to take in; NULL of other statements"),
+            number("memory_bytes", "bytes of memory that it has taken"),
+            text("cancel", "the statement that cancels it"),
+        ],
+    },
     SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
     SystemTableDoc {
         name: "memory",

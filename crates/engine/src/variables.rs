@@ -252,7 +252,7 @@ impl Session {
     /// What a query that runs once may name, with what it may ask of the session.
     pub(crate) fn one_shot(&self, catalog: Arc<Catalog>, settings: Settings) -> OneShot {
         drop(self.variables());
-        OneShot::new(Facts::new(catalog, settings, self.variables.clone()))
+        OneShot::new(Facts::new(catalog, settings, self.variables.clone(), self.shared.jobs.clone()))
     }
 }
 

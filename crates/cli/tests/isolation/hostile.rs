@@ -91,7 +91,9 @@ pub async fn prepare(client: &Client, scale: Scale) {
     }
     for sql in [
         format!("INSERT INTO sm SELECT i, i FROM generate_series(1, {pairs}) g(i)"),
-        format!("INSERT INTO big SELECT i, i % 1000, i * 7919 % 1000003 FROM generate_series(1, {rows}) g(i)"),
+        format!(
+            "INSERT INTO big SELECT i, i % 1000, i * 7919 % 1000003 FROM generate_series(1, {rows}) g(i)"
+        ),
         "INSERT INTO victim SELECT i, i FROM generate_series(1, 1000) g(i)".to_string(),
     ] {
         client.batch_execute(&sql).await.unwrap();

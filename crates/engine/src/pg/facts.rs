@@ -14,6 +14,7 @@ use millstream_sql::{
 use super::layout::{self, Layout};
 use super::{functions, pg_types as types};
 use crate::catalog::{Catalog, Definition, Object};
+use crate::jobs::Jobs;
 use crate::settings::Settings;
 use crate::system;
 use crate::variables::Variables;
@@ -34,6 +35,7 @@ pub(crate) struct Facts {
     pub(super) catalog: Arc<Catalog>,
     pub(super) settings: Settings,
     pub(super) variables: Arc<Mutex<Variables>>,
+    pub(super) jobs: Arc<Jobs>,
     relations: OnceLock<Vec<Listed>>,
     by_oid: OnceLock<BTreeMap<i64, usize>>,
 }
@@ -136,8 +138,13 @@ fn query_of(ddl: &str) -> Option<String> {
 }
 
 impl Facts {
-    pub(crate) fn new(catalog: Arc<Catalog>, settings: Settings, variables: Arc<Mutex<Variables>>) -> Facts {
-        Facts { catalog, settings, variables, relations: OnceLock::new(), by_oid: OnceLock::new() }
+    pub(crate) fn new(
+        catalog: Arc<Catalog>,
+        settings: Settings,
+        variables: Arc<Mutex<Variables>>,
+        jobs: Arc<Jobs>,
+    ) -> Facts {
+        Facts { catalog, settings, variables, jobs, relations: OnceLock::new(), by_oid: OnceLock::new() }
     }
 
     /// The session's settings as they are now.

@@ -66,7 +66,7 @@ pub(super) fn is_function(name: &str) -> bool {
 pub(super) fn scalar(name: &str, facts: &Arc<Facts>) -> Option<Arc<ScalarUDF>> {
     let (name, gives, answer) = find(name)?;
     let volatility = match *name {
-        "set_config" | "current_setting" => Volatility::Volatile,
+        "set_config" | "current_setting" | "pg_cancel_backend" => Volatility::Volatile,
         _ => Volatility::Stable,
     };
     let signature = Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], volatility);

@@ -331,7 +331,9 @@ impl Loop {
     /// One call an event.
     fn react(&mut self, event: Event) {
         let event = self.under_its_name(event);
-        let Some(event) = self.set_aside(event).and_then(|event| self.wait_for_reserved(event)) else { return };
+        let Some(event) = self.set_aside(event).and_then(|event| self.wait_for_reserved(event)) else {
+            return;
+        };
         match event {
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
             Event::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),

@@ -104,7 +104,8 @@ impl Loop {
     pub(super) fn check_unchanged(&self, read: &[TableVersion]) -> Result<()> {
         let is_same = |read: &TableVersion| {
             let table = self.tables.get_key_value(&read.name);
-            table.is_some_and(|(name, table)| Arc::ptr_eq(name, &read.name) && table.version() == read.version)
+            table
+                .is_some_and(|(name, table)| Arc::ptr_eq(name, &read.name) && table.version() == read.version)
         };
         match read.iter().find(|read| !is_same(read)) {
             None => Ok(()),
@@ -201,10 +202,12 @@ impl Loop {
             }
             let wanted = asked.iter().find(|asked| asked.name.as_ref() == name).map(|asked| &asked.wanted);
             let batches = match self.tables.get(name) {
-                Some(table) => match wanted.map(|wanted| table.staged_wanted(wanted)).transpose()?.flatten() {
-                    Some(found) => found,
-                    None => table.staged().batches().map_err(error::arrow)?,
-                },
+                Some(table) => {
+                    match wanted.map(|wanted| table.staged_wanted(wanted)).transpose()?.flatten() {
+                        Some(found) => found,
+                        None => table.staged().batches().map_err(error::arrow)?,
+                    }
+                }
                 None => self.content(name)?,
             };
             snapshot::table(&batches, schema, 1)

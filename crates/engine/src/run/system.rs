@@ -1,6 +1,7 @@
 //! What is in the system tables: snapshots of what the loop knows.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray};
 use millstream_delta::Timestamp;
@@ -13,6 +14,7 @@ use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::catalog::Definition;
 use crate::error;
+use crate::jobs::Job;
 use crate::settings::SETTINGS;
 use crate::system::{SystemColumnKind, SystemTableDoc, UTC};
 
@@ -71,6 +73,7 @@ impl Loop {
             "checkpoints" => self.checkpoint_lines(),
             "errors" => self.error_lines()?,
             "history" => self.history_lines(),
+            "jobs" => self.job_lines(),
             "materialized_views" => self.view_lines(),
             "memory" => self.memory_lines(),
             "sinks" => self.sink_lines(),
@@ -84,6 +87,25 @@ impl Loop {
             other => return Err(Error::bug(format!("the system table \"{other}\" has no rows"))),
         };
         batch(table, lines)
+    }
+
+    fn job_lines(&self) -> Lines {
+        let jobs = self.shared.upgrade().map_or_else(Vec::new, |shared| shared.jobs.all());
+        let line = |job: Arc<Job>| {
+            let total = job.rows_total.load(Ordering::Relaxed);
+            vec![
+                job.number.into(),
+                job.backend.into(),
+                job.user.as_str().into(),
+                job.statement.as_str().into(),
+                job.began.into(),
+                job.rows_done.load(Ordering::Relaxed).into(),
+                if total > 0 { total.into() } else { NULL },
+                job.memory_bytes().into(),
+                format!("SELECT pg_cancel_backend({})", job.backend).into(),
+            ]
+        };
+        jobs.into_iter().map(line).collect()
     }
 
     fn error_lines(&self) -> Result<Lines> {

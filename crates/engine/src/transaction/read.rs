@@ -17,6 +17,7 @@ use super::{Transaction, View};
 use crate::catalog::first_columns;
 use crate::engine::Shared;
 use crate::event::{Asked, Event};
+use crate::jobs;
 use crate::run::wider;
 use crate::session::Session;
 use crate::settings::Settings;
@@ -116,7 +117,7 @@ impl Session {
 
     /// Rows that the open transaction fails with when they fail, and that fail when they take too long.
     pub(crate) fn watched(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
-        let rows = self.deadline.over(rows);
+        let rows = jobs::with_rows(self.deadline.over(rows));
         let Some(transaction) = &self.transaction else { return rows };
         let failed: Arc<AtomicBool> = transaction.rows_failed();
         let schema = rows.schema();

@@ -25,6 +25,10 @@ pub(super) const FUNCTIONS: &[Known] = &[
         Ok(Value::Texts(all[usize::from(!implicit)..].iter().map(|name| (*name).to_string()).collect()))
     }),
     ("pg_backend_pid", Gives::Int, |facts, _| Ok(facts.variables().backend.into())),
+    ("pg_cancel_backend", Gives::Bool, |facts, arguments| {
+        let Some(Value::Int(backend)) = arguments.first() else { return Ok(Value::Null) };
+        Ok(facts.jobs.cancel(*backend).into())
+    }),
     ("pg_postmaster_start_time", Gives::Time, |facts, _| Ok(facts.variables().since_ns.into())),
     ("pg_client_encoding", Gives::Text, |_, _| Ok("UTF8".into())),
     ("getdatabaseencoding", Gives::Text, |_, _| Ok("UTF8".into())),
