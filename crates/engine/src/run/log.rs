@@ -97,6 +97,11 @@ impl Log {
         Waiting { epochs: self.entries.len().saturating_sub(at), bytes: end - before }
     }
 
+    /// How many bytes lie from one place to another.
+    pub(crate) fn bytes_between(&self, from: Place, to: Place) -> usize {
+        self.waiting(from).bytes.saturating_sub(self.waiting(to.min(self.end())).bytes)
+    }
+
     /// How many entries there are from one place to another.
     pub(crate) fn between(&self, from: Place, to: Place) -> usize {
         self.index(to).saturating_sub(self.index(from))
@@ -182,9 +187,15 @@ impl Loop {
         self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
     }
 
-    /// The oldest place of those for whom the sources wait: sinks, and queries that read the past.
-    pub(super) fn oldest_holder(&self, name: &str) -> Option<Place> {
+    /// The oldest place from which on sinks, and queries that read the past, may need what there is.
+    fn oldest_holder(&self, name: &str) -> Option<Place> {
         let sinks = self.sinks.values().filter_map(|sink| sink.place_in(name));
+        sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
+    }
+
+    /// The oldest place of those for whom the sources wait. A sink that gathers epochs has those that it has taken.
+    fn oldest_waiting(&self, name: &str) -> Option<Place> {
+        let sinks = self.sinks.values().filter_map(|sink| sink.waits_at(name));
         sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
     }
 
@@ -205,7 +216,7 @@ impl Loop {
             return true;
         }
         self.logs.iter().filter(|(_, log)| !log.entries.is_empty()).any(|(name, log)| {
-            self.oldest_holder(name).is_some_and(|place| {
+            self.oldest_waiting(name).is_some_and(|place| {
                 let waiting = log.waiting(place);
                 waiting.bytes > BACKLOG_BYTES_MAX || waiting.epochs > BACKLOG_EPOCHS_MAX
             })

@@ -447,7 +447,7 @@ impl Loop {
         self.answer_reads();
         self.begin_steps();
         self.answer_reads();
-        self.deliver_sinks();
+        self.deliver_sinks(false);
         self.expire_subscriptions();
         self.deliver_subscriptions();
         self.expire_transactions();

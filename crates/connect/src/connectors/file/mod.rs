@@ -143,15 +143,17 @@ const SINK_OPTIONS: &[OptionDoc] = &[
     },
     OptionDoc {
         name: "roll_interval",
-        default: Some("none: each epoch has its own file"),
+        default: Some("10 seconds at auto pace; else, and FOR EACH BATCH, 0"),
         doc: "Epochs are gathered in memory, and a file holds those of such a time, such as '1 minute', counted from its \
               first one's batch time; it has the name of its last one. It is written before an epoch after that time, \
-              after that time if no epoch comes, and when the sink or the engine ends.",
+              after that time if no epoch comes, on FLUSH, and when the sink or the engine ends. '0': each epoch has a \
+              file of its own, as it has by default where the name lacks {epoch}.",
     },
     OptionDoc {
         name: "roll_size",
-        default: Some("none; with roll_interval 64 MiB"),
-        doc: "Epochs are gathered in memory until they have so many bytes there, about, such as '16 MiB'.",
+        default: Some("with roll_interval 64 MiB"),
+        doc: "Epochs are gathered in memory until they have so many bytes there, about, such as '16 MiB', or the rows \
+              that the engine keeps for the sink take 256 MiB.",
     },
     DELIMITER,
     OptionDoc {
@@ -220,7 +222,9 @@ impl Connector for Files {
 
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         let target = sink::Target::open(spec)?;
-        match rolling::Rolling::from_options(&spec.options)? {
+        // Without epochs in their names nobody could tell which of several a file holds.
+        let gathers = spec.auto_pace && target.tells_epochs();
+        match rolling::Rolling::from_options(&spec.options, gathers)? {
             Some(rolling) => Ok(Box::new(rolling::RollingSink::new(target, rolling))),
             None => Ok(Box::new(sink::FileSink::new(target))),
         }
