@@ -1,6 +1,7 @@
 //! Runs SQL text in a session and shows what comes of it.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use millstream::datafusion::execution::SendableRecordBatchStream;
 use millstream::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use millstream::{Engine, Error, Outcome, Response, Script, Session};
 
+use crate::aborts;
 use crate::output::{Broken, Output};
 use crate::page::Page;
 use crate::place::Place;
@@ -70,11 +72,14 @@ impl Client {
             signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
         let print = Print::to(page.clone());
         let builder = crate::builder().connector(Arc::new(print));
+        let directory = data.as_ref().and_then(Place::directory).map(Path::to_path_buf);
         let builder = match data {
             Some(place) => place.add_to(builder)?,
             None => builder,
         };
+        directory.iter().for_each(|data| aborts::leave_note(data));
         let engine = builder.start().map_err(|error| Stop::engine(&error))?;
+        directory.iter().for_each(|data| aborts::leave_note(data));
         let client = Client {
             session: engine.session(),
             engine,
