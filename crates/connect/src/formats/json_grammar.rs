@@ -368,7 +368,7 @@ mod tests {
             check(r#"{"\u0069d": 1e-1}"#),
             r"field '\u0069d' is 1e-1, but BIGINT was expected: a whole number"
         );
-        assert!(check(r#"{"of": {"n": 2.5}}"#).contains("field 'n' is 2.5, but INTEGER was expected"));
+        assert!(check(r#"{"of": {"n": 2.5}}"#).contains("field 'n' is 2.5, but INT was expected"));
         assert!(check(r#"{"all": [1, 2.25]}"#).contains("field 'all' is 2.25"));
         assert!(check(r#"{"id": 9007199254740993.0}"#).contains("was expected"));
     }
