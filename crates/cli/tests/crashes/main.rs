@@ -7,6 +7,7 @@ mod clients;
 mod feeds;
 mod fixtures;
 mod ledger;
+mod lost;
 mod reader;
 mod served;
 mod soak;
@@ -83,9 +84,6 @@ fn files_hold_everything_once_whenever_it_is_killed() {
         let last = round == rounds;
         // How long it lives differs from round to round, from before its start is over to long after.
         let lives = Duration::from_millis(u64::from(round * 7919 % 13) * 40);
-        if last {
-            resume_all(place);
-        }
         let (mut child, since) = run_for(place, lives, &mut n);
         while last && since.elapsed() < PATIENCE && (doubled(place).len() as i64) < n {
             assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
@@ -114,12 +112,6 @@ fn files_hold_everything_once_whenever_it_is_killed() {
     left.retain(|_, count| *count != 0);
     let expected = (0..10).map(|g| (format!("{g},{}", (0..n).filter(|n| n % 10 == g).count()), 1));
     assert_eq!(left, expected.collect(), "{told}");
-}
-
-/// A query whose epoch two kills in a row came upon is suspended, as it should be on a slow machine: it goes on.
-fn resume_all(place: &Path) {
-    let output = program(place, &["--data", "state", "-q", "-c", "RESUME ALL"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Lets the program run the script, and for so long puts the numbers that come next; gives when that began as well.
@@ -178,9 +170,6 @@ fn tables_of_postgres_hold_everything_once_whenever_it_is_killed() {
     let mut n = 0;
     for round in 0..=rounds {
         let lives = Duration::from_millis(u64::from(round * 7919 % 13) * 60);
-        if round == rounds {
-            resume_all(place);
-        }
         let (mut child, since) = run_for(place, lives, &mut n);
         let is_there = || asked("SELECT count(*) FROM doubled") == [n.to_string()];
         while round == rounds && since.elapsed() < PATIENCE && !is_there() {

@@ -34,8 +34,8 @@ pub(super) struct Doing {
     condemned: Vec<String>,
     /// Whether queries are stepped one after the other in it, so that each can be told from the others.
     alone: bool,
-    /// The entry up to which all was noted to be stepped.
-    noted: Sequence,
+    /// The entries up to which all was noted to be stepped, and to be durable.
+    noted: (Sequence, Sequence),
     /// How many epochs still wait for the journal.
     careful: u32,
 }
@@ -72,7 +72,7 @@ impl Doing {
         if let Some(notes) = &mut self.notes {
             self.careful = if notes.before().ended { 0 } else { CAREFUL_EPOCHS };
             notes.stepped(last, last);
-            self.noted = last;
+            self.noted = (last, last);
         }
     }
 
@@ -126,13 +126,17 @@ impl Loop {
 
     /// Notes that all is stepped that was decided so far: there is nothing to do.
     pub(super) fn note_stepped(&mut self) {
-        let Some(last) = self.durability.last().filter(|last| *last != self.doing.noted) else { return };
+        let Some(last) = self.durability.last() else { return };
+        let noted = (last, self.durability.written());
+        if noted == self.doing.noted {
+            return;
+        }
         // What is stepped on another thread is not.
         if self.queries.iter().all(|query| query.behind().is_none())
             && let Some(notes) = &mut self.doing.notes
         {
-            self.doing.noted = last;
-            notes.stepped(last, self.durability.written());
+            self.doing.noted = noted;
+            notes.stepped(noted.0, noted.1);
         }
     }
 
