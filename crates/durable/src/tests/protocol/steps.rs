@@ -183,15 +183,7 @@ impl Setting {
                 of.stopped |= of.outside.too_much().is_some();
             }),
             Action::Send(at) => self.running(&mut world, at, Setting::send),
-            Action::Gather(at) => self.running(&mut world, at, |setting, _, of| {
-                if let Some((through, _)) = of.sending.take() {
-                    of.gathered.get_or_insert(of.passed);
-                    let passed = (setting.rules.named)(through, of.passed);
-                    if passed > of.passed {
-                        (of.passed, of.news) = (passed, Some(passed));
-                    }
-                }
-            }),
+            Action::Gather(at) => self.running(&mut world, at, Setting::gather),
             Action::Commit(at) => self.running(&mut world, at, Setting::commit),
             Action::Answer(at) => self.running(&mut world, at, |_, _, of| {
                 if let Some((through, _)) = of.sending.take() {
@@ -415,6 +407,16 @@ impl Setting {
             through = through.next();
         }
         of.sending = Some((through, false));
+    }
+
+    /// The sink keeps what it was sent, and names what the target holds.
+    fn gather(&self, _: &mut World, of: &mut Running) {
+        let Some((through, _)) = of.sending.take() else { return };
+        of.gathered.get_or_insert(of.passed);
+        let passed = (self.rules.named)(through, of.passed);
+        if passed > of.passed {
+            (of.passed, of.news) = (passed, Some(passed));
+        }
     }
 
     /// In the target rows and the epoch are of one transaction, which fails where somebody else has published since.
