@@ -1,5 +1,6 @@
 //! Runs SQL text in a session and shows what comes of it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use millstream::datafusion::execution::SendableRecordBatchStream;
 use millstream::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use millstream::{Engine, Error, Outcome, Response, Script, Session};
 
+use crate::aborts;
 use crate::output::{Broken, Output};
 use crate::page::Page;
 use crate::place::Place;
@@ -69,6 +71,7 @@ impl Client {
             signals.map_err(|error| Stop::external(format_args!("signals can't be waited for: {error}")))?;
         let print = Print::to(page.clone());
         let builder = crate::builder().connector(Arc::new(print));
+        let directory = data.as_ref().and_then(Place::directory).map(Path::to_path_buf);
         let mut builder = match data {
             Some(place) => place.add_to(builder)?,
             None => builder,
@@ -78,7 +81,9 @@ impl Client {
                 .setting(name, value)
                 .map_err(|error| Stop::Usage(format!("--set {name}={value} changes a setting: {error}")))?;
         }
+        directory.iter().for_each(|data| aborts::leave_note(data));
         let engine = builder.start().map_err(|error| Stop::engine(&error))?;
+        directory.iter().for_each(|data| aborts::leave_note(data));
         signals.shutdown.watch_over(engine.clone());
         let client = Client {
             session: engine.session(),

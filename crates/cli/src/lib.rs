@@ -6,6 +6,7 @@
 
 pub mod slt;
 
+mod aborts;
 mod args;
 mod cell;
 mod client;

@@ -62,6 +62,11 @@ impl Place {
         }
     }
 
+    /// Where it lies on this machine.
+    pub fn directory(&self) -> Option<&Path> {
+        if let Place::Directory(path) = self { Some(path) } else { None }
+    }
+
     /// How it is called.
     pub fn shown(&self) -> &Path {
         match self {

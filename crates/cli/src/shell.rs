@@ -18,6 +18,7 @@ const TWICE: Duration = Duration::from_secs(2);
 /// Talks with the user until they leave.
 pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<Place>) -> Result<(), Stop> {
     let page = Page::default();
+    let is_in_memory = data.is_none();
     let client = Client::interactive(variables, quiet, data, page.clone())?;
     let mut editor = Editor::new(client.engine.session(), console::colors_enabled())?;
     page.set_printer(editor.printer());
@@ -25,6 +26,9 @@ pub async fn run(variables: Vec<(String, String)>, quiet: bool, data: Option<Pla
     interpreter.typed = Some(editor.entries());
     if !quiet {
         println!("Millstream {}. Statements end with ; and \\? shows help.", env!("CARGO_PKG_VERSION"));
+        if is_in_memory {
+            println!("Tables and views are gone when you leave: --data DIR keeps them.");
+        }
     }
     let mut interrupted: Option<Instant> = None;
     let shutdown = interpreter.client.signals.shutdown.clone();

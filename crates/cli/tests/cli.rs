@@ -267,7 +267,8 @@ fn a_reader_that_leaves_is_no_failure() {
 
 const UPPER: &str = "
 CREATE SOURCE lines (line TEXT) WITH (connector = 'file', path = :'path', format = 'text', bounded = :'bounded');
-CREATE SINK upper AS SELECT upper(line) AS line FROM lines WITH (connector = 'file', path = 'out', format = 'text');
+CREATE SINK upper AS SELECT upper(line) AS line FROM lines
+  WITH (connector = 'file', path = 'out', format = 'text', roll_interval = '0');
 CREATE SINK shown AS SELECT line FROM lines WITH (connector = 'print', limit = 100);
 ";
 
@@ -329,7 +330,8 @@ fn a_signal_ends_a_run_that_follows() {
 fn ctrl_c_ends_changes_and_is_no_failure() {
     let place = Place::new();
     let changes = "CREATE TABLE t (a INT); INSERT INTO t VALUES (7);
-        CREATE SINK k FROM t WITH (connector = 'file', path = 'out', format = 'csv', changelog = 'true');
+        CREATE SINK k FROM t WITH (connector = 'file', path = 'out', format = 'csv', changelog = 'true',
+          roll_interval = '0');
         SELECT * FROM t EMIT CHANGES; DROP TABLE nothing";
     let child = place.start(&["-c", changes], None);
     until(|| place.path("out").exists() && delivered(&place) == "_op,a\ninsert,7\n");

@@ -23,6 +23,8 @@ struct Told {
     /// By receiver, why it is restarting and for which time.
     troubles: BTreeMap<String, (String, u32)>,
     restarts: u64,
+    /// How often something changed whose end was read.
+    changes: u64,
     /// How much was read, and of how much.
     read: Option<(u64, u64)>,
 }
@@ -54,6 +56,16 @@ impl Health {
     /// How often a receiver was started again.
     pub fn restarts(&self) -> u64 {
         self.told().restarts
+    }
+
+    /// A file changed after its end was read.
+    pub fn changed_after_its_end(&self) {
+        self.told().changes += 1;
+    }
+
+    /// How often a file changed after its end was read.
+    pub fn changes(&self) -> u64 {
+        self.told().changes
     }
 
     /// So much was read of so much, in whatever unit the source counts: a source that ends by itself tells it, where

@@ -1,5 +1,7 @@
 //! The contract of a sink.
 
+use std::time::Instant;
+
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use millstream_delta::{Cut, Delta, Epoch};
@@ -20,6 +22,9 @@ pub struct SinkSpec {
     pub append_only: bool,
     /// Columns that no two rows of the relation share, where some are known; none of them where it has one row at most.
     pub key: Option<Vec<usize>>,
+    /// True if epochs begin as soon as rows are there, up to hundreds a second. A sink with a cost per commit may gather
+    /// several of them by default.
+    pub auto_pace: bool,
     /// The `WITH` options.
     pub options: Options,
 }
@@ -36,19 +41,39 @@ pub enum Delivery {
 }
 
 /// Delivery of a relation's changes to the outside, an epoch at a time.
+///
+/// The engine keeps each epoch until `commit` or `flush` has named it as durable. After a crash it opens the sink again, asks
+/// [`Sink::recover`], and writes all that follows once more.
 #[async_trait]
 pub trait Sink: Send {
     /// Stages the delta of one epoch. Called once an epoch, in their order, and again after an [`Error::External`]:
     /// the epoch's number, which the cut has, tells what was written before. The delta isn't empty unless
     /// [`Sink::takes_empty_batches`] says so.
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()>;
-    /// Publishes all that was staged up to `through`. Idempotent.
-    async fn commit(&mut self, through: Epoch) -> Result<()>;
-    /// The last epoch it holds; the engine sends again from there.
+    /// Publishes what was staged up to `through`, and returns the epoch through which all of it is durable outside: it
+    /// survives a crash of this process and of the machine. Idempotent.
+    ///
+    /// A sink that gathers epochs returns an earlier epoch than `through` while it holds rows in memory. It names in
+    /// [`Sink::commit_due`] when it wants to be called again; the engine also calls `commit` after each later epoch.
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch>;
+    /// The same, but holds nothing back: returns `through`. Called by FLUSH, by the end of the engine, and when too
+    /// many rows wait.
+    async fn flush(&mut self, through: Epoch) -> Result<Epoch> {
+        self.commit(through).await
+    }
+    /// When `commit` is to be called again though no epoch comes; none if nothing is held back.
+    fn commit_due(&self) -> Option<Instant> {
+        None
+    }
+    /// The last epoch it holds; the engine sends again from there. What was staged and not published is forgotten.
     async fn recover(&mut self) -> Result<Epoch>;
     /// How often what it is handed is there outside, where the engine survives crashes.
     fn delivery(&self) -> Delivery {
         Delivery::AtLeastOnce
+    }
+    /// What the user who creates it should know, in a sentence.
+    fn notice(&self) -> Option<String> {
+        None
     }
     /// Whether it wants the batches of a query FOR EACH BATCH also where they have no rows.
     fn takes_empty_batches(&self) -> bool {

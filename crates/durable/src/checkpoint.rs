@@ -20,7 +20,7 @@ use crate::claim::Claim;
 use crate::cuts;
 use crate::disk::Disk;
 use crate::entry::Entry;
-use crate::frame::{self, Sequence};
+use crate::frame::{self, Salt, Sequence};
 use crate::inspect::{InspectedCheckpoint, InspectedPart, plans};
 use crate::table::{self, Sum, Summed};
 use crate::{DataDirectory, Error, Result, protocol};
@@ -464,7 +464,7 @@ fn file_name(name: &str) -> String {
 fn entries(entries: &[Entry]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for (entry, number) in entries.iter().zip(1..) {
-        let framed = frame::frame(Sequence(number), &entry.encode()?);
+        let framed = frame::frame(Sequence(number), &entry.encode()?, Salt::NONE);
         bytes.extend(framed.map_err(|error| Error::disk("writing", "entries", error))?);
     }
     Ok(bytes)
@@ -473,7 +473,7 @@ fn entries(entries: &[Entry]) -> Result<Vec<u8>> {
 fn read_entries(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     let (mut all, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
-        let framed = frame::framed(rest).ok_or("an entry in it isn't whole")?;
+        let framed = frame::framed(rest, Salt::NONE).ok_or("an entry in it isn't whole")?;
         all.push(Entry::decode(&framed.body()?)?);
         rest = &rest[framed.length..];
     }

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::entry::Entry;
-use crate::frame::{self, HEAD, Sequence, first_of, segment_name};
+use crate::frame::{self, Salt, Sequence, first_of, segment_name};
 use crate::store::{Put, Store};
 use crate::{Error, Result, protocol};
 
@@ -115,14 +115,17 @@ pub(crate) fn object_name(first: Sequence) -> String {
 
 /// A segment of one entry.
 fn segment_of(number: Sequence, entry: &Entry) -> Result<Bytes> {
-    let framed = frame::frame(number, &entry.encode()?);
+    let salt = Salt::random();
+    let framed = frame::frame(number, &entry.encode()?, salt);
     let framed = framed.map_err(|error| Error::disk("writing", "a claim", error))?;
-    Ok([frame::head(number), framed].concat().into())
+    Ok([frame::head(number, salt), framed].concat().into())
 }
 
 /// Who has put a segment that begins with a claim.
 pub(crate) fn claimed_by(segment: &[u8]) -> Option<String> {
-    let body = frame::framed(segment.get(HEAD..)?)?.body().ok()?;
+    let first = Sequence(u64::from_le_bytes(segment.get(12..20)?.try_into().ok()?));
+    let head = frame::read_head(segment, first).ok()?;
+    let body = frame::framed(segment.get(head.length..)?, head.salt)?.body().ok()?;
     match Entry::decode(&body) {
         Ok(Entry::Claimed { by }) => Some(by),
         _ => None,
@@ -158,10 +161,10 @@ fn too_fast(store: &Store) -> Error {
 fn last_in(name: &str, first: Sequence, bytes: &[u8]) -> Result<Sequence> {
     let corrupt =
         |offset: usize, reason: String| Error::Corrupt { name: name.into(), offset: offset as u64, reason };
-    frame::check_head(bytes, first).map_err(|reason| corrupt(0, reason))?;
-    let (mut at, mut next) = (HEAD, first);
+    let head = frame::read_head(bytes, first).map_err(|reason| corrupt(0, reason))?;
+    let (mut at, mut next) = (head.length, first);
     while at < bytes.len() {
-        let framed = frame::framed(&bytes[at..]).filter(|framed| framed.sequence == next);
+        let framed = frame::framed(&bytes[at..], head.salt).filter(|framed| framed.sequence == next);
         let framed = framed.ok_or_else(|| corrupt(at, format!("entry {next} isn't whole")))?;
         at += framed.length;
         next = next.next();

@@ -1,12 +1,12 @@
 //! A data directory: who may open it, and what it must look like.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::claim::{Claim, JOURNAL};
-use crate::disk::{Disk, OsDisk};
+use crate::disk::{Disk, OsDisk, make_folder, own_files};
 use crate::store::{Store, StoreDisk};
 use crate::{Error, Result};
 
@@ -39,6 +39,7 @@ pub struct DataDirectory {
     /// By what it is known, on an object store, who may write.
     claim: Option<Arc<Claim>>,
     _lock: Option<File>,
+    _folder: Option<File>,
 }
 
 impl DataDirectory {
@@ -47,9 +48,10 @@ impl DataDirectory {
     /// Errors: another process has it open; it holds something else; it can't be read or written.
     pub fn open(path: &Path) -> Result<DataDirectory> {
         let shown = path.display().to_string();
-        fs::create_dir_all(path).map_err(|error| Error::disk("making directory", &shown, error))?;
+        make_folder(path).map_err(|error| Error::disk("making directory", &shown, error))?;
         check_label(path)?;
         let lock = lock(path)?;
+        let locked = lock_folder(path)?;
         write_label(path)?;
         let folder = |name: &str| -> Result<Arc<dyn Disk>> {
             let folder = path.join(name);
@@ -61,7 +63,15 @@ impl DataDirectory {
         let (journal, checkpoints) = (folder(JOURNAL)?, folder(CHECKPOINTS)?);
         let notes = Some(folder(NOTES)?);
         let path = path.to_path_buf();
-        Ok(DataDirectory { path, journal, checkpoints, notes, claim: None, _lock: Some(lock) })
+        Ok(DataDirectory {
+            path,
+            journal,
+            checkpoints,
+            notes,
+            claim: None,
+            _lock: Some(lock),
+            _folder: locked,
+        })
     }
 
     /// Opens one that is there.
@@ -82,6 +92,7 @@ impl DataDirectory {
             notes: None,
             claim: None,
             _lock: None,
+            _folder: None,
         }
     }
 
@@ -99,6 +110,7 @@ impl DataDirectory {
             notes: None,
             claim: claim.map(Arc::new),
             _lock: None,
+            _folder: None,
         }
     }
 
@@ -182,7 +194,7 @@ fn write_label(path: &Path) -> Result<()> {
     }
     let written = path.join(format!("{LABEL}.tmp"));
     let write = || {
-        let mut file = File::create(&written)?;
+        let mut file = own_files().write(true).create(true).truncate(true).open(&written)?;
         file.write_all(LABEL_TEXT.as_bytes())?;
         file.sync_all()?;
         fs::rename(&written, &label)?;
@@ -196,7 +208,7 @@ fn lock(path: &Path) -> Result<File> {
     let name = path.join(LOCK);
     let failed = |error| Error::disk("locking", &name.display().to_string(), error);
     let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
+        own_files().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -209,6 +221,10 @@ fn lock(path: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
+    if !is_same_file(&file, &name).map_err(failed)? {
+        // It was removed between opening and locking it, so that another process may have locked another file of its name.
+        return Err(Error::Locked { directory: path.to_path_buf(), by: String::new() });
+    }
     let note = |file: &mut File| {
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
@@ -216,6 +232,32 @@ fn lock(path: &Path) -> Result<File> {
     };
     note(&mut file).map_err(failed)?;
     Ok(file)
+}
+
+/// Whether an open file is the one that has this name now.
+#[cfg(unix)]
+fn is_same_file(file: &File, name: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (opened, named) = (file.metadata()?, fs::metadata(name)?);
+    Ok((opened.dev(), opened.ino()) == (named.dev(), named.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_same_file(_: &File, _: &Path) -> std::io::Result<bool> {
+    Ok(true)
+}
+
+/// Locks the folder itself, where the system can do that: whoever removes LOCK lets nobody in.
+fn lock_folder(path: &Path) -> Result<Option<File>> {
+    let Ok(folder) = File::open(path) else { return Ok(None) };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => {
+            let by = format!(", though its file {LOCK} was removed");
+            Err(Error::Locked { directory: path.to_path_buf(), by })
+        }
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -231,6 +273,30 @@ mod tests {
         assert_eq!(by, format!(" (process {})", std::process::id()));
         drop(first);
         open().unwrap();
+    }
+
+    #[test]
+    fn whoever_removes_the_lock_opens_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let first = DataDirectory::open(place.path()).unwrap();
+        fs::remove_file(place.path().join(LOCK)).unwrap();
+        let error = DataDirectory::open(place.path()).unwrap_err().to_string();
+        assert!(error.contains("was removed"), "{error}");
+        drop(first);
+        DataDirectory::open(place.path()).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_may_look_into_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("new/data");
+        let directory = DataDirectory::open(&path).unwrap();
+        drop(directory.journal.create("x").unwrap());
+        let mode = |name: &str| fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(""), mode(JOURNAL), mode(CHECKPOINTS), mode(NOTES)], [0o700; 4]);
+        assert_eq!([mode(LABEL), mode(LOCK), mode("journal/x")], [0o600; 3]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The few things that are asked of a disk, so that a test can stand for it.
 
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -40,12 +40,35 @@ pub struct OsDisk {
 impl OsDisk {
     /// The folder, which is made where it isn't there, and stays after a crash.
     pub fn open(folder: &Path) -> io::Result<OsDisk> {
-        fs::create_dir_all(folder)?;
+        make_folder(folder)?;
         if let Some(parent) = folder.parent() {
             sync_folder(parent)?;
         }
         Ok(OsDisk { folder: folder.to_path_buf() })
     }
+}
+
+/// Makes a folder that only its owner may look into, and those it lies in, which survive a crash from here on.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let new: Vec<&Path> = folder.ancestors().take_while(is_new).collect();
+    for folder in new.iter().rev() {
+        let mut builder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        // Another process may have made it meanwhile.
+        builder.recursive(true).create(folder)?;
+        sync_folder(folder.parent().unwrap_or(Path::new("")))?;
+    }
+    Ok(())
+}
+
+/// How files are opened, which only their owner may read: they hold what users have written.
+pub(crate) fn own_files() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// Makes sure that the names in a folder survive a crash. The empty path is the folder that one is in.
@@ -72,7 +95,7 @@ impl Disk for OsDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn Growing>> {
-        let file = OpenOptions::new().write(true).create_new(true).open(self.folder.join(name))?;
+        let file = own_files().write(true).create_new(true).open(self.folder.join(name))?;
         sync_folder(&self.folder)?;
         Ok(Box::new(file))
     }

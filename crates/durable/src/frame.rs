@@ -2,16 +2,22 @@
 //!
 //! Frames stand one behind the other in segments. docs/formats.md draws both.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
 
 /// What a segment begins with.
 const MAGIC: &[u8; 8] = b"MSTREAMJ";
 
 /// The version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// How long the head of a segment is: magic, format, the first sequence number, a checksum of these.
-pub(crate) const HEAD: usize = 24;
+/// How long the head of a segment is: magic, format, the first sequence number, the salt twice, a checksum of these.
+pub(crate) const HEAD: usize = 40;
+
+/// The format before that, whose frames have no salt, and how long the head of its segments is.
+const FORMAT_UNSALTED: u32 = 1;
+const HEAD_UNSALTED: usize = 24;
 
 /// How long the head of a frame is: the length of its body, a checksum of what follows, its number, its encoding.
 pub(crate) const FRAME_HEAD: usize = 17;
@@ -21,6 +27,29 @@ const COMPRESS_FROM: usize = 4096;
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
+
+/// A random number that goes into the checksums of a segment's frames, so that no value of a user, which can't know it, is
+/// taken for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Salt(Option<u64>);
+
+impl Salt {
+    /// That of segments of format 1, and of entries that stand in no segment.
+    pub(crate) const NONE: Salt = Salt(None);
+
+    /// One that nobody knows.
+    pub(crate) fn random() -> Salt {
+        Salt(Some(RandomState::new().build_hasher().finish()))
+    }
+}
+
+/// How a segment begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// How many bytes that takes.
+    pub(crate) length: usize,
+    pub(crate) salt: Salt,
+}
 
 /// The number of an entry: the first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,33 +84,56 @@ pub(crate) fn first_of(name: &str) -> Option<Sequence> {
 }
 
 /// What a segment begins with.
-pub(crate) fn head(first: Sequence) -> Vec<u8> {
+pub(crate) fn head(first: Sequence, salt: Salt) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD);
     bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&if salt == Salt::NONE { FORMAT_UNSALTED } else { FORMAT }.to_le_bytes());
     bytes.extend_from_slice(&first.0.to_le_bytes());
+    if let Salt(Some(salt)) = salt {
+        // Where one copy is damaged, frames behind it are known by the other: they were acknowledged.
+        bytes.extend_from_slice(&salt.to_le_bytes());
+        bytes.extend_from_slice(&salt.to_le_bytes());
+    }
     let sum = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
     bytes
 }
 
-/// Whether a segment begins as the one of this number does; else what is wrong.
-pub(crate) fn check_head(bytes: &[u8], first: Sequence) -> Result<(), String> {
-    let found =
-        bytes.get(..HEAD).ok_or_else(|| format!("{HEAD} bytes were expected, {} are there", bytes.len()))?;
-    if found == head(first) {
-        return Ok(());
+/// How the segment of this number begins; else what is wrong with it.
+pub(crate) fn read_head(bytes: &[u8], first: Sequence) -> Result<Head, String> {
+    let too_short = |expected| format!("{expected} bytes were expected, {} are there", bytes.len());
+    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let is_unsalted = number(8) == Some(FORMAT_UNSALTED);
+    let length = if is_unsalted { HEAD_UNSALTED } else { HEAD };
+    let found = bytes.get(..length).ok_or_else(|| too_short(length))?;
+    let salt = if is_unsalted { Salt::NONE } else { salt_at(bytes, SALTS[0]) };
+    if found == head(first, salt) {
+        return Ok(Head { length, salt });
     }
-    let number = |at: usize| u32::from_le_bytes([found[at], found[at + 1], found[at + 2], found[at + 3]]);
-    let is_whole = crc32fast::hash(&found[..HEAD - 4]) == number(HEAD - 4);
-    Err(match is_whole && &found[..8] == MAGIC && number(8) != FORMAT {
-        true => format!("it has format {}, but this version reads format {FORMAT}", number(8)),
+    let format = number(8).unwrap_or_default();
+    let is_known = matches!(format, FORMAT_UNSALTED | FORMAT);
+    Err(match &found[..8] == MAGIC && !is_known {
+        true => format!("it has format {format}, but this version reads formats 1 to {FORMAT}"),
         false => format!("it doesn't begin as the segment of entry {first} does"),
     })
 }
 
+/// Where the copies of the salt stand.
+const SALTS: [usize; 2] = [20, 28];
+
+fn salt_at(bytes: &[u8], at: usize) -> Salt {
+    let salt = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+    Salt(salt.map(u64::from_le_bytes))
+}
+
+/// Whether a segment whose head is damaged has a whole frame of an entry from `first` on.
+pub(crate) fn has_frames(bytes: &[u8], first: Sequence) -> bool {
+    let salts = [Salt::NONE, salt_at(bytes, SALTS[0]), salt_at(bytes, SALTS[1])];
+    salts.into_iter().any(|salt| has_later(bytes, first, salt))
+}
+
 /// A frame around a body.
-pub(crate) fn frame(sequence: Sequence, body: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(crate) fn frame(sequence: Sequence, body: &[u8], salt: Salt) -> std::io::Result<Vec<u8>> {
     let compressed = match body.len() >= COMPRESS_FROM {
         true => Some(zstd::bulk::compress(body, 1)?).filter(|compressed| compressed.len() < body.len()),
         false => None,
@@ -95,13 +147,16 @@ pub(crate) fn frame(sequence: Sequence, body: &[u8]) -> std::io::Result<Vec<u8>>
     bytes.extend_from_slice(&sequence.0.to_le_bytes());
     bytes.push(encoding);
     bytes.extend_from_slice(body);
-    let sum = checksum(length, &bytes[8..]);
+    let sum = checksum(length, &bytes[8..], salt);
     bytes[4..8].copy_from_slice(&sum.to_le_bytes());
     Ok(bytes)
 }
 
-fn checksum(length: u32, rest: &[u8]) -> u32 {
+fn checksum(length: u32, rest: &[u8], Salt(salt): Salt) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
+    if let Some(salt) = salt {
+        hasher.update(&salt.to_le_bytes());
+    }
     hasher.update(&length.to_le_bytes());
     hasher.update(rest);
     hasher.finalize()
@@ -129,26 +184,26 @@ impl Framed<'_> {
 }
 
 /// The frame that begins where `bytes` begin, if it is whole.
-pub(crate) fn framed(bytes: &[u8]) -> Option<Framed<'_>> {
+pub(crate) fn framed(bytes: &[u8], salt: Salt) -> Option<Framed<'_>> {
     let head = bytes.get(..FRAME_HEAD)?;
     let length = u32::from_le_bytes(head[..4].try_into().ok()?);
     let sum = u32::from_le_bytes(head[4..8].try_into().ok()?);
     let end = FRAME_HEAD.checked_add(usize::try_from(length).ok()?)?;
     let rest = bytes.get(8..end)?;
     let sequence = Sequence(u64::from_le_bytes(head[8..16].try_into().ok()?));
-    let is_whole = checksum(length, rest) == sum;
+    let is_whole = checksum(length, rest, salt) == sum;
     is_whole.then(|| Framed { sequence, encoding: head[16], body: &bytes[FRAME_HEAD..end], length: end })
 }
 
 /// Whether a whole frame of an entry after `before` begins anywhere in `bytes`: then what is before it isn't the end of
 /// what was written.
-pub(crate) fn has_later(bytes: &[u8], before: Sequence) -> bool {
+pub(crate) fn has_later(bytes: &[u8], before: Sequence, salt: Salt) -> bool {
     // Numbers far ahead are chance: without this look at them each place would cost a checksum.
     let near = before.0..before.0.saturating_add(1 << 32);
     (0..bytes.len().saturating_sub(FRAME_HEAD - 1)).any(|at| {
         let number: Option<[u8; 8]> = bytes.get(at + 8..at + 16).and_then(|bytes| bytes.try_into().ok());
         let plausible = number.is_some_and(|number| near.contains(&u64::from_le_bytes(number)));
-        plausible && framed(&bytes[at..]).is_some()
+        plausible && framed(&bytes[at..], salt).is_some()
     })
 }
 
@@ -159,43 +214,68 @@ mod tests {
     #[test]
     fn a_frame_gives_back_its_body() {
         for body in [&b""[..], b"short", &[7; 100_000], &(0..=255).cycle().take(5000).collect::<Vec<u8>>()] {
-            let bytes = frame(Sequence(3), body).unwrap();
-            let framed = framed(&bytes).unwrap();
-            assert_eq!((framed.sequence, framed.length), (Sequence(3), bytes.len()));
-            assert_eq!(framed.body().unwrap(), body);
+            for salt in [Salt::NONE, Salt::random()] {
+                let bytes = frame(Sequence(3), body, salt).unwrap();
+                let framed = framed(&bytes, salt).unwrap();
+                assert_eq!((framed.sequence, framed.length), (Sequence(3), bytes.len()));
+                assert_eq!(framed.body().unwrap(), body);
+            }
         }
     }
 
     #[test]
     fn every_flipped_bit_and_every_missing_byte_is_found() {
-        let bytes = frame(Sequence(9), b"what was written").unwrap();
+        let salt = Salt::random();
+        let bytes = frame(Sequence(9), b"what was written", salt).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(framed(&damaged).is_none(), "bit {bit}");
+            assert!(framed(&damaged, salt).is_none(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(framed(&bytes[..length]).is_none(), "{length} bytes");
+            assert!(framed(&bytes[..length], salt).is_none(), "{length} bytes");
         }
     }
 
     #[test]
     fn what_follows_is_found_behind_damage() {
+        let salt = Salt::random();
         let mut bytes = vec![0xff; 100];
-        bytes.extend(frame(Sequence(12), b"later").unwrap());
-        assert!(has_later(&bytes, Sequence(11)));
-        assert!(!has_later(&bytes, Sequence(13)), "that is an earlier one");
-        assert!(!has_later(&bytes[..bytes.len() - 1], Sequence(11)), "it isn't whole");
+        bytes.extend(frame(Sequence(12), b"later", salt).unwrap());
+        assert!(has_later(&bytes, Sequence(11), salt));
+        assert!(!has_later(&bytes, Sequence(13), salt), "that is an earlier one");
+        assert!(!has_later(&bytes[..bytes.len() - 1], Sequence(11), salt), "it isn't whole");
+        assert!(!has_later(&bytes, Sequence(11), Salt::random()), "it is of another segment");
+        assert!(!has_later(&bytes, Sequence(11), Salt::NONE), "a value of a user's looks so");
+    }
+
+    #[test]
+    fn frames_behind_a_damaged_head_are_found() {
+        let salt = Salt::random();
+        let segment = [head(Sequence(7), salt), frame(Sequence(7), b"seven", salt).unwrap()].concat();
+        assert_eq!(read_head(&segment, Sequence(7)), Ok(Head { length: HEAD, salt }));
+        for bit in 0..HEAD * 8 {
+            let mut damaged = segment.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(read_head(&damaged, Sequence(7)).is_err(), "bit {bit}");
+            assert!(has_frames(&damaged, Sequence(7)), "bit {bit}");
+        }
+        let forged = frame(Sequence(7), b"forged", Salt::NONE).unwrap();
+        assert!(!has_later(&forged, Sequence(7), salt));
     }
 
     #[test]
     fn a_segment_says_what_it_is() {
         assert_eq!(first_of(&segment_name(Sequence(42))), Some(Sequence(42)));
         assert_eq!(first_of("notes.txt"), None);
-        assert_eq!(check_head(&head(Sequence(1)), Sequence(1)), Ok(()));
-        assert!(check_head(&head(Sequence(2)), Sequence(1)).unwrap_err().contains("entry 1"));
-        assert!(
-            check_head(&[1, 2], Sequence(1)).unwrap_err().contains("24 bytes were expected, 2 are there")
-        );
+        let salt = Salt::random();
+        let unsalted = Head { length: 24, salt: Salt::NONE };
+        assert_eq!(read_head(&head(Sequence(1), Salt::NONE), Sequence(1)), Ok(unsalted));
+        assert!(read_head(&head(Sequence(2), salt), Sequence(1)).unwrap_err().contains("entry 1"));
+        let error = read_head(&[1, 2], Sequence(1)).unwrap_err();
+        assert!(error.contains("40 bytes were expected, 2 are there"), "{error}");
+        let mut newer = head(Sequence(1), salt);
+        newer[8] = 9;
+        assert!(read_head(&newer, Sequence(1)).unwrap_err().contains("it has format 9"));
     }
 }

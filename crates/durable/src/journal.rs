@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use millstream_delta::Delta;
 
 use crate::entry::{Brought, Entry};
-use crate::frame::{self, Sequence};
+use crate::frame::{self, Salt, Sequence};
 use crate::{DataDirectory, Error, Result, protocol};
 use files::Files;
 use objects::Objects;
@@ -74,13 +74,16 @@ impl Journal {
         report: impl FnMut(Report) + Send + 'static,
     ) -> Result<Journal> {
         let (waiting, ending) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        // All segments of a process have one: an entry is framed before it is known which it goes to.
+        let salt = Salt::random();
         let (segments, interval): (Box<dyn Segments>, _) = match directory.claim() {
             Some(claim) => (Box::new(Objects::begin(claim.clone(), after)?), STORE_INTERVAL),
-            None => (Box::new(Files::begin(directory.journal().clone(), after)?), Duration::ZERO),
+            None => (Box::new(Files::begin(directory.journal().clone(), after, salt)?), Duration::ZERO),
         };
         let interval_us = Arc::<AtomicU64>::default();
         let writer = Writer {
             segments,
+            salt,
             told: Told { report: Box::new(report), ending: ending.clone() },
             waiting: waiting.clone(),
             interval_us: interval_us.clone(),
@@ -173,8 +176,13 @@ fn bytes_of(entry: &Entry) -> usize {
 
 /// The segments of a journal, of which the last is being written.
 trait Segments: Send {
-    /// Writes whole entries, the first and the last of which are given, so that they survive a crash.
-    fn write(&mut self, entries: (Sequence, Sequence), group: &[u8], told: &mut Told) -> Result<(), Ended>;
+    /// Writes whole entries, with the salt of their frames, the first and the last of which are given, so that they survive a crash.
+    fn write(
+        &mut self,
+        entries: (Sequence, Sequence),
+        group: (&[u8], Salt),
+        told: &mut Told,
+    ) -> Result<(), Ended>;
     /// Removes what nobody reads any more: all up to an entry.
     fn forget(&mut self, through: Sequence) -> io::Result<()>;
 }
@@ -228,9 +236,9 @@ struct Group {
 }
 
 impl Group {
-    fn add(&mut self, sequence: Sequence, entry: &Entry) -> Result<(), String> {
+    fn add(&mut self, sequence: Sequence, entry: &Entry, salt: Salt) -> Result<(), String> {
         let body = entry.encode().map_err(|error| error.to_string())?;
-        self.bytes.extend(frame::frame(sequence, &body).map_err(|error| error.to_string())?);
+        self.bytes.extend(frame::frame(sequence, &body, salt).map_err(|error| error.to_string())?);
         self.size += bytes_of(entry);
         self.entries = Some((self.entries.map_or(sequence, |(first, _)| first), sequence));
         Ok(())
@@ -240,6 +248,7 @@ impl Group {
 /// What the journal's thread has.
 struct Writer {
     segments: Box<dyn Segments>,
+    salt: Salt,
     told: Told,
     waiting: Arc<AtomicUsize>,
     /// How much time lies between the beginnings of two groups at least, in microseconds.
@@ -258,7 +267,7 @@ impl Writer {
             while let Some(job) = next.take() {
                 match job {
                     Job::Write(sequence, entry) => {
-                        if let Err(reason) = group.add(sequence, &entry) {
+                        if let Err(reason) = group.add(sequence, &entry, self.salt) {
                             return (self.told.report)(Report::Failed(reason));
                         }
                     }
@@ -274,7 +283,7 @@ impl Writer {
             }
             if let Some((begins, last)) = group.entries {
                 begun = Some(Instant::now());
-                match self.segments.write((begins, last), &group.bytes, &mut self.told) {
+                match self.segments.write((begins, last), (&group.bytes, self.salt), &mut self.told) {
                     Ok(()) => {}
                     Err(Ended::Failed(reason)) => return (self.told.report)(Report::Failed(reason)),
                     Err(Ended::Lost(reason)) => return (self.told.report)(Report::Lost(reason)),

@@ -36,6 +36,7 @@ mod frame;
 mod inspect;
 mod journal;
 mod notes;
+mod oom_kills;
 mod prefix;
 pub mod protocol;
 mod read;
@@ -57,5 +58,6 @@ pub use inspect::{InspectedCheckpoint, InspectedPart, InspectedPlan, Inspection,
 pub use journal::{Journal, Report};
 pub use notes::{Before, Death, Notes};
 pub use object_store;
+pub use oom_kills::OomKills;
 pub use prefix::StorePrefix;
 pub use read::{Entries, Torn};

@@ -4,6 +4,10 @@
 //! whenever it has nothing to do, that all is stepped. Notes are not synced: they survive the process and not the machine,
 //! and a query has nothing to do with the death of a machine. Only what a start has concluded from them is.
 //!
+//! That a process has died says nothing about a query: anyone may kill it. Deaths count where there is evidence that it died of
+//! what it did: it panicked and noted that, it aborted and its program left a byte in the file `abort`, or the system has
+//! killed a process for lack of memory since it began.
+//!
 //! A file is begun by each start. Its lines are a CRC-32 and JSON, the last whole one counts. Where notes can't be written
 //! or read the engine does without: all that is lost is the knowledge of what it was doing. So it is where the data directory
 //! lies on an object store, which is no place for a line a step.
@@ -16,10 +20,14 @@ use serde_json::{Value, json};
 use crate::cuts::list;
 use crate::disk::Growing;
 use crate::frame::Sequence;
-use crate::{DataDirectory, Error, Result};
+use crate::{DataDirectory, Error, OomKills, Result};
 
 /// What the names of the files end with, after a number.
 const ENDING: &str = ".notes";
+
+/// The file that a program adds a byte to when it aborts, and how it is called once another process has found that.
+const ABORT: &str = "abort";
+const ABORTED: &str = "aborted";
 
 /// How long a file may become before what is overruled in it is cut off.
 const LENGTH_MAX: u64 = 64 << 10;
@@ -31,7 +39,7 @@ pub struct Death {
     pub entry: Sequence,
     /// The query that was stepped; none where it was between two.
     pub query: Option<String>,
-    /// How many processes in a row have died there.
+    /// How many processes have died there of what they did, with none in between that came further.
     pub times: u64,
 }
 
@@ -42,8 +50,14 @@ pub struct Before {
     pub stepped: Sequence,
     /// Where the last start died, where it did.
     pub death: Option<Death>,
+    /// Whether the last one that ran, rather than started, died of what it did after that.
+    pub crashed: bool,
+    /// The last entry that was durable when it last had nothing to do.
+    pub durable: Sequence,
     /// Queries that are not stepped again from an entry on, since processes died in them.
     pub suspended: Vec<(Sequence, String)>,
+    /// How many processes had been killed for lack of memory when it began, as far as that was known.
+    oom_kills: Option<OomKills>,
     /// Whether the last process ended by itself, or there was none.
     pub ended: bool,
 }
@@ -61,7 +75,9 @@ pub struct Notes {
 impl Notes {
     /// Reads what the process before left, and begins those of this one, which goes on from a checkpoint of the entry
     /// `from`: what was suspended up to there is in the checkpoint.
-    pub fn open(directory: &DataDirectory, from: Sequence) -> Result<Notes> {
+    ///
+    /// `oom_kills`: how many processes were killed for lack of memory until now.
+    pub fn open(directory: &DataDirectory, from: Sequence, oom_kills: Option<OomKills>) -> Result<Notes> {
         let Some(disk) = directory.notes() else {
             let before = Before { ended: true, ..Before::default() };
             return Ok(Notes { before, file: None, head: 0, length: 0 });
@@ -71,18 +87,31 @@ impl Notes {
         let number = |name: &String| name.strip_suffix(ENDING)?.parse::<u64>().ok();
         let mut before = Before { ended: true, ..Before::default() };
         // The newest one may be without a head, where a crash came in between.
+        let mut aborts = names.iter().filter(|name| [ABORT, ABORTED].contains(&name.as_str()));
+        // Of this process it is empty.
+        let aborts = aborts.try_fold(Vec::new(), |mut aborts, name| {
+            let is_empty = disk.read(name).map_err(failed)?.is_empty();
+            aborts.extend((!is_empty).then_some(name));
+            Ok::<_, Error>(aborts)
+        })?;
+        let aborted = !aborts.is_empty();
         for name in names.iter().rev().filter(|name| number(name).is_some()) {
-            if let Some(found) = read(&disk.read(name).map_err(failed)?) {
+            let died = |then: Option<&OomKills>| aborted || OomKills::rose(then, oom_kills.as_ref());
+            if let Some(found) = read(&disk.read(name).map_err(failed)?, died) {
                 before = found;
                 break;
             }
         }
+        before.oom_kills = oom_kills;
         before.suspended.retain(|(entry, _)| *entry > from);
         let next = names.iter().filter_map(number).max().map_or(1, |newest| newest + 1);
         let mut file = disk.create(&format!("{next:020}{ENDING}")).map_err(failed)?;
         let head = head_of(&before);
         file.append(&head).and_then(|()| file.sync()).map_err(failed)?;
         for name in names.iter().filter(|name| number(name).is_some()) {
+            disk.remove(name).map_err(failed)?;
+        }
+        for name in aborts {
             disk.remove(name).map_err(failed)?;
         }
         let head = head.len() as u64;
@@ -99,14 +128,19 @@ impl Notes {
         self.add(&json!({"at": entry.0, "query": query}));
     }
 
-    /// All up to an entry is stepped.
-    pub fn stepped(&mut self, through: Sequence) {
-        self.add(&json!({"stepped": through.0}));
+    /// All up to an entry is stepped, and durable up to another.
+    pub fn stepped(&mut self, through: Sequence, durable: Sequence) {
+        self.add(&json!({"stepped": through.0, "durable": durable.0}));
+    }
+
+    /// The process dies of a panic.
+    pub fn died(&mut self) {
+        self.add(&json!({"died": true}));
     }
 
     /// The process ends by itself.
     pub fn end(&mut self, through: Sequence) {
-        self.add(&json!({"stepped": through.0, "ended": true}));
+        self.add(&json!({"stepped": through.0, "durable": through.0, "ended": true}));
     }
 
     /// A query is not stepped again from an entry on. The next start knows that for sure.
@@ -158,11 +192,16 @@ fn head_of(before: &Before) -> Vec<u8> {
     let death = before.death.as_ref().map(|death| json!([death.entry.0, death.query, death.times]));
     let suspended: Vec<Value> =
         before.suspended.iter().map(|(entry, query)| json!([entry.0, query])).collect();
-    line(&json!({"format": 1, "stepped": before.stepped.0, "death": death, "suspended": suspended}))
+    let oom_kills = before.oom_kills.as_ref().map(OomKills::to_json);
+    line(&json!({
+        "format": 1, "stepped": before.stepped.0, "death": death, "suspended": suspended,
+        "crashed": before.crashed, "durable": before.durable.0, "oom_kills": oom_kills,
+    }))
 }
 
-/// What a file leaves to the next process; none if it has no head.
-fn read(bytes: &[u8]) -> Option<Before> {
+/// What a file leaves to the next process; none if it has no head. `died`: whether its process died of what it did, as far as
+/// others than the file know.
+fn read(bytes: &[u8], died: impl Fn(Option<&OomKills>) -> bool) -> Option<Before> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text.split_inclusive('\n').filter_map(|line| {
         let (sum, json) = line.strip_suffix('\n')?.split_once(' ')?;
@@ -184,13 +223,27 @@ fn read(bytes: &[u8]) -> Option<Before> {
         death: head.get("death").and_then(death),
         suspended: list(head.get("suspended")?, |pair| Some((entry(pair.get(0)?)?, text(pair.get(1)?)?)))?,
         ended: false,
+        crashed: head.get("crashed") == Some(&json!(true)),
+        durable: head.get("durable").and_then(entry).unwrap_or_default(),
+        oom_kills: head.get("oom_kills").and_then(OomKills::of_json),
     };
-    let Some(last) = lines.next_back() else { return Some(before) };
+    let mut last = lines.next_back();
+    let panicked = last.as_ref().is_some_and(|last| last.get("died").is_some());
+    if panicked {
+        last = lines.next_back();
+    }
+    let Some(last) = last else { return Some(before) };
+    let died = panicked || died(before.oom_kills.as_ref());
     if let Some(through) = last.get("stepped").and_then(entry) {
         let ended = last.get("ended").is_some();
-        return Some(Before { stepped: through, death: None, ended, ..before });
+        let durable = last.get("durable").and_then(entry).unwrap_or(before.durable);
+        let crashed = died && !ended;
+        return Some(Before { stepped: through, death: None, ended, crashed, durable, ..before });
     }
     let (at, query) = (last.get("at").and_then(entry)?, last.get("query").and_then(text));
+    if !died {
+        return Some(before);
+    }
     let times = before.death.take_if(|death| death.entry == at && death.query == query);
     before.death = Some(Death { entry: at, query, times: times.map_or(1, |death| death.times + 1) });
     Some(before)
@@ -206,7 +259,12 @@ mod tests {
 
     fn open(disk: &SimulatedDisk) -> Notes {
         let directory = DataDirectory::on(Arc::new(disk.clone()));
-        Notes::open(&directory.with_notes(Arc::new(disk.clone())), Sequence(2)).unwrap()
+        Notes::open(&directory.with_notes(Arc::new(disk.clone())), Sequence(2), None).unwrap()
+    }
+
+    /// What a program does that aborts.
+    fn abort(disk: &SimulatedDisk) {
+        disk.create(ABORT).unwrap().append(b"X").unwrap();
     }
 
     fn death(entry: u64, query: Option<&str>, times: u64) -> Option<Death> {
@@ -218,26 +276,74 @@ mod tests {
         let disk = SimulatedDisk::default();
         let mut notes = open(&disk);
         assert_eq!(notes.before(), &Before { ended: true, ..Before::default() });
-        notes.stepped(Sequence(7));
+        notes.stepped(Sequence(7), Sequence(6));
         let mut notes = open(&disk);
-        assert_eq!(notes.before(), &Before { stepped: Sequence(7), ..Before::default() });
+        let expected = Before { stepped: Sequence(7), durable: Sequence(6), ..Before::default() };
+        assert_eq!(notes.before(), &expected);
         notes.stepping(Sequence(9), None);
         notes.stepping(Sequence(9), Some("m"));
         for times in 1..3 {
+            abort(&disk);
             let mut notes = open(&disk);
             assert_eq!(notes.before().death, death(9, Some("m"), times));
             assert_eq!(notes.before().stepped, Sequence(7));
             notes.stepping(Sequence(8), Some("m"));
             notes.stepping(Sequence(9), Some("m"));
         }
+        // Whoever killed this one, it was not the query.
         let mut notes = open(&disk);
+        assert_eq!(notes.before().death, death(9, Some("m"), 2));
         notes.stepping(Sequence(9), Some("n"));
+        notes.died();
         let mut notes = open(&disk);
         assert_eq!(notes.before().death, death(9, Some("n"), 1));
         notes.end(Sequence(10));
+        abort(&disk);
         let found = open(&disk);
-        assert_eq!(found.before(), &Before { stepped: Sequence(10), ended: true, ..Before::default() });
+        let (stepped, durable) = (Sequence(10), Sequence(10));
+        assert_eq!(found.before(), &Before { stepped, durable, ended: true, ..Before::default() });
         assert_eq!(disk.list().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_process_that_ran_and_died_of_what_it_did_is_known_until_another_runs() {
+        let disk = SimulatedDisk::default();
+        open(&disk).stepped(Sequence(7), Sequence(7));
+        assert!(!open(&disk).before().crashed, "it was killed");
+        open(&disk).stepped(Sequence(8), Sequence(8));
+        abort(&disk);
+        let mut notes = open(&disk);
+        assert!(notes.before().crashed);
+        notes.stepping(Sequence(9), Some("m"));
+        let mut notes = open(&disk);
+        assert!(notes.before().crashed && notes.before().death.is_none());
+        notes.stepped(Sequence(9), Sequence(9));
+        assert!(!open(&disk).before().crashed);
+    }
+
+    #[test]
+    fn a_kill_for_lack_of_memory_is_evidence() {
+        let disk = SimulatedDisk::default();
+        let open = |cgroup: &str, of_it, of_all| {
+            let kills = OomKills { cgroup: Some((cgroup.into(), of_it)), machine: Some(of_all) };
+            let directory = DataDirectory::on(Arc::new(disk.clone())).with_notes(Arc::new(disk.clone()));
+            Notes::open(&directory, Sequence(2), Some(kills)).unwrap()
+        };
+        for (cgroup, of_it, of_all, times) in [
+            ("a", 0, 0, None),
+            ("a", 0, 0, None),
+            // One of another's.
+            ("a", 0, 1, None),
+            ("a", 1, 2, Some(1)),
+            // A new container: what is known is that someone was killed meanwhile.
+            ("b", 0, 3, Some(2)),
+            ("b", 0, 3, Some(2)),
+        ] {
+            let mut notes = open(cgroup, of_it, of_all);
+            let found = notes.before().death.as_ref().map(|death| death.times);
+            assert_eq!(found, times, "{cgroup} {of_it} {of_all}");
+            notes.stepping(Sequence(9), Some("m"));
+        }
     }
 
     #[test]
@@ -263,6 +369,7 @@ mod tests {
         let bytes = disk.read(&name).unwrap().len();
         assert!(bytes as u64 <= LENGTH_MAX, "{bytes}");
         disk.flip(&name, bytes - 3, 1);
+        abort(&disk);
         assert_eq!(open(&disk).before().death, death(4998, Some("a query"), 1));
         let empty = disk.create("00000000000000000099.notes").unwrap();
         drop(empty);
@@ -276,6 +383,7 @@ mod tests {
         disk.fail_at(1);
         notes.stepping(Sequence(3), Some("m"));
         notes.stepping(Sequence(4), Some("m"));
+        abort(&disk);
         assert_eq!(open(&disk).before().death, None);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::entry::Entry;
-use crate::frame::{self, HEAD, Sequence, first_of};
+use crate::frame::{self, Head, Salt, Sequence, first_of};
 use crate::{DataDirectory, Error, Result};
 
 /// The end of a segment that is no whole entry: what was being written when a crash came. Nobody was told that it was
@@ -39,6 +39,7 @@ struct Segment {
     name: String,
     bytes: Vec<u8>,
     at: usize,
+    salt: Salt,
 }
 
 impl Entries {
@@ -99,10 +100,10 @@ impl Entries {
             return Err(Error::Corrupt { name, offset: 0, reason });
         }
         let bytes = self.bytes_of(&name)?;
-        match frame::check_head(&bytes, first) {
-            Ok(()) => self.current = Some(Segment { name, bytes, at: HEAD }),
+        match frame::read_head(&bytes, first) {
+            Ok(Head { length, salt }) => self.current = Some(Segment { name, bytes, at: length, salt }),
             // A crash came before anything in it was durable.
-            Err(_) if self.segments.is_empty() && !frame::has_later(&bytes, expected) => {
+            Err(_) if self.segments.is_empty() && !frame::has_frames(&bytes, expected) => {
                 self.torn.push(Torn { name, offset: 0, bytes: bytes.len() as u64 });
             }
             Err(reason) => return Err(Error::Corrupt { name, offset: 0, reason }),
@@ -122,7 +123,7 @@ impl Entries {
             let offset = segment.at as u64;
             let corrupt = |reason: String| Error::Corrupt { name: segment.name.clone(), offset, reason };
             let expected = self.last.next();
-            match frame::framed(rest) {
+            match frame::framed(rest, segment.salt) {
                 Some(framed) if framed.sequence == expected => {
                     let entry = framed.body().and_then(|body| Entry::decode(&body));
                     let entry = entry
@@ -135,7 +136,7 @@ impl Entries {
                     let found = framed.sequence;
                     return Err(corrupt(format!("entry {found} is there, but {expected} was expected")));
                 }
-                None if frame::has_later(rest, expected) => {
+                None if frame::has_later(rest, expected, segment.salt) => {
                     let reason = format!("entry {expected} isn't whole, but others follow it");
                     return Err(corrupt(reason));
                 }

@@ -14,6 +14,7 @@ use millstream_sql::Result;
 use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::event::{Change, Content, Event};
 use crate::jobs;
+use crate::query_pool;
 use crate::run::{Backfill, Handover, Since};
 use crate::session::Session;
 use crate::statement_memory::{self, StatementMemory};
@@ -77,11 +78,11 @@ impl Session {
             None => {
                 let (base, asked) = (catalog.version, object.clone());
                 let begun = self.shared.ask(|reply| Event::Backfill { base, object: asked, reply }).await?;
-                let Some(mut begun) = begun else { return Ok(None) };
+                let Some(begun) = begun else { return Ok(None) };
                 let (settings, _) = self.shared.ask(|reply| Event::Settings { reply }).await?;
                 let memory = StatementMemory::new(&self.shared.memory, &settings);
                 let memory = statement_memory::reservation(&memory, "the state of the new query");
-                self.take_in(&mut begun, &memory).await?;
+                let begun = self.take_in(begun, &memory).await?;
                 let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();
                 Prefilled { handover: Arc::new(Mutex::new(Some(begun))), object: object.clone(), reads }
             }
@@ -90,21 +91,21 @@ impl Session {
         Ok(Some(prefilled))
     }
 
-    async fn take_in(&self, backfill: &mut Box<Backfill>, memory: &MemoryReservation) -> Result<()> {
+    async fn take_in(
+        &self,
+        mut backfill: Box<Backfill>,
+        memory: &MemoryReservation,
+    ) -> Result<Box<Backfill>> {
         let inputs: Vec<Content> = std::mem::take(&mut backfill.inputs);
         let inputs = inputs.into_iter().map(Content::batches).collect::<Result<Vec<_>>>()?;
         let rows = inputs.iter().flatten().map(|batch| batch.num_rows() as u64).sum();
         if let Some(job) = jobs::current() {
             job.rows_total.store(rows, Ordering::Relaxed);
         }
-        if backfill.costs_the_whole() {
-            let deltas: Vec<Delta> = inputs.into_iter().map(Delta::from_iter).collect();
-            if !backfill.step(&deltas.iter().collect::<Vec<_>>()) {
-                return Ok(());
-            }
-        } else if !take_pieces(backfill, inputs, memory).await? {
-            return Ok(());
-        }
+        backfill = match backfill.costs_the_whole() {
+            true => self.step(backfill, inputs.into_iter().map(Delta::from_iter).collect(), memory).await?,
+            false => self.take_pieces(backfill, inputs, memory).await?,
+        };
         for _ in 0..ROUNDS_MAX {
             let (number, places) = (backfill.pin.guard.number, backfill.pin.places.clone());
             let names = backfill.reads();
@@ -113,54 +114,64 @@ impl Session {
             backfill.pin.places = places;
             let rows: usize = epochs.iter().flatten().map(Delta::num_rows).sum();
             for inputs in epochs {
-                if !backfill.step(&inputs.iter().collect::<Vec<_>>()) {
-                    return Ok(());
-                }
-                tokio::task::yield_now().await;
+                backfill = self.step(backfill, inputs, memory).await?;
             }
             if rows <= REST_ROWS_MAX {
                 break;
             }
         }
-        Ok(())
+        Ok(backfill)
     }
-}
 
-/// Takes in the rows of inputs, one input after the other; false once the query is suspended.
-async fn take_pieces(
-    backfill: &mut Backfill,
-    inputs: Vec<Vec<RecordBatch>>,
-    memory: &MemoryReservation,
-) -> Result<bool> {
-    let count = inputs.len();
-    let mut rows_max = PIECE_ROWS_START;
-    for (input, batches) in inputs.into_iter().enumerate() {
-        for batch in batches {
-            let mut offset = 0;
-            while offset < batch.num_rows() {
-                let begun = Instant::now();
-                let length = rows_max.min(batch.num_rows() - offset);
-                let mut deltas = vec![Delta::default(); count];
-                deltas[input] = Delta::insert(batch.slice(offset, length));
-                if !backfill.step(&deltas.iter().collect::<Vec<_>>()) {
-                    return Ok(false);
+    /// Takes in the rows of inputs, one input after the other.
+    async fn take_pieces(
+        &self,
+        mut backfill: Box<Backfill>,
+        inputs: Vec<Vec<RecordBatch>>,
+        memory: &MemoryReservation,
+    ) -> Result<Box<Backfill>> {
+        let count = inputs.len();
+        let mut rows_max = PIECE_ROWS_START;
+        for (input, batches) in inputs.into_iter().enumerate() {
+            for batch in batches {
+                let mut offset = 0;
+                while offset < batch.num_rows() {
+                    let begun = Instant::now();
+                    let length = rows_max.min(batch.num_rows() - offset);
+                    let mut deltas = vec![Delta::default(); count];
+                    deltas[input] = Delta::insert(batch.slice(offset, length));
+                    backfill = self.step(backfill, deltas, memory).await?;
+                    offset += length;
+                    rows_max = match begun.elapsed() {
+                        took if took < PIECE_SHORT => (rows_max * 2).min(PIECE_ROWS_MAX),
+                        took if took > PIECE_LONG => (rows_max / 2).max(1),
+                        _ => rows_max,
+                    };
+                    if let Some(job) = jobs::current() {
+                        job.rows_done.fetch_add(length as u64, Ordering::Relaxed);
+                    }
                 }
-                memory.try_resize(backfill.memory_bytes())?;
-                if let Some(job) = jobs::current() {
-                    job.rows_done.fetch_add(length as u64, Ordering::Relaxed);
-                }
-                offset += length;
-                rows_max = match begun.elapsed() {
-                    took if took < PIECE_SHORT => (rows_max * 2).min(PIECE_ROWS_MAX),
-                    took if took > PIECE_LONG => (rows_max / 2).max(1),
-                    _ => rows_max,
-                };
-                // A statement that nobody waits for ends here.
-                tokio::task::yield_now().await;
             }
         }
+        Ok(backfill)
     }
-    Ok(true)
+
+    /// Takes in some rows, on a thread where operators may wait for plans that they run. A statement that nobody waits
+    /// for ends after it.
+    async fn step(
+        &self,
+        mut backfill: Box<Backfill>,
+        inputs: Vec<Delta>,
+        memory: &MemoryReservation,
+    ) -> Result<Box<Backfill>> {
+        let step = move || {
+            backfill.step(&inputs.iter().collect::<Vec<_>>());
+            backfill
+        };
+        let backfill = query_pool::blocking(&self.shared.handle, step).await?;
+        memory.try_resize(backfill.memory_bytes())?;
+        Ok(backfill)
+    }
 }
 
 /// True if the object's query has the same answer whenever it is evaluated.

@@ -374,6 +374,12 @@ impl EngineBuilder {
             .thread_name("millstream-io")
             .build()
             .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
+        // What operators run as plans spawns its tasks here, apart from sources, sinks and timers.
+        let steps = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("millstream-plans")
+            .build()
+            .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
         let mut connectors = BTreeMap::new();
         for connector in millstream_connect::connectors::builtin().into_iter().chain(self.connectors) {
             connectors.insert(connector.name(), connector);
@@ -411,6 +417,7 @@ impl EngineBuilder {
             time: self.time.unwrap_or_else(|| Arc::new(run::system_time)),
             recovers: directory.is_some(),
             runtime,
+            steps,
         };
         run::spawn(&shared, inbox, parts)?;
         if let Some(directory) = directory {

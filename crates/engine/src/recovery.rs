@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_delta::Epoch;
 use millstream_durable::{
-    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Notes, Sequence,
+    Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Notes, OomKills, Sequence,
     StorePrefix, Torn,
 };
 use millstream_sql::{Error, Result, TokenReader};
@@ -102,7 +102,8 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
             ..error
         })?;
     }
-    let notes = Notes::open(&directory, last).map_err(failed)?;
+    let notes = Notes::open(&directory, last, OomKills::now()).map_err(failed)?;
+    let durable = notes.before().durable;
     step(&session, Recovery::Notes(Box::new(notes))).await?;
     let mut entries = Entries::open(&directory, last).map_err(failed)?;
     let mut replayed = 0;
@@ -126,6 +127,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
         })?;
     }
     passed_over.extend(entries.torn().iter().map(torn_text));
+    passed_over.extend(lost_text(entries.through(), durable));
     passed_over.iter().for_each(|text| tracing::warn!("{text}"));
     let events = session.shared.events.clone();
     let journal = Journal::start(directory, entries.through(), move |report| {
@@ -151,6 +153,17 @@ async fn load(session: &mut Session, checkpoint: Checkpoint) -> Result<()> {
     }
     step(session, Recovery::Done(checkpoint.done.clone())).await?;
     step(session, Recovery::Load(Box::new(checkpoint))).await
+}
+
+/// What is missing at the journal's end, where the process before had noted that more of it was durable.
+fn lost_text(through: Sequence, durable: Sequence) -> Option<String> {
+    (durable > through).then(|| {
+        format!(
+            "entries {} to {durable} of the journal were durable and are gone: what was acknowledged in them is lost; has a \
+             file been removed from the data directory, or an older copy of it been put back?",
+            through.next()
+        )
+    })
 }
 
 fn torn_text(torn: &Torn) -> String {

@@ -262,6 +262,7 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("waiting_rows", "rows that were read and wait for an epoch"),
             number("waiting_bytes", "how many bytes these are, about"),
             number("restarts", "how often it, or a receiver of it, was started again after a failure"),
+            number("changes", "how often a file of it changed after its end was read"),
             number("duplicates", "rows that a reliable source brought again, which were left out"),
         ],
     },

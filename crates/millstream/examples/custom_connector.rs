@@ -193,8 +193,8 @@ impl Sink for BooksSink {
         }
     }
     /// All is published by its transaction.
-    async fn commit(&mut self, _through: Epoch) -> Result<()> {
-        Ok(())
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
+        Ok(through)
     }
     async fn recover(&mut self) -> Result<Epoch> {
         Ok(Epoch(locked(&self.ledger).booked.keys().last().copied().unwrap_or(0)))

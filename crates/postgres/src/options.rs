@@ -182,6 +182,7 @@ mod tests {
             columns: Arc::new(Schema::new(vec![Field::new("a", DataType::Int32, true)])),
             append_only: true,
             key: None,
+            auto_pace: false,
             options: Options(options),
         })
     }

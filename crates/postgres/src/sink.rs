@@ -325,16 +325,16 @@ impl Sink for PostgresSink {
         Ok(())
     }
 
-    async fn commit(&mut self, through: Epoch) -> Result<()> {
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
         if !self.staged.iter().any(|(epoch, _)| *epoch <= through) {
-            return Ok(());
+            return Ok(through);
         }
         let published = self.publish(through).await;
         if published.is_err() {
             // Whatever it was at is rolled back with it.
             self.connection = None;
         }
-        published
+        published.map(|()| through)
     }
 
     fn delivery(&self) -> Delivery {
@@ -382,6 +382,7 @@ mod tests {
             columns: rows(&[]).schema(),
             append_only,
             key,
+            auto_pace: false,
             options: Options(options.map(|(name, value)| (name.into(), value.into())).into()),
         }
     }

@@ -215,8 +215,8 @@ impl Sink for DatabaseSink {
         content.pool += 1;
         Ok(())
     }
-    async fn commit(&mut self, _: Epoch) -> Result<()> {
-        Ok(())
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
+        Ok(through)
     }
     fn delivery(&self) -> Delivery {
         Delivery::ExactlyOnce

@@ -12,6 +12,7 @@
 //! Only tests use this crate.
 
 pub mod broker;
+pub mod conformance;
 pub mod docs;
 pub mod drive;
 pub mod generate;

@@ -298,8 +298,8 @@ impl Sink for GateSink {
         self.held = cut.epoch;
         Ok(())
     }
-    async fn commit(&mut self, _: Epoch) -> Result<()> {
-        Ok(())
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
+        Ok(through)
     }
     async fn recover(&mut self) -> Result<Epoch> {
         Ok(self.held)

@@ -67,8 +67,8 @@ impl Sink for BlackholeSink {
         Ok(())
     }
 
-    async fn commit(&mut self, _through: Epoch) -> Result<()> {
-        Ok(())
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
+        Ok(through)
     }
 
     async fn recover(&mut self) -> Result<Epoch> {

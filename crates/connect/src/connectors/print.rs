@@ -187,8 +187,8 @@ impl Sink for PrintSink {
         written.map_err(|error| Error::External(format!("sink '{}' could not print: {error}", self.name)))
     }
 
-    async fn commit(&mut self, _through: Epoch) -> Result<()> {
-        Ok(())
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
+        Ok(through)
     }
 
     async fn recover(&mut self) -> Result<Epoch> {
@@ -246,6 +246,7 @@ mod tests {
             columns: schema,
             append_only: weights.is_none(),
             key: None,
+            auto_pace: false,
             options: Options(
                 options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             ),

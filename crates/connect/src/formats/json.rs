@@ -10,17 +10,20 @@ use arrow::json::reader::{Decoder, infer_json_schema};
 
 use super::decode::Decode;
 use super::framing::Record;
+use super::json_grammar::{Shape, check};
 use crate::{Error, Result};
 
 /// Decodes one object a record: fields that nobody declared are left out, missing ones are NULL.
 pub(crate) struct JsonDecoder {
     columns: SchemaRef,
+    /// What a record must be besides what Arrow's reader asks for.
+    shape: Shape,
 }
 
 impl JsonDecoder {
     /// A decoder of objects with `columns`; fails for types that JSON can't hold.
     pub fn new(columns: &SchemaRef) -> Result<JsonDecoder> {
-        let decoder = JsonDecoder { columns: columns.clone() };
+        let decoder = JsonDecoder { columns: columns.clone(), shape: Shape::of_fields(columns.fields()) };
         decoder
             .decoder(1)
             .map_err(|error| Error::Invalid(format!("format 'json' can't hold these columns: {error}")))?;
@@ -64,6 +67,7 @@ impl Decode for JsonDecoder {
             if taken < bytes.len() || decoder.len() != index + 1 {
                 return Err("the record holds more than one JSON value; expected one object a line".into());
             }
+            check(bytes, &self.shape)?;
         }
         let batch = decoder.flush().map_err(|error| error.to_string())?;
         Ok(batch.map(|batch| StructArray::from(batch).into_parts().1).unwrap_or_default())

@@ -13,6 +13,7 @@ pub(crate) mod encode;
 pub(crate) mod feed;
 pub(crate) mod framing;
 pub(crate) mod json;
+mod json_grammar;
 pub(crate) mod parquet;
 mod read_ahead;
 pub(crate) mod text;

@@ -1,6 +1,7 @@
 //! Parquet files, whose position is a row number.
 
 use std::fs::File;
+use std::io::{Read as _, Seek, SeekFrom};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -13,6 +14,19 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use super::absent::Absent;
 use super::framing::BadRecord;
 use crate::Limit;
+
+/// Whether a file ends as a Parquet file does; it stays at its beginning.
+pub(crate) fn is_finished(file: &mut File) -> std::io::Result<bool> {
+    const MAGIC: &[u8; 4] = b"PAR1";
+    let mut end = [0; 4];
+    let length = file.seek(SeekFrom::End(0))?;
+    if length >= 12 {
+        file.seek(SeekFrom::End(-4))?;
+        file.read_exact(&mut end)?;
+    }
+    file.seek(SeekFrom::Start(0))?;
+    Ok(end == *MAGIC)
+}
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;

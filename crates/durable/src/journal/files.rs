@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Ended, Segments, Told};
 use crate::disk::{Disk, Growing};
-use crate::frame::{self, Sequence, segment_name};
+use crate::frame::{self, Salt, Sequence, segment_name};
 use crate::{Error, Result};
 
 /// A segment that has so many bytes is followed by another.
@@ -32,10 +32,10 @@ struct Segment {
 }
 
 impl Segment {
-    fn create(disk: &dyn Disk, first: Sequence) -> io::Result<Segment> {
+    fn create(disk: &dyn Disk, first: Sequence, salt: Salt) -> io::Result<Segment> {
         let name = segment_name(first);
         let mut file = disk.create(&name)?;
-        let head = frame::head(first);
+        let head = frame::head(first, salt);
         file.append(&head)?;
         Ok(Segment { name, file, length: head.len() as u64 })
     }
@@ -43,7 +43,7 @@ impl Segment {
 
 impl Files {
     /// Begins the segment behind the entry `after`.
-    pub(super) fn begin(disk: Arc<dyn Disk>, after: Sequence) -> Result<Files> {
+    pub(super) fn begin(disk: Arc<dyn Disk>, after: Sequence, salt: Salt) -> Result<Files> {
         let name = segment_name(after.next());
         let failed = |error| Error::disk("creating", &name, error);
         let before = disk.list().map_err(failed)?;
@@ -57,7 +57,7 @@ impl Files {
         {
             disk.sync(last).map_err(failed)?;
         }
-        let segment = Segment::create(disk.as_ref(), after.next()).map_err(failed)?;
+        let segment = Segment::create(disk.as_ref(), after.next(), salt).map_err(failed)?;
         Ok(Files { disk, segment, ends: false })
     }
 
@@ -90,13 +90,13 @@ impl Segments for Files {
     fn write(
         &mut self,
         (begins, _): (Sequence, Sequence),
-        group: &[u8],
+        (group, salt): (&[u8], Salt),
         told: &mut Told,
     ) -> Result<(), Ended> {
         if std::mem::take(&mut self.ends) || self.segment.length >= SEGMENT_BYTES {
             self.segment = self.unless_full(
                 told,
-                |files| Segment::create(files.disk.as_ref(), begins),
+                |files| Segment::create(files.disk.as_ref(), begins, salt),
                 |files| {
                     let name = segment_name(begins);
                     match files.disk.list()?.contains(&name) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Ended, Segments, Told};
 use crate::claim::{Claim, JOURNAL, claimed_by, object_name};
-use crate::frame::{self, Sequence};
+use crate::frame::{self, Salt, Sequence};
 use crate::protocol::{self, Owner};
 use crate::store::Put;
 use crate::{Error, Result};
@@ -55,11 +55,11 @@ impl Segments for Objects {
     fn write(
         &mut self,
         (begins, last): (Sequence, Sequence),
-        group: &[u8],
+        (group, salt): (&[u8], Salt),
         told: &mut Told,
     ) -> Result<(), Ended> {
         let name = object_name(begins);
-        let bytes = Bytes::from([&frame::head(begins), group].concat());
+        let bytes = Bytes::from([&frame::head(begins, salt), group].concat());
         let mut pause = self.claim.store().pause();
         let pause_max = pause * PAUSES_MAX;
         let mut last_tries = 0;

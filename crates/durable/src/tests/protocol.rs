@@ -211,6 +211,16 @@ fn each_rule_for_entries_and_sinks_is_needed() {
             rules.published = |outside| outside.possible();
         });
     }
+    for (place, tells) in [(Place::Folder, true), (Place::Folder, false), (Place::Store, false)] {
+        goes_wrong(
+            "what a sink gathers is taken for published",
+            with_sink(place, tells),
+            "behind",
+            |rules| {
+                rules.named = |asked, _| asked;
+            },
+        );
+    }
     let setting = || with_sink(Place::Folder, true);
     goes_wrong("a target that tells is believed less than the journal", setting(), "", |rules| {
         rules.published = |outside| outside.delivered();

@@ -194,15 +194,17 @@ impl Backfill {
         query
     }
 
-    /// Takes in rows of some inputs; false once the query is suspended.
-    pub(crate) fn step(&mut self, inputs: &[&Delta]) -> bool {
+    /// Takes in rows of some inputs; nothing once the query is suspended.
+    pub(crate) fn step(&mut self, inputs: &[&Delta]) {
+        if self.query.is_suspended() {
+            return;
+        }
         let shown = self.query.shows_at_once();
         self.query.unread = shown;
         let delta = self.query.step(&self.pin.cut, inputs);
         if !shown {
             self.output.append(delta);
         }
-        !self.query.is_suspended()
     }
 
     /// True if an epoch of few rows costs as much as one of many.

@@ -68,7 +68,10 @@ impl Loop {
             .sinks
             .keys()
             .filter_map(|name| Some((name.clone(), self.waiting_for(name)?)))
-            .filter(|(_, waiting)| waiting.is_much() || self.is_beyond_buffer(*waiting))
+            .filter(|(name, waiting)| {
+                let is_much = self.untaken_by(name).is_some_and(Waiting::is_much);
+                is_much || self.is_beyond_buffer(*waiting)
+            })
             .collect();
         for (name, sink) in &self.sinks {
             let Some(waiting) = full.get(name).copied() else { continue };

@@ -28,7 +28,7 @@ use super::widen::Widened;
 use crate::catalog::{Catalog, Definition, Intake, Object};
 use crate::error;
 use crate::event::{Change, Reply};
-use crate::settings::interval_text;
+use crate::settings::{ClockKind, Pace, interval_text};
 use crate::statements::own_relation;
 
 /// Something new that is checked and opened but not yet part of the engine.
@@ -230,6 +230,9 @@ impl Loop {
             Some(query) => (query.append_only(), query.key().map(<[usize]>::to_vec)),
             None => (scope.append_only(from), scope.key(from)),
         };
+        let by_batch = queries.last().or(scope.query_of(from)).is_some_and(RunningQuery::is_per_batch);
+        spec.auto_pace =
+            self.settings.clock == ClockKind::System && self.settings.pace == Pace::Auto && !by_batch;
         let sink = connector.sink(&spec).map_err(error::connect)?;
         if let (true, Delivery::Unknown(reason)) = (self.durability.is_on(), sink.delivery()) {
             return Err(Error::invalid(format!(
@@ -287,6 +290,7 @@ impl Loop {
                 self.install_queries(queries, notices);
             }
             Prepared::Sink { object, from, columns, sink, queries } => {
+                notices.extend(sink.notice().map(|notice| format!("sink \"{}\": {notice}", object.name)));
                 let mut running = RunningSink::start(
                     object.name.clone(),
                     (from.clone(), columns, log::end(&self.logs, &from)),

@@ -443,7 +443,7 @@ impl Scope<'_> {
     }
 
     /// The query of a materialized view or a stream. What is about to be dropped may have its name too.
-    fn query_of(&self, name: &str) -> Option<&RunningQuery> {
+    pub(super) fn query_of(&self, name: &str) -> Option<&RunningQuery> {
         let prepared = self.before.iter().rev().find_map(|part| match part {
             Prepared::Queries(object, queries) if object.name.as_ref() == name => queries.last(),
             _ => None,

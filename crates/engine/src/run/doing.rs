@@ -1,5 +1,6 @@
 //! What the loop is in the middle of, noted so that an epoch in which processes die costs the query it is in, and no other.
 //!
+//! Only deaths count that a process has died of what it did, as the notes know: a SIGKILL from outside is no evidence.
 //! A start that does entries again notes each query before it steps it. Where the next start finds that the last one died
 //! there, it knows the query; that the process which ran before had died in the same epoch it knows since that never came to
 //! say that it had nothing to do. Then the query is suspended in that epoch. Where one of this isn't known, the epoch is
@@ -33,8 +34,8 @@ pub(super) struct Doing {
     condemned: Vec<String>,
     /// Whether queries are stepped one after the other in it, so that each can be told from the others.
     alone: bool,
-    /// The entry up to which all was noted to be stepped.
-    noted: Sequence,
+    /// The entries up to which all was noted to be stepped, and to be durable.
+    noted: (Sequence, Sequence),
     /// How many epochs still wait for the journal.
     careful: u32,
 }
@@ -52,7 +53,7 @@ impl Doing {
         let death = before.death.clone().filter(|death| death.entry == entry);
         self.alone = last || death.is_some();
         // One that ran afterwards had survived it.
-        let twice = last && before.stepped < entry;
+        let twice = last && before.stepped < entry && before.crashed;
         if let Some(Death { query: Some(query), times, .. }) = death
             && (times >= DEATHS_MAX || twice)
         {
@@ -70,8 +71,8 @@ impl Doing {
         self.condemned.clear();
         if let Some(notes) = &mut self.notes {
             self.careful = if notes.before().ended { 0 } else { CAREFUL_EPOCHS };
-            notes.stepped(last);
-            self.noted = last;
+            notes.stepped(last, last);
+            self.noted = (last, last);
         }
     }
 
@@ -80,11 +81,13 @@ impl Doing {
         let entry = self.entry?;
         if self.condemned.iter().any(|condemned| condemned == query) {
             return Some(
-                Error::invalid("the process died in the middle of it, each time that this epoch was tried")
-                    .hint(
-                        "Was there too little memory for it? Mend the query or its input, then drop it and create it \
-                         again.",
-                    ),
+                Error::invalid(
+                    "the process died in the middle of it, by an abort, a panic or for lack of memory, each time that this \
+                     epoch was tried",
+                )
+                .hint(
+                    "Was there too little memory for it? Mend the query or its input, then drop it and create it again.",
+                ),
             );
         }
         if let Some(notes) = &mut self.notes {
@@ -104,6 +107,15 @@ impl Doing {
     }
 }
 
+impl Drop for Doing {
+    /// A loop that panics is evidence of what the process died of.
+    fn drop(&mut self) {
+        if let (true, Some(notes)) = (std::thread::panicking(), &mut self.notes) {
+            notes.died();
+        }
+    }
+}
+
 impl Loop {
     /// Notes that a query is stepped next, while entries are done again. False: processes died in it, and it is suspended.
     pub(super) fn may_step(&mut self, place: usize, epoch: Epoch) -> bool {
@@ -114,13 +126,17 @@ impl Loop {
 
     /// Notes that all is stepped that was decided so far: there is nothing to do.
     pub(super) fn note_stepped(&mut self) {
-        let Some(last) = self.durability.last().filter(|last| *last != self.doing.noted) else { return };
+        let Some(last) = self.durability.last() else { return };
+        let noted = (last, self.durability.written());
+        if noted == self.doing.noted {
+            return;
+        }
         // What is stepped on another thread is not.
         if self.queries.iter().all(|query| query.behind().is_none())
             && let Some(notes) = &mut self.doing.notes
         {
-            self.doing.noted = last;
-            notes.stepped(last);
+            self.doing.noted = noted;
+            notes.stepped(noted.0, noted.1);
         }
     }
 
@@ -157,17 +173,26 @@ mod tests {
 
     /// A start that comes to entry 5, after one that ran had stepped all up to `stepped` when it last had nothing to do,
     /// and so many starts that died in it while "m" was stepped.
-    fn start(stepped: u64, deaths: usize, last: bool) -> Doing {
+    /// Whether they died of what they did is `evident`.
+    fn start_after(stepped: u64, deaths: usize, last: bool, evident: bool) -> Doing {
         let disk = Arc::new(SimulatedDisk::default());
         let open = || {
             let directory = DataDirectory::on(disk.clone()).with_notes(disk.clone());
-            Notes::open(&directory, Sequence(1)).unwrap()
+            Notes::open(&directory, Sequence(1), None).unwrap()
         };
-        open().stepped(Sequence(stepped));
+        let end = |mut notes: Notes| {
+            if evident {
+                notes.died()
+            }
+        };
+        let mut notes = open();
+        notes.stepped(Sequence(stepped), Sequence(stepped));
+        end(notes);
         for _ in 0..deaths {
             let mut notes = open();
             notes.stepping(Sequence(5), None);
             notes.stepping(Sequence(5), Some("m"));
+            end(notes);
         }
         let mut doing = Doing::default();
         doing.begin(open());
@@ -176,6 +201,17 @@ mod tests {
         doing.begin_entry(Sequence(5), last);
         assert!(doing.step("another").is_none());
         doing
+    }
+
+    fn start(stepped: u64, deaths: usize, last: bool) -> Doing {
+        start_after(stepped, deaths, last, true)
+    }
+
+    #[test]
+    fn processes_that_are_killed_suspend_nothing() {
+        for (stepped, deaths) in [(4, 1), (4, 2), (5, 2), (4, 9)] {
+            assert!(start_after(stepped, deaths, true, false).step("m").is_none(), "{stepped} {deaths}");
+        }
     }
 
     fn is_suspended(stepped: u64, deaths: usize, last: bool) -> bool {

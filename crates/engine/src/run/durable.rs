@@ -81,6 +81,8 @@ pub(crate) struct Durability {
     promised: VecDeque<(Sequence, Promise)>,
     /// What is durable.
     ledger: Ledger,
+    /// The last entry that the journal says is durable.
+    written: Sequence,
     /// Why nothing can be written for now.
     waits: Option<String>,
     /// Why nothing is written any more.
@@ -202,6 +204,11 @@ impl Durability {
         if let Keeping::Journal(journal) = &self.keeping { Some(journal.last()) } else { None }
     }
 
+    /// The last entry that is known to be durable.
+    pub(super) fn written(&self) -> Sequence {
+        self.written
+    }
+
     /// The entries that a checkpoint holds, and the names under which statements were done.
     pub(super) fn made(&self) -> (Vec<Entry>, Vec<String>) {
         (self.made.entries(), self.done.iter().cloned().collect())
@@ -237,6 +244,7 @@ impl Durability {
 
     fn are_durable(&mut self, through: Sequence) {
         self.waits = None;
+        self.written = through;
         self.ledger.are_durable(through);
         let ledger = &self.ledger;
         while let Some((_, promise)) = self.promised.pop_front_if(|(entry, _)| ledger.has(*entry)) {
@@ -350,6 +358,7 @@ impl Loop {
         self.taking.start(checkpoints, last);
         self.durability.at = None;
         self.durability.ledger = Ledger::after(self.epoch);
+        self.durability.written = journal.last();
         self.durability.keeping = Keeping::Journal(journal);
         self.pace_journal();
         for source in self.sources.values_mut() {

@@ -112,6 +112,11 @@ impl Log {
         Waiting { epochs: self.entries.len().saturating_sub(at), bytes: end - before }
     }
 
+    /// How many bytes lie from one place to another.
+    pub(crate) fn bytes_between(&self, from: Place, to: Place) -> usize {
+        self.waiting(from).bytes.saturating_sub(self.waiting(to.min(self.end())).bytes)
+    }
+
     /// How many entries there are from one place to another.
     pub(crate) fn between(&self, from: Place, to: Place) -> usize {
         self.index(to).saturating_sub(self.index(from))
@@ -212,8 +217,8 @@ impl Loop {
         self.oldest_holder(name).into_iter().chain(durable).chain(history).min()
     }
 
-    /// The oldest place of those for whom the sources wait: sinks, and queries that read the past.
-    pub(super) fn oldest_holder(&self, name: &str) -> Option<Place> {
+    /// The oldest place from which on sinks, and queries that read the past, may need what there is.
+    fn oldest_holder(&self, name: &str) -> Option<Place> {
         let sinks = self.sinks.values().filter_map(|sink| sink.place_in(name));
         sinks.chain(self.queries.iter().filter_map(|query| query.place_in(name))).min()
     }

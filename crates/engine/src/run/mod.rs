@@ -145,6 +145,8 @@ pub(crate) struct Parts {
     /// Whether it begins with what a journal holds.
     pub(crate) recovers: bool,
     pub(crate) runtime: Runtime,
+    /// Where the plans that operators run spawn their tasks.
+    pub(crate) steps: Runtime,
 }
 
 /// All that changes.
@@ -220,7 +222,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
         .name("millstream-loop".into())
         .spawn(move || {
             let handle = parts.runtime.handle().clone();
-            let driver = Driver::new(planner.state(), handle.clone());
+            let driver = Driver::new(planner.state(), parts.steps.handle().clone());
             let driver = parts.spread_from.map_or(driver.clone(), |rows| driver.spread_from(rows));
             let settings = Settings { memory_limit: parts.memory_limit, ..Settings::default() };
             let machine = MachineClock::new(parts.time);
@@ -273,6 +275,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
             };
             state.run(&inbox);
             crate::engine::end(parts.runtime);
+            crate::engine::end(parts.steps);
         })
         .map_err(|error| Error::external(format!("the engine's thread can't be started: {error}")))?;
     Ok(())
@@ -469,7 +472,7 @@ impl Loop {
         self.answer_reads();
         self.begin_steps();
         self.answer_reads();
-        self.deliver_sinks();
+        self.deliver_sinks(false);
         self.expire_subscriptions();
         self.deliver_subscriptions();
         self.expire_transactions();

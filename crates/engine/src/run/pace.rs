@@ -186,10 +186,14 @@ impl Loop {
             };
         }
         self.driver.set_threads(settings.threads());
+        // A script that is run again sets what is set: batches that were missed stay due.
+        let keeps_pace = (settings.pace, settings.clock) == (self.settings.pace, self.settings.clock);
         self.settings = settings;
         self.publish_shutdown();
         self.pace_journal();
-        self.clock.forget_ticks();
+        if !keeps_pace {
+            self.clock.forget_ticks();
+        }
         if name == "missed_batches" && self.settings.missed_batches == MissedBatches::Skip {
             self.miss_batches();
         }

@@ -142,14 +142,21 @@ impl Loop {
         feeding.flat_map(RunningQuery::reads).any(|input| self.is_made_of(input, of))
     }
 
-    /// How much waits for a sink.
+    /// How much is kept for a sink.
     pub(super) fn waiting_for(&self, sink: &str) -> Option<log::Waiting> {
         let sink = self.sinks.get(sink)?;
-        let place = sink.place_in(&sink.from)?;
-        Some(match self.logs.get(&sink.from) {
-            Some(log) => log.waiting(place),
-            None => log::Waiting { epochs: 0, bytes: 0 },
-        })
+        Some(self.waiting_from(&sink.from, sink.place_in(&sink.from)?))
+    }
+
+    /// The same without what the sink has taken, and gathers.
+    pub(super) fn untaken_by(&self, sink: &str) -> Option<log::Waiting> {
+        let sink = self.sinks.get(sink)?;
+        Some(self.waiting_from(&sink.from, sink.waits_at(&sink.from)?))
+    }
+
+    fn waiting_from(&self, relation: &str, place: log::Place) -> log::Waiting {
+        let log = self.logs.get(relation);
+        log.map_or(log::Waiting { epochs: 0, bytes: 0 }, |log| log.waiting(place))
     }
 
     /// Whether an object stands still, and which kind it is of.

@@ -2,27 +2,33 @@
 
 mod digests;
 mod saving;
+mod task;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
-use millstream_connect::{Delivery, Error as ConnectError, Sink};
-use millstream_delta::{Cut, Delta, Epoch, consolidate};
+use millstream_connect::{Delivery, Sink};
+use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::protocol::Outside;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub(crate) use digests::Published;
 pub(crate) use saving::{entry, of_entry};
+pub(crate) use task::in_sum;
+use task::{Task, Work};
 
 use super::durable::Durability;
 use super::log::{self, Logs, Place};
-use super::receive::backoff;
 use super::tasks::Tasks;
 use super::{Loop, current};
 use crate::event::Event;
 
 /// Epochs handed to a sink at once.
 const EPOCHS_MAX: usize = 64;
+
+/// How many bytes of rows are kept for a sink that has taken them and doesn't name them as durable, before it is told to
+/// publish them.
+const HELD_BYTES_MAX: usize = 256 << 20;
 
 /// A sink as the loop sees it.
 #[derive(Debug)]
@@ -31,13 +37,17 @@ pub(crate) struct RunningSink {
     pub(crate) from: Arc<str>,
     /// How many columns of it: there may be more behind them.
     columns: usize,
-    work: UnboundedSender<Vec<(Cut, Delta)>>,
-    /// What the relation held when the sink was made: the first that it delivers.
+    work: UnboundedSender<Work>,
+    /// What the relation held when the sink was made: the first that it delivers, until that is durable outside.
     first: Option<(Cut, Delta)>,
-    /// Its place in the relation's log; what comes after has not been published.
+    /// Its place in the relation's log; what comes after is not durable outside.
     place: Place,
-    /// How many epochs of the log the task is at work on, where it is.
-    busy: Option<usize>,
+    /// How many epochs from there on, `first` among them, the task was handed.
+    handed: usize,
+    /// How many of these it hasn't taken yet.
+    at_work: usize,
+    /// Whether it was told to publish all that it was handed, and hasn't answered.
+    flushing: bool,
     /// The epoch of what comes before its place: published by this engine, or passed over.
     passed: Epoch,
     /// The newest epoch that it published.
@@ -71,8 +81,15 @@ impl RunningSink {
         let outside = made.map(|made| Outside::of(made, tells));
         // Whoever had this name before had published no later epoch.
         let passed = Epoch(made.map_or(0, |made| made.0.saturating_sub(1)));
-        let task = serve(name.clone(), sink, inbox, tasks.events(), outside.is_some());
-        tasks.spawn(task, move |error| Event::SinkFailed {
+        let task = Task {
+            name: name.clone(),
+            sink,
+            inbox,
+            events: tasks.events(),
+            recovers: outside.is_some(),
+            taken: VecDeque::new(),
+        };
+        tasks.spawn(task.serve(), move |error| Event::SinkFailed {
             sink: name,
             reason: error.message,
             attempts: 1,
@@ -84,7 +101,9 @@ impl RunningSink {
             work,
             first: None,
             place,
-            busy: None,
+            handed: 0,
+            at_work: 0,
+            flushing: false,
             passed,
             delivered: Epoch::default(),
             rows: 0,
@@ -124,7 +143,8 @@ impl RunningSink {
 
     /// Passes over what was published before the engine was started.
     fn skip(&mut self, logs: &Logs) {
-        let Some(outside) = &self.outside else { return };
+        // What it was handed it holds, or names later.
+        let Some(outside) = self.outside.as_ref().filter(|_| self.handed == 0) else { return };
         let through = outside.published();
         if let Some((cut, _)) = self.first.take_if(|(cut, _)| cut.epoch <= through) {
             self.passed = cut.epoch;
@@ -145,6 +165,12 @@ impl RunningSink {
         (!self.failed && self.from.as_ref() == name).then_some(self.place)
     }
 
+    /// The same, but after what it has taken: what waits for it.
+    pub(crate) fn waits_at(&self, name: &str) -> Option<Place> {
+        let of_log = self.handed - usize::from(self.first.is_some() && self.handed > 0);
+        Some(self.place_in(name)?.after(of_log.saturating_sub(self.at_work)))
+    }
+
     /// Whether it wants to hear of a relation's batches that have no rows.
     pub(crate) fn wants_empty_batches_of(&self, name: &str) -> bool {
         self.takes_empty_batches && self.place_in(name).is_some()
@@ -157,7 +183,7 @@ impl RunningSink {
 
     /// Whether it holds everything, failed for good, or stands still.
     fn is_done(&self, logs: &Logs) -> bool {
-        self.failed || (self.paused && self.busy.is_none()) || self.holds(log::end(logs, &self.from))
+        self.failed || (self.paused && self.handed == 0) || self.holds(log::end(logs, &self.from))
     }
 
     /// Whether it holds all before a place, or can't for now.
@@ -170,126 +196,50 @@ impl RunningSink {
         self.failed || self.failure.as_ref().is_some_and(|(_, attempts)| *attempts >= attempts_max)
     }
 
-    fn deliver(&mut self, logs: &Logs, durability: &Durability) {
+    /// Hands it what waits for it; `flush`: somebody waits until all of that is durable outside.
+    fn deliver(&mut self, logs: &Logs, durability: &Durability, flush: bool) {
         let is_ready = self.outside.as_ref().is_none_or(Outside::may_send);
-        if self.busy.is_some() || self.failed || self.paused || !is_ready {
+        if self.at_work > 0 || self.failed || !is_ready {
             return;
         }
+        if !self.paused {
+            self.write(logs, durability);
+        }
+        let log = logs.get(&self.from);
+        let held = log.map_or(0, |log| log.bytes_between(self.place, self.place.after(self.handed)));
+        if self.at_work == 0 && self.handed > 0 && !self.flushing && (flush || held > HELD_BYTES_MAX) {
+            self.flushing = true;
+            let _ = self.work.send(Work::Flush);
+        }
+    }
+
+    fn write(&mut self, logs: &Logs, durability: &Durability) {
         self.skip(logs);
         let may_go = |(cut, _): &&(Cut, Delta)| durability.may_deliver(cut.epoch);
-        if self.first.as_ref().is_some_and(|first| !may_go(&first)) {
-            return;
-        }
-        let log = logs.get(&self.from).map(|log| log.from(self.place).take(EPOCHS_MAX).take_while(may_go));
-        let mut work: Vec<(Cut, Delta)> = log.into_iter().flatten().cloned().collect();
-        let epochs = work.len();
-        // The content stays until it is published, so that a sink that is still at it isn't taken for done.
-        work.splice(0..0, self.first.clone());
-        if let Err(error) = log::cut_to_first(&mut work, self.columns) {
+        let log = logs.get(&self.from).into_iter().flat_map(|log| log.from(self.place));
+        let waiting = self.first.iter().chain(log).skip(self.handed).take_while(may_go);
+        let mut epochs: Vec<(Cut, Delta)> = waiting.take(EPOCHS_MAX).cloned().collect();
+        if let Err(error) = log::cut_to_first(&mut epochs, self.columns) {
             return self.stop_for_good(error.to_string());
         }
-        if !work.is_empty() {
-            self.busy = Some(epochs);
-            let _ = self.work.send(work);
+        if !epochs.is_empty() {
+            (self.handed, self.at_work) = (self.handed + epochs.len(), epochs.len());
+            let _ = self.work.send(Work::Write(epochs));
         }
     }
-}
 
-/// What an epoch changes in sum, so that a row that left and came back is not shown. Rows of a type that can't be
-/// compared go as they are.
-pub(crate) fn in_sum(delta: Delta) -> Delta {
-    match delta.chunks.first().filter(|_| !delta.is_append_only()) {
-        Some(first) => consolidate(delta.clone(), &first.rows.schema()).unwrap_or(delta),
-        None => delta,
+    /// The oldest epochs that it was handed are durable outside.
+    fn were_published(&mut self, epochs: usize) {
+        self.handed = self.handed.saturating_sub(epochs);
+        let of_log = epochs - usize::from(epochs > 0 && self.first.take_if(|_| epochs > 0).is_some());
+        self.place = self.place.after(of_log);
     }
-}
-
-/// Writes and publishes what it is handed. What fails and may pass is tried again, for ever.
-async fn serve(
-    name: Arc<str>,
-    mut sink: Box<dyn Sink>,
-    mut inbox: UnboundedReceiver<Vec<(Cut, Delta)>>,
-    events: Sender<Event>,
-    recovers: bool,
-) {
-    if recovers && !recover(&name, sink.as_mut(), &inbox, &events).await {
-        return;
-    }
-    while let Some(work) = inbox.recv().await {
-        let Some(through) = work.last().map(|(cut, _)| cut.epoch) else { continue };
-        let work: Vec<(Cut, Delta)> = work.into_iter().map(|(cut, delta)| (cut, in_sum(delta))).collect();
-        let rows = work.iter().map(|(_, delta)| delta.num_rows() as u64).sum();
-        let digests = if recovers { digests::of(&work) } else { Vec::new() };
-        let mut written = 0;
-        let mut attempts = 0;
-        loop {
-            match publish(sink.as_mut(), &work, &mut written, through).await {
-                Ok(()) => break,
-                Err(error) => {
-                    attempts += 1;
-                    let lasting = !matches!(error, ConnectError::External(_));
-                    let event = Event::SinkFailed {
-                        sink: name.clone(),
-                        reason: error.to_string(),
-                        attempts,
-                        lasting,
-                    };
-                    if events.send(event).is_err() || lasting || inbox.is_closed() {
-                        return;
-                    }
-                    tokio::time::sleep(backoff(attempts)).await;
-                }
-            }
-        }
-        let published = Published { through, rows, digests };
-        if events.send(Event::Delivered { sink: name.clone(), published }).is_err() {
-            return;
-        }
-    }
-}
-
-/// Asks a sink what it holds, until it knows. False: it never will, or the engine has gone.
-async fn recover(
-    name: &Arc<str>,
-    sink: &mut dyn Sink,
-    inbox: &UnboundedReceiver<Vec<(Cut, Delta)>>,
-    events: &Sender<Event>,
-) -> bool {
-    let mut attempts = 0;
-    loop {
-        let error = match sink.recover().await {
-            Ok(held) => return events.send(Event::SinkRecovered { sink: name.clone(), held }).is_ok(),
-            Err(error) => error,
-        };
-        attempts += 1;
-        let lasting = !matches!(error, ConnectError::External(_));
-        let event = Event::SinkFailed { sink: name.clone(), reason: error.to_string(), attempts, lasting };
-        if events.send(event).is_err() || lasting || inbox.is_closed() {
-            return false;
-        }
-        tokio::time::sleep(backoff(attempts)).await;
-    }
-}
-
-async fn publish(
-    sink: &mut dyn Sink,
-    work: &[(Cut, Delta)],
-    written: &mut usize,
-    through: Epoch,
-) -> Result<(), ConnectError> {
-    for (cut, delta) in &work[*written..] {
-        if !delta.is_empty() || sink.takes_empty_batches() {
-            sink.write(cut, delta).await?;
-        }
-        *written += 1;
-    }
-    sink.commit(through).await
 }
 
 impl Loop {
-    /// Hands each sink what waits for it.
-    pub(super) fn deliver_sinks(&mut self) {
-        self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, &self.durability));
+    /// Hands each sink what waits for it; `flush`: somebody waits until all of that is durable outside.
+    pub(super) fn deliver_sinks(&mut self, flush: bool) {
+        self.sinks.values_mut().for_each(|sink| sink.deliver(&self.logs, &self.durability, flush));
     }
 
     /// Lets go of what sinks have published before the engine was started.
@@ -327,14 +277,19 @@ impl Loop {
     }
 
     pub(super) fn delivered(&mut self, name: &Arc<str>, published: Published) {
-        if let Some(sink) = current(&mut self.sinks, name) {
-            let Published { through, rows, digests } = published;
+        let Some(sink) = current(&mut self.sinks, name) else { return };
+        let Published { took, epochs, through, rows, digests } = published;
+        if took {
+            sink.at_work = 0;
+        }
+        // One that was handed more in between is told again.
+        sink.flushing = false;
+        sink.failure = None;
+        if epochs > 0 {
             let digests = digests::after(sink.passed, digests);
-            sink.place = sink.place.after(sink.busy.take().unwrap_or(0));
-            sink.first = None;
+            sink.were_published(epochs);
             sink.rows += rows;
             (sink.passed, sink.delivered) = (through, through);
-            sink.failure = None;
             self.note_delivered(name, through, digests);
         }
     }

@@ -206,6 +206,11 @@ impl RunningSource {
         self.health.share().filter(|_| self.bounded)
     }
 
+    /// How often files changed after their end was read.
+    pub(crate) fn changes(&self) -> u64 {
+        self.health.changes()
+    }
+
     /// How often it, or a receiver of it, was started again.
     pub(crate) fn restarts(&self) -> u64 {
         self.retries + self.health.restarts()

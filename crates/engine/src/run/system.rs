@@ -188,6 +188,7 @@ impl Loop {
                 source.ready_rows.into(),
                 source.ready_bytes.into(),
                 source.restarts().into(),
+                source.changes().into(),
                 source.duplicates.into(),
             ]
         };

@@ -108,6 +108,9 @@ impl Loop {
             self.waiters.stop_through.get_or_insert(self.epoch);
         }
         let stops = self.waiters.stop_through.is_some_and(|epoch| self.all_are_through(epoch));
+        if stops {
+            self.deliver_sinks(true);
+        }
         if stops && !rest && !self.tables_are_changed() && self.sinks_are_done(1) {
             self.taking.ends = true;
             // What can't be saved now is in the journal.
@@ -180,6 +183,9 @@ impl Loop {
                 self.waiters.flush.push(flushing);
             }
         }
+        if self.waiters.flush.iter().any(|flushing| flushing.sinks.is_some()) {
+            self.deliver_sinks(true);
+        }
     }
 
     /// Whether all that was there when it was last asked for has gone through every query. What a failing sink
@@ -210,7 +216,11 @@ impl Loop {
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
             && self.all_are_through(self.epoch);
-        if self.held || !taken_in || !self.sinks_are_done(ATTEMPTS_MAX) {
+        if self.held || !taken_in {
+            return;
+        }
+        self.deliver_sinks(true);
+        if !self.sinks_are_done(ATTEMPTS_MAX) {
             return;
         }
         let problems = self.problems();

@@ -53,8 +53,14 @@ pub(crate) async fn plan(
     } else {
         from_query(session, working, &name, planned, &mut reader)?
     };
-    let spec =
-        SinkSpec { name: name.to_string(), columns: planned.columns, append_only: false, key: None, options };
+    let spec = SinkSpec {
+        name: name.to_string(),
+        columns: planned.columns,
+        append_only: false,
+        key: None,
+        auto_pace: false,
+        options,
+    };
     // What was checked when the sink was made isn't checked when it is made again: what it delivers to may be away then.
     if !session.is_recovering {
         connector.check_sink(&spec).await.map_err(error::connect)?;

@@ -9,6 +9,7 @@ mod changes;
 mod checkpoints;
 mod clocks;
 mod closing;
+mod conformance;
 mod copying;
 mod crashes;
 mod disk;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(plans::ALL);
     all.extend_from_slice(changes::ALL);
     all.extend_from_slice(clocks::ALL);
+    all.extend_from_slice(conformance::ALL);
     all.extend_from_slice(copying::ALL);
     all.extend_from_slice(checkpoints::ALL);
     all.extend_from_slice(crashes::ALL);

@@ -141,6 +141,7 @@ async fn cut_everywhere() -> Result<()> {
         columns: columns(),
         append_only: false,
         key: Some(vec![0]),
+        auto_pace: false,
         options: options(false),
     };
     let mut runs = 0;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use millstream_delta::{Pool, Position, Span};
 
+use super::on_change::OnChange;
 use super::paths::Paths;
-use super::reading::{FileReader, Framed, Layout, Piece, Seen, seen, stat, unreadable};
+use super::reading::{FileReader, Framed, Layout, Piece, Seen, is_younger, seen, stat, unreadable};
 use crate::{Arrival, BadRow, Error, Health, Limit, More, Result};
 
 /// How many files one pull touches at most, so that many empty files don't make it long.
@@ -33,14 +34,6 @@ pub(super) enum Order {
     Modified,
 }
 
-/// What to do when a file changes that was read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OnChange {
-    Ignore,
-    Error,
-    Reread,
-}
-
 /// How the files of a source are followed.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -50,6 +43,8 @@ pub(super) struct Settings {
     pub only_new: bool,
     pub bounded: bool,
     pub settle_time: Duration,
+    /// How long the end of a file that isn't complete waits since the file's last change.
+    pub tail_timeout: Duration,
     pub on_change: OnChange,
     pub poll_interval: Duration,
     /// Where it is told how much was read.
@@ -90,6 +85,8 @@ pub(super) struct Intake {
     /// Files whose end was reached, to look whether they change; the cursor goes round.
     watched: Vec<Arc<str>>,
     watched_next: usize,
+    /// Files whose end isn't complete, as they were then.
+    waiting: BTreeMap<Arc<str>, Seen>,
     /// Files that were seen, but changed a moment ago.
     unsettled: BTreeMap<Arc<str>, ()>,
     pub(super) queue: VecDeque<Arc<str>>,
@@ -121,6 +118,8 @@ pub(super) struct Known {
     pub(super) changed: bool,
     /// Whether it is among the watched ones.
     pub(super) watched: bool,
+    /// Whether it was told that it has changed.
+    pub(super) told: bool,
 }
 
 /// What reading a file again must find.
@@ -143,6 +142,7 @@ impl Known {
             seen: None,
             changed: false,
             watched: false,
+            told: false,
         }
     }
 }
@@ -158,6 +158,7 @@ impl Intake {
             known: HashMap::new(),
             watched: Vec::new(),
             watched_next: 0,
+            waiting: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             queue: VecDeque::new(),
             current: None,
@@ -307,6 +308,9 @@ impl Intake {
             rows += framed.rows();
             bytes += framed.piece().bytes;
             let stays = !framed.piece().done && framed.piece().to > framed.piece().from;
+            if !stays && !framed.piece().done && !self.layout.grows {
+                self.waiting.insert(path.clone(), reader.seen());
+            }
             to.extend(self.note(&path, framed.piece(), arrival).map(|split| (split, framed)));
             if !stays {
                 self.current = None;
@@ -343,7 +347,8 @@ impl Intake {
         let Some(path) = self.queue.pop_front() else { return Ok(false) };
         let known = self.known.entry(path.clone()).or_insert_with(|| Known::new(1));
         let from = known.through;
-        match FileReader::open(&self.layout, self.wanted.as_deref(), &path, from, None) {
+        let timeout = if self.settings.bounded { Duration::ZERO } else { self.settings.tail_timeout };
+        match FileReader::open(&self.layout, self.wanted.as_deref(), &path, (from, None), timeout) {
             Ok(reader) => {
                 // The open file's own: what happens to the path from now on counts as a change.
                 let (before, now) = (known.seen.replace(reader.seen()), reader.seen());
@@ -380,6 +385,7 @@ impl Intake {
             return Ok(false);
         }
         self.listing_due = Instant::now() + self.settings.poll_interval;
+        self.check_waiting();
         self.check_watched()?;
         let mut found: Vec<(Option<SystemTime>, Arc<str>)> = Vec::new();
         let known = &self.known;
@@ -446,6 +452,26 @@ impl Intake {
         Some(modified.filter(|_| self.settings.order == Order::Modified))
     }
 
+    /// Lets files be read on that have changed since their end was found incomplete, or haven't for long enough.
+    fn check_waiting(&mut self) {
+        let timeout = self.settings.tail_timeout;
+        let is_due = |path: &Arc<str>, before: &Seen| {
+            stat(path).map_or(true, |found| seen(&found) != *before || !is_younger(*before, timeout))
+        };
+        let due: Vec<Arc<str>> = self
+            .waiting
+            .iter()
+            .filter(|(path, before)| is_due(path, before))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in due {
+            self.waiting.remove(&path);
+            if !self.queue.contains(&path) {
+                self.queue.push_back(path);
+            }
+        }
+    }
+
     /// Looks at some of the files that were read, whether they changed.
     fn check_watched(&mut self) -> Result<()> {
         for _ in 0..self.watched.len().min(CHECKS_PER_LISTING) {
@@ -482,10 +508,26 @@ impl Intake {
 
     fn changed(&mut self, path: &Arc<str>, now: Seen) -> Result<()> {
         self.changes += 1;
+        self.settings.health.changed_after_its_end();
         let Some(known) = self.known.get_mut(path) else { return Ok(()) };
+        let is_first = !std::mem::replace(&mut known.told, true);
         let source = &self.settings.source;
         match self.settings.on_change {
-            OnChange::Ignore => {
+            OnChange::Append
+                if self.layout.positions_are_bytes(path) && known.through > 0 && now.0 > known.through =>
+            {
+                let (holds_since, through) = (known.holds_since, known.through);
+                *known = Known {
+                    holds_since,
+                    through,
+                    seen: Some(now),
+                    watched: true,
+                    ..Known::new(known.generation + 1)
+                };
+                self.queue.push_back(path.clone());
+                return Ok(());
+            }
+            OnChange::Ignore | OnChange::Append => {
                 let before = known.seen.unwrap_or((known.through, None));
                 known.changed |= !self.layout.still_holds(path, known.through, before, now);
                 known.seen = Some(now);
@@ -502,7 +544,10 @@ impl Intake {
                 self.queue.push_back(path.clone());
             }
         }
-        tracing::warn!(source, file = %path, changes = self.changes, "a file changed after it was read");
+        if is_first {
+            let (changes, on_change) = (self.changes, self.settings.on_change.consequence());
+            tracing::warn!(source, file = %path, changes, "a file changed after its end was read: {on_change}");
+        }
         Ok(())
     }
 }

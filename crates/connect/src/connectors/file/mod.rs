@@ -2,6 +2,7 @@
 
 mod again;
 mod intake;
+mod on_change;
 mod paths;
 mod reading;
 mod rolling;
@@ -17,7 +18,8 @@ use arrow::datatypes::SchemaRef;
 use crate::by_key::PRIMARY_KEY;
 use crate::formats::{Compression, Format, OP_FIELD, check_columns, json, parquet, text_columns};
 use crate::{Connector, Error, OptionDoc, Result, Sink, SinkSpec, Source, SourceSpec};
-use intake::{Intake, OnChange, Order, Settings};
+use intake::{Intake, Order, Settings};
+use on_change::OnChange;
 use paths::Paths;
 use reading::Layout;
 
@@ -26,6 +28,9 @@ const INFERENCE_ROWS: usize = 1000;
 
 /// How often directories are looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the end of a file that isn't complete waits.
+const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connector `file`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,10 +89,18 @@ const SOURCE_OPTIONS: &[OptionDoc] = &[
               finished files into place.",
     },
     OptionDoc {
+        name: "tail_timeout",
+        default: Some("10 seconds; with bounded 0"),
+        doc: "A last line without its line end waits until it is completed, a Parquet file until it has its footer, or \
+              until the file did not change for so long: then it is read as it is. '0': at once. Of compressed files \
+              nobody sees whether they are whole, so they don't wait.",
+    },
+    OptionDoc {
         name: "on_change",
         default: Some("ignore"),
-        doc: "When a file changes that was read to its end: ignore (logged with a count), error, or reread (from \
-              its beginning, as a split of its own whose name ends with '#2' and so on).",
+        doc: "When a file changes that was read to its end: ignore (with one warning a file, and counted in \
+              millstream.sources), append (what is appended to a text, csv or json file that isn't compressed is read on), \
+              error, or reread (from its beginning, as a split of its own whose name ends with '#2' and so on).",
     },
     OptionDoc {
         name: "tail",
@@ -143,15 +156,17 @@ const SINK_OPTIONS: &[OptionDoc] = &[
     },
     OptionDoc {
         name: "roll_interval",
-        default: Some("none: each epoch has its own file"),
+        default: Some("10 seconds at auto pace; else, and FOR EACH BATCH, 0"),
         doc: "Epochs are gathered in memory, and a file holds those of such a time, such as '1 minute', counted from its \
               first one's batch time; it has the name of its last one. It is written before an epoch after that time, \
-              after that time if no epoch comes, and when the sink or the engine ends.",
+              after that time if no epoch comes, on FLUSH, and when the sink or the engine ends. '0': each epoch has a \
+              file of its own, as it has by default where the name lacks {epoch}.",
     },
     OptionDoc {
         name: "roll_size",
-        default: Some("none; with roll_interval 64 MiB"),
-        doc: "Epochs are gathered in memory until they have so many bytes there, about, such as '16 MiB'.",
+        default: Some("with roll_interval 64 MiB"),
+        doc: "Epochs are gathered in memory until they have so many bytes there, about, such as '16 MiB', or the rows \
+              that the engine keeps for the sink take 256 MiB.",
     },
     DELIMITER,
     OptionDoc {
@@ -220,7 +235,9 @@ impl Connector for Files {
 
     fn sink(&self, spec: &SinkSpec) -> Result<Box<dyn Sink>> {
         let target = sink::Target::open(spec)?;
-        match rolling::Rolling::from_options(&spec.options)? {
+        // Without epochs in their names nobody could tell which of several a file holds.
+        let gathers = spec.auto_pace && target.tells_epochs();
+        match rolling::Rolling::from_options(&spec.options, gathers)? {
             Some(rolling) => Ok(Box::new(rolling::RollingSink::new(target, rolling))),
             None => Ok(Box::new(sink::FileSink::new(target))),
         }
@@ -238,7 +255,9 @@ fn settings(spec: &SourceSpec) -> Result<Settings> {
         only_new: options.choice("start", &["all", "new"])? == "new",
         bounded: options.parse("bounded", "true or false")?.unwrap_or(false),
         settle_time: options.duration("settle_time")?.unwrap_or_default(),
-        on_change: match options.choice("on_change", &["ignore", "error", "reread"])? {
+        tail_timeout: options.duration("tail_timeout")?.unwrap_or(TAIL_TIMEOUT),
+        on_change: match options.choice("on_change", &["ignore", "append", "error", "reread"])? {
+            "append" => OnChange::Append,
             "error" => OnChange::Error,
             "reread" => OnChange::Reread,
             _ => OnChange::Ignore,

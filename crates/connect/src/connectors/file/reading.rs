@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
@@ -15,7 +15,7 @@ use crate::formats::csv::CsvDecoder;
 use crate::formats::decode::{Decode, Decoded, decode_run};
 use crate::formats::framing::{BadRecord, Framer, Run};
 use crate::formats::json::JsonDecoder;
-use crate::formats::parquet::ParquetRows;
+use crate::formats::parquet::{self, ParquetRows};
 use crate::formats::text::{TextDecoder, repeated};
 use crate::formats::{Compression, Format};
 use crate::{Error, HIDDEN, Limit, Result};
@@ -184,6 +184,8 @@ pub(super) struct FileReader {
     seen: Seen,
     /// The end of what was given.
     through: u64,
+    /// Whether the file is as it stays: a last line without its line end is a line. Otherwise that waits.
+    complete: bool,
     content: Content,
 }
 
@@ -198,27 +200,35 @@ enum Content {
     Refused(BadRecord),
     /// There is nothing in the file, or not yet.
     Empty,
+    /// The file isn't written to its end yet.
+    Unfinished,
 }
 
 impl FileReader {
     /// Opens the file at `from`, to be read up to `to` at most; of `wanted` columns those that are false aren't looked at.
+    /// While it isn't `tail_timeout` old, it may be written to still.
     pub fn open(
         layout: &Arc<Layout>,
         wanted: Option<&[bool]>,
         path: &Arc<str>,
-        from: u64,
-        to: Option<u64>,
+        (from, to): (u64, Option<u64>),
+        tail_timeout: Duration,
     ) -> io::Result<FileReader> {
-        let file = File::open(path.as_ref())?;
+        let mut file = File::open(path.as_ref())?;
         let seen = seen(&file.metadata()?);
+        // What was read up to `to` before ended there with a record. Of a compressed file nobody sees whether it is whole.
+        let complete = to.is_some()
+            || Compression::of(path).is_some()
+            || (!layout.grows && !is_younger(seen, tail_timeout));
         let content = match layout.format {
+            Format::Parquet if !complete && !parquet::is_finished(&mut file)? => Content::Unfinished,
             Format::Parquet => match ParquetRows::open(file, &layout.columns, wanted, from, to) {
                 Ok(rows) => Content::Parquet(rows),
                 Err(reason) => Content::Refused(BadRecord::new(from, reason, b"")),
             },
-            _ => open_lines(layout, path, file, from, to)?,
+            _ => open_lines(layout, path, file, (from, to), complete)?,
         };
-        Ok(FileReader { layout: layout.clone(), path: path.clone(), seen, through: from, content })
+        Ok(FileReader { layout: layout.clone(), path: path.clone(), seen, through: from, complete, content })
     }
 
     /// What the file was when it was opened.
@@ -238,7 +248,8 @@ impl FileReader {
         let mut piece = Piece { batch: None, bad: Vec::new(), from, to: from, done: false, bytes: 0 };
         let mut undecoded = None;
         match &mut self.content {
-            Content::Empty => piece.done = !self.layout.grows,
+            Content::Empty => piece.done = self.complete,
+            Content::Unfinished => {}
             Content::Refused(bad) => {
                 piece.bad.push(bad.clone());
                 // The file's end is not known; one unit stands for all of it, so that the span isn't empty.
@@ -268,7 +279,9 @@ impl FileReader {
         };
         piece.to = framer.position();
         let nothing = run.records.is_empty() && run.bad.is_empty();
-        piece.done = !self.layout.grows && (nothing || framer.is_exhausted());
+        // What ends with a line end is whole, also where more may be appended later.
+        let ends = if self.complete { nothing || framer.is_exhausted() } else { framer.is_exhausted() };
+        piece.done = !self.layout.grows && ends && (self.complete || framer.position() > 0);
         piece.bytes = (framer.position() - piece.from) as usize;
         let (decoder, layout, path) = (decoder.clone(), self.layout.clone(), self.path.clone());
         Ok(Some(Undecoded { run, decoder, layout, path }))
@@ -309,7 +322,18 @@ fn is_about_data(error: &io::Error) -> bool {
     error.raw_os_error().is_none()
 }
 
-fn open_lines(layout: &Layout, path: &str, file: File, from: u64, to: Option<u64>) -> io::Result<Content> {
+/// Whether a file was changed no longer ago than this. One of the future was not.
+pub(super) fn is_younger((_, modified): Seen, time: Duration) -> bool {
+    modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age < time))
+}
+
+fn open_lines(
+    layout: &Layout,
+    path: &str,
+    file: File,
+    (from, to): (u64, Option<u64>),
+    complete: bool,
+) -> io::Result<Content> {
     let compressed = Compression::of(path).is_some();
     let is_large = is_large(compressed, file.metadata()?.len(), from, to);
     let mut decoder: Option<Arc<dyn Decode>> = match &layout.format {
@@ -331,7 +355,7 @@ fn open_lines(layout: &Layout, path: &str, file: File, from: u64, to: Option<u64
     let mut framer = None;
     if let (Format::Csv(csv), None) = (&layout.format, &decoder) {
         // The header is read whole even where only a part of what follows is: it decides about the file.
-        let mut head = open_framer(layout, path, file.try_clone()?, 0, None)?;
+        let mut head = open_framer(layout, path, file.try_clone()?, (0, None), complete)?;
         let run = match head.next_run(1, usize::MAX) {
             Ok(run) => run,
             Err(error) if compressed && is_about_data(&error) => {
@@ -358,12 +382,15 @@ fn open_lines(layout: &Layout, path: &str, file: File, from: u64, to: Option<u64
         framer = match to {
             None if from <= head.position() => Some(head),
             // Both read through one place in the file; the head has done its part.
-            _ => Some(open_framer(layout, path, file.try_clone()?, from.max(head.position()), to)?),
+            _ => {
+                let from = from.max(head.position());
+                Some(open_framer(layout, path, file.try_clone()?, (from, to), complete)?)
+            }
         };
     }
     let framer = match framer {
         Some(framer) => framer,
-        None => open_framer(layout, path, file, from, to)?,
+        None => open_framer(layout, path, file, (from, to), complete)?,
     };
     let framer = if is_large { framer.reading_ahead()? } else { framer };
     Ok(decoder.map_or(Content::Empty, |decoder| Content::Lines { framer, decoder, compressed }))
@@ -382,8 +409,8 @@ fn open_framer(
     layout: &Layout,
     path: &str,
     mut file: File,
-    from: u64,
-    to: Option<u64>,
+    (from, to): (u64, Option<u64>),
+    complete: bool,
 ) -> io::Result<Framer> {
     let length = file.metadata()?.len();
     let mut expected = u64::MAX;
@@ -413,8 +440,7 @@ fn open_framer(
     }
     Ok(Framer::new(input, from, layout.format.framing(), layout.record_bytes_max)
         .passing_over(layout.format.passes_over())
-        // What was read up to `to` before ended there with a record.
-        .end_completes(!layout.grows || to.is_some())
+        .end_completes(complete)
         .expect_bytes(expected))
 }
 
@@ -426,7 +452,7 @@ pub(super) fn sample(
     rows: usize,
 ) -> io::Result<Vec<u8>> {
     let layout = Layout::new(format.clone(), Arc::new(Schema::empty()), vec![], record_bytes_max, false);
-    let mut framer = open_framer(&layout, path, File::open(path)?, 0, None)?;
+    let mut framer = open_framer(&layout, path, File::open(path)?, (0, None), true)?;
     let run = framer.next_run(rows, usize::MAX)?;
     let mut bytes = Vec::new();
     for record in &run.records {

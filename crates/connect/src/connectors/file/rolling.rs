@@ -1,7 +1,8 @@
 //! A file sink that gathers epochs, and rolls to another file by time and size.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::DataType;
@@ -15,8 +16,8 @@ use crate::{Delivery, Error, Options, Result, Sink};
 /// Bytes that are gathered at most where only a time is given.
 const ROLL_BYTES: usize = 64 << 20;
 
-/// How often a file that could not be written in its time is tried again.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long epochs are gathered at auto pace, where nothing is said.
+const AUTO_INTERVAL: Duration = Duration::from_secs(10);
 
 /// When a file is complete.
 #[derive(Clone, Copy, Debug)]
@@ -25,16 +26,23 @@ pub(super) struct Rolling {
     interval: Option<Duration>,
     /// With so many bytes.
     bytes: usize,
+    /// True if the user asked for neither.
+    is_default: bool,
 }
 
 impl Rolling {
-    /// What the options say; `None` where each epoch has its own file.
-    pub fn from_options(options: &Options) -> Result<Option<Rolling>> {
+    /// What the options say; `None` if each epoch has its own file. `gathers`: they say nothing, and epochs are gathered then.
+    pub fn from_options(options: &Options, gathers: bool) -> Result<Option<Rolling>> {
         let (interval, bytes) = (options.duration("roll_interval")?, options.bytes("roll_size")?);
+        if interval.is_none() && bytes.is_none() {
+            let by_default = Rolling { interval: Some(AUTO_INTERVAL), bytes: ROLL_BYTES, is_default: true };
+            return Ok(gathers.then_some(by_default));
+        }
+        let interval = interval.filter(|interval| !interval.is_zero());
         if interval.is_none() && bytes.is_none() {
             return Ok(None);
         }
-        Ok(Some(Rolling { interval, bytes: bytes.unwrap_or(ROLL_BYTES) }))
+        Ok(Some(Rolling { interval, bytes: bytes.unwrap_or(ROLL_BYTES), is_default: false }))
     }
 }
 
@@ -43,49 +51,59 @@ pub(super) struct RollingSink {
     rolling: Rolling,
     /// Whether the names of the files say up to which epoch they go.
     tells_epochs: bool,
+    /// When the file that gathers epochs is to be written, also if nothing comes.
+    due: Option<Instant>,
     gathered: Arc<Mutex<Gathered>>,
 }
 
 /// What was written to the sink and is in no file yet.
 struct Gathered {
     target: Target,
-    batches: Vec<RecordBatch>,
-    bytes: usize,
-    /// The first and the last epoch in it.
-    first: Option<Cut>,
-    last: Option<Cut>,
-    /// How many files were written, and whether the last one is sure to stay.
-    files: u64,
+    rolling: Rolling,
+    /// Files that are complete, in their order.
+    complete: VecDeque<Gathering>,
+    /// The file that gathers epochs.
+    open: Option<Gathering>,
+    /// False if a file was moved into place and its directory isn't synced yet.
     synced: bool,
     /// The newest epoch that is in a file.
     placed: Option<Epoch>,
+}
+
+/// The rows of a file that isn't written yet.
+struct Gathering {
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+    /// The first and the last epoch in it.
+    first: Cut,
+    last: Cut,
+    begun: Instant,
 }
 
 impl RollingSink {
     /// A sink that has written nothing yet.
     pub fn new(target: Target, rolling: Rolling) -> RollingSink {
         let tells_epochs = target.tells_epochs();
-        let gathered = Gathered {
-            target,
-            batches: Vec::new(),
-            bytes: 0,
-            first: None,
-            last: None,
-            files: 0,
-            synced: true,
-            placed: None,
-        };
-        RollingSink { rolling, tells_epochs, gathered: Arc::new(Mutex::new(gathered)) }
+        let gathered =
+            Gathered { target, rolling, complete: VecDeque::new(), open: None, synced: true, placed: None };
+        RollingSink { rolling, tells_epochs, due: None, gathered: Arc::new(Mutex::new(gathered)) }
     }
 
     /// Does blocking work with what is gathered.
     async fn work<T: Send + 'static>(
-        &self,
+        &mut self,
         work: impl FnOnce(&mut Gathered) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let gathered = self.gathered.clone();
-        let done = spawn_blocking(move || work(&mut lock(&gathered))).await;
-        done.map_err(|error| Error::Bug(format!("writing a file stopped: {error}")))?
+        let done = spawn_blocking(move || {
+            let mut gathered = lock(&gathered);
+            let done = work(&mut gathered);
+            (done, gathered.due())
+        });
+        let (done, due) =
+            done.await.map_err(|error| Error::Bug(format!("writing a file stopped: {error}")))?;
+        self.due = due;
+        done
     }
 }
 
@@ -94,40 +112,74 @@ fn lock(gathered: &Mutex<Gathered>) -> MutexGuard<'_, Gathered> {
 }
 
 impl Gathered {
-    /// Writes what is gathered to a file of the last epoch's name. After a failure all is still there.
-    fn roll(&mut self) -> Result<()> {
-        if let Some(last) = &self.last {
-            let staged = self.target.stage(last, &self.batches)?;
+    /// Adds an epoch: to the file that is open, or to a new one where that has all of its time.
+    fn add(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
+        let newest = self.open.as_ref().or(self.complete.back()).map(|gathering| gathering.last.epoch);
+        if Some(cut.epoch) <= self.placed.max(newest) {
+            // It is sent again, and is there.
+            return Ok(());
+        }
+        let batches: Vec<RecordBatch> = self.target.batches(delta)?.into_iter().map(compact).collect();
+        let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        let age = |open: &Gathering| (cut.now.0 - open.first.now.0).max(0) as u128;
+        let is_old = |open: &Gathering| {
+            self.rolling.interval.is_some_and(|interval| age(open) >= interval.as_micros())
+        };
+        let (old, open) = (self.open.take_if(|open| is_old(open)), &mut self.open);
+        self.complete.extend(old);
+        match open {
+            Some(open) => {
+                open.batches.extend(batches);
+                open.bytes += bytes;
+                open.last = cut.clone();
+            }
+            None => {
+                let (first, last) = (cut.clone(), cut.clone());
+                *open = Some(Gathering { batches, bytes, first, last, begun: Instant::now() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the files that are complete and hold nothing after `through`. After a failure all is still there.
+    fn publish(&mut self, through: Epoch, all: bool) -> Result<Epoch> {
+        let is_due = |open: &Gathering| all || open.is_complete(&self.rolling);
+        let due = self.open.take_if(|open| open.last.epoch <= through && is_due(open));
+        self.complete.extend(due);
+        while let Some(next) = self.complete.front().filter(|next| next.last.epoch <= through) {
+            let staged = self.target.stage(&next.last, &next.batches)?;
             self.target.place(&staged)?;
-            self.placed = Some(last.epoch);
-            self.files += 1;
-            (self.batches, self.bytes, self.first, self.last) = (Vec::new(), 0, None, None);
+            self.placed = Some(next.last.epoch);
             self.synced = false;
+            self.complete.pop_front();
         }
         if !self.synced {
             self.target.sync()?;
             self.synced = true;
         }
-        Ok(())
+        let held = self.complete.front().or(self.open.as_ref()).map(|held| held.first.epoch.0);
+        Ok(held.map_or(through, |held| through.min(Epoch(held.saturating_sub(1)))))
     }
 
-    /// Adds an epoch; says whether it is the first of a file.
-    fn add(&mut self, cut: &Cut, delta: &Delta, interval: Option<Duration>) -> Result<bool> {
-        if Some(cut.epoch) <= self.placed.max(self.last.as_ref().map(|last| last.epoch)) {
-            // It is sent again, and is there.
-            return Ok(false);
+    /// When something is to be written.
+    fn due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        if !self.synced || !self.complete.is_empty() {
+            return Some(now);
         }
-        let age_us = self.first.as_ref().map_or(0, |first| (cut.now.0 - first.now.0).max(0) as u128);
-        if interval.is_some_and(|interval| age_us >= interval.as_micros()) {
-            self.roll()?;
-        }
-        let batches: Vec<RecordBatch> = self.target.batches(delta)?.into_iter().map(compact).collect();
-        self.bytes += batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-        self.batches.extend(batches);
-        self.last = Some(cut.clone());
-        let is_first = self.first.is_none();
-        self.first.get_or_insert_with(|| cut.clone());
-        Ok(is_first)
+        // A time beyond all clocks never comes.
+        self.open.as_ref().and_then(|open| open.begun.checked_add(self.rolling.interval?))
+    }
+
+    fn forget(&mut self) {
+        self.complete.clear();
+        self.open = None;
+    }
+}
+
+impl Gathering {
+    fn is_complete(&self, rolling: &Rolling) -> bool {
+        self.bytes >= rolling.bytes || rolling.interval.is_some_and(|time| self.begun.elapsed() >= time)
     }
 }
 
@@ -146,47 +198,23 @@ fn compact(rows: RecordBatch) -> RecordBatch {
         .expect("the columns have the types and the length that they had")
 }
 
-/// Writes a file in its time also if nothing comes that would cause it.
-async fn roll_later(gathered: Weak<Mutex<Gathered>>, file: u64, interval: Duration) {
-    let mut wait = interval;
-    loop {
-        tokio::time::sleep(wait).await;
-        let Some(gathered) = gathered.upgrade() else { return };
-        let rolled = spawn_blocking(move || {
-            let mut gathered = lock(&gathered);
-            let due = gathered.files == file;
-            let rolled = if due { gathered.roll() } else { Ok(()) };
-            rolled.map_err(|error| (gathered.target.sink.clone(), error))
-        });
-        match rolled.await {
-            Ok(Err((sink, error))) => tracing::warn!(sink, %error, "a file is written later"),
-            _ => return,
-        }
-        wait = RETRY_INTERVAL;
-    }
-}
-
 #[async_trait]
 impl Sink for RollingSink {
     async fn write(&mut self, cut: &Cut, delta: &Delta) -> Result<()> {
-        let interval = self.rolling.interval;
         let (cut, delta) = (cut.clone(), delta.clone());
-        let (is_first, file) =
-            self.work(move |gathered| Ok((gathered.add(&cut, &delta, interval)?, gathered.files))).await?;
-        if is_first && let Some(interval) = interval {
-            tokio::spawn(roll_later(Arc::downgrade(&self.gathered), file, interval));
-        }
-        Ok(())
+        self.work(move |gathered| gathered.add(&cut, &delta)).await
     }
 
-    async fn commit(&mut self, _through: Epoch) -> Result<()> {
-        let bytes = self.rolling.bytes;
-        self.work(
-            move |gathered| {
-                if gathered.bytes >= bytes || !gathered.synced { gathered.roll() } else { Ok(()) }
-            },
-        )
-        .await
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
+        self.work(move |gathered| gathered.publish(through, false)).await
+    }
+
+    async fn flush(&mut self, through: Epoch) -> Result<Epoch> {
+        self.work(move |gathered| gathered.publish(through, true)).await
+    }
+
+    fn commit_due(&self) -> Option<Instant> {
+        self.due
     }
 
     fn delivery(&self) -> Delivery {
@@ -200,9 +228,19 @@ impl Sink for RollingSink {
         )
     }
 
+    fn notice(&self) -> Option<String> {
+        let interval = self.rolling.interval.filter(|_| self.rolling.is_default)?.as_secs();
+        Some(format!(
+            "a file is written every {interval} seconds while rows come, {} an hour at most, or with {} MiB of rows: option \
+             roll_interval sets another time, with '0' each epoch has a file of its own",
+            3600 / interval.max(1),
+            self.rolling.bytes >> 20
+        ))
+    }
+
     async fn recover(&mut self) -> Result<Epoch> {
         self.work(|gathered| {
-            (gathered.batches, gathered.bytes, gathered.first, gathered.last) = (Vec::new(), 0, None, None);
+            gathered.forget();
             gathered.target.recover()
         })
         .await
@@ -212,7 +250,9 @@ impl Sink for RollingSink {
 impl Drop for RollingSink {
     fn drop(&mut self) {
         let mut gathered = lock(&self.gathered);
-        if let Err(error) = gathered.roll() {
+        let Some(last) = gathered.open.as_ref().or(gathered.complete.back()) else { return };
+        let last = last.last.epoch;
+        if let Err(error) = gathered.publish(last, true) {
             tracing::error!(sink = gathered.target.sink, %error, "the last file could not be written");
         }
     }

@@ -361,7 +361,7 @@ impl Sink for FileSink {
         Ok(())
     }
 
-    async fn commit(&mut self, through: Epoch) -> Result<()> {
+    async fn commit(&mut self, through: Epoch) -> Result<Epoch> {
         while let Some(at) = self.staged.iter().position(|staged| staged.epoch <= through) {
             let stopped = |error| Error::Bug(format!("publishing a file stopped: {error}"));
             let (target, staged) = (self.target.clone(), self.staged[at].clone());
@@ -374,7 +374,7 @@ impl Sink for FileSink {
             spawn_blocking(move || target.sync()).await.map_err(stopped)??;
             self.staged.remove(at);
         }
-        Ok(())
+        Ok(through)
     }
 
     fn delivery(&self) -> Delivery {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -182,7 +183,7 @@ fn open_again(
     span: &Span,
     earlier: Option<Earlier>,
 ) -> Result<FileReader> {
-    let reader = FileReader::open(layout, wanted, path, span.from, Some(span.to));
+    let reader = FileReader::open(layout, wanted, path, (span.from, Some(span.to)), Duration::ZERO);
     let reader = reader.map_err(|error| unreadable(path, &error))?;
     match earlier.and_then(|earlier| Some((earlier.through, earlier.seen?))) {
         Some((through, before)) if !layout.still_holds(path, through, before, reader.seen()) => {

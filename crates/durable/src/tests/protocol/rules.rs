@@ -17,6 +17,8 @@ pub struct Rules {
     pub may_deliver: fn(&Ledger, Epoch) -> bool,
     pub may_publish: fn(&Ledger, Sequence) -> bool,
     pub published: fn(&Outside) -> Epoch,
+    /// What counts as published where a sink was asked to publish all up to an epoch, and has published up to another.
+    pub named: fn(Epoch, Epoch) -> Epoch,
     pub kept: fn(&BTreeSet<Sequence>, usize) -> BTreeSet<Sequence>,
     pub covered: fn(&BTreeSet<Sequence>, usize) -> Option<Sequence>,
     pub is_left_over: fn(Sequence, &BTreeSet<Sequence>, Option<Sequence>) -> bool,
@@ -51,6 +53,7 @@ impl Rules {
             may_deliver: Ledger::may_deliver,
             may_publish: Ledger::has,
             published: Outside::published,
+            named: |_, published| published,
             kept: protocol::kept,
             covered: protocol::covered,
             is_left_over: protocol::is_left_over,

@@ -32,6 +32,8 @@ pub enum Action {
     /// The target says what it holds.
     Ask(usize),
     Send(usize),
+    /// The target's sink keeps what it was sent in memory, and says so.
+    Gather(usize),
     /// A transaction is committed.
     Commit(usize),
     /// Its answer comes.
@@ -115,7 +117,7 @@ impl Setting {
             actions.push(Action::Send(at));
         }
         match of.sending {
-            Some((_, false)) => actions.push(Action::Commit(at)),
+            Some((_, false)) => actions.extend([Action::Commit(at), Action::Gather(at)]),
             Some((_, true)) => actions.push(Action::Answer(at)),
             None => {}
         }
@@ -181,6 +183,7 @@ impl Setting {
                 of.stopped |= of.outside.too_much().is_some();
             }),
             Action::Send(at) => self.running(&mut world, at, Setting::send),
+            Action::Gather(at) => self.running(&mut world, at, Setting::gather),
             Action::Commit(at) => self.running(&mut world, at, Setting::commit),
             Action::Answer(at) => self.running(&mut world, at, |_, _, of| {
                 if let Some((through, _)) = of.sending.take() {
@@ -334,6 +337,7 @@ impl Setting {
             passed: delivered,
             known: None,
             sending: None,
+            gathered: None,
             stopped: false,
             news: None,
             whole: from.into_iter().collect(),
@@ -405,6 +409,16 @@ impl Setting {
         of.sending = Some((through, false));
     }
 
+    /// The sink keeps what it was sent, and names what the target holds.
+    fn gather(&self, _: &mut World, of: &mut Running) {
+        let Some((through, _)) = of.sending.take() else { return };
+        of.gathered.get_or_insert(of.passed);
+        let passed = (self.rules.named)(through, of.passed);
+        if passed > of.passed {
+            (of.passed, of.news) = (passed, Some(passed));
+        }
+    }
+
     /// In the target rows and the epoch are of one transaction, which fails where somebody else has published since.
     fn commit(&self, world: &mut World, of: &mut Running) {
         let Some((through, _)) = of.sending else { return };
@@ -412,7 +426,7 @@ impl Setting {
             (of.stopped, of.sending) = (true, None);
             return;
         }
-        for epoch in of.passed.0 + 1..=through.0 {
+        for epoch in of.gathered.take().unwrap_or(of.passed).0 + 1..=through.0 {
             world.target.epochs.push((Epoch(epoch), of.history[epoch as usize - 1]));
         }
         if self.tells == Some(true) {

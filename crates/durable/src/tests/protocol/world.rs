@@ -178,6 +178,8 @@ pub struct Running {
     pub known: Option<(Epoch, u8)>,
     /// Up to where is being published, and whether that has arrived.
     pub sending: Option<(Epoch, bool)>,
+    /// The epoch before the first that the sink holds in memory, where it does.
+    pub gathered: Option<Epoch>,
     /// Whether the sink has stopped: somebody else has published.
     pub stopped: bool,
     /// What the journal isn't told yet.

@@ -4,29 +4,28 @@
 //! A start makes these changes again, since what comes after them rests on their state, and passes over them. Where one
 //! comes out otherwise, the target holds what this engine would never have sent, and nothing that comes later fits it.
 
-use millstream_delta::{Cut, Delta, Digest, Epoch};
+use millstream_delta::{Delta, Digest, Epoch};
 use millstream_durable::Digested;
 
 use super::RunningSink;
 use crate::run::log::Logs;
 
-/// What a sink's task has published.
-#[derive(Debug)]
+/// What a sink's task has done.
+#[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// All up to this epoch.
+    /// Whether the sink has taken what it was handed last, so that it may be handed more.
+    pub(crate) took: bool,
+    /// How many of the epochs that it was handed became durable outside, the oldest ones.
+    pub(crate) epochs: usize,
+    /// The last of them.
     pub(crate) through: Epoch,
     pub(crate) rows: u64,
     /// By epoch what it was handed; none of rows that have no digest.
     pub(crate) digests: Vec<(Epoch, Option<Digest>)>,
 }
 
-/// The digests of what is handed to a sink.
-pub(super) fn of(work: &[(Cut, Delta)]) -> Vec<(Epoch, Option<Digest>)> {
-    work.iter().map(|(cut, delta)| (cut.epoch, Digest::of(delta).ok())).collect()
-}
-
-/// The same, each with the epoch of what came before it: a query that is behind puts out several epochs at once, which a
-/// start makes one by one.
+/// The digests of what was published, each with the epoch of what came before it: a query that is behind puts out several
+/// epochs at once, which a start makes one by one.
 pub(super) fn after(mut passed: Epoch, digests: Vec<(Epoch, Option<Digest>)>) -> Vec<Digested> {
     let mut all = Vec::with_capacity(digests.len());
     for (through, digest) in digests {

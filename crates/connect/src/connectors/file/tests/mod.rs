@@ -6,6 +6,7 @@ mod following;
 mod formats;
 mod sinks;
 mod tailing;
+mod unfinished;
 
 use std::fs;
 use std::io::Write;

@@ -14,11 +14,16 @@ fn rows(words: &[&str]) -> RecordBatch {
 }
 
 fn sink_to(path: &Path, append_only: bool, more: &[(&str, &str)]) -> Result<Box<dyn Sink>> {
+    sink_at(false, path, append_only, more)
+}
+
+fn sink_at(auto_pace: bool, path: &Path, append_only: bool, more: &[(&str, &str)]) -> Result<Box<dyn Sink>> {
     let mut options = Options::default();
     options.0.insert("path".into(), path.to_str().unwrap().to_string());
     options.0.extend(more.iter().map(|(name, value)| (name.to_string(), value.to_string())));
     options.check(Files.sink_options())?;
-    Files.sink(&SinkSpec { name: "k".into(), columns: rows(&[]).schema(), append_only, key: None, options })
+    let (name, columns, key) = ("k".into(), rows(&[]).schema(), None);
+    Files.sink(&SinkSpec { name, columns, append_only, key, auto_pace, options })
 }
 
 fn cut(epoch: u64) -> Cut {
@@ -260,6 +265,31 @@ async fn epochs_are_gathered_until_their_time_or_size() {
 }
 
 #[tokio::test]
+async fn epochs_are_gathered_by_default_where_there_are_many() {
+    let files = async |auto_pace: bool, options: &[(&str, &str)]| {
+        let dir = Dir::new();
+        let mut sink = sink_at(auto_pace, dir.path(), true, options).unwrap();
+        let notice = sink.notice();
+        for epoch in 1..20 {
+            sink.write(&cut(epoch), &Delta::insert(rows(&["a"]))).await.unwrap();
+            sink.commit(Epoch(epoch)).await.unwrap();
+        }
+        assert_eq!(sink.flush(Epoch(19)).await.unwrap(), Epoch(19));
+        assert_eq!(notice.is_some(), auto_pace && options.len() == 1, "{options:?}");
+        listing(dir.path()).len()
+    };
+    // By their batch times the epochs are of 19 seconds.
+    assert_eq!(files(true, &[("format", "csv")]).await, 2);
+    assert_eq!(files(false, &[("format", "csv")]).await, 19);
+    assert_eq!(files(true, &[("format", "csv"), ("roll_interval", "0")]).await, 19);
+    assert_eq!(files(true, &[("format", "csv"), ("roll_interval", "5 seconds")]).await, 4);
+    // Nobody could tell which epochs such a file holds.
+    let dir = Dir::new();
+    let sink = sink_at(true, dir.path(), true, &[("filename", "x-{batch_time_ms}.csv")]).unwrap();
+    assert_eq!((sink.notice(), sink.delivery()), (None, crate::Delivery::AtLeastOnce));
+}
+
+#[tokio::test]
 async fn a_gathered_file_is_written_in_its_time_also_if_nothing_comes() {
     let dir = Dir::new();
     let rolling = [("format", "json"), ("roll_interval", "50 ms"), ("changelog", "true")];
@@ -271,10 +301,10 @@ async fn a_gathered_file_is_written_in_its_time_also_if_nothing_comes() {
         let cut = Cut { now: Timestamp(epoch as i64), ..cut(epoch) };
         sink.write(&cut, &change("a", weight)).await.unwrap();
     }
-    sink.commit(Epoch(2)).await.unwrap();
-    while listing(dir.path()).iter().all(|name| name.starts_with('.')) {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    assert_eq!(sink.commit(Epoch(2)).await.unwrap(), Epoch(0), "nothing of it is durable");
+    tokio::time::sleep_until(sink.commit_due().unwrap().into()).await;
+    assert_eq!(sink.commit(Epoch(2)).await.unwrap(), Epoch(2));
+    assert_eq!(sink.commit_due(), None);
     let text = fs::read_to_string(dir.path().join("part-0-2.json")).unwrap();
     let ops: Vec<_> = text.lines().map(|line| line.contains("insert")).collect();
     assert_eq!(ops, [true, false], "changes stay in their order: {text}");

@@ -1,0 +1,42 @@
+//! Leaves a note in the data directory when this process aborts: when memory could not be had, or the stack was used up. A start
+//! tells by it a query that kills the process from someone who kills it.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The file, and how it is called once another process has left it.
+const ABORT: &str = "abort";
+const ABORTED: &str = "aborted";
+
+/// Whether a note would be left.
+static LEAVES_NOTE: AtomicBool = AtomicBool::new(false);
+
+/// Sees to it that a note is left; of a directory that isn't one yet this is done when it is.
+pub fn leave_note(data: &Path) {
+    let folder = data.join("notes");
+    if !folder.is_dir() || LEAVES_NOTE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    if let Err(error) = register(&folder) {
+        warn(&error);
+    }
+}
+
+fn register(folder: &Path) -> io::Result<()> {
+    let note = folder.join(ABORT);
+    if fs::metadata(&note).is_ok_and(|note| note.len() > 0) {
+        fs::rename(&note, folder.join(ABORTED))?;
+    }
+    let file = OpenOptions::new().create(true).append(true).open(&note)?;
+    #[cfg(unix)]
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGABRT, file)?;
+    #[cfg(not(unix))]
+    drop(file);
+    Ok(())
+}
+
+fn warn(error: &io::Error) {
+    eprintln!("warning: an abort of this process can't be noted: {error}");
+}

@@ -1,0 +1,168 @@
+//! The task that owns a sink: it writes what it is handed, and tells the loop what is durable outside.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use millstream_connect::{Error as ConnectError, Sink};
+use millstream_delta::{Cut, Delta, Digest, Epoch, consolidate};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::digests::Published;
+use crate::event::Event;
+use crate::run::receive::backoff;
+
+/// What a sink is to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Write these epochs, and publish as it sees fit.
+    Write(Vec<(Cut, Delta)>),
+    /// Publish all that it was handed.
+    Flush,
+}
+
+/// An epoch that the sink has taken and not named as durable yet.
+pub(super) struct Taken {
+    epoch: Epoch,
+    rows: u64,
+    digest: Option<Digest>,
+}
+
+/// What an epoch changes in sum, so that a row that left and came back is not shown. Rows of a type that can't be
+/// compared go as they are.
+pub(crate) fn in_sum(delta: Delta) -> Delta {
+    match delta.chunks.first().filter(|_| !delta.is_append_only()) {
+        Some(first) => consolidate(delta.clone(), &first.rows.schema()).unwrap_or(delta),
+        None => delta,
+    }
+}
+
+/// A sink at work.
+pub(super) struct Task {
+    pub(super) name: Arc<str>,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) inbox: UnboundedReceiver<Work>,
+    pub(super) events: Sender<Event>,
+    /// Whether the engine survives crashes.
+    pub(super) recovers: bool,
+    /// What it has taken and not named as durable, the oldest first.
+    pub(super) taken: VecDeque<Taken>,
+}
+
+/// The sink has failed for good, or the engine has gone.
+struct Ended;
+
+impl Task {
+    /// Writes and publishes what it is handed. What fails and may pass is tried again, for ever.
+    pub(super) async fn serve(mut self) {
+        if self.recovers && self.recover().await.is_err() {
+            return;
+        }
+        loop {
+            let done = tokio::select! {
+                work = self.inbox.recv() => match work {
+                    None => return,
+                    Some(Work::Write(epochs)) => self.write(epochs).await,
+                    Some(Work::Flush) => self.publish(&[], true).await,
+                },
+                () = until(self.sink.commit_due()) => self.publish(&[], false).await,
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Asks the sink what it holds, until it knows.
+    async fn recover(&mut self) -> Result<(), Ended> {
+        let mut attempts = 0;
+        loop {
+            match self.sink.recover().await {
+                Ok(held) => return self.say(Event::SinkRecovered { sink: self.name.clone(), held }),
+                Err(error) => self.failed(&error, &mut attempts).await?,
+            }
+        }
+    }
+
+    /// Hands epochs to the sink.
+    async fn write(&mut self, epochs: Vec<(Cut, Delta)>) -> Result<(), Ended> {
+        let epochs: Vec<(Cut, Delta)> = epochs.into_iter().map(|(cut, delta)| (cut, in_sum(delta))).collect();
+        for (cut, delta) in &epochs {
+            let digest = if self.recovers { Digest::of(delta).ok() } else { None };
+            self.taken.push_back(Taken { epoch: cut.epoch, rows: delta.num_rows() as u64, digest });
+        }
+        self.publish(&epochs, false).await
+    }
+
+    /// Writes epochs, publishes, and tells the loop which of all that the sink has taken are durable outside now.
+    async fn publish(&mut self, epochs: &[(Cut, Delta)], flush: bool) -> Result<(), Ended> {
+        let (mut written, mut attempts) = (0, 0);
+        let durable = loop {
+            match self.try_to_publish(&epochs[written..], &mut written, flush).await {
+                Ok(durable) => break durable,
+                Err(error) => self.failed(&error, &mut attempts).await?,
+            }
+        };
+        let mut published = Published { took: !epochs.is_empty(), ..Published::default() };
+        while let Some(taken) = self.taken.pop_front_if(|taken| taken.epoch <= durable) {
+            published.epochs += 1;
+            published.rows += taken.rows;
+            published.through = taken.epoch;
+            published.digests.push((taken.epoch, taken.digest));
+        }
+        self.say(Event::Delivered { sink: self.name.clone(), published })
+    }
+
+    async fn try_to_publish(
+        &mut self,
+        epochs: &[(Cut, Delta)],
+        written: &mut usize,
+        flush: bool,
+    ) -> Result<Epoch, ConnectError> {
+        for (cut, delta) in epochs {
+            if !delta.is_empty() || self.sink.takes_empty_batches() {
+                self.sink.write(cut, delta).await?;
+            }
+            *written += 1;
+        }
+        let Some(through) = self.taken.back().map(|taken| taken.epoch) else { return Ok(Epoch::default()) };
+        if !flush {
+            return self.sink.commit(through).await;
+        }
+        let durable = self.sink.flush(through).await?;
+        if durable < through {
+            return Err(ConnectError::Bug(format!(
+                "sink '{}' was told to publish all up to epoch {through}, but says that it holds {durable}",
+                self.name
+            )));
+        }
+        Ok(durable)
+    }
+
+    /// Tells the loop of a failure, and waits before the next attempt.
+    async fn failed(&mut self, error: &ConnectError, attempts: &mut u32) -> Result<(), Ended> {
+        *attempts += 1;
+        let lasting = !matches!(error, ConnectError::External(_));
+        let reason = error.to_string();
+        let sink = self.name.clone();
+        self.say(Event::SinkFailed { sink, reason, attempts: *attempts, lasting })?;
+        if lasting || self.inbox.is_closed() {
+            return Err(Ended);
+        }
+        tokio::time::sleep(backoff(*attempts)).await;
+        Ok(())
+    }
+
+    fn say(&self, event: Event) -> Result<(), Ended> {
+        self.events.send(event).map_err(|_| Ended)
+    }
+}
+
+/// Waits until a time; for ever where there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
