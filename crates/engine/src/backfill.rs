@@ -103,7 +103,9 @@ impl Session {
             job.rows_total.store(rows, Ordering::Relaxed);
         }
         backfill = match backfill.costs_the_whole() {
-            true => self.step(backfill, inputs.into_iter().map(Delta::from_iter).collect(), memory).await?,
+            true => {
+                self.take_piece(backfill, inputs.into_iter().map(Delta::from_iter).collect(), memory).await?
+            }
             false => self.take_pieces(backfill, inputs, memory).await?,
         };
         for _ in 0..ROUNDS_MAX {
@@ -114,7 +116,7 @@ impl Session {
             backfill.pin.places = places;
             let rows: usize = epochs.iter().flatten().map(Delta::num_rows).sum();
             for inputs in epochs {
-                backfill = self.step(backfill, inputs, memory).await?;
+                backfill = self.take_piece(backfill, inputs, memory).await?;
             }
             if rows <= REST_ROWS_MAX {
                 break;
@@ -140,7 +142,7 @@ impl Session {
                     let length = rows_max.min(batch.num_rows() - offset);
                     let mut deltas = vec![Delta::default(); count];
                     deltas[input] = Delta::insert(batch.slice(offset, length));
-                    backfill = self.step(backfill, deltas, memory).await?;
+                    backfill = self.take_piece(backfill, deltas, memory).await?;
                     offset += length;
                     rows_max = match begun.elapsed() {
                         took if took < PIECE_SHORT => (rows_max * 2).min(PIECE_ROWS_MAX),
@@ -158,7 +160,7 @@ impl Session {
 
     /// Takes in some rows, on a thread where operators may wait for plans that they run. A statement that nobody waits
     /// for ends after it.
-    async fn step(
+    async fn take_piece(
         &self,
         mut backfill: Box<Backfill>,
         inputs: Vec<Delta>,

@@ -377,6 +377,7 @@ impl EngineBuilder {
         // What operators run as plans spawns its tasks here, apart from sources, sinks and timers.
         let steps = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .enable_all()
             .thread_name("millstream-plans")
             .build()
             .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
