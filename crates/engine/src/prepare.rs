@@ -5,13 +5,14 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use millstream_delta::Timestamp;
+use millstream_delta::{Timestamp, on_large_stack};
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
 
 use crate::kept::KeptPlan;
 use crate::pg;
 use crate::session::{Response, Session};
+use crate::stack::contained;
 use crate::statements::{put_late, select};
 
 /// A statement whose parameters wait for values.
@@ -22,6 +23,14 @@ pub struct Prepared {
     rows: Gives,
     /// A query's plan, where it stays the same.
     kept: Option<Arc<KeptPlan>>,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // Its plan may be deep.
+        let kept = self.kept.take();
+        on_large_stack(|| drop(kept));
+    }
 }
 
 /// What a statement gives.
@@ -84,7 +93,7 @@ impl Session {
                     .hint("Prepare them one by one, or send them without parameters."));
             }
         };
-        let prepared = self.prepare_piece(&piece.text, types).await;
+        let prepared = contained(self.prepare_piece(&piece.text, types)).await;
         prepared
             .inspect_err(|_| self.fail_transaction())
             .map(Some)
@@ -170,12 +179,16 @@ impl Session {
             values => Some(Arc::new(Parameters::bound(types, values)?)),
         };
         self.time_anew();
-        if let Some(kept) = &prepared.kept
-            && let Some(response) = self.run_kept(&prepared.text, &prepared.parameters, kept).await?
-        {
-            return Ok(response);
-        }
-        self.execute_one(&prepared.text).await
+        let run = async {
+            if let Some(kept) = &prepared.kept
+                && let Some(response) = self.run_kept(&prepared.text, &prepared.parameters, kept).await?
+            {
+                return Ok(response);
+            }
+            self.execute_one(&prepared.text).await
+        };
+        let result = contained(run).await;
+        self.fail_by_bug(result)
     }
 
     /// What plans a query that is read once, with the values of the running statement's parameters.

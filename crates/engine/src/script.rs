@@ -6,6 +6,7 @@ use millstream_sql::{Error, Piece, Result, TokenReader};
 
 use crate::once::tag_of;
 use crate::session::{Response, Session};
+use crate::stack::contained;
 use crate::statements;
 
 /// Statements that wait to be run, see [`Session::step`].
@@ -48,7 +49,7 @@ impl Session {
     /// together before the next epoch, or not at all. `None`: the script is done. An error's span counts in the
     /// script's text.
     pub async fn step(&mut self, script: &mut Script) -> Result<Option<Vec<Outcome>>> {
-        let result = self.step_held(script).await;
+        let result = contained(self.step_held(script)).await;
         if script.holding && !matches!(result, Ok(Some(_))) {
             script.holding = false;
             self.hold(false)?;

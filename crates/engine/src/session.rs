@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use millstream_durable::{Entry, Plan, Standing};
-use millstream_sql::{Error, Parameters, Result, TokenReader, checked_rows};
+use millstream_sql::{Error, Kind, Parameters, Result, TokenReader, checked_rows};
 
 use crate::catalog::{Definition, first_columns};
 use crate::copy::{CopyIn, CopyOut};
@@ -20,6 +20,7 @@ use crate::event::{Change, Event, Modification};
 use crate::once::Once;
 use crate::plan::Working;
 use crate::prepare::Prepared;
+use crate::stack::contained;
 use crate::statements::{self, create_table};
 use crate::transaction::{Modes, Transaction, ends_transaction};
 use crate::variables::Variables;
@@ -161,7 +162,16 @@ impl Session {
     pub async fn execute(&mut self, sql: &str) -> Result<Response> {
         self.parameters = None;
         self.time_anew();
-        self.execute_one(sql).await
+        let result = contained(self.execute_one(sql)).await;
+        self.fail_by_bug(result)
+    }
+
+    /// A statement that panicked has left what it did in a transaction half done.
+    pub(crate) fn fail_by_bug<T>(&mut self, result: Result<T>) -> Result<T> {
+        if matches!(&result, Err(error) if error.kind == Kind::Bug) {
+            self.fail_transaction();
+        }
+        result
     }
 
     /// Counts the time that a statement may take from now on: for one whose rows a client takes some at a time, between

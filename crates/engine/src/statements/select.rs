@@ -1,5 +1,6 @@
 //! `SELECT`, `WITH`, `VALUES`: over one consistent snapshot.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 
 use arrow::array::RecordBatch;
@@ -12,11 +13,12 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::dialect::trailing_emit;
-use millstream_sql::{Emit, Error, Planner, Result, TokenReader};
+use millstream_sql::{Emit, Planner, Result, TokenReader};
 
 use super::{emit_changes, for_each_batch, reads_batch, within};
 use crate::engine::Shared;
 use crate::error;
+use crate::panics::panicked;
 use crate::pg;
 use crate::point;
 use crate::session::{Response, Session};
@@ -116,8 +118,8 @@ pub(crate) async fn start(
     };
     // A panic in a kernel ends this query, not its reader.
     let read = AssertUnwindSafe(read).catch_unwind();
-    let panicked = |_| Err(DataFusionError::from(Error::bug("the query panicked")));
-    builder.spawn_on(read.map(move |done| done.unwrap_or_else(panicked)), &handle);
+    let ended = |said: Box<dyn Any + Send>| Err(DataFusionError::from(panicked("the query", said.as_ref())));
+    builder.spawn_on(read.map(move |done| done.unwrap_or_else(ended)), &handle);
     drop(guard);
     Ok(builder.build())
 }
