@@ -16,6 +16,7 @@ mod fitted;
 mod moments;
 mod pool;
 mod sql_type;
+mod stack;
 
 pub use canonical::{canonical, canonical_f16, canonical_f32, canonical_f64, contains_floats};
 pub use chunk::{Chunk, Delta, under_schema};
@@ -27,3 +28,4 @@ pub use fitted::fitted;
 pub use moments::{Moments, Statistic};
 pub use pool::Pool;
 pub use sql_type::{declared, declared_type, default_of, sql_type, sql_type_of, undeclared, with_default};
+pub use stack::{STACK_BYTES, on_large_stack};

@@ -5,6 +5,8 @@ use std::thread::Builder;
 
 use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
+use crate::stack::STACK_BYTES;
+
 /// Threads that help; they end with it.
 #[derive(Debug)]
 pub struct Pool {
@@ -16,7 +18,8 @@ pub struct Pool {
 impl Pool {
     /// So many threads of this name.
     pub fn new(name: &'static str, threads: usize) -> Pool {
-        let builder = ThreadPoolBuilder::new().num_threads(threads).thread_name(move |_| name.to_owned());
+        let builder = ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK_BYTES);
+        let builder = builder.thread_name(move |_| name.to_owned());
         let threads = if threads == 0 { None } else { builder.build().ok() };
         Pool { name, threads }
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use millstream_connect::Connector;
-use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_delta::{Cut, Delta, STACK_BYTES, Timestamp, on_large_stack};
 use millstream_durable::{DataDirectory, StorePrefix};
 use millstream_flow::Choice;
 use millstream_sql::{Error, Planner, Result};
@@ -119,6 +119,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        // Its plans may be deep.
+        let catalog = std::mem::take(self.catalog.get_mut().unwrap_or_else(PoisonError::into_inner));
+        on_large_stack(|| drop(catalog));
         let _ = self.events.send(Event::Stop { reply: None, gracefully: false });
     }
 }
@@ -372,6 +375,7 @@ impl EngineBuilder {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("millstream-io")
+            .thread_stack_size(STACK_BYTES)
             .build()
             .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
         // What operators run as plans spawns its tasks here, apart from sources, sinks and timers.
@@ -379,6 +383,7 @@ impl EngineBuilder {
             .worker_threads(2)
             .enable_all()
             .thread_name("millstream-plans")
+            .thread_stack_size(STACK_BYTES)
             .build()
             .map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;
         let mut connectors = BTreeMap::new();

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use millstream_delta::Timestamp;
+use millstream_delta::{Timestamp, on_large_stack};
 use millstream_sql::dialect::trailing_emit;
 use millstream_sql::{Error, Parameters, Planner, Result, TokenReader};
 
@@ -24,6 +24,14 @@ pub struct Prepared {
     rows: Gives,
     /// A query's plan, where it stays the same.
     kept: Option<Arc<KeptPlan>>,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // Its plan may be deep.
+        let kept = self.kept.take();
+        on_large_stack(|| drop(kept));
+    }
 }
 
 /// What a statement gives.

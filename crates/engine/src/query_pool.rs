@@ -8,13 +8,12 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use millstream_delta::STACK_BYTES;
 use millstream_sql::{Error, Result};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
@@ -22,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::jobs::Job;
 use crate::run::system_time;
 use crate::session::Session;
+use crate::stack::contained;
 use crate::transaction::Transaction;
 
 /// Workers that are kept although nothing runs on them.
@@ -33,9 +33,6 @@ const LOOKED_AT_MAX: usize = 8;
 /// Threads of a worker, at least and at most.
 const THREADS_MIN: usize = 2;
 const THREADS_MAX: usize = 16;
-
-/// The stack of a thread: address space, of which only what is used takes memory.
-const STACK_BYTES: usize = 64 << 20;
 
 /// A statement that runs for longer has a lower priority.
 const LONG: Duration = Duration::from_millis(200);
@@ -192,7 +189,7 @@ impl Session {
         W: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, Result<T>> + Send + 'static,
     {
         if self.is_apart || self.is_recovering {
-            return work(self).await;
+            return contained(work(self)).await;
         }
         self.come_back().await;
         let worker = self.shared.pool.idle_worker()?;
@@ -209,7 +206,7 @@ impl Session {
         let handle = runtime.handle().clone();
         handle.spawn(async move {
             let done = {
-                let done = job.run(AssertUnwindSafe(work(&mut session)).catch_unwind());
+                let done = job.run(contained(work(&mut session)));
                 tokio::select! {
                     biased;
                     _ = cancelled => None,
@@ -217,13 +214,9 @@ impl Session {
                 }
             };
             session.is_apart = false;
-            let panicked = |_| Err(Error::bug("the statement panicked"));
             match done {
                 None => drop(returning.send(session)),
-                Some(done) => {
-                    let done = done.and_then(|done| done.unwrap_or_else(panicked));
-                    drop(sender.send((session, done)));
-                }
+                Some(done) => drop(sender.send((session, done.and_then(|done| done)))),
             }
         });
         let (session, done) =

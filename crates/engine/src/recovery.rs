@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millstream_delta::Epoch;
+use millstream_delta::{Epoch, STACK_BYTES};
 use millstream_durable::{
     Checkpoint, Checkpoints, DataDirectory, Entries, Entry, Inspection, Journal, Notes, OomKills, Sequence,
     StorePrefix, Torn,
@@ -59,7 +59,7 @@ pub(crate) fn run(shared: &Arc<Shared>, directory: DataDirectory) -> Result<Reco
     session.is_recovering = true;
     let handle = shared.handle.clone();
     // A thread of its own, since the caller may be within a runtime, where nothing can be waited for.
-    let thread = std::thread::Builder::new().name("millstream-recovery".into());
+    let thread = std::thread::Builder::new().name("millstream-recovery".into()).stack_size(STACK_BYTES);
     let thread = thread.spawn(move || handle.block_on(recover(session, directory)));
     let thread =
         thread.map_err(|error| Error::external(format!("the engine's threads can't be started: {error}")))?;

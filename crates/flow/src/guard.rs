@@ -1,18 +1,24 @@
 //! AND and OR that look at their right side only for the rows that their left side leaves open.
 //!
 //! The query engine looks at the right side of an `x <> 0 AND 10 / x > y` for all rows of a batch or for few, which
-//! depends on the other rows of the batch, and so does whether it fails. A CASE looks at each branch for its own rows
-//! alone. Where the right side can't fail, nothing changes.
+//! depends on the other rows of the batch, and so does whether it fails. Such a condition becomes one [`Guard`], which
+//! holds each of its terms once, however deep conditions lie in one another. Where no right side can fail, nothing
+//! changes.
+
+mod condition;
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{BinaryExpr, Case, Expr, LogicalPlan, Operator, binary_expr, lit};
-use datafusion::scalar::ScalarValue;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr};
 
 use crate::Error;
 use crate::lower::{cannot_fail, is_time};
+use condition::Guard;
+
+/// Conditions with more terms are one [`Guard`] even where no term can fail, so that nothing has to descend as deep.
+const CHAIN_MAX: usize = 64;
 
 /// The plan with such ANDs and ORs only, so that it fails where a row of it fails alone, whatever rows are beside.
 pub fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -20,7 +26,7 @@ pub fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
             let name = names.save(&expr);
-            Ok(expr.transform_up(guard)?.update_data(|expr| name.restore(expr)))
+            Ok(expr.transform_down(guard)?.update_data(|expr| name.restore(expr)))
         })
     })?;
     Ok(guarded.data)
@@ -28,7 +34,7 @@ pub fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// The expression with such ANDs and ORs only.
 pub(crate) fn guarded_expr(expr: Expr) -> Result<Expr> {
-    Ok(expr.transform_up(guard)?.data)
+    Ok(expr.transform_down(guard)?.data)
 }
 
 fn guard(expr: Expr) -> Result<Transformed<Expr>> {
@@ -37,23 +43,36 @@ fn guard(expr: Expr) -> Result<Transformed<Expr>> {
                        correlated subqueries";
         return Err(DataFusionError::External(Box::new(Error::Limit(message.into()))));
     }
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return Ok(Transformed::no(expr)) };
-    // What the left side must be for the right side to say nothing.
-    let decides = match op {
-        Operator::And => false,
-        Operator::Or => true,
-        _ => return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+    let op = match &expr {
+        Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) => *op,
+        _ => return Ok(Transformed::no(expr)),
     };
-    if cannot_fail(&right)? {
-        return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+    let terms = terms_of(expr, op);
+    let mut may_fail = terms.iter().map(|term| Ok(!cannot_fail(term)?)).collect::<Result<Vec<_>>>()?;
+    let terms = terms.into_iter().map(guarded_expr).collect::<Result<Vec<_>>>()?;
+    // The first term is looked at for every row, whether it fails or not.
+    let fails_late = may_fail.iter().skip(1).any(|may_fail| *may_fail);
+    if let Some(first) = may_fail.first_mut() {
+        *first = false;
     }
-    let unknown = binary_expr((*right).clone(), op, Expr::Literal(ScalarValue::Boolean(None), None));
-    Ok(Transformed::yes(Expr::Case(Case {
-        expr: Some(left),
-        when_then_expr: vec![
-            (Box::new(lit(decides)), Box::new(lit(decides))),
-            (Box::new(lit(!decides)), right),
-        ],
-        else_expr: Some(Box::new(unknown)),
-    })))
+    let guarded = match fails_late || terms.len() > CHAIN_MAX {
+        true => Guard::of(op, terms, may_fail)?,
+        false => terms.into_iter().reduce(|left, right| binary_expr(left, op, right)).unwrap_or_default(),
+    };
+    Ok(Transformed::new(guarded, true, TreeNodeRecursion::Jump))
+}
+
+/// The terms of a condition in their order, however they are put in parentheses.
+fn terms_of(expr: Expr, op: Operator) -> Vec<Expr> {
+    let (mut terms, mut open) = (Vec::new(), vec![expr]);
+    while let Some(expr) = open.pop() {
+        match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op: found, right }) if found == op => {
+                open.push(*right);
+                open.push(*left);
+            }
+            term => terms.push(term),
+        }
+    }
+    terms
 }

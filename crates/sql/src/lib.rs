@@ -9,6 +9,7 @@
 
 pub mod batches;
 mod columns;
+pub mod complexity;
 mod context;
 mod defaults;
 pub mod dialect;

@@ -32,6 +32,7 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query as QueryTree, SetExpr, Statement};
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
+use crate::complexity;
 use crate::context::Context;
 use crate::dialect;
 use crate::error::{Error, Result};
@@ -289,18 +290,18 @@ impl Planner {
 
     /// Parses a statement that is left of a text, but for tokens that were taken out.
     pub(crate) fn parse_tokens(&self, reader: &TokenReader, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+        complexity::refuse_deep(&tokens)?;
         let limit: usize = self.state.config_options().sql_parser.recursion_limit.into();
         let tokens = event_time::rewrite(dialect::update_state::rewrite(tokens, reader.text())?)?;
         let tokens = row_pattern::rewrite(time_joins::rewrite(tokens)?);
         let tokens = dialect::table::rewrite(tokens);
-        let parsed = DFParserBuilder::new(tokens)
+        let mut parsed = DFParserBuilder::new(tokens)
             .with_dialect(time_joins::dialect(reader))
             .with_recursion_limit(limit)
             .build()
             .and_then(|mut parser| parser.parse_statements())
             .map_err(|error| Error::from_datafusion(&error, reader.text()))?;
-        let mut parsed = parsed.into_iter();
-        match (parsed.next(), parsed.next()) {
+        match (parsed.pop_front(), parsed.pop_front()) {
             (Some(ParsedStatement::Statement(mut statement)), None) => {
                 event_time::respell(&mut statement)?;
                 Ok(*statement)
@@ -425,9 +426,9 @@ mod tests {
     #[test]
     fn recursive_queries_and_subqueries_plan() {
         let tables = orders();
-        let sql =
+        let n =
             "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT * FROM n";
-        tables.check(sql, &["1", "2", "3"]);
+        tables.check(n, &["1", "2", "3"]);
         tables.check("SELECT id FROM orders WHERE amount = (SELECT max(amount) FROM orders)", &["1"]);
         tables.fails(
             "SELECT (SELECT id FROM orders)",

@@ -15,14 +15,14 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 use crate::lineage::{Bits, Marks};
 use crate::lists::Lists;
 use crate::store::Store;
-use crate::{Error, Result};
+use crate::{Error, Result, Size};
 
 /// How many rows are gathered into one batch.
-const GATHERED_ROWS: usize = 16_384;
+const GATHERED_ROWS: Size = Size::of(16_384);
 /// How many slots are forgotten at once.
-const FORGET_SLOTS: usize = 4096;
+const FORGET_SLOTS: Size = Size::of(4096);
 /// A slot with so many rows gets an index of them when it loses some.
-const LONG: usize = 1024;
+const LONG: Size = Size::of(1024);
 
 /// A multiset of rows, found by the slots of their keys.
 ///
@@ -119,10 +119,10 @@ impl Arranged {
         for slot in slots {
             let mut rest = self.lists.get(*slot);
             while !rest.is_empty() {
-                let (some, more) = rest.split_at(rest.len().min(GATHERED_ROWS - ids.len()));
+                let (some, more) = rest.split_at(rest.len().min(GATHERED_ROWS.get() - ids.len()));
                 ids.extend_from_slice(some);
                 rest = more;
-                if ids.len() == GATHERED_ROWS {
+                if ids.len() == GATHERED_ROWS.get() {
                     batches.push(self.store.gather_copies(&ids)?);
                     ids.clear();
                 }
@@ -179,7 +179,7 @@ impl Arranged {
     /// Takes back all rows of some slots.
     pub fn forget(&mut self, slots: &[u32]) -> Result<()> {
         let all: Vec<usize> = (0..self.schema().fields().len()).collect();
-        for some in slots.chunks(FORGET_SLOTS) {
+        for some in slots.chunks(FORGET_SLOTS.get()) {
             let mut ids = Vec::new();
             let mut of = Vec::new();
             for slot in some {
@@ -212,7 +212,7 @@ impl Arranged {
         let indexed: Vec<(u32, u64)> = rows.iter().filter(indexed).copied().collect();
         let mut hashes = Vec::with_capacity(indexed.len());
         if let Some(encoder) = &self.encoder {
-            for some in indexed.chunks(GATHERED_ROWS) {
+            for some in indexed.chunks(GATHERED_ROWS.get()) {
                 let ids: Vec<u64> = some.iter().map(|(_, id)| *id).collect();
                 let encoded = encoder.encode(&self.store.gather(&ids)?)?;
                 let hash = |row: usize| encoder.hash(encoded.row(row).data());
@@ -318,7 +318,7 @@ impl Arranged {
     /// Takes what is to be deleted from these rows, each with its slot.
     fn delete_among(&self, candidates: Vec<(u32, u64)>, net: &mut Net, deletes: &mut Deletes) -> Result<()> {
         let encoder = self.encoder.as_ref().expect("made before rows are deleted");
-        for some in candidates.chunks(GATHERED_ROWS) {
+        for some in candidates.chunks(GATHERED_ROWS.get()) {
             let ids: Vec<u64> = some.iter().map(|(_, id)| *id).collect();
             let encoded = encoder.encode(&self.store.gather(&ids)?)?;
             for (row, (slot, id)) in some.iter().enumerate() {
@@ -343,13 +343,13 @@ impl Arranged {
     /// Indexes what has come to a slot since its last delete, if it has many rows.
     fn index_long(&mut self, slot: u32) -> Result<()> {
         let ids = self.lists.get(slot);
-        if ids.len() < LONG && !self.long.contains_key(&slot) {
+        if ids.len() < LONG.get() && !self.long.contains_key(&slot) {
             return Ok(());
         }
         let encoder = self.encoder.as_ref().expect("made before rows are deleted");
         let index = self.long.entry(slot).or_default();
         let new = ids.partition_point(|id| *id < index.through);
-        for some in ids[new..].chunks(GATHERED_ROWS) {
+        for some in ids[new..].chunks(GATHERED_ROWS.get()) {
             let encoded = encoder.encode(&self.store.gather(some)?)?;
             for (row, id) in some.iter().enumerate() {
                 let hash = encoder.hash(encoded.row(row).data());
@@ -367,7 +367,7 @@ impl Arranged {
                 && let Ok(entry) = index.table.find_entry(*hash, |(_, other)| other == id)
             {
                 entry.remove();
-                if index.table.len() < LONG / 2 {
+                if index.table.len() < LONG.get() / 2 {
                     self.long.remove(slot);
                 }
             }

@@ -1,12 +1,23 @@
 //! Lists of row ids, one for each slot.
 
 use crate::paged::Paged;
+use crate::sizes::Size;
 use crate::spill::Values;
 use crate::{Error, Result, Spillable, Spilling};
 
-/// Rooms for up to so many ids lie together in one segment; larger ones have a segment of their own.
-const SEGMENT: usize = 1 << SEGMENT_CLASS;
-const SEGMENT_CLASS: u8 = 12;
+/// Rooms for up to so many ids, a power of two, lie together in one segment; larger ones have a segment of their own.
+const SEGMENT: Size = Size::of(1 << 12);
+
+/// The class of the largest rooms that lie together.
+#[inline(always)]
+fn segment_class() -> u8 {
+    SEGMENT.bits() as u8
+}
+
+/// How many ids a segment has room for.
+fn segment_ids() -> usize {
+    1 << segment_class()
+}
 
 /// Lists of ids, each in the order in which they came.
 ///
@@ -135,7 +146,7 @@ impl Lists {
     }
 
     fn room(&mut self, class: u8) -> Result<Room> {
-        if class > SEGMENT_CLASS {
+        if class > segment_class() {
             let segment = self.segment()?;
             self.put(segment, vec![0; 1 << class]);
             return Ok(Room { segment, offset: 0, class });
@@ -144,7 +155,7 @@ impl Lists {
             return Ok(Room::of(room));
         }
         let size = 1 << class;
-        let fits = |segment: &u32| self.segments[*segment as usize].len() + size <= SEGMENT;
+        let fits = |segment: &u32| self.segments[*segment as usize].len() + size <= segment_ids();
         let segment = match self.filling.filter(fits) {
             Some(segment) => segment,
             None => {
@@ -185,10 +196,10 @@ impl Lists {
     fn keep_rest(&mut self) {
         let Some(segment) = self.filling.take() else { return };
         let mut offset = self.segments[segment as usize].len();
-        self.grow(segment, SEGMENT);
-        while offset < SEGMENT {
+        self.grow(segment, segment_ids());
+        while offset < segment_ids() {
             // The largest room that begins here; what is less than two ids is left.
-            let class = offset.trailing_zeros().min((SEGMENT - offset).ilog2()) as u8;
+            let class = offset.trailing_zeros().min((segment_ids() - offset).ilog2()) as u8;
             if class > 0 {
                 self.give_back(Room { segment, offset: offset as u32, class });
             }
@@ -197,7 +208,7 @@ impl Lists {
     }
 
     fn give_back(&mut self, room: Room) {
-        if room.class > SEGMENT_CLASS {
+        if room.class > segment_class() {
             self.put(room.segment, Vec::new());
             self.unused.push(room.segment);
             return;

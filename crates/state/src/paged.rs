@@ -2,13 +2,27 @@
 
 use std::ops::{Index, IndexMut};
 
+use crate::sizes::Size;
 use crate::spill::{Spillable, Spilling, Values};
 
+/// A power of two; marks that take a bit a value ask for a word a page at least.
+const PAGE_ROWS: Size = Size::from(1 << 12, 64);
+
 /// How many values a page has. The last page alone may have to move when it grows.
-pub const PAGE_ROWS: usize = 1 << PAGE_BITS;
-const PAGE_BITS: u32 = 12;
+#[inline(always)]
+pub fn page_rows() -> usize {
+    1 << page_bits()
+}
+
+#[inline(always)]
+fn page_bits() -> u32 {
+    PAGE_ROWS.bits()
+}
+
 /// A page grows by as many values, so that little of the last one lies fallow.
-const STEP_ROWS: usize = PAGE_ROWS / 8;
+fn step_rows() -> usize {
+    page_rows() / 8
+}
 
 /// Values in pages: what is there never moves but in the last page, however many there are. Pages may lie in files.
 #[derive(Debug)]
@@ -29,19 +43,19 @@ impl<T: Clone> Paged<T> {
     pub fn resize(&mut self, end: usize, value: T) {
         let mut have = self.len();
         while have < end {
-            if have.is_multiple_of(PAGE_ROWS) {
+            if have.is_multiple_of(page_rows()) {
                 self.pages.push(Values::default());
             }
-            let first = have - have % PAGE_ROWS;
-            let rows = (end - first).min(PAGE_ROWS);
+            let first = have - have % page_rows();
+            let rows = (end - first).min(page_rows());
             let Some(page) = self.pages.last_mut() else { return };
             // What is in a file comes back to grow.
             self.spilled -= page.spilled_bytes();
             page.as_vec(|values| {
                 if rows > values.capacity() {
-                    let capacity = match rows {
-                        0..STEP_ROWS => rows.next_power_of_two(),
-                        rows => rows.next_multiple_of(STEP_ROWS),
+                    let capacity = match rows < step_rows() {
+                        true => rows.next_power_of_two(),
+                        false => rows.next_multiple_of(step_rows()),
                     };
                     values.reserve_exact(capacity - values.len());
                 }
@@ -60,14 +74,14 @@ impl<T: Clone> Paged<T> {
     /// How many values there are.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.pages.len().saturating_sub(1) * PAGE_ROWS + self.pages.last().map_or(0, |page| page.len())
+        self.pages.len().saturating_sub(1) * page_rows() + self.pages.last().map_or(0, |page| page.len())
     }
 
     /// How many bytes of memory the values take, without what they own.
     pub fn memory_bytes(&self) -> usize {
         // All pages but the last are full.
         let last = self.pages.last().map_or(0, Values::capacity);
-        let values = self.pages.len().saturating_sub(1) * PAGE_ROWS + last;
+        let values = self.pages.len().saturating_sub(1) * page_rows() + last;
         values * size_of::<T>() - self.spilled + self.pages.capacity() * size_of::<Values<T>>()
     }
 }
@@ -94,7 +108,7 @@ pub struct PagedPart<'a, T> {
 /// Which part a slot is in.
 #[inline(always)]
 pub fn part_of(slot: u32) -> usize {
-    (slot >> PAGE_BITS) as usize % PARTS
+    (slot >> page_bits()) as usize % PARTS
 }
 
 /// Deals out what there is for each page, which is `each` of `all`.
@@ -119,13 +133,13 @@ impl<T> PagedPart<'_, T> {
     /// The value of a slot of this part.
     #[inline(always)]
     pub fn at(&mut self, slot: u32) -> &mut T {
-        &mut self.page(slot)[slot as usize & (PAGE_ROWS - 1)]
+        &mut self.page(slot)[slot as usize & (page_rows() - 1)]
     }
 
     /// What there is for the page that a slot of this part is in.
     #[inline(always)]
     pub fn page(&mut self, slot: u32) -> &mut [T] {
-        self.pages[(slot >> PAGE_BITS) as usize / PARTS]
+        self.pages[(slot >> page_bits()) as usize / PARTS]
     }
 }
 
@@ -142,14 +156,14 @@ impl<T> Index<usize> for Paged<T> {
 
     #[inline(always)]
     fn index(&self, slot: usize) -> &T {
-        &self.pages[slot >> PAGE_BITS][slot & (PAGE_ROWS - 1)]
+        &self.pages[slot >> page_bits()][slot & (page_rows() - 1)]
     }
 }
 
 impl<T> IndexMut<usize> for Paged<T> {
     #[inline(always)]
     fn index_mut(&mut self, slot: usize) -> &mut T {
-        &mut self.pages[slot >> PAGE_BITS][slot & (PAGE_ROWS - 1)]
+        &mut self.pages[slot >> page_bits()][slot & (page_rows() - 1)]
     }
 }
 
@@ -163,9 +177,9 @@ mod tests {
         let mut parts = paged.parts();
         (0..100_000).for_each(|slot| *parts[part_of(slot)].at(slot) += slot);
         let mut marks = vec![0u64; 100_000usize.div_ceil(64)];
-        let mut dealt = dealt_out(&mut marks, PAGE_ROWS / 64);
+        let mut dealt = dealt_out(&mut marks, page_rows() / 64);
         for slot in (0..100_000).step_by(3) {
-            dealt[part_of(slot)].page(slot)[slot as usize % PAGE_ROWS / 64] |= 1 << (slot % 64);
+            dealt[part_of(slot)].page(slot)[slot as usize % page_rows() / 64] |= 1 << (slot % 64);
         }
         for slot in 0..100_000 {
             assert_eq!(paged[slot], 2 * slot as u32);
@@ -188,6 +202,6 @@ mod tests {
         assert_eq!((paged.get(5), paged.get(end as u32)), (Some(&5), None));
         let same: Paged<u64> = (0..end).map(|slot| slot as u64).collect();
         assert!(same.len() == end && (0..end).all(|slot| same[slot] == paged[slot]));
-        assert!(paged.memory_bytes() < end * 8 + 8 * STEP_ROWS + 4096, "{}", paged.memory_bytes());
+        assert!(paged.memory_bytes() < end * 8 + 8 * step_rows() + 4096, "{}", paged.memory_bytes());
     }
 }

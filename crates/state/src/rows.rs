@@ -9,10 +9,10 @@ use millstream_delta::{Chunk, Delta, RowEncoder};
 
 use crate::key_index::{SlotTable, Slots};
 use crate::store::{RowsSnapshot, Store};
-use crate::{Error, Paged, Result, Spillable, Spilling, Tables};
+use crate::{Error, Paged, Result, Size, Spillable, Spilling, Tables};
 
 /// How many rows are indexed at once.
-const INDEXED_ROWS: usize = 8192;
+const INDEXED_ROWS: Size = Size::of(8192);
 
 /// A multiset of rows of one schema, in immutable chunks.
 ///
@@ -157,7 +157,7 @@ impl Rows {
         let index = self.index.as_mut().expect("made above");
         while index.through < self.store.next_id() {
             index.slots.check()?;
-            let Some(piece) = self.store.piece(index.through, INDEXED_ROWS)? else {
+            let Some(piece) = self.store.piece(index.through, INDEXED_ROWS.get())? else {
                 index.through = self.store.next_id();
                 break;
             };

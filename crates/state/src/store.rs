@@ -18,14 +18,15 @@ use counts::Counts;
 
 use crate::compact::compact;
 use crate::lineage::Marks;
+use crate::sizes::Size;
 use crate::spill::{Spilled, Touched};
 
 /// Neighbouring chunks are merged while together they are no larger than this.
-const MERGED_ROWS_MAX: usize = 16_384;
+const MERGED_ROWS_MAX: Size = Size::of(16_384);
 /// Wide rows stop merging earlier.
 const MERGED_BYTES_MAX: usize = 8 << 20;
 /// How many rows a batch of copies has at most.
-const EXPANDED_ROWS_MAX: usize = 65_536;
+const EXPANDED_ROWS_MAX: Size = Size::of(65_536);
 
 /// Some rows with their ids and their counts.
 #[derive(Clone, Debug)]
@@ -237,7 +238,7 @@ impl Store {
     fn merge_at(&mut self, position: usize) -> Result<bool, ArrowError> {
         let Some([before, after]) = self.chunks.get(position..position + 2) else { return Ok(false) };
         let tallied = before.chunk.tallied_bytes() + after.chunk.tallied_bytes();
-        let too_large = before.chunk.rows.num_rows() + after.chunk.rows.num_rows() > MERGED_ROWS_MAX
+        let too_large = before.chunk.rows.num_rows() + after.chunk.rows.num_rows() > MERGED_ROWS_MAX.get()
             || before.chunk.bytes + after.chunk.bytes + tallied > MERGED_BYTES_MAX;
         let last_offset = after.first - before.first + after.chunk.rows.num_rows() as u64;
         let reaches = after.chunk.offsets.as_ref().and_then(|offsets| offsets.last()).copied().unwrap_or(0);
@@ -458,7 +459,7 @@ impl RowsSnapshot {
             let copies = |row: usize| std::iter::repeat_n(row as u32, counts.get(row).max(0) as usize);
             let mut indices = (0..chunk.rows.num_rows()).flat_map(copies);
             loop {
-                let some: Vec<u32> = indices.by_ref().take(EXPANDED_ROWS_MAX).collect();
+                let some: Vec<u32> = indices.by_ref().take(EXPANDED_ROWS_MAX.get()).collect();
                 if some.is_empty() {
                     break;
                 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Chunk, Cut, Delta, Epoch};
+use millstream_delta::{Chunk, Cut, Delta, Epoch, STACK_BYTES};
 use millstream_flow::{Change, Cost, Flow};
 use millstream_sql::{Error, Result};
 
@@ -559,7 +559,7 @@ impl Loop {
         let read = query.needs_changes();
         let Some((cut, inputs)) = query.behind_mut().and_then(|behind| behind.take(through)) else { return };
         let Some(flow) = query.flow.lend() else { return };
-        let thread = std::thread::Builder::new().name("millstream-step".into());
+        let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);
         let of = cut.clone();
         let started = thread.spawn(move || {
             // They go in this order: the loop is woken when it finds what it is woken for.

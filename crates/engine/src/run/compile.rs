@@ -24,6 +24,7 @@ use super::query::{Keep, Lowered, RunningQuery};
 use super::window::{Kind, Window};
 use crate::catalog::{Catalog, Definition, Runs, first_columns};
 use crate::error;
+use crate::panics::panicked;
 use crate::settings::{Keeping, OnError, Pace};
 use crate::stamp::{names_batch, stamped};
 
@@ -235,7 +236,7 @@ impl Scope<'_> {
         // A panic of the planner ends the statement, not the engine.
         let compile = AssertUnwindSafe(|| Flow::compile(plan, resolve, driver, *choice, limits));
         std::panic::catch_unwind(compile)
-            .map_err(|_| Error::bug("planning the query's operators panicked"))?
+            .map_err(|said| panicked("planning the query's operators", said.as_ref()))?
             .map_err(error::flow)
     }
 

@@ -70,7 +70,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_connect::Arrival;
-use millstream_delta::{Cut, Delta, Epoch, Timestamp};
+use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES, Timestamp};
 use millstream_flow::{Arrangement, Choice, Driver};
 use millstream_sql::{Error, Result};
 use millstream_state::Place;
@@ -220,6 +220,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
     let planner = shared.planner.clone();
     std::thread::Builder::new()
         .name("millstream-loop".into())
+        .stack_size(STACK_BYTES)
         .spawn(move || {
             let handle = parts.runtime.handle().clone();
             let driver = Driver::new(planner.state(), parts.steps.handle().clone());

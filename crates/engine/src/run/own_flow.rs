@@ -9,6 +9,7 @@ use millstream_sql::{Error, Result};
 
 use super::query::in_words;
 use crate::error;
+use crate::panics::panicked;
 
 /// A query's flow, and what is known of it whether it is here or not.
 #[derive(Debug)]
@@ -210,7 +211,7 @@ pub(super) fn step(flow: &mut Flow, cut: &Cut, inputs: &[&Delta], read: bool) ->
 /// A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
 fn caught(step: impl FnOnce() -> millstream_flow::Result<Change>) -> Result<Change> {
     let Change { rows, errors, left_out, late } = std::panic::catch_unwind(AssertUnwindSafe(step))
-        .map_err(|_| Error::bug("a step of the query panicked"))?
+        .map_err(|said| panicked("a step of the query", said.as_ref()))?
         .map_err(error::flow)?;
     Ok(Change { rows, errors: in_words(errors)?, left_out, late })
 }

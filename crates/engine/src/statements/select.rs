@@ -1,5 +1,6 @@
 //! `SELECT`, `WITH`, `VALUES`: over one consistent snapshot.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -14,11 +15,12 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::dialect::trailing_emit;
-use millstream_sql::{Emit, Error, Planner, Result, TokenReader};
+use millstream_sql::{Emit, Planner, Result, TokenReader};
 
 use super::{emit_changes, for_each_batch, reads_batch, within};
 use crate::engine::Shared;
 use crate::error;
+use crate::panics::panicked;
 use crate::pg;
 use crate::point;
 use crate::query_pool;
@@ -140,8 +142,8 @@ async fn start_within(
     };
     // A panic in a kernel ends this query, not its reader.
     let read = AssertUnwindSafe(read).catch_unwind();
-    let panicked = |_| Err(DataFusionError::from(Error::bug("the query panicked")));
-    builder.spawn_on(read.map(move |done| done.unwrap_or_else(panicked)), &handle);
+    let ended = |said: Box<dyn Any + Send>| Err(DataFusionError::from(panicked("the query", said.as_ref())));
+    builder.spawn_on(read.map(move |done| done.unwrap_or_else(ended)), &handle);
     drop(guard);
     Ok(builder.build())
 }

@@ -7,11 +7,12 @@ use std::hash::Hasher;
 use super::slots::Slots;
 use super::table::SlotTable;
 use super::{Found, NO_SLOT, hasher};
+use crate::sizes::Size;
 use crate::spill::Values;
 use crate::{Paged, Result, Spillable, Spilling};
 
 /// A page is closed when the next key doesn't fit; a longer key has a page of its own.
-const PAGE_BYTES: usize = 64 * 1024;
+const PAGE_BYTES: Size = Size::from(64 * 1024, 64);
 /// The longest key that lies in the column itself.
 const SHORT_BYTES_MAX: usize = 12;
 
@@ -113,7 +114,7 @@ fn place(view: &View) -> (usize, usize) {
 impl Pages {
     /// Keeps these bytes and completes the view with where they are.
     fn push(&mut self, bytes: &[u8], view: &mut View, slot: u32) {
-        let fits = |number: &usize| self.pages[*number].bytes.len() + bytes.len() <= PAGE_BYTES;
+        let fits = |number: &usize| self.pages[*number].bytes.len() + bytes.len() <= PAGE_BYTES.get();
         let number = self.last.filter(fits).unwrap_or_else(|| {
             self.empty.pop().unwrap_or_else(|| {
                 self.pages.push(Page::default());

@@ -29,7 +29,7 @@ impl EncodedKeys {
     }
 
     pub(super) fn insert(&mut self, columns: &[ArrayRef], found: &mut Found) -> Result<()> {
-        for start in (0..columns[0].len()).step_by(WINDOW_ROWS) {
+        for start in (0..columns[0].len()).step_by(WINDOW_ROWS.get()) {
             let rows = self.encode(columns, start)?;
             let probes: Vec<_> = rows.iter().map(|row| Some(Probe::new(row.data()))).collect();
             self.table.insert(&probes, found)?;
@@ -38,7 +38,7 @@ impl EncodedKeys {
     }
 
     pub(super) fn find(&self, columns: &[ArrayRef], out: &mut Vec<u32>) -> Result<()> {
-        for start in (0..columns[0].len()).step_by(WINDOW_ROWS) {
+        for start in (0..columns[0].len()).step_by(WINDOW_ROWS.get()) {
             let rows = self.encode(columns, start)?;
             let probes: Vec<_> = rows.iter().map(|row| Some(Probe::new(row.data()))).collect();
             self.table.find(&probes, out);
@@ -53,7 +53,7 @@ impl EncodedKeys {
 
     fn encode(&self, columns: &[ArrayRef], start: usize) -> Result<arrow::row::Rows> {
         let window = columns.iter().map(|column| {
-            let column = column.slice(start, WINDOW_ROWS.min(column.len() - start));
+            let column = column.slice(start, WINDOW_ROWS.get().min(column.len() - start));
             if self.has_floats { canonical(&column) } else { Ok(column) }
         });
         Ok(self.converter.convert_columns(&window.collect::<std::result::Result<Vec<_>, ArrowError>>()?)?)

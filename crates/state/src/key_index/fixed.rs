@@ -260,8 +260,8 @@ impl<const N: usize> FixedKeys<N> {
         let data: Vec<ArrayData> = columns.iter().map(|column| column.to_data()).collect();
         let (rows, nulls) = (columns[0].len(), self.nulls(columns));
         let mut window = Window { keys: Vec::new(), hashes: Vec::new() };
-        for start in (0..rows).step_by(WINDOW_ROWS) {
-            let range = start..rows.min(start + WINDOW_ROWS);
+        for start in (0..rows).step_by(WINDOW_ROWS.get()) {
+            let range = start..rows.min(start + WINDOW_ROWS.get());
             self.window(&data, range.clone(), &mut window);
             let first = found.slots.len();
             found.slots.resize(first + range.len(), NO_SLOT);
@@ -306,8 +306,8 @@ impl<const N: usize> FixedKeys<N> {
         let data: Vec<ArrayData> = columns.iter().map(|column| column.to_data()).collect();
         let (rows, nulls) = (columns[0].len(), self.nulls(columns));
         let mut window = Window { keys: Vec::new(), hashes: Vec::new() };
-        for start in (0..rows).step_by(WINDOW_ROWS) {
-            let range = start..rows.min(start + WINDOW_ROWS);
+        for start in (0..rows).step_by(WINDOW_ROWS.get()) {
+            let range = start..rows.min(start + WINDOW_ROWS.get());
             self.window(&data, range.clone(), &mut window);
             let first = out.len();
             out.resize(first + range.len(), NO_SLOT);

@@ -17,7 +17,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use foldhash::fast::{FixedState, FoldHasher};
 
-use crate::{Result, SlotMarks, Spillable, Spilling};
+use crate::{Result, Size, SlotMarks, Spillable, Spilling};
 use encoded::EncodedKeys;
 use fixed::{FixedKeys, Layout};
 use paned::PanedKeys;
@@ -29,7 +29,7 @@ use text::TextKeys;
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// How many rows are hashed before they are looked up.
-const WINDOW_ROWS: usize = 1024;
+const WINDOW_ROWS: Size = Size::of(1024);
 
 /// The same in every run, so that runs are alike.
 const HASHES: FixedState = FixedState::with_seed(0x6b65_7973);

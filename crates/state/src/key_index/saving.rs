@@ -6,10 +6,10 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 
 use super::{KeyIndex, cast_to};
-use crate::{Error, Result, SlotMarks, Tables};
+use crate::{Error, Result, Size, SlotMarks, Tables};
 
 /// How many keys are in one batch.
-const KEYS: usize = 65_536;
+const KEYS: Size = Size::of(65_536);
 
 impl KeyIndex {
     /// Adds all keys as a table, under these names as far as there are some, and says which slots they have: what is kept by
@@ -27,8 +27,8 @@ impl KeyIndex {
             None => Field::new(format!("key{at}"), Clone::clone(data_type), true),
         };
         let schema = Arc::new(Schema::new(self.kept.iter().enumerate().map(field).collect::<Vec<_>>()));
-        let mut batches = Vec::with_capacity(slots.len().div_ceil(KEYS));
-        for some in slots.chunks(KEYS) {
+        let mut batches = Vec::with_capacity(slots.len().div_ceil(KEYS.get()));
+        for some in slots.chunks(KEYS.get()) {
             // Dictionaries are left out: their numbers may be too small for so many keys at once.
             let columns = self.kept_keys(some)?.into_iter().zip(&self.kept);
             let columns = columns.map(|(column, kept)| cast_to(column, kept)).collect::<Result<Vec<_>>>()?;

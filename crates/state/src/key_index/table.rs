@@ -8,14 +8,15 @@
 
 use super::NO_SLOT;
 use crate::directory::Directory;
+use crate::sizes::Size;
 use crate::spill::{Spillable, Spilling, Values};
 
 /// How many entries a group has room for.
 const WAYS: usize = 8;
 /// A segment with as many groups is split instead of growing.
-const GROUPS_MAX: usize = 1024;
+const GROUPS_MAX: Size = Size::from(1024, 16);
 /// From as many places on the table doesn't lie in the cache nearest to the processor.
-const FAR_PLACES: usize = 1 << 11;
+const FAR_PLACES: Size = Size::of(1 << 11);
 
 /// Hashes and slots.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl SlotTable {
     /// For each hash the first slot that has it, or [`NO_SLOT`]. Whether the keys are equal too is for the caller to
     /// say.
     pub(super) fn first(&self, hashes: &[u32], slots: &mut [u32]) {
-        if self.groups * WAYS >= FAR_PLACES {
+        if self.groups * WAYS >= FAR_PLACES.get() {
             // Loads that don't wait for each other bring the groups near.
             for (hash, slot) in hashes.iter().zip(slots.iter_mut()) {
                 let segment = self.segment(*hash);
@@ -110,7 +111,7 @@ impl SlotTable {
         let (groups, depth) = (segment.groups.len(), segment.depth);
         // Twice as large, or two of the size.
         self.groups += groups;
-        if groups < GROUPS_MAX || !Directory::may_split(depth) {
+        if groups < GROUPS_MAX.get() || !Directory::may_split(depth) {
             let mut larger = segment.beside(2 * groups, depth);
             segment.entries().for_each(|(hash, slot)| larger.insert(hash, slot));
             self.put(number, larger);

@@ -84,9 +84,9 @@ fn for_each_window<'a>(
     mut each: impl FnMut(&[Option<Probe<'a>>]) -> Result<()>,
 ) -> Result<()> {
     let nulls = column.nulls().filter(|nulls| nulls.null_count() > 0);
-    let mut probes = Vec::with_capacity(column.len().min(WINDOW_ROWS));
-    for start in (0..column.len()).step_by(WINDOW_ROWS) {
-        let range = start..column.len().min(start + WINDOW_ROWS);
+    let mut probes = Vec::with_capacity(column.len().min(WINDOW_ROWS.get()));
+    for start in (0..column.len()).step_by(WINDOW_ROWS.get()) {
+        let range = start..column.len().min(start + WINDOW_ROWS.get());
         probes.clear();
         match column.data_type() {
             DataType::Utf8 => {

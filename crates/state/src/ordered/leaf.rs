@@ -1,12 +1,13 @@
 //! A few dozen neighbouring entries of an ordered tree, in one piece of memory or of a file.
 
 use crate::Spilling;
+use crate::sizes::Size as PageSize;
 use crate::spill::Values;
 
 /// From how many entries on a leaf is split.
-const ENTRIES_MAX: usize = 64;
+const ENTRIES_MAX: PageSize = PageSize::of(64);
 /// Long keys split leaves earlier.
-const BYTES_MAX: usize = 64 << 10;
+const BYTES_MAX: PageSize = PageSize::from(64 << 10, 64);
 /// A page has a multiple of so many bytes, so that what one leaves in a file fits another.
 const GRAIN_BYTES: usize = 64;
 /// The same where keys differ in length.
@@ -68,10 +69,10 @@ impl Layout {
 
     /// How many bytes a page has that begins so, and goes on with the keys of so many entries that take so many bytes.
     fn page_bytes(self, len: usize, key_bytes: usize) -> usize {
-        let keys = match key_bytes {
+        let keys = match key_bytes < BYTES_MAX.get() {
             // The next ones are as long as these, probably.
-            0..BYTES_MAX => (key_bytes * self.entries).div_ceil(len.max(1)).min(BYTES_MAX),
-            long => long,
+            true => (key_bytes * self.entries).div_ceil(len.max(1)).min(BYTES_MAX.get()),
+            false => key_bytes,
         };
         (self.keys + keys).next_multiple_of(if self.has_ends { VARIED_GRAIN_BYTES } else { GRAIN_BYTES })
     }
@@ -162,12 +163,13 @@ impl Leaf {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.len >= ENTRIES_MAX || (self.len > 1 && self.key_bytes > BYTES_MAX)
+        self.len >= ENTRIES_MAX.get() || (self.len > 1 && self.key_bytes > BYTES_MAX.get())
     }
 
     /// Whether it and another fit into one that isn't about to be split again.
     pub(super) fn fits_with(&self, other: &Leaf) -> bool {
-        self.len + other.len <= ENTRIES_MAX / 2 && self.key_bytes + other.key_bytes <= BYTES_MAX / 2
+        self.len + other.len <= ENTRIES_MAX.get() / 2
+            && self.key_bytes + other.key_bytes <= BYTES_MAX.get() / 2
     }
 
     /// Takes the entries from a place on away.
@@ -231,14 +233,14 @@ impl Leaf {
         let layout = self.layout;
         let fits = layout.entries >= len && layout.keys + key_bytes <= self.page.len();
         if !fits || layout.has_copies != has_copies || layout.has_ends != has_ends {
-            let entries = len.next_power_of_two().clamp(4, ENTRIES_MAX).max(len);
+            let entries = len.next_power_of_two().max(4).min(ENTRIES_MAX.get()).max(len);
             self.lay_out(Layout::of(entries, has_copies, has_ends), len, key_bytes);
         }
     }
 
     /// Lets go of the memory that a very long key has left.
     fn give_back(&mut self) {
-        let is_large = self.page.len() > 2 * BYTES_MAX;
+        let is_large = self.page.len() > 2 * BYTES_MAX.get();
         if is_large && self.page.len() > 2 * self.layout.page_bytes(self.len, self.key_bytes) {
             self.lay_out(self.layout, self.len, self.key_bytes);
         }

@@ -5,9 +5,10 @@
 use super::bounds::Bounds;
 use super::leaf::{Entry, Leaf, Size};
 use crate::Spilling;
+use crate::sizes::Size as PageSize;
 
 /// How many children an inner node has at most.
-const CHILDREN_MAX: usize = 64;
+const CHILDREN_MAX: PageSize = PageSize::of(64);
 
 /// A multiset of byte strings with an id each.
 #[derive(Debug)]
@@ -168,7 +169,7 @@ impl Node {
         match (self, other) {
             (Node::Leaf(left), Node::Leaf(right)) => left.fits_with(right),
             (Node::Inner(left), Node::Inner(right)) => {
-                left.children.len() + right.children.len() <= CHILDREN_MAX / 2
+                left.children.len() + right.children.len() <= CHILDREN_MAX.get() / 2
             }
             _ => false,
         }
@@ -286,10 +287,11 @@ impl Inner {
         } else if had && entry.copies == 0 {
             self.shrink(at);
         }
-        if self.children.len() <= CHILDREN_MAX {
+        if self.children.len() <= CHILDREN_MAX.get() {
             return (had, None);
         }
-        let middle = if at + 2 >= self.children.len() { self.children.len() - 1 } else { CHILDREN_MAX / 2 };
+        let middle =
+            if at + 2 >= self.children.len() { self.children.len() - 1 } else { CHILDREN_MAX.get() / 2 };
         let (first, bounds) = self.bounds.split_off(middle);
         let right = Inner::of(self.children.split_off(middle), bounds);
         self.totals.truncate(middle);
@@ -325,7 +327,7 @@ impl Inner {
 fn make_room(children: &mut Vec<Node>) {
     let len = children.len();
     if len == children.capacity() {
-        children.reserve_exact(len.max(4).min((CHILDREN_MAX + 1).saturating_sub(len)).max(1));
+        children.reserve_exact(len.max(4).min((CHILDREN_MAX.get() + 1).saturating_sub(len)).max(1));
     }
 }
 

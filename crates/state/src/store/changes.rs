@@ -11,10 +11,10 @@ use arrow::datatypes::{DataType, Field, Schema};
 use super::Store;
 use crate::lineage::{Marked, Marks, Run};
 use crate::tables::{COUNTS, ROW, SLOT, TALLY, WEIGHT};
-use crate::{Result, Tables};
+use crate::{Result, Size, Tables};
 
 /// So many changed rows are noted even where there are fewer.
-const NOTED_MIN: usize = 65_536;
+const NOTED_MIN: Size = Size::of(65_536);
 
 /// What has changed between two checkpoints.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Store {
         }
         marks.noted.extend(changes.iter().map(|(id, _)| *id).filter(|id| *id < from));
         // To write everything is no more then.
-        if marks.noted.len() > NOTED_MIN.max(rows) {
+        if marks.noted.len() > NOTED_MIN.get().max(rows) {
             marks.noted = Vec::new();
             self.marks.bar();
         }

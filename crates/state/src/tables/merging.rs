@@ -11,10 +11,10 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
 use super::runs::{COUNTS, GONE, PLACES, ROW, SLOT, SLOTS, numbers, replaced};
 use super::{TALLY, Tables, WEIGHT};
-use crate::{Error, Result};
+use crate::{Error, Result, Size};
 
 /// How many rows are put together in one batch.
-const MERGED_ROWS: usize = 65_536;
+const MERGED_ROWS: Size = Size::of(65_536);
 
 /// What each of several checkpoints has of tables.
 #[derive(Debug, Default)]
@@ -157,7 +157,7 @@ impl Family {
                     some.iter().map(|(_, batch, row)| (*batch as usize, *row as usize)).collect();
                 Ok(interleave_record_batch(&from, &places)?)
             };
-            batches = rows.chunks(MERGED_ROWS).map(piece).collect::<Result<_>>()?;
+            batches = rows.chunks(MERGED_ROWS.get()).map(piece).collect::<Result<_>>()?;
         }
         Ok(batches)
     }

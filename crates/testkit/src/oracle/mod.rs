@@ -10,6 +10,7 @@
 //! - `MILLSTREAM_APART=1` runs every case with queries that are behind, too, not only a random share.
 //! - `MILLSTREAM_RESTARTED=1` runs every case through engines that go on from checkpoints, too, not only a random share.
 //! - `MILLSTREAM_SPILLED=1` runs every case through such engines whose rows are read from files, too, not only a random share.
+//! - `MILLSTREAM_PAGES=3` gives pages, chunks and pieces of state three entries, in a debug build.
 //! - `MILLSTREAM_APPEND_ONLY=1` runs every case over append-only tables too, not only a random share.
 //!
 //! Deliberately absent: queries over sources, whose content can't be read as a batch.

@@ -9,6 +9,7 @@ mod changes;
 mod checkpoints;
 mod clocks;
 mod closing;
+mod complexity;
 mod conformance;
 mod copying;
 mod crashes;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(files::ALL);
     all.extend_from_slice(followed::ALL);
     all.extend_from_slice(closing::ALL);
+    all.extend_from_slice(complexity::ALL);
     all.extend_from_slice(forgotten::ALL);
     all.extend_from_slice(freed::ALL);
     all.extend_from_slice(hearing::ALL);

@@ -215,7 +215,7 @@ impl Aggregate {
 
     /// How many groups are put out in one batch.
     fn part_rows(&self) -> usize {
-        self.threads.piece_rows().min(OUTPUT_ROWS)
+        self.threads.piece_rows().min(OUTPUT_ROWS.get())
     }
 
     /// Does something with [`Aggregate::part_rows`] groups at a time, side by side where they are many.
@@ -326,7 +326,7 @@ impl Aggregate {
     /// What groups have put out; `places` are those of their keys.
     pub(super) fn forgotten(&self, groups: &[Touched], places: &[u32]) -> Result<Forgotten> {
         let mut forgotten = Forgotten::default();
-        for (groups, places) in groups.chunks(OUTPUT_ROWS).zip(places.chunks(OUTPUT_ROWS)) {
+        for (groups, places) in groups.chunks(OUTPUT_ROWS.get()).zip(places.chunks(OUTPUT_ROWS.get())) {
             let results = self.results(groups)?;
             let (mut rows, mut of) = (Rows::default(), Vec::new());
             let outcomes = groups.iter().zip(places).zip(results.outcomes(groups.len()));
@@ -358,7 +358,7 @@ impl Aggregate {
     /// The results of some groups.
     pub(super) fn of(&self, groups: &[Touched]) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
-        for groups in groups.chunks(OUTPUT_ROWS) {
+        for groups in groups.chunks(OUTPUT_ROWS.get()) {
             let results = self.results(groups)?;
             let mut rows = Rows::default();
             for (group, outcome) in groups.iter().zip(results.outcomes(groups.len())) {

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_state::{KeyIndex, NO_SLOT, PAGE_ROWS, PARTS, Paged, SlotMarks, Spillable, dealt_out};
+use millstream_state::{KeyIndex, NO_SLOT, PARTS, Paged, SlotMarks, Spillable, dealt_out, page_rows};
 
 use super::apart::Parted;
 use crate::point::{Wanted, keys_wanted};
@@ -249,14 +249,14 @@ impl Groups {
         touched: &mut Vec<Touched>,
     ) {
         self.only_grew &= rows.iter().all(|counted| counted.weights.is_none());
-        let marks = dealt_out(&mut self.touched, PAGE_ROWS / 64);
+        let marks = dealt_out(&mut self.touched, page_rows() / 64);
         let parts = self.rows.parts().into_iter().zip(marks).enumerate().collect();
         let first = threads.spread(parts, |(part, (mut counts, mut marks))| {
             let (mut first, mut before) = (Vec::new(), 0);
             for Counted { slots, weights, parted } in rows {
                 for row in parted.rows(part).iter().map(|row| *row as usize) {
                     let slot = slots[row];
-                    let mark = &mut marks.page(slot)[slot as usize % PAGE_ROWS / 64];
+                    let mark = &mut marks.page(slot)[slot as usize % page_rows() / 64];
                     let (count, bit) = (counts.at(slot), 1 << (slot % 64));
                     if *mark & bit == 0 {
                         *mark |= bit;

@@ -39,7 +39,7 @@ mod tests;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use millstream_delta::{Chunk, Cut, Delta};
-use millstream_state::{Spillable, Tables};
+use millstream_state::{Size, Spillable, Tables};
 
 use crate::Result;
 use crate::drive::evaluate;
@@ -56,7 +56,7 @@ pub use lower::lower;
 pub(crate) use lower::{gives_matches, is_known};
 
 /// How many groups are put out in one batch.
-const OUTPUT_ROWS: usize = 8192;
+const OUTPUT_ROWS: Size = Size::of(8192);
 
 /// Keeps one row a group, or one row in all where there are no group columns.
 #[derive(Debug)]

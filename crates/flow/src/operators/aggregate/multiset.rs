@@ -7,10 +7,15 @@
 use std::cmp::Ordering;
 use std::fmt::Debug;
 
+use millstream_state::Size;
+
 /// How many values a page has at most.
-const PAGE_VALUES: usize = 256;
+const PAGE_VALUES: Size = Size::of(256);
+
 /// A page with fewer values is put to its neighbour, if both have room in one.
-const PAGE_VALUES_MIN: usize = PAGE_VALUES / 4;
+fn page_values_min() -> usize {
+    PAGE_VALUES.get() / 4
+}
 
 /// A value of a multiset.
 pub(super) trait Value: Clone + Debug + Send + Sync + 'static {
@@ -83,7 +88,7 @@ impl<V: Value> Multiset<V> {
     /// Takes the form that the number of values asks for.
     fn fit(&mut self) -> isize {
         match self {
-            Multiset::Page(page) if page.values.len() > PAGE_VALUES => {
+            Multiset::Page(page) if page.values.len() > PAGE_VALUES.get() => {
                 let before = page.allocated();
                 let pages = Box::new(Pages::cut(std::mem::take(page)));
                 let change = pages.allocated() - before;
@@ -272,8 +277,8 @@ impl<V: Value> Page<V> {
         let weights = if self.weights.is_empty() { Vec::new() } else { self.weights.split_off(at) };
         let values = self.values.split_off(at);
         // One value too many has doubled the room.
-        self.values.shrink_to(PAGE_VALUES);
-        self.weights.shrink_to(PAGE_VALUES);
+        self.values.shrink_to(PAGE_VALUES.get());
+        self.weights.shrink_to(PAGE_VALUES.get());
         Page { values, weights }
     }
 
@@ -319,8 +324,8 @@ impl<V: Value> Pages<V> {
         let before = page.heap();
         let owned = page.add(weight, compare, make) + page.heap() - before;
         let fitted = match page.values.len() {
-            count if count > PAGE_VALUES => self.split(at),
-            count if count < PAGE_VALUES_MIN => self.merge(at),
+            count if count > PAGE_VALUES.get() => self.split(at),
+            count if count == 0 || count < page_values_min() => self.merge(at),
             _ => 0,
         };
         owned + fitted + self.vector() - vector
@@ -340,10 +345,11 @@ impl<V: Value> Pages<V> {
 
     /// Puts a page that has few values to the one beside it that has less; returns by how many bytes they have grown.
     fn merge(&mut self, at: usize) -> isize {
-        let count = |at: usize| self.pages.get(at).map_or(PAGE_VALUES, |page| page.values.len());
-        let before = at.checked_sub(1).map_or(PAGE_VALUES, count);
+        // A page that isn't there counts as larger than any, so that an empty page finds its neighbour, be it full.
+        let count = |at: usize| self.pages.get(at).map_or(usize::MAX, |page| page.values.len());
+        let before = at.checked_sub(1).map_or(usize::MAX, count);
         let first = if before < count(at + 1) { at - 1 } else { at };
-        if count(first) + count(first + 1) > PAGE_VALUES / 2 && count(at) > 0 {
+        if count(first) + count(first + 1) > PAGE_VALUES.get() / 2 && count(at) > 0 {
             return 0;
         }
         let next = self.pages.remove(first + 1);
@@ -430,6 +436,16 @@ mod tests {
                 check(text, range, changes, seed);
             }
         }
+    }
+
+    #[test]
+    fn an_empty_page_beside_a_full_one_goes() {
+        let mut kept = Multiset::<u32>::default();
+        let last = PAGE_VALUES.get() as u32 + PAGE_VALUES.get() as u32 / 2;
+        (0..=last).for_each(|number| _ = kept.add(1, |other| other.cmp(&number), || number));
+        assert_eq!(kept.pages().last().map(|page| page.values.len()), Some(1));
+        kept.add(-1, |other| other.cmp(&last), || last);
+        assert_eq!((kept.last(), kept.count()), (Some(&(last - 1)), i64::from(last)));
     }
 
     #[test]

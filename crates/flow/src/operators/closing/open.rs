@@ -7,14 +7,14 @@ use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt3
 use arrow::compute::{concat, filter, is_null, not, or, take};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
-use millstream_state::{KeyIndex, Tables};
+use millstream_state::{KeyIndex, Size, Tables};
 
 use crate::Result;
 use crate::event_time::count;
 use crate::saving::incomplete;
 
 /// How many keys are closed at once.
-const KEYS: usize = 8192;
+const KEYS: Size = Size::of(8192);
 
 /// The keys of open windows, by the window's time. A window without a time never closes: its keys aren't here.
 #[derive(Debug)]
@@ -100,12 +100,12 @@ impl Open {
                 };
                 let keys = (0..self.types.len()).map(column).collect::<Result<Vec<ArrayRef>>>()?;
                 once.slots(&keys, &mut Vec::new())?;
-                once.live().chunks(KEYS).try_for_each(|slots| each(&once.keys(slots)?))
+                once.live().chunks(KEYS.get()).try_for_each(|slots| each(&once.keys(slots)?))
             }
             Kept::Seen(index, open) => {
                 let still_open = open.split_off(&bound);
                 let closing: Vec<u32> = std::mem::replace(open, still_open).into_values().flatten().collect();
-                closing.chunks(KEYS).try_for_each(|slots| {
+                closing.chunks(KEYS.get()).try_for_each(|slots| {
                     each(&index.keys(slots)?)?;
                     slots.iter().for_each(|slot| index.free(*slot));
                     Ok(())
@@ -156,7 +156,7 @@ impl Open {
             }
             Kept::Seen(index, open) => {
                 index.load("open_keys", kept)?;
-                for slots in index.live().chunks(KEYS) {
+                for slots in index.live().chunks(KEYS.get()) {
                     let times = count(&index.keys(slots)?[self.column])?;
                     for (slot, time) in
                         slots.iter().zip(&times).filter_map(|(slot, time)| Some((slot, time?)))

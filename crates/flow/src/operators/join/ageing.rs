@@ -20,7 +20,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta};
-use millstream_state::{Arranged, Tables};
+use millstream_state::{Arranged, Size, Tables};
 
 use super::{Alone, Join, no_rows, some_weights};
 use crate::Result;
@@ -32,7 +32,7 @@ use crate::operator::{Growth, Output};
 use crate::saving::{put_value, take_value};
 
 /// How many rows are looked at at once.
-const ROWS: usize = 8192;
+const ROWS: Size = Size::of(8192);
 
 /// How long a row of one side may still be matched.
 #[derive(Clone, Debug)]
@@ -322,7 +322,7 @@ impl Join {
             let first = ids.partition_point(|id| *id < arrived.from);
             new.extend(ids[first..].iter().map(|id| (slot, *id)));
         }
-        for some in new.chunks(ROWS) {
+        for some in new.chunks(ROWS.get()) {
             let (batch, _) = self.some(at, some)?;
             let (times, failed) = values(&until.value, &batch)?;
             for (row, (slot, id)) in some.iter().enumerate() {
@@ -344,7 +344,7 @@ impl Join {
     /// Notes of rows that nothing can match any more, but that may be deleted, when deletes of them are late.
     fn linger(&self, at: usize, side: &mut Side, rows: &[(u32, u64)]) -> Result<()> {
         let Some(own) = &side.own else { return Ok(()) };
-        for some in rows.chunks(ROWS) {
+        for some in rows.chunks(ROWS.get()) {
             let times = values(&own.value, &self.some(at, some)?.0)?.0;
             let known = some.iter().zip(times.iter()).filter_map(|(row, time)| Some((row, time?)));
             known.for_each(|((slot, id), time)| side.lingering.push(Reverse((time, *slot, *id))));
@@ -379,7 +379,7 @@ impl Join {
         let rows = self.sides[at].rows.as_ref().ok_or_else(no_rows)?;
         let mut gone = Side::leaving(&mut side.waiting, side.passed, rows);
         if self.shape.alone[at] == Alone::OnLeaving {
-            gone.chunks(ROWS).try_for_each(|some| self.put_unmatched(at, some, output))?;
+            gone.chunks(ROWS.get()).try_for_each(|some| self.put_unmatched(at, some, output))?;
         }
         if side.own.is_some() && side.updates {
             self.linger(at, side, &gone)?;
@@ -387,7 +387,7 @@ impl Join {
             let below = side.below();
             gone = Side::leaving(&mut side.lingering, below, rows);
         }
-        for some in gone.chunks(ROWS) {
+        for some in gone.chunks(ROWS.get()) {
             self.sides[at].rows.as_mut().ok_or_else(no_rows)?.remove(some)?;
         }
         if let Some(index) = &mut self.index {

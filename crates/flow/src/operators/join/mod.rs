@@ -34,7 +34,7 @@ use arrow::compute::{prep_null_mask_filter, take_record_batch};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Spillable, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Placed, Size, Spillable, Tables};
 
 use ageing::Arrived;
 pub use ageing::{Ageing, Own, Side as AgeingSide, Until};
@@ -53,7 +53,7 @@ use crate::spread::Threads;
 use crate::{Error, Result};
 
 /// How many pairs are made at once.
-const PAIRS: usize = 16_384;
+const PAIRS: Size = Size::of(16_384);
 
 /// What a Join operator is made of.
 #[derive(Debug)]
@@ -351,7 +351,7 @@ impl Join {
             }
             Ok(())
         };
-        let most = self.threads.at_once(PAIRS);
+        let most = self.threads.at_once(PAIRS.get());
         if ids.len() <= most {
             return if ids.is_empty() { Ok(()) } else { turned(ids, into) };
         }

@@ -37,7 +37,7 @@ impl Join {
         work: impl Fn(&Batch) -> Result<R> + Sync,
         mut take: impl FnMut(Batch, R) -> Result<()>,
     ) -> Result<()> {
-        let most = self.threads.at_once(PAIRS);
+        let most = self.threads.at_once(PAIRS.get());
         let mut waiting = Vec::new();
         let mut push = |batch: Batch, waiting: &mut Vec<Batch>| {
             if waiting.is_empty() && batch.rows.len() < most {

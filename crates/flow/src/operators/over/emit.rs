@@ -9,13 +9,14 @@ use arrow::array::{ArrayRef, DynComparator, RecordBatch, UInt32Array, make_compa
 use arrow::compute::{SortOptions, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Delta, consolidate};
+use millstream_state::Size;
 
 use super::answer::Answers;
 use super::change::Spot;
 use crate::Result;
 
 /// How many rows are put out in one batch.
-const OUTPUT_ROWS: usize = 16_384;
+const OUTPUT_ROWS: Size = Size::of(16_384);
 
 /// Rows of some answers to put out, each for a partition.
 #[derive(Default)]
@@ -159,7 +160,7 @@ impl Difference {
             for (answers, lines) in side.all.iter().zip(side.lines) {
                 let kept = lines.rows.iter().zip(&lines.parts).filter(|(_, part)| !leave(**part as usize));
                 let rows: Vec<u32> = kept.map(|(row, _)| *row).collect();
-                for rows in rows.chunks(OUTPUT_ROWS) {
+                for rows in rows.chunks(OUTPUT_ROWS.get()) {
                     delta.push(chunk(shown(&answers.rows, &answers.values, rows, schema)?));
                 }
             }

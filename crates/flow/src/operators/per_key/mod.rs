@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Size, Spillable, Tables};
 
 use crate::drive::evaluate;
 use crate::failure::{Failure, reason, row_text, surviving};
@@ -33,7 +33,7 @@ use crate::spread::lock;
 use crate::{Driver, Error, Result};
 
 /// About how many rows of input one run of the fragment takes, unless a key has more.
-const RUN_ROWS: usize = 16_384;
+const RUN_ROWS: Size = Size::of(16_384);
 
 /// What a PerKey operator is made of.
 #[derive(Debug)]
@@ -243,7 +243,7 @@ impl PerKey {
     /// The touched keys, in pieces that are run together.
     fn runs<'a>(&self, touched: &'a Touched) -> Vec<&'a [u32]> {
         let (mut runs, mut start, mut rows) = (Vec::new(), 0, 0);
-        let enough = self.driver.threads().at_once(RUN_ROWS);
+        let enough = self.driver.threads().at_once(RUN_ROWS.get());
         for (place, slot) in touched.slots.iter().enumerate() {
             rows += touched.rows[place] as usize + self.rows_of(*slot);
             if rows >= enough || place + 1 == touched.slots.len() {

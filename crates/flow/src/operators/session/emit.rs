@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use millstream_delta::{Chunk, Delta};
+use millstream_state::Size;
 
 use super::open::Bounds;
 use super::{Session, Side, Timed};
@@ -12,7 +13,7 @@ use crate::sorted::{Change, Sorted};
 use crate::{Error, Result};
 
 /// How many rows are put out in one batch.
-const OUTPUT_ROWS: usize = 16_384;
+const OUTPUT_ROWS: Size = Size::of(16_384);
 
 /// Rows to put out: those of the change by their places, those that are kept by their ids.
 #[derive(Debug, Default)]
@@ -105,8 +106,8 @@ impl Session {
         output: &mut Delta,
         rows: impl Fn(&[u64]) -> Result<RecordBatch>,
     ) -> Result<()> {
-        for start in (0..list.places.len()).step_by(OUTPUT_ROWS) {
-            let some = start..list.places.len().min(start + OUTPUT_ROWS);
+        for start in (0..list.places.len()).step_by(OUTPUT_ROWS.get()) {
+            let some = start..list.places.len().min(start + OUTPUT_ROWS.get());
             let mut columns: Vec<ArrayRef> = rows(&list.places[some.clone()])?.columns().to_vec();
             for side in &self.sides {
                 let of = |bounds: &Option<Bounds>| {

@@ -25,7 +25,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use foldhash::fast::FixedState;
 use millstream_delta::{Chunk, Cut, Delta, RowEncoder, Timestamp, consolidate};
-use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Spillable, Tables};
+use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Size, Spillable, Tables};
 
 use crate::Result;
 use crate::drive::evaluate;
@@ -38,7 +38,7 @@ use crate::saving::load_inner;
 use idle::Idle;
 
 /// How many keys are forgotten at once.
-const KEYS: usize = 8192;
+const KEYS: Size = Size::of(8192);
 
 /// An operator that forgets keys.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl StateTtl {
     /// Forgets the keys that are idle by now.
     fn forget_idle(&mut self, now: Timestamp, output: &mut Output) -> Result<()> {
         let idle = self.idle.take(now);
-        for slots in idle.chunks(KEYS) {
+        for slots in idle.chunks(KEYS.get()) {
             let Forgotten { rows, failures } = self.inner.forget(&self.index.keys(slots)?)?;
             output.failures.extend(failures);
             if self.by.remembers {

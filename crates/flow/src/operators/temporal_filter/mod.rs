@@ -16,7 +16,7 @@ use arrow::array::{Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use millstream_delta::{Chunk, Cut, Delta, Timestamp, consolidate};
-use millstream_state::{Moved, Ordered, Spillable, Tables, successor};
+use millstream_state::{Moved, Ordered, Size, Spillable, Tables, successor};
 
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
@@ -25,7 +25,7 @@ use crate::{Error, Result};
 pub use bound::Bound;
 
 /// How many rows are put out in one batch.
-const OUTPUT_ROWS: usize = 16_384;
+const OUTPUT_ROWS: Size = Size::of(16_384);
 
 /// When a row passes: what is done to it by the time that the bound has come to its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl TemporalFilter {
             weights.push(sign * entry.copies as i64);
             true
         });
-        for (ids, weights) in ids.chunks(OUTPUT_ROWS).zip(weights.chunks(OUTPUT_ROWS)) {
+        for (ids, weights) in ids.chunks(OUTPUT_ROWS.get()).zip(weights.chunks(OUTPUT_ROWS.get())) {
             output.push(chunk(self.rows.gather(ids)?, weights.to_vec()));
         }
         self.rows.remove(0..end);
@@ -140,7 +140,7 @@ impl TemporalFilter {
             .collect();
         self.rows.apply(&sorted.rows, &moved)?;
         let shown = if self.passing == Passing::Enters { before } else { after };
-        for shown in shown.chunks(OUTPUT_ROWS) {
+        for shown in shown.chunks(OUTPUT_ROWS.get()) {
             let places = UInt32Array::from_iter_values(shown.iter().map(|change| change.row));
             let rows = take_record_batch(&sorted.rows, &places)?;
             output.push(chunk(rows, shown.iter().map(|change| change.weight).collect()));
@@ -273,7 +273,7 @@ impl Operator for TemporalFilter {
                 ids.extend(std::iter::repeat_n(entry.id, entry.copies as usize));
                 true
             });
-            ids.chunks(OUTPUT_ROWS).map(|ids| Ok(self.rows.gather(ids)?)).collect()
+            ids.chunks(OUTPUT_ROWS.get()).map(|ids| Ok(self.rows.gather(ids)?)).collect()
         };
         (self.passing == Passing::Leaves).then(all)
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{cast, take_record_batch};
 use millstream_delta::{Chunk, Cut, Delta, consolidate};
-use millstream_state::{Moved, Ordered, Spillable, Tables};
+use millstream_state::{Moved, Ordered, Size, Spillable, Tables};
 
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::sorted::{Change, Ordering, Sorted, Sorter};
@@ -29,7 +29,7 @@ use crate::{Error, Result};
 use ranks::{Difference, Emission, Lines, Taken};
 
 /// How many rows are put out in one batch.
-const OUTPUT_ROWS: usize = 16_384;
+const OUTPUT_ROWS: Size = Size::of(16_384);
 
 /// By what rows are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,8 +219,8 @@ impl TopN {
         output: &mut Delta,
         rows: impl Fn(&[u64]) -> Result<RecordBatch>,
     ) -> Result<()> {
-        for start in (0..lines.places.len()).step_by(OUTPUT_ROWS) {
-            let some = start..lines.places.len().min(start + OUTPUT_ROWS);
+        for start in (0..lines.places.len()).step_by(OUTPUT_ROWS.get()) {
+            let some = start..lines.places.len().min(start + OUTPUT_ROWS.get());
             let batch = rows(&lines.places[some.clone()])?;
             let batch = self.shown(batch, &lines.numbers[some.clone()])?;
             let weights = &lines.weights[some];
@@ -251,7 +251,7 @@ impl TopN {
             position + entry.copies < end
         });
         let batch = |ids: &[u64]| self.shown(self.rows.gather(ids)?, &[]);
-        emission.chunks(OUTPUT_ROWS).map(batch).collect()
+        emission.chunks(OUTPUT_ROWS.get()).map(batch).collect()
     }
 }
 

@@ -1,0 +1,141 @@
+//! How deep a statement may be.
+//!
+//! What is deeper is refused before anything walks it. The depth is counted on tokens, so that nothing needs a tree for
+//! it: an operator of a chain is a level, since `1 + 1 + 1` is a tree as deep as it is long, and so are set operations,
+//! joins, parentheses. Terms of a list, the arguments of a call and the rows of VALUES lie side by side.
+
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::error::{Error, Result};
+use crate::sqlstate;
+
+/// How many levels a statement has at most.
+pub const DEPTH_MAX: usize = 20_000;
+
+/// What one pair of parentheses holds so far.
+#[derive(Clone, Copy, Default)]
+struct Level {
+    sets: usize,
+    joins: usize,
+    conditions: usize,
+    operators: usize,
+    is_from: bool,
+}
+
+impl Level {
+    fn depth(self) -> usize {
+        self.sets + self.joins + self.conditions + self.operators + 1
+    }
+
+    /// What this token adds; for a token that begins something else what it ends.
+    fn read(&mut self, token: &Token) {
+        match token {
+            Token::Comma => {
+                self.joins += usize::from(self.is_from);
+                (self.conditions, self.operators) = (0, 0);
+            }
+            Token::Word(word) if word.quote_style.is_none() => self.read_keyword(word.keyword),
+            Token::Word(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
+            _ => self.operators += 1,
+        }
+    }
+
+    fn read_keyword(&mut self, keyword: Keyword) {
+        match keyword {
+            Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => {
+                *self = Level { sets: self.sets + 1, ..Level::default() };
+            }
+            Keyword::JOIN => {
+                *self = Level { sets: self.sets, joins: self.joins + 1, is_from: true, ..Level::default() }
+            }
+            Keyword::FROM | Keyword::USING => {
+                *self = Level { sets: self.sets, joins: self.joins, is_from: true, ..Level::default() }
+            }
+            Keyword::WHERE | Keyword::GROUP | Keyword::HAVING | Keyword::ORDER | Keyword::SELECT => {
+                (self.conditions, self.operators, self.is_from) = (0, 0, false);
+            }
+            Keyword::AND | Keyword::OR => (self.conditions, self.operators) = (self.conditions + 1, 0),
+            Keyword::WHEN | Keyword::THEN | Keyword::ELSE => (self.conditions, self.operators) = (0, 0),
+            Keyword::NOT
+            | Keyword::IS
+            | Keyword::LIKE
+            | Keyword::ILIKE
+            | Keyword::IN
+            | Keyword::COLLATE
+            | Keyword::AT => {
+                self.operators += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Fails where a statement is deeper than [`DEPTH_MAX`].
+pub(crate) fn refuse_deep(tokens: &[TokenWithSpan]) -> Result<()> {
+    let found = depth(tokens.iter().map(|token| &token.token));
+    if found <= DEPTH_MAX {
+        return Ok(());
+    }
+    let message = format!("the statement is {found} levels deep, and {DEPTH_MAX} are the most there may be");
+    Err(Error::invalid(message).code(sqlstate::STATEMENT_TOO_COMPLEX).hint(
+        "Write x IN (…) for a chain of x = … OR, put long lists of values into a table and join it, or cut the \
+         statement into several views.",
+    ))
+}
+
+/// About how deep the tree is that these tokens make, at the least.
+fn depth<'a>(tokens: impl Iterator<Item = &'a Token>) -> usize {
+    let (mut level, mut outside, mut above, mut most) = (Level::default(), Vec::new(), 0, 0);
+    for token in tokens {
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                outside.push(level);
+                above += level.depth();
+                level = Level::default();
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                level = outside.pop().unwrap_or_default();
+                above -= level.depth().min(above);
+                // `x[1][2]` and `f(1)(2)` go on with what the brackets made.
+                level.operators += usize::from(*token == Token::RBracket);
+            }
+            token => level.read(token),
+        }
+        most = most.max(above + level.depth());
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::tokenise;
+
+    fn depth_of(sql: &str) -> usize {
+        depth(tokenise(sql).unwrap().iter().map(|lexeme| &lexeme.token.token))
+    }
+
+    #[test]
+    fn chains_are_deep_and_lists_are_not() {
+        let of = |count: usize, term: &str, between: &str| vec![term; count].join(between);
+        for (term, between) in
+            [("1", " + "), ("a = 1", " AND "), ("SELECT 1", " UNION ALL "), ("t", " JOIN ")]
+        {
+            let found = depth_of(&format!("SELECT {}", of(1000, term, between)));
+            assert!((1000..1010).contains(&found), "{found} levels of {between}");
+        }
+        let casts = format!("SELECT 1{}", "::int".repeat(500));
+        let parentheses = format!("SELECT {}1{}", "(".repeat(500), ")".repeat(500));
+        let from = format!("SELECT 1 FROM {} WHERE true", of(500, "t", ", "));
+        for deep in [casts, parentheses, from] {
+            assert!((500..510).contains(&depth_of(&deep)), "{} levels: {deep}", depth_of(&deep));
+        }
+        let list = format!("SELECT a IN ({}), b + 1", of(1000, "1 + 1", ", "));
+        let rows = format!("INSERT INTO t VALUES {}", of(1000, "(-1, 2 * 3)", ", "));
+        let cases = format!("SELECT CASE {} END", of(1000, "WHEN a = 1 AND b THEN c + 1", " "));
+        for flat in [list, rows, cases] {
+            assert!(depth_of(&flat) < 20, "{} levels", depth_of(&flat));
+        }
+    }
+}
