@@ -15,7 +15,7 @@ use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::event::{Change, Content, Event};
 use crate::jobs;
 use crate::query_pool;
-use crate::run::{Backfill, Handover, Since};
+use crate::run::{BACKFILL_EPOCHS_MAX, Backfill, Handover, Since, together};
 use crate::session::Session;
 use crate::statement_memory::{self, StatementMemory};
 
@@ -115,10 +115,11 @@ impl Session {
             let Since { epochs, places } = self.shared.ask(event).await?;
             backfill.pin.places = places;
             let rows: usize = epochs.iter().flatten().map(Delta::num_rows).sum();
-            for inputs in epochs {
+            let is_all = epochs.len() < BACKFILL_EPOCHS_MAX;
+            if let Some(inputs) = together(epochs) {
                 backfill = self.take_piece(backfill, inputs, memory).await?;
             }
-            if rows <= REST_ROWS_MAX {
+            if is_all && rows <= REST_ROWS_MAX {
                 break;
             }
         }

@@ -20,7 +20,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::catalog::Catalog;
 use crate::error;
 use crate::event::{Event, Reply};
-use crate::jobs::Jobs;
+use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
@@ -111,6 +111,10 @@ impl Shared {
 
     /// Sends an event and waits for its answer.
     pub(crate) async fn ask<T>(&self, event: impl FnOnce(Reply<T>) -> Event) -> Result<T> {
+        // What nobody waits for any more doesn't take effect.
+        if jobs::current().is_some_and(|job| job.is_cancelled()) {
+            return Err(jobs::cancelled());
+        }
         let (reply, answer) = Reply::new();
         self.events.send(event(reply)).map_err(|_| error::stopped())?;
         answer.await.map_err(|_| error::stopped())?

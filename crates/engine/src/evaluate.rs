@@ -38,8 +38,7 @@ const CHEAP: &[&str] =
 
 impl Session {
     /// Changes rows by a statement and says how many.
-    pub(crate) async fn change_rows(&mut self, dml: Dml) -> Result<u64> {
-        let once = self.once.take();
+    pub(crate) async fn change_rows(&mut self, dml: Dml, once: Option<String>) -> Result<u64> {
         let catalog = self.shared.catalog();
         let mut reservation = None;
         let attempts = match takes_rows(&dml, &catalog) && !is_found_by_key(&dml, &catalog)? {
@@ -206,13 +205,14 @@ pub(crate) fn keys_of(rows: &RecordBatch, key: &[usize]) -> Wanted {
     if found { wanted } else { Wanted::new() }
 }
 
-/// The tables that a statement reads.
+/// The tables that a statement reads, and the one that it changes: reserved together, so that two can't wait for each other.
 fn tables_of(dml: &Dml, catalog: &Catalog) -> Result<Vec<Arc<str>>> {
     let mut asked = point::asked(&dml.query.plan)?;
     if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {
         asked.extend(point::asked(&query.plan)?);
     }
-    let tables = asked.into_iter().map(|asked| asked.name);
+    let target: Arc<str> = dml.table.as_str().into();
+    let tables = asked.into_iter().map(|asked| asked.name).chain([target]);
     let is_table = |name: &Arc<str>| {
         catalog.find(name).is_some_and(|object| matches!(object.definition, Definition::Table { .. }))
     };

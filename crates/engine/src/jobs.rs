@@ -19,6 +19,9 @@ use crate::secrets::without_secrets;
 /// Characters of a statement that are shown.
 const SHOWN_MAX: usize = 1000;
 
+/// Characters of a statement in which secrets are looked for.
+const READ_MAX: usize = 100 * SHOWN_MAX;
+
 /// The statements of an engine that run.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
@@ -58,12 +61,14 @@ impl Jobs {
         began: Timestamp,
     ) -> Arc<Job> {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let shown: String = statement.chars().take(SHOWN_MAX).collect();
+        // A secret that a cut goes through wouldn't be found.
+        let begin: String = statement.chars().take(READ_MAX).collect();
+        let shown = without_secrets(&begin).chars().take(SHOWN_MAX).collect();
         let job = Arc::new(Job {
             number,
             backend,
             user: user.into(),
-            statement: without_secrets(&shown),
+            statement: shown,
             began,
             rows_done: AtomicU64::new(0),
             rows_total: AtomicU64::new(0),
@@ -91,9 +96,15 @@ impl Jobs {
 }
 
 impl Job {
-    fn cancel(&self) {
+    /// Ends it: from now on nothing of it takes effect.
+    pub(crate) fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Release);
         self.cancelled.notify_waiters();
+    }
+
+    /// True once nobody waits for it any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Acquire)
     }
 
     /// Ready when it is cancelled from another session.
@@ -157,7 +168,8 @@ pub(crate) fn with_rows(rows: SendableRecordBatchStream) -> SendableRecordBatchS
     Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
-fn cancelled() -> Error {
+/// What a statement fails with that was cancelled.
+pub(crate) fn cancelled() -> Error {
     Error::external("canceling statement due to user request").code(sqlstate::QUERY_CANCELED)
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ struct Worker {
     /// None once it has been shut down.
     runtime: Option<Runtime>,
     priority: Arc<Priority>,
+    /// How many statements have begun on it.
+    runs: AtomicU64,
 }
 
 /// The priority of a worker's threads.
@@ -76,6 +78,15 @@ impl Priority {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(rustix::thread::gettid());
     }
 
+    /// Forgets the thread that calls this, whose number another may get.
+    fn remove_this_thread(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            let this = rustix::thread::gettid();
+            self.threads.lock().unwrap_or_else(PoisonError::into_inner).retain(|thread| *thread != this);
+        }
+    }
+
     /// Lowers it, for good: without privileges no thread can be given a higher one again.
     fn lower(&self) {
         self.is_lower.store(true, Ordering::Release);
@@ -90,19 +101,20 @@ impl Worker {
     fn start() -> Result<Worker> {
         let threads = std::thread::available_parallelism().map_or(THREADS_MIN, usize::from);
         let priority = Arc::new(Priority::default());
-        let of_thread = priority.clone();
+        let (started, stopped) = (priority.clone(), priority.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.clamp(THREADS_MIN, THREADS_MAX))
             .enable_all()
             .thread_stack_size(STACK_BYTES)
             .thread_name("millstream-query")
-            .on_thread_start(move || of_thread.add_this_thread())
+            .on_thread_start(move || started.add_this_thread())
+            .on_thread_stop(move || stopped.remove_this_thread())
             .build()
             .map_err(|error| {
                 Error::external(format!("no thread can be started to run the statement: {error}"))
                     .hint("Try again when fewer statements run, or let the process have more threads.")
             })?;
-        Ok(Worker { runtime: Some(runtime), priority })
+        Ok(Worker { runtime: Some(runtime), priority, runs: AtomicU64::new(0) })
     }
 
     /// True if nothing of a statement is left on it.
@@ -112,10 +124,12 @@ impl Worker {
 
     /// Lowers the priority when the statement that begins now has run for long.
     fn lower_when_long(self: &Arc<Self>, timers: &Handle) {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let worker = Arc::downgrade(self);
         timers.spawn(async move {
             tokio::time::sleep(LONG).await;
             if let Some(worker) = worker.upgrade()
+                && worker.runs.load(Ordering::Relaxed) == run
                 && !worker.is_idle()
             {
                 worker.priority.lower();
@@ -145,11 +159,18 @@ impl QueryPool {
             let Some(worker) = workers.pop_front() else { break };
             // The pool alone hands it out, under this lock.
             let is_free = Arc::strong_count(&worker) == 1 && worker.is_idle();
-            if is_free && (worker.priority.is_lower.load(Ordering::Acquire) || workers.len() >= IDLE_MAX) {
+            if is_free && worker.priority.is_lower.load(Ordering::Acquire) {
                 continue;
             }
             workers.push_back(worker.clone());
             if is_free {
+                // Of those that are idle, too, one more than are kept ends.
+                if workers.len() > IDLE_MAX
+                    && let Some(idle) =
+                        workers.iter().position(|other| Arc::strong_count(other) == 1 && other.is_idle())
+                {
+                    workers.remove(idle);
+                }
                 return Ok(worker);
             }
         }
@@ -171,12 +192,14 @@ pub(crate) fn handle(otherwise: &Handle) -> Handle {
     Handle::try_current().unwrap_or_else(|_| otherwise.clone())
 }
 
-/// Tells a statement that nobody waits for it any more.
-struct Cancel(Option<oneshot::Sender<()>>);
+/// Cancels a statement that nobody waits for any more.
+struct Cancel(Option<Arc<Job>>);
 
 impl Drop for Cancel {
     fn drop(&mut self) {
-        drop(self.0.take());
+        if let Some(job) = self.0.take() {
+            job.cancel();
+        }
     }
 }
 
@@ -196,32 +219,24 @@ impl Session {
         let Some(runtime) = &worker.runtime else { return Err(Error::bug("a worker was shut down")) };
         worker.lower_when_long(&self.shared.pool.timers);
         let (returning, returned) = oneshot::channel();
-        let (cancel, cancelled) = oneshot::channel::<()>();
         let (sender, answer) = oneshot::channel();
         let job = self.job(text);
         let stand_in = self.stand_in(returned);
         let mut session = Box::new(std::mem::replace(self, stand_in));
         session.is_apart = true;
-        let _cancel = Cancel(Some(cancel));
-        let handle = runtime.handle().clone();
-        handle.spawn(async move {
-            let done = {
-                let done = job.run(contained(work(&mut session)));
-                tokio::select! {
-                    biased;
-                    _ = cancelled => None,
-                    done = done => Some(done),
-                }
-            };
+        let mut cancel = Cancel(Some(job.clone()));
+        runtime.handle().spawn(async move {
+            let done = job.run(contained(work(&mut session))).await;
             session.is_apart = false;
-            match done {
-                None => drop(returning.send(session)),
-                Some(done) => drop(sender.send((session, done.and_then(|done| done)))),
-            }
+            drop(returning.send(session));
+            drop(sender.send(done.and_then(|done| done)));
         });
-        let (session, done) =
+        let done =
             answer.await.map_err(|_| Error::bug("the statement's thread ended before the statement"))?;
-        *self = *session;
+        cancel.0 = None;
+        if let Some(Ok(session)) = self.returning.as_mut().map(oneshot::Receiver::try_recv) {
+            *self = *session;
+        }
         done
     }
 
@@ -255,12 +270,14 @@ impl Session {
 
     /// Takes back the session of a statement that was cancelled, as soon as that has noticed.
     pub(crate) async fn come_back(&mut self) {
-        let Some(returned) = self.returning.take() else { return };
+        let Some(returned) = &mut self.returning else { return };
         let waited = {
             let _timers = self.shared.pool.timers.enter();
             tokio::time::timeout(RETURN_MAX, returned)
         };
-        if let Ok(Ok(session)) = waited.await {
+        let waited = waited.await;
+        self.returning = None;
+        if let Ok(Ok(session)) = waited {
             let deadline = self.deadline.clone();
             *self = Session { deadline, ..*session };
             self.fail_transaction();

@@ -50,6 +50,7 @@ impl Session {
     /// together before the next epoch, or not at all. `None`: the script is done. An error's span counts in the
     /// script's text.
     pub async fn step(&mut self, script: &mut Script) -> Result<Option<Vec<Outcome>>> {
+        self.come_back().await;
         let result = self.step_held(script).await;
         if script.holding && !matches!(result, Ok(Some(_))) {
             script.holding = false;

@@ -84,7 +84,7 @@ const QUERY: &[SystemColumnDoc] = &[
     text("on_error", "what reading it does while it has errors"),
 ];
 
-/// Every system table.
+/// Every system table. Their places say which numbers they have in PostgreSQL's catalog, so new ones come last.
 pub(crate) const TABLES: &[SystemTableDoc] = &[
     SystemTableDoc {
         name: "checkpoints",
@@ -143,21 +143,6 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             time("since_time", "the batch time of that"),
             number("epochs", "epochs after it that have changed the relation"),
             number("bytes", "bytes that these take, about; history_buffer_max is the most"),
-        ],
-    },
-    SystemTableDoc {
-        name: "jobs",
-        doc: "a statement that runs, or whose rows are still being read",
-        columns: &[
-            number("job", "its number"),
-            number("session", "the session that runs it, as `pg_backend_pid()` tells that"),
-            text("user", "whose session that is"),
-            text("statement", "its first 1,000 characters, without secrets"),
-            time("began", "when it began"),
-            number("rows_done", "rows that it has given, or that a new query has taken in"),
-            number("rows_total", "rows that a new query has to take in; NULL of other statements"),
-            number("memory_bytes", "bytes of memory that it has taken"),
-            text("cancel", "the statement that cancels it"),
         ],
     },
     SystemTableDoc { name: "materialized_views", doc: "a materialized view", columns: QUERY },
@@ -300,6 +285,21 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("rows", "its rows"),
             text("primary_key", "the columns of its primary key; NULL without one"),
             text("append_only", "`true` where its rows stay"),
+        ],
+    },
+    SystemTableDoc {
+        name: "jobs",
+        doc: "a statement that runs, or whose rows are still being read",
+        columns: &[
+            number("job", "its number"),
+            number("session", "the session that runs it, as `pg_backend_pid()` tells that"),
+            text("user", "whose session that is"),
+            text("statement", "its first 1,000 characters, without secrets"),
+            time("began", "when it began"),
+            number("rows_done", "rows that it has given, or that a new query has taken in"),
+            number("rows_total", "rows that a new query has to take in; NULL of other statements"),
+            number("memory_bytes", "bytes of memory that it has taken"),
+            text("cancel", "the statement that cancels it"),
         ],
     },
 ];

@@ -1,7 +1,11 @@
 //! Parquet files, whose position is a row number.
 
 use std::fs::File;
+<<<<<<< ours
 use std::io::{Read as _, Seek, SeekFrom};
+=======
+use std::panic::AssertUnwindSafe;
+>>>>>>> theirs
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -31,8 +35,21 @@ pub(crate) fn is_finished(file: &mut File) -> std::io::Result<bool> {
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 
+/// Lets a damaged file be an error: on some bytes the decoder panics instead of saying what is wrong with them.
+fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it doesn't say why");
+        Err(format!("the file is damaged: what it holds can't be decoded ({said})"))
+    })
+}
+
 /// The schema of a file, its types as SQL has them.
 pub(crate) fn infer(file: File) -> Result<SchemaRef, String> {
+    contained(|| schema_of(file))
+}
+
+fn schema_of(file: File) -> Result<SchemaRef, String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
     let fields: Vec<Field> = reader
         .schema()
@@ -92,6 +109,16 @@ impl ParquetRows {
     /// Opens `file` at row `from`, to be read to row `to` at most; of `wanted` columns those that are false aren't looked
     /// at. Fails with what is wrong with the file when it isn't Parquet or is of another schema.
     pub fn open(
+        file: File,
+        columns: &SchemaRef,
+        wanted: Option<&[bool]>,
+        from: u64,
+        to: Option<u64>,
+    ) -> Result<ParquetRows, String> {
+        contained(|| ParquetRows::begin(file, columns, wanted, from, to))
+    }
+
+    fn begin(
         file: File,
         columns: &SchemaRef,
         wanted: Option<&[bool]>,
@@ -165,6 +192,10 @@ impl ParquetRows {
 
     /// The next rows; `None` at the end. Fails with what is wrong with the rest of the file.
     pub fn next(&mut self, limit: Limit) -> Result<Option<ParquetPiece>, String> {
+        contained(|| self.take(limit))
+    }
+
+    fn take(&mut self, limit: Limit) -> Result<Option<ParquetPiece>, String> {
         let batch = match self.waiting.take() {
             Some(batch) => batch,
             None if self.is_exhausted() => return Ok(None),

@@ -21,7 +21,7 @@ use super::query::{RunningQuery, Status};
 use super::transact::OpenTransaction;
 use crate::catalog::{Definition, Object};
 use crate::event::Content;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
 /// Rows that the loop takes in itself: where an epoch costs as much as its rows, and where it may cost more.
@@ -29,7 +29,7 @@ const LOOP_ROWS_MAX: usize = 8192;
 const LOOP_ROWS_DEAR_MAX: usize = 256;
 
 /// Epochs that are handed out at once of those that came since the pin.
-const EPOCHS_MAX: usize = 256;
+pub(crate) const EPOCHS_MAX: usize = 256;
 
 /// A query that takes in what its inputs hold outside of the loop.
 #[derive(Debug)]
@@ -172,9 +172,12 @@ impl Loop {
         let query = &mut self.queries[place];
         query.since = cut.epoch;
         query.status = Status::CatchingUp(Box::new(CatchUp::standing(places)));
-        while let Some((_, inputs)) = self.next_since(place) {
+        let since = std::iter::from_fn(|| self.next_since(place)).map(|(_, inputs)| inputs);
+        if let Some(inputs) = together(since) {
             let cut = self.standing_cut();
-            output.append(self.queries[place].step(&cut, &inputs.iter().collect::<Vec<_>>()));
+            let query = &mut self.queries[place];
+            query.unread = false;
+            output.append(query.step(&cut, &inputs.iter().collect::<Vec<_>>()));
         }
         drop(guard);
         if !self.queries[place].is_suspended() {
@@ -182,15 +185,45 @@ impl Loop {
             self.share_or_suspend(place);
         }
         let (name, cut) = (self.queries[place].name.clone(), self.standing_cut());
-        self.begin_readers(&name, cut, output);
+        // What is kept was put out to nobody while it was taken in.
+        let content = match self.queries[place].shows_at_once() {
+            true if self.is_awaited(&name) => Delta::from_iter(self.answered(&name).unwrap_or_default()),
+            true => Delta::default(),
+            false => output,
+        };
+        self.begin_readers(&name, cut, content);
+    }
+
+    /// True if something that was made meanwhile begins with what a query holds.
+    fn is_awaited(&self, name: &Arc<str>) -> bool {
+        self.sinks.values().any(|sink| sink.from == *name)
+            || self.durable_subscriptions.values().any(|durable| durable.from == *name)
+    }
+}
+
+/// Epochs in sum, by input: the answer is the same for every split.
+pub(crate) fn together(epochs: impl IntoIterator<Item = Vec<Delta>>) -> Option<Vec<Delta>> {
+    epochs.into_iter().reduce(|mut all, epoch| {
+        all.iter_mut().zip(epoch).for_each(|(all, delta)| all.append(delta));
+        all
+    })
+}
+
+impl Backfilled {
+    /// Where the logs of its inputs go on.
+    pub(super) fn places(&self) -> &[Place] {
+        &self.pin.places
     }
 }
 
 impl Backfill {
     /// The query, which knows where it goes on.
-    pub(super) fn into_query(self) -> RunningQuery {
+    pub(super) fn into_query(self, on_error: OnError) -> RunningQuery {
         let Backfill { mut query, pin, output, .. } = self;
-        query.backfilled = Some(Box::new(Backfilled { pin, output }));
+        query.on_error = on_error;
+        if !query.is_suspended() {
+            query.backfilled = Some(Box::new(Backfilled { pin, output }));
+        }
         query
     }
 

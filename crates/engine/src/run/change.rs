@@ -174,9 +174,10 @@ impl Loop {
                 Prepared::Table(object, Box::new(table))
             }
             Definition::View { .. } | Definition::Function(_) | Definition::Aggregate(_) => Prepared::View,
-            Definition::MaterializedView { .. } | Definition::Stream { .. } => {
+            Definition::MaterializedView { on_error, .. } | Definition::Stream { on_error, .. } => {
+                let on_error = on_error.unwrap_or(self.settings.on_error);
                 let queries = match backfill {
-                    Some(backfill) => vec![backfill.into_query()],
+                    Some(backfill) => vec![backfill.into_query(on_error)],
                     None => self.queries_of(&object, &scope)?,
                 };
                 Prepared::Queries(object, queries)
@@ -222,7 +223,7 @@ impl Loop {
         };
         let queries = match (query, backfill) {
             (None, _) => Vec::new(),
-            (Some(_), Some(backfill)) => vec![backfill.into_query()],
+            (Some(_), Some(backfill)) => vec![backfill.into_query(self.settings.on_error)],
             (Some(query), None) => scope.queries(from, query, &|_| Keep::Nothing, self.settings.on_error)?,
         };
         let mut spec = spec.clone();

@@ -82,7 +82,7 @@ use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
 use awaited::SetAside;
-pub(crate) use backfill::{Backfill, Handover, Since};
+pub(crate) use backfill::{Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, Since, together};
 use backpressure::HeldBack;
 use behind::Threads;
 use checkpoint::Taking;

@@ -312,9 +312,13 @@ impl RunningQuery {
 
     /// Its place in the log of a relation, where it still reads that.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
-        let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &self.status else { return None };
+        let places = match (&self.status, &self.backfilled) {
+            (Status::CatchingUp(catch_up) | Status::Paused(catch_up), _) => &catch_up.places,
+            (Status::Waiting, Some(backfilled)) => backfilled.places(),
+            _ => return None,
+        };
         let relation = self.reads().position(|relation| relation.as_ref() == name)?;
-        catch_up.places.get(relation).copied()
+        places.get(relation).copied()
     }
 
     /// Takes in one epoch, or a piece of what its inputs held before. A failure suspends it, and it alone.

@@ -49,7 +49,9 @@ impl Reserved {
                 };
                 !reply.is_closed() && self.is_taken(modification.table(), number)
             }
-            Event::Commit { writes, .. } => writes.iter().any(|write| self.is_taken(write.table(), None)),
+            Event::Commit { writes, reply, .. } => {
+                !reply.is_closed() && writes.iter().any(|write| self.is_taken(write.table(), None))
+            }
             Event::Reserve { tables, reply } => {
                 !reply.is_closed() && tables.iter().any(|table| self.is_taken(table, None))
             }

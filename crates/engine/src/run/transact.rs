@@ -120,6 +120,10 @@ impl Loop {
 
     /// Takes all that a transaction has changed, or nothing.
     pub(super) fn commit(&mut self, writes: Vec<Write>, once: Option<String>, reply: Reply<u64>) {
+        // One that was given up before its turn came isn't done.
+        if reply.is_closed() {
+            return;
+        }
         if let Err(error) = self.check_journal() {
             return reply.send(Err(error));
         }

@@ -9,6 +9,7 @@ use crate::session::{PLANS_MAX, Response, Session, Tag, busy};
 
 /// Changes rows, and says what was done to how many.
 async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
+    let once = if session.transaction.is_none() { session.once.take() } else { None };
     for _ in 0..PLANS_MAX {
         let catalog = session.shared.catalog();
         let (_, now) = session.settings().await?;
@@ -18,7 +19,7 @@ async fn change(session: &mut Session, text: &str) -> Result<(Operation, u64)> {
             let count = session.modify(Modification::Statement(Box::new(dml))).await?;
             return Ok((operation, count));
         }
-        match session.change_rows(dml).await {
+        match session.change_rows(dml, once.clone()).await {
             Err(error) if is_conflict(&error) && !session.has_catalog(&catalog) => {}
             done => return Ok((operation, done?)),
         }
