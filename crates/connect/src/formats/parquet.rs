@@ -1,11 +1,8 @@
 //! Parquet files, whose position is a row number.
 
 use std::fs::File;
-<<<<<<< ours
 use std::io::{Read as _, Seek, SeekFrom};
-=======
 use std::panic::AssertUnwindSafe;
->>>>>>> theirs
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
