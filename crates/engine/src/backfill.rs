@@ -12,7 +12,7 @@ use millstream_delta::Delta;
 use millstream_sql::Result;
 
 use crate::catalog::{Catalog, Definition, Object, Runs};
-use crate::event::{Change, Content, Event};
+use crate::event::{Apart, Change, Content, Event};
 use crate::jobs;
 use crate::query_pool;
 use crate::run::{BACKFILL_EPOCHS_MAX, Backfill, Handover, Since, together};
@@ -77,10 +77,13 @@ impl Session {
             Some(before) => before,
             None => {
                 let (base, asked) = (catalog.version, object.clone());
-                let begun = self.shared.ask(|reply| Event::Backfill { base, object: asked, reply }).await?;
+                let begun = self
+                    .shared
+                    .ask(|reply| Event::Apart(Apart::Backfill { base, object: asked, reply }))
+                    .await?;
                 let Some(begun) = begun else { return Ok(None) };
                 let (settings, _) = self.shared.ask(|reply| Event::Settings { reply }).await?;
-                let memory = StatementMemory::new(&self.shared.memory, &settings);
+                let memory = StatementMemory::begin(&self.shared.memory, &settings);
                 let memory = statement_memory::reservation(&memory, "the state of the new query");
                 let begun = self.take_in(begun, &memory).await?;
                 let reads = object.reads.iter().filter_map(|name| catalog.find(name).cloned()).collect();
@@ -111,7 +114,7 @@ impl Session {
         for _ in 0..ROUNDS_MAX {
             let (number, places) = (backfill.pin.guard.number, backfill.pin.places.clone());
             let names = backfill.reads();
-            let event = |reply| Event::BackfillSince { number, names, places, reply };
+            let event = |reply| Event::Apart(Apart::BackfillSince { number, names, places, reply });
             let Since { epochs, places } = self.shared.ask(event).await?;
             backfill.pin.places = places;
             let rows: usize = epochs.iter().flatten().map(Delta::num_rows).sum();

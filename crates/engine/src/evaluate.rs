@@ -15,7 +15,7 @@ use millstream_flow::{Wanted, keys_wanted};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 
 use crate::catalog::{Catalog, Definition};
-use crate::event::{Evaluated, Event, Modification, TableVersion};
+use crate::event::{Apart, Evaluated, Event, Modification, TableVersion};
 use crate::point;
 use crate::run::{check_distinct_keys, part};
 use crate::session::Session;
@@ -48,7 +48,8 @@ impl Session {
         for attempt in 0..attempts {
             if attempt == SNAPSHOTS_MAX {
                 let tables = tables_of(&dml, &catalog)?;
-                reservation = Some(self.shared.ask(|reply| Event::Reserve { tables, reply }).await?);
+                reservation =
+                    Some(self.shared.ask(|reply| Event::Apart(Apart::Reserve { tables, reply })).await?);
             }
             let mut evaluated = self.evaluate(&dml, &catalog).await?;
             evaluated.reservation = reservation.as_ref().map(|reservation| reservation.number);
@@ -110,7 +111,8 @@ impl Session {
         let mut contents = Contents::new();
         if !relations.is_empty() {
             let names: Vec<Arc<str>> = relations.iter().map(|asked| asked.name.clone()).collect();
-            let staged = self.shared.ask(|reply| Event::ReadStaged { relations, reply }).await?;
+            let staged =
+                self.shared.ask(|reply| Event::Apart(Apart::ReadStaged { relations, reply })).await?;
             read.extend(staged.versions);
             for (name, content) in names.into_iter().zip(staged.relations) {
                 contents.insert(name.to_string(), content.batches()?);
@@ -171,15 +173,15 @@ fn is_found_by_key(dml: &Dml, catalog: &Catalog) -> Result<bool> {
 fn is_cheap(plan: &LogicalPlan) -> Result<bool> {
     let (mut cheap, mut count) = (true, 0);
     plan.apply_with_subqueries(|node| {
-        cheap &= match node {
+        cheap &= matches!(
+            node,
             LogicalPlan::Projection(_)
-            | LogicalPlan::Filter(_)
-            | LogicalPlan::TableScan(_)
-            | LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::Join(_) => true,
-            LogicalPlan::EmptyRelation(_) => true,
-            _ => false,
-        };
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::TableScan(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::Join(_)
+                | LogicalPlan::EmptyRelation(_)
+        );
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 count += 1;

@@ -322,16 +322,26 @@ pub(crate) struct Live {
     pub(crate) last: Sequence,
 }
 
-/// The closed list of what the loop reacts to.
-pub(crate) enum Event {
-    /// Change the catalog, all or nothing, if it is still the one that `base` names. `Ok(false)`: it isn't, plan
-    /// again. `entry` tells the journal of it.
-    Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
+/// What a statement that is evaluated outside of the loop asks it for.
+pub(crate) enum Apart {
     /// Begin to take in outside of the loop what the inputs of a new query hold, if the catalog is still the one that
     /// `base` names; none where the loop does that as well.
     Backfill { base: u64, object: Arc<Object>, reply: Reply<Option<Box<Backfill>>> },
     /// Say what has come in the logs of the relations that a backfill reads.
     BackfillSince { number: u64, names: Vec<Arc<str>>, places: Vec<LogPlace>, reply: Reply<Since> },
+    /// Read relations as a statement that changes rows does: tables with what no epoch has taken in yet.
+    ReadStaged { relations: Vec<Asked>, reply: Reply<Staged> },
+    /// Let no other statement change some tables until the reservation is dropped.
+    Reserve { tables: Vec<Arc<str>>, reply: Reply<Reservation> },
+    /// A reservation was dropped.
+    Unreserve { number: u64 },
+}
+
+/// The closed list of what the loop reacts to.
+pub(crate) enum Event {
+    /// Change the catalog, all or nothing, if it is still the one that `base` names. `Ok(false)`: it isn't, plan
+    /// again. `entry` tells the journal of it.
+    Change { base: u64, changes: Vec<Change>, entry: Box<Entry>, reply: Reply<Option<Vec<String>>> },
     /// Give a relation another query; answers when that has taken the place of the old one.
     Replace(Box<Replacing>),
     /// Say what would become of a relation if it had another query, and of its operators.
@@ -372,14 +382,10 @@ pub(crate) enum Event {
     AdvanceSubscription { name: Arc<str>, through: Epoch, reply: Reply<()> },
     /// A subscriber has gone.
     Unsubscribe { subscription: u64 },
+    /// What a statement asks for that is evaluated outside of the loop.
+    Apart(Apart),
     /// Read relations; `stamped`: with the columns of the batch, where rows have one.
     Read { relations: Vec<Asked>, stamped: bool, reply: Reply<Snapshot> },
-    /// Read relations as a statement that changes rows does: tables with what no epoch has taken in yet.
-    ReadStaged { relations: Vec<Asked>, reply: Reply<Staged> },
-    /// Let no other statement change some tables until the reservation is dropped.
-    Reserve { tables: Vec<Arc<str>>, reply: Reply<Reservation> },
-    /// A reservation was dropped.
-    Unreserve { number: u64 },
     /// Say which relations give the rows that are wanted by a key, and its columns: `(a, b)`.
     FoundByKey { relations: Vec<Asked>, reply: Reply<Vec<(Arc<str>, String)>> },
     /// Say how a query runs, or would.

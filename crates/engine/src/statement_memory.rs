@@ -32,7 +32,7 @@ pub(crate) struct StatementMemory {
 
 impl StatementMemory {
     /// Of a statement that begins under these settings.
-    pub(crate) fn new(all: &AllStatements, settings: &Settings) -> Arc<dyn MemoryPool> {
+    pub(crate) fn begin(all: &AllStatements, settings: &Settings) -> Arc<dyn MemoryPool> {
         let all_limit = settings.memory_limit.unwrap_or(usize::MAX).max(ALL_BYTES_MIN);
         let limit = settings.query_memory_limit.unwrap_or((all_limit / 2).max(ALL_BYTES_MIN));
         let memory = StatementMemory { used: AtomicUsize::new(0), limit, all: all.clone(), all_limit };
@@ -136,7 +136,7 @@ mod tests {
         let all = AllStatements::default();
         let of = |memory_limit, query_memory_limit| {
             let settings = Settings { memory_limit, query_memory_limit, ..Settings::default() };
-            StatementMemory::new(&all, &settings).memory_limit()
+            StatementMemory::begin(&all, &settings).memory_limit()
         };
         assert!(matches!(of(Some(1), None), MemoryLimit::Finite(ALL_BYTES_MIN)));
         assert!(matches!(of(Some(4 << 30), None), MemoryLimit::Finite(bytes) if bytes == 2 << 30));

@@ -15,7 +15,7 @@ use super::compile::scans;
 use super::query::RunningQuery;
 use super::rename::Names;
 use crate::catalog::{Definition, Object};
-use crate::event::{Asked, Change, Content, Event, Followed, Modification, Reply, Snapshot};
+use crate::event::{Apart, Asked, Change, Content, Event, Followed, Modification, Reply, Snapshot};
 
 /// A read of something that is behind.
 #[derive(Debug)]
@@ -179,7 +179,9 @@ impl Loop {
     fn needs(&self, event: &Event) -> Vec<Arc<str>> {
         let scanned = |plan| scans(plan).map_or_else(|_| Vec::new(), |scans| names_of(&scans));
         match event {
-            Event::ReadStaged { relations, .. } => relations.iter().map(|asked| asked.name.clone()).collect(),
+            Event::Apart(Apart::ReadStaged { relations, .. }) => {
+                relations.iter().map(|asked| asked.name.clone()).collect()
+            }
             Event::Modify { modification: Modification::Statement(dml), .. } => {
                 let mut names = scanned(&dml.query.plan);
                 if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {
@@ -196,7 +198,7 @@ impl Loop {
                 self.queries.iter().map(|query| query.name.clone()).collect()
             }
             Event::Change { changes, .. } => changes.iter().filter_map(delivered).collect(),
-            Event::Backfill { object, .. } => object.reads.clone(),
+            Event::Apart(Apart::Backfill { object, .. }) => object.reads.clone(),
             Event::Replace(replacing) => of_successor(&replacing.object),
             Event::ExplainReplace { object, .. } => of_successor(object),
             Event::Subscribe { request, .. } => match &request.followed {

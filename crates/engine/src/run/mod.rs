@@ -49,6 +49,7 @@ mod sharing;
 mod side_by_side;
 mod sink;
 mod source;
+mod speed;
 mod status;
 mod subscribe;
 mod subscription;
@@ -334,16 +335,10 @@ impl Loop {
 
     /// One call an event.
     fn react(&mut self, event: Event) {
-        let event = self.under_its_name(event);
-        let Some(event) = self.set_aside(event).and_then(|event| self.wait_for_reserved(event)) else {
-            return;
-        };
+        let Some(event) = self.now_or_later(event) else { return };
         match event {
             Event::Change { base, changes, entry, reply } => self.change(base, changes, *entry, reply),
-            Event::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),
-            Event::BackfillSince { number, names, places, reply } => {
-                reply.send(self.backfill_since(number, &names, places));
-            }
+            Event::Apart(asked) => self.serve(asked),
             Event::Replace(replacing) => self.replace(*replacing),
             Event::ExplainReplace { object, from_now, reply } => {
                 reply.send(self.explain_replace(&object, from_now));
@@ -374,9 +369,6 @@ impl Loop {
             Event::Commit { writes, once, reply } => self.commit(writes, once, reply),
             Event::Release { transaction } => self.release(transaction),
             Event::Read { relations, stamped, reply } => self.read_soon(relations, stamped, None, reply),
-            Event::ReadStaged { relations, reply } => reply.send(self.read_staged(&relations)),
-            Event::Reserve { tables, reply } => self.reserve(tables, reply),
-            Event::Unreserve { number } => self.unreserve(number),
             Event::FoundByKey { relations, reply } => reply.send(Ok(self.found_by_key(&relations))),
             Event::Explain { what, reply } => reply.send(self.explain(what)),
             Event::ExplainWhy { name, reply } => reply.send(self.explain_why(&name)),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::Loop;
-use crate::event::{Event, Modification, Reply};
+use crate::event::{Apart, Event, Modification, Reply};
 
 /// Tables that no other statement changes; given back when it is dropped.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let _ = self.events.send(Event::Unreserve { number: self.number });
+        let _ = self.events.send(Event::Apart(Apart::Unreserve { number: self.number }));
     }
 }
 
@@ -52,7 +52,7 @@ impl Reserved {
             Event::Commit { writes, reply, .. } => {
                 !reply.is_closed() && writes.iter().any(|write| self.is_taken(write.table(), None))
             }
-            Event::Reserve { tables, reply } => {
+            Event::Apart(Apart::Reserve { tables, reply }) => {
                 !reply.is_closed() && tables.iter().any(|table| self.is_taken(table, None))
             }
             _ => false,
@@ -61,8 +61,14 @@ impl Reserved {
 }
 
 impl Loop {
+    /// Gives back an event, unless it must wait: for a query that is behind, or for tables that are reserved.
+    pub(super) fn now_or_later(&mut self, event: Event) -> Option<Event> {
+        let event = self.under_its_name(event);
+        self.set_aside(event).and_then(|event| self.wait_for_reserved(event))
+    }
+
     /// Gives back an event, unless it must wait until a table is no longer reserved.
-    pub(super) fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
+    fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
         if self.reserved.held.is_empty() || !self.reserved.keeps_waiting(&event) {
             return Some(event);
         }
@@ -70,7 +76,20 @@ impl Loop {
         None
     }
 
-    pub(super) fn reserve(&mut self, tables: Vec<Arc<str>>, reply: Reply<Reservation>) {
+    /// Does what a statement asks for that is evaluated outside of the loop.
+    pub(super) fn serve(&mut self, asked: Apart) {
+        match asked {
+            Apart::Backfill { base, object, reply } => reply.send(self.backfill(base, &object)),
+            Apart::BackfillSince { number, names, places, reply } => {
+                reply.send(self.backfill_since(number, &names, places));
+            }
+            Apart::ReadStaged { relations, reply } => reply.send(self.read_staged(&relations)),
+            Apart::Reserve { tables, reply } => self.reserve(tables, reply),
+            Apart::Unreserve { number } => self.unreserve(number),
+        }
+    }
+
+    fn reserve(&mut self, tables: Vec<Arc<str>>, reply: Reply<Reservation>) {
         self.reserved.last += 1;
         let number = self.reserved.last;
         self.reserved.held.push((number, tables));
@@ -78,7 +97,7 @@ impl Loop {
         reply.send(Ok(Reservation { number, events: self.events.clone() }));
     }
 
-    pub(super) fn unreserve(&mut self, number: u64) {
+    fn unreserve(&mut self, number: u64) {
         self.reserved.held.retain(|(holder, _)| *holder != number);
         for event in std::mem::take(&mut self.reserved.waiting) {
             self.react(event);

@@ -90,7 +90,7 @@ pub(crate) async fn collect(
     contents: Contents,
     settings: &Settings,
 ) -> Result<Vec<RecordBatch>> {
-    let memory = StatementMemory::new(&shared.memory, settings);
+    let memory = StatementMemory::begin(&shared.memory, settings);
     let kept = statement_memory::reservation(&memory, "rows");
     let mut rows = start_within(shared, planner, plan, contents, settings, memory).await?;
     let mut all = Vec::new();
@@ -109,7 +109,7 @@ pub(crate) async fn start(
     contents: Contents,
     settings: &Settings,
 ) -> Result<SendableRecordBatchStream> {
-    let memory = StatementMemory::new(&shared.memory, settings);
+    let memory = StatementMemory::begin(&shared.memory, settings);
     start_within(shared, planner, plan, contents, settings, memory).await
 }
 

@@ -124,7 +124,7 @@ async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Resul
         None => Err(Error::bug(format!("the view doesn't read \"{name}\""))),
     })?;
     let physical = bound_recursion(planner.physical(&plan).await?, &settings.limits)?;
-    let memory = StatementMemory::new(&session.shared.memory, settings);
+    let memory = StatementMemory::begin(&session.shared.memory, settings);
     let task = statement_memory::task(planner.state(), memory);
     let mut running = JoinSet::new();
     running.spawn_on(collect(physical, task), &query_pool::handle(&session.shared.handle));
