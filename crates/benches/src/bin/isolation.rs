@@ -12,8 +12,6 @@
 //! Starts the program `millstream` that lies beside this one as a server. First nobody else is connected; then
 //! twenty sessions run one hostile statement each.
 
-// Shared with the test, where whatever goes wrong ends it.
-#[allow(clippy::unwrap_used, clippy::panic, clippy::zombie_processes, missing_docs)]
 #[path = "../../../cli/tests/isolation/hostile.rs"]
 mod hostile;
 
