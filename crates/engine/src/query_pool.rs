@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use millstream_delta::STACK_BYTES;
 use millstream_sql::{Error, Result};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::jobs::Job;
 use crate::run::system_time;
@@ -30,9 +30,13 @@ const IDLE_MAX: usize = 16;
 /// Workers that are looked at for an idle one before another is started.
 const LOOKED_AT_MAX: usize = 8;
 
-/// Threads of a worker, at least and at most.
+/// Threads of a worker, at least and at most; where there are many workers, the least.
 const THREADS_MIN: usize = 2;
 const THREADS_MAX: usize = 16;
+const WORKERS_MANY: usize = 64;
+
+/// Statements that run at once; more wait for their turn.
+const RUNNING_MAX: usize = 1024;
 
 /// A statement that runs for longer has a lower priority.
 const LONG: Duration = Duration::from_millis(200);
@@ -49,6 +53,8 @@ const RETURN_MAX: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct QueryPool {
     workers: Mutex<VecDeque<Arc<Worker>>>,
+    /// A permit for each statement that may run.
+    running: Semaphore,
     /// Whose timers are used.
     timers: Handle,
 }
@@ -98,8 +104,11 @@ impl Priority {
 }
 
 impl Worker {
-    fn start() -> Result<Worker> {
-        let threads = std::thread::available_parallelism().map_or(THREADS_MIN, usize::from);
+    fn start(others: usize) -> Result<Worker> {
+        let threads = match std::thread::available_parallelism() {
+            Ok(processors) if others < WORKERS_MANY => usize::from(processors),
+            _ => THREADS_MIN,
+        };
         let priority = Arc::new(Priority::default());
         let (started, stopped) = (priority.clone(), priority.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -149,7 +158,7 @@ impl Drop for Worker {
 
 impl QueryPool {
     pub(crate) fn new(timers: Handle) -> QueryPool {
-        QueryPool { workers: Mutex::default(), timers }
+        QueryPool { workers: Mutex::default(), running: Semaphore::new(RUNNING_MAX), timers }
     }
 
     /// A worker on which nothing runs. It stays the pool's: its tasks tell when it is idle again.
@@ -174,7 +183,7 @@ impl QueryPool {
                 return Ok(worker);
             }
         }
-        let worker = Arc::new(Worker::start()?);
+        let worker = Arc::new(Worker::start(workers.len())?);
         workers.push_back(worker.clone());
         Ok(worker)
     }
@@ -215,9 +224,12 @@ impl Session {
             return contained(work(self)).await;
         }
         self.come_back().await;
-        let worker = self.shared.pool.idle_worker()?;
+        let shared = self.shared.clone();
+        let turn = shared.pool.running.acquire().await;
+        let _turn = turn.map_err(|_| Error::bug("nothing closes the query pool"))?;
+        let worker = shared.pool.idle_worker()?;
         let Some(runtime) = &worker.runtime else { return Err(Error::bug("a worker was shut down")) };
-        worker.lower_when_long(&self.shared.pool.timers);
+        worker.lower_when_long(&shared.pool.timers);
         let (returning, returned) = oneshot::channel();
         let (sender, answer) = oneshot::channel();
         let job = self.job(text);
