@@ -122,9 +122,9 @@ impl Session {
             contents.insert(EXCLUDED.to_string(), vec![excluded.rows.clone()]);
         }
         let (mut settings, now) = self.settings().await?;
-        // In one part, so that rows come in the same order each time: of two with one key the last may win.
+        // Of two rows with one key the last may win, so they come in the same order each time.
         settings.parallelism = 1;
-        let planner = self.shared.planner.at(now.0);
+        let planner = self.shared.planner.at(now.0).in_order();
         select::collect(&self.shared, &planner, plan.clone(), contents, &settings).await
     }
 }

@@ -166,6 +166,14 @@ impl Planner {
         Planner { state: Arc::new(state), ..self.clone() }
     }
 
+    /// The same planner for plans that run in one part, so that their rows come in the same order each time.
+    pub fn in_order(&self) -> Planner {
+        let mut state = self.state.as_ref().clone();
+        let config = state.config().clone().with_target_partitions(1);
+        *state.config_mut() = config;
+        Planner { state: Arc::new(state), ..self.clone() }
+    }
+
     /// The same planner for a statement with these parameters.
     pub fn with_parameters(&self, parameters: Option<Arc<Parameters>>) -> Planner {
         Planner { parameters, ..self.clone() }
