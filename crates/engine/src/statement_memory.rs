@@ -3,10 +3,12 @@
 //! DataFusion's operators ask for what they keep. One that can puts rows in files when there is no more; the
 //! statement of another fails, alone, with 53200.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow::array::{Array, ArrayData, RecordBatch};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
@@ -107,8 +109,31 @@ pub(crate) fn reservation(memory: &Arc<dyn MemoryPool>, name: &str) -> MemoryRes
     MemoryConsumer::new(name).register(memory)
 }
 
+/// The buffers of rows that are kept, each counted once: batches are often slices of the same.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(HashSet<usize>);
+
+impl Buffers {
+    /// How many bytes the buffers of a batch take that weren't counted before.
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> usize {
+        batch.columns().iter().map(|column| self.add_data(&column.to_data())).sum()
+    }
+
+    fn add_data(&mut self, data: &ArrayData) -> usize {
+        let nulls = data.nulls().map(|nulls| nulls.buffer());
+        let new = data.buffers().iter().chain(nulls).filter(|buffer| {
+            let address = buffer.data_ptr().as_ptr().addr();
+            self.0.insert(address)
+        });
+        let own: usize = new.map(|buffer| buffer.capacity()).sum();
+        own + data.child_data().iter().map(|child| self.add_data(child)).sum::<usize>()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+
     use super::*;
 
     fn memory(all: &AllStatements, limit: usize, all_limit: usize) -> Arc<dyn MemoryPool> {
@@ -129,6 +154,15 @@ mod tests {
         second.try_grow(70).unwrap();
         drop((first, second));
         assert_eq!((one.reserved(), other.reserved(), all.load(Ordering::Relaxed)), (0, 0, 0));
+    }
+
+    #[test]
+    fn slices_of_a_batch_count_once() {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..10_000));
+        let batch = RecordBatch::try_from_iter([("a", column.clone()), ("b", column)]).unwrap();
+        let mut buffers = Buffers::default();
+        let bytes: usize = (0..100).map(|part| buffers.add(&batch.slice(part * 100, 100))).sum();
+        assert!((80_000..90_000).contains(&bytes), "{bytes}");
     }
 
     #[test]

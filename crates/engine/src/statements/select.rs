@@ -27,7 +27,7 @@ use crate::query_pool;
 use crate::session::{Response, Session};
 use crate::settings::Settings;
 use crate::snapshot;
-use crate::statement_memory::{self, StatementMemory};
+use crate::statement_memory::{self, Buffers, StatementMemory};
 use crate::transaction::Contents;
 
 /// Batches that wait for a slow reader.
@@ -92,10 +92,11 @@ pub(crate) async fn collect(
 ) -> Result<Vec<RecordBatch>> {
     let memory = StatementMemory::begin(&shared.memory, settings);
     let kept = statement_memory::reservation(&memory, "rows");
+    let mut buffers = Buffers::default();
     let mut rows = start_within(shared, planner, plan, contents, settings, memory).await?;
     let mut all = Vec::new();
     while let Some(batch) = rows.try_next().await? {
-        kept.try_grow(batch.get_array_memory_size())?;
+        kept.try_grow(buffers.add(&batch))?;
         all.push(batch);
     }
     Ok(all)
