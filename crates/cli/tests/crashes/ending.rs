@@ -71,7 +71,7 @@ fn a_graceful_stop_processes_what_was_received() {
         fs::write(place.join("in/a.txt"), "one\n").unwrap();
         let child = start(place, &["run", "app.sql"]);
         // The source has brought its file by then.
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(Duration::from_secs(6));
         send(signal, &child);
         let (code, _, err) = finish(child);
         assert_eq!(code, Some(0), "{err}");
