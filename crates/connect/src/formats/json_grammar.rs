@@ -10,7 +10,7 @@ use millstream_delta::sql_type;
 /// How deep arrays and objects may be nested.
 const DEPTH_MAX: usize = 512;
 
-/// Beyond this a fraction or an exponent may stand for another whole number than the one that is written.
+/// From here on a fraction or an exponent may stand for another whole number than the one that is written.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// What a value must be besides JSON.
@@ -270,7 +270,7 @@ impl<'a> Scanner<'a> {
 fn is_whole(number: &[u8], name: &[u8], of: &DataType) -> Result<(), String> {
     let number = String::from_utf8_lossy(number);
     match number.parse::<f64>() {
-        Ok(value) if value.fract() == 0.0 && value.abs() <= EXACT_MAX => Ok(()),
+        Ok(value) if value.fract() == 0.0 && value.abs() < EXACT_MAX => Ok(()),
         _ => Err(format!(
             "field '{}' is {number}, but {} was expected: a whole number",
             String::from_utf8_lossy(name),
