@@ -120,3 +120,10 @@ pub async fn within_a_minute<T>(what: &str, future: impl Future<Output = T>) -> 
 pub fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(what()) }
 }
+
+/// True if whoever runs this has SIGHUP ignored, and the programs that it starts as well.
+pub fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}

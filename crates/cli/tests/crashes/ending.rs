@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use millstream_testkit::drive::ignores_hangup;
+
 use super::{PATIENCE, lines, program};
 
 /// A statement that runs far longer than any test.
@@ -48,13 +50,6 @@ fn run_endless(place: &Path, setting: &str) -> Child {
     let child = start(place, &["-c", setting, "-c", ENDLESS]);
     thread::sleep(Duration::from_secs(2));
     child
-}
-
-/// True if whoever runs this has SIGHUP ignored, and the programs that it starts as well.
-fn ignores_hangup() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[test]
