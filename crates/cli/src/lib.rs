@@ -48,6 +48,9 @@ use crate::args::{Action, Request};
 use crate::client::Client;
 use crate::stop::Stop;
 
+/// Threads that serve the connections of a server.
+const NETWORK_THREADS: usize = 8;
+
 /// Does what the command line asks for, and says how it went.
 pub fn main() -> ExitCode {
     let request = match args::read() {
@@ -76,6 +79,8 @@ fn run(request: Request) -> Result<(), Stop> {
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime
+        // One client's answer of many columns takes a thread for long: others write theirs meanwhile.
+        .worker_threads(NETWORK_THREADS)
         .enable_all()
         .build()
         .map_err(|error| Stop::external(format_args!("the program can't be started: {error}")))?;
