@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const ABORT: &str = "abort";
 const ABORTED: &str = "aborted";
 
-/// Whether a note would be left.
+/// True if a note would be left.
 static LEAVES_NOTE: AtomicBool = AtomicBool::new(false);
 
 /// Sees to it that a note is left; of a directory that isn't one yet this is done when it is.

@@ -1,4 +1,4 @@
-//! What ends the work at hand: Ctrl-C, the program's end, and the output's being closed.
+//! Ctrl-C, the program's end and a closed output end the work at hand.
 
 use std::io;
 

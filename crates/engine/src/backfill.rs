@@ -117,9 +117,9 @@ impl Session {
             let event = |reply| Event::Apart(Apart::BackfillSince { number, names, places, reply });
             let Since { epochs, places } = self.shared.ask(event).await?;
             backfill.pin.places = places;
-            let rows: usize = epochs.iter().flatten().map(Delta::num_rows).sum();
+            let rows: usize = epochs.iter().flat_map(|(_, inputs)| inputs).map(Delta::num_rows).sum();
             let is_all = epochs.len() < BACKFILL_EPOCHS_MAX;
-            if let Some(inputs) = together(epochs) {
+            if let Some((_, inputs)) = together(epochs.into_iter()) {
                 backfill = self.take_piece(backfill, inputs, memory).await?;
             }
             if is_all && rows <= REST_ROWS_MAX {

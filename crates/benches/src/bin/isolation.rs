@@ -1,4 +1,4 @@
-//! What hostile statements of some sessions cost the short statements of others.
+//! Hostile statements of some sessions lengthen the short statements of others: by how much.
 //!
 //! ```text
 //! cargo build --release --bin millstream

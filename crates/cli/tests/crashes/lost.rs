@@ -52,7 +52,7 @@ fn entries_that_were_durable_and_are_gone_are_told() {
     assert!(output.status.success() && !told.contains("are gone"), "{told}");
 }
 
-/// Whether the last line of the notes says that all which was stepped is durable.
+/// True if the last line of the notes says that all stepped entries are durable.
 fn all_is_durable(notes: &Path) -> bool {
     let files = fs::read_dir(notes).unwrap().map(|file| file.unwrap().path());
     let notes = files.filter(|path| path.extension().is_some_and(|ending| ending == "notes"));

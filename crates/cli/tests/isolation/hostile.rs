@@ -157,7 +157,7 @@ impl Times {
     }
 }
 
-/// What other sessions have seen.
+/// Latencies that other sessions measured.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// `SELECT 1`.

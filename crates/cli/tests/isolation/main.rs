@@ -11,7 +11,7 @@ use hostile::{PATIENCE, Scale, Server, measure, prepare};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-/// What a short statement may take at most beside the hostile ones.
+/// The longest time that a short statement may take beside the hostile ones.
 const MOST: Duration = Duration::from_secs(10);
 
 /// By when a cancelled statement has ended.

@@ -15,6 +15,7 @@ use millstream_flow::Cost;
 use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
+use super::behind::together;
 use super::catch_up::CatchUp;
 use super::log::{self, Place};
 use super::query::{RunningQuery, Status};
@@ -63,7 +64,7 @@ pub(crate) type Handover = Arc<Mutex<Option<Box<Backfill>>>>;
 
 /// What came in the logs of a backfill's inputs since it last asked, by epoch.
 pub(crate) struct Since {
-    pub(crate) epochs: Vec<Vec<Delta>>,
+    pub(crate) epochs: Vec<(Cut, Vec<Delta>)>,
     pub(crate) places: Vec<Place>,
 }
 
@@ -146,9 +147,9 @@ impl Loop {
         self.check_pinned(number)?;
         let mut epochs = Vec::new();
         while epochs.len() < EPOCHS_MAX
-            && let Some((_, inputs)) = log::next_epoch(&self.logs, names, &mut places)
+            && let Some(epoch) = log::next_epoch(&self.logs, names, &mut places)
         {
-            epochs.push(inputs);
+            epochs.push(epoch);
         }
         let kept = names.iter().cloned().zip(places.iter().copied()).collect();
         self.transactions.insert(number, OpenTransaction::keeping(kept, self.epoch));
@@ -172,8 +173,7 @@ impl Loop {
         let query = &mut self.queries[place];
         query.since = cut.epoch;
         query.status = Status::CatchingUp(Box::new(CatchUp::standing(places)));
-        let since = std::iter::from_fn(|| self.next_since(place)).map(|(_, inputs)| inputs);
-        if let Some(inputs) = together(since) {
+        if let Some((_, inputs)) = together(std::iter::from_fn(|| self.next_since(place))) {
             let cut = self.standing_cut();
             let query = &mut self.queries[place];
             query.unread = false;
@@ -199,14 +199,6 @@ impl Loop {
         self.sinks.values().any(|sink| sink.from == *name)
             || self.durable_subscriptions.values().any(|durable| durable.from == *name)
     }
-}
-
-/// Epochs in sum, by input: the answer is the same for every split.
-pub(crate) fn together(epochs: impl IntoIterator<Item = Vec<Delta>>) -> Option<Vec<Delta>> {
-    epochs.into_iter().reduce(|mut all, epoch| {
-        all.iter_mut().zip(epoch).for_each(|(all, delta)| all.append(delta));
-        all
-    })
 }
 
 impl Backfilled {

@@ -147,7 +147,7 @@ fn bytes_of(inputs: &[Delta]) -> usize {
 }
 
 /// Several epochs as one, under the cut of the last.
-fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Option<(Cut, Vec<Delta>)> {
+pub(crate) fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Option<(Cut, Vec<Delta>)> {
     epochs.reduce(|(_, mut all), (cut, inputs)| {
         all.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta));
         (cut, all)

@@ -54,6 +54,7 @@ impl Loop {
             Modification::Statement(dml) => {
                 self.columns(&dml.table)?;
                 let rows = self.run_over_tables(&dml.query.plan, None)?;
+                rows.iter().try_for_each(|rows| dml.check(rows))?;
                 self.modify_by(&dml, &rows, None)
             }
             Modification::Evaluated(evaluated) => {
@@ -147,7 +148,6 @@ impl Loop {
             let error = format!("table \"{name}\" got a column while the statement was planned");
             return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
         }
-        batches.iter().try_for_each(|batch| dml.check(batch))?;
         let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };
         let part = |batches: &[RecordBatch], place| part(batches, place, &schema).map_err(named);
         let rows = part(batches, 0)?;
