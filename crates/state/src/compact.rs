@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayData, ArrayRef, BinaryViewArray, MutableArrayData, RecordBatch, StringViewArray, make_array,
 };
+use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
@@ -21,14 +22,14 @@ pub fn compact(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 
 fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     if let Some(views) = array.as_any().downcast_ref::<StringViewArray>() {
-        return Ok(if wasteful_views(views.total_buffer_bytes_used(), views.len(), views.data_buffers()) {
+        return Ok(if wasteful_views(views.total_buffer_bytes_used(), views.views(), views.data_buffers()) {
             Arc::new(views.gc())
         } else {
             array.clone()
         });
     }
     if let Some(views) = array.as_any().downcast_ref::<BinaryViewArray>() {
-        return Ok(if wasteful_views(views.total_buffer_bytes_used(), views.len(), views.data_buffers()) {
+        return Ok(if wasteful_views(views.total_buffer_bytes_used(), views.views(), views.data_buffers()) {
             Arc::new(views.gc())
         } else {
             array.clone()
@@ -49,9 +50,11 @@ fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 }
 
 /// Whether views use little of their buffers, or are spread over so many that readers suffer.
-fn wasteful_views(used: usize, rows: usize, buffers: &[arrow::buffer::Buffer]) -> bool {
-    let held: usize = buffers.iter().map(|buffer| buffer.capacity()).sum();
-    held > 2 * used + SLACK_BYTES || buffers.len() > 8 + rows / 512
+fn wasteful_views(used: usize, views: &ScalarBuffer<u128>, buffers: &[Buffer]) -> bool {
+    let held: usize = buffers.iter().map(Buffer::capacity).sum();
+    held > 2 * used + SLACK_BYTES
+        || views.inner().capacity() > 2 * size_of_val(&views[..]) + SLACK_BYTES
+        || buffers.len() > 8 + views.len() / 512
 }
 
 fn contains_views(data_type: &DataType) -> bool {
@@ -81,6 +84,15 @@ mod tests {
     use super::*;
     use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::{Field, Schema};
+
+    #[test]
+    fn a_slice_of_views_does_not_keep_all_of_them() {
+        let all: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..10_000).map(|i| i.to_string())));
+        let rows = RecordBatch::try_from_iter([("text", all.slice(5, 3))]).unwrap();
+        let small = compact(&rows).unwrap();
+        assert!(small.get_array_memory_size() < 2000, "{}", small.get_array_memory_size());
+        assert_eq!(small, rows);
+    }
 
     #[test]
     fn a_few_rows_of_a_large_block_let_the_block_go() {

@@ -31,16 +31,18 @@ pub struct Server {
 impl Server {
     /// Starts the program on a free port, in a directory of its own.
     pub fn start(program: &Path, place: &Path) -> Server {
+        Server::start_with(program, place, |_| {})
+    }
+
+    /// The same, with what else the command is to have.
+    pub fn start_with(program: &Path, place: &Path, more: impl FnOnce(&mut Command)) -> Server {
         let told: PathBuf = place.join("told.txt");
         let output = std::fs::File::create(&told).unwrap();
-        let child = Command::new(program)
-            .args(["server", "--listen", "127.0.0.1:0"])
-            .current_dir(place)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(program);
+        command.args(["server", "--listen", "127.0.0.1:0"]).current_dir(place);
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        more(&mut command);
+        let child = command.spawn().unwrap();
         let began = Instant::now();
         loop {
             let text = std::fs::read_to_string(&told).unwrap();

@@ -3,6 +3,7 @@
 //! optimised; `cargo run --release --bin isolation` measures.
 
 mod hostile;
+mod large;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

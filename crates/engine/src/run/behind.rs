@@ -190,6 +190,11 @@ impl Threads {
         Threads { alive, ended }
     }
 
+    /// What such a thread holds.
+    pub(crate) fn alive(&self) -> Sender<()> {
+        self.alive.clone()
+    }
+
     /// Waits until the last of them has ended.
     pub(crate) fn wait(self) {
         let Threads { alive, ended } = self;
@@ -199,7 +204,7 @@ impl Threads {
 }
 
 /// Wakes the loop when a thread ends, however it does.
-struct Wake(Sender<Event>);
+pub(super) struct Wake(pub(super) Sender<Event>);
 
 impl Drop for Wake {
     fn drop(&mut self) {
@@ -512,7 +517,7 @@ impl Loop {
     fn begin_step(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread = self.is_unread(place);
         let (sender, done) = channel();
-        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive.clone());
+        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
         let query = &mut self.queries[place];
         let read = query.needs_changes();
         let Some((cut, inputs)) = query.behind_mut().and_then(|behind| behind.take(through)) else { return };

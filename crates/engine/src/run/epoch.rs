@@ -267,7 +267,7 @@ impl Loop {
     }
 
     fn check_replay(&self, record: &Record) -> Result<()> {
-        let waiting = self.clock.is_collecting() || self.statements_wait();
+        let waiting = self.clock.is_collecting() || self.statements_wait() || !self.applied.is_empty();
         if self.settings.clock != ClockKind::Manual || self.waiters.replay.is_some() || waiting {
             return Err(Error::invalid(
                 "a recorded epoch is run again under a manual clock, when nothing else waits",

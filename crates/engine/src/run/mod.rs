@@ -4,6 +4,7 @@
 //! Sources and sinks are tasks of their own that it talks to in bounded messages.
 
 mod alter;
+mod apply;
 mod awaited;
 mod backfill;
 mod backpressure;
@@ -82,6 +83,7 @@ use crate::engine::{Progress, Recorder, Shared};
 use crate::event::Event;
 use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
+use apply::Applied;
 use awaited::SetAside;
 pub(crate) use backfill::{Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, Since};
 use backpressure::HeldBack;
@@ -206,6 +208,7 @@ pub(crate) struct Loop {
     successors: Vec<Successor>,
     /// Tables that statements have to themselves.
     reserved: Reserved,
+    applied: Applied,
     durability: Durability,
     doing: Doing,
     taking: Taking,
@@ -269,6 +272,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 set_aside: Vec::new(),
                 successors: Vec::new(),
                 reserved: Reserved::default(),
+                applied: Applied::default(),
                 durability: if parts.recovers { Durability::recovering() } else { Durability::default() },
                 doing: Doing::default(),
                 taking: Taking::default(),
@@ -292,6 +296,7 @@ impl Loop {
                 .into_iter()
                 .chain(self.observations_end())
                 .chain(self.checkpoint_wakes())
+                .chain(self.next_piece())
                 .min();
             match self.next_event(inbox, wake_at) {
                 Ok(event) => self.react(event),
@@ -424,6 +429,7 @@ impl Loop {
             }
         }
         self.finish_successors();
+        self.apply_pieces();
         if self.durability.holds_back() {
             return self.stand_by();
         }
@@ -447,6 +453,7 @@ impl Loop {
         self.let_leave();
         self.hand_out();
         self.take_checkpoint();
+        self.take_waiting();
     }
 
     /// The same while no epoch may be decided.

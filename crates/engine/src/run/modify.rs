@@ -12,7 +12,7 @@ use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlsta
 use millstream_state::Conflict;
 
 use super::Loop;
-use super::table::Table;
+use super::table::{Change, Table};
 use crate::catalog::{Definition, first_columns};
 use crate::error;
 use crate::evaluate::keys_of;
@@ -34,47 +34,63 @@ impl Loop {
             return self.insert_into_source(modification, once, reply);
         }
         self.measures.rows_wait_since(Instant::now());
-        let result = self.change_rows(modification);
-        if result.is_ok() {
+        let (table, change) = match self.change_of(modification) {
+            Ok(change) => change,
+            Err(error) => return reply.send(Err(error)),
+        };
+        if self.is_large(&table, &change) {
+            return self.begin_pieces(table, change, once, reply);
+        }
+        let done = self.table(&table).and_then(|of| of.change(change));
+        self.answer_change(&table, once, reply, done.map_err(|error| named(&table, error)));
+    }
+
+    /// Lets a statement wait for the epoch that takes its changes in, if it is done.
+    pub(super) fn answer_change(
+        &mut self,
+        table: &str,
+        once: Option<String>,
+        reply: Reply<u64>,
+        done: Result<u64>,
+    ) {
+        if done.is_ok() {
             self.durability.do_once(once);
         }
-        match result {
-            Ok((count, table)) => match self.tables.get_mut(&table) {
-                Some(table) if self.settings.clock == ClockKind::System => table.wait(reply, count),
-                _ => reply.send(Ok(count)),
-            },
-            Err(error) => reply.send(Err(error)),
+        match (done, self.tables.get_mut(table)) {
+            (Ok(count), Some(table)) if self.settings.clock == ClockKind::System => table.wait(reply, count),
+            (done, _) => reply.send(done),
         }
     }
 
-    /// Changes a table and says which, and how many rows.
-    fn change_rows(&mut self, modification: Modification) -> Result<(u64, Arc<str>)> {
+    /// What a statement changes, and in which table.
+    fn change_of(&mut self, modification: Modification) -> Result<(Arc<str>, Change)> {
         self.check_sinks_of(modification.table())?;
         match modification {
             Modification::Statement(dml) => {
                 self.columns(&dml.table)?;
                 let rows = self.run_over_tables(&dml.query.plan, None)?;
                 rows.iter().try_for_each(|rows| dml.check(rows))?;
-                self.modify_by(&dml, &rows, None)
+                self.change_by(&dml, &rows, None)
             }
             Modification::Evaluated(evaluated) => {
                 let Evaluated { dml, rows, updated, read, .. } = *evaluated;
                 self.check_unchanged(&read)?;
-                self.modify_by(&dml, &rows, updated)
+                self.change_by(&dml, &rows, updated)
             }
             Modification::Insert { table, rows } => {
                 let rows = rows.into_iter().map(|rows| self.fitting(&table, rows));
                 let rows = rows.collect::<Result<Vec<_>>>()?;
                 self.check_event_time(&table, &rows)?;
-                Ok((self.table(&table)?.insert(&rows, None)?, table))
+                Ok((table, Change::insert(&rows, None)?))
             }
             Modification::Delete { table, rows } => {
-                self.fitting(&table, rows).and_then(|rows| Ok((self.table(&table)?.delete(&[rows])?, table)))
+                let rows = self.fitting(&table, rows)?;
+                Ok((table, Change::delete(&[rows])?))
             }
         }
     }
 
-    fn table(&mut self, name: &str) -> Result<&mut Table> {
+    pub(super) fn table(&mut self, name: &str) -> Result<&mut Table> {
         self.tables.get_mut(name).ok_or_else(|| Error::invalid(format!("there is no table \"{name}\"")))
     }
 
@@ -135,49 +151,52 @@ impl Loop {
         Ok(staged)
     }
 
-    /// Takes what a statement's query gave, and where that is known what the one of its ON CONFLICT DO UPDATE did.
-    fn modify_by(
+    /// What a statement's query says, and where that is known the one of its ON CONFLICT DO UPDATE.
+    fn change_by(
         &mut self,
         dml: &Dml,
         batches: &[RecordBatch],
         updated: Option<Vec<RecordBatch>>,
-    ) -> Result<(u64, Arc<str>)> {
+    ) -> Result<(Arc<str>, Change)> {
         let name: Arc<str> = dml.table.as_str().into();
         let schema = self.columns(&name)?;
         if dml.columns.fields().len() != schema.fields().len() {
             let error = format!("table \"{name}\" got a column while the statement was planned");
             return Err(Error::external(error).hint("Run it again.").code(sqlstate::SERIALIZATION_FAILURE));
         }
-        let named = |error: Error| Error { message: format!("table \"{name}\": {error}"), ..error };
-        let part = |batches: &[RecordBatch], place| part(batches, place, &schema).map_err(named);
-        let rows = part(batches, 0)?;
-        let on_conflict = match &dml.on_conflict {
-            Some(OnConflict::DoUpdate(query)) => {
-                self.table(&name)?.check_distinct_keys(&rows).map_err(named)?;
+        let parts = |batches: &[RecordBatch], place| {
+            parts(batches, place, &schema).map_err(|error| named(&name, error))
+        };
+        let rows = parts(batches, 0)?;
+        let change = match (dml.operation, &dml.on_conflict) {
+            (Operation::Update, _) => {
+                let new = parts(batches, 1)?;
+                self.check_event_time(&name, &new)?;
+                Change::update(&rows, &new)?
+            }
+            (Operation::Delete, _) => Change::delete(&rows)?,
+            (Operation::Insert, Some(OnConflict::DoUpdate(query))) => {
                 let changed = match updated {
                     Some(updated) => updated,
-                    None => self.run_over_tables(&query.plan, Some((&name, &rows)))?,
+                    None => {
+                        let rows = concat_batches(&schema, &rows).map_err(error::arrow)?;
+                        let of = self.table(&name)?;
+                        of.check_distinct_keys(&rows).map_err(|error| named(&name, error))?;
+                        self.run_over_tables(&query.plan, Some((&name, &rows)))?
+                    }
                 };
                 changed.iter().try_for_each(|batch| dml.check_update(batch))?;
-                let (old, new) = (part(&changed, 0)?, part(&changed, 1)?);
-                self.check_event_time(&name, &[rows.clone(), new.clone()])?;
-                let count = self.table(&name)?.merge(rows, old, new).map_err(named)?;
-                return Ok((count, name));
+                let (old, new) = (parts(&changed, 0)?, parts(&changed, 1)?);
+                self.check_event_time(&name, &rows)?;
+                self.check_event_time(&name, &new)?;
+                Change::merge(&rows, &old, &new)?
             }
-            Some(OnConflict::DoNothing) => Some(Conflict::Keep),
-            None => None,
+            (Operation::Insert, on_conflict) => {
+                self.check_event_time(&name, &rows)?;
+                Change::insert(&rows, on_conflict.as_ref().map(|_| Conflict::Keep))?
+            }
         };
-        let new = if dml.operation == Operation::Update { Some(part(batches, 1)?) } else { None };
-        if dml.operation != Operation::Delete {
-            self.check_event_time(&name, std::slice::from_ref(new.as_ref().unwrap_or(&rows)))?;
-        }
-        let table = self.table(&name)?;
-        let count = match (dml.operation, new) {
-            (Operation::Update, Some(new)) => table.update(rows, new),
-            (Operation::Delete, _) => table.delete(&[rows]),
-            _ => table.insert(&[rows], on_conflict),
-        };
-        Ok((count.map_err(named)?, name))
+        Ok((name, change))
     }
 
     /// Runs a statement's query over the staged rows of tables, the present result of views and, where they are
@@ -218,14 +237,21 @@ impl Loop {
     }
 }
 
+/// An error about the rows of a table.
+pub(super) fn named(table: &str, error: Error) -> Error {
+    Error { message: format!("table \"{table}\": {error}"), ..error }
+}
+
 /// The columns of a table out of rows where they stand, or stand for the second time.
-pub(crate) fn part(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+fn parts(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let width = schema.fields().len();
     let columns: Vec<usize> = (place * width..(place + 1) * width).collect();
-    let parts = batches
-        .iter()
-        .map(|batch| under_schema(&batch.project(&columns)?, schema))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Error::invalid(format!("the rows don't fit: {error}")))?;
-    concat_batches(schema, &parts).map_err(error::arrow)
+    let part = |batch: &RecordBatch| under_schema(&batch.project(&columns)?, schema);
+    let parts = batches.iter().map(part).collect::<std::result::Result<_, _>>();
+    parts.map_err(|error| Error::invalid(format!("the rows don't fit: {error}")))
+}
+
+/// The same as one batch.
+pub(crate) fn part(batches: &[RecordBatch], place: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+    concat_batches(schema, &parts(batches, place, schema)?).map_err(error::arrow)
 }

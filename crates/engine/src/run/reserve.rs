@@ -31,6 +31,8 @@ pub(super) struct Reserved {
     held: Vec<(u64, Vec<Arc<str>>)>,
     /// In the order in which they came.
     waiting: VecDeque<Event>,
+    /// Some of that may wait no longer.
+    look: bool,
 }
 
 impl Reserved {
@@ -38,6 +40,11 @@ impl Reserved {
     fn is_taken(&self, table: &str, number: Option<u64>) -> bool {
         let others = self.held.iter().filter(|(holder, _)| Some(*holder) != number);
         others.flat_map(|(_, tables)| tables).any(|taken| taken.as_ref() == table)
+    }
+
+    /// Lets all that waits be tried again, once the present epoch is over.
+    pub(super) fn look_again(&mut self) {
+        self.look = !self.waiting.is_empty();
     }
 
     fn keeps_waiting(&self, event: &Event) -> bool {
@@ -69,7 +76,8 @@ impl Loop {
 
     /// Gives back an event, unless it must wait until a table is no longer reserved.
     fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
-        if self.reserved.held.is_empty() || !self.reserved.keeps_waiting(&event) {
+        let reserved = !self.reserved.held.is_empty() && self.reserved.keeps_waiting(&event);
+        if !reserved && !self.applied.keeps_waiting(&event) {
             return Some(event);
         }
         self.reserved.waiting.push_back(event);
@@ -99,6 +107,15 @@ impl Loop {
 
     fn unreserve(&mut self, number: u64) {
         self.reserved.held.retain(|(holder, _)| *holder != number);
+        self.reserved.look = true;
+        self.take_waiting();
+    }
+
+    /// Tries again what waits for tables, if that may be of use.
+    pub(super) fn take_waiting(&mut self) {
+        if !std::mem::take(&mut self.reserved.look) {
+            return;
+        }
         for event in std::mem::take(&mut self.reserved.waiting) {
             self.react(event);
         }

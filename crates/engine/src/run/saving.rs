@@ -19,7 +19,10 @@ impl Loop {
     /// Whether no checkpoint can be taken now: something waits for an epoch, or a query is on its way to the present.
     pub(super) fn is_unsettled(&self) -> bool {
         let replays = self.waiters.replay.is_some();
-        self.statements_wait() || replays || self.saved_queries().any(RunningQuery::is_unsettled)
+        self.statements_wait()
+            || !self.applied.is_empty()
+            || replays
+            || self.saved_queries().any(RunningQuery::is_unsettled)
     }
 
     /// The queries that are there again after a start.

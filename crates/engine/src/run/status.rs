@@ -24,10 +24,9 @@ impl Loop {
     /// The rows that a reader asks for; under `stamped`, with the columns of the batch where rows have one.
     pub(super) fn content_asked(&self, asked: &Asked, stamped: bool) -> Result<Content> {
         // The rows of a table are put together by who reads them.
-        if let Some(table) = self.tables.get(&asked.name)
-            && asked.wanted.is_empty()
-        {
-            return Ok(Content::Snapshot(table.published()));
+        if let Some(table) = self.tables.get(&asked.name) {
+            let found = if asked.wanted.is_empty() { None } else { table.published_wanted(&asked.wanted)? };
+            return Ok(found.map_or_else(|| Content::Snapshot(table.published()), Content::Batches));
         }
         let stamped = self.stamped(&asked.name).filter(|_| stamped);
         self.content_wanted(asked, stamped.as_ref()).map(Content::Batches)

@@ -1,5 +1,6 @@
 //! A table's rows: as DML statements see them, and as readers do.
 
+mod change;
 mod commit;
 mod feed;
 mod saving;
@@ -16,6 +17,8 @@ use millstream_state::{Conflict, Keyed, Rows, RowsSnapshot, Spillable, Spilling}
 use crate::catalog::Intake;
 use crate::error;
 use crate::event::Reply;
+use change::Applying;
+pub(crate) use change::Change;
 pub(crate) use commit::{Undo, negated};
 pub(crate) use widen::{wider, wider_delta};
 
@@ -26,6 +29,10 @@ pub(crate) struct Table {
     rows: Content,
     intake: Intake,
     pending: Delta,
+    /// How many chunks of what is pending are known to be in sum, where that is all.
+    summed: usize,
+    /// What is applied a piece at a time.
+    applying: Option<Box<Applying>>,
     published: Option<RowsSnapshot>,
     replies: Waiting,
     /// Rises with every change.
@@ -66,6 +73,8 @@ impl Table {
             rows,
             intake,
             pending: Delta::default(),
+            summed: 0,
+            applying: None,
             published: None,
             replies: Vec::new(),
             version: 0,
@@ -80,12 +89,24 @@ impl Table {
 
     /// The rows as of the last epoch.
     pub(crate) fn published(&self) -> RowsSnapshot {
-        self.published.clone().unwrap_or_else(|| self.rows.snapshot())
+        self.published.clone().unwrap_or_else(|| self.staged())
     }
 
     /// The rows as a statement sees them.
     pub(crate) fn staged(&self) -> RowsSnapshot {
-        self.rows.snapshot()
+        match &self.applying {
+            Some(applying) => applying.before.clone(),
+            None => self.rows.snapshot(),
+        }
+    }
+
+    /// The number that the next new row gets where rows have a key.
+    fn next_id(&self) -> u64 {
+        match (&self.applying, &self.rows) {
+            (Some(applying), _) => applying.next_id,
+            (None, Content::Keyed(rows)) => rows.next_id(),
+            (None, Content::Bag(_)) => 0,
+        }
     }
 
     /// How many rows there are, and how many bytes they take, about.
@@ -96,111 +117,12 @@ impl Table {
         }
     }
 
-    /// Inserts rows, all or none; what becomes of one whose key is there already is for the statement to say, else for
-    /// the table.
-    pub(crate) fn insert(&mut self, batches: &[RecordBatch], on_conflict: Option<Conflict>) -> Result<u64> {
-        self.stage();
-        let on_conflict = on_conflict.unwrap_or(self.intake.on_conflict);
-        let mut count = 0;
-        let before = self.pending.chunks.len();
-        for batch in batches {
-            let given = batch.num_rows() as u64;
-            let taken = self.pending_insert(batch.clone(), on_conflict);
-            let taken = taken.inspect_err(|_| self.undo_from(before))?;
-            count += if on_conflict == Conflict::Keep { taken } else { given };
-        }
-        Ok(count)
-    }
-
-    /// Inserts a batch and says how many rows that changed or added.
-    fn pending_insert(&mut self, batch: RecordBatch, conflict: Conflict) -> Result<u64> {
-        let delta = match &mut self.rows {
-            Content::Bag(rows) => {
-                let delta = Delta::insert(batch);
-                rows.apply(&delta).map_err(error::change)?;
-                delta
-            }
-            Content::Keyed(rows) => rows.upsert(&batch, conflict).map_err(error::change)?,
-        };
-        let inserts = delta.chunks.iter().filter(|chunk| chunk.weights.is_none());
-        let count = inserts.map(|chunk| chunk.rows.num_rows() as u64).sum();
-        self.pending.append(delta);
-        Ok(count)
-    }
-
-    /// Inserts rows of which no two have one key, where `updates` are the old and the new rows of those whose key is
-    /// there already. When something doesn't fit, nothing changes.
-    pub(crate) fn merge(&mut self, rows: RecordBatch, old: RecordBatch, new: RecordBatch) -> Result<u64> {
-        self.check_may_change("ON CONFLICT DO UPDATE")?;
-        self.stage();
-        let before = self.pending.chunks.len();
-        let inserted = self.pending_insert(rows, Conflict::Keep)?;
-        let updated = self.update(old, new).inspect_err(|_| {
-            let added = self.pending.chunks.split_off(before);
-            let added = added.into_iter().filter(|chunk| chunk.weights.is_none());
-            for chunk in added {
-                // They were added a moment ago.
-                let _ = self.remove(chunk.rows);
-            }
-        })?;
-        Ok(inserted + updated)
-    }
-
-    /// Fails where rows stay.
-    fn check_may_change(&self, what: &str) -> Result<()> {
-        if !self.intake.append_only {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("it is APPEND ONLY: its rows stay, so there is no {what}")))
-    }
-
     /// Fails if two rows have one key.
     pub(crate) fn check_distinct_keys(&self, rows: &RecordBatch) -> Result<()> {
         match &self.rows {
             Content::Keyed(keyed) => check_distinct_keys(rows, keyed.key_columns()),
             Content::Bag(_) => Ok(()),
         }
-    }
-
-    /// Deletes rows, each once; all must be there.
-    pub(crate) fn delete(&mut self, batches: &[RecordBatch]) -> Result<u64> {
-        if batches.iter().any(|batch| batch.num_rows() > 0) {
-            self.check_may_change("DELETE")?;
-        }
-        self.stage();
-        let mut count = 0;
-        for batch in batches {
-            count += batch.num_rows() as u64;
-            let delta = self.remove(batch.clone())?;
-            self.pending.append(delta);
-        }
-        Ok(count)
-    }
-
-    fn remove(&mut self, rows: RecordBatch) -> Result<Delta> {
-        match &mut self.rows {
-            Content::Bag(kept) => {
-                let delta = Delta::of(Chunk::delete(rows));
-                kept.apply(&delta).map_err(error::change)?;
-                Ok(delta)
-            }
-            Content::Keyed(kept) => kept.delete(&rows).map_err(error::change),
-        }
-    }
-
-    /// Replaces rows by others, one for one. When the new ones don't fit, nothing changes.
-    pub(crate) fn update(&mut self, old: RecordBatch, new: RecordBatch) -> Result<u64> {
-        if old.num_rows() > 0 {
-            self.check_may_change("UPDATE")?;
-        }
-        let before = self.pending.chunks.len();
-        let count = self.delete(std::slice::from_ref(&old))?;
-        self.pending_insert(new, Conflict::Fail).inspect_err(|_| {
-            // The old rows were there a moment ago, so they fit.
-            let _ = self.pending_insert(old, Conflict::Fail);
-            self.pending.chunks.truncate(before);
-        })?;
-        Ok(count)
     }
 
     /// Takes the changes of a query and returns what they change here. With a key what goes is deleted by its key,
@@ -264,8 +186,8 @@ impl Table {
         let expand = |delta: Delta| -> Result<Vec<RecordBatch>> {
             delta.chunks.iter().map(|chunk| chunk.expand().map_err(error::arrow)).collect()
         };
-        self.delete(&expand(deletes)?)?;
-        self.insert(&expand(inserts)?, Some(Conflict::Replace))?;
+        self.change(Change::delete(&expand(deletes)?)?)?;
+        self.change(Change::insert(&expand(inserts)?, Some(Conflict::Replace))?)?;
         Ok(())
     }
 
@@ -280,7 +202,8 @@ impl Table {
         let mut delta = std::mem::take(&mut self.pending);
         // Of what came and went between two epochs nothing is left. Rows of a type that can't be compared stay as
         // they are: the sum is the same.
-        if delta.chunks.len() > 1 && !delta.is_append_only() {
+        let summed = std::mem::take(&mut self.summed) == delta.chunks.len();
+        if delta.chunks.len() > 1 && !summed && !delta.is_append_only() {
             delta = consolidate(delta.clone(), self.staged().schema()).unwrap_or(delta);
         }
         (delta, std::mem::take(&mut self.replies))

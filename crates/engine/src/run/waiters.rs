@@ -154,7 +154,7 @@ impl Loop {
     }
 
     fn tables_are_changed(&self) -> bool {
-        self.settings.clock == ClockKind::System && self.statements_wait()
+        !self.applied.is_empty() || (self.settings.clock == ClockKind::System && self.statements_wait())
     }
 
     /// A FLUSH waits until the queries have taken everything in, and then until the sinks hold what there was at

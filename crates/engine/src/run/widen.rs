@@ -61,7 +61,7 @@ impl Loop {
     }
 
     /// A sink that delivers into a table.
-    fn sink_into(&self, table: &str) -> Option<&Arc<str>> {
+    pub(super) fn sink_into(&self, table: &str) -> Option<&Arc<str>> {
         let mut into = self.queries.iter().filter_map(|query| query.into.as_ref());
         into.find(|into| into.table.as_ref() == table).map(|into| &into.sink)
     }

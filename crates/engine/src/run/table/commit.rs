@@ -15,9 +15,9 @@ pub(crate) struct Undo(usize);
 impl Table {
     /// The table as it is now.
     pub(crate) fn pinned(&self) -> PinnedTable {
-        let (key, next_id) = match &self.rows {
-            Content::Bag(_) => (Vec::new(), 0),
-            Content::Keyed(rows) => (rows.key_columns().to_vec(), rows.next_id()),
+        let key = match &self.rows {
+            Content::Bag(_) => Vec::new(),
+            Content::Keyed(rows) => rows.key_columns().to_vec(),
         };
         let staged = self.staged();
         let schema = staged.schema().clone();
@@ -28,7 +28,7 @@ impl Table {
             added: self.added.clone(),
             key,
             intake: self.intake,
-            next_id,
+            next_id: self.next_id(),
             version: self.version,
             settled: self.pending.is_empty(),
         }
@@ -88,28 +88,8 @@ impl Table {
 
     /// Takes back what was done a moment ago.
     pub(crate) fn undo(&mut self, undo: Undo) {
-        self.undo_from(undo.0);
-    }
-
-    /// Takes back all changes but the first so many. What came a moment ago is there, and what went may come again, so
-    /// nothing of this fails.
-    pub(super) fn undo_from(&mut self, chunks: usize) {
-        let done = self.pending.chunks.split_off(chunks.min(self.pending.chunks.len()));
-        match &mut self.rows {
-            Content::Bag(rows) => {
-                let _ = rows.apply(&negated(Delta { chunks: done }));
-            }
-            Content::Keyed(rows) => {
-                for chunk in done.into_iter().rev() {
-                    let gone =
-                        chunk.weights.as_ref().is_some_and(|weights| weights.iter().flatten().any(|w| w < 0));
-                    let _ = match gone {
-                        true => rows.upsert(&chunk.rows, Conflict::Replace),
-                        false => rows.delete(&chunk.rows),
-                    };
-                }
-            }
-        }
+        let done = self.pending.chunks.split_off(undo.0.min(self.pending.chunks.len()));
+        self.take_back(Delta { chunks: done });
     }
 }
 

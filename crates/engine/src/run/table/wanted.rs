@@ -34,9 +34,12 @@ impl Table {
         rows.collect::<Result<_>>().map(Some)
     }
 
-    /// The same as statements see them.
+    /// The same as statements see them; none also while a large statement is applied.
     pub(crate) fn staged_wanted(&self, wanted: &Wanted) -> Result<Option<Vec<RecordBatch>>> {
         let Content::Keyed(kept) = &self.rows else { return Ok(None) };
+        if self.applying.is_some() {
+            return Ok(None);
+        }
         let Some(keys) = keys_wanted(wanted, kept.key_columns().iter().copied()) else { return Ok(None) };
         let keys: Vec<ArrayRef> = keys.map_err(error::flow)?;
         let mut ids: Vec<u64> = kept.lookup(&keys).map_err(error::change)?.into_iter().flatten().collect();

@@ -43,7 +43,17 @@ impl Table {
         };
         let pending = wider_delta(&self.pending, schema, &added)?;
         let version = self.version + 1;
-        Ok(Table { rows, intake: self.intake, pending, published, replies: Vec::new(), version, added })
+        Ok(Table {
+            rows,
+            intake: self.intake,
+            pending,
+            summed: 0,
+            applying: None,
+            published,
+            replies: Vec::new(),
+            version,
+            added,
+        })
     }
 
     /// Statements that waited for the table as it was wait for what takes its place.

@@ -1,0 +1,268 @@
+//! What a statement changes in a table: all or nothing, at once or, where it is much, a piece at a time.
+//!
+//! Between two pieces the loop does what others ask for. Until the last piece is applied everyone sees the rows as they
+//! were, epochs take in what was staged before, and statements that would change the table wait (`run/apply.rs`).
+
+use std::collections::VecDeque;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use millstream_delta::{Chunk, Delta};
+use millstream_sql::{Error, Result};
+use millstream_state::{Conflict, RowsSnapshot, Size};
+
+use super::{Content, Table, negated};
+use crate::error;
+
+/// Rows of a piece.
+const PIECE_ROWS: Size = Size::of(8192);
+
+/// Rows that go and rows that come, in the order in which they do.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pieces: VecDeque<Piece>,
+    /// The statement, where it is one that an APPEND ONLY table refuses.
+    refused: Option<&'static str>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// Rows that go, each once: all must be there.
+    Delete(RecordBatch),
+    /// Rows that come; what becomes of one whose key is there already is for the statement to say, else for the table.
+    Insert { rows: RecordBatch, on_conflict: Option<Conflict>, counted: bool },
+}
+
+impl Change {
+    /// Rows come.
+    pub(crate) fn insert(rows: &[RecordBatch], on_conflict: Option<Conflict>) -> Result<Change> {
+        let insert = |rows| Piece::Insert { rows, on_conflict, counted: true };
+        Ok(Change { pieces: pieces(rows)?.into_iter().map(insert).collect(), refused: None })
+    }
+
+    /// Rows go, each once.
+    pub(crate) fn delete(rows: &[RecordBatch]) -> Result<Change> {
+        let pieces: VecDeque<Piece> = pieces(rows)?.into_iter().map(Piece::Delete).collect();
+        Ok(Change { refused: (!pieces.is_empty()).then_some("DELETE"), pieces })
+    }
+
+    /// Rows take the place of others, one for one.
+    pub(crate) fn update(old: &[RecordBatch], new: &[RecordBatch]) -> Result<Change> {
+        let mut change = Change::delete(old)?;
+        let insert = |rows| Piece::Insert { rows, on_conflict: Some(Conflict::Fail), counted: false };
+        change.pieces.extend(pieces(new)?.into_iter().map(insert));
+        change.refused = change.refused.map(|_| "UPDATE");
+        Ok(change)
+    }
+
+    /// Rows come of which no two have one key, where `old` and `new` are the rows of those whose key is there already.
+    pub(crate) fn merge(rows: &[RecordBatch], old: &[RecordBatch], new: &[RecordBatch]) -> Result<Change> {
+        let mut change = Change::insert(rows, Some(Conflict::Keep))?;
+        change.pieces.extend(Change::update(old, new)?.pieces);
+        change.refused = Some("ON CONFLICT DO UPDATE");
+        Ok(change)
+    }
+
+    /// How many rows go and come.
+    pub(crate) fn num_rows(&self) -> usize {
+        let rows = |piece: &Piece| match piece {
+            Piece::Delete(rows) | Piece::Insert { rows, .. } => rows.num_rows(),
+        };
+        self.pieces.iter().map(rows).sum()
+    }
+}
+
+/// The same rows in batches that are neither small nor large.
+fn pieces(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+    let rows_max = PIECE_ROWS.get();
+    let (mut pieces, mut small, mut rows) = (Vec::new(), Vec::new(), 0);
+    for batch in batches {
+        let mut from = 0;
+        while from < batch.num_rows() {
+            let count = (rows_max - rows).min(batch.num_rows() - from);
+            small.push(batch.slice(from, count));
+            (from, rows) = (from + count, rows + count);
+            if rows == rows_max {
+                pieces.push(as_one(std::mem::take(&mut small))?);
+                rows = 0;
+            }
+        }
+    }
+    if rows > 0 {
+        pieces.push(as_one(small)?);
+    }
+    Ok(pieces)
+}
+
+fn as_one(mut batches: Vec<RecordBatch>) -> Result<RecordBatch> {
+    match batches.len() {
+        1 => Ok(batches.remove(0)),
+        _ => concat_batches(&batches[0].schema(), &batches).map_err(error::arrow),
+    }
+}
+
+/// A change that is applied a piece at a time.
+#[derive(Debug)]
+pub(super) struct Applying {
+    /// The rows as everyone sees them until all is applied.
+    pub(super) before: RowsSnapshot,
+    /// The number that the next new row would have had.
+    pub(super) next_id: u64,
+    left: VecDeque<Piece>,
+    done: Delta,
+    count: u64,
+    /// Why what is done is taken back.
+    failed: Option<Error>,
+}
+
+impl Table {
+    /// Changes rows, all or none, and says how many the statement is about.
+    pub(crate) fn change(&mut self, change: Change) -> Result<u64> {
+        self.check_takes(&change)?;
+        self.stage();
+        let (mut done, mut count) = (Delta::default(), 0);
+        for piece in change.pieces {
+            match self.apply(piece) {
+                Ok((delta, counted)) => {
+                    done.append(delta);
+                    count += counted;
+                }
+                Err(error) => {
+                    self.take_back(done);
+                    return Err(error);
+                }
+            }
+        }
+        self.pending.append(done);
+        Ok(count)
+    }
+
+    /// Begins to change rows a piece at a time.
+    pub(crate) fn begin(&mut self, change: Change) -> Result<()> {
+        self.check_takes(&change)?;
+        let next_id = self.next_id();
+        self.applying = Some(Box::new(Applying {
+            before: self.rows.snapshot(),
+            next_id,
+            left: change.pieces,
+            done: Delta::default(),
+            count: 0,
+            failed: None,
+        }));
+        Ok(())
+    }
+
+    /// Applies the next piece, or takes one back of what can't be done; true where there is none left.
+    pub(crate) fn apply_next(&mut self) -> bool {
+        let Some(mut applying) = self.applying.take() else { return true };
+        let mut ended = false;
+        if applying.failed.is_some() {
+            match applying.done.chunks.pop() {
+                Some(chunk) => self.take_back(Delta::of(chunk)),
+                None => ended = true,
+            }
+        } else if let Some(piece) = applying.left.pop_front() {
+            match self.apply(piece) {
+                Ok((delta, counted)) => {
+                    applying.done.append(delta);
+                    applying.count += counted;
+                }
+                Err(error) => applying.failed = Some(error),
+            }
+        } else {
+            ended = true;
+        }
+        self.applying = Some(applying);
+        ended
+    }
+
+    /// Takes back what is applied from the next piece on.
+    pub(crate) fn give_up(&mut self, error: Error) {
+        if let Some(applying) = &mut self.applying {
+            applying.failed.get_or_insert(error);
+        }
+    }
+
+    /// What all pieces have changed, and how many rows the statement is about; why nothing is changed, where they
+    /// were taken back.
+    pub(crate) fn applied(&mut self) -> Result<(Delta, u64)> {
+        let Some(applying) = &mut self.applying else {
+            return Err(Error::bug("a change was applied that had not begun"));
+        };
+        if let Some(error) = applying.failed.take() {
+            self.applying = None;
+            return Err(error);
+        }
+        Ok((applying.done.clone(), applying.count))
+    }
+
+    /// Lets everyone see what all pieces have changed, which comes back in sum.
+    pub(crate) fn publish(&mut self, delta: Delta) {
+        let Some(applying) = self.applying.take() else { return };
+        self.version += 1;
+        self.published.get_or_insert(applying.before);
+        let first = self.pending.chunks.is_empty();
+        self.pending.append(delta);
+        self.summed = if first { self.pending.chunks.len() } else { 0 };
+    }
+
+    fn check_takes(&self, change: &Change) -> Result<()> {
+        let Some(what) = change.refused.filter(|_| self.intake.append_only) else { return Ok(()) };
+        Err(Error::invalid(format!("it is APPEND ONLY: its rows stay, so there is no {what}")))
+    }
+
+    /// Changes rows, and says how many of them count.
+    fn apply(&mut self, piece: Piece) -> Result<(Delta, u64)> {
+        let (rows, on_conflict, counted) = match piece {
+            Piece::Delete(rows) => {
+                let count = rows.num_rows() as u64;
+                return Ok((self.remove(rows)?, count));
+            }
+            Piece::Insert { rows, on_conflict, counted } => (rows, on_conflict, counted),
+        };
+        let given = rows.num_rows() as u64;
+        let on_conflict = on_conflict.unwrap_or(self.intake.on_conflict);
+        let delta = match &mut self.rows {
+            Content::Bag(kept) => {
+                let delta = Delta::insert(rows);
+                kept.apply(&delta).map_err(error::change)?;
+                delta
+            }
+            Content::Keyed(kept) => kept.upsert(&rows, on_conflict).map_err(error::change)?,
+        };
+        let come = delta.chunks.iter().filter(|chunk| chunk.weights.is_none());
+        let taken = come.map(|chunk| chunk.rows.num_rows() as u64).sum();
+        let count = if on_conflict == Conflict::Keep { taken } else { given };
+        Ok((delta, if counted { count } else { 0 }))
+    }
+
+    fn remove(&mut self, rows: RecordBatch) -> Result<Delta> {
+        match &mut self.rows {
+            Content::Bag(kept) => {
+                let delta = Delta::of(Chunk::delete(rows));
+                kept.apply(&delta).map_err(error::change)?;
+                Ok(delta)
+            }
+            Content::Keyed(kept) => kept.delete(&rows).map_err(error::change),
+        }
+    }
+
+    /// Takes changes back. What came a moment ago is there, and what went may come again, so nothing of this fails.
+    pub(super) fn take_back(&mut self, done: Delta) {
+        match &mut self.rows {
+            Content::Bag(rows) => {
+                let _ = rows.apply(&negated(done));
+            }
+            Content::Keyed(rows) => {
+                for chunk in done.chunks.into_iter().rev() {
+                    let gone =
+                        chunk.weights.as_ref().is_some_and(|weights| weights.iter().flatten().any(|w| w < 0));
+                    let _ = match gone {
+                        true => rows.upsert(&chunk.rows, Conflict::Replace),
+                        false => rows.delete(&chunk.rows),
+                    };
+                }
+            }
+        }
+    }
+}
