@@ -1,9 +1,13 @@
-//! How deep a statement may be.
+//! How deep a statement may be, and how large its plan.
 //!
 //! What is deeper is refused before anything walks it. The depth is counted on tokens, so that nothing needs a tree for
 //! it: an operator of a chain is a level, since `1 + 1 + 1` is a tree as deep as it is long, and so are set operations,
 //! joins, parentheses. Terms of a list, the arguments of a call and the rows of VALUES lie side by side.
 
+use std::collections::HashMap;
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -12,6 +16,9 @@ use crate::sqlstate;
 
 /// How many levels a statement has at most.
 pub const DEPTH_MAX: usize = 20_000;
+
+/// How many nodes its plan has at most, once views and WITH queries stand where they are named.
+pub const NODES_MAX: u64 = 50_000;
 
 /// What one pair of parentheses holds so far.
 #[derive(Clone, Copy, Default)]
@@ -82,6 +89,51 @@ pub(crate) fn refuse_deep(tokens: &[TokenWithSpan]) -> Result<()> {
         "Write x IN (…) for a chain of x = … OR, put long lists of values into a table and join it, or cut the \
          statement into several views.",
     ))
+}
+
+/// Fails where a plan has more than [`NODES_MAX`] nodes. What it names several times is one node in memory before
+/// anything is optimised, and is counted as often as it is named: a WITH query that doubles the one before it, twenty
+/// times over, is a million nodes to whoever walks it.
+pub(crate) fn refuse_large(plan: &LogicalPlan) -> Result<()> {
+    let found = nodes(plan, &mut HashMap::new())?;
+    if found <= NODES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the statement's plan has {found} nodes once views and WITH queries stand where they are named, and {NODES_MAX} \
+         are the most there may be"
+    );
+    Err(Error::invalid(message)
+        .code(sqlstate::STATEMENT_TOO_COMPLEX)
+        .hint("CREATE MATERIALIZED VIEW for what is named often: its rows are then computed once, and read."))
+}
+
+fn nodes(plan: &LogicalPlan, known: &mut HashMap<*const LogicalPlan, u64>) -> Result<u64> {
+    if let Some(count) = known.get(&std::ptr::from_ref(plan)) {
+        return Ok(*count);
+    }
+    let mut count = 1_u64;
+    for input in plan.inputs() {
+        count = count.saturating_add(nodes(input, known)?);
+    }
+    let mut subqueries = Vec::new();
+    plan.apply_expressions(|expr| {
+        expr.apply(|expr| {
+            match expr {
+                Expr::ScalarSubquery(subquery) => subqueries.push(subquery.subquery.clone()),
+                Expr::Exists(exists) => subqueries.push(exists.subquery.subquery.clone()),
+                Expr::InSubquery(within) => subqueries.push(within.subquery.subquery.clone()),
+                Expr::SetComparison(set) => subqueries.push(set.subquery.subquery.clone()),
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    for subquery in subqueries {
+        count = count.saturating_add(nodes(&subquery, known)?);
+    }
+    known.insert(std::ptr::from_ref(plan), count);
+    Ok(count)
 }
 
 /// About how deep the tree is that these tokens make, at the least.

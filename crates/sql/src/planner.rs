@@ -208,6 +208,7 @@ impl Planner {
                 Some(error) => error,
                 None => self.name_functions(Error::from_datafusion(&error, text), relations),
             })?;
+        complexity::refuse_large(&plan)?;
         let plan = match &self.parameters {
             Some(parameters) => {
                 parameters.bind(plan).map_err(|error| Error::from_datafusion(&error, text))?

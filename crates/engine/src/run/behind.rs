@@ -7,6 +7,9 @@
 //! Deliberately absent: queries whose answer depends on how the input was split. They are stepped in each epoch,
 //! as is all that they read. So is every query while history is kept, of which each epoch is a part.
 
+mod groups;
+mod saving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -44,6 +47,8 @@ const CHUNK_ROWS: usize = 8192;
 pub(crate) struct Behind {
     /// The epoch that its result is as of.
     through: Epoch,
+    /// The newest epoch of a step of another whose change waits here: that one is as of then, and no earlier.
+    handed: Epoch,
     /// By epoch: what changed in each of its inputs since.
     waiting: BTreeMap<Epoch, (Cut, Vec<Delta>)>,
     /// How many bytes that is.
@@ -73,7 +78,14 @@ struct Done {
 
 impl Behind {
     fn new(through: Epoch) -> Behind {
-        Behind { through, waiting: BTreeMap::new(), bytes: 0, merged_at: EPOCHS_MAX, step: None }
+        Behind {
+            through,
+            handed: Epoch::default(),
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            merged_at: EPOCHS_MAX,
+            step: None,
+        }
     }
 
     /// The epoch that its result is as of.
@@ -262,6 +274,7 @@ impl Loop {
                 && inputs.iter().any(|delta| !delta.is_empty())
             {
                 behind.wait(cut, &inputs);
+                behind.handed = behind.handed.max(cut.epoch);
             }
         }
         self.log(&name, cut, &delta);
@@ -351,16 +364,8 @@ impl Loop {
 
     /// Takes in all that waits for a query, and lets it go on in the loop.
     fn step_to_present(&mut self, place: usize) {
-        self.queries[place].unread = self.is_unread(place);
         while let Some(through) = self.queries[place].behind().map(|behind| self.stop_after(place, behind)) {
-            let query = &mut self.queries[place];
-            let Some(behind) = query.behind_mut() else { break };
-            behind.through = through;
-            if let Some((cut, inputs)) = behind.take(through) {
-                let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
-                let delta = query.step(&cut, &inputs.iter().collect::<Vec<_>>());
-                self.hand_on(place, &cut, delta);
-            }
+            self.step_here(place, through);
             if through == self.epoch {
                 break;
             }
@@ -379,13 +384,23 @@ impl Loop {
         begun.filter(|epoch| *epoch > behind.through).chain([self.epoch]).min().unwrap_or(self.epoch)
     }
 
-    /// How far a query that is behind can go in its next step.
+    /// How far a query that is behind can go in its next step; no further than it is where it must wait.
     fn next_through(&self, place: usize, behind: &Behind) -> Epoch {
-        let query = &self.queries[place];
-        let inputs = query.reads().map(|name| self.through(name));
-        let reads = self.waiters.reads.iter().filter_map(|read| read.holds_at(&query.name));
-        let stops = inputs.chain(reads).chain([self.stop_after(place, behind)]);
-        stops.min().unwrap_or(self.epoch).max(behind.through)
+        let group = self.going_with(place);
+        let meeting = self.meeting_of(&group);
+        let members = || group.iter().filter_map(|place| Some((*place, self.queries[*place].behind()?)));
+        let next = if members().all(|(_, behind)| behind.through >= meeting) {
+            let names: Vec<&Arc<str>> = group.iter().map(|place| &self.queries[*place].name).collect();
+            let held = |name: &&Arc<str>| {
+                self.waiters.reads.iter().filter_map(|read| read.holds_at(name)).collect::<Vec<_>>()
+            };
+            let stops = members().map(|(place, behind)| self.stop_after(place, behind));
+            names.iter().flat_map(held).chain(stops).min().unwrap_or(self.epoch)
+        } else {
+            meeting
+        };
+        let inputs_are_there = self.queries[place].reads().all(|name| self.through(name) >= next);
+        if inputs_are_there { next.max(behind.through) } else { behind.through }
     }
 
     /// Lets queries leave the loop that keep others waiting.
@@ -485,6 +500,9 @@ impl Loop {
 
     /// Begins the steps of queries for which something waits.
     pub(super) fn begin_steps(&mut self) {
+        if self.checkpoint_waits_for_steps() {
+            return;
+        }
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
             let Some(behind) = self.queries[place].behind() else { continue };
@@ -497,7 +515,7 @@ impl Loop {
                 if let Some(behind) = self.queries[place].behind_mut() {
                     behind.through = through;
                 }
-            } else if through.0 - from.0 >= self.apart.unwrap_or(1) || self.is_hurried(place) {
+            } else if self.epoch.0 - from.0 >= self.apart.unwrap_or(1) || self.is_hurried(place) {
                 ready.push((from, place, through));
             }
         }

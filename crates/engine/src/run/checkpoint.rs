@@ -120,13 +120,11 @@ impl Loop {
     pub(super) fn take_checkpoint(&mut self) {
         let Some(store) = self.taking.store.clone().filter(|_| !self.taking.writing) else { return };
         let Some(through) = self.durability.last() else { return };
-        let asked = !self.taking.wanted.is_empty() || self.taking.ends;
         if through == self.taking.last {
             self.taking.wanted.drain(..).for_each(|reply| reply.send(Ok(())));
             return;
         }
-        let due = self.checkpoint_is_due_at().is_some_and(|due| due <= Instant::now());
-        if !(asked || due) || self.is_unsettled() || self.durability.failure().is_some() {
+        if !self.checkpoint_is_due() || self.is_unsettled() {
             return;
         }
         let begun = Instant::now();
@@ -153,6 +151,21 @@ impl Loop {
                 self.checkpointed(through, stopped, Duration::ZERO, Err(error));
             }
         }
+    }
+
+    /// Whether one should be taken now.
+    fn checkpoint_is_due(&self) -> bool {
+        let asked = !self.taking.wanted.is_empty() || self.taking.ends;
+        let due = || self.checkpoint_is_due_at().is_some_and(|due| due <= Instant::now());
+        (asked || due()) && self.durability.failure().is_none()
+    }
+
+    /// Whether nothing but queries that are stepped elsewhere keeps one from being taken: no further step begins until it is.
+    pub(super) fn checkpoint_waits_for_steps(&self) -> bool {
+        let news = self.durability.last().is_some_and(|last| last != self.taking.last);
+        let can =
+            news && self.taking.store.is_some() && !self.taking.writing && !self.durability.holds_back();
+        can && self.checkpoint_is_due() && !self.is_unsettled_here()
     }
 
     /// When the next checkpoint is due, where something has happened since the last.

@@ -453,6 +453,8 @@ impl Loop {
         self.let_leave();
         self.hand_out();
         self.take_checkpoint();
+        // Those that a checkpoint has held up.
+        self.begin_steps();
         self.take_waiting();
     }
 

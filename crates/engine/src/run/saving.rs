@@ -9,6 +9,7 @@ use millstream_sql::{Error, Kind, Result};
 use millstream_state::Tables;
 
 use super::Loop;
+use super::behind::Behind;
 use super::log::{Log, Place};
 use super::query::{RunningQuery, Status};
 use super::sink::{entry, of_entry};
@@ -16,8 +17,14 @@ use crate::error;
 use crate::plan::VERSION;
 
 impl Loop {
-    /// Whether no checkpoint can be taken now: something waits for an epoch, or a query is on its way to the present.
+    /// Whether no checkpoint can be taken now: something waits for an epoch, or a query is stepped elsewhere, or reads the
+    /// past.
     pub(super) fn is_unsettled(&self) -> bool {
+        self.saved_queries().any(RunningQuery::is_away) || self.is_unsettled_here()
+    }
+
+    /// The same but for the queries that are stepped elsewhere.
+    pub(super) fn is_unsettled_here(&self) -> bool {
         let replays = self.waiters.replay.is_some();
         self.statements_wait()
             || !self.applied.is_empty()
@@ -76,6 +83,9 @@ impl Loop {
             let mut of = query.save(&shared).map_err(failed)?;
             if let Status::Paused(_) = &query.status {
                 self.save_places(query, &mut of);
+            }
+            if let Some(behind) = query.behind() {
+                behind.save(&mut of, &mut entries);
             }
             state.put_text_if(&format!("query{place}"), Some(&query.name));
             state.put_part(&part("query", place, &query.name), of);
@@ -164,7 +174,7 @@ impl Loop {
         }
         self.load_logs(&mut state, &entries)?;
         self.load_histories(&mut state)?;
-        self.load_queries(&mut state)?;
+        self.load_queries(&mut state, &entries)?;
         for (place, (name, sink)) in self.sinks.iter_mut().enumerate() {
             let part = part("sink", place, name);
             sink.load(&mut state.take_part(&part), &entries).map_err(|error| of_part(&part, error))?;
@@ -175,6 +185,7 @@ impl Loop {
             subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;
         }
         self.plan_watermarks();
+        self.bring_loaded();
         match state.left() {
             None => Ok(()),
             Some(left) => Err(corrupt(format!("'{left}' of it belongs to nothing that is there"))),
@@ -218,7 +229,7 @@ impl Loop {
         Ok(())
     }
 
-    fn load_queries(&mut self, state: &mut Tables) -> Result<()> {
+    fn load_queries(&mut self, state: &mut Tables, entries: &[Entry]) -> Result<()> {
         self.order_as_saved(state)?;
         // Before some were saved once for all their readers each reader had its own.
         let count = state.take_number_if("arrangements").unwrap_or_default();
@@ -234,6 +245,9 @@ impl Loop {
             if let Status::Paused(catch_up) = &mut query.status {
                 let places = (0..reads).map(|place| take_place(&mut of, &format!("place{place}")));
                 catch_up.places = places.collect::<Result<_>>()?;
+            }
+            if let Some(behind) = Behind::load(&mut of, entries, reads)? {
+                query.status = Status::Behind(Box::new(behind));
             }
             if let Some(left) = of.left() {
                 return Err(corrupt(format!(

@@ -24,12 +24,12 @@ pub const ALL: &[Scenario] = &[
     ("many_epochs_wait_as_one", || drive::block_on(many())),
 ];
 
-/// Steps that evaluate `gate(x)` go through, slowly or not at all.
+/// Steps that evaluate its function go through, slowly or not at all.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<Door>, Condvar)>);
+pub(super) struct Gate(Arc<(Mutex<Door>, Condvar)>);
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Door {
+pub(super) enum Door {
     #[default]
     Open,
     Slow,
@@ -38,7 +38,7 @@ enum Door {
 }
 
 impl Gate {
-    fn set(&self, door: Door) {
+    pub(super) fn set(&self, door: Door) {
         let (known, changed) = &*self.0;
         *known.lock().unwrap_or_else(PoisonError::into_inner) = door;
         changed.notify_all();
@@ -59,20 +59,20 @@ impl Gate {
         assert!(!broken, "the gate is broken");
     }
 
-    fn function(&self) -> ScalarUDF {
+    pub(super) fn function(&self, name: &str) -> ScalarUDF {
         let gate = self.clone();
         let pass = move |arguments: &[ColumnarValue]| {
             gate.pass();
             Ok(arguments[0].clone())
         };
         let (of, immutable) = (vec![DataType::Int64], Volatility::Immutable);
-        create_udf("gate", of, DataType::Int64, immutable, Arc::new(pass))
+        create_udf(name, of, DataType::Int64, immutable, Arc::new(pass))
     }
 }
 
 async fn started(builder: EngineBuilder) -> Result<(Gate, Engine, Session)> {
     let gate = Gate::default();
-    let engine = builder.scalar_function(gate.function()).start().map_err(|error| error.to_string())?;
+    let engine = builder.scalar_function(gate.function("gate")).start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     // Those that wait at the gate leave some threads to the others.
     run(&mut session, "SET parallelism = 8").await?;

@@ -53,7 +53,22 @@ const DEEP: &[Case] = &[
     }),
 ];
 
-const REFUSED: &[Case] = &[("sum", || format!("SELECT {} AS x FROM t", chain(50_000, "a", " + ")))];
+const REFUSED: &[Case] = &[
+    ("sum", || format!("SELECT {} AS x FROM t", chain(50_000, "a", " + "))),
+    ("doubled", || {
+        let doubled = |n| format!(", c{} AS (SELECT a FROM c{n} UNION ALL SELECT a FROM c{n})", n + 1);
+        format!("WITH c0 AS (SELECT a FROM t){} SELECT count(*) FROM c25", numbered(25, doubled, ""))
+    }),
+    ("doubled by subqueries", || {
+        let doubled = |n| {
+            let next = n + 1;
+            format!(
+                ", c{next} AS (SELECT a FROM c{n} WHERE a IN (SELECT a FROM c{n}) AND a > (SELECT min(a) FROM c{n}))"
+            )
+        };
+        format!("WITH c0 AS (SELECT a FROM t){} SELECT count(*) FROM c25", numbered(25, doubled, ""))
+    }),
+];
 
 fn chain(count: usize, term: &str, between: &str) -> String {
     vec![term; count].join(between)

@@ -45,6 +45,7 @@ mod subscriptions;
 mod threads;
 mod time_joins;
 mod timeouts;
+mod together;
 mod transactions;
 mod unread;
 mod widened;
@@ -105,6 +106,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(time_joins::ALL);
     all.extend_from_slice(transactions::ALL);
     all.extend_from_slice(timeouts::ALL);
+    all.extend_from_slice(together::ALL);
     all.extend_from_slice(unread::ALL);
     all
 }

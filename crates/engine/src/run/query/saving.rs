@@ -12,9 +12,9 @@ use crate::error;
 use crate::run::saving::number;
 
 impl RunningQuery {
-    /// Whether it can't be saved now: it is on its way to the present.
+    /// Whether it can't be saved now: it reads the past, or waits to begin.
     pub(crate) fn is_unsettled(&self) -> bool {
-        matches!(self.status, Status::Waiting | Status::CatchingUp(_) | Status::Behind(_))
+        matches!(self.status, Status::Waiting | Status::CatchingUp(_))
     }
 
     /// All that it keeps but the rows of these arrangements, which are saved beside it; of one that is suspended only why.
@@ -29,7 +29,8 @@ impl RunningQuery {
             all.put_text_if("hint", reason.hint.as_deref());
             return Ok(all);
         }
-        let flow = self.flow.here().ok_or_else(|| Error::bug("a query that is behind is to be saved"))?;
+        let flow =
+            self.flow.here().ok_or_else(|| Error::bug("a query that a thread steps is to be saved"))?;
         all.put_part("flow", flow.save_changed(shared).map_err(error::flow)?);
         match &self.kept {
             Kept::Nothing | Kept::Operators => {}
