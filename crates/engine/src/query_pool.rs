@@ -38,12 +38,9 @@ const WORKERS_MANY: usize = 64;
 /// Statements that run at once; more wait for their turn.
 const RUNNING_MAX: usize = 1024;
 
-/// A statement that runs for longer has a lower priority.
-const LONG: Duration = Duration::from_millis(200);
-
-/// How much lower, as `nice` counts.
-#[cfg(target_os = "linux")]
-const LOWER: i32 = 10;
+/// After how long a statement has a lower priority, and how much lower, as `nice` counts. The last is so low that twenty
+/// long statements leave the epoch loop and short statements most of a processor; among themselves they are equal.
+const LOWER: [(Duration, i32); 2] = [(Duration::from_millis(200), 10), (Duration::from_secs(2), 19)];
 
 /// How long a session whose statement was cancelled is waited for before it goes on without what only the statement
 /// had: an open transaction, cursors.
@@ -94,12 +91,14 @@ impl Priority {
     }
 
     /// Lowers it, for good: without privileges no thread can be given a higher one again.
-    fn lower(&self) {
+    fn lower(&self, to: i32) {
         self.is_lower.store(true, Ordering::Release);
         #[cfg(target_os = "linux")]
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let _ = rustix::process::setpriority_process(Some(*thread), LOWER);
+            let _ = rustix::process::setpriority_process(Some(*thread), to);
         }
+        #[cfg(not(target_os = "linux"))]
+        let _ = to;
     }
 }
 
@@ -136,12 +135,15 @@ impl Worker {
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let worker = Arc::downgrade(self);
         timers.spawn(async move {
-            tokio::time::sleep(LONG).await;
-            if let Some(worker) = worker.upgrade()
-                && worker.runs.load(Ordering::Relaxed) == run
-                && !worker.is_idle()
-            {
-                worker.priority.lower();
+            let begun = tokio::time::Instant::now();
+            for (after, to) in LOWER {
+                tokio::time::sleep_until(begun + after).await;
+                match worker.upgrade() {
+                    Some(worker) if worker.runs.load(Ordering::Relaxed) == run && !worker.is_idle() => {
+                        worker.priority.lower(to);
+                    }
+                    _ => return,
+                }
             }
         });
     }
@@ -193,7 +195,7 @@ impl QueryPool {
 pub(crate) fn lower_this_thread() {
     let priority = Priority::default();
     priority.add_this_thread();
-    priority.lower();
+    priority.lower(LOWER[0].1);
 }
 
 /// Where the tasks of the statement that runs here are spawned: on its worker, else on the engine's own threads.

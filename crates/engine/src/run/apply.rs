@@ -28,8 +28,8 @@ use crate::query_pool;
 const ROWS_MAX: Size = Size::of(32 * 1024);
 
 /// Pieces have as much time as all else had since the last, within these bounds.
-const TIME_MIN: Duration = Duration::from_millis(5);
-const TIME_MAX: Duration = Duration::from_millis(40);
+const TIME_MIN: Duration = Duration::from_millis(2);
+const TIME_MAX: Duration = Duration::from_millis(8);
 
 /// A statement whose changes are being applied.
 pub(super) struct Applying {

@@ -15,7 +15,7 @@ use super::{Content, Table, negated};
 use crate::error;
 
 /// Rows of a piece.
-const PIECE_ROWS: Size = Size::of(8192);
+const PIECE_ROWS: Size = Size::of(2048);
 
 /// Rows that go and rows that come, in the order in which they do.
 #[derive(Debug, Default)]
