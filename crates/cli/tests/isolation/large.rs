@@ -17,6 +17,7 @@ const TABLES: &[&str] = &[
     "CREATE TABLE keyed (k BIGINT PRIMARY KEY, v BIGINT)",
     "CREATE TABLE bag (k BIGINT, v BIGINT)",
     "CREATE TABLE named (k BIGINT, v BIGINT)",
+    "CREATE TABLE seen (n BIGINT, low BIGINT, high BIGINT)",
     "CREATE MATERIALIZED VIEW of_keyed AS SELECT count(*) AS n, min(v) AS low, max(v) AS high FROM keyed",
     "CREATE MATERIALIZED VIEW of_bag AS SELECT count(*) AS n, min(v) AS low, max(v) AS high FROM bag",
     "CREATE MATERIALIZED VIEW of_both AS SELECT a.k, a.v - b.v AS d FROM keyed a JOIN bag b USING (k)",
@@ -157,6 +158,16 @@ impl Beside<'_> {
         }
     }
 
+    /// What is read to change another table is there as a whole.
+    async fn is_copied(&self) {
+        let client = self.server.client().await;
+        while self.goes_on() {
+            client.execute("INSERT INTO seen SELECT count(*), min(v), max(v) FROM keyed", &[]).await.unwrap();
+        }
+        let parts = "SELECT count(*) FROM seen WHERE n <> 3000 OR low <> high";
+        assert_eq!(numbers(&client, parts).await, [Some(0)]);
+    }
+
     /// What would take a table away waits for what changes its rows.
     async fn is_renamed(&self) {
         let (client, other) = (self.server.client().await, self.server.client().await);
@@ -211,8 +222,9 @@ fn nobody_sees_a_part_of_a_statement_that_changes_a_whole_table() {
         };
         let all = async {
             let (reads, fails, cancelled) = (beside.reads(), beside.fails(), beside.is_cancelled(&given));
-            let (others, renamed) = (beside.other_statements(), beside.is_renamed());
-            tokio::join!(end, reads, beside.changes(), fails, cancelled, others, renamed)
+            let (others, renamed, copied) =
+                (beside.other_statements(), beside.is_renamed(), beside.is_copied());
+            tokio::join!(end, reads, beside.changes(), fails, cancelled, others, renamed, copied)
         };
         let began = Instant::now();
         let (_, _, done, ..) = tokio::time::timeout(PATIENCE, all).await.unwrap();

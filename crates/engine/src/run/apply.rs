@@ -1,7 +1,7 @@
 //! Statements that change many rows: the loop applies them a piece at a time and does what others ask for in between.
 //!
-//! Who reads such a table meanwhile sees it as it was; who wants to change it, or the object that it is, waits
-//! (`reserve.rs`). Once all pieces are applied a thread sums them up, and the next epoch takes them in as one change. An
+//! Who reads such a table meanwhile sees it as it was; who wants to change it, or the object that it is, or rows of
+//! another table by what it holds, waits (`reserve.rs`). Once all pieces are applied a thread sums them up, and the next epoch takes them in as one change. An
 //! error, or someone who gives the statement up, takes back what is applied, piece by piece as well.
 //!
 //! Deliberately absent: commits of transactions, which change all their tables or none, and what sinks bring into
@@ -21,7 +21,8 @@ use super::modify::named;
 use super::sink::in_sum;
 use super::table::Change;
 use crate::catalog::Definition;
-use crate::event::{self, Event, Reply};
+use crate::event::{self, Apart, Event, Modification, Reply};
+use crate::point;
 use crate::query_pool;
 
 /// Statements that change more rows are applied in pieces.
@@ -72,22 +73,35 @@ impl Applied {
         self.all.iter().any(|applying| applying.table.as_ref() == table)
     }
 
-    /// True if an event must wait until a statement is applied.
+    /// True if an event must wait until a statement is applied: it would change that table, or it changes rows by what
+    /// it has read there, and the two must be one after the other.
     pub(super) fn keeps_waiting(&self, event: &Event) -> bool {
-        !self.all.is_empty()
-            && match event {
-                Event::Change { changes, reply, .. } => {
-                    !reply.is_closed() && changes.iter().any(|change| self.stops(change))
-                }
-                Event::LookUp { table, reply, .. } => !reply.is_closed() && self.has(table),
-                Event::Modify { modification, reply, .. } => {
-                    !reply.is_closed() && self.has(modification.table())
-                }
-                Event::Commit { writes, reply, .. } => {
-                    !reply.is_closed() && writes.iter().any(|write| self.has(write.table()))
-                }
-                _ => false,
+        if self.all.is_empty() {
+            return false;
+        }
+        match event {
+            Event::Change { changes, .. } => changes.iter().any(|change| self.stops(change)),
+            Event::LookUp { table, .. } => self.has(table),
+            Event::Modify { modification, .. } => {
+                self.has(modification.table()) || self.has_read(modification)
             }
+            Event::Commit { writes, .. } => writes.iter().any(|write| self.has(write.table())),
+            Event::Apart(Apart::ReadStaged { relations, .. }) => {
+                relations.iter().any(|asked| self.has(&asked.name))
+            }
+            _ => false,
+        }
+    }
+
+    fn has_read(&self, modification: &Modification) -> bool {
+        match modification {
+            Modification::Evaluated(evaluated) => evaluated.read.iter().any(|read| self.has(&read.name)),
+            Modification::Statement(dml) => {
+                let asked = point::asked(&dml.query.plan).unwrap_or_default();
+                asked.iter().any(|asked| self.has(&asked.name))
+            }
+            Modification::Insert { .. } | Modification::Delete { .. } => false,
+        }
     }
 
     fn stops(&self, change: &event::Change) -> bool {
