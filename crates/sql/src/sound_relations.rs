@@ -12,6 +12,7 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::sql::sqlparser::ast::TableFactor;
 
+use crate::complexity::refuse_large;
 use crate::rules::keys::with_sound_keys;
 
 /// The planner, which must be asked before all others.
@@ -31,7 +32,10 @@ impl RelationPlanner for SoundRelations {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         }
         self.is_asked_again.store(true, Ordering::Relaxed);
-        let plan = with_sound_keys(context.plan(relation)?)?;
+        let plan = context.plan(relation)?;
+        // What planners do to a plan makes a copy for each place that names it: it must not become large first.
+        refuse_large(&plan)?;
+        let plan = with_sound_keys(plan)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))
     }
 }
