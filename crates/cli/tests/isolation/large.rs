@@ -1,6 +1,9 @@
 //! Statements that change whole tables, a few rows at a time, while everyone else goes on: nobody ever sees a part of
 //! one, and what ends before its time leaves nothing.
 
+// Whatever goes wrong ends the test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
