@@ -281,8 +281,13 @@ pub(crate) enum PinnedInput {
 
 /// A step of doing again what a journal holds.
 pub(crate) enum Recovery {
-    /// What is done is to be noted here.
-    Notes(Box<Notes>),
+    /// What is done is to be noted here; what was loaded is of this entry.
+    Notes {
+        /// Where it is noted.
+        notes: Box<Notes>,
+        /// The entry of the checkpoint that was loaded, if there was one.
+        checkpoint: Sequence,
+    },
     /// An entry is done again next.
     Entry {
         /// Its number.

@@ -104,7 +104,7 @@ async fn recover(mut session: Session, directory: DataDirectory) -> Result<Recov
     }
     let notes = Notes::open(&directory, last, OomKills::now()).map_err(failed)?;
     let durable = notes.before().durable;
-    step(&session, Recovery::Notes(Box::new(notes))).await?;
+    step(&session, Recovery::Notes { notes: Box::new(notes), checkpoint: last }).await?;
     let mut entries = Entries::open(&directory, last).map_err(failed)?;
     let mut replayed = 0;
     let mut rest = entries.by_ref().peekable();

@@ -18,7 +18,7 @@ use crate::sqlstate;
 pub const DEPTH_MAX: usize = 20_000;
 
 /// How many nodes its plan has at most, once views and WITH queries stand where they are named.
-pub const NODES_MAX: u64 = 50_000;
+pub const NODES_MAX: u64 = 100_000;
 
 /// What one pair of parentheses holds so far.
 #[derive(Clone, Copy, Default)]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayData, ArrayRef, BinaryViewArray, MutableArrayData, RecordBatch, StringViewArray, make_array,
+    Array, ArrayData, ArrayRef, BinaryViewArray, GenericByteViewArray, MutableArrayData, RecordBatch,
+    StringViewArray, make_array,
 };
 use arrow::buffer::{Buffer, ScalarBuffer};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{ByteViewType, DataType};
 use arrow::error::ArrowError;
 
 /// What an array may waste before it is worth a copy, besides as much again as it needs.
@@ -22,18 +23,10 @@ pub fn compact(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 
 fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     if let Some(views) = array.as_any().downcast_ref::<StringViewArray>() {
-        return Ok(if wasteful_views(views.total_buffer_bytes_used(), views.views(), views.data_buffers()) {
-            Arc::new(views.gc())
-        } else {
-            array.clone()
-        });
+        return compact_views(views, array);
     }
     if let Some(views) = array.as_any().downcast_ref::<BinaryViewArray>() {
-        return Ok(if wasteful_views(views.total_buffer_bytes_used(), views.views(), views.data_buffers()) {
-            Arc::new(views.gc())
-        } else {
-            array.clone()
-        });
+        return compact_views(views, array);
     }
     if contains_views(array.data_type()) {
         return compact_children(array);
@@ -49,12 +42,24 @@ fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     Ok(make_array(copy.freeze()))
 }
 
-/// Whether views use little of their buffers, or are spread over so many that readers suffer.
-fn wasteful_views(used: usize, views: &ScalarBuffer<u128>, buffers: &[Buffer]) -> bool {
-    let held: usize = buffers.iter().map(Buffer::capacity).sum();
-    held > 2 * used + SLACK_BYTES
-        || views.inner().capacity() > 2 * size_of_val(&views[..]) + SLACK_BYTES
-        || buffers.len() > 8 + views.len() / 512
+fn compact_views<T: ByteViewType>(
+    views: &GenericByteViewArray<T>,
+    array: &ArrayRef,
+) -> Result<ArrayRef, ArrowError> {
+    let held: usize = views.data_buffers().iter().map(Buffer::capacity).sum();
+    // Also where they are spread over so many buffers that readers suffer.
+    let wastes_values = held > 2 * views.total_buffer_bytes_used() + SLACK_BYTES
+        || views.data_buffers().len() > 8 + views.len() / 512;
+    let own = views.views();
+    let wastes_views = own.inner().capacity() > 2 * size_of_val(&own[..]) + SLACK_BYTES;
+    if !wastes_values && !wastes_views {
+        return Ok(array.clone());
+    }
+    let compacted = if wastes_values { views.gc() } else { views.clone() };
+    let (own, values, nulls) = compacted.into_parts();
+    // A slice without long values keeps all views, also when its values are gathered.
+    let own = ScalarBuffer::from(own.to_vec());
+    Ok(Arc::new(GenericByteViewArray::<T>::try_new(own, values, nulls)?))
 }
 
 fn contains_views(data_type: &DataType) -> bool {

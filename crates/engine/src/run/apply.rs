@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use millstream_delta::Delta;
-use millstream_sql::{Error, Result, sqlstate};
+use millstream_sql::{Error, OnConflict, Result, sqlstate};
 use millstream_state::Size;
 
 use super::Loop;
@@ -97,8 +97,13 @@ impl Applied {
         match modification {
             Modification::Evaluated(evaluated) => evaluated.read.iter().any(|read| self.has(&read.name)),
             Modification::Statement(dml) => {
-                let asked = point::asked(&dml.query.plan).unwrap_or_default();
-                asked.iter().any(|asked| self.has(&asked.name))
+                let on_conflict = match &dml.on_conflict {
+                    Some(OnConflict::DoUpdate(query)) => Some(&query.plan),
+                    _ => None,
+                };
+                let plans = on_conflict.into_iter().chain([&dml.query.plan]);
+                let mut asked = plans.flat_map(|plan| point::asked(plan).unwrap_or_default());
+                asked.any(|asked| self.has(&asked.name))
             }
             Modification::Insert { .. } | Modification::Delete { .. } => false,
         }
@@ -147,11 +152,15 @@ impl Loop {
             return;
         }
         let begun = Instant::now();
+        // What no epoch can take in any more is taken back.
+        let refused = self.check_journal().err();
         let others = self.applied.ended.map_or(TIME_MIN, |ended| begun - ended);
         let time = others.clamp(TIME_MIN, TIME_MAX);
         loop {
             for mut applying in std::mem::take(&mut self.applied.all) {
-                applying.stage = self.go_on(&applying.table, applying.stage, applying.reply.is_closed());
+                let given_up = applying.reply.is_closed().then(given_up);
+                let ends = refused.clone().or(given_up);
+                applying.stage = self.go_on(&applying.table, applying.stage, ends);
                 match applying.stage {
                     Stage::Ended(done) => {
                         self.end_pieces(applying.table, applying.once, applying.reply, done)
@@ -167,14 +176,13 @@ impl Loop {
     }
 
     /// Applies a piece, or looks whether the sum is there.
-    fn go_on(&mut self, name: &str, stage: Stage, given_up: bool) -> Stage {
+    fn go_on(&mut self, name: &str, stage: Stage, ends: Option<Error>) -> Stage {
         let table = match self.table(name) {
             Ok(table) => table,
             Err(error) => return Stage::Ended(Err(error)),
         };
-        if given_up {
-            let error = Error::external("the statement was given up");
-            table.give_up(error.code(sqlstate::QUERY_CANCELED));
+        if let Some(error) = ends {
+            table.give_up(error);
         } else if let Stage::Summing { sum, delta, count } = stage {
             return match sum.try_recv() {
                 Ok(delta) => Stage::Ended(Ok((delta, count))),
@@ -227,4 +235,8 @@ impl Loop {
         }
         self.answer_change(&name, once, reply, done);
     }
+}
+
+fn given_up() -> Error {
+    Error::external("the statement was given up").code(sqlstate::QUERY_CANCELED)
 }

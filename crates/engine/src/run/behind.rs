@@ -8,6 +8,7 @@
 //! as is all that they read. So is every query while history is kept, of which each epoch is a part.
 
 mod groups;
+mod merging;
 mod saving;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,19 +16,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Chunk, Cut, Delta, Epoch, STACK_BYTES};
+use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES};
 use millstream_flow::{Change, Cost, Flow};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::own_flow::{self, Told};
 use super::query::{RunningQuery, Status};
-use super::sink::in_sum;
 use super::speed::Speed;
 use super::succeed::Successor;
 use crate::event::Event;
 use crate::query_pool;
 use crate::settings::ClockKind;
+use groups::is_inside;
+use merging::compacted;
 
 /// An epoch in which tables change by more rows, or that pairs more rows, is stepped apart by those who may.
 const LARGE_ROWS: usize = 32 * 1024;
@@ -39,22 +41,23 @@ const ROW_BYTES: usize = 64;
 /// Epochs that may wait one by one; more are put together.
 const EPOCHS_MAX: usize = 1024;
 
-/// Rows that small chunks are put together to.
-const CHUNK_ROWS: usize = 8192;
-
 /// A query that takes in several epochs at once, on a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Behind {
     /// The epoch that its result is as of.
     through: Epoch,
-    /// The newest epoch of a step of another whose change waits here: that one is as of then, and no earlier.
-    handed: Epoch,
+    /// The steps over several epochs, from one to another, of what it reads: of these nothing in between can be had.
+    lumps: Vec<(Epoch, Epoch)>,
     /// By epoch: what changed in each of its inputs since.
     waiting: BTreeMap<Epoch, (Cut, Vec<Delta>)>,
     /// How many bytes that is.
     bytes: usize,
     /// The number of waiting epochs from which on they are put together.
     merged_at: usize,
+    /// Those that were, by the last: the first.
+    merged: BTreeMap<Epoch, Epoch>,
+    /// How long its newest step took.
+    took: Duration,
     step: Option<Step>,
 }
 
@@ -63,6 +66,7 @@ pub(crate) struct Behind {
 struct Step {
     /// The epoch that the result is as of when it is done.
     through: Epoch,
+    begun: Instant,
     cut: Cut,
     done: Receiver<Done>,
 }
@@ -80,7 +84,9 @@ impl Behind {
     fn new(through: Epoch) -> Behind {
         Behind {
             through,
-            handed: Epoch::default(),
+            lumps: Vec::new(),
+            merged: BTreeMap::new(),
+            took: Duration::ZERO,
             waiting: BTreeMap::new(),
             bytes: 0,
             merged_at: EPOCHS_MAX,
@@ -123,24 +129,11 @@ impl Behind {
     fn take(&mut self, through: Epoch) -> Option<(Cut, Vec<Delta>)> {
         let later = self.waiting.split_off(&through.next());
         let taken = std::mem::replace(&mut self.waiting, later);
+        self.merged = self.merged.split_off(&through.next());
         self.bytes = self.waiting.values().map(|(_, inputs)| bytes_of(inputs)).sum();
-        together(taken.into_values())
-    }
-
-    /// Puts epochs together, but for those at which someone may want to stop.
-    fn merge(&mut self, stops: &BTreeSet<Epoch>) {
-        let mut rest = std::mem::take(&mut self.waiting);
-        while let Some((first, _)) = rest.first_key_value() {
-            let stop = stops.range(*first..).next();
-            let later = stop.map_or_else(BTreeMap::new, |stop| rest.split_off(&stop.next()));
-            let run = std::mem::replace(&mut rest, later);
-            if let Some((cut, inputs)) = together(run.into_values()) {
-                let inputs = inputs.into_iter().map(compacted).collect();
-                self.waiting.insert(cut.epoch, (cut, inputs));
-            }
-        }
-        self.bytes = self.waiting.values().map(|(_, inputs)| bytes_of(inputs)).sum();
-        self.merged_at = EPOCHS_MAX.max(2 * self.waiting.len());
+        let (cut, inputs) = together(taken.into_values())?;
+        // The result is as of that epoch, also where nothing has changed in it.
+        Some((Cut { epoch: through, ..cut }, inputs))
     }
 
     /// What has come back of its step, if it has.
@@ -164,29 +157,6 @@ pub(crate) fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Optio
         all.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta));
         (cut, all)
     })
-}
-
-/// A change in sum, in fewer chunks where they are small.
-fn compacted(delta: Delta) -> Delta {
-    let delta = in_sum(delta);
-    let (mut all, mut small, mut rows) = (Delta::default(), Vec::new(), 0);
-    for chunk in delta.chunks {
-        rows += chunk.rows.num_rows();
-        small.push(chunk);
-        if rows >= CHUNK_ROWS {
-            all.chunks.extend(as_one(std::mem::take(&mut small)));
-            rows = 0;
-        }
-    }
-    all.chunks.extend(as_one(small));
-    all
-}
-
-/// Chunks as one, or as they are where that can't be.
-fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
-    let Some(schema) = chunks.first().map(|chunk| chunk.rows.schema()) else { return chunks };
-    let one = Delta { chunks: chunks.clone() }.into_one(&schema);
-    one.map_or(chunks, |one| one.into_iter().collect())
 }
 
 /// The threads that step queries, so that the end can wait for them.
@@ -251,6 +221,7 @@ impl Loop {
             });
             if let Some(behind) = query.behind_mut() {
                 behind.through = step.through;
+                behind.took = step.begun.elapsed();
             }
             query.changed = 0;
             match change.and_then(|change| query.take_up(&step.cut, change)) {
@@ -274,7 +245,6 @@ impl Loop {
                 && inputs.iter().any(|delta| !delta.is_empty())
             {
                 behind.wait(cut, &inputs);
-                behind.handed = behind.handed.max(cut.epoch);
             }
         }
         self.log(&name, cut, &delta);
@@ -354,7 +324,9 @@ impl Loop {
             let quick = query.speed.is_quick() && behind.waiting.is_empty() && self.apart.is_none();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
             let wanted = self.keeps_history() || wanted.contains(&query.name);
-            if (quick || wanted) && !behind.is_away() && reads_present {
+            // A read that has begun finds all of a group as of its epoch.
+            let held = || self.is_held_back(place);
+            if (quick || wanted) && !behind.is_away() && reads_present && !held() {
                 self.step_to_present(place);
                 some = true;
             }
@@ -387,18 +359,13 @@ impl Loop {
     /// How far a query that is behind can go in its next step; no further than it is where it must wait.
     fn next_through(&self, place: usize, behind: &Behind) -> Epoch {
         let group = self.going_with(place);
-        let meeting = self.meeting_of(&group);
-        let members = || group.iter().filter_map(|place| Some((*place, self.queries[*place].behind()?)));
-        let next = if members().all(|(_, behind)| behind.through >= meeting) {
-            let names: Vec<&Arc<str>> = group.iter().map(|place| &self.queries[*place].name).collect();
-            let held = |name: &&Arc<str>| {
-                self.waiters.reads.iter().filter_map(|read| read.holds_at(name)).collect::<Vec<_>>()
-            };
-            let stops = members().map(|(place, behind)| self.stop_after(place, behind));
-            names.iter().flat_map(held).chain(stops).min().unwrap_or(self.epoch)
-        } else {
-            meeting
-        };
+        let lumps = self.lumps_of(&group);
+        let meeting = lumps.iter().map(|(_, to)| *to).max().unwrap_or_default();
+        let stop = self.stop_of(&group);
+        let all_have_met =
+            group.iter().filter_map(|place| self.queries[*place].behind()).all(|one| one.through >= meeting);
+        let can_stop = || behind.through < stop && stop < meeting && !is_inside(&lumps, stop);
+        let next = if all_have_met || can_stop() { stop } else { meeting };
         let inputs_are_there = self.queries[place].reads().all(|name| self.through(name) >= next);
         if inputs_are_there { next.max(behind.through) } else { behind.through }
     }
@@ -500,14 +467,16 @@ impl Loop {
 
     /// Begins the steps of queries for which something waits.
     pub(super) fn begin_steps(&mut self) {
-        if self.checkpoint_waits_for_steps() {
-            return;
-        }
+        self.forget_lumps();
+        let held = self.held_by_checkpoint();
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
             let Some(behind) = self.queries[place].behind() else { continue };
             if behind.is_away() {
                 away += 1;
+                continue;
+            }
+            if held.is_some_and(|took_max| behind.took >= took_max) {
                 continue;
             }
             let (from, through) = (behind.through, self.next_through(place, behind));
@@ -538,6 +507,7 @@ impl Loop {
         let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
         let query = &mut self.queries[place];
         let read = query.needs_changes();
+        let Some(from) = query.behind().map(Behind::through) else { return };
         let Some((cut, inputs)) = query.behind_mut().and_then(|behind| behind.take(through)) else { return };
         let Some(flow) = query.flow.lend() else { return };
         let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);
@@ -551,8 +521,9 @@ impl Loop {
         match started {
             Ok(_) => {
                 if let Some(behind) = query.behind_mut() {
-                    behind.step = Some(Step { through, cut, done });
+                    behind.step = Some(Step { through, begun: Instant::now(), cut, done });
                 }
+                self.note_lump(place, from, through);
             }
             Err(error) => {
                 let reason = Error::external(format!("a thread to step it can't be started: {error}"));
@@ -560,23 +531,6 @@ impl Loop {
                 self.suspend_after(place);
             }
         }
-    }
-
-    /// Puts epochs together where many wait. Nobody will want to stop at one that is over and that nobody holds now.
-    fn merge_waiting(&mut self) {
-        let many = |behind: &Behind| behind.waiting.len() > behind.merged_at;
-        if !self.queries.iter().filter_map(RunningQuery::behind).any(many) {
-            return;
-        }
-        let behind = self.queries.iter().filter_map(RunningQuery::behind);
-        let mut stops: BTreeSet<Epoch> = behind
-            .flat_map(|behind| [Some(behind.through), behind.step.as_ref().map(|step| step.through)])
-            .flatten()
-            .collect();
-        stops.extend(self.transactions.values().map(|open| open.epoch));
-        stops.extend(self.waiters.reads.iter().filter_map(|read| read.epoch()));
-        let behind = self.queries.iter_mut().filter_map(RunningQuery::behind_mut);
-        behind.filter(|behind| many(behind)).for_each(|behind| behind.merge(&stops));
     }
 }
 

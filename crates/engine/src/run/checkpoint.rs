@@ -160,7 +160,7 @@ impl Loop {
         (asked || due()) && self.durability.failure().is_none()
     }
 
-    /// Whether nothing but queries that are stepped elsewhere keeps one from being taken: no further step begins until it is.
+    /// Whether nothing but queries that are stepped elsewhere keeps one from being taken.
     pub(super) fn checkpoint_waits_for_steps(&self) -> bool {
         let news = self.durability.last().is_some_and(|last| last != self.taking.last);
         let can =
@@ -177,7 +177,8 @@ impl Loop {
 
     /// The same, where nothing hinders it: what does wakes the loop when it is over.
     pub(super) fn checkpoint_wakes(&self) -> Option<Instant> {
-        self.checkpoint_is_due_at().filter(|due| *due > Instant::now() || !self.is_unsettled())
+        let due = self.checkpoint_is_due_at().filter(|_| !self.durability.holds_back());
+        due.filter(|due| *due > Instant::now() || !self.is_unsettled())
     }
 
     /// One is written, or can't be.

@@ -297,6 +297,7 @@ impl Loop {
                 .chain(self.observations_end())
                 .chain(self.checkpoint_wakes())
                 .chain(self.next_piece())
+                .chain(self.reserved.looks())
                 .min();
             match self.next_event(inbox, wake_at) {
                 Ok(event) => self.react(event),
@@ -420,6 +421,7 @@ impl Loop {
 
     /// All that is due now.
     fn work(&mut self) {
+        self.take_waiting();
         self.take_steps();
         loop {
             self.take_set_aside();
@@ -455,7 +457,6 @@ impl Loop {
         self.take_checkpoint();
         // Those that a checkpoint has held up.
         self.begin_steps();
-        self.take_waiting();
     }
 
     /// The same while no epoch may be decided.

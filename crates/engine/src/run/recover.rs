@@ -16,7 +16,10 @@ impl Loop {
             return reply.send(Err(Error::bug("a running engine is to be recovered")));
         }
         match step {
-            Recovery::Notes(notes) => self.doing.begin(*notes),
+            Recovery::Notes { notes, checkpoint } => {
+                self.doing.begin(*notes);
+                self.bring_loaded(checkpoint);
+            }
             Recovery::Entry { entry, last } => self.doing.begin_entry(entry, last),
             Recovery::Opened(at) => self.clock.begin_at(at),
             Recovery::Standing(standing) => self.stand(standing),

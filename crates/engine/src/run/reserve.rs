@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use super::Loop;
 use crate::event::{Apart, Event, Modification, Reply};
@@ -45,6 +46,11 @@ impl Reserved {
     /// Lets all that waits be tried again, once the present epoch is over.
     pub(super) fn look_again(&mut self) {
         self.look = !self.waiting.is_empty();
+    }
+
+    /// When what waits is to be tried again, where that may be of use.
+    pub(super) fn looks(&self) -> Option<Instant> {
+        self.look.then(Instant::now)
     }
 
     fn keeps_waiting(&self, event: &Event) -> bool {

@@ -185,7 +185,6 @@ impl Loop {
             subscription.load(&mut of, &entries).map_err(|error| of_part(&part, error))?;
         }
         self.plan_watermarks();
-        self.bring_loaded();
         match state.left() {
             None => Ok(()),
             Some(left) => Err(corrupt(format!("'{left}' of it belongs to nothing that is there"))),

@@ -1,5 +1,6 @@
 //! Functions of our own that stand in for the query engine's where those leave something open.
 
+mod bounded;
 pub mod canonical_float;
 pub(crate) mod date_part;
 pub mod exact_moments;
@@ -38,6 +39,7 @@ pub(crate) static ALIASES: LazyLock<[String; 1]> = LazyLock::new(|| [EXACT.to_st
 /// Adds the functions that a statement can name, but for those of which the user has one.
 pub(crate) fn register(state: &mut SessionState) {
     let mut registry = Registry { state };
+    bounded::register(&mut registry);
     read_text::ReadText::registered().into_iter().for_each(|function| registry.add(function));
     date_part::register(&mut registry);
     json::register(&mut registry);

@@ -22,11 +22,10 @@ pub const ALL: &[Scenario] = &[
 
 /// Two views that are slow by turns, what reads both, and a sink that has all its changes: `d` is 0 whenever both are as
 /// of one epoch.
-fn objects(out: &Path) -> Vec<String> {
+fn objects(path: &Path) -> Vec<String> {
     let sum = |name: &str, gate: &str| {
         format!("CREATE MATERIALIZED VIEW {name} AS SELECT k, sum({gate}(v)) AS s FROM t GROUP BY k")
     };
-    let path = out.display();
     vec![
         "SET parallelism = 8".into(),
         "CREATE TABLE t (id BIGINT PRIMARY KEY, k BIGINT, v BIGINT)".into(),
@@ -35,17 +34,32 @@ fn objects(out: &Path) -> Vec<String> {
         "CREATE MATERIALIZED VIEW again AS SELECT k, s FROM b".into(),
         "CREATE MATERIALIZED VIEW both AS SELECT k, a.s, a.s - again.s AS d FROM a JOIN again USING (k)"
             .into(),
-        format!(
-            "CREATE SINK changes FROM both WITH (connector = 'file', path = '{path}', format = 'csv', header = false, \
-             changelog = true)"
-        ),
+        "CREATE TABLE u (k BIGINT, n BIGINT)".into(),
+        "CREATE MATERIALIZED VIEW beside AS SELECT u.n, u.k, a.s FROM u LEFT JOIN a ON u.k = a.k".into(),
+        sink("both", &path.join("both")),
+        sink("beside", &path.join("beside")),
     ]
 }
 
-async fn insert(session: &mut Session, next: &mut i64) -> Result<()> {
+fn sink(view: &str, path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "CREATE SINK changes_of_{view} FROM {view} WITH (connector = 'file', path = '{path}', format = 'csv', \
+         header = false, changelog = true)"
+    )
+}
+
+/// A row comes, and some of those before it go: all of a key at times.
+async fn change(session: &mut Session, next: &mut i64, random: &mut SmallRng) -> Result<()> {
     let id = *next;
     *next += 1;
-    run(session, &format!("INSERT INTO t VALUES ({id}, {}, {})", id % 3, id * 10 + 1)).await.map(drop)
+    let sql = match random.random_range(0..6) {
+        0 => format!("DELETE FROM t WHERE k = {}", id % 3),
+        1 => format!("DELETE FROM t WHERE id = {}", random.random_range(0..id.max(1))),
+        2 => format!("INSERT INTO u VALUES ({}, {id})", id % 4),
+        _ => format!("INSERT INTO t VALUES ({id}, {}, {})", id % 3, id * 10 + 1),
+    };
+    run(session, &sql).await.map(drop)
 }
 
 /// Rows come while the gates open and close.
@@ -54,27 +68,35 @@ async fn play(gates: &[Gate; 2], session: &mut Session, next: &mut i64, random: 
         let door = [Door::Open, Door::Closed, Door::Closed][random.random_range(0..3)];
         gates[random.random_range(0..2)].set(door);
         for _ in 0..random.random_range(0..3) {
-            insert(session, next).await?;
+            change(session, next, random).await?;
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(0..6))).await;
     }
     Ok(())
 }
 
-/// All that the sink was told was as of one epoch, and comes to what the view holds.
-async fn check_sink(session: &mut Session, out: &Path) -> Result<()> {
+/// All that the sinks were told was as of one epoch, and comes to what the views hold.
+async fn check_sinks(session: &mut Session, out: &Path) -> Result<()> {
     run(session, "FLUSH").await?;
-    let mut told = BTreeMap::<String, i64>::new();
-    for line in lines_in(out)? {
-        let (op, row) = line.split_once(',').ok_or("a line without columns")?;
-        ensure(row.ends_with(",0"), || format!("the sink was told {line}: its inputs were of two epochs"))?;
-        *told.entry(row.replace(',', "|")).or_default() += if op == "insert" { 1 } else { -1 };
+    for (view, columns) in [("both", "k, s, d"), ("beside", "n, k, s")] {
+        let mut told = BTreeMap::<String, i64>::new();
+        for line in lines_in(&out.join(view))? {
+            let (op, row) = line.split_once(',').ok_or("a line without columns")?;
+            let of_one = view != "both" || row.ends_with(",0");
+            ensure(of_one, || format!("the sink was told {line}: its inputs were of two epochs"))?;
+            *told.entry(row.replace(',', "|")).or_default() += if op == "insert" { 1 } else { -1 };
+        }
+        told.retain(|_, count| *count != 0);
+        let held = lines(session, &format!("SELECT {columns} FROM {view}")).await?;
+        let held: BTreeMap<String, i64> = held.into_iter().map(|row| (row.replace("NULL", ""), 1)).collect();
+        ensure(told == held, || format!("the sink of {view} was told {told:?}, the view holds {held:?}"))?;
     }
-    told.retain(|_, count| *count != 0);
-    let held = lines(session, "SELECT k, s, d FROM both").await?;
-    let held: BTreeMap<String, i64> = held.into_iter().map(|row| (row, 1)).collect();
-    ensure(told == held, || format!("the sink was told {told:?}, the view holds {held:?}"))
+    Ok(())
 }
+
+/// A table beside a view over it, as of one epoch.
+const BESIDE: &str = "SELECT coalesce((SELECT sum(v) FROM t), 0) = coalesce((SELECT sum(s) FROM a), 0), \
+                      coalesce((SELECT sum(v) FROM t), 0) = coalesce((SELECT sum(s) FROM again), 0)";
 
 async fn one_epoch() -> Result<()> {
     let (gates, folder) = ([Gate::default(), Gate::default()], folder()?);
@@ -87,15 +109,35 @@ async fn one_epoch() -> Result<()> {
         run(&mut session, &sql).await?;
     }
     let (mut next, mut random) = (0, SmallRng::seed_from_u64(11));
+    let mut reads = Vec::new();
     for round in 0..100 {
         play(&gates, &mut session, &mut next, &mut random).await?;
+        let mut other = engine.session();
+        reads.push(tokio::spawn(async move {
+            if round % 2 == 0 {
+                return lines(&mut other, BESIDE).await;
+            }
+            run(&mut other, "BEGIN").await?;
+            tokio::time::sleep(Duration::from_millis(round % 7)).await;
+            lines(&mut other, BESIDE).await
+        }));
+        if round == 50 {
+            gates.iter().for_each(|gate| gate.set(Door::Open));
+            let late = "CREATE MATERIALIZED VIEW late AS SELECT a.s - sum(gate_b(t.v)) AS d FROM a JOIN t USING (k) GROUP BY k, a.s";
+            run(&mut session, late).await?;
+        }
         if round % 10 == 9 {
             gates.iter().for_each(|gate| gate.set(Door::Open));
             expect(&mut session, "SELECT count(*) FROM both WHERE d <> 0", &["0"]).await?;
         }
     }
     gates.iter().for_each(|gate| gate.set(Door::Open));
-    check_sink(&mut session, &out).await?;
+    for read in reads {
+        let read = within_a_minute("a read", read).await?.map_err(|error| error.to_string())??;
+        ensure(read == ["true|true"], || format!("a read found two epochs: {read:?}"))?;
+    }
+    check_sinks(&mut session, &out).await?;
+    expect(&mut session, "SELECT count(*) FROM late WHERE d <> 0", &["0"]).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 
@@ -110,11 +152,9 @@ async fn while_behind() -> Result<()> {
     let view = "CREATE MATERIALIZED VIEW slow AS SELECT sum(gate(v)) AS s FROM t";
     let objects = ["SET checkpoint_interval = 'off'", "CREATE TABLE t (id BIGINT, k BIGINT, v BIGINT)", view];
     run_all(&mut session, &objects).await?;
-    let mut next = 0;
-    insert(&mut session, &mut next).await?;
+    run(&mut session, "INSERT INTO t VALUES (0, 0, 1)").await?;
     gate.set(Door::Closed);
-    insert(&mut session, &mut next).await?;
-    insert(&mut session, &mut next).await?;
+    run_all(&mut session, &["INSERT INTO t VALUES (1, 1, 11)", "INSERT INTO t VALUES (2, 2, 21)"]).await?;
     let mut other = machine.session();
     let asked = tokio::spawn(async move { run(&mut other, "CHECKPOINT").await });
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -150,12 +190,10 @@ async fn crashes() -> Result<()> {
             play(&gates, &mut session, &mut next, &mut random).await?;
             gates.iter().for_each(|gate| gate.set(Door::Open));
             machine.crash_at(|| {}, &mut random).await?;
-            let sum = lines(&mut machine.session(), "SELECT sum(v) FROM t").await?;
-            let sum: Vec<&str> = sum.iter().map(String::as_str).collect();
-            expect(&mut machine.session(), "SELECT sum(s) FROM both WHERE d = 0", &sum).await?;
+            expect(&mut machine.session(), BESIDE, &["true|true"]).await?;
         }
-        check_sink(&mut machine.session(), &out).await?;
-        for view in ["a", "b", "both"] {
+        check_sinks(&mut machine.session(), &out).await?;
+        for view in ["a", "b", "both", "beside"] {
             expect(&mut machine.session(), &format!("VERIFY {view}"), &[]).await?;
         }
         machine.engine.stop().await.map_err(|error| error.to_string())?;

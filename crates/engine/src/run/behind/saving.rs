@@ -1,18 +1,18 @@
 //! A query that is behind as part of a checkpoint: what it keeps as of the epoch that it has come to, and what waits.
 //!
-//! A checkpoint doesn't wait until such queries are at the present, which they may never be; no step begins while it is
-//! due, so it waits for the end of one. A start brings them to the present: first all that go together to the epoch at
-//! which they are to meet, then epoch by epoch. What they showed outside after the checkpoint was as of one of these
-//! epochs, so that a sink goes on from where it stood.
+//! A checkpoint doesn't wait until such queries are at the present, which they may never be, but for the ends of their
+//! steps. A start brings them to the present by way of every epoch at which all that go together can stop. What they
+//! showed outside after the checkpoint was as of one of these epochs, so that a sink goes on from where it stood.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millstream_delta::{Delta, Epoch};
-use millstream_durable::{Entry, Recorded};
+use millstream_durable::{Entry, Recorded, Sequence};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
+use super::groups::is_inside;
 use super::{Behind, compacted};
 use crate::run::Loop;
 use crate::run::query::{RunningQuery, Status};
@@ -22,7 +22,8 @@ impl Behind {
     /// What is kept of it; the epochs that wait are added to `entries`.
     pub(crate) fn save(&self, to: &mut Tables, entries: &mut Vec<Entry>) {
         to.put_number("through", self.through.0 as i64);
-        to.put_number("handed", self.handed.0 as i64);
+        put_ranges(to, "lump", self.lumps.iter().copied());
+        put_ranges(to, "merged", self.merged.iter().map(|(last, first)| (*first, *last)));
         to.put_number("waiting", entries.len() as i64);
         for (cut, inputs) in self.waiting.values() {
             let changes = inputs.iter().enumerate().filter(|(_, delta)| !delta.is_empty());
@@ -39,7 +40,8 @@ impl Behind {
     pub(crate) fn load(from: &mut Tables, entries: &[Entry], inputs: usize) -> Result<Option<Behind>> {
         let Some(through) = from.take_number_if("through") else { return Ok(None) };
         let mut behind = Behind::new(Epoch(through as u64));
-        behind.handed = Epoch(number(from, "handed")? as u64);
+        behind.lumps = take_ranges(from, "lump")?;
+        behind.merged = take_ranges(from, "merged")?.into_iter().map(|(first, last)| (last, first)).collect();
         let (first, end) = (number(from, "waiting")? as usize, number(from, "waiting_to")? as usize);
         let corrupt =
             || Error::new(crate::Kind::Corrupt, "a checkpoint lacks what waits for a query that is behind");
@@ -63,11 +65,32 @@ impl RunningQuery {
     }
 }
 
+fn put_ranges(to: &mut Tables, name: &str, ranges: impl ExactSizeIterator<Item = (Epoch, Epoch)>) {
+    to.put_number(&format!("{name}s"), ranges.len() as i64);
+    for (place, (first, last)) in ranges.enumerate() {
+        to.put_number(&format!("{name}{place}.from"), first.0 as i64);
+        to.put_number(&format!("{name}{place}.to"), last.0 as i64);
+    }
+}
+
+fn take_ranges(from: &mut Tables, name: &str) -> Result<Vec<(Epoch, Epoch)>> {
+    let count = number(from, &format!("{name}s"))?;
+    let mut end = |place, end: &str| -> Result<Epoch> {
+        Ok(Epoch(number(from, &format!("{name}{place}.{end}"))? as u64))
+    };
+    (0..count).map(|place| Ok((end(place, "from")?, end(place, "to")?))).collect()
+}
+
 impl Loop {
-    /// Brings to the present what was behind when a checkpoint was taken.
-    pub(in crate::run) fn bring_loaded(&mut self) {
+    /// Brings to the present what was behind when a checkpoint was taken, which was of this entry.
+    pub(in crate::run) fn bring_loaded(&mut self, checkpoint: Sequence) {
         let behind: Vec<usize> =
             (0..self.queries.len()).filter(|place| self.queries[*place].behind().is_some()).collect();
+        if behind.is_empty() {
+            return;
+        }
+        // A process that dies in one of these steps has died in this entry.
+        self.doing.begin_entry(checkpoint, false);
         for place in &behind {
             // Those that go together are brought with the first of them.
             let group = self.going_with(*place);
@@ -83,30 +106,46 @@ impl Loop {
         }
     }
 
+    /// Brings a group to the present: where someone is told of its changes by way of every epoch at which all of it can stop.
     fn bring_group(&mut self, group: &BTreeSet<usize>) {
-        let mut next = Some(self.meeting_of(group));
-        while let Some(epoch) = next {
+        let mut epochs = BTreeSet::from([self.epoch]);
+        if group.iter().any(|place| self.oldest_reader(&self.queries[*place].name).is_some()) {
+            let behind = || group.iter().filter_map(|place| self.queries[*place].behind());
+            let lumps = self.lumps_of(group);
+            epochs.extend(behind().flat_map(|behind| behind.waiting.keys().copied()));
+            epochs.extend(lumps.iter().map(|(_, to)| *to));
+            let within = |behind: &Behind, epoch: Epoch| {
+                behind.merged.iter().any(|(last, first)| *first <= epoch && epoch < *last)
+            };
+            let cannot: Vec<Epoch> = epochs
+                .iter()
+                .filter(|epoch| is_inside(&lumps, **epoch) || behind().any(|behind| within(behind, **epoch)))
+                .copied()
+                .collect();
+            cannot.iter().for_each(|epoch| _ = epochs.remove(epoch));
+        }
+        for epoch in epochs {
             for place in group {
                 self.step_here(*place, epoch);
                 self.suspend_after(*place);
             }
-            let waiting = group.iter().filter_map(|place| self.queries[*place].behind());
-            let waiting = waiting.filter_map(|behind| behind.waiting.range(epoch.next()..).next());
-            next = waiting.map(|(epoch, _)| *epoch).min();
         }
-        group.iter().for_each(|place| self.step_here(*place, self.epoch));
     }
 
     /// Lets a query that is behind take in all that waits up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread = self.is_unread(place);
-        let query = &mut self.queries[place];
-        let Some(behind) = query.behind_mut().filter(|behind| behind.through < through) else { return };
-        behind.through = through;
-        if let Some((cut, inputs)) = behind.take(through) {
-            let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
-            let delta = query.step(&cut, &inputs.iter().collect::<Vec<_>>());
-            self.hand_on(place, &cut, delta);
+        let Some(behind) = self.queries[place].behind_mut().filter(|behind| behind.through < through) else {
+            return;
+        };
+        let from = std::mem::replace(&mut behind.through, through);
+        let Some((cut, inputs)) = behind.take(through) else { return };
+        if !self.may_step(place, through) {
+            return;
         }
+        let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
+        let delta = self.queries[place].step(&cut, &inputs.iter().collect::<Vec<_>>());
+        self.note_lump(place, from, through);
+        self.hand_on(place, &cut, delta);
     }
 }

@@ -1,0 +1,82 @@
+//! Epochs that wait for a query that is behind, put together where they are many.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_delta::{Chunk, Delta, Epoch};
+
+use super::{Behind, EPOCHS_MAX, bytes_of, together};
+use crate::run::Loop;
+use crate::run::query::RunningQuery;
+use crate::run::sink::in_sum;
+
+/// Rows that small chunks are put together to.
+const CHUNK_ROWS: usize = 8192;
+
+impl Behind {
+    /// Puts epochs together, but for those at which someone may want to stop.
+    fn merge(&mut self, stops: &BTreeSet<Epoch>) {
+        let mut rest = std::mem::take(&mut self.waiting);
+        while let Some((first, _)) = rest.first_key_value() {
+            let stop = stops.range(*first..).next();
+            let later = stop.map_or_else(BTreeMap::new, |stop| rest.split_off(&stop.next()));
+            let run = std::mem::replace(&mut rest, later);
+            if let (Some(first), Some(last), true) =
+                (run.first_key_value(), run.last_key_value(), run.len() > 1)
+            {
+                let first = self.merged.get(first.0).copied().unwrap_or(*first.0);
+                self.merged.retain(|merged, _| !run.contains_key(merged));
+                self.merged.insert(*last.0, first);
+            }
+            if let Some((cut, inputs)) = together(run.into_values()) {
+                let inputs = inputs.into_iter().map(compacted).collect();
+                self.waiting.insert(cut.epoch, (cut, inputs));
+            }
+        }
+        self.bytes = self.waiting.values().map(|(_, inputs)| bytes_of(inputs)).sum();
+        self.merged_at = EPOCHS_MAX.max(2 * self.waiting.len());
+    }
+}
+
+/// A change in sum, in fewer chunks where they are small.
+pub(super) fn compacted(delta: Delta) -> Delta {
+    let delta = in_sum(delta);
+    let (mut all, mut small, mut rows) = (Delta::default(), Vec::new(), 0);
+    for chunk in delta.chunks {
+        rows += chunk.rows.num_rows();
+        small.push(chunk);
+        if rows >= CHUNK_ROWS {
+            all.chunks.extend(as_one(std::mem::take(&mut small)));
+            rows = 0;
+        }
+    }
+    all.chunks.extend(as_one(small));
+    all
+}
+
+/// Chunks as one, or as they are where that can't be.
+fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
+    let Some(schema) = chunks.first().map(|chunk| chunk.rows.schema()) else { return chunks };
+    let one = Delta { chunks: chunks.clone() }.into_one(&schema);
+    one.map_or(chunks, |one| one.into_iter().collect())
+}
+
+impl Loop {
+    /// Puts epochs together where many wait. Nobody will want to stop at one that is over and that nobody holds now.
+    pub(super) fn merge_waiting(&mut self) {
+        let many = |behind: &Behind| behind.waiting.len() > behind.merged_at;
+        if !self.queries.iter().filter_map(RunningQuery::behind).any(many) {
+            return;
+        }
+        let behind = self.queries.iter().filter_map(RunningQuery::behind);
+        let mut stops: BTreeSet<Epoch> = behind
+            .flat_map(|behind| [Some(behind.through), behind.step.as_ref().map(|step| step.through)])
+            .flatten()
+            .collect();
+        let behind = self.queries.iter().filter_map(RunningQuery::behind);
+        stops.extend(behind.flat_map(|behind| behind.lumps.iter().map(|(_, to)| *to)));
+        stops.extend(self.transactions.values().map(|open| open.epoch));
+        stops.extend(self.waiters.reads.iter().filter_map(|read| read.epoch()));
+        let behind = self.queries.iter_mut().filter_map(RunningQuery::behind_mut);
+        behind.filter(|behind| many(behind)).for_each(|behind| behind.merge(&stops));
+    }
+}
