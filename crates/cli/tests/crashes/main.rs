@@ -295,18 +295,23 @@ fn say(place: &Path, sql: &str) -> (bool, String, String) {
 fn a_query_that_the_process_died_in_twice_is_suspended_alone() {
     let temporary = tempfile::tempdir().unwrap();
     let place = temporary.path();
+    // Twenty gigabytes at once, of a text that is there a hundred times.
+    let long = vec!["x"; 100].join(", ");
     let made = say(
         place,
-        "SET checkpoint_interval = 'off';
+        &format!(
+            "SET checkpoint_interval = 'off';
          CREATE TABLE t (k INT, n BIGINT) APPEND ONLY;
          CREATE MATERIALIZED VIEW before AS SELECT sum(k) AS s FROM t;
          -- It takes its time, so that the epoch is in the journal before the next query is stepped.
          CREATE MATERIALIZED VIEW slow AS SELECT length(lpad('x', least(n, 100000000))) AS l FROM t;
-         CREATE MATERIALIZED VIEW deadly AS SELECT k, length(lpad('x', n)) AS l FROM t;
+         CREATE MATERIALIZED VIEW deadly AS SELECT k, length(concat({long})) / 100 AS l
+             FROM (SELECT k, repeat('y', least(n, 200000000)) AS x FROM t);
          CREATE MATERIALIZED VIEW above AS SELECT count(*) AS c FROM deadly;
          CREATE MATERIALIZED VIEW after AS SELECT max(k) AS m FROM t;
          CREATE SINK out FROM t WITH (connector = 'file', path = 'out/', format = 'csv', header = false);
-         INSERT INTO t VALUES (1, 5); SELECT l FROM deadly",
+         INSERT INTO t VALUES (1, 5); SELECT l FROM deadly"
+        ),
     );
     assert!(made.0 && made.1.ends_with("l\n5\n"), "{made:?}");
     let died = say(place, "INSERT INTO t VALUES (2, 1000000000000)");
