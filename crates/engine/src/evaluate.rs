@@ -15,7 +15,7 @@ use millstream_flow::{Wanted, keys_wanted};
 use millstream_sql::{Dml, EXCLUDED, Error, OnConflict, Operation, Result, sqlstate};
 
 use crate::catalog::{Catalog, Definition};
-use crate::event::{Apart, Evaluated, Event, Modification, TableVersion};
+use crate::event::{Apart, Asked, Evaluated, Event, Modification, TableVersion};
 use crate::point;
 use crate::run::{check_distinct_keys, part};
 use crate::session::Session;
@@ -207,14 +207,19 @@ pub(crate) fn keys_of(rows: &RecordBatch, key: &[usize]) -> Wanted {
     if found { wanted } else { Wanted::new() }
 }
 
-/// The tables that a statement reads, and the one that it changes: reserved together, so that two can't wait for each other.
-fn tables_of(dml: &Dml, catalog: &Catalog) -> Result<Vec<Arc<str>>> {
+/// The relations that a statement reads, those of its ON CONFLICT DO UPDATE included.
+pub(crate) fn asked_by(dml: &Dml) -> Result<Vec<Asked>> {
     let mut asked = point::asked(&dml.query.plan)?;
     if let Some(OnConflict::DoUpdate(query)) = &dml.on_conflict {
         asked.extend(point::asked(&query.plan)?);
     }
+    Ok(asked)
+}
+
+/// The tables that a statement reads, and the one that it changes: reserved together, so that two can't wait for each other.
+fn tables_of(dml: &Dml, catalog: &Catalog) -> Result<Vec<Arc<str>>> {
     let target: Arc<str> = dml.table.as_str().into();
-    let tables = asked.into_iter().map(|asked| asked.name).chain([target]);
+    let tables = asked_by(dml)?.into_iter().map(|asked| asked.name).chain([target]);
     let is_table = |name: &Arc<str>| {
         catalog.find(name).is_some_and(|object| matches!(object.definition, Definition::Table { .. }))
     };

@@ -281,7 +281,7 @@ pub(crate) enum PinnedInput {
 
 /// A step of doing again what a journal holds.
 pub(crate) enum Recovery {
-    /// What is done is to be noted here; what was loaded is of this entry.
+    /// The start notes what it does; before that it has loaded a checkpoint, or none.
     Notes {
         /// Where it is noted.
         notes: Box<Notes>,

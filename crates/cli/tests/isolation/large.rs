@@ -26,7 +26,7 @@ const TABLES: &[&str] = &[
     "CREATE MATERIALIZED VIEW of_both AS SELECT a.k, a.v - b.v AS d FROM keyed a JOIN bag b USING (k)",
 ];
 
-/// What every statement leaves as it is: as many rows as there were, all of one value.
+/// Every statement leaves as many rows as there were, all of one value, as these show.
 const READS: &[&str] = &[
     "SELECT count(*), min(v), max(v) FROM keyed",
     "SELECT count(*), min(v), max(v) FROM bag",
@@ -47,7 +47,7 @@ const CHANGES: &[&str] = &[
 const FAILS: &str = "UPDATE keyed SET v = v + 1, \
      k = CASE WHEN k = (SELECT max(k) FROM keyed) THEN (SELECT min(k) FROM keyed) ELSE k END";
 
-/// What is cancelled at any time.
+/// Statements that are cancelled at any time.
 const CANCELLED: &[&str] = &[
     "UPDATE bag SET v = v + 1000000",
     "INSERT INTO keyed SELECT k, v + 1000000 FROM keyed",
@@ -161,7 +161,7 @@ impl Beside<'_> {
         }
     }
 
-    /// What is read to change another table is there as a whole.
+    /// A statement that reads the table to change another one finds it whole.
     async fn is_copied(&self) {
         let client = self.server.client().await;
         while self.goes_on() {
@@ -171,7 +171,7 @@ impl Beside<'_> {
         assert_eq!(numbers(&client, parts).await, [Some(0)]);
     }
 
-    /// What would take a table away waits for what changes its rows.
+    /// A statement that would take a table away waits for the one that changes its rows.
     async fn is_renamed(&self) {
         let (client, other) = (self.server.client().await, self.server.client().await);
         while self.goes_on() {

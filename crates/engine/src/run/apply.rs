@@ -1,8 +1,9 @@
 //! Statements that change many rows: the loop applies them a piece at a time and does what others ask for in between.
 //!
 //! Who reads such a table meanwhile sees it as it was; who wants to change it, or the object that it is, or rows of
-//! another table by what it holds, waits (`reserve.rs`). Once all pieces are applied a thread sums them up, and the next epoch takes them in as one change. An
-//! error, or someone who gives the statement up, takes back what is applied, piece by piece as well.
+//! another table by what it holds, waits (`reserve.rs`). Once all pieces are applied a thread sums them up, and the next
+//! epoch takes them in as one change. An error, or someone who gives the statement up, takes back what is applied, piece
+//! by piece as well.
 //!
 //! Deliberately absent: commits of transactions, which change all their tables or none, and what sinks bring into
 //! tables. They are applied at once.
@@ -12,7 +13,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use millstream_delta::Delta;
-use millstream_sql::{Error, OnConflict, Result, sqlstate};
+use millstream_sql::{Error, Result, sqlstate};
 use millstream_state::Size;
 
 use super::Loop;
@@ -21,8 +22,8 @@ use super::modify::named;
 use super::sink::in_sum;
 use super::table::Change;
 use crate::catalog::Definition;
+use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
-use crate::point;
 use crate::query_pool;
 
 /// Statements that change more rows are applied in pieces.
@@ -69,7 +70,7 @@ impl Applied {
     }
 
     /// True if a table's rows are being changed.
-    pub(super) fn has(&self, table: &str) -> bool {
+    fn has(&self, table: &str) -> bool {
         self.all.iter().any(|applying| applying.table.as_ref() == table)
     }
 
@@ -97,13 +98,7 @@ impl Applied {
         match modification {
             Modification::Evaluated(evaluated) => evaluated.read.iter().any(|read| self.has(&read.name)),
             Modification::Statement(dml) => {
-                let on_conflict = match &dml.on_conflict {
-                    Some(OnConflict::DoUpdate(query)) => Some(&query.plan),
-                    _ => None,
-                };
-                let plans = on_conflict.into_iter().chain([&dml.query.plan]);
-                let mut asked = plans.flat_map(|plan| point::asked(plan).unwrap_or_default());
-                asked.any(|asked| self.has(&asked.name))
+                asked_by(dml).unwrap_or_default().iter().any(|asked| self.has(&asked.name))
             }
             Modification::Insert { .. } | Modification::Delete { .. } => false,
         }

@@ -54,7 +54,7 @@ pub(crate) struct Behind {
     bytes: usize,
     /// The number of waiting epochs from which on they are put together.
     merged_at: usize,
-    /// Those that were, by the last: the first.
+    /// The runs of epochs that were put together: the first of each, by the last.
     merged: BTreeMap<Epoch, Epoch>,
     /// How long its newest step took.
     took: Duration,

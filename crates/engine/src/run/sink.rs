@@ -13,7 +13,7 @@ use millstream_durable::protocol::Outside;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub(crate) use digests::Published;
-pub(crate) use saving::{entry, of_entry};
+pub(crate) use saving::{entry, entry_of, of_entry};
 pub(crate) use task::in_sum;
 use task::{Task, Work};
 

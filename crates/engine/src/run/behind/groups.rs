@@ -22,10 +22,14 @@ pub(super) fn is_inside(lumps: &[(Epoch, Epoch)], epoch: Epoch) -> bool {
 }
 
 impl Loop {
+    /// The places of all queries that are behind.
+    pub(super) fn places_behind(&self) -> Vec<usize> {
+        (0..self.queries.len()).filter(|place| self.queries[*place].behind().is_some()).collect()
+    }
+
     /// The queries behind that go together with one, and itself.
     pub(super) fn going_with(&self, place: usize) -> BTreeSet<usize> {
-        let behind: Vec<usize> =
-            (0..self.queries.len()).filter(|place| self.queries[*place].behind().is_some()).collect();
+        let behind = self.places_behind();
         let reads = |by: usize, of: usize| self.queries[by].reads_from(&self.queries[of].name);
         let (mut group, mut left) = (BTreeSet::from([place]), vec![place]);
         while let Some(place) = left.pop() {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millstream_delta::{Delta, Epoch};
-use millstream_durable::{Entry, Recorded, Sequence};
+use millstream_durable::{Entry, Sequence};
 use millstream_sql::{Error, Result};
 use millstream_state::Tables;
 
@@ -17,6 +17,7 @@ use super::{Behind, compacted};
 use crate::run::Loop;
 use crate::run::query::{RunningQuery, Status};
 use crate::run::saving::number;
+use crate::run::sink::entry_of;
 
 impl Behind {
     /// What is kept of it; the epochs that wait are added to `entries`.
@@ -28,10 +29,7 @@ impl Behind {
         for (cut, inputs) in self.waiting.values() {
             let changes = inputs.iter().enumerate().filter(|(_, delta)| !delta.is_empty());
             let changes = changes.map(|(input, delta)| (Arc::from(input.to_string()), delta.clone()));
-            let (cut, changes) = (cut.clone(), changes.collect());
-            let nothing = (Vec::new(), Vec::new(), Vec::new());
-            let (brought, done, delivered) = nothing;
-            entries.push(Entry::Epoch(Box::new(Recorded { cut, changes, brought, done, delivered })));
+            entries.push(entry_of(cut, changes.collect()));
         }
         to.put_number("waiting_to", entries.len() as i64);
     }
@@ -84,8 +82,7 @@ fn take_ranges(from: &mut Tables, name: &str) -> Result<Vec<(Epoch, Epoch)>> {
 impl Loop {
     /// Brings to the present what was behind when a checkpoint was taken, which was of this entry.
     pub(in crate::run) fn bring_loaded(&mut self, checkpoint: Sequence) {
-        let behind: Vec<usize> =
-            (0..self.queries.len()).filter(|place| self.queries[*place].behind().is_some()).collect();
+        let behind = self.places_behind();
         if behind.is_empty() {
             return;
         }
@@ -117,12 +114,8 @@ impl Loop {
             let within = |behind: &Behind, epoch: Epoch| {
                 behind.merged.iter().any(|(last, first)| *first <= epoch && epoch < *last)
             };
-            let cannot: Vec<Epoch> = epochs
-                .iter()
-                .filter(|epoch| is_inside(&lumps, **epoch) || behind().any(|behind| within(behind, **epoch)))
-                .copied()
-                .collect();
-            cannot.iter().for_each(|epoch| _ = epochs.remove(epoch));
+            epochs
+                .retain(|epoch| !is_inside(&lumps, *epoch) && !behind().any(|behind| within(behind, *epoch)));
         }
         for epoch in epochs {
             for place in group {

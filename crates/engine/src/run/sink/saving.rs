@@ -1,5 +1,7 @@
 //! A sink as tables: where it stands in the log of what it delivers.
 
+use std::sync::Arc;
+
 use millstream_delta::{Cut, Delta, Epoch};
 use millstream_durable::protocol::Outside;
 use millstream_durable::{Entry, Recorded};
@@ -45,13 +47,13 @@ impl RunningSink {
 
 /// What a relation changes in an epoch, as an entry.
 pub(crate) fn entry(cut: &Cut, delta: &Delta) -> Entry {
-    let recorded = Recorded {
-        cut: cut.clone(),
-        changes: vec![("".into(), delta.clone())],
-        brought: Vec::new(),
-        done: Vec::new(),
-        delivered: Vec::new(),
-    };
+    entry_of(cut, vec![("".into(), delta.clone())])
+}
+
+/// The changes of an epoch, by name, as an entry.
+pub(crate) fn entry_of(cut: &Cut, changes: Vec<(Arc<str>, Delta)>) -> Entry {
+    let recorded =
+        Recorded { cut: cut.clone(), changes, brought: Vec::new(), done: Vec::new(), delivered: Vec::new() };
     Entry::Epoch(Box::new(recorded))
 }
 
