@@ -20,7 +20,7 @@ use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
-use crate::guard::{guarded, guarded_expr};
+use crate::guard::{as_written, guarded, guarded_expr};
 use crate::leaf::LeafPlanner;
 use crate::lower::Limits;
 use crate::recursion::bound_recursion;
@@ -88,8 +88,8 @@ impl Driver {
     /// The same over rows of a schema.
     pub fn expression_over(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         let context = PhysicalPlanningContext::default();
-        let expr = guarded_expr(expr.clone())?;
-        Ok(create_physical_expr(&expr, schema, self.state.execution_props(), &context)?)
+        let expr = guarded_expr(expr.clone(), schema)?;
+        Ok(as_written(create_physical_expr(&expr, schema, self.state.execution_props(), &context)?)?)
     }
 
     /// Makes the physical form of a call of an aggregate function over rows of `plan`.
@@ -103,7 +103,7 @@ impl Driver {
     /// Makes the physical form of a call of a function over a window of rows of `plan`.
     pub fn window(&self, call: &WindowFunction, plan: &LogicalPlan) -> Result<Arc<dyn WindowExpr>> {
         let context = PhysicalPlanningContext::default();
-        let call = guarded_expr(Expr::WindowFunction(Box::new(call.clone())))?;
+        let call = guarded_expr(Expr::WindowFunction(Box::new(call.clone())), plan.schema())?;
         Ok(create_window_expr(&call, plan.schema(), self.state.execution_props(), &context)?)
     }
 

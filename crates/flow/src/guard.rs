@@ -1,4 +1,5 @@
-//! AND and OR that look at their right side only for the rows that their left side leaves open.
+//! AND and OR that look at their right side only for the rows that their left side leaves open, and integer arithmetic
+//! that fails instead of wrapping around.
 //!
 //! The query engine looks at the right side of an `x <> 0 AND 10 / x > y` for all rows of a batch or for few, which
 //! depends on the other rows of the batch, and so does whether it fails. Such a condition becomes one [`Guard`], which
@@ -6,9 +7,11 @@
 //! changes.
 
 mod condition;
+mod overflow;
+mod written;
 
-use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, Result};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr};
@@ -16,6 +19,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_e
 use crate::Error;
 use crate::lower::{cannot_fail, is_time};
 use condition::Guard;
+pub(crate) use written::as_written;
 
 /// Conditions with more terms are one [`Guard`] even where no term can fail, so that nothing has to descend as deep.
 const CHAIN_MAX: usize = 64;
@@ -24,16 +28,39 @@ const CHAIN_MAX: usize = 64;
 pub fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
     let guarded = plan.transform_down_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
+        let schema = match computes(&node)? {
+            true => Some(overflow::schema_of(&node)?),
+            false => None,
+        };
         node.map_expressions(|expr| {
             let name = names.save(&expr);
-            Ok(expr.transform_down(guard)?.update_data(|expr| name.restore(expr)))
+            let checked = match &schema {
+                Some(schema) => Transformed::yes(overflow::checked(expr, schema)?),
+                None => Transformed::no(expr),
+            };
+            let guarded = checked.transform_data(|expr| expr.transform_down(guard))?;
+            Ok(guarded.update_data(|expr| name.restore(expr)))
         })
     })?;
     Ok(guarded.data)
 }
 
-/// The expression with such ANDs and ORs only.
-pub(crate) fn guarded_expr(expr: Expr) -> Result<Expr> {
+/// Returns true if an expression of the node is arithmetic that may be out of range.
+fn computes(node: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    node.apply_expressions(|expr| {
+        found = overflow::computes(expr)?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// The same of an expression over these columns.
+pub(crate) fn guarded_expr(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    with_guards(overflow::checked(expr, schema)?)
+}
+
+fn with_guards(expr: Expr) -> Result<Expr> {
     Ok(expr.transform_down(guard)?.data)
 }
 
@@ -49,7 +76,7 @@ fn guard(expr: Expr) -> Result<Transformed<Expr>> {
     };
     let terms = terms_of(expr, op);
     let mut may_fail = terms.iter().map(|term| Ok(!cannot_fail(term)?)).collect::<Result<Vec<_>>>()?;
-    let terms = terms.into_iter().map(guarded_expr).collect::<Result<Vec<_>>>()?;
+    let terms = terms.into_iter().map(with_guards).collect::<Result<Vec<_>>>()?;
     // The first term is looked at for every row, whether it fails or not.
     let fails_late = may_fail.iter().skip(1).any(|may_fail| *may_fail);
     if let Some(first) = may_fail.first_mut() {

@@ -13,6 +13,7 @@
 //! - It sorts the rows that a limit leaves before the limit takes them, where both sort by one column, and takes others
 //!   then. Here they are sorted behind it.
 
+pub(crate) mod checked;
 pub(crate) mod sorted;
 
 use std::fmt;

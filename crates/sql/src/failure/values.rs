@@ -15,6 +15,14 @@ pub(super) fn cast_failed(message: &str) -> Option<String> {
     {
         return Some(format!("a value is out of the range of {}", name(target)));
     }
+    if let Some(rest) = message.strip_prefix("value of ")
+        && let Some((value, target)) = rest.rsplit_once(" is out of range ")
+    {
+        return Some(format!("{value} is out of the range of {}", name(target)));
+    }
+    if let Some(rest) = message.strip_prefix("overflow happened on: ") {
+        return Some(format!("the result of {rest} is out of the range of its type"));
+    }
     for wrong in [" is too large to store in a Decimal", " is too small to store in a Decimal"] {
         if let Some((value, rest)) = message.split_once(wrong) {
             let (digits, _) = rest.split_once(" of precision ")?.1.split_once('.')?;
@@ -55,6 +63,8 @@ mod tests {
                 "10.0 is too large to store in a Decimal128 of precision 2. Max is 9.9",
                 Some("10.0 is out of the range of a NUMERIC of 2 digits"),
             ),
+            ("value of 300 is out of range Int8", Some("300 is out of the range of TINYINT")),
+            ("overflow happened on: 1 + 2", Some("the result of 1 + 2 is out of the range of its type")),
             ("division by zero", None),
         ] {
             assert_eq!(cast_failed(message).as_deref(), expected, "{message}");

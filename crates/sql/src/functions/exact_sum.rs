@@ -1,7 +1,8 @@
 //! Exact `sum` and `avg` of floats: the same result for every order, split and core count, rounded once at the end.
+//! And `sum` of BIGINT, which is in its range or an error: see [`super::whole_sum`].
 //!
 //! They carry the names, types and column names of the query engine's own, which the rule [`crate::rules::exact`]
-//! replaces over floats. An average is the exact sum, rounded, divided by the count.
+//! replaces over these types. An average is the exact sum, rounded, divided by the count.
 
 use std::collections::HashMap;
 use std::mem::size_of_val;
@@ -17,10 +18,11 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
-    Volatility,
+    TypeSignature, Volatility,
 };
 use millstream_delta::{Expansion, canonical_f64};
 
+use super::whole_sum;
 use crate::error::Error;
 
 /// What is made of the sum and the count.
@@ -30,7 +32,7 @@ enum Outcome {
     Average,
 }
 
-/// `sum` or `avg` over Float64.
+/// `sum` or `avg` over Float64, or `sum` over integers of 64 bits.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Exact {
     outcome: Outcome,
@@ -41,11 +43,16 @@ static SUM: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| exact(Outcome::Sum));
 static AVERAGE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| exact(Outcome::Average));
 
 fn exact(outcome: Outcome) -> Arc<AggregateUDF> {
-    let signature = Signature::exact(vec![DataType::Float64], Volatility::Immutable);
+    let types: &[DataType] = match outcome {
+        Outcome::Sum => &[DataType::Float64, DataType::Int64, DataType::UInt64],
+        Outcome::Average => &[DataType::Float64],
+    };
+    let exact = types.iter().map(|data_type| TypeSignature::Exact(vec![data_type.clone()]));
+    let signature = Signature::one_of(exact.collect(), Volatility::Immutable);
     Arc::new(AggregateUDF::from(Exact { outcome, signature }))
 }
 
-/// The exact `sum(double)`.
+/// The exact `sum(double)` and `sum(bigint)`.
 pub fn sum() -> Arc<AggregateUDF> {
     Arc::clone(&SUM)
 }
@@ -88,11 +95,17 @@ impl AggregateUDFImpl for Exact {
         &self.signature
     }
 
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        Ok(match arg_types {
+            [of] if self.is_sum() && whole_sum::takes(of) => of.clone(),
+            _ => DataType::Float64,
+        })
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if whole_sum::takes(args.return_field.data_type()) {
+            return whole_sum::accumulator(args);
+        }
         Ok(match args.is_distinct {
             false => Box::new(Plain { outcome: self.outcome, total: Total::default() }),
             true => Box::new(Distinct { outcome: self.outcome, copies: HashMap::new() }),
@@ -100,6 +113,9 @@ impl AggregateUDFImpl for Exact {
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        if whole_sum::takes(args.return_field.data_type()) {
+            return whole_sum::state_fields(args);
+        }
         let list = || DataType::new_list(DataType::Float64, true);
         let name = |part: &str| format!("{}[{part}]", args.name);
         Ok(match args.is_distinct {
@@ -115,7 +131,10 @@ impl AggregateUDFImpl for Exact {
         !args.is_distinct
     }
 
-    fn create_groups_accumulator(&self, _args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        if whole_sum::takes(args.return_field.data_type()) {
+            return whole_sum::groups(args);
+        }
         Ok(Box::new(Groups { outcome: self.outcome, totals: Vec::new() }))
     }
 

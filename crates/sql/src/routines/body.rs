@@ -25,6 +25,7 @@ use super::accepts::is_text;
 use super::function::Parameter;
 use crate::dml::tree::{named_table, plain_from};
 use crate::error::{Error, Result};
+use crate::physical::checked::checked;
 use crate::planner::{Planner, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
@@ -132,7 +133,7 @@ impl Planner {
             .build();
         let expr = ExprSimplifier::new(settings).simplify(expr)?;
         let context = PhysicalPlanningContext::default();
-        Ok(create_physical_expr(&expr, schema, self.state().execution_props(), &context)?)
+        Ok(checked(create_physical_expr(&expr, schema, self.state().execution_props(), &context)?)?)
     }
 }
 

@@ -18,6 +18,7 @@ use millstream_delta::sql_type;
 use super::clause::{Asked, Clause, Condition, Planned};
 use super::terms::{Place, Term, term_name};
 use crate::error::{Error, Result};
+use crate::physical::checked::checked;
 use crate::planner::Planner;
 use crate::steady::CLOCKS;
 
@@ -74,7 +75,7 @@ impl Compiler<'_> {
             .build();
         let expr = ExprSimplifier::new(settings).simplify(expr.clone().unalias())?;
         let context = PhysicalPlanningContext::default();
-        Ok(create_physical_expr(&expr, schema, self.planner.state().execution_props(), &context)?)
+        Ok(checked(create_physical_expr(&expr, schema, self.planner.state().execution_props(), &context)?)?)
     }
 
     /// An expression over its terms, and its type.

@@ -1,8 +1,8 @@
 //! Replaces `sum`, `avg`, `min` and `max` over floats, variances, covariances and regressions by ones that are functions
 //! of the multiset of their arguments, so that order, split and core count don't show in the result.
 //!
-//! Runs after types are settled: an integer's average is a float sum by then too. Integers, decimals and durations
-//! keep the query engine's own, which are exact.
+//! Runs after types are settled: an integer's average is a float sum by then too. Other integers, decimals and durations
+//! keep the query engine's own, which are exact; but a sum of BIGINT becomes one that doesn't wrap around.
 
 use std::sync::Arc;
 
@@ -53,6 +53,10 @@ fn replace(mut expression: Expr, schema: &dyn ExprSchema) -> Result<Transformed<
             call.func = func;
         }),
         Expr::WindowFunction(call) => match &call.fun {
+            // An error of one row is no error of those beside it: sums that may have no room are widened instead.
+            WindowFunctionDefinition::AggregateUDF(func) if sums_long(func, &call.params.args, schema) => {
+                None
+            }
             WindowFunctionDefinition::AggregateUDF(func) => exact(func, &call.params.args, schema)?
                 .map(|func| call.fun = WindowFunctionDefinition::AggregateUDF(func)),
             WindowFunctionDefinition::WindowUDF(_) => None,
@@ -86,10 +90,25 @@ fn exact(
     };
     Ok(match argument.get_type(schema)? {
         DataType::Float64 => Some(exact()),
+        DataType::Int64 | DataType::UInt64 if sums_long(func, arguments, schema) => Some(exact()),
         // Sums of narrower floats have been widened by now.
         DataType::Float16 | DataType::Float32 if narrow => Some(exact()),
         _ => None,
     })
+}
+
+/// Returns true for a sum of integers of 64 bits, for which their type may have no room. Sums of fewer bits have: it takes
+/// four thousand million of the greatest INT to fill BIGINT.
+pub(super) fn sums_long(func: &AggregateUDF, arguments: &[Expr], schema: &dyn ExprSchema) -> bool {
+    let [argument] = arguments else { return false };
+    let is_sum = (func.inner().as_ref() as &dyn std::any::Any).is::<Sum>();
+    let long = |of: &DataType| matches!(of, DataType::Int64 | DataType::UInt64);
+    let short = |of: DataType| of.is_integer() && !long(&of);
+    let widened = match argument {
+        Expr::Cast(cast) => cast.expr.get_type(schema).is_ok_and(short),
+        _ => false,
+    };
+    is_sum && !widened && argument.get_type(schema).is_ok_and(|of| long(&of))
 }
 
 #[cfg(test)]

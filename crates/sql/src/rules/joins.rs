@@ -13,6 +13,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Join, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use super::constants::Constants;
 use super::keys::{self, DistinctGroups};
 use super::sort_keys::DifferentSortKeys;
 use super::standing_rows::StandingRows;
@@ -21,7 +22,8 @@ use crate::time_joins::looks_up;
 /// An optimizer rule as the session has it.
 type Rule = Arc<dyn OptimizerRule + Send + Sync>;
 
-/// The same rules, with those two guarded, and those that rely on keys shown sound ones; then ours of sort keys.
+/// The same rules, with those two guarded, those that rely on keys shown sound ones, and ours of constants; then ours of
+/// sort keys.
 pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
     let guard = |rule: &Rule| match rule.name() {
         "extract_equijoin_predicate" => Arc::new(Guarded { rule: Arc::clone(rule), whole_plan: false }),
@@ -30,7 +32,10 @@ pub(crate) fn guarded(rules: &[Rule]) -> Vec<Rule> {
         "replace_distinct_aggregate" => Arc::new(DistinctGroups { rule: Arc::clone(rule) }),
         _ => Arc::clone(rule),
     };
-    let before = |rule: &Rule| keys::before(rule.name());
+    let before = |rule: &Rule| match rule.name() {
+        "simplify_expressions" => Some(Arc::new(Constants) as Rule),
+        name => keys::before(name),
+    };
     let last: [Rule; 1] = [Arc::new(DifferentSortKeys)];
     rules.iter().flat_map(|rule| before(rule).into_iter().chain([guard(rule)])).chain(last).collect()
 }

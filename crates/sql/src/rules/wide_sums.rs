@@ -3,7 +3,7 @@
 //! A sum of `DECIMAL(p, s)` is a `DECIMAL(p + 10, s)`, of 38 digits at most: beyond 28 digits the query engine's own sum
 //! may have more than its type, and wraps around without a word. Here that is an error of the group, which goes when
 //! values go that make it so large. What is in between may have as many digits as it takes, so that the order of the
-//! values doesn't matter.
+//! values doesn't matter. So is a sum of BIGINT over a window, which is added up in a decimal.
 //!
 //! Deliberately absent: sums of decimals of more than 66 digits, for which there is no wider type.
 
@@ -20,6 +20,8 @@ use datafusion::logical_expr::{
     cast,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::exact;
 
 /// Sums of more digits may have more than their type.
 const DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
@@ -74,19 +76,27 @@ fn widen_any(calls: &mut [Expr], input: &LogicalPlan) -> Result<bool> {
 
 /// Makes the argument of a sum wider, where that is called for.
 fn widen(call: &mut Expr, schema: &dyn ExprSchema) -> Result<bool> {
-    let arguments = match call {
+    let (function, arguments) = match call {
         Expr::Alias(alias) => return widen(&mut alias.expr, schema),
-        Expr::AggregateFunction(call) if is_sum(&call.func) => &mut call.params.args,
+        Expr::AggregateFunction(call) if is_sum(&call.func) => (&call.func, &mut call.params.args),
         Expr::WindowFunction(call) => match &call.fun {
-            WindowFunctionDefinition::AggregateUDF(function) if is_sum(function) => &mut call.params.args,
+            WindowFunctionDefinition::AggregateUDF(function) if is_sum(function) => {
+                (function, &mut call.params.args)
+            }
             _ => return Ok(false),
         },
         _ => return Ok(false),
     };
+    let long = exact::sums_long(function, arguments, schema);
     let [argument] = arguments.as_mut_slice() else { return Ok(false) };
     match argument.get_type(schema)? {
         DataType::Decimal128(digits, scale) if digits > DIGITS_MAX => {
             *argument = cast(std::mem::take(argument), DataType::Decimal256(SUMMED_DIGITS, scale));
+            Ok(true)
+        }
+        // That of GROUP BY is another function by now.
+        DataType::Int64 | DataType::UInt64 if long => {
+            *argument = cast(std::mem::take(argument), DataType::Decimal128(DIGITS_MAX, 0));
             Ok(true)
         }
         _ => Ok(false),

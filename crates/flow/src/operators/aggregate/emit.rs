@@ -203,14 +203,33 @@ impl Aggregate {
             }
             Before::Unread { undecided, old, rows } => (undecided, old, *rows),
         };
+        let failures = self.newly_failing(touched, failures)?;
         let changed = self.each_part_with(undecided, old, |groups, old| {
             let new = self.results(groups)?;
+            if !new.failed.is_empty() {
+                return Ok(groups.len() as u64);
+            }
             let both: Vec<(u32, u32)> = (0..groups.len() as u32).map(|place| (place, place)).collect();
             let differs = differing(&old.columns, &new.columns, &both)?;
             Ok(differs.into_iter().filter(|differs| *differs).count() as u64)
         })?;
         let left_out = rows + 2 * changed.into_iter().sum::<u64>();
         Ok(Output { left_out, failures, ..Output::default() })
+    }
+
+    /// The failures, with those of groups that have no result any more although none could fail before the step.
+    fn newly_failing(&self, touched: &[Touched], mut failures: Vec<Failure>) -> Result<Vec<Failure>> {
+        if !self.calls.iter().any(Call::may_fail) {
+            return Ok(failures);
+        }
+        let found = self.each_part(touched, |groups| {
+            let now = groups.iter().map(|group| self.groups.now(group));
+            let there: Vec<Touched> = now.filter(|group| self.is_there(group)).collect();
+            let failed = self.results(&there)?.failed;
+            failed.iter().map(|(at, message)| self.failure(there[*at].slot, message, 1)).collect()
+        })?;
+        found.into_iter().for_each(|mut found: Vec<Failure>| failures.append(&mut found));
+        Ok(failures)
     }
 
     /// How many groups are put out in one batch.

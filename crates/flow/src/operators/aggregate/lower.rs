@@ -32,6 +32,7 @@ use super::moving::{Moving, is_of_users};
 use super::ordered::Ordered;
 use super::slot::SlotAggregate;
 use super::sum::{average, sum};
+use super::wide_sum::wide_sum;
 use crate::{Driver, Result};
 
 /// The alias of the functions that the analyzer puts in the place of `sum`, `avg`, `min` and `max` over floats, and of
@@ -51,8 +52,10 @@ const ROUNDED: [&str; 5] = ["var", "stddev", "covar", "corr", "regr"];
 pub(super) enum Kind {
     /// count(*), count(x), count(x, y).
     Count,
-    /// sum(x).
+    /// sum(x) of few bits or of decimals and the like, which have room for their sums.
     Sum,
+    /// sum(x) of floats, rounded once, or of BIGINT, in its range or an error.
+    ExactSum,
     /// avg(x).
     Avg,
     /// min(x).
@@ -132,7 +135,7 @@ impl Kind {
             return None;
         }
         match function.name() {
-            "sum" => Some(Kind::Sum),
+            "sum" => Some(Kind::ExactSum),
             "avg" => Some(Kind::Avg),
             "min" => Some(Kind::Min),
             "max" => Some(Kind::Max),
@@ -157,7 +160,10 @@ fn slots(
     match kind {
         Kind::Count => Some(Box::<Count>::default()),
         Kind::CountPairs => Some(Box::new(Count::unsigned())),
-        Kind::Sum if *input == DataType::Float64 => Some(Box::new(Floats::new(Outcome::Sum))),
+        Kind::Sum | Kind::ExactSum if *input == DataType::Float64 => {
+            Some(Box::new(Floats::new(Outcome::Sum)))
+        }
+        Kind::ExactSum => wide_sum(output),
         Kind::Avg if *input == DataType::Float64 => Some(Box::new(Floats::new(Outcome::Average))),
         Kind::Sum => sum(output),
         Kind::Avg => average(input, output),
@@ -378,7 +384,9 @@ mod tests {
     fn a_function_is_known_by_its_type_or_its_mark_and_not_by_its_name() {
         assert_eq!(Kind::of(&sum::sum_udaf()), Some(Kind::Sum));
         assert_eq!(Kind::of(&min_max::max_udaf()), Some(Kind::Max));
-        for (name, kind) in [("sum", Kind::Sum), ("avg", Kind::Avg), ("min", Kind::Min), ("max", Kind::Max)] {
+        for (name, kind) in
+            [("sum", Kind::ExactSum), ("avg", Kind::Avg), ("min", Kind::Min), ("max", Kind::Max)]
+        {
             assert_eq!(Kind::of(&of_user(name)), None);
             assert_eq!(Kind::of(&of_user(name).with_aliases(["exact"])), None);
             assert_eq!(Kind::of(&of_user(name).with_aliases([EXACT])), Some(kind));

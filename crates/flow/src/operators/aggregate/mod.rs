@@ -35,6 +35,7 @@ mod slot;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod wide_sum;
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, SchemaRef};

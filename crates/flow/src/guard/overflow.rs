@@ -1,0 +1,454 @@
+//! Integer arithmetic that fails where its result is out of the range of its type.
+//!
+//! The query engine wraps around. Here `+`, `-`, `*` and the sign of integers become [`Checked`], unless the types and
+//! literals of what they are computed from leave no result out of range.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Datum, Scalar};
+use arrow::compute::kernels::numeric::{add, mul, neg, sub};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::error::ArrowError;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRewriter};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_datafusion_err};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use millstream_delta::sql_type;
+
+/// Returns the columns that the expressions of a node are over.
+pub(super) fn schema_of(node: &LogicalPlan) -> Result<DFSchema> {
+    match node {
+        LogicalPlan::TableScan(scan) => {
+            DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())
+        }
+        node => Ok(merge_schema(&node.inputs())),
+    }
+}
+
+/// Returns true if an expression computes anything that may be out of range.
+pub(super) fn computes(expr: &Expr) -> Result<bool> {
+    expr.exists(|expr| {
+        Ok(match expr {
+            Expr::BinaryExpr(binary) => Step::of(binary.op).is_some(),
+            Expr::Negative(_) => true,
+            _ => false,
+        })
+    })
+}
+
+/// The expression with checked arithmetic only.
+pub(super) fn checked(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    Ok(expr.rewrite(&mut Checker { schema, operands: Vec::new() })?.data)
+}
+
+/// What is known of the values of an expression: their type, and that they lie between two numbers.
+#[derive(Clone, Debug, PartialEq)]
+struct Bounds {
+    data_type: DataType,
+    least: i128,
+    most: i128,
+}
+
+impl Bounds {
+    /// The range of an integer type; `None` for other types.
+    fn of_type(data_type: &DataType) -> Option<Bounds> {
+        let (least, most) = match data_type {
+            DataType::Int8 => (i8::MIN.into(), i8::MAX.into()),
+            DataType::Int16 => (i16::MIN.into(), i16::MAX.into()),
+            DataType::Int32 => (i32::MIN.into(), i32::MAX.into()),
+            DataType::Int64 => (i64::MIN.into(), i64::MAX.into()),
+            DataType::UInt8 => (0, u8::MAX.into()),
+            DataType::UInt16 => (0, u16::MAX.into()),
+            DataType::UInt32 => (0, u32::MAX.into()),
+            DataType::UInt64 => (0, u64::MAX.into()),
+            _ => return None,
+        };
+        Some(Bounds { data_type: data_type.clone(), least, most })
+    }
+
+    /// Those of an expression that isn't arithmetic itself.
+    fn of(expr: &Expr, schema: &DFSchema) -> Option<Bounds> {
+        let of_type = |expr: &Expr| Bounds::of_type(&expr.get_type(schema).ok()?);
+        match expr {
+            Expr::Literal(value, _) => {
+                let range = Bounds::of_type(&value.data_type())?;
+                match value.cast_to(&DataType::Decimal128(38, 0)) {
+                    Ok(ScalarValue::Decimal128(Some(value), ..)) => {
+                        Some(Bounds { least: value, most: value, ..range })
+                    }
+                    _ => Some(range),
+                }
+            }
+            Expr::Cast(Cast { expr, field }) => {
+                let range = Bounds::of_type(field.data_type())?;
+                match of_type(expr) {
+                    Some(inner) if range.holds(&inner) => {
+                        Some(Bounds { data_type: range.data_type, ..inner })
+                    }
+                    _ => Some(range),
+                }
+            }
+            expr => of_type(expr),
+        }
+    }
+
+    fn holds(&self, other: &Bounds) -> bool {
+        self.least <= other.least && other.most <= self.most
+    }
+
+    /// Those of a step from these, regardless of the type's range.
+    fn after(&self, step: Step, other: &Bounds) -> Bounds {
+        let ends = |of: fn(i128, i128) -> i128| {
+            let from = [self.least, self.most];
+            let all = from.into_iter().flat_map(|a| [other.least, other.most].map(|b| of(a, b)));
+            all.fold((i128::MAX, i128::MIN), |(least, most), end| (least.min(end), most.max(end)))
+        };
+        let (least, most) = match step {
+            Step::Plus => ends(i128::saturating_add),
+            Step::Minus => ends(i128::saturating_sub),
+            Step::Times => ends(i128::saturating_mul),
+            Step::Negate => (-self.most, -self.least),
+        };
+        Bounds { data_type: self.data_type.clone(), least, most }
+    }
+}
+
+/// Goes through an expression from its leaves, and keeps on the way what is known of arithmetic in it.
+struct Checker<'a> {
+    schema: &'a DFSchema,
+    /// For each node that is open, what is known of its children so far.
+    operands: Vec<Vec<Option<Bounds>>>,
+}
+
+impl TreeNodeRewriter for Checker<'_> {
+    type Node = Expr;
+
+    fn f_down(&mut self, expr: Expr) -> Result<Transformed<Expr>> {
+        self.operands.push(Vec::new());
+        Ok(Transformed::no(expr))
+    }
+
+    fn f_up(&mut self, expr: Expr) -> Result<Transformed<Expr>> {
+        let mut known = self.operands.pop().unwrap_or_default().into_iter();
+        let mut bounds = |expr: &Expr| known.next().flatten().or_else(|| Bounds::of(expr, self.schema));
+        let (expr, found) = match expr {
+            Expr::BinaryExpr(binary) => {
+                match (Step::of(binary.op), bounds(&binary.left), bounds(&binary.right)) {
+                    (Some(step), Some(left), Some(right)) if left.data_type == right.data_type => {
+                        let found = left.after(step, &right);
+                        outcome(Expr::BinaryExpr(binary), found, step)
+                    }
+                    _ => (Transformed::no(Expr::BinaryExpr(binary)), None),
+                }
+            }
+            Expr::Negative(inner) => match bounds(&inner) {
+                Some(of) => outcome(Expr::Negative(inner), of.after(Step::Negate, &of), Step::Negate),
+                None => (Transformed::no(Expr::Negative(inner)), None),
+            },
+            expr => (Transformed::no(expr), None),
+        };
+        if let Some(parent) = self.operands.last_mut() {
+            parent.push(found);
+        }
+        Ok(expr)
+    }
+}
+
+/// The expression as it is if its values are in the range of their type, else checked.
+fn outcome(expr: Expr, found: Bounds, step: Step) -> (Transformed<Expr>, Option<Bounds>) {
+    let Some(range) = Bounds::of_type(&found.data_type) else { return (Transformed::no(expr), None) };
+    if range.holds(&found) {
+        return (Transformed::no(expr), Some(found));
+    }
+    let expr = match expr {
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) => {
+            let (mut steps, mut operands) = chain(*left, step, &range.data_type);
+            steps.push(step);
+            operands.push(*right);
+            Checked::call(steps, operands, range.data_type.clone())
+        }
+        Expr::Negative(inner) => Checked::call(vec![step], vec![*inner], range.data_type.clone()),
+        expr => return (Transformed::no(expr), None),
+    };
+    (Transformed::yes(expr), Some(range))
+}
+
+/// The steps of an expression that is checked arithmetic itself and binds as `next` does, so that `a + b + … + z` is one
+/// call, and its operands.
+fn chain(left: Expr, next: Step, data_type: &DataType) -> (Vec<Step>, Vec<Expr>) {
+    if let Expr::ScalarFunction(ScalarFunction { func, args }) = left {
+        return match func.inner().downcast_ref::<Checked>() {
+            Some(checked) if checked.data_type == *data_type && checked.precedence() == next.precedence() => {
+                (checked.steps.clone(), args)
+            }
+            _ => (Vec::new(), vec![Expr::ScalarFunction(ScalarFunction { func, args })]),
+        };
+    }
+    (Vec::new(), vec![left])
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Plus,
+    Minus,
+    Times,
+    Negate,
+}
+
+impl Step {
+    fn of(operator: Operator) -> Option<Step> {
+        match operator {
+            Operator::Plus => Some(Step::Plus),
+            Operator::Minus => Some(Step::Minus),
+            Operator::Multiply => Some(Step::Times),
+            _ => None,
+        }
+    }
+
+    fn sign(self) -> &'static str {
+        match self {
+            Step::Plus => "+",
+            Step::Minus | Step::Negate => "-",
+            Step::Times => "*",
+        }
+    }
+
+    /// How closely it binds, as operators do.
+    fn precedence(self) -> u8 {
+        match self {
+            Step::Plus | Step::Minus => Operator::Plus.precedence(),
+            Step::Times => Operator::Multiply.precedence(),
+            Step::Negate => u8::MAX,
+        }
+    }
+
+    fn apply(self, left: &dyn Datum, right: Option<&dyn Datum>) -> Result<ArrayRef, ArrowError> {
+        match (self, right) {
+            (Step::Plus, Some(right)) => add(left, right),
+            (Step::Minus, Some(right)) => sub(left, right),
+            (Step::Times, Some(right)) => mul(left, right),
+            _ => neg(left.get().0),
+        }
+    }
+}
+
+/// Steps over integers of one type, from the left to the right: each takes the result so far and its operand. A result
+/// that is out of the type's range is an error.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Checked {
+    steps: Vec<Step>,
+    data_type: DataType,
+    signature: Signature,
+}
+
+impl Checked {
+    fn call(steps: Vec<Step>, operands: Vec<Expr>, data_type: DataType) -> Expr {
+        let signature = Signature::variadic_any(Volatility::Immutable);
+        ScalarUDF::from(Checked { steps, data_type, signature }).call(operands)
+    }
+
+    pub(super) fn precedence(&self) -> u8 {
+        self.steps.first().map_or(u8::MAX, |step| step.precedence())
+    }
+
+    /// The arithmetic as it was written, from the texts of its operands.
+    pub(super) fn text(&self, mut operands: impl Iterator<Item = String>) -> String {
+        let mut text = operands.next().unwrap_or_default();
+        for step in &self.steps {
+            match step {
+                Step::Negate => text = format!("(- {text})"),
+                step => text.push_str(&format!(" {} {}", step.sign(), operands.next().unwrap_or_default())),
+            }
+        }
+        text
+    }
+
+    fn failed(&self, error: &ArrowError) -> datafusion::error::DataFusionError {
+        let text = match error {
+            ArrowError::ArithmeticOverflow(text) => text.strip_prefix("Overflow happened on: "),
+            _ => None,
+        };
+        match text {
+            Some(text) => exec_datafusion_err!("{text} is out of the range of {}", sql_type(&self.data_type)),
+            None => exec_datafusion_err!("{error}"),
+        }
+    }
+}
+
+impl ScalarUDFImpl for Checked {
+    fn name(&self) -> &str {
+        "checked"
+    }
+
+    fn schema_name(&self, operands: &[Expr]) -> Result<String> {
+        Ok(self.text(operands.iter().map(|operand| operand.schema_name().to_string())))
+    }
+
+    fn display_name(&self, operands: &[Expr]) -> Result<String> {
+        let text = |operand: &Expr| {
+            let precedence = match operand {
+                Expr::BinaryExpr(binary) => binary.op.precedence(),
+                Expr::ScalarFunction(call) => {
+                    call.func.inner().downcast_ref::<Checked>().map_or(u8::MAX, Checked::precedence)
+                }
+                _ => u8::MAX,
+            };
+            if precedence < self.precedence() { format!("({operand})") } else { operand.to_string() }
+        };
+        Ok(self.text(operands.iter().map(text)))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(self.data_type.clone())
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
+        let nullable = arguments.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.data_type.clone(), nullable)))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let mut operands = arguments.args.into_iter();
+        let mut value = operands.next().ok_or_else(|| exec_datafusion_err!("arithmetic over nothing"))?;
+        for step in &self.steps {
+            let right = if *step == Step::Negate { None } else { operands.next() };
+            value = self.step(*step, value, right)?;
+        }
+        Ok(value)
+    }
+}
+
+impl Checked {
+    fn step(&self, step: Step, left: ColumnarValue, right: Option<ColumnarValue>) -> Result<ColumnarValue> {
+        let is_array = |value: &ColumnarValue| matches!(value, ColumnarValue::Array(_));
+        let one = !is_array(&left) && !right.as_ref().is_some_and(is_array);
+        let (left, right) = (Operand::of(left)?, right.map(Operand::of).transpose()?);
+        let found = step.apply(left.datum(), right.as_ref().map(Operand::datum));
+        let found = found.map_err(|error| self.failed(&error))?;
+        Ok(match one {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?),
+            false => ColumnarValue::Array(found),
+        })
+    }
+}
+
+/// An operand as the kernels take it.
+enum Operand {
+    Array(ArrayRef),
+    One(Scalar<ArrayRef>),
+}
+
+impl Operand {
+    fn of(value: ColumnarValue) -> Result<Operand> {
+        Ok(match value {
+            ColumnarValue::Array(array) => Operand::Array(array),
+            ColumnarValue::Scalar(value) => Operand::One(value.to_scalar()?),
+        })
+    }
+
+    fn datum(&self) -> &dyn Datum {
+        match self {
+            Operand::Array(array) => array,
+            Operand::One(scalar) => scalar,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int32Array, Int64Array, RecordBatch};
+    use arrow::datatypes::{Int64Type, Schema};
+    use datafusion::logical_expr::execution_props::ExecutionProps;
+    use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+    use datafusion::logical_expr::{cast, col, lit};
+    use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+
+    use super::super::written::as_written;
+    use super::*;
+
+    fn schema() -> DFSchema {
+        let field = |name: &str, data_type| Field::new(name, data_type, true);
+        let fields =
+            vec![field("i", DataType::Int32), field("n", DataType::Int64), field("x", DataType::Float64)];
+        DFSchema::try_from(Schema::new(fields)).unwrap()
+    }
+
+    fn physical(expr: Expr) -> Arc<dyn PhysicalExpr> {
+        let (schema, context) = (schema(), PhysicalPlanningContext::default());
+        let expr = checked(expr, &schema).unwrap();
+        as_written(create_physical_expr(&expr, &schema, &ExecutionProps::new(), &context).unwrap()).unwrap()
+    }
+
+    fn value(expr: Expr, n: i64) -> Result<Option<i64>> {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int32Array::from(vec![7])),
+            Arc::new(Int64Array::from(vec![n])),
+            Arc::new(arrow::array::Float64Array::from(vec![0.5])),
+        ];
+        let rows = RecordBatch::try_new(Arc::clone(schema().inner()), columns).unwrap();
+        let found = physical(expr).evaluate(&rows)?.into_array(1)?;
+        Ok(found.as_primitive::<Int64Type>().iter().next().flatten())
+    }
+
+    #[test]
+    fn arithmetic_is_checked_unless_its_operands_leave_room() {
+        let is_checked = |expr: Expr| checked(expr.clone(), &schema()).unwrap() != expr;
+        let i = || cast(col("i"), DataType::Int64);
+        assert!(!is_checked(i() + lit(1_i64)));
+        assert!(!is_checked(i() * i() - lit(5_i64)));
+        assert!(!is_checked(-i()));
+        assert!(is_checked(i() * i() * i()));
+        assert!(is_checked(i() + lit(i64::MAX)));
+        assert!(is_checked(col("i") + lit(1_i32)));
+        assert!(is_checked(col("n") + lit(1_i64)));
+        assert!(is_checked(-col("n")));
+        assert!(!is_checked(col("x") * lit(2.0)));
+    }
+
+    #[test]
+    fn results_out_of_range_are_errors() {
+        let n = || col("n");
+        assert_eq!(value(n() + lit(1_i64) - lit(2_i64), 5).unwrap(), Some(4));
+        assert_eq!(value((n() - lit(1_i64)) * (n() + lit(1_i64)), 5).unwrap(), Some(24));
+        assert_eq!(value(-(n() + lit(1_i64)), 5).unwrap(), Some(-6));
+        for (expr, n, message) in [
+            (
+                n() + lit(1_i64) - lit(2_i64),
+                i64::MAX,
+                "9223372036854775807 + 1 is out of the range of BIGINT",
+            ),
+            (n() - lit(1_i64), i64::MIN, "-9223372036854775808 - 1 is out of the range of BIGINT"),
+            (lit(3_i64) * n(), i64::MAX, "3 * 9223372036854775807 is out of the range of BIGINT"),
+            (-n(), i64::MIN, "-9223372036854775808 is out of the range of BIGINT"),
+        ] {
+            let error = value(expr, n).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn arithmetic_is_shown_as_it_was_written() {
+        let n = || col("n");
+        let written = (n() - lit(1_i64)) * (n() + lit(1_i64)) - n() * lit(2_i64);
+        assert_eq!(physical(written.clone()).to_string(), "(n@1 - 1) * (n@1 + 1) - n@1 * 2");
+        let checked = checked(written.clone(), &schema()).unwrap();
+        assert_eq!(checked.schema_name().to_string(), written.schema_name().to_string());
+        assert_eq!(checked.to_string(), written.to_string());
+    }
+
+    #[test]
+    fn a_long_sum_is_one_call() {
+        let long = (0..1_000).fold(col("n"), |sum, _| sum + lit(1_i64));
+        let Expr::ScalarFunction(call) = checked(long.clone(), &schema()).unwrap() else { panic!("no call") };
+        assert_eq!(call.args.len(), 1_001);
+        assert_eq!(value(long, 1).unwrap(), Some(1_001));
+    }
+}
