@@ -26,6 +26,12 @@ impl Loop {
         names.extend(self.sources.keys().chain(self.sinks.keys()).cloned());
         let mut notices = Vec::new();
         for name in names {
+            let suspended = |query: &RunningQuery| query.is_suspended();
+            if !pause && self.query(&name).is_some_and(suspended) {
+                notices
+                    .push(format!("\"{name}\" stays suspended: RESUME {name} makes it anew from its inputs"));
+                continue;
+            }
             if let Err(error) = self.pause_object(&name, pause) {
                 notices.push(error.message);
             }
@@ -73,6 +79,9 @@ impl Loop {
     /// Takes in, epoch by epoch, what a query has left in the logs. What that changes goes to all that read it. A query
     /// per batch runs for the batches that brought it rows meanwhile, under their own times.
     fn resume_query(&mut self, place: usize) -> Result<()> {
+        if self.queries[place].is_suspended() {
+            return self.resume_suspended(place);
+        }
         if !matches!(self.queries[place].status, Status::Paused(_)) {
             return Ok(());
         }
