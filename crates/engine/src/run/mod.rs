@@ -455,6 +455,7 @@ impl Loop {
         self.let_leave();
         self.hand_out();
         self.take_checkpoint();
+        self.go_on_after_checkpoint();
         // Those that a checkpoint has held up.
         self.begin_steps();
     }
