@@ -22,6 +22,7 @@ use crate::error;
 use crate::event::{Event, Reply};
 use crate::jobs::{self, Jobs};
 use crate::listener::{Listener, Listeners};
+use crate::panics;
 use crate::query_pool::QueryPool;
 use crate::recovery::{self, Recovered};
 use crate::run::{self, TimeSource};
@@ -372,6 +373,7 @@ impl EngineBuilder {
 
     /// Starts the engine. With a data directory it returns when all is as it was.
     pub fn start(mut self) -> Result<Engine> {
+        panics::keep_backtraces();
         let directory = match self.data.take() {
             None => None,
             Some(data) => Some(data.open(self.must_exist).map_err(error::durable)?),

@@ -96,6 +96,20 @@ impl Modification {
             Modification::Insert { table, .. } | Modification::Delete { table, .. } => table,
         }
     }
+
+    /// The most rows that it may let go and come; none where that isn't known before it is evaluated.
+    pub(crate) fn num_rows_max(&self) -> Option<usize> {
+        let count = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+        match self {
+            Modification::Statement(_) => None,
+            Modification::Evaluated(evaluated) => {
+                let updated = evaluated.updated.as_deref().map_or(0, count);
+                Some(2 * (count(&evaluated.rows) + updated))
+            }
+            Modification::Insert { rows, .. } => Some(count(rows)),
+            Modification::Delete { rows, .. } => Some(rows.num_rows()),
+        }
+    }
 }
 
 /// The rows that an INSERT, UPDATE or DELETE changes.

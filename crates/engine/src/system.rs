@@ -128,10 +128,17 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
         doc: "what a query has no answer for: a row, a key or, where it is suspended, everything",
         columns: &[
             text("query", "the materialized view or sink"),
-            text("operator", "which of its operators fails; NULL where the query is suspended"),
+            text(
+                "operator",
+                "which of its operators fails; NULL where the query is suspended, or was made anew after a panic",
+            ),
             text("message", "why"),
             text("row", "the row or key that it fails for, as text; NULL where there is none"),
             number("count", "how many such rows there are"),
+            text(
+                "backtrace",
+                "where in the code the query panicked, at most 16 KiB of it, once the names are looked up; else NULL",
+            ),
         ],
     },
     SystemTableDoc {

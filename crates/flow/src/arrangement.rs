@@ -204,6 +204,12 @@ impl Arrangement {
         Ok(versions.rows.delta(&versions.index.live())?)
     }
 
+    /// All rows as they were before the epoch whose change is staged, within that.
+    pub(crate) fn content_before(&self) -> Result<Delta> {
+        let versions = self.read()?;
+        Ok(versions.rows.delta(&versions.index.live())?)
+    }
+
     /// Adds what has changed of these rows since the newest checkpoint as a table; between two epochs.
     pub(crate) fn save_changed(&self, name: &str, to: &mut Tables) -> Result<()> {
         self.write(Versions::settle)?;

@@ -57,7 +57,7 @@ impl Flow {
     /// Goes on where a flow of the same plan stood that had saved this. It shares nothing with others then, as if it had
     /// been alone.
     pub fn load(&mut self, mut all: Tables) -> Result<()> {
-        (0..self.findables.len()).try_for_each(|place| self.unshare(place))?;
+        (0..self.findables.len()).try_for_each(|place| self.unshare(place, false))?;
         // What it may have found with others is in what was saved.
         self.reset()?;
         self.started = all.take_number("started")? != 0;

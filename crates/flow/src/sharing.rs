@@ -213,10 +213,14 @@ impl Flow {
         self.put_into(place, arrangement, true)
     }
 
-    /// Keeps the rows of a place by itself again, as they are now.
-    pub fn unshare(&mut self, place: usize) -> Result<()> {
+    /// Keeps the rows of a place by itself again, as they are now; `before`: as they were before the epoch in which
+    /// others may have changed them.
+    pub fn unshare(&mut self, place: usize, before: bool) -> Result<()> {
         let Some(kept) = self.findables[place].kept.take_if(|kept| kept.across) else { return Ok(()) };
-        let rows = self.rows_in(place, &kept.arrangement)?;
+        let rows = match before {
+            true => self.columns_in(place, &kept.arrangement, &kept.arrangement.content_before()?)?,
+            false => self.rows_in(place, &kept.arrangement)?,
+        };
         if let [side] = &self.findables[place].sides.clone()[..] {
             return self.join(side.node)?.move_in(side.at, rows);
         }
@@ -232,12 +236,16 @@ impl Flow {
     }
 
     fn rows_in(&self, place: usize, arrangement: &Arrangement) -> Result<Delta> {
+        self.columns_in(place, arrangement, &arrangement.content()?)
+    }
+
+    fn columns_in(&self, place: usize, arrangement: &Arrangement, rows: &Delta) -> Result<Delta> {
         let findables = &self.findables[place];
         let columns = match &findables.sides[..] {
             [side] => arrangement.places_of(&side.columns)?,
             _ => arrangement.places_of(&findables.columns())?,
         };
-        projected(&arrangement.content()?, &columns)
+        projected(rows, &columns)
     }
 
     /// Keeps these rows for a place, where it has none, in an arrangement only if several sides look for them.

@@ -117,6 +117,15 @@ impl Applied {
 }
 
 impl Loop {
+    /// True if a statement must wait for a checkpoint: one is due, is taken when no statement is being applied, and this
+    /// one may be applied in pieces. Statements that overlap would put it off for ever.
+    pub(super) fn waits_for_checkpoint(&self, event: &Event) -> bool {
+        let Event::Modify { modification, reply, .. } = event else { return false };
+        !reply.is_closed()
+            && modification.num_rows_max().is_some_and(|rows| rows > ROWS_MAX.get())
+            && self.checkpoint_waits_for_statements()
+    }
+
     /// True if a change is so large that it is applied in pieces.
     pub(super) fn is_large(&self, table: &str, change: &Change) -> bool {
         change.num_rows() > ROWS_MAX.get() && self.sink_into(table).is_none()

@@ -9,6 +9,7 @@
 
 mod groups;
 mod merging;
+mod rebuild;
 mod saving;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,18 +22,21 @@ use millstream_flow::{Change, Cost, Flow};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::feed::Feed;
 use super::own_flow::{self, Told};
 use super::query::{RunningQuery, Status};
 use super::speed::Speed;
 use super::succeed::Successor;
 use crate::event::Event;
+use crate::panics::PanicTrace;
 use crate::query_pool;
 use crate::settings::ClockKind;
 use groups::is_inside;
 use merging::compacted;
+use rebuild::Rebuild;
 
 /// An epoch in which tables change by more rows, or that pairs more rows, is stepped apart by those who may.
-const LARGE_ROWS: usize = 32 * 1024;
+pub(super) const LARGE_ROWS: usize = 32 * 1024;
 const LARGE_PAIRS: usize = 1 << 22;
 
 /// What a row that an operator keeps takes, about.
@@ -59,6 +63,8 @@ pub(crate) struct Behind {
     /// How long its newest step took.
     took: Duration,
     step: Option<Step>,
+    /// How far it has come that it is made anew, after a panic.
+    rebuild: Option<Rebuild>,
 }
 
 /// A step on a thread of its own.
@@ -69,6 +75,8 @@ struct Step {
     begun: Instant,
     cut: Cut,
     done: Receiver<Done>,
+    /// What it takes in; none of one that takes in what was known before.
+    inputs: Option<Vec<Delta>>,
 }
 
 /// What comes back of it.
@@ -76,6 +84,7 @@ struct Done {
     flow: Flow,
     told: Told,
     change: Result<Change>,
+    panic: Option<PanicTrace>,
     took: Duration,
     rows: usize,
 }
@@ -91,6 +100,7 @@ impl Behind {
             bytes: 0,
             merged_at: EPOCHS_MAX,
             step: None,
+            rebuild: None,
         }
     }
 
@@ -99,9 +109,9 @@ impl Behind {
         self.through
     }
 
-    /// Whether a thread is stepping it.
+    /// Whether a thread is stepping it, or it is made anew.
     pub(crate) fn is_away(&self) -> bool {
-        self.step.is_some()
+        self.step.is_some() || self.rebuild.is_some()
     }
 
     /// How many bytes wait for it, about.
@@ -197,12 +207,11 @@ impl Drop for Wake {
 impl RunningQuery {
     /// Whether its answer is the same for every split of its input, and for whoever takes its changes.
     pub(super) fn may_be_behind(&self) -> bool {
-        let plain = |feed: &super::feed::Feed| feed.stamped.is_none() && feed.window.is_none();
         self.flow.is_timeless()
             && !self.is_per_batch()
             && self.into.is_none()
             && self.newest().is_none()
-            && self.feeds.iter().all(plain)
+            && self.feeds.iter().all(Feed::is_plain)
     }
 }
 
@@ -213,22 +222,36 @@ impl Loop {
             let Some((step, done)) = self.queries[place].behind_mut().and_then(Behind::done) else {
                 continue;
             };
-            let query = &mut self.queries[place];
-            let change = done.and_then(|done| {
-                query.flow.take_back(done.flow, done.told);
-                query.speed.took(done.took, done.rows, query.flow.cost());
-                done.change
-            });
-            if let Some(behind) = query.behind_mut() {
-                behind.through = step.through;
-                behind.took = step.begun.elapsed();
-            }
-            query.changed = 0;
-            match change.and_then(|change| query.take_up(&step.cut, change)) {
-                Ok(delta) => self.hand_on(place, &step.cut, delta),
-                Err(reason) => query.suspend(reason, step.cut.epoch),
+            match step.inputs {
+                Some(inputs) => self.take_step(place, done, (step.through, step.cut, inputs), step.begun),
+                None => self.rebuilt_some(place, done),
             }
             self.suspend_after(place);
+        }
+        self.go_on_rebuilding();
+    }
+
+    fn take_step(&mut self, place: usize, done: Result<Done>, of: (Epoch, Cut, Vec<Delta>), begun: Instant) {
+        let query = &mut self.queries[place];
+        let change = done.and_then(|done| {
+            query.flow.take_back(done.flow, done.told);
+            query.flow.note_panic(done.panic);
+            query.speed.took(done.took, done.rows, query.flow.cost());
+            done.change
+        });
+        query.changed = 0;
+        match change.and_then(|change| query.take_up(&of.1, change)) {
+            Ok(delta) => {
+                if let Some(behind) = query.behind_mut() {
+                    (behind.through, behind.took) = (of.0, begun.elapsed());
+                }
+                self.hand_on(place, &of.1, delta);
+            }
+            Err(reason) => {
+                let before = std::mem::replace(&mut query.status, Status::Running);
+                query.suspend(reason, of.1.epoch);
+                self.fail_behind(place, before, of);
+            }
         }
     }
 
@@ -338,11 +361,11 @@ impl Loop {
     fn step_to_present(&mut self, place: usize) {
         while let Some(through) = self.queries[place].behind().map(|behind| self.stop_after(place, behind)) {
             self.step_here(place, through);
-            if through == self.epoch {
+            if through == self.epoch || self.queries[place].is_away() {
                 break;
             }
         }
-        if self.queries[place].behind().is_some() {
+        if self.queries[place].behind().is_some_and(|behind| !behind.is_away()) {
             self.queries[place].status = Status::Running;
             self.share_or_suspend(place);
         }
@@ -423,7 +446,7 @@ impl Loop {
     }
 
     /// A query and all that read it, unless one of these must be stepped in each epoch.
-    fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
+    pub(super) fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
         let first = &self.queries[place];
         let mut names = BTreeSet::from([first.name.clone()]);
         let mut leaving = vec![place];
@@ -456,6 +479,18 @@ impl Loop {
             return;
         }
         let unshared = self.unshare(place);
+        self.left(place, epoch, unshared);
+    }
+
+    /// The same within the epoch after that one.
+    fn leave_before(&mut self, place: usize, epoch: Epoch) {
+        if self.queries[place].is_running() {
+            let unshared = self.unshare_before(place);
+            self.left(place, epoch, unshared);
+        }
+    }
+
+    fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
         let query = &mut self.queries[place];
         query.flow.tell();
         query.speed = Speed::default();
@@ -511,7 +546,7 @@ impl Loop {
         let Some((cut, inputs)) = query.behind_mut().and_then(|behind| behind.take(through)) else { return };
         let Some(flow) = query.flow.lend() else { return };
         let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);
-        let of = cut.clone();
+        let (of, taken) = (cut.clone(), inputs.clone());
         let started = thread.spawn(move || {
             // They go in this order: the loop is woken when it finds what it is woken for.
             let (_alive, _wake, sender) = (alive, wake, sender);
@@ -521,7 +556,8 @@ impl Loop {
         match started {
             Ok(_) => {
                 if let Some(behind) = query.behind_mut() {
-                    behind.step = Some(Step { through, begun: Instant::now(), cut, done });
+                    behind.step =
+                        Some(Step { through, begun: Instant::now(), cut, done, inputs: Some(taken) });
                 }
                 self.note_lump(place, from, through);
             }
@@ -539,9 +575,9 @@ fn step(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool) -> Done {
     let begun = Instant::now();
     let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
     let rows = inputs.iter().map(Delta::num_rows).sum();
-    let change = own_flow::step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>(), read);
+    let (change, panic) = own_flow::step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>(), read);
     let took = begun.elapsed();
     // After a panic its operators are not as they should be.
     let told = if change.is_ok() { Told::of(&flow) } else { Told::default() };
-    Done { flow, told, change, took, rows }
+    Done { flow, told, change, panic, took, rows }
 }

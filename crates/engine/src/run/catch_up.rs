@@ -10,7 +10,7 @@ use millstream_connect::{Arrival, More};
 use millstream_delta::{Cut, Delta, Span};
 use millstream_durable::Brought;
 use millstream_sql::{Error, Result};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Loop;
 use super::epoch::Deltas;
@@ -28,7 +28,7 @@ use crate::event::{Event, Reply};
 use crate::past::Past;
 
 /// Pieces of the past that may wait for the loop.
-const PIECES_MAX: usize = 2;
+pub(super) const PIECES_MAX: usize = 2;
 
 /// A new query on its way to the present: it is pinned at one epoch, takes what its inputs held then in bounded
 /// pieces, then what has come since.
@@ -141,7 +141,7 @@ impl Loop {
             self.log(&name, &cut, &delta);
             self.stage_in(place, delta);
         }
-        reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone()))
+        reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone(), None))
     }
 
     /// Gives the sinks and subscribers of a new query what it holds when it becomes visible.
@@ -180,13 +180,21 @@ impl Loop {
         }
     }
 
-    /// Opens a second reader of a source and lets it send all that was taken in so far.
-    fn read_past(&mut self, query: &Arc<str>, name: &Arc<str>, permits: Arc<Semaphore>) -> Result<()> {
+    /// Opens a second reader of a source and lets it send all that was taken in so far; by default with the columns that
+    /// the query looks at.
+    pub(super) fn read_past(
+        &mut self,
+        query: &Arc<str>,
+        name: &Arc<str>,
+        permits: Arc<Semaphore>,
+        wanted: Option<Vec<bool>>,
+    ) -> Result<()> {
         let Definition::Source { schema, connector, spec, .. } = &self.catalog.get(name)?.definition else {
             return Err(Error::bug(format!("source \"{name}\" is no source in the catalog")));
         };
         let feeds = self.query(query).into_iter().flat_map(|query| &query.feeds);
-        let wanted = of_feeds(feeds.filter(|feed| feed.of == *name), schema.fields().len());
+        let looked_at = || of_feeds(feeds.filter(|feed| feed.of == *name), schema.fields().len());
+        let wanted = wanted.unwrap_or_else(looked_at);
         let past = Past {
             schema: schema.clone(),
             connector: connector.clone(),
@@ -214,10 +222,14 @@ impl Loop {
         name: &Arc<str>,
         source: &str,
         piece: Option<Result<Vec<RecordBatch>>>,
+        permit: Option<OwnedSemaphorePermit>,
     ) {
         let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, name)) else {
             return;
         };
+        if self.queries[place].behind().is_some() {
+            return self.rebuild_piece(place, source, piece, permit);
+        }
         let Status::CatchingUp(catch_up) = &mut self.queries[place].status else { return };
         match piece {
             Some(Err(reason)) => {

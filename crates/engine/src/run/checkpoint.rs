@@ -12,6 +12,7 @@ use super::Loop;
 use super::system::{Cell, Lines, NULL};
 use crate::error;
 use crate::event::{Event, Reply};
+use crate::settings::ClockKind;
 
 /// How many checkpoints are kept: where the newest is damaged, a start takes the one before it.
 const KEPT: usize = 2;
@@ -166,6 +167,18 @@ impl Loop {
         let can =
             news && self.taking.store.is_some() && !self.taking.writing && !self.durability.holds_back();
         can && self.checkpoint_is_due() && !self.is_unsettled_here()
+    }
+
+    /// Whether a checkpoint is due and statements keep it from being taken, which are applied or wait for an epoch that
+    /// comes by itself.
+    pub(super) fn checkpoint_waits_for_statements(&self) -> bool {
+        let waits = || {
+            let comes = self.settings.clock == ClockKind::System;
+            !self.applied.is_empty() || (comes && self.statements_wait())
+        };
+        let can = self.taking.store.is_some() && !self.taking.writing && !self.durability.holds_back();
+        let news = || self.durability.last().is_some_and(|last| last != self.taking.last);
+        can && waits() && news() && self.checkpoint_is_due()
     }
 
     /// When the next checkpoint is due, where something has happened since the last.

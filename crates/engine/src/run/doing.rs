@@ -86,7 +86,8 @@ impl Doing {
                      epoch was tried",
                 )
                 .hint(
-                    "Was there too little memory for it? Mend the query or its input, then drop it and create it again.",
+                    "Was there too little memory for it? Mend the query or its input, then RESUME it: that makes it anew from \
+                     its inputs.",
                 ),
             );
         }

@@ -184,7 +184,11 @@ impl Loop {
             let inputs = query.inputs(|name| deltas.get(name));
             match &mut query.status {
                 Status::Running => {
-                    let delta = query.step(cut, &inputs);
+                    let mut delta = query.step(cut, &inputs);
+                    if query.is_suspended() {
+                        delta = self.rebuild(place, cut, &inputs);
+                    }
+                    let query = &mut self.queries[place];
                     output_rows += query.changed;
                     if delta.is_empty() {
                     } else if query.into.is_some() {

@@ -24,6 +24,11 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
+    /// True if it takes all changes as they come, whatever their batch.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.stamped.is_none() && self.window.is_none()
+    }
+
     /// A change that came with a batch, as the query's flow takes it.
     pub(crate) fn stamp<'a>(&self, delta: &'a Delta, batch: Batch) -> Result<Cow<'a, Delta>> {
         Ok(match &self.stamped {

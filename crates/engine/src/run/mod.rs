@@ -40,6 +40,7 @@ mod put;
 mod put_late;
 mod query;
 mod rate;
+mod rebuild;
 mod receive;
 mod recover;
 mod rename;
@@ -397,8 +398,7 @@ impl Loop {
             Event::ReadsAgain { source, result, reply } => self.reads_again(&source, result, reply),
             Event::Replayed { source, result } => self.replayed(&source, result),
             Event::CaughtUp { query, source, piece, permit } => {
-                self.caught_up(&query, &source, piece);
-                drop(permit);
+                self.caught_up(&query, &source, piece, permit);
             }
             Event::SinkRecovered { sink, held } => self.sink_recovered(&sink, held),
             Event::Delivered { sink, published } => self.delivered(&sink, published),
@@ -455,6 +455,7 @@ impl Loop {
         self.let_leave();
         self.hand_out();
         self.take_checkpoint();
+        self.go_on_after_checkpoint();
         // Those that a checkpoint has held up.
         self.begin_steps();
     }
@@ -464,6 +465,7 @@ impl Loop {
         self.keep_within_memory();
         if self.durability.is_recovering() {
             self.arrive_again();
+            self.go_on_rebuilding();
             self.skip_delivered();
             self.trim_logs();
             return self.answer_waiters();

@@ -5,11 +5,11 @@ use std::panic::AssertUnwindSafe;
 use arrow::array::RecordBatch;
 use millstream_delta::{Cut, Delta, Timestamp};
 use millstream_flow::{Change, Cost, EventTime, Explained, Flow, Shareable, Succession, Wanted};
-use millstream_sql::{Error, Result};
+use millstream_sql::{Error, Kind, Result};
 
 use super::query::in_words;
 use crate::error;
-use crate::panics::panicked;
+use crate::panics::{PanicTrace, panicked};
 
 /// A query's flow, and what is known of it whether it is here or not.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct OwnFlow {
     cost: Cost,
     timeless: bool,
     times: Vec<(usize, EventTime)>,
+    /// The trace of the panic that its last step ended with.
+    panic: Option<PanicTrace>,
 }
 
 /// How a flow stands after a step.
@@ -57,6 +59,7 @@ impl OwnFlow {
             times: flow.times().to_vec(),
             told: Told::default(),
             flow: Some(flow),
+            panic: None,
         })
     }
 
@@ -118,7 +121,20 @@ impl OwnFlow {
     /// Steps it, where nobody may take the rows of its result under `read`.
     pub(crate) fn step(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
         let flow = self.flow.as_mut().ok_or_else(lent)?;
-        step(flow, cut, inputs, read)
+        let (change, panic) = step(flow, cut, inputs, read);
+        self.panic = panic;
+        change
+    }
+
+    /// The trace of the panic, or of the broken invariant, that the last step ended with: the operators are not as they
+    /// should be.
+    pub(crate) fn take_panic(&mut self) -> Option<PanicTrace> {
+        self.panic.take()
+    }
+
+    /// Notes how a step on a thread ended.
+    pub(crate) fn note_panic(&mut self, panic: Option<PanicTrace>) {
+        self.panic = panic;
     }
 
     /// Goes on where another flow stands, see [`Flow::succeed`]; that one stays as it is.
@@ -130,7 +146,7 @@ impl OwnFlow {
         contents: &[&Delta],
     ) -> Result<Change> {
         let flow = self.flow.as_mut().ok_or_else(lent)?;
-        caught(|| flow.succeed(before, succession, cut, contents))
+        caught(|| flow.succeed(before, succession, cut, contents)).0
     }
 
     /// Forgets everything, as if it had never been stepped.
@@ -204,16 +220,32 @@ impl OwnFlow {
 }
 
 /// Steps a flow; errors come with the messages that a SELECT would have.
-pub(super) fn step(flow: &mut Flow, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
+pub(super) fn step(
+    flow: &mut Flow,
+    cut: &Cut,
+    inputs: &[&Delta],
+    read: bool,
+) -> (Result<Change>, Option<PanicTrace>) {
     caught(|| flow.step_for(cut, inputs, read))
 }
 
-/// A panic in a kernel ends this query, not the engine; the flow is not stepped again after it.
-fn caught(step: impl FnOnce() -> millstream_flow::Result<Change>) -> Result<Change> {
-    let Change { rows, errors, left_out, late } = std::panic::catch_unwind(AssertUnwindSafe(step))
-        .map_err(|said| panicked("a step of the query", said.as_ref()))?
-        .map_err(error::flow)?;
-    Ok(Change { rows, errors: in_words(errors)?, left_out, late })
+/// A panic in a kernel ends this query, not the engine; the flow is not stepped again after it. The same goes for an
+/// operator that finds what it keeps broken.
+fn caught(step: impl FnOnce() -> millstream_flow::Result<Change>) -> (Result<Change>, Option<PanicTrace>) {
+    let stepped = match std::panic::catch_unwind(AssertUnwindSafe(step)) {
+        Ok(stepped) => stepped,
+        Err(said) => {
+            let error = panicked("a step of the query", said.as_ref());
+            // A column that is too large is so again when the query is made anew.
+            let trace = (error.kind == Kind::Bug).then(PanicTrace::of_caught);
+            return (Err(error), trace);
+        }
+    };
+    let broken = matches!(&stepped, Err(millstream_flow::Error::Bug(_)));
+    let change = stepped.map_err(error::flow).and_then(|Change { rows, errors, left_out, late }| {
+        Ok(Change { rows, errors: in_words(errors)?, left_out, late })
+    });
+    (change, broken.then(PanicTrace::default))
 }
 
 fn spilled(operator: &Explained) -> usize {

@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
-use millstream_delta::Cut;
+use millstream_delta::{Cut, Delta};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::behind::together;
 use super::catch_up::CatchUp;
 use super::epoch::Deltas;
 use super::log;
 use super::query::{RunningQuery, Status};
+use super::sink::in_sum;
 
 impl Loop {
     /// Lets an object stand still, or go on; all that can where there is no name. Says which were left out, and why.
@@ -26,6 +28,12 @@ impl Loop {
         names.extend(self.sources.keys().chain(self.sinks.keys()).cloned());
         let mut notices = Vec::new();
         for name in names {
+            let suspended = |query: &RunningQuery| query.is_suspended();
+            if !pause && self.query(&name).is_some_and(suspended) {
+                notices
+                    .push(format!("\"{name}\" stays suspended: RESUME {name} makes it anew from its inputs"));
+                continue;
+            }
             if let Err(error) = self.pause_object(&name, pause) {
                 notices.push(error.message);
             }
@@ -70,13 +78,16 @@ impl Loop {
         }
     }
 
-    /// Takes in, epoch by epoch, what a query has left in the logs. What that changes goes to all that read it. A query
+    /// Takes in, epoch by epoch where each is an epoch of all it reads, what a query has left in the logs. What that changes goes to all that read it. A query
     /// per batch runs for the batches that brought it rows meanwhile, under their own times.
     fn resume_query(&mut self, place: usize) -> Result<()> {
+        if self.queries[place].is_suspended() {
+            return self.resume_suspended(place);
+        }
         if !matches!(self.queries[place].status, Status::Paused(_)) {
             return Ok(());
         }
-        while let Some((batch, inputs)) = self.next_since(place) {
+        while let Some((batch, inputs)) = self.next_to_resume(place) {
             let cut = Cut { watermarks: batch.watermarks.clone(), ..self.piece_cut() };
             if !self.may_step(place, cut.epoch) {
                 break;
@@ -106,6 +117,20 @@ impl Loop {
             self.share_or_suspend(place);
         }
         Ok(())
+    }
+
+    /// What a query that has stood still takes in next. Of what it reads some queries may have been stepped over several
+    /// epochs at once meanwhile, each over others: only at the end are all as of one epoch.
+    fn next_to_resume(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
+        let query = &self.queries[place];
+        let at_once = query.may_be_behind()
+            && query.feeds.len() > 1
+            && query.reads().any(|name| self.query(name).is_some_and(RunningQuery::may_be_behind));
+        if !at_once {
+            return self.next_since(place);
+        }
+        let (cut, inputs) = together(std::iter::from_fn(|| self.next_since(place)))?;
+        Some((cut, inputs.into_iter().map(in_sum).collect()))
     }
 
     /// Fails where rows of a table may not come since a sink, or the reader of a durable subscription, that gets

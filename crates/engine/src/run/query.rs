@@ -5,6 +5,7 @@ mod stores;
 mod succeeding;
 
 use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,15 +29,20 @@ use super::late_rows::LateRows;
 use super::log::Place;
 use super::own_flow::OwnFlow;
 use super::put_late::StagedCorrection;
+use super::rebuild::Panics;
 use super::rename::Names;
 use super::retained::Retained;
 use super::speed::Speed;
 use super::window::Window;
 use crate::error;
+use crate::panics::panicked;
 use crate::settings::OnError;
 
 /// For how long errors of batches are kept whose rows nobody keeps.
 const ERRORS_LENGTH: Duration = Duration::from_secs(600);
+
+/// What to do about a query that is suspended, where its reason doesn't say.
+const MEND: &str = "Mend the query or its input, then drop the view and create it again.";
 
 /// One materialized view or stream, or the query of a sink.
 #[derive(Debug)]
@@ -82,6 +88,8 @@ pub(crate) struct RunningQuery {
     pub(crate) steps: u64,
     /// How long its steps take.
     pub(crate) speed: Speed,
+    /// What its panics have left.
+    pub(super) panics: Panics,
     /// Where it goes on, if it has taken in outside of the loop what its inputs hold and isn't started.
     pub(super) backfilled: Option<Box<Backfilled>>,
 }
@@ -210,6 +218,7 @@ impl RunningQuery {
             epoch: Epoch::default(),
             steps: 0,
             speed: Speed::default(),
+            panics: Panics::default(),
             backfilled: None,
         })
     }
@@ -350,7 +359,9 @@ impl RunningQuery {
 
     /// Keeps what a step has changed, and hands on the change of the result.
     pub(super) fn take_up(&mut self, cut: &Cut, change: Change) -> Result<Delta> {
-        self.keep(cut, &change.rows, &change.errors)?;
+        let kept = AssertUnwindSafe(|| self.keep(cut, &change.rows, &change.errors));
+        std::panic::catch_unwind(kept)
+            .unwrap_or_else(|said| Err(panicked("keeping the result of the query", said.as_ref())))?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
         if let Some(late) = &mut self.late {
             late.add(change.late)?;
@@ -421,7 +432,7 @@ impl RunningQuery {
                 Kind::Invalid,
                 format!("\"{}\" is suspended since epoch {epoch}: {}", self.name, reason.message),
             )
-            .hint("Mend the query or its input, then drop the view and create it again.")),
+            .hint(reason.hint.as_deref().filter(|hint| hint.contains("RESUME")).unwrap_or(MEND))),
             Status::Waiting | Status::CatchingUp(_) => Err(Error::external(format!(
                 "\"{}\" is still reading what its inputs held before it was made: try again later",
                 self.name

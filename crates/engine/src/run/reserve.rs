@@ -34,6 +34,8 @@ pub(super) struct Reserved {
     waiting: VecDeque<Event>,
     /// Some of that may wait no longer.
     look: bool,
+    /// Some of that waits for a checkpoint.
+    for_checkpoint: bool,
 }
 
 impl Reserved {
@@ -83,11 +85,21 @@ impl Loop {
     /// Gives back an event, unless it must wait until a table is no longer reserved.
     fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
         let reserved = !self.reserved.held.is_empty() && self.reserved.keeps_waiting(&event);
-        if !reserved && !self.applied.keeps_waiting(&event) {
+        let for_checkpoint = self.waits_for_checkpoint(&event);
+        if !reserved && !for_checkpoint && !self.applied.keeps_waiting(&event) {
             return Some(event);
         }
+        self.reserved.for_checkpoint |= for_checkpoint;
         self.reserved.waiting.push_back(event);
         None
+    }
+
+    /// Lets statements go on that wait for a checkpoint, once it is taken or nothing of theirs would put it off.
+    pub(super) fn go_on_after_checkpoint(&mut self) {
+        if self.reserved.for_checkpoint && !self.checkpoint_waits_for_statements() {
+            self.reserved.for_checkpoint = false;
+            self.reserved.look_again();
+        }
     }
 
     /// Does what a statement asks for that is evaluated outside of the loop.

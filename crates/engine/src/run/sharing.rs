@@ -66,11 +66,20 @@ impl Loop {
 
     /// Gives a query that leaves the present rows of its own.
     pub(super) fn unshare(&mut self, place: usize) -> Result<()> {
+        self.unshare_as_of(place, false)
+    }
+
+    /// The same within an epoch that some have been stepped in: the rows as they were before it.
+    pub(super) fn unshare_before(&mut self, place: usize) -> Result<()> {
+        self.unshare_as_of(place, true)
+    }
+
+    fn unshare_as_of(&mut self, place: usize, before: bool) -> Result<()> {
         let Some(flow) = self.queries[place].flow.here_mut() else { return Ok(()) };
         let shared: Vec<usize> =
             flow.shareable().iter().filter(|found| found.shared.is_some()).map(|found| found.place).collect();
         for place in shared {
-            flow.unshare(place).map_err(error::flow)?;
+            flow.unshare(place, before).map_err(error::flow)?;
         }
         self.name_readers()
     }

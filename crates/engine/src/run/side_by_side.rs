@@ -41,6 +41,7 @@ impl Loop {
             self.suspend_with_inputs(place, cut.epoch);
             self.queries[place].unread = self.is_unread(place);
         }
+        let running: Vec<usize> = places.clone().filter(|place| self.queries[*place].is_running()).collect();
         let queries: Vec<&mut RunningQuery> = self.queries[places].iter_mut().collect();
         let outputs = self.driver.threads().spread(queries, |query| {
             let (delta, changed) = step(query, cut, deltas);
@@ -51,6 +52,18 @@ impl Loop {
             rows += changed;
             if !delta.is_empty() {
                 deltas.entry(name).or_default().append(delta);
+            }
+        }
+        for place in
+            running.into_iter().filter(|place| self.queries[*place].is_suspended()).collect::<Vec<_>>()
+        {
+            // None of those that were stepped together reads another.
+            let inputs: Vec<Delta> =
+                self.queries[place].inputs(|name| deltas.get(name)).into_iter().cloned().collect();
+            let delta = self.rebuild(place, cut, &inputs.iter().collect::<Vec<_>>());
+            rows += self.queries[place].changed;
+            if !delta.is_empty() {
+                deltas.entry(self.queries[place].name.clone()).or_default().append(delta);
             }
         }
         rows

@@ -112,9 +112,12 @@ impl Loop {
         let mut lines = Lines::new();
         for (name, query) in self.queries_by_name() {
             if let Status::Suspended { reason, .. } = &query.status {
-                lines.push(vec![name.into(), NULL, reason.message.as_str().into(), NULL, 1i64.into()]);
+                let backtrace = query.panics.backtrace().map_or(NULL, Into::into);
+                let message = reason.message.as_str().into();
+                lines.push(vec![name.into(), NULL, message, NULL, 1i64.into(), backtrace]);
                 continue;
             }
+            lines.extend(query.panics.lines(name));
             for error in query.all_errors()? {
                 let row = if error.row.is_empty() { NULL } else { error.row.into() };
                 lines.push(vec![
@@ -123,6 +126,7 @@ impl Loop {
                     error.message.into(),
                     row,
                     error.count.into(),
+                    NULL,
                 ]);
             }
         }

@@ -1,7 +1,11 @@
 //! What lies in a checkpoint.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use millstream_engine::Engine;
-use millstream_testkit::drive::{self, Result, ensure, expect, lines, run_all};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -12,6 +16,7 @@ pub const ALL: &[Scenario] = &[
     ("state_is_read_as_parquet", || drive::block_on(readable())),
     ("a_checkpoint_has_what_has_changed", || drive::block_on(what_has_changed())),
     ("a_checkpoint_has_what_has_changed_of_rows_in_order", || drive::block_on(rows_in_order())),
+    ("statements_that_overlap_put_no_checkpoint_off", || drive::block_on(beside_large_statements())),
 ];
 
 /// Of 100,000 rows and groups few change: a checkpoint writes few, and an engine goes on from all of them.
@@ -135,4 +140,52 @@ async fn readable() -> Result<()> {
     drive::expect_soon(&mut session, "SELECT count(*) FROM all_keys", &["2"]).await?;
     let told = "SELECT bytes > 1000, reason, epoch > 0 FROM millstream.checkpoints";
     expect(&mut engine.session(), told, &["true|NULL|true"]).await
+}
+
+/// Statements that overlap without an end, each applied in pieces, put no checkpoint off.
+async fn beside_large_statements() -> Result<()> {
+    const ROWS: usize = 40_000;
+    let machine = Machine::start(Engine::builder)?;
+    run(&mut machine.session(), "SET checkpoint_interval = 'off'").await?;
+    let end = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    for number in 0..4 {
+        let table = format!("CREATE TABLE t{number} (k BIGINT PRIMARY KEY, v BIGINT)");
+        let rows = format!("INSERT INTO t{number} SELECT i, 0 FROM generate_series(1, {ROWS}) g(i)");
+        run_all(&mut machine.session(), &[&table, &rows]).await?;
+        let (mut session, end) = (machine.session(), end.clone());
+        writers.push(tokio::spawn(async move {
+            let mut rounds: usize = 0;
+            while !end.load(Ordering::SeqCst) {
+                run(&mut session, &format!("UPDATE t{number} SET v = v + 1")).await?;
+                rounds += 1;
+            }
+            Ok::<_, String>(rounds)
+        }));
+    }
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut session = machine.session();
+        let checkpoint = run(&mut session, "CHECKPOINT");
+        taken.push(tokio::time::timeout(Duration::from_secs(20), checkpoint).await);
+    }
+    end.store(true, Ordering::SeqCst);
+    let mut all = 0;
+    for (number, writer) in writers.into_iter().enumerate() {
+        let rounds = writer.await.map_err(|error| error.to_string())??;
+        expect(
+            &mut machine.session(),
+            &format!("SELECT sum(v) FROM t{number}"),
+            &[&(rounds * ROWS).to_string()],
+        )
+        .await?;
+        all += rounds;
+    }
+    ensure(all >= 8, || format!("only {all} statements were done"))?;
+    let taken: Result<Vec<_>, _> = taken.into_iter().collect();
+    for checkpoint in taken.map_err(|_| "a checkpoint is put off by statements".to_string())? {
+        checkpoint?;
+    }
+    Ok(())
 }

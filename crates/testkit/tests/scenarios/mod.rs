@@ -28,6 +28,7 @@ mod machine;
 mod memory;
 mod objects;
 mod pace;
+mod panics;
 mod partitions;
 mod passing;
 mod patterns;
@@ -88,6 +89,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(memory::ALL);
     all.extend_from_slice(objects::ALL);
     all.extend_from_slice(pace::ALL);
+    all.extend_from_slice(panics::ALL);
     all.extend_from_slice(partitions::ALL);
     all.extend_from_slice(passing::ALL);
     all.extend_from_slice(patterns::ALL);

@@ -16,6 +16,7 @@ use super::{Scenario, folder, lines_in};
 
 pub const ALL: &[Scenario] = &[
     ("what_reads_two_slow_views_finds_both_as_of_one_epoch", || drive::block_on(one_epoch())),
+    ("a_resumed_query_finds_two_slow_views_as_of_one_epoch", || drive::block_on(resumed())),
     ("a_checkpoint_is_taken_while_a_view_is_behind", || drive::block_on(while_behind())),
     ("checkpoints_of_what_is_behind_survive_crashes", || drive::block_on(crashes())),
 ];
@@ -138,6 +139,36 @@ async fn one_epoch() -> Result<()> {
     }
     check_sinks(&mut session, &out).await?;
     expect(&mut session, "SELECT count(*) FROM late WHERE d <> 0", &["0"]).await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// What reads two slow views stands still while these take in epochs by turns, several at once, and goes on.
+async fn resumed() -> Result<()> {
+    let (gates, folder) = ([Gate::default(), Gate::default()], folder()?);
+    let out = folder.path().join("out");
+    let builder = Engine::builder().step_apart(1).scalar_function(gates[0].function("gate_a"));
+    let engine = builder.scalar_function(gates[1].function("gate_b")).start();
+    let engine = engine.map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    for sql in objects(&out) {
+        run(&mut session, &sql).await?;
+    }
+    let (mut next, mut random) = (0, SmallRng::seed_from_u64(12));
+    for round in 0..30 {
+        gates.iter().for_each(|gate| gate.set(Door::Open));
+        run_all(&mut session, &["PAUSE both", "PAUSE beside"]).await?;
+        for _ in 0..3 {
+            play(&gates, &mut session, &mut next, &mut random).await?;
+        }
+        gates.iter().for_each(|gate| gate.set(Door::Open));
+        if round % 3 == 0 {
+            run(&mut session, "RESUME ALL").await?;
+        } else {
+            run_all(&mut session, &["RESUME both", "RESUME beside"]).await?;
+        }
+        expect(&mut session, "SELECT count(*) FROM both WHERE d <> 0", &["0"]).await?;
+    }
+    check_sinks(&mut session, &out).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 

@@ -63,6 +63,14 @@ impl RunningQuery {
     }
 }
 
+/// The same as of an earlier epoch.
+fn put_to(mut status: Status, epoch: Epoch) -> Status {
+    if let Status::Behind(behind) = &mut status {
+        behind.through = epoch;
+    }
+    status
+}
+
 fn put_ranges(to: &mut Tables, name: &str, ranges: impl ExactSizeIterator<Item = (Epoch, Epoch)>) {
     to.put_number(&format!("{name}s"), ranges.len() as i64);
     for (place, (first, last)) in ranges.enumerate() {
@@ -96,7 +104,10 @@ impl Loop {
             }
         }
         for place in behind {
-            if self.queries[place].behind().is_some() {
+            // What is made anew keeps its whole group from the present.
+            let group = self.going_with(place);
+            let is_away = group.iter().any(|place| self.queries[*place].is_away());
+            if self.queries[place].behind().is_some() && !is_away {
                 self.queries[place].status = Status::Running;
                 self.share_or_suspend(place);
             }
@@ -121,6 +132,9 @@ impl Loop {
             for place in group {
                 self.step_here(*place, epoch);
                 self.suspend_after(*place);
+                if self.queries[*place].is_away() {
+                    return;
+                }
             }
         }
     }
@@ -128,7 +142,9 @@ impl Loop {
     /// Lets a query that is behind take in all that waits up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread = self.is_unread(place);
-        let Some(behind) = self.queries[place].behind_mut().filter(|behind| behind.through < through) else {
+        let Some(behind) =
+            self.queries[place].behind_mut().filter(|behind| behind.through < through && !behind.is_away())
+        else {
             return;
         };
         let from = std::mem::replace(&mut behind.through, through);
@@ -137,7 +153,12 @@ impl Loop {
             return;
         }
         let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
+        let before = std::mem::replace(&mut self.queries[place].status, Status::Running);
         let delta = self.queries[place].step(&cut, &inputs.iter().collect::<Vec<_>>());
+        if self.queries[place].is_suspended() {
+            return self.fail_behind(place, put_to(before, from), (through, cut, inputs));
+        }
+        self.queries[place].status = before;
         self.note_lump(place, from, through);
         self.hand_on(place, &cut, delta);
     }

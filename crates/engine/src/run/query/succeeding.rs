@@ -15,6 +15,12 @@ impl RunningQuery {
         Ok(())
     }
 
+    /// Whether it keeps its result where this query does.
+    pub(crate) fn keeps_like(&self, other: &RunningQuery) -> bool {
+        let pair = (&self.kept, &other.kept);
+        !matches!(pair, (Kept::Operators, Kept::Beside(_)) | (Kept::Beside(_), Kept::Operators))
+    }
+
     /// Keeps, of rows that only come, those that the query had kept whose place it takes: they were put out.
     pub(crate) fn keep_newest_of(&mut self, before: &mut RunningQuery) {
         if let (Kept::Newest(own), Kept::Newest(put_out)) = (&mut self.kept, &mut before.kept) {

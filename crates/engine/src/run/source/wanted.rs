@@ -31,6 +31,11 @@ impl Wanted {
 }
 
 impl RunningSource {
+    /// The columns that its rows come with.
+    pub(in crate::run) fn wanted_columns(&self) -> Vec<bool> {
+        self.wanted.columns.clone()
+    }
+
     /// Whether an answer is on its way that was read with fewer columns.
     pub(super) fn awaits_stale(&self) -> bool {
         self.answered < self.wanted.stale

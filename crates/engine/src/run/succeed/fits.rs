@@ -137,7 +137,7 @@ impl Loop {
     }
 
     /// Fails where a query can't have all that it would have had, had it been there from the beginning.
-    pub(super) fn check_can_be_read(&self, of: &Arc<str>, query: &RunningQuery) -> Result<()> {
+    pub(in crate::run) fn check_can_be_read(&self, of: &Arc<str>, query: &RunningQuery) -> Result<()> {
         let from_now = "Say WITH (start = 'now') to begin with what is kept and what comes from now on";
         for feed in &query.feeds {
             let name = feed.of.as_ref();

@@ -157,7 +157,7 @@ fn queries_that_find_rows_by_the_same_key_keep_them_once() {
             if random.below(3) == 0 {
                 let place = random.below(flows.len() as u64) as usize;
                 let shared = flows[place].shareable().iter().map(|found| found.place).collect::<Vec<_>>();
-                shared.into_iter().for_each(|found| flows[place].unshare(found).unwrap());
+                shared.into_iter().for_each(|found| flows[place].unshare(found, false).unwrap());
             }
             for ((sql, flow), sum) in queries.iter().zip(&flows).zip(&sums) {
                 let schema = flow.schema().unwrap();

@@ -1,0 +1,259 @@
+//! A query that is made anew after a panic, apart from the loop: new operators take in piece by piece what its inputs
+//! held at the epoch that its result is as of. Then it is a query behind like others.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use millstream_delta::{Chunk, Cut, Delta, Epoch, STACK_BYTES};
+use millstream_sql::{Error, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Behind, Done, Step, Wake, bytes_of, step};
+use crate::query_pool;
+use crate::run::Loop;
+use crate::run::catch_up::PIECES_MAX;
+use crate::run::query::Status;
+use crate::run::sink::in_sum;
+use crate::run::source::RunningSource;
+use crate::run::table::negated;
+
+/// How far a query has come that is made anew.
+#[derive(Debug, Default)]
+pub(super) struct Rebuild {
+    /// False until the contents of its inputs are taken.
+    begun: bool,
+    /// Sources that are being read again.
+    reading: Vec<Arc<str>>,
+    /// By input: rows of a source that is read again which wait for the query's next steps, and aren't taken in before.
+    since: Vec<Delta>,
+    /// What is to be taken in, by input; what came of a source lets that go on.
+    pieces: VecDeque<(Vec<Delta>, Option<OwnedSemaphorePermit>)>,
+    permits: Option<Arc<Semaphore>>,
+}
+
+impl Drop for Rebuild {
+    /// Nobody waits for the past any more: its readers end.
+    fn drop(&mut self) {
+        if let Some(permits) = &self.permits {
+            permits.close();
+        }
+    }
+}
+
+impl Behind {
+    /// Puts back what a step has not taken in.
+    pub(super) fn put_back(&mut self, through: Epoch, cut: Cut, inputs: Vec<Delta>) {
+        if through.0 > self.through.0 + 1 {
+            self.merged.insert(through, self.through.next());
+        }
+        self.bytes += bytes_of(&inputs);
+        self.waiting.insert(through, (cut, inputs));
+        self.rebuild = Some(Rebuild::default());
+    }
+}
+
+impl Loop {
+    /// Lets a query, the first of these, leave the loop to be made anew, and those that read it with it.
+    pub(in crate::run) fn rebuild_apart(&mut self, leaving: &[usize], cut: &Cut, inputs: &[&Delta]) {
+        let before = Epoch(cut.epoch.0.saturating_sub(1));
+        let Some((first, rest)) = leaving.split_first() else { return };
+        let mut behind = Behind::new(before);
+        behind.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
+        self.queries[*first].status = Status::Behind(Box::new(behind));
+        // Within the epoch what is shared has been changed by those that were stepped already.
+        rest.iter().for_each(|place| self.leave_before(*place, before));
+    }
+
+    /// A step of a query that is behind has failed over these inputs, which suspended it: after a panic it is made anew
+    /// instead, where it may be.
+    pub(super) fn fail_behind(
+        &mut self,
+        place: usize,
+        before: Status,
+        (through, cut, inputs): (Epoch, Cut, Vec<Delta>),
+    ) {
+        let Some((reason, broken)) = self.take_panic(place) else { return };
+        let fresh = self.may_rebuild(place).and_then(|()| self.fresh_operators(place, broken.as_ref()));
+        match (fresh, before) {
+            (Ok(fresh), Status::Behind(mut behind)) => {
+                self.queries[place].flow = fresh;
+                self.note_rebuilt(place, through, &reason);
+                behind.put_back(through, cut, inputs);
+                self.queries[place].status = Status::Behind(behind);
+            }
+            (Err(why), _) => {
+                let reason = self.not_rebuilt(place, reason, &why);
+                self.queries[place].suspend(reason, through);
+            }
+            (Ok(_), _) => self.queries[place].suspend(reason, through),
+        }
+    }
+
+    /// Lets all queries that are made anew take in their next pieces.
+    pub(in crate::run) fn go_on_rebuilding(&mut self) {
+        for place in 0..self.queries.len() {
+            let Some(behind) = self.queries[place].behind() else { continue };
+            if behind.rebuild.is_some()
+                && behind.step.is_none()
+                && let Err(reason) = self.rebuild_on(place)
+            {
+                self.suspend_again(place, reason, self.epoch);
+                self.suspend_after(place);
+            }
+        }
+    }
+
+    fn rebuild_on(&mut self, place: usize) -> Result<()> {
+        let rebuild = self.queries[place].behind().and_then(|behind| behind.rebuild.as_ref());
+        if rebuild.is_some_and(|rebuild| !rebuild.begun) {
+            let is_here = |name: &Arc<str>| self.query(name).is_none_or(|input| !input.is_away());
+            // An epoch that is done again has taken rows of sources that don't wait for the query yet.
+            if self.waiters.replay.is_some() || !self.queries[place].reads().all(is_here) {
+                return Ok(());
+            }
+            self.begin_rebuild(place)?;
+        }
+        let standing = self.standing_cut();
+        let query = &mut self.queries[place];
+        let Status::Behind(behind) = &mut query.status else { return Ok(()) };
+        let Some(rebuild) = &mut behind.rebuild else { return Ok(()) };
+        let Some((inputs, permit)) = rebuild.pieces.pop_front() else {
+            if rebuild.reading.is_empty() {
+                let lost = rebuild.since.iter().any(|delta| !delta.is_empty());
+                behind.rebuild = None;
+                return if lost { Err(lost_rows()) } else { Ok(()) };
+            }
+            return Ok(());
+        };
+        let Some(flow) = query.flow.lend() else { return Ok(()) };
+        let (sender, done) = channel();
+        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
+        let cut = Cut { epoch: behind.through, positions: Vec::new(), ..standing };
+        let of = cut.clone();
+        let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);
+        thread
+            .spawn(move || {
+                let (_alive, _wake, sender, _permit) = (alive, wake, sender, permit);
+                query_pool::lower_this_thread();
+                let _ = sender.send(step(flow, &of, inputs, false));
+            })
+            .map_err(|error| Error::external(format!("a thread to step it can't be started: {error}")))?;
+        let (through, begun) = (behind.through, Instant::now());
+        behind.step = Some(Step { through, begun, cut, done, inputs: None });
+        Ok(())
+    }
+
+    /// Takes the contents of the inputs that are kept, and begins to read the sources that are read again.
+    fn begin_rebuild(&mut self, place: usize) -> Result<()> {
+        let query = &self.queries[place];
+        let Some(behind) = query.behind() else { return Ok(()) };
+        let relations: Vec<Arc<str>> = query.reads().cloned().collect();
+        let mut waiting = vec![Delta::default(); relations.len()];
+        for (_, inputs) in behind.waiting.values() {
+            waiting.iter_mut().zip(inputs).for_each(|(all, delta)| all.append(delta.clone()));
+        }
+        let contents = self.contents_before(place, &waiting.iter().collect::<Vec<_>>())?;
+        let again: Vec<bool> = relations.iter().map(|name| self.is_read_again(name)).collect();
+        let since = waiting.into_iter().zip(&again);
+        let since =
+            since.map(|(delta, again)| if *again { in_sum(delta) } else { Delta::default() }).collect();
+        let has_past = |name: &&Arc<str>| {
+            self.is_read_again(name) && self.sources.get(*name).is_some_and(RunningSource::has_past)
+        };
+        let reading: Vec<Arc<str>> = relations.iter().filter(has_past).cloned().collect();
+        let permits = Arc::new(Semaphore::new(PIECES_MAX));
+        let name = query.name.clone();
+        if let Some(behind) = self.queries[place].behind_mut() {
+            behind.rebuild = Some(Rebuild {
+                begun: true,
+                reading: reading.clone(),
+                since,
+                pieces: VecDeque::from([(contents, None)]),
+                permits: Some(permits.clone()),
+            });
+        }
+        reading.iter().try_for_each(|source| {
+            // The rows that wait came with these columns.
+            let wanted = self.sources.get(source).map(RunningSource::wanted_columns);
+            self.read_past(&name, source, permits.clone(), wanted)
+        })
+    }
+
+    /// Takes a piece of a source that is read again for a query that is made anew.
+    pub(in crate::run) fn rebuild_piece(
+        &mut self,
+        place: usize,
+        source: &str,
+        piece: Option<Result<Vec<RecordBatch>>>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let query = &mut self.queries[place];
+        let input = query.reads().position(|name| name.as_ref() == source);
+        let count = query.feeds.len();
+        let (Some(input), Some(rebuild)) =
+            (input, query.behind_mut().and_then(|behind| behind.rebuild.as_mut()))
+        else {
+            return;
+        };
+        match piece {
+            Some(Ok(rows)) => {
+                let (come, since) = without(rows, std::mem::take(&mut rebuild.since[input]));
+                rebuild.since[input] = since;
+                let mut inputs = vec![Delta::default(); count];
+                inputs[input] = come;
+                rebuild.pieces.push_back((inputs, permit));
+            }
+            None => rebuild.reading.retain(|reading| reading.as_ref() != source),
+            Some(Err(reason)) => {
+                self.suspend_again(place, reason, self.epoch);
+                self.suspend_after(place);
+            }
+        }
+    }
+
+    /// Takes up a piece that a thread has taken in; its changes are known to everybody.
+    pub(super) fn rebuilt_some(&mut self, place: usize, done: Result<Done>) {
+        let stepped = done.and_then(|done| {
+            let flow = &mut self.queries[place].flow;
+            flow.take_back(done.flow, done.told);
+            flow.note_panic(done.panic);
+            done.change.map(drop)
+        });
+        if let Err(reason) = stepped {
+            self.suspend_again(place, reason, self.epoch);
+        }
+    }
+}
+
+/// Rows without those that wait, and what is left of these.
+fn without(rows: Vec<RecordBatch>, since: Delta) -> (Delta, Delta) {
+    let mut all = Delta::from_iter(rows);
+    if since.is_empty() {
+        return (all, since);
+    }
+    all.append(negated(since));
+    let (mut come, mut left) = (Delta::default(), Delta::default());
+    for chunk in in_sum(all).chunks {
+        for (to, sign) in [(&mut come, 1), (&mut left, -1)] {
+            to.chunks.extend(part_of(&chunk, sign));
+        }
+    }
+    (come, negated(left))
+}
+
+/// The rows of a chunk whose weights have a sign.
+fn part_of(chunk: &Chunk, sign: i64) -> Option<Chunk> {
+    let weights = chunk.weights_or_ones();
+    let wanted = weights.iter().map(|weight| weight.map(|weight| weight.signum() == sign)).collect();
+    let rows = arrow::compute::filter_record_batch(&chunk.rows, &wanted).ok()?;
+    let weights = arrow::compute::filter(&weights, &wanted).ok()?;
+    let weights = arrow::array::AsArray::as_primitive(&weights).clone();
+    (rows.num_rows() > 0).then_some(Chunk { rows, weights: Some(weights) })
+}
+
+fn lost_rows() -> Error {
+    Error::external("a source no longer has all rows that were taken of it")
+}

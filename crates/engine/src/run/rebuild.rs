@@ -1,0 +1,314 @@
+//! A query whose step panicked is made anew from its inputs, once.
+//!
+//! A panic leaves the operators in an unknown state. The query gets new operators, which take in what the inputs held
+//! before the step, and the step is done again: it gives just the change that it would have given, so that sinks and the
+//! queries that read the relation go on as if nothing had happened. Small inputs are taken in at once; large ones, and
+//! sources that are read again, apart from the loop, as a query that is behind (`behind/rebuild.rs`).
+//!
+//! A second panic suspends the query. `RESUME` makes a suspended query anew by hand, and with it those that read it.
+//!
+//! Deliberately absent: queries whose answer depends on how their input was cut, or on rows that nobody has any more. They
+//! are suspended at once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta, Epoch};
+use millstream_flow::Flow;
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::behind::LARGE_ROWS;
+use super::compile::Scope;
+use super::own_flow::OwnFlow;
+use super::query::{Keep, RunningQuery, Status};
+use super::sink::in_sum;
+use super::source::RunningSource;
+use super::system::{Lines, NULL};
+use super::table::negated;
+use crate::catalog::Definition;
+use crate::panics::PanicTrace;
+use crate::settings::ClockKind;
+
+/// The panics of a query since it was made, or resumed by hand.
+#[derive(Debug, Default)]
+pub(crate) struct Panics {
+    last: Option<LastPanic>,
+    /// The epoch whose step was done again after the query was made anew.
+    rebuilt: Option<Epoch>,
+}
+
+#[derive(Debug)]
+struct LastPanic {
+    message: String,
+    trace: PanicTrace,
+}
+
+impl Panics {
+    /// Notes one that leaves the query suspended.
+    pub(super) fn note(&mut self, reason: &Error, trace: PanicTrace) {
+        self.last = Some(LastPanic { message: reason.message.clone(), trace });
+    }
+
+    /// The text of the newest backtrace, once that is known.
+    pub(super) fn backtrace(&self) -> Option<&str> {
+        self.last.as_ref().and_then(|last| last.trace.text())
+    }
+
+    /// A row of `millstream.errors` for a query that goes on after a panic.
+    pub(super) fn lines(&self, name: &str) -> Lines {
+        let Some((last, epoch)) = self.last.as_ref().zip(self.rebuilt) else { return Lines::new() };
+        let message = format!("{}; the query was made anew from its inputs in epoch {epoch}", last.message);
+        let backtrace = self.backtrace().map_or(NULL, Into::into);
+        vec![vec![name.into(), NULL, message.into(), NULL, 1i64.into(), backtrace]]
+    }
+}
+
+impl Loop {
+    /// Makes a query anew whose step over these inputs has just failed, where a panic was the reason and may be once.
+    /// Returns the change that the step would have given; nothing where that comes later, or never.
+    pub(super) fn rebuild(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
+        let Some((reason, broken)) = self.take_panic(place) else { return Delta::default() };
+        let fresh = match self.may_rebuild(place).and_then(|()| self.fresh_operators(place, broken.as_ref()))
+        {
+            Ok(fresh) => fresh,
+            Err(why) => {
+                let reason = self.not_rebuilt(place, reason, &why);
+                self.queries[place].suspend(reason, cut.epoch);
+                return Delta::default();
+            }
+        };
+        drop(broken);
+        self.queries[place].flow = fresh;
+        // Another query may have to answer for what it shared.
+        self.readers_left();
+        self.note_rebuilt(place, cut.epoch, &reason);
+        if self.is_rebuilt_apart(place)
+            && let Some(leaving) = self.leaving_with(place)
+        {
+            self.rebuild_apart(&leaving, cut, inputs);
+            return Delta::default();
+        }
+        self.rebuild_here(place, cut, inputs).unwrap_or_else(|reason| {
+            self.suspend_again(place, reason, cut.epoch);
+            Delta::default()
+        })
+    }
+
+    /// Takes the reason for which a query was suspended, and its operators, where these ended with a panic.
+    pub(super) fn take_panic(&mut self, place: usize) -> Option<(Error, Option<Flow>)> {
+        let query = &mut self.queries[place];
+        let trace = query.flow.take_panic()?;
+        let broken = query.flow.lend();
+        let Status::Suspended { reason, .. } = &query.status else { return None };
+        let reason = reason.clone();
+        query.panics.note(&reason, trace);
+        Some((reason, broken))
+    }
+
+    /// Fails where a query isn't made anew by itself, with the reason.
+    pub(super) fn may_rebuild(&self, place: usize) -> Result<()> {
+        let query = &self.queries[place];
+        if let Some(epoch) = query.panics.rebuilt {
+            return Err(Error::invalid(format!(
+                "it was made anew from its inputs in epoch {epoch}, after a panic"
+            )));
+        }
+        if query.is_per_batch()
+            || !query.flow.is_timeless()
+            || !query.feeds.iter().all(|feed| feed.is_plain())
+        {
+            return Err(Error::invalid("its answer depends on when its rows came"));
+        }
+        if let Some(reader) = self.reader_of_batches(place) {
+            return Err(Error::invalid(reader));
+        }
+        self.check_can_be_read(&query.name, query)?;
+        let apart = self.reads_sources_again(place);
+        if apart && (self.keeps_history() || self.leaving_with(place).is_none()) {
+            return Err(Error::invalid(
+                "it reads a source again for that, which takes longer than what depends on each epoch can wait",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The reason why a query that only hands its changes on can't be made anew; none where it can.
+    fn reader_of_batches(&self, place: usize) -> Option<&'static str> {
+        let query = &self.queries[place];
+        (query.owner.is_some() || query.succeeds).then_some("it is a part of another query")
+    }
+
+    /// New operators for a query. Fails where its statement gives others by now.
+    pub(super) fn fresh_operators(&self, place: usize, broken: Option<&Flow>) -> Result<OwnFlow> {
+        let changed = || Error::invalid("something it goes by was altered since it was made");
+        let broken = broken.ok_or_else(|| Error::invalid("its operators were lost"))?;
+        let scope = Scope { limits: broken.limits(), ..self.scope() };
+        let fresh = self.query_anew(place, &scope)?;
+        let flow = fresh.flow.here().ok_or_else(changed)?;
+        let alike = flow.is_made_like(broken) && fresh.keeps_like(&self.queries[place]);
+        if alike { Ok(fresh.flow) } else { Err(changed()) }
+    }
+
+    /// A query as its statement makes it, not started.
+    fn query_anew(&self, place: usize, scope: &Scope<'_>) -> Result<RunningQuery> {
+        let query = &self.queries[place];
+        let object = self.catalog.get(self.shown_name(query))?;
+        let made = match &object.definition {
+            Definition::Sink { from, query: Some(runs), .. } => {
+                scope.queries(from, runs, &|_| Keep::Nothing, query.on_error)?
+            }
+            Definition::SinkInto { query: plan, .. } => {
+                let lowered = scope.lower(plan)?;
+                vec![RunningQuery::new(query.name.clone(), lowered, Keep::Nothing, query.on_error)?]
+            }
+            _ => self.queries_of(object, scope)?,
+        };
+        let own = made.into_iter().find(|made| made.name == query.name);
+        own.ok_or_else(|| Error::invalid("its statement makes other queries by now"))
+    }
+
+    /// Whether a query's inputs are too much to be taken in while others wait.
+    fn is_rebuilt_apart(&self, place: usize) -> bool {
+        if self.reads_sources_again(place) {
+            return true;
+        }
+        if self.settings.clock != ClockKind::System || self.durability.is_recovering() || self.keeps_history()
+        {
+            return false;
+        }
+        let rows = |name: &Arc<str>| match (self.tables.get(name), self.query(name)) {
+            (Some(table), _) => table.size().0,
+            (None, Some(query)) => query.result_rows().unwrap_or(0) as usize,
+            (None, None) => 0,
+        };
+        self.queries[place].reads().map(rows).sum::<usize>() > LARGE_ROWS
+    }
+
+    fn reads_sources_again(&self, place: usize) -> bool {
+        let has_past = |name: &Arc<str>| {
+            self.is_read_again(name) && self.sources.get(name).is_some_and(RunningSource::has_past)
+        };
+        self.queries[place].reads().any(has_past)
+    }
+
+    /// Lets new operators take in what the inputs held before a step, and then do that.
+    fn rebuild_here(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
+        let before = self.contents_before(place, inputs)?;
+        let query = &mut self.queries[place];
+        query.status = Status::Running;
+        let past = Cut { positions: Vec::new(), ..cut.clone() };
+        // Everybody has this of it.
+        query.flow.step(&past, &before.iter().collect::<Vec<_>>(), false)?;
+        let delta = query.step(cut, inputs);
+        match &query.status {
+            Status::Suspended { reason, .. } => Err(reason.clone()),
+            _ => Ok(delta),
+        }
+    }
+
+    /// The rows of a query's inputs without what has changed in them since, by input.
+    pub(super) fn contents_before(&self, place: usize, since: &[&Delta]) -> Result<Vec<Delta>> {
+        let feeds = self.queries[place].feeds.iter().zip(since);
+        let contents = feeds.map(|(feed, delta)| {
+            let mut content = Delta::from_iter(self.first_content(feed)?);
+            if !delta.is_empty() && !self.is_read_again(&feed.of) {
+                content.append(negated((*delta).clone()));
+                content = in_sum(content);
+            }
+            Ok(content)
+        });
+        contents.collect()
+    }
+
+    /// Notes that a query is made anew after a panic, for the log and `millstream.errors`.
+    pub(super) fn note_rebuilt(&mut self, place: usize, epoch: Epoch, reason: &Error) {
+        let query = &mut self.queries[place];
+        query.panics.rebuilt = Some(epoch);
+        tracing::warn!(
+            query = %query.name, epoch = epoch.0, reason = %reason,
+            "a query panicked and is made anew from its inputs"
+        );
+    }
+
+    /// Suspends a query that has failed again while, or after, it was made anew.
+    pub(super) fn suspend_again(&mut self, place: usize, reason: Error, epoch: Epoch) {
+        let query = &mut self.queries[place];
+        if let Some(trace) = query.flow.take_panic() {
+            query.panics.note(&reason, trace);
+        }
+        drop(query.flow.lend());
+        let why = Error::invalid("that happened while it was made anew from its inputs, after a panic");
+        let reason = self.not_rebuilt(place, reason, &why);
+        self.queries[place].suspend(reason, epoch);
+    }
+
+    /// The reason for which a query stays suspended that has panicked.
+    pub(super) fn not_rebuilt(&self, place: usize, reason: Error, why: &Error) -> Error {
+        let name = self.shown_name(&self.queries[place]);
+        let hint =
+            format!("Mend the query or its input, then RESUME {name}: that makes it anew from its inputs.");
+        let message = format!("{}: it is suspended, since {}", reason.message, why.message);
+        Error { message, hint: Some(hint), ..reason }
+    }
+
+    /// Makes a suspended query anew by hand, and all suspended ones that read it.
+    pub(super) fn resume_suspended(&mut self, place: usize) -> Result<()> {
+        let name = self.shown_name(&self.queries[place]).clone();
+        let suspended = |query: &&RunningQuery| query.is_suspended();
+        for input in self.queries[place].reads() {
+            if self.query(input).as_ref().is_some_and(suspended) {
+                return Err(Error::invalid(format!("\"{name}\" reads \"{input}\", which is suspended"))
+                    .hint(format!("RESUME {input}: what reads it is resumed with it.")));
+            }
+        }
+        let mut names = BTreeSet::from([self.queries[place].name.clone()]);
+        let mut places = vec![place];
+        for (later, query) in self.queries.iter().enumerate().skip(place + 1) {
+            if query.is_suspended() && query.reads().any(|name| names.contains(name)) {
+                names.insert(query.name.clone());
+                places.push(later);
+            }
+        }
+        let mut anew = Vec::with_capacity(places.len());
+        for place in &places {
+            self.check_resumable(*place)?;
+            anew.push((*place, self.query_anew(*place, &self.scope())?));
+        }
+        for (place, query) in anew {
+            let old = &mut self.queries[place];
+            let (on_error, temporary) = (old.on_error, old.temporary);
+            *old = query;
+            (old.on_error, old.temporary) = (on_error, temporary);
+            let name = old.name.clone();
+            // What it held before has nothing to do with what it holds from now on.
+            self.histories.remove(&name);
+            self.end_subscriptions_to(std::slice::from_ref(&name), "was made anew");
+            self.logs.remove(&name);
+        }
+        self.readers_left();
+        self.mark_used_sources();
+        self.start_queries();
+        Ok(())
+    }
+
+    /// Fails where something outside has taken changes of a suspended query: how its next answer differs from these isn't
+    /// known.
+    fn check_resumable(&self, place: usize) -> Result<()> {
+        let query = &self.queries[place];
+        let (name, shown) = (&query.name, self.shown_name(query));
+        self.check_can_be_read(shown, query)?;
+        let sinks = self.sinks.iter().filter(|(_, sink)| sink.from == *name).map(|(sink, _)| sink);
+        let into = query.into.as_ref().map(|into| &into.sink);
+        let durable = self.durable_subscriptions.iter().filter(|(_, durable)| durable.from == *name);
+        let Some(taker) = sinks.chain(into).chain(durable.map(|(durable, _)| durable)).next() else {
+            return Ok(());
+        };
+        let kind = self.catalog.get(taker)?.definition.kind();
+        Err(Error::invalid(format!(
+            "{kind} \"{taker}\" has had changes of \"{shown}\" from before it was suspended, and what differs now isn't \
+             known"
+        ))
+        .hint(format!("DROP {} {taker}, then RESUME again, and create it again.", kind.to_uppercase())))
+    }
+}
