@@ -1,4 +1,4 @@
-//! Statements that change whole tables, a few rows at a time, while everyone else goes on: nobody ever sees a part of
+//! Statements and transactions that change whole tables, a few rows at a time, while everyone else goes on: nobody ever sees a part of
 //! one, and what ends before its time leaves nothing.
 
 // Whatever goes wrong ends the test.
@@ -20,10 +20,13 @@ const TABLES: &[&str] = &[
     "CREATE TABLE keyed (k BIGINT PRIMARY KEY, v BIGINT)",
     "CREATE TABLE bag (k BIGINT, v BIGINT)",
     "CREATE TABLE named (k BIGINT, v BIGINT)",
+    "CREATE TABLE lefts (k BIGINT PRIMARY KEY, v BIGINT)",
+    "CREATE TABLE rights (k BIGINT, v BIGINT)",
     "CREATE TABLE seen (n BIGINT, low BIGINT, high BIGINT)",
     "CREATE MATERIALIZED VIEW of_keyed AS SELECT count(*) AS n, min(v) AS low, max(v) AS high FROM keyed",
     "CREATE MATERIALIZED VIEW of_bag AS SELECT count(*) AS n, min(v) AS low, max(v) AS high FROM bag",
     "CREATE MATERIALIZED VIEW of_both AS SELECT a.k, a.v - b.v AS d FROM keyed a JOIN bag b USING (k)",
+    "CREATE MATERIALIZED VIEW of_pairs AS SELECT a.k, a.v - b.v AS d FROM lefts a JOIN rights b USING (k)",
 ];
 
 /// Every statement leaves as many rows as there were, all of one value, as these show.
@@ -53,6 +56,14 @@ const CANCELLED: &[&str] = &[
     "INSERT INTO keyed SELECT k, v + 1000000 FROM keyed",
     "UPDATE keyed SET v = v + 1000000, k = k + 1",
 ];
+
+/// A transaction that changes all rows of two tables.
+const TRANSACTION: [&str; 3] =
+    ["BEGIN", "UPDATE lefts SET v = v + 1", "UPDATE rights SET v = v + 1 WHERE k IN (SELECT k FROM lefts)"];
+
+/// What both tables say of their values, which is the same.
+const PAIRS: &str = "SELECT (SELECT min(v) FROM lefts), (SELECT max(v) FROM lefts), \
+     (SELECT min(v) FROM rights), (SELECT max(v) FROM rights)";
 
 async fn numbers(client: &Client, sql: &str) -> Vec<Option<i64>> {
     let row = client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
@@ -171,6 +182,41 @@ impl Beside<'_> {
         assert_eq!(numbers(&client, parts).await, [Some(0)]);
     }
 
+    /// Of transactions that change the same rows some are done, some lose, and some are cancelled while they commit.
+    async fn transacts(&self, done: &AtomicI64) {
+        let client = self.server.client().await;
+        while self.goes_on() {
+            for sql in TRANSACTION {
+                client.batch_execute(sql).await.unwrap();
+            }
+            let token = client.cancel_token();
+            let wait = Duration::from_millis(rand::random_range(0..300));
+            let cancel = async {
+                tokio::time::sleep(wait).await;
+                token.cancel_query(NoTls).await.unwrap();
+            };
+            let commit = client.batch_execute("COMMIT");
+            match tokio::join!(commit, cancel).0 {
+                Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
+                Err(error) => {
+                    let lost = [SqlState::QUERY_CANCELED, SqlState::T_R_SERIALIZATION_FAILURE];
+                    assert!(error.code().is_some_and(|code| lost.contains(code)), "{error:?}");
+                }
+            }
+            let _ = client.batch_execute("ROLLBACK").await;
+        }
+    }
+
+    async fn pairs_agree(&self) {
+        let client = self.server.client().await;
+        while self.goes_on() {
+            let seen = numbers(&client, PAIRS).await;
+            assert!(seen[0].is_some() && seen.iter().all(|value| *value == seen[0]), "{seen:?}");
+            let seen = numbers(&client, "SELECT count(*), min(d), max(d) FROM of_pairs").await;
+            assert_eq!(seen, [Some(ROWS), Some(0), Some(0)], "a part of a transaction was taken in");
+        }
+    }
+
     /// A statement that would take a table away waits for the one that changes its rows.
     async fn is_renamed(&self) {
         let (client, other) = (self.server.client().await, self.server.client().await);
@@ -191,7 +237,7 @@ impl Beside<'_> {
 }
 
 async fn verify(client: &Client) {
-    for view in ["of_keyed", "of_bag", "of_both"] {
+    for view in ["of_keyed", "of_bag", "of_both", "of_pairs"] {
         let said = client.simple_query(&format!("VERIFY MATERIALIZED VIEW {view}")).await.unwrap();
         let differs = said.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_)));
         assert!(!differs, "{view}: {said:?}");
@@ -213,11 +259,11 @@ fn nobody_sees_a_part_of_a_statement_that_changes_a_whole_table() {
         for sql in TABLES {
             client.batch_execute(sql).await.unwrap();
         }
-        for table in ["keyed", "bag", "named"] {
+        for table in ["keyed", "bag", "named", "lefts", "rights"] {
             let sql = format!("INSERT INTO {table} SELECT i, 0 FROM generate_series(1, {ROWS}) g(i)");
             client.batch_execute(&sql).await.unwrap();
         }
-        let (over, given) = (AtomicBool::new(false), AtomicI64::new(0));
+        let (over, given, committed) = (AtomicBool::new(false), AtomicI64::new(0), AtomicI64::new(0));
         let beside = Beside { server: &server, over: &over };
         let end = async {
             tokio::time::sleep(Duration::from_secs(10)).await;
@@ -227,23 +273,29 @@ fn nobody_sees_a_part_of_a_statement_that_changes_a_whole_table() {
             let (reads, fails, cancelled) = (beside.reads(), beside.fails(), beside.is_cancelled(&given));
             let (others, renamed, copied) =
                 (beside.other_statements(), beside.is_renamed(), beside.is_copied());
-            tokio::join!(end, reads, beside.changes(), fails, cancelled, others, renamed, copied)
+            let (one, other) = (beside.transacts(&committed), beside.transacts(&committed));
+            let statements = async { tokio::join!(reads, beside.changes(), fails, cancelled, others).1 };
+            tokio::join!(statements, end, renamed, copied, one, other, beside.pairs_agree()).0
         };
         let began = Instant::now();
-        let (_, _, done, ..) = tokio::time::timeout(PATIENCE, all).await.unwrap();
-        assert!(done > 0, "no statement was done in {:?}", began.elapsed());
+        let done = tokio::time::timeout(PATIENCE, all).await.unwrap();
+        let committed = committed.load(Ordering::Relaxed);
+        assert!(done > 0 && committed > 0, "{done} and {committed} were done in {:?}", began.elapsed());
+        let pairs = numbers(&client, PAIRS).await;
+        assert!(pairs[0] >= Some(committed), "{pairs:?} after {committed} transactions");
         let keyed = check_uniform(&client, READS[0]).await;
         let bag = check_uniform(&client, READS[1]).await;
         let given = given.load(Ordering::Relaxed);
         assert!(keyed + bag >= given, "{keyed} and {bag} of {given}: what was done is there");
         verify(&client).await;
-        [keyed, bag]
+        [keyed, bag, pairs[0].unwrap_or_default()]
     });
     drop(server);
     let server = start();
     runtime.block_on(async {
         let client = server.client().await;
-        let there = [check_uniform(&client, READS[0]).await, check_uniform(&client, READS[1]).await];
+        let (keyed, bag) = (check_uniform(&client, READS[0]).await, check_uniform(&client, READS[1]).await);
+        let there = [keyed, bag, numbers(&client, PAIRS).await[0].unwrap_or_default()];
         assert_eq!(there, values, "all of it survives the death of the process");
         verify(&client).await;
     });

@@ -1,12 +1,13 @@
-//! Statements that change many rows: the loop applies them a piece at a time and does what others ask for in between.
+//! Statements and transactions that change many rows: the loop applies them a piece at a time and does what others ask for in between.
 //!
 //! Who reads such a table meanwhile sees it as it was; who wants to change it, or the object that it is, or rows of
 //! another table by what it holds, waits (`reserve.rs`). Once all pieces are applied a thread sums them up, and the next
 //! epoch takes them in as one change. An error, or someone who gives the statement up, takes back what is applied, piece
 //! by piece as well.
 //!
-//! Deliberately absent: commits of transactions, which change all their tables or none, and what sinks bring into
-//! tables. They are applied at once.
+//! A transaction may change several tables: all of them or none, in one epoch.
+//!
+//! Deliberately absent: what sinks bring into tables, which is applied at once.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -25,6 +26,7 @@ use crate::catalog::Definition;
 use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
 use crate::query_pool;
+use crate::transaction::Write;
 
 /// Statements that change more rows are applied in pieces.
 const ROWS_MAX: Size = Size::of(32 * 1024);
@@ -33,9 +35,12 @@ const ROWS_MAX: Size = Size::of(32 * 1024);
 const TIME_MIN: Duration = Duration::from_millis(2);
 const TIME_MAX: Duration = Duration::from_millis(8);
 
-/// A statement whose changes are being applied.
+/// A statement or a transaction whose changes are being applied.
 pub(super) struct Applying {
-    table: Arc<str>,
+    /// A statement changes one.
+    tables: Vec<Arc<str>>,
+    /// Whether its errors speak of themselves.
+    is_transaction: bool,
     once: Option<String>,
     reply: Reply<u64>,
     stage: Stage,
@@ -45,9 +50,9 @@ enum Stage {
     /// Some pieces are left.
     Pieces,
     /// A thread sums up what all pieces have changed.
-    Summing { sum: Receiver<Delta>, delta: Delta, count: u64 },
-    /// It is over: what is changed, and how many rows the statement is about.
-    Ended(Result<(Delta, u64)>),
+    Summing { sum: Receiver<Vec<Delta>>, deltas: Vec<Delta>, count: u64 },
+    /// It is over: what is changed, by table, and how many rows the statement is about.
+    Ended(Result<(Vec<Delta>, u64)>),
 }
 
 impl Applying {
@@ -56,7 +61,7 @@ impl Applying {
     }
 }
 
-/// The statements that are being applied, each to a table of its own.
+/// Those that are being applied, each to tables of its own.
 #[derive(Default)]
 pub(super) struct Applied {
     all: Vec<Applying>,
@@ -71,7 +76,7 @@ impl Applied {
 
     /// True if a table's rows are being changed.
     fn has(&self, table: &str) -> bool {
-        self.all.iter().any(|applying| applying.table.as_ref() == table)
+        self.all.iter().flat_map(|applying| &applying.tables).any(|changed| changed.as_ref() == table)
     }
 
     /// True if an event must wait until a statement is applied: it would change that table, or it changes rows by what
@@ -120,9 +125,13 @@ impl Loop {
     /// True if a statement must wait for a checkpoint: one is due, is taken when no statement is being applied, and this
     /// one may be applied in pieces. Statements that overlap would put it off for ever.
     pub(super) fn waits_for_checkpoint(&self, event: &Event) -> bool {
-        let Event::Modify { modification, reply, .. } = event else { return false };
+        let (rows_max, reply) = match event {
+            Event::Modify { modification, reply, .. } => (modification.num_rows_max(), reply),
+            Event::Commit { writes, reply, .. } => (Some(writes.iter().map(Write::num_rows).sum()), reply),
+            _ => return false,
+        };
         !reply.is_closed()
-            && modification.num_rows_max().is_some_and(|rows| rows > ROWS_MAX.get())
+            && rows_max.is_some_and(|rows| rows > ROWS_MAX.get())
             && self.checkpoint_waits_for_statements()
     }
 
@@ -140,9 +149,40 @@ impl Loop {
         reply: Reply<u64>,
     ) {
         match self.table(&table).and_then(|of| of.begin(change)) {
-            Ok(()) => self.applied.all.push(Applying { table, once, reply, stage: Stage::Pieces }),
+            Ok(()) => {
+                let (tables, stage) = (vec![table], Stage::Pieces);
+                self.applied.all.push(Applying { tables, is_transaction: false, once, reply, stage });
+            }
             Err(error) => reply.send(Err(named(&table, error))),
         }
+    }
+
+    /// True if a transaction changes so much that it is applied in pieces.
+    pub(super) fn is_large_commit(&self, changes: &[(Arc<str>, Change)]) -> bool {
+        changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
+            && changes.iter().all(|(table, _)| self.sink_into(table).is_none())
+    }
+
+    /// Begins to apply what a transaction has changed in pieces.
+    pub(super) fn begin_commit(
+        &mut self,
+        changes: Vec<(Arc<str>, Change)>,
+        once: Option<String>,
+        reply: Reply<u64>,
+    ) {
+        let mut tables = Vec::with_capacity(changes.len());
+        for (name, change) in changes {
+            match self.table(&name).and_then(|table| table.begin(change)) {
+                Ok(()) => tables.push(name),
+                Err(error) if tables.is_empty() => return reply.send(Err(error)),
+                Err(error) => {
+                    self.take_back(&tables, &error);
+                    break;
+                }
+            }
+        }
+        let stage = Stage::Pieces;
+        self.applied.all.push(Applying { tables, is_transaction: true, once, reply, stage });
     }
 
     /// When the next piece is due, where there is one.
@@ -164,12 +204,15 @@ impl Loop {
             for mut applying in std::mem::take(&mut self.applied.all) {
                 let given_up = applying.reply.is_closed().then(given_up);
                 let ends = refused.clone().or(given_up);
-                applying.stage = self.go_on(&applying.table, applying.stage, ends);
-                match applying.stage {
+                match self.go_on(&applying.tables, applying.stage, ends) {
                     Stage::Ended(done) => {
-                        self.end_pieces(applying.table, applying.once, applying.reply, done)
+                        applying.stage = Stage::Pieces;
+                        self.end_pieces(applying, done);
                     }
-                    _ => self.applied.all.push(applying),
+                    stage => {
+                        applying.stage = stage;
+                        self.applied.all.push(applying);
+                    }
                 }
             }
             if self.next_piece().is_none() || begun.elapsed() >= time {
@@ -180,64 +223,89 @@ impl Loop {
     }
 
     /// Applies a piece, or looks whether the sum is there.
-    fn go_on(&mut self, name: &str, stage: Stage, ends: Option<Error>) -> Stage {
-        let table = match self.table(name) {
-            Ok(table) => table,
-            Err(error) => return Stage::Ended(Err(error)),
-        };
+    fn go_on(&mut self, tables: &[Arc<str>], stage: Stage, ends: Option<Error>) -> Stage {
         if let Some(error) = ends {
-            table.give_up(error);
-        } else if let Stage::Summing { sum, delta, count } = stage {
+            self.take_back(tables, &error);
+        } else if let Stage::Summing { sum, deltas, count } = stage {
             return match sum.try_recv() {
-                Ok(delta) => Stage::Ended(Ok((delta, count))),
-                Err(TryRecvError::Empty) => Stage::Summing { sum, delta, count },
-                // Then it isn't in sum, which changes nothing of what it means.
-                Err(TryRecvError::Disconnected) => Stage::Ended(Ok((delta, count))),
+                Ok(deltas) => Stage::Ended(Ok((deltas, count))),
+                Err(TryRecvError::Empty) => Stage::Summing { sum, deltas, count },
+                // Then they aren't in sum, which changes nothing of what they mean.
+                Err(TryRecvError::Disconnected) => Stage::Ended(Ok((deltas, count))),
             };
         }
-        if !table.apply_next() {
-            return Stage::Pieces;
+        for name in tables {
+            let Ok(table) = self.table(name) else { continue };
+            let ended = table.apply_next();
+            if let Some(error) = table.failure().cloned() {
+                self.take_back(tables, &error);
+            }
+            if !ended {
+                return Stage::Pieces;
+            }
         }
-        match table.applied() {
-            Ok((delta, count)) if !delta.is_append_only() => self.sum_up(delta, count),
+        match self.applied_to(tables) {
+            Ok((deltas, count)) if !deltas.iter().all(Delta::is_append_only) => self.sum_up(deltas, count),
             done => Stage::Ended(done),
         }
     }
 
-    fn sum_up(&self, delta: Delta, count: u64) -> Stage {
+    /// Lets all tables take back what is applied.
+    fn take_back(&mut self, tables: &[Arc<str>], error: &Error) {
+        for name in tables {
+            if let Ok(table) = self.table(name) {
+                table.give_up(error.clone());
+            }
+        }
+    }
+
+    /// What is changed once all pieces are applied, or why nothing is.
+    fn applied_to(&mut self, tables: &[Arc<str>]) -> Result<(Vec<Delta>, u64)> {
+        let (mut deltas, mut rows, mut failed) = (Vec::with_capacity(tables.len()), 0, None);
+        for name in tables {
+            match self.table(name).and_then(|table| table.applied()) {
+                Ok((delta, count)) => {
+                    deltas.push(delta);
+                    rows += count;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok((deltas, rows)), Err)
+    }
+
+    fn sum_up(&self, deltas: Vec<Delta>, count: u64) -> Stage {
         let (sender, sum) = channel();
         let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
-        let of = delta.clone();
+        let of = deltas.clone();
         let thread = std::thread::Builder::new().name("millstream-sum".into());
         let started = thread.spawn(move || {
             // They go in this order: the loop is woken when it finds what it is woken for.
             let (_alive, _wake, sender) = (alive, wake, sender);
             query_pool::lower_this_thread();
-            let _ = sender.send(in_sum(of));
+            let _ = sender.send(of.into_iter().map(in_sum).collect());
         });
         match started {
-            Ok(_) => Stage::Summing { sum, delta, count },
-            Err(_) => Stage::Ended(Ok((delta, count))),
+            Ok(_) => Stage::Summing { sum, deltas, count },
+            Err(_) => Stage::Ended(Ok((deltas, count))),
         }
     }
 
-    fn end_pieces(
-        &mut self,
-        name: Arc<str>,
-        once: Option<String>,
-        reply: Reply<u64>,
-        done: Result<(Delta, u64)>,
-    ) {
+    fn end_pieces(&mut self, applying: Applying, done: Result<(Vec<Delta>, u64)>) {
+        let Applying { tables, is_transaction, once, reply, .. } = applying;
         self.reserved.look_again();
-        let done = done.map_err(|error| named(&name, error));
-        let done = done.and_then(|(delta, count)| {
-            self.table(&name)?.publish(delta);
+        let Some(first) = tables.first() else { return reply.send(done.map(|(_, count)| count)) };
+        let done = done.map_err(|error| if is_transaction { error } else { named(first, error) });
+        let done = done.and_then(|(deltas, count)| {
+            for (name, delta) in tables.iter().zip(deltas) {
+                self.table(name)?.publish(delta);
+            }
             Ok(count)
         });
         if done.is_ok() {
             self.measures.rows_wait_since(Instant::now());
         }
-        self.answer_change(&name, once, reply, done);
+        self.answer_change(first, once, reply, done);
     }
 }
 

@@ -10,11 +10,10 @@ use millstream_sql::{Error, Result, sqlstate};
 
 use super::Loop;
 use super::log::{self, Place, Waiting};
-use super::table::{Undo, negated};
+use super::table::{Change, Undo, negated};
 use crate::catalog::move_key;
 use crate::error;
 use crate::event::{Asked, Content, Reply, Snapshot};
-use crate::settings::ClockKind;
 use crate::stamp::{Batch, stamp};
 use crate::transaction::{Begun, Found, Guard, Write, altered};
 
@@ -131,46 +130,45 @@ impl Loop {
         let Some(first) = writes.first().map(|write| write.table().clone()) else {
             return reply.send(Ok(0));
         };
-        let done = self.try_commit(writes);
-        if done.is_ok() {
-            self.durability.do_once(once);
+        let changes = match self.changes_of(writes) {
+            Ok(changes) => changes,
+            Err(error) => return reply.send(Err(error)),
+        };
+        if self.is_large_commit(&changes) {
+            return self.begin_commit(changes, once, reply);
         }
-        match done {
-            Err(error) => reply.send(Err(error)),
-            Ok(()) => match self.tables.get_mut(&first) {
-                Some(table) if self.settings.clock == ClockKind::System => table.wait(reply, 0),
-                _ => reply.send(Ok(0)),
-            },
-        }
+        let done = self.commit_at_once(changes);
+        self.answer_change(&first, once, reply, done.map(|()| 0));
     }
 
-    fn try_commit(&mut self, writes: Vec<Write>) -> Result<()> {
+    /// What a transaction changes, by table.
+    fn changes_of(&self, writes: Vec<Write>) -> Result<Vec<(Arc<str>, Change)>> {
         for write in &writes {
             self.check_sinks_of(write.table())?;
             // A table of that name may be another one by now.
             let same = |(name, _): &(&Arc<str>, _)| Arc::ptr_eq(name, write.table());
-            let table = self.tables.get_key_value(write.table());
-            let (_, table) = table.filter(same).ok_or_else(|| altered(write.table()))?;
-            table.check(write)?;
+            self.tables.get_key_value(write.table()).filter(same).ok_or_else(|| altered(write.table()))?;
             self.check_event_time(write.table(), &write.coming()?)?;
         }
         // Rows without a key are looked for when they are changed, so they come first.
         let (bags, keyed): (Vec<Write>, Vec<Write>) =
             writes.into_iter().partition(|write| matches!(write, Write::Bag { .. }));
+        let change = |write: Write| Ok((Arc::clone(write.table()), Change::transaction(write)?));
+        bags.into_iter().chain(keyed).map(change).collect()
+    }
+
+    fn commit_at_once(&mut self, changes: Vec<(Arc<str>, Change)>) -> Result<()> {
         let mut done: Vec<(Arc<str>, Undo)> = Vec::new();
-        for write in bags.into_iter().chain(keyed) {
-            let name = write.table().clone();
+        for (name, change) in changes {
             let Some(table) = self.tables.get_mut(&name) else { continue };
-            match table.commit(write) {
-                Ok(undo) => done.push((name, undo)),
-                Err(error) => {
-                    for (name, undo) in done.into_iter().rev() {
-                        if let Some(table) = self.tables.get_mut(&name) {
-                            table.undo(undo);
-                        }
+            done.push((name, table.undo_point()));
+            if let Err(error) = table.change(change) {
+                for (name, undo) in done.into_iter().rev() {
+                    if let Some(table) = self.tables.get_mut(&name) {
+                        table.undo(undo);
                     }
-                    return Err(error);
                 }
+                return Err(error);
             }
         }
         Ok(())

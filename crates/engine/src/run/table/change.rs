@@ -1,11 +1,11 @@
-//! What a statement changes in a table: all or nothing, at once or, where it is much, a piece at a time.
+//! What a statement or a transaction changes in a table: all or nothing, at once or, where it is much, a piece at a time.
 //!
 //! Between two pieces the loop does what others ask for. Until the last piece is applied everyone sees the rows as they
 //! were, epochs take in what was staged before, and statements that would change the table wait (`run/apply.rs`).
 
 use std::collections::VecDeque;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use millstream_delta::{Chunk, Delta};
 use millstream_sql::{Error, Result};
@@ -13,6 +13,7 @@ use millstream_state::{Conflict, RowsSnapshot, Size};
 
 use super::{Content, Table, negated};
 use crate::error;
+use crate::transaction::{Found, Write, conflict};
 
 /// Rows of a piece.
 const PIECE_ROWS: Size = Size::of(2048);
@@ -29,6 +30,12 @@ pub(crate) struct Change {
 enum Piece {
     /// Rows that go, each once: all must be there.
     Delete(RecordBatch),
+    /// Keys, and the row that each of them must have: a transaction has changed them by what it saw.
+    Check { keys: Vec<ArrayRef>, base: Found },
+    /// Keys that are to have no row.
+    DeleteKeys(Vec<ArrayRef>),
+    /// Rows that come and go in a table without a key. Those that go must be there.
+    Weighted(Chunk),
     /// Rows that come; what becomes of one whose key is there already is for the statement to say, else for the table.
     Insert { rows: RecordBatch, on_conflict: Option<Conflict>, counted: bool },
 }
@@ -63,13 +70,54 @@ impl Change {
         Ok(change)
     }
 
+    /// What a transaction has changed. It fails if another one has changed that since.
+    pub(crate) fn transaction(write: Write) -> Result<Change> {
+        let mut found = VecDeque::new();
+        match write {
+            Write::Keyed { keys, base, gone, rows, .. } => {
+                for (from, keys) in key_pieces(&keys) {
+                    let base = base.get(from..from + num_keys(&keys)).unwrap_or_default().to_vec();
+                    found.push_back(Piece::Check { keys, base });
+                }
+                found.extend(key_pieces(&gone).into_iter().map(|(_, keys)| Piece::DeleteKeys(keys)));
+                let replace =
+                    |rows| Piece::Insert { rows, on_conflict: Some(Conflict::Replace), counted: false };
+                found.extend(pieces(&rows)?.into_iter().map(replace));
+            }
+            Write::Bag { delta, .. } => {
+                for chunk in delta.chunks {
+                    let rows = chunk.rows.num_rows();
+                    let slice = |from| chunk.slice(from, PIECE_ROWS.get().min(rows - from));
+                    found.extend((0..rows).step_by(PIECE_ROWS.get()).map(slice).map(Piece::Weighted));
+                }
+            }
+        }
+        Ok(Change { pieces: found, refused: None })
+    }
+
     /// How many rows go and come.
     pub(crate) fn num_rows(&self) -> usize {
         let rows = |piece: &Piece| match piece {
             Piece::Delete(rows) | Piece::Insert { rows, .. } => rows.num_rows(),
+            Piece::Check { keys, .. } | Piece::DeleteKeys(keys) => num_keys(keys),
+            Piece::Weighted(chunk) => chunk.rows.num_rows(),
         };
         self.pieces.iter().map(rows).sum()
     }
+}
+
+fn num_keys(keys: &[ArrayRef]) -> usize {
+    keys.first().map_or(0, |column| column.len())
+}
+
+/// Keys a piece at a time, each with the place of its first.
+fn key_pieces(keys: &[ArrayRef]) -> Vec<(usize, Vec<ArrayRef>)> {
+    let count = num_keys(keys);
+    let piece = |from: usize| {
+        let rows = PIECE_ROWS.get().min(count - from);
+        (from, keys.iter().map(|column| column.slice(from, rows)).collect())
+    };
+    (0..count).step_by(PIECE_ROWS.get()).map(piece).collect()
 }
 
 /// The same rows in batches that are neither small nor large.
@@ -176,6 +224,11 @@ impl Table {
         ended
     }
 
+    /// Why what is applied is taken back.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.applying.as_ref()?.failed.as_ref()
+    }
+
     /// Takes back what is applied from the next piece on.
     pub(crate) fn give_up(&mut self, error: Error) {
         if let Some(applying) = &mut self.applying {
@@ -218,6 +271,12 @@ impl Table {
                 let count = rows.num_rows() as u64;
                 return Ok((self.remove(rows)?, count));
             }
+            Piece::Check { keys, base } => {
+                let unchanged = self.look_up(&keys)? == base;
+                return if unchanged { Ok((Delta::default(), 0)) } else { Err(conflict()) };
+            }
+            Piece::DeleteKeys(keys) => return Ok((self.remove_keys(&keys)?, 0)),
+            Piece::Weighted(chunk) => return Ok((self.apply_weighted(chunk)?, 0)),
             Piece::Insert { rows, on_conflict, counted } => (rows, on_conflict, counted),
         };
         let given = rows.num_rows() as u64;
@@ -234,6 +293,25 @@ impl Table {
         let taken = come.map(|chunk| chunk.rows.num_rows() as u64).sum();
         let count = if on_conflict == Conflict::Keep { taken } else { given };
         Ok((delta, if counted { count } else { 0 }))
+    }
+
+    fn remove_keys(&mut self, keys: &[ArrayRef]) -> Result<Delta> {
+        match &mut self.rows {
+            Content::Bag(_) => Err(Error::bug("keys go from a table that has none")),
+            Content::Keyed(kept) => kept.delete_keys(keys).map_err(error::change),
+        }
+    }
+
+    fn apply_weighted(&mut self, chunk: Chunk) -> Result<Delta> {
+        let delta = Delta::of(chunk);
+        match &mut self.rows {
+            Content::Bag(rows) => rows.apply(&delta).map_err(|failed| match failed {
+                millstream_state::Error::Negative(_) => conflict(),
+                other => error::change(other),
+            })?,
+            Content::Keyed(_) => return Err(Error::bug("rows go from a table with a key without it")),
+        }
+        Ok(delta)
     }
 
     fn remove(&mut self, rows: RecordBatch) -> Result<Delta> {

@@ -1,13 +1,12 @@
-//! What a transaction does to a table: looks keys up while it runs, and changes all at once at its end.
+//! What a transaction does to a table: looks keys up while it runs. What it changes at its end is a [`super::Change`].
 
 use arrow::array::ArrayRef;
 use millstream_delta::{Chunk, Delta};
-use millstream_sql::{Error, Result};
-use millstream_state::Conflict;
+use millstream_sql::Result;
 
 use super::{Content, Table};
 use crate::error;
-use crate::transaction::{Found, PinnedTable, Write, conflict};
+use crate::transaction::{Found, PinnedTable};
 
 /// What to go back to when what was done to a table a moment ago is to be undone: how much had changed before it.
 pub(crate) struct Undo(usize);
@@ -42,48 +41,10 @@ impl Table {
         }
     }
 
-    /// Fails if another transaction has changed what this one changes.
-    pub(crate) fn check(&self, write: &Write) -> Result<()> {
-        match (&self.rows, write) {
-            (Content::Keyed(rows), Write::Keyed { keys, base, .. }) => {
-                match rows.lookup(keys).map_err(error::change)? == *base {
-                    true => Ok(()),
-                    false => Err(conflict()),
-                }
-            }
-            (Content::Bag(_), Write::Bag { .. }) => Ok(()),
-            _ => Err(Error::bug(
-                "a table has a key to its transactions and none of its own, or the other way round",
-            )),
-        }
-    }
-
-    /// Carries out what was checked. Rows without a key may turn out to be gone, and then nothing changes.
-    pub(crate) fn commit(&mut self, write: Write) -> Result<Undo> {
+    /// Where to go back to.
+    pub(crate) fn undo_point(&mut self) -> Undo {
         self.stage();
-        let undo = Undo(self.pending.chunks.len());
-        match (&mut self.rows, write) {
-            (Content::Bag(rows), Write::Bag { delta, .. }) => {
-                rows.apply(&delta).map_err(|failed| match failed {
-                    millstream_state::Error::Negative(_) => conflict(),
-                    other => error::change(other),
-                })?;
-                self.pending.append(delta);
-                Ok(undo)
-            }
-            (Content::Keyed(kept), Write::Keyed { gone, rows, .. }) => {
-                let mut change = Delta::default();
-                if !gone.is_empty() {
-                    change.append(kept.delete_keys(&gone).map_err(error::change)?);
-                }
-                for batch in &rows {
-                    change.append(kept.upsert(batch, Conflict::Replace).map_err(error::change)?);
-                }
-                self.pending.append(change);
-                Ok(undo)
-            }
-            _ => Err(Error::bug("what is committed was checked before")),
-        }
+        Undo(self.pending.chunks.len())
     }
 
     /// Takes back what was done a moment ago.
