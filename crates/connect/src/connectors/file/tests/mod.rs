@@ -4,6 +4,7 @@ mod changes;
 mod cuts;
 mod following;
 mod formats;
+mod fuzz;
 mod sinks;
 mod tailing;
 mod unfinished;

@@ -1,0 +1,130 @@
+//! Damaged files: their rows are bad ones or come, and the next file is read as if nothing had happened.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::file::properties::WriterProperties;
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+/// How long reading a small damaged file may take.
+const TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Rows of each whole file.
+const ROWS: usize = 5;
+
+const COLUMNS: [(&str, DataType); 3] =
+    [("n", DataType::Int64), ("t", DataType::Utf8View), ("f", DataType::Float64)];
+
+const CSV: &str = "n,t,f\n1,one,1.5\n2,\"two, \"\"2\"\"\",-0\n3,,NaN\n4,\"a\nline\",1e300\n-5,ä,0.1\n";
+
+const JSON: &str = concat!(
+    r#"{"n": 1, "t": "one", "f": 1.5}"#,
+    "\n",
+    r#"{"t": "two \" \u00e4 \ud83d\ude00", "n": -2, "f": 1e300}"#,
+    "\n",
+    r#"{"n": 3, "other": {"deep": [1, [2, {"x": []}], true, null]}, "t": null}"#,
+    "\n{}\n",
+    r#"{"n": 9223372036854775807, "t": "", "f": -0.0}"#,
+    "\n"
+);
+
+/// Bytes with up to four mistakes: flipped bits, other bytes, missing and repeated pieces.
+fn broken(whole: &[u8], random: &mut SmallRng) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    for _ in 0..random.random_range(1..5) {
+        let at = random.random_range(0..=bytes.len());
+        let end = (at + random.random_range(0..40)).min(bytes.len());
+        match random.random_range(0..6) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
+            1 if at < bytes.len() => bytes[at] = random.random(),
+            2 => bytes.insert(at, random.random()),
+            3 => drop(bytes.drain(at..end)),
+            4 => {
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+/// Reads a file, and after it one that is whole: that comes as it is.
+fn read_before(format: &str, bytes: &[u8], whole: &[u8]) {
+    let dir = Dir::new();
+    dir.write(&format!("a.{format}"), bytes);
+    dir.write(&format!("b.{format}"), whole);
+    let begun = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let taken = runtime.block_on(async {
+        let mut source = dir.open(Some(&COLUMNS), &[("format", format)]);
+        // Who reads little at a time finds the damage late.
+        take(source.as_mut(), Limit { rows: 2, bytes: usize::MAX }).await.0
+    });
+    let of_whole = taken.lines(&dir).into_iter().filter(|line| line.contains("@b.")).count();
+    assert_eq!(of_whole, ROWS, "{:?}", taken.bad(&dir));
+    assert!(taken.bad.iter().all(|bad| bad.split.contains("a.")), "{:?}", taken.bad(&dir));
+    assert!(begun.elapsed() < TIME_MAX, "{:?}", begun.elapsed());
+}
+
+/// Tries some seeds, or as many as `FUZZ` says from the one that `SEED` says.
+fn fuzz(format: &str, whole: &[u8]) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("SEED").unwrap_or(0);
+    for seed in first..first + number("FUZZ").unwrap_or(200) {
+        let bytes = broken(whole, &mut SmallRng::seed_from_u64(seed));
+        let read = std::panic::catch_unwind(|| read_before(format, &bytes, whole));
+        assert!(read.is_ok(), "SEED={seed} FUZZ=1 shows it again");
+    }
+}
+
+fn parquet() -> Vec<u8> {
+    let texts = StringArray::from(vec![Some("one"), None, Some("two"), Some(""), Some("ä")]);
+    let batch = RecordBatch::try_from_iter_with_nullable([
+        ("n", Arc::new(Int64Array::from(vec![1, 2, 3, i64::MAX, -5])) as ArrayRef, true),
+        ("t", Arc::new(texts) as ArrayRef, true),
+        ("f", Arc::new(Float64Array::from(vec![1.5, -0.0, f64::NAN, 1e300, 0.1])) as ArrayRef, true),
+    ])
+    .unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(3)).build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn fuzzed_csv_is_bad_rows() {
+    fuzz("csv", CSV.as_bytes());
+}
+
+#[test]
+fn fuzzed_json_is_bad_rows() {
+    fuzz("json", JSON.as_bytes());
+}
+
+#[test]
+fn fuzzed_parquet_is_bad_rows() {
+    fuzz("parquet", &parquet());
+}
+
+/// Each bit of the end of a small file, where its schema and the places of its columns are.
+#[test]
+fn any_fuzzed_bit_of_a_parquet_footer_is_bad_rows() {
+    let whole = parquet();
+    let footer =
+        whole.len() - 8 - u32::from_le_bytes(whole[whole.len() - 8..][..4].try_into().unwrap()) as usize;
+    for at in footer..whole.len() {
+        for bit in 0..8 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            read_before("parquet", &bytes, &whole);
+        }
+    }
+}
