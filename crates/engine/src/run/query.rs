@@ -353,7 +353,7 @@ impl RunningQuery {
         self.keep(cut, &change.rows, &change.errors)?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
         if let Some(late) = &mut self.late {
-            late.add(change.late)?;
+            late.receive(change.late)?;
         }
         Ok(change.rows)
     }
