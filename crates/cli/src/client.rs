@@ -231,6 +231,11 @@ impl Client {
     /// Waits until all sources have ended, or for a signal: for a run that follows its sources that is no
     /// failure.
     pub async fn finish(&mut self) -> Result<(), Stop> {
+        if self.engine.follows() && self.engine.recovered().is_none() {
+            self.say(
+                "what it has taken in is lost when it ends: with --data DIR the next run goes on from there",
+            );
+        }
         let finished = self.watch.during(&self.engine, self.engine.finished());
         match self.signals.unless_ending(finished).await {
             Ok(result) => {

@@ -316,7 +316,8 @@ fn a_signal_ends_a_run_that_follows() {
         until(|| delivered(&place) == "ONE\nTWO\n");
         let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        finish(child).code(0).err("");
+        let run = finish(child).code(0).says(&["with --data DIR the next run goes on from there"]);
+        assert_eq!(run.err.lines().count(), 1, "{run:#?}");
         assert_eq!(delivered(&place), "ONE\nTWO\n");
         let left = fs::read_dir(place.path("out"))
             .unwrap()

@@ -266,6 +266,19 @@ impl fmt::Debug for Definition {
 }
 
 impl Catalog {
+    /// The columns of a relation of dead letters, which queries that are maintained can read.
+    pub(crate) fn dead_letters(&self, relation: &str) -> Option<SchemaRef> {
+        if let Some(source) = bad_rows_of(relation) {
+            let is_source = matches!(self.find(source)?.definition, Definition::Source { .. });
+            return is_source.then(bad_rows_schema);
+        }
+        if let Some(query) = late_rows_of(relation) {
+            return self.late.get(query).cloned();
+        }
+        let is_one = matches!(relation, ALL_BAD_ROWS | ALL_LATE_ROWS);
+        Some(system::find(system::table_name(relation).filter(|_| is_one)?)?.schema())
+    }
+
     /// The object of this name.
     pub fn find(&self, name: &str) -> Option<&Arc<Object>> {
         self.objects.get(name)
@@ -379,6 +392,32 @@ pub fn late_rows_of(relation: &str) -> Option<&str> {
     relation.strip_prefix("late_rows('")?.strip_suffix("')")
 }
 
+/// The bad rows of all sources, and the late rows of all queries.
+pub const ALL_BAD_ROWS: &str = "millstream.bad_rows";
+pub const ALL_LATE_ROWS: &str = "millstream.late_rows";
+
+/// The internal name of a source's bad rows.
+pub(crate) fn bad_rows_name(source: &str) -> String {
+    format!("bad_rows('{source}')")
+}
+
+/// The internal name of a query's late rows.
+pub(crate) fn late_rows_name(query: &str) -> String {
+    format!("late_rows('{query}')")
+}
+
+/// What an object depends on by the names that its query reads: dead letters are those of an object.
+pub(crate) fn reads_of<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<Arc<str>> {
+    let mut reads: Vec<Arc<str>> = Vec::new();
+    for name in names {
+        let name = bad_rows_of(name).or(late_rows_of(name)).unwrap_or(name);
+        if !reads.iter().any(|read| read.as_ref() == name) {
+            reads.push(name.into());
+        }
+    }
+    reads
+}
+
 /// The relation and the moment that are read under an internal name.
 pub fn as_of(relation: &str) -> Option<(String, Moment)> {
     let (name, moment) =
@@ -399,9 +438,10 @@ pub fn watermark_schema(data_type: &DataType) -> SchemaRef {
 
 /// Whether a relation is there for a SELECT that runs once alone: it tells of the engine, not of its input.
 pub fn is_of_engine(relation: &str) -> bool {
-    bad_rows_of(relation).is_some()
-        || late_rows_of(relation).is_some()
-        || watermark_of(relation).is_some()
+    if matches!(relation, ALL_BAD_ROWS | ALL_LATE_ROWS) {
+        return false;
+    }
+    watermark_of(relation).is_some()
         || as_of(relation).is_some()
         || system::is_name(relation)
         || pg::is_name(relation)

@@ -36,6 +36,8 @@ pub enum SystemColumnKind {
     Number,
     /// Points in time, in UTC.
     Time,
+    /// Bytes.
+    Bytes,
 }
 
 impl SystemColumnKind {
@@ -45,6 +47,7 @@ impl SystemColumnKind {
             SystemColumnKind::Text => "TEXT",
             SystemColumnKind::Number => "BIGINT",
             SystemColumnKind::Time => "TIMESTAMPTZ",
+            SystemColumnKind::Bytes => "BYTEA",
         }
     }
 
@@ -52,6 +55,7 @@ impl SystemColumnKind {
         match self {
             SystemColumnKind::Text => DataType::Utf8View,
             SystemColumnKind::Number => DataType::Int64,
+            SystemColumnKind::Bytes => DataType::BinaryView,
             SystemColumnKind::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
         }
     }
@@ -256,6 +260,10 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("restarts", "how often it, or a receiver of it, was started again after a failure"),
             number("changes", "how often a file of it changed after its end was read"),
             number("duplicates", "rows that a reliable source brought again, which were left out"),
+            text(
+                "rate_limit",
+                "rows a second that may be taken of it, of all its receivers together; NULL without `source_rate_limit`",
+            ),
         ],
     },
     SystemTableDoc { name: "streams", doc: "a stream", columns: QUERY },
@@ -307,6 +315,38 @@ pub(crate) const TABLES: &[SystemTableDoc] = &[
             number("rows_total", "rows that a new query has to take in; NULL of other statements"),
             number("memory_bytes", "bytes of memory that it has taken"),
             text("cancel", "the statement that cancels it"),
+        ],
+    },
+    SystemTableDoc {
+        name: "bad_rows",
+        doc: "a record that a source could not decode, as `bad_rows('source')` shows it; queries that are maintained can \
+              read it, too",
+        columns: &[
+            text("source", "the source"),
+            text("split", "the file, the connection, the run of the program"),
+            number("position", "where in it the record begins"),
+            text("reason", "why it could not be decoded"),
+            SystemColumnDoc {
+                name: "bytes",
+                kind: SystemColumnKind::Bytes,
+                doc: "the record, 64 KiB of it at most",
+            },
+        ],
+    },
+    SystemTableDoc {
+        name: "late_rows",
+        doc: "a row that was late for a query, as `late_rows('query')` shows it; queries that are maintained can read it, \
+              too",
+        columns: &[
+            text("query", "the materialized view, stream or sink"),
+            number("epoch", "the epoch that brought it"),
+            text("operator", "the operator for which it was late"),
+            text("closed_window", "the window, by the column of which it closes"),
+            text("watermark", "the watermark by which the window had closed"),
+            number("weight", "how many copies came; negative where they went"),
+            text("relation", "the relation whose row it was; NULL where an operator made it"),
+            text("event_time", "the row's event time in the relation"),
+            text("row", "the relation's row as JSON, all columns; where an operator made it, that row"),
         ],
     },
 ];

@@ -1,5 +1,6 @@
 //! Rows that an expression fails for: data about the query, not the end of it.
 
+use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, StringViewArray};
@@ -8,9 +9,11 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::DataFusionError;
+use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Delta, consolidate};
 use millstream_state::Tables;
 
+use crate::failing::Failing;
 use crate::{Error, Result};
 
 /// How many characters of a failing row are shown.
@@ -123,6 +126,39 @@ pub(crate) fn surviving<T>(
     Ok(pieces.into_iter().map(|piece| (piece.chunk, piece.value)).collect())
 }
 
+/// The same where expressions are evaluated: rows that fail are found in all rows at once, as far as [`Failing`] can, and
+/// the others by halving.
+pub(crate) fn surviving_exprs<T>(
+    exprs: &[Arc<dyn PhysicalExpr>],
+    chunk: Chunk,
+    failures: &mut Vec<Failure>,
+    mut evaluate: impl FnMut(&Chunk) -> Result<T>,
+) -> Result<Vec<(Chunk, T)>> {
+    let error = match evaluate(&chunk) {
+        Ok(value) => return Ok(vec![(chunk, value)]),
+        Err(error) => error,
+    };
+    if reason(&error).is_none() {
+        return Err(error);
+    }
+    let messages = Failing::of(exprs, &chunk.rows).messages();
+    let passes: BooleanArray = messages.iter().map(|message| Some(message.is_none())).collect();
+    let rest = match passes.true_count() == messages.len() {
+        true => chunk,
+        false => {
+            let texts = RowTexts::of(&chunk.rows)?;
+            let failed = messages.into_iter().enumerate().filter_map(|(row, message)| Some((row, message?)));
+            failures.extend(failed.map(|(row, message)| Failure {
+                message,
+                row: texts.text(row),
+                weight: chunk.weight(row),
+            }));
+            keep(&chunk, &passes)?
+        }
+    };
+    if rest.rows.num_rows() == 0 { Ok(Vec::new()) } else { surviving(rest, failures, evaluate) }
+}
+
 /// Rows that something doesn't fail for, and what it gives.
 pub(crate) struct Piece<T> {
     /// The place of the first among all rows.
@@ -192,20 +228,42 @@ pub(crate) fn keep(chunk: &Chunk, mask: &BooleanArray) -> Result<Chunk> {
 
 /// A row as people read it: `(1, a, NULL)`.
 pub(crate) fn row_text(rows: &RecordBatch, row: usize) -> Result<String> {
-    let options = FormatOptions::default().with_null("NULL");
-    let mut text = String::from("(");
-    for (place, column) in rows.columns().iter().enumerate() {
-        if place > 0 {
-            text.push_str(", ");
+    Ok(RowTexts::of(rows)?.text(row))
+}
+
+/// Rows as people read them.
+struct RowTexts<'a>(Vec<ArrayFormatter<'a>>);
+
+/// How values are shown.
+static SHOWN: LazyLock<FormatOptions<'static>> = LazyLock::new(|| FormatOptions::default().with_null("NULL"));
+
+impl RowTexts<'_> {
+    fn of(rows: &RecordBatch) -> Result<RowTexts<'_>> {
+        let columns = rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &SHOWN));
+        Ok(RowTexts(columns.collect::<std::result::Result<_, _>>()?))
+    }
+
+    fn text(&self, row: usize) -> String {
+        let mut text = String::from("(");
+        for (place, column) in self.0.iter().enumerate() {
+            if place > 0 {
+                text.push_str(", ");
+            }
+            let before = text.len();
+            if write!(text, "{}", column.value(row)).is_err() {
+                text.truncate(before);
+                text.push_str(&column.value(row).to_string());
+            }
         }
-        text.push_str(&ArrayFormatter::try_new(column, &options)?.value(row).to_string());
+        if text.len() > SHOWN_MAX
+            && let Some((end, _)) = text.char_indices().nth(SHOWN_MAX)
+        {
+            text.truncate(end);
+            text.push('…');
+        }
+        text.push(')');
+        text
     }
-    if let Some((end, _)) = text.char_indices().nth(SHOWN_MAX) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text.push(')');
-    Ok(text)
 }
 
 #[cfg(test)]

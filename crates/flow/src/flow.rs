@@ -18,7 +18,7 @@ use crate::meter::Meter;
 use crate::operator::{Cost, Description, Operator, Output, Properties};
 use crate::sharing::Findables;
 use crate::spread::Threads;
-use crate::{Error, Result, failure};
+use crate::{Error, Result};
 
 /// One node of the DAG.
 #[derive(Debug)]
@@ -202,6 +202,8 @@ pub struct Flow {
     pub(crate) now: Timestamp,
     /// The columns of its result of which it is known how far event time has come.
     pub(crate) times: Vec<(usize, EventTime)>,
+    /// By node: which column of a relation has its event time.
+    pub(crate) event_columns: Vec<Option<usize>>,
     /// How its late rows are laid out, where windows close.
     pub(crate) layout: Option<Layout>,
 }
@@ -317,7 +319,7 @@ impl Flow {
     /// The same, where nobody may take the rows of the result: they may be left out then, though never an error.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
         let advance = self.advance(cut, inputs, read)?;
-        self.told(cut, advance)
+        self.told(cut, inputs, advance)
     }
 
     /// Takes all that its relations hold, as its first epoch, but for rows that were late: these are taken out where
@@ -329,17 +331,7 @@ impl Flow {
             None => Without::new(),
         };
         let advance = self.advance_without(cut, inputs, true, &without)?;
-        self.told(cut, advance)
-    }
-
-    pub(crate) fn told(&self, cut: &Cut, advance: Advance) -> Result<Change> {
-        let Advance { rows, failures, left_out, late } = advance;
-        let errors = failure::delta(failures.iter().map(|(name, failure)| (*name, failure)))?;
-        let laid_out = |(place, name, late): &(usize, &str, Late)| {
-            Some(self.layout.as_ref()?.laid_out(*place, name, cut.epoch, late))
-        };
-        let late = late.iter().filter_map(laid_out).collect::<Result<_>>()?;
-        Ok(Change { rows, errors, left_out, late })
+        self.told(cut, inputs, advance)
     }
 
     /// The same, with the failures one by one, each with the name of its operator.

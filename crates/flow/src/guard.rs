@@ -19,7 +19,8 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_e
 use crate::Error;
 use crate::lower::{cannot_fail, is_time};
 use condition::Guard;
-pub(crate) use written::as_written;
+pub(crate) use condition::terms;
+pub(crate) use written::{Written, as_written};
 
 /// Conditions with more terms are one [`Guard`] even where no term can fail, so that nothing has to descend as deep.
 const CHAIN_MAX: usize = 64;

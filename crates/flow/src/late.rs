@@ -20,11 +20,16 @@ use millstream_state::compact;
 
 use crate::failure::keep;
 use crate::flow::Node;
+use crate::origin::Origins;
 use crate::{Error, Result};
 
 /// What is known of each late row: the epoch that brought it, the operator for which it was late, the window, the
 /// watermark by which that had closed, and how many copies came, or went where it is negative.
 const KNOWN: [&str; 5] = ["_epoch", "_operator", "_window", "_watermark", "_weight"];
+
+/// What a late row was made of: the relation, its event time there, and the relation's whole row as JSON. The first and
+/// the second are NULL of rows that another operator has made.
+const ORIGIN: [&str; 3] = ["_relation", "_event_time", "_row"];
 
 /// Rows that an operator did not take since their windows had closed.
 #[derive(Clone, Debug)]
@@ -86,7 +91,7 @@ struct Side {
 impl Layout {
     /// That of some nodes; none where no windows close. A column that several operators' rows have under one name and
     /// with one type is one; a name that is taken gets a number.
-    pub(crate) fn of(nodes: &[Node]) -> Option<Layout> {
+    pub(crate) fn of(nodes: &[Node], event_columns: &[Option<usize>]) -> Option<Layout> {
         let (mut windows, mut watermarks) = (Vec::new(), Vec::new());
         let mut columns = Columns::default();
         let mut sides = Vec::new();
@@ -112,7 +117,13 @@ impl Layout {
         // A row without a time is in no window, and may come before there is a watermark.
         let known = KNOWN.iter().zip(types).enumerate();
         let known = known.map(|(at, (name, of))| Field::new(*name, of, matches!(at, 2 | 3)));
-        let mut fields: Vec<Field> = known.chain(columns.fields).collect();
+        let times = nodes.iter().zip(event_columns).filter_map(|(node, column)| {
+            Some(node.properties().schema.field((*column)?).data_type().clone())
+        });
+        let time = one_type(&times.collect::<Vec<_>>()).unwrap_or(DataType::Utf8View);
+        let types = [DataType::Utf8View, time, DataType::Utf8View];
+        let origin = ORIGIN.iter().zip(types).map(|(name, of)| Field::new(*name, of, true));
+        let mut fields: Vec<Field> = known.chain(columns.fields).chain(origin).collect();
         let shown = Arc::new(Schema::new(fields.clone()));
         fields.push(Field::new(SIDE, DataType::UInt32, false));
         Some(Layout { shown, all: Arc::new(Schema::new(fields)), sides })
@@ -125,6 +136,7 @@ impl Layout {
         operator: &str,
         epoch: Epoch,
         late: &Late,
+        origins: Origins,
     ) -> Result<RecordBatch> {
         let place = self.sides.iter().position(|side| side.at == (node, late.input));
         let place = place.ok_or_else(|| Error::Bug(format!("{operator} has late rows, but no windows")))?;
@@ -143,12 +155,17 @@ impl Layout {
         all.push(cast(&late.windows, fields[2].data_type())?);
         all.push(cast(&late.watermark.to_array_of_size(count)?, fields[3].data_type())?);
         all.push(Arc::new(late.rows.weights_or_ones()));
-        all.extend(fields[KNOWN.len()..].iter().map(|field| new_null_array(field.data_type(), count)));
+        let columns = KNOWN.len()..fields.len() - ORIGIN.len();
+        all.extend(fields[columns].iter().map(|field| new_null_array(field.data_type(), count)));
         for (place, column) in side.places.iter().zip(rows.columns()) {
             if let Some(place) = place {
                 all[*place] = column.clone();
             }
         }
+        let Origins { relations, times, rows } = origins;
+        all.push(Arc::new(StringViewArray::from_iter(relations)));
+        all.push(column_of(times, fields[fields.len() - 2].data_type())?);
+        all.push(Arc::new(StringViewArray::from_iter_values(rows)));
         all.push(Arc::new(UInt32Array::from_value(place as u32, count)));
         Ok(RecordBatch::try_new(self.all.clone(), all)?)
     }
@@ -237,8 +254,11 @@ impl Columns {
 
     /// A name that no column has: the one that is wanted, or with a number.
     fn free(&self, name: &str) -> String {
-        let is_taken =
-            |name: &str| KNOWN.contains(&name) || self.fields.iter().any(|field| field.name() == name);
+        let is_taken = |name: &str| {
+            KNOWN.contains(&name)
+                || ORIGIN.contains(&name)
+                || self.fields.iter().any(|field| field.name() == name)
+        };
         let mut free = name.to_string();
         let mut number = 2;
         while is_taken(&free) {
@@ -247,6 +267,19 @@ impl Columns {
         }
         free
     }
+}
+
+/// A column of values that are of its type or can be cast to it.
+fn column_of(values: Vec<ScalarValue>, data_type: &DataType) -> Result<ArrayRef> {
+    if values.is_empty() {
+        return Ok(new_null_array(data_type, 0));
+    }
+    let cast = |value: ScalarValue| match value.is_null() {
+        true => ScalarValue::try_from(data_type),
+        false => value.cast_to(data_type),
+    };
+    let values = values.into_iter().map(cast).collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(ScalarValue::iter_to_array(values)?)
 }
 
 /// The type that all have, or text; none where there is none.

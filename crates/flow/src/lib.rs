@@ -11,6 +11,7 @@ mod drive;
 mod error;
 mod event_time;
 mod explain;
+mod failing;
 mod failure;
 #[cfg(test)]
 mod fixture;
@@ -23,6 +24,7 @@ mod meter;
 mod operator;
 pub mod operators;
 mod order;
+mod origin;
 mod point;
 mod recursion;
 #[cfg(test)]

@@ -462,6 +462,11 @@ impl Lowering<'_> {
                 inputs.iter().for_each(|input| needed[*input] = true);
             }
         }
+        let event_column = |place: usize| self.times_of(place).iter().position(Option::is_some);
+        let all = self.nodes.iter().enumerate().filter(|(place, _)| needed[*place]);
+        let event_columns: Vec<Option<usize>> = all
+            .map(|(place, node)| matches!(node, Node::Input { .. }).then(|| event_column(place)).flatten())
+            .collect();
         let (mut places, mut relations, mut nodes) = (HashMap::new(), Vec::new(), Vec::new());
         for (place, mut node) in self.nodes.into_iter().enumerate().filter(|(place, _)| needed[*place]) {
             match &mut node {
@@ -487,7 +492,8 @@ impl Lowering<'_> {
         Flow {
             relations,
             batchwise,
-            layout: Layout::of(&nodes),
+            layout: Layout::of(&nodes, &event_columns),
+            event_columns,
             nodes,
             plans,
             waves,

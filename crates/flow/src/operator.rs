@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
-use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_delta::{Chunk, Cut, Delta, Timestamp};
 use millstream_state::{Rows, Spillable, Tables};
 
 use crate::failure::Failure;
@@ -209,6 +209,15 @@ pub trait Operator: Send + Debug {
     /// rows it need not be given any.
     fn hands_on(&self) -> bool {
         false
+    }
+    /// Returns true if it makes each row of its output of one row of an input, whatever other rows there are, and keeps
+    /// nothing.
+    fn is_row_by_row(&self) -> bool {
+        false
+    }
+    /// The rows that an operator that is row by row makes of some rows of an input, each with the weight of its row.
+    fn run_rows(&self, _rows: &Chunk) -> Result<Vec<Chunk>> {
+        Ok(Vec::new())
     }
     /// Whether it takes the batches of a window ([`crate::BatchWindow`]) as they end and lets them go by itself: it
     /// is stepped with each batch at the batch's time, and whenever the window is looked at, rows or not. Its answer

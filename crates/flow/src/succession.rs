@@ -266,7 +266,7 @@ impl Flow {
         }
         (self.version, self.now) = (old.version, old.now);
         let advance = self.begin_over(cut, contents, &put_out, &is_kept, &given)?;
-        self.told(cut, advance)
+        self.told(cut, contents, advance)
     }
 
     /// Lets the operator at a place go on with what another one keeps.

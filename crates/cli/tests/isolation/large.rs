@@ -185,9 +185,15 @@ impl Beside<'_> {
     /// Of transactions that change the same rows some are done, some lose, and some are cancelled while they commit.
     async fn transacts(&self, done: &AtomicI64) {
         let client = self.server.client().await;
+        let lost = |error: tokio_postgres::Error| {
+            let codes = [SqlState::QUERY_CANCELED, SqlState::T_R_SERIALIZATION_FAILURE];
+            assert!(error.code().is_some_and(|code| codes.contains(code)), "{error:?}");
+        };
         while self.goes_on() {
-            for sql in TRANSACTION {
-                client.batch_execute(sql).await.unwrap();
+            if let Err(error) = client.batch_execute(&TRANSACTION.join("; ")).await {
+                lost(error);
+                client.batch_execute("ROLLBACK").await.unwrap();
+                continue;
             }
             let token = client.cancel_token();
             let wait = Duration::from_millis(rand::random_range(0..300));
@@ -198,10 +204,7 @@ impl Beside<'_> {
             let commit = client.batch_execute("COMMIT");
             match tokio::join!(commit, cancel).0 {
                 Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
-                Err(error) => {
-                    let lost = [SqlState::QUERY_CANCELED, SqlState::T_R_SERIALIZATION_FAILURE];
-                    assert!(error.code().is_some_and(|code| lost.contains(code)), "{error:?}");
-                }
+                Err(error) => lost(error),
             }
             let _ = client.batch_execute("ROLLBACK").await;
         }

@@ -22,9 +22,23 @@ pub(crate) struct BadRows {
     count: u64,
     kept: VecDeque<BadRow>,
     kept_bytes: usize,
+    /// Those that the queries which read them haven't got yet.
+    fresh: Vec<BadRow>,
 }
 
 impl BadRows {
+    /// Adds rows that have just come.
+    pub(crate) fn receive(&mut self, rows: Vec<BadRow>) {
+        self.fresh.extend(rows.iter().cloned());
+        self.add(rows);
+    }
+
+    /// Takes the rows that have come since the last call, as [`BadRows::batch`] shows them; none where none came.
+    pub(crate) fn take_fresh(&mut self) -> Result<Option<RecordBatch>> {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh.is_empty() { Ok(None) } else { batch_of(fresh.iter()).map(Some) }
+    }
+
     /// Keeps more of them.
     pub(crate) fn add(&mut self, rows: Vec<BadRow>) {
         self.count += rows.len() as u64;
@@ -63,6 +77,11 @@ impl BadRows {
         Ok(())
     }
 
+    /// Returns true if older ones were given up.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.count > self.kept.len() as u64
+    }
+
     /// How many there were.
     pub(crate) fn count(&self) -> u64 {
         self.count
@@ -70,12 +89,16 @@ impl BadRows {
 
     /// Those that are kept, as rows of [`bad_rows_schema`].
     pub(crate) fn batch(&self) -> Result<RecordBatch> {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringViewArray::from_iter_values(self.kept.iter().map(|row| row.split.as_ref()))),
-            Arc::new(Int64Array::from_iter_values(self.kept.iter().map(|row| row.offset as i64))),
-            Arc::new(StringViewArray::from_iter_values(self.kept.iter().map(|row| row.reason.as_str()))),
-            Arc::new(BinaryViewArray::from_iter_values(self.kept.iter().map(|row| row.bytes.as_slice()))),
-        ];
-        RecordBatch::try_new(bad_rows_schema(), columns).map_err(error::arrow)
+        batch_of(self.kept.iter())
     }
+}
+
+fn batch_of<'a>(rows: impl Iterator<Item = &'a BadRow> + Clone) -> Result<RecordBatch> {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringViewArray::from_iter_values(rows.clone().map(|row| row.split.as_ref()))),
+        Arc::new(Int64Array::from_iter_values(rows.clone().map(|row| row.offset as i64))),
+        Arc::new(StringViewArray::from_iter_values(rows.clone().map(|row| row.reason.as_str()))),
+        Arc::new(BinaryViewArray::from_iter_values(rows.map(|row| row.bytes.as_slice()))),
+    ];
+    RecordBatch::try_new(bad_rows_schema(), columns).map_err(error::arrow)
 }

@@ -338,7 +338,11 @@ impl Loop {
     fn install_queries(&mut self, queries: Vec<RunningQuery>, notices: &mut Vec<String>) {
         for query in queries {
             self.notice_missed(&query, notices);
+            let (name, has_late_rows) = (query.name.clone(), query.late().is_some());
             self.queries.push(query);
+            if has_late_rows {
+                self.put_newest_before_readers(&name);
+            }
         }
     }
 
@@ -365,6 +369,12 @@ impl Loop {
                     Some(("source", source.retained.as_ref()))
                 }
                 (_, Some(newest)) if newest.has_lost => Some(("stream", Some(newest))),
+                _ if self.has_lost_dead_letters(name) => {
+                    notices.push(format!(
+                        "{name} no longer has all its rows: {shown} starts with those that are kept"
+                    ));
+                    None
+                }
                 _ => None,
             };
             notices.extend(missed.map(|(kind, retained)| match retained {

@@ -149,7 +149,8 @@ impl Scope<'_> {
         let feed = |(place, name): (usize, &Arc<str>)| Feed {
             of: name.clone(),
             stamped: stamped.get(name.as_ref()).cloned(),
-            columns: flow.columns_read(place),
+            // Late rows are kept aside whole.
+            columns: flow.columns_read(place).filter(|_| flow.late_schema().is_none()),
             window: None,
         };
         let feeds = flow.relations().iter().enumerate().map(feed).collect();
@@ -243,7 +244,8 @@ impl Scope<'_> {
     /// A relation as a query FOR EACH BATCH names it: the rows of the batch where they only come, else its content.
     fn relation(&self, name: &str, batch: bool, scans: &[(String, SchemaRef)]) -> Result<Taken> {
         // A table stands for its content, even if its rows stay.
-        let is_table = matches!(self.catalog.get(name)?.definition, Definition::Table { .. });
+        let definition = self.catalog.find(name).map(|object| &object.definition);
+        let is_table = matches!(definition, Some(Definition::Table { .. }));
         let append_only = self.append_only(name) && (!is_table || self.engine.append_only_tables);
         if batch && !append_only && self.stamped(name).is_some() {
             return Err(Error::invalid(format!(
@@ -366,6 +368,9 @@ impl Scope<'_> {
 
     /// The columns of a relation that a plan with these scans knows: a table may have got others behind them since.
     fn known(&self, name: &str, scans: &[(String, SchemaRef)]) -> Option<SchemaRef> {
+        if let Some(schema) = self.catalog.dead_letters(name) {
+            return Some(schema);
+        }
         let schema = self.catalog.find(name)?.definition.schema()?;
         Some(self.known_of(name, schema, widest(name, scans)))
     }
@@ -389,6 +394,7 @@ impl Scope<'_> {
             Some(Definition::MaterializedView { .. } | Definition::Stream { .. }) => {
                 self.query_of(name).is_some_and(RunningQuery::append_only)
             }
+            None => self.catalog.dead_letters(name).is_some(),
             _ => false,
         }
     }

@@ -129,6 +129,7 @@ impl Loop {
         if let Some(recorder) = &mut self.recorder {
             recorder(&record);
         }
+        self.add_bad_rows(&mut deltas);
         self.retain(&record.cut, &deltas);
         self.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
@@ -154,6 +155,7 @@ impl Loop {
             if together > 1 && !self.doing.is_alone() {
                 output_rows += self.step_side_by_side(place..place + together, cut, &mut deltas);
                 next = place + together;
+                (place..next).for_each(|place| self.add_late_rows(place, &mut deltas));
                 continue;
             }
             let query = &self.queries[place];
@@ -168,6 +170,7 @@ impl Loop {
                     } else if self.queries[place].ended_batch {
                         self.log_empty_batch(&name, cut);
                     }
+                    self.add_late_rows(place, &mut deltas);
                 }
                 continue;
             }
@@ -201,6 +204,7 @@ impl Loop {
                 // The logs keep it for a query that still reads the past, or stands still.
                 Status::CatchingUp(_) | Status::Paused(_) | Status::Waiting | Status::Suspended { .. } => {}
             }
+            self.add_late_rows(place, &mut deltas);
         }
         self.settle_arrangements();
         for (name, delta) in &deltas {

@@ -8,6 +8,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::epoch::Deltas;
+use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 
 /// Where the changes of a query go.
 #[derive(Clone, Debug)]
@@ -65,7 +66,14 @@ impl Loop {
     /// others.
     pub(super) fn put_newest_before_readers(&mut self, relation: &Arc<str>) {
         let Some(newest) = self.queries.pop() else { return };
-        let mut below = BTreeSet::from([relation.clone()]);
+        let mut below = BTreeSet::from([relation.clone(), late_rows_name(relation).into()]);
+        if newest.late().is_some() {
+            let of_all = self.below(ALL_LATE_ROWS);
+            // What depends on all late rows isn't among those whose late rows it reads.
+            if !newest.reads().any(|name| of_all.contains(name)) {
+                below.insert(ALL_LATE_ROWS.into());
+            }
+        }
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for query in self.queries.drain(..) {
             if query.reads().any(|name| below.contains(name)) {

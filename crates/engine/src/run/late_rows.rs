@@ -1,10 +1,11 @@
 //! Rows that came too late for a query: for windows that had closed.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch, not, take_record_batch};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{FieldRef, Int64Type, Schema, SchemaRef};
 use millstream_delta::RowEncoder;
 use millstream_sql::{Error, Result};
 use millstream_state::{Tables, compact};
@@ -32,6 +33,8 @@ pub(crate) struct LateRows {
     /// How many copies were put into their windows after all, and how often that was done.
     put: u64,
     times_put: u64,
+    /// Those that the queries which read them haven't got yet.
+    fresh: Vec<RecordBatch>,
 }
 
 /// Late rows of which some are to be put into their windows, as the flow has them.
@@ -46,7 +49,15 @@ pub(crate) struct Parted {
 impl LateRows {
     /// None so far, of these columns.
     pub(crate) fn new(schema: SchemaRef) -> LateRows {
-        LateRows { schema, pieces: VecDeque::new(), bytes: 0, given_up: 0, put: 0, times_put: 0 }
+        LateRows {
+            schema,
+            pieces: VecDeque::new(),
+            bytes: 0,
+            given_up: 0,
+            put: 0,
+            times_put: 0,
+            fresh: Vec::new(),
+        }
     }
 
     /// Their columns.
@@ -82,6 +93,19 @@ impl LateRows {
         Ok(())
     }
 
+    /// Adds rows that have just come.
+    pub(crate) fn receive(&mut self, late: Vec<RecordBatch>) -> Result<()> {
+        for rows in &late {
+            self.fresh.push(self.shown(rows)?);
+        }
+        self.add(late)
+    }
+
+    /// Takes the rows that have come since the last call, as they are shown.
+    pub(crate) fn take_fresh(&mut self) -> Vec<RecordBatch> {
+        std::mem::take(&mut self.fresh)
+    }
+
     /// What is kept and counted.
     pub(crate) fn save(&self) -> Tables {
         let mut all = Tables::default();
@@ -94,12 +118,27 @@ impl LateRows {
 
     /// What was saved.
     pub(crate) fn load(&mut self, all: &mut Tables) -> Result<()> {
-        self.add(all.take("rows"))?;
+        let rows = all.take("rows").iter().map(|rows| self.widened(rows)).collect::<Result<_>>()?;
+        self.add(rows)?;
         let mut number = |name: &str| all.take_number(name).map(|number| number as u64).map_err(error::state);
         self.given_up = number("given_up")?;
         self.put = number("put")?;
         self.times_put = number("times_put")?;
         Ok(())
+    }
+
+    /// Rows of a checkpoint that may be of a version in which they had fewer columns to show: they have none of what the
+    /// later ones say.
+    fn widened(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let Some((side, shown)) = rows.columns().split_last() else { return Ok(rows.clone()) };
+        let fields = self.schema.fields();
+        let mut columns = shown.to_vec();
+        let missing = fields.iter().skip(columns.len());
+        columns.extend(missing.map(|field| new_null_array(field.data_type(), rows.num_rows())));
+        columns.push(side.clone());
+        let mut all: Vec<FieldRef> = fields.iter().cloned().collect();
+        all.extend(rows.schema().fields().last().cloned());
+        RecordBatch::try_new(Arc::new(Schema::new(all)), columns).map_err(error::arrow)
     }
 
     /// Those that are kept.
@@ -115,7 +154,11 @@ impl LateRows {
     /// Takes these rows, which have the columns that are shown, out of those that are kept: each once, of several that
     /// are equal the first. An error where one isn't there.
     pub(crate) fn parted(&self, wanted: &[RecordBatch]) -> Result<Parted> {
-        let encoder = RowEncoder::new(&self.schema).map_err(|error| {
+        // A journal of an earlier version names fewer columns.
+        let columns: Vec<usize> =
+            (0..wanted.first().map_or(self.schema.fields().len(), RecordBatch::num_columns)).collect();
+        let known = self.schema.project(&columns).map_err(error::arrow)?;
+        let encoder = RowEncoder::new(&Arc::new(known)).map_err(|error| {
             Error::invalid(format!("late rows of these columns can't be told apart: {error}"))
         })?;
         let mut left: HashMap<Box<[u8]>, u64> = HashMap::new();
@@ -127,7 +170,8 @@ impl LateRows {
         }
         let mut parted = Parted::default();
         for piece in &self.pieces {
-            let encoded = encoder.encode(&self.shown(piece)?).map_err(error::arrow)?;
+            let encoded =
+                piece.project(&columns).and_then(|rows| encoder.encode(&rows)).map_err(error::arrow)?;
             let mut take = |row: &[u8]| {
                 let wanted = left.get_mut(row).filter(|wanted| **wanted > 0);
                 wanted.map(|wanted| *wanted -= 1).is_some()
@@ -167,6 +211,11 @@ impl LateRows {
         self.times_put
     }
 
+    /// Returns true if some are no longer kept: there were too many, or they were put into their windows.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.given_up > 0 || self.put > 0
+    }
+
     /// How many were given up since there were too many.
     pub(crate) fn given_up(&self) -> u64 {
         self.given_up
@@ -186,8 +235,6 @@ fn copies(rows: &RecordBatch) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, AsArray, Int64Array, StringViewArray};
     use arrow::datatypes::Int64Type;
 

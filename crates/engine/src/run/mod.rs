@@ -15,6 +15,7 @@ mod catch_up;
 mod change;
 mod checkpoint;
 mod compile;
+mod dead_letters;
 mod doing;
 mod durable;
 mod epoch;

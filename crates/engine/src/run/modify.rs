@@ -239,7 +239,7 @@ impl Loop {
 
 /// An error about the rows of a table.
 pub(super) fn named(table: &str, error: Error) -> Error {
-    Error { message: format!("table \"{table}\": {error}"), ..error }
+    Error { message: format!("table \"{table}\": {}", error.message), ..error }
 }
 
 /// The columns of a table out of rows where they stand, or stand for the second time.

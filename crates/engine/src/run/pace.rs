@@ -188,7 +188,11 @@ impl Loop {
         self.driver.set_threads(settings.threads());
         // A script that is run again sets what is set: batches that were missed stay due.
         let keeps_pace = (settings.pace, settings.clock) == (self.settings.pace, self.settings.clock);
+        let keeps_limit = settings.source_rate_limit == self.settings.source_rate_limit;
         self.settings = settings;
+        if !keeps_limit {
+            self.limit_sources();
+        }
         self.publish_shutdown();
         self.pace_journal();
         if !keeps_pace {

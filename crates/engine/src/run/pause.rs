@@ -100,12 +100,14 @@ impl Loop {
             } else {
                 query.step(&cut, &inputs.iter().collect::<Vec<_>>())
             };
+            let mut deltas = Deltas::new();
+            self.add_late_rows(place, &mut deltas);
             let query = &self.queries[place];
             if delta.is_empty() {
-                continue;
-            }
-            let mut deltas = Deltas::new();
-            if query.into.is_some() {
+                if deltas.is_empty() {
+                    continue;
+                }
+            } else if query.into.is_some() {
                 self.bring_in(place, delta, &mut deltas);
             } else {
                 deltas.insert(query.name.clone(), delta);

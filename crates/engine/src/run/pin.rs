@@ -58,6 +58,11 @@ impl Loop {
                 ))
                 .hint("Give the stream a longer retention, or make a materialized view of it."));
             }
+            if self.has_lost_dead_letters(name) {
+                return Err(Error::invalid(format!("{cant}: {name} no longer keeps all its rows")).hint(
+                    "Deliver them into a table with CREATE SINK … INTO, and make the view over that.",
+                ));
+            }
             return Ok(PinnedInput::Rows(self.answered_as(name, feed.stamped.as_ref())?));
         };
         if feed.stamped.is_some() {

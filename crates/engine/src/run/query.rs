@@ -364,7 +364,7 @@ impl RunningQuery {
             .unwrap_or_else(|said| Err(panicked("keeping the result of the query", said.as_ref())))?;
         self.changed = change.rows.num_rows() as u64 + change.left_out;
         if let Some(late) = &mut self.late {
-            late.add(change.late)?;
+            late.receive(change.late)?;
         }
         Ok(change.rows)
     }

@@ -59,6 +59,11 @@ impl Rate {
         Rate { left: 0.0, since: now, counted: 0, counted_since: now, before: 0.0 }
     }
 
+    /// Another limit counts from now on: nothing is owed or saved up under it.
+    pub(crate) fn restart(&mut self, now: Timestamp) {
+        (self.left, self.since) = (0.0, now);
+    }
+
     /// Rows that it may give at `now`.
     pub(crate) fn available(&self, bound: &Bound, now: Timestamp) -> f64 {
         let seconds = (now.0 - self.since.0).max(0) as f64 / 1e6;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Loop;
 use super::query::RunningQuery;
 use super::subscribe::Subscription;
-use crate::catalog::move_key;
+use crate::catalog::{bad_rows_name, late_rows_name, move_key};
 use crate::event::Event;
 use crate::statements::own_relation;
 
@@ -104,7 +104,12 @@ impl Loop {
 
     /// The names of a relation and of what is its alone: the query of a sink, those below a query's windows.
     fn names_of(&self, from: &Arc<str>, to: &Arc<str>) -> Names {
-        let mut names = BTreeMap::from([(from.clone(), to.clone()), (own_relation(from), own_relation(to))]);
+        let mut names = BTreeMap::from([
+            (from.clone(), to.clone()),
+            (own_relation(from), own_relation(to)),
+            (bad_rows_name(from).into(), bad_rows_name(to).into()),
+            (late_rows_name(from).into(), late_rows_name(to).into()),
+        ]);
         let mut below: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
         for query in &self.queries {
             let Some((of, now)) = names.iter().find(|(name, _)| query.owner.as_ref() == Some(name)) else {

@@ -22,9 +22,11 @@ impl Loop {
         }
         let (mut together, mut busy) = (0, 0);
         for query in &self.queries[place..] {
-            let names = self.queries[place..place + together].iter().map(|before| &before.name);
+            let mut before = self.queries[place..place + together].iter();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
-            if !plain || names.into_iter().any(|name| query.reads_from(name)) {
+            let reads =
+                |before: &RunningQuery| query.reads_from(&before.name) || self.takes_late_rows(query, before);
+            if !plain || before.any(reads) {
                 break;
             }
             let rows =

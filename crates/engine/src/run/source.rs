@@ -1,5 +1,6 @@
 //! A source in use, as the loop sees it: what it has brought, what it may bring, what an epoch takes of it.
 
+mod limited;
 mod saving;
 mod wanted;
 
@@ -233,8 +234,7 @@ impl RunningSource {
 
     /// Its bound of rows, where one is in force.
     pub(crate) fn bound(&self, settings: &Settings) -> Option<Bound> {
-        let per_second = self.rate_limit.or(settings.source_rate_limit)?;
-        Some(Bound::new(per_second * self.partitions as f64, settings))
+        Some(Bound::new(self.rate_limit(settings)?, settings))
     }
 
     /// Rows a second that it gave lately.
@@ -324,7 +324,11 @@ impl RunningSource {
         let (begun, now) = (Instant::now(), cut.now);
         let (mut delta, mut spans, mut rows) = (Delta::default(), Vec::new(), 0);
         let (mut seen, mut journalled) = (Seen::new(), Vec::new());
-        while let Some(arrival) = self.ready.front() {
+        loop {
+            if let Some(bound) = &bound {
+                self.divide_first(bound);
+            }
+            let Some(arrival) = self.ready.front() else { break };
             let size = rows_of(arrival);
             let held_back = bound.is_some_and(|bound| !self.rate.allows(size, &bound, now));
             if held_back {
@@ -380,7 +384,7 @@ impl RunningSource {
         self.upserted.rows_in += (size - arrival.bad_rows.len()) as u64;
         let delta = follow(table, arrival)?;
         self.rows += (size - arrival.bad_rows.len()) as u64;
-        self.bad.add(std::mem::take(&mut arrival.bad_rows));
+        self.bad.receive(std::mem::take(&mut arrival.bad_rows));
         arrival.spans.iter().for_each(|span| self.position.advance(span));
         Ok((delta, seen))
     }

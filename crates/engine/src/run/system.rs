@@ -70,6 +70,8 @@ impl Loop {
     pub(super) fn system_rows(&self, table: &SystemTableDoc) -> Result<RecordBatch> {
         let lines = match table.name {
             "epochs" => return epoch_rows(self.measures.kept()),
+            "bad_rows" => return self.all_bad_rows(),
+            "late_rows" => return self.all_late_rows(),
             "checkpoints" => self.checkpoint_lines(),
             "errors" => self.error_lines()?,
             "history" => self.history_lines(),
@@ -194,6 +196,7 @@ impl Loop {
                 source.restarts().into(),
                 source.changes().into(),
                 source.duplicates.into(),
+                source.rate_limit(&self.settings).map_or(NULL, |rate| rate.to_string().into()),
             ]
         };
         self.sources.iter().map(line).collect()
@@ -244,10 +247,12 @@ pub(super) fn batch(table: &SystemTableDoc, lines: Lines) -> Result<RecordBatch>
             SystemColumnKind::Time => {
                 Arc::new(TimestampNanosecondArray::from_iter(cells.map(number)).with_timezone(UTC))
             }
-            SystemColumnKind::Text => Arc::new(StringViewArray::from_iter(cells.map(|cell| match cell {
-                Cell::Text(text) => text.as_deref(),
-                Cell::Number(_) => None,
-            }))),
+            SystemColumnKind::Bytes | SystemColumnKind::Text => {
+                Arc::new(StringViewArray::from_iter(cells.map(|cell| match cell {
+                    Cell::Text(text) => text.as_deref(),
+                    Cell::Number(_) => None,
+                })))
+            }
         }
     };
     let columns = (0..table.columns.len()).map(column).collect();

@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_sql::{BatchQuery, Error, Query, Result, TokenReader};
 
 use super::{existed, new_name, relations_of, within};
-use crate::catalog::{Catalog, Definition, Object, as_of, is_of_engine};
+use crate::catalog::{Catalog, Definition, Object, as_of, is_of_engine, reads_of};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
@@ -58,7 +58,7 @@ pub(super) fn named_query(
     let planner = &session.shared.planner;
     let (query, options) = planned(reader, |text| planner.query(text, catalog), |query| &query.schema)?;
     query.check_names()?;
-    let reads = query.reads.iter().map(|name| name.as_str().into()).collect();
+    let reads = reads_of(&query.reads);
     Ok(Named { query, reads, options })
 }
 
@@ -89,7 +89,7 @@ pub(super) fn planned_before(query: BatchQuery, reader: &mut TokenReader<'_>) ->
     }
     let options = reader.options()?;
     reader.expect_keyword(&["AS"])?;
-    let reads = query.query.reads.iter().map(|name| name.as_str().into()).collect();
+    let reads = reads_of(&query.query.reads);
     Ok(NamedBatches { query, reads, options })
 }
 
@@ -104,7 +104,7 @@ pub(super) fn named_batches(
     let (query, options) = planned(reader, plan, |query| &query.query.schema)?;
     query.query.check_names()?;
     check_batches(session, &query)?;
-    let reads = query.query.reads.iter().map(|name| name.as_str().into()).collect();
+    let reads = reads_of(&query.query.reads);
     Ok(NamedBatches { query, reads, options })
 }
 

@@ -8,8 +8,9 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_delta::{default_of, sql_type_of};
 use millstream_sql::{Error, Result, TokenReader, is_hidden, near, routine_name};
 
-use super::show::rows;
+use super::show::{rows, rows_with_notice};
 use crate::catalog::Definition;
+use crate::error;
 use crate::session::{Response, Session};
 use crate::system;
 
@@ -54,7 +55,7 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
     let is_feed = matches!(&object.definition, Definition::Source { spec, .. } if !spec.key.is_empty());
     let stamped = object.definition.stamped().filter(|_| !is_feed);
     let watermark = object.definition.watermark();
-    columns_of(stamped.as_ref().unwrap_or(schema), |place, field| {
+    let columns = table_of(stamped.as_ref().unwrap_or(schema), |place, field| {
         let watermark = watermark.filter(|watermark| watermark.column == place);
         let remarks = [
             key.contains(&place).then(|| "primary key".to_string()),
@@ -63,7 +64,19 @@ pub(crate) fn run(session: &Session, reader: &mut TokenReader<'_>) -> Result<Res
             watermark.map(|watermark| format!("watermark {}", watermark.text(field.name()))),
         ];
         remarks.into_iter().flatten().collect::<Vec<_>>().join("; ")
-    })
+    });
+    let keeps = match &object.definition {
+        Definition::Table { .. } | Definition::MaterializedView { .. } | Definition::Stream { .. } => true,
+        Definition::Source { retention, .. } => is_feed || retention.is_some(),
+        _ => false,
+    };
+    match keeps && session.shared.recovered.get().is_none() {
+        true => rows_with_notice(
+            columns?,
+            format!("\"{name}\" is kept in memory alone: --data DIR keeps it for good"),
+        ),
+        false => rows(Ok(columns?)),
+    }
 }
 
 /// What a function or aggregate takes, then what it gives.
@@ -89,6 +102,10 @@ fn routine_of(definition: &Definition) -> Result<Response> {
 }
 
 fn columns_of(schema: &Schema, remark: impl Fn(usize, &Field) -> String) -> Result<Response> {
+    rows(Ok(table_of(schema, remark)?))
+}
+
+fn table_of(schema: &Schema, remark: impl Fn(usize, &Field) -> String) -> Result<RecordBatch> {
     let fields = schema.fields();
     let columns: Vec<arrow::array::ArrayRef> = vec![
         Arc::new(StringViewArray::from_iter_values(fields.iter().map(|field| field.name()))),
@@ -104,5 +121,5 @@ fn columns_of(schema: &Schema, remark: impl Fn(usize, &Field) -> String) -> Resu
         Field::new("nullable", DataType::Boolean, false),
         Field::new("remark", DataType::Utf8View, false),
     ]));
-    rows(RecordBatch::try_new(schema, columns))
+    RecordBatch::try_new(schema, columns).map_err(error::arrow)
 }

@@ -7,7 +7,7 @@ use millstream_sql::{Error, Result, TokenReader, is_hidden};
 
 use super::create_view::{make_continuous, no_options};
 use super::{relations_of, within};
-use crate::catalog::{Catalog, Definition, Object};
+use crate::catalog::{Catalog, Definition, Object, reads_of};
 use crate::plan::Working;
 use crate::session::{Session, Tag};
 
@@ -33,7 +33,7 @@ pub(super) fn plan(
     };
     no_options(&reader.cut_options()?, "a sink into a table")?;
     if let Some(planned) = working.planned(session, &name)? {
-        let reads = planned.query.reads.iter().map(|name| name.as_str().into()).collect();
+        let reads = reads_of(&planned.query.reads);
         let definition = Definition::SinkInto { table, query: planned.query.plan };
         working.create(Object { name, ddl, reads, definition }, None)?;
         return Ok(Tag::new("CREATE SINK"));
@@ -48,7 +48,7 @@ pub(super) fn plan(
         })?;
     make_continuous(session, &mut dml.query)?;
     let scanned = relations_of(&dml.query.plan)?;
-    let mut reads: Vec<Arc<str>> = dml.query.reads.iter().map(|name| name.as_str().into()).collect();
+    let mut reads: Vec<Arc<str>> = reads_of(&dml.query.reads);
     reads.retain(|read| *read != table || scanned.contains(&table));
     if let Some(through) = reads.iter().find(|read| stems_from(&working.catalog, read, &table)) {
         return Err(Error::invalid(format!(

@@ -1,5 +1,6 @@
 //! Terms of an AND or OR that are looked at one after the other, each for the rows that are still open.
 
+use std::any::Any;
 use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};
@@ -16,8 +17,10 @@ use datafusion::logical_expr::{
     Case, ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature, Volatility, binary_expr, lit,
 };
-use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr, create_physical_expr};
 
+use super::as_written;
+use crate::failing::Terms;
 use crate::spread::lock;
 
 /// How long the text of a condition may be where a plan shows it.
@@ -80,7 +83,7 @@ impl Guard {
         let columns = DFSchema::try_from(Arc::clone(&inputs))?;
         let props = ExecutionProps { config_options: config.cloned(), ..ExecutionProps::default() };
         let context = PhysicalPlanningContext::default();
-        let term = |term: &Expr| create_physical_expr(term, &columns, &props, &context);
+        let term = |term: &Expr| as_written(create_physical_expr(term, &columns, &props, &context)?);
         let terms = self.terms.iter().map(term).collect::<Result<Vec<_>>>()?;
         Ok(Arc::clone(planned.insert(Arc::new(Planned { inputs, config: config.cloned(), terms }))))
     }
@@ -126,6 +129,22 @@ impl Planned {
             && known.iter().zip(fields).all(is_same)
             && self.config.as_ref().map(Arc::as_ptr) == config.map(Arc::as_ptr)
     }
+}
+
+/// The terms of a condition that is a [`Guard`], once it was evaluated; none of another function. The inner one is none
+/// where what they read can't be evaluated.
+pub(crate) fn terms(function: &ScalarFunctionExpr, rows: &RecordBatch) -> Option<Option<Terms>> {
+    let guard = (function.fun().inner().as_ref() as &dyn Any).downcast_ref::<Guard>()?;
+    let planned = lock(&guard.planned[1]).clone();
+    let count = rows.num_rows();
+    let columns = function.args().iter().map(|column| column.evaluate(rows)?.into_array(count));
+    let terms = |planned: Arc<Planned>| {
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let columns = columns.collect::<Result<_>>().ok()?;
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&planned.inputs), columns, &options).ok()?;
+        Some(Terms { rows, terms: planned.terms.clone(), decides: guard.op == Operator::Or })
+    };
+    Some(planned.and_then(terms))
 }
 
 impl PartialEq for Guard {

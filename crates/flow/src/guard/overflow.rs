@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Datum, Scalar};
+use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar};
+use arrow::compute::cast;
 use arrow::compute::kernels::numeric::{add, mul, neg, sub};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRewriter};
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_datafusion_err};
@@ -102,17 +103,12 @@ impl Bounds {
 
     /// Those of a step from these, regardless of the type's range.
     fn after(&self, step: Step, other: &Bounds) -> Bounds {
-        let ends = |of: fn(i128, i128) -> i128| {
+        let ends = |of: &dyn Fn(i128, i128) -> i128| {
             let from = [self.least, self.most];
             let all = from.into_iter().flat_map(|a| [other.least, other.most].map(|b| of(a, b)));
             all.fold((i128::MAX, i128::MIN), |(least, most), end| (least.min(end), most.max(end)))
         };
-        let (least, most) = match step {
-            Step::Plus => ends(i128::saturating_add),
-            Step::Minus => ends(i128::saturating_sub),
-            Step::Times => ends(i128::saturating_mul),
-            Step::Negate => (-self.most, -self.least),
-        };
+        let (least, most) = ends(&|a, b| step.exactly(a, b));
         Bounds { data_type: self.data_type.clone(), least, most }
     }
 }
@@ -226,6 +222,16 @@ impl Step {
         }
     }
 
+    /// The result, regardless of the type's range.
+    fn exactly(self, left: i128, right: i128) -> i128 {
+        match self {
+            Step::Plus => left.saturating_add(right),
+            Step::Minus => left.saturating_sub(right),
+            Step::Times => left.saturating_mul(right),
+            Step::Negate => -left,
+        }
+    }
+
     fn apply(self, left: &dyn Datum, right: Option<&dyn Datum>) -> Result<ArrayRef, ArrowError> {
         match (self, right) {
             (Step::Plus, Some(right)) => add(left, right),
@@ -267,13 +273,46 @@ impl Checked {
         text
     }
 
+    /// See [`super::Written::in_range`].
+    pub(super) fn in_range(&self, operands: &[ArrayRef]) -> Option<(ArrayRef, Vec<(usize, String)>)> {
+        let wide = |operand: &ArrayRef| cast(operand, &DataType::Decimal128(38, 0)).ok();
+        let mut operands = operands.iter();
+        let mut values: Decimal128Array = wide(operands.next()?)?.as_primitive::<Decimal128Type>().clone();
+        let (range, mut failed) = (Bounds::of_type(&self.data_type)?, Vec::new());
+        for step in &self.steps {
+            let right = if *step == Step::Negate { None } else { Some(wide(operands.next()?)?) };
+            let right = right.as_ref().map(|right| right.as_primitive::<Decimal128Type>());
+            let found = (0..values.len()).map(|row| {
+                let is_null = values.is_null(row) || right.is_some_and(|right| right.is_null(row));
+                let (a, b) = (values.value(row), right.map_or(0, |right| right.value(row)));
+                let found = Some(step.exactly(a, b)).filter(|_| !is_null)?;
+                if found < range.least || found > range.most {
+                    let text = match step {
+                        Step::Negate => format!("- {a}"),
+                        step => format!("{a} {} {b}", step.sign()),
+                    };
+                    failed.push((row, self.out_of_range(&text)));
+                    return None;
+                }
+                Some(found)
+            });
+            values = found.collect();
+        }
+        let values = values.with_precision_and_scale(38, 0).ok()?;
+        Some((cast(&values, &self.data_type).ok()?, failed))
+    }
+
+    fn out_of_range(&self, text: &str) -> String {
+        format!("{text} is out of the range of {}", sql_type(&self.data_type))
+    }
+
     fn failed(&self, error: &ArrowError) -> datafusion::error::DataFusionError {
         let text = match error {
             ArrowError::ArithmeticOverflow(text) => text.strip_prefix("Overflow happened on: "),
             _ => None,
         };
         match text {
-            Some(text) => exec_datafusion_err!("{text} is out of the range of {}", sql_type(&self.data_type)),
+            Some(text) => exec_datafusion_err!("{}", self.out_of_range(text)),
             None => exec_datafusion_err!("{error}"),
         }
     }
@@ -364,7 +403,7 @@ impl Operand {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, Int32Array, Int64Array, RecordBatch};
+    use arrow::array::{Int32Array, Int64Array, RecordBatch};
     use arrow::datatypes::{Int64Type, Schema};
     use datafusion::logical_expr::execution_props::ExecutionProps;
     use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;

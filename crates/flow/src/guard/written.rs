@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -31,8 +31,15 @@ fn checked(expr: &dyn PhysicalExpr) -> Option<&Checked> {
 
 /// A call of [`Checked`].
 #[derive(Debug, Eq)]
-struct Written {
+pub(crate) struct Written {
     call: Arc<dyn PhysicalExpr>,
+}
+
+impl Written {
+    /// The values over operands of so many rows, NULL for rows that it fails for, and why it fails for these.
+    pub(crate) fn in_range(&self, operands: &[ArrayRef]) -> Option<(ArrayRef, Vec<(usize, String)>)> {
+        checked(self.call.as_ref())?.in_range(operands)
+    }
 }
 
 impl PartialEq for Written {

@@ -14,7 +14,7 @@ use millstream_delta::{Chunk, Cut, Delta, under_schema};
 use millstream_state::Tables;
 
 use crate::drive::evaluate;
-use crate::failure::{Failure, keep, surviving};
+use crate::failure::{Failure, keep, surviving_exprs};
 use crate::leaf::{LeafExec, Slot};
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
 use crate::point::Wanted;
@@ -77,7 +77,8 @@ impl Stateless {
         for stage in &self.stages {
             let mut after = Vec::with_capacity(chunks.len());
             for chunk in chunks.into_iter().filter(|chunk| chunk.rows.num_rows() > 0) {
-                let pieces = surviving(chunk, failures, |chunk| stage.run(chunk.clone()))?;
+                let exprs = stage.exprs();
+                let pieces = surviving_exprs(exprs, chunk, failures, |chunk| stage.run(chunk.clone()))?;
                 after.extend(pieces.into_iter().map(|(_, after)| after));
             }
             chunks = after;
@@ -114,6 +115,14 @@ impl Operator for Stateless {
             output.failures.extend(failures);
         }
         Ok(output)
+    }
+
+    fn is_row_by_row(&self) -> bool {
+        true
+    }
+
+    fn run_rows(&self, rows: &Chunk) -> Result<Vec<Chunk>> {
+        self.run(rows, &mut Vec::new())
     }
 
     fn hands_on(&self) -> bool {
@@ -184,6 +193,15 @@ impl Stage {
                 Ok(Chunk { rows, weights: chunk.weights })
             }
             Stage::Unnest(unnest) => unnest.run(chunk),
+        }
+    }
+
+    /// What it evaluates for each row.
+    fn exprs(&self) -> &[Arc<dyn PhysicalExpr>] {
+        match self {
+            Stage::Filter(condition) => std::slice::from_ref(condition),
+            Stage::Project(exprs, _) => exprs,
+            Stage::Columns(..) | Stage::Unnest(_) => &[],
         }
     }
 

@@ -1,7 +1,7 @@
 //! UNION ALL: the changes of several relations as one.
 
 use arrow::datatypes::SchemaRef;
-use millstream_delta::{Cut, Delta, under_schema};
+use millstream_delta::{Chunk, Cut, Delta, under_schema};
 use millstream_state::Tables;
 
 use crate::operator::{Content, Cost, Description, Operator, Output, Properties};
@@ -37,6 +37,14 @@ impl Operator for Union {
             output.append((*delta).clone().with_schema(&self.properties.schema)?);
         }
         Ok(output.into())
+    }
+
+    fn is_row_by_row(&self) -> bool {
+        true
+    }
+
+    fn run_rows(&self, rows: &Chunk) -> Result<Vec<Chunk>> {
+        Ok(vec![rows.clone()])
     }
 
     fn reset(&mut self) -> Result<()> {

@@ -13,6 +13,7 @@ mod complexity;
 mod conformance;
 mod copying;
 mod crashes;
+mod dead_letters;
 mod disk;
 mod errors;
 mod feeds;
@@ -73,6 +74,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(copying::ALL);
     all.extend_from_slice(checkpoints::ALL);
     all.extend_from_slice(crashes::ALL);
+    all.extend_from_slice(dead_letters::ALL);
     all.extend_from_slice(disk::ALL);
     all.extend_from_slice(errors::ALL);
     all.extend_from_slice(feeds::ALL);

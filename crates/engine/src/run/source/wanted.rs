@@ -50,11 +50,16 @@ impl RunningSource {
         let _ = self.commands.send(Command::Want(columns.clone()));
         self.wanted.columns = columns;
         if lacks {
-            self.wanted.stale = self.asked;
-            let waiting = std::mem::take(&mut self.ready).into();
-            (self.ready_rows, self.ready_bytes) = (0, 0);
-            self.bring_again(waiting);
+            self.read_waiting_again();
         }
+    }
+
+    /// Has what waits to be taken, and what is on its way, read again.
+    pub(super) fn read_waiting_again(&mut self) {
+        self.wanted.stale = self.asked;
+        let waiting = std::mem::take(&mut self.ready).into();
+        (self.ready_rows, self.ready_bytes) = (0, 0);
+        self.bring_again(waiting);
     }
 
     /// Has what these arrivals brought read again.

@@ -14,7 +14,7 @@ use millstream_sql::{Error, Result};
 use super::super::Loop;
 use super::super::compile::Scope;
 use super::super::query::RunningQuery;
-use crate::catalog::{Definition, Object, Runs};
+use crate::catalog::{Definition, Object, Runs, late_rows_name};
 
 /// How something that reads a relation finds it another one.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +56,11 @@ impl Loop {
                 queries.join(", ")
             ))
             .hint("Drop these first, alter it, and create them again."));
+        }
+        if let Some(reader) = self.queries.iter().find(|query| query.reads_from(&late_rows_name(name))) {
+            let reader = self.shown_name(reader);
+            return Err(Error::invalid(format!("the late rows of \"{name}\" are read by \"{reader}\""))
+                .hint(format!("Drop \"{reader}\" first, alter \"{name}\", and create it again.")));
         }
         self.check_alike(name, &dependants)?;
         let Some(Unfit { what, columns }) = self.unfit(object, new) else { return Ok(()) };

@@ -37,14 +37,17 @@ mod sum;
 mod tests;
 mod wide_sum;
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
 use millstream_delta::{Chunk, Cut, Delta};
 use millstream_state::{Size, Spillable, Tables};
 
 use crate::Result;
 use crate::drive::evaluate;
-use crate::failure::{Failure, surviving};
+use crate::failure::{Failure, surviving_exprs};
 use crate::operator::{Content, Cost, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::point::Wanted;
 use crate::spread::Threads;
@@ -148,6 +151,19 @@ impl Aggregate {
         })
     }
 
+    /// What it evaluates for every row, in that order.
+    fn exprs(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        let mut exprs = self.groups.grouping.keys.clone();
+        for call in self.calls.iter().filter(|call| !call.counts_rows()) {
+            exprs.extend(call.filter.clone());
+            if call.filter.is_some() && self.groups.is_global() {
+                break;
+            }
+            exprs.extend(call.arguments.iter().cloned());
+        }
+        exprs
+    }
+
     /// Finds the groups of an epoch's rows, which [`Aggregate::update`] takes in.
     fn take(&mut self, inputs: &[&Delta]) -> Result<Taken> {
         self.steps += 1;
@@ -163,7 +179,8 @@ impl Aggregate {
             return Ok(taken);
         }
         for chunk in chunks {
-            let pieces = surviving(chunk, &mut taken.failures, |chunk| self.evaluate(chunk))?;
+            let pieces =
+                surviving_exprs(&self.exprs(), chunk, &mut taken.failures, |chunk| self.evaluate(chunk))?;
             for (chunk, evaluated) in pieces {
                 let slots = self.place(&chunk, &evaluated.keys, &mut taken.touched)?;
                 let Evaluated { arguments, .. } = evaluated;
@@ -209,7 +226,7 @@ impl Aggregate {
     /// Evaluates a chunk's rows and looks for their groups.
     fn find(&self, chunk: Chunk) -> Result<(Vec<Found>, Vec<Failure>)> {
         let mut failures = Vec::new();
-        let pieces = surviving(chunk, &mut failures, |chunk| self.evaluate(chunk))?;
+        let pieces = surviving_exprs(&self.exprs(), chunk, &mut failures, |chunk| self.evaluate(chunk))?;
         let found = pieces.into_iter().map(|(chunk, evaluated)| {
             let slots = self.groups.find(&evaluated.keys, chunk.rows.num_rows())?;
             Ok(Found { chunk, evaluated, slots })

@@ -15,7 +15,7 @@ use super::Window;
 use crate::Result;
 use crate::drive::evaluate;
 use crate::event_time::{EventTime, count, of_count};
-use crate::failure::{keep, surviving};
+use crate::failure::{keep, surviving_exprs};
 use crate::late::{Late, Lateness};
 use crate::operator::Output;
 use crate::saving::{put_value, take_value};
@@ -76,8 +76,9 @@ impl Gate {
         let mut entered = Vec::with_capacity(delta.chunks.len());
         for chunk in delta.chunks.iter().filter(|chunk| chunk.rows.num_rows() > 0) {
             let exprs = &self.exprs[input];
-            let pieces =
-                surviving(chunk.clone(), &mut output.failures, |chunk| evaluate(exprs, &chunk.rows))?;
+            let pieces = surviving_exprs(exprs, chunk.clone(), &mut output.failures, |chunk| {
+                evaluate(exprs, &chunk.rows)
+            })?;
             for (chunk, values) in pieces {
                 let piece = self.let_in(input, chunk, values, output)?;
                 entered.extend((piece.chunk.rows.num_rows() > 0).then_some(piece));

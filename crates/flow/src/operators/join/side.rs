@@ -12,7 +12,7 @@ use super::shape::{Alone, Shape};
 use super::views::Views;
 use crate::arrangement::{Arrangement, Moved, whole};
 use crate::drive::evaluate;
-use crate::failure::{Failure, keep, surviving};
+use crate::failure::{Failure, keep, surviving_exprs};
 use crate::spread::Threads;
 use crate::{Error, Result};
 
@@ -155,7 +155,9 @@ impl Side {
         let rows = delta.num_rows();
         if !threads.cuts(rows) {
             for chunk in &delta.chunks {
-                let pieces = surviving(chunk.clone(), failures, |chunk| evaluate(&self.keys, &chunk.rows))?;
+                let pieces = surviving_exprs(&self.keys, chunk.clone(), failures, |chunk| {
+                    evaluate(&self.keys, &chunk.rows)
+                })?;
                 for (chunk, keys) in pieces {
                     let finder =
                         Finder { side: self, at, index: index.as_ref(), views, nulls_match, looks: false };
@@ -170,7 +172,8 @@ impl Side {
         let finder = Finder { side: self, at, index: index.as_ref(), views, nulls_match, looks };
         let found = threads.spread(threads.pieces(&[delta]), |chunk| {
             let mut failures = Vec::new();
-            let pieces = surviving(chunk, &mut failures, |chunk| evaluate(&self.keys, &chunk.rows))?;
+            let pieces =
+                surviving_exprs(&self.keys, chunk, &mut failures, |chunk| evaluate(&self.keys, &chunk.rows))?;
             let found = pieces.into_iter().map(|(chunk, keys)| finder.look_up(chunk, keys));
             Ok::<_, Error>((found.collect::<Result<Vec<_>>>()?, failures))
         });

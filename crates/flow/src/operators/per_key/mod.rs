@@ -25,7 +25,7 @@ use millstream_delta::{Chunk, Cut, Delta, consolidate, under_schema};
 use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Size, Spillable, Tables};
 
 use crate::drive::evaluate;
-use crate::failure::{Failure, reason, row_text, surviving};
+use crate::failure::{Failure, reason, row_text, surviving_exprs};
 use crate::leaf::{Slot, with_slots};
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::operators::whole::fragment_text;
@@ -176,7 +176,7 @@ impl PerKey {
         let (exprs, index, looks) = (&self.inputs[input].keys, &self.index, threads.share(rows));
         let found = threads.spread_over(rows, threads.cut(&[delta]), |chunk| {
             let mut failures = Vec::new();
-            let pieces = surviving(chunk, &mut failures, |chunk| evaluate(exprs, &chunk.rows))?;
+            let pieces = surviving_exprs(exprs, chunk, &mut failures, |chunk| evaluate(exprs, &chunk.rows))?;
             let mut found = Vec::with_capacity(pieces.len());
             for (chunk, keys) in pieces.into_iter().filter(|(chunk, _)| chunk.rows.num_rows() > 0) {
                 let mut slots = Vec::with_capacity(chunk.rows.num_rows());

@@ -29,7 +29,7 @@ use millstream_state::{Arranged, KeyIndex, NO_SLOT, Paged, Placed, Size, Spillab
 
 use crate::Result;
 use crate::drive::evaluate;
-use crate::failure::{Failure, keep, surviving};
+use crate::failure::{Failure, keep, surviving_exprs};
 use crate::operator::{
     Content, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,
 };
@@ -169,7 +169,9 @@ impl StateTtl {
         for chunk in delta.chunks {
             let exprs = self.inputs[at].keys.clone();
             // A row whose key fails is the operator's failure as well, for the same reason: it need not see it.
-            for (chunk, keys) in surviving(chunk, failures, |chunk| evaluate(&exprs, &chunk.rows))? {
+            for (chunk, keys) in
+                surviving_exprs(&exprs, chunk, failures, |chunk| evaluate(&exprs, &chunk.rows))?
+            {
                 let apart = self.by.nulls_apart.then(|| nulls(&keys, chunk.rows.num_rows())).flatten();
                 let Some(apart) = apart else {
                     taken.push(self.take_chunk(at, chunk, &keys, now, visited)?);

@@ -1,0 +1,163 @@
+//! Dead letters as relations: `bad_rows('source')`, `late_rows('query')`, and both of all in `millstream.bad_rows` and
+//! `millstream.late_rows`.
+//!
+//! The rows that an epoch keeps aside are a delta of these relations in the same epoch. Which rows those are follows from
+//! the epoch, so a replay hands on the same ones. The relations only gain rows: a row that is given up since too many are
+//! kept, or put into its window after all, stays with the queries that took it.
+//!
+//! A row is late after a query was stepped, so queries stand before those that read their late rows. A query over
+//! `millstream.late_rows` whose own windows close would feed itself: rows that are late for queries that depend on the
+//! relation aren't handed on in it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use millstream_delta::Delta;
+use millstream_sql::{Error, Result};
+
+use super::Loop;
+use super::epoch::Deltas;
+use super::late_rows::LateRows;
+use super::query::RunningQuery;
+use crate::catalog::{ALL_BAD_ROWS, ALL_LATE_ROWS, bad_rows_name, bad_rows_of, late_rows_name, late_rows_of};
+use crate::{error, system};
+
+/// The columns of late rows that `millstream.late_rows` has, in its order.
+const LATE_COLUMNS: [&str; 8] =
+    ["_epoch", "_operator", "_window", "_watermark", "_weight", "_relation", "_event_time", "_row"];
+
+impl Loop {
+    /// Adds the records that sources could not decode in an epoch to what it changes.
+    pub(super) fn add_bad_rows(&mut self, deltas: &mut Deltas) {
+        let mut fresh = Vec::new();
+        for (name, source) in &mut self.sources {
+            match source.bad.take_fresh() {
+                Ok(rows) => fresh.extend(rows.map(|rows| (name.clone(), rows))),
+                Err(reason) => tracing::error!(source = %name, %reason, "bad rows can't be shown"),
+            }
+        }
+        for (source, rows) in fresh {
+            if self.is_taken(ALL_BAD_ROWS)
+                && let Ok(rows) = of_source(&source, &rows)
+            {
+                deltas.entry(ALL_BAD_ROWS.into()).or_default().append(Delta::insert(rows));
+            }
+            let own = bad_rows_name(&source);
+            if self.is_taken(&own) {
+                deltas.entry(own.into()).or_default().append(Delta::insert(rows));
+            }
+        }
+    }
+
+    /// Adds the rows that were late for a query to what an epoch changes.
+    pub(super) fn add_late_rows(&mut self, place: usize, deltas: &mut Deltas) {
+        let Some(late) = self.queries[place].late_mut() else { return };
+        let fresh = late.take_fresh();
+        if fresh.is_empty() {
+            return;
+        }
+        let query = self.shown_name(&self.queries[place]).clone();
+        let first = self.queries.iter().position(|query| query.reads_from(ALL_LATE_ROWS));
+        if first.is_some_and(|first| place < first) && !self.queries[place].temporary {
+            for rows in &fresh {
+                match of_query(&query, rows) {
+                    Ok(rows) => {
+                        deltas.entry(ALL_LATE_ROWS.into()).or_default().append(Delta::insert(rows));
+                    }
+                    Err(reason) => tracing::error!(%query, %reason, "late rows can't be shown"),
+                }
+            }
+        }
+        let own = late_rows_name(&query);
+        if self.is_taken(&own) {
+            deltas.entry(own.into()).or_default().append(Delta::from_iter(fresh));
+        }
+    }
+
+    fn is_taken(&self, relation: &str) -> bool {
+        self.queries.iter().any(|query| query.reads_from(relation))
+    }
+
+    /// Returns true if a query reads the late rows of another one.
+    pub(super) fn takes_late_rows(&self, reader: &RunningQuery, of: &RunningQuery) -> bool {
+        let own = late_rows_name(self.shown_name(of));
+        of.late().is_some() && (reader.reads_from(ALL_LATE_ROWS) || reader.reads_from(&own))
+    }
+
+    /// The names of what depends on a relation, its own among them, in the order of the queries.
+    pub(super) fn below(&self, relation: &str) -> BTreeSet<Arc<str>> {
+        let mut below = BTreeSet::from([Arc::from(relation)]);
+        for query in &self.queries {
+            if query.reads().any(|name| below.contains(name)) {
+                below.insert(query.name.clone());
+                below.extend(query.into.as_ref().map(|into| into.table.clone()));
+                below.insert(late_rows_name(self.shown_name(query)).into());
+            }
+        }
+        below
+    }
+
+    /// The records that could not be decoded, of all sources.
+    pub(super) fn all_bad_rows(&self) -> Result<RecordBatch> {
+        let of = self.sources.iter().map(|(name, source)| of_source(name, &source.bad.batch()?));
+        together(&schema("bad_rows")?, &of.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// The rows that were late, of all queries.
+    pub(super) fn all_late_rows(&self) -> Result<RecordBatch> {
+        let mut all = Vec::new();
+        for query in self.queries.iter().filter(|query| !query.temporary) {
+            for rows in query.late().map_or(Ok(Vec::new()), LateRows::batches)? {
+                all.push(of_query(self.shown_name(query), &rows)?);
+            }
+        }
+        together(&schema("late_rows")?, &all)
+    }
+
+    /// Returns true if a relation of dead letters no longer has all that were ever kept aside.
+    pub(super) fn has_lost_dead_letters(&self, relation: &str) -> bool {
+        let late = |query: &RunningQuery| query.late().is_some_and(LateRows::has_lost);
+        match relation {
+            ALL_BAD_ROWS => self.sources.values().any(|source| source.bad.has_lost()),
+            ALL_LATE_ROWS => self.queries.iter().any(late),
+            _ => match (bad_rows_of(relation), late_rows_of(relation)) {
+                (Some(source), _) => self.sources.get(source).is_some_and(|source| source.bad.has_lost()),
+                (_, Some(query)) => self.query_called(query).is_some_and(late),
+                _ => false,
+            },
+        }
+    }
+}
+
+fn schema(name: &str) -> Result<SchemaRef> {
+    let table =
+        system::find(name).ok_or_else(|| Error::bug(format!("there is no system table \"{name}\"")))?;
+    Ok(table.schema())
+}
+
+/// The bad rows of a source as `millstream.bad_rows` has them.
+fn of_source(source: &str, rows: &RecordBatch) -> Result<RecordBatch> {
+    let names = StringViewArray::from_iter_values(std::iter::repeat_n(source, rows.num_rows()));
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(names)];
+    columns.extend(rows.columns().iter().cloned());
+    RecordBatch::try_new(schema("bad_rows")?, columns).map_err(error::arrow)
+}
+
+/// The late rows of a query as `millstream.late_rows` has them.
+fn of_query(query: &str, rows: &RecordBatch) -> Result<RecordBatch> {
+    let schema = schema("late_rows")?;
+    let names = StringViewArray::from_iter_values(std::iter::repeat_n(query, rows.num_rows()));
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(names)];
+    for (name, field) in LATE_COLUMNS.iter().zip(schema.fields().iter().skip(1)) {
+        let column = rows.column_by_name(name).ok_or_else(|| Error::bug(format!("late rows have {name}")))?;
+        columns.push(cast(column, field.data_type()).map_err(error::arrow)?);
+    }
+    RecordBatch::try_new(schema, columns).map_err(error::arrow)
+}
+
+fn together(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<RecordBatch> {
+    arrow::compute::concat_batches(schema, rows).map_err(error::arrow)
+}
