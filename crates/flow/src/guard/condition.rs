@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr, create_physical_expr};
 
 use super::as_written;
+use super::overflow::unchecked;
 use crate::failing::Terms;
 use crate::spread::lock;
 
@@ -269,7 +270,8 @@ fn text_of(op: Operator, terms: &[Expr]) -> String {
             break;
         }
         let between = if at == 0 { String::new() } else { format!(" {op} ") };
-        let _ = write!(Bounded(&mut text), "{between}{term}");
+        let shown = unchecked(term.clone()).unwrap_or_else(|_| term.clone());
+        let _ = write!(Bounded(&mut text), "{between}{shown}");
     }
     text + "]"
 }
@@ -354,10 +356,10 @@ mod tests {
                 _ => binary_expr(other, op, condition),
             };
         }
-        let guarded = crate::guard::guarded_expr(condition).unwrap();
+        let guarded = crate::guard::with_guards(condition).unwrap();
         assert_eq!(answers(&guarded, &[None, None], &[1, 2]).unwrap(), [Some(false), Some(false)]);
         let many = (0..10_000).map(|_| division()).reduce(|left, right| left.and(right)).unwrap();
-        let guarded = crate::guard::guarded_expr(many).unwrap();
+        let guarded = crate::guard::with_guards(many).unwrap();
         assert_eq!(answers(&guarded, &[None, None], &[1, -2]).unwrap(), [Some(true), Some(false)]);
         assert!(guarded.to_string().len() < 1000, "{guarded}");
     }

@@ -16,7 +16,7 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, binary_expr,
 };
 use millstream_delta::sql_type;
 
@@ -187,6 +187,18 @@ fn chain(left: Expr, next: Step, data_type: &DataType) -> (Vec<Step>, Vec<Expr>)
     (Vec::new(), vec![left])
 }
 
+/// The expression as it was written, to be shown.
+pub(super) fn unchecked(expr: Expr) -> Result<Expr> {
+    let written = expr.transform_up(|part| match part {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => match func.inner().downcast_ref::<Checked>() {
+            Some(checked) => Ok(Transformed::yes(checked.written(args))),
+            None => Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))),
+        },
+        part => Ok(Transformed::no(part)),
+    })?;
+    Ok(written.data)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Plus,
@@ -257,6 +269,20 @@ impl Checked {
         ScalarUDF::from(Checked { steps, data_type, signature }).call(operands)
     }
 
+    fn written(&self, operands: Vec<Expr>) -> Expr {
+        let mut operands = operands.into_iter();
+        let first = operands.next().unwrap_or_default();
+        self.steps.iter().fold(first, |left, step| {
+            let operator = match step {
+                Step::Plus => Operator::Plus,
+                Step::Minus => Operator::Minus,
+                Step::Times => Operator::Multiply,
+                Step::Negate => return Expr::Negative(Box::new(left)),
+            };
+            binary_expr(left, operator, operands.next().unwrap_or_default())
+        })
+    }
+
     pub(super) fn precedence(&self) -> u8 {
         self.steps.first().map_or(u8::MAX, |step| step.precedence())
     }
@@ -325,20 +351,6 @@ impl ScalarUDFImpl for Checked {
 
     fn schema_name(&self, operands: &[Expr]) -> Result<String> {
         Ok(self.text(operands.iter().map(|operand| operand.schema_name().to_string())))
-    }
-
-    fn display_name(&self, operands: &[Expr]) -> Result<String> {
-        let text = |operand: &Expr| {
-            let precedence = match operand {
-                Expr::BinaryExpr(binary) => binary.op.precedence(),
-                Expr::ScalarFunction(call) => {
-                    call.func.inner().downcast_ref::<Checked>().map_or(u8::MAX, Checked::precedence)
-                }
-                _ => u8::MAX,
-            };
-            if precedence < self.precedence() { format!("({operand})") } else { operand.to_string() }
-        };
-        Ok(self.text(operands.iter().map(text)))
     }
 
     fn signature(&self) -> &Signature {
@@ -480,7 +492,7 @@ mod tests {
         assert_eq!(physical(written.clone()).to_string(), "(n@1 - 1) * (n@1 + 1) - n@1 * 2");
         let checked = checked(written.clone(), &schema()).unwrap();
         assert_eq!(checked.schema_name().to_string(), written.schema_name().to_string());
-        assert_eq!(checked.to_string(), written.to_string());
+        assert_eq!(unchecked(checked).unwrap(), written);
     }
 
     #[test]
