@@ -183,7 +183,7 @@ impl Beside<'_> {
     }
 
     /// Of transactions that change the same rows some are done, some lose, and some are cancelled while they commit.
-    async fn transacts(&self, done: &AtomicI64) {
+    async fn transacts(&self, wait_max: u64, done: &AtomicI64) {
         let client = self.server.client().await;
         let lost = |error: tokio_postgres::Error| {
             let codes = [SqlState::QUERY_CANCELED, SqlState::T_R_SERIALIZATION_FAILURE];
@@ -196,7 +196,7 @@ impl Beside<'_> {
                 continue;
             }
             let token = client.cancel_token();
-            let wait = Duration::from_millis(rand::random_range(0..300));
+            let wait = Duration::from_millis(rand::random_range(0..wait_max));
             let cancel = async {
                 tokio::time::sleep(wait).await;
                 token.cancel_query(NoTls).await.unwrap();
@@ -269,14 +269,18 @@ fn nobody_sees_a_part_of_a_statement_that_changes_a_whole_table() {
         let (over, given, committed) = (AtomicBool::new(false), AtomicI64::new(0), AtomicI64::new(0));
         let beside = Beside { server: &server, over: &over };
         let end = async {
+            let began = Instant::now();
             tokio::time::sleep(Duration::from_secs(10)).await;
+            while committed.load(Ordering::Relaxed) == 0 && began.elapsed() < PATIENCE / 2 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
             over.store(true, Ordering::Relaxed);
         };
         let all = async {
             let (reads, fails, cancelled) = (beside.reads(), beside.fails(), beside.is_cancelled(&given));
             let (others, renamed, copied) =
                 (beside.other_statements(), beside.is_renamed(), beside.is_copied());
-            let (one, other) = (beside.transacts(&committed), beside.transacts(&committed));
+            let (one, other) = (beside.transacts(400, &committed), beside.transacts(4000, &committed));
             let statements = async { tokio::join!(reads, beside.changes(), fails, cancelled, others).1 };
             tokio::join!(statements, end, renamed, copied, one, other, beside.pairs_agree()).0
         };

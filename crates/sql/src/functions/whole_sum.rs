@@ -166,10 +166,9 @@ mod tests {
             "SELECT sum(DISTINCT n), sum(n) FILTER (WHERE n < 2) FROM t",
             &[&format!("1|{}", 1 - most)],
         );
-        let first = format!(
-            "SELECT max(s) FROM (SELECT sum(n) OVER (ORDER BY n ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s FROM t WHERE k = 1 AND n < 0)"
-        );
-        tables.check(&first, &[&format!("-{most}")]);
+        let sliding = "SELECT max(s) FROM (SELECT sum(n) OVER (ORDER BY n ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s \
+                       FROM t WHERE k = 1 AND n < 0)";
+        tables.check(sliding, &[&format!("-{most}")]);
         for sql in [
             "SELECT k, sum(n) FROM t GROUP BY k",
             "SELECT sum(n) FROM t WHERE k = 2",
