@@ -5,7 +5,7 @@ use std::backtrace::Backtrace;
 use std::collections::VecDeque;
 use std::panic;
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 
 use millstream_sql::{Error, sqlstate};
 
@@ -16,7 +16,7 @@ const WAITING_MAX: usize = 8;
 const BYTES_MAX: usize = 16 * 1024;
 
 static HOOK: Once = Once::new();
-static WAITING: Mutex<VecDeque<(ThreadId, Backtrace)>> = Mutex::new(VecDeque::new());
+static WAITING: Mutex<VecDeque<Backtrace>> = Mutex::new(VecDeque::new());
 
 /// The place in the code where something panicked, as text once a thread has looked up the names.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +27,8 @@ impl PanicTrace {
     pub(crate) fn of_caught() -> PanicTrace {
         let trace = PanicTrace::default();
         let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = thread::current().id();
-        let place = waiting.iter().rposition(|(of, _)| *of == own).or(waiting.len().checked_sub(1));
-        let Some((_, backtrace)) = place.and_then(|place| waiting.remove(place)) else { return trace };
+        // The newest: that of this thread may be of a panic that somebody else has caught.
+        let Some(backtrace) = waiting.pop_back() else { return trace };
         // Looking up names reads the program's symbols, which takes seconds in a large one.
         let text = trace.0.clone();
         let resolve = move || drop(text.set(bounded(backtrace.to_string())));
@@ -51,7 +50,7 @@ pub(crate) fn keep_backtraces() {
             let backtrace = Backtrace::force_capture();
             {
                 let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.push_back((thread::current().id(), backtrace));
+                waiting.push_back(backtrace);
                 if waiting.len() > WAITING_MAX {
                     waiting.pop_front();
                 }

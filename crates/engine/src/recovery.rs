@@ -201,7 +201,13 @@ async fn again(session: &mut Session, entry: Entry) -> Result<()> {
         Entry::Set { name, value } => session.shared.ask(|reply| Event::Set { name, value, reply }).await,
         Entry::Paused { name, pause, standing } => {
             step(session, Recovery::Standing(standing)).await?;
-            session.shared.ask(|reply| Event::Pause { name, pause, reply }).await.map(drop)
+            let of = name.clone();
+            let paused = session.shared.ask(|reply| Event::Pause { name, pause, reply }).await;
+            // A query may be suspended by now that wasn't then: that is no reason not to start.
+            if let Err(reason) = paused {
+                tracing::warn!(query = ?of, pause, %reason, "what was paused or resumed isn't any more");
+            }
+            Ok(())
         }
         Entry::Epoch(recorded) => step(session, Recovery::Epoch(recorded)).await,
         Entry::Arrived { query, standing } => {

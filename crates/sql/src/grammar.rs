@@ -4,12 +4,23 @@
 //! In the generic dialect `a ->> 'k' = 'v'` is `a ->> ('k' = 'v')`.
 
 use std::any::TypeId;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+
+/// How often the parser may begin to read an expression, for each token: more than a statement takes that it reads
+/// without going back far.
+const TRIES: usize = 64;
+const TRIES_MIN: usize = 10_000;
 
 /// The dialect.
 #[derive(Debug)]
 pub(crate) struct Grammar {
+    /// How often the parser may still begin to read an expression; none without a bound. What can't be read in one way is
+    /// tried in others, which in `ARRAY[ARRAY[…` doubles the tries with each level.
+    pub(crate) tries: Option<AtomicUsize>,
     /// Whether a table may be followed by `FOR SYSTEM_TIME AS OF`. Where it may, `AT`, `BEFORE` and `CHANGES` behind a
     /// table are taken for more of that kind, rather than for its alias.
     pub(crate) versions: bool,
@@ -26,7 +37,21 @@ macro_rules! as_generic {
     };
 }
 
+impl Grammar {
+    /// The same grammar for one text of so many tokens.
+    pub(crate) fn bounded(&self, tokens: usize) -> Grammar {
+        let tries = tokens.saturating_mul(TRIES).max(TRIES_MIN);
+        Grammar { tries: Some(AtomicUsize::new(tries)), versions: self.versions }
+    }
+}
+
 impl Dialect for Grammar {
+    fn parse_prefix(&self, _parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let spend = |left: usize| left.checked_sub(1);
+        let spent = self.tries.as_ref()?.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+        spent.is_err().then_some(Err(ParserError::RecursionLimitExceeded))
+    }
+
     fn dialect(&self) -> TypeId {
         TypeId::of::<GenericDialect>()
     }
@@ -130,8 +155,6 @@ impl Dialect for Grammar {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::parser::Parser;
-
     use super::*;
 
     #[test]
@@ -144,7 +167,11 @@ mod tests {
             ("a @> b AND c", "(a @> b) AND c"),
         ] {
             let parse = |sql: &str| {
-                Parser::new(&Grammar { versions: false }).try_with_sql(sql).unwrap().parse_expr().unwrap()
+                Parser::new(&Grammar { tries: None, versions: false })
+                    .try_with_sql(sql)
+                    .unwrap()
+                    .parse_expr()
+                    .unwrap()
             };
             let plain = |sql: &str| format!("{:?}", without_parentheses(parse(sql)));
             assert_eq!(plain(written), plain(meant), "{written}");

@@ -289,8 +289,9 @@ impl Planner {
         let tokens = event_time::rewrite(dialect::update_state::rewrite(tokens, reader.text())?)?;
         let tokens = row_pattern::rewrite(time_joins::rewrite(tokens)?);
         let tokens = dialect::table::rewrite(tokens);
+        let grammar = time_joins::dialect(reader).bounded(tokens.len());
         let mut parsed = DFParserBuilder::new(tokens)
-            .with_dialect(time_joins::dialect(reader))
+            .with_dialect(&grammar)
             .with_recursion_limit(limit)
             .build()
             .and_then(|mut parser| parser.parse_statements())

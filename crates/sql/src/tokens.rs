@@ -16,10 +16,10 @@ use crate::error::{Error, Result};
 use crate::grammar::Grammar;
 
 /// The dialect of every text.
-pub(crate) static DIALECT: Grammar = Grammar { versions: false };
+pub(crate) static DIALECT: Grammar = Grammar { tries: None, versions: false };
 
 /// The same for a text with `FOR SYSTEM_TIME AS OF`.
-pub(crate) static DIALECT_OF_VERSIONS: Grammar = Grammar { versions: true };
+pub(crate) static DIALECT_OF_VERSIONS: Grammar = Grammar { tries: None, versions: true };
 
 /// A token that means something (no space, no comment), with its place.
 #[derive(Debug, Clone, PartialEq)]

@@ -200,6 +200,11 @@ impl Tables {
         self.tables.iter().map(|(name, batches)| (name.as_str(), batches.as_slice()))
     }
 
+    /// True if there is a number of this name.
+    pub fn has_number(&self, name: &str) -> bool {
+        self.numbers().any(|(other, _)| other == name)
+    }
+
     /// The numbers by their names.
     pub fn numbers(&self) -> impl Iterator<Item = (&str, i64)> {
         self.numbers.iter().map(|(name, number)| (name.as_str(), *number))

@@ -21,7 +21,7 @@ use super::Loop;
 use super::behind::Wake;
 use super::modify::named;
 use super::sink::in_sum;
-use super::table::Change;
+use super::table::{Change, Table};
 use crate::catalog::Definition;
 use crate::evaluate::asked_by;
 use crate::event::{self, Apart, Event, Modification, Reply};
@@ -234,14 +234,17 @@ impl Loop {
                 Err(TryRecvError::Disconnected) => Stage::Ended(Ok((deltas, count))),
             };
         }
-        for name in tables {
-            let Ok(table) = self.table(name) else { continue };
-            let ended = table.apply_next();
-            if let Some(error) = table.failure().cloned() {
-                self.take_back(tables, &error);
-            }
-            if !ended {
-                return Stage::Pieces;
+        // Most of what fails fails here, before anything is to be taken back.
+        for next in [Table::check_next, Table::apply_next] {
+            for name in tables {
+                let Ok(table) = self.table(name) else { continue };
+                let ended = next(table);
+                if let Some(error) = table.failure().cloned() {
+                    self.take_back(tables, &error);
+                }
+                if !ended {
+                    return Stage::Pieces;
+                }
             }
         }
         match self.applied_to(tables) {

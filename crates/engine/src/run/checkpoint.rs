@@ -117,6 +117,15 @@ impl Loop {
         self.taking.wanted.push(reply);
     }
 
+    /// Answers who waits for one that can't be taken any more, since the journal has failed.
+    pub(super) fn fail_checkpoints(&mut self) {
+        if !self.taking.wanted.is_empty()
+            && let Err(error) = self.check_journal()
+        {
+            self.taking.wanted.drain(..).for_each(|reply| reply.send(Err(error.clone())));
+        }
+    }
+
     /// Begins one where one is due.
     pub(super) fn take_checkpoint(&mut self) {
         let Some(store) = self.taking.store.clone().filter(|_| !self.taking.writing) else { return };

@@ -455,6 +455,7 @@ impl Loop {
         self.pull_sources();
         self.let_leave();
         self.hand_out();
+        self.fail_checkpoints();
         self.take_checkpoint();
         self.go_on_after_checkpoint();
         // Those that a checkpoint has held up.
@@ -472,6 +473,8 @@ impl Loop {
             return self.answer_waiters();
         }
         self.hand_out();
+        self.fail_checkpoints();
+        self.go_on_after_checkpoint();
     }
 
     /// Lets everyone have what there is by now.

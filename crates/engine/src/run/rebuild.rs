@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millstream_delta::{Cut, Delta, Epoch};
-use millstream_flow::Flow;
+use millstream_flow::{Flow, Limits};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
@@ -36,6 +36,8 @@ pub(crate) struct Panics {
     last: Option<LastPanic>,
     /// The epoch whose step was done again after the query was made anew.
     rebuilt: Option<Epoch>,
+    /// The limits of operators that were lost.
+    limits: Option<Limits>,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,7 @@ impl Loop {
         let query = &mut self.queries[place];
         let trace = query.flow.take_panic()?;
         let broken = query.flow.lend();
+        query.panics.limits = broken.as_ref().map(Flow::limits);
         let Status::Suspended { reason, .. } = &query.status else { return None };
         let reason = reason.clone();
         query.panics.note(&reason, trace);
@@ -273,7 +276,12 @@ impl Loop {
         let mut anew = Vec::with_capacity(places.len());
         for place in &places {
             self.check_resumable(*place)?;
-            anew.push((*place, self.query_anew(*place, &self.scope())?));
+            // A start makes it with the settings that it was made with.
+            let query = &self.queries[*place];
+            let limits = query.flow.here().map(Flow::limits).or(query.panics.limits);
+            let scope = self.scope();
+            let scope = Scope { limits: limits.unwrap_or(scope.limits), ..scope };
+            anew.push((*place, self.query_anew(*place, &scope)?));
         }
         for (place, query) in anew {
             let old = &mut self.queries[place];
@@ -283,9 +291,10 @@ impl Loop {
             let name = old.name.clone();
             // What it held before has nothing to do with what it holds from now on.
             self.histories.remove(&name);
-            self.end_subscriptions_to(std::slice::from_ref(&name), "was made anew");
             self.logs.remove(&name);
         }
+        // That takes their readers' own queries away, so places are others from here on.
+        self.end_subscriptions_to(&names.into_iter().collect::<Vec<_>>(), "was made anew");
         self.readers_left();
         self.mark_used_sources();
         self.start_queries();

@@ -55,6 +55,34 @@ impl Reserved {
         self.look.then(Instant::now)
     }
 
+    /// True if a transaction that came before waits for a table which the event would change: it needs all its tables at
+    /// one moment, and would wait for ever if others went first.
+    fn is_behind_a_commit(&self, event: &Event) -> bool {
+        let is_awaited = |table: &str| {
+            self.waiting.iter().any(|before| match before {
+                Event::Commit { writes, reply, .. } => {
+                    !reply.is_closed() && writes.iter().any(|write| write.table().as_ref() == table)
+                }
+                _ => false,
+            })
+        };
+        match event {
+            // Whoever has reserved its table goes first.
+            Event::Modify { modification: Modification::Evaluated(evaluated), .. }
+                if evaluated.reservation.is_some() =>
+            {
+                false
+            }
+            Event::Modify { modification, reply, .. } => {
+                !reply.is_closed() && is_awaited(modification.table())
+            }
+            Event::Commit { writes, reply, .. } => {
+                !reply.is_closed() && writes.iter().any(|write| is_awaited(write.table()))
+            }
+            _ => false,
+        }
+    }
+
     fn keeps_waiting(&self, event: &Event) -> bool {
         match event {
             Event::Modify { modification, reply, .. } => {
@@ -84,7 +112,8 @@ impl Loop {
 
     /// Gives back an event, unless it must wait until a table is no longer reserved.
     fn wait_for_reserved(&mut self, event: Event) -> Option<Event> {
-        let reserved = !self.reserved.held.is_empty() && self.reserved.keeps_waiting(&event);
+        let reserved = (!self.reserved.held.is_empty() && self.reserved.keeps_waiting(&event))
+            || self.reserved.is_behind_a_commit(&event);
         let for_checkpoint = self.waits_for_checkpoint(&event);
         if !reserved && !for_checkpoint && !self.applied.keeps_waiting(&event) {
             return Some(event);

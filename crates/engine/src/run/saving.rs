@@ -241,6 +241,10 @@ impl Loop {
             let mut of = state.take_part(&part);
             query.load(&mut of, &shared).map_err(|error| of_part(&part, error))?;
             let reads = query.reads().count();
+            // One that was suspended while it was paused, and made anew with its input, is paused no more.
+            if matches!(query.status, Status::Paused(_)) && reads > 0 && !of.has_number("place0") {
+                query.status = Status::Running;
+            }
             if let Status::Paused(catch_up) = &mut query.status {
                 let places = (0..reads).map(|place| take_place(&mut of, &format!("place{place}")));
                 catch_up.places = places.collect::<Result<_>>()?;

@@ -158,6 +158,9 @@ impl Loop {
     }
 
     fn commit_at_once(&mut self, changes: Vec<(Arc<str>, Change)>) -> Result<()> {
+        for (name, change) in &changes {
+            self.tables.get(name).map_or(Ok(()), |table| table.check(change))?;
+        }
         let mut done: Vec<(Arc<str>, Undo)> = Vec::new();
         for (name, change) in changes {
             let Some(table) = self.tables.get_mut(&name) else { continue };

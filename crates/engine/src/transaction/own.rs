@@ -53,9 +53,9 @@ impl Write {
     /// How many keys and rows it has.
     pub(crate) fn num_rows(&self) -> usize {
         match self {
-            Write::Keyed { keys, rows, .. } => {
-                let keys = keys.first().map_or(0, |column| column.len());
-                keys + rows.iter().map(RecordBatch::num_rows).sum::<usize>()
+            Write::Keyed { keys, gone, rows, .. } => {
+                let count = |keys: &[ArrayRef]| keys.first().map_or(0, |column| column.len());
+                count(keys) + count(gone) + rows.iter().map(RecordBatch::num_rows).sum::<usize>()
             }
             Write::Bag { delta, .. } => delta.num_rows(),
         }

@@ -490,6 +490,8 @@ mod tests {
         let n = || col("n");
         let written = (n() - lit(1_i64)) * (n() + lit(1_i64)) - n() * lit(2_i64);
         assert_eq!(physical(written.clone()).to_string(), "(n@1 - 1) * (n@1 + 1) - n@1 * 2");
+        let right = n() - (n() + lit(2_i64));
+        assert_eq!(physical(right).to_string(), "n@1 - (n@1 + 2)");
         let checked = checked(written.clone(), &schema()).unwrap();
         assert_eq!(checked.schema_name().to_string(), written.schema_name().to_string());
         assert_eq!(unchecked(checked).unwrap(), written);

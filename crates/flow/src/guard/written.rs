@@ -57,18 +57,20 @@ impl Hash for Written {
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(arithmetic) = checked(self.call.as_ref()) else { return self.call.fmt(f) };
-        let text = |operand: &Arc<dyn PhysicalExpr>| {
+        let text = |(place, operand): (usize, &Arc<dyn PhysicalExpr>)| {
             let binds = match (operand.downcast_ref::<BinaryExpr>(), operand.downcast_ref::<Written>()) {
                 (Some(binary), _) => Some(binary.op().precedence()),
                 (_, Some(written)) => checked(written.call.as_ref()).map(Checked::precedence),
                 _ => None,
             };
-            match binds.is_some_and(|binds| binds < arithmetic.precedence()) {
+            // What is on the right was computed before.
+            let least = arithmetic.precedence().saturating_add(u8::from(place > 0));
+            match binds.is_some_and(|binds| binds < least) {
                 true => format!("({operand})"),
                 false => operand.to_string(),
             }
         };
-        f.write_str(&arithmetic.text(self.call.children().into_iter().map(text)))
+        f.write_str(&arithmetic.text(self.call.children().into_iter().enumerate().map(text)))
     }
 }
 

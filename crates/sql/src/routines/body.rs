@@ -29,6 +29,7 @@ use crate::physical::checked::checked;
 use crate::planner::{Planner, Raw};
 use crate::reader::TokenReader;
 use crate::relation::{Relation, Relations};
+use crate::rules::constants::computed;
 
 /// The relation that stands for the parameters; no name that can be written.
 const PARAMETERS: &str = "parameters of a routine";
@@ -131,9 +132,10 @@ impl Planner {
             .with_config_options(Arc::clone(self.state().config_options()))
             .with_schema(Arc::clone(schema))
             .build();
+        let expr = computed(expr, self.state().config_options())?;
         let expr = ExprSimplifier::new(settings).simplify(expr)?;
-        let context = PhysicalPlanningContext::default();
-        Ok(checked(create_physical_expr(&expr, schema, self.state().execution_props(), &context)?)?)
+        let (props, context) = (self.state().execution_props(), PhysicalPlanningContext::default());
+        Ok(checked(create_physical_expr(&expr, schema, props, &context)?, schema.as_arrow())?)
     }
 }
 

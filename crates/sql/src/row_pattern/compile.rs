@@ -20,6 +20,7 @@ use super::terms::{Place, Term, term_name};
 use crate::error::{Error, Result};
 use crate::physical::checked::checked;
 use crate::planner::Planner;
+use crate::rules::constants::computed;
 use crate::steady::CLOCKS;
 
 /// The aggregates whose accumulators say what they have so far as often as they are asked.
@@ -73,9 +74,10 @@ impl Compiler<'_> {
             .with_config_options(Arc::clone(self.planner.state().config_options()))
             .with_schema(Arc::clone(schema))
             .build();
-        let expr = ExprSimplifier::new(settings).simplify(expr.clone().unalias())?;
-        let context = PhysicalPlanningContext::default();
-        Ok(checked(create_physical_expr(&expr, schema, self.planner.state().execution_props(), &context)?)?)
+        let expr = computed(expr.clone().unalias(), self.planner.state().config_options())?;
+        let expr = ExprSimplifier::new(settings).simplify(expr)?;
+        let (props, context) = (self.planner.state().execution_props(), PhysicalPlanningContext::default());
+        Ok(checked(create_physical_expr(&expr, schema, props, &context)?, schema.as_arrow())?)
     }
 
     /// An expression over its terms, and its type.
@@ -106,12 +108,17 @@ impl Compiler<'_> {
         let mut call = call.clone().unalias_nested().data;
         let Expr::AggregateFunction(function) = &mut call else { return Err(unsupported()) };
         function.params.order_by.clear();
+        for argument in &mut function.params.args {
+            *argument = computed(std::mem::take(argument), self.planner.state().config_options())?;
+        }
         let schema = analysed.input.schema();
         let (props, context) = (self.planner.state().execution_props(), PhysicalPlanningContext::default());
         let builder = LoweredAggregateBuilder::new(&call, schema, schema.as_arrow(), props, &context);
         let function = builder.build()?.aggregate;
         let lasts = LASTING.contains(&function.fun().name()) && !function.is_distinct();
-        Ok(Call { arguments: function.expressions(), function, lasts })
+        let arguments = function.expressions().into_iter();
+        let arguments = arguments.map(|argument| checked(argument, schema.as_arrow()));
+        Ok(Call { arguments: arguments.collect::<datafusion::error::Result<_>>()?, function, lasts })
     }
 }
 

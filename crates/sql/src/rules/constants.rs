@@ -48,6 +48,11 @@ impl OptimizerRule for Constants {
     }
 }
 
+/// The expression with arithmetic of constants computed.
+pub(crate) fn computed(expr: Expr, options: &Arc<ConfigOptions>) -> Result<Expr> {
+    Ok(expr.transform_up(|part| compute(part, options))?.data)
+}
+
 fn is_arithmetic(expr: &Expr) -> bool {
     match expr {
         Expr::BinaryExpr(binary) => {

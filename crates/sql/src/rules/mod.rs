@@ -5,7 +5,7 @@
 
 pub mod casts;
 pub mod conditions;
-mod constants;
+pub(crate) mod constants;
 pub(crate) mod distribution;
 pub mod exact;
 pub mod floats;

@@ -52,7 +52,7 @@ async fn overflow() -> Result<()> {
     run(&mut session, "DELETE FROM t WHERE d > 5").await?;
     expect(&mut session, same, &["2"]).await?;
     expect(&mut session, "SELECT * FROM v", &["a|5|1", "b|1|1"]).await?;
-    // Integers go around, in a batch, too.
+    // Integers are an error of their group, or of their row, in a batch, too.
     run_all(
         &mut session,
         &[
@@ -63,11 +63,15 @@ async fn overflow() -> Result<()> {
         ],
     )
     .await?;
-    expect(&mut session, "SELECT * FROM w", &["a|4", "b|1"]).await?;
-    let batch =
-        lines(&mut session, "SELECT g, n, sum(n) OVER (PARTITION BY g ORDER BY n) AS s FROM i").await?;
-    expect(&mut session, "SELECT * FROM running", &batch.iter().map(String::as_str).collect::<Vec<_>>())
-        .await?;
+    for sql in [
+        "SELECT * FROM w",
+        "SELECT * FROM running",
+        "SELECT g, sum(n) FROM i GROUP BY g",
+        "SELECT g, n, sum(n) OVER (PARTITION BY g ORDER BY n) AS s FROM i",
+    ] {
+        let error = lines(&mut session, sql).await.err().unwrap_or_default();
+        ensure(error.contains("is out of the range of BIGINT"), || format!("{sql}: {error}"))?;
+    }
     run(&mut session, "DELETE FROM i WHERE n > 7").await?;
     expect(&mut session, "SELECT * FROM w", &["a|7", "b|1"]).await?;
     expect(&mut session, "SELECT * FROM running", &["a|7|7", "b|1|1"]).await

@@ -25,6 +25,8 @@ pub const ALL: &[Scenario] = &[
     ("a_query_over_many_rows_is_made_anew_apart", || drive::block_on(large())),
     ("panics_and_crashes_leave_the_batch_answer", || drive::block_on(crashes())),
     ("a_suspended_query_is_suspended_after_a_start_and_resumed", || drive::block_on(resumed())),
+    ("a_resumed_query_is_there_after_a_start", || drive::block_on(resumed_after_limits())),
+    ("a_query_is_not_resumed_without_rows_that_it_had", || drive::block_on(rows_that_are_gone())),
 ];
 
 /// Functions that give back their argument, or panic so many times.
@@ -383,6 +385,58 @@ async fn crashes_of(seed: u64) -> Result<()> {
         bombs.disarm();
     }
     Ok(())
+}
+
+/// Too many rows in one epoch, and then few.
+const TOO_MANY: [&str; 2] =
+    ["INSERT INTO t SELECT i, 1 FROM generate_series(1, 50) g(i)", "DELETE FROM t WHERE k > 5"];
+
+async fn resumed_after_limits() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(2);
+    let mut machine = Machine::start(Engine::builder)?;
+    let make = [
+        "SET output_rows_max = 100",
+        "CREATE TABLE t (k BIGINT PRIMARY KEY, g BIGINT)",
+        "CREATE MATERIALIZED VIEW u AS SELECT a.k AS k1, b.k AS k2 FROM t a JOIN t b ON a.g = b.g",
+        "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM u",
+        "PAUSE v",
+    ];
+    run_all(&mut machine.session(), &make).await?;
+    run_all(&mut machine.session(), &TOO_MANY).await?;
+    // Neither a view that was paused, nor settings of now, make it another one than a start does.
+    let resume = ["SET output_rows_max = 100000", "SET state_ttl = '1 hour'", "RESUME u", "CHECKPOINT"];
+    run_all(&mut machine.session(), &resume).await?;
+    for _ in 0..2 {
+        expect(&mut machine.session(), "SELECT n FROM v", &["25"]).await?;
+        run_all(&mut machine.session(), &["INSERT INTO t VALUES (6, 1)", "FLUSH"]).await?;
+        expect(&mut machine.session(), "SELECT n FROM v", &["36"]).await?;
+        run_all(&mut machine.session(), &["DELETE FROM t WHERE k = 6", "CHECKPOINT"]).await?;
+        machine.crash_at(|| {}, &mut random).await?;
+    }
+    Ok(())
+}
+
+async fn rows_that_are_gone() -> Result<()> {
+    let engine = Engine::start().map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    let source = format!(
+        "CREATE SOURCE e (a BIGINT, g BIGINT) WITH (connector = 'socket', mode = 'listen', host = '127.0.0.1', \
+         port = {}, format = 'csv')",
+        free.map_err(|error| error.to_string())?.port()
+    );
+    let make = [
+        "SET output_rows_max = 100",
+        &source,
+        "CREATE TABLE t (k BIGINT PRIMARY KEY, g BIGINT)",
+        "CREATE MATERIALIZED VIEW v AS SELECT e.a, t.k FROM e JOIN t ON e.g = t.g",
+        "INSERT INTO e VALUES (1, 1), (2, 1), (3, 1)",
+    ];
+    run_all(&mut session, &make).await?;
+    run_all(&mut session, &TOO_MANY).await?;
+    let refused = lines(&mut session, "RESUME v").await.err().unwrap_or_default();
+    ensure(refused.contains("can't be read again"), || refused.clone())?;
+    engine.stop().await.map_err(|error| error.to_string())
 }
 
 async fn resumed() -> Result<()> {

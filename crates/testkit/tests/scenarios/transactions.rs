@@ -14,6 +14,7 @@ use super::Scenario;
 pub const ALL: &[Scenario] = &[
     ("the_first_to_commit_wins", || drive::block_on(first_wins())),
     ("a_transaction_sees_one_epoch", || drive::block_on(one_epoch())),
+    ("a_transaction_that_loses_takes_nobody_along", || drive::block_on(loses_alone())),
     ("a_commit_is_one_epoch", || drive::block_on(one_commit())),
     ("a_transaction_that_is_given_up_has_failed", || drive::block_on(given_up())),
     ("tables_that_go_and_come_under_a_transaction", || drive::block_on(tables_change())),
@@ -128,6 +129,26 @@ async fn one_epoch() -> Result<()> {
     let old = error(&mut one, "SELECT * FROM sums").await?;
     ensure(old.sqlstate() == sqlstate::SNAPSHOT_TOO_OLD, || old.to_string())?;
     run(&mut one, "ROLLBACK").await?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn loses_alone() -> Result<()> {
+    let (engine, mut one) = engine(&[
+        "CREATE TABLE a (id INT PRIMARY KEY, v INT)",
+        "CREATE TABLE b (id INT PRIMARY KEY, v INT)",
+        "INSERT INTO a SELECT i, 0 FROM generate_series(1, 100) g(i)",
+        "INSERT INTO b SELECT i, 0 FROM generate_series(1, 100) g(i)",
+    ])
+    .await?;
+    let (mut two, mut three) = (engine.session(), engine.session());
+    run_all(&mut one, &["BEGIN", "SELECT v FROM a WHERE id = 1"]).await?;
+    run_all(&mut two, &["BEGIN", "UPDATE a SET v = v + 1", "UPDATE b SET v = v + 1"]).await?;
+    run(&mut three, "UPDATE b SET v = 9 WHERE id = 7").await?;
+    loses(&mut two, "COMMIT").await?;
+    // It has changed nothing, so nobody loses by it.
+    run_all(&mut one, &["UPDATE a SET v = 5 WHERE id = 1", "COMMIT"]).await?;
+    expect(&mut one, "SELECT sum(v) FROM a", &["5"]).await?;
+    expect(&mut one, "SELECT sum(v) FROM b", &["9"]).await?;
     engine.stop().await.map_err(|error| error.to_string())
 }
 

@@ -31,6 +31,11 @@ impl Wanted {
 }
 
 impl RunningSource {
+    /// True once rows came, from the source or by a statement.
+    pub(in crate::run) fn has_brought(&self) -> bool {
+        !self.position.splits.is_empty() || self.rows > 0
+    }
+
     /// The columns that its rows come with.
     pub(in crate::run) fn wanted_columns(&self) -> Vec<bool> {
         self.wanted.columns.clone()

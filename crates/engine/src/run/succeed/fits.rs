@@ -149,7 +149,7 @@ impl Loop {
             let source = self
                 .sources
                 .get(name)
-                .filter(|source| !self.tables.contains_key(name) && !source.position.splits.is_empty());
+                .filter(|source| !self.tables.contains_key(name) && source.has_brought());
             let lost = match source {
                 Some(source) if source.replayable && feed.stamped.is_some() => format!(
                     "it reads of which batch a row of source \"{name}\" is, which reading that again doesn't tell"
@@ -165,6 +165,9 @@ impl Loop {
                     .is_some_and(|newest| newest.has_lost) =>
                 {
                     format!("stream \"{name}\" no longer keeps all its rows")
+                }
+                None if self.has_lost_dead_letters(name) => {
+                    format!("\"{name}\" no longer keeps all its rows")
                 }
                 None => continue,
             };

@@ -21,6 +21,8 @@ const PIECE_ROWS: Size = Size::of(2048);
 /// Rows that go and rows that come, in the order in which they do.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
+    /// What is looked at before anything changes.
+    checks: VecDeque<Check>,
     pieces: VecDeque<Piece>,
     /// The statement, where it is one that an APPEND ONLY table refuses.
     refused: Option<&'static str>,
@@ -30,8 +32,6 @@ pub(crate) struct Change {
 enum Piece {
     /// Rows that go, each once: all must be there.
     Delete(RecordBatch),
-    /// Keys, and the row that each of them must have: a transaction has changed them by what it saw.
-    Check { keys: Vec<ArrayRef>, base: Found },
     /// Keys that are to have no row.
     DeleteKeys(Vec<ArrayRef>),
     /// Rows that come and go in a table without a key. Those that go must be there.
@@ -40,17 +40,29 @@ enum Piece {
     Insert { rows: RecordBatch, on_conflict: Option<Conflict>, counted: bool },
 }
 
+/// Keys, and the row that each of them must have: a transaction has changed them by what it saw.
+#[derive(Debug)]
+struct Check {
+    keys: Vec<ArrayRef>,
+    base: Found,
+}
+
 impl Change {
+    fn of(pieces: VecDeque<Piece>, refused: Option<&'static str>) -> Change {
+        Change { checks: VecDeque::new(), pieces, refused }
+    }
+
     /// Rows come.
     pub(crate) fn insert(rows: &[RecordBatch], on_conflict: Option<Conflict>) -> Result<Change> {
         let insert = |rows| Piece::Insert { rows, on_conflict, counted: true };
-        Ok(Change { pieces: pieces(rows)?.into_iter().map(insert).collect(), refused: None })
+        Ok(Change::of(pieces(rows)?.into_iter().map(insert).collect(), None))
     }
 
     /// Rows go, each once.
     pub(crate) fn delete(rows: &[RecordBatch]) -> Result<Change> {
         let pieces: VecDeque<Piece> = pieces(rows)?.into_iter().map(Piece::Delete).collect();
-        Ok(Change { refused: (!pieces.is_empty()).then_some("DELETE"), pieces })
+        let refused = (!pieces.is_empty()).then_some("DELETE");
+        Ok(Change::of(pieces, refused))
     }
 
     /// Rows take the place of others, one for one.
@@ -72,12 +84,13 @@ impl Change {
 
     /// What a transaction has changed. It fails if another one has changed that since.
     pub(crate) fn transaction(write: Write) -> Result<Change> {
-        let mut found = VecDeque::new();
+        let mut change = Change::default();
+        let found = &mut change.pieces;
         match write {
             Write::Keyed { keys, base, gone, rows, .. } => {
                 for (from, keys) in key_pieces(&keys) {
                     let base = base.get(from..from + num_keys(&keys)).unwrap_or_default().to_vec();
-                    found.push_back(Piece::Check { keys, base });
+                    change.checks.push_back(Check { keys, base });
                 }
                 found.extend(key_pieces(&gone).into_iter().map(|(_, keys)| Piece::DeleteKeys(keys)));
                 let replace =
@@ -92,17 +105,18 @@ impl Change {
                 }
             }
         }
-        Ok(Change { pieces: found, refused: None })
+        Ok(change)
     }
 
     /// How many rows go and come.
     pub(crate) fn num_rows(&self) -> usize {
         let rows = |piece: &Piece| match piece {
             Piece::Delete(rows) | Piece::Insert { rows, .. } => rows.num_rows(),
-            Piece::Check { keys, .. } | Piece::DeleteKeys(keys) => num_keys(keys),
+            Piece::DeleteKeys(keys) => num_keys(keys),
             Piece::Weighted(chunk) => chunk.rows.num_rows(),
         };
-        self.pieces.iter().map(rows).sum()
+        let checked = |check: &Check| num_keys(&check.keys);
+        self.pieces.iter().map(rows).sum::<usize>() + self.checks.iter().map(checked).sum::<usize>()
     }
 }
 
@@ -156,6 +170,7 @@ pub(super) struct Applying {
     pub(super) before: RowsSnapshot,
     /// The number that the next new row would have had.
     pub(super) next_id: u64,
+    checks: VecDeque<Check>,
     left: VecDeque<Piece>,
     done: Delta,
     count: u64,
@@ -192,12 +207,33 @@ impl Table {
         self.applying = Some(Box::new(Applying {
             before: self.rows.snapshot(),
             next_id,
+            checks: change.checks,
             left: change.pieces,
             done: Delta::default(),
             count: 0,
             failed: None,
         }));
         Ok(())
+    }
+
+    /// Fails if another transaction has changed what this one changes.
+    pub(crate) fn check(&self, change: &Change) -> Result<()> {
+        change.checks.iter().try_for_each(|check| self.check_one(check))
+    }
+
+    fn check_one(&self, check: &Check) -> Result<()> {
+        if self.look_up(&check.keys)? == check.base { Ok(()) } else { Err(conflict()) }
+    }
+
+    /// The same for a part of what is to be applied in pieces; true where nothing is left to look at.
+    pub(crate) fn check_next(&mut self) -> bool {
+        let Some(mut applying) = self.applying.take() else { return true };
+        let check = applying.checks.pop_front().filter(|_| applying.failed.is_none());
+        if let Some(Err(error)) = check.as_ref().map(|check| self.check_one(check)) {
+            applying.failed = Some(error);
+        }
+        self.applying = Some(applying);
+        check.is_none()
     }
 
     /// Applies the next piece, or takes one back of what can't be done; true where there is none left.
@@ -270,10 +306,6 @@ impl Table {
             Piece::Delete(rows) => {
                 let count = rows.num_rows() as u64;
                 return Ok((self.remove(rows)?, count));
-            }
-            Piece::Check { keys, base } => {
-                let unchanged = self.look_up(&keys)? == base;
-                return if unchanged { Ok((Delta::default(), 0)) } else { Err(conflict()) };
             }
             Piece::DeleteKeys(keys) => return Ok((self.remove_keys(&keys)?, 0)),
             Piece::Weighted(chunk) => return Ok((self.apply_weighted(chunk)?, 0)),
