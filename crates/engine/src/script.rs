@@ -70,6 +70,10 @@ impl Session {
             if !statements::is_ddl(&piece.text).map_err(|error| error.shift(piece.range.start))? {
                 break;
             }
+            // The late rows of a query have columns once it is there.
+            if !group.is_empty() && piece.text.to_ascii_lowercase().contains("late_rows") {
+                break;
+            }
             group.extend(script.pieces.pop_front());
         }
         if !group.is_empty() {

@@ -106,10 +106,11 @@ impl Loop {
         together(&schema("bad_rows")?, &of.collect::<Result<Vec<_>>>()?)
     }
 
-    /// The rows that were late, of all queries.
+    /// The rows that were late, of all queries that were there before the first that reads these.
     pub(super) fn all_late_rows(&self) -> Result<RecordBatch> {
         let mut all = Vec::new();
-        for query in self.queries.iter().filter(|query| !query.temporary) {
+        let before = self.queries.iter().take_while(|query| !query.reads_from(ALL_LATE_ROWS));
+        for query in before.filter(|query| !query.temporary) {
             for rows in query.late().map_or(Ok(Vec::new()), LateRows::batches)? {
                 all.push(of_query(self.shown_name(query), &rows)?);
             }

@@ -98,7 +98,7 @@ impl Receiving {
                     continue;
                 }
                 Some(Command::Again(spans)) => {
-                    self.again.extend(spans);
+                    spans.into_iter().for_each(|span| self.queue_again(span));
                     continue;
                 }
                 Some(Command::Want(columns)) => match self.source.want(&columns).await {
@@ -114,6 +114,13 @@ impl Receiving {
                 return;
             }
         }
+    }
+
+    /// Has a span read again, in the order of its split: what is left of others may come behind it there.
+    fn queue_again(&mut self, span: Span) {
+        let behind = |queued: &Span| queued.split == span.split && queued.from > span.from;
+        let place = self.again.iter().position(behind).unwrap_or(self.again.len());
+        self.again.insert(place, span);
     }
 
     /// What the loop hears of a failure that no pull had.

@@ -569,7 +569,8 @@ impl Loop {
             let table = self.tables.get_mut(name);
             let of_source = source.take(table, left, taken.is_empty(), bound, cut);
             left = left.saturating_sub(of_source.delta.num_rows());
-            if !of_source.spans.is_empty() || !of_source.delta.is_empty() {
+            let journals = !of_source.journalled.is_empty();
+            if journals || !of_source.spans.is_empty() || !of_source.delta.is_empty() {
                 taken.push((name.clone(), of_source));
             }
         }

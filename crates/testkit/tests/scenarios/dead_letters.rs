@@ -14,6 +14,8 @@ pub const ALL: &[Scenario] = &[
     ("dead_letters_come_once_through_crashes", || drive::block_on(crashes(Kept::OnDisk))),
     ("dead_letters_come_once_on_an_object_store", || drive::block_on(crashes(Kept::OnStore))),
     ("a_rate_limit_that_is_set_while_a_source_runs_is_exact", || drive::block_on(rate_limit())),
+    ("a_source_that_is_slowed_down_twice_keeps_its_order", || drive::block_on(slower_and_slower())),
+    ("a_row_that_is_ahead_of_the_clock_is_in_checkpoints", || drive::block_on(ahead())),
 ];
 
 async fn crashes(kept: Kept) -> Result<()> {
@@ -136,4 +138,53 @@ async fn rate_limit() -> Result<()> {
         })?;
     }
     engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn slower_and_slower() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(3);
+    let folder = folder()?;
+    let numbers: Vec<String> = (1..=5000).map(|n| n.to_string()).collect();
+    write(folder.path(), "numbers.csv", &(numbers.join("\n") + "\n"))?;
+    let mut machine = Machine::start(Engine::builder)?;
+    let source = format!(
+        "CREATE SOURCE s (n BIGINT) WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        folder.path().display()
+    );
+    let view = "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, max(n) AS most FROM s";
+    run_all(&mut machine.session(), &["SET source_rate_limit = 2000", &source, view]).await?;
+    for limit in [100, 40, 10] {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        run(&mut machine.session(), &format!("SET source_rate_limit = {limit}")).await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        expect(&mut machine.session(), "SELECT n = coalesce(most, 0) FROM v", &["true"]).await?;
+    }
+    machine.crash_at(|| {}, &mut random).await?;
+    // The file comes to its end, and a limit that is set then keeps nobody waiting.
+    for limit in ["1000000", "1000"] {
+        run(&mut machine.session(), &format!("SET source_rate_limit = {limit}")).await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut session = machine.session();
+        drive::within_a_minute("FLUSH", run(&mut session, "FLUSH")).await??;
+        expect(&mut session, "SELECT n, most FROM v", &["5000|5000"]).await?;
+    }
+    Ok(())
+}
+
+async fn ahead() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(4);
+    let folder = folder()?;
+    write(folder.path(), "times.csv", "1,2200-01-01 00:00:00\n2,2024-01-01 00:00:00\n")?;
+    let mut machine = Machine::start(Engine::builder)?;
+    let source = format!(
+        "CREATE SOURCE s (n BIGINT, at TIMESTAMP, WATERMARK FOR at AS at) \
+         WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        folder.path().display()
+    );
+    let make = [&source, "CREATE MATERIALIZED VIEW v AS SELECT n FROM s", "FLUSH", "CHECKPOINT"];
+    run_all(&mut machine.session(), &make).await?;
+    for _ in 0..2 {
+        expect(&mut machine.session(), "SELECT n FROM v", &["2"]).await?;
+        machine.crash_at(|| {}, &mut random).await?;
+    }
+    Ok(())
 }

@@ -22,7 +22,7 @@ impl RunningSource {
     fn limit_anew(&mut self, bound: Option<Bound>, now: Timestamp) {
         self.rate.restart(now);
         let Some(rows_max) = bound.map(|bound| bound.batch_rows().max(1)) else { return };
-        if !self.replayable {
+        if !self.replayable || self.reliable {
             return;
         }
         let is_large = self.ready.iter().any(|arrival| rows_of(arrival) > rows_max);

@@ -70,7 +70,8 @@ impl RunningSource {
     /// Has what these arrivals brought read again.
     pub(super) fn bring_again(&mut self, arrivals: Vec<Arrival>) {
         let spans: Vec<_> = arrivals.into_iter().flat_map(|arrival| arrival.spans).collect();
-        if !spans.is_empty() {
+        // Where an answer is awaited it may be one that waits for rows: being told anything wakes it.
+        if !spans.is_empty() || self.awaits_stale() {
             self.more = More::Now;
             self.ask_at_once();
             let _ = self.commands.send(Command::Again(spans));

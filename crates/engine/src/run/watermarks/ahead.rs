@@ -79,8 +79,9 @@ impl Ahead {
         all.put_columns("rows", vec![("split", splits), ("rows", rows)]).map_err(error::state)?;
         let aside =
             || self.aside.iter().flat_map(|(split, ranges)| ranges.iter().map(move |range| (split, range)));
-        let splits: ArrayRef =
-            Arc::new(StringArray::from_iter_values(aside().map(|(split, _)| split.as_ref())));
+        // An array of texts is told beforehand how many come, which no iterator over iterators can say.
+        let splits: Vec<&str> = aside().map(|(split, _)| split.as_ref()).collect();
+        let splits: ArrayRef = Arc::new(StringArray::from(splits));
         let from: ArrayRef = Arc::new(UInt64Array::from_iter_values(aside().map(|(_, range)| range.start)));
         let to: ArrayRef = Arc::new(UInt64Array::from_iter_values(aside().map(|(_, range)| range.end)));
         all.put_columns("aside", vec![("split", splits), ("from", from), ("to", to)])
