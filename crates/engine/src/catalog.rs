@@ -406,7 +406,8 @@ pub(crate) fn late_rows_name(query: &str) -> String {
     format!("late_rows('{query}')")
 }
 
-/// What an object depends on by the names that its query reads: dead letters are those of an object.
+/// Returns the objects that a query depends on by the names it reads; the relation of an object's dead letters counts as
+/// the object.
 pub(crate) fn reads_of<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<Arc<str>> {
     let mut reads: Vec<Arc<str>> = Vec::new();
     for name in names {

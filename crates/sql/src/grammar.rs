@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
-/// How often the parser may begin to read an expression, for each token: more than a statement takes that it reads
+/// The parser may begin to read an expression so many times for each token: more than a statement takes that it reads
 /// without going back far.
 const TRIES: usize = 64;
 const TRIES_MIN: usize = 10_000;
@@ -18,8 +18,8 @@ const TRIES_MIN: usize = 10_000;
 /// The dialect.
 #[derive(Debug)]
 pub(crate) struct Grammar {
-    /// How often the parser may still begin to read an expression; none without a bound. What can't be read in one way is
-    /// tried in others, which in `ARRAY[ARRAY[…` doubles the tries with each level.
+    /// The number of expressions that the parser may still begin to read; none without a bound. The parser tries a text that
+    /// it can't read in one way in others, which in `ARRAY[ARRAY[…` doubles the tries with each level.
     pub(crate) tries: Option<AtomicUsize>,
     /// Whether a table may be followed by `FOR SYSTEM_TIME AS OF`. Where it may, `AT`, `BEFORE` and `CHANGES` behind a
     /// table are taken for more of that kind, rather than for its alias.

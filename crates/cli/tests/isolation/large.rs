@@ -61,7 +61,7 @@ const CANCELLED: &[&str] = &[
 const TRANSACTION: [&str; 3] =
     ["BEGIN", "UPDATE lefts SET v = v + 1", "UPDATE rights SET v = v + 1 WHERE k IN (SELECT k FROM lefts)"];
 
-/// What both tables say of their values, which is the same.
+/// The least and greatest values of both tables, which are all the same.
 const PAIRS: &str = "SELECT (SELECT min(v) FROM lefts), (SELECT max(v) FROM lefts), \
      (SELECT min(v) FROM rights), (SELECT max(v) FROM rights)";
 

@@ -39,7 +39,7 @@ const TIME_MAX: Duration = Duration::from_millis(8);
 pub(super) struct Applying {
     /// A statement changes one.
     tables: Vec<Arc<str>>,
-    /// Whether its errors speak of themselves.
+    /// True for a transaction, whose errors don't name one table.
     is_transaction: bool,
     once: Option<String>,
     reply: Reply<u64>,
@@ -61,7 +61,7 @@ impl Applying {
     }
 }
 
-/// Those that are being applied, each to tables of its own.
+/// The statements and transactions that are being applied, each to tables of its own.
 #[derive(Default)]
 pub(super) struct Applied {
     all: Vec<Applying>,
@@ -262,7 +262,7 @@ impl Loop {
         }
     }
 
-    /// What is changed once all pieces are applied, or why nothing is.
+    /// Returns the changes by table once all pieces are applied, or the reason why nothing is changed.
     fn applied_to(&mut self, tables: &[Arc<str>]) -> Result<(Vec<Delta>, u64)> {
         let (mut deltas, mut rows, mut failed) = (Vec::with_capacity(tables.len()), 0, None);
         for name in tables {

@@ -22,7 +22,7 @@ pub(crate) struct BadRows {
     count: u64,
     kept: VecDeque<BadRow>,
     kept_bytes: usize,
-    /// Those that the queries which read them haven't got yet.
+    /// Rows that the queries which read them have not received yet.
     fresh: Vec<BadRow>,
 }
 

@@ -109,7 +109,7 @@ impl Behind {
         self.through
     }
 
-    /// Whether a thread is stepping it, or it is made anew.
+    /// True if a thread is stepping it, or it is made anew.
     pub(crate) fn is_away(&self) -> bool {
         self.step.is_some() || self.rebuild.is_some()
     }

@@ -178,7 +178,7 @@ impl Loop {
         can && self.checkpoint_is_due() && !self.is_unsettled_here()
     }
 
-    /// Whether a checkpoint is due and statements keep it from being taken, which are applied or wait for an epoch that
+    /// True if a checkpoint is due and statements keep it from being taken, which are applied or wait for an epoch that
     /// comes by itself.
     pub(super) fn checkpoint_waits_for_statements(&self) -> bool {
         let waits = || {

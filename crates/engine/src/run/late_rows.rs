@@ -33,7 +33,7 @@ pub(crate) struct LateRows {
     /// How many copies were put into their windows after all, and how often that was done.
     put: u64,
     times_put: u64,
-    /// Those that the queries which read them haven't got yet.
+    /// Rows that the queries which read them have not received yet.
     fresh: Vec<RecordBatch>,
 }
 

@@ -171,7 +171,7 @@ impl Loop {
         own.ok_or_else(|| Error::invalid("its statement makes other queries by now"))
     }
 
-    /// Whether a query's inputs are too much to be taken in while others wait.
+    /// True if a query's inputs are too much to be taken in while others wait.
     fn is_rebuilt_apart(&self, place: usize) -> bool {
         if self.reads_sources_again(place) {
             return true;

@@ -141,7 +141,7 @@ impl Loop {
         self.answer_change(&first, once, reply, done.map(|()| 0));
     }
 
-    /// What a transaction changes, by table.
+    /// Returns the changes of a transaction by table.
     fn changes_of(&self, writes: Vec<Write>) -> Result<Vec<(Arc<str>, Change)>> {
         for write in &writes {
             self.check_sinks_of(write.table())?;

@@ -50,7 +50,7 @@ impl Write {
         }
     }
 
-    /// How many keys and rows it has.
+    /// The number of its keys and rows.
     pub(crate) fn num_rows(&self) -> usize {
         match self {
             Write::Keyed { keys, gone, rows, .. } => {

@@ -46,7 +46,7 @@ pub(super) fn checked(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(expr.rewrite(&mut Checker { schema, operands: Vec::new() })?.data)
 }
 
-/// What is known of the values of an expression: their type, and that they lie between two numbers.
+/// Bounds of an expression's values: their type, and two numbers between which they lie.
 #[derive(Clone, Debug, PartialEq)]
 struct Bounds {
     data_type: DataType,
@@ -71,7 +71,7 @@ impl Bounds {
         Some(Bounds { data_type: data_type.clone(), least, most })
     }
 
-    /// Those of an expression that isn't arithmetic itself.
+    /// The bounds of an expression that isn't arithmetic itself.
     fn of(expr: &Expr, schema: &DFSchema) -> Option<Bounds> {
         let of_type = |expr: &Expr| Bounds::of_type(&expr.get_type(schema).ok()?);
         match expr {
@@ -101,7 +101,7 @@ impl Bounds {
         self.least <= other.least && other.most <= self.most
     }
 
-    /// Those of a step from these, regardless of the type's range.
+    /// The bounds after a step from these, regardless of the type's range.
     fn after(&self, step: Step, other: &Bounds) -> Bounds {
         let ends = |of: &dyn Fn(i128, i128) -> i128| {
             let from = [self.least, self.most];
@@ -225,7 +225,7 @@ impl Step {
         }
     }
 
-    /// How closely it binds, as operators do.
+    /// The precedence, as operators have it.
     fn precedence(self) -> u8 {
         match self {
             Step::Plus | Step::Minus => Operator::Plus.precedence(),

@@ -15,7 +15,7 @@ impl RunningQuery {
         Ok(())
     }
 
-    /// Whether it keeps its result where this query does.
+    /// True if it keeps its result where this query does.
     pub(crate) fn keeps_like(&self, other: &RunningQuery) -> bool {
         let pair = (&self.kept, &other.kept);
         !matches!(pair, (Kept::Operators, Kept::Beside(_)) | (Kept::Beside(_), Kept::Operators))

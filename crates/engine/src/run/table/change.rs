@@ -21,7 +21,7 @@ const PIECE_ROWS: Size = Size::of(2048);
 /// Rows that go and rows that come, in the order in which they do.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
-    /// What is looked at before anything changes.
+    /// Checks that are made before anything changes.
     checks: VecDeque<Check>,
     pieces: VecDeque<Piece>,
     /// The statement, where it is one that an APPEND ONLY table refuses.
@@ -82,7 +82,7 @@ impl Change {
         Ok(change)
     }
 
-    /// What a transaction has changed. It fails if another one has changed that since.
+    /// The changes of a transaction. They fail if another transaction has changed the same rows since.
     pub(crate) fn transaction(write: Write) -> Result<Change> {
         let mut change = Change::default();
         let found = &mut change.pieces;
@@ -225,7 +225,7 @@ impl Table {
         if self.look_up(&check.keys)? == check.base { Ok(()) } else { Err(conflict()) }
     }
 
-    /// The same for a part of what is to be applied in pieces; true where nothing is left to look at.
+    /// Makes the next check of a change that is applied in pieces; returns true if none is left.
     pub(crate) fn check_next(&mut self) -> bool {
         let Some(mut applying) = self.applying.take() else { return true };
         let check = applying.checks.pop_front().filter(|_| applying.failed.is_none());

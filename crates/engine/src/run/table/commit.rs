@@ -1,4 +1,5 @@
-//! What a transaction does to a table: looks keys up while it runs. What it changes at its end is a [`super::Change`].
+//! A table as a transaction reads it: pinned, and looked up by key. The transaction's changes at its end are a
+//! [`super::Change`].
 
 use arrow::array::ArrayRef;
 use millstream_delta::{Chunk, Delta};
