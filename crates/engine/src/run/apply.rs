@@ -135,38 +135,17 @@ impl Loop {
             && self.checkpoint_waits_for_statements()
     }
 
-    /// True if a change is so large that it is applied in pieces.
-    pub(super) fn is_large(&self, table: &str, change: &Change) -> bool {
-        change.num_rows() > ROWS_MAX.get() && self.sink_into(table).is_none()
-    }
-
-    /// Begins to apply a change in pieces.
-    pub(super) fn begin_pieces(
-        &mut self,
-        table: Arc<str>,
-        change: Change,
-        once: Option<String>,
-        reply: Reply<u64>,
-    ) {
-        match self.table(&table).and_then(|of| of.begin(change)) {
-            Ok(()) => {
-                let (tables, stage) = (vec![table], Stage::Pieces);
-                self.applied.all.push(Applying { tables, is_transaction: false, once, reply, stage });
-            }
-            Err(error) => reply.send(Err(named(&table, error))),
-        }
-    }
-
-    /// True if a transaction changes so much that it is applied in pieces.
-    pub(super) fn is_large_commit(&self, changes: &[(Arc<str>, Change)]) -> bool {
+    /// True if changes are so large that they are applied in pieces.
+    pub(super) fn are_large(&self, changes: &[(Arc<str>, Change)]) -> bool {
         changes.iter().map(|(_, change)| change.num_rows()).sum::<usize>() > ROWS_MAX.get()
             && changes.iter().all(|(table, _)| self.sink_into(table).is_none())
     }
 
-    /// Begins to apply what a transaction has changed in pieces.
-    pub(super) fn begin_commit(
+    /// Begins to apply the changes of a statement, or of a transaction, in pieces.
+    pub(super) fn begin_pieces(
         &mut self,
         changes: Vec<(Arc<str>, Change)>,
+        is_transaction: bool,
         once: Option<String>,
         reply: Reply<u64>,
     ) {
@@ -174,15 +153,17 @@ impl Loop {
         for (name, change) in changes {
             match self.table(&name).and_then(|table| table.begin(change)) {
                 Ok(()) => tables.push(name),
-                Err(error) if tables.is_empty() => return reply.send(Err(error)),
+                Err(error) if tables.is_empty() => {
+                    let error = if is_transaction { error } else { named(&name, error) };
+                    return reply.send(Err(error));
+                }
                 Err(error) => {
                     self.take_back(&tables, &error);
                     break;
                 }
             }
         }
-        let stage = Stage::Pieces;
-        self.applied.all.push(Applying { tables, is_transaction: true, once, reply, stage });
+        self.applied.all.push(Applying { tables, is_transaction, once, reply, stage: Stage::Pieces });
     }
 
     /// When the next piece is due, where there is one.

@@ -34,13 +34,14 @@ impl Loop {
             return self.insert_into_source(modification, once, reply);
         }
         self.measures.rows_wait_since(Instant::now());
-        let (table, change) = match self.change_of(modification) {
-            Ok(change) => change,
+        let changes = match self.change_of(modification) {
+            Ok(change) => [change],
             Err(error) => return reply.send(Err(error)),
         };
-        if self.is_large(&table, &change) {
-            return self.begin_pieces(table, change, once, reply);
+        if self.are_large(&changes) {
+            return self.begin_pieces(changes.into(), false, once, reply);
         }
+        let [(table, change)] = changes;
         let done = self.table(&table).and_then(|of| of.change(change));
         self.answer_change(&table, once, reply, done.map_err(|error| named(&table, error)));
     }

@@ -134,8 +134,8 @@ impl Loop {
             Ok(changes) => changes,
             Err(error) => return reply.send(Err(error)),
         };
-        if self.is_large_commit(&changes) {
-            return self.begin_commit(changes, once, reply);
+        if self.are_large(&changes) {
+            return self.begin_pieces(changes, true, once, reply);
         }
         let done = self.commit_at_once(changes);
         self.answer_change(&first, once, reply, done.map(|()| 0));

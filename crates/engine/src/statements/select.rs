@@ -10,7 +10,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter};
-use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use millstream_flow::{bound_recursion, guarded};
@@ -114,6 +114,15 @@ pub(crate) async fn start(
     start_within(shared, planner, plan, contents, settings, memory).await
 }
 
+/// Makes the physical plan of a query that runs once: a row fails in it where it fails in a maintained query.
+pub(super) async fn physical(
+    planner: &Planner,
+    plan: LogicalPlan,
+    settings: &Settings,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    Ok(bound_recursion(planner.physical(&guarded(plan)?).await?, &settings.limits)?)
+}
+
 async fn start_within(
     shared: &Shared,
     planner: &Planner,
@@ -123,7 +132,7 @@ async fn start_within(
     memory: Arc<dyn MemoryPool>,
 ) -> Result<SendableRecordBatchStream> {
     let plan = over(plan, &contents, settings)?;
-    let physical = bound_recursion(planner.physical(&guarded(plan)?).await?, &settings.limits)?;
+    let physical = physical(planner, plan, settings).await?;
     let task = statement_memory::task(planner.state(), memory);
     // The plan's own tasks run on the statement's worker, whatever runtime the reader has.
     let handle = query_pool::handle(&shared.handle);

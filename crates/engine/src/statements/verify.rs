@@ -8,10 +8,10 @@ use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema, SchemaRef};
 use datafusion::physical_plan::collect;
 use millstream_delta::{Chunk, Delta, consolidate, under_schema};
-use millstream_flow::{bound_recursion, guarded};
 use millstream_sql::{Error, Result, TokenReader};
 use tokio::task::JoinSet;
 
+use super::select;
 use super::show::rows_with_notice;
 use crate::error;
 use crate::event::{Event, Pinned, PinnedInput, Windows};
@@ -123,7 +123,7 @@ async fn answer(session: &Session, settings: &Settings, pinned: Pinned) -> Resul
         Some(PinnedInput::Past(past)) => past.clone().table(schema),
         None => Err(Error::bug(format!("the view doesn't read \"{name}\""))),
     })?;
-    let physical = bound_recursion(planner.physical(&guarded(plan)?).await?, &settings.limits)?;
+    let physical = select::physical(planner, plan, settings).await?;
     let memory = StatementMemory::begin(&session.shared.memory, settings);
     let task = statement_memory::task(planner.state(), memory);
     let mut running = JoinSet::new();
