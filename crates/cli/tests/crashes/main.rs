@@ -260,15 +260,17 @@ fn one_process_has_a_directory_at_a_time() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    // Only once it has the directory: another one that comes while it makes it would have it instead.
+    let (lock, id) = (place.join("state/LOCK"), first.id().to_string());
     let since = Instant::now();
-    let told = loop {
-        let output = program(place, &["--data", "state", "--must-exist", "-c", "SELECT 1"]).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.code() == Some(3) && told.contains("in use") || since.elapsed() > PATIENCE {
-            break told;
-        }
-        thread::sleep(Duration::from_millis(50));
-    };
+    while fs::read_to_string(&lock).map_or(true, |text| text.trim() != id) {
+        assert_eq!(first.try_wait().unwrap(), None);
+        assert!(since.elapsed() < PATIENCE, "it doesn't open the directory");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let output =
+        program(place, &["--data", "state", "--must-exist", "-c", "SELECT 1"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
     first.kill().unwrap();
     first.wait().unwrap();
     assert!(told.contains("is in use by another process (process "), "{told}");
