@@ -18,6 +18,9 @@ pub struct Standing {
     pub epoch: Epoch,
     /// The time.
     pub now: Timestamp,
+    /// Whether queries that began then may have taken in what their inputs held while epochs went by: each was there when
+    /// the journal says that it arrived.
+    pub begins_apart: bool,
 }
 
 /// What an epoch took of a source that can't be read again.
@@ -478,11 +481,18 @@ fn decode_plans(written: Option<&Value>, streams: &[&[u8]]) -> Result<Option<Vec
 }
 
 fn encode_standing(standing: Standing) -> Value {
-    json!([standing.epoch.0, standing.now.0])
+    match standing.begins_apart {
+        true => json!([standing.epoch.0, standing.now.0, true]),
+        false => json!([standing.epoch.0, standing.now.0]),
+    }
 }
 
 fn decode_standing(value: &Value) -> Option<Standing> {
-    Some(Standing { epoch: Epoch(value.get(0)?.as_u64()?), now: Timestamp(value.get(1)?.as_i64()?) })
+    Some(Standing {
+        epoch: Epoch(value.get(0)?.as_u64()?),
+        now: Timestamp(value.get(1)?.as_i64()?),
+        begins_apart: value.get(2).and_then(Value::as_bool).unwrap_or(false),
+    })
 }
 
 fn too_long(length: usize) -> Error {

@@ -120,7 +120,7 @@ fn durable(reports: &Receiver<Report>, through: Sequence) {
 
 #[test]
 fn every_kind_of_entry_is_read_as_it_was_written() {
-    let standing = Standing { epoch: Epoch(4), now: Timestamp(12) };
+    let standing = Standing { epoch: Epoch(4), now: Timestamp(12), begins_apart: true };
     let entries = vec![
         Entry::Opened { version: "0.1.0".into(), at: Timestamp(1) },
         Entry::Claimed { by: "process 7 on a machine".into() },

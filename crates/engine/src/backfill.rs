@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -15,21 +15,11 @@ use crate::catalog::{Catalog, Definition, Object, Runs};
 use crate::event::{Apart, Change, Content, Event};
 use crate::jobs;
 use crate::query_pool;
-use crate::run::{BACKFILL_EPOCHS_MAX, Backfill, Handover, Since, together};
+use crate::run::{
+    BACKFILL_EPOCHS_MAX, Backfill, Handover, PartRows, REST_ROWS_MAX, ROUNDS_MAX, Since, together,
+};
 use crate::session::Session;
 use crate::statement_memory::{self, StatementMemory};
-
-/// Rows of the first piece; later ones are as large as is quick.
-const PIECE_ROWS_START: usize = 256;
-const PIECE_ROWS_MAX: usize = 64 * 1024;
-
-/// A piece that takes less may be followed by a larger one, one that takes more by a smaller one.
-const PIECE_SHORT: Duration = Duration::from_millis(10);
-const PIECE_LONG: Duration = Duration::from_millis(50);
-
-/// Rows that the loop is left to take in at the end, and how often there may be more.
-const REST_ROWS_MAX: usize = 1024;
-const ROUNDS_MAX: usize = 64;
 
 /// A backfill that was done, and what for: it is of use as long as that stays the same.
 pub(crate) struct Prefilled {
@@ -137,22 +127,18 @@ impl Session {
         memory: &MemoryReservation,
     ) -> Result<Box<Backfill>> {
         let count = inputs.len();
-        let mut rows_max = PIECE_ROWS_START;
+        let mut size = PartRows::default();
         for (input, batches) in inputs.into_iter().enumerate() {
             for batch in batches {
                 let mut offset = 0;
                 while offset < batch.num_rows() {
                     let begun = Instant::now();
-                    let length = rows_max.min(batch.num_rows() - offset);
+                    let length = size.get().min(batch.num_rows() - offset);
                     let mut deltas = vec![Delta::default(); count];
                     deltas[input] = Delta::insert(batch.slice(offset, length));
                     backfill = self.take_piece(backfill, deltas, memory).await?;
                     offset += length;
-                    rows_max = match begun.elapsed() {
-                        took if took < PIECE_SHORT => (rows_max * 2).min(PIECE_ROWS_MAX),
-                        took if took > PIECE_LONG => (rows_max / 2).max(1),
-                        _ => rows_max,
-                    };
+                    size.took(begun.elapsed());
                     if let Some(job) = jobs::current() {
                         job.rows_done.fetch_add(length as u64, Ordering::Relaxed);
                     }

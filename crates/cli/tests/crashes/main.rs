@@ -268,8 +268,7 @@ fn one_process_has_a_directory_at_a_time() {
         assert!(since.elapsed() < PATIENCE, "it doesn't open the directory");
         thread::sleep(Duration::from_millis(20));
     }
-    let output =
-        program(place, &["--data", "state", "--must-exist", "-c", "SELECT 1"]).output().unwrap();
+    let output = program(place, &["--data", "state", "--must-exist", "-c", "SELECT 1"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     first.kill().unwrap();
     first.wait().unwrap();

@@ -2,6 +2,7 @@
 //! clients that measure meanwhile. The margins here are wide, since tests run beside other tests in a build that isn't
 //! optimised; `cargo run --release --bin isolation` measures.
 
+mod begun;
 mod hostile;
 mod large;
 

@@ -18,9 +18,9 @@ use millstream_sql::{Error, Result, sqlstate};
 use millstream_state::Size;
 
 use super::Loop;
-use super::behind::Wake;
 use super::modify::named;
 use super::sink::in_sum;
+use super::step_threads::Wake;
 use super::table::{Change, Table};
 use crate::catalog::Definition;
 use crate::evaluate::asked_by;

@@ -26,8 +26,12 @@ use crate::settings::{ClockKind, OnError};
 use crate::transaction::Guard;
 
 /// Rows that the loop takes in itself: where an epoch costs as much as its rows, and where it may cost more.
-const LOOP_ROWS_MAX: usize = 8192;
-const LOOP_ROWS_DEAR_MAX: usize = 256;
+pub(super) const LOOP_ROWS_MAX: usize = 8192;
+pub(super) const LOOP_ROWS_DEAR_MAX: usize = 256;
+
+/// Rows that the loop is left to take in at the end, and how often there may be more.
+pub(crate) const REST_ROWS_MAX: usize = 1024;
+pub(crate) const ROUNDS_MAX: usize = 64;
 
 /// Epochs that are handed out at once of those that came since the pin.
 pub(crate) const EPOCHS_MAX: usize = 256;
@@ -59,6 +63,18 @@ pub(crate) struct Backfilled {
     output: Delta,
 }
 
+/// How a query begins.
+#[derive(Debug, Default)]
+pub(super) enum Beginning {
+    /// With what its inputs hold: at once where that is little.
+    #[default]
+    FromInputs,
+    /// With that, at once: it did so before a start.
+    AtOnce,
+    /// Where it has come to outside of the loop.
+    Backfilled(Box<Backfilled>),
+}
+
 /// A backfill on its way to the loop, which takes it unless the catalog is another one by now.
 pub(crate) type Handover = Arc<Mutex<Option<Box<Backfill>>>>;
 
@@ -74,6 +90,14 @@ pub(super) fn taken(handover: &Handover) -> Option<Box<Backfill>> {
 }
 
 impl Loop {
+    /// A new query, which begins as it did where the journal has it.
+    pub(super) fn as_it_began(&self, mut query: RunningQuery) -> RunningQuery {
+        if self.durability.is_recovering() && self.durability.begins_at_once {
+            query.beginning = Beginning::AtOnce;
+        }
+        query
+    }
+
     /// Begins to backfill a new query, where that is better done outside of the loop.
     pub(super) fn backfill(&mut self, base: u64, object: &Object) -> Result<Option<Box<Backfill>>> {
         let plain = matches!(
@@ -214,7 +238,7 @@ impl Backfill {
         let Backfill { mut query, pin, output, .. } = self;
         query.on_error = on_error;
         if !query.is_suspended() {
-            query.backfilled = Some(Box::new(Backfilled { pin, output }));
+            query.beginning = Beginning::Backfilled(Box::new(Backfilled { pin, output }));
         }
         query
     }

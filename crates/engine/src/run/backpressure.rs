@@ -6,7 +6,8 @@
 //! | --- | --- | --- |
 //! | a sink | 64 MiB or 1,024 epochs | the sources that nobody else needs |
 //! | a sink | `sink_buffer_max` | all sources that feed it |
-//! | a query that is paused or reads the past | 64 MiB or 1,024 epochs | all sources that feed it |
+//! | a query that is paused | 64 MiB or 1,024 epochs | all sources that feed it |
+//! | a query that reads the past | 256 MiB, for its first second, and at its end where rows come faster than it takes them | all sources that feed it |
 //! | a query that is behind | 64 MiB | all sources that feed it |
 //! | a durable subscription with `when_full = 'wait'` | its own bound | all sources that feed it |
 //!
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use super::Loop;
 use super::log::{BACKLOG_BYTES_MAX, Waiting};
-use super::query::RunningQuery;
+use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
 use crate::settings::ClockKind;
 
@@ -88,6 +89,9 @@ impl Loop {
     /// Returns true if a query that is paused or reads the past leaves too much of a relation behind.
     fn has_no_room(&self, query: &RunningQuery, relation: &str) -> bool {
         let Some(place) = query.place_in(relation) else { return false };
+        if matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.holds_back()) {
+            return true;
+        }
         self.logs.get(relation).is_some_and(|log| log.waiting(place).is_much())
     }
 

@@ -14,10 +14,10 @@ mod saving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Cut, Delta, Epoch, STACK_BYTES};
+use millstream_delta::{Cut, Delta, Epoch};
 use millstream_flow::{Change, Cost, Flow};
 use millstream_sql::{Error, Result};
 
@@ -27,9 +27,7 @@ use super::own_flow::{self, Told};
 use super::query::{RunningQuery, Status};
 use super::speed::Speed;
 use super::succeed::Successor;
-use crate::event::Event;
 use crate::panics::PanicTrace;
-use crate::query_pool;
 use crate::settings::ClockKind;
 use groups::is_inside;
 use merging::compacted;
@@ -37,10 +35,10 @@ use rebuild::Rebuild;
 
 /// An epoch in which tables change by more rows, or that pairs more rows, is stepped apart by those who may.
 pub(super) const LARGE_ROWS: usize = 32 * 1024;
-const LARGE_PAIRS: usize = 1 << 22;
+pub(super) const LARGE_PAIRS: usize = 1 << 22;
 
 /// What a row that an operator keeps takes, about.
-const ROW_BYTES: usize = 64;
+pub(super) const ROW_BYTES: usize = 64;
 
 /// Epochs that may wait one by one; more are put together.
 const EPOCHS_MAX: usize = 1024;
@@ -80,13 +78,13 @@ struct Step {
 }
 
 /// What comes back of it.
-struct Done {
-    flow: Flow,
-    told: Told,
-    change: Result<Change>,
-    panic: Option<PanicTrace>,
-    took: Duration,
-    rows: usize,
+pub(super) struct Done {
+    pub(super) flow: Flow,
+    pub(super) told: Told,
+    pub(super) change: Result<Change>,
+    pub(super) panic: Option<PanicTrace>,
+    pub(super) took: Duration,
+    pub(super) rows: usize,
 }
 
 impl Behind {
@@ -102,6 +100,17 @@ impl Behind {
             step: None,
             rebuild: None,
         }
+    }
+
+    /// One whose step over an epoch, the one after `through`, a thread has begun.
+    pub(super) fn stepping(
+        through: Epoch,
+        cut: Cut,
+        inputs: Vec<Delta>,
+        (done, begun): (Receiver<Done>, Instant),
+    ) -> Behind {
+        let step = Step { through: cut.epoch, begun, cut, done, inputs: Some(inputs) };
+        Behind { step: Some(step), ..Behind::new(through) }
     }
 
     /// The epoch that its result is as of.
@@ -169,41 +178,6 @@ pub(crate) fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Optio
     })
 }
 
-/// The threads that step queries, so that the end can wait for them.
-pub(crate) struct Threads {
-    /// Each thread holds a copy.
-    alive: Sender<()>,
-    ended: Receiver<()>,
-}
-
-impl Threads {
-    pub(crate) fn new() -> Threads {
-        let (alive, ended) = channel();
-        Threads { alive, ended }
-    }
-
-    /// What such a thread holds.
-    pub(crate) fn alive(&self) -> Sender<()> {
-        self.alive.clone()
-    }
-
-    /// Waits until the last of them has ended.
-    pub(crate) fn wait(self) {
-        let Threads { alive, ended } = self;
-        drop(alive);
-        let _ = ended.recv();
-    }
-}
-
-/// Wakes the loop when a thread ends, however it does.
-pub(super) struct Wake(pub(super) Sender<Event>);
-
-impl Drop for Wake {
-    fn drop(&mut self) {
-        let _ = self.0.send(Event::Stepped);
-    }
-}
-
 impl RunningQuery {
     /// Whether its answer is the same for every split of its input, and for whoever takes its changes.
     pub(super) fn may_be_behind(&self) -> bool {
@@ -229,18 +203,13 @@ impl Loop {
             self.suspend_after(place);
         }
         self.go_on_rebuilding();
+        self.take_past_pieces();
     }
 
     fn take_step(&mut self, place: usize, done: Result<Done>, of: (Epoch, Cut, Vec<Delta>), begun: Instant) {
         let query = &mut self.queries[place];
-        let change = done.and_then(|done| {
-            query.flow.take_back(done.flow, done.told);
-            query.flow.note_panic(done.panic);
-            query.speed.took(done.took, done.rows, query.flow.cost());
-            done.change
-        });
         query.changed = 0;
-        match change.and_then(|change| query.take_up(&of.1, change)) {
+        match done.and_then(|done| query.take_done(&of.1, done)) {
             Ok(delta) => {
                 if let Some(behind) = query.behind_mut() {
                     (behind.through, behind.took) = (of.0, begun.elapsed());
@@ -320,7 +289,7 @@ impl Loop {
     }
 
     /// The queries that must be at the present for something that waits.
-    fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
+    pub(super) fn wanted_at_present(&self) -> BTreeSet<Arc<str>> {
         let for_events = self.set_aside.iter().flat_map(|aside| aside.needs.iter().cloned());
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
         let corrected = self.queries.iter().filter(|query| query.correction.is_some());
@@ -483,7 +452,7 @@ impl Loop {
     }
 
     /// The same within the epoch after that one.
-    fn leave_before(&mut self, place: usize, epoch: Epoch) {
+    pub(super) fn leave_before(&mut self, place: usize, epoch: Epoch) {
         if self.queries[place].is_running() {
             let unshared = self.unshare_before(place);
             self.left(place, epoch, unshared);
@@ -502,6 +471,7 @@ impl Loop {
 
     /// Begins the steps of queries for which something waits.
     pub(super) fn begin_steps(&mut self) {
+        self.begin_past_pieces();
         self.forget_lumps();
         let held = self.held_by_checkpoint();
         let (mut away, mut ready) = (0, Vec::new());
@@ -538,32 +508,22 @@ impl Loop {
 
     fn begin_step(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread = self.is_unread(place);
-        let (sender, done) = channel();
-        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
         let query = &mut self.queries[place];
         let read = query.needs_changes();
         let Some(from) = query.behind().map(Behind::through) else { return };
         let Some((cut, inputs)) = query.behind_mut().and_then(|behind| behind.take(through)) else { return };
         let Some(flow) = query.flow.lend() else { return };
-        let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);
         let (of, taken) = (cut.clone(), inputs.clone());
-        let started = thread.spawn(move || {
-            // They go in this order: the loop is woken when it finds what it is woken for.
-            let (_alive, _wake, sender) = (alive, wake, sender);
-            query_pool::lower_this_thread();
-            let _ = sender.send(step(flow, &of, inputs, read));
-        });
-        match started {
-            Ok(_) => {
-                if let Some(behind) = query.behind_mut() {
+        match self.on_a_thread(move || step(flow, &of, inputs, read)) {
+            Ok(done) => {
+                if let Some(behind) = self.queries[place].behind_mut() {
                     behind.step =
                         Some(Step { through, begun: Instant::now(), cut, done, inputs: Some(taken) });
                 }
                 self.note_lump(place, from, through);
             }
-            Err(error) => {
-                let reason = Error::external(format!("a thread to step it can't be started: {error}"));
-                query.suspend(reason, cut.epoch);
+            Err(reason) => {
+                self.queries[place].suspend(reason, cut.epoch);
                 self.suspend_after(place);
             }
         }
@@ -571,13 +531,24 @@ impl Loop {
 }
 
 /// What a thread does.
-fn step(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool) -> Done {
+fn step(flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool) -> Done {
+    let inputs = inputs.into_iter().map(compacted).collect();
+    step_for(flow, cut, inputs, read, Told::of)
+}
+
+/// The same with its inputs as they are.
+pub(super) fn step_for(
+    mut flow: Flow,
+    cut: &Cut,
+    inputs: Vec<Delta>,
+    read: bool,
+    tell: impl FnOnce(&Flow) -> Told,
+) -> Done {
     let begun = Instant::now();
-    let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
     let rows = inputs.iter().map(Delta::num_rows).sum();
     let (change, panic) = own_flow::step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>(), read);
     let took = begun.elapsed();
     // After a panic its operators are not as they should be.
-    let told = if change.is_ok() { Told::of(&flow) } else { Told::default() };
+    let told = if change.is_ok() { tell(&flow) } else { Told::default() };
     Done { flow, told, change, panic, took, rows }
 }

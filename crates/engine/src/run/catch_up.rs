@@ -1,8 +1,11 @@
 //! Reading the past: what a new query takes of sources that were read before it, and recorded epochs.
 
+mod apart;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::StreamExt;
@@ -13,6 +16,7 @@ use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Loop;
+use super::backfill::Beginning;
 use super::epoch::Deltas;
 use super::feed::Feed;
 use super::log::{self, Place};
@@ -26,9 +30,14 @@ use crate::Record;
 use crate::catalog::Definition;
 use crate::event::{Event, Reply};
 use crate::past::Past;
+pub(crate) use apart::PartRows;
+use apart::Pieces;
 
 /// Pieces of the past that may wait for the loop.
 pub(super) const PIECES_MAX: usize = 2;
+
+/// For how long the sources of a new query wait for it at its beginning.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// A new query on its way to the present: it is pinned at one epoch, takes what its inputs held then in bounded
 /// pieces, then what has come since.
@@ -41,24 +50,48 @@ pub(crate) struct CatchUp {
     /// Lets the readers of the past go on.
     permits: Arc<Semaphore>,
     /// What it has put out of the past, where nobody may have any of it before all of it is there: after a crash it
-    /// would be put out in other pieces.
+    /// would be put out in other pieces, and in a table it would stay if the query was given up.
     held: Option<Delta>,
+    /// What it has yet to take in of the past.
+    pieces: Pieces,
+    /// Whether what is kept of its inputs is among these.
+    has_content: bool,
+    begun: Instant,
 }
 
 impl CatchUp {
     /// The places of a query that reads nothing of the past.
     pub(crate) fn standing(places: Vec<Place>) -> CatchUp {
-        CatchUp { reading: Vec::new(), places, permits: Arc::new(Semaphore::new(0)), held: None }
+        CatchUp {
+            reading: Vec::new(),
+            places,
+            permits: Arc::new(Semaphore::new(0)),
+            held: None,
+            pieces: Pieces::default(),
+            has_content: true,
+            begun: Instant::now(),
+        }
     }
 
     /// Sources of which the past is still read are called otherwise from now on.
     pub(super) fn rename_read(&mut self, names: &Names) {
         names.put_all(&mut self.reading);
+        self.pieces.rename(names);
     }
 
-    /// Whether all of the past is read.
+    /// Whether all of the past is read and taken in.
     pub(crate) fn has_read(&self) -> bool {
-        self.reading.is_empty()
+        self.reading.is_empty() && self.pieces.is_empty()
+    }
+
+    /// Whether sources must wait for it: most are at the present in a moment, of which the past doesn't become longer so.
+    pub(super) fn holds_back(&self) -> bool {
+        self.pieces.is_overtaken() || self.begun.elapsed() < HOLD
+    }
+
+    /// Whether it has taken in what is kept of its inputs, so that what came since is all that it lacks.
+    pub(super) fn has_content(&self) -> bool {
+        self.has_content
     }
 }
 
@@ -96,10 +129,14 @@ impl Loop {
         if self.queries[place].is_per_batch() {
             return self.start_batches(place);
         }
-        if let Some(backfilled) = self.queries[place].backfilled.take() {
-            self.finish_backfill(place, *backfilled);
-            return Ok(());
-        }
+        let at_once = match std::mem::take(&mut self.queries[place].beginning) {
+            Beginning::Backfilled(backfilled) => {
+                self.finish_backfill(place, *backfilled);
+                return Ok(());
+            }
+            Beginning::AtOnce => true,
+            Beginning::FromInputs => false,
+        };
         let cut = self.standing_cut();
         let has_past = |name: &&Arc<str>| {
             self.is_read_again(name) && self.sources.get(*name).is_some_and(RunningSource::has_past)
@@ -110,36 +147,60 @@ impl Loop {
         let mut first = Vec::with_capacity(inputs.len());
         for feed in &self.queries[place].feeds {
             let content = if later { Vec::new() } else { self.first_content(feed)? };
-            first.push(Cow::Owned(Delta::from_iter(content)));
+            first.push(Delta::from_iter(content));
         }
         let query = &mut self.queries[place];
         query.since = cut.epoch;
-        if reading.is_empty() {
-            self.share(place)?;
+        if !reading.is_empty() || (!at_once && self.begins_apart(place, &first)) {
+            return self.begin_catching_up(place, inputs, (first, !later), reading);
         }
-        // What comes of the past is never late, so no window may close before all of it is there.
-        let watermarks = if reading.is_empty() { cut.watermarks.clone() } else { Vec::new() };
-        let cut = Cut { watermarks, ..cut };
+        self.share(place)?;
         let query = &mut self.queries[place];
         // The status is set before the step, which may suspend the query.
         query.status = Status::Running;
         query.unread = false;
-        let delta = query.step_stamped(&cut, Ok(first));
-        let (name, hides, running) = (query.name.clone(), query.shows_at_once(), query.is_running());
-        if reading.is_empty() || !running {
-            self.begin_readers(&name, cut, delta);
-            return Ok(());
-        }
+        let delta = query.step_stamped(&cut, Ok(first.iter().map(Cow::Borrowed).collect()));
+        let name = query.name.clone();
+        self.begin_readers(&name, cut, delta);
+        Ok(())
+    }
+
+    /// Lets a query take in what its inputs hold, a piece after the other. What comes of the past is never late, so no window
+    /// closes before all of it is there.
+    fn begin_catching_up(
+        &mut self,
+        place: usize,
+        inputs: &[Arc<str>],
+        (first, has_content): (Vec<Delta>, bool),
+        reading: Vec<Arc<str>>,
+    ) -> Result<()> {
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
-        let succeeds = query.succeeds;
-        let holds = !hides && !succeeds && self.durability.is_on();
-        let held = holds.then(|| delta.clone());
-        let catch_up = CatchUp { reading: reading.clone(), places, permits: permits.clone(), held };
-        query.status = Status::CatchingUp(Box::new(catch_up));
-        if !hides && !holds && !succeeds {
-            self.log(&name, &cut, &delta);
-            self.stage_in(place, delta);
+        let query = &mut self.queries[place];
+        // What a table has been brought doesn't go with the sink.
+        let is_final = self.durability.is_on() || query.into.is_some();
+        let holds = !query.shows_at_once() && !query.succeeds && is_final;
+        let name = query.name.clone();
+        let at_once = self.durability.is_recovering();
+        let (pieces, first) = match at_once {
+            true => (Pieces::default(), Some(first)),
+            false => (Pieces::beginning_with(first), None),
+        };
+        query.status = Status::CatchingUp(Box::new(CatchUp {
+            reading: reading.clone(),
+            places,
+            permits: permits.clone(),
+            held: holds.then(Delta::default),
+            pieces,
+            has_content,
+            begun: Instant::now(),
+        }));
+        if let Some(first) = first {
+            let cut = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+            let query = &mut self.queries[place];
+            query.unread = false;
+            let delta = query.step_stamped(&cut, Ok(first.iter().map(Cow::Borrowed).collect()));
+            self.put_out_past(place, &cut, delta);
         }
         reading.iter().try_for_each(|source| self.read_past(&name, source, permits.clone(), None))
     }
@@ -230,7 +291,8 @@ impl Loop {
         if self.queries[place].behind().is_some() {
             return self.rebuild_piece(place, source, piece, permit);
         }
-        let Status::CatchingUp(catch_up) = &mut self.queries[place].status else { return };
+        let query = &mut self.queries[place];
+        let Status::CatchingUp(catch_up) = &mut query.status else { return };
         match piece {
             Some(Err(reason)) => {
                 let epoch = self.epoch;
@@ -238,17 +300,17 @@ impl Loop {
             }
             Some(Ok(rows)) => {
                 let delta = Delta::from_iter(rows);
-                self.step_piece(place, |input| if input == source { Some(&delta) } else { None });
-            }
-            None => {
-                catch_up.reading.retain(|reading| reading.as_ref() != source);
-                let has_read = catch_up.has_read();
-                // What is done again arrives when the journal says so, and what takes another's place with that.
-                let waits = self.durability.is_recovering() || self.queries[place].succeeds;
-                if has_read && !waits {
-                    self.arrive_durably(place);
+                if self.durability.is_recovering() {
+                    return self.step_piece(place, |input| if input == source { Some(&delta) } else { None });
+                }
+                let inputs = query.feeds.len();
+                if let Some(input) = query.feeds.iter().position(|feed| feed.of.as_ref() == source) {
+                    catch_up.pieces.push((input, delta), inputs, permit);
                 }
             }
+            // It comes to the present when all of it is taken in. What is done again does so when the journal says so,
+            // and what takes another's place with that.
+            None => catch_up.reading.retain(|reading| reading.as_ref() != source),
         }
     }
 
@@ -286,6 +348,12 @@ impl Loop {
         let inputs = query.inputs(find);
         query.unread = query.shows_at_once();
         let delta = query.step(cut, &inputs);
+        self.put_out_past(place, cut, delta);
+    }
+
+    /// Hands on what a query has put out of the past, or keeps it until all is there.
+    fn put_out_past(&mut self, place: usize, cut: &Cut, delta: Delta) {
+        let query = &mut self.queries[place];
         if let Status::CatchingUp(catch_up) = &mut query.status
             && let Some(held) = &mut catch_up.held
         {

@@ -21,7 +21,7 @@ use super::retained::Retained;
 use super::sink::RunningSink;
 use super::source::{Opened, RunningSource};
 use super::table::Table;
-use super::waiters::Changing;
+use super::waiters::{Awaits, Changing, Undo};
 use super::watermarks::Watched;
 use super::watermarks::column::TimeColumn;
 use super::widen::Widened;
@@ -108,7 +108,9 @@ impl Loop {
         }
         let mut catalog = self.catalog.as_ref().clone();
         let mut prepared = Vec::with_capacity(changes.len());
-        let news = News::of(&changes);
+        let is_filled = |change: &Change| matches!(change, Change::Create { backfill: Some(_), .. });
+        let begins_apart = !changes.iter().any(is_filled);
+        let (news, undo) = (News::of(&changes), Undo::of(&changes, &entry));
         for change in changes {
             match self.prepare(change, &mut catalog, &prepared) {
                 Ok(part) => prepared.push(part),
@@ -117,7 +119,7 @@ impl Loop {
         }
         let mut names = Vec::new();
         let mut notices = Vec::new();
-        self.begin_change(entry, news);
+        self.begin_change(entry, news, begins_apart);
         self.publish_catalog(catalog);
         for part in prepared {
             self.install(part, &mut names, &mut notices);
@@ -128,7 +130,8 @@ impl Loop {
         self.readers_left();
         self.end_change();
         let entry = self.durability.last();
-        self.waiters.changes.push(Changing { names, notices, entry, reply });
+        let reply = Awaits::Change(reply);
+        self.waiters.changes.push(Changing { names, notices, entry, reply, undo });
     }
 
     fn prepare(&self, change: Change, catalog: &mut Catalog, before: &[Prepared]) -> Result<Prepared> {
@@ -311,7 +314,7 @@ impl Loop {
                 names.push(query.name.clone());
                 self.notice_missed(&query, notices);
                 let table = query.into.as_ref().map(|into| into.table.clone());
-                self.queries.push(*query);
+                self.queries.push(self.as_it_began(*query));
                 if let Some(table) = table {
                     self.put_newest_before_readers(&table);
                 }
@@ -339,7 +342,7 @@ impl Loop {
         for query in queries {
             self.notice_missed(&query, notices);
             let (name, has_late_rows) = (query.name.clone(), query.late().is_some());
-            self.queries.push(query);
+            self.queries.push(self.as_it_began(query));
             if has_late_rows {
                 self.put_newest_before_readers(&name);
             }

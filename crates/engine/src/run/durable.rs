@@ -78,6 +78,8 @@ pub(crate) struct Durability {
     keeping: Keeping,
     /// The time, while something is done that the journal gives a time of its own.
     pub(super) at: Option<Timestamp>,
+    /// Whether queries that begin in the entry that is done again take in at once what their inputs hold.
+    pub(super) begins_at_once: bool,
     promised: VecDeque<(Sequence, Promise)>,
     /// What is durable.
     ledger: Ledger,
@@ -284,9 +286,9 @@ impl Loop {
         self.durability.failed.as_ref().map_or(Ok(()), |failure| Err(failure.refusal()))
     }
 
-    /// The last epoch and the time now.
+    /// The last epoch and the time now; queries that begin may do so apart.
     pub(super) fn standing(&self) -> Standing {
-        Standing { epoch: self.epoch, now: self.now() }
+        Standing { epoch: self.epoch, now: self.now(), begins_apart: true }
     }
 
     /// Remembers what a group of changes made, by the entry that the journal has of it.

@@ -187,8 +187,8 @@ impl Loop {
             let inputs = query.inputs(|name| deltas.get(name));
             match &mut query.status {
                 Status::Running => {
-                    let mut delta = query.step(cut, &inputs);
-                    if query.is_suspended() {
+                    let Some(mut delta) = self.step_or_leave(place, cut, &inputs) else { continue };
+                    if self.queries[place].is_suspended() {
                         delta = self.rebuild(place, cut, &inputs);
                     }
                     let query = &mut self.queries[place];

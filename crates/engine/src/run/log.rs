@@ -16,7 +16,7 @@ use super::query::RunningQuery;
 pub(super) const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes that may wait for a query that is behind before no more changes of statements are taken.
-const STATEMENTS_BYTES_MAX: usize = 4 * BACKLOG_BYTES_MAX;
+pub(super) const STATEMENTS_BYTES_MAX: usize = 4 * BACKLOG_BYTES_MAX;
 
 /// Epochs that may wait for a reader before no more rows are taken of sources.
 const BACKLOG_EPOCHS_MAX: usize = 1024;
@@ -57,6 +57,11 @@ impl Waiting {
     /// Returns true if no more rows should be taken for whoever has to read that.
     pub(crate) fn is_much(self) -> bool {
         self.bytes > BACKLOG_BYTES_MAX || self.epochs > BACKLOG_EPOCHS_MAX
+    }
+
+    /// Returns true if it is more than half of that.
+    pub(crate) fn is_half_of_much(self) -> bool {
+        Waiting { epochs: self.epochs * 2, bytes: self.bytes * 2 }.is_much()
     }
 
     /// How much memory it takes, about.

@@ -11,6 +11,7 @@ mod backpressure;
 mod bad_rows;
 mod batches;
 mod behind;
+mod bounded;
 mod catch_up;
 mod change;
 mod checkpoint;
@@ -54,6 +55,7 @@ mod sink;
 mod source;
 mod speed;
 mod status;
+mod step_threads;
 mod subscribe;
 mod subscription;
 mod succeed;
@@ -87,10 +89,14 @@ use crate::listener::Listeners;
 use crate::settings::{ClockKind, Settings};
 use apply::Applied;
 use awaited::SetAside;
-pub(crate) use backfill::{Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, Since};
+pub(crate) use backfill::{
+    Backfill, EPOCHS_MAX as BACKFILL_EPOCHS_MAX, Handover, REST_ROWS_MAX, ROUNDS_MAX, Since,
+};
 use backpressure::HeldBack;
-use behind::Threads;
+
 pub(crate) use behind::together;
+
+pub(crate) use catch_up::PartRows;
 use checkpoint::Taking;
 pub(crate) use checkpoint::Written;
 use doing::Doing;
@@ -114,6 +120,7 @@ use reserve::Reserved;
 use sink::RunningSink;
 pub(crate) use sink::{Published, in_sum};
 use source::RunningSource;
+use step_threads::Threads;
 use subscribe::Subscription;
 use subscription::DurableSubscription;
 use succeed::Successor;
@@ -300,6 +307,7 @@ impl Loop {
                 .chain(self.checkpoint_wakes())
                 .chain(self.next_piece())
                 .chain(self.reserved.looks())
+                .chain(self.looks_at_changes())
                 .min();
             match self.next_event(inbox, wake_at) {
                 Ok(event) => self.react(event),
@@ -336,7 +344,8 @@ impl Loop {
     /// Lets go of everything outside, and only then says that it is over.
     fn end(mut self) {
         self.end_journal();
-        drop((self.sources, self.sinks));
+        // Who takes in the past for a query that is gone ends.
+        drop((self.sources, self.sinks, self.queries));
         self.tasks.wait();
         self.threads.wait();
         self.waiters.stop.into_iter().for_each(|reply| reply.send(Ok(())));

@@ -40,11 +40,17 @@ impl Told {
     /// Of a flow as it is now.
     pub(crate) fn of(flow: &Flow) -> Told {
         let rows = flow.content().and_then(|rows| rows.ok());
+        let rows = rows.map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum());
+        Told { rows, ..Told::little_of(flow) }
+    }
+
+    /// The same of one whose result nobody can read yet.
+    pub(crate) fn little_of(flow: &Flow) -> Told {
         Told {
             operators: flow.operators(),
             state_bytes: flow.state_bytes(),
             closed: flow.closed(),
-            rows: rows.map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum()),
+            rows: None,
         }
     }
 }
@@ -116,6 +122,11 @@ impl OwnFlow {
     /// Remembers how it stands now, for those who ask while it is lent for the first time.
     pub(crate) fn tell(&mut self) {
         self.told = self.flow.as_ref().map_or_else(Told::default, Told::of);
+    }
+
+    /// The same where nobody can read its result yet.
+    pub(crate) fn tell_little(&mut self) {
+        self.told = self.flow.as_ref().map_or_else(Told::default, Told::little_of);
     }
 
     /// Steps it, where nobody may take the rows of its result under `read`.

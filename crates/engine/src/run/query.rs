@@ -19,7 +19,7 @@ use millstream_state::Rows;
 pub(crate) use saving::{put_rows, take_rows};
 
 use super::NOTHING;
-use super::backfill::Backfilled;
+use super::backfill::Beginning;
 use super::batches::Batches;
 use super::behind::Behind;
 use super::catch_up::CatchUp;
@@ -90,8 +90,8 @@ pub(crate) struct RunningQuery {
     pub(crate) speed: Speed,
     /// What its panics have left.
     pub(super) panics: Panics,
-    /// Where it goes on, if it has taken in outside of the loop what its inputs hold and isn't started.
-    pub(super) backfilled: Option<Box<Backfilled>>,
+    /// How it begins, as long as it isn't started.
+    pub(super) beginning: Beginning,
 }
 
 /// A compiled query, and what it takes of each relation that its flow reads.
@@ -219,7 +219,7 @@ impl RunningQuery {
             steps: 0,
             speed: Speed::default(),
             panics: Panics::default(),
-            backfilled: None,
+            beginning: Beginning::default(),
         })
     }
 
@@ -322,9 +322,9 @@ impl RunningQuery {
 
     /// Its place in the log of a relation, where it still reads that.
     pub(crate) fn place_in(&self, name: &str) -> Option<Place> {
-        let places = match (&self.status, &self.backfilled) {
+        let places = match (&self.status, &self.beginning) {
             (Status::CatchingUp(catch_up) | Status::Paused(catch_up), _) => &catch_up.places,
-            (Status::Waiting, Some(backfilled)) => backfilled.places(),
+            (Status::Waiting, Beginning::Backfilled(backfilled)) => backfilled.places(),
             _ => return None,
         };
         let relation = self.reads().position(|relation| relation.as_ref() == name)?;

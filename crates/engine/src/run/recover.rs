@@ -6,6 +6,7 @@ use millstream_sql::{Error, Result};
 use super::Loop;
 use super::made::News;
 use super::query::Status;
+use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
 
@@ -50,6 +51,7 @@ impl Loop {
     fn stand(&mut self, standing: Standing) {
         self.epoch = standing.epoch;
         self.durability.at = Some(standing.now);
+        self.durability.begins_at_once = !standing.begins_apart;
     }
 
     fn were_delivered(&mut self, delivered: &[Delivered]) {
@@ -105,12 +107,12 @@ impl Loop {
     }
 
     /// Gives a group of changes a number of its own, by which sinks know what it puts out, and journals it.
-    pub(super) fn begin_change(&mut self, mut entry: Entry, news: News) {
+    pub(super) fn begin_change(&mut self, mut entry: Entry, news: News, begins_apart: bool) {
         if !self.durability.is_on() || self.durability.is_recovering() {
             return self.note_made(news, &entry);
         }
         self.epoch = self.epoch.next();
-        let standing = self.standing();
+        let standing = Standing { begins_apart, ..self.standing() };
         match &mut entry {
             Entry::Changed { standing: at, done, .. } => {
                 *at = standing;
@@ -143,7 +145,16 @@ impl Loop {
         }
         let paused = self.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
         self.end_change();
-        self.answer_durably(paused, || Entry::Paused { name, pause, standing }, reply);
+        let starting = self.queries.iter().filter(|query| !pause && query.is_starting());
+        let names: Vec<_> = starting.map(|query| query.name.clone()).collect();
+        match paused {
+            Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
+                self.journal_state(Entry::Paused { name, pause, standing });
+                let (entry, reply) = (self.durability.last(), Awaits::Resume(reply));
+                self.waiters.changes.push(Changing { names, notices, entry, reply, undo: None });
+            }
+            paused => self.answer_durably(paused, || Entry::Paused { name, pause, standing }, reply),
+        }
     }
 
     /// Journals what was done, and answers once that is durable.

@@ -23,14 +23,16 @@ impl Loop {
         let (mut together, mut busy) = (0, 0);
         for query in &self.queries[place..] {
             let mut before = self.queries[place..place + together].iter();
+            let rows =
+                query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
+            // The loop waits for all of them.
+            let plain = plain && !(query.may_be_behind() && query.may_take_long(rows));
             let reads =
                 |before: &RunningQuery| query.reads_from(&before.name) || self.takes_late_rows(query, before);
             if !plain || before.any(reads) {
                 break;
             }
-            let rows =
-                query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             busy += usize::from(rows >= many || query.flow.is_due(cut));
             together += 1;
         }

@@ -24,13 +24,14 @@ use millstream_durable::Entry;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::backfill::Beginning;
 use super::epoch::Deltas;
 use super::log;
 use super::made::{News, Reader};
 use super::query::{RunningQuery, Status};
 use super::sink::in_sum;
 use super::table::negated;
-use super::waiters::Changing;
+use super::waiters::{Awaits, Changing};
 use crate::catalog::{Definition, Object};
 use crate::event::{Replacing, Reply};
 
@@ -101,6 +102,10 @@ impl Loop {
         } else {
             for mut query in queries {
                 (query.name, query.temporary, query.succeeds) = (successor.name.clone(), true, true);
+                // It takes its place at the same time either way.
+                if self.durability.is_recovering() {
+                    query.beginning = Beginning::AtOnce;
+                }
                 self.queries.push(query);
             }
             self.successors.push(successor);
@@ -280,11 +285,10 @@ impl Loop {
 
     /// Lets a successor take what sources have brought since it read them, and then what is kept of its other inputs.
     fn come_to_the_present(&mut self, place: usize) {
-        if !matches!(self.queries[place].status, Status::CatchingUp(_)) {
-            return;
-        }
+        let Status::CatchingUp(catch_up) = &self.queries[place].status else { return };
         let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
-        let kept: Vec<bool> = inputs.iter().map(|name| !self.is_read_again(name)).collect();
+        let has_content = catch_up.has_content();
+        let kept: Vec<bool> = inputs.iter().map(|name| !has_content && !self.is_read_again(name)).collect();
         let ends: Vec<_> = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         if let Status::CatchingUp(catch_up) = &mut self.queries[place].status {
             for ((place, end), _) in
@@ -335,7 +339,7 @@ impl Loop {
             *standing = self.standing();
         }
         let dependants = self.catalog.dependants(&name);
-        self.begin_change(entry, News::replaced(&object, dependants));
+        self.begin_change(entry, News::replaced(&object, dependants), true);
         if !self.durability.is_on() {
             self.epoch = self.epoch.next();
         }
@@ -357,7 +361,8 @@ impl Loop {
         self.start_queries();
         self.readers_left();
         let entry = self.durability.last();
-        self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply });
+        let reply = Awaits::Change(reply);
+        self.waiters.changes.push(Changing { names: Vec::new(), notices, entry, reply, undo: None });
     }
 
     /// The new answer minus the old one, where both are kept.

@@ -1,10 +1,12 @@
 //! Who waits for what: FLUSH, the end of a bounded run, the end of the engine.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use millstream_delta::Epoch;
-use millstream_durable::Sequence;
-use millstream_sql::{Error, Kind};
+use millstream_durable::{Entry, Sequence, Standing};
+use millstream_sql::functions::quote_ident;
+use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
 use super::awaited::AwaitedRead;
@@ -14,7 +16,7 @@ use super::observe::Observing;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::source::RunningSource;
-use crate::event::{Advance, Reply};
+use crate::event::{Advance, Change, Reply};
 use crate::settings::ClockKind;
 
 /// A sink that has failed as often as this no longer holds back the end of a bounded run.
@@ -29,7 +31,7 @@ pub(crate) struct Waiters {
     pub(crate) stopping: bool,
     /// Whether what sources have brought is taken in before the end.
     pub(crate) gracefully: bool,
-    /// CREATE and DROP statements whose queries are still starting.
+    /// CREATE, DROP and RESUME statements whose queries are still starting.
     pub(crate) changes: Vec<Changing>,
     /// EXPLAIN ANALYZE statements that watch a query.
     pub(crate) observing: Vec<Observing>,
@@ -59,7 +61,57 @@ pub(crate) struct Changing {
     pub(crate) notices: Vec<String>,
     /// What the journal must have.
     pub(crate) entry: Option<Sequence>,
-    pub(crate) reply: Reply<Option<Vec<String>>>,
+    pub(crate) reply: Awaits,
+    /// How to undo it, where that can be.
+    pub(crate) undo: Option<Undo>,
+}
+
+/// Who waits for queries that are starting, to be told the notices.
+#[derive(Debug)]
+pub(crate) enum Awaits {
+    Change(Reply<Option<Vec<String>>>),
+    Resume(Reply<Vec<String>>),
+}
+
+impl Awaits {
+    fn is_closed(&self) -> bool {
+        match self {
+            Awaits::Change(reply) => reply.is_closed(),
+            Awaits::Resume(reply) => reply.is_closed(),
+        }
+    }
+
+    fn send(self, notices: Result<Vec<String>>) {
+        match self {
+            Awaits::Change(reply) => reply.send(notices.map(Some)),
+            Awaits::Resume(reply) => reply.send(notices),
+        }
+    }
+}
+
+/// What undoes a change that made objects and did nothing else.
+#[derive(Debug)]
+pub(crate) struct Undo {
+    objects: Vec<Arc<str>>,
+    /// The variables that its statements depended on.
+    variables: Vec<(String, String)>,
+}
+
+/// How often it is looked whether somebody still waits for a change whose queries are starting.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Undo {
+    /// Of these changes, which the journal has as this entry.
+    pub(super) fn of(changes: &[Change], entry: &Entry) -> Option<Undo> {
+        let Entry::Changed { variables, done, .. } = entry else { return None };
+        let made = |change: &Change| match change {
+            Change::Create { object, .. } => Some(object.name.clone()),
+            Change::Alter { .. } | Change::Rename { .. } | Change::Widen { .. } | Change::Drop { .. } => None,
+        };
+        let objects = changes.iter().map(made).collect::<Option<_>>()?;
+        // Who tries again under a name that was noted as done waits for nothing.
+        done.is_empty().then(|| Undo { objects, variables: variables.clone() })
+    }
 }
 
 impl Waiters {
@@ -127,8 +179,34 @@ impl Loop {
         }
     }
 
+    /// When it is next looked whether somebody still waits for queries that are starting.
+    pub(super) fn looks_at_changes(&self) -> Option<Instant> {
+        let starts = !self.durability.is_recovering() && !self.waiters.changes.is_empty();
+        starts.then(|| Instant::now() + LOOK)
+    }
+
+    /// Drops what a statement made that was given up while its queries were starting, unless others make use of it by now.
+    fn undo(&mut self, undo: Undo) {
+        let Undo { objects, variables } = undo;
+        let is_own = |name: &Arc<str>| objects.contains(name);
+        if !objects.iter().all(|name| self.catalog.dependants(name).iter().all(is_own)) {
+            return;
+        }
+        let names: Vec<Arc<str>> = objects.iter().rev().cloned().collect();
+        let drop_one = |name: &Arc<str>| {
+            let kind = self.catalog.find(name)?.definition.kind().to_uppercase();
+            Some(format!("DROP {kind} {}", quote_ident(name.strip_suffix("()").unwrap_or(name))))
+        };
+        let Some(statements) = names.iter().map(drop_one).collect() else { return };
+        let standing = Standing::default();
+        let entry = Entry::Changed { statements, variables, done: Vec::new(), plans: Vec::new(), standing };
+        let (reply, _answer) = Reply::new();
+        self.change(self.catalog.version, vec![Change::Drop { names }], entry, reply);
+    }
+
     /// A CREATE is done when its queries have taken in what was there before them.
     fn answer_changes(&mut self) {
+        let mut given_up = Vec::new();
         for changing in std::mem::take(&mut self.waiters.changes) {
             if let Err(error) = self.check_journal() {
                 changing.reply.send(Err(error));
@@ -137,7 +215,9 @@ impl Loop {
             let starting = |name: &Arc<str>| self.query(name).is_some_and(|query| query.is_starting());
             // What is done again arrives when the journal says so.
             let waits = !self.durability.is_recovering() && changing.names.iter().any(starting);
-            if waits || !self.durability.has(changing.entry) {
+            if waits && changing.undo.is_some() && changing.reply.is_closed() {
+                given_up.extend(changing.undo);
+            } else if waits || !self.durability.has(changing.entry) {
                 self.waiters.changes.push(changing);
             } else {
                 let mut notices = changing.notices;
@@ -148,9 +228,10 @@ impl Loop {
                         notices.push(format!("\"{name}\" is suspended: {}", reason.message));
                     }
                 }
-                changing.reply.send(Ok(Some(notices)));
+                changing.reply.send(Ok(notices));
             }
         }
+        given_up.into_iter().for_each(|undo| self.undo(undo));
     }
 
     fn tables_are_changed(&self) -> bool {

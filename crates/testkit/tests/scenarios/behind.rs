@@ -22,6 +22,8 @@ pub const ALL: &[Scenario] = &[
     ("what_fails_elsewhere_is_suspended", || drive::block_on(suspended())),
     ("an_engine_stops_while_a_query_is_stepped_elsewhere", || drive::block_on(stopped())),
     ("many_epochs_wait_as_one", || drive::block_on(many())),
+    ("a_first_step_that_takes_long_keeps_nobody_waiting", || drive::block_on(first_step())),
+    ("a_query_that_begins_keeps_nobody_waiting", || drive::block_on(beginning())),
 ];
 
 /// Steps that evaluate its function go through, slowly or not at all.
@@ -151,6 +153,95 @@ async fn others_go_on() -> Result<()> {
         id += 1;
     }
     engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn first_step() -> Result<()> {
+    let (gate, engine, mut session) = started(Engine::builder()).await?;
+    let pairs = "CREATE MATERIALIZED VIEW slow AS SELECT x.id, y.id AS other FROM t x JOIN t y \
+                 ON x.k < y.k AND x.k > y.k - 3 AND gate(x.v) < y.v";
+    let of_pairs = "CREATE MATERIALIZED VIEW of_slow AS SELECT count(*) AS n FROM slow";
+    run_all(&mut session, &[TABLE, pairs, of_pairs, FAST]).await?;
+    gate.set(Door::Closed);
+    let put = |from, to| format!("INSERT INTO t SELECT g, g, g FROM generate_series({from}, {to}) x(g)");
+    run(&mut session, &put(1, 2500)).await?;
+    run(&mut session, &put(2501, 2510)).await?;
+    expect(&mut session, "SELECT n FROM fast", &["2510"]).await?;
+    expect(&mut session, STATUS, &["fast|running", "of_slow|behind", "slow|behind"]).await?;
+    gate.set(Door::Open);
+    expect(&mut session, "SELECT n FROM of_slow", &["5017"]).await?;
+    for view in ["slow", "of_slow", "fast"] {
+        expect(&mut session, &format!("VERIFY {view}"), &[]).await?;
+    }
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// What a stream, a sink into a table and a query whose windows close begin with is taken in apart, and what nobody waits for any
+/// more is dropped.
+async fn beginning() -> Result<()> {
+    let (gate, engine, mut session) = started(Engine::builder()).await?;
+    let timed = "CREATE TABLE timed (v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 second')";
+    let fill = "INSERT INTO t SELECT g, g % 3, g FROM generate_series(1, 9000) x(g)";
+    let fill_timed =
+        "INSERT INTO timed SELECT g, TIMESTAMP '2026-01-01 00:00:00' FROM generate_series(1, 9000) x(g)";
+    run_all(&mut session, &[TABLE, timed, "CREATE TABLE kept (v BIGINT)", FAST, fill, fill_timed]).await?;
+    let objects = [
+        ("STREAM", "plain", "AS SELECT id, gate(v) AS v FROM t"),
+        ("STREAM", "grouped", "AS SELECT k, sum(gate(v)) AS s FROM t GROUP BY k"),
+        ("SINK", "into_kept", "INTO kept AS SELECT gate(v) FROM t"),
+        (
+            "MATERIALIZED VIEW",
+            "closing",
+            "AS SELECT date_trunc('minute', ts) AS w, sum(gate(v)) AS s FROM timed GROUP BY date_trunc('minute', ts) \
+             EMIT ON WINDOW CLOSE",
+        ),
+    ];
+    let known = "SELECT name FROM millstream.streams UNION ALL SELECT name FROM millstream.sinks UNION ALL \
+                 SELECT name FROM millstream.materialized_views ORDER BY name";
+    for (kind, name, query) in objects {
+        for given_up in [true, false] {
+            gate.set(Door::Closed);
+            let mut other = engine.session();
+            let sql = format!("CREATE {kind} {name} {query}");
+            let creating = tokio::spawn(async move { run(&mut other, &sql).await });
+            drive::expect_soon(&mut session, known, &sorted(&["fast", name])).await?;
+            insert(&mut session, 10_000..10_003).await?;
+            expect(&mut session, "SELECT n FROM fast", &["9003"]).await?;
+            ensure(!creating.is_finished(), || format!("{name} is there before it has taken in its input"))?;
+            if given_up {
+                creating.abort();
+                drive::expect_soon(&mut session, known, &["fast"]).await?;
+                gate.set(Door::Open);
+            } else {
+                gate.set(Door::Open);
+                let created = within_a_minute("CREATE", creating).await?;
+                created.map_err(|error| error.to_string())??;
+                run(&mut session, "FLUSH").await?;
+            }
+            run(&mut session, "DELETE FROM t WHERE id >= 10000").await?;
+        }
+        match name {
+            "plain" => expect(&mut session, "SELECT count(*), sum(v) FROM plain", &["9000|40504500"]).await?,
+            "into_kept" => {
+                expect(&mut session, "SELECT count(*), sum(v) FROM kept", &["9000|40504500"]).await?
+            }
+            "grouped" => {
+                let sums = ["0|13504500", "1|13498500", "2|13501500"];
+                expect(&mut session, "SELECT k, s FROM grouped", &sums).await?;
+            }
+            _ => {
+                run(&mut session, "INSERT INTO timed VALUES (1, TIMESTAMP '2026-01-01 00:02:00')").await?;
+                expect(&mut session, "SELECT s FROM closing", &["40504500"]).await?;
+            }
+        }
+        run(&mut session, &format!("DROP {kind} {name}")).await?;
+    }
+    engine.stop().await.map_err(|error| error.to_string())
+}
+
+fn sorted<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names
 }
 
 async fn one_epoch() -> Result<()> {

@@ -3,16 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use millstream_delta::{Chunk, Cut, Delta, Epoch, STACK_BYTES};
+use millstream_delta::{Chunk, Cut, Delta, Epoch};
 use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Behind, Done, Step, Wake, bytes_of, step};
-use crate::query_pool;
+use super::{Behind, Done, Step, bytes_of, step};
 use crate::run::Loop;
 use crate::run::catch_up::PIECES_MAX;
 use crate::run::query::Status;
@@ -129,20 +127,16 @@ impl Loop {
             return Ok(());
         };
         let Some(flow) = query.flow.lend() else { return Ok(()) };
-        let (sender, done) = channel();
-        let (wake, alive) = (Wake(self.events.clone()), self.threads.alive());
-        let cut = Cut { epoch: behind.through, positions: Vec::new(), ..standing };
+        let (through, cut) =
+            (behind.through, Cut { epoch: behind.through, positions: Vec::new(), ..standing });
         let of = cut.clone();
-        let thread = std::thread::Builder::new().name("millstream-step".into()).stack_size(STACK_BYTES);
-        thread
-            .spawn(move || {
-                let (_alive, _wake, sender, _permit) = (alive, wake, sender, permit);
-                query_pool::lower_this_thread();
-                let _ = sender.send(step(flow, &of, inputs, false));
-            })
-            .map_err(|error| Error::external(format!("a thread to step it can't be started: {error}")))?;
-        let (through, begun) = (behind.through, Instant::now());
-        behind.step = Some(Step { through, begun, cut, done, inputs: None });
+        let done = self.on_a_thread(move || {
+            let _permit = permit;
+            step(flow, &of, inputs, false)
+        })?;
+        if let Some(behind) = self.queries[place].behind_mut() {
+            behind.step = Some(Step { through, begun: Instant::now(), cut, done, inputs: None });
+        }
         Ok(())
     }
 

@@ -1,0 +1,103 @@
+//! Steps that may take long, begun on a thread of their own: the loop waits for a moment, and goes on without the query if it
+//! isn't done by then.
+//!
+//! How long a step takes isn't known before: a join may find one row for each that comes, or all. So a step that could take
+//! long is lent to a thread at once. Most are done in time, and nothing is different from one in the loop. One that isn't
+//! leaves its query behind (`behind.rs`), with all that read it.
+//!
+//! Deliberately absent: queries whose rows lie in an arrangement that others read, and queries that may not be behind.
+
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use millstream_delta::{Cut, Delta, Epoch};
+use millstream_flow::Cost;
+use millstream_sql::Result;
+
+use super::Loop;
+use super::behind::{Behind, Done, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES, step_for};
+use super::own_flow::Told;
+use super::query::{RunningQuery, Status};
+use crate::settings::ClockKind;
+
+/// How long the loop waits for a step.
+const WAIT: Duration = Duration::from_millis(50);
+
+impl RunningQuery {
+    /// True if a step over so many rows could take long.
+    pub(super) fn may_take_long(&self, rows: usize) -> bool {
+        let kept = rows + self.flow.state_bytes() / ROW_BYTES;
+        let pairs = || self.flow.cost() == Cost::Pairs || !self.flow.shareable().is_empty();
+        match self.flow.cost() {
+            _ if rows == 0 => false,
+            Cost::Few | Cost::Whole => kept > LARGE_ROWS,
+            Cost::Delta | Cost::Keys | Cost::Pairs => rows.saturating_mul(kept) > LARGE_PAIRS && pairs(),
+        }
+    }
+
+    /// Takes up a step that a thread has done.
+    pub(super) fn take_done(&mut self, cut: &Cut, done: Done) -> Result<Delta> {
+        self.flow.take_back(done.flow, done.told);
+        self.flow.note_panic(done.panic);
+        self.speed.took(done.took, done.rows, self.flow.cost());
+        self.take_up(cut, done.change?)
+    }
+}
+
+impl Loop {
+    /// Steps a query that is running over an epoch. None: it isn't done, and goes on apart.
+    pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
+        let Some(leaving) = self.may_leave(place, inputs) else {
+            return Some(self.queries[place].step(cut, inputs));
+        };
+        let query = &mut self.queries[place];
+        query.changed = 0;
+        let read = query.needs_changes();
+        query.flow.tell_little();
+        let Some(flow) = query.flow.lend() else { return Some(query.step(cut, inputs)) };
+        let taken: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
+        let (of, given) = (cut.clone(), taken.clone());
+        let begun = Instant::now();
+        let done = match self.on_a_thread(move || step_for(flow, &of, given, read, Told::little_of)) {
+            Ok(done) => done,
+            Err(reason) => {
+                self.queries[place].suspend(reason, cut.epoch);
+                return Some(Delta::default());
+            }
+        };
+        let query = &mut self.queries[place];
+        match done.recv_timeout(WAIT) {
+            Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
+                query.suspend(reason, cut.epoch);
+                Delta::default()
+            })),
+            // One that has panicked outside of its operators is found to have when it is looked for.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                let before = Epoch(cut.epoch.0.saturating_sub(1));
+                let stepped = Behind::stepping(before, cut.clone(), taken, (done, begun));
+                query.status = Status::Behind(Box::new(stepped));
+                leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));
+                None
+            }
+        }
+    }
+
+    /// The queries that would leave the loop with one whose step over these rows may take long, and itself.
+    fn may_leave(&self, place: usize, inputs: &[&Delta]) -> Option<Vec<usize>> {
+        let query = &self.queries[place];
+        let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
+        let may = self.settings.clock == ClockKind::System
+            && self.apart.is_none()
+            && !self.durability.is_recovering()
+            && query.may_take_long(rows)
+            && query.may_be_behind()
+            && !query.flow.shareable().iter().any(|found| found.shared.is_some())
+            && !self.keeps_history();
+        if !may {
+            return None;
+        }
+        let leaving = self.leaving_with(place)?;
+        let wanted = self.wanted_at_present();
+        (!leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
+    }
+}

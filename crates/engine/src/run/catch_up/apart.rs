@@ -1,0 +1,387 @@
+//! What the inputs of a new query held before it was made, taken in on a thread of its own.
+//!
+//! The pieces of it wait with the query. A thread takes one of them in, in parts that are as large as is quick, and the
+//! loop takes up the change. Once nothing is left of the past, what has come since is taken in the same way, until that is
+//! little: the loop takes the rest in when the query comes to the present. Sources that bring rows faster than the query
+//! takes them wait for it at the end. A query that is dropped, or whose statement is given up, ends its thread after the
+//! part that it is at.
+//!
+//! Deliberately absent: the recovery, which takes each piece in at once: nobody waits for anything else then.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use millstream_delta::{Chunk, Cut, Delta};
+use millstream_flow::{Change, Cost, Flow};
+use millstream_sql::{Error, Result};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::run::Loop;
+use crate::run::backfill::{LOOP_ROWS_DEAR_MAX, LOOP_ROWS_MAX, REST_ROWS_MAX, ROUNDS_MAX};
+use crate::run::behind::{Done, together};
+use crate::run::log::STATEMENTS_BYTES_MAX;
+use crate::run::own_flow::{self, Told};
+use crate::run::query::{RunningQuery, Status};
+use crate::run::rename::Names;
+use crate::settings::ClockKind;
+
+/// Rows of the first part of a piece; later ones are as large as is quick.
+const PART_ROWS_START: usize = 256;
+const PART_ROWS_MAX: usize = 64 * 1024;
+
+/// A part that takes less may be followed by a larger one, one that takes more by a smaller one.
+const PART_SHORT: Duration = Duration::from_millis(10);
+const PART_LONG: Duration = Duration::from_millis(50);
+
+/// How often what has come since is taken in while more of it may come of sources: if these bring rows faster than the query
+/// takes them, it would never come to the present.
+const OPEN_ROUNDS_MAX: usize = 4;
+
+/// How many rows are taken in at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartRows(usize);
+
+impl Default for PartRows {
+    fn default() -> PartRows {
+        PartRows(PART_ROWS_START)
+    }
+}
+
+impl PartRows {
+    /// As many as are quick, by what is known so far.
+    pub(crate) fn get(self) -> usize {
+        self.0
+    }
+
+    /// Learns how long a part took.
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.0 = match time {
+            time if time < PART_SHORT => (self.0 * 2).min(PART_ROWS_MAX),
+            time if time > PART_LONG => (self.0 / 2).max(1),
+            _ => self.0,
+        };
+    }
+}
+
+/// What a query has yet to take in.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    waiting: VecDeque<Piece>,
+    /// What came since the query was pinned and no longer waits in the logs, and how many bytes that is.
+    since: VecDeque<Vec<Delta>>,
+    since_bytes: usize,
+    /// The piece that a thread takes in.
+    step: Option<Step>,
+    /// How often what had come since was taken in.
+    rounds: usize,
+    /// What was given other names while a thread had the operators.
+    renamed: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// What is taken in at once.
+#[derive(Debug)]
+struct Piece {
+    /// By input.
+    inputs: Vec<Delta>,
+    /// Whether they have the columns of their batch.
+    is_stamped: bool,
+    /// Lets the source's reader go on.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug)]
+struct Step {
+    cut: Cut,
+    done: Receiver<Done>,
+    _given_up: GivenUp,
+}
+
+/// Ends the thread when nobody wants what it does any more.
+#[derive(Debug)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Pieces {
+    /// Those of a query that begins with this content.
+    pub(super) fn beginning_with(content: Vec<Delta>) -> Pieces {
+        let first = Piece { inputs: content, is_stamped: true, _permit: None };
+        Pieces { waiting: VecDeque::from([first]), ..Pieces::default() }
+    }
+
+    /// Adds rows of one of `inputs` inputs.
+    pub(super) fn push(
+        &mut self,
+        (input, rows): (usize, Delta),
+        inputs: usize,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let mut all = vec![Delta::default(); inputs];
+        if let Some(all) = all.get_mut(input) {
+            *all = rows;
+        }
+        self.waiting.push_back(Piece { inputs: all, is_stamped: false, _permit: permit });
+    }
+
+    /// True if nothing is left, and no thread has the operators.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.since.is_empty() && self.step.is_none()
+    }
+
+    /// True if sources bring rows so fast that they must wait for it.
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.rounds >= OPEN_ROUNDS_MAX
+    }
+
+    /// True if a thread has the operators.
+    pub(super) fn is_away(&self) -> bool {
+        self.step.is_some()
+    }
+
+    /// Remembers other names for the operators, where a thread has these.
+    pub(super) fn rename(&mut self, names: &Names) {
+        if self.is_away() {
+            self.renamed.extend(names.iter().map(|(from, to)| (from.clone(), to.clone())));
+        }
+    }
+
+    fn done(&mut self) -> Option<(Cut, Result<Done>)> {
+        let done = match self.step.as_ref()?.done.try_recv() {
+            Ok(done) => Ok(done),
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(Error::bug("the thread that stepped the query panicked")),
+        };
+        self.step.take().map(|step| (step.cut, done))
+    }
+}
+
+impl RunningQuery {
+    fn pieces_mut(&mut self) -> Option<&mut Pieces> {
+        match &mut self.status {
+            Status::CatchingUp(catch_up) => Some(&mut catch_up.pieces),
+            _ => None,
+        }
+    }
+
+    /// How many rows it may take in while others wait for the loop.
+    fn rows_at_once(&self, rows_max: usize) -> usize {
+        if self.flow.cost() > Cost::Delta { LOOP_ROWS_DEAR_MAX.min(rows_max) } else { rows_max }
+    }
+}
+
+impl Loop {
+    /// True if a query that begins with this content takes it in outside of the loop. A start decides the same.
+    pub(super) fn begins_apart(&self, place: usize, content: &[Delta]) -> bool {
+        let rows: usize = content.iter().map(Delta::num_rows).sum();
+        let query = &self.queries[place];
+        match self.apart.is_some() {
+            true => rows > 0,
+            false => self.settings.clock == ClockKind::System && rows > query.rows_at_once(LOOP_ROWS_MAX),
+        }
+    }
+
+    /// Takes up the pieces that threads have taken in, and lets queries come to the present that have all.
+    pub(in crate::run) fn take_past_pieces(&mut self) {
+        for place in 0..self.queries.len() {
+            let done = self.queries[place].pieces_mut().and_then(Pieces::done);
+            if let Some((cut, done)) = done {
+                self.take_past_piece(place, cut, done);
+            }
+        }
+        if !self.durability.is_recovering() {
+            self.take_since();
+        }
+    }
+
+    fn take_past_piece(&mut self, place: usize, cut: Cut, done: Result<Done>) {
+        // Sinks know epochs by their numbers, and others may have gone by meanwhile.
+        let puts_out = matches!(&done, Ok(Done { change: Ok(change), .. }) if !change.rows.is_empty());
+        let is_shown = puts_out && !self.durability.is_on() && !self.queries[place].shows_at_once();
+        let cut = if is_shown { self.piece_cut() } else { cut };
+        let query = &mut self.queries[place];
+        let renamed = query.pieces_mut().map(|pieces| std::mem::take(&mut pieces.renamed));
+        query.changed = 0;
+        let taken = done.and_then(|done| {
+            query.flow.take_back(done.flow, done.told);
+            query.flow.note_panic(done.panic);
+            if let Some(flow) = query.flow.here_mut() {
+                renamed.into_iter().flatten().for_each(|(from, to)| flow.rename_relation(&from, &to));
+            }
+            query.take_up(&cut, done.change?)
+        });
+        match taken {
+            Ok(delta) => self.put_out_past(place, &cut, delta),
+            Err(reason) => {
+                query.suspend(reason, cut.epoch);
+                self.readers_left();
+            }
+        }
+    }
+
+    /// Takes what has come since queries were pinned out of the logs, where that is much, and lets those come to the present
+    /// that have taken in all but little.
+    fn take_since(&mut self) {
+        let mut arriving = Vec::new();
+        for place in 0..self.queries.len() {
+            let rest_max = self.queries[place].rows_at_once(REST_ROWS_MAX);
+            let Status::CatchingUp(catch_up) = &self.queries[place].status else { continue };
+            let (bytes, rounds) = (catch_up.pieces.since_bytes, catch_up.pieces.rounds);
+            let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
+            let (rows, is_much) = self.waits_in_logs(place);
+            let moves = if has_read { rows > rest_max && rounds < ROUNDS_MAX } else { is_much };
+            // What takes what is kept last doesn't need what has come of that.
+            if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
+                let since = together(std::iter::from_fn(|| self.next_since(place)));
+                if let (Some((_, inputs)), Some(pieces)) = (since, self.queries[place].pieces_mut()) {
+                    pieces.rounds += usize::from(has_read);
+                    pieces.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
+                    pieces.since.push_back(inputs);
+                }
+            } else if has_read && !self.queries[place].succeeds {
+                arriving.push(self.queries[place].name.clone());
+            }
+        }
+        for name in arriving {
+            // Who comes first may let others begin.
+            if let Some(place) = self.queries.iter().position(|query| Arc::ptr_eq(&query.name, &name)) {
+                self.arrive_durably(place);
+            }
+        }
+    }
+
+    /// How many rows wait for a query in the logs of its inputs, and whether that is more than half of what may.
+    fn waits_in_logs(&self, place: usize) -> (usize, bool) {
+        let query = &self.queries[place];
+        let logs = query.reads().filter_map(|name| Some((self.logs.get(name)?, query.place_in(name)?)));
+        logs.fold((0, false), |(rows, much), (log, at)| {
+            let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
+            (rows + of_log, much || log.waiting(at).is_half_of_much())
+        })
+    }
+
+    /// Lets threads take in what waits.
+    pub(in crate::run) fn begin_past_pieces(&mut self) {
+        if self.durability.is_recovering() {
+            return;
+        }
+        for place in 0..self.queries.len() {
+            if let Err(reason) = self.begin_past_piece(place) {
+                self.queries[place].suspend(reason, self.epoch);
+            }
+        }
+    }
+
+    fn begin_past_piece(&mut self, place: usize) -> Result<()> {
+        let standing = self.standing_cut();
+        let query = &mut self.queries[place];
+        let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
+        let has_all = catch_up.reading.is_empty();
+        let pieces = &mut catch_up.pieces;
+        if pieces.is_away() {
+            return Ok(());
+        }
+        let mut piece = pieces.waiting.pop_front();
+        if piece.is_none() && has_all {
+            let since = pieces.since.pop_front();
+            pieces.since_bytes = pieces.since.iter().flatten().map(Delta::memory_bytes).sum();
+            piece = since.map(|inputs| Piece { inputs, is_stamped: false, _permit: None });
+        }
+        let Some(Piece { inputs, is_stamped, _permit: permit }) = piece else { return Ok(()) };
+        let cut = Cut { watermarks: Vec::new(), now: self.clock.last(), ..standing };
+        let inputs = match is_stamped {
+            true => inputs,
+            false => {
+                let stamped =
+                    query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
+                stamped.map(|delta| delta.map(std::borrow::Cow::into_owned)).collect::<Result<_>>()?
+            }
+        };
+        query.unread = query.shows_at_once();
+        let read = query.needs_changes();
+        query.flow.tell_little();
+        let Some(flow) = query.flow.lend() else {
+            return Err(Error::bug("the operators of a new query are gone"));
+        };
+        let given_up = Arc::new(AtomicBool::default());
+        let (of, asked) = (cut.clone(), given_up.clone());
+        let done = self.on_a_thread(move || {
+            let _permit = permit;
+            take_in(flow, &of, inputs, read, &asked)
+        })?;
+        if let Some(pieces) = self.queries[place].pieces_mut() {
+            pieces.step = Some(Step { cut, done, _given_up: GivenUp(given_up) });
+        }
+        Ok(())
+    }
+}
+
+/// What a thread does: takes in a piece, unless that is given up.
+fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, given_up: &AtomicBool) -> Done {
+    let begun = Instant::now();
+    let rows = inputs.iter().map(Delta::num_rows).sum();
+    // A change of a row is taken in as one, and what costs the same however small it is isn't made smaller.
+    let is_whole = flow.cost() >= Cost::Few || !inputs.iter().all(Delta::is_append_only);
+    let mut parts = Parts::of(inputs);
+    let (mut size, mut all, mut panic) = (PartRows::default(), Ok(Change::default()), None);
+    while let Some(part) = parts.next(if is_whole { None } else { Some(size.get()) }) {
+        let begun = Instant::now();
+        let (change, panicked) = own_flow::step(&mut flow, cut, &part.iter().collect::<Vec<_>>(), read);
+        size.took(begun.elapsed());
+        panic = panicked;
+        all = all.and_then(|all| change.map(|change| in_all(all, change)));
+        if all.is_err() || given_up.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    // After a panic its operators are not as they should be.
+    let told = if all.is_ok() { Told::little_of(&flow) } else { Told::default() };
+    Done { flow, told, change: all, panic, took: begun.elapsed(), rows }
+}
+
+fn in_all(mut all: Change, change: Change) -> Change {
+    all.rows.append(change.rows);
+    all.errors.append(change.errors);
+    all.left_out += change.left_out;
+    all.late.extend(change.late);
+    all
+}
+
+/// A piece, part by part: one input after the other.
+struct Parts {
+    left: Vec<VecDeque<Chunk>>,
+    /// False until the first part, which there is however little the piece has.
+    begun: bool,
+}
+
+impl Parts {
+    fn of(inputs: Vec<Delta>) -> Parts {
+        Parts { left: inputs.into_iter().map(|delta| delta.chunks.into()).collect(), begun: false }
+    }
+
+    /// The next part: so many rows at most, or all.
+    fn next(&mut self, rows_max: Option<usize>) -> Option<Vec<Delta>> {
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        let mut part = vec![Delta::default(); self.left.len()];
+        let mut room = rows_max.unwrap_or(usize::MAX);
+        for (part, left) in part.iter_mut().zip(&mut self.left) {
+            while room > 0
+                && let Some(chunk) = left.pop_front()
+            {
+                let count = chunk.rows.num_rows();
+                if count > room {
+                    left.push_front(chunk.slice(room, count - room));
+                }
+                part.push(chunk.slice(0, room.min(count)));
+                room -= room.min(count);
+            }
+        }
+        (is_first || part.iter().any(|delta| !delta.is_empty())).then_some(part)
+    }
+}
