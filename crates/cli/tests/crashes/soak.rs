@@ -14,7 +14,7 @@ use super::PATIENCE;
 use super::clients::Clients;
 use super::feeds::{self, Log, Socket};
 use super::ledger::{self, ensure};
-use super::served::{Answer, Served};
+use super::served::{Answer, Fault, Served};
 
 /// So many lives must have been measured until it is said whether something grows.
 const LIVES_MIN: usize = 9;
@@ -98,6 +98,19 @@ impl Soak {
             })?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let mut verified = 0;
+        for view in client.ask("SELECT name FROM millstream.materialized_views").await? {
+            match client.ask(&format!("VERIFY {view}")).await {
+                Ok(differs) => {
+                    verified += 1;
+                    ensure(differs.is_empty(), || format!("{view} differs from its query: {differs:?}"))?;
+                }
+                Err(Fault::Lost) => return Err(Fault::Lost),
+                // What some read is not kept, or came too late for it.
+                Err(Fault::Told(_)) => {}
+            }
+        }
+        ensure(verified > 2, || format!("{verified} views were verified"))?;
         let state = client.number("SELECT sum(state_bytes) FROM millstream.operators").await?;
         self.state.bytes.push(u64::try_from(state).unwrap());
         self.memory.bytes.extend(served.memory());
