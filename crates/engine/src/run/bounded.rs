@@ -5,7 +5,8 @@
 //! long is lent to a thread at once. Most are done in time, and nothing is different from one in the loop. One that isn't
 //! leaves its query behind (`behind.rs`), with all that read it.
 //!
-//! Deliberately absent: queries whose rows lie in an arrangement that others read, and queries that may not be behind.
+//! Deliberately absent: queries whose rows lie in an arrangement that others read, and queries that may not be behind, or that
+//! are read by one that may not.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -20,14 +21,15 @@ use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
 use crate::settings::ClockKind;
 
-/// How long the loop waits for a step.
-const WAIT: Duration = Duration::from_millis(50);
+/// How long the loop waits for steps in an epoch.
+pub(super) const WAIT: Duration = Duration::from_millis(50);
 
 impl RunningQuery {
     /// True if a step over so many rows could take long.
     pub(super) fn may_take_long(&self, rows: usize) -> bool {
         let kept = rows + self.flow.state_bytes() / ROW_BYTES;
-        let pairs = || self.flow.cost() == Cost::Pairs || !self.flow.shareable().is_empty();
+        // A join by equality touches the rows of a key.
+        let pairs = || self.flow.cost() > Cost::Delta || !self.flow.shareable().is_empty();
         match self.flow.cost() {
             _ if rows == 0 => false,
             Cost::Few | Cost::Whole => kept > LARGE_ROWS,
@@ -65,8 +67,11 @@ impl Loop {
                 return Some(Delta::default());
             }
         };
+        let waited = Instant::now();
+        let answer = done.recv_timeout(self.step_patience);
+        self.step_patience = self.step_patience.saturating_sub(waited.elapsed());
         let query = &mut self.queries[place];
-        match done.recv_timeout(WAIT) {
+        match answer {
             Ok(done) => Some(query.take_done(cut, done).unwrap_or_else(|reason| {
                 query.suspend(reason, cut.epoch);
                 Delta::default()

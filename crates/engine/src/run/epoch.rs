@@ -10,6 +10,7 @@ use millstream_flow::Cost;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::bounded::WAIT;
 use super::query::{RunningQuery, Status};
 use super::table::Waiting;
 use crate::Record;
@@ -134,6 +135,7 @@ impl Loop {
         self.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
         self.let_leave_before(&record.changes);
+        self.step_patience = WAIT;
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         self.trim_retained(&record.cut);
         self.trim_histories(&record.cut);

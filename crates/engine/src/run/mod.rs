@@ -185,6 +185,8 @@ pub(crate) struct Loop {
     stepped: Timestamp,
     /// Rows that an epoch takes of sources at most, where the user has set no number.
     budget_rows: usize,
+    /// How long this epoch still waits for steps that may take long.
+    step_patience: Duration,
     progress: Progress,
     measures: Measures,
     memory: Memory,
@@ -260,6 +262,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, inbox: Receiver<Event>, parts: Parts) 
                 epoch: Epoch::default(),
                 stepped: Timestamp::default(),
                 budget_rows: epoch::BUDGET_ROWS_START,
+                step_patience: bounded::WAIT,
                 progress: Progress::default(),
                 measures: Measures::new(parts.listeners),
                 memory: Memory::new(parts.spill),

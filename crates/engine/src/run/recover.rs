@@ -5,7 +5,7 @@ use millstream_sql::{Error, Result};
 
 use super::Loop;
 use super::made::News;
-use super::query::Status;
+use super::query::{RunningQuery, Status};
 use super::waiters::{Awaits, Changing};
 use crate::Record;
 use crate::event::{Recovery, Reply};
@@ -143,10 +143,12 @@ impl Loop {
         if self.durability.is_on() {
             self.durability.at = Some(standing.now);
         }
+        let starting = |query: &&RunningQuery| query.is_starting();
+        let before: Vec<_> = self.queries.iter().filter(starting).map(|query| query.name.clone()).collect();
         let paused = self.check_journal().and_then(|()| self.pause(name.as_deref(), pause));
         self.end_change();
-        let starting = self.queries.iter().filter(|query| !pause && query.is_starting());
-        let names: Vec<_> = starting.map(|query| query.name.clone()).collect();
+        let names = self.queries.iter().filter(starting).map(|query| query.name.clone());
+        let names: Vec<_> = names.filter(|name| !pause && !before.contains(name)).collect();
         match paused {
             Ok(notices) if !names.is_empty() && !self.durability.is_recovering() => {
                 self.journal_state(Entry::Paused { name, pause, standing });

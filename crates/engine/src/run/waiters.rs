@@ -16,6 +16,7 @@ use super::observe::Observing;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::source::RunningSource;
+use crate::catalog::{Definition, Object};
 use crate::event::{Advance, Change, Reply};
 use crate::settings::ClockKind;
 
@@ -92,7 +93,7 @@ impl Awaits {
 /// What undoes a change that made objects and did nothing else.
 #[derive(Debug)]
 pub(crate) struct Undo {
-    objects: Vec<Arc<str>>,
+    objects: Vec<Arc<Object>>,
     /// The variables that its statements depended on.
     variables: Vec<(String, String)>,
 }
@@ -105,7 +106,13 @@ impl Undo {
     pub(super) fn of(changes: &[Change], entry: &Entry) -> Option<Undo> {
         let Entry::Changed { variables, done, .. } = entry else { return None };
         let made = |change: &Change| match change {
-            Change::Create { object, .. } => Some(object.name.clone()),
+            // Others may have put rows into a table, or read of a source, which they would lose.
+            Change::Create { object, .. } => match object.definition {
+                Definition::Table { .. } | Definition::Source { .. } | Definition::Subscription { .. } => {
+                    None
+                }
+                _ => Some(object.clone()),
+            },
             Change::Alter { .. } | Change::Rename { .. } | Change::Widen { .. } | Change::Drop { .. } => None,
         };
         let objects = changes.iter().map(made).collect::<Option<_>>()?;
@@ -185,14 +192,19 @@ impl Loop {
         starts.then(|| Instant::now() + LOOK)
     }
 
-    /// Drops what a statement made that was given up while its queries were starting, unless others make use of it by now.
+    /// Drops what a statement made that was given up while its queries were starting, unless others make use of it by now, or
+    /// have altered it.
     fn undo(&mut self, undo: Undo) {
         let Undo { objects, variables } = undo;
-        let is_own = |name: &Arc<str>| objects.contains(name);
-        if !objects.iter().all(|name| self.catalog.dependants(name).iter().all(is_own)) {
+        let names: Vec<Arc<str>> = objects.iter().rev().map(|object| object.name.clone()).collect();
+        let is_own = |name: &Arc<str>| names.contains(name);
+        let is_as_made = |object: &Arc<Object>| {
+            let found = self.catalog.find(&object.name).is_some_and(|found| Arc::ptr_eq(found, object));
+            found && self.catalog.dependants(&object.name).iter().all(is_own)
+        };
+        if !objects.iter().all(is_as_made) {
             return;
         }
-        let names: Vec<Arc<str>> = objects.iter().rev().cloned().collect();
         let drop_one = |name: &Arc<str>| {
             let kind = self.catalog.find(name)?.definition.kind().to_uppercase();
             Some(format!("DROP {kind} {}", quote_ident(name.strip_suffix("()").unwrap_or(name))))
