@@ -66,9 +66,9 @@ struct Worker {
     runs: AtomicU64,
 }
 
-/// The priority of a worker's threads.
+/// The priority of some threads.
 #[derive(Debug, Default)]
-struct Priority {
+pub(crate) struct Priority {
     #[cfg(target_os = "linux")]
     threads: Mutex<Vec<rustix::process::Pid>>,
     is_lower: AtomicBool,
@@ -76,18 +76,23 @@ struct Priority {
 
 impl Priority {
     /// Counts the thread that calls this.
-    fn add_this_thread(&self) {
+    pub(crate) fn add_this_thread(&self) {
         #[cfg(target_os = "linux")]
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(rustix::thread::gettid());
     }
 
     /// Forgets the thread that calls this, whose number another may get.
-    fn remove_this_thread(&self) {
+    pub(crate) fn remove_this_thread(&self) {
         #[cfg(target_os = "linux")]
         {
             let this = rustix::thread::gettid();
             self.threads.lock().unwrap_or_else(PoisonError::into_inner).retain(|thread| *thread != this);
         }
+    }
+
+    /// Lowers it to that of what may take long.
+    pub(crate) fn lower_for_long(&self) {
+        self.lower(LOWER[0].1);
     }
 
     /// Lowers it, for good: without privileges no thread can be given a higher one again.
@@ -195,7 +200,7 @@ impl QueryPool {
 pub(crate) fn lower_this_thread() {
     let priority = Priority::default();
     priority.add_this_thread();
-    priority.lower(LOWER[0].1);
+    priority.lower_for_long();
 }
 
 /// Where the tasks of the statement that runs here are spawned: on its worker, else on the engine's own threads.

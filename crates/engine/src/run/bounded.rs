@@ -8,6 +8,7 @@
 //! Deliberately absent: queries whose rows lie in an arrangement that others read, and queries that may not be behind, or that
 //! are read by one that may not.
 
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,11 @@ use super::Loop;
 use super::behind::{Behind, Done, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES, step_for};
 use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
+use crate::query_pool::Priority;
 use crate::settings::ClockKind;
 
 /// How long the loop waits for steps in an epoch.
-pub(super) const WAIT: Duration = Duration::from_millis(50);
+pub(super) const WAIT: Duration = Duration::from_millis(500);
 
 impl RunningQuery {
     /// True if a step over so many rows could take long.
@@ -52,6 +54,15 @@ impl Loop {
         let Some(leaving) = self.may_leave(place, inputs) else {
             return Some(self.queries[place].step(cut, inputs));
         };
+        let before = Epoch(cut.epoch.0.saturating_sub(1));
+        if self.held_by_checkpoint().is_some() {
+            // A step that is under way would put the checkpoint off: it begins after that.
+            leaving.into_iter().for_each(|place| self.leave_before(place, before));
+            if let Some(behind) = self.queries[place].behind_mut() {
+                behind.wait(cut, inputs);
+            }
+            return None;
+        }
         let query = &mut self.queries[place];
         query.changed = 0;
         let read = query.needs_changes();
@@ -60,7 +71,9 @@ impl Loop {
         let taken: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
         let (of, given) = (cut.clone(), taken.clone());
         let begun = Instant::now();
-        let done = match self.on_a_thread(move || step_for(flow, &of, given, read, Told::little_of)) {
+        let priority = Arc::<Priority>::default();
+        let step = move || step_for(flow, &of, given, read, Told::little_of);
+        let done = match self.on_a_thread_for(priority.clone(), step) {
             Ok(done) => done,
             Err(reason) => {
                 self.queries[place].suspend(reason, cut.epoch);
@@ -77,8 +90,10 @@ impl Loop {
                 Delta::default()
             })),
             // One that has panicked outside of its operators is found to have when it is looked for.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                let before = Epoch(cut.epoch.0.saturating_sub(1));
+            Err(reason) => {
+                if reason == RecvTimeoutError::Timeout {
+                    priority.lower_for_long();
+                }
                 let stepped = Behind::stepping(before, cut.clone(), taken, (done, begun));
                 query.status = Status::Behind(Box::new(stepped));
                 leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));

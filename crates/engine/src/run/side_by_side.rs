@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use millstream_delta::{Cut, Delta};
+use millstream_flow::Cost;
 
 use super::Loop;
 use super::epoch::Deltas;
@@ -26,8 +27,9 @@ impl Loop {
             let rows =
                 query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
-            // The loop waits for all of them.
-            let plain = plain && !(query.may_be_behind() && query.may_take_long(rows));
+            // The loop waits for all of them, so none is among them that pairs so many rows.
+            let pairs = query.flow.cost() == Cost::Pairs && query.may_take_long(rows);
+            let plain = plain && !(pairs && query.may_be_behind());
             let reads =
                 |before: &RunningQuery| query.reads_from(&before.name) || self.takes_late_rows(query, before);
             if !plain || before.any(reads) {

@@ -73,6 +73,8 @@ async fn changes(threads: usize) -> Result<Vec<String>> {
     let engine = Engine::start().map_err(|error| error.to_string())?;
     let mut session = engine.session();
     run(&mut session, &format!("SET parallelism = {threads}")).await?;
+    // Whatever takes long, every query is stepped in each epoch.
+    run(&mut session, "SET history_retention = '1 hour'").await?;
     run_all(&mut session, &["CREATE TABLE t (k BIGINT, v BIGINT)", "CREATE TABLE u (v BIGINT, w BIGINT)"])
         .await?;
     run(&mut session, "INSERT INTO u SELECT value * 50, value FROM generate_series(1, 300)").await?;

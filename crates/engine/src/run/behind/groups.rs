@@ -99,7 +99,7 @@ impl Loop {
 
     /// While a checkpoint waits for the ends of steps: how long the newest step of a query must have taken for it not to be
     /// stepped. As long as a long step is away those that are quick go on.
-    pub(super) fn held_by_checkpoint(&self) -> Option<Duration> {
+    pub(in crate::run) fn held_by_checkpoint(&self) -> Option<Duration> {
         // A step that begins beside a large statement would still be under way when that is over.
         if !self.checkpoint_waits_for_steps() && !self.checkpoint_waits_for_statements() {
             return None;
