@@ -12,6 +12,7 @@ use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
 use millstream_state::{Rows, Spillable, Tables};
 
 use super::Loop;
+use super::behind::Behind;
 use super::compile::next_multiple;
 use super::epoch::Deltas;
 use super::query::{RunningQuery, Status, put_rows, take_rows};
@@ -333,7 +334,9 @@ impl Loop {
         let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
         let awake = || self.next_flow_wake().is_some_and(|wake| wake <= self.now());
         let system = self.settings.clock == ClockKind::System;
-        self.queries.iter().any(|query| query.is_running() && owed(query)) || (system && awake())
+        let takes_all = |query: &RunningQuery| query.behind().is_some_and(Behind::is_in_order);
+        let owes = |query: &RunningQuery| takes_all(query) || (query.is_running() && owed(query));
+        self.queries.iter().any(owes) || (system && awake())
     }
 
     /// The next time at which a window must be evaluated whatever comes: at auto pace no epoch may span it.
@@ -369,7 +372,10 @@ impl Loop {
 
     /// When some query that is maintained must be stepped next whatever comes, or a watermark moves, at any pace.
     pub(super) fn next_flow_wake(&self) -> Option<Timestamp> {
-        let maintained = |query: &&RunningQuery| query.is_running() && !query.is_per_batch();
+        // One that is behind finds out when it has taken in all that waits for it.
+        let is_idle = |query: &RunningQuery| query.behind().is_some_and(Behind::is_idle);
+        let maintained =
+            |query: &&RunningQuery| !query.is_per_batch() && (query.is_running() || is_idle(query));
         let queries = self.queries.iter().filter(maintained).filter_map(|query| query.flow.wake_at());
         queries.chain(self.next_mark()).min()
     }

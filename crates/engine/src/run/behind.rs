@@ -4,10 +4,12 @@
 //! so its result is as of that epoch: the batch answer, as always, of fewer epochs. Queries that read it are behind with
 //! it, so that they find all they read as of one epoch. Nothing else waits.
 //!
-//! Deliberately absent: queries whose answer depends on how the input was split. They are stepped in each epoch,
-//! as is all that they read. So is every query while history is kept, of which each epoch is a part.
+//! A query whose answer depends on how its input is split takes one epoch after the other (`behind/in_order.rs`).
+//!
+//! Deliberately absent: every query while history is kept, of which each epoch is a part.
 
 mod groups;
+mod in_order;
 mod merging;
 mod rebuild;
 mod saving;
@@ -58,6 +60,8 @@ pub(crate) struct Behind {
     merged_at: usize,
     /// The runs of epochs that were put together: the first of each, by the last.
     merged: BTreeMap<Epoch, Epoch>,
+    /// True if epochs are stepped one by one, and those without changes wait as well.
+    in_order: bool,
     /// How long its newest step took.
     took: Duration,
     step: Option<Step>,
@@ -93,6 +97,7 @@ impl Behind {
             through,
             lumps: Vec::new(),
             merged: BTreeMap::new(),
+            in_order: false,
             took: Duration::ZERO,
             waiting: BTreeMap::new(),
             bytes: 0,
@@ -130,11 +135,13 @@ impl Behind {
 
     /// Keeps what an epoch changes of its inputs.
     pub(crate) fn wait(&mut self, cut: &Cut, inputs: &[&Delta]) {
-        let (_, waiting) = self
-            .waiting
-            .entry(cut.epoch)
-            .or_insert_with(|| (cut.clone(), vec![Delta::default(); inputs.len()]));
-        for (waiting, delta) in waiting.iter_mut().zip(inputs) {
+        if !self.waiting.contains_key(&cut.epoch) {
+            self.bytes += self.cut_bytes();
+            let kept = (self.kept_of(cut), vec![Delta::default(); inputs.len()]);
+            self.waiting.insert(cut.epoch, kept);
+        }
+        let waiting = self.waiting.get_mut(&cut.epoch).into_iter().flat_map(|(_, waiting)| waiting);
+        for (waiting, delta) in waiting.zip(inputs) {
             self.bytes += delta.memory_bytes();
             waiting.append((*delta).clone());
         }
@@ -149,7 +156,8 @@ impl Behind {
         let later = self.waiting.split_off(&through.next());
         let taken = std::mem::replace(&mut self.waiting, later);
         self.merged = self.merged.split_off(&through.next());
-        self.bytes = self.waiting.values().map(|(_, inputs)| bytes_of(inputs)).sum();
+        let bytes: usize = taken.values().map(|(_, inputs)| bytes_of(inputs) + self.cut_bytes()).sum();
+        self.bytes = if self.waiting.is_empty() { 0 } else { self.bytes.saturating_sub(bytes) };
         let (cut, inputs) = together(taken.into_values())?;
         // The result is as of that epoch, also where nothing has changed in it.
         Some((Cut { epoch: through, ..cut }, inputs))
@@ -179,7 +187,8 @@ pub(crate) fn together(epochs: impl Iterator<Item = (Cut, Vec<Delta>)>) -> Optio
 }
 
 impl RunningQuery {
-    /// Whether its answer is the same for every split of its input, and for whoever takes its changes.
+    /// True if its answer is the same for every split of its input, and for whoever takes its changes: it can be stepped over
+    /// several epochs at once.
     pub(super) fn may_be_behind(&self) -> bool {
         self.flow.is_timeless()
             && !self.is_per_batch()
@@ -271,7 +280,10 @@ impl Loop {
         let mut all = BTreeSet::new();
         let mut left: Vec<Arc<str>> = names.into_iter().collect();
         while let Some(name) = left.pop() {
-            let Some(query) = self.query(&name) else { continue };
+            let Some(query) = self.query(&name) else {
+                left.extend(self.late_for(&name).filter(|query| !all.contains(*query)).cloned());
+                continue;
+            };
             if all.insert(query.name.clone()) {
                 left.extend(query.reads().cloned());
             }
@@ -313,7 +325,8 @@ impl Loop {
         for place in 0..self.queries.len() {
             let query = &self.queries[place];
             let Some(behind) = query.behind() else { continue };
-            let quick = query.speed.is_quick() && behind.waiting.is_empty() && self.apart.is_none();
+            let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
+            let quick = query.speed.is_quick() && self.apart.is_none() && idle();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
             let wanted = self.keeps_history() || wanted.contains(&query.name);
             // A read that has begun finds all of a group as of its epoch.
@@ -423,13 +436,14 @@ impl Loop {
             if query.is_suspended() || !query.reads().any(|name| names.contains(name)) {
                 continue;
             }
-            if !query.may_be_behind() || query.is_starting() {
+            if !query.may_leave() || query.is_starting() {
                 return None;
             }
             names.insert(query.name.clone());
             leaving.push(place);
         }
-        first.may_be_behind().then_some(leaving)
+        let late_rows_read = leaving.iter().any(|place| self.has_late_rows_read(&self.queries[*place]));
+        (first.may_leave() && !late_rows_read).then_some(leaving)
     }
 
     /// Whether there is something that goes on sooner without these queries.
@@ -460,11 +474,12 @@ impl Loop {
     }
 
     fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
+        let in_order = self.is_stepped_in_order(place);
         let query = &mut self.queries[place];
         query.flow.tell();
         query.speed = Speed::default();
         match unshared {
-            Ok(()) => query.status = Status::Behind(Box::new(Behind::new(epoch))),
+            Ok(()) => query.status = Status::Behind(Box::new(Behind::new(epoch).in_order(in_order))),
             Err(reason) => query.suspend(reason, epoch),
         }
     }
@@ -485,12 +500,12 @@ impl Loop {
                 continue;
             }
             let (from, through) = (behind.through, self.next_through(place, behind));
-            if !behind.waits_up_to(through) {
-                if let Some(behind) = self.queries[place].behind_mut() {
-                    behind.through = through;
-                }
-            } else if self.epoch.0 - from.0 >= self.apart.unwrap_or(1) || self.is_hurried(place) {
-                ready.push((from, place, through));
+            let Some(end) = self.queries[place].step_end(through) else {
+                self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through));
+                continue;
+            };
+            if self.epoch.0 - from.0 >= self.apart.unwrap_or(1) || self.is_hurried(place) {
+                ready.push((from, place, end));
             }
         }
         self.merge_waiting();
@@ -510,11 +525,19 @@ impl Loop {
         self.queries[place].unread = self.is_unread(place);
         let query = &mut self.queries[place];
         let read = query.needs_changes();
-        let Some(from) = query.behind().map(Behind::through) else { return };
-        let Some((cut, inputs)) = query.behind_mut().and_then(|behind| behind.take(through)) else { return };
+        let Some(behind) = query.behind_mut() else { return };
+        let (from, in_order) = (behind.through, behind.in_order);
+        let Some((cut, taken)) = behind.take(through) else { return };
+        let inputs = match query.stamped(&cut, &taken) {
+            Ok(inputs) => inputs,
+            Err(reason) => {
+                query.suspend(reason, cut.epoch);
+                return self.suspend_after(place);
+            }
+        };
         let Some(flow) = query.flow.lend() else { return };
-        let (of, taken) = (cut.clone(), inputs.clone());
-        match self.on_a_thread(move || step(flow, &of, inputs, read)) {
+        let of = cut.clone();
+        match self.on_a_thread(move || step(flow, &of, inputs, read, in_order)) {
             Ok(done) => {
                 if let Some(behind) = self.queries[place].behind_mut() {
                     behind.step =
@@ -531,8 +554,8 @@ impl Loop {
 }
 
 /// What a thread does.
-fn step(flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool) -> Done {
-    let inputs = inputs.into_iter().map(compacted).collect();
+fn step(flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, in_order: bool) -> Done {
+    let inputs = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };
     step_for(flow, cut, inputs, read, Told::of)
 }
 

@@ -28,8 +28,12 @@ pub(super) const WAIT: Duration = Duration::from_millis(500);
 
 impl RunningQuery {
     /// True if a step over so many rows could take long.
-    pub(super) fn may_take_long(&self, rows: usize) -> bool {
+    pub(super) fn may_take_long(&self, rows: usize, cut: &Cut) -> bool {
         let kept = rows + self.flow.state_bytes() / ROW_BYTES;
+        // All windows may close, or rows of all keys leave.
+        if kept > LARGE_ROWS && self.flow.is_due(cut) {
+            return true;
+        }
         // A join by equality touches the rows of a key.
         let pairs = || self.flow.cost() > Cost::Delta || !self.flow.shareable().is_empty();
         match self.flow.cost() {
@@ -51,7 +55,7 @@ impl RunningQuery {
 impl Loop {
     /// Steps a query that is running over an epoch. None: it isn't done, and goes on apart.
     pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
-        let Some(leaving) = self.may_leave(place, inputs) else {
+        let Some(leaving) = self.leaving_over(place, cut, inputs) else {
             return Some(self.queries[place].step(cut, inputs));
         };
         let before = Epoch(cut.epoch.0.saturating_sub(1));
@@ -63,13 +67,17 @@ impl Loop {
             }
             return None;
         }
+        let in_order = self.is_stepped_in_order(place);
         let query = &mut self.queries[place];
         query.changed = 0;
         let read = query.needs_changes();
         query.flow.tell_little();
-        let Some(flow) = query.flow.lend() else { return Some(query.step(cut, inputs)) };
         let taken: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
-        let (of, given) = (cut.clone(), taken.clone());
+        let stamped = query.stamped(cut, &taken);
+        let (Ok(given), Some(flow)) = (stamped, query.flow.lend()) else {
+            return Some(query.step(cut, inputs));
+        };
+        let of = cut.clone();
         let begun = Instant::now();
         let priority = Arc::<Priority>::default();
         let step = move || step_for(flow, &of, given, read, Told::little_of);
@@ -94,7 +102,7 @@ impl Loop {
                 if reason == RecvTimeoutError::Timeout {
                     priority.lower_for_long();
                 }
-                let stepped = Behind::stepping(before, cut.clone(), taken, (done, begun));
+                let stepped = Behind::stepping(before, cut.clone(), taken, (done, begun)).in_order(in_order);
                 query.status = Status::Behind(Box::new(stepped));
                 leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));
                 None
@@ -103,14 +111,14 @@ impl Loop {
     }
 
     /// The queries that would leave the loop with one whose step over these rows may take long, and itself.
-    fn may_leave(&self, place: usize, inputs: &[&Delta]) -> Option<Vec<usize>> {
+    fn leaving_over(&self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Vec<usize>> {
         let query = &self.queries[place];
         let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
         let may = self.settings.clock == ClockKind::System
             && self.apart.is_none()
             && !self.durability.is_recovering()
-            && query.may_take_long(rows)
-            && query.may_be_behind()
+            && query.may_take_long(rows, cut)
+            && query.may_leave()
             && !query.flow.shareable().iter().any(|found| found.shared.is_some())
             && !self.keeps_history();
         if !may {

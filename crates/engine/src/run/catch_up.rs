@@ -111,8 +111,8 @@ impl Loop {
             }
             let inputs: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             // Of those that are behind it waits until they are at the present.
-            let is_late = |input: &RunningQuery| input.is_starting() || input.behind().is_some();
-            if inputs.iter().any(|name| self.query(name).is_some_and(is_late)) {
+            let is_starting = |name: &Arc<str>| self.query(name).is_some_and(RunningQuery::is_starting);
+            if inputs.iter().any(is_starting) || !self.behind_of(inputs.iter().cloned()).is_empty() {
                 continue;
             }
             if let Err(reason) = self.start_query(place, &inputs) {

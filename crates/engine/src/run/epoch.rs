@@ -10,6 +10,7 @@ use millstream_flow::Cost;
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::behind::Behind;
 use super::bounded::WAIT;
 use super::query::{RunningQuery, Status};
 use super::table::Waiting;
@@ -177,7 +178,8 @@ impl Loop {
                 continue;
             }
             let inputs = query.inputs(|name| deltas.get(name));
-            if inputs.iter().all(|delta| delta.is_empty()) && !query.flow.is_due(cut) {
+            let waits_in_order = query.behind().is_some_and(Behind::is_in_order);
+            if inputs.iter().all(|delta| delta.is_empty()) && !waits_in_order && !query.flow.is_due(cut) {
                 continue;
             }
             if query.is_running() && !self.may_step(place, cut.epoch) {

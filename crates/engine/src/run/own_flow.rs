@@ -165,7 +165,7 @@ impl OwnFlow {
         self.flow.as_mut().ok_or_else(lent)?.reset().map_err(error::flow)
     }
 
-    /// Whether an epoch with this cut must be stepped even if no input changes; one that is lent is timeless.
+    /// True if an epoch with this cut must be stepped even if no input changes. Not known of one that is lent: its epochs wait.
     pub(crate) fn is_due(&self, cut: &Cut) -> bool {
         self.here().is_some_and(|flow| flow.is_due(cut))
     }

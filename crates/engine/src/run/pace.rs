@@ -322,8 +322,8 @@ impl Loop {
                 self.collect_sources();
             }
             None => {
-                if let Some(moving) = self.clock.moving.take() {
-                    moving.reply.send(Ok(()));
+                if let Some(Moving { reply, .. }) = self.clock.moving.take() {
+                    self.durability.when_durable(move |done| reply.send(done));
                 }
             }
         }

@@ -27,9 +27,9 @@ impl Loop {
             let rows =
                 query.inputs(|name| deltas.get(name)).iter().map(|delta| delta.num_rows()).sum::<usize>();
             let plain = query.is_running() && !query.is_per_batch() && query.into.is_none();
-            // The loop waits for all of them, so none is among them that pairs so many rows.
-            let pairs = query.flow.cost() == Cost::Pairs && query.may_take_long(rows);
-            let plain = plain && !(pairs && query.may_be_behind());
+            // The loop waits for all of them, so none is among them that pairs so many rows, or closes so many windows.
+            let is_dear = query.flow.cost() == Cost::Pairs || query.flow.is_due(cut);
+            let plain = plain && !(is_dear && query.may_take_long(rows, cut) && query.may_leave());
             let reads =
                 |before: &RunningQuery| query.reads_from(&before.name) || self.takes_late_rows(query, before);
             if !plain || before.any(reads) {

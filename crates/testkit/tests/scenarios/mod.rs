@@ -24,6 +24,7 @@ mod forgotten;
 mod freed;
 mod hearing;
 mod history;
+mod in_order;
 mod interval_joins;
 mod library;
 mod machine;
@@ -88,6 +89,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(freed::ALL);
     all.extend_from_slice(hearing::ALL);
     all.extend_from_slice(history::ALL);
+    all.extend_from_slice(in_order::ALL);
     all.extend_from_slice(interval_joins::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(memory::ALL);

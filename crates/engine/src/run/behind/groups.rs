@@ -50,7 +50,9 @@ impl Loop {
 
     /// Tells who reads a query that it takes several epochs at once.
     pub(super) fn note_lump(&mut self, place: usize, from: Epoch, to: Epoch) {
-        if to.0 <= from.0 + 1 {
+        // In order, the epochs in between change nothing.
+        let in_order = self.queries[place].behind().is_some_and(Behind::is_in_order);
+        if to.0 <= from.0 + 1 || in_order {
             return;
         }
         let name = self.queries[place].name.clone();

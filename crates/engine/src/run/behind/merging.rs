@@ -63,7 +63,7 @@ fn as_one(chunks: Vec<Chunk>) -> Vec<Chunk> {
 impl Loop {
     /// Puts epochs together where many wait. Nobody will want to stop at one that is over and that nobody holds now.
     pub(super) fn merge_waiting(&mut self) {
-        let many = |behind: &Behind| behind.waiting.len() > behind.merged_at;
+        let many = |behind: &Behind| !behind.in_order && behind.waiting.len() > behind.merged_at;
         if !self.queries.iter().filter_map(RunningQuery::behind).any(many) {
             return;
         }

@@ -58,7 +58,7 @@ impl Loop {
     pub(in crate::run) fn rebuild_apart(&mut self, leaving: &[usize], cut: &Cut, inputs: &[&Delta]) {
         let before = Epoch(cut.epoch.0.saturating_sub(1));
         let Some((first, rest)) = leaving.split_first() else { return };
-        let mut behind = Behind::new(before);
+        let mut behind = Behind::new(before).in_order(self.is_stepped_in_order(*first));
         behind.put_back(cut.epoch, cut.clone(), inputs.iter().map(|delta| (*delta).clone()).collect());
         self.queries[*first].status = Status::Behind(Box::new(behind));
         // Within the epoch what is shared has been changed by those that were stepped already.
@@ -132,7 +132,7 @@ impl Loop {
         let of = cut.clone();
         let done = self.on_a_thread(move || {
             let _permit = permit;
-            step(flow, &of, inputs, false)
+            step(flow, &of, inputs, false, false)
         })?;
         if let Some(behind) = self.queries[place].behind_mut() {
             behind.step = Some(Step { through, begun: Instant::now(), cut, done, inputs: None });

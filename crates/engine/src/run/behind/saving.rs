@@ -23,6 +23,7 @@ impl Behind {
     /// What is kept of it; the epochs that wait are added to `entries`.
     pub(crate) fn save(&self, to: &mut Tables, entries: &mut Vec<Entry>) {
         to.put_number("through", self.through.0 as i64);
+        to.put_number_if("in_order", self.in_order.then_some(1));
         put_ranges(to, "lump", self.lumps.iter().copied());
         put_ranges(to, "merged", self.merged.iter().map(|(last, first)| (*first, *last)));
         to.put_number("waiting", entries.len() as i64);
@@ -37,7 +38,8 @@ impl Behind {
     /// One of `inputs` inputs as it was saved, if it was behind.
     pub(crate) fn load(from: &mut Tables, entries: &[Entry], inputs: usize) -> Result<Option<Behind>> {
         let Some(through) = from.take_number_if("through") else { return Ok(None) };
-        let mut behind = Behind::new(Epoch(through as u64));
+        let in_order = from.take_number_if("in_order").is_some();
+        let mut behind = Behind::new(Epoch(through as u64)).in_order(in_order);
         behind.lumps = take_ranges(from, "lump")?;
         behind.merged = take_ranges(from, "merged")?.into_iter().map(|(first, last)| (last, first)).collect();
         let (first, end) = (number(from, "waiting")? as usize, number(from, "waiting_to")? as usize);
@@ -141,18 +143,24 @@ impl Loop {
 
     /// Lets a query that is behind take in all that waits up to an epoch.
     pub(super) fn step_here(&mut self, place: usize, through: Epoch) {
+        let is_before = |behind: &Behind| behind.through < through && !behind.is_away();
+        while self.queries[place].behind().is_some_and(is_before) {
+            match self.queries[place].step_end(through) {
+                Some(end) => self.take_step_here(place, end),
+                None => self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through)),
+            }
+        }
+    }
+
+    fn take_step_here(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread = self.is_unread(place);
-        let Some(behind) =
-            self.queries[place].behind_mut().filter(|behind| behind.through < through && !behind.is_away())
-        else {
-            return;
-        };
-        let from = std::mem::replace(&mut behind.through, through);
+        let Some(behind) = self.queries[place].behind_mut() else { return };
+        let (from, in_order) = (std::mem::replace(&mut behind.through, through), behind.in_order);
         let Some((cut, inputs)) = behind.take(through) else { return };
         if !self.may_step(place, through) {
             return;
         }
-        let inputs: Vec<Delta> = inputs.into_iter().map(compacted).collect();
+        let inputs: Vec<Delta> = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };
         let before = std::mem::replace(&mut self.queries[place].status, Status::Running);
         let delta = self.queries[place].step(&cut, &inputs.iter().collect::<Vec<_>>());
         if self.queries[place].is_suspended() {

@@ -429,6 +429,11 @@ impl Operator for UpdateState {
         self.batch.is_some()
     }
 
+    /// The function is called with the values of each batch.
+    fn depends_on_cuts(&self) -> bool {
+        true
+    }
+
     fn wake_at(&self) -> Option<Timestamp> {
         let (time, _) = self.calls.front()?;
         Some(Timestamp(time.saturating_add(self.timeout?)))

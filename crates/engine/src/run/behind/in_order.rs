@@ -1,0 +1,117 @@
+//! Queries whose answer depends on how their input is split into epochs, and that leave the loop nevertheless: what waits for
+//! them is stepped one epoch after the other, each with its own cut, as the loop would have.
+//!
+//! These read event time, forget keys or closed windows, or keep the batch of each row. All queries that they read, directly
+//! or through others, are stepped in order as well once they are behind: nothing of what they change may be summed up.
+//! Epochs in which nothing changes wait as well, since a watermark or the time may close a window.
+//!
+//! Deliberately absent: sinks into tables, whose changes belong to the epoch in which others read the table; queries whose
+//! late rows others read; queries FOR EACH BATCH.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta, Epoch};
+use millstream_sql::Result;
+
+use super::Behind;
+use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
+use crate::run::Loop;
+use crate::run::query::RunningQuery;
+
+/// What an epoch takes that waits without changes, about.
+const CUT_BYTES: usize = 512;
+
+impl Behind {
+    /// The same, stepped one epoch after the other.
+    pub(in crate::run) fn in_order(self, in_order: bool) -> Behind {
+        Behind { in_order, ..self }
+    }
+
+    /// True if epochs are stepped one by one, and those without changes wait as well.
+    pub(in crate::run) fn is_in_order(&self) -> bool {
+        self.in_order
+    }
+
+    /// What an epoch that waits takes beside its rows, about.
+    pub(super) fn cut_bytes(&self) -> usize {
+        if self.in_order { CUT_BYTES } else { 0 }
+    }
+
+    /// Is as of a later epoch, where nothing that waits until then changes anything.
+    pub(super) fn pass(&mut self, through: Epoch) {
+        drop(self.take(through));
+        self.through = self.through.max(through);
+    }
+
+    /// True if nothing waits, and no thread steps it.
+    pub(in crate::run) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.is_away()
+    }
+
+    /// What is kept of the cut of an epoch.
+    pub(super) fn kept_of(&self, cut: &Cut) -> Cut {
+        match self.in_order {
+            // Operators don't read these.
+            true => {
+                Cut { positions: Vec::new(), marks: Vec::new(), watermarks: cut.watermarks.clone(), ..*cut }
+            }
+            false => cut.clone(),
+        }
+    }
+}
+
+impl RunningQuery {
+    /// True if it can be stepped apart from the loop: over several epochs at once, or one after the other.
+    pub(in crate::run) fn may_leave(&self) -> bool {
+        self.into.is_none() && !self.is_per_batch()
+    }
+
+    /// The epoch that the next step ends with, no later than `through`: it takes in all that waits, or in order the first epoch
+    /// that changes something. None: nothing that waits until then changes anything.
+    pub(super) fn step_end(&self, through: Epoch) -> Option<Epoch> {
+        let behind = self.behind()?;
+        if !behind.in_order {
+            return behind.waits_up_to(through).then_some(through);
+        }
+        let has_work = |(cut, inputs): &(Cut, Vec<Delta>)| {
+            inputs.iter().any(|delta| !delta.is_empty()) || self.flow.is_due(cut)
+        };
+        behind.waiting.range(..=through).find(|(_, epoch)| has_work(epoch)).map(|(epoch, _)| *epoch)
+    }
+
+    /// The changes of an epoch with the columns of their batch where the query reads these.
+    pub(in crate::run) fn stamped(&self, cut: &Cut, inputs: &[Delta]) -> Result<Vec<Delta>> {
+        let feeds = self.feeds.iter().zip(inputs);
+        feeds.map(|(feed, delta)| Ok(feed.stamp(delta, cut.into())?.into_owned())).collect()
+    }
+}
+
+impl Loop {
+    /// True if a query must be stepped in order once it is behind: for itself, or for one that reads it.
+    pub(in crate::run) fn is_stepped_in_order(&self, place: usize) -> bool {
+        let mut names = BTreeSet::from([&self.queries[place].name]);
+        let mut readers = self.queries[place + 1..].iter().filter(|query| {
+            let reads = query.reads().any(|name| names.contains(name));
+            if reads {
+                names.insert(&query.name);
+            }
+            reads
+        });
+        !self.queries[place].may_be_behind() || readers.any(|query| !query.may_be_behind())
+    }
+
+    /// True if other queries read the late rows of one.
+    pub(super) fn has_late_rows_read(&self, query: &RunningQuery) -> bool {
+        query.late().is_some() && self.queries.iter().any(|reader| self.takes_late_rows(reader, query))
+    }
+
+    /// The queries whose late rows a relation has.
+    pub(super) fn late_for(&self, relation: &str) -> impl Iterator<Item = &Arc<str>> {
+        let has = move |query: &&RunningQuery| {
+            query.late().is_some()
+                && (relation == ALL_LATE_ROWS || relation == late_rows_name(self.shown_name(query)))
+        };
+        self.queries.iter().filter(has).map(|query| &query.name)
+    }
+}

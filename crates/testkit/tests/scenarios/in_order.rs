@@ -1,0 +1,224 @@
+//! Queries that depend on how their input is split keep nobody waiting either: what waits for them is stepped an epoch at a
+//! time, and whoever takes their changes gets those of each epoch, as from an engine in which nothing is slow.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use millstream_engine::{Engine, Session};
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, within_a_minute};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::behind::{Door, Gate};
+use super::machine::Machine;
+use super::{Scenario, folder, lines_in, time};
+
+pub const ALL: &[Scenario] = &[
+    ("what_depends_on_epochs_gets_each_of_them_when_it_is_slow", || drive::block_on(slow())),
+    ("a_slow_query_over_event_time_keeps_nobody_waiting", || drive::block_on(others_go_on())),
+];
+
+/// Queries over event time, over the time of batches and over batches themselves, what reads them and what they read.
+const QUERIES: &[&str] = &[
+    "SET parallelism = 8",
+    "CREATE FUNCTION running(v BIGINT[], s BIGINT) RETURNS BIGINT RETURN coalesce(s, 0) + coalesce(array_sum(v)::BIGINT, 0)",
+    "CREATE TABLE t (k BIGINT, v BIGINT, ts TIMESTAMP, at TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') APPEND ONLY",
+    "CREATE STREAM closed AS SELECT window_start, k, count(*) AS n, sum(gate_a(v)) AS s \
+     FROM TUMBLE(t, ts, INTERVAL '10 seconds') GROUP BY window_start, k EMIT ON WINDOW CLOSE",
+    "CREATE STREAM rows AS SELECT k, gate_b(v) AS v FROM t WHERE v % 3 <> 0",
+    "CREATE MATERIALIZED VIEW sums AS SELECT k, count(*) AS n, sum(gate_b(v)) AS s FROM t GROUP BY k",
+    "CREATE MATERIALIZED VIEW recent AS SELECT t.k, t.v, sums.s FROM sums JOIN t ON t.k = sums.k \
+     WHERE t.at + INTERVAL '8 milliseconds' > now()",
+    "CREATE MATERIALIZED VIEW states AS SELECT k, state FROM UPDATE_STATE(TABLE rows PARTITION BY k, value => v, \
+     fn => 'running', timeout => INTERVAL '4 milliseconds')",
+    "CREATE MATERIALIZED VIEW over AS SELECT k, sum(s) AS s FROM closed GROUP BY k",
+];
+
+/// What sinks deliver, by name; of those that only gain rows with the epoch of each.
+const DELIVERED: &[(&str, &str)] = &[
+    ("closed", "AS SELECT _batch_id, * FROM closed"),
+    ("rows", "AS SELECT _batch_id, * FROM rows"),
+    ("recent", "FROM recent"),
+    ("states", "FROM states"),
+];
+
+async fn set_up(session: &mut Session, out: &Path) -> Result<()> {
+    run(session, "SET clock = 'manual'").await?;
+    run_all(session, QUERIES).await?;
+    for (name, delivers) in DELIVERED {
+        let path = out.join(name);
+        let with = format!(
+            "connector = 'file', path = '{}', format = 'csv', header = false, changelog = true",
+            path.display()
+        );
+        run(session, &format!("CREATE SINK of_{name} {delivers} WITH ({with})")).await?;
+    }
+    Ok(())
+}
+
+/// What comes in an epoch: some rows, or none.
+fn batch(number: i64, random: &mut SmallRng) -> Option<String> {
+    let rows: Vec<String> = (0..random.random_range(0..4))
+        .map(|_| {
+            let seconds = number + random.random_range(-14..6);
+            let (k, v) = (random.random_range(0..3), random.random_range(0..99));
+            format!("({k}, {v}, {}, '1970-01-01 00:00:00.{number:03}Z')", time(seconds))
+        })
+        .collect();
+    (!rows.is_empty()).then(|| format!("INSERT INTO t VALUES {}", rows.join(", ")))
+}
+
+async fn advance(session: &mut Session, number: i64, random: &mut SmallRng) -> Result<()> {
+    if let Some(insert) = batch(number, random) {
+        run(session, &insert).await?;
+    }
+    run(session, "ADVANCE BATCH").await.map(drop)
+}
+
+const ROUNDS: i64 = 8;
+const BATCHES: i64 = 9;
+
+/// What is delivered of each relation, in the order of its lines.
+fn delivered(out: &Path) -> Result<BTreeMap<&'static str, Vec<String>>> {
+    let of = |(name, _): &(&'static str, &str)| {
+        let mut lines = lines_in(&out.join(name))?;
+        lines.sort();
+        Ok((*name, lines))
+    };
+    DELIVERED.iter().map(of).collect()
+}
+
+const HELD: &[&str] = &[
+    "SELECT * FROM recent ORDER BY k, v",
+    "SELECT * FROM states ORDER BY k",
+    "SELECT * FROM over ORDER BY k",
+    "SELECT * FROM sums ORDER BY k",
+    "SELECT count(*) FROM late_rows('closed')",
+];
+
+async fn held(session: &mut Session) -> Result<Vec<Vec<String>>> {
+    let mut all = Vec::new();
+    for sql in HELD {
+        all.push(lines(session, sql).await?);
+    }
+    Ok(all)
+}
+
+type Told = (BTreeMap<&'static str, Vec<String>>, Vec<Vec<String>>);
+
+/// What an engine says in which nothing is slow and that doesn't crash.
+async fn reference(seed: u64) -> Result<Told> {
+    let folder = folder()?;
+    let machine = Machine::start(|| {
+        let builder = Engine::builder().scalar_function(Gate::default().function("gate_a"));
+        builder.scalar_function(Gate::default().function("gate_b"))
+    })?;
+    let mut session = machine.session();
+    set_up(&mut session, folder.path()).await?;
+    let mut random = SmallRng::seed_from_u64(seed);
+    for number in 0..ROUNDS * BATCHES {
+        advance(&mut session, number, &mut random).await?;
+    }
+    run(&mut session, "FLUSH").await?;
+    let held = held(&mut session).await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())?;
+    Ok((delivered(folder.path())?, held))
+}
+
+async fn slow() -> Result<()> {
+    for seed in 0..3 {
+        let one = reference(seed).await?;
+        ensure(one.0.values().all(|lines| lines.len() >= 15), || format!("too little is delivered: {one:?}"))?;
+        for crashes in [false, true] {
+            let other = slowly(seed, crashes).await?;
+            for (name, told) in &one.0 {
+                let other = &other.0[name];
+                let differ =
+                    || format!("seed {seed}, crashes {crashes}: {name}:\n{told:?}\nslow:\n{other:?}");
+                ensure(told == other, differ)?;
+            }
+            ensure(one.1 == other.1, || format!("seed {seed}, {crashes}: {:?}, slow {:?}", one.1, other.1))?;
+        }
+    }
+    Ok(())
+}
+
+/// What one says whose queries are stepped apart, at gates that open and close, and that may crash in between.
+async fn slowly(seed: u64, crashes: bool) -> Result<Told> {
+    let (gates, folder) = ([Gate::default(), Gate::default()], folder()?);
+    let of_engine = gates.clone();
+    let mut machine = Machine::start(move || {
+        let [a, b] = [of_engine[0].function("gate_a"), of_engine[1].function("gate_b")];
+        Engine::builder().step_apart(1 + seed % 3).scalar_function(a).scalar_function(b)
+    })?;
+    set_up(&mut machine.session(), folder.path()).await?;
+    // The rows are those of the reference; what else is random isn't.
+    let (mut random, mut doors) = (SmallRng::seed_from_u64(seed), SmallRng::seed_from_u64(seed + 1000));
+    for round in 0..ROUNDS {
+        let mut session = machine.session();
+        for number in 0..BATCHES {
+            let door = [Door::Open, Door::Closed, Door::Closed][doors.random_range(0..3)];
+            gates[doors.random_range(0..2)].set(door);
+            advance(&mut session, round * BATCHES + number, &mut random).await?;
+            if doors.random_range(0..3) == 0 {
+                tokio::time::sleep(Duration::from_millis(doors.random_range(0..4))).await;
+            }
+        }
+        let mut other = machine.session();
+        let asked = tokio::spawn(async move { run(&mut other, "CHECKPOINT").await });
+        gates.iter().for_each(|gate| gate.set(Door::Open));
+        if round % 3 == 1 {
+            within_a_minute("FLUSH", run(&mut session, "FLUSH")).await??;
+        }
+        if doors.random() {
+            within_a_minute("CHECKPOINT", asked).await?.map_err(|error| error.to_string())??;
+        }
+        if crashes {
+            machine.crash_at(|| {}, &mut doors).await?;
+        }
+    }
+    run(&mut machine.session(), "FLUSH").await?;
+    let held = held(&mut machine.session()).await?;
+    for view in ["sums", "over"] {
+        expect(&mut machine.session(), &format!("VERIFY {view}"), &[]).await?;
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())?;
+    Ok((delivered(folder.path())?, held))
+}
+
+/// With the machine's clock: a step over event time that takes long leaves, and comes back.
+async fn others_go_on() -> Result<()> {
+    let gates = [Gate::default(), Gate::default()];
+    let folder = folder()?;
+    let builder = Engine::builder().scalar_function(gates[0].function("gate_a"));
+    let engine = builder.scalar_function(gates[1].function("gate_b")).start();
+    let engine = engine.map_err(|error| error.to_string())?;
+    let mut session = engine.session();
+    run_all(&mut session, QUERIES).await?;
+    let path = folder.path().display();
+    let with =
+        format!("connector = 'file', path = '{path}', format = 'csv', header = false, changelog = true");
+    let sink = format!("CREATE SINK of_closed AS SELECT _batch_id, * FROM closed WITH ({with})");
+    run(&mut session, &sink).await?;
+    run(&mut session, "CREATE TABLE other (v BIGINT)").await?;
+    run(&mut session, "CREATE MATERIALIZED VIEW fast AS SELECT count(*) AS n FROM other").await?;
+    gates[0].set(Door::Slow);
+    for second in 0..4 {
+        let row = format!("INSERT INTO t VALUES (1, {second}, {}, now())", time(second));
+        within_a_minute("a slow insert", run(&mut session, &row)).await??;
+    }
+    gates[0].set(Door::Closed);
+    for second in [20, 21, 40] {
+        let row = format!("INSERT INTO t VALUES (1, {second}, {}, now())", time(second));
+        within_a_minute("an insert", run(&mut session, &row)).await??;
+    }
+    run(&mut session, "INSERT INTO other VALUES (1)").await?;
+    within_a_minute("a read", expect(&mut session, "SELECT n FROM fast", &["1"])).await??;
+    gates[0].set(Door::Open);
+    expect(&mut session, "SELECT n, s FROM closed ORDER BY window_start", &["2|41", "4|6"]).await?;
+    run(&mut session, "FLUSH").await?;
+    let count = lines_in(folder.path())?.len();
+    ensure(count == 2, || format!("the sink was told {count} rows"))?;
+    engine.stop().await.map_err(|error| error.to_string())
+}
