@@ -4,17 +4,19 @@
 //! several batches, is maintained like any other, with what leaves a window taken back; its result for a batch is all
 //! that is maintained at the batch's end.
 
-use arrow::array::RecordBatch;
-use arrow::error::ArrowError;
-use millstream_delta::{Chunk, Closes, Cut, Delta, Timestamp, consolidate};
+pub(super) mod step;
+
+use std::time::Instant;
+
+use millstream_delta::{Closes, Cut, Delta, Timestamp};
 use millstream_flow::{ERRORS, Flow, Order};
 use millstream_sql::{BatchClock, BatchQuery, Result, length_text};
 use millstream_state::{Rows, Spillable, Tables};
 
+use self::step::Answer;
 use super::Loop;
 use super::behind::Behind;
 use super::compile::next_multiple;
-use super::epoch::Deltas;
 use super::query::{RunningQuery, Status, put_rows, take_rows};
 use crate::error;
 use crate::settings::{ClockKind, Pace};
@@ -74,11 +76,32 @@ impl Batches {
         take_rows(all, "failing", &mut self.failing)
     }
 
+    /// All of it, for a thread; nothing that it keeps stays here.
+    fn lend(&mut self) -> Batches {
+        let current = self.current.as_ref().map(|rows| Rows::new(rows.schema().clone()));
+        let (clock, failing) = (self.clock.clone(), Rows::new(ERRORS.clone()));
+        let empty = Batches {
+            anew: self.anew,
+            clock,
+            slide: self.slide,
+            next: self.next,
+            current,
+            failing,
+            order: None,
+        };
+        std::mem::replace(self, empty)
+    }
+
     /// For EXPLAIN.
     pub(crate) fn title(&self) -> String {
         let what = if self.anew { "the query anew" } else { "the maintained result" };
         let every = self.slide.map_or_else(String::new, |slide| format!(", every {}", length_text(slide)));
         format!("EachBatch [{what}{every}]")
+    }
+
+    /// True if it runs at times of its own, rather than at each batch.
+    pub(crate) fn slides(&self) -> bool {
+        self.slide.is_some()
     }
 
     /// Whether it makes use of how the flow's result changes.
@@ -116,24 +139,6 @@ impl Batches {
     }
 }
 
-/// What was inserted in all, as rows.
-fn inserted(delta: Delta) -> Result<Vec<RecordBatch>, ArrowError> {
-    let taken_back = |chunk: &Chunk| {
-        chunk.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|weight| *weight < 0))
-    };
-    let delta = match delta.chunks.first().map(|chunk| chunk.rows.schema()) {
-        Some(schema) if delta.chunks.iter().any(taken_back) => consolidate(delta, &schema)?,
-        _ => delta,
-    };
-    delta.chunks.iter().map(Chunk::expand).collect()
-}
-
-/// The rows of one evaluation, and its failures.
-struct Answer {
-    rows: Delta,
-    errors: Delta,
-}
-
 impl RunningQuery {
     /// Whether it starts from nothing at each batch, so that it needs all that its inputs hold.
     pub(crate) fn is_anew(&self) -> bool {
@@ -145,7 +150,26 @@ impl RunningQuery {
         if let Some(batches) = &mut self.batches {
             batches.next = batches.slide.map_or(Timestamp::default(), |slide| next_multiple(slide, cut.now));
         }
-        if self.is_anew() { Ok(()) } else { self.maintain(cut, &contents.iter().collect::<Vec<_>>()) }
+        if self.is_anew() {
+            return Ok(());
+        }
+        let mut step = self.per_batch()?;
+        let begun = step.maintain(cut, &contents.iter().collect::<Vec<_>>());
+        let panic = step.panic.take();
+        self.flow.note_panic(panic);
+        begun
+    }
+
+    /// Keeps the results of batches, and hands them on.
+    pub(super) fn take_answers(&mut self, answers: Vec<(Cut, Answer)>, ended: bool) -> Result<Delta> {
+        self.ended_batch = ended;
+        let mut rows = Delta::default();
+        for (cut, answer) in answers {
+            self.keep(&cut, &answer.rows, &answer.errors)?;
+            rows.append(answer.rows);
+        }
+        self.changed = rows.num_rows() as u64;
+        Ok(rows)
     }
 
     /// Whether a time has passed at which it was to be run.
@@ -161,147 +185,40 @@ impl RunningQuery {
             batches.next = batches.next.max(next_multiple(slide, to));
         }
     }
-
-    /// Takes in an epoch; returns the times at which it is to be run now.
-    fn gather<'a>(&mut self, cut: &Cut, find: &dyn Fn(&str) -> Option<&'a Delta>) -> Result<Vec<Timestamp>> {
-        // What names no stream has a batch in each epoch that changes what it names.
-        let bare = self.feeds.iter().all(|feed| feed.window.is_none());
-        let mut filled =
-            bare && self.feeds.iter().any(|feed| find(&feed.of).is_some_and(|delta| !delta.is_empty()));
-        for feed in &mut self.feeds {
-            let Some(window) = &mut feed.window else { continue };
-            if let Some(delta) = find(&feed.of) {
-                window.take(delta)?;
-            }
-            filled |= window.has_rows();
-            if cut.closes != Closes::None {
-                window.close(cut.into(), feed.stamped.as_ref())?;
-            }
-        }
-        if cut.closes == Closes::None {
-            return Ok(Vec::new());
-        }
-        Ok(self.batches.as_mut().map_or_else(Vec::new, |batches| batches.due(cut, filled)))
-    }
-
-    /// Steps the flow and keeps what it makes of the changes.
-    fn maintain(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<()> {
-        let change = self.step_flow(cut, inputs)?;
-        if let Some(batches) = &mut self.batches {
-            if let Some(current) = &mut batches.current {
-                current.apply(&change.rows).map_err(error::state)?;
-            }
-            batches.failing.apply(&change.errors).map_err(error::state)?;
-        }
-        Ok(())
-    }
-
-    /// What the query comes to at a time; `changes` are those of the inputs that aren't windows, or all that these
-    /// hold if it runs anew.
-    fn answer(&mut self, cut: &Cut, changes: &[&Delta]) -> Result<Answer> {
-        let anew = self.is_anew();
-        let mut inputs = Vec::with_capacity(self.feeds.len());
-        for (feed, change) in self.feeds.iter_mut().zip(changes) {
-            inputs.push(match &mut feed.window {
-                None => (*change).clone(),
-                Some(window) if anew => window.rows_at(cut.now),
-                Some(window) => window.slide_to(cut.now),
-            });
-        }
-        if let Some(clock) = self.batches.as_ref().and_then(|batches| batches.clock.as_ref()) {
-            clock.set(cut.now.0);
-        }
-        let inputs: Vec<&Delta> = inputs.iter().collect();
-        if anew {
-            self.flow.reset()?;
-            let change = self.step_flow(cut, &inputs)?;
-            let rows = self.in_order(inserted(change.rows).map_err(error::arrow)?)?;
-            return Ok(Answer { rows, errors: change.errors });
-        }
-        self.maintain(cut, &inputs)?;
-        let Some(batches) = &self.batches else {
-            return Ok(Answer { rows: Delta::default(), errors: Delta::default() });
-        };
-        let rows: Vec<RecordBatch> = match &batches.current {
-            Some(current) => current.snapshot().batches().map_err(error::arrow)?,
-            None => self.flow.content()?,
-        };
-        let errors = batches.failing.snapshot().batches().map_err(error::arrow)?;
-        Ok(Answer { rows: self.in_order(rows)?, errors: Delta::from_iter(errors) })
-    }
-
-    /// The rows of a batch as they are handed on.
-    fn in_order(&self, rows: Vec<RecordBatch>) -> Result<Delta> {
-        let order = self.batches.as_ref().and_then(|batches| batches.order.as_ref());
-        let rows = match order {
-            Some(order) => order.sort(rows).map_err(error::flow)?,
-            None => rows,
-        };
-        Ok(Delta::from_iter(rows))
-    }
-
-    /// Runs it at each of these times.
-    fn run_batches(&mut self, cut: &Cut, due: &[Timestamp], changes: &[&Delta]) -> Result<Delta> {
-        let nothing = vec![&super::NOTHING; changes.len()];
-        let mut rows = Delta::default();
-        for (place, at) in due.iter().enumerate() {
-            let cut = Cut { started: cut.started, closes: cut.closes, ..Cut::new(cut.epoch, *at) };
-            // Run anew, each time sees all; maintained, the first has taken the changes in.
-            let first = place == 0 || self.is_anew();
-            let answer = self.answer(&cut, if first { changes } else { &nothing })?;
-            self.keep(&cut, &answer.rows, &answer.errors)?;
-            rows.append(answer.rows);
-        }
-        Ok(rows)
-    }
-}
-
-impl RunningQuery {
-    /// Takes in what can't wait until it is run: changes of tables and views, and batches that its operators keep in
-    /// their own way.
-    fn take_between(&mut self, cut: &Cut, changes: &[&Delta]) -> Result<()> {
-        let mut inputs = Vec::with_capacity(self.feeds.len());
-        for (place, feed) in self.feeds.iter_mut().enumerate() {
-            let batches = feed.window.as_mut().map(|window| window.hand_on(cut.now));
-            let change = || changes.get(place).map_or_else(Delta::default, |delta| (*delta).clone());
-            inputs.push(batches.unwrap_or_else(change));
-        }
-        if inputs.iter().all(Delta::is_empty) {
-            return Ok(());
-        }
-        self.maintain(cut, &inputs.iter().collect::<Vec<_>>())
-    }
 }
 
 impl Loop {
-    /// Takes an epoch into a query that runs once per batch; returns the results of the batches that it ends.
-    pub(super) fn step_batches(&mut self, place: usize, cut: &Cut, deltas: &Deltas) -> Delta {
-        self.try_step_batches(place, cut, deltas).unwrap_or_else(|reason| {
+    /// Takes what an epoch changes in the inputs of a query that runs once per batch; returns the results of the batches that
+    /// it ends.
+    pub(super) fn step_batches(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
+        let begun = Instant::now();
+        let rows = inputs.iter().map(|delta| delta.num_rows()).sum();
+        let query = &mut self.queries[place];
+        (query.changed, query.ended_batch) = (0, false);
+        let delta = self.try_step_batches(place, cut, inputs).unwrap_or_else(|reason| {
             self.queries[place].suspend(reason, cut.epoch);
             Delta::default()
-        })
+        });
+        let query = &mut self.queries[place];
+        if query.ended_batch {
+            query.speed.took(begun.elapsed(), rows, query.flow.cost());
+        }
+        delta
     }
 
-    fn try_step_batches(&mut self, place: usize, cut: &Cut, deltas: &Deltas) -> Result<Delta> {
+    fn try_step_batches(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Result<Delta> {
         let query = &mut self.queries[place];
-        let due = query.gather(cut, &|name| deltas.get(name))?;
-        query.ended_batch = !due.is_empty();
-        if query.is_anew() {
-            if due.is_empty() {
-                return Ok(Delta::default());
-            }
-            let contents = self.contents_of(place)?;
-            return self.queries[place].run_batches(cut, &due, &contents.iter().collect::<Vec<_>>());
-        }
-        let change = |name: &str| deltas.get(name).unwrap_or(&super::NOTHING);
-        let changes: Vec<&Delta> = query
-            .feeds
-            .iter()
-            .map(|feed| if feed.window.is_none() { change(&feed.of) } else { &super::NOTHING })
-            .collect();
-        let rows = query.run_batches(cut, &due, &changes)?;
-        query.take_between(cut, if due.is_empty() { &changes } else { &[] })?;
-        Ok(rows)
+        let due = query.per_batch()?.gather(cut, inputs)?;
+        let contents = match query.is_anew() && !due.is_empty() {
+            true => self.contents_of(place)?,
+            false => Vec::new(),
+        };
+        let query = &mut self.queries[place];
+        let mut step = query.per_batch()?;
+        let answers = step.run(cut, &due, inputs, &contents);
+        let panic = step.panic.take();
+        query.flow.note_panic(panic);
+        query.take_answers(answers?, !due.is_empty())
     }
 
     /// What the inputs of a query hold that aren't windows.
@@ -354,10 +271,15 @@ impl Loop {
     /// Each query's next time, and how far the one after it is.
     fn timers(&self) -> impl Iterator<Item = (Timestamp, i64)> {
         let auto = self.settings.pace == Pace::Auto;
-        let running = self.queries.iter().filter(move |query| auto && query.is_running());
-        running
-            .filter_map(|query| query.batches.as_ref())
-            .filter_map(|batches| Some((batches.next, batches.slide?)))
+        let steps = |query: &&RunningQuery| query.is_running() || query.behind().is_some();
+        let stepped = self.queries.iter().filter(move |query| auto && steps(query));
+        stepped.filter_map(|query| {
+            let batches = query.batches.as_ref()?;
+            let slide = batches.slide?;
+            // The epochs that wait for one that is behind have passed some of its times.
+            let passed = query.behind().map(|_| next_multiple(slide, self.clock.last()));
+            Some((batches.next.max(passed.unwrap_or_default()), slide))
+        })
     }
 
     /// When a query must be stepped next at auto pace whatever comes, if at no exact time: a key of UPDATE_STATE times

@@ -24,13 +24,15 @@ use millstream_flow::{Change, Cost, Flow};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
+use super::batches::Batches;
+use super::batches::step::Stepped;
 use super::feed::Feed;
 use super::own_flow::{self, Told};
 use super::query::{RunningQuery, Status};
 use super::speed::Speed;
 use super::succeed::Successor;
 use crate::panics::PanicTrace;
-use crate::settings::ClockKind;
+use crate::settings::{ClockKind, MissedBatches};
 use groups::is_inside;
 use merging::compacted;
 use rebuild::Rebuild;
@@ -86,6 +88,8 @@ pub(super) struct Done {
     pub(super) flow: Flow,
     pub(super) told: Told,
     pub(super) change: Result<Change>,
+    /// What a query FOR EACH BATCH has come to.
+    pub(super) batches: Option<Stepped>,
     pub(super) panic: Option<PanicTrace>,
     pub(super) took: Duration,
     pub(super) rows: usize,
@@ -236,10 +240,13 @@ impl Loop {
     /// Gives what a query that is behind has changed to all that read it: queries, which are behind, too, and logs.
     fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
         self.measures.count_apart(self.queries[place].changed);
+        let name = self.queries[place].name.clone();
         if delta.is_empty() {
+            if self.queries[place].ended_batch {
+                self.log_empty_batch(&name, cut);
+            }
             return;
         }
-        let name = self.queries[place].name.clone();
         for query in &mut self.queries[place + 1..] {
             let inputs = query.inputs(|of| (of == name.as_ref()).then_some(&delta));
             if let Some(behind) = query.behind_mut()
@@ -436,14 +443,21 @@ impl Loop {
             if query.is_suspended() || !query.reads().any(|name| names.contains(name)) {
                 continue;
             }
-            if !query.may_leave() || query.is_starting() {
+            if !self.may_leave(query) || query.is_starting() {
                 return None;
             }
             names.insert(query.name.clone());
             leaving.push(place);
         }
         let late_rows_read = leaving.iter().any(|place| self.has_late_rows_read(&self.queries[*place]));
-        (first.may_leave() && !late_rows_read).then_some(leaving)
+        (self.may_leave(first) && !late_rows_read).then_some(leaving)
+    }
+
+    /// True if a query can be stepped apart from the loop.
+    fn may_leave(&self, query: &RunningQuery) -> bool {
+        // Batches that are skipped are said in the journal, not in what waits.
+        let slides = || query.batches.as_ref().is_some_and(Batches::slides);
+        query.may_leave() && !(self.settings.missed_batches == MissedBatches::Skip && slides())
     }
 
     /// Whether there is something that goes on sooner without these queries.
@@ -524,20 +538,17 @@ impl Loop {
     fn begin_step(&mut self, place: usize, through: Epoch) {
         self.queries[place].unread = self.is_unread(place);
         let query = &mut self.queries[place];
-        let read = query.needs_changes();
         let Some(behind) = query.behind_mut() else { return };
         let (from, in_order) = (behind.through, behind.in_order);
         let Some((cut, taken)) = behind.take(through) else { return };
-        let inputs = match query.stamped(&cut, &taken) {
-            Ok(inputs) => inputs,
+        let step = match query.lend_step(&cut, &taken, in_order, Told::of) {
+            Ok(step) => step,
             Err(reason) => {
                 query.suspend(reason, cut.epoch);
                 return self.suspend_after(place);
             }
         };
-        let Some(flow) = query.flow.lend() else { return };
-        let of = cut.clone();
-        match self.on_a_thread(move || step(flow, &of, inputs, read, in_order)) {
+        match self.on_a_thread(step) {
             Ok(done) => {
                 if let Some(behind) = self.queries[place].behind_mut() {
                     behind.step =
@@ -554,9 +565,8 @@ impl Loop {
 }
 
 /// What a thread does.
-fn step(flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, in_order: bool) -> Done {
-    let inputs = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };
-    step_for(flow, cut, inputs, read, Told::of)
+fn step(flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool) -> Done {
+    step_for(flow, cut, inputs.into_iter().map(compacted).collect(), read, Told::of)
 }
 
 /// The same with its inputs as they are.
@@ -573,5 +583,5 @@ pub(super) fn step_for(
     let took = begun.elapsed();
     // After a panic its operators are not as they should be.
     let told = if change.is_ok() { tell(&flow) } else { Told::default() };
-    Done { flow, told, change, panic, took, rows }
+    Done { flow, told, change, batches: None, panic, took, rows }
 }

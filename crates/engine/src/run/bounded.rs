@@ -12,14 +12,15 @@ use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Cut, Delta, Epoch};
+use millstream_delta::{Closes, Cut, Delta, Epoch};
 use millstream_flow::Cost;
 use millstream_sql::Result;
 
 use super::Loop;
-use super::behind::{Behind, Done, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES, step_for};
+use super::behind::{Behind, Done, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
 use super::own_flow::Told;
 use super::query::{RunningQuery, Status};
+use super::window::Window;
 use crate::query_pool::Priority;
 use crate::settings::ClockKind;
 
@@ -29,9 +30,15 @@ pub(super) const WAIT: Duration = Duration::from_millis(500);
 impl RunningQuery {
     /// True if a step over so many rows could take long.
     pub(super) fn may_take_long(&self, rows: usize, cut: &Cut) -> bool {
+        let windows = self.feeds.iter().filter_map(|feed| feed.window.as_ref());
+        let rows = match cut.closes {
+            Closes::None => rows,
+            // What FOR EACH BATCH has gathered is taken in when the batch ends.
+            _ => rows + windows.map(Window::num_rows).sum::<usize>(),
+        };
         let kept = rows + self.flow.state_bytes() / ROW_BYTES;
         // All windows may close, or rows of all keys leave.
-        if kept > LARGE_ROWS && self.flow.is_due(cut) {
+        if kept > LARGE_ROWS && (self.flow.is_due(cut) || (self.is_per_batch() && rows > LARGE_ROWS)) {
             return true;
         }
         // A join by equality touches the rows of a key.
@@ -48,15 +55,26 @@ impl RunningQuery {
         self.flow.take_back(done.flow, done.told);
         self.flow.note_panic(done.panic);
         self.speed.took(done.took, done.rows, self.flow.cost());
-        self.take_up(cut, done.change?)
+        match (done.change?, done.batches) {
+            (_, Some(stepped)) => self.take_stepped(stepped),
+            (change, None) => self.take_up(cut, change),
+        }
     }
 }
 
 impl Loop {
+    /// Steps a query here over an epoch.
+    pub(super) fn step_one(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Delta {
+        match self.queries[place].is_per_batch() {
+            true => self.step_batches(place, cut, inputs),
+            false => self.queries[place].step(cut, inputs),
+        }
+    }
+
     /// Steps a query that is running over an epoch. None: it isn't done, and goes on apart.
     pub(super) fn step_or_leave(&mut self, place: usize, cut: &Cut, inputs: &[&Delta]) -> Option<Delta> {
         let Some(leaving) = self.leaving_over(place, cut, inputs) else {
-            return Some(self.queries[place].step(cut, inputs));
+            return Some(self.step_one(place, cut, inputs));
         };
         let before = Epoch(cut.epoch.0.saturating_sub(1));
         if self.held_by_checkpoint().is_some() {
@@ -70,17 +88,17 @@ impl Loop {
         let in_order = self.is_stepped_in_order(place);
         let query = &mut self.queries[place];
         query.changed = 0;
-        let read = query.needs_changes();
         query.flow.tell_little();
         let taken: Vec<Delta> = inputs.iter().map(|delta| (*delta).clone()).collect();
-        let stamped = query.stamped(cut, &taken);
-        let (Ok(given), Some(flow)) = (stamped, query.flow.lend()) else {
-            return Some(query.step(cut, inputs));
+        let step = match query.lend_step(cut, &taken, true, Told::little_of) {
+            Ok(step) => step,
+            Err(reason) => {
+                query.suspend(reason, cut.epoch);
+                return Some(Delta::default());
+            }
         };
-        let of = cut.clone();
         let begun = Instant::now();
         let priority = Arc::<Priority>::default();
-        let step = move || step_for(flow, &of, given, read, Told::little_of);
         let done = match self.on_a_thread_for(priority.clone(), step) {
             Ok(done) => done,
             Err(reason) => {

@@ -162,24 +162,10 @@ impl Loop {
                 continue;
             }
             let query = &self.queries[place];
-            if query.is_per_batch() {
-                if query.is_running() && self.may_step(place, cut.epoch) {
-                    self.queries[place].unread = self.is_unread(place);
-                    let delta = self.step_batches(place, cut, &deltas);
-                    output_rows += delta.num_rows() as u64;
-                    let name = self.queries[place].name.clone();
-                    if !delta.is_empty() {
-                        deltas.insert(name, delta);
-                    } else if self.queries[place].ended_batch {
-                        self.log_empty_batch(&name, cut);
-                    }
-                    self.add_late_rows(place, &mut deltas);
-                }
-                continue;
-            }
             let inputs = query.inputs(|name| deltas.get(name));
             let waits_in_order = query.behind().is_some_and(Behind::is_in_order);
-            if inputs.iter().all(|delta| delta.is_empty()) && !waits_in_order && !query.flow.is_due(cut) {
+            let takes_all = waits_in_order || query.is_per_batch();
+            if inputs.iter().all(|delta| delta.is_empty()) && !takes_all && !query.flow.is_due(cut) {
                 continue;
             }
             if query.is_running() && !self.may_step(place, cut.epoch) {
@@ -198,6 +184,10 @@ impl Loop {
                     let query = &mut self.queries[place];
                     output_rows += query.changed;
                     if delta.is_empty() {
+                        if query.ended_batch {
+                            let name = query.name.clone();
+                            self.log_empty_batch(&name, cut);
+                        }
                     } else if query.into.is_some() {
                         self.bring_in(place, delta, &mut deltas);
                     } else {

@@ -29,6 +29,12 @@ impl Feed {
         self.stamped.is_none() && self.window.is_none()
     }
 
+    /// The same for a thread, with the rows of its window, of which none stay here.
+    pub(crate) fn lend(&mut self) -> Feed {
+        let (of, stamped, columns) = (self.of.clone(), self.stamped.clone(), self.columns.clone());
+        Feed { of, stamped, columns, window: self.window.as_mut().map(Window::lend) }
+    }
+
     /// A change that came with a batch, as the query's flow takes it.
     pub(crate) fn stamp<'a>(&self, delta: &'a Delta, batch: Batch) -> Result<Cow<'a, Delta>> {
         Ok(match &self.stamped {

@@ -160,11 +160,6 @@ impl OwnFlow {
         caught(|| flow.succeed(before, succession, cut, contents)).0
     }
 
-    /// Forgets everything, as if it had never been stepped.
-    pub(crate) fn reset(&mut self) -> Result<()> {
-        self.flow.as_mut().ok_or_else(lent)?.reset().map_err(error::flow)
-    }
-
     /// True if an epoch with this cut must be stepped even if no input changes. Not known of one that is lent: its epochs wait.
     pub(crate) fn is_due(&self, cut: &Cut) -> bool {
         self.here().is_some_and(|flow| flow.is_due(cut))

@@ -94,12 +94,8 @@ impl Loop {
             }
             let query = &mut self.queries[place];
             query.unread = false;
-            let delta = if query.is_per_batch() {
-                let deltas = query.reads().cloned().zip(inputs).collect();
-                self.step_batches(place, &batch, &deltas)
-            } else {
-                query.step(&cut, &inputs.iter().collect::<Vec<_>>())
-            };
+            let of = if query.is_per_batch() { &batch } else { &cut };
+            let delta = self.step_one(place, of, &inputs.iter().collect::<Vec<_>>());
             let mut deltas = Deltas::new();
             self.add_late_rows(place, &mut deltas);
             let query = &self.queries[place];

@@ -58,6 +58,12 @@ impl Window {
         Window { kind, known, handed_on, open: Delta::default(), closed: VecDeque::new(), entered: 0 }
     }
 
+    /// The window with its rows, of which none stay here.
+    pub(crate) fn lend(&mut self) -> Window {
+        let empty = Window::new(self.kind.clone(), self.known, self.handed_on);
+        std::mem::replace(self, empty)
+    }
+
     /// Which rows it has.
     pub(crate) fn kind(&self) -> &Kind {
         &self.kind

@@ -32,6 +32,12 @@ const QUERIES: &[&str] = &[
      WHERE t.at + INTERVAL '8 milliseconds' > now()",
     "CREATE MATERIALIZED VIEW states AS SELECT k, state FROM UPDATE_STATE(TABLE rows PARTITION BY k, value => v, \
      fn => 'running', timeout => INTERVAL '4 milliseconds')",
+    "CREATE STREAM anew AS SELECT k, count(*) AS n, max(gate_a(v)) AS most FROM rows GROUP BY k ORDER BY k FOR EACH BATCH",
+    "CREATE STREAM joined AS SELECT rows.k, sum(rows.v) AS v, max(sums.s) AS s FROM rows JOIN sums USING (k) \
+     GROUP BY rows.k FOR EACH BATCH",
+    "CREATE STREAM last AS SELECT k, count(*) AS n, sum(gate_b(v)) AS s \
+     FROM LAST(rows, INTERVAL '4 milliseconds', INTERVAL '2 milliseconds') GROUP BY k FOR EACH BATCH",
+    "CREATE STREAM over_last AS SELECT k, sum(n) AS n FROM LAST(last, INTERVAL '3 milliseconds') GROUP BY k FOR EACH BATCH",
     "CREATE MATERIALIZED VIEW over AS SELECT k, sum(s) AS s FROM closed GROUP BY k",
 ];
 
@@ -41,6 +47,10 @@ const DELIVERED: &[(&str, &str)] = &[
     ("rows", "AS SELECT _batch_id, * FROM rows"),
     ("recent", "FROM recent"),
     ("states", "FROM states"),
+    ("anew", "AS SELECT _batch_id, * FROM anew"),
+    ("joined", "AS SELECT _batch_id, * FROM joined"),
+    ("last", "AS SELECT _batch_id, _batch_time, * FROM last"),
+    ("over_last", "AS SELECT _batch_id, * FROM over_last"),
 ];
 
 async fn set_up(session: &mut Session, out: &Path) -> Result<()> {
@@ -129,7 +139,9 @@ async fn reference(seed: u64) -> Result<Told> {
 async fn slow() -> Result<()> {
     for seed in 0..3 {
         let one = reference(seed).await?;
-        ensure(one.0.values().all(|lines| lines.len() >= 15), || format!("too little is delivered: {one:?}"))?;
+        ensure(one.0.values().all(|lines| lines.len() >= 15), || {
+            format!("too little is delivered: {one:?}")
+        })?;
         for crashes in [false, true] {
             let other = slowly(seed, crashes).await?;
             for (name, told) in &one.0 {
@@ -205,18 +217,20 @@ async fn others_go_on() -> Result<()> {
     run(&mut session, "CREATE MATERIALIZED VIEW fast AS SELECT count(*) AS n FROM other").await?;
     gates[0].set(Door::Slow);
     for second in 0..4 {
-        let row = format!("INSERT INTO t VALUES (1, {second}, {}, now())", time(second));
+        let row = format!("INSERT INTO t VALUES (1, {}, {}, now())", second * 3 + 1, time(second));
         within_a_minute("a slow insert", run(&mut session, &row)).await??;
     }
+    let behind = "SELECT name FROM millstream.streams WHERE status = 'behind' ORDER BY name";
+    expect(&mut session, behind, &["anew", "closed"]).await?;
     gates[0].set(Door::Closed);
     for second in [20, 21, 40] {
-        let row = format!("INSERT INTO t VALUES (1, {second}, {}, now())", time(second));
+        let row = format!("INSERT INTO t VALUES (1, {}, {}, now())", second * 3 + 1, time(second));
         within_a_minute("an insert", run(&mut session, &row)).await??;
     }
     run(&mut session, "INSERT INTO other VALUES (1)").await?;
     within_a_minute("a read", expect(&mut session, "SELECT n FROM fast", &["1"])).await??;
     gates[0].set(Door::Open);
-    expect(&mut session, "SELECT n, s FROM closed ORDER BY window_start", &["2|41", "4|6"]).await?;
+    expect(&mut session, "SELECT n, s FROM closed ORDER BY window_start", &["2|125", "4|22"]).await?;
     run(&mut session, "FLUSH").await?;
     let count = lines_in(folder.path())?.len();
     ensure(count == 2, || format!("the sink was told {count} rows"))?;

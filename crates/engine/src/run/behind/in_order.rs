@@ -6,17 +6,22 @@
 //! Epochs in which nothing changes wait as well, since a watermark or the time may close a window.
 //!
 //! Deliberately absent: sinks into tables, whose changes belong to the epoch in which others read the table; queries whose
-//! late rows others read; queries FOR EACH BATCH.
+//! late rows others read; queries FOR EACH BATCH that are run anew over what tables and views hold.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
-use millstream_delta::{Cut, Delta, Epoch};
-use millstream_sql::Result;
+use millstream_delta::{Closes, Cut, Delta, Epoch};
+use millstream_flow::{Change, Flow};
+use millstream_sql::{Error, Result};
 
-use super::Behind;
+use super::{Behind, Done, compacted, step_for};
 use crate::catalog::{ALL_LATE_ROWS, late_rows_name};
 use crate::run::Loop;
+use crate::run::batches::step::Lent;
+use crate::run::feed::Feed;
+use crate::run::own_flow::Told;
 use crate::run::query::RunningQuery;
 
 /// What an epoch takes that waits without changes, about.
@@ -64,7 +69,8 @@ impl Behind {
 impl RunningQuery {
     /// True if it can be stepped apart from the loop: over several epochs at once, or one after the other.
     pub(in crate::run) fn may_leave(&self) -> bool {
-        self.into.is_none() && !self.is_per_batch()
+        let needs_contents = self.is_anew() && self.feeds.iter().any(|feed| feed.window.is_none());
+        self.into.is_none() && !needs_contents
     }
 
     /// The epoch that the next step ends with, no later than `through`: it takes in all that waits, or in order the first epoch
@@ -75,16 +81,50 @@ impl RunningQuery {
             return behind.waits_up_to(through).then_some(through);
         }
         let has_work = |(cut, inputs): &(Cut, Vec<Delta>)| {
-            inputs.iter().any(|delta| !delta.is_empty()) || self.flow.is_due(cut)
+            let ends_batch = self.is_per_batch() && cut.closes != Closes::None;
+            ends_batch || inputs.iter().any(|delta| !delta.is_empty()) || self.flow.is_due(cut)
         };
         behind.waiting.range(..=through).find(|(_, epoch)| has_work(epoch)).map(|(epoch, _)| *epoch)
     }
 
-    /// The changes of an epoch with the columns of their batch where the query reads these.
-    pub(in crate::run) fn stamped(&self, cut: &Cut, inputs: &[Delta]) -> Result<Vec<Delta>> {
-        let feeds = self.feeds.iter().zip(inputs);
-        feeds.map(|(feed, delta)| Ok(feed.stamp(delta, cut.into())?.into_owned())).collect()
+    /// What a thread does to step the query over an epoch, or several in sum, with all that it needs for that.
+    pub(in crate::run) fn lend_step(
+        &mut self,
+        cut: &Cut,
+        inputs: &[Delta],
+        in_order: bool,
+        tell: fn(&Flow) -> Told,
+    ) -> Result<impl FnOnce() -> Done + Send + use<>> {
+        let stamped = |(feed, delta): (&Feed, &Delta)| Ok(feed.stamp(delta, cut.into())?.into_owned());
+        let lent = self.lend_batches();
+        let inputs: Vec<Delta> = match &lent {
+            // Their windows give them these columns when a batch ends.
+            Some(_) => inputs.to_vec(),
+            None => self.feeds.iter().zip(inputs).map(stamped).collect::<Result<_>>()?,
+        };
+        let (read, cut) = (self.needs_changes(), cut.clone());
+        let lost = || Error::bug("the operators of the query are being stepped elsewhere");
+        let flow = self.flow.lend().ok_or_else(lost)?;
+        Ok(move || match lent {
+            Some(lent) => step_batches(flow, lent, &cut, &inputs, tell),
+            None if in_order => step_for(flow, &cut, inputs, read, tell),
+            None => step_for(flow, &cut, inputs.into_iter().map(compacted).collect(), read, tell),
+        })
     }
+}
+
+/// What a thread does with a query FOR EACH BATCH.
+fn step_batches(mut flow: Flow, lent: Lent, cut: &Cut, inputs: &[Delta], tell: fn(&Flow) -> Told) -> Done {
+    let begun = Instant::now();
+    let rows = inputs.iter().map(Delta::num_rows).sum();
+    let (stepped, panic) = lent.step(&mut flow, cut, &inputs.iter().collect::<Vec<_>>());
+    let took = begun.elapsed();
+    let told = if stepped.is_ok() { tell(&flow) } else { Told::default() };
+    let (batches, change) = match stepped {
+        Ok(stepped) => (Some(stepped), Ok(Change::default())),
+        Err(reason) => (None, Err(reason)),
+    };
+    Done { flow, told, change, batches, panic, took, rows }
 }
 
 impl Loop {

@@ -132,7 +132,7 @@ impl Loop {
         let of = cut.clone();
         let done = self.on_a_thread(move || {
             let _permit = permit;
-            step(flow, &of, inputs, false, false)
+            step(flow, &of, inputs, false)
         })?;
         if let Some(behind) = self.queries[place].behind_mut() {
             behind.step = Some(Step { through, begun: Instant::now(), cut, done, inputs: None });

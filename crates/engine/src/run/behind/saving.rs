@@ -162,7 +162,7 @@ impl Loop {
         }
         let inputs: Vec<Delta> = if in_order { inputs } else { inputs.into_iter().map(compacted).collect() };
         let before = std::mem::replace(&mut self.queries[place].status, Status::Running);
-        let delta = self.queries[place].step(&cut, &inputs.iter().collect::<Vec<_>>());
+        let delta = self.step_one(place, &cut, &inputs.iter().collect::<Vec<_>>());
         if self.queries[place].is_suspended() {
             return self.fail_behind(place, put_to(before, from), (through, cut, inputs));
         }

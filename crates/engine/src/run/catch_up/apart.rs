@@ -342,7 +342,7 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, given_up: 
     }
     // After a panic its operators are not as they should be.
     let told = if all.is_ok() { Told::little_of(&flow) } else { Told::default() };
-    Done { flow, told, change: all, panic, took: begun.elapsed(), rows }
+    Done { flow, told, change: all, batches: None, panic, took: begun.elapsed(), rows }
 }
 
 fn in_all(mut all: Change, change: Change) -> Change {
