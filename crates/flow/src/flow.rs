@@ -304,6 +304,12 @@ impl Flow {
         !windows && !self.forgets() && !self.stateful().any(timed)
     }
 
+    /// True if several epochs give the same in sum, and an epoch in parts, as long as neither a watermark nor the time moves
+    /// meanwhile.
+    pub fn is_additive(&self) -> bool {
+        !self.stateful().any(|operator| operator.depends_on_cuts() || operator.counted().is_some())
+    }
+
     /// The dearest operator's cost.
     pub fn cost(&self) -> Cost {
         self.nodes.iter().map(|node| node.properties().cost).max().unwrap_or(Cost::Delta)

@@ -4,6 +4,7 @@
 //! of them goes beyond that epoch before the read is answered, so that the wait is for two steps of each at most.
 //! Whatever else needs such a query waits until that is at the present.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millstream_delta::Epoch;
@@ -175,6 +176,19 @@ impl Loop {
         }
     }
 
+    /// The relations that an object reads, and those that the views among them are made of.
+    fn read_through_views(&self, object: &Object) -> BTreeSet<Arc<str>> {
+        let (mut all, mut left) = (BTreeSet::new(), object.reads.clone());
+        while let Some(name) = left.pop() {
+            if let Some(of) = self.catalog.find(&name).filter(|_| all.insert(name.clone()))
+                && matches!(of.definition, Definition::View { .. })
+            {
+                left.extend(of.reads.iter().cloned());
+            }
+        }
+        all
+    }
+
     /// What an event reads in a way that takes the present.
     fn needs(&self, event: &Event) -> Vec<Arc<str>> {
         let scanned = |plan| scans(plan).map_or_else(|_| Vec::new(), |scans| names_of(&scans));
@@ -197,7 +211,15 @@ impl Loop {
             {
                 self.queries.iter().map(|query| query.name.clone()).collect()
             }
-            Event::Change { changes, .. } => changes.iter().filter_map(delivered).collect(),
+            Event::Change { changes, .. } => {
+                let created = changes.iter().filter_map(|change| match change {
+                    Change::Create { object, .. } => Some(object),
+                    _ => None,
+                });
+                // A query begins with the present of what it reads, in the epoch that the journal says.
+                let delivered = changes.iter().filter_map(delivered);
+                created.flat_map(|object| self.read_through_views(object)).chain(delivered).collect()
+            }
             Event::Apart(Apart::Backfill { object, .. }) => object.reads.clone(),
             Event::Replace(replacing) => of_successor(&replacing.object),
             Event::ExplainReplace { object, .. } => of_successor(object),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use futures::StreamExt;
 use millstream_connect::{Arrival, More};
-use millstream_delta::{Cut, Delta, Span};
+use millstream_delta::{Cut, Delta, Span, Timestamp};
 use millstream_durable::Brought;
 use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -56,6 +56,8 @@ pub(crate) struct CatchUp {
     pieces: Pieces,
     /// Whether what is kept of its inputs is among these.
     has_content: bool,
+    /// The time up to which it has taken in what there is: a crash in the meantime changes nothing of it.
+    now: Timestamp,
     begun: Instant,
 }
 
@@ -69,6 +71,7 @@ impl CatchUp {
             held: None,
             pieces: Pieces::default(),
             has_content: true,
+            now: Timestamp::default(),
             begun: Instant::now(),
         }
     }
@@ -77,6 +80,11 @@ impl CatchUp {
     pub(super) fn rename_read(&mut self, names: &Names) {
         names.put_all(&mut self.reading);
         self.pieces.rename(names);
+    }
+
+    /// True if what it puts out is kept until all of the past is there.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Whether all of the past is read and taken in.
@@ -174,6 +182,7 @@ impl Loop {
         (first, has_content): (Vec<Delta>, bool),
         reading: Vec<Arc<str>>,
     ) -> Result<()> {
+        let pinned = self.standing_cut();
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let query = &mut self.queries[place];
@@ -184,7 +193,7 @@ impl Loop {
         let at_once = self.durability.is_recovering();
         let (pieces, first) = match at_once {
             true => (Pieces::default(), Some(first)),
-            false => (Pieces::beginning_with(first), None),
+            false => (Pieces::beginning_with(first, pinned.now), None),
         };
         query.status = Status::CatchingUp(Box::new(CatchUp {
             reading: reading.clone(),
@@ -193,10 +202,11 @@ impl Loop {
             held: holds.then(Delta::default),
             pieces,
             has_content,
+            now: pinned.now,
             begun: Instant::now(),
         }));
         if let Some(first) = first {
-            let cut = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+            let cut = Cut { watermarks: Vec::new(), ..pinned };
             let query = &mut self.queries[place];
             query.unread = false;
             let delta = query.step_stamped(&cut, Ok(first.iter().map(Cow::Borrowed).collect()));
@@ -303,9 +313,9 @@ impl Loop {
                 if self.durability.is_recovering() {
                     return self.step_piece(place, |input| if input == source { Some(&delta) } else { None });
                 }
-                let inputs = query.feeds.len();
+                let of = (query.feeds.len(), catch_up.now);
                 if let Some(input) = query.feeds.iter().position(|feed| feed.of.as_ref() == source) {
-                    catch_up.pieces.push((input, delta), inputs, permit);
+                    catch_up.pieces.push((input, delta), of, permit);
                 }
             }
             // It comes to the present when all of it is taken in. What is done again does so when the journal says so,
@@ -318,8 +328,9 @@ impl Loop {
     /// on goes as it comes.
     fn step_piece<'a>(&mut self, place: usize, find: impl Fn(&str) -> Option<&'a Delta>) {
         // How many pieces there are, and when they come, is another matter after each crash.
+        let now = self.queries[place].piece_time();
         let cut = match self.durability.is_on() {
-            true => Cut { watermarks: Vec::new(), now: self.clock.last(), ..self.standing_cut() },
+            true => Cut { watermarks: Vec::new(), now, ..self.standing_cut() },
             false => self.piece_cut(),
         };
         self.step_past(place, &cut, find);
@@ -380,6 +391,9 @@ impl Loop {
                 && let Some(held) = catch_up.held.take()
             {
                 let (name, cut) = (self.queries[place].name.clone(), self.piece_cut());
+                if let Err(reason) = self.queries[place].keep_held(&cut, &held) {
+                    self.queries[place].suspend(reason, cut.epoch);
+                }
                 self.log(&name, &cut, &held);
                 self.stage_in(place, held);
             }
@@ -410,7 +424,15 @@ impl Loop {
         let (Status::CatchingUp(catch_up) | Status::Paused(catch_up)) = &mut query.status else {
             return None;
         };
-        log::next_epoch(&self.logs, &relations, &mut catch_up.places)
+        let (cut, inputs) = log::next_epoch(&self.logs, &relations, &mut catch_up.places)?;
+        catch_up.now = catch_up.now.max(cut.now);
+        // The rows are of this batch, whenever they are taken in.
+        let of_batch = |(feed, delta): (&Feed, Delta)| match feed.stamp(&delta, (&cut).into()) {
+            Ok(Cow::Owned(stamped)) => stamped,
+            Ok(Cow::Borrowed(_)) | Err(_) => delta,
+        };
+        let inputs = query.feeds.iter().zip(inputs).map(of_batch).collect();
+        Some((cut, inputs))
     }
 
     /// Reads what a recorded cut names of the sources.

@@ -21,6 +21,7 @@ pub(crate) struct OwnFlow {
     key: Option<Vec<usize>>,
     cost: Cost,
     timeless: bool,
+    additive: bool,
     times: Vec<(usize, EventTime)>,
     /// The trace of the panic that its last step ended with.
     panic: Option<PanicTrace>,
@@ -62,6 +63,7 @@ impl OwnFlow {
             key: flow.key().map(<[usize]>::to_vec),
             cost: flow.cost(),
             timeless: flow.is_timeless(),
+            additive: flow.is_additive(),
             times: flow.times().to_vec(),
             told: Told::default(),
             flow: Some(flow),
@@ -92,6 +94,11 @@ impl OwnFlow {
     /// Whether its answer follows from its inputs alone, whenever their changes come.
     pub(crate) fn is_timeless(&self) -> bool {
         self.timeless
+    }
+
+    /// True if it may take several epochs in sum, see [`Flow::is_additive`].
+    pub(crate) fn is_additive(&self) -> bool {
+        self.additive
     }
 
     /// The columns of its result of which it is known how far event time has come.

@@ -385,13 +385,14 @@ impl RunningQuery {
 
     /// Keeps for readers what an epoch changes of the result and of the errors.
     pub(super) fn keep(&mut self, cut: &Cut, rows: &Delta, errors: &Delta) -> Result<()> {
+        let is_held = self.is_held();
         match &mut self.kept {
             Kept::Beside(kept) => kept.apply(rows).map_err(error::state)?,
-            Kept::Newest(kept) => kept.push(cut, rows),
-            Kept::Nothing | Kept::Operators => {}
+            Kept::Newest(kept) if !is_held => kept.push(cut, rows),
+            Kept::Newest(_) | Kept::Nothing | Kept::Operators => {}
         }
         self.errors.apply(errors).map_err(error::state)?;
-        if let Some(errors_of) = &mut self.errors_of {
+        if let Some(errors_of) = self.errors_of.as_mut().filter(|_| !is_held) {
             errors_of.push(cut, errors);
         }
         self.epoch = cut.epoch;

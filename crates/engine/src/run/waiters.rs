@@ -284,15 +284,17 @@ impl Loop {
     /// Whether all that was there when it was last asked for has gone through every query. What a failing sink
     /// holds back doesn't count.
     fn all_is_taken_in(&self) -> bool {
+        // Subscribers wait for their own queries.
+        let is_there = |query: &RunningQuery| query.temporary || !query.is_starting();
         if self.settings.clock == ClockKind::Manual {
-            return !self.clock.is_moving() && self.queries.iter().all(|query| !query.is_starting());
+            return !self.clock.is_moving() && self.queries.iter().all(is_there);
         }
         let held = self.held_back();
         let mut read = self.sources.iter().filter(|(_, source)| source.is_read());
         !self.held
             && read.all(|(name, source)| source.is_idle() || self.is_stuck(name, &held, 1))
             && !self.tables_are_changed()
-            && self.queries.iter().all(|query| !query.is_starting())
+            && self.queries.iter().all(is_there)
     }
 
     fn answer_finished(&mut self) {

@@ -8,13 +8,14 @@
 //!
 //! Deliberately absent: the recovery, which takes each piece in at once: nobody waits for anything else then.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use millstream_delta::{Chunk, Cut, Delta};
+use millstream_delta::{Chunk, Cut, Delta, Timestamp};
 use millstream_flow::{Change, Cost, Flow};
 use millstream_sql::{Error, Result};
 use tokio::sync::OwnedSemaphorePermit;
@@ -35,6 +36,9 @@ const PART_ROWS_MAX: usize = 64 * 1024;
 /// A part that takes less may be followed by a larger one, one that takes more by a smaller one.
 const PART_SHORT: Duration = Duration::from_millis(10);
 const PART_LONG: Duration = Duration::from_millis(50);
+
+/// Epochs that are moved out of the logs at once where they are stepped one by one.
+const EPOCHS_AT_ONCE: usize = 1024;
 
 /// How often what has come since is taken in while more of it may come of sources: if these bring rows faster than the query
 /// takes them, it would never come to the present.
@@ -70,11 +74,14 @@ impl PartRows {
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     waiting: VecDeque<Piece>,
-    /// What came since the query was pinned and no longer waits in the logs, and how many bytes that is.
-    since: VecDeque<Vec<Delta>>,
+    /// What came since the query was pinned and no longer waits in the logs, with the time of its last epoch, and how many bytes
+    /// that is.
+    since: VecDeque<(Timestamp, Vec<Delta>)>,
     since_bytes: usize,
     /// The piece that a thread takes in.
     step: Option<Step>,
+    /// As of when the last piece was taken in.
+    now: Timestamp,
     /// How often what had come since was taken in.
     rounds: usize,
     /// What was given other names while a thread had the operators.
@@ -86,8 +93,8 @@ pub(super) struct Pieces {
 struct Piece {
     /// By input.
     inputs: Vec<Delta>,
-    /// Whether they have the columns of their batch.
-    is_stamped: bool,
+    /// As of when it is taken in.
+    now: Timestamp,
     /// Lets the source's reader go on.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -111,8 +118,8 @@ impl Drop for GivenUp {
 
 impl Pieces {
     /// Those of a query that begins with this content.
-    pub(super) fn beginning_with(content: Vec<Delta>) -> Pieces {
-        let first = Piece { inputs: content, is_stamped: true, _permit: None };
+    pub(super) fn beginning_with(content: Vec<Delta>, now: Timestamp) -> Pieces {
+        let first = Piece { inputs: content, now, _permit: None };
         Pieces { waiting: VecDeque::from([first]), ..Pieces::default() }
     }
 
@@ -120,14 +127,14 @@ impl Pieces {
     pub(super) fn push(
         &mut self,
         (input, rows): (usize, Delta),
-        inputs: usize,
+        (inputs, now): (usize, Timestamp),
         permit: Option<OwnedSemaphorePermit>,
     ) {
         let mut all = vec![Delta::default(); inputs];
         if let Some(all) = all.get_mut(input) {
             *all = rows;
         }
-        self.waiting.push_back(Piece { inputs: all, is_stamped: false, _permit: permit });
+        self.waiting.push_back(Piece { inputs: all, now, _permit: permit });
     }
 
     /// True if nothing is left, and no thread has the operators.
@@ -163,6 +170,19 @@ impl Pieces {
 }
 
 impl RunningQuery {
+    /// As of when pieces of the past are taken in that nothing came after so far.
+    pub(super) fn piece_time(&self) -> Timestamp {
+        match &self.status {
+            Status::CatchingUp(catch_up) => catch_up.now,
+            _ => Timestamp::default(),
+        }
+    }
+
+    /// True if it keeps what it puts out of the past until all of it is there.
+    pub(in crate::run) fn is_held(&self) -> bool {
+        matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.is_held())
+    }
+
     fn pieces_mut(&mut self) -> Option<&mut Pieces> {
         match &mut self.status {
             Status::CatchingUp(catch_up) => Some(&mut catch_up.pieces),
@@ -238,11 +258,17 @@ impl Loop {
             let moves = if has_read { rows > rest_max && rounds < ROUNDS_MAX } else { is_much };
             // What takes what is kept last doesn't need what has come of that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
-                let since = together(std::iter::from_fn(|| self.next_since(place)));
-                if let (Some((_, inputs)), Some(pieces)) = (since, self.queries[place].pieces_mut()) {
-                    pieces.rounds += usize::from(has_read);
+                let is_additive = self.queries[place].flow.is_additive();
+                let mut since = std::iter::from_fn(|| self.next_since(place));
+                let epochs: Vec<(Cut, Vec<Delta>)> = match is_additive {
+                    true => together(since).into_iter().collect(),
+                    false => since.by_ref().take(EPOCHS_AT_ONCE).collect(),
+                };
+                let Some(pieces) = self.queries[place].pieces_mut() else { continue };
+                pieces.rounds += usize::from(has_read);
+                for (cut, inputs) in epochs {
                     pieces.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
-                    pieces.since.push_back(inputs);
+                    pieces.since.push_back((cut.now, inputs));
                 }
             } else if has_read && !self.queries[place].succeeds {
                 arriving.push(self.queries[place].name.clone());
@@ -290,19 +316,16 @@ impl Loop {
         let mut piece = pieces.waiting.pop_front();
         if piece.is_none() && has_all {
             let since = pieces.since.pop_front();
-            pieces.since_bytes = pieces.since.iter().flatten().map(Delta::memory_bytes).sum();
-            piece = since.map(|inputs| Piece { inputs, is_stamped: false, _permit: None });
+            let bytes = since.iter().flat_map(|(_, inputs)| inputs).map(Delta::memory_bytes).sum();
+            pieces.since_bytes = pieces.since_bytes.saturating_sub(bytes);
+            piece = since.map(|(now, inputs)| Piece { inputs, now, _permit: None });
         }
-        let Some(Piece { inputs, is_stamped, _permit: permit }) = piece else { return Ok(()) };
-        let cut = Cut { watermarks: Vec::new(), now: self.clock.last(), ..standing };
-        let inputs = match is_stamped {
-            true => inputs,
-            false => {
-                let stamped =
-                    query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
-                stamped.map(|delta| delta.map(std::borrow::Cow::into_owned)).collect::<Result<_>>()?
-            }
-        };
+        let Some(Piece { inputs, now, _permit: permit }) = piece else { return Ok(()) };
+        let cut = Cut { watermarks: Vec::new(), now: now.max(pieces.now), ..standing };
+        pieces.now = cut.now;
+        // What has the columns of its batch keeps them.
+        let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
+        let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
         query.unread = query.shows_at_once();
         let read = query.needs_changes();
         query.flow.tell_little();
@@ -327,7 +350,8 @@ fn take_in(mut flow: Flow, cut: &Cut, inputs: Vec<Delta>, read: bool, given_up: 
     let begun = Instant::now();
     let rows = inputs.iter().map(Delta::num_rows).sum();
     // A change of a row is taken in as one, and what costs the same however small it is isn't made smaller.
-    let is_whole = flow.cost() >= Cost::Few || !inputs.iter().all(Delta::is_append_only);
+    let is_whole =
+        flow.cost() >= Cost::Few || !flow.is_additive() || !inputs.iter().all(Delta::is_append_only);
     let mut parts = Parts::of(inputs);
     let (mut size, mut all, mut panic) = (PartRows::default(), Ok(Change::default()), None);
     while let Some(part) = parts.next(if is_whole { None } else { Some(size.get()) }) {

@@ -1,9 +1,12 @@
 //! What a query keeps rows in, and what is kept of its result beside its operators.
 
+use millstream_delta::{Cut, Delta};
 use millstream_flow::{Explained, Growth, Meter};
+use millstream_sql::Result;
 use millstream_state::Spillable;
 
 use super::{Kept, RunningQuery};
+use crate::error;
 use crate::settings::interval_text;
 
 impl RunningQuery {
@@ -18,6 +21,18 @@ impl RunningQuery {
         if let Some(batches) = &mut self.batches {
             batches.each_store(show);
         }
+    }
+
+    /// Keeps what was held of the past as the rows of one batch, where the newest are kept.
+    pub(in crate::run) fn keep_held(&mut self, cut: &Cut, held: &Delta) -> Result<()> {
+        if let Kept::Newest(rows) = &mut self.kept {
+            rows.push(cut, held);
+        }
+        if let Some(errors_of) = &mut self.errors_of {
+            let errors = self.errors.snapshot().batches().map_err(error::arrow)?;
+            errors_of.push(cut, &Delta::from_iter(errors));
+        }
+        Ok(())
     }
 
     /// How many bytes of its state are in files.
