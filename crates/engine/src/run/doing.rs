@@ -97,6 +97,18 @@ impl Doing {
         None
     }
 
+    /// The entry that is done again.
+    pub(super) fn entry(&self) -> Option<Sequence> {
+        self.entry
+    }
+
+    /// Notes that a thread takes in some of the past of a query that this entry made.
+    pub(super) fn note_piece(&mut self, entry: Sequence, query: &str) {
+        if let Some(notes) = &mut self.notes {
+            notes.stepping(entry, Some(query));
+        }
+    }
+
     /// Whether queries that are stepped together couldn't be told apart, but should be.
     pub(super) fn is_alone(&self) -> bool {
         self.entry.is_some() && self.alone
@@ -133,7 +145,7 @@ impl Loop {
             return;
         }
         // What is stepped on another thread is not.
-        if self.queries.iter().all(|query| query.behind().is_none())
+        if self.queries.iter().all(|query| query.behind().is_none() && !query.is_noted())
             && let Some(notes) = &mut self.doing.notes
         {
             self.doing.noted = noted;

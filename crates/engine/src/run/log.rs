@@ -230,8 +230,17 @@ impl Loop {
 
     /// Whether more than so many bytes wait for a query that is behind.
     fn waits_behind(&self, bytes_max: usize) -> bool {
-        let mut behind = self.queries.iter().filter_map(RunningQuery::behind);
-        behind.any(|behind| behind.bytes() > bytes_max)
+        let waits = |query: &RunningQuery| match query.behind() {
+            Some(behind) => behind.bytes() > bytes_max,
+            None => query.since_bytes() > 0 && query.since_bytes() + self.logged_for(query) > bytes_max,
+        };
+        self.queries.iter().any(waits)
+    }
+
+    /// How many bytes of the logs a query has not taken in yet.
+    fn logged_for(&self, query: &RunningQuery) -> usize {
+        let logs = query.reads().filter_map(|name| Some((self.logs.get(name)?, query.place_in(name)?)));
+        logs.map(|(log, place)| log.waiting(place).bytes).sum()
     }
 
     /// Whether so much waits for a query that is behind that even statements must wait until it is stepped.

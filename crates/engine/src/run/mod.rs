@@ -46,6 +46,7 @@ mod rebuild;
 mod receive;
 mod recover;
 mod rename;
+mod replaying;
 mod reserve;
 mod retained;
 mod saving;

@@ -435,6 +435,11 @@ impl Loop {
         if self.settings.clock == ClockKind::Manual {
             return None;
         }
+        let holds = self.queries.iter().filter_map(super::query::RunningQuery::hold_ends);
+        self.wake_for_rows().into_iter().chain(holds).min()
+    }
+
+    fn wake_for_rows(&self) -> Option<Instant> {
         let now = self.machine.now();
         let until = |time: Timestamp| Duration::from_micros((time.0 - now.0).max(0) as u64).min(LOOK_EVERY);
         if self.settings.pace == Pace::Auto {

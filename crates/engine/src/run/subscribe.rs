@@ -280,6 +280,20 @@ impl Loop {
         }
     }
 
+    /// True if the reader of a subscriber's query hasn't taken more than half of what may wait for it.
+    pub(super) fn own_reader_has_much(&self, name: &Arc<str>) -> bool {
+        let own = self.subscriptions.values().find(|reader| reader.owned && reader.from == *name);
+        own.is_some_and(|own| self.waits_for_reader(own).bytes > self.settings.subscription_buffer_max / 2)
+    }
+
+    /// How many bytes of what waits for a reader come after the first epoch: that may be larger than any bound, and no reader
+    /// can have taken it.
+    fn behind_first(&self, subscription: &Subscription, waiting: Waiting) -> usize {
+        let log = self.logs.get(&subscription.from).zip(subscription.place);
+        let first = log.and_then(|(log, place)| log.from(place).next());
+        waiting.bytes.saturating_sub(first.map_or(0, |(_, delta)| delta.memory_bytes()))
+    }
+
     /// Whether somebody reads a durable subscription.
     pub(super) fn has_reader(&self, durable: &Arc<str>) -> bool {
         self.subscriptions.values().any(|subscription| subscription.durable.as_ref() == Some(durable))
@@ -353,7 +367,8 @@ impl Loop {
             if let Err(error) = self.check_kept(name, place, subscription.first.is_some()) {
                 return Some(Err(error));
             }
-        } else if waiting.bytes > bytes_max || waiting.epochs > WAITING_EPOCHS_MAX {
+        } else if self.behind_first(subscription, waiting) > bytes_max || waiting.epochs > WAITING_EPOCHS_MAX
+        {
             return Some(Err(Error::external(format!(
                 "the reader fell behind: {} epochs of {} bytes wait for it, more than are kept",
                 waiting.epochs, waiting.bytes

@@ -10,11 +10,11 @@ use millstream_sql::{Error, Kind, Result};
 
 use super::Loop;
 use super::awaited::AwaitedRead;
-use super::catch_up::Replaying;
 use super::log::{self, Place};
 use super::observe::Observing;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
+use super::replaying::Replaying;
 use super::source::RunningSource;
 use crate::catalog::{Definition, Object};
 use crate::event::{Advance, Change, Reply};
@@ -44,6 +44,20 @@ pub(crate) struct Waiters {
     pub(crate) reads: Vec<AwaitedRead>,
     /// Once a STOP finds everything taken in: the epoch that all queries must have taken in.
     stop_through: Option<Epoch>,
+    /// When sources last began to wait for a new query.
+    held_at: Option<Instant>,
+}
+
+impl Waiters {
+    /// Until when sources wait for a query that begins now. They don't where they have waited for another one not long ago:
+    /// whoever makes queries one after the other would hold them up for good.
+    pub(super) fn hold_sources(&mut self, now: Instant, length: Duration) -> Option<Instant> {
+        if self.held_at.is_some_and(|at| now < at + 2 * length) {
+            return None;
+        }
+        self.held_at = Some(now);
+        Some(now + length)
+    }
 }
 
 /// A FLUSH and, once everything is taken in, the epoch that all queries must have taken in, and then how far each sink

@@ -44,6 +44,12 @@ const EPOCHS_AT_ONCE: usize = 1024;
 /// takes them, it would never come to the present.
 const OPEN_ROUNDS_MAX: usize = 4;
 
+/// Sources wait no longer than for as long as this, and as it takes to take in what came meanwhile.
+const ROUND_SHORT: Duration = Duration::from_secs(2);
+
+/// For how long a query waits for the reader of what it puts out of the past, before that one has fallen behind.
+const READER_TIME: Duration = Duration::from_secs(60);
+
 /// How many rows are taken in at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartRows(usize);
@@ -84,6 +90,9 @@ pub(super) struct Pieces {
     now: Timestamp,
     /// How often what had come since was taken in.
     rounds: usize,
+    round_begun: Option<Instant>,
+    /// How long the last time took.
+    took: Duration,
     /// What was given other names while a thread had the operators.
     renamed: Vec<(Arc<str>, Arc<str>)>,
 }
@@ -142,9 +151,16 @@ impl Pieces {
         self.waiting.is_empty() && self.since.is_empty() && self.step.is_none()
     }
 
-    /// True if sources bring rows so fast that they must wait for it.
+    /// True if sources bring rows so fast that they must wait for it. They don't where that would take long.
     pub(super) fn is_overtaken(&self) -> bool {
-        self.rounds >= OPEN_ROUNDS_MAX
+        self.rounds >= OPEN_ROUNDS_MAX && self.took < ROUND_SHORT
+    }
+
+    /// Begins to take in what has come since; tells how long the last time took.
+    fn begin_round(&mut self) {
+        self.rounds += 1;
+        let begun = self.round_begun.replace(Instant::now());
+        self.took = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
     }
 
     /// True if a thread has the operators.
@@ -175,6 +191,27 @@ impl RunningQuery {
         match &self.status {
             Status::CatchingUp(catch_up) => catch_up.now,
             _ => Timestamp::default(),
+        }
+    }
+
+    /// When sources no longer wait for it because it is new.
+    pub(in crate::run) fn hold_ends(&self) -> Option<Instant> {
+        match &self.status {
+            Status::CatchingUp(catch_up) => catch_up.hold_ends(),
+            _ => None,
+        }
+    }
+
+    /// True if a thread takes in some of its past again that a process before may have died of.
+    pub(in crate::run) fn is_noted(&self) -> bool {
+        matches!(&self.status, Status::CatchingUp(catch_up) if catch_up.entry.is_some() && catch_up.pieces.is_away())
+    }
+
+    /// How many bytes it has taken out of the logs and not taken in yet.
+    pub(in crate::run) fn since_bytes(&self) -> usize {
+        match &self.status {
+            Status::CatchingUp(catch_up) => catch_up.pieces.since_bytes,
+            _ => 0,
         }
     }
 
@@ -255,7 +292,8 @@ impl Loop {
             let (bytes, rounds) = (catch_up.pieces.since_bytes, catch_up.pieces.rounds);
             let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
             let (rows, is_much) = self.waits_in_logs(place);
-            let moves = if has_read { rows > rest_max && rounds < ROUNDS_MAX } else { is_much };
+            let ends = rounds >= ROUNDS_MAX && catch_up.pieces.took < ROUND_SHORT;
+            let moves = if has_read { rows > rest_max && !ends } else { is_much };
             // What takes what is kept last doesn't need what has come of that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
                 let is_additive = self.queries[place].flow.is_additive();
@@ -265,7 +303,9 @@ impl Loop {
                     false => since.by_ref().take(EPOCHS_AT_ONCE).collect(),
                 };
                 let Some(pieces) = self.queries[place].pieces_mut() else { continue };
-                pieces.rounds += usize::from(has_read);
+                if has_read {
+                    pieces.begin_round();
+                }
                 for (cut, inputs) in epochs {
                     pieces.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
                     pieces.since.push_back((cut.now, inputs));
@@ -305,10 +345,15 @@ impl Loop {
     }
 
     fn begin_past_piece(&mut self, place: usize) -> Result<()> {
+        let query = &self.queries[place];
+        let has_time = || matches!(&query.status, Status::CatchingUp(catch_up) if catch_up.begun.elapsed() < READER_TIME);
+        if query.temporary && has_time() && self.own_reader_has_much(&query.name) {
+            return Ok(());
+        }
         let standing = self.standing_cut();
         let query = &mut self.queries[place];
         let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
-        let has_all = catch_up.reading.is_empty();
+        let (has_all, entry) = (catch_up.reading.is_empty(), catch_up.entry);
         let pieces = &mut catch_up.pieces;
         if pieces.is_away() {
             return Ok(());
@@ -326,6 +371,9 @@ impl Loop {
         // What has the columns of its batch keeps them.
         let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
         let inputs = stamped.map(|delta| delta.map(Cow::into_owned)).collect::<Result<_>>()?;
+        if let Some(entry) = entry {
+            self.doing.note_piece(entry, &query.name);
+        }
         query.unread = query.shows_at_once();
         let read = query.needs_changes();
         query.flow.tell_little();
