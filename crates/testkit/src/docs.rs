@@ -16,8 +16,10 @@ pub const COMMAND: &str = "cargo run -p millstream-testkit -- docs";
 
 /// The page about connectors.
 const CONNECTORS: &str = "docs/connectors.md";
-/// The page about SQL.
-const SQL: &str = "docs/sql/reference.md";
+/// The page about settings.
+const SETTINGS: &str = "docs/sql/settings.md";
+/// The page about system tables.
+const SYSTEM_TABLES: &str = "docs/sql/system-tables.md";
 
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
@@ -45,8 +47,8 @@ pub fn tables() -> Vec<Table> {
             }
         }
     }
-    tables.push(Table { name: "settings".to_string(), file: SQL, text: setting_table() });
-    tables.push(Table { name: "system_tables".to_string(), file: SQL, text: system_table() });
+    tables.push(Table { name: "settings".to_string(), file: SETTINGS, text: setting_table() });
+    tables.push(Table { name: "system_tables".to_string(), file: SYSTEM_TABLES, text: system_table() });
     tables
 }
 
