@@ -36,6 +36,9 @@ CREATE MATERIALIZED VIEW shortest AS
 
 EXPLAIN MATERIALIZED VIEW reachable;
 
+-- Waits until everything has been taken in.
+FLUSH;
+
 SELECT * FROM components ORDER BY component;
 
 SELECT place, minutes, way FROM shortest ORDER BY minutes;
