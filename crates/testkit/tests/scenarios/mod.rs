@@ -4,6 +4,7 @@ mod altering;
 mod bad_input;
 mod batches;
 mod beginning;
+mod begun_apart;
 mod behind;
 mod catalogs;
 mod changes;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(bad_input::ALL);
     all.extend_from_slice(batches::ALL);
     all.extend_from_slice(beginning::ALL);
+    all.extend_from_slice(begun_apart::ALL);
     all.extend_from_slice(behind::ALL);
     all.extend_from_slice(catalogs::ALL);
     all.extend_from_slice(plans::ALL);

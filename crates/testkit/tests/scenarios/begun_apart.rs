@@ -1,0 +1,154 @@
+//! A query that begins over much takes that in on a thread, in parts: it is the same query as one that begins at once, and a
+//! start that does it all again comes to the same, batches of rows included.
+
+use std::time::Duration;
+
+use millstream_engine::Engine;
+use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_all, within_a_minute};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::Scenario;
+use super::behind::{Door, Gate};
+use super::machine::Machine;
+
+pub const ALL: &[Scenario] = &[
+    ("what_depends_on_epochs_begins_as_a_whole", || drive::block_on(whole())),
+    ("rows_of_the_past_keep_their_batch_through_crashes", || drive::block_on(batches())),
+    ("a_query_begins_with_the_present_of_what_is_behind", || drive::block_on(present())),
+    ("a_flush_waits_for_no_subscriber", || drive::block_on(flushed())),
+];
+
+/// More than the first parts of a piece take.
+const ROWS: i64 = 3000;
+
+async fn filled(machine: &Machine) -> Result<()> {
+    let fill = format!("INSERT INTO t SELECT g, g % 7 FROM generate_series(1, {ROWS}) x(g)");
+    let tables = [
+        "CREATE FUNCTION calls(v BIGINT[], s BIGINT) RETURNS BIGINT RETURN coalesce(s, 0) + 1",
+        "CREATE TABLE t (id BIGINT, k BIGINT) APPEND ONLY",
+        "CREATE TABLE u (k BIGINT PRIMARY KEY, w TEXT)",
+        "CREATE TABLE other (n BIGINT)",
+        "INSERT INTO u SELECT g, 'w' || g FROM generate_series(0, 6) x(g)",
+        &fill,
+    ];
+    run_all(&mut machine.session(), &tables).await
+}
+
+async fn whole() -> Result<()> {
+    let mut machine = Machine::start(|| Engine::builder().step_apart(1))?;
+    filled(&machine).await?;
+    let made = [
+        "CREATE MATERIALIZED VIEW joined AS SELECT id, w FROM t LEFT JOIN u FOR SYSTEM_TIME AS OF PROCTIME() USING (k)",
+        "CREATE STREAM told AS SELECT id, w FROM t JOIN u FOR SYSTEM_TIME AS OF PROCTIME() USING (k)",
+        "CREATE MATERIALIZED VIEW states AS SELECT k, state FROM UPDATE_STATE(TABLE t PARTITION BY k, value => id, fn => 'calls')",
+    ];
+    run_all(&mut machine.session(), &made).await?;
+    run_all(
+        &mut machine.session(),
+        &["INSERT INTO t VALUES (0, 0)", "INSERT INTO t VALUES (-1, 0)", "FLUSH"],
+    )
+    .await?;
+    for crash in [true, false] {
+        let mut session = machine.session();
+        let all = format!("{}|{}|{}", ROWS + 2, ROWS + 2, ROWS + 2);
+        let counts = "SELECT (SELECT count(*) FROM joined) AS a, (SELECT count(w) FROM joined) AS b, (SELECT count(*) FROM told) AS c";
+        expect(&mut session, counts, &[&all]).await?;
+        expect(&mut session, "SELECT state, count(*) FROM states GROUP BY state", &["1|6", "3|1"]).await?;
+        if crash {
+            machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(5)).await?;
+        }
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn batches() -> Result<()> {
+    let mut machine = Machine::start(|| Engine::builder().step_apart(1))?;
+    filled(&machine).await?;
+    let (mut session, mut other) = (machine.session(), machine.session());
+    let writing = tokio::spawn(async move {
+        for n in 0..40 {
+            run(&mut other, &format!("INSERT INTO other VALUES ({n})")).await?;
+            run(&mut other, &format!("INSERT INTO t VALUES ({}, 1)", ROWS + n)).await?;
+        }
+        Ok::<(), String>(())
+    });
+    run(&mut session, "CREATE STREAM s AS SELECT id FROM t WHERE id > 10").await?;
+    run(
+        &mut session,
+        "CREATE MATERIALIZED VIEW of_batches AS SELECT _batch_id, count(*) AS n FROM s GROUP BY _batch_id",
+    )
+    .await?;
+    within_a_minute("the writer", writing).await?.map_err(|error| error.to_string())??;
+    run(&mut session, "FLUSH").await?;
+    let by_row = "SELECT _batch_id, count(*) FROM s GROUP BY _batch_id ORDER BY _batch_id";
+    let told = "SELECT _batch_id, n FROM of_batches ORDER BY _batch_id";
+    let before = lines(&mut session, by_row).await?;
+    expect(&mut session, told, &before.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(6)).await?;
+    let after: Vec<&str> = before.iter().map(String::as_str).collect();
+    expect(&mut machine.session(), by_row, &after).await?;
+    expect(&mut machine.session(), told, &after).await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn present() -> Result<()> {
+    let gate = Gate::default();
+    let of_engine = gate.clone();
+    let mut machine =
+        Machine::start(move || Engine::builder().step_apart(1).scalar_function(of_engine.function("gate")))?;
+    let mut session = machine.session();
+    let made = [
+        "SET parallelism = 8",
+        "CREATE TABLE t (id BIGINT, k BIGINT)",
+        "CREATE TABLE into (k BIGINT, n BIGINT)",
+        "CREATE MATERIALIZED VIEW a AS SELECT k, count(*) AS n, max(gate(id)) AS m FROM t GROUP BY k",
+        "CREATE VIEW shown AS SELECT k, n FROM a",
+        "INSERT INTO t VALUES (1, 1)",
+        "INSERT INTO t VALUES (2, 2)",
+    ];
+    run_all(&mut session, &made).await?;
+    gate.set(Door::Closed);
+    for id in 3..6 {
+        run(&mut session, &format!("INSERT INTO t VALUES ({id}, {})", id % 2)).await?;
+    }
+    let mut other = machine.session();
+    let making =
+        tokio::spawn(
+            async move { run(&mut other, "CREATE SINK s INTO into AS SELECT k, n FROM shown").await },
+        );
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    run(&mut session, "INSERT INTO t VALUES (6, 0)").await?;
+    gate.set(Door::Open);
+    within_a_minute("CREATE SINK", making).await?.map_err(|error| error.to_string())??;
+    run_all(&mut session, &["INSERT INTO t VALUES (7, 1)", "FLUSH"]).await?;
+    for crash in [true, false] {
+        let mut session = machine.session();
+        let held = lines(&mut session, "SELECT k, n FROM a ORDER BY k").await?;
+        let into = lines(&mut session, "SELECT k, n FROM into ORDER BY k").await?;
+        ensure(held == into, || format!("crashed {}: the view has {held:?}, the table {into:?}", !crash))?;
+        if crash {
+            machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(7)).await?;
+        }
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn flushed() -> Result<()> {
+    let gate = Gate::default();
+    let engine = Engine::builder().step_apart(1).scalar_function(gate.function("gate")).start();
+    let engine = engine.map_err(|error| error.to_string())?;
+    let (mut session, mut other) = (engine.session(), engine.session());
+    run_all(&mut session, &["SET parallelism = 8", "CREATE TABLE t (id BIGINT)", "INSERT INTO t VALUES (1)"])
+        .await?;
+    gate.set(Door::Closed);
+    let following = tokio::spawn(async move {
+        let changes = other.changes("SELECT max(gate(id)) AS m FROM t").await;
+        changes.map(drop).map_err(|error| error.to_string())
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    within_a_minute("FLUSH", run(&mut session, "FLUSH")).await??;
+    gate.set(Door::Open);
+    within_a_minute("a subscription", following).await?.map_err(|error| error.to_string())??;
+    engine.stop().await.map_err(|error| error.to_string())
+}
