@@ -55,6 +55,7 @@ async fn conninfo(shell: &Interpreter) -> Result<(), Stop> {
     let progress = client.engine.progress();
     let epochs = match progress.epochs {
         0 => "no epoch has run yet".to_owned(),
+        1 => "1 epoch has run".to_owned(),
         epochs => format!("{} have run", crate::progress::counted(epochs, "epoch")),
     };
     let sources = crate::progress::counted(progress.sources_open as u64, "source");

@@ -61,8 +61,7 @@ impl Stop {
 
     /// A failure of the engine that no text of the user's stands behind.
     pub fn engine(error: &Error) -> Stop {
-        let hint = error.hint.as_ref().map_or_else(String::new, |hint| format!("\nHINT: {hint}"));
-        let message = format!("error: {error}{hint}");
+        let message = format!("error: {error}");
         if error.kind == Kind::External { Stop::External(message) } else { Stop::Statement(message) }
     }
 }

@@ -20,7 +20,13 @@ impl Loop {
         if let Some(name) = name {
             let object = self.catalog.get(name)?.clone();
             self.pause_object(&object.name, pause)?;
-            return Ok(Vec::new());
+            // What has failed may fail again.
+            return Ok(match self.query(&object.name).map(|query| &query.status) {
+                Some(Status::Suspended { reason, .. }) => {
+                    vec![format!("\"{name}\" is suspended again: {}", reason.message)]
+                }
+                _ => Vec::new(),
+            });
         }
         let queries = self.queries.iter().filter(|query| !query.temporary);
         let mut names: Vec<Arc<str>> = queries.map(|query| self.shown_name(query).clone()).collect();
