@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 
 use crate::guard::{as_written, guarded, guarded_expr};
 use crate::leaf::LeafPlanner;
-use crate::lower::Limits;
+use crate::limits::Limits;
 use crate::recursion::bound_recursion;
 use crate::spread::Threads;
 use crate::{Error, Result};

@@ -13,7 +13,7 @@ use millstream_delta::{Cut, Delta, Timestamp};
 use crate::event_time::EventTime;
 use crate::failure::Failure;
 use crate::late::{self, Late, Layout, Without};
-use crate::lower::Limits;
+use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::operator::{Cost, Description, Operator, Output, Properties};
 use crate::sharing::Findables;

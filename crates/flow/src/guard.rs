@@ -17,7 +17,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_expr};
 
 use crate::Error;
-use crate::lower::{cannot_fail, is_time};
+use crate::expressions::{cannot_fail, is_time};
 use condition::Guard;
 pub(crate) use condition::terms;
 pub(crate) use written::{Written, as_written};

@@ -11,6 +11,7 @@ mod drive;
 mod error;
 mod event_time;
 mod explain;
+mod expressions;
 mod failing;
 mod failure;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod flow;
 mod guard;
 mod late;
 mod leaf;
+mod limits;
 mod lower;
 mod meter;
 mod operator;
@@ -44,7 +46,8 @@ pub use failure::{ERRORS, Failure};
 pub use flow::{Change, Flow};
 pub use guard::guarded;
 pub use late::{Late, Lateness};
-pub use lower::{BatchWindow, Choice, Limits, Relation, Resolve};
+pub use limits::Limits;
+pub use lower::{BatchWindow, Choice, Relation, Resolve};
 pub use meter::Meter;
 pub use operator::{
     Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,

@@ -11,6 +11,7 @@ use millstream_delta::Timestamp;
 use crate::event_time::{self, EventTime, Times};
 use crate::flow::{Flow, Node, waves};
 use crate::late::Layout;
+use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::operator::{Cost, Description, Operator, Properties};
 use crate::operators::aggregate;
@@ -29,7 +30,6 @@ mod closing;
 mod hopping;
 mod join;
 mod keys;
-mod limits;
 mod look_up;
 mod ordering;
 mod over;
@@ -44,11 +44,8 @@ mod unique;
 mod whole;
 mod windows;
 
-pub(crate) use keys::cannot_fail;
-pub use limits::Limits;
 use parts::{gives_the_same, holds_subquery, is_open, node_name, without_order};
 use temporal::asks_for_time;
-pub(crate) use temporal::is_time;
 
 /// Which operators may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

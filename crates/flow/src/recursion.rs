@@ -20,7 +20,7 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
-use crate::lower::Limits;
+use crate::limits::Limits;
 
 /// The same plan, whose recursive queries fail with [`crate::Error::Limit`] after `recursion_max` rounds, or when
 /// one round brings more than `output_rows_max` rows. Plans without recursion stay as they are.

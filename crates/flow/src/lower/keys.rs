@@ -7,11 +7,12 @@ use datafusion::common::{Column, DFSchema, JoinType};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::logical_plan::{Aggregate, Join, Window};
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, GroupingSet, LogicalPlan, Operator, Signature, Volatility, WindowFunctionDefinition,
+    Expr, ExprSchemable, GroupingSet, LogicalPlan, Signature, Volatility, WindowFunctionDefinition,
 };
 use millstream_state::KeyIndex;
 
 use crate::Result;
+use crate::expressions::cannot_fail;
 
 /// One expression of a key, over each input of a node.
 pub(super) type Key = Vec<Expr>;
@@ -232,37 +233,4 @@ pub(super) fn is_infallible(plan: &LogicalPlan) -> Result<bool> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(infallible)
-}
-
-/// Whether an expression has a value for every row.
-pub(crate) fn cannot_fail(expr: &Expr) -> datafusion::common::Result<bool> {
-    let may_fail = expr.exists(|expr| {
-        Ok(!match expr {
-            Expr::BinaryExpr(binary) => is_comparison(binary.op),
-            Expr::Column(_)
-            | Expr::Literal(..)
-            | Expr::Alias(_)
-            | Expr::Not(_)
-            | Expr::IsNull(_)
-            | Expr::IsNotNull(_)
-            | Expr::IsTrue(_)
-            | Expr::IsNotTrue(_)
-            | Expr::IsFalse(_)
-            | Expr::IsNotFalse(_)
-            | Expr::IsUnknown(_)
-            | Expr::IsNotUnknown(_)
-            | Expr::Between(_)
-            | Expr::InList(_)
-            | Expr::Case(_) => true,
-            // A struct's field is there or NULL.
-            Expr::ScalarFunction(call) => call.name() == "get_field",
-            _ => false,
-        })
-    })?;
-    Ok(!may_fail)
-}
-
-fn is_comparison(operator: Operator) -> bool {
-    use Operator::*;
-    matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | And | Or | IsDistinctFrom | IsNotDistinctFrom)
 }

@@ -12,6 +12,7 @@ use datafusion::logical_expr::{
 
 use super::{Lowering, keys};
 use crate::Result;
+use crate::expressions::cannot_fail;
 use crate::operator::{Cost, Properties};
 use crate::operators::aggregate;
 use crate::operators::over::{Call, Extent, Function, Number, Over, Parts, Reach, Running, Taken};
@@ -92,7 +93,7 @@ impl Lowering<'_> {
         let mut checked = Vec::new();
         for call in node.window_expr.iter().filter_map(window_function) {
             for expr in call.params.args.iter().chain(call.params.filter.as_deref()) {
-                if !keys::cannot_fail(expr)? {
+                if !cannot_fail(expr)? {
                     checked.push(self.driver.expression(expr, &node.input)?);
                 }
             }

@@ -15,6 +15,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::{Lowering, keys};
 use crate::Result;
 use crate::event_time::Times;
+use crate::expressions::cannot_fail;
 use crate::flow::Node;
 use crate::operators::closing::{Passed, Window};
 
@@ -73,7 +74,7 @@ impl Lowering<'_> {
             |side: &usize| expr.column_refs().iter().all(|column| sides[*side].schema().has_column(column));
         let side = [0, 1].into_iter().filter(|side| is_shown_alone(join.join_type, *side)).find(of);
         // A row that it fails for may have no match, and then nobody asks.
-        let may = self.limits.state_ttl_us.is_none() && keys::cannot_fail(&expr)?;
+        let may = self.limits.state_ttl_us.is_none() && cannot_fail(&expr)?;
         if let Some(side) = side.filter(|_| may) {
             let plan: &LogicalPlan = sides[side];
             let data_type = expr.get_type(plan.schema())?;

@@ -16,6 +16,7 @@ use super::closing::{self, KeyTimes};
 use super::session::is_session;
 use super::{Choice, Lowering, external, holds_subquery, keys, top_n, unique};
 use crate::Result;
+use crate::expressions::cannot_fail;
 use crate::flow::Node;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
@@ -291,7 +292,7 @@ fn pushed(plan: &LogicalPlan, keys: &[Option<Expr>], alive: &[bool]) -> Result<O
     for (key, alive) in keys.iter().zip(alive) {
         let key = key.as_ref().filter(|_| *alive);
         let pushed = match key {
-            Some(key) if !filters || keys::cannot_fail(key)? => keys::push(plan, key)?,
+            Some(key) if !filters || cannot_fail(key)? => keys::push(plan, key)?,
             _ => None,
         };
         // What turns out to be a constant says nothing about a row.
@@ -321,7 +322,7 @@ fn adds_only(plan: &LogicalPlan) -> Result<bool> {
     Ok(match plan {
         LogicalPlan::Join(join) => {
             matches!(join.join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi)
-                && join.filter.as_ref().map_or(Ok(true), keys::cannot_fail)?
+                && join.filter.as_ref().map_or(Ok(true), cannot_fail)?
         }
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => true,
         _ => false,

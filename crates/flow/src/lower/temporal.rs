@@ -10,13 +10,11 @@ use datafusion::logical_expr::logical_plan::Filter;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 
 use super::{Choice, Lowering};
+use crate::expressions::is_time;
 use crate::operator::{Cost, Properties};
 use crate::operators::temporal_filter::{Bound, Parts, Passing, TemporalFilter};
 use crate::sorted::Ordering;
 use crate::{Error, Result};
-
-/// The function that stands for the time of the epoch.
-const EPOCH_TIME: &str = "epoch_time";
 
 /// What the time is called in what rows are compared with, as EXPLAIN shows it.
 const NOW: &str = "now()";
@@ -33,11 +31,6 @@ pub(super) fn is_temporal(plan: &LogicalPlan) -> datafusion::common::Result<bool
         LogicalPlan::Filter(filter) => asks_for_time(&filter.predicate),
         _ => Ok(false),
     }
-}
-
-/// Whether an expression is the time of the epoch.
-pub(crate) fn is_time(part: &Expr) -> bool {
-    matches!(part, Expr::ScalarFunction(call) if call.func.name() == EPOCH_TIME)
 }
 
 impl Lowering<'_> {

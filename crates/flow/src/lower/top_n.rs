@@ -16,6 +16,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Operator, SortExpr, WindowFunc
 
 use super::{Lowering, keys};
 use crate::Result;
+use crate::expressions::cannot_fail;
 use crate::leaf::{Leaf, Slot};
 use crate::operator::{Cost, Properties};
 use crate::operators::stateless::{Stage, Stateless};
@@ -256,7 +257,7 @@ pub(super) fn ranks<'a>(chain: &[&'a LogicalPlan], below: &'a LogicalPlan) -> Re
     let mut numbered = false;
     for expr in &rest {
         numbered |= asks(expr)?;
-        if !keys::cannot_fail(expr)? {
+        if !cannot_fail(expr)? {
             return Ok(None);
         }
     }
@@ -371,7 +372,7 @@ fn firsts(node: &Aggregate) -> Result<Option<(Vec<SortExpr>, Vec<Expr>)>> {
     for call in &node.aggr_expr {
         let Expr::AggregateFunction(call) = call.clone().unalias() else { return Ok(None) };
         let Some((value, by)) = first(call) else { return Ok(None) };
-        if *order.get_or_insert_with(|| by.clone()) != by || !keys::cannot_fail(&value)? {
+        if *order.get_or_insert_with(|| by.clone()) != by || !cannot_fail(&value)? {
             return Ok(None);
         }
         values.push(value);

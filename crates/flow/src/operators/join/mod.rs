@@ -47,7 +47,7 @@ use views::{Kept, Views};
 
 use crate::arrangement::Versions;
 use crate::late::Lateness;
-use crate::lower::Limits;
+use crate::limits::Limits;
 use crate::operator::{Content, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties};
 use crate::spread::Threads;
 use crate::{Error, Result};

@@ -20,7 +20,7 @@ use millstream_delta::{Chunk, Cut, Delta, consolidate};
 use millstream_state::{KeyIndex, Spillable, Tables};
 
 use crate::flow::Advance;
-use crate::lower::Limits;
+use crate::limits::Limits;
 use crate::operator::{Content, Description, Growth, Operator, Output, Properties};
 use crate::recursion::endless;
 use crate::{Error, Flow, Result};
