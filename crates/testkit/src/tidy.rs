@@ -4,6 +4,8 @@
 //! Everything is read by hand from the files, so the checks run in any copy of the tree, with or without git.
 //! What rustfmt and clippy see is left to them.
 
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,6 +85,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         ("names", |root| outcome(names(root))),
         ("proofs", |root| outcome(proofs(root))),
         ("links", |root| outcome(links(root))),
+        ("circles", |root| outcome(circles::circles(root))),
         ("foreign_words", |root| outcome(foreign_words(root))),
     ]
 }
