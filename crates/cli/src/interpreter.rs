@@ -8,6 +8,7 @@ use crate::live::Live;
 use crate::meta;
 use crate::output::Blocks;
 use crate::scan;
+use crate::script::{self, Source};
 use crate::split::{self, Item};
 use crate::stop::Stop;
 use crate::target::Target;
@@ -15,21 +16,6 @@ use crate::text::{Rows, Text};
 
 /// So deep may files run files: more is a file that runs itself.
 const DEPTH_MAX: usize = 16;
-
-/// A text that is to be run, and where it comes from.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    /// What to call it in messages: a file's name.
-    pub name: Option<&'a str>,
-    /// Where it lies, if it is a file.
-    pub path: Option<&'a Path>,
-    /// The text.
-    pub text: &'a str,
-    /// Whether all that creates and drops objects goes before the first epoch.
-    pub gather: bool,
-    /// Whether what stands at its end without a semicolon is run too.
-    pub whole: bool,
-}
 
 /// What is to be done after a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +201,7 @@ impl Interpreter {
                 path.display()
             )));
         }
-        let script = crate::commands::read(Some(&path))?;
+        let script = script::read(Some(&path))?;
         let outer = std::mem::take(&mut self.buffer);
         self.depth += 1;
         // To leave a file is to leave that file alone.

@@ -28,6 +28,7 @@ mod place;
 mod program;
 mod progress;
 mod scan;
+mod script;
 mod serve;
 mod shell;
 mod shutdown;
@@ -100,7 +101,7 @@ async fn perform(request: Request) -> Result<(), Stop> {
             commands::run_texts(Client::new(request.variables, request.quiet, request.data)?, &commands).await
         }
         Action::Script(path) => {
-            let script = commands::read(path.as_deref())?;
+            let script = script::read(path.as_deref())?;
             commands::run_script(Client::new(request.variables, request.quiet, request.data)?, &script).await
         }
         Action::Inspect(place) => inspect::run(&place),
@@ -108,7 +109,7 @@ async fn perform(request: Request) -> Result<(), Stop> {
             slt::test(&paths, filter.as_deref(), complete, request.quiet).await
         }
         Action::Serve { listen, script } => {
-            let script = script.map(|path| commands::read(Some(&path))).transpose()?;
+            let script = script.map(|path| script::read(Some(&path))).transpose()?;
             serve::run(Client::new(request.variables, request.quiet, request.data)?, &listen, script.as_ref())
                 .await
         }

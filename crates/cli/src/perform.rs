@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::commands;
 use crate::describe;
 use crate::form::{MODES, Mode};
-use crate::interpreter::{Call, Interpreter, Next, Otherwise, Source, failure};
+use crate::interpreter::{Call, Interpreter, Next, Otherwise, failure};
 use crate::meta;
 use crate::output::Blocks;
 use crate::program;
+use crate::script::{self, Source};
 use crate::stop::Stop;
 use crate::target::Target;
 use crate::variables;
@@ -128,7 +128,7 @@ async fn edit(shell: &mut Interpreter, call: &Call<'_>) -> Result<Next, Stop> {
     };
     let status = editor_command(&editor, &path).status();
     shell.client.forget_signals();
-    let saved = commands::read_if_there(&path);
+    let saved = script::read_if_there(&path);
     if temporary {
         // What stays behind is a file in a directory for such files.
         let _ = std::fs::remove_file(&path);

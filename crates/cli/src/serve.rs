@@ -6,8 +6,8 @@ use millstream_server::{ListenError, Server};
 use tokio::sync::oneshot;
 
 use crate::client::Client;
-use crate::commands::ScriptText;
 use crate::interpreter::Interpreter;
+use crate::script::ScriptText;
 use crate::stop::Stop;
 
 /// Where it listens if nothing else is said.

@@ -7,9 +7,10 @@ use millstream::TransactionStatus;
 
 use crate::client::Client;
 use crate::editor::{Editor, Typed, is_word_of_shell};
-use crate::interpreter::{Interpreter, Next, Source};
+use crate::interpreter::{Interpreter, Next};
 use crate::page::Page;
 use crate::place::Place;
+use crate::script::Source;
 use crate::stop::Stop;
 
 /// Who presses Ctrl-C twice within this time at an empty prompt wants to leave.

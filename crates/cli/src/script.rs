@@ -1,0 +1,74 @@
+//! Texts that are to be run, read from a file or from standard input.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::stop::Stop;
+
+/// A text that is to be run, and where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// What to call it in messages: a file's name.
+    pub name: Option<&'a str>,
+    /// Where it lies, if it is a file.
+    pub path: Option<&'a Path>,
+    /// The text.
+    pub text: &'a str,
+    /// Whether all that creates and drops objects goes before the first epoch.
+    pub gather: bool,
+    /// Whether what stands at its end without a semicolon is run too.
+    pub whole: bool,
+}
+
+/// A script that has been read.
+#[derive(Debug)]
+pub struct ScriptText {
+    name: String,
+    path: Option<PathBuf>,
+    sql: String,
+}
+
+/// Reads a script; `None` is standard input.
+pub fn read(path: Option<&Path>) -> Result<ScriptText, Stop> {
+    let name = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    let bytes = match path {
+        Some(path) => std::fs::read(path),
+        None => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+        }
+    };
+    let bytes = bytes.map_err(|error| Stop::external(format_args!("'{name}' can't be read: {error}")))?;
+    let sql = String::from_utf8(bytes).map_err(|error| {
+        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        Stop::external(format_args!("'{name}' is not UTF-8 text: line {line} has other bytes"))
+    })?;
+    // Some editors start a file with a byte order mark, which is no SQL.
+    let sql = sql.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(sql);
+    Ok(ScriptText { name, path: path.map(Path::to_owned), sql })
+}
+
+/// Reads a script, if there is a file of this name.
+pub fn read_if_there(path: &Path) -> Result<Option<ScriptText>, Stop> {
+    if path.exists() { read(Some(path)).map(Some) } else { Ok(None) }
+}
+
+impl ScriptText {
+    /// What to call it in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All of it. `gather`: what creates objects takes effect together.
+    pub fn source(&self, gather: bool) -> Source<'_> {
+        Source { name: Some(&self.name), path: self.path.as_deref(), text: &self.sql, gather, whole: true }
+    }
+
+    /// Its text.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+}
