@@ -6,6 +6,7 @@
 //! Deliberately absent: the epoch loop, the catalog and anything that parses SQL; see the crates `engine` and `sql`.
 
 mod arrangement;
+mod batch_window;
 mod content;
 mod drive;
 mod error;
@@ -38,6 +39,7 @@ mod spread;
 mod succession;
 
 pub use arrangement::{Arrangement, By};
+pub use batch_window::BatchWindow;
 pub use drive::Driver;
 pub use error::{Error, Result};
 pub use event_time::{BatchTime, Called, Edge, EventTime};
@@ -47,7 +49,7 @@ pub use flow::{Change, Flow};
 pub use guard::guarded;
 pub use late::{Late, Lateness};
 pub use limits::Limits;
-pub use lower::{BatchWindow, Choice, Relation, Resolve};
+pub use lower::{Choice, Relation, Resolve};
 pub use meter::Meter;
 pub use operator::{
     Content, Cost, Counted, Description, Forgotten, Growth, KeyedBy, Operator, Output, Properties,

@@ -8,6 +8,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use millstream_delta::Timestamp;
 
+use crate::batch_window::BatchWindow;
 use crate::event_time::{self, EventTime, Times};
 use crate::flow::{Flow, Node, waves};
 use crate::late::Layout;
@@ -79,15 +80,6 @@ pub struct Relation {
     pub window: Option<BatchWindow>,
     /// Its columns of which it is known how far their times have come.
     pub times: Vec<(usize, EventTime)>,
-}
-
-/// The batches that end in (T - length, T], for every T at which the window is looked at; in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchWindow {
-    /// How long it is.
-    pub length: i64,
-    /// T is a multiple of it; none: T is the end of any batch.
-    pub slide: Option<i64>,
 }
 
 /// Finds the relation behind a table scan; `None` for scans of anything else (a recursive query's own rows, a

@@ -42,8 +42,7 @@ use crate::settings::OnError;
 const ERRORS_LENGTH: Duration = Duration::from_secs(600);
 
 /// What to do about a query that is suspended, where its reason doesn't say.
-const MEND: &str =
-    "Mend what it says, then RESUME it: that makes it anew from its inputs. Or drop it, and create it again.";
+const MEND: &str = "Mend what it says, then RESUME it, or drop it and create it again.";
 
 /// One materialized view or stream, or the query of a sink.
 #[derive(Debug)]
