@@ -138,7 +138,8 @@ impl Loop {
         if others.into_iter().any(holds) {
             return None;
         }
-        let is_behind = |name: &str| self.query(name).is_some_and(|query| query.behind().is_some());
+        // Late rows come with the query that they were late for.
+        let is_behind = |name: &Arc<str>| !self.behind_of([name.clone()]).is_empty();
         let taken = read
             .asked
             .iter()
@@ -189,6 +190,11 @@ impl Loop {
         all
     }
 
+    /// What is as of the present when a relation has another query: itself, and what that reads.
+    fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
+        std::iter::once(object.name.clone()).chain(self.read_through_views(object)).collect()
+    }
+
     /// What an event reads in a way that takes the present.
     fn needs(&self, event: &Event) -> Vec<Arc<str>> {
         let scanned = |plan| scans(plan).map_or_else(|_| Vec::new(), |scans| names_of(&scans));
@@ -221,8 +227,8 @@ impl Loop {
                 created.flat_map(|object| self.read_through_views(object)).chain(delivered).collect()
             }
             Event::Apart(Apart::Backfill { object, .. }) => object.reads.clone(),
-            Event::Replace(replacing) => of_successor(&replacing.object),
-            Event::ExplainReplace { object, .. } => of_successor(object),
+            Event::Replace(replacing) => self.of_successor(&replacing.object),
+            Event::ExplainReplace { object, .. } => self.of_successor(object),
             Event::Subscribe { request, .. } => match &request.followed {
                 Followed::Relation(name) => vec![name.clone()],
                 Followed::Durable(_) | Followed::Query(..) | Followed::Batches(_) => Vec::new(),
@@ -241,11 +247,6 @@ impl Loop {
             _ => Vec::new(),
         }
     }
-}
-
-/// What is as of the present when a relation has another query: itself, and what that reads.
-fn of_successor(object: &Object) -> Vec<Arc<str>> {
-    std::iter::once(&object.name).chain(&object.reads).cloned().collect()
 }
 
 /// The relation whose content a new sink or durable subscription begins with.

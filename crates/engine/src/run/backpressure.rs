@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Loop;
+use super::behind::Behind;
 use super::log::{BACKLOG_BYTES_MAX, Waiting};
 use super::query::{RunningQuery, Status};
 use super::source::RunningSource;
@@ -55,8 +56,13 @@ impl Loop {
             return held;
         }
         let at_present = |query: &&RunningQuery| query.is_running() || query.is_suspended();
+        let wanted = if self.some_are_behind() { self.wanted_at_present() } else { BTreeSet::new() };
         for query in self.queries.iter().filter(|query| !at_present(query)) {
-            let is_behind = query.behind().is_some_and(|behind| behind.bytes() > BACKLOG_BYTES_MAX);
+            // One that is stepped in order would never come to the present if rows came as fast as it takes them.
+            let holds = |behind: &Behind| {
+                behind.bytes() > BACKLOG_BYTES_MAX || (behind.is_in_order() && wanted.contains(&query.name))
+            };
+            let is_behind = query.behind().is_some_and(holds);
             let full = query.reads().filter(|name| is_behind || self.has_no_room(query, name));
             for relation in full {
                 self.hold(&mut held, relation, |_| Some(Holder::Query(self.shown_name(query).clone())));

@@ -251,8 +251,12 @@ impl Loop {
         let owed = |query: &RunningQuery| query.is_per_batch() || query.flow.is_due(&tick);
         let awake = || self.next_flow_wake().is_some_and(|wake| wake <= self.now());
         let system = self.settings.clock == ClockKind::System;
-        let takes_all = |query: &RunningQuery| query.behind().is_some_and(Behind::is_in_order);
-        let owes = |query: &RunningQuery| takes_all(query) || (query.is_running() && owed(query));
+        // Of one that a thread has, or for which epochs wait, it isn't known yet.
+        let takes_all = |query: &RunningQuery| {
+            query.behind().is_some_and(|behind| behind.is_in_order() && !behind.is_idle())
+        };
+        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+        let owes = |query: &RunningQuery| takes_all(query) || (steps(query) && owed(query));
         self.queries.iter().any(owes) || (system && awake())
     }
 

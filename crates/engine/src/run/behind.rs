@@ -338,6 +338,7 @@ impl Loop {
             let wanted = self.keeps_history() || wanted.contains(&query.name);
             // A read that has begun finds all of a group as of its epoch.
             let held = || self.is_held_back(place);
+            let wanted = wanted && behind.is_little_left();
             if (quick || wanted) && !behind.is_away() && reads_present && !held() {
                 self.step_to_present(place);
                 some = true;
@@ -503,6 +504,7 @@ impl Loop {
         self.begin_past_pieces();
         self.forget_lumps();
         let held = self.held_by_checkpoint();
+        let wanted = if self.apart.is_some() { self.wanted_at_present() } else { BTreeSet::new() };
         let (mut away, mut ready) = (0, Vec::new());
         for place in 0..self.queries.len() {
             let Some(behind) = self.queries[place].behind() else { continue };
@@ -518,7 +520,8 @@ impl Loop {
                 self.queries[place].behind_mut().into_iter().for_each(|behind| behind.pass(through));
                 continue;
             };
-            if self.epoch.0 - from.0 >= self.apart.unwrap_or(1) || self.is_hurried(place) {
+            let hurried = || wanted.contains(&self.queries[place].name) || self.is_hurried(place);
+            if self.epoch.0 - from.0 >= self.apart.unwrap_or(1) || hurried() {
                 ready.push((from, place, end));
             }
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use millstream_delta::{Cut, Delta, Timestamp};
+use millstream_delta::{Cut, Delta, Epoch, Timestamp};
 use millstream_durable::Sequence;
 use millstream_sql::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -50,6 +50,8 @@ pub(crate) struct CatchUp {
     pieces: Pieces,
     /// Whether what is kept of its inputs is among these.
     has_content: bool,
+    /// As of when it takes in what there was: rows of the past have this batch, whenever they are read.
+    pinned: Cut,
     /// The time up to which it has taken in what there is: a crash in the meantime changes nothing of it.
     now: Timestamp,
     /// Until when its sources wait for it.
@@ -69,6 +71,7 @@ impl CatchUp {
             held: None,
             pieces: Pieces::default(),
             has_content: true,
+            pinned: Cut::new(Epoch::default(), Timestamp::default()),
             now: Timestamp::default(),
             held_until: None,
             entry: None,
@@ -187,7 +190,8 @@ impl Loop {
         (first, has_content): (Vec<Delta>, bool),
         reading: Vec<Arc<str>>,
     ) -> Result<()> {
-        let (pinned, begun) = (self.standing_cut(), Instant::now());
+        let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
+        let begun = Instant::now();
         let held_until = self.waiters.hold_sources(begun, HOLD);
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
@@ -208,13 +212,14 @@ impl Loop {
             held: holds.then(Delta::default),
             pieces,
             has_content,
+            pinned: pinned.clone(),
             now: pinned.now,
             held_until,
             entry: self.doing.entry(),
             begun,
         }));
         if let Some(first) = first {
-            let cut = Cut { watermarks: Vec::new(), ..pinned };
+            let cut = pinned;
             let query = &mut self.queries[place];
             query.unread = false;
             let delta = query.step_stamped(&cut, Ok(first.iter().map(Cow::Borrowed).collect()));
@@ -318,10 +323,12 @@ impl Loop {
             }
             Some(Ok(rows)) => {
                 let delta = Delta::from_iter(rows);
+                let pinned = catch_up.pinned.now;
                 if self.durability.is_recovering() {
-                    return self.step_piece(place, |input| if input == source { Some(&delta) } else { None });
+                    let find = |input: &str| if input == source { Some(&delta) } else { None };
+                    return self.step_piece(place, pinned, find);
                 }
-                let of = (query.feeds.len(), catch_up.now);
+                let of = (query.feeds.len(), pinned);
                 if let Some(input) = query.feeds.iter().position(|feed| feed.of.as_ref() == source) {
                     catch_up.pieces.push((input, delta), of, permit);
                 }
@@ -334,11 +341,10 @@ impl Loop {
 
     /// Takes in a piece of the past. A result that is kept shows when all of it is there; one that is only handed
     /// on goes as it comes.
-    fn step_piece<'a>(&mut self, place: usize, find: impl Fn(&str) -> Option<&'a Delta>) {
+    fn step_piece<'a>(&mut self, place: usize, now: Timestamp, find: impl Fn(&str) -> Option<&'a Delta>) {
         // How many pieces there are, and when they come, is another matter after each crash.
-        let now = self.queries[place].piece_time();
         let cut = match self.durability.is_on() {
-            true => Cut { watermarks: Vec::new(), now, ..self.standing_cut() },
+            true => Cut { now, ..self.queries[place].pinned() },
             false => self.piece_cut(),
         };
         self.step_past(place, &cut, find);
@@ -389,7 +395,8 @@ impl Loop {
         while let Some((_, inputs)) = self.next_since(place) {
             let relations: Vec<Arc<str>> = self.queries[place].reads().cloned().collect();
             let of = |name: &str| relations.iter().position(|relation| relation.as_ref() == name);
-            self.step_piece(place, |name| of(name).and_then(|place| inputs.get(place)));
+            let now = self.queries[place].piece_time();
+            self.step_piece(place, now, |name| of(name).and_then(|place| inputs.get(place)));
         }
         self.close_windows(place);
         if !self.queries[place].is_suspended() {

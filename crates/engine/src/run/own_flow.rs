@@ -11,6 +11,9 @@ use super::query::in_words;
 use crate::error;
 use crate::panics::{PanicTrace, panicked};
 
+/// The rows of a result are counted where the operators keep no more than this.
+const COUNTED_BYTES_MAX: usize = 4 << 20;
+
 /// A query's flow, and what is known of it whether it is here or not.
 #[derive(Debug)]
 pub(crate) struct OwnFlow {
@@ -38,8 +41,11 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Of a flow as it is now.
+    /// Of a flow as it is now; the rows of a large result aren't counted, which takes as long as reading them.
     pub(crate) fn of(flow: &Flow) -> Told {
+        if flow.state_bytes() > COUNTED_BYTES_MAX {
+            return Told::little_of(flow);
+        }
         let rows = flow.content().and_then(|rows| rows.ok());
         let rows = rows.map(|rows| rows.iter().map(|batch| batch.num_rows() as u64).sum());
         Told { rows, ..Told::little_of(flow) }

@@ -128,7 +128,6 @@ impl Loop {
     fn next_to_resume(&mut self, place: usize) -> Option<(Cut, Vec<Delta>)> {
         let query = &self.queries[place];
         let at_once = query.may_be_behind()
-            && query.feeds.len() > 1
             && query.reads().any(|name| self.query(name).is_some_and(RunningQuery::may_be_behind));
         if !at_once {
             return self.next_since(place);

@@ -525,6 +525,7 @@ async fn differing() -> Result<()> {
     })?;
     machine.crash_at(|| by.store(10, Ordering::SeqCst), &mut random).await?;
     for restarted in [false, true] {
+        until("the sink to fail", || !machine.engine.progress().problems.is_empty()).await?;
         let problems = machine.engine.progress().problems.join("; ");
         let told =
             ["sink \"odd\" failed", "up to epoch", "comes out otherwise", "was published", "create it again"];

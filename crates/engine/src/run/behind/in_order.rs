@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millstream_delta::{Closes, Cut, Delta, Epoch};
 use millstream_flow::{Change, Flow};
@@ -24,6 +24,9 @@ use crate::run::feed::Feed;
 use crate::run::own_flow::Told;
 use crate::run::query::RunningQuery;
 
+/// How long the loop may step a query that someone wants at the present.
+const LEFT_TIME: Duration = Duration::from_millis(200);
+
 /// What an epoch takes that waits without changes, about.
 const CUT_BYTES: usize = 512;
 
@@ -36,6 +39,13 @@ impl Behind {
     /// True if epochs are stepped one by one, and those without changes wait as well.
     pub(in crate::run) fn is_in_order(&self) -> bool {
         self.in_order
+    }
+
+    /// True if the loop can take in what waits: in sum, or in order so few epochs that nobody waits long for them.
+    pub(super) fn is_little_left(&self) -> bool {
+        let has_rows = |(_, inputs): &&(Cut, Vec<Delta>)| inputs.iter().any(|delta| !delta.is_empty());
+        let left = self.waiting.values().filter(has_rows).count();
+        !self.in_order || self.took.saturating_mul(u32::try_from(left).unwrap_or(u32::MAX)) < LEFT_TIME
     }
 
     /// What an epoch that waits takes beside its rows, about.

@@ -186,6 +186,14 @@ impl Pieces {
 }
 
 impl RunningQuery {
+    /// As of when it takes in what there was when it was made.
+    pub(super) fn pinned(&self) -> Cut {
+        match &self.status {
+            Status::CatchingUp(catch_up) => catch_up.pinned.clone(),
+            _ => Cut::new(self.epoch, Timestamp::default()),
+        }
+    }
+
     /// As of when pieces of the past are taken in that nothing came after so far.
     pub(super) fn piece_time(&self) -> Timestamp {
         match &self.status {
@@ -350,7 +358,6 @@ impl Loop {
         if query.temporary && has_time() && self.own_reader_has_much(&query.name) {
             return Ok(());
         }
-        let standing = self.standing_cut();
         let query = &mut self.queries[place];
         let Status::CatchingUp(catch_up) = &mut query.status else { return Ok(()) };
         let (has_all, entry) = (catch_up.reading.is_empty(), catch_up.entry);
@@ -366,7 +373,7 @@ impl Loop {
             piece = since.map(|(now, inputs)| Piece { inputs, now, _permit: None });
         }
         let Some(Piece { inputs, now, _permit: permit }) = piece else { return Ok(()) };
-        let cut = Cut { watermarks: Vec::new(), now: now.max(pieces.now), ..standing };
+        let cut = Cut { now: now.max(pieces.now), ..catch_up.pinned.clone() };
         pieces.now = cut.now;
         // What has the columns of its batch keeps them.
         let stamped = query.feeds.iter().zip(&inputs).map(|(feed, delta)| feed.stamp(delta, (&cut).into()));
