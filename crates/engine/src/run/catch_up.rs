@@ -192,7 +192,7 @@ impl Loop {
     ) -> Result<()> {
         let pinned = Cut { watermarks: Vec::new(), ..self.standing_cut() };
         let begun = Instant::now();
-        let held_until = self.waiters.hold_sources(begun, HOLD);
+        let held_until = self.waiters.hold_sources(begun, HOLD, self.queries[place].temporary);
         let places = inputs.iter().map(|name| log::end(&self.logs, name)).collect();
         let permits = Arc::new(Semaphore::new(PIECES_MAX));
         let query = &mut self.queries[place];

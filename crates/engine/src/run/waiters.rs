@@ -49,10 +49,15 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Until when sources wait for a query that begins now. They don't where they have waited for another one not long ago:
-    /// whoever makes queries one after the other would hold them up for good.
-    pub(super) fn hold_sources(&mut self, now: Instant, length: Duration) -> Option<Instant> {
-        if self.held_at.is_some_and(|at| now < at + 2 * length) {
+    /// Until when sources wait for a query that begins now. They don't wait for one subscription after the other: whoever
+    /// reads could hold them up for good.
+    pub(super) fn hold_sources(
+        &mut self,
+        now: Instant,
+        length: Duration,
+        temporary: bool,
+    ) -> Option<Instant> {
+        if temporary && self.held_at.is_some_and(|at| now < at + 2 * length) {
             return None;
         }
         self.held_at = Some(now);

@@ -8,14 +8,16 @@ use millstream_testkit::drive::{self, Result, ensure, expect, lines, run, run_al
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::Scenario;
 use super::behind::{Door, Gate};
 use super::machine::Machine;
+use super::{Scenario, folder, lines_in, write};
 
 pub const ALL: &[Scenario] = &[
     ("what_depends_on_epochs_begins_as_a_whole", || drive::block_on(whole())),
     ("rows_of_the_past_keep_their_batch_through_crashes", || drive::block_on(batches())),
     ("a_query_begins_with_the_present_of_what_is_behind", || drive::block_on(present())),
+    ("rows_of_a_sources_past_are_of_one_batch", || drive::block_on(past())),
+    ("what_resumes_over_a_slow_view_is_delivered_once", || drive::block_on(resumed())),
     ("a_flush_waits_for_no_subscriber", || drive::block_on(flushed())),
 ];
 
@@ -129,6 +131,100 @@ async fn present() -> Result<()> {
         ensure(held == into, || format!("crashed {}: the view has {held:?}, the table {into:?}", !crash))?;
         if crash {
             machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(7)).await?;
+        }
+    }
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+/// A source that was read before, by a query that asks for batches, while epochs go by and rows of a table come.
+async fn past() -> Result<()> {
+    let folder = folder()?;
+    for file in 0..40 {
+        let rows: String = (0..200).map(|n| format!("{}\n", file * 200 + n)).collect();
+        write(folder.path(), &format!("{file}.csv"), &rows)?;
+    }
+    let mut machine = Machine::start(|| Engine::builder().step_apart(1))?;
+    let mut session = machine.session();
+    let source = format!(
+        "CREATE SOURCE f (n BIGINT) WITH (connector = 'file', path = '{}', format = 'csv', header = false)",
+        folder.path().display()
+    );
+    let made = [
+        "SET max_batch_rows = 300",
+        "CREATE TABLE o (n BIGINT) APPEND ONLY",
+        &source,
+        "CREATE MATERIALIZED VIEW before AS SELECT count(*) AS n FROM f",
+        "FLUSH",
+    ];
+    run_all(&mut session, &made).await?;
+    expect(&mut session, "SELECT n FROM before", &["8000"]).await?;
+    let mut other = machine.session();
+    let writing = tokio::spawn(async move {
+        for n in 0..40 {
+            run(&mut other, &format!("INSERT INTO o VALUES ({n})")).await?;
+        }
+        Ok::<(), String>(())
+    });
+    let batches = "CREATE MATERIALIZED VIEW b AS SELECT _batch_id, _batch_time, _batch_start, count(*) AS n FROM f \
+                   GROUP BY 1, 2, 3 UNION ALL SELECT 0, NULL, NULL, sum(n) FROM o";
+    run(&mut session, batches).await?;
+    within_a_minute("the writer", writing).await?.map_err(|error| error.to_string())??;
+    run(&mut session, "FLUSH").await?;
+    let content = "SELECT * FROM b ORDER BY _batch_id";
+    let before = lines(&mut session, content).await?;
+    ensure(before.len() == 2, || format!("the past is of several batches: {before:?}"))?;
+    machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(8)).await?;
+    let after: Vec<&str> = before.iter().map(String::as_str).collect();
+    expect(&mut machine.session(), content, &after).await?;
+    machine.engine.stop().await.map_err(|error| error.to_string())
+}
+
+async fn resumed() -> Result<()> {
+    let (gate, out) = (Gate::default(), folder()?);
+    let of_engine = gate.clone();
+    let mut machine =
+        Machine::start(move || Engine::builder().step_apart(1).scalar_function(of_engine.function("gate")))?;
+    let mut session = machine.session();
+    let sink = format!(
+        "CREATE SINK told FROM r WITH (connector = 'file', path = '{}', format = 'csv', header = false, changelog = true)",
+        out.path().display()
+    );
+    let made = [
+        "SET parallelism = 8",
+        "SET checkpoint_interval = 'off'",
+        "CREATE TABLE t (id BIGINT, k BIGINT)",
+        "CREATE MATERIALIZED VIEW q AS SELECT k, count(*) AS n, max(gate(id)) AS m FROM t GROUP BY k",
+        "CREATE MATERIALIZED VIEW r AS SELECT k % 2 AS odd, sum(n) AS n FROM q GROUP BY k % 2",
+        &sink,
+        "INSERT INTO t VALUES (1, 1)",
+        "INSERT INTO t VALUES (2, 2)",
+        "PAUSE r",
+    ];
+    run_all(&mut session, &made).await?;
+    for id in 3..30 {
+        gate.set(if id % 5 == 0 { Door::Open } else { Door::Closed });
+        run(&mut session, &format!("INSERT INTO t VALUES ({id}, {})", id % 4)).await?;
+    }
+    gate.set(Door::Open);
+    run_all(
+        &mut session,
+        &["RESUME r", "INSERT INTO t VALUES (30, 1)", "INSERT INTO t VALUES (31, 2)", "FLUSH"],
+    )
+    .await?;
+    for crash in [true, true, false] {
+        let mut session = machine.session();
+        run_all(&mut session, &["INSERT INTO t VALUES (40, 3)", "FLUSH"]).await?;
+        let mut told = std::collections::BTreeMap::<String, i64>::new();
+        for line in lines_in(out.path())? {
+            let (op, row) = line.split_once(',').ok_or("a line without columns")?;
+            *told.entry(row.replace(',', "|")).or_default() += if op == "insert" { 1 } else { -1 };
+        }
+        told.retain(|_, count| *count != 0);
+        let held = lines(&mut session, "SELECT odd, n FROM r").await?;
+        let held = held.into_iter().map(|row| (row, 1)).collect();
+        ensure(told == held, || format!("the sink was told {told:?}, the view holds {held:?}"))?;
+        if crash {
+            machine.crash_at(|| {}, &mut SmallRng::seed_from_u64(9)).await?;
         }
     }
     machine.engine.stop().await.map_err(|error| error.to_string())

@@ -44,9 +44,6 @@ const EPOCHS_AT_ONCE: usize = 1024;
 /// takes them, it would never come to the present.
 const OPEN_ROUNDS_MAX: usize = 4;
 
-/// Sources wait no longer than for as long as this, and as it takes to take in what came meanwhile.
-const ROUND_SHORT: Duration = Duration::from_secs(2);
-
 /// For how long a query waits for the reader of what it puts out of the past, before that one has fallen behind.
 const READER_TIME: Duration = Duration::from_secs(60);
 
@@ -90,9 +87,6 @@ pub(super) struct Pieces {
     now: Timestamp,
     /// How often what had come since was taken in.
     rounds: usize,
-    round_begun: Option<Instant>,
-    /// How long the last time took.
-    took: Duration,
     /// What was given other names while a thread had the operators.
     renamed: Vec<(Arc<str>, Arc<str>)>,
 }
@@ -151,16 +145,9 @@ impl Pieces {
         self.waiting.is_empty() && self.since.is_empty() && self.step.is_none()
     }
 
-    /// True if sources bring rows so fast that they must wait for it. They don't where that would take long.
+    /// True if sources bring rows so fast that they must wait for it: it would never come to the present.
     pub(super) fn is_overtaken(&self) -> bool {
-        self.rounds >= OPEN_ROUNDS_MAX && self.took < ROUND_SHORT
-    }
-
-    /// Begins to take in what has come since; tells how long the last time took.
-    fn begin_round(&mut self) {
-        self.rounds += 1;
-        let begun = self.round_begun.replace(Instant::now());
-        self.took = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        self.rounds >= OPEN_ROUNDS_MAX
     }
 
     /// True if a thread has the operators.
@@ -300,8 +287,7 @@ impl Loop {
             let (bytes, rounds) = (catch_up.pieces.since_bytes, catch_up.pieces.rounds);
             let (has_read, has_content) = (catch_up.has_read(), catch_up.has_content);
             let (rows, is_much) = self.waits_in_logs(place);
-            let ends = rounds >= ROUNDS_MAX && catch_up.pieces.took < ROUND_SHORT;
-            let moves = if has_read { rows > rest_max && !ends } else { is_much };
+            let moves = if has_read { rows > rest_max && rounds < ROUNDS_MAX } else { is_much };
             // What takes what is kept last doesn't need what has come of that.
             if moves && has_content && bytes < STATEMENTS_BYTES_MAX {
                 let is_additive = self.queries[place].flow.is_additive();
@@ -311,9 +297,7 @@ impl Loop {
                     false => since.by_ref().take(EPOCHS_AT_ONCE).collect(),
                 };
                 let Some(pieces) = self.queries[place].pieces_mut() else { continue };
-                if has_read {
-                    pieces.begin_round();
-                }
+                pieces.rounds += usize::from(has_read);
                 for (cut, inputs) in epochs {
                     pieces.since_bytes += inputs.iter().map(Delta::memory_bytes).sum::<usize>();
                     pieces.since.push_back((cut.now, inputs));
