@@ -8,15 +8,15 @@ use crate::stop::Stop;
 /// A text that is to be run, and where it comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// What to call it in messages: a file's name.
+    /// The name in messages: a file's name.
     pub name: Option<&'a str>,
     /// Where it lies, if it is a file.
     pub path: Option<&'a Path>,
     /// The text.
     pub text: &'a str,
-    /// Whether all that creates and drops objects goes before the first epoch.
+    /// True if all that creates and drops objects goes before the first epoch.
     pub gather: bool,
-    /// Whether what stands at its end without a semicolon is run too.
+    /// True if a statement at its end without a semicolon is run, too.
     pub whole: bool,
 }
 
@@ -57,7 +57,7 @@ pub fn read_if_there(path: &Path) -> Result<Option<ScriptText>, Stop> {
 }
 
 impl ScriptText {
-    /// What to call it in messages.
+    /// The name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }

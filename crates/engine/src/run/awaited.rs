@@ -190,7 +190,7 @@ impl Loop {
         all
     }
 
-    /// What is as of the present when a relation has another query: itself, and what that reads.
+    /// The relations that a successor needs at the present: its own, and all that it reads.
     fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
         std::iter::once(object.name.clone()).chain(self.read_through_views(object)).collect()
     }

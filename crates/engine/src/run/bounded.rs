@@ -85,7 +85,6 @@ impl Loop {
             }
             return None;
         }
-        let in_order = self.is_stepped_in_order(place);
         let query = &mut self.queries[place];
         query.changed = 0;
         query.flow.tell_little();
@@ -120,8 +119,9 @@ impl Loop {
                 if reason == RecvTimeoutError::Timeout {
                     priority.lower_for_long();
                 }
+                let in_order = self.is_stepped_in_order(place);
                 let stepped = Behind::stepping(before, cut.clone(), taken, (done, begun)).in_order(in_order);
-                query.status = Status::Behind(Box::new(stepped));
+                self.queries[place].status = Status::Behind(Box::new(stepped));
                 leaving.into_iter().skip(1).for_each(|place| self.leave_before(place, before));
                 None
             }

@@ -237,10 +237,14 @@ impl Loop {
         self.queries.iter().any(waits)
     }
 
+    /// The logs of a query's inputs, each with the query's place in it.
+    pub(super) fn logs_for(&self, query: &RunningQuery) -> impl Iterator<Item = (&Log, Place)> {
+        query.reads().filter_map(|name| Some((self.logs.get(name)?, query.place_in(name)?)))
+    }
+
     /// How many bytes of the logs a query has not taken in yet.
     fn logged_for(&self, query: &RunningQuery) -> usize {
-        let logs = query.reads().filter_map(|name| Some((self.logs.get(name)?, query.place_in(name)?)));
-        logs.map(|(log, place)| log.waiting(place).bytes).sum()
+        self.logs_for(query).map(|(log, place)| log.waiting(place).bytes).sum()
     }
 
     /// Whether so much waits for a query that is behind that even statements must wait until it is stepped.

@@ -24,6 +24,15 @@ pub const ALL: &[Scenario] = &[
 /// More than the first parts of a piece take.
 const ROWS: i64 = 3000;
 
+/// An engine whose queries are stepped apart, some of them through a gate.
+fn gated() -> Result<(Gate, Machine)> {
+    let gate = Gate::default();
+    let of_engine = gate.clone();
+    let machine =
+        Machine::start(move || Engine::builder().step_apart(1).scalar_function(of_engine.function("gate")))?;
+    Ok((gate, machine))
+}
+
 async fn filled(machine: &Machine) -> Result<()> {
     let fill = format!("INSERT INTO t SELECT g, g % 7 FROM generate_series(1, {ROWS}) x(g)");
     let tables = [
@@ -95,10 +104,7 @@ async fn batches() -> Result<()> {
 }
 
 async fn present() -> Result<()> {
-    let gate = Gate::default();
-    let of_engine = gate.clone();
-    let mut machine =
-        Machine::start(move || Engine::builder().step_apart(1).scalar_function(of_engine.function("gate")))?;
+    let (gate, mut machine) = gated()?;
     let mut session = machine.session();
     let made = [
         "SET parallelism = 8",
@@ -180,10 +186,7 @@ async fn past() -> Result<()> {
 }
 
 async fn resumed() -> Result<()> {
-    let (gate, out) = (Gate::default(), folder()?);
-    let of_engine = gate.clone();
-    let mut machine =
-        Machine::start(move || Engine::builder().step_apart(1).scalar_function(of_engine.function("gate")))?;
+    let ((gate, mut machine), out) = (gated()?, folder()?);
     let mut session = machine.session();
     let sink = format!(
         "CREATE SINK told FROM r WITH (connector = 'file', path = '{}', format = 'csv', header = false, changelog = true)",

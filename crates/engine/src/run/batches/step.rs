@@ -9,6 +9,7 @@ use millstream_sql::{Error, Result};
 use super::Batches;
 use crate::error;
 use crate::panics::PanicTrace;
+use crate::run::NOTHING;
 use crate::run::feed::Feed;
 use crate::run::own_flow;
 use crate::run::query::RunningQuery;
@@ -79,10 +80,9 @@ impl PerBatch<'_> {
             let contents: Vec<&Delta> = contents.iter().collect();
             return due.iter().map(|at| self.run_at(cut, *at, &contents)).collect();
         }
-        let of_windows =
-            |(feed, delta): (&Feed, _)| if feed.window.is_none() { delta } else { &super::super::NOTHING };
+        let of_windows = |(feed, delta): (&Feed, _)| if feed.window.is_none() { delta } else { &NOTHING };
         let changes: Vec<&Delta> = self.feeds.iter().zip(inputs.iter().copied()).map(of_windows).collect();
-        let nothing = vec![&super::super::NOTHING; changes.len()];
+        let nothing = vec![&NOTHING; changes.len()];
         let mut answers = Vec::with_capacity(due.len());
         for (place, at) in due.iter().enumerate() {
             // The first has taken the changes in.
@@ -113,7 +113,7 @@ impl PerBatch<'_> {
         change
     }
 
-    /// What the query comes to at a time; `changes` are those of the inputs that aren't windows, or all that these
+    /// The answer of the query at a time; `changes` are those of the inputs that aren't windows, or all that these
     /// hold if it runs anew.
     fn answer(&mut self, cut: &Cut, changes: &[&Delta]) -> Result<Answer> {
         let anew = self.batches.anew;

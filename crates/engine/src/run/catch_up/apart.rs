@@ -316,9 +316,7 @@ impl Loop {
 
     /// How many rows wait for a query in the logs of its inputs, and whether that is more than half of what may.
     fn waits_in_logs(&self, place: usize) -> (usize, bool) {
-        let query = &self.queries[place];
-        let logs = query.reads().filter_map(|name| Some((self.logs.get(name)?, query.place_in(name)?)));
-        logs.fold((0, false), |(rows, much), (log, at)| {
+        self.logs_for(&self.queries[place]).fold((0, false), |(rows, much), (log, at)| {
             let of_log: usize = log.from(at).map(|(_, delta)| delta.num_rows()).sum();
             (rows + of_log, much || log.waiting(at).is_half_of_much())
         })
