@@ -15,6 +15,7 @@ use super::behind::Behind;
 use super::compile::scans;
 use super::query::RunningQuery;
 use super::rename::Names;
+use super::settling::Settling;
 use crate::catalog::{Definition, Object};
 use crate::event::{Apart, Asked, Change, Content, Event, Followed, Modification, Reply, Snapshot};
 
@@ -26,6 +27,8 @@ pub(crate) struct AwaitedRead {
     /// The transaction that reads, where one does.
     transaction: Option<u64>,
     reply: Reply<Snapshot>,
+    /// The sinks into tables whose changes it waits for before it begins.
+    pub(super) settling: Settling,
     begun: Option<Begun>,
 }
 
@@ -54,6 +57,7 @@ impl AwaitedRead {
     /// What it names is called otherwise from now on.
     pub(super) fn rename(&mut self, names: &Names) {
         names.put_all(self.asked.iter_mut().map(|asked| &mut asked.name));
+        self.settling.rename(names);
         names.put_all(self.begun.iter_mut().flat_map(|begun| &mut begun.waits_for));
     }
 
@@ -65,6 +69,8 @@ impl AwaitedRead {
 /// An event that waits until the queries that it needs are at the present.
 pub(crate) struct SetAside {
     pub(crate) needs: Vec<Arc<str>>,
+    /// The sinks into tables whose changes it needs as well.
+    pub(super) settling: Settling,
     event: Event,
 }
 
@@ -77,8 +83,15 @@ impl Loop {
         transaction: Option<u64>,
         reply: Reply<Snapshot>,
     ) {
-        let read = AwaitedRead { asked, stamped, transaction, reply, begun: None };
-        if self.behind_of(read.names()).is_empty() {
+        let names = || asked.iter().map(|asked| asked.name.clone());
+        let mut settling = match transaction {
+            // It sees tables as they were when it began.
+            Some(_) => Settling::default(),
+            None => self.settling_of(names()),
+        };
+        let is_there = self.is_settled(&mut settling) && self.behind_of(names()).is_empty();
+        let read = AwaitedRead { asked, stamped, transaction, reply, settling, begun: None };
+        if is_there {
             self.answer_read(read);
         } else {
             self.waiters.reads.push(read);
@@ -86,7 +99,7 @@ impl Loop {
     }
 
     fn answer_read(&self, read: AwaitedRead) {
-        let AwaitedRead { asked, stamped, transaction, reply, begun } = read;
+        let AwaitedRead { asked, stamped, transaction, reply, begun, .. } = read;
         if let Some(number) = transaction {
             return reply.send(self.read_at(number, &asked, stamped));
         }
@@ -102,6 +115,12 @@ impl Loop {
     pub(super) fn answer_reads(&mut self) {
         self.waiters.reads.retain(|read| !read.reply.is_closed());
         for place in 0..self.waiters.reads.len() {
+            let mut settling = std::mem::take(&mut self.waiters.reads[place].settling);
+            let is_settled = self.is_settled(&mut settling);
+            self.waiters.reads[place].settling = settling;
+            if !is_settled {
+                continue;
+            }
             let begun = self.begin_read(place);
             if let Some(read) = self.waiters.reads.get_mut(place) {
                 read.begun = begun.or(read.begun.take());
@@ -155,24 +174,29 @@ impl Loop {
 
     /// Gives back an event, unless something that it needs must come to the present first.
     pub(super) fn set_aside(&mut self, event: Event) -> Option<Event> {
-        if !self.some_are_behind() {
+        let needs = self.needs(&event);
+        // What changes rows by what it reads finds in tables what sinks make of all that was there before.
+        let mut settling = match event {
+            Event::Modify { .. } | Event::Apart(Apart::ReadStaged { .. }) => {
+                self.settling_of(needs.iter().cloned())
+            }
+            _ => Settling::default(),
+        };
+        let needs = self.behind_of(needs);
+        if needs.is_empty() && self.is_settled(&mut settling) {
             return Some(event);
         }
-        let needs = self.behind_of(self.needs(&event));
-        if needs.is_empty() {
-            return Some(event);
-        }
-        self.set_aside.push(SetAside { needs, event });
+        self.set_aside.push(SetAside { needs, settling, event });
         None
     }
 
     /// Goes on with the events whose needs are at the present.
     pub(super) fn take_set_aside(&mut self) {
-        for SetAside { needs, event } in std::mem::take(&mut self.set_aside) {
-            if self.behind_of(needs.clone()).is_empty() {
-                self.react(event);
+        for mut aside in std::mem::take(&mut self.set_aside) {
+            if self.is_settled(&mut aside.settling) && self.behind_of(aside.needs.clone()).is_empty() {
+                self.react(aside.event);
             } else {
-                self.set_aside.push(SetAside { needs, event });
+                self.set_aside.push(aside);
             }
         }
     }
@@ -190,9 +214,16 @@ impl Loop {
         all
     }
 
-    /// The relations that a successor needs at the present: its own, and all that it reads.
-    fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
-        std::iter::once(object.name.clone()).chain(self.read_through_views(object)).collect()
+    /// The relations that a successor needs at the present: its own, all that it reads, and sinks into tables, which may be
+    /// made of it.
+    pub(super) fn of_successor(&self, object: &Object) -> Vec<Arc<str>> {
+        let own = std::iter::once(object.name.clone());
+        own.chain(self.read_through_views(object)).chain(self.sinks_into_tables()).collect()
+    }
+
+    /// The queries of all sinks into tables. What changes between two epochs has no cut that says how far each has come.
+    fn sinks_into_tables(&self) -> impl Iterator<Item = Arc<str>> {
+        self.queries.iter().filter(|query| query.into.is_some()).map(|query| query.name.clone())
     }
 
     /// What an event reads in a way that takes the present.
@@ -224,9 +255,21 @@ impl Loop {
                 });
                 // A query begins with the present of what it reads, in the epoch that the journal says.
                 let delivered = changes.iter().filter_map(delivered);
+                // A table has all changes of a sink from before that is dropped.
+                let dropped = changes.iter().flat_map(|change| match change {
+                    Change::Drop { names } => names.as_slice(),
+                    _ => &[],
+                });
+                let feeds = |query: &&RunningQuery, sink: &Arc<str>| {
+                    query.into.as_ref().is_some_and(|into| into.sink == *sink)
+                };
+                let dropped = dropped.filter_map(|sink| self.queries.iter().find(|query| feeds(query, sink)));
+                let delivered = delivered.chain(dropped.map(|query| query.name.clone()));
                 created.flat_map(|object| self.read_through_views(object)).chain(delivered).collect()
             }
-            Event::Apart(Apart::Backfill { object, .. }) => object.reads.clone(),
+            Event::Apart(Apart::Backfill { object, .. }) => {
+                self.read_through_views(object).into_iter().collect()
+            }
             Event::Replace(replacing) => self.of_successor(&replacing.object),
             Event::ExplainReplace { object, .. } => self.of_successor(object),
             Event::Subscribe { request, .. } => match &request.followed {
@@ -242,7 +285,8 @@ impl Loop {
                     let of_sink = query.into.as_ref().map(|into| into.sink.as_ref());
                     name.as_deref().is_none_or(|name| query.name.as_ref() == name || of_sink == Some(name))
                 };
-                self.queries.iter().filter(named).map(|query| query.name.clone()).collect()
+                let named = self.queries.iter().filter(named).map(|query| query.name.clone());
+                named.chain(self.sinks_into_tables()).collect()
             }
             _ => Vec::new(),
         }

@@ -10,6 +10,7 @@
 
 mod groups;
 mod in_order;
+mod leaving;
 mod merging;
 mod rebuild;
 mod saving;
@@ -20,19 +21,16 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use millstream_delta::{Cut, Delta, Epoch};
-use millstream_flow::{Change, Cost, Flow};
+use millstream_flow::{Change, Flow};
 use millstream_sql::{Error, Result};
 
 use super::Loop;
-use super::batches::Batches;
 use super::batches::step::Stepped;
 use super::feed::Feed;
 use super::own_flow::{self, Told};
 use super::query::{RunningQuery, Status};
-use super::speed::Speed;
-use super::succeed::Successor;
+use super::settling::Settling;
 use crate::panics::PanicTrace;
-use crate::settings::{ClockKind, MissedBatches};
 use groups::is_inside;
 use merging::compacted;
 use rebuild::Rebuild;
@@ -196,7 +194,7 @@ impl RunningQuery {
     pub(super) fn may_be_behind(&self) -> bool {
         self.flow.is_timeless()
             && !self.is_per_batch()
-            && self.into.is_none()
+            && self.into.as_ref().is_none_or(|into| !into.keyed)
             && self.newest().is_none()
             && self.feeds.iter().all(Feed::is_plain)
     }
@@ -240,6 +238,9 @@ impl Loop {
     /// Gives what a query that is behind has changed to all that read it: queries, which are behind, too, and logs.
     fn hand_on(&mut self, place: usize, cut: &Cut, delta: Delta) {
         self.measures.count_apart(self.queries[place].changed);
+        if self.queries[place].into.is_some() {
+            return self.take_behind(place, cut, delta);
+        }
         let name = self.queries[place].name.clone();
         if delta.is_empty() {
             if self.queries[place].ended_batch {
@@ -273,7 +274,7 @@ impl Loop {
     }
 
     /// Whether all queries have taken in this epoch.
-    pub(super) fn all_are_through(&self, epoch: Epoch) -> bool {
+    pub(super) fn are_through(&self, epoch: Epoch) -> bool {
         self.queries.iter().filter_map(RunningQuery::behind).all(|behind| behind.through >= epoch)
     }
 
@@ -313,7 +314,7 @@ impl Loop {
         let starting = self.queries.iter().filter(|query| matches!(query.status, Status::Waiting));
         let corrected = self.queries.iter().filter(|query| query.correction.is_some());
         let corrected = corrected.map(|query| query.name.clone());
-        let succeeded = self.successors.iter().flat_map(Successor::needs);
+        let succeeded = self.needs_of_successors();
         self.made_of(
             for_events
                 .chain(corrected)
@@ -335,7 +336,7 @@ impl Loop {
             let idle = || !behind.is_away() && query.step_end(self.epoch).is_none();
             let quick = query.speed.is_quick() && self.apart.is_none() && idle();
             let reads_present = self.behind_of(query.reads().cloned()).is_empty();
-            let wanted = self.keeps_history() || wanted.contains(&query.name);
+            let wanted = !self.may_leave(query) || wanted.contains(&query.name);
             // A read that has begun finds all of a group as of its epoch.
             let held = || self.is_held_back(place);
             let wanted = wanted && behind.is_little_left();
@@ -383,122 +384,6 @@ impl Loop {
         if inputs_are_there { next.max(behind.through) } else { behind.through }
     }
 
-    /// Lets queries leave the loop that keep others waiting.
-    pub(super) fn let_leave(&mut self) {
-        let forced = self.apart.is_some();
-        let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
-        let may = (forced || self.settings.clock == ClockKind::System) && !self.keeps_history();
-        if !may || !self.queries.iter().any(slow) {
-            return;
-        }
-        let wanted = self.wanted_at_present();
-        for place in 0..self.queries.len() {
-            if !slow(&self.queries[place]) {
-                continue;
-            }
-            let Some(leaving) = self.leaving_with(place) else { continue };
-            let stays = leaving.iter().any(|place| wanted.contains(&self.queries[*place].name));
-            if !stays && (forced || self.others_wait(&leaving)) {
-                leaving.into_iter().for_each(|place| self.leave(place, self.epoch));
-            }
-        }
-    }
-
-    /// Lets queries leave the loop before an epoch in which statements change so much that they would keep others
-    /// waiting: they take that in on a thread of their own.
-    pub(super) fn let_leave_before(&mut self, changes: &[(Arc<str>, Delta)]) {
-        let may = self.settings.clock == ClockKind::System && self.apart.is_none();
-        if !may || changes.is_empty() || self.durability.is_recovering() || self.keeps_history() {
-            return;
-        }
-        let dear = |query: &RunningQuery| query.flow.cost() == Cost::Pairs;
-        let most = changes.iter().map(|(_, delta)| delta.num_rows()).max().unwrap_or(0);
-        if most <= LARGE_ROWS && !self.queries.iter().any(dear) {
-            return;
-        }
-        let is_large = |query: &RunningQuery| {
-            let of = |(name, delta): &(Arc<str>, Delta)| query.reads_from(name).then(|| delta.num_rows());
-            let rows: usize = changes.iter().filter_map(of).sum();
-            let pairs = || rows.saturating_mul(query.flow.state_bytes() / ROW_BYTES);
-            rows > LARGE_ROWS || (rows > 0 && dear(query) && pairs() > LARGE_PAIRS)
-        };
-        let wanted = self.wanted_at_present();
-        for place in 0..self.queries.len() {
-            if !self.queries[place].is_running() || !is_large(&self.queries[place]) {
-                continue;
-            }
-            let Some(leaving) = self.leaving_with(place) else { continue };
-            if !leaving.iter().any(|place| wanted.contains(&self.queries[*place].name)) {
-                let before = Epoch(self.epoch.0.saturating_sub(1));
-                leaving.into_iter().for_each(|place| self.leave(place, before));
-            }
-        }
-    }
-
-    /// A query and all that read it, unless one of these must be stepped in each epoch.
-    pub(super) fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
-        let first = &self.queries[place];
-        let mut names = BTreeSet::from([first.name.clone()]);
-        let mut leaving = vec![place];
-        for (place, query) in self.queries.iter().enumerate().skip(place + 1) {
-            if query.is_suspended() || !query.reads().any(|name| names.contains(name)) {
-                continue;
-            }
-            if !self.may_leave(query) || query.is_starting() {
-                return None;
-            }
-            names.insert(query.name.clone());
-            leaving.push(place);
-        }
-        let late_rows_read = leaving.iter().any(|place| self.has_late_rows_read(&self.queries[*place]));
-        (self.may_leave(first) && !late_rows_read).then_some(leaving)
-    }
-
-    /// True if a query can be stepped apart from the loop.
-    fn may_leave(&self, query: &RunningQuery) -> bool {
-        // Batches that are skipped are said in the journal, not in what waits.
-        let slides = || query.batches.as_ref().is_some_and(Batches::slides);
-        query.may_leave() && !(self.settings.missed_batches == MissedBatches::Skip && slides())
-    }
-
-    /// Whether there is something that goes on sooner without these queries.
-    fn others_wait(&self, leaving: &[usize]) -> bool {
-        let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &self.queries[*place].name).collect();
-        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
-        let queries = self.queries.iter().filter(|query| steps(query)).map(|query| &query.name);
-        let sinks = self.sinks.values().map(|sink| &sink.from);
-        let subscribed = self.subscriptions.values().map(|subscription| subscription.follows());
-        queries.chain(sinks).chain(subscribed).any(|name| !names.contains(name))
-    }
-
-    /// Lets a query leave the loop that has taken in all up to an epoch.
-    fn leave(&mut self, place: usize, epoch: Epoch) {
-        if !self.queries[place].is_running() {
-            return;
-        }
-        let unshared = self.unshare(place);
-        self.left(place, epoch, unshared);
-    }
-
-    /// The same within the epoch after that one.
-    pub(super) fn leave_before(&mut self, place: usize, epoch: Epoch) {
-        if self.queries[place].is_running() {
-            let unshared = self.unshare_before(place);
-            self.left(place, epoch, unshared);
-        }
-    }
-
-    fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
-        let in_order = self.is_stepped_in_order(place);
-        let query = &mut self.queries[place];
-        query.flow.tell();
-        query.speed = Speed::default();
-        match unshared {
-            Ok(()) => query.status = Status::Behind(Box::new(Behind::new(epoch).in_order(in_order))),
-            Err(reason) => query.suspend(reason, epoch),
-        }
-    }
-
     /// Begins the steps of queries for which something waits.
     pub(super) fn begin_steps(&mut self) {
         self.begin_past_pieces();
@@ -535,7 +420,10 @@ impl Loop {
     /// Whether someone waits for a query.
     fn is_hurried(&self, place: usize) -> bool {
         let name = &self.queries[place].name;
-        self.waiters.want_all() || self.waiters.reads.iter().any(|read| read.holds_at(name).is_some())
+        let settles = |settling: &Settling| !settling.is_empty();
+        self.waiters.want_all()
+            || self.waiters.reads.iter().any(|read| read.holds_at(name).is_some() || settles(&read.settling))
+            || self.set_aside.iter().any(|aside| settles(&aside.settling))
     }
 
     fn begin_step(&mut self, place: usize, through: Epoch) {

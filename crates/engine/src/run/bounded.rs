@@ -50,6 +50,11 @@ impl RunningQuery {
         }
     }
 
+    /// True if its rows lie in an arrangement that others read, too.
+    pub(super) fn shares(&self) -> bool {
+        self.flow.shareable().iter().any(|found| found.shared.is_some())
+    }
+
     /// Takes up a step that a thread has done.
     pub(super) fn take_done(&mut self, cut: &Cut, done: Done) -> Result<Delta> {
         self.flow.take_back(done.flow, done.told);
@@ -137,12 +142,12 @@ impl Loop {
             && !self.durability.is_recovering()
             && query.may_take_long(rows, cut)
             && query.may_leave()
-            && !query.flow.shareable().iter().any(|found| found.shared.is_some())
+            && !query.shares()
             && !self.keeps_history();
         if !may {
             return None;
         }
-        let leaving = self.leaving_with(place)?;
+        let leaving = self.leaving_within_epoch(place)?;
         let wanted = self.wanted_at_present();
         (!leaving.iter().any(|place| wanted.contains(&self.queries[*place].name))).then_some(leaving)
     }

@@ -263,7 +263,8 @@ impl Loop {
         }
         let mut query =
             RunningQuery::new(own_relation(sink), lowered, Keep::Nothing, self.settings.on_error)?;
-        query.into = Some(IntoTable { sink: sink.clone(), table: table.clone(), rows: 0 });
+        let keyed = self.tables.get(table).is_some_and(Table::is_keyed);
+        query.into = Some(IntoTable::new(sink.clone(), table.clone(), keyed));
         Ok(Prepared::SinkInto(Box::new(query)))
     }
 
@@ -393,8 +394,14 @@ impl Loop {
     }
 
     fn remove(&mut self, names: &[Arc<str>]) {
+        let feeds = |query: &RunningQuery, name: &Arc<str>| {
+            query.into.as_ref().is_some_and(|into| into.sink == *name)
+        };
         for name in names {
             self.hear_dropped(name);
+            if let Some(place) = self.queries.iter().position(|query| feeds(query, name)) {
+                self.stage_again(place);
+            }
             self.tables.remove(name);
             self.logs.remove(name);
             self.sources.remove(name);
@@ -406,8 +413,7 @@ impl Loop {
             {
                 self.queries.retain(|query| !query.belongs_to(&sink.from));
             }
-            let feeds = |query: &RunningQuery| query.into.as_ref().is_some_and(|into| into.sink == *name);
-            self.queries.retain(|query| !query.belongs_to(name) && !feeds(query));
+            self.queries.retain(|query| !query.belongs_to(name) && !feeds(query, name));
         }
     }
 

@@ -377,6 +377,7 @@ impl Loop {
         self.miss_batches();
         // What had read all of the past before the crash, but was not noted to have come to the present.
         self.arrive_all();
+        self.stage_all_again();
     }
 
     /// Ends the journal, with what sinks have published last.

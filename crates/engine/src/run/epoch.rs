@@ -41,6 +41,7 @@ impl Loop {
     /// Takes in what waits and runs every query over it.
     pub(super) fn run_epoch(&mut self) {
         let begun = Instant::now();
+        self.stage_all_again();
         let (mut cut, takes_sources) = self.begin_epoch();
         cut.event_time_max = self.event_time_max(cut.now);
         let taken = if takes_sources { self.take_sources(&cut) } else { Vec::new() };
@@ -69,8 +70,10 @@ impl Loop {
         self.epoch = self.epoch.next();
         cut.epoch = self.epoch;
         self.move_watermarks(&mut cut, seen, &changes);
-        self.journal_epoch(&cut, &changes, brought);
         let from: Vec<Arc<str>> = cut.positions.iter().map(|(name, _)| name.clone()).collect();
+        self.let_leave_before(&cut, &changes, &deltas);
+        self.mark_sinks_behind(&mut cut);
+        self.journal_epoch(&cut, &changes, brought);
         let batch = self.batch_started(&cut, begun, &deltas);
         if rows >= AHEAD_ROWS {
             self.pull_sources();
@@ -135,7 +138,6 @@ impl Loop {
         self.retain(&record.cut, &deltas);
         self.apply_corrections(&record, &mut deltas);
         self.keep_histories(&record.cut);
-        self.let_leave_before(&record.changes);
         self.step_patience = WAIT;
         let output_rows = self.step_queries_from(0, &record.cut, deltas);
         self.trim_retained(&record.cut);
@@ -189,7 +191,7 @@ impl Loop {
                             self.log_empty_batch(&name, cut);
                         }
                     } else if query.into.is_some() {
-                        self.bring_in(place, delta, &mut deltas);
+                        self.bring_in(place, cut, delta, &mut deltas);
                     } else {
                         deltas.entry(query.name.clone()).or_default().append(delta);
                     }
@@ -292,7 +294,8 @@ impl Loop {
             }
         }
         for name in record.cut.positions.iter().map(|(name, _)| name) {
-            if !self.sources.get(name).is_some_and(|source| source.replayable) {
+            let is_replayed = self.sources.get(name).is_some_and(|source| source.replayable);
+            if !is_replayed && !self.is_sink_into_table(name) {
                 return Err(Error::invalid(format!(
                     "the record reads source \"{name}\", which doesn't exist here or can't be read again"
                 )));

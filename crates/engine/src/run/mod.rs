@@ -50,6 +50,7 @@ mod replaying;
 mod reserve;
 mod retained;
 mod saving;
+mod settling;
 mod sharing;
 mod side_by_side;
 mod sink;
@@ -473,6 +474,8 @@ impl Loop {
         self.go_on_after_checkpoint();
         // Those that a checkpoint has held up.
         self.begin_steps();
+        // Those for which tables had something to take in.
+        self.take_set_aside();
     }
 
     /// The same while no epoch may be decided.

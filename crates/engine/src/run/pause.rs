@@ -110,7 +110,7 @@ impl Loop {
                     continue;
                 }
             } else if query.into.is_some() {
-                self.bring_in(place, delta, &mut deltas);
+                self.bring_in(place, &cut, delta, &mut deltas);
             } else {
                 deltas.insert(query.name.clone(), delta);
             }

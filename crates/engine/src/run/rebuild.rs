@@ -86,7 +86,7 @@ impl Loop {
         self.readers_left();
         self.note_rebuilt(place, cut.epoch, &reason);
         if self.is_rebuilt_apart(place)
-            && let Some(leaving) = self.leaving_with(place)
+            && let Some(leaving) = self.leaving_within_epoch(place)
         {
             self.rebuild_apart(&leaving, cut, inputs);
             return Delta::default();
@@ -128,7 +128,7 @@ impl Loop {
         }
         self.check_can_be_read(&query.name, query)?;
         let apart = self.reads_sources_again(place);
-        if apart && (self.keeps_history() || self.leaving_with(place).is_none()) {
+        if apart && (self.keeps_history() || self.leaving_within_epoch(place).is_none()) {
             return Err(Error::invalid(
                 "it reads a source again for that, which takes longer than what depends on each epoch can wait",
             ));

@@ -59,14 +59,12 @@ enum Readiness {
     Never(Error),
 }
 
-impl Successor {
-    /// The relation whose place it takes, and those that it reads.
-    pub(super) fn needs(&self) -> impl Iterator<Item = Arc<str>> {
-        std::iter::once(self.before.name.clone()).chain(self.object.reads.iter().cloned())
-    }
-}
-
 impl Loop {
+    /// What must be at the present when successors take their places.
+    pub(super) fn needs_of_successors(&self) -> Vec<Arc<str>> {
+        self.successors.iter().flat_map(|successor| self.of_successor(&successor.object)).collect()
+    }
+
     /// Begins to give a relation another query. `Ok(None)`: the catalog is another one by now.
     pub(super) fn replace(&mut self, replacing: Replacing) {
         let Replacing { base, object, from_now, entry, reply } = replacing;
@@ -246,7 +244,7 @@ impl Loop {
             // Once a journal says that it took its place, it does, whatever became of it.
             Status::Suspended { .. } if self.durability.is_recovering() => Readiness::Now,
             Status::Suspended { reason, .. } => Readiness::Never(reason.clone()),
-            _ if successor.needs().any(late) => Readiness::NotYet,
+            _ if self.of_successor(&successor.object).into_iter().any(late) => Readiness::NotYet,
             Status::Running => Readiness::Now,
             Status::CatchingUp(catch_up) if catch_up.has_read() => Readiness::Now,
             _ => Readiness::NotYet,

@@ -82,6 +82,11 @@ impl Table {
         })
     }
 
+    /// True if it has a primary key.
+    pub(crate) fn is_keyed(&self) -> bool {
+        matches!(self.rows, Content::Keyed(_))
+    }
+
     /// Whether a statement waits for its epoch.
     pub(crate) fn is_changed(&self) -> bool {
         !self.pending.is_empty() || !self.replies.is_empty()
@@ -149,11 +154,19 @@ impl Table {
         };
         let (inserts, deletes) = delta.split_by_sign().map_err(error::arrow)?;
         let mut change = Delta::default();
-        for chunk in deletes.chunks {
-            change.append(rows.delete(&chunk.rows).map_err(error::change)?);
-        }
-        for chunk in inserts.chunks {
-            change.append(rows.upsert(&chunk.rows, self.intake.on_conflict).map_err(error::change)?);
+        let gone = deletes.chunks.into_iter().map(|chunk| (chunk, false));
+        for (chunk, comes) in gone.chain(inserts.chunks.into_iter().map(|chunk| (chunk, true))) {
+            let done = match comes {
+                true => rows.upsert(&chunk.rows, self.intake.on_conflict),
+                false => rows.delete(&chunk.rows),
+            };
+            match done {
+                Ok(delta) => change.append(delta),
+                Err(error) => {
+                    self.take_back(change);
+                    return Err(error::change(error));
+                }
+            }
         }
         Ok(if change.is_append_only() {
             change

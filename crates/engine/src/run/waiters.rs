@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_delta::Epoch;
 use millstream_durable::{Entry, Sequence, Standing};
 use millstream_sql::functions::quote_ident;
 use millstream_sql::{Error, Kind, Result};
@@ -15,6 +14,7 @@ use super::observe::Observing;
 use super::query::{RunningQuery, Status};
 use super::rename::Names;
 use super::replaying::Replaying;
+use super::settling::Settling;
 use super::source::RunningSource;
 use crate::catalog::{Definition, Object};
 use crate::event::{Advance, Change, Reply};
@@ -42,8 +42,8 @@ pub(crate) struct Waiters {
     pub(crate) arriving: Option<(String, Reply<()>)>,
     /// SELECT statements that wait for queries which are behind.
     pub(crate) reads: Vec<AwaitedRead>,
-    /// Once a STOP finds everything taken in: the epoch that all queries must have taken in.
-    stop_through: Option<Epoch>,
+    /// Once a STOP finds everything taken in: what all queries must have taken in.
+    stopping_through: Option<Settling>,
     /// When sources last began to wait for a new query.
     held_at: Option<Instant>,
 }
@@ -65,12 +65,11 @@ impl Waiters {
     }
 }
 
-/// A FLUSH and, once everything is taken in, the epoch that all queries must have taken in, and then how far each sink
-/// must come.
+/// A FLUSH and, once everything is taken in, what all queries must have taken in, and then how far each sink must come.
 #[derive(Debug)]
 struct Flushing {
     reply: Reply<()>,
-    through: Option<Epoch>,
+    through: Option<Settling>,
     sinks: Option<Vec<(Arc<str>, Place)>>,
 }
 
@@ -147,6 +146,8 @@ impl Waiters {
         let sinks = self.flush.iter_mut().flat_map(|flushing| flushing.sinks.iter_mut().flatten());
         names.put_all(sinks.map(|(name, _)| name));
         self.reads.iter_mut().for_each(|read| read.rename(names));
+        let flushed = self.flush.iter_mut().filter_map(|flushing| flushing.through.as_mut());
+        flushed.chain(&mut self.stopping_through).for_each(|settling| settling.rename(names));
         self.observing.iter_mut().for_each(|observing| observing.rename(names));
     }
 
@@ -183,9 +184,12 @@ impl Loop {
         }
         let rest = self.waiters.gracefully && !self.held && self.rows_wait(&self.held_back());
         if self.waiters.stopping && !rest && !self.tables_are_changed() {
-            self.waiters.stop_through.get_or_insert(self.epoch);
+            let all = self.settling_all();
+            self.waiters.stopping_through.get_or_insert(all);
         }
-        let stops = self.waiters.stop_through.is_some_and(|epoch| self.all_are_through(epoch));
+        let mut through = self.waiters.stopping_through.take();
+        let stops = through.as_mut().is_some_and(|all| self.all_are_through(all));
+        self.waiters.stopping_through = through;
         if stops {
             self.deliver_sinks(true);
         }
@@ -265,6 +269,11 @@ impl Loop {
         given_up.into_iter().for_each(|undo| self.undo(undo));
     }
 
+    /// True if all sinks that are waited for have brought their changes, and all queries have taken them in.
+    fn all_are_through(&self, settling: &mut Settling) -> bool {
+        self.is_settled(settling) && self.are_through(settling.epoch())
+    }
+
     fn tables_are_changed(&self) -> bool {
         !self.applied.is_empty() || (self.settings.clock == ClockKind::System && self.statements_wait())
     }
@@ -278,9 +287,9 @@ impl Loop {
         }
         for mut flushing in std::mem::take(&mut self.waiters.flush) {
             if flushing.through.is_none() && self.all_is_taken_in() {
-                flushing.through = Some(self.epoch);
+                flushing.through = Some(self.settling_all());
             }
-            let through = flushing.through.is_some_and(|epoch| self.all_are_through(epoch));
+            let through = flushing.through.as_mut().is_some_and(|all| self.all_are_through(all));
             if flushing.sinks.is_none() && through {
                 let ends =
                     self.sinks.iter().map(|(name, sink)| (name.clone(), log::end(&self.logs, &sink.from)));
@@ -329,7 +338,7 @@ impl Loop {
         let taken_in = ended
             && !self.tables_are_changed()
             && self.queries.iter().all(|query| !query.is_starting())
-            && self.all_are_through(self.epoch);
+            && self.are_through(self.epoch);
         if self.held || !taken_in {
             return;
         }

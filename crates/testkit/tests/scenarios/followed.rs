@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
-use millstream_engine::{Engine, Response, Session};
+use millstream_engine::{Engine, EngineBuilder, Response, Session};
 use millstream_testkit::drive::{self, Result, ensure, lines, run, run_all, within_a_minute};
 
 use super::Scenario;
@@ -37,6 +37,7 @@ const PAIRS: &[(&str, &str)] = &[
 /// Tables, queries and sinks, not in the order in which rows go through them.
 const SETUP: &[&str] = &[
     "CREATE TABLE t (id INT PRIMARY KEY, k INT, v INT)",
+    "CREATE TABLE ticks (n INT)",
     "CREATE TABLE names (k INT PRIMARY KEY, name TEXT)",
     "CREATE TABLE keyed (k INT PRIMARY KEY, s BIGINT)",
     "CREATE TABLE bag (id INT, k INT)",
@@ -71,7 +72,17 @@ fn statement(random: &mut Random, paused: bool) -> String {
 }
 
 async fn followed() -> Result<()> {
-    let engine = Engine::start().map_err(|error| error.to_string())?;
+    followed_in(Engine::builder()).await?;
+    // Every query that may is stepped apart from the loop, sinks into tables too.
+    for epochs in 1..=3 {
+        let apart = followed_in(Engine::builder().step_apart(epochs)).await;
+        apart.map_err(|error| format!("stepped every {epochs} epochs: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn followed_in(engine: EngineBuilder) -> Result<()> {
+    let engine = engine.start().map_err(|error| error.to_string())?;
     let (mut session, mut other) = (engine.session(), engine.session());
     run_all(&mut session, SETUP).await?;
     let mut readers = Vec::new();
@@ -95,9 +106,11 @@ async fn followed() -> Result<()> {
         }
     }
     run(&mut session, "RESUME ALL").await?;
+    run(&mut session, "INSERT INTO t VALUES (1000, 1000, 1000)").await?;
+    run(&mut session, "FLUSH").await?;
     let last = lines(&mut session, "SELECT max(epoch) FROM millstream.epochs").await?.concat();
     let last: i64 = last.parse().map_err(|_| format!("{last} is no epoch"))?;
-    run(&mut session, "INSERT INTO t VALUES (1000, 1000, 1000)").await?;
+    run(&mut session, "INSERT INTO ticks VALUES (1)").await?;
     for (relation, rows) in &mut readers {
         let held = gathered(rows, last).await?;
         let query = match relation.strip_prefix('(').and_then(|query| query.strip_suffix(')')) {

@@ -27,6 +27,7 @@ mod hearing;
 mod history;
 mod in_order;
 mod interval_joins;
+mod into_tables;
 mod library;
 mod machine;
 mod memory;
@@ -93,6 +94,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend_from_slice(history::ALL);
     all.extend_from_slice(in_order::ALL);
     all.extend_from_slice(interval_joins::ALL);
+    all.extend_from_slice(into_tables::ALL);
     all.extend_from_slice(library::ALL);
     all.extend_from_slice(memory::ALL);
     all.extend_from_slice(objects::ALL);

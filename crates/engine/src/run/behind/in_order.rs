@@ -5,8 +5,8 @@
 //! or through others, are stepped in order as well once they are behind: nothing of what they change may be summed up.
 //! Epochs in which nothing changes wait as well, since a watermark or the time may close a window.
 //!
-//! Deliberately absent: sinks into tables, whose changes belong to the epoch in which others read the table; queries whose
-//! late rows others read; queries FOR EACH BATCH that are run anew over what tables and views hold.
+//! Deliberately absent: queries whose late rows others read; queries FOR EACH BATCH that are run anew over what tables and views
+//! hold.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl RunningQuery {
     /// True if it can be stepped apart from the loop: over several epochs at once, or one after the other.
     pub(in crate::run) fn may_leave(&self) -> bool {
         let needs_contents = self.is_anew() && self.feeds.iter().any(|feed| feed.window.is_none());
-        self.into.is_none() && !needs_contents
+        !needs_contents
     }
 
     /// The epoch that the next step ends with, no later than `through`: it takes in all that waits, or in order the first epoch
@@ -157,7 +157,7 @@ impl Loop {
     }
 
     /// The queries whose late rows a relation has.
-    pub(super) fn late_for(&self, relation: &str) -> impl Iterator<Item = &Arc<str>> {
+    pub(in crate::run) fn late_for(&self, relation: &str) -> impl Iterator<Item = &Arc<str>> {
         let has = move |query: &&RunningQuery| {
             query.late().is_some()
                 && (relation == ALL_LATE_ROWS || relation == late_rows_name(self.shown_name(query)))

@@ -119,7 +119,9 @@ impl Loop {
     /// Brings a group to the present: where someone is told of its changes by way of every epoch at which all of it can stop.
     fn bring_group(&mut self, group: &BTreeSet<usize>) {
         let mut epochs = BTreeSet::from([self.epoch]);
-        if group.iter().any(|place| self.oldest_reader(&self.queries[*place].name).is_some()) {
+        let is_told =
+            |query: &RunningQuery| query.into.is_some() || self.oldest_reader(&query.name).is_some();
+        if group.iter().any(|place| is_told(&self.queries[*place])) {
             let behind = || group.iter().filter_map(|place| self.queries[*place].behind());
             let lumps = self.lumps_of(group);
             epochs.extend(behind().flat_map(|behind| behind.waiting.keys().copied()));

@@ -27,6 +27,8 @@ impl RunningQuery {
             all.put_number("suspended", epoch.0 as i64);
             all.put_text_if("reason", Some(&reason.message));
             all.put_text_if("hint", reason.hint.as_deref());
+            let staged = self.into.as_ref().and_then(|into| into.staged);
+            all.put_number_if("into_through", staged.map(|epoch| epoch.0 as i64));
             return Ok(all);
         }
         let flow =
@@ -67,6 +69,10 @@ impl RunningQuery {
             let message = all.take_text_if("reason").unwrap_or_default();
             let reason = Error { hint: all.take_text_if("hint"), ..Error::new(Kind::Invalid, message) };
             self.status = Status::Suspended { reason, epoch: Epoch(epoch as u64) };
+            let staged = all.take_number_if("into_through").map(|epoch| Epoch(epoch as u64));
+            if let Some(into) = &mut self.into {
+                into.staged = staged;
+            }
             return Ok(());
         }
         if all.tables().any(|(name, _)| name == "result") {

@@ -1,0 +1,177 @@
+//! When queries leave the loop, and which leave with them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream_delta::{Cut, Delta, Epoch};
+use millstream_flow::Cost;
+use millstream_sql::Result;
+
+use super::{Behind, LARGE_PAIRS, LARGE_ROWS, ROW_BYTES};
+use crate::run::Loop;
+use crate::run::batches::Batches;
+use crate::run::epoch::Deltas;
+use crate::run::query::{RunningQuery, Status};
+use crate::run::speed::Speed;
+use crate::settings::{ClockKind, MissedBatches};
+
+impl Loop {
+    /// Lets queries leave the loop that keep others waiting.
+    pub(in crate::run) fn let_leave(&mut self) {
+        let forced = self.apart.is_some();
+        let slow = |query: &RunningQuery| query.is_running() && (forced || query.speed.is_slow());
+        let may = (forced || self.settings.clock == ClockKind::System) && !self.keeps_history();
+        if !may || !self.queries.iter().any(slow) {
+            return;
+        }
+        let wanted = self.wanted_at_present();
+        for place in 0..self.queries.len() {
+            if !slow(&self.queries[place]) {
+                continue;
+            }
+            let Some(leaving) = self.leaving_with(place) else { continue };
+            let stays = leaving.iter().any(|place| wanted.contains(&self.queries[*place].name));
+            if !stays && (forced || self.others_wait(&leaving)) {
+                leaving.into_iter().for_each(|place| self.leave(place, self.epoch));
+            }
+        }
+    }
+
+    /// Lets queries leave the loop before an epoch in which statements change so much that they would keep others
+    /// waiting: they take that in on a thread of their own.
+    pub(in crate::run) fn let_leave_before(
+        &mut self,
+        cut: &Cut,
+        changes: &[(Arc<str>, Delta)],
+        deltas: &Deltas,
+    ) {
+        let may = self.settings.clock == ClockKind::System && self.apart.is_none();
+        if !may || self.keeps_history() {
+            return;
+        }
+        self.let_sinks_leave_before(cut, deltas);
+        if changes.is_empty() {
+            return;
+        }
+        let dear = |query: &RunningQuery| query.flow.cost() == Cost::Pairs;
+        let most = changes.iter().map(|(_, delta)| delta.num_rows()).max().unwrap_or(0);
+        if most <= LARGE_ROWS && !self.queries.iter().any(dear) {
+            return;
+        }
+        let is_large = |query: &RunningQuery| {
+            let of = |(name, delta): &(Arc<str>, Delta)| query.reads_from(name).then(|| delta.num_rows());
+            let rows: usize = changes.iter().filter_map(of).sum();
+            let pairs = || rows.saturating_mul(query.flow.state_bytes() / ROW_BYTES);
+            rows > LARGE_ROWS || (rows > 0 && dear(query) && pairs() > LARGE_PAIRS)
+        };
+        let wanted = self.wanted_at_present();
+        for place in 0..self.queries.len() {
+            if !self.queries[place].is_running() || !is_large(&self.queries[place]) {
+                continue;
+            }
+            let Some(leaving) = self.leaving_with(place) else { continue };
+            if !leaving.iter().any(|place| wanted.contains(&self.queries[*place].name)) {
+                let before = Epoch(self.epoch.0.saturating_sub(1));
+                leaving.into_iter().for_each(|place| self.leave(place, before));
+            }
+        }
+    }
+
+    /// Lets sinks into tables leave before an epoch whose rows they, or queries that they read, may take long over: within it
+    /// none of these could.
+    fn let_sinks_leave_before(&mut self, cut: &Cut, deltas: &Deltas) {
+        let feeds = |place: &usize| self.queries[*place].is_running() && self.queries[*place].into.is_some();
+        let sinks: Vec<usize> = (0..self.queries.len()).filter(feeds).collect();
+        for place in sinks {
+            let above = self.made_of([self.queries[place].name.clone()]);
+            let above = || above.iter().filter_map(|name| self.query(name));
+            let read: BTreeSet<&Arc<str>> = above().flat_map(RunningQuery::reads).collect();
+            let rows = read.iter().filter_map(|name| deltas.get(*name)).map(Delta::num_rows).sum();
+            let takes_long = |query: &RunningQuery| {
+                query.is_running() && query.may_take_long(rows, cut) && !query.shares()
+            };
+            if above().any(takes_long)
+                && let Some(leaving) = self.leaving_with(place)
+                && !leaving.iter().any(|place| self.wanted_at_present().contains(&self.queries[*place].name))
+            {
+                let before = Epoch(cut.epoch.0.saturating_sub(1));
+                leaving.into_iter().for_each(|place| self.leave(place, before));
+            }
+        }
+    }
+
+    /// The same within an epoch: what sinks change of tables in it is part of it.
+    pub(in crate::run) fn leaving_within_epoch(&self, place: usize) -> Option<Vec<usize>> {
+        let brings = |place: &usize| self.queries[*place].into.is_some() && self.queries[*place].is_running();
+        self.leaving_with(place).filter(|leaving| !leaving.iter().any(brings))
+    }
+
+    /// A query and all that read it, unless one of these must be stepped in each epoch.
+    pub(in crate::run) fn leaving_with(&self, place: usize) -> Option<Vec<usize>> {
+        let first = &self.queries[place];
+        let mut names = BTreeSet::from([first.name.clone()]);
+        let mut leaving = vec![place];
+        for (place, query) in self.queries.iter().enumerate().skip(place + 1) {
+            if query.is_suspended() || !query.reads().any(|name| names.contains(name)) {
+                continue;
+            }
+            if !self.may_leave(query) || query.is_starting() {
+                return None;
+            }
+            names.insert(query.name.clone());
+            leaving.push(place);
+        }
+        let late_rows_read = leaving.iter().any(|place| self.has_late_rows_read(&self.queries[*place]));
+        (self.may_leave(first) && !late_rows_read).then_some(leaving)
+    }
+
+    /// True if a query can be stepped apart from the loop.
+    pub(super) fn may_leave(&self, query: &RunningQuery) -> bool {
+        // Batches that are skipped are said in the journal, not in what waits.
+        let slides = || query.batches.as_ref().is_some_and(Batches::slides);
+        let skips = || self.settings.missed_batches == MissedBatches::Skip && slides();
+        let comes_later = self.settings.clock == ClockKind::System;
+        query.may_leave() && !skips() && (query.into.is_none() || comes_later) && !self.keeps_history()
+    }
+
+    /// Whether there is something that goes on sooner without these queries.
+    fn others_wait(&self, leaving: &[usize]) -> bool {
+        let names: BTreeSet<&Arc<str>> = leaving.iter().map(|place| &self.queries[*place].name).collect();
+        let steps = |query: &RunningQuery| query.is_running() || query.behind().is_some();
+        let queries = self.queries.iter().filter(|query| steps(query)).map(|query| &query.name);
+        let sinks = self.sinks.values().map(|sink| &sink.from);
+        let subscribed = self.subscriptions.values().map(|subscription| subscription.follows());
+        queries.chain(sinks).chain(subscribed).any(|name| !names.contains(name))
+    }
+
+    /// Lets a query leave the loop that has taken in all up to an epoch.
+    fn leave(&mut self, place: usize, epoch: Epoch) {
+        if !self.queries[place].is_running() {
+            return;
+        }
+        let unshared = self.unshare(place);
+        self.left(place, epoch, unshared);
+    }
+
+    /// The same within the epoch after that one.
+    pub(in crate::run) fn leave_before(&mut self, place: usize, epoch: Epoch) {
+        if self.queries[place].is_running() {
+            let unshared = self.unshare_before(place);
+            self.left(place, epoch, unshared);
+        }
+    }
+
+    fn left(&mut self, place: usize, epoch: Epoch, unshared: Result<()>) {
+        let in_order = self.is_stepped_in_order(place);
+        let query = &mut self.queries[place];
+        query.flow.tell();
+        query.speed = Speed::default();
+        if let Some(into) = &mut query.into {
+            into.staged = Some(epoch);
+        }
+        match unshared {
+            Ok(()) => query.status = Status::Behind(Box::new(Behind::new(epoch).in_order(in_order))),
+            Err(reason) => query.suspend(reason, epoch),
+        }
+    }
+}

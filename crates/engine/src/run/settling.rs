@@ -1,0 +1,97 @@
+//! Waiting until tables have the changes of sinks that are behind.
+//!
+//! A sink into a table that is behind brings its changes in a later epoch than the one whose rows they are made of. Who reads
+//! the table, a FLUSH, and the end of the engine wait until the table has what belongs to the epoch that they find; then
+//! comes the next sink, which may read that table, and so on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream_delta::Epoch;
+
+use super::Loop;
+use super::query::RunningQuery;
+use super::rename::Names;
+
+/// The sinks into tables that are waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Settling {
+    /// The epoch whose changes the tables must have.
+    epoch: Epoch,
+    /// The queries of the sinks that are left, those first that others are made of.
+    sinks: Vec<Arc<str>>,
+}
+
+impl Settling {
+    /// The newest epoch that was waited for.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sinks.is_empty()
+    }
+
+    /// Relations are called otherwise from now on.
+    pub(super) fn rename(&mut self, names: &Names) {
+        names.put_all(&mut self.sinks);
+    }
+}
+
+impl Loop {
+    /// The sinks into tables that these relations are made of, as of the newest epoch.
+    pub(super) fn settling_of(&self, names: impl IntoIterator<Item = Arc<str>>) -> Settling {
+        if self.all_have_brought() {
+            return Settling { epoch: self.epoch, sinks: Vec::new() };
+        }
+        let (mut all, mut left) = (BTreeSet::new(), names.into_iter().collect::<Vec<_>>());
+        while let Some(name) = left.pop() {
+            let makes = |query: &&RunningQuery| {
+                query.name == name || query.into.as_ref().is_some_and(|into| into.table == name)
+            };
+            for query in self.queries.iter().filter(makes) {
+                if all.insert(query.name.clone()) {
+                    left.extend(query.reads().cloned());
+                }
+            }
+            left.extend(self.late_for(&name).filter(|query| !all.contains(*query)).cloned());
+        }
+        self.settling(|query| all.contains(&query.name))
+    }
+
+    /// All sinks into tables, as of the newest epoch.
+    pub(super) fn settling_all(&self) -> Settling {
+        self.settling(|_| true)
+    }
+
+    fn settling(&self, has: impl Fn(&RunningQuery) -> bool) -> Settling {
+        let sinks = self.queries.iter().filter(|query| query.into.is_some() && has(query));
+        Settling { epoch: self.epoch, sinks: sinks.map(|query| query.name.clone()).collect() }
+    }
+
+    fn all_have_brought(&self) -> bool {
+        let has = |query: &RunningQuery| {
+            query.into.as_ref().is_none_or(|into| into.has_brought(self.epoch, query.behind()))
+        };
+        self.queries.iter().all(has)
+    }
+
+    /// True if nothing of this is left to wait for. While no epoch may begin nobody waits.
+    pub(super) fn is_settled(&self, settling: &mut Settling) -> bool {
+        if self.held {
+            return true;
+        }
+        let has_brought = |query: &RunningQuery, epoch| {
+            query.into.as_ref().is_none_or(|into| into.has_brought(epoch, query.behind()))
+        };
+        while let Some(first) = settling.sinks.first() {
+            if !self.query(first).is_none_or(|query| has_brought(query, settling.epoch)) {
+                return false;
+            }
+            settling.sinks.remove(0);
+            // What reads the table has it from the newest epoch on, at the latest.
+            settling.epoch = self.epoch;
+        }
+        true
+    }
+}
