@@ -150,7 +150,7 @@ struct Lowering<'a> {
     scans: HashMap<(Arc<str>, bool), usize>,
     /// The node of each part of the plan; the flag is true if it takes the batches of windows as they end.
     lowered: HashMap<(LogicalPlan, bool), usize>,
-    /// Parts of the plan that were lowered together with a parent, each with the parent's node.
+    /// Parts of the plan that were lowered below a chain of stateless nodes, each with its node.
     made_of: Vec<(LogicalPlan, usize)>,
     /// The node for some columns of an input.
     columns: HashMap<(usize, Vec<usize>), usize>,
