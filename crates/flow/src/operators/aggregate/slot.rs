@@ -115,7 +115,7 @@ pub(super) struct Batch<'a> {
     pub(super) slots: &'a [u32],
     /// The values of the arguments.
     pub(super) values: &'a [ArrayRef],
-    /// The rows that count: the filter lets them through, and no argument is NULL unless the aggregate takes NULLs.
+    /// The rows that count: they pass the filter, and no argument is NULL unless the aggregate takes NULLs.
     /// `None`: all.
     pub(super) valid: Option<&'a NullBuffer>,
     /// Each row's weight. `None`: all are 1.

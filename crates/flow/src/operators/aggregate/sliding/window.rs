@@ -6,8 +6,8 @@
 //!
 //! | part | blocks | holds |
 //! | --- | --- | --- |
-//! | oldest | the next to leave | the total of the remaining blocks; in each block, that of the blocks behind it |
-//! | middle | all stay for a while | their total; block by block from the newest on, their values as oldest part |
+//! | oldest | the next to leave | the total of the remaining blocks; each block, that of the blocks behind it |
+//! | middle | all stay for a while | their total; block by block from the newest on, their values as oldest |
 //! | newest | the last to enter | their total |
 //!
 //! When the oldest part has no blocks left, the middle becomes the oldest part. The newest becomes the middle
