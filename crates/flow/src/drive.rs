@@ -29,8 +29,8 @@ use crate::{Error, Result};
 
 /// Plans fragments of queries once and runs them again and again, on one partition.
 ///
-/// DataFusion's sorts and merges spawn tasks, so a plan runs within a tokio runtime. The caller must not be one of
-/// its workers.
+/// DataFusion's sorts and merges spawn tasks, so a plan runs within a tokio runtime. The caller must not be
+/// one of its workers.
 #[derive(Clone, Debug)]
 pub struct Driver {
     state: SessionState,

@@ -259,13 +259,13 @@ impl EventTime {
         Ok(Some(EventTime { clock, edge: edge.or(of.edge), gated: false }))
     }
 
-    /// Returns the event time of window ends below an operator that closes a window at its end: no further
-    /// row with that end is expected.
+    /// Returns the event time of the ends that an operator shows if it closes a window when the clock reaches
+    /// its end: no further row with that end is expected.
     pub(crate) fn after_closing(self) -> EventTime {
         EventTime { clock: Arc::new(Clock::Next(self.clock)), edge: Some(Edge::End), gated: false }
     }
 
-    /// Returns the event time with [`EventTime::gated`] set.
+    /// Returns the event time with the flag `gated` set.
     pub(crate) fn gated(self, gated: bool) -> EventTime {
         EventTime { gated, ..self }
     }

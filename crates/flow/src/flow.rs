@@ -222,7 +222,7 @@ impl Flow {
     }
 
     /// Returns true if the input at a place of [`Flow::relations`] is a window whose batches the flow takes
-    /// as they end. The cut has the batch's time. No rows are retracted: the operators drop old batches by
+    /// as they end, at the batch's time. The engine retracts no rows: the operators drop old batches by
     /// themselves.
     pub fn takes_batches(&self, relation: usize) -> bool {
         self.batchwise[relation]
@@ -323,8 +323,7 @@ impl Flow {
         self.step_for(cut, inputs, true)
     }
 
-    /// The same. If not `read`, rows of the result may be left out, since nobody reads them; errors never
-    /// are.
+    /// The same. If not `read`, nobody reads the result and its rows may be left out; errors never are.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
         let advance = self.advance(cut, inputs, read)?;
         self.told(cut, inputs, advance)
@@ -388,9 +387,8 @@ impl Flow {
         Ok(Advance { rows: outputs.pop().unwrap_or_default(), failures, left_out, late })
     }
 
-    /// Runs the first step of a flow some of whose operators have loaded state. These aren't stepped:
-    /// `put_out` has their outputs so far. `found` is true for each lookup place whose arrangement already
-    /// has its rows.
+    /// Runs the first step of a flow with loaded operators. These aren't stepped: `put_out` has their outputs
+    /// so far. `found` is true for each lookup place whose arrangement already has its rows.
     pub(crate) fn begin_over(
         &mut self,
         cut: &Cut,

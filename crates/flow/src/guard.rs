@@ -58,7 +58,7 @@ fn computes(node: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// The same as [`guarded`] for an expression over these columns.
+/// Rewrites an expression over these columns in the same way.
 pub(crate) fn guarded_expr(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     with_guards(overflow::checked(expr, schema)?)
 }

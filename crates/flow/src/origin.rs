@@ -2,9 +2,8 @@
 //!
 //! An operator sees what the plan has left of a row: unused columns are gone, others are computed. If a
 //! relation reaches the operator only through projections, filters, unnests and unions, each row there was
-//! made of one row of the relation. So if rows were late, the epoch's rows run through these operators once
-//! more, with row numbers in place of weights, and the late rows are found among them. An epoch without late
-//! rows costs nothing.
+//! made of one row of the relation. So the epoch's rows run through these operators once more, with row
+//! numbers in place of weights. The late rows are found among them. An epoch without late rows costs nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;

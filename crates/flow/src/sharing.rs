@@ -127,8 +127,8 @@ impl Flow {
         self.count(place, true)
     }
 
-    /// Sets if this flow accounts for the arrangement of a place in its state; exactly one of the readers
-    /// does.
+    /// Sets whether this flow accounts for the arrangement of a place in its state; exactly one of the
+    /// readers does.
     pub fn count(&mut self, place: usize, counted: bool) -> Result<()> {
         for (number, side) in self.findables[place].sides.clone().into_iter().enumerate() {
             self.join(side.node)?.count_elsewhere(side.at, counted && number == 0);

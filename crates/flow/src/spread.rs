@@ -59,7 +59,7 @@ impl Threads {
         Threads { from_rows: rows, ..self.clone() }
     }
 
-    /// Returns true if so many rows are cut into pieces; this doesn't depend on the number of threads.
+    /// Returns true if this number of rows is cut into pieces; the number of threads doesn't matter.
     pub(crate) fn cuts(&self, rows: usize) -> bool {
         rows >= self.from_rows
     }
@@ -69,7 +69,7 @@ impl Threads {
         self.count.most.load(Ordering::Relaxed) > 1
     }
 
-    /// Returns true if several threads may work on so many rows.
+    /// Returns true if several threads may work on this number of rows.
     pub(crate) fn share(&self, rows: usize) -> bool {
         self.cuts(rows) && self.are_several()
     }
@@ -106,7 +106,7 @@ impl Threads {
         }
     }
 
-    /// Returns the ranges of pieces of so many rows.
+    /// Returns the ranges of the pieces of `rows` rows.
     pub(crate) fn ranges(&self, rows: usize) -> Vec<Range<usize>> {
         let most = self.piece_rows();
         (0..rows).step_by(most).map(|from| from..rows.min(from + most)).collect()
@@ -149,7 +149,7 @@ impl Threads {
         if self.cuts(rows) { self.spread(items, work) } else { items.into_iter().map(work).collect() }
     }
 
-    /// Takes permissions for at most so many helping threads.
+    /// Takes permissions for at most `wanted` helping threads.
     fn helpers(&self, wanted: usize) -> Vec<Helper<'_>> {
         let Count { most, helping, .. } = &*self.count;
         let most = most.load(Ordering::Relaxed).saturating_sub(1);

@@ -1,9 +1,9 @@
 //! Succession: a new flow takes over the state of operators that are the same in the flow that it replaces.
 //!
-//! Two operators are the same if they were made of equal parts of plans, under equal limits, over the same
-//! relations, and if everything below them is the same. Plans are compared as values, not as texts. Such an
-//! operator continues with the old state. Any other is recomputed: from the outputs so far of those below it,
-//! if these follow from their state, or from the content of its relations.
+//! Two operators are the same if they have equal parts of plans, equal limits and the same relations, and if
+//! everything below them is the same. Plans are compared as values, not as texts. Such an operator continues
+//! with the old state. Any other is recomputed: from the outputs so far of those below it, if these follow
+//! from their state, or from the content of its relations.
 //!
 //! ```text
 //! SELECT k, sum(v) FROM t GROUP BY k              Stateless [k, sum]         recomputed from the groups

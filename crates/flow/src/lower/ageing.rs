@@ -19,11 +19,11 @@ use crate::Result;
 use crate::event_time::{self, EventTime, Times};
 use crate::operators::join::{Ageing, AgeingSide, Alone, Own, Shape, Until};
 
-/// A bound of one side's times: a value of this side that is at or above a time of the other side.
+/// An upper bound of one side's times: a value of the other side, whose rows expire.
 struct Bound {
-    /// The value of the side whose rows expire.
+    /// The value, of the side whose rows expire.
     value: Expr,
-    /// The time of the other side.
+    /// The bounded time, of the other side.
     time: Expr,
     clock: EventTime,
 }

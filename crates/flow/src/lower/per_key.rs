@@ -2,9 +2,9 @@
 //! key.
 //!
 //! The node determines the key: the expressions by which it joins, partitions or groups. The fragment takes
-//! in filters and projections above that can't fail, and every node below that is independent by that key
-//! too, as long as it has no cheaper operator. The plan below the fragment is lowered by itself and becomes
-//! an input.
+//! in filters and projections above it that can't fail. Below it takes in every node that is independent by
+//! the key, too, and has no cheaper operator. The plan below the fragment is lowered by itself and becomes an
+//! input.
 
 use std::sync::Arc;
 

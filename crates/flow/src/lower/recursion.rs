@@ -171,8 +171,8 @@ fn is_linear(plan: &LogicalPlan, name: &str) -> bool {
     }
 }
 
-/// Returns true if each output row of a linear plan follows from one row of the working table, and exists as
-/// long as that row: inserts never remove a derivation.
+/// Returns true if each output row of a linear plan follows from one row of the working table and exists as
+/// long as that row does. So no insert replaces a derivation by another one.
 fn only_adds(plan: &LogicalPlan, name: &str) -> bool {
     let adds = match plan {
         LogicalPlan::TableScan(_) => return true,

@@ -204,7 +204,7 @@ fn bounded(plan: &LogicalPlan) -> Result<Option<Bounded<'_>>> {
                 let end = sort.fetch.map_or(u64::MAX, |fetch| fetch as u64).min(range.end);
                 return Ok(Some((sort, range.start..end, between)));
             }
-            // An expression must not fail for rows outside of the range.
+            // A row outside of the range must not cause a failure.
             LogicalPlan::Projection(node) if keys::is_infallible(below)? => {
                 between.push(below);
                 below = &node.input;

@@ -209,7 +209,7 @@ impl Ordered {
     }
 }
 
-/// Returns the place of a percentile among so many rows: the first row, the distance towards the next one,
+/// Returns the place of a percentile among `count` rows: the first row, the distance towards the next one,
 /// and the number of rows that it needs. The computation is DataFusion's, so the digits are the same.
 fn between(share: f64, count: i64) -> (i64, f64, u64) {
     const STEPS: f64 = 1_000_000.0;

@@ -3,10 +3,12 @@
 //!
 //! AsOf wraps an operator that finds the nearest right row for each left row, over the rows of both sides in
 //! one order of time. When the watermark passes rows, they are deleted from that operator and its output for
-//! the deletes is dropped, so emitted rows stay. Looking back, a left row is final when the watermark has
-//! passed it, and only the last right rows of each key before the watermark can still match. Looking forward,
-//! a left row is final when the watermark has passed its match; unmatched rows wait for a right row of their
-//! key.
+//! the deletes is dropped, so emitted rows stay. There are two directions:
+//!
+//! - Looking back, a left row is final when the watermark has passed it. Only the last right rows of each key
+//!   before the watermark can still match.
+//! - Looking forward, a left row is final when the watermark has passed its match. Unmatched rows wait for a
+//!   right row of their key.
 //!
 //! Rows and deletes below the watermark are late on both sides. If rows are emitted when they are final, the
 //! wrapped operator gets them only then.

@@ -71,7 +71,7 @@ impl Join {
         self.sides[at].content(self.index.as_ref())
     }
 
-    /// Sets if the join accounts for the arrangement of a side in its state.
+    /// Sets whether the join accounts for the arrangement of a side in its state.
     pub(crate) fn count_elsewhere(&mut self, at: usize, counted: bool) {
         if let Some(elsewhere) = &mut self.sides[at].elsewhere {
             elsewhere.counted = counted;

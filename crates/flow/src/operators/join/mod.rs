@@ -2,11 +2,12 @@
 //!
 //! Both sides are kept by key. A change of one side is joined with the other side's rows of its keys. First
 //! the left side's changes are joined with the right side as it was, then the right side's changes with the
-//! changed left side. So each pair is counted once (the join of DBSP; Budiu et al., VLDB 2023). Unpaired rows
-//! in the result (those without a match in an outer or anti join, those with one in a semi join) depend on
-//! the number of their matches, for which the *whole* ON condition is true. They change only when this number
-//! becomes zero or positive. Without a condition beyond the equalities it is the key's number of rows, stored
-//! once per key; with one it is stored with each row.
+//! changed left side. So each pair is counted once (the join of DBSP; Budiu et al., VLDB 2023).
+//!
+//! Unpaired rows in the result are those without a match in an outer or anti join, and those with one in a
+//! semi join. They depend on the number of their matches, for which the *whole* ON condition is true, and
+//! change only when this number becomes zero or positive. Without a condition beyond the equalities it is the
+//! key's number of rows, stored once per key; with one it is stored with each row.
 //!
 //! A pair for which the condition fails doesn't match; it is a failure, until one of its rows is deleted.
 //!

@@ -106,7 +106,7 @@ impl Side {
         self.rows.is_none() && self.totals.is_some()
     }
 
-    /// Loads the saved state of a side, for so many keys.
+    /// Loads the saved state of a side; `slots` is the number of keys.
     fn load(&mut self, slots: usize, from: &mut Tables) -> Result<()> {
         if let Some(rows) = &mut self.rows {
             rows.load(slots, "rows", from)?;

@@ -1,12 +1,11 @@
 //! Window functions, at the cost of the rows that a change may affect.
 //!
 //! All rows are kept in the order of a key: the values of PARTITION BY, those of ORDER BY, and columns that
-//! break ties. The keys lie in a tree with counts, so a row's number follows from its position, and the rows
-//! that a function reads are found by position, by peers or by value in logarithmic time. As far as the
-//! functions reach around changed rows, the answers are computed from the rows before and after the change,
-//! and the difference is emitted: no answer is kept. Beyond, only row numbers and functions whose frames
-//! begin with the partition can change, and only if a row's number, or the state of the function, has
-//! changed.
+//! break ties. The keys lie in a tree with counts, so a row's number follows from its position. The rows that
+//! a function reads are found by position, by peers or by value in logarithmic time. As far as the functions
+//! reach around changed rows, the answers are computed from the rows before and after the change, and the
+//! difference is emitted: no answer is kept. Beyond that, only row numbers and functions whose frames begin
+//! with the partition can change, and only if a row's number or the function's state has changed.
 //!
 //! States of such functions are kept at regular distances, so an answer reads only the rows since the last
 //! state. (Finding frames in an order-statistic tree: Leis, Kundhikanjana, Kemper and Neumann, *Efficient

@@ -1,9 +1,9 @@
 //! Guests: rows that would be late by themselves, but touched an open session when they arrived.
 //!
 //! If a delete splits that session, only guests may remain in a session that the clock has passed. It is no
-//! session of its own: one with the same bounds may have closed before, and no session is emitted twice. If
-//! one of its rows had been in time by itself, no such session could have closed, since a closing session
-//! takes all rows within its span with it. So these guests are late then.
+//! session of its own: one with the same bounds may have closed before, and no session is emitted twice. That
+//! can't be if one of its rows was in time by itself, since a closing session takes all rows within its span
+//! with it. So these guests are late then.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! `state_ttl`: forgets the state of idle keys.
 //!
-//! StateTtl wraps an operator with state by key. It keeps the batch time of each key's last touch, and lets
-//! the operator forget keys that were idle for too long, as if their rows had never existed. The key's output
-//! stays in the result. If the operator computes a value of a key (the row of a group), that output is kept
-//! here and retracted when the key returns. Result rows that represent input rows (the pairs of a join, a row
-//! with its rank) stay for good.
+//! StateTtl wraps an operator with state by key. It keeps the batch time of each key's last touch. If a key
+//! was idle for too long, the operator forgets it, as if its rows had never existed. The key's output stays
+//! in the result. If the operator computes a value of a key (the row of a group), that output is kept here
+//! and retracted when the key returns. Result rows that represent input rows (the pairs of a join, a row with
+//! its rank) stay for good.
 //!
 //! A delete of a forgotten row is counted and dropped, so that no operator gets a negative weight. For this a
 //! hash is kept of each row of the live keys, if rows may be deleted.

@@ -67,8 +67,8 @@ pub struct TemporalFilter {
     passing: Passing,
     inclusive: bool,
     detail: String,
-    /// The least key of values that have not passed, and the time that it belongs to; `None` before the first
-    /// step.
+    /// The lower bound of keys whose values have not passed, and the time of that bound; `None` before the
+    /// first step.
     passed: Option<(Box<[u8]>, Timestamp)>,
     /// The key's prefix for a row without a value.
     unknown: Box<[u8]>,
@@ -97,7 +97,7 @@ impl TemporalFilter {
         }))
     }
 
-    /// Returns the least key of values that have not passed at a time.
+    /// Returns the lower bound of keys whose values have not passed at a time.
     fn passed_at(&self, now: Timestamp) -> Result<Box<[u8]>> {
         let bytes = self.sorter.order_bytes(&[self.bound.at(&[now.0])?])?;
         Ok(match self.inclusive {

@@ -1,8 +1,8 @@
 //! GROUP BY over a window of recent batches, evaluated periodically. The cost is that of the arriving rows
 //! and of the groups of arriving and leaving rows.
 //!
-//! The operator keeps no rows: each pane of time is aggregated by itself, and only the values of its groups
-//! are kept. (A pane is the greatest length of which both the window's length and its slide are multiples.)
+//! The operator keeps no rows: it aggregates each pane of time by itself and keeps only the values of the
+//! pane's groups. (A pane is the longest span of which both the window's length and its slide are multiples.)
 //! The window's value of a group is merged from those of its panes, see [`window`].
 //!
 //! A row belongs to the batch in which it arrives, at the cut's time; a window that ends at T has the rows of

@@ -6,7 +6,7 @@
 //!
 //! | part | blocks | holds |
 //! | --- | --- | --- |
-//! | oldest | the next to leave | the total of the remaining blocks; each block, that of the blocks behind it |
+//! | oldest | the next to leave | the total of the remaining blocks; each block, that of those behind it |
 //! | middle | all stay for a while | their total; block by block from the newest on, their values as oldest |
 //! | newest | the last to enter | their total |
 //!

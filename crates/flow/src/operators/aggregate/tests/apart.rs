@@ -30,7 +30,7 @@ fn rows(random: &mut Random, count: usize) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-/// Compiles a query over a table `t` with this schema, for so many threads.
+/// Compiles a query over a table `t` with this schema, for this number of threads.
 pub(super) fn compiled(
     (runtime, context): (&Runtime, &SessionContext),
     sql: &str,
