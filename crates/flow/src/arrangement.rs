@@ -112,12 +112,12 @@ impl Arrangement {
         Ok(Arrangement { by, columns, key, staging: Mutex::default(), versions, readers: Mutex::default() })
     }
 
-    /// The key and its rule for NULLs.
+    /// Returns the key and its rule for NULLs.
     pub fn by(&self) -> &By {
         &self.by
     }
 
-    /// The columns that are kept of each row, by their numbers in the relation.
+    /// Returns the kept columns of each row, by their numbers in the relation.
     pub fn columns(&self) -> &[usize] {
         &self.columns
     }
@@ -134,7 +134,7 @@ impl Arrangement {
         places.ok_or_else(|| Error::Bug("a join reads columns that its arrangement doesn't keep".into()))
     }
 
-    /// The queries that read the arrangement, as EXPLAIN names them.
+    /// Returns the queries that read the arrangement, as EXPLAIN names them.
     pub fn readers(&self) -> Vec<Arc<str>> {
         lock(&self.readers).clone()
     }

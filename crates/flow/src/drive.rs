@@ -68,7 +68,7 @@ impl Driver {
         Driver { threads: self.threads.over_from(rows), ..self.clone() }
     }
 
-    /// The threads that operators may use.
+    /// Returns the threads that operators may use.
     pub fn threads(&self) -> &Threads {
         &self.threads
     }

@@ -80,7 +80,7 @@ impl Called {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = name;
     }
 
-    /// The relation's name.
+    /// Returns the relation's name.
     pub fn name(&self) -> Arc<str> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -200,7 +200,7 @@ impl EventTime {
         self.clock.watermark_at(cut)
     }
 
-    /// The type of [`EventTime::watermark_at`].
+    /// Returns the type of [`EventTime::watermark_at`].
     pub(crate) fn watermark_type(&self) -> DataType {
         self.clock.watermark_type()
     }

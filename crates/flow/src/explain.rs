@@ -84,7 +84,7 @@ impl Explained {
         }
     }
 
-    /// The name and expressions, indented by the depth.
+    /// Returns the name and expressions, indented by the depth.
     pub fn indented(&self) -> String {
         format!("{}{}", "  ".repeat(self.depth), self.title)
     }

@@ -46,7 +46,7 @@ impl Failing {
         failing
     }
 
-    /// The reason of failure for each row.
+    /// Returns the reason of failure for each row.
     pub(crate) fn messages(self) -> Vec<Option<String>> {
         self.messages
     }

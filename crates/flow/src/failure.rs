@@ -127,7 +127,7 @@ pub(crate) fn surviving<T>(
     Ok(pieces.into_iter().map(|piece| (piece.chunk, piece.value)).collect())
 }
 
-/// The same for expressions: failing rows are found in all rows at once as far as [`Failing`] can, the others
+/// Does the same for expressions. [`Failing`] finds rows that fail in all rows at once; the others are found
 /// by halving.
 pub(crate) fn surviving_exprs<T>(
     exprs: &[Arc<dyn PhysicalExpr>],
@@ -168,7 +168,7 @@ pub(crate) struct Piece<T> {
     pub(crate) value: T,
 }
 
-/// The same, with the place of each piece.
+/// Does the same, and returns the place of each piece.
 pub(crate) fn surviving_at<T>(
     chunk: Chunk,
     failures: &mut Vec<Failure>,

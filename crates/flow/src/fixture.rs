@@ -108,7 +108,7 @@ impl Fixture {
         self.compile_of(sql, limits, times, &[])
     }
 
-    /// The same, with some append-only tables.
+    /// Compiles a query over tables with event times, some of which are append-only.
     pub(crate) fn compile_of(
         &self,
         sql: &str,
@@ -171,7 +171,7 @@ impl Fixture {
         self.register();
     }
 
-    /// All rows of a table.
+    /// Returns all rows of a table.
     pub(crate) fn all(&self, table: usize) -> RecordBatch {
         concat_batches(&schema(), &self.inputs[table].snapshot().batches().unwrap()).unwrap()
     }
@@ -260,7 +260,7 @@ pub(crate) fn check(operator: &str, queries: &[&str], seeds: std::ops::Range<u64
     check_with(operator, &|_| (), queries, seeds);
 }
 
-/// The same with user-defined functions.
+/// Does the same as [`check`] with user-defined functions.
 pub(crate) fn check_with(
     operator: &str,
     functions: &dyn Fn(&SessionContext),
@@ -329,7 +329,7 @@ fn counters(flow: &Flow) -> Vec<String> {
     flow.operators().into_iter().map(of).collect()
 }
 
-/// The same as [`again`] for a single operator.
+/// Does the same as [`again`] for a single operator.
 pub(crate) fn go_on(operator: &dyn Operator, new: &mut dyn Operator) {
     let mut kept = operator.save().unwrap();
     new.load(&mut kept).unwrap();

@@ -209,7 +209,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The relations that the flow reads; a window may be listed twice, see [`Flow::takes_batches`].
+    /// Returns the relations that the flow reads; it may list a window twice, see [`Flow::takes_batches`].
     pub fn relations(&self) -> &[Arc<str>] {
         &self.relations
     }
@@ -247,12 +247,12 @@ impl Flow {
         Some(all)
     }
 
-    /// The columns of the result.
+    /// Returns the columns of the result.
     pub fn schema(&self) -> Result<&SchemaRef> {
         Ok(&self.root()?.properties().schema)
     }
 
-    /// Columns that together are unique in the result, if known.
+    /// Returns columns that together are unique in the result, if known.
     pub fn key(&self) -> Option<&[usize]> {
         self.root().ok()?.properties().key.as_deref()
     }
@@ -262,12 +262,12 @@ impl Flow {
         Ok(self.root()?.properties().append_only)
     }
 
-    /// The columns of the result with event times.
+    /// Returns the columns of the result with event times.
     pub fn times(&self) -> &[(usize, EventTime)] {
         &self.times
     }
 
-    /// The columns of the late rows, if windows close: facts about each row, then its own columns.
+    /// Returns the columns of the late rows, if windows close: facts about each row, then its own columns.
     pub fn late_schema(&self) -> Option<&SchemaRef> {
         self.layout.as_ref().map(|layout| &layout.shown)
     }
@@ -285,7 +285,7 @@ impl Flow {
         beside.next().map(|about| format!("{}, which keeps {}", about.name, about.state))
     }
 
-    /// The limits under which the flow was compiled.
+    /// Returns the limits under which the flow was compiled.
     pub fn limits(&self) -> Limits {
         self.limits
     }
@@ -311,7 +311,7 @@ impl Flow {
         !self.stateful().any(|operator| operator.depends_on_cuts() || operator.counted().is_some())
     }
 
-    /// The cost of the most expensive operator.
+    /// Returns the cost of the most expensive operator.
     pub fn cost(&self) -> Cost {
         self.nodes.iter().map(|node| node.properties().cost).max().unwrap_or(Cost::Delta)
     }
@@ -323,7 +323,8 @@ impl Flow {
         self.step_for(cut, inputs, true)
     }
 
-    /// The same. If not `read`, nobody reads the result and its rows may be left out; errors never are.
+    /// Steps one epoch. If not `read`, nobody reads the result and its rows may be left out; errors never
+    /// are.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
         let advance = self.advance(cut, inputs, read)?;
         self.told(cut, inputs, advance)
@@ -341,7 +342,7 @@ impl Flow {
         self.told(cut, inputs, advance)
     }
 
-    /// The same as [`Flow::step_for`], but with the failures one by one, each with the name of its operator.
+    /// Steps like [`Flow::step_for`], and returns the failures one by one, each with its operator's name.
     pub(crate) fn advance(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Advance> {
         self.advance_without(cut, inputs, read, &Without::new())
     }
@@ -476,7 +477,7 @@ impl Flow {
         self.stateful().filter_map(Operator::wake_at).min()
     }
 
-    /// The time of the answer, if it depends on the time: the answer is the same until [`Flow::wake_at`].
+    /// Returns the time of the answer, if it depends on the time: it is the same until [`Flow::wake_at`].
     pub fn now(&self) -> Timestamp {
         self.now
     }

@@ -55,7 +55,7 @@ impl Leaf {
         LogicalPlan::Extension(Extension { node: Arc::new(Leaf { id, schema, slot }) })
     }
 
-    /// The leaf's number.
+    /// Returns the leaf's number.
     pub fn id(&self) -> usize {
         self.id
     }

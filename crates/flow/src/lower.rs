@@ -187,7 +187,7 @@ impl Lowering<'_> {
         Ok(node)
     }
 
-    /// The same below some nodes, the lowest last, which a PerKey operator takes in.
+    /// Does the same below some nodes, the lowest last, which a PerKey operator takes in.
     fn lower_below(&mut self, plan: &LogicalPlan, above: &[&LogicalPlan]) -> Result<Option<usize>> {
         if !self.reads_relations(plan)? {
             return self.constant(plan);

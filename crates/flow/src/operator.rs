@@ -31,7 +31,7 @@ pub enum Cost {
 }
 
 impl Cost {
-    /// The cost's name in EXPLAIN.
+    /// Returns the cost's name in EXPLAIN.
     pub fn name(self) -> &'static str {
         match self {
             Cost::Delta => "delta",
@@ -94,7 +94,7 @@ impl Growth {
         }
     }
 
-    /// The growth as EXPLAIN shows it; empty if there is no state.
+    /// Returns the growth as EXPLAIN shows it; empty if there is no state.
     pub fn text(&self) -> String {
         match self {
             Growth::Nothing => String::new(),
@@ -196,8 +196,8 @@ pub trait Operator: Send + Debug {
     /// perhaps empty: an operator whose answer over no input has rows emits them then. Later calls come only
     /// if an input changes. An error, never one of data, leaves the state unknown.
     fn step(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output>;
-    /// The same if nobody reads the rows. An operator that keeps its result anyway may leave them out and
-    /// return their number, but it never leaves out a failure.
+    /// Steps one epoch if nobody reads the rows. An operator that keeps its result anyway may leave the rows
+    /// out and return their number, but it never leaves out a failure.
     fn step_unread(&mut self, cut: &Cut, inputs: &[&Delta]) -> Result<Output> {
         self.step(cut, inputs)
     }

@@ -128,7 +128,7 @@ impl Sorter {
         pieces.into_iter().map(|(chunk, values)| self.keyed(chunk, &values)).collect()
     }
 
-    /// The same in one piece; `None` if there are no rows.
+    /// Does the same in one piece; returns `None` if there are no rows.
     pub(crate) fn sort_together(&self, delta: &Delta, failures: &mut Vec<Failure>) -> Result<Option<Sorted>> {
         let mut pieces = self.pieces(delta, failures)?;
         if pieces.len() > 1 {
@@ -201,7 +201,7 @@ impl Sorter {
         Ok(RecordBatch::try_new_with_options(schema, values, &options)?)
     }
 
-    /// The expressions of the partition.
+    /// Returns the expressions of the partition.
     pub(crate) fn partition(&self) -> &[Arc<dyn PhysicalExpr>] {
         &self.exprs[..self.partitions]
     }
@@ -231,7 +231,7 @@ impl Sorter {
         Ok(self.order.convert_rows([parser.parse(bytes)])?)
     }
 
-    /// The same for several keys.
+    /// Does the same for several keys.
     pub(crate) fn order_values_of<'a>(&self, bytes: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
         let parser = self.order.parser();
         Ok(self.order.convert_rows(bytes.map(|bytes| parser.parse(bytes)))?)
@@ -242,7 +242,7 @@ impl Sorter {
         Ok(self.order_rows(values)?.row(0).data().to_vec())
     }
 
-    /// The same for each of some rows.
+    /// Does the same for each of some rows.
     pub(crate) fn order_rows(&self, values: &[ArrayRef]) -> Result<Rows> {
         Ok(self.order.convert_columns(values)?)
     }

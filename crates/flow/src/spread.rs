@@ -98,7 +98,7 @@ impl Threads {
         pieces
     }
 
-    /// The same if there are enough rows to be cut, else the chunks unchanged.
+    /// Does the same if there are enough rows to be cut, else returns the chunks unchanged.
     pub(crate) fn cut(&self, inputs: &[&Delta]) -> Vec<Chunk> {
         match self.cuts(inputs.iter().map(|delta| delta.num_rows()).sum()) {
             true => self.pieces(inputs),
@@ -139,7 +139,7 @@ impl Threads {
         self.count.pool().spread(items, helpers, work)
     }
 
-    /// The same if the items have enough rows in total, else on this thread alone.
+    /// Does the same if the items have enough rows in total, else works on this thread alone.
     pub(crate) fn spread_over<T: Send, R: Send>(
         &self,
         rows: usize,

@@ -224,7 +224,7 @@ impl Inputs {
     }
 }
 
-/// The name of an argument in terms.
+/// Returns the name of an argument in terms.
 fn name_of(place: usize) -> String {
     format!("input{place}")
 }

@@ -55,7 +55,7 @@ struct Bounds {
 }
 
 impl Bounds {
-    /// The range of an integer type; `None` for other types.
+    /// Returns the range of an integer type; `None` for other types.
     fn of_type(data_type: &DataType) -> Option<Bounds> {
         let (least, most) = match data_type {
             DataType::Int8 => (i8::MIN.into(), i8::MAX.into()),
@@ -71,7 +71,7 @@ impl Bounds {
         Some(Bounds { data_type: data_type.clone(), least, most })
     }
 
-    /// The bounds of an expression that isn't arithmetic itself.
+    /// Returns the bounds of an expression that isn't arithmetic itself.
     fn of(expr: &Expr, schema: &DFSchema) -> Option<Bounds> {
         let of_type = |expr: &Expr| Bounds::of_type(&expr.get_type(schema).ok()?);
         match expr {
@@ -225,7 +225,7 @@ impl Step {
         }
     }
 
-    /// The operator's precedence.
+    /// Returns the operator's precedence.
     fn precedence(self) -> u8 {
         match self {
             Step::Plus | Step::Minus => Operator::Plus.precedence(),
@@ -299,7 +299,7 @@ impl Checked {
         text
     }
 
-    /// See [`super::Written::in_range`].
+    /// Implements [`super::Written::in_range`].
     pub(super) fn in_range(&self, operands: &[ArrayRef]) -> Option<(ArrayRef, Vec<(usize, String)>)> {
         let wide = |operand: &ArrayRef| cast(operand, &DataType::Decimal128(38, 0)).ok();
         let mut operands = operands.iter();

@@ -216,7 +216,7 @@ fn kind(function: &WindowFunction, input: &LogicalPlan) -> Result<Kind> {
     }
 }
 
-/// lag and lead.
+/// Returns the input of `lag` and `lead`.
 fn shifted(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &LogicalPlan) -> Result<Kind> {
     let args = &function.params.args;
     let literal = |at: usize| match args.get(at) {
@@ -245,7 +245,7 @@ fn shifted(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &L
     Ok(Kind::Shift(offset, default))
 }
 
-/// first_value, last_value and nth_value.
+/// Returns the input of `first_value`, `last_value` and `nth_value`.
 fn nth(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &LogicalPlan) -> Result<Kind> {
     let n = match function.params.args.get(1) {
         _ if name == "first_value" => Some(1),

@@ -47,7 +47,7 @@ pub(super) struct Apart<'a> {
     pub(super) parted: &'a Parted,
 }
 
-/// For every row that counts, calls `each` with its slot's value, the number of its batch, its row and its
+/// Calls `each` for every row that counts, with its slot's value, the number of its batch, its row and its
 /// weight.
 pub(super) fn update_apart<C: Send>(
     cells: &mut Paged<C>,

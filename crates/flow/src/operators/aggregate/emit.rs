@@ -249,7 +249,7 @@ impl Aggregate {
         self.threads.spread_over(groups.len(), parts, work).into_iter().collect()
     }
 
-    /// The same with the previous results of each part.
+    /// Does the same, and passes the previous results of each part.
     fn each_part_with<R: Send>(
         &self,
         groups: &[Touched],

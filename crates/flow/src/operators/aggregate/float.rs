@@ -123,7 +123,7 @@ impl SlotAggregate for Floats {
         Ok(())
     }
 
-    /// A sum is saved as its terms and counts of NaN and infinities, see [`Expansion::encode`].
+    /// Saves each sum as its terms and counts of NaN and infinities, see [`Expansion::encode`].
     fn save(&self, slots: &[u32]) -> Result<Tables> {
         let mut sums = Lists::<Float64Type>::default();
         slots.iter().for_each(|slot| sums.push(|list| self.cells[*slot as usize].sum.encode(list)));

@@ -190,7 +190,8 @@ impl Groups {
         Ok(placed)
     }
 
-    /// The same for existing groups; rows of others get [`NO_SLOT`], until [`Groups::settle`] gives them one.
+    /// Does the same for existing groups; rows of others get [`NO_SLOT`], until [`Groups::settle`] gives them
+    /// one.
     pub(super) fn find(&self, keys: &[ArrayRef], count: usize) -> Result<Vec<Vec<u32>>> {
         let Some(index) = &self.index else { return Ok(vec![vec![0; count]]) };
         let find = |columns: &[ArrayRef]| {
@@ -240,8 +241,8 @@ impl Groups {
         }
     }
 
-    /// The same for partitioned lists of slots, on the free threads: groups are added to `touched` in row
-    /// order.
+    /// Does the same for partitioned lists of slots, on the free threads: groups are added to `touched` in
+    /// row order.
     pub(super) fn count_apart(
         &mut self,
         rows: &[Counted<'_>],

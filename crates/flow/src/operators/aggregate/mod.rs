@@ -190,8 +190,8 @@ impl Aggregate {
         Ok(taken)
     }
 
-    /// The same for many rows: threads evaluate and look up pieces in parallel. One thread gives slots to new
-    /// groups, in row order, so the slots are the same as with one thread.
+    /// Does the same for many rows: threads evaluate and look up pieces in parallel. One thread gives slots
+    /// to new groups, in row order, so the slots are the same as with one thread.
     fn take_side_by_side(&mut self, pieces: Vec<Chunk>, taken: &mut Taken) -> Result<()> {
         let mut weights: Vec<Option<Int64Array>> = Vec::new();
         for found in self.threads.spread(pieces, |chunk| self.find(chunk)) {

@@ -12,7 +12,7 @@ use millstream_state::Size;
 /// The maximum number of values of a page.
 const PAGE_VALUES: Size = Size::of(256);
 
-/// The minimum number of values of a page: a smaller page is merged with its neighbour, if both fit in one.
+/// Returns the minimum number of values of a page: a smaller one is merged with its neighbour, if both fit.
 fn page_values_min() -> usize {
     PAGE_VALUES.get() / 4
 }
@@ -124,7 +124,7 @@ impl<V: Value> Multiset<V> {
         -(owned as isize) - allocated
     }
 
-    /// The pages in order.
+    /// Returns the pages in order.
     fn pages(&self) -> &[Page<V>] {
         match self {
             Multiset::None | Multiset::One(..) => &[],
@@ -133,7 +133,7 @@ impl<V: Value> Multiset<V> {
         }
     }
 
-    /// The least value.
+    /// Returns the least value.
     pub(super) fn first(&self) -> Option<&V> {
         match self {
             Multiset::One(value, _) => Some(value),
@@ -141,7 +141,7 @@ impl<V: Value> Multiset<V> {
         }
     }
 
-    /// The greatest value.
+    /// Returns the greatest value.
     pub(super) fn last(&self) -> Option<&V> {
         match self {
             Multiset::One(value, _) => Some(value),
@@ -186,7 +186,7 @@ impl<V: Value> Multiset<V> {
         })
     }
 
-    /// The values in order, with their weights.
+    /// Returns the values in order, with their weights.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&V, i64)> {
         let one = match self {
             Multiset::One(value, weight) => Some((value, *weight)),
@@ -200,7 +200,7 @@ impl<V: Value> Multiset<V> {
     }
 }
 
-/// An empty list of weights means that all are 1.
+/// Returns the weights of a single value; an empty list means that all are 1.
 fn weights_of(weight: i64) -> Vec<i64> {
     if weight == 1 { Vec::new() } else { vec![weight] }
 }

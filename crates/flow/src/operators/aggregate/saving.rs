@@ -59,7 +59,7 @@ impl Groups {
         Ok(slots)
     }
 
-    /// The same for the groups with these slots.
+    /// Does the same for the groups with these slots.
     fn save_of(&self, slots: &[u32], kept: &mut Tables) -> Result<()> {
         if let Some(index) = &self.index {
             let name = |key: &Arc<dyn PhysicalExpr>| match key.downcast_ref::<Column>() {

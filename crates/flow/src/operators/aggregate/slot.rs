@@ -17,7 +17,7 @@ pub(super) trait SlotAggregate: Any + Debug + Send + Sync {
     fn resize(&mut self, end: usize);
     /// Adds rows, or retracts those with a negative weight.
     fn update(&mut self, batch: &Batch<'_>) -> Result<()>;
-    /// The same for many rows, on the free threads.
+    /// Does the same for many rows, on the free threads.
     fn update_apart(&mut self, batches: &[Apart<'_>], _threads: &Threads) -> Result<()> {
         batches.iter().try_for_each(|apart| self.update(&apart.batch))
     }

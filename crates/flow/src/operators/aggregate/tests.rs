@@ -32,7 +32,7 @@ impl Random {
     }
 }
 
-/// Columns of every type that an aggregate may get, named after it.
+/// Returns columns of every type that an aggregate may get, named after it.
 pub(super) fn schema() -> SchemaRef {
     use DataType::*;
     let types = [

@@ -166,7 +166,7 @@ where
         ])
     }
 
-    /// A sum saved without its higher half has 64 bits.
+    /// Loads sums; one saved without its higher half has 64 bits.
     fn load(&mut self, slots: &[u32], kept: &mut Tables) -> Result<()> {
         let columns = kept.take_rows(GROUPS, slots.len())?;
         let (sums, counts) = (columns.numbers::<T>("sum"), columns.numbers::<Int64Type>("count")?);

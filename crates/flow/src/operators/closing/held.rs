@@ -100,7 +100,7 @@ impl Operator for Held {
         Ok(())
     }
 
-    /// The operator starts empty with each close, so it has no state between two steps.
+    /// Saves the gate and the rows. The operator starts empty with each close, so it has no state in between.
     fn save(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.gate.save(&mut kept)?;
@@ -113,7 +113,7 @@ impl Operator for Held {
         self.panes.load(kept)
     }
 
-    /// Results of closed windows are not kept here.
+    /// Returns `None`: results of closed windows are not kept here.
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         None
     }

@@ -342,7 +342,7 @@ impl Join {
         Ok(())
     }
 
-    /// For rows that can't be matched any more but may be deleted: records when their deletes become late.
+    /// Records when deletes of some rows become late: rows that can't be matched any more but may be deleted.
     fn linger(&self, at: usize, side: &mut Side, rows: &[(u32, u64)]) -> Result<()> {
         let Some(own) = &side.own else { return Ok(()) };
         for some in rows.chunks(ROWS.get()) {

@@ -220,7 +220,7 @@ impl Join {
         Ok(())
     }
 
-    /// The same if a condition decides, pair by pair.
+    /// Does the same if a condition decides, pair by pair.
     fn match_by_condition(
         &mut self,
         first: bool,

@@ -30,7 +30,7 @@ impl Join {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: the changes of keys, rows and numbers of rows by key.
+    /// Does the same for a checkpoint: the changes of keys, rows and numbers of rows by key.
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         kept.put_number("started", i64::from(self.started));

@@ -20,7 +20,7 @@ impl Over {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: only the changes of the rows.
+    /// Does the same for a checkpoint: only the changes of the rows.
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.rows.save_changed("rows", &mut kept)?;

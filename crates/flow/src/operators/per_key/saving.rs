@@ -28,8 +28,8 @@ impl PerKey {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: only the changes of keys and rows. Failing keys are identified by their
-    /// slots.
+    /// Does the same for a checkpoint: only the changes of keys and rows. Failing keys are identified by
+    /// slot.
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.index.save_changed("keys", &self.key_names(), &mut kept)?;

@@ -143,7 +143,7 @@ impl Derived {
         self.save_of(&self.index.live(), to)
     }
 
-    /// The same for rows changed since the newest checkpoint.
+    /// Does the same for rows changed since the newest checkpoint.
     pub(super) fn changed(&self) -> Result<Tables> {
         let run = self.marks.run();
         let (slots, gone) = match run.is_whole() {

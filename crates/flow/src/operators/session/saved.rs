@@ -19,7 +19,7 @@ impl Session {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: only the changes of the rows.
+    /// Saves the state for a checkpoint: only the changes of the rows.
     pub(super) fn changed(&self) -> Result<Tables> {
         let mut kept = Tables::default();
         self.rows.save_changed("rows", &mut kept)?;

@@ -31,7 +31,7 @@ impl Idle {
         self.touch_in(slot, now.0.div_euclid(self.width_us));
     }
 
-    /// The same, in a piece of time.
+    /// Does the same, for a piece of time.
     pub(super) fn touch_in(&mut self, slot: u32, piece: i64) {
         if self.last.len() <= slot as usize {
             self.last.resize(slot as usize + 1, NEVER);

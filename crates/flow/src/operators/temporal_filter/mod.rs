@@ -267,7 +267,7 @@ impl Operator for TemporalFilter {
         Ok(())
     }
 
-    /// For [`Passing::Leaves`] the kept rows are those in the result.
+    /// Returns the kept rows for [`Passing::Leaves`]: they are those in the result.
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         let all = || {
             let mut ids = Vec::new();

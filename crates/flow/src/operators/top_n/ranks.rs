@@ -126,7 +126,7 @@ impl Difference<'_> {
         }
     }
 
-    /// The same for peers with one rank; `range` holds all peers of those in it.
+    /// Does the same for peers with one rank; `range` holds all peers of those in it.
     fn moved_ranks(&mut self, start: u64, range: Range<u64>, shift: i64) {
         for span in self.spans(shift) {
             let (from, to) = (span.start.max(range.start), span.end.min(range.end));

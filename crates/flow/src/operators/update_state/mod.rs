@@ -420,7 +420,8 @@ impl Operator for UpdateState {
         Ok(self.instead(output))
     }
 
-    /// A tick of a fixed interval is a batch even without rows.
+    /// Returns true for a due time-out, and for a tick of a fixed interval, which is a batch even without
+    /// rows.
     fn is_due(&self, cut: &Cut) -> bool {
         let tick = cut.closes == Closes::All && (self.all_keys || self.timeout.is_some());
         tick || self.wake_at().is_some_and(|time| time <= cut.now)
@@ -430,7 +431,7 @@ impl Operator for UpdateState {
         self.batch.is_some()
     }
 
-    /// The function is called with the values of each batch.
+    /// Returns true: the function is called with the values of each batch.
     fn depends_on_cuts(&self) -> bool {
         true
     }

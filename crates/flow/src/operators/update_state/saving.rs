@@ -29,7 +29,7 @@ impl UpdateState {
         Ok(kept)
     }
 
-    /// The same for a checkpoint: only the changed keys. Failing keys are identified by their slots.
+    /// Does the same for a checkpoint: only the changed keys. Failing keys are identified by slot.
     pub(super) fn changed(&self) -> Result<Tables> {
         let run = self.marks.run();
         let (slots, gone) = match run.is_whole() {

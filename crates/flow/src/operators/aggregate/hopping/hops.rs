@@ -54,22 +54,22 @@ impl Hops {
         Ok(Some(Hops { step, size, offset, grows, rest: size % step }))
     }
 
-    /// The distance of one window's end from the next.
+    /// Returns the distance of one window's end from the next.
     pub(crate) fn step(&self) -> i64 {
         self.step
     }
 
-    /// The maximum number of windows that contain a row.
+    /// Returns the maximum number of windows that contain a row.
     pub(crate) fn windows(&self) -> i64 {
         self.size / self.step + i64::from(self.rest > 0)
     }
 
-    /// True if windows are identified by their ends alone.
+    /// Returns true if windows are identified by their ends alone.
     pub(crate) fn grows(&self) -> bool {
         self.grows
     }
 
-    /// The number of panes of the longest window.
+    /// Returns the number of panes of the longest window.
     pub(crate) fn panes(&self) -> i64 {
         match self.rest {
             0 => self.size / self.step,

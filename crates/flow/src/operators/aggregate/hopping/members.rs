@@ -25,13 +25,13 @@ struct Member {
 }
 
 impl Members {
-    /// The pane of a group.
+    /// Returns the pane of a group.
     #[inline(always)]
     pub(super) fn pane(&self, slot: u32) -> i64 {
         self.members[slot as usize].pane
     }
 
-    /// The slot of a group's total.
+    /// Returns the slot of a group's total.
     #[inline(always)]
     pub(super) fn total(&self, slot: u32) -> u32 {
         self.members[slot as usize].total
@@ -91,7 +91,7 @@ impl Members {
         self.panes.range(from..to).map(|(_, slots)| slots)
     }
 
-    /// The same, flattened.
+    /// Returns the groups of [`Members::panes`] in one sequence.
     pub(super) fn range(&self, from: i64, to: i64) -> impl Iterator<Item = u32> + '_ {
         self.panes(from, to).flatten().copied()
     }

@@ -436,7 +436,7 @@ impl Operator for HoppingAggregate {
         self.go_on(kept)
     }
 
-    /// Results of closed windows are not kept here.
+    /// Returns `None`: results of closed windows are not kept here.
     fn content(&self, _input: &dyn Fn(usize) -> Content) -> Content {
         None
     }

@@ -7,13 +7,13 @@ use crate::Result;
 use crate::operators::aggregate::saving::in_part;
 
 impl HoppingAggregate {
-    /// Totals are not saved: they follow from the panes that they contain. Those of aggregates that can't
-    /// subtract are empty between steps.
+    /// Saves all state except totals, which follow from the panes that they contain. Totals of aggregates
+    /// that can't subtract are empty between steps.
     pub(super) fn kept(&self) -> Result<Tables> {
         self.with_parts(self.parts.save_some(|_| true)?)
     }
 
-    /// The same for a checkpoint: only the changed groups of panes.
+    /// Does the same for a checkpoint: only the changed groups of panes.
     pub(super) fn changed(&self) -> Result<Tables> {
         self.with_parts(self.parts.changed_groups()?)
     }

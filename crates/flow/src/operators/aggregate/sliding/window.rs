@@ -118,7 +118,7 @@ impl Window {
         self.blocks().take_while(move |block| block.end <= end - self.length)
     }
 
-    /// All blocks, the oldest first.
+    /// Returns all blocks, the oldest first.
     pub(super) fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.oldest.iter().chain(&self.middle).chain(&self.newest)
     }
