@@ -305,8 +305,8 @@ impl Flow {
         !windows && !self.forgets() && !self.stateful().any(timed)
     }
 
-    /// Returns true if the sum of the outputs doesn't depend on how rows are cut into epochs, as long as
-    /// neither a watermark nor the time moves.
+    /// Returns true if the sum of outputs doesn't depend on the epochs' cuts while no watermark or time
+    /// moves.
     pub fn is_additive(&self) -> bool {
         !self.stateful().any(|operator| operator.depends_on_cuts() || operator.counted().is_some())
     }
@@ -323,8 +323,7 @@ impl Flow {
         self.step_for(cut, inputs, true)
     }
 
-    /// Steps one epoch. If not `read`, nobody reads the result and its rows may be left out; errors never
-    /// are.
+    /// Steps one epoch. If not `read`, rows of the result may be left out, but never an error.
     pub fn step_for(&mut self, cut: &Cut, inputs: &[&Delta], read: bool) -> Result<Change> {
         let advance = self.advance(cut, inputs, read)?;
         self.told(cut, inputs, advance)

@@ -1,4 +1,4 @@
-//! AND and OR that evaluate their right side only for the rows that the left side leaves open, and integer
+//! AND and OR that evaluate their right side only for rows that the left side leaves open. Also integer
 //! arithmetic that fails instead of wrapping around.
 //!
 //! DataFusion evaluates the right side of `x <> 0 AND 10 / x > y` for all rows of a batch or for few of them,

@@ -1,8 +1,8 @@
 //! ASOF JOIN: recognises the OVER functions that find its nearest rows, and derives the event time of both
 //! sides.
 //!
-//! The SQL planner rewrites it to a union of both sides in one order of time, over which the last row of the
-//! right side is found. Its internal columns have names that no query can use.
+//! The SQL planner rewrites it to a union of both sides in one order of time. A window function finds the
+//! last row of the right side there. The internal columns have names that no query can use.
 
 use std::sync::Arc;
 

@@ -81,8 +81,8 @@ impl Lowering<'_> {
 /// The name of a count of rows.
 const ROWS: &str = "rows";
 
-/// Rewrites a join that asks only if the other side has rows, such as an uncorrelated EXISTS, to a join with
-/// one row that holds the answer.
+/// Rewrites a join that asks only if the other side has rows, such as an uncorrelated EXISTS. The new join
+/// has one row with the answer.
 fn asked_for_existence(join: &Join) -> Result<Option<Join>> {
     use JoinType::*;
     if join.filter.is_some() {

@@ -275,8 +275,8 @@ fn nth(function: &WindowFunction, name: &str, ignores_nulls: bool, input: &Logic
     framed(function, input, taken)
 }
 
-/// Returns the rows that a function over a frame needs near the current row, and if it also needs a state of
-/// all rows since the first.
+/// Returns the input of a function over a frame: rows near the current one, perhaps with a state of all rows
+/// since the first, or all rows.
 fn framed(function: &WindowFunction, input: &LogicalPlan, taken: Option<Taken>) -> Result<Kind> {
     let params = &function.params;
     let frame = &params.window_frame;

@@ -92,8 +92,8 @@ pub(crate) fn gives_matches(plan: &LogicalPlan) -> bool {
     node.aggr_expr.iter().any(is_one)
 }
 
-/// Returns true if the function depends only on the multiset of its arguments, and its states can be merged
-/// without a difference to one state over all rows.
+/// Returns true if the function depends only on the multiset of its arguments and its states can be merged. A
+/// merged state must equal one state over all rows.
 pub(crate) fn is_known(function: &AggregateUDF) -> bool {
     Kind::of(function).is_some()
 }

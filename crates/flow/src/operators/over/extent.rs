@@ -13,7 +13,7 @@ use crate::sorted::Sorter;
 /// A distance from a row, in one direction: the maximum of its fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extent {
-    /// The distance to the partition's end.
+    /// True if it extends to the partition's end.
     pub all: bool,
     /// A number of rows.
     pub rows: u64,
